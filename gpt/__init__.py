@@ -1,0 +1,4 @@
+"""A GPT on top of tensorlite: config, tokenizers, data, model, training and sampling.
+
+`python -m gpt --help` lists the commands. Importing this package imports nothing heavy.
+"""
