@@ -1,0 +1,1 @@
+"""The tests: one file a module, plus the architecture, packaging and public-API tests."""
