@@ -1,0 +1,63 @@
+# The project's commands; `make` alone lists them. Each works in a fresh clone: .venv is made and filled on the
+# way, and filled again only when pyproject.toml changes.
+
+# The interpreter to make .venv with (empty: the first that will do), and the one that sees the GPU.
+PYTHON ?=
+GPU_PYTHON ?= python3
+# More arguments for the command behind train, test, gpu-check or bench.
+ARGS ?=
+
+# An active environment or a PYTHONPATH must not leak into .venv.
+VENV_PYTHON := env -u PYTHONHOME -u PYTHONPATH -u VIRTUAL_ENV .venv/bin/python
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help train test check lint types gpu-check bench oracle clean
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+train: .venv/.installed-gpt,plot  ## train a GPT on tiny Shakespeare, evaluate it and print what it writes
+	@$(VENV_PYTHON) -m gpt train shakespeare-char-cpu $(ARGS)
+
+test: .venv/.installed-test  ## run the tests; ARGS="-k matmul" and the like go to pytest
+	@$(VENV_PYTHON) -m pytest $(ARGS)
+
+check: lint types test  ## lint, types and tests: what a change has to pass
+
+lint: .venv/.installed-dev  ## ruff
+	@$(VENV_PYTHON) -m ruff check .
+
+types: .venv/.installed-dev  ## mypy --strict on tensorlite
+	@$(VENV_PYTHON) -m mypy
+
+oracle: .venv/.installed-oracle  ## install PyTorch, which the tests compare with where it is installed
+
+# Needs no network and no .venv: a GPU machine's own Python has what it takes. Elsewhere there is nothing to check.
+define GPU_PROBE
+import cupy, numpy, pytest; assert cupy.cuda.runtime.getDeviceCount(), "no CUDA device"
+endef
+gpu-check:  ## check ops, optimizers, training and generation on the GPU, if there is one
+	@if reason=$$($(GPU_PYTHON) -c '$(GPU_PROBE)' 2>&1); then \
+	    $(GPU_PYTHON) -m tests.gpu_check $(ARGS); \
+	else \
+	    echo "gpu-check: nothing to check, $(GPU_PYTHON) has no usable GPU:"; \
+	    printf '%s\n' "$$reason" | tail -n 1; \
+	fi
+
+bench: .venv/.installed-dev  ## run the benchmarks (on a machine that does nothing else)
+	@for script in benchmarks/bench_*.py; do $(VENV_PYTHON) $$script $(ARGS) || exit; done
+
+clean:  ## remove .venv, builds and caches, and nothing that training wrote
+	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find tensorlite gpt tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@tools/make-venv $(if $(PYTHON),'$(PYTHON)')
+
+# The stamp's name is the list of extras it stands for.
+.venv/.installed-%: pyproject.toml .venv/bin/python
+	@echo "Installing tensorlite[$*] into .venv (a minute or two the first time)"
+	@$(VENV_PYTHON) -c 'import pip' 2>/dev/null || $(VENV_PYTHON) -m ensurepip  # uv makes .venv without pip
+	@$(VENV_PYTHON) -m pip install -qq --no-input --disable-pip-version-check --editable '.[$*]'
+	@touch $@
