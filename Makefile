@@ -52,6 +52,9 @@ clean:  ## remove .venv, builds and caches, and nothing that training wrote
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find tensorlite gpt tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
+# The stamps of an environment whose interpreter is gone (an upgrade took it away) count for nothing.
+$(shell test -x .venv/bin/python || rm -f .venv/.installed-*)
+
 .venv/bin/python:
 	@tools/make-venv $(if $(PYTHON),'$(PYTHON)')
 
