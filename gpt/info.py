@@ -1,4 +1,4 @@
-"""What a configuration costs: parameters, memory and arithmetic, from its numbers alone. No model is built."""
+"""What a configuration costs, from its numbers alone: parameters, memory and arithmetic. Builds no model."""
 
 from gpt.config import Config, ModelConfig
 
@@ -107,9 +107,8 @@ def table(title: str, rows: dict[str, str], total: str, total_name: str = "total
 
 def scaled(value: float, unit: str) -> str:
     """A number with three digits and a decimal prefix: 1.23 MB."""
-    for prefix in ("", "k", "M", "G", "T", "P", "E", "Z"):
-        if value < 999.5:
-            break
-        value /= 1000
-    digits = max(0, 3 - len(str(round(value)))) if prefix else 0
-    return f"{value:.{digits}f} {prefix}{unit}"
+    power = 0
+    while value >= 999.5 and power < 7:
+        value, power = value / 1000, power + 1
+    digits = max(0, 3 - len(str(round(value)))) if power else 0
+    return f"{value:.{digits}f} {' kMGTPEZ'[power].strip()}{unit}"
