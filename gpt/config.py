@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 DEFAULT_PRESET = "shakespeare-char-cpu"
+GPT2_VOCAB_SIZE = 50257
 
 COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 
@@ -104,7 +105,7 @@ class DataConfig(Section):
         1024, "size of the trained BPE's vocabulary", "tokens", ge=257, le=1_000_000
     )
     val_fraction: float = describe(
-        0.1, "share of the text, at its end, kept for validation", "fraction", gt=0, lt=1
+        0.1, "share of the text, at its end, kept for validation", "of the text", gt=0, lt=1
     )
 
 
@@ -121,7 +122,7 @@ class ModelConfig(Section):
     n_layer: int = describe(4, "number of transformer blocks", "blocks", ge=1)
     n_head: int = describe(4, "attention heads in each block", "heads", ge=1)
     n_embd: int = describe(128, "width of the residual stream; a multiple of n_head", "features", ge=1)
-    dropout: float = describe(0.0, "probability that dropout zeroes an activation", "probability", ge=0, lt=1)
+    dropout: float = describe(0.0, "probability that dropout zeroes an activation", ge=0, lt=1)
     bias: bool = describe(False, "biases in the linear layers and layer norms, as GPT-2 has them")
     position: str = describe("learned", "positional embedding", choices=("learned", "sinusoidal"))
 
@@ -152,9 +153,7 @@ class OptimConfig(Section):
     weight_decay: float = describe(
         0.1, "decoupled weight decay, on matrices only", "per step, times lr", ge=0
     )
-    grad_clip: float = describe(
-        1.0, "largest norm of the whole gradient; 0 turns clipping off", "L2 norm", ge=0
-    )
+    grad_clip: float = describe(1.0, "largest L2 norm of the whole gradient; 0 turns clipping off", ge=0)
 
     @property
     def betas(self) -> tuple[float, float]:
@@ -173,15 +172,19 @@ class TrainConfig(Section):
 
     steps: int = describe(2000, "optimizer steps", "steps", ge=1)
     batch_size: int = describe(12, "sequences in a batch", "sequences", ge=1)
-    grad_accum: int = describe(1, "batches whose gradients are averaged for one step", "batches", ge=1)
+    grad_accum: int = describe(
+        1, "batches whose gradients are averaged for one step", "times batch_size", ge=1
+    )
     eval_interval: int = describe(250, "steps between evaluations", "steps", ge=1)
     eval_batches: int = describe(20, "random batches of each split in an evaluation", "batches", ge=1)
     checkpoint_interval: int = describe(250, "steps between checkpoints", "steps", ge=1)
     sample_chars: int = describe(500, "length of the sample written at the end", "characters", ge=0)
     seed: int = describe(1337, "seed of weights, batches, dropout and the sample", ge=0, lt=2**63)
-    device: str = describe("auto", "cpu, cuda or cuda:N; auto takes TENSORLITE_DEVICE, else cpu")
+    device: str = describe(
+        "auto", "where to compute: cpu, cuda or cuda:N; auto takes TENSORLITE_DEVICE, else cpu"
+    )
     dtype: str = describe("float32", "type of parameters and activations", choices=("float32", "float64"))
-    out_dir: str = describe("", "folder for checkpoint, metrics and loss curve; empty means runs/NAME")
+    out_dir: str = describe("", "folder for checkpoint, metrics and loss curve; runs/NAME if empty")
 
     def check(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
@@ -217,7 +220,19 @@ class Config:
 
     def with_vocab_size(self, vocab_size: int) -> Self:
         """The same run with the model's vocabulary set, as training does once the tokenizer is known."""
-        return dataclasses.replace(self, model=dataclasses.replace(self.model, vocab_size=vocab_size))
+        return self.replace({"model.vocab_size": vocab_size})
+
+    def with_expected_vocab_size(self) -> Self:
+        """The same run with the vocabulary that its tokenizer is going to have, as far as that is known.
+
+        A character tokenizer's depends on the text, and stays as it is.
+        """
+        sizes = {"gpt2": GPT2_VOCAB_SIZE, "bpe": self.data.bpe_vocab_size}
+        return self.with_vocab_size(sizes.get(self.data.tokenizer, self.model.vocab_size))
+
+    def replace(self, overrides: Mapping[str, Any]) -> Self:
+        """The same run but for `overrides`, as `load` takes them. Raises ConfigError."""
+        return self.from_dict(merged(self.to_dict(), overrides))
 
     @classmethod
     def load(cls, source: str | Path = DEFAULT_PRESET, overrides: Mapping[str, Any] | None = None) -> Self:
@@ -227,17 +242,7 @@ class Config:
         for a preset or file that is not there, TOML that does not parse, an unknown key (naming the nearest
         one) and a value of the wrong type or out of range.
         """
-        values = read_toml(source)
-        for key, value in (overrides or {}).items():
-            head, _, tail = key.partition(".")
-            if tail:
-                section = values.setdefault(head, {})
-                if not isinstance(section, dict):
-                    raise ConfigError(f"override {key!r}: {head!r} is not a section")
-                section[tail] = value
-            else:
-                values[head] = value
-        return cls.from_dict(values)
+        return cls.from_dict(merged(read_toml(source), overrides or {}))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -281,6 +286,21 @@ def preset_names() -> list[str]:
     return sorted(
         entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
     )
+
+
+def merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested `values` with `overrides` by dotted name put in."""
+    result = {head: dict(value) if isinstance(value, Mapping) else value for head, value in values.items()}
+    for key, value in overrides.items():
+        head, _, tail = key.partition(".")
+        if tail and head in SECTIONS:
+            section = result.setdefault(head, {})
+            if not isinstance(section, dict):
+                raise ConfigError(f"{head} = {section!r}: expected a table of options")
+            section[tail] = value
+        else:
+            result[key] = value
+    return result
 
 
 def read_toml(source: str | Path) -> dict[str, Any]:

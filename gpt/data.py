@@ -86,30 +86,35 @@ class Dataset:
 
 
 def load_text(config: DataConfig) -> str:
-    """The whole text of `config.dataset`, a name of DATASETS or a file's path; a byte order mark is dropped.
-
-    Raises DataError for a file that is not there, is not UTF-8 or is empty, and FetchError.
-    """
+    """The text of `config.dataset`, a name of DATASETS or a file's path. Raises DataError, FetchError."""
     if config.dataset in DATASETS:
-        path = fetch(DATASETS[config.dataset])
-    else:
-        path = Path(config.dataset)
+        return read_text(fetch(DATASETS[config.dataset]))
+    try:
+        return read_text(Path(config.dataset))
+    except DataError as error:
+        if near := get_close_matches(config.dataset, DATASETS, n=1):
+            raise DataError(f"{error}; did you mean the data set {near[0]!r}?") from None
+        raise
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file's text, without a byte order mark, line ends as they are.
+
+    Raises DataError for a file that is not there, is not UTF-8 (saying at which byte) or is empty.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
-        message = f"cannot read the text {config.dataset!r}: {error.strerror}"
-        if near := get_close_matches(config.dataset, DATASETS, n=1):
-            message += f"; did you mean the data set {near[0]!r}?"
-        raise DataError(message) from None
+        raise DataError(f"cannot read the text {str(path)!r}: {error.strerror}") from None
     try:
         text = content.decode("utf-8").removeprefix("\N{BYTE ORDER MARK}")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{config.dataset!r} is not UTF-8 text: byte 0x{content[error.start]:02x} at position "
-            f"{error.start} ({error.reason}). Convert it, for example with iconv."
+            f"{str(path)!r} is not UTF-8 text: byte 0x{content[error.start]:02x} at position {error.start} "
+            f"({error.reason}). Convert it to UTF-8, for example with iconv."
         ) from None
     if not text:
-        raise DataError(f"{config.dataset!r} is empty")
+        raise DataError(f"{str(path)!r} is empty")
     return text
 
 

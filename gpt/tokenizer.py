@@ -7,8 +7,9 @@ a checkpoint as data; nothing is pickled.
 import base64
 import binascii
 import codecs
+import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -222,25 +223,38 @@ class BPETokenizer:
         return cls(values["kind"], tokens, values["pattern"], values["special_tokens"])
 
 
-class StreamDecoder:
-    """Decodes one token at a time and holds bytes back until they make a whole character.
+def stream(
+    tokenizer: Tokenizer,
+    ids: Iterable[int],
+    *,
+    max_tokens: int | None = None,
+    max_chars: int | None = None,
+    stop: str | None = None,
+) -> Iterator[str]:
+    """The text of `ids` piece by piece, as they come, until a limit or the text `stop` (which is left out).
 
-    >>> out = StreamDecoder(tokenizer)
-    >>> for token in tokens: print(out.push(token), end="", flush=True)
-    >>> print(out.flush())
+    Bytes are held back until they make a whole character, and text while it may become `stop`. Bytes that
+    never make a character come out as U+FFFD. Takes no more of `ids` than it needs.
     """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def push(self, token: int) -> str:
-        """The text that `token` completes; may be empty."""
-        return self._decoder.decode(self.tokenizer.decode_bytes([token]))
-
-    def flush(self) -> str:
-        """What is left at the end: U+FFFD where a character was never completed, else nothing."""
-        return self._decoder.decode(b"", final=True)
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    chars, held = 0, ""
+    for token in itertools.chain(itertools.islice(ids, max_tokens), [None]):
+        if token is None:
+            held += decoder.decode(b"", final=True)
+        else:
+            held += decoder.decode(tokenizer.decode_bytes([token]))
+        done = token is None
+        if stop and stop in held:
+            held, done = held[: held.index(stop)], True
+        if max_chars is not None and chars + len(held) >= max_chars:
+            held, done = held[: max_chars - chars], True
+        keep = 0 if done or not stop else max(k for k in range(len(stop)) if held.endswith(stop[:k]))
+        text, held = held[: len(held) - keep], held[len(held) - keep :]
+        chars += len(text)
+        if text:
+            yield text
+        if done:
+            return
 
 
 KINDS: dict[str, type[CharTokenizer] | type[BPETokenizer]] = {
@@ -269,6 +283,14 @@ def build(kind: str, text: str, bpe_vocab_size: int = 1024) -> Tokenizer:
     if kind == "bpe":
         return BPETokenizer.train(text, bpe_vocab_size)
     raise TokenizerError(f"no tokenizer {kind!r}: choose one of {', '.join(KINDS)}")
+
+
+def start_ids(tokenizer: Tokenizer) -> Ids:
+    """What to generate from where there is no prompt: a line break, or token 0 where that is unknown."""
+    try:
+        return tokenizer.encode("\n")
+    except TokenizerError:
+        return np.zeros(1, np.int64)
 
 
 def code_points(text: str) -> NDArray[np.uint32]:
