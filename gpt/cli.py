@@ -11,7 +11,7 @@ What this room asks of the others:
     gpt.checkpoint.newest(folder)                    the newest checkpoint below a folder
     gpt.checkpoint.load_config(path)                 a checkpoint's Config, without its weights
     gpt.checkpoint.load(path, device)                .model, .tokenizer, .config, .step
-    gpt.checkpoint.CheckpointError                   a checkpoint that is missing or broken
+    gpt.checkpoint.CheckpointError(UserError)        a checkpoint that is missing or broken
     gpt.sample.generate(model, ids, temperature=, top_k=, seed=)  yields token ids without end
     gpt.sample.log_probs(model, ids)                 of ids[1:], each given those before, in nats
 """
@@ -26,7 +26,8 @@ from typing import Any
 
 import click
 
-from gpt.config import DEFAULT_PRESET, SECTIONS, Config, ConfigError, options, preset_names
+from gpt.config import DEFAULT_PRESET, SECTIONS, Config, options, preset_names
+from gpt.errors import UserError
 
 RUNS = Path("runs")
 
@@ -37,33 +38,26 @@ HIDDEN = {"model.vocab_size"}
 METAVARS = {"data.dataset": "NAME|FILE", "train.out_dir": "FOLDER", "train.device": "DEVICE"}
 
 
-class UserError(click.ClickException):
+class Failure(click.ClickException):
+    """`Error: ...` and the exit status of a usage error."""
+
     exit_code = 2
 
 
 class Commands(click.Group):
-    """A group whose commands report what users can get wrong in one message."""
+    """A group whose commands report a user's mistake in one message."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except UserError as error:
+            raise Failure(str(error)) from error
+        except RuntimeError as error:
+            from tensorlite.errors import DeviceError
+
+            if isinstance(error, DeviceError):
+                raise Failure(str(error)) from error
             raise
-        except Exception as error:
-            if isinstance(error, user_errors()):
-                raise UserError(str(error)) from error
-            raise
-
-
-def user_errors() -> tuple[type[Exception], ...]:
-    """The exceptions that say what the user can do better. Imported only once something went wrong."""
-    from gpt.checkpoint import CheckpointError
-    from gpt.data import DataError
-    from gpt.fetch import FetchError
-    from gpt.tokenizer import TokenizerError
-    from tensorlite.errors import DeviceError
-
-    return CheckpointError, ConfigError, DataError, DeviceError, FetchError, TokenizerError
 
 
 class ConfigCommand(click.Command):
@@ -156,10 +150,10 @@ def train(preset: str | None, config: str | None, resume: str | None, **fields: 
 
     PRESET is one of those that `presets` lists. Ctrl-C finishes the step and saves; --resume goes on.
     """
-    from gpt import checkpoint, train
-
     overrides = overrides_in(fields)
     chosen = chosen_config(preset, config, overrides)
+    from gpt import checkpoint, train
+
     if resume is None:
         train.train(chosen)
     else:
@@ -244,11 +238,11 @@ def sample(
     seed: int | None,
 ) -> None:
     """Write text from a checkpoint, as it is generated."""
+    if tokens and chars:
+        raise click.UsageError("give --tokens or --chars, not both")
     from gpt.sample import generate
     from gpt.tokenizer import start_ids, stream
 
-    if tokens and chars:
-        raise click.UsageError("give --tokens or --chars, not both")
     loaded = load(checkpoint, device)
     tokenizer = loaded.tokenizer
     seed = secrets.randbits(32) if seed is None else seed
@@ -272,11 +266,11 @@ def score(checkpoint: str | None, device: str, text: str | None, file: str | Non
 
     The first token is given, every other one is predicted.
     """
+    if (text is None) == (file is None):
+        raise click.UsageError("give a TEXT or a --file")
     from gpt.data import read_text
     from gpt.sample import log_probs
 
-    if (text is None) == (file is None):
-        raise click.UsageError("give a TEXT or a --file")
     text = read_text(Path(file)) if file else text or ""
     loaded = load(checkpoint, device)
     ids = loaded.tokenizer.encode(text)

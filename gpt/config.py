@@ -18,13 +18,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from gpt.errors import UserError
+
 DEFAULT_PRESET = "shakespeare-char-cpu"
 GPT2_VOCAB_SIZE = 50257
 
 COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A configuration that cannot be used: an unknown key, a wrong type, or a value out of range."""
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gpt import tokenizer as tokenizers
 from gpt.config import DataConfig
+from gpt.errors import UserError
 from gpt.fetch import Remote, fetch
 from gpt.tokenizer import Ids, Tokenizer
 
@@ -29,7 +30,7 @@ DATASETS = {
 }
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """A text that is missing, not UTF-8, or too short."""
 
 
@@ -81,7 +82,7 @@ class Dataset:
         A character that spans tokens counts where it ends.
         """
         tokens = self.tokens(split)
-        given = len(self.tokenizer.decode_bytes(tokens[:1]).decode(errors="ignore"))
+        given = len(self.tokenizer.decode_bytes([int(tokens[0])]).decode(errors="ignore"))
         return loss / math.log(2) * (len(tokens) - 1) / (self.chars[split] - given)
 
 

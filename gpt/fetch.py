@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from gpt.errors import UserError
+
 T = TypeVar("T")
 
 # Seconds. requests limits single reads, not name resolution or the whole, hence the limit on the whole.
@@ -27,7 +29,7 @@ CONNECT_LIMIT, DOWNLOAD_LIMIT, PIP_LIMIT = 5, 30, 90
 log = logging.getLogger(__name__)
 
 
-class FetchError(OSError):
+class FetchError(UserError, OSError):
     """A file that no source could give; the message says what was tried and what to do."""
 
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt.errors import UserError
 from gpt.fetch import Remote, cache_dir, fetch
 
 Ids = NDArray[np.int64]
@@ -44,7 +45,7 @@ GPT2_FILES = (
 )
 
 
-class TokenizerError(ValueError):
+class TokenizerError(UserError, ValueError):
     """Text that a tokenizer cannot encode, ids that it cannot decode, or a tokenizer that cannot be made."""
 
 
@@ -306,7 +307,7 @@ def valid_ids(ids: Sequence[int] | Ids, vocab_size: int) -> list[int]:
     bad = array[(array < 0) | (array >= vocab_size)]
     if bad.size:
         raise TokenizerError(f"token id {bad[0]} is outside the vocabulary of {vocab_size} tokens")
-    return array.tolist()
+    return [int(i) for i in array]
 
 
 def shown(vocab: str, limit: int = 200) -> str:
