@@ -17,6 +17,7 @@ What this room asks of the others:
 """
 
 import dataclasses
+import errno
 import logging
 import math
 import secrets
@@ -51,6 +52,10 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
+            raise Failure(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever reads our output has seen enough: click knows
+                raise
             raise Failure(str(error)) from error
         except RuntimeError as error:
             from tensorlite.errors import DeviceError

@@ -1,0 +1,234 @@
+"""Configurations: presets, files, overrides, what is refused, and what a configuration costs."""
+
+import dataclasses
+import json
+import tomllib
+
+import pytest
+
+pytest.importorskip("hypothesis")
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt import info
+from gpt.config import (
+    SECTIONS,
+    Config,
+    ConfigError,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    TrainConfig,
+    options,
+    preset_names,
+)
+
+PRESETS = {
+    "shakespeare-char-cpu", "shakespeare-char", "shakespeare-bpe", "gpt-nano", "gpt-micro", "gpt-mini",
+    "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl",
+}  # fmt: skip
+
+
+def test_presets_are_all_there_and_named_after_their_files():
+    assert set(preset_names()) == PRESETS
+    for name in PRESETS:
+        assert Config.load(name).name == name
+
+
+def test_default_preset_is_the_cpu_run():
+    config = Config.load()
+    assert config == Config.load("shakespeare-char-cpu")
+    assert config.data == DataConfig(dataset="tinyshakespeare", tokenizer="char", val_fraction=0.1)
+    assert config.model == ModelConfig(
+        vocab_size=65, block_size=64, n_layer=4, n_head=4, n_embd=128, dropout=0.0, bias=False
+    )
+    assert config.optim == OptimConfig(
+        lr=1e-3, min_lr=1e-4, warmup_steps=100, beta1=0.9, beta2=0.99, weight_decay=0.1, grad_clip=1.0
+    )
+    assert config.optim.betas == (0.9, 0.99)
+    assert (config.train.steps, config.train.batch_size, config.train.eval_interval) == (2000, 12, 250)
+    assert config.run_dir.as_posix() == "runs/shakespeare-char-cpu"
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("gpt-nano", (3, 3, 48)),
+        ("gpt-micro", (4, 4, 128)),
+        ("gpt-mini", (6, 6, 192)),
+        ("shakespeare-char", (6, 6, 384)),
+        ("gpt2", (12, 12, 768)),
+        ("gpt2-medium", (24, 16, 1024)),
+        ("gpt2-large", (36, 20, 1280)),
+        ("gpt2-xl", (48, 25, 1600)),
+    ],
+)
+def test_preset_shapes(name, shape):
+    model = Config.load(name).model
+    assert (model.n_layer, model.n_head, model.n_embd) == shape
+
+
+def test_every_field_says_what_it_means_and_has_its_own_name():
+    config = Config.load()
+    names = []
+    for section in SECTIONS:
+        for key, field, value in options(config, section):
+            assert field.metadata["help"], key
+            assert type(value) is field.type, key
+            names.append(field.name)
+    # The command line names options after fields alone.
+    assert len(names) == len(set(names))
+
+
+def test_sections_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config.load().model.n_layer = 5
+
+
+def test_file_and_overrides(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[model]\nn_layer = 2\n[optim]\nlr = 1\nmin_lr = 0\n", encoding="utf-8")
+    config = Config.load(path, {"model.n_head": 2, "train.out_dir": "elsewhere"})
+    assert config.name == "mine"
+    assert (config.model.n_layer, config.model.n_head) == (2, 2)
+    assert config.run_dir.as_posix() == "elsewhere"
+    assert type(config.optim.lr) is float  # an integer in TOML is fine for a float
+    assert Config.load(str(path)).model.n_head == ModelConfig().n_head
+    assert config.replace({"name": "other"}).name == "other"
+
+
+def test_expected_vocabulary():
+    config = Config.load("shakespeare-bpe", {"data.bpe_vocab_size": 512})
+    assert config.with_expected_vocab_size().model.vocab_size == 512
+    assert config.replace({"data.tokenizer": "gpt2"}).with_expected_vocab_size().model.vocab_size == 50257
+    assert Config.load().with_expected_vocab_size().model.vocab_size == 65
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"model.n_head": 5}, r"n_embd = 128 is not divisible by model\.n_head = 5"),
+        ({"model.n_layr": 5}, r"unknown key 'model\.n_layr'; did you mean 'model\.n_layer'\?"),
+        ({"modl.n_layer": 5}, r"unknown key 'modl\.n_layer'"),
+        ({"nme": "x"}, r"unknown key 'nme'; did you mean 'name'\?"),
+        ({"model": 5}, "model = 5: expected a table"),
+        ({"model.n_layer": True}, "n_layer = True: expected int, got bool"),
+        ({"model.n_layer": 2.0}, "n_layer = 2.0: expected int, got float"),
+        ({"model.n_layer": 0}, "n_layer = 0: must be >= 1"),
+        ({"model.bias": 1}, "bias = 1: expected bool, got int"),
+        ({"model.dropout": 1.0}, "dropout = 1.0: must be < 1"),
+        ({"model.position": "rotary"}, "position = 'rotary': choose one of learned, sinusoidal"),
+        ({"model.position": "sinusoidal", "model.n_embd": 3, "model.n_head": 3}, "n_embd = 3 is odd"),
+        ({"optim.beta2": 1}, "beta2 = 1.0: must be < 1"),
+        ({"optim.beta1": -0.1}, "beta1 = -0.1: must be >= 0"),
+        ({"optim.lr": 0}, "lr = 0.0: must be > 0"),
+        ({"optim.lr": float("nan")}, "lr = nan: expected a finite number"),
+        ({"optim.min_lr": 1}, "min_lr = 1.0 is larger than optim.lr = 0.001"),
+        ({"data.tokenizer": "word"}, "tokenizer = 'word': choose one of char, gpt2, bpe"),
+        ({"data.val_fraction": 1.0}, "val_fraction = 1.0: must be < 1"),
+        ({"train.device": "gpu"}, "device = 'gpu' is not one of auto, cpu, cuda, cuda:N"),
+        ({"train.dtype": "float16"}, "dtype = 'float16': choose one of float32, float64"),
+        ({"train.steps": "many"}, "steps = 'many': expected int, got str"),
+        ({"name": "../up"}, r"name = '\.\./up'"),
+        ({"name": ""}, "name = ''"),
+    ],
+)
+def test_what_is_refused(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        Config.load(overrides=overrides)
+
+
+def test_sources_that_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"no preset 'gpt3'; did you mean 'gpt2'\?"):
+        Config.load("gpt3")
+    with pytest.raises(ConfigError, match=r"cannot read the configuration .*nowhere\.toml.*: No such file"):
+        Config.load(tmp_path / "nowhere.toml")
+    (tmp_path / "bad.toml").write_text("import os\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is not valid TOML"):
+        Config.load(tmp_path / "bad.toml")
+    (tmp_path / "latin.toml").write_bytes(b"name = '\xe9'\n")
+    with pytest.raises(ConfigError, match=r"is not UTF-8 text \(byte 8\)"):
+        Config.load(tmp_path / "latin.toml")
+    with pytest.raises(ConfigError, match="has no name"):
+        Config.from_dict({})
+
+
+@given(
+    dataset=st.text(st.characters(codec="utf-8")),
+    lr=st.floats(1e-12, 1e3),
+    n_head=st.integers(1, 64),
+    bias=st.booleans(),
+    name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]*", fullmatch=True),
+)
+def test_round_trips(dataset, lr, n_head, bias, name):
+    config = Config(
+        name=name,
+        data=DataConfig(dataset=dataset),
+        optim=OptimConfig(lr=lr, min_lr=0.0),
+        model=ModelConfig(n_head=n_head, n_embd=4 * n_head, bias=bias),
+    )
+    assert Config.from_dict(tomllib.loads(config.to_toml())) == config
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_written_toml_loads(tmp_path):
+    config = Config.load("gpt-nano", {"train.steps": 3})
+    (tmp_path / "c.toml").write_text(config.to_toml(), encoding="utf-8")
+    assert Config.load(tmp_path / "c.toml") == config
+
+
+# --- what a configuration costs
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    # GPT-2's published weights; nanoGPT's documented 0.80M and 10.65M (which leaves out 98,304 positions).
+    [
+        ("gpt2", 124_439_808),
+        ("gpt2-medium", 354_823_168),
+        ("gpt2-large", 774_030_080),
+        ("gpt2-xl", 1_557_611_200),
+        ("shakespeare-char-cpu", 804_096),
+        ("shakespeare-char", 10_646_784 + 98_304),
+    ],
+)
+def test_parameter_counts(name, count):
+    assert info.parameter_count(Config.load(name).model) == count
+
+
+def test_sinusoidal_positions_are_no_parameters():
+    learned = ModelConfig(position="learned")
+    fixed = ModelConfig(position="sinusoidal")
+    assert info.parameter_count(learned) - info.parameter_count(fixed) == learned.block_size * learned.n_embd
+
+
+def test_flops():
+    config = Config.load("gpt2")
+    # 6 N for the 123,653,376 parameters that multiply, and 12 L H Q T = 12 * 12 * 768 * 1024.
+    assert info.flops_per_token(config.model) == 6 * 123_653_376 + 113_246_208
+    assert info.tokens_per_step(config) == 491_520  # nanoGPT's half a million: 40 * 12 * 1024
+    assert info.flops_per_step(config) == 491_520 * info.flops_per_token(config.model)
+
+
+def test_memory():
+    config = Config.load("gpt2")
+    memory = info.memory(config)
+    assert memory["parameters"] == memory["gradients"] == 4 * 124_439_808
+    assert memory["optimizer state"] == 8 * 124_439_808
+    double = info.memory(config.replace({"train.dtype": "float64", "train.batch_size": 24}))
+    assert double["parameters"] == 2 * memory["parameters"]
+    assert double["activations (estimate)"] == 4 * memory["activations (estimate)"]
+
+
+def test_report_names_every_number_with_its_unit():
+    report = info.report(Config.load("gpt2"))
+    for part in ("124,439,808", "498 MB", "996 MB", "420 TFLOP", "491,520", "252 EFLOP"):
+        assert part in report
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (12_345, "12.3 kB"), (999_999, "1.00 MB")],
+)
+def test_scaled(value, text):
+    assert info.scaled(value, "B") == text
