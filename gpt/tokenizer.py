@@ -5,7 +5,6 @@ a checkpoint as data; nothing is pickled.
 """
 
 import base64
-import binascii
 import codecs
 import itertools
 import os
@@ -142,12 +141,17 @@ class BPETokenizer:
         self.pattern = pattern
         self.special_tokens = dict(special_tokens or {})
         self.vocab_size = len(self.tokens) + len(self.special_tokens)
+        if len(set(self.tokens)) != len(self.tokens):
+            raise TokenizerError("a byte-pair vocabulary holds each token once")
+        if not {bytes([b]) for b in range(256)} <= set(self.tokens):
+            raise TokenizerError("a byte-pair vocabulary holds each of the 256 bytes")
+        if sorted(self.special_tokens.values()) != list(range(len(self.tokens), self.vocab_size)):
+            raise TokenizerError("the ids of special tokens follow those of the others")
         self._encoding = tiktoken.Encoding(
             kind,
             pat_str=pattern,
             mergeable_ranks={token: rank for rank, token in enumerate(self.tokens)},
             special_tokens=self.special_tokens,
-            explicit_n_vocab=self.vocab_size,
         )
 
     @classmethod
@@ -269,7 +273,9 @@ def from_dict(values: Mapping[str, Any]) -> Tokenizer:
     """The tokenizer that `to_dict` described, for example out of a checkpoint. Raises TokenizerError."""
     try:
         return KINDS[values["kind"]].from_dict(values)
-    except (KeyError, TypeError, AttributeError, AssertionError, binascii.Error) as error:
+    except TokenizerError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise TokenizerError(
             f"this is not a tokenizer's description: {type(error).__name__} {error}"
         ) from error

@@ -18,7 +18,6 @@ from gpt.config import (
     DataConfig,
     ModelConfig,
     OptimConfig,
-    TrainConfig,
     options,
     preset_names,
 )

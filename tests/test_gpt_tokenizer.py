@@ -1,0 +1,289 @@
+"""Tokenizers: round trips, errors, what travels with a checkpoint, and streaming."""
+
+import base64
+import hashlib
+import itertools
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+
+pytest.importorskip("hypothesis")
+pytest.importorskip("tiktoken")
+pytest.importorskip("tokenizers")
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gpt import tokenizer as t
+from gpt.fetch import FetchError
+
+TEXT = (
+    "It was a bright cold day, and the clocks didn't strike 13.\n\n"
+    "    Là-bas, un garçon naïf rêve;  今日は世界 — 🙂🙃.\tThe rest is silence, the rest is noise.\r\n"
+) * 4
+
+any_text = st.text(st.characters(codec="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def bpe():
+    return t.BPETokenizer.train(TEXT, 340)
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("TIKTOKEN_CACHE_DIR", raising=False)
+        patch.setenv("TENSORLITE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        try:
+            return t.BPETokenizer.gpt2()
+        except FetchError as error:
+            pytest.skip(f"GPT-2's vocabulary is out of reach: {error}")
+
+
+def travelled(tokenizer):
+    """The tokenizer after a trip through JSON."""
+    return t.from_dict(json.loads(json.dumps(tokenizer.to_dict())))
+
+
+# --- characters
+
+
+def test_char_ids_follow_code_points():
+    char = t.CharTokenizer.train("hello, Zoë")
+    assert char.vocab == " ,Zehloë"
+    assert char.vocab_size == 8
+    ids = char.encode("hole")
+    assert ids.dtype == np.int64
+    assert ids.tolist() == [4, 6, 5, 3]
+    assert char.decode(ids) == "hole"
+    assert char.decode_bytes([7]) == "ë".encode()
+    assert char.encode("").shape == (0,)
+
+
+def test_char_vocabulary_keeps_its_own_order():
+    char = t.CharTokenizer("zab")
+    assert char.encode("abz").tolist() == [1, 2, 0]
+
+
+@given(any_text.filter(bool), st.data())
+def test_char_round_trip(text, data):
+    char = travelled(t.CharTokenizer.train(text))
+    other = data.draw(st.text(st.sampled_from(text)))
+    assert char.decode(char.encode(other)) == other
+    assert char.decode_bytes(char.encode(other)) == other.encode()
+
+
+@pytest.mark.parametrize("unknown", ["x", "é", "🙂", "\U0010ffff", "\x00"])
+def test_char_unknown_character_is_named(unknown):
+    char = t.CharTokenizer.train("no\nyes")
+    with pytest.raises(t.TokenizerError) as caught:
+        char.encode("no" + unknown)
+    message = str(caught.value)
+    assert repr(unknown) in message
+    assert "position 2" in message
+    assert repr("\nenosy") in message
+    assert isinstance(caught.value, ValueError)
+
+
+def test_long_vocabulary_is_cut_in_the_message():
+    char = t.CharTokenizer("".join(map(chr, range(0x4E00, 0x4E00 + 1000))))
+    with pytest.raises(t.TokenizerError, match=r"of 1000 characters: .* and 800 more"):
+        char.encode("a")
+
+
+@pytest.mark.parametrize(
+    ("vocab", "message"), [("", "at least one"), ("aba", "once"), ("a\ud800", "not a character")]
+)
+def test_char_vocabulary_is_checked(vocab, message):
+    with pytest.raises(t.TokenizerError, match=message):
+        t.CharTokenizer(vocab)
+
+
+# --- byte-pair encoding
+
+
+@given(any_text)
+@example("🙂")
+@example("<|endoftext|>")
+def test_bpe_round_trip(bpe, text):
+    ids = bpe.encode(text)
+    assert ids.dtype == np.int64
+    assert bpe.decode(ids) == text
+    assert travelled(bpe).encode(text).tolist() == ids.tolist()
+
+
+def test_bpe_learns_the_text(bpe):
+    assert bpe.vocab_size == 340
+    assert len(bpe.encode(TEXT)) < len(TEXT.encode()) / 2
+    # Merges do not cross words, and whole frequent words are tokens.
+    assert b" rest" in bpe.tokens
+    assert not any(b" " in token.strip() for token in bpe.tokens)
+
+
+def test_bpe_encodes_as_its_trainer_does():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    oracle = Tokenizer(models.BPE())
+    oracle.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    oracle.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    oracle.train_from_iterator(
+        [TEXT], trainers.BpeTrainer(vocab_size=340, initial_alphabet=sorted(alphabet), show_progress=False)
+    )
+    bpe = t.BPETokenizer.train(TEXT, 340)
+    assert bpe.encode(TEXT).tolist() == oracle.encode(TEXT).ids
+
+
+def test_bpe_of_a_short_text_is_smaller_than_asked_for():
+    bpe = t.BPETokenizer.train("aaaa", 1000)
+    assert 256 < bpe.vocab_size < 300
+    assert bpe.decode(bpe.encode("b\xff")) == "b\xff"
+
+
+def test_bpe_needs_all_bytes():
+    with pytest.raises(t.TokenizerError, match="vocab_size = 255"):
+        t.BPETokenizer.train(TEXT, 255)
+
+
+def test_byte_alphabet_is_the_trainers():
+    from tokenizers import pre_tokenizers
+
+    alphabet = t.byte_alphabet()
+    assert set(alphabet) == set(pre_tokenizers.ByteLevel.alphabet())
+    assert sorted(alphabet.values()) == list(range(256))
+    assert alphabet["Ġ"] == ord(" ")
+
+
+def test_gpt2(gpt2):
+    assert gpt2.vocab_size == 50257
+    assert gpt2.encode("Hello world").tolist() == [15496, 995]
+    assert gpt2.decode([50256]) == t.END_OF_TEXT
+    # Text is never taken for a special token.
+    assert 50256 not in gpt2.encode(t.END_OF_TEXT)
+    assert travelled(gpt2).encode(TEXT).tolist() == gpt2.encode(TEXT).tolist()
+
+
+def test_gpt2_uses_the_users_tiktoken_cache(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(t, "fetch", lambda file, folder: asked.append((file.name, folder)))
+    monkeypatch.setattr("tiktoken.get_encoding", lambda name: pytest.fail(os.environ["TIKTOKEN_CACHE_DIR"]))
+    monkeypatch.setenv("TENSORLITE_CACHE", str(tmp_path / "ours"))
+    monkeypatch.delenv("TIKTOKEN_CACHE_DIR", raising=False)
+    for folder in (tmp_path / "ours" / "tiktoken", tmp_path / "theirs"):
+        with pytest.raises(pytest.fail.Exception, match=re.escape(str(folder))):
+            t.BPETokenizer.gpt2()
+        assert asked == [(file.name, folder) for file in t.GPT2_FILES]
+        asked.clear()
+        assert os.environ.get("TIKTOKEN_CACHE_DIR") in (None, str(folder))
+        monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "theirs"))
+
+
+def test_gpt2_files_have_the_names_that_tiktoken_looks_for():
+    for file in t.GPT2_FILES:
+        assert file.name == hashlib.sha1(file.url.encode()).hexdigest()
+
+
+@given(any_text)
+def test_gpt2_round_trip(gpt2, text):
+    assert gpt2.decode(gpt2.encode(text)) == text
+
+
+# --- all of them
+
+
+@pytest.mark.parametrize("bad", [[-1], [0, 340], [2**40]])
+def test_bad_ids_are_named(bpe, bad):
+    for tokenizer in (bpe, t.CharTokenizer.train(TEXT)):
+        with pytest.raises(t.TokenizerError, match=f"token id {bad[-1]} is outside the vocabulary of"):
+            tokenizer.decode(bad)
+
+
+def test_half_a_surrogate_pair_is_refused(bpe):
+    for tokenizer in (bpe, t.CharTokenizer.train(TEXT)):
+        with pytest.raises(t.TokenizerError, match=r"'\\ud83d' at position 1 is not a character"):
+            tokenizer.encode("I\ud83d")
+
+
+def test_build_and_refuse():
+    assert t.build("char", "ab").vocab_size == 2
+    assert t.build("bpe", TEXT, 300).vocab_size == 300
+    with pytest.raises(t.TokenizerError, match="no tokenizer 'word'"):
+        t.build("word", TEXT)
+
+
+BYTES = " ".join(base64.b64encode(bytes([b])).decode() for b in range(256))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {}, [], None, {"kind": "word"}, {"kind": "char"}, {"kind": "char", "vocab": 5},
+        {"kind": "char", "vocab": "aa"},
+        {"kind": "bpe", "tokens": BYTES},
+        {"kind": "bpe", "tokens": BYTES + " !", "pattern": ".", "special_tokens": {}},
+        {"kind": "bpe", "tokens": BYTES + " YQ==", "pattern": ".", "special_tokens": {}},
+        {"kind": "bpe", "tokens": "YQ==", "pattern": ".", "special_tokens": {}},
+        {"kind": "bpe", "tokens": BYTES, "pattern": "(", "special_tokens": {}},
+        {"kind": "bpe", "tokens": BYTES, "pattern": ".", "special_tokens": {"<end>": 7}},
+    ],
+)  # fmt: skip
+def test_a_broken_description_is_refused(values):
+    with pytest.raises(t.TokenizerError):
+        t.from_dict(values)
+
+
+def test_start():
+    assert t.start_ids(t.CharTokenizer("ab\n")).tolist() == [2]
+    assert t.start_ids(t.CharTokenizer("ab")).tolist() == [0]
+
+
+# --- streaming
+
+
+def streamed(tokenizer, ids, **limits):
+    return list(t.stream(tokenizer, ids, **limits))
+
+
+@given(any_text)
+@example("naïve 🙂🙃 世界")
+def test_stream_is_whole_characters(bpe, text):
+    pieces = streamed(bpe, bpe.encode(text))
+    assert "".join(pieces) == text
+    assert all(pieces)
+
+
+def test_stream_marks_what_is_never_completed(bpe):
+    smile = [bpe.tokens.index(bytes([byte])) for byte in "🙂".encode()]
+    a = bpe.tokens.index(b"a")
+    assert streamed(bpe, smile) == ["🙂"]
+    assert streamed(bpe, smile[:3]) == ["\ufffd"]
+    assert streamed(bpe, [*smile[:2], a]) == ["\ufffda"]
+
+
+@given(st.text("ab"), st.text("ab", min_size=1, max_size=4), st.integers(1, 12))
+def test_stream_limits(text, stop, chars):
+    char = t.CharTokenizer("ab")
+    ids = char.encode(text)
+    assert "".join(streamed(char, ids, max_chars=chars)) == text[:chars]
+    assert "".join(streamed(char, ids, max_tokens=chars)) == text[:chars]
+    assert "".join(streamed(char, ids, stop=stop)) == text.partition(stop)[0]
+
+
+def test_stream_cuts_inside_a_token():
+    bpe = t.BPETokenizer("bpe", [*(bytes([b]) for b in range(256)), b"ab", b"abc"], r"\p{L}+")
+    assert bpe.encode("abcabc").tolist() == [257, 257]
+    assert streamed(bpe, [257, 257], max_chars=4) == ["abc", "a"]
+    assert streamed(bpe, [257, 257], stop="ca") == ["ab"]
+
+
+def test_stream_does_not_wait_and_takes_no_more_than_it_needs():
+    char = t.CharTokenizer("ab")
+    endless = itertools.cycle([0, 1])
+    stream = t.stream(char, endless, max_chars=3, stop="bb")
+    assert next(stream) == "a"
+    assert next(endless) == 1
+    assert "".join(stream) == "ab"
+    assert next(endless) == 0
