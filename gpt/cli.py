@@ -57,6 +57,8 @@ class Commands(click.Group):
             if error.errno == errno.EPIPE:  # whoever reads our output has seen enough: click knows
                 raise
             raise Failure(str(error)) from error
+        except click.exceptions.Exit:  # a RuntimeError too
+            raise
         except RuntimeError as error:
             from tensorlite.errors import DeviceError
 

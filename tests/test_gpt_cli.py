@@ -1,0 +1,374 @@
+"""The command line: what it offers, what it asks of the other rooms, and how it says no."""
+
+import itertools
+import logging
+import math
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("click")
+pytest.importorskip("platformdirs")
+from click.testing import CliRunner
+
+import gpt
+from gpt import cli
+from gpt.config import SECTIONS, Config, options
+from gpt.errors import UserError
+from gpt.tokenizer import CharTokenizer
+
+
+@pytest.fixture(autouse=True)
+def quiet_logger(monkeypatch):
+    """The command line gives the logger a handler; no test hands it on to the next."""
+    monkeypatch.setattr(logging.getLogger("gpt"), "handlers", [])
+    monkeypatch.setattr(logging.getLogger("gpt"), "level", logging.NOTSET)
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.main, list(map(str, arguments)))
+
+
+def succeeds(*arguments):
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def fails(*arguments):
+    """The error of a command that refuses, which is one message without a traceback."""
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert result.stderr.count("Error: ") == 1
+    return result.stderr.partition("Error: ")[2].rstrip("\n")
+
+
+class Rooms:
+    """Stands in for the model: what it was asked, and a model that writes `ab` for ever."""
+
+    def __init__(self):
+        self.asked = []
+        self.tokenizer = CharTokenizer("\nab")
+        self.config = Config.load("gpt-nano", {"train.steps": 7})
+
+    def ask(self, name, answer):
+        def function(*arguments, **options):
+            self.asked.append((name, arguments, options))
+            return answer() if callable(answer) else answer
+
+        return function
+
+
+@pytest.fixture
+def rooms(monkeypatch):
+    rooms = Rooms()
+    loaded = types.SimpleNamespace(model="the model", tokenizer=rooms.tokenizer, config=rooms.config, step=7)
+    fakes = {
+        "train": {
+            "train": rooms.ask("train", None),
+            "evaluate": rooms.ask("evaluate", math.log(2)),
+        },
+        "checkpoint": {
+            "find": rooms.ask("find", Path("found.safetensors")),
+            "newest": rooms.ask("newest", Path("newest.safetensors")),
+            "load_config": rooms.ask("load_config", rooms.config),
+            "load": rooms.ask("load", loaded),
+        },
+        "sample": {
+            "generate": rooms.ask("generate", lambda: itertools.cycle([1, 2])),
+            "log_probs": rooms.ask("log_probs", lambda: np.array([-math.log(2), -math.log(8)])),
+        },
+    }
+    for name, functions in fakes.items():
+        module = types.ModuleType(f"gpt.{name}")
+        vars(module).update(functions)
+        monkeypatch.setitem(sys.modules, f"gpt.{name}", module)
+        monkeypatch.setattr(gpt, name, module, raising=False)
+    return rooms
+
+
+# --- help
+
+
+def test_commands():
+    text = succeeds("--help").output
+    for command in ("train", "sample", "score", "eval", "info", "presets"):
+        assert command in text
+        assert "Usage: " in succeeds(command, "--help").output
+
+
+def test_train_help_has_every_option_with_default_and_unit():
+    text = " ".join(succeeds("train", "--help").output.split())
+    for section in SECTIONS:
+        for key, field, value in options(Config.load(), section):
+            if key == "model.vocab_size":
+                continue
+            flag = cli.OPTION_NAMES.get(key, field.name).replace("_", "-")
+            assert f"--{flag} " in text, key
+            meaning = field.metadata["help"]
+            assert meaning[1:] in text, key
+            if isinstance(value, bool):
+                assert f"[default: --no-{flag}]" in text
+            elif value != "":
+                unit = f" {field.metadata['unit']}" if field.metadata["unit"] else ""
+                shown = f"{value:g}" if isinstance(value, float) else value
+                assert f"{meaning[1:]}. [default: {shown}{unit}]" in text, key
+    for option in ("--config FILE", "--name", "--resume [PATH]", "--data NAME|FILE", "--out FOLDER"):
+        assert option in text
+    assert "vocab-size INTEGER Size of the vocabulary" not in text
+
+
+def test_help_imports_nothing_heavy():
+    script = (
+        "import sys; from gpt.cli import main; main(['train', '--help'], standalone_mode=False); "
+        "print(sorted({'numpy', 'tensorlite', 'tiktoken', 'pooch', 'matplotlib'} & set(sys.modules)))"
+    )
+    root = Path(cli.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+# --- train
+
+
+def test_train_without_arguments_is_the_cpu_run(rooms):
+    succeeds("train")
+    assert rooms.asked == [("train", (Config.load("shakespeare-char-cpu"),), {})]
+
+
+def test_train_options(rooms, tmp_path):
+    succeeds(
+        "train", "gpt-nano", "--data", "my.txt", "--out", tmp_path, "--n-layer", 2, "--lr", "2e-3",
+        "--no-bias", "--position", "sinusoidal", "--seed", 5, "--device", "cuda:1", "--name", "mine",
+    )  # fmt: skip
+    ((_, (config,), _),) = rooms.asked
+    assert config == Config.load(
+        "gpt-nano",
+        {
+            "data.dataset": "my.txt", "train.out_dir": str(tmp_path), "model.n_layer": 2, "optim.lr": 2e-3,
+            "model.bias": False, "model.position": "sinusoidal", "train.seed": 5, "train.device": "cuda:1",
+            "name": "mine",
+        },
+    )  # fmt: skip
+
+
+def test_every_option_reaches_its_field(rooms):
+    """Each option alone, with a value that is not the default."""
+    other = {
+        "train.device": "cuda", "optim.min_lr": 1e-5, "model.n_head": 8, "model.n_embd": 64,
+        "data.bpe_vocab_size": 300,
+    }  # fmt: skip
+    for section in SECTIONS:
+        for key, field, value in options(Config.load(), section):
+            if key in cli.HIDDEN:
+                continue
+            arguments = ["--" + cli.OPTION_NAMES.get(key, field.name).replace("_", "-")]
+            if isinstance(value, bool):
+                wanted = not value
+            else:
+                choice = next((c for c in field.metadata["choices"] if c != value), "text")
+                guesses = {str: choice, int: 1 + (value == 1), float: 0.02}
+                wanted = other.get(key, guesses[type(value)])
+                arguments.append(wanted)
+            rooms.asked.clear()
+            succeeds("train", *arguments)
+            ((_, (config,), _),) = rooms.asked
+            assert config == Config.load(overrides={key: wanted}), key
+            assert config != Config.load(), key
+
+
+def test_train_from_a_file(rooms, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(succeeds("presets", "gpt-micro").output, encoding="utf-8")
+    succeeds("train", "--config", path, "--steps", 3)
+    assert rooms.asked == [("train", (Config.load("gpt-micro", {"train.steps": 3}),), {})]
+
+
+def test_resume_from_the_runs_own_checkpoint(rooms):
+    succeeds("train", "shakespeare-bpe", "--steps", 9, "--resume")
+    find, load_config, train = rooms.asked
+    assert find == ("find", (Path("runs/shakespeare-bpe"),), {})
+    assert load_config == ("load_config", (Path("found.safetensors"),), {})
+    # The checkpoint's configuration, but for the option that was given.
+    resumed = rooms.config.replace({"train.steps": 9})
+    assert train == ("train", (resumed,), {"resume": Path("found.safetensors")})
+
+
+def test_resume_from_a_path(rooms):
+    succeeds("train", "--resume", "some/where", "--out", "here")
+    assert rooms.asked[0] == ("find", (Path("some/where"),), {})
+    assert rooms.asked[-1][1][0] == rooms.config.replace({"train.out_dir": "here"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nope"], "no preset 'nope'; known: gpt-micro, "),
+        (["train", "gpt2", "--config", "x.toml"], "give a preset (gpt2) or --config x.toml, not both"),
+        (
+            ["train", "--config", "x.toml"],
+            "cannot read the configuration 'x.toml': No such file or directory",
+        ),
+        (["train", "--n-head", "5"], "model.n_embd = 128 is not divisible by model.n_head = 5"),
+        (["train", "--n-layers", "5"], "No such option '--n-layers'"),
+        (["train", "--steps", "many"], "Invalid value for '--steps': 'many' is not a valid integer."),
+        (["train", "--steps", "0"], "train.steps = 0: must be >= 1"),
+        (["train", "--tokenizer", "word"], "Invalid value for '--tokenizer'"),
+        (["train", "--device", "gpu"], "train.device = 'gpu' is not one of auto, cpu, cuda, cuda:N"),
+        (["info", "gpt-2"], "no preset 'gpt-2'; did you mean 'gpt2'?"),
+        (["presets", "gpt-2"], "no preset 'gpt-2'; did you mean 'gpt2'?"),
+        (["sample", "--chars", "3", "--tokens", "4"], "give --tokens or --chars, not both"),
+        (["sample", "--temperature", "-1"], "Invalid value for '--temperature'"),
+        (["score"], "give a TEXT or a --file"),
+        (["score", "text", "--file", "x"], "give a TEXT or a --file"),
+        (["score", "--file", "nowhere.txt"], "cannot read the text 'nowhere.txt': No such file"),
+        (["trian"], "No such command 'trian'"),
+    ],
+)
+def test_mistakes(rooms, monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert fails(*arguments).startswith(message)
+    assert rooms.asked == []
+
+
+@pytest.mark.parametrize("error", [UserError("do this"), OSError(28, "No space left on device", "/full")])
+def test_errors_of_the_rooms_are_one_message(rooms, monkeypatch, error):
+    def train(config):
+        raise error
+
+    monkeypatch.setattr(gpt.train, "train", train)
+    assert fails("train") == str(error)
+
+
+def test_a_missing_device_is_one_message(rooms, monkeypatch):
+    errors = pytest.importorskip("tensorlite.errors")
+
+    def train(config):
+        raise errors.DeviceError("no GPU here")
+
+    monkeypatch.setattr(gpt.train, "train", train)
+    assert fails("train", "--device", "cuda") == "no GPU here"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("a bug"), KeyError("a bug")])
+def test_bugs_keep_their_traceback(rooms, monkeypatch, error):
+    pytest.importorskip("tensorlite.errors")
+
+    def train(config):
+        raise error
+
+    monkeypatch.setattr(gpt.train, "train", train)
+    assert run("train").exception is error
+
+
+# --- sample
+
+
+def test_sample(rooms):
+    result = succeeds(
+        "sample", "--prompt", "ba", "--chars", 5, "--seed", 3, "--temperature", 0.5, "--top-k", 2
+    )
+    assert result.stdout == "baababa\n"
+    newest, load, generate = rooms.asked
+    assert newest == ("newest", (Path("runs"),), {})
+    assert load == ("load", (Path("newest.safetensors"),), {"device": "auto"})
+    assert generate[1][0] == "the model"
+    assert generate[1][1].tolist() == [2, 1]
+    assert generate[2] == {"temperature": 0.5, "top_k": 2, "seed": 3}
+    # What is needed to repeat it, where it does not mix with the text.
+    assert result.stderr == "checkpoint newest.safetensors\nseed 3\n"
+
+
+def test_sample_defaults(rooms):
+    result = succeeds("sample", "--checkpoint", "here", "--device", "cpu")
+    assert result.stdout == "ab" * 250 + "\n"
+    find, load, generate = rooms.asked
+    assert find == ("find", (Path("here"),), {})
+    assert load[2] == {"device": "cpu"}
+    assert generate[1][1].tolist() == [0]  # a line break
+    assert (generate[2]["temperature"], generate[2]["top_k"]) == (1.0, None)
+    seeds = {generate[2]["seed"]}
+    succeeds("sample")
+    seeds.add(rooms.asked[-1][2]["seed"])
+    assert len(seeds) == 2
+
+
+def test_sample_length_and_stop(rooms):
+    assert succeeds("sample", "--tokens", 3).stdout == "aba\n"
+    assert succeeds("sample", "--stop", "ba").stdout == "a\n"
+    assert succeeds("sample", "--stop", "ba", "--prompt", "ba").stdout == "baa\n"
+
+
+def test_unknown_character_in_the_prompt(rooms):
+    message = fails("sample", "--prompt", "a?")
+    assert "character '?' at position 1 is not in the vocabulary of 3 characters: '\\nab'" in message
+
+
+# --- score and eval
+
+
+def test_score(rooms, tmp_path):
+    result = succeeds("score", "aba")
+    assert rooms.asked[-1][1][0] == "the model"
+    assert rooms.asked[-1][1][1].tolist() == [1, 2, 1]
+    # Two characters with probabilities 1/2 and 1/8: a quarter on average, so two bits each.
+    assert result.stdout.split("\n")[:3] == [
+        "loss              1.3863 nats a token",
+        "perplexity        4.000 a token",
+        "                  2.0000 bits a character",
+    ]
+    assert "log-probability   -2.773 nats, of 2 tokens after the first" in result.stdout
+    (tmp_path / "text.txt").write_text("aba", encoding="utf-8")
+    assert succeeds("score", "--file", tmp_path / "text.txt").stdout == result.stdout
+
+
+def test_score_needs_two_tokens(rooms):
+    assert fails("score", "a") == "the text has 1 tokens, and a score needs at least 2"
+    assert fails("score", "abc").startswith("character 'c' at position 2")
+
+
+def test_eval(rooms, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("ab" * 1000, encoding="utf-8")
+    result = succeeds("eval", "--data", path)
+    assert "1.0000 bits a character" in result.stdout
+    model, dataset, split = rooms.asked[-1][1]
+    assert (model, split) == ("the model", "val")
+    assert dataset.tokenizer is rooms.tokenizer
+    assert len(dataset.val) == 200
+
+
+# --- info and presets
+
+
+def test_info():
+    output = succeeds("info", "gpt2").output
+    for part in ("124,439,808", "420 TFLOP"):
+        assert part in output
+    assert "vocabulary 50,257" in output
+    # Options count, and so does the vocabulary that a tokenizer is going to have.
+    assert "vocabulary 512" in succeeds("info", "shakespeare-bpe", "--bpe-vocab-size", 512).output
+    assert "7 layers" in succeeds("info", "--n-layer", 7).output
+
+
+def test_presets():
+    lines = succeeds("presets").output.splitlines()
+    assert len(lines) == 11
+    (gpt2,) = [line for line in lines if line.startswith("gpt2 ")]
+    assert gpt2.split() == ["gpt2", "12", "12", "768", "1024", "gpt2", "124", "M", "600000"]
+
+
+def test_as_a_module():
+    root = Path(cli.__file__).parents[1]
+    command = [sys.executable, "-m", "gpt", "train", "nope"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: no preset 'nope'")
+    assert len(done.stderr.splitlines()) == 1
