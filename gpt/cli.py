@@ -6,14 +6,13 @@ status 2; any other exception is a bug and keeps its traceback.
 
 What this room asks of the others:
     gpt.train.train(config, resume=path_or_None)     trains, evaluates, writes and prints
-    gpt.train.evaluate(model, dataset, split)        mean loss, nats a token, over the whole split
     gpt.checkpoint.find(path)                        the checkpoint that a user's path means
     gpt.checkpoint.newest(folder)                    the newest checkpoint below a folder
     gpt.checkpoint.load_config(path)                 a checkpoint's Config, without its weights
-    gpt.checkpoint.load(path, device)                .model, .tokenizer, .config, .step
-    gpt.checkpoint.CheckpointError(UserError)        a checkpoint that is missing or broken
+    gpt.checkpoint.load(path, device=)               .model, .tokenizer, .config
     gpt.sample.generate(model, ids, temperature=, top_k=, seed=)  yields token ids without end
-    gpt.sample.log_probs(model, ids)                 of ids[1:], each given those before, in nats
+    gpt.evaluate.log_probs(model, ids)               of ids[1:], each given those before, in nats
+    gpt.evaluate.evaluate(model, dataset, split)     mean loss, nats a token, over the whole split
 """
 
 import dataclasses
@@ -276,7 +275,7 @@ def score(checkpoint: str | None, device: str, text: str | None, file: str | Non
     if (text is None) == (file is None):
         raise click.UsageError("give a TEXT or a --file")
     from gpt.data import read_text
-    from gpt.sample import log_probs
+    from gpt.evaluate import log_probs
 
     text = read_text(Path(file)) if file else text or ""
     loaded = load(checkpoint, device)
@@ -295,7 +294,7 @@ def score(checkpoint: str | None, device: str, text: str | None, file: str | Non
 def evaluate(checkpoint: str | None, device: str, data: str | None) -> None:
     """Print a model's loss on the whole validation set."""
     from gpt.data import load_dataset
-    from gpt.train import evaluate
+    from gpt.evaluate import evaluate
 
     loaded = load(checkpoint, device)
     config = loaded.config.replace({"data.dataset": data} if data else {})

@@ -69,18 +69,16 @@ def rooms(monkeypatch):
     rooms = Rooms()
     loaded = types.SimpleNamespace(model="the model", tokenizer=rooms.tokenizer, config=rooms.config, step=7)
     fakes = {
-        "train": {
-            "train": rooms.ask("train", None),
-            "evaluate": rooms.ask("evaluate", math.log(2)),
-        },
+        "train": {"train": rooms.ask("train", None)},
         "checkpoint": {
             "find": rooms.ask("find", Path("found.safetensors")),
             "newest": rooms.ask("newest", Path("newest.safetensors")),
             "load_config": rooms.ask("load_config", rooms.config),
             "load": rooms.ask("load", loaded),
         },
-        "sample": {
-            "generate": rooms.ask("generate", lambda: itertools.cycle([1, 2])),
+        "sample": {"generate": rooms.ask("generate", lambda: itertools.cycle([1, 2]))},
+        "evaluate": {
+            "evaluate": rooms.ask("evaluate", math.log(2)),
             "log_probs": rooms.ask("log_probs", lambda: np.array([-math.log(2), -math.log(8)])),
         },
     }
