@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gpt import tokenizer as tokenizers
 from gpt.config import DataConfig
 from gpt.errors import UserError
-from gpt.fetch import Remote, fetch
+from gpt.fetch import FetchError, Remote, fetch
 from gpt.tokenizer import Ids, Tokenizer
 
 Split = Literal["train", "val"]
@@ -89,7 +89,10 @@ class Dataset:
 def load_text(config: DataConfig) -> str:
     """The text of `config.dataset`, a name of DATASETS or a file's path. Raises DataError, FetchError."""
     if config.dataset in DATASETS:
-        return read_text(fetch(DATASETS[config.dataset]))
+        try:
+            return read_text(fetch(DATASETS[config.dataset]))
+        except FetchError as error:
+            raise FetchError(f"{error}\nOr use a text of your own: --data FILE") from error
     try:
         return read_text(Path(config.dataset))
     except DataError as error:

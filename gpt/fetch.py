@@ -51,7 +51,7 @@ class Remote:
 def cache_dir() -> Path:
     """`TENSORLITE_CACHE` if it is set, else the folder for caches that the operating system suggests."""
     if folder := os.environ.get("TENSORLITE_CACHE"):
-        return Path(folder)
+        return Path(folder).expanduser()
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("tensorlite", appauthor=False))
@@ -165,7 +165,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def reason(error: BaseException) -> str:
     """One line on what was first to go wrong."""
-    while error.__context__ is not None and not error.__suppress_context__:
-        error = error.__context__
+    while earlier := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = earlier
     lines = str(error).strip().splitlines()
     return lines[-1].removeprefix("ERROR: ") if lines else type(error).__name__

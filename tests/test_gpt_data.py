@@ -142,11 +142,19 @@ def test_failure_says_what_was_tried_and_what_to_do(cache, wheels):
     message = str(caught.value)
     assert "could not fetch the parcel" in message
     assert "http://127.0.0.1:9/nothing-listens-here: " in message
-    assert "refused" in message
+    assert "Connection refused\n" in message
     assert "pip download tl-parcel==1.0: No matching distribution found" in message
     assert str(cache / "parcel.txt") in message
     assert remote().sha256 in message
     assert not cache.exists()
+
+
+def test_a_data_set_out_of_reach_leaves_own_texts(cache, wheels, monkeypatch):
+    monkeypatch.setitem(data.DATASETS, "tinyshakespeare", remote())
+    with pytest.raises(
+        FetchError, match=r"(?s)could not fetch the parcel.*\nOr use a text of your own: --data FILE"
+    ):
+        data.load_text(DataConfig(dataset="tinyshakespeare"))
 
 
 def test_failure_names_a_wrong_hash(cache, wheels):
