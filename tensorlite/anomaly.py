@@ -1,0 +1,90 @@
+"""Finding the op that made the first NaN or infinity."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+import threading
+from typing import Any
+
+from .backend import BACKENDS, Array
+from .errors import AnomalyError
+
+__all__ = ["check_backward", "check_forward", "detect_anomaly", "watching"]
+
+watching = 0
+"""How many ``detect_anomaly()`` blocks are open, in any thread: zero keeps ops from asking further."""
+
+
+class _Watch(threading.local):
+    depth = 0
+
+
+_watch = _Watch()
+
+
+class detect_anomaly:
+    """In this ``with`` block, the first op that makes a NaN or an infinity raises AnomalyError.
+
+    The error names the op, forward or backward, and the line of your code that called it. An op that merely passes on
+    what it was given (a mask filled with ``-inf``, say) is not blamed. Every result is looked at, so this is slow.
+    """
+
+    def __enter__(self) -> None:
+        global watching
+        watching += 1
+        _watch.depth += 1
+
+    def __exit__(self, *exc: object) -> None:
+        global watching
+        watching -= 1
+        _watch.depth -= 1
+
+
+def _call_site() -> str:
+    """The innermost line outside this package that led here."""
+    package = __name__.partition(".")[0] + "."
+    frame = sys._getframe(1)
+    while frame.f_back is not None and (frame.f_globals.get("__name__", "") + ".").startswith(package):
+        frame = frame.f_back
+    file, line = frame.f_code.co_filename, frame.f_lineno
+    text = linecache.getline(file, line).strip()
+    return f"{file}:{line}, in {frame.f_code.co_name}" + (f": {text}" if text else "")
+
+
+def _made(values: list[Any], out: Array) -> str | None:
+    """What is in ``out`` and not already in the values it was made from: "NaN", "infinity" or None."""
+    if out.dtype.kind not in "fc":
+        return None
+    xp = BACKENDS[type(out)]
+    if bool(xp.isfinite(out).all()):
+        return None
+    numbers = [v for v in values if isinstance(v, float) or (type(v) in BACKENDS and v.dtype.kind in "fc")]
+    numbers = [xp.asarray(v) if isinstance(v, float) else v for v in numbers]
+    given_nan = any(bool(xp.isnan(v).any()) for v in numbers)
+    if bool(xp.isnan(out).any()):
+        return None if given_nan else "NaN"
+    given_inf = any(bool(xp.isinf(v).any()) for v in numbers)
+    return None if given_inf or given_nan else "infinity"
+
+
+def check_forward(op: str, values: list[Any], out: Array, node: Any) -> None:
+    """Blame the op if it made a NaN or an infinity; remember the line that called it, for the backward pass."""
+    if not _watch.depth:
+        return
+    where = _call_site()
+    if node is not None:
+        node.where = where
+    what = _made(values, out)
+    if what is not None:
+        raise AnomalyError(f"{op}: the forward pass made the first {what} here\n  {where}")
+
+
+def check_backward(op: str, where: str | None, values: list[Any], gradient: Array, name: str) -> None:
+    """Blame a gradient rule if it made a NaN or an infinity out of finite values."""
+    if not _watch.depth:
+        return
+    what = _made(values, gradient)
+    if what is not None:
+        called = f"\n  forward call: {where}" if where else " (run the forward pass under detect_anomaly() to see its line)"
+        raise AnomalyError(f"{op}: the backward pass made the first {what}, in the gradient of {name!r}{called}")

@@ -1,0 +1,879 @@
+"""Reverse-mode automatic differentiation.
+
+An op is a function on raw arrays and one gradient rule per input. Calling it on Variables computes the result and, if
+an input needs gradients, records a Node: which rules to run, on which saved values, and where their results go. The
+backward sweep visits the nodes from the newest to the oldest and pushes gradients along their edges:
+
+    for node k, newest first:   g[input i] += rule_i(g[k], saved values of k)      (the chain rule, transposed)
+
+Rules are written in operators and public ops only. Fed with raw arrays they compute; fed with Variables that are
+attached to the graph (``create_graph=True``) they record themselves, and so gradients of any order follow.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+import weakref
+from collections.abc import Callable, Collection, Sequence
+from contextvars import copy_context
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+
+from . import anomaly, versions
+from .backend import BACKENDS, Array, backend_of
+from .dtypes import POLICIES, Policy
+from .errors import DeviceError, DTypeError, GraphError, ShapeError
+
+if TYPE_CHECKING:
+    from .tensor import Tensor
+
+__all__ = ["Node", "Op", "Variable", "accumulate_grad", "add_hook", "alias", "attach", "backward", "enable_grad", "grad",
+           "is_grad_enabled", "no_grad", "op", "retain_grad", "set_grad_enabled", "sweep", "walk", "wrap"]  # fmt: skip
+
+Value: TypeAlias = Any
+"""What a rule computes on: raw arrays, or Variables under ``create_graph``."""
+Rule: TypeAlias = Callable[..., Value]
+
+# ---- grad mode ------------------------------------------------------------------------------
+
+
+class _Mode(threading.local):
+    """What each thread has for itself: is recording on, and a context in which NumPy does not warn."""
+
+    grad = True
+
+    def __init__(self) -> None:
+        context = copy_context()
+        context.run(np.seterr, all="ignore")  # log(0) is -inf and no warning, as on a GPU
+        self.quietly = context.run
+
+
+_mode = _Mode()
+
+
+def is_grad_enabled() -> bool:
+    """Whether ops on tensors that require gradients are recorded, in this thread."""
+    return _mode.grad
+
+
+class set_grad_enabled:
+    """Switch recording on or off in this thread: at once, or for a ``with`` block."""
+
+    def __init__(self, mode: bool) -> None:
+        self._old, _mode.grad = _mode.grad, bool(mode)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc: object) -> None:
+        _mode.grad = self._old
+
+
+class _GradMode:
+    """A context manager and decorator that sets the grad mode, nestable and reusable."""
+
+    mode: bool
+
+    def __init__(self) -> None:
+        self._old: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._old.append(_mode.grad)
+        _mode.grad = self.mode
+
+    def __exit__(self, *exc: object) -> None:
+        _mode.grad = self._old.pop()
+
+    def __call__(self, f: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(f)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with type(self)():
+                return f(*args, **kwargs)
+
+        return wrapped
+
+
+class no_grad(_GradMode):
+    """Record nothing inside this ``with`` block, or inside the decorated function."""
+
+    mode = False
+
+
+class enable_grad(_GradMode):
+    """Record again inside this ``with`` block, or inside the decorated function."""
+
+    mode = True
+
+
+# ---- the graph ------------------------------------------------------------------------------
+
+
+class Variable:
+    """A differentiable value: a raw array and its place in the graph. Tensor adds the methods.
+
+    data: the raw array.
+    grad: what ``backward`` has accumulated here, or None.
+    node: the Node that made it; None for a leaf.
+    tracked: whether gradients flow through it.
+    """
+
+    data: Array
+    grad: Any = None
+    node: Node | None = None
+    tracked: bool = False
+    hooks: list[Callable[[Any], Any]] | None = None
+
+    __array_ufunc__ = None  # so that `ndarray * Variable` is left to Variable.__rmul__
+
+
+class Node:
+    """One recorded call of an op.
+
+    edges: for each differentiated input the Node that made it, or the Variable itself if it is a leaf. Edges never
+    point at intermediate Variables, and a node never holds its own output as a Variable: there is no reference cycle,
+    and memory goes back as soon as the sweep has passed.
+    """
+
+    hooks: list[Callable[[Any], Any]] | None = None
+    dtypes: list[Any] | None = None  # of the inputs, only if the op had to convert them
+    outputs: list[tuple[tuple[int, ...], Any]] = []  # shapes and dtypes, only if the op has several results
+    where: str | None = None  # the line of user code, under detect_anomaly()
+
+    def __init__(self, plan: Plan, edges: list[Edge], shapes: list[tuple[int, ...]], saved: list[Any] | Lazy | None) -> None:
+        self.plan = plan
+        self.edges = edges
+        self.shapes = shapes
+        self.saved = saved
+        self.seq = versions.clock()
+
+    @property
+    def name(self) -> str:
+        """The name of the op that made this node."""
+        return self.plan.op.name
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+class Output(Node):
+    """One result of an op that has several: it hands its gradient to the node that they share."""
+
+    def __init__(self, parent: Node, index: int) -> None:
+        super().__init__(parent.plan, [parent], [parent.outputs[index][0]], [])
+        self.index = index
+
+
+Edge: TypeAlias = Node | Variable
+
+
+class Plan:
+    """For one op and one choice of differentiated inputs: which values to save, and which rules to run on them."""
+
+    def __init__(self, op: Op, needs: tuple[int, ...], names: list[str]) -> None:
+        """``names`` are those of the arguments of this call, then ``out``, then the auxiliary results."""
+        for i in needs:
+            if op.backward is None and op.rule(i) is None:
+                raise GraphError(f"{op.name}: no gradient is defined for its argument {names[i]!r}; detach() it")
+        wanted = op.wants_of(needs, names)
+        inputs = range(len(names) - 1 - len(op.aux))
+        keep = [p for p, name in enumerate(names) if name in wanted or (op.composite is not None and p in inputs)]
+        at = {p: k for k, p in enumerate(keep)}
+        out = names.index("out")
+
+        self.op = op
+        self.needs = needs
+        self.positions = keep
+        self.names = [names[p] for p in keep]
+        # Where a saved value sits in the graph: an index into node.edges, -1 for the output, None for a constant.
+        self.origin = [-1 if p == out else needs.index(p) if p in needs else None for p in keep]
+        self.slots = [at[i] for i in needs] if op.composite is not None else []
+        self.inputs = [at[p] for p in inputs] if op.composite is not None else []
+        if op.backward is not None:
+            self.fused = [at[names.index(n)] if n != "needs" else None for n in op.backward_names]
+        else:
+            self.steps = [op.bind_rule(i, names, at) for i in needs]
+
+
+class Lazy:
+    """Stands for the saved values of nodes whose forward will be computed again; see :func:`checkpoint`."""
+
+    def fill(self) -> None:
+        """Give every node that this object stands for its saved values back."""
+        raise NotImplementedError
+
+
+# ---- ops ------------------------------------------------------------------------------------
+
+
+class Op:
+    """A forward function on raw arrays, its gradient rules, and the plans compiled for it. Made by :func:`op`."""
+
+    result: type[Variable] = Variable  # tensor.py puts Tensor here, once
+
+    def __init__(
+        self,
+        forward: Callable[..., Any],
+        rules: Sequence[Rule | None],
+        *,
+        backward: Callable[..., Any] | None = None,
+        composite: Callable[..., Any] | None = None,
+        dtypes: Policy | None = None,
+        aux: Sequence[str] = (),
+        several: bool = False,
+        view: bool = False,
+    ) -> None:
+        self.forward, self.rules, self.composite, self.backward = forward, tuple(rules), composite, backward
+        self.dtypes, self.aux, self.several, self.view = dtypes, tuple(aux), several, view
+        self.name = forward.__name__.rstrip("_")
+        self.built_in = forward.__module__.startswith(__package__ + ".")
+        self.plans: dict[Any, Plan] = {}
+
+        parameters = list(inspect.signature(forward).parameters.values())[1:]
+        self.signature = inspect.Signature([p.replace(annotation=p.empty) for p in parameters])
+        self.names = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
+        self.variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
+        self.defaults = [p.default for p in parameters if p.kind is not p.VAR_POSITIONAL]
+        self.wants = [() if r is None else tuple(inspect.signature(r).parameters)[1:] for r in self.rules]
+        self.backward_names = () if backward is None else tuple(inspect.signature(backward).parameters)[2:]
+        self._check_names()
+
+    def _check_names(self) -> None:
+        known = (set() if self.several else {"out", *self.aux}) | {*self.names} | ({self.variadic, "index"} if self.variadic else set())
+        for names in (*(set(w) - {"in_shape"} for w in self.wants), set(self.backward_names) - {"needs"}):
+            if unknown := set(names) - known:
+                raise TypeError(
+                    f"op {self.name}: its gradient rule names {', '.join(sorted(unknown))}, but it can only name "
+                    f"{', '.join([*self.names, *([self.variadic] if self.variadic else []), 'out', 'in_shape', *self.aux])}"
+                )
+
+    def rule(self, i: int) -> Rule | None:
+        """The gradient rule of argument ``i``; the last one serves all of a variadic op's tensors."""
+        if i < len(self.rules):
+            return self.rules[i]
+        return self.rules[-1] if self.variadic and self.rules else None
+
+    def wants_of(self, needs: tuple[int, ...], names: list[str]) -> set[str]:
+        """The names of the values that must be saved to differentiate these inputs."""
+        if self.backward is not None:
+            return set(self.backward_names)
+        wanted = {n for i in needs for n in self.wants[min(i, len(self.wants) - 1)]}
+        if self.variadic in wanted:
+            wanted |= {n for n in names if n.startswith(f"{self.variadic}[")}
+        return wanted
+
+    def bind_rule(self, i: int, names: list[str], at: dict[int, int]) -> tuple[Rule, list[int]]:
+        """The rule of input ``i`` and the places of its arguments among the saved values (-1 is the input's shape)."""
+        rule, wants = self.rule(i), self.wants[min(i, len(self.wants) - 1)]
+        assert rule is not None
+        if not self.variadic or not {self.variadic, "index"} & set(wants):
+            return rule, [-1 if n == "in_shape" else at[names.index(n)] for n in wants]
+        # A variadic op's rule also knows which of the tensors it is for, and may ask for all of them.
+        places = [at[p] for p, n in enumerate(names) if n.startswith(f"{self.variadic}[") and p in at]
+        fixed = [-1 if n == "in_shape" else at[names.index(n)] for n in wants if n not in (self.variadic, "index")]
+
+        def with_index(g: Value, *values: Value) -> Value:
+            rest, tensors = iter(values[len(places) :]), values[: len(places)]
+            chosen = {self.variadic: tensors, "index": i - len(self.names)}
+            return rule(g, *(chosen[n] if n in chosen else next(rest) for n in wants))
+
+        return with_index, places + fixed
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Positional arguments, defaults filled in. Raises TypeError naming the op."""
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}: {error}; its signature is {self.name}{self.signature}") from None
+        bound.apply_defaults()
+        return bound.args
+
+    def argument_names(self, n: int) -> list[str]:
+        """The names of the arguments of a call with n of them, then ``out`` and the auxiliary results."""
+        names = list(self.names)
+        if self.variadic:
+            names += [f"{self.variadic}[{k}]" for k in range(n - len(names))]
+        return [*names, "out", *self.aux]
+
+    def static(self, value: Any, position: int) -> Any:
+        """An argument that is not a Tensor, as the forward function gets it. Raises TypeError for a list of numbers."""
+        if isinstance(value, np.generic):
+            return value.item()  # NumPy's scalars count as Python's: they never upcast a tensor
+        if isinstance(value, (list, tuple, str)) and position < len(self.rules) and self.rules[position] is not None:
+            raise TypeError(f"{self.name}: expected a Tensor or a number, got a {type(value).__name__}; make it one with tensor()")
+        return value
+
+    def record(self, args: Sequence[Any], given: list[Any], arrays: list[Any], needs: tuple[int, ...], values: list[Any]) -> Node:
+        """The node of one call: ``given`` are its raw arguments, ``arrays`` the same in the dtypes it computed in."""
+        key = (needs, len(args)) if self.variadic else needs
+        plan = self.plans.get(key)
+        if plan is None:
+            plan = self.plans[key] = Plan(self, needs, self.argument_names(len(args)))
+        if versions.rebased:
+            versions.check_inputs(self.name, args)
+        node = Node(plan, [args[i].node or args[i] for i in needs], [arrays[i].shape for i in needs],
+                    [values[p] for p in plan.positions])  # fmt: skip
+        if arrays is not given:
+            node.dtypes = [given[i].dtype for i in needs]
+        return node
+
+    def explain(self, error: Exception, arrays: Sequence[Any]) -> Exception:
+        """One clear error for what NumPy or CuPy said about these arguments."""
+        if type(error).__module__.startswith(__package__) or isinstance(error, Warning):
+            return error
+        described = [describe(a) for a in arrays if type(a) in BACKENDS]
+        call = f"{self.name}({', '.join(described)})"
+        kinds = {BACKENDS[type(a)].device_type for a in arrays if type(a) in BACKENDS}
+        if len(kinds) > 1:
+            return DeviceError(f"{call}: tensors on different devices ({', '.join(sorted(kinds))}); move them with .to(device)")
+        if isinstance(error, IndexError):
+            return IndexError(f"{call}: {error}")
+        if isinstance(error, ValueError):
+            return ShapeError(f"{call}: {error}")
+        return TypeError(f"{call}: {error}")
+
+
+def describe(value: Any) -> str:
+    """A raw array as ``float32(2, 3)``, with its device if that is not the CPU; anything else by its type."""
+    if type(value) not in BACKENDS:
+        return type(value).__name__
+    kind = BACKENDS[type(value)].device_type
+    shape = "(" + ", ".join(map(str, value.shape)) + ")"
+    return f"{value.dtype}{shape}" + ("" if kind == "cpu" else f" on {kind}")
+
+
+class OpFunction(Protocol):
+    """What :func:`op` makes: called with Tensors it gives a Tensor, called with raw arrays alone a raw array."""
+
+    op: Op
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor: ...
+
+
+_PLAIN = {int, float, bool, type(None), np.ndarray}
+"""Argument types that go to the forward function as they are."""
+
+
+def op(
+    *rules: Rule | None,
+    backward: Callable[..., Any] | None = None,
+    composite: Callable[..., Any] | None = None,
+    dtypes: str | Policy | None = None,
+    aux: Sequence[str] = (),
+    several: bool = False,
+    view: bool = False,
+) -> Callable[[Callable[..., Any]], OpFunction]:
+    """Make a differentiable op from a function on raw arrays.
+
+        @op(lambda g, y: g * y,          # gradient for x
+            lambda g, x: g * x)          # gradient for y
+        def mul(xp, x, y):
+            return x * y
+
+    The function gets the namespace ``xp`` of its arrays (NumPy's names, or CuPy's), then its arguments; every Tensor
+    among them arrives as a raw array. There is one rule per leading argument, None where no gradient exists. A rule gets the
+    gradient ``g`` of the result, and what its other parameters *name*: arguments, ``out`` (the result) or ``in_shape``
+    (the shape of its input). What nobody names is not kept. A rule uses operators and public ops only, never changes
+    ``g``, and may return a gradient that still has the broadcast shape: the engine sums it down.
+
+    backward: instead of rules, one function ``(xp, g, <names>) -> tuple of gradients`` on raw arrays, one for each
+        leading argument (None where ``needs``, a tuple of argument positions that it may name, does not ask for it).
+        It needs a ``composite``: the same maths in plain ops, differentiated where the gradient itself
+        must be differentiable.
+    dtypes: how inputs of different dtypes meet: None (as they are), "promote" (as PyTorch does), "float" (the same, and
+        integers become the default float dtype), "same" (mixing is an error), "floating" (integers are an error too).
+    aux: names of further arrays that the function returns after its result, for ``backward`` to name.
+    several: the function returns a tuple of results, and its rule gets the tuple of their gradients.
+    view: the result may share memory with the first argument.
+
+    Raises TypeError if a rule names something the op does not have.
+    """
+    if backward is not None and composite is None:
+        raise TypeError("op: a backward function needs a composite, so that its gradient can be differentiated again")
+    policy = POLICIES[dtypes] if isinstance(dtypes, str) else dtypes
+
+    def decorate(forward: Callable[..., Any]) -> OpFunction:
+        return _callable(Op(forward, rules, backward=backward, composite=composite, dtypes=policy, aux=aux,
+                            several=several, view=view))  # fmt: skip
+
+    return decorate
+
+
+def _callable(self: Op) -> OpFunction:
+    """The public function of an op. This is the hot path of the library: all that it can know is a local name."""
+    forward, aux, policy, several, built_in = self.forward, self.aux, self.dtypes, self.several, self.built_in
+    arity, variadic, differentiable = len(self.names), self.variadic is not None, bool(self.rules or self.backward)
+    defaults, mode, new = tuple(self.defaults), _mode, object.__new__
+    required = sum(d is inspect.Parameter.empty for d in defaults)
+    meet = slice(arity, None) if variadic else slice(0, len(self.rules) or None)  # the arguments whose dtypes must fit
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if kwargs or (len(args) != arity and not (variadic and len(args) > arity)):
+            if kwargs or len(args) > arity or len(args) < required:
+                args = self.bind(args, kwargs)
+            else:
+                args += defaults[len(args) :]
+        arrays: list[Any] = []
+        needs: tuple[int, ...] = ()
+        dtype = None
+        raw, mixed = True, False
+        for a in args:
+            if isinstance(a, Variable):
+                raw = False
+                if a.tracked:
+                    needs += (len(arrays),)
+                a = a.data
+                if a.dtype is not dtype:
+                    mixed, dtype = mixed or dtype is not None, a.dtype
+            elif type(a) not in _PLAIN:
+                a = self.static(a, len(arrays))
+            arrays.append(a)
+        given = arrays
+        if policy is not None and dtype is not None and (mixed or dtype.kind != "f"):
+            met = arrays[meet]
+            converted = policy(self.name, met)
+            if converted is not met:
+                arrays = arrays.copy()
+                arrays[meet] = converted
+        xp = BACKENDS.get(type(arrays[0])) if arrays else None
+        if xp is None and (xp := backend_of(arrays)) is None:
+            raise TypeError(f"{self.name}: expected a Tensor, got {', '.join(map(describe, arrays)) or 'nothing'}")
+        try:
+            out = mode.quietly(forward, xp, *arrays) if built_in else forward(xp, *arrays)
+        except (ValueError, TypeError, IndexError) as error:
+            if not built_in:
+                raise
+            raise self.explain(error, arrays) from None
+
+        if several:
+            outs = tuple(o if type(o) in BACKENDS else xp.asarray(o) for o in out)
+            if raw:
+                return outs
+            results = tuple(map(wrap, outs))
+            if needs and differentiable and mode.grad:
+                node = self.record(args, given, arrays, needs, [*arrays, None])
+                node.outputs = [(o.shape, o.dtype) for o in outs]
+                for k, result in enumerate(results):
+                    result.node, result.tracked = Output(node, k), True
+            if anomaly.watching:
+                for result in results:
+                    anomaly.check_forward(self.name, given, result.data, result.node and result.node.edges[0])
+            return results
+
+        extra: Sequence[Any] = ()
+        if aux:
+            out, *extra = out
+        if type(out) not in BACKENDS:
+            out = xp.asarray(out)  # NumPy turns 0-d results into scalars
+        if raw:
+            return out
+        result = new(Op.result)
+        result.data = out
+        if needs and differentiable and mode.grad:
+            result.node, result.tracked = self.record(args, given, arrays, needs, [*arrays, out, *extra]), True
+        if anomaly.watching:
+            anomaly.check_forward(self.name, given, out, result.node)
+        return result
+
+    functools.update_wrapper(call, self.forward)
+    del call.__wrapped__  # type: ignore[attr-defined]  # its signature has the namespace, which no caller passes
+    call.__signature__ = self.signature  # type: ignore[attr-defined]
+    call.__name__ = self.name
+    call.op = self  # type: ignore[attr-defined]
+    return call  # type: ignore[return-value]
+
+
+def wrap(array: Array) -> Any:
+    """A Tensor with no history around a raw array, which is not copied."""
+    result = object.__new__(Op.result)
+    result.data = array
+    return result
+
+
+def attach(array: Array, node: Node) -> Any:
+    """A Tensor around a raw array that stands where ``node`` says in the graph."""
+    result = wrap(array)
+    result.node, result.tracked = node, True
+    return result
+
+
+@op(lambda g: g, view=True)
+def alias(xp: Any, x: Array) -> Array:
+    """The same value, as a new place in the graph."""
+    return x
+
+
+# ---- the sweep ------------------------------------------------------------------------------
+
+
+def walk(roots: Collection[Edge], oldest: int = 0) -> list[Node]:
+    """All nodes that lead to the roots, newest first, as far back as tick ``oldest``. Creation order is topological."""
+    seen = {e for e in roots if isinstance(e, Node)}
+    stack = list(seen)
+    while stack:
+        for e in stack.pop().edges:
+            if isinstance(e, Node) and e.seq >= oldest and e not in seen:
+                seen.add(e)
+                stack.append(e)
+    return sorted(seen, key=attrgetter("seq"), reverse=True)
+
+
+def unbroadcast(g: Value, shape: tuple[int, ...]) -> Value:
+    """Sum a gradient down to the shape that its input had before it was broadcast."""
+    return g.sum_to_size(shape) if isinstance(g, Variable) else BACKENDS[type(g)].sum_to(g, shape)
+
+
+def sweep(seeds: dict[Edge, Value], create_graph: bool, retain: bool, targets: Collection[Edge] | None) -> dict[Edge, Value]:
+    """Push the seeds back through the graph and return the gradients of the leaves, or of the targets if given.
+
+    Nothing is computed that does not lead to a target. Saved values go back to the allocator as the sweep passes
+    them, unless ``retain``.
+    """
+    oldest = 0
+    if targets is not None and all(isinstance(t, Node) for t in targets):
+        oldest = min((t.seq for t in targets if isinstance(t, Node)), default=0)  # nothing older leads to a target
+    order = walk(seeds, oldest)
+    wanted: set[Edge] | None = None
+    if targets is not None:
+        wanted = set(targets)
+        for node in reversed(order):
+            if not wanted.isdisjoint(node.edges):
+                wanted.add(node)
+    found: dict[Edge, Any] = dict(seeds)
+    old, _mode.grad = _mode.grad, create_graph
+    try:
+        with np.errstate(all="ignore"):
+            for node in order:
+                g = found.pop(node, None)
+                if g is None:
+                    continue
+                if type(g) is list:
+                    g = _fill(node, g)
+                elif node.hooks:
+                    g = _run_hooks(node.hooks, g)
+                if wanted is not None:
+                    if targets is not None and node in targets:
+                        found[node] = g
+                    if wanted.isdisjoint(node.edges):
+                        continue
+                if type(node) is Output:
+                    parent = node.edges[0]
+                    found.setdefault(parent, [None] * len(parent.outputs))[node.index] = g  # type: ignore[union-attr]
+                    continue
+                _back(node, g, create_graph, wanted, found)
+                if not retain:
+                    node.saved = None
+            for edge, g in found.items():
+                if isinstance(edge, Variable) and edge.hooks:
+                    found[edge] = _run_hooks(edge.hooks, g)
+    finally:
+        _mode.grad = old
+    return found
+
+
+def _back(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, found: dict[Edge, Any]) -> None:
+    """One step of the sweep: run a node's rules, and add what they give to the gradients found so far."""
+    plan, saved = node.plan, node.saved
+    if isinstance(saved, Lazy):
+        saved.fill()
+        saved = node.saved
+    if saved is None:
+        raise GraphError(
+            f"{plan.op.name}: backward through a graph whose saved values have been freed. Pass retain_graph=True to the "
+            f"first backward to go through it again"
+        )
+    assert isinstance(saved, list)
+    if versions.changed:
+        versions.check_saved(plan.op.name, node.seq, plan.names, saved)
+    values = _lift(node, saved) if create_graph else saved
+    if plan.op.backward is None:
+        gradients: Sequence[Value] = [
+            rule(g, *[shape if j < 0 else values[j] for j in places])
+            if wanted is None or edge in wanted else None
+            for (rule, places), shape, edge in zip(plan.steps, node.shapes, node.edges, strict=True)
+        ]  # fmt: skip
+    elif create_graph:
+        gradients = _through_composite(node, values, g)
+    else:
+        needs = tuple(i for i, e in zip(plan.needs, node.edges, strict=True) if wanted is None or e in wanted)
+        every = plan.op.backward(BACKENDS[type(g)], g, *[needs if j is None else values[j] for j in plan.fused])
+        gradients = [every[i] for i in plan.needs]
+    for k, (edge, d, shape) in enumerate(zip(node.edges, gradients, node.shapes, strict=True)):
+        if d is None:
+            continue
+        if d.shape != shape:
+            d = _fit(plan, k, d, shape)
+        if node.dtypes is not None and d.dtype != node.dtypes[k]:
+            d = d.to(node.dtypes[k]) if isinstance(d, Variable) else d.astype(node.dtypes[k])
+        if anomaly.watching:
+            raw = [v.data if isinstance(v, Variable) else v for v in (*saved, g)]
+            name = plan.op.argument_names(plan.needs[k] + 1)[plan.needs[k]]
+            anomaly.check_backward(plan.op.name, node.where, raw, d.data if isinstance(d, Variable) else d, name)
+        before = found.get(edge)
+        found[edge] = d if before is None else before + d
+
+
+def _fit(plan: Plan, k: int, d: Value, shape: tuple[int, ...]) -> Value:
+    """Sum a gradient down to its input's shape; an error that names the rule if it cannot be."""
+    lead = len(d.shape) - len(shape)
+    if lead < 0 or any(n not in (1, m) for n, m in zip(shape, d.shape[lead:], strict=True)):
+        raise ShapeError(
+            f"{plan.op.name}: the gradient rule of argument {plan.op.argument_names(plan.needs[k] + 1)[plan.needs[k]]!r} "
+            f"gave shape {tuple(d.shape)}, which does not fit the argument's shape {shape}"
+        )
+    return unbroadcast(d, shape)
+
+
+def _fill(node: Node, gradients: list[Value]) -> tuple[Value, ...]:
+    """The gradients of all results of a node: zeros for those that nobody used."""
+    known = next(g for g in gradients if g is not None)
+    xp = BACKENDS[type(known.data if isinstance(known, Variable) else known)]
+    return tuple(
+        xp.zeros(shape, dtype) if g is None else g for g, (shape, dtype) in zip(gradients, node.outputs, strict=True)
+    )
+
+
+def _run_hooks(hooks: list[Callable[[Any], Any]], g: Value) -> Value:
+    """Show a gradient to each hook in turn, and take what it gives back instead, if anything."""
+    for hook in list(hooks):
+        shown = g if isinstance(g, Variable) else wrap(g)
+        changed = hook(shown)
+        if changed is not None:
+            if not isinstance(changed, Variable) or changed.data.shape != shown.data.shape:
+                raise ShapeError(
+                    f"hook: a gradient hook must return None or a Tensor of shape {tuple(shown.data.shape)}, "
+                    f"got {describe(getattr(changed, 'data', changed))}"
+                )
+            g = changed if isinstance(g, Variable) else changed.data
+    return g
+
+
+def _lift(node: Node, saved: list[Any]) -> list[Any]:
+    """The saved values as Variables at their places in the graph, so that what is computed from them is recorded."""
+    values: list[Any] = []
+    for value, k in zip(saved, node.plan.origin, strict=True):
+        if k is None or type(value) not in BACKENDS:
+            values.append(value)
+        elif k < 0:
+            values.append(attach(value, node))
+        else:
+            edge = node.edges[k]
+            if isinstance(edge, Variable) and edge.data is value:
+                values.append(edge)
+            elif isinstance(edge, Node) and node.dtypes is None:
+                values.append(attach(value, edge))
+            else:  # converted, or the leaf has got other data since: the same place, but not the same array
+                values.append(attach(value, _alias_of(edge, value, node.dtypes[k] if node.dtypes else None)))
+    return values
+
+
+def _alias_of(edge: Edge, value: Array, dtype: Any = None) -> Node:
+    node = Node(_ALIAS, [edge], [value.shape], [])
+    if dtype is not None:
+        node.dtypes = [dtype]
+    return node
+
+
+def _through_composite(node: Node, values: list[Any], g: Value) -> list[Value]:
+    """The gradients of a fused op as Variables: compute its composite again, and differentiate that."""
+    plan = node.plan
+    args = [values[j] for j in plan.inputs]
+    leaves = []
+    for i in plan.needs:
+        leaf = args[i]
+        args[i] = attach(leaf.data, _alias_of(leaf.node or leaf, leaf.data))
+        leaves.append(args[i].node)
+    assert plan.op.composite is not None
+    out = plan.op.composite(*args)
+    found = sweep({out.node: g}, True, True, leaves)
+    return [found.get(leaf) for leaf in leaves]
+
+
+_ALIAS = Plan(alias.op, (0,), ["x", "out"])
+
+
+# ---- what users call ------------------------------------------------------------------------
+
+
+def _seeds(name: str, outputs: Sequence[Any], gradients: Sequence[Any], create_graph: bool) -> dict[Edge, Value]:
+    """The gradient that each output starts with, checked."""
+    seeds: dict[Edge, Any] = {}
+    if len(outputs) != len(gradients):
+        raise GraphError(f"{name}: got {len(outputs)} outputs but {len(gradients)} gradients for them")
+    for out, g in zip(outputs, gradients, strict=True):
+        if not isinstance(out, Variable):
+            raise TypeError(f"{name}: expected a Tensor to differentiate, got {type(out).__name__}")
+        if not out.tracked:
+            raise GraphError(
+                f"{name}: this tensor of shape {tuple(out.data.shape)} does not require gradients and no op recorded how "
+                f"it was made. Set requires_grad=True on what it is computed from, outside no_grad()"
+            )
+        if versions.rebased:
+            versions.check_inputs(name, [out])
+        if g is None:
+            if out.data.size != 1:
+                raise GraphError(
+                    f"{name}: the gradient can be left out only for a scalar, and this tensor has shape "
+                    f"{tuple(out.data.shape)}. Reduce it first (say .sum()), or pass a gradient of that shape"
+                )
+            g = BACKENDS[type(out.data)].ones_like(out.data)
+        else:
+            raw = g.data if isinstance(g, Variable) else g
+            if type(raw) is not type(out.data):
+                raise DeviceError(f"{name}: the gradient is {describe(raw)}, but the tensor is {describe(out.data)}")
+            if raw.shape != out.data.shape:
+                raise ShapeError(f"{name}: a gradient of shape {tuple(raw.shape)} for a tensor of shape {tuple(out.data.shape)}")
+            if raw.dtype != out.data.dtype:
+                raise DTypeError(f"{name}: a gradient of dtype {raw.dtype} for a tensor of dtype {out.data.dtype}")
+            g = g if create_graph and isinstance(g, Variable) else raw
+        if create_graph and not isinstance(g, Variable):
+            g = wrap(g)
+        edge = out.node or out
+        with set_grad_enabled(create_graph):
+            seeds[edge] = seeds[edge] + g if edge in seeds else g
+    return seeds
+
+
+def _as_list(values: Any) -> list[Any]:
+    return list(values) if isinstance(values, (list, tuple)) else [values]
+
+
+def grad(
+    outputs: Any,
+    inputs: Any,
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+) -> tuple[Any, ...]:
+    """The gradients of ``outputs`` (a Tensor or several) with respect to each of ``inputs``, as a tuple of Tensors.
+
+    With several outputs, or one that is not a scalar, ``grad_outputs`` weighs them: the result is the vector-Jacobian
+    product ``sum_k <grad_outputs[k], d outputs[k] / d input>``. Nothing is added to any ``.grad``.
+
+    retain_graph: keep the saved values for another pass; by default what ``create_graph`` is.
+    create_graph: record the computation of the gradients, so that they can be differentiated again.
+    allow_unused: give None for an input that the outputs do not depend on, instead of raising GraphError.
+
+    Raises GraphError if an output or an input does not require gradients, if a non-scalar output has no gradient, or if
+    the graph has been freed; VersionError if a value that is needed was changed in place.
+    """
+    outputs, inputs = _as_list(outputs), _as_list(inputs)
+    for x in inputs:
+        if not isinstance(x, Variable) or not x.tracked:
+            what = f"of shape {tuple(x.data.shape)} does not require gradients" if isinstance(x, Variable) else "is not a Tensor"
+            raise GraphError(f"grad: an input {what}; set requires_grad=True on it before computing the outputs")
+    seeds = _seeds("grad", outputs, [None] * len(outputs) if grad_outputs is None else _as_list(grad_outputs), create_graph)
+    retain = create_graph if retain_graph is None else retain_graph
+    edges = [x.node or x for x in inputs]
+    found = sweep(seeds, create_graph, retain, set(edges))
+    if not allow_unused:
+        for k, edge in enumerate(edges):
+            if edge not in found:
+                raise GraphError(
+                    f"grad: the outputs do not depend on input {k}, of shape {tuple(inputs[k].data.shape)}; "
+                    f"pass allow_unused=True to get None for it"
+                )
+    if create_graph:
+        return tuple(found.get(e) for e in edges)
+    mine = _Ownership(seeds.values())
+    return tuple(wrap(mine.take(found[e])) if e in found else None for e in edges)
+
+
+def backward(
+    outputs: Any,
+    gradients: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Any = None,
+) -> None:
+    """Add the gradients of ``outputs`` to the ``.grad`` of the leaves they depend on, or of ``inputs`` if given.
+
+    The other arguments, and what is raised, are as in :func:`grad`.
+    """
+    outputs = _as_list(outputs)
+    seeds = _seeds("backward", outputs, [None] * len(outputs) if gradients is None else _as_list(gradients), create_graph)
+    retain = create_graph if retain_graph is None else retain_graph
+    if inputs is None:
+        found = sweep(seeds, create_graph, retain, None)
+        receivers = {e: e for e in found if isinstance(e, Variable)}
+    else:
+        inputs = _as_list(inputs)
+        for x in inputs:
+            if not isinstance(x, Variable) or not x.tracked:
+                raise GraphError("backward: every one of inputs must be a Tensor that requires gradients")
+        receivers = {x.node or x: x for x in inputs}
+        found = sweep(seeds, create_graph, retain, set(receivers))
+    mine = _Ownership(seeds.values())
+    for edge, x in receivers.items():
+        if edge in found:
+            accumulate_grad(x, found[edge] if create_graph else mine.take(found[edge]))
+
+
+def accumulate_grad(x: Variable, g: Value) -> None:
+    """Add to ``x.grad``: in place where no graph can notice, so that who holds it sees the sum."""
+    if x.grad is None:
+        x.grad = g if isinstance(g, Variable) else wrap(g)
+    elif isinstance(g, Variable) or x.grad.tracked or x.grad.data.dtype != g.dtype:
+        with set_grad_enabled(isinstance(g, Variable)):
+            x.grad = x.grad + g
+    else:
+        x.grad.data += g
+        versions.touch(x.grad.data)
+
+
+class _Ownership:
+    """Sees to it that no two gradients handed out share memory: rules may pass on the gradient they got, or a view."""
+
+    def __init__(self, seeds: Collection[Value]) -> None:
+        roots = [versions.owner(g.data if isinstance(g, Variable) else g) for g in seeds]
+        self.taken = {id(r): r for r in roots}
+
+    def take(self, g: Value) -> Array:
+        xp = BACKENDS.get(type(g))
+        if xp is None:  # a NumPy scalar
+            return np.asarray(g)
+        root = versions.owner(g)
+        if id(root) in self.taken or root.size != g.size or root.base is not None:
+            return xp.array(g, copy=True, order="C")
+        self.taken[id(root)] = root
+        return g
+
+
+def retain_grad(x: Variable) -> None:
+    """Make ``backward`` fill ``x.grad`` although x is not a leaf."""
+    if not x.tracked:
+        raise GraphError("retain_grad: this tensor does not require gradients")
+    if x.node is None:
+        return
+    ref = weakref.ref(x)
+
+    def keep(g: Any) -> None:
+        tensor = ref()
+        if tensor is not None:
+            accumulate_grad(tensor, g if g.tracked else g.data.copy())
+
+    add_hook(x, keep)
+
+
+def add_hook(x: Variable, hook: Callable[[Any], Any]) -> Callable[[], None]:
+    """Show the gradient of ``x`` to ``hook`` in every backward; what it returns, if not None, takes its place.
+
+    Returns a function that takes the hook away again. Raises GraphError if x does not require gradients.
+    """
+    if not x.tracked:
+        raise GraphError("register_hook: this tensor does not require gradients, so it will never get any")
+    place = x.node or x
+    if place.hooks is None:
+        place.hooks = []
+    hooks = place.hooks
+    hooks.append(hook)
+
+    def remove() -> None:
+        if hook in hooks:
+            hooks.remove(hook)
+
+    return remove

@@ -1,0 +1,191 @@
+"""Where arrays live: devices, and for each device the namespace ``xp`` that computes on its arrays.
+
+A namespace has NumPy's names (``xp.exp``, ``xp.zeros``) and, laid over them, tensorlite's kernels (``xp.softmax``,
+``xp.scatter_add``). ``BACKENDS`` finds it from the type of an array, so no op ever asks which device it is on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from inspect import isfunction
+from types import ModuleType, SimpleNamespace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .errors import DeviceError
+from .kernels import reference
+
+__all__ = [
+    "BACKENDS",
+    "Array",
+    "Device",
+    "DeviceLike",
+    "Namespace",
+    "backend_of",
+    "build_namespace",
+    "cuda_is_available",
+    "device",
+    "device_of",
+    "get_default_device",
+    "namespace",
+    "register_backend",
+    "set_default_device",
+]
+
+Array: TypeAlias = Any
+"""A raw array of any registered backend: ``numpy.ndarray``, ``cupy.ndarray``, ..."""
+
+
+class Namespace(SimpleNamespace):
+    """The functions that compute on one kind of array: a module's names with kernels laid over them.
+
+    Beside those names it has ``device_type`` (``"cpu"``), ``array_type``, ``from_numpy(array, index)``,
+    ``to_numpy(array)`` and ``index_of(array)`` (the ordinal of the device that holds an array, None on the CPU).
+    """
+
+
+BACKENDS: dict[type, Namespace] = {}
+"""Array type -> namespace. CuPy adds its entry the first time that someone asks for the GPU."""
+
+_LOADERS: dict[str, Callable[[], Namespace]] = {}
+_LOADED: dict[str, Namespace] = {}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A place where tensors live, such as ``cpu`` or ``cuda:0``. Make one with :func:`device`."""
+
+    type: str
+    index: int | None = None
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __repr__(self) -> str:
+        return f"device({str(self)!r})"
+
+
+DeviceLike: TypeAlias = Device | str | None
+
+
+def device(spec: DeviceLike = None, index: int | None = None) -> Device:
+    """The device that ``spec`` names: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or a Device. None is the default device.
+
+    Raises DeviceError if no backend has that name. Whether a GPU is really there is checked on first use.
+    """
+    if spec is None:
+        return get_default_device()
+    if isinstance(spec, Device):
+        return spec
+    name, _, ordinal = str(spec).partition(":")
+    if name not in _LOADERS or (ordinal and not ordinal.isdecimal()):
+        raise DeviceError(f"device: unknown device {spec!r}; known devices are {', '.join(sorted(_LOADERS))}")
+    if ordinal:
+        index = int(ordinal)
+    if index is None and name == "cuda":
+        index = 0
+    return Device(name, index)
+
+
+_default: Device | None = None
+
+
+def get_default_device() -> Device:
+    """The device of tensors made without one: ``set_default_device``, else ``TENSORLITE_DEVICE``, else the CPU."""
+    global _default
+    if _default is None:
+        _default = device(os.environ.get("TENSORLITE_DEVICE") or "cpu")
+    return _default
+
+
+def set_default_device(spec: DeviceLike) -> None:
+    """Make new tensors on this device from now on. None goes back to ``TENSORLITE_DEVICE``, else the CPU.
+
+    Raises DeviceError if the device is not there.
+    """
+    global _default
+    chosen = None if spec is None else device(spec)
+    if chosen is not None:
+        namespace(chosen)
+    _default = chosen
+
+
+def namespace(where: Device) -> Namespace:
+    """The namespace of a device, loaded on first use. Raises DeviceError, with the reason, if it cannot be."""
+    found = _LOADED.get(where.type)
+    if found is None:
+        found = _LOADED[where.type] = _LOADERS[where.type]()
+        BACKENDS[found.array_type] = found
+    return found
+
+
+def backend_of(values: Iterable[object]) -> Namespace | None:
+    """The namespace of the first raw array among the values, None if there is none."""
+    for value in values:
+        if type(value) in BACKENDS:
+            return BACKENDS[type(value)]
+    return None
+
+
+def device_of(array: Array) -> Device:
+    """The device that holds a raw array."""
+    xp = BACKENDS[type(array)]
+    return Device(xp.device_type, xp.index_of(array))
+
+
+def register_backend(name: str, load: Callable[[], Namespace]) -> None:
+    """Make a device type known. ``load`` returns its namespace (see :func:`build_namespace`) or raises DeviceError."""
+    _LOADERS[name] = load
+    _LOADED.pop(name, None)
+
+
+def build_namespace(module: ModuleType, *kernels: ModuleType, **names: Any) -> Namespace:
+    """A module's public names, overlaid with kernels: each a function whose first argument is the namespace.
+
+    Later kernel modules lie over earlier ones, so a faster twin replaces the reference of the same name.
+    """
+    xp = Namespace(**{k: v for k, v in vars(module).items() if not k.startswith("_")})
+    # NumPy and CuPy both resolve some names lazily; take those ops use through getattr.
+    for room in kernels:
+        for name, kernel in vars(room).items():
+            if isfunction(kernel) and kernel.__module__ == room.__name__ and not name.startswith("_"):
+                setattr(xp, name, partial(kernel, xp))
+    vars(xp).update(names)
+    return xp
+
+
+def _load_cpu() -> Namespace:
+    return build_namespace(
+        np,
+        reference,
+        device_type="cpu",
+        array_type=np.ndarray,
+        from_numpy=lambda array, index=None: array,
+        to_numpy=lambda array: array,
+        index_of=lambda array: None,
+    )
+
+
+def _load_cuda() -> Namespace:
+    from .kernels import cuda  # CuPy is an extra: only who asks for the GPU pays for its import
+
+    module, reason = cuda.find_cupy()
+    if module is None:
+        raise DeviceError(f"device 'cuda' cannot be used: {reason}")
+    return build_namespace(module, reference, cuda, **cuda.describe(module))
+
+
+def cuda_is_available() -> bool:
+    """Whether a GPU can be used through CuPy."""
+    from .kernels import cuda
+
+    return cuda.find_cupy()[0] is not None
+
+
+register_backend("cpu", _load_cpu)
+register_backend("cuda", _load_cuda)
+namespace(Device("cpu"))

@@ -1,0 +1,73 @@
+"""Activation checkpointing: trade the memory of saved values for computing them again in the backward pass.
+
+Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from . import random
+from .autograd import Lazy, Node, Output, Variable, enable_grad, is_grad_enabled, walk
+from .errors import GraphError
+from .versions import clock
+
+__all__ = ["checkpoint"]
+
+
+class _Region(Lazy):
+    """The nodes that one call of f recorded, whose saved values come back when the first of them is needed."""
+
+    def __init__(self, f: Callable[..., Any], args: Any, kwargs: Any, state: Any, nodes: list[Node]) -> None:
+        self.f, self.args, self.kwargs, self.state, self.nodes = f, args, kwargs, state, nodes
+
+    def fill(self) -> None:
+        now, start = random.get_rng_state(), clock()
+        random.set_rng_state(self.state)  # dropout drops the same entries again
+        try:
+            with enable_grad():
+                again = _recorded(self.f(*self.args, **self.kwargs), start)
+        finally:
+            random.set_rng_state(now)
+        if [n.name for n in again] != [n.name for n in self.nodes]:
+            raise GraphError(
+                f"checkpoint: {getattr(self.f, '__name__', self.f)} did other ops when it was run again "
+                f"({len(again)} instead of {len(self.nodes)}); it must depend on its arguments and parameters alone"
+            )
+        for node, twin in zip(self.nodes, again, strict=True):
+            if node.saved is self:
+                node.saved = twin.saved
+
+
+def _tensors(value: Any) -> list[Variable]:
+    if isinstance(value, Variable):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [t for item in value for t in _tensors(item)] if isinstance(value, (list, tuple)) else []
+
+
+def _recorded(result: Any, start: int) -> list[Node]:
+    """The nodes since tick ``start`` that lead to the result, newest first."""
+    roots = [t.node for t in _tensors(result) if t.node is not None and t.node.seq >= start]
+    return [n for n in walk(roots, start) if type(n) is not Output]
+
+
+def checkpoint(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """``f(*args, **kwargs)``, keeping nothing of what its ops save: the backward pass runs f again to have it back.
+
+    f returns a Tensor, or a (nested) tuple, list or dict of Tensors. It must do the same when it is run again; random
+    numbers are replayed, and parameters that it uses get their gradients. Works under ``create_graph`` as well.
+    Raises GraphError in the backward pass if the second run did other ops.
+    """
+    if not is_grad_enabled():
+        return f(*args, **kwargs)
+    state, start = random.get_rng_state(), clock()
+    result = f(*args, **kwargs)
+    nodes = [n for n in _recorded(result, start) if n.saved]
+    every = _recorded(result, start)
+    region = _Region(f, args, kwargs, state, every)
+    for node in nodes:
+        node.saved = region
+    return result

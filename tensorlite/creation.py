@@ -1,0 +1,234 @@
+"""Functions that make tensors: from data, filled, counted, or random.
+
+All take ``dtype`` (None: float32 unless :func:`set_default_dtype` changed it, or what the data say), ``device`` (None:
+the default device) and ``requires_grad``. Sizes are ints or one sequence of ints.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import random
+from .autograd import Variable, wrap
+from .backend import Array, DeviceLike, Namespace, namespace
+from .backend import device as as_device
+from .dtypes import DType, get_default_dtype, int64, promote_types
+from .errors import DTypeError, ShapeError
+from .tensor import Tensor, as_array
+
+__all__ = ["arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like", "linspace", "ones", "ones_like",
+           "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "tensor", "zeros",
+           "zeros_like"]  # fmt: skip
+
+
+def _made(array: Array, requires_grad: bool) -> Tensor:
+    result: Tensor = wrap(array)
+    if requires_grad:
+        result.requires_grad = True
+    return result
+
+
+def _shape(name: str, size: tuple[Any, ...]) -> tuple[int, ...]:
+    if len(size) == 1 and isinstance(size[0], (tuple, list)):
+        size = tuple(size[0])
+    try:
+        shape = tuple(n.__index__() for n in size)
+    except AttributeError:
+        raise TypeError(f"{name}: sizes must be ints, got {size}") from None
+    if any(n < 0 for n in shape):
+        raise ShapeError(f"{name}: sizes must not be negative, got {shape}")
+    return shape
+
+
+# ---- from data ------------------------------------------------------------------------------
+
+
+def tensor(data: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor with a copy of the data: a number, nested sequences of numbers, an array or a Tensor.
+
+    Python floats become float32 (the default dtype), ints int64, booleans bool; arrays keep their dtype.
+    Raises ShapeError for rows of different lengths, TypeError for what is not a number.
+    """
+    array = as_array(data, dtype, device)
+    source = data.data if isinstance(data, Variable) else data
+    return _made(array.copy() if array is source else array, requires_grad)
+
+
+def as_tensor(data: Any, dtype: Any = None, device: DeviceLike = None) -> Tensor:
+    """The data as a tensor, without a copy where none is needed. A Tensor that fits comes back as it is."""
+    if isinstance(data, Tensor):
+        return data.to(dtype=dtype, device=device)
+    return _made(as_array(data, dtype, device), False)
+
+
+def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor on the CPU that shares the array's memory: a change of one is seen in the other.
+
+    Raises TypeError if it is not an array of numbers or booleans in native byte order.
+    """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"from_numpy: expected a numpy.ndarray, got {type(array).__name__}")
+    if array.dtype.kind not in "biufc" or not array.dtype.isnative:
+        raise TypeError(f"from_numpy: dtype {array.dtype} is not a native number type; convert with .astype()")
+    return _made(array.view(np.ndarray), False)
+
+
+# ---- filled ---------------------------------------------------------------------------------
+
+
+def _filled(
+    name: str, fill: Callable[[Namespace, tuple[int, ...], DType], Array], size: Any, dtype: Any, device: DeviceLike,
+    requires_grad: bool,
+) -> Tensor:  # fmt: skip
+    where = as_device(device)
+    return _made(
+        fill(namespace(where), _shape(name, size), get_default_dtype() if dtype is None else np.dtype(dtype)), requires_grad
+    )
+
+
+def zeros(*size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of zeros."""
+    return _filled("zeros", lambda xp, shape, t: xp.zeros(shape, t), size, dtype, device, requires_grad)
+
+
+def ones(*size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of ones."""
+    return _filled("ones", lambda xp, shape, t: xp.ones(shape, t), size, dtype, device, requires_grad)
+
+
+def empty(*size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """A tensor whose entries are whatever the memory holds."""
+    return _filled("empty", lambda xp, shape, t: xp.empty(shape, t), size, dtype, device, requires_grad)
+
+
+def full(
+    size: Any, fill_value: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor with every entry ``fill_value``, whose type decides the dtype unless one is given."""
+    value = fill_value.item() if isinstance(fill_value, Variable) else fill_value  # type: ignore[attr-defined]
+    if dtype is None:
+        dtype = as_array(value, where="cpu").dtype
+    sizes = size if isinstance(size, (tuple, list)) else (size,)
+    return _filled("full", lambda xp, shape, t: xp.full(shape, value, t), (sizes,), dtype, device, requires_grad)
+
+
+def zeros_like(x: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """Zeros in the shape, dtype and on the device of x."""
+    return zeros(x.shape, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
+
+
+def ones_like(x: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """Ones in the shape, dtype and on the device of x."""
+    return ones(x.shape, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
+
+
+def empty_like(x: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """Unset entries in the shape, dtype and on the device of x."""
+    return empty(x.shape, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
+
+
+def full_like(
+    x: Tensor, fill_value: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
+    """``fill_value`` in the shape, dtype and on the device of x."""
+    return full(x.shape, fill_value, dtype or x.dtype, device or x.device, requires_grad)
+
+
+# ---- counted --------------------------------------------------------------------------------
+
+
+def arange(
+    start: Any, end: Any = None, step: Any = 1, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
+    """The numbers from ``start`` (0 if only an end is given) up to but without ``end``: int64 if all are ints."""
+    if end is None:
+        start, end = 0, start
+    if step == 0:
+        raise ValueError("arange: step must not be 0")
+    if (end - start) * step < 0:
+        raise ValueError(f"arange: step {step} does not lead from {start} to {end}")
+    if dtype is None:
+        dtype = int64 if all(isinstance(v, (int, np.integer)) for v in (start, end, step)) else get_default_dtype()
+    n = math.ceil((end - start) / step)
+    counted = namespace(as_device(device)).arange(n)
+    wide = promote_types(dtype, np.float64) if np.dtype(dtype).kind == "f" else np.dtype(dtype)
+    return _made((counted.astype(wide) * step + start).astype(dtype), requires_grad)
+
+
+def linspace(
+    start: float, end: float, steps: int, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
+    """``steps`` evenly spaced numbers from ``start`` to ``end``, both included."""
+    xp = namespace(as_device(device))
+    return _made(xp.linspace(start, end, steps).astype(dtype or get_default_dtype()), requires_grad)
+
+
+def eye(n: int, m: int | None = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """The (n, m) matrix with ones on its diagonal, zeros elsewhere; square without m."""
+    return _filled("eye", lambda xp, shape, t: xp.eye(*shape, dtype=t), (n, n if m is None else m), dtype, device, requires_grad)
+
+
+# ---- random ---------------------------------------------------------------------------------
+
+
+def _drawn(
+    name: str, draw: Callable[..., Array], size: Any, dtype: Any, device: DeviceLike, requires_grad: bool
+) -> Tensor:
+    kind = get_default_dtype() if dtype is None else np.dtype(dtype)
+    if kind.kind != "f":
+        raise DTypeError(f"{name}: random numbers need a floating point dtype, got {kind}; see randint()")
+    return _made(draw(namespace(as_device(device)), _shape(name, size), kind), requires_grad)
+
+
+def rand(
+    *size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False,
+    generator: random.Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """Random numbers, uniform on [0, 1)."""
+    return _drawn("rand", (generator or random.default_generator).uniform, size, dtype, device, requires_grad)
+
+
+def randn(
+    *size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False,
+    generator: random.Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """Random numbers from the standard normal distribution."""
+    return _drawn("randn", (generator or random.default_generator).normal, size, dtype, device, requires_grad)
+
+
+def randint(
+    low: int, high: Any = None, size: Any = None, *, dtype: Any = None, device: DeviceLike = None,
+    generator: random.Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """Random integers from ``low`` (0 if left out) to ``high - 1``, int64: ``randint(high, size)``, ``randint(low, high, size)``."""
+    if size is None:
+        low, high, size = 0, low, high
+    if high <= low:
+        raise ValueError(f"randint: high must be above low, got low={low}, high={high}")
+    source = generator or random.default_generator
+    return _made(source.integers(namespace(as_device(device)), low, high, _shape("randint", (size,)), np.dtype(dtype or int64)), False)
+
+
+def randperm(n: int, *, device: DeviceLike = None, generator: random.Generator | None = None) -> Tensor:
+    """The integers below n in random order, int64."""
+    return _made((generator or random.default_generator).permutation(namespace(as_device(device)), n), False)
+
+
+def rand_like(x: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """Uniform random numbers in the shape, dtype and on the device of x."""
+    return rand(x.shape, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
+
+
+def randn_like(x: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """Normal random numbers in the shape, dtype and on the device of x."""
+    return randn(x.shape, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
+
+
+def randint_like(x: Tensor, low: int, high: int | None = None, dtype: Any = None, device: DeviceLike = None) -> Tensor:
+    """Random integers in the shape, dtype and on the device of x."""
+    low, high = (0, low) if high is None else (low, high)
+    return randint(low, high, x.shape, dtype=dtype or x.dtype, device=device or x.device)

@@ -1,0 +1,139 @@
+"""Number types, and what happens when different ones meet in one op.
+
+The rules are PyTorch's: among tensors the wider category wins (bool < integer < float < complex); within a category the
+wider type; 0-d tensors and Python scalars decide only the category, never the width. So a Python scalar never upcasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .errors import DTypeError
+
+__all__ = ["DType", "bool_", "complex64", "complex128", "float16", "float32", "float64", "get_default_dtype",
+           "int8", "int16", "int32", "int64", "is_floating", "promote_types", "result_type", "set_default_dtype",
+           "uint8"]  # fmt: skip
+
+DType: TypeAlias = np.dtype[Any]
+
+bool_ = np.dtype(np.bool_)
+uint8, int8, int16, int32, int64 = map(np.dtype, (np.uint8, np.int8, np.int16, np.int32, np.int64))
+float16, float32, float64 = map(np.dtype, (np.float16, np.float32, np.float64))
+complex64, complex128 = map(np.dtype, (np.complex64, np.complex128))
+
+_default: DType = float32
+_RANK = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
+
+
+def get_default_dtype() -> DType:
+    """The dtype of tensors made from Python floats: float32 unless :func:`set_default_dtype` changed it."""
+    return _default
+
+
+def set_default_dtype(dtype: Any) -> None:
+    """Make Python floats this dtype from now on. Raises DTypeError if it is not a floating point dtype."""
+    global _default
+    if np.dtype(dtype).kind != "f":
+        raise DTypeError(f"set_default_dtype: expected a floating point dtype, got {np.dtype(dtype)}")
+    _default = np.dtype(dtype)
+
+
+def is_floating(dtype: Any) -> bool:
+    """Whether gradients can flow through values of this dtype."""
+    return np.dtype(dtype).kind == "f"
+
+
+def promote_types(a: Any, b: Any) -> DType:
+    """The smallest dtype that both convert to, as PyTorch defines it (``int64`` and ``float16`` make ``float16``)."""
+    a, b = np.dtype(a), np.dtype(b)
+    if _RANK[a.kind] != _RANK[b.kind] and "c" not in (a.kind, b.kind):
+        return a if _RANK[a.kind] > _RANK[b.kind] else b
+    return np.promote_types(a, b)
+
+
+def _scalar_dtype(value: Any) -> DType | None:
+    if isinstance(value, bool):
+        return bool_
+    if isinstance(value, int):
+        return int64
+    if isinstance(value, float):
+        return _default
+    if isinstance(value, complex):
+        return np.promote_types(_default, complex64)
+    return None
+
+
+def result_type(*values: Any) -> DType:
+    """The dtype of an elementwise op on these arrays and Python scalars."""
+    # Priority: arrays with dimensions, then 0-d arrays, then Python scalars; a lower one counts only by its category.
+    groups: list[DType | None] = [None, None, None]
+    for value in values:
+        dtype = getattr(value, "dtype", None)
+        group = 2 if dtype is None else 0 if value.ndim else 1
+        if dtype is None:
+            dtype = _scalar_dtype(value)
+        if dtype is not None:
+            seen = groups[group]
+            groups[group] = dtype if seen is None else promote_types(seen, dtype)
+    result: DType | None = None
+    for dtype in groups:
+        if dtype is None:
+            continue
+        if result is None or _RANK[dtype.kind] > _RANK[result.kind]:
+            result = dtype if result is None or result.kind != "f" else promote_types(result, dtype)
+    return result if result is not None else _default
+
+
+Policy: TypeAlias = Callable[[str, list[Any]], list[Any]]
+"""Given an op's name and its raw differentiable arguments, the same in the dtypes it computes in: the very list if
+nothing had to be converted."""
+
+
+def _convert(arrays: list[Any], dtype: DType) -> list[Any]:
+    if all(getattr(a, "dtype", dtype) == dtype for a in arrays):
+        return arrays
+    return [a.astype(dtype) if getattr(a, "dtype", dtype) != dtype else a for a in arrays]
+
+
+def _promote(name: str, arrays: list[Any]) -> list[Any]:
+    return _convert(arrays, result_type(*arrays))
+
+
+def _float(name: str, arrays: list[Any]) -> list[Any]:
+    dtype = result_type(*arrays)
+    return _convert(arrays, dtype if dtype.kind in "fc" else _default)
+
+
+def _choose(name: str, arrays: list[Any]) -> list[Any]:
+    """The first argument is a condition; the others meet."""
+    met = arrays[1:]
+    converted = _promote(name, met)
+    return arrays if converted is met else [arrays[0], *converted]
+
+
+def _same(name: str, arrays: list[Any]) -> list[Any]:
+    seen = [a.dtype for a in arrays if hasattr(a, "dtype")]
+    if any(d != seen[0] for d in seen):
+        shown = ", ".join(f"{a.dtype}{tuple(a.shape)}" for a in arrays if hasattr(a, "dtype"))
+        raise DTypeError(f"{name}({shown}): expected tensors of one dtype; convert with .to(dtype)")
+    return arrays
+
+
+def _floating(name: str, arrays: list[Any]) -> list[Any]:
+    for a in arrays:
+        if hasattr(a, "dtype") and a.dtype.kind not in "fc":
+            raise DTypeError(f"{name}({a.dtype}{tuple(a.shape)}): expected floating point numbers; convert with .float()")
+    return _same(name, arrays)
+
+
+POLICIES: dict[str, Policy] = {
+    "promote": _promote,
+    "float": _float,
+    "choose": _choose,
+    "same": _same,
+    "floating": _floating,
+}
+"""What the ``dtypes`` argument of :func:`tensorlite.op` may name."""

@@ -1,0 +1,1 @@
+"""Fused maths on raw arrays. ``reference`` is the text; faster twins carry the same names."""

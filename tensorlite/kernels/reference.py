@@ -1,0 +1,347 @@
+"""Fused maths on raw arrays, in the plainest form that is correct on every backend.
+
+Each kernel takes the namespace ``xp`` first and may change only arrays it made itself, or those its name says it
+changes (``..._into``, ``..._step``). "Rows" means that it works along the last axis. The gradient of a kernel stands beside it.
+Nothing here asks for the value of an array on the host, so a GPU never has to wait.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+__all__ = ["adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "embedding_backward",
+           "erf", "gelu", "gelu_backward", "layer_norm", "layer_norm_backward", "log_softmax", "log_softmax_backward",
+           "philox", "rms_norm", "rms_norm_backward", "scatter_add_into", "sgd_step", "softmax", "softmax_backward",
+           "sum_to"]  # fmt: skip
+
+Array = Any
+XP = Any
+
+# ---- sums and scatters ----------------------------------------------------------------------
+
+
+def sum_to(xp: XP, x: Array, shape: tuple[int, ...]) -> Array:
+    """x summed down to a shape that broadcasts to its own: the transpose of broadcasting."""
+    lead = x.ndim - len(shape)
+    if lead and x.shape[lead:] == tuple(shape):
+        return x.reshape(math.prod(x.shape[:lead]), *shape).sum(axis=0)
+    axes = tuple(range(lead)) + tuple(i + lead for i, n in enumerate(shape) if n == 1)
+    return x.sum(axis=axes, keepdims=True).reshape(shape)
+
+
+def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:
+    """``out[index] += source`` in place, where an entry that ``index`` names twice gets both."""
+    xp.add.at(out, index, source)
+    return out
+
+
+def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
+    """The gradient of ``table[ids]`` for a table of so many rows: each row gets the sum of the gradients it was used with."""
+    width = g.shape[-1]
+    out = xp.zeros((rows, width), g.dtype)
+    return scatter_add_into(xp, out, ids.reshape(-1), g.reshape(-1, width))
+
+
+# ---- the error function ---------------------------------------------------------------------
+
+# Chebyshev interpolants, highest power first: erf(x) / x in u = 2 x^2 - 1 for |x| <= 1, and exp(x^2) erfc(x) in
+# u = (t - 13/24) / (5/24), t = 3 / (x + 3), for 1 <= x <= 6. The largest error is 1.2e-16.
+_ERF_NEAR = (
+    1.4543887079465116e-14, -3.8078824063194953e-13, 9.167619596865806e-12, -2.035228405815769e-10,
+    4.115800583208149e-09, -7.511569286591727e-08, 1.223382738359897e-06, -1.7537169441124866e-05,
+    0.00021751715604159932, -0.0022854855611441132, 0.019852496688983708, -0.1405360890227171,
+    0.9654687386698673,
+)  # fmt: skip
+_ERFC_FAR = (
+    -6.697645564790815e-15, 6.043792147788813e-12, -6.02173256030324e-12, -2.5700407551346905e-10,
+    2.637756022974126e-10, 1.133933573114706e-08, 4.5267318133461335e-09, -5.54127309801664e-07,
+    -2.425557485042923e-06, 1.956358319778174e-05, 0.0003316029605792838, 0.002479314697086253,
+    0.012713147695691918, 0.04969844540339414, 0.15436117429436919, 0.20798329133342885,
+)  # fmt: skip
+
+
+def _polynomial(u: Array, coefficients: tuple[float, ...]) -> Array:
+    p = coefficients[0] * u + coefficients[1]
+    for c in coefficients[2:]:
+        p *= u
+        p += c
+    return p
+
+
+def erf(xp: XP, x: Array) -> Array:
+    """The error function, to 2e-16 in float64."""
+    size = xp.abs(x)
+    near = xp.minimum(size, 1.0)
+    near = x * _polynomial(2.0 * near * near - 1.0, _ERF_NEAR)
+    far = xp.clip(size, 1.0, 6.0)  # 1 - erf(6) is 2e-17
+    u = (3.0 / (far + 3.0)) * 4.8 - 2.6
+    far = xp.copysign(1.0 - _polynomial(u, _ERFC_FAR) * xp.exp(-far * far), x)
+    return xp.where(size < 1.0, near, far)
+
+
+# ---- softmax --------------------------------------------------------------------------------
+
+
+def softmax(xp: XP, x: Array, axis: int) -> Array:
+    """``exp(x_i) / sum_j exp(x_j)`` along an axis, shifted by the maximum so that nothing overflows."""
+    y = x - x.max(axis=axis, keepdims=True)
+    xp.exp(y, out=y)
+    y /= y.sum(axis=axis, keepdims=True)
+    return y
+
+
+def softmax_backward(xp: XP, g: Array, out: Array, axis: int) -> Array:
+    """``out * (g - <g, out>)``."""
+    dx = g * out
+    dx -= out * dx.sum(axis=axis, keepdims=True)
+    return dx
+
+
+def log_softmax(xp: XP, x: Array, axis: int) -> Array:
+    """``x_i - log(sum_j exp(x_j))`` along an axis."""
+    y = x - x.max(axis=axis, keepdims=True)
+    y -= xp.log(xp.exp(y).sum(axis=axis, keepdims=True))
+    return y
+
+
+def log_softmax_backward(xp: XP, g: Array, out: Array, axis: int) -> Array:
+    """``g - softmax * sum(g)``."""
+    dx = xp.exp(out)
+    dx *= g.sum(axis=axis, keepdims=True)
+    return xp.subtract(g, dx, out=dx)
+
+
+# ---- normalisation --------------------------------------------------------------------------
+
+
+def layer_norm(xp: XP, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Array, Array]:
+    """Rows ``(x - mean) / sqrt(variance + eps) * weight + bias``; also the means and the inverse deviations, (..., 1)."""
+    mean = x.mean(axis=-1, keepdims=True)
+    y = x - mean
+    rstd = 1.0 / xp.sqrt((y * y).mean(axis=-1, keepdims=True) + eps)
+    y *= rstd
+    if weight is not None:
+        y *= weight
+    if bias is not None:
+        y += bias
+    return y, mean, rstd
+
+
+def layer_norm_backward(
+    xp: XP, g: Array, x: Array, weight: Array | None, mean: Array, rstd: Array
+) -> tuple[Array, Array | None, Array]:
+    """The gradients for x, weight (None without one) and bias.
+
+    With ``n = (x - mean) * rstd`` and ``h = g * weight``: ``dx = rstd * (h - mean(h) - n * mean(h * n))``.
+    """
+    n = (x - mean) * rstd
+    gn = g * n
+    shape = x.shape[-1:]
+    dweight = None if weight is None else sum_to(xp, gn, shape)
+    dbias = sum_to(xp, g, shape)
+    if weight is None:
+        h = g - g.mean(axis=-1, keepdims=True)
+    else:
+        gn *= weight
+        h = g * weight
+        h -= h.mean(axis=-1, keepdims=True)
+    n *= gn.mean(axis=-1, keepdims=True)
+    h -= n
+    h *= rstd
+    return h, dweight, dbias
+
+
+def rms_norm(xp: XP, x: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:
+    """Rows ``x / sqrt(mean(x^2) + eps) * weight``; also the inverse root mean squares, (..., 1)."""
+    rrms = 1.0 / xp.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
+    y = x * rrms
+    if weight is not None:
+        y *= weight
+    return y, rrms
+
+
+def rms_norm_backward(xp: XP, g: Array, x: Array, weight: Array | None, rrms: Array) -> tuple[Array, Array | None]:
+    """The gradients for x and weight (None without one): ``dx = rrms * (h - n * mean(h * n))``, names as in layer_norm."""
+    n = x * rrms
+    gn = g * n
+    dweight = None if weight is None else sum_to(xp, gn, x.shape[-1:])
+    h = g.copy() if weight is None else g * weight
+    if weight is not None:
+        gn *= weight
+    n *= gn.mean(axis=-1, keepdims=True)
+    h -= n
+    h *= rrms
+    return h, dweight
+
+
+# ---- activations ----------------------------------------------------------------------------
+
+_TANH_GELU = math.sqrt(2.0 / math.pi)
+
+
+def gelu(xp: XP, x: Array, tanh: bool) -> tuple[Array, Array]:
+    """``x * cdf(x)`` of the normal distribution, exact or by its tanh approximation; also what the gradient needs."""
+    if tanh:
+        t = xp.tanh(_TANH_GELU * (x + 0.044715 * (x * x * x)))
+        return 0.5 * x * (1.0 + t), t
+    cdf = 0.5 * (1.0 + xp.erf(x * math.sqrt(0.5)))
+    return x * cdf, cdf
+
+
+def gelu_backward(xp: XP, g: Array, x: Array, kept: Array, tanh: bool) -> Array:
+    """``g * (cdf + x * pdf)``, and the same of the tanh approximation."""
+    if tanh:
+        slope = _TANH_GELU * (1.0 + (3.0 * 0.044715) * (x * x))
+        return g * (0.5 * (1.0 + kept) + 0.5 * x * (1.0 - kept * kept) * slope)
+    return g * (kept + x * (xp.exp(-0.5 * (x * x)) * (1.0 / math.sqrt(2.0 * math.pi))))
+
+
+# ---- losses ---------------------------------------------------------------------------------
+
+
+def cross_entropy(
+    xp: XP, logits: Array, target: Array, ignore_index: int, smoothing: float
+) -> tuple[Array, Array]:
+    """The loss of each row of ``(N, C)`` logits, zero where ``target == ignore_index``; also logsumexp of rows, (N, 1).
+
+    ``loss = logsumexp(x) - (1 - smoothing) * x[target] - smoothing * mean(x)``.
+    """
+    top = logits.max(axis=-1, keepdims=True)
+    lse = xp.log(xp.exp(logits - top).sum(axis=-1, keepdims=True)) + top
+    kept = target != ignore_index
+    safe = xp.where(kept, target, 0)
+    loss = lse[:, 0] - (1.0 - smoothing) * xp.take_along_axis(logits, safe[:, None], axis=-1)[:, 0]
+    if smoothing:
+        loss -= smoothing * logits.mean(axis=-1)
+    return xp.where(kept, loss, 0.0), lse
+
+
+def cross_entropy_backward(
+    xp: XP, g: Array, logits: Array, target: Array, lse: Array, ignore_index: int, smoothing: float
+) -> Array:
+    """``g_i * (softmax(x)_i - (1 - smoothing) * onehot(target_i) - smoothing / C)`` for each row, zero where ignored."""
+    kept = target != ignore_index
+    safe = xp.where(kept, target, 0)
+    dx = logits - lse
+    xp.exp(dx, out=dx)
+    if smoothing:
+        dx -= smoothing / logits.shape[-1]
+    dx[xp.arange(len(target)), safe] -= 1.0 - smoothing
+    dx *= xp.where(kept, g, 0.0)[:, None]
+    return dx
+
+
+# ---- attention ------------------------------------------------------------------------------
+
+
+def attention(
+    xp: XP, q: Array, k: Array, v: Array, mask: Array | None, keep: Array | None, causal: bool, scale: float
+) -> tuple[Array, Array]:
+    """``softmax(scale * q k^T + mask) v`` and the softmax, for q (..., T, D), k (..., S, D), v (..., S, E).
+
+    mask: booleans (True takes part) or numbers that are added, broadcastable to (..., T, S). A query that may look
+    nowhere gives zeros. causal: query t sees keys 0..t. keep: dropout's factors for the softmax, or None.
+    """
+    scores = q @ k.swapaxes(-1, -2)
+    scores *= scale
+    if causal:
+        seen = xp.tri(q.shape[-2], k.shape[-2], dtype=bool)
+        scores = xp.where(seen, scores, -math.inf)
+    if mask is not None:
+        scores = xp.where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask
+    top = scores.max(axis=-1, keepdims=True, initial=-math.inf)
+    if mask is not None:
+        top = xp.where(top == -math.inf, 0.0, top)  # a row that is masked whole: exp(-inf - 0) is 0
+    scores -= top
+    p = xp.exp(scores, out=scores)
+    total = p.sum(axis=-1, keepdims=True)
+    if mask is not None:
+        total = xp.where(total == 0, 1.0, total)
+    p /= total
+    return (p if keep is None else p * keep) @ v, p
+
+
+def attention_backward(
+    xp: XP, g: Array, q: Array, k: Array, v: Array, keep: Array | None, p: Array, scale: float
+) -> tuple[Array, Array, Array, Array]:
+    """The gradients for q, k, v and for the scores before the mask was added (which are those of an added mask)."""
+    dv = (p if keep is None else p * keep).swapaxes(-1, -2) @ g
+    ds = g @ v.swapaxes(-1, -2)
+    if keep is not None:
+        ds *= keep
+    ds *= p
+    ds -= p * ds.sum(axis=-1, keepdims=True)
+    dq = ds @ k
+    dq *= scale
+    dk = ds.swapaxes(-1, -2) @ q
+    dk *= scale
+    return dq, dk, dv, ds
+
+
+# ---- optimizers -----------------------------------------------------------------------------
+
+
+def sgd_step(
+    xp: XP, p: Array, g: Array, velocity: Array | None, lr: float, momentum: float, dampening: float, decay: float,
+    nesterov: bool, maximize: bool,
+) -> None:  # fmt: skip
+    """One step of SGD, into ``p`` and ``velocity`` in place; a velocity that starts is given as None's place: see SGD."""
+    d = -g if maximize else g
+    if decay:
+        d = d + decay * p
+    if velocity is not None:
+        velocity *= momentum
+        velocity += d if dampening == 0 else (1.0 - dampening) * d
+        d = d + momentum * velocity if nesterov else velocity
+    p -= lr * d
+
+
+def adam_step(
+    xp: XP, p: Array, g: Array, m: Array, v: Array, t: int, lr: float, beta1: float, beta2: float, eps: float,
+    decay: float, decoupled: bool, maximize: bool,
+) -> None:  # fmt: skip
+    """Step number t (from 1) of Adam, or of AdamW if ``decoupled``, into ``p``, ``m`` and ``v`` in place.
+
+    ``m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  p -= lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)``.
+    """
+    if maximize:
+        g = -g
+    if decay and decoupled:
+        p *= 1.0 - lr * decay
+    elif decay:
+        g = g + decay * p
+    scratch = g * (1.0 - beta1)
+    m *= beta1
+    m += scratch
+    xp.multiply(g, g, out=scratch)
+    scratch *= 1.0 - beta2
+    v *= beta2
+    v += scratch
+    xp.sqrt(v, out=scratch)
+    scratch /= math.sqrt(1.0 - beta2**t)
+    scratch += eps
+    xp.divide(m, scratch, out=scratch)
+    scratch *= lr / (1.0 - beta1**t)
+    p -= scratch
+
+
+# ---- random bits ----------------------------------------------------------------------------
+
+
+def philox(xp: XP, seed: int, offset: int, n: int) -> Array:
+    """``n`` random 32-bit words, as uint64: block ``offset`` and those after it of Philox-4x32-10 under a 64-bit key.
+
+    Counter-based: the same (seed, offset) gives the same words on every device. Source: Salmon et al., "Parallel
+    Random Numbers: As Easy as 1, 2, 3", SC 2011.
+    """
+    low = 0xFFFFFFFF
+    counter = xp.arange(-(-n // 4), dtype=xp.uint64) + offset
+    c0, c1 = counter & low, counter >> 32
+    c2, c3 = xp.zeros_like(counter), xp.zeros_like(counter)
+    k0, k1 = seed & low, seed >> 32 & low
+    for _ in range(10):
+        p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & low, (p0 >> 32) ^ c3 ^ k1, p0 & low
+        k0, k1 = (k0 + 0x9E3779B9) & low, (k1 + 0xBB67AE85) & low
+    return xp.stack([c0, c1, c2, c3], axis=-1).reshape(-1)[:n]

@@ -1,0 +1,242 @@
+"""Ops with a kernel of their own: activations, normalisation, losses, attention.
+
+Each has a hand-derived gradient for speed and names a *composite*, the same maths in plain ops. The composite is what
+is differentiated for gradients of higher order, and it is the kernel's test oracle.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..autograd import Value, op
+from ..backend import Array, Namespace
+from .elementwise import convert, erf, exp, expm1, log1p, rsqrt, sigmoid, tanh, where
+from .index import gather, one_hot
+from .linalg import matmul
+from .reduce import logsumexp, mean, sum
+from .shape import permute, reshape, transpose, unsqueeze
+
+__all__ = ["attention", "cross_entropy_rows", "dropout_with", "elu", "gelu", "layer_norm_rows", "leaky_relu", "linear",
+           "log_softmax", "relu", "rms_norm_rows", "silu", "softmax", "softplus"]  # fmt: skip
+
+# ---- activations ----------------------------------------------------------------------------
+
+
+@op(lambda g, out: where(out <= 0, 0.0, g))
+def relu(xp: Namespace, x: Array) -> Array:
+    """``max(x, 0)``. At 0 the gradient is 0."""
+    return xp.maximum(x, 0)
+
+
+@op(lambda g, x, slope: where(x > 0, g, g * slope))
+def leaky_relu(xp: Namespace, x: Array, slope: float = 0.01) -> Array:
+    """x where it is positive, else ``slope * x``."""
+    return xp.where(x > 0, x, x * slope)
+
+
+@op(lambda g, x, alpha: where(x > 0, g, g * (alpha * exp(where(x > 0, 0.0, x)))), dtypes="floating")
+def elu(xp: Namespace, x: Array, alpha: float = 1.0) -> Array:
+    """x where it is positive, else ``alpha * (exp(x) - 1)``."""
+    return xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0)))
+
+
+def _silu_gradient(g: Value, x: Value) -> Value:
+    s = sigmoid(x)
+    return g * (s * (1.0 + x * (1.0 - s)))
+
+
+@op(_silu_gradient, dtypes="floating")
+def silu(xp: Namespace, x: Array) -> Array:
+    """``x * sigmoid(x)``."""
+    return x / (1.0 + xp.exp(-x))
+
+
+@op(
+    lambda g, x, beta, threshold: where(x * beta > threshold, g, g * sigmoid(x * beta)),
+    dtypes="floating",
+)
+def softplus(xp: Namespace, x: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
+    """``log(1 + exp(beta * x)) / beta``, and x itself where ``beta * x`` is above ``threshold``."""
+    z = x * beta
+    return xp.where(z > threshold, x, xp.log1p(xp.exp(xp.minimum(z, threshold))) / beta)
+
+
+def _gelu_composite(x: Value, approximate: str) -> Value:
+    if approximate == "tanh":
+        return 0.5 * x * (1.0 + tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x))))
+    return 0.5 * x * (1.0 + erf(x * math.sqrt(0.5)))
+
+
+@op(
+    backward=lambda xp, g, x, kept, approximate: (xp.gelu_backward(g, x, kept, approximate == "tanh"),),
+    composite=_gelu_composite,
+    aux=("kept",),
+    dtypes="floating",
+)
+def gelu(xp: Namespace, x: Array, approximate: str = "none") -> tuple[Array, Array]:
+    """``x * cdf(x)`` with the normal distribution's cdf; ``approximate="tanh"`` is GPT-2's approximation.
+
+    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
+    """
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f"approximate must be 'none' or 'tanh', got {approximate!r}")
+    return xp.gelu(x, approximate == "tanh")  # type: ignore[no-any-return]
+
+
+# ---- softmax --------------------------------------------------------------------------------
+
+
+@op(
+    backward=lambda xp, g, out, dim: (xp.softmax_backward(g, out, dim if out.ndim else None),),
+    composite=lambda x, dim: exp(x - logsumexp(x, dim, True)),
+    dtypes="floating",
+)
+def softmax(xp: Namespace, x: Array, dim: int) -> Array:
+    """``exp(x_i) / sum_j exp(x_j)`` along a dimension."""
+    return xp.softmax(x, dim if x.ndim else None)
+
+
+@op(
+    backward=lambda xp, g, out, dim: (xp.log_softmax_backward(g, out, dim if out.ndim else None),),
+    composite=lambda x, dim: x - logsumexp(x, dim, True),
+    dtypes="floating",
+)
+def log_softmax(xp: Namespace, x: Array, dim: int) -> Array:
+    """``x_i - log(sum_j exp(x_j))`` along a dimension."""
+    return xp.log_softmax(x, dim if x.ndim else None)
+
+
+# ---- affine maps and normalisation ----------------------------------------------------------
+
+
+def _rows(x: Value) -> Value:
+    """All dimensions but the last made one."""
+    return x if len(x.shape) == 2 else reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
+
+
+@op(
+    lambda g, weight: matmul(g, weight),
+    lambda g, x: matmul(permute(_rows(g), (1, 0)), _rows(x)),
+    lambda g: g,
+    dtypes="floating",
+)
+def linear(xp: Namespace, x: Array, weight: Array, bias: Array | None = None) -> Array:
+    """``x @ weight.T + bias`` for x (..., in), weight (out, in), bias (out,) or None."""
+    y = x.reshape(-1, x.shape[-1]) @ weight.T if x.ndim > 2 and x.size else x @ weight.T
+    if bias is not None:
+        y += bias
+    return y.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def _layer_norm_composite(x: Value, weight: Value, bias: Value, eps: float) -> Value:
+    centred = x - mean(x, -1, True)
+    y = centred * rsqrt(mean(centred * centred, -1, True) + eps)
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
+def _layer_norm_backward(xp: Namespace, g: Array, x: Array, weight: Array, mean: Array, rstd: Array) -> tuple[Array, ...]:
+    return xp.layer_norm_backward(g, x, weight, mean, rstd)  # type: ignore[no-any-return]
+
+
+@op(backward=_layer_norm_backward, composite=_layer_norm_composite, aux=("mean", "rstd"), dtypes="floating")
+def layer_norm_rows(
+    xp: Namespace, x: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
+) -> tuple[Array, ...]:
+    """``(x - mean) / sqrt(variance + eps) * weight + bias`` along the last dimension.
+
+    Source: Ba, Kiros and Hinton, "Layer Normalization", 2016.
+    """
+    return xp.layer_norm(x, weight, bias, eps)  # type: ignore[no-any-return]
+
+
+def _rms_norm_composite(x: Value, weight: Value, eps: float) -> Value:
+    y = x * rsqrt(mean(x * x, -1, True) + eps)
+    return y if weight is None else y * weight
+
+
+@op(
+    backward=lambda xp, g, x, weight, rrms: xp.rms_norm_backward(g, x, weight, rrms),
+    composite=_rms_norm_composite,
+    aux=("rrms",),
+    dtypes="floating",
+)
+def rms_norm_rows(xp: Namespace, x: Array, weight: Array | None = None, eps: float = 1e-6) -> tuple[Array, Array]:
+    """``x / sqrt(mean(x^2) + eps) * weight`` along the last dimension.
+
+    Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
+    """
+    return xp.rms_norm(x, weight, eps)  # type: ignore[no-any-return]
+
+
+@op(lambda g, keep: g * keep)
+def dropout_with(xp: Namespace, x: Array, keep: Array) -> Array:
+    """``x * keep`` with dropout's factors: 0, or ``1 / (1 - p)``."""
+    return x * keep
+
+
+# ---- losses ---------------------------------------------------------------------------------
+
+
+def _cross_entropy_composite(logits: Value, target: Array, ignore_index: int, smoothing: float) -> Value:
+    kept = target != ignore_index
+    logp = logits - logsumexp(logits, -1, True)
+    picked = reshape(gather(logp, -1, unsqueeze(where(kept, target, 0), -1)), target.shape)
+    loss = -(1.0 - smoothing) * picked - (smoothing * mean(logp, -1) if smoothing else 0.0)
+    return where(kept, loss, 0.0)
+
+
+@op(
+    backward=lambda xp, g, logits, target, lse, ignore_index, smoothing: (
+        xp.cross_entropy_backward(g, logits, target, lse, ignore_index, smoothing),
+        None,
+    ),
+    composite=_cross_entropy_composite,
+    aux=("lse",),
+)
+def cross_entropy_rows(
+    xp: Namespace, logits: Array, target: Array, ignore_index: int = -100, smoothing: float = 0.0
+) -> tuple[Array, Array]:
+    """The cross-entropy of each row of logits (N, C) with the class index target (N,), as (N,); 0 where ignored.
+
+    ``-(1 - smoothing) * log_softmax(x)[target] - smoothing * mean(log_softmax(x))``.
+    """
+    return xp.cross_entropy(logits, target, ignore_index, smoothing)  # type: ignore[no-any-return]
+
+
+# ---- attention ------------------------------------------------------------------------------
+
+
+def _attention_composite(q: Value, k: Value, v: Value, mask: Value, keep: Value, causal: bool, scale: float) -> Value:
+    scores = matmul(q, transpose(k, -1, -2)) * scale
+    if causal:
+        raw = getattr(q, "data", q)
+        from ..backend import BACKENDS
+
+        seen = BACKENDS[type(raw)].tri(q.shape[-2], k.shape[-2], dtype=bool)
+        scores = where(seen, scores, -math.inf)
+    if mask is not None:
+        scores = where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask
+    lse = logsumexp(scores, -1, True)
+    p = exp(scores - where(lse == -math.inf, 0.0, lse))
+    return matmul(p if keep is None else p * keep, v)
+
+
+def _attention_backward(
+    xp: Namespace, g: Array, q: Array, k: Array, v: Array, keep: Array, p: Array, scale: float
+) -> tuple[Array, ...]:
+    return xp.attention_backward(g, q, k, v, keep, p, scale)  # type: ignore[no-any-return]
+
+
+@op(backward=_attention_backward, composite=_attention_composite, aux=("p",))
+def attention(
+    xp: Namespace, q: Array, k: Array, v: Array, mask: Array | None, keep: Array | None, causal: bool, scale: float
+) -> tuple[Array, Array]:
+    """``softmax(scale * q k^T + mask) v`` for q (..., T, D), k (..., S, D), v (..., S, E).
+
+    mask: booleans (True takes part) or numbers to add, broadcastable to (..., T, S); keep: dropout's factors for the
+    softmax; causal: query t sees keys 0 to t. A query that may look nowhere gives zeros.
+    Source: Vaswani et al., "Attention Is All You Need", 2017.
+    """
+    return xp.attention(q, k, v, mask, keep, causal, scale)  # type: ignore[no-any-return]

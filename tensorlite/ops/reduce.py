@@ -1,0 +1,291 @@
+"""Ops that fold dimensions: sums, means, extremes, norms, and running sums.
+
+``dim`` is an int, a sequence of ints, or None for all dimensions; ``keepdim`` leaves folded dimensions with size 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from ..autograd import Value, Variable, op
+from ..backend import BACKENDS, Array, Namespace
+from .elementwise import abs, convert, exp, maximum, minimum, pow, sign, where
+from .shape import broadcast_to, dim_in, flip, reshape
+
+__all__ = ["MaxMin", "all", "amax", "amin", "any", "argmax", "argmin", "cumsum", "logsumexp", "max", "mean", "min", "norm", "prod",
+           "std", "sum", "sum_to_size", "var"]  # fmt: skip
+
+Dim: TypeAlias = int | Sequence[int] | None
+
+
+def _axes(x: Array, dim: Dim) -> tuple[int, ...]:
+    """The dimensions that ``dim`` names, from the front. An empty sequence means all, as in PyTorch."""
+    if dim is None or (not isinstance(dim, int) and len(dim) == 0):
+        return tuple(range(x.ndim))
+    dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    axes = tuple(dim_in("dim", d, x.ndim) for d in dims)
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"dim {dim} names a dimension twice")
+    return axes if x.ndim else ()
+
+
+def _count(shape: Sequence[int], dim: Dim) -> int:
+    if dim is None or (not isinstance(dim, int) and len(dim) == 0):
+        return math.prod(shape)
+    return math.prod(shape[d] for d in ([dim] if isinstance(dim, int) else dim)) if shape else 1
+
+
+def _unfold(g: Value, shape: Sequence[int], dim: Dim) -> Value:
+    """A folded value broadcast back to the shape it was folded from."""
+    if len(g.shape) != len(shape) and g.shape != ():
+        folded = {d % len(shape) for d in ([dim] if isinstance(dim, int) else dim or ())}
+        g = reshape(g, tuple(1 if d in folded else n for d, n in enumerate(shape)))
+    return broadcast_to(g, shape)
+
+
+# ---- sums -----------------------------------------------------------------------------------
+
+
+@op(lambda g, in_shape, dim: _unfold(g, in_shape, dim))
+def sum(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
+    """The sum. Of integers and booleans, an int64."""
+    return x.sum(axis=_axes(x, dim), keepdims=keepdim)
+
+
+@op(lambda g, in_shape: broadcast_to(g, in_shape))
+def sum_to_size(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
+    """x summed over its leading and broadcast dimensions down to ``shape``: the transpose of ``broadcast_to``."""
+    lead = x.ndim - len(shape)
+    if lead < 0 or [*shape] != [n if n == 1 else m for n, m in zip(shape, x.shape[lead:], strict=True)]:
+        raise ValueError(f"shape {tuple(shape)} does not broadcast to {x.shape}")
+    return xp.sum_to(x, tuple(shape))
+
+
+@op(lambda g, in_shape, dim: _unfold(g / _count(in_shape, dim), in_shape, dim), dtypes="floating")
+def mean(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
+    """The arithmetic mean; NaN of nothing. Raises DTypeError for integers."""
+    axes = _axes(x, dim)
+    return x.sum(axis=axes, keepdims=keepdim) / math.prod(x.shape[a] for a in axes)
+
+
+def _var_gradient(g: Value, x: Value, in_shape: Sequence[int], dim: Dim, correction: float) -> Value:
+    free = _count(in_shape, dim) - correction
+    return _unfold(g * (2.0 / free if free > 0 else math.nan), in_shape, dim) * (x - mean(x, _every(dim, in_shape), True))
+
+
+def _every(dim: Dim, shape: Sequence[int]) -> Dim:
+    return tuple(range(len(shape))) if dim is None else dim
+
+
+def _variance(xp: Namespace, x: Array, dim: Dim, correction: float, keepdim: bool) -> Array:
+    axes = _axes(x, dim)
+    n = math.prod(x.shape[a] for a in axes)
+    d = x - x.sum(axis=axes, keepdims=True) / n if n else x
+    free = n - correction
+    return (d * d).sum(axis=axes, keepdims=keepdim) * (1.0 / free if free > 0 else math.nan)
+
+
+@op(_var_gradient, dtypes="floating")
+def var(xp: Namespace, x: Array, dim: Dim = None, correction: float = 1, keepdim: bool = False) -> Array:
+    """The variance, ``sum((x - mean)^2) / (n - correction)``; NaN if n is not larger than ``correction``."""
+    return _variance(xp, x, dim, correction, keepdim)
+
+
+@op(
+    lambda g, x, out, in_shape, dim, correction: _var_gradient(
+        where(out == 0, 0.0, g / (2.0 * where(out == 0, 1.0, out))), x, in_shape, dim, correction
+    ),
+    dtypes="floating",
+)
+def std(xp: Namespace, x: Array, dim: Dim = None, correction: float = 1, keepdim: bool = False) -> Array:
+    """The standard deviation, the square root of :func:`var`. Where it is 0 the gradient is 0."""
+    return xp.sqrt(_variance(xp, x, dim, correction, keepdim))
+
+
+@op(lambda g, dim: flip(cumsum(flip(g, dim), dim), dim) if g.shape else g)
+def cumsum(xp: Namespace, x: Array, dim: int) -> Array:
+    """The running sum along a dimension: ``out[i] = x[0] + ... + x[i]``."""
+    dim_in("cumsum", dim, x.ndim)
+    return xp.cumsum(x, axis=dim) if x.ndim else x + xp.zeros_like(x)
+
+
+# ---- products -------------------------------------------------------------------------------
+
+
+def _prod_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], dim: Dim) -> Value:
+    g = _unfold(g, in_shape, dim)
+    raw = x.data if isinstance(x, Variable) else x
+    xp = BACKENDS[type(raw)]
+    if not bool((raw == 0).any()):
+        return g * _unfold(out, in_shape, dim) / x
+    # With a zero among the factors out / x is 0/0: multiply the others out, with a 1 in place of each in turn.
+    last = x if dim is None else x.swapaxes(dim, -1)  # type: ignore[arg-type]
+    flat = reshape(x, (-1,)) if dim is None else last
+    n = flat.shape[-1]
+    pairs = broadcast_to(reshape(flat, (*flat.shape[:-1], 1, n)), (*flat.shape[:-1], n, n))
+    others = prod(where(xp.eye(n, dtype=bool), 1.0, pairs), -1)
+    return g * (reshape(others, in_shape) if dim is None else others.swapaxes(dim, -1))
+
+
+@op(_prod_gradient)
+def prod(xp: Namespace, x: Array, dim: int | None = None, keepdim: bool = False) -> Array:
+    """The product. Its gradient is that of the other factors, also where some are zero."""
+    return x.prod(axis=_axes(x, dim), keepdims=keepdim)
+
+
+# ---- extremes -------------------------------------------------------------------------------
+
+
+def _extreme_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], dim: Dim) -> Value:
+    """Ties share the gradient."""
+    hit = x == _unfold(out, in_shape, dim)
+    ties = convert(sum(hit, _every(dim, in_shape), True), g.dtype, None)
+    return where(hit, _unfold(g, in_shape, dim) / ties, 0.0)
+
+
+@op(_extreme_gradient)
+def amax(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
+    """The largest value. Equal ones share the gradient. Raises ShapeError of nothing."""
+    return x.max(axis=_axes(x, dim), keepdims=keepdim)
+
+
+@op(_extreme_gradient)
+def amin(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
+    """The smallest value. Equal ones share the gradient. Raises ShapeError of nothing."""
+    return x.min(axis=_axes(x, dim), keepdims=keepdim)
+
+
+@op()
+def argmax(xp: Namespace, x: Array, dim: int | None = None, keepdim: bool = False) -> Array:
+    """The index of the first largest value, int64; with ``dim=None`` in the flattened tensor."""
+    return _argextreme(x.argmax, x, dim, keepdim)
+
+
+@op()
+def argmin(xp: Namespace, x: Array, dim: int | None = None, keepdim: bool = False) -> Array:
+    """The index of the first smallest value, int64; with ``dim=None`` in the flattened tensor."""
+    return _argextreme(x.argmin, x, dim, keepdim)
+
+
+def _argextreme(find: Any, x: Array, dim: int | None, keepdim: bool) -> Array:
+    if dim is None or x.ndim == 0:
+        if dim is not None:
+            dim_in("dim", dim, x.ndim)
+        return find(axis=None, keepdims=keepdim)
+    return find(axis=dim_in("dim", dim, x.ndim), keepdims=keepdim)
+
+
+def _pick_gradient(g: Value, index: Array, in_shape: Sequence[int], dim: int) -> Value:
+    if not in_shape:
+        return g
+    d = dim % len(in_shape)
+    places = BACKENDS[type(index)].arange(in_shape[d]).reshape(-1, *(1,) * (len(in_shape) - d - 1))
+    return where(places == index, _unfold(g, in_shape, dim), 0.0)
+
+
+@op(_pick_gradient)
+def _pick(xp: Namespace, x: Array, index: Array, dim: int, keepdim: bool) -> Array:
+    """The entries at ``index`` (whose size along ``dim`` is 1)."""
+    if x.ndim == 0:
+        return x + xp.zeros_like(x)
+    out = xp.take_along_axis(x, index, axis=dim)
+    return out if keepdim else out.squeeze(dim)
+
+
+class MaxMin(NamedTuple):
+    """The result of ``max`` or ``min`` along a dimension."""
+
+    values: Any
+    indices: Any
+
+
+def _max_or_min(x: Any, dim: Any, keepdim: bool, whole: Any, both: Any, arg: Any) -> Any:
+    if dim is None:
+        return whole(x)
+    if not isinstance(dim, int):
+        return both(x, dim)
+    index = arg(x, dim, True)
+    values = _pick(x, index.data if isinstance(index, Variable) else index, dim, keepdim)
+    return MaxMin(values, index if keepdim or not index.shape else reshape(index, values.shape))
+
+
+def max(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    """``max(x)``: the largest value; equal ones share the gradient. ``max(x, dim)``: the pair ``(values, indices)``
+    along one dimension; the gradient goes to the picked entry alone. ``max(x, y)``: :func:`maximum`."""
+    return _max_or_min(x, dim, keepdim, amax, maximum, argmax)
+
+
+def min(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    """As :func:`max`, for the smallest value."""
+    return _max_or_min(x, dim, keepdim, amin, minimum, argmin)
+
+
+# ---- truth ----------------------------------------------------------------------------------
+
+
+@op()
+def all(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
+    """Whether all entries are nonzero."""
+    return x.astype(bool).all(axis=_axes(x, dim), keepdims=keepdim)
+
+
+@op()
+def any(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
+    """Whether any entry is nonzero."""
+    return x.astype(bool).any(axis=_axes(x, dim), keepdims=keepdim)
+
+
+# ---- norms and logsumexp --------------------------------------------------------------------
+
+
+@op(
+    lambda g, x, out, in_shape, dim: _unfold(g, in_shape, dim)
+    * exp(x - _unfold(where(out == -math.inf, 0.0, out), in_shape, dim)),
+    dtypes="float",
+)
+def logsumexp(xp: Namespace, x: Array, dim: Dim, keepdim: bool = False) -> Array:
+    """``log(sum(exp(x)))``, shifted by the maximum so that nothing overflows."""
+    axes = _axes(x, dim)
+    top = x.max(axis=axes, keepdims=True, initial=-math.inf)
+    top = xp.where(xp.isfinite(top), top, 0.0)
+    out = xp.log(xp.exp(x - top).sum(axis=axes, keepdims=True)) + top
+    return out if keepdim else out.reshape([n for d, n in enumerate(out.shape) if d not in axes])
+
+
+def _norm_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], dim: Dim, p: float) -> Value:
+    zero = out == 0
+    safe = where(zero, 1.0, out)
+    if p == 2:
+        return x * _unfold(where(zero, 0.0, g / safe), in_shape, dim)
+    ratio = where(x == 0, 0.0, pow(abs(where(x == 0, 1.0, x)) / _unfold(safe, in_shape, dim), p - 1))
+    return _unfold(g, in_shape, dim) * sign(x) * ratio
+
+
+@op(_norm_gradient, dtypes="floating")
+def _p_norm(xp: Namespace, x: Array, p: float, dim: Dim, keepdim: bool) -> Array:
+    axes = _axes(x, dim)
+    if p == 2:
+        return xp.sqrt((x * x).sum(axis=axes, keepdims=keepdim))
+    return (xp.abs(x) ** p).sum(axis=axes, keepdims=keepdim) ** (1.0 / p)
+
+
+def norm(x: Any, p: float | str = 2, dim: Dim = None, keepdim: bool = False) -> Any:
+    """The p-norm ``(sum |x|^p)^(1/p)``; the largest or smallest ``|x|`` for p = inf or -inf, the number of nonzero
+    entries for p = 0. Where the 2-norm is 0 its gradient is 0."""
+    if p == "fro":
+        p = 2
+    if not isinstance(p, (int, float)):
+        raise ValueError(f"norm: p must be a number or 'fro', got {p!r}")
+    if p == math.inf:
+        return amax(abs(x), dim, keepdim)
+    if p == -math.inf:
+        return amin(abs(x), dim, keepdim)
+    if p == 1:
+        return sum(abs(x), dim, keepdim)
+    if p == 0:
+        return sum(abs(sign(x)), dim, keepdim)
+    return _p_norm(x, float(p), dim, keepdim)
+
+

@@ -1,0 +1,317 @@
+"""Ops that move elements without computing on them: new shapes, orders, joins and cuts. Most results are views."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ..autograd import Variable, op
+from ..backend import BACKENDS, Array, Namespace
+from ..errors import ShapeError
+from ..versions import owner
+
+__all__ = ["broadcast_tensors", "broadcast_to", "cat", "chunk", "concat", "crop", "expand", "flatten", "flip", "movedim", "narrow",
+           "pad_dims", "permute", "repeat", "repeat_interleave", "reshape", "roll", "split", "squeeze", "stack", "swapaxes",
+           "tile", "transpose", "unbind", "unflatten", "unsqueeze", "view"]  # fmt: skip
+
+
+def dim_in(name: str, dim: int, ndim: int) -> int:
+    """A dimension counted from the front. Raises IndexError if it is out of range; a 0-d tensor counts as 1-d."""
+    n = max(ndim, 1)
+    if not -n <= dim < n:
+        raise IndexError(f"{name}: dim {dim} is out of range for a tensor with {ndim} dimensions (expected {-n} to {n - 1})")
+    return dim % n
+
+
+def shape_of(x: Any) -> tuple[int, ...]:
+    """The shape of a Tensor or raw array. Raises TypeError for anything else."""
+    array = x.data if isinstance(x, Variable) else x
+    if type(array) not in BACKENDS:
+        raise TypeError(f"expected a Tensor, got {type(x).__name__}")
+    return tuple(array.shape)
+
+
+# ---- the same elements in another shape -----------------------------------------------------
+
+
+@op(lambda g, in_shape: reshape(g, in_shape), view=True)
+def reshape(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
+    """The same elements, in order, in another shape; one entry may be -1. A view where the memory allows it."""
+    return x.reshape(shape)
+
+
+@op(lambda g, in_shape: reshape(g, in_shape), view=True)
+def view(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
+    """As :func:`reshape`, but never a copy. Raises ShapeError where the memory does not allow a view."""
+    out = x.reshape(shape)
+    if out.size and owner(out) is not owner(x):
+        raise ValueError(f"shape {tuple(shape)} needs a copy of this non-contiguous tensor; use reshape() or contiguous()")
+    return out
+
+
+def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
+    """Dimensions ``start_dim`` to ``end_dim`` made one."""
+    shape = shape_of(x)
+    start, end = dim_in("flatten", start_dim, len(shape)), dim_in("flatten", end_dim, len(shape))
+    if start > end:
+        raise ValueError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
+    return reshape(x, (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]))
+
+
+def unflatten(x: Any, dim: int, sizes: Sequence[int]) -> Any:
+    """One dimension made several."""
+    shape = shape_of(x)
+    d = dim_in("unflatten", dim, len(shape))
+    return reshape(x, (*shape[:d], *sizes, *shape[d + 1 :]))
+
+
+def unsqueeze(x: Any, dim: int) -> Any:
+    """A new dimension of size 1 at ``dim``."""
+    shape = shape_of(x)
+    d = dim_in("unsqueeze", dim, len(shape) + 1)
+    return reshape(x, (*shape[:d], 1, *shape[d:]))
+
+
+def squeeze(x: Any, dim: int | Sequence[int] | None = None) -> Any:
+    """Without the dimensions of size 1: all of them, or those of ``dim`` that have size 1."""
+    shape = shape_of(x)
+    if dim is None:
+        dims = set(range(len(shape)))
+    else:
+        dims = {dim_in("squeeze", d, len(shape)) for d in ([dim] if isinstance(dim, int) else dim)}
+    return reshape(x, tuple(n for d, n in enumerate(shape) if n != 1 or d not in dims))
+
+
+@op(lambda g: g, view=True)  # the engine sums what was broadcast
+def broadcast_to(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
+    """x repeated along new and size-1 dimensions until it has this shape, without copying."""
+    return xp.broadcast_to(x, tuple(shape))
+
+
+def expand(x: Any, shape: Sequence[int]) -> Any:
+    """As :func:`broadcast_to`; an entry -1 keeps the size of x."""
+    own = shape_of(x)
+    lead = len(shape) - len(own)
+    if lead < 0 or any(n == -1 for n in shape[:lead]):
+        raise ShapeError(f"expand: cannot expand shape {own} to {tuple(shape)}; new dimensions come first and need a size")
+    return broadcast_to(x, tuple(own[i - lead] if n == -1 else n for i, n in enumerate(shape)))
+
+
+def broadcast_tensors(*tensors: Any) -> tuple[Any, ...]:
+    """The tensors expanded to the shape they have in common."""
+    import numpy as np
+
+    shapes = [shape_of(t) for t in tensors]
+    try:
+        common = np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ShapeError(f"broadcast_tensors: shapes {', '.join(map(str, shapes))} do not broadcast together") from None
+    return tuple(broadcast_to(t, common) for t in tensors)
+
+
+# ---- the same elements in another order -----------------------------------------------------
+
+
+def _inverse(dims: Sequence[int]) -> tuple[int, ...]:
+    places = [0] * len(dims)
+    for i, d in enumerate(dims):
+        places[d] = i
+    return tuple(places)
+
+
+@op(lambda g, dims: permute(g, _inverse(dims)), view=True)
+def permute(xp: Namespace, x: Array, dims: Sequence[int]) -> Array:
+    """The dimensions in another order: result dimension i is dimension ``dims[i]`` of x."""
+    return x.transpose(dims)
+
+
+@op(lambda g, dim0, dim1: transpose(g, dim0, dim1), view=True)
+def transpose(xp: Namespace, x: Array, dim0: int, dim1: int) -> Array:
+    """Two dimensions swapped."""
+    return x if x.ndim == 0 and {dim0, dim1} <= {0, -1} else x.swapaxes(dim0, dim1)
+
+
+swapaxes = transpose
+
+
+def movedim(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
+    """Dimensions ``source`` moved to ``destination``, the others in their order."""
+    ndim = len(shape_of(x))
+    one = isinstance(source, int)
+    src = [dim_in("movedim", d, ndim) for d in ([source] if one else source)]  # type: ignore[list-item, union-attr]
+    dst = [dim_in("movedim", d, ndim) for d in ([destination] if isinstance(destination, int) else destination)]
+    if len(src) != len(dst) or len(set(src)) < len(src) or len(set(dst)) < len(dst):
+        raise ValueError(f"movedim: source {source} and destination {destination} must be as many different dimensions")
+    order = [d for d in range(ndim) if d not in src]
+    for d, s in sorted(zip(dst, src, strict=True)):
+        order.insert(d, s)
+    return permute(x, tuple(order))
+
+
+@op(lambda g, dims: flip(g, dims))
+def flip(xp: Namespace, x: Array, dims: int | Sequence[int]) -> Array:
+    """The order of the elements reversed along each of ``dims``."""
+    return xp.flip(x, dims if isinstance(dims, int) else tuple(dims)).copy()
+
+
+@op(lambda g, shifts, dims: roll(g, -shifts if isinstance(shifts, int) else tuple(-s for s in shifts), dims))
+def roll(xp: Namespace, x: Array, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Array:
+    """The elements moved along ``dims`` (None: along the flattened tensor); what falls off comes back at the start."""
+    return xp.roll(x, shifts if isinstance(shifts, int) else tuple(shifts), dims if dims is None or isinstance(dims, int) else tuple(dims))
+
+
+# ---- cuts -----------------------------------------------------------------------------------
+
+
+@op(lambda g, starts, in_shape: pad_dims(g, [(a, n - a - m) for a, n, m in zip(starts, in_shape, g.shape, strict=True)]), view=True)
+def crop(xp: Namespace, x: Array, starts: Sequence[int], sizes: Sequence[int]) -> Array:
+    """The box of this size that starts there."""
+    return x[tuple(slice(a, a + n) for a, n in zip(starts, sizes, strict=True))]
+
+
+@op(lambda g, widths, in_shape: crop(g, [a for a, _ in widths], in_shape))
+def pad_dims(xp: Namespace, x: Array, widths: Sequence[tuple[int, int]], value: float = 0) -> Array:
+    """x with ``widths[d] = (before, after)`` entries of ``value`` around dimension d."""
+    shape = tuple(a + n + b for n, (a, b) in zip(x.shape, widths, strict=True))
+    out = xp.full(shape, value, x.dtype)
+    out[tuple(slice(a, a + n) for n, (a, _) in zip(x.shape, widths, strict=True))] = x
+    return out
+
+
+def narrow(x: Any, dim: int, start: int, length: int) -> Any:
+    """Entries ``start`` to ``start + length`` along a dimension, as a view. Raises IndexError outside of it."""
+    shape = shape_of(x)
+    d = dim_in("narrow", dim, len(shape))
+    first = start + shape[d] if start < 0 else start
+    if not shape or length < 0 or not 0 <= first <= shape[d] - length:
+        raise IndexError(f"narrow: start {start} and length {length} do not fit in dim {dim} of shape {shape}")
+    starts, sizes = [0] * len(shape), list(shape)
+    starts[d], sizes[d] = first, length
+    return crop(x, starts, sizes)
+
+
+@op(lambda g, dim: cat(g, dim), several=True, view=True)
+def _split(xp: Namespace, x: Array, sizes: Sequence[int], dim: int) -> Sequence[Array]:
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    lead = (slice(None),) * dim
+    return [x[(*lead, slice(end - n, end))] for n, end in zip(sizes, ends, strict=True)]
+
+
+def split(x: Any, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Any, ...]:
+    """Views of x cut along ``dim``: of this size each (the last may be smaller), or of these sizes.
+
+    Raises ShapeError if the sizes do not add up to that of x.
+    """
+    shape = shape_of(x)
+    d = dim_in("split", dim, len(shape))
+    if not shape:
+        raise ShapeError("split: a 0-d tensor has no dimension to cut")
+    n = shape[d]
+    if isinstance(split_size_or_sections, int):
+        size = split_size_or_sections
+        if size < 0 or (size == 0 and n):
+            raise ValueError(f"split: the size must be positive, got {size}")
+        sizes = [size] * (n // size) + [n % size] * (n % size > 0) if size and n else [n]
+    else:
+        sizes = list(split_size_or_sections)
+        if sum(sizes) != n or any(s < 0 for s in sizes):
+            raise ShapeError(f"split: sizes {sizes} do not add up to {n}, the size of dim {dim} of shape {shape}")
+    return tuple(_split(x, sizes, d))
+
+
+def chunk(x: Any, chunks: int, dim: int = 0) -> tuple[Any, ...]:
+    """x cut along ``dim`` into at most so many views of equal size (the last may be smaller)."""
+    if chunks < 1:
+        raise ValueError(f"chunk: the number of chunks must be positive, got {chunks}")
+    shape = shape_of(x)
+    n = shape[dim_in("chunk", dim, len(shape))] if shape else 0
+    if n == 0 and shape:
+        return tuple(_split(x, [0] * chunks, dim % len(shape)))
+    return split(x, -(-n // chunks), dim)
+
+
+@op(lambda g, dim: stack(g, dim), several=True, view=True)
+def _unbind(xp: Namespace, x: Array, dim: int) -> Sequence[Array]:
+    lead = (slice(None),) * dim
+    return [x[(*lead, i)] for i in range(x.shape[dim])]
+
+
+def unbind(x: Any, dim: int = 0) -> tuple[Any, ...]:
+    """The views ``x[0], x[1], ...`` along a dimension, which they no longer have."""
+    shape = shape_of(x)
+    if not shape:
+        raise ShapeError("unbind: a 0-d tensor has no dimension to unbind")
+    return tuple(_unbind(x, dim_in("unbind", dim, len(shape)))) if shape[dim] else ()
+
+
+# ---- joins ----------------------------------------------------------------------------------
+
+
+def _uncat(g: Any, dim: int, ends: Sequence[int], index: int) -> Any:
+    start = ends[index - 1] if index else 0
+    return narrow(g, dim, start, ends[index] - start)
+
+
+@op(None, None, _uncat, dtypes="promote")
+def _cat(xp: Namespace, dim: int, ends: Sequence[int], *tensors: Array) -> Array:
+    return xp.concatenate(tensors, axis=dim)
+
+
+def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
+    """The tensors joined along an existing dimension. Raises ShapeError if another dimension differs."""
+    if isinstance(tensors, Variable) or not tensors:
+        raise ValueError("cat: expected a sequence of at least one Tensor")
+    shapes = [shape_of(t) for t in tensors]
+    if any(s != (0,) for s in shapes):  # an empty 1-d tensor joins anything, as in PyTorch
+        tensors = [t for t, s in zip(tensors, shapes, strict=True) if s != (0,)]
+        shapes = [s for s in shapes if s != (0,)]
+    if not shapes[0]:
+        raise ShapeError("cat: 0-d tensors cannot be joined along a dimension; use stack()")
+    d = dim_in("cat", dim, len(shapes[0]))
+    if any(len(s) != len(shapes[0]) or s[:d] + s[d + 1 :] != shapes[0][:d] + shapes[0][d + 1 :] for s in shapes):
+        raise ShapeError(f"cat: shapes {', '.join(map(str, shapes))} differ in another dimension than dim {dim}")
+    ends = [sum(s[d] for s in shapes[: i + 1]) for i in range(len(shapes))]
+    return _cat(d, ends, *tensors)
+
+
+concat = cat
+
+
+def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
+    """The tensors, all of one shape, joined along a new dimension. Raises ShapeError if their shapes differ."""
+    if isinstance(tensors, Variable) or not tensors:
+        raise ValueError("stack: expected a sequence of at least one Tensor")
+    shapes = [shape_of(t) for t in tensors]
+    if any(s != shapes[0] for s in shapes):
+        raise ShapeError(f"stack: the shapes must be equal, got {', '.join(map(str, shapes))}")
+    return cat([unsqueeze(t, dim) for t in tensors], dim_in("stack", dim, len(shapes[0]) + 1))
+
+
+# ---- repetition -----------------------------------------------------------------------------
+
+
+def repeat(x: Any, sizes: Sequence[int]) -> Any:
+    """x laid ``sizes[d]`` times along dimension d; further dimensions are added in front."""
+    shape = shape_of(x)
+    if len(sizes) < len(shape):
+        raise ShapeError(f"repeat: {len(sizes)} numbers of repetitions for a tensor of shape {shape}; one a dimension is needed")
+    full = (1,) * (len(sizes) - len(shape)) + shape
+    pairs = [n for size, n in zip(sizes, full, strict=True) for n in (size, n)]
+    ones = [m for n in full for m in (1, n)]
+    return reshape(broadcast_to(reshape(x, ones), pairs), tuple(s * n for s, n in zip(sizes, full, strict=True)))
+
+
+def tile(x: Any, dims: Sequence[int]) -> Any:
+    """As :func:`repeat`, where missing leading numbers count as 1."""
+    return repeat(x, (1,) * (len(shape_of(x)) - len(dims)) + tuple(dims))
+
+
+def repeat_interleave(x: Any, repeats: int, dim: int | None = None) -> Any:
+    """Each element (along ``dim``; None: of the flattened tensor) so many times in a row."""
+    if dim is None:
+        x, dim = flatten(x), 0
+    shape = shape_of(x)
+    d = dim_in("repeat_interleave", dim, len(shape))
+    wide = broadcast_to(unsqueeze(x, d + 1), (*shape[: d + 1], repeats, *shape[d + 1 :]))
+    return reshape(wide, (*shape[:d], shape[d] * repeats, *shape[d + 1 :]))

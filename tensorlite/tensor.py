@@ -1,0 +1,1143 @@
+"""The Tensor: an array that remembers how it was made. Its methods are the ops, written out, with PyTorch's names."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import autograd, ops, random, versions
+from .autograd import Node, Op, Variable, op, wrap
+from .backend import BACKENDS, Array, Device, DeviceLike, Namespace, device_of, namespace
+from .backend import device as as_device
+from .dtypes import DType, bool_, float16, float32, float64, get_default_dtype, int32, int64, is_floating
+from .errors import DeviceError, DTypeError, GraphError, ShapeError
+
+__all__ = ["RemovableHandle", "Tensor", "as_array"]
+
+
+def as_array(data: Any, dtype: Any = None, where: DeviceLike = None) -> Array:
+    """A raw array of a Tensor, a raw array, a number, or nested sequences of these; not copied if it need not be.
+
+    Python floats become the default dtype, ints int64; arrays keep theirs. Raises TypeError, ShapeError for ragged lists.
+    """
+    raw = data.data if isinstance(data, Variable) else data
+    if type(raw) not in BACKENDS:
+        raw = _from_python(raw)
+    if dtype is not None and raw.dtype != np.dtype(dtype):
+        raw = raw.astype(np.dtype(dtype))
+    if where is None and (isinstance(data, Variable) or type(data) in BACKENDS):
+        return raw
+    return _moved(raw, as_device(where))
+
+
+def _from_python(data: Any) -> Array:
+    if isinstance(data, (list, tuple)) and any(isinstance(item, Variable) for item in data):
+        data = [item.tolist() if isinstance(item, Variable) else item for item in data]
+    try:
+        array = np.array(data)
+    except ValueError:
+        raise ShapeError("tensor: the nested sequences have different lengths; every row needs the same number of entries") from None
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"tensor: expected numbers or booleans, got {type(data).__name__} of dtype {array.dtype}")
+    first = data
+    while isinstance(first, (list, tuple)) and first:
+        first = first[0]
+    if array.dtype == np.float64 and not isinstance(first, (np.generic, np.ndarray)):
+        return array.astype(get_default_dtype())
+    if array.dtype == np.complex128 and not isinstance(first, (np.generic, np.ndarray)):
+        return array.astype(np.complex64)
+    return array
+
+
+def _moved(array: Array, where: Device) -> Array:
+    """The array on this device; itself if it is there."""
+    here = device_of(array)
+    if here.type == where.type and where.index in (None, here.index):
+        return array
+    return namespace(where).from_numpy(BACKENDS[type(array)].to_numpy(array), where.index)
+
+
+@op(lambda g, source, target: transfer(g, source, target))
+def transfer(xp: Namespace, x: Array, target: Device, source: Device) -> Array:
+    """x on another device."""
+    return _moved(x, target)
+
+
+@op(lambda g: g)
+def clone(xp: Namespace, x: Array) -> Array:
+    """A copy of x, through which gradients flow."""
+    return x.copy()
+
+
+class RemovableHandle:
+    """What ``register_hook`` returns: ``remove()`` takes the hook away. Also a context manager."""
+
+    def __init__(self, remove: Callable[[], None]) -> None:
+        self.remove = remove
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+
+def _is_dtype(name: str) -> bool:
+    try:
+        np.dtype(name)
+    except TypeError:
+        return False
+    return True
+
+
+def _sizes(args: tuple[Any, ...]) -> tuple[int, ...]:
+    """``f(2, 3)`` and ``f((2, 3))`` mean the same."""
+    return tuple(args[0]) if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
+
+
+class Tensor(Variable):
+    """An n-dimensional array that records the ops it goes through, so that gradients can flow back.
+
+    data: numbers, nested sequences, an array or a Tensor; copied. See :func:`tensorlite.tensor`.
+    requires_grad: whether ops on it are recorded and ``backward`` fills its ``grad``.
+
+    ``x.data`` is the raw array: what is written there, no graph notices.
+    """
+
+    def __init__(self, data: Any, requires_grad: bool = False) -> None:
+        array = as_array(data)
+        source = data.data if isinstance(data, Variable) else data
+        self.data = array.copy() if array is source else array
+        self.requires_grad = requires_grad
+
+    # ---- what it is --------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The size of each dimension."""
+        return self.data.shape  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> DType:
+        """The number type, a NumPy dtype."""
+        return self.data.dtype  # type: ignore[no-any-return]
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+        return self.data.ndim  # type: ignore[no-any-return]
+
+    @property
+    def device(self) -> Device:
+        """Where the data lives."""
+        return device_of(self.data)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes an entry."""
+        return self.data.itemsize  # type: ignore[no-any-return]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all entries."""
+        return self.data.nbytes  # type: ignore[no-any-return]
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients flow to or through this tensor. Can be set on leaves."""
+        return self.tracked
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if value and not is_floating(self.data.dtype):
+            raise DTypeError(f"requires_grad: only floating point tensors have gradients, this one is {self.data.dtype}")
+        if not value and self.node is not None:
+            raise GraphError("requires_grad: this tensor is the result of a recorded op; use detach() to cut it off")
+        self.tracked = bool(value)
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded op made it."""
+        return self.node is None
+
+    @property
+    def grad_fn(self) -> Node | None:
+        """The recorded op call that made it; None for a leaf."""
+        return self.node
+
+    @property
+    def T(self) -> Tensor:
+        """The dimensions in reverse order."""
+        return ops.permute(self, tuple(range(self.ndim))[::-1])
+
+    @property
+    def mT(self) -> Tensor:
+        """The last two dimensions swapped."""
+        return ops.transpose(self, -2, -1)
+
+    @property
+    def _version(self) -> int:
+        """How often its memory has been changed in place."""
+        return versions.version(self.data)
+
+    def dim(self) -> int:
+        """The number of dimensions."""
+        return self.ndim
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or the size of one dimension."""
+        return self.shape if dim is None else self.shape[ops.dim_in("size", dim, self.ndim)]
+
+    def numel(self) -> int:
+        """The number of entries."""
+        return int(self.data.size)
+
+    nelement = numel
+
+    def is_floating_point(self) -> bool:
+        """Whether the dtype is a floating point one."""
+        return is_floating(self.dtype)
+
+    def is_contiguous(self) -> bool:
+        """Whether the entries lie in memory in order."""
+        return bool(self.data.flags.c_contiguous)
+
+    def __repr__(self) -> str:
+        shown = np.array2string(
+            BACKENDS[type(self.data)].to_numpy(self.data), separator=", ", prefix="tensor(", precision=4, threshold=1000
+        )
+        notes = [shown]
+        if self.data.size == 0 and self.ndim != 1:
+            notes.append(f"size={self.shape}")
+        if self.dtype not in (get_default_dtype(), int64, bool_):
+            notes.append(f"dtype={self.dtype}")
+        if self.device.type != "cpu":
+            notes.append(f"device='{self.device}'")
+        if self.node is not None:
+            notes.append(f"grad_fn={self.node}")
+        elif self.tracked:
+            notes.append("requires_grad=True")
+        return f"tensor({', '.join(notes)})"
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len() of a 0-d tensor")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self.ndim:
+            raise TypeError("iteration over a 0-d tensor")
+        return iter(ops.unbind(self))
+
+    def __contains__(self, value: Any) -> bool:
+        return bool((self.data == (value.data if isinstance(value, Variable) else value)).any())
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if self.node is not None:
+            raise GraphError("deepcopy: only leaf tensors can be copied with their history; use clone() or detach()")
+        result = object.__new__(type(self))
+        memo[id(self)] = result
+        for name, value in vars(self).items():
+            setattr(result, name, self.data.copy() if name == "data" else copy.deepcopy(value, memo))
+        return result
+
+    # ---- leaving the graph -------------------------------------------------------------------
+
+    def item(self) -> Any:
+        """The only entry, as a Python number. Raises ShapeError if there is not exactly one."""
+        if self.data.size != 1:
+            raise ShapeError(f"item: only a tensor with one entry is a number, this one has shape {self.shape}")
+        return self.data.item()
+
+    def tolist(self) -> Any:
+        """The entries as nested lists of Python numbers."""
+        return self.data.tolist()
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The NumPy array that holds the entries: the same memory.
+
+        Raises GraphError if gradients flow through this tensor, DeviceError if it is not on the CPU.
+        """
+        if self.tracked:
+            raise GraphError("numpy: this tensor requires gradients, which NumPy would lose; use x.detach().numpy()")
+        if type(self.data) is not np.ndarray:
+            raise DeviceError(f"numpy: this tensor is on {self.device}; use x.cpu().numpy()")
+        return self.data
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def detach(self) -> Tensor:
+        """The same memory, as a leaf that requires no gradients."""
+        return wrap(self.data)  # type: ignore[no-any-return]
+
+    def detach_(self) -> Tensor:
+        """Cut this tensor itself off from its history."""
+        self.node, self.tracked, self.hooks = None, False, None
+        return self
+
+    def clone(self) -> Tensor:
+        """A copy, through which gradients flow."""
+        return clone(self)
+
+    def contiguous(self) -> Tensor:
+        """Itself if its entries lie in memory in order, else a copy in which they do."""
+        return self if self.is_contiguous() else clone(self)
+
+    def _one(self) -> Any:
+        if self.data.size != 1:
+            raise ShapeError(f"a tensor of shape {self.shape} has no single value; use any(), all() or item() of one entry")
+        return self.data.item()
+
+    def __bool__(self) -> bool:
+        return bool(self._one())
+
+    def __float__(self) -> float:
+        return float(self._one())
+
+    def __int__(self) -> int:
+        return int(self._one())
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iub":
+            raise TypeError(f"only integer tensors can be used as an index, this one is {self.dtype}")
+        return int(self._one())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec and self.data.size == 1 else repr(self)
+
+    # ---- gradients ---------------------------------------------------------------------------
+
+    def backward(
+        self, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False, inputs: Any = None
+    ) -> None:
+        """Add the gradient of this tensor to the ``grad`` of every leaf that it depends on (or of ``inputs``).
+
+        gradient: the weight of each entry, of this tensor's shape; may be left out for a scalar.
+        Raises GraphError, VersionError: see :func:`tensorlite.autograd.grad`, which has the other arguments too.
+        """
+        autograd.backward(self, gradient, retain_graph, create_graph, inputs)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Set ``requires_grad`` and return the tensor."""
+        self.requires_grad = requires_grad
+        return self
+
+    def retain_grad(self) -> None:
+        """Make ``backward`` fill ``grad`` although this is not a leaf."""
+        autograd.retain_grad(self)
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """Call ``hook(gradient)`` whenever this tensor's gradient is known; what it returns, if not None, replaces it."""
+        return RemovableHandle(autograd.add_hook(self, hook))
+
+    # ---- devices and dtypes ------------------------------------------------------------------
+
+    def to(self, *args: Any, dtype: Any = None, device: DeviceLike = None, copy: bool = False) -> Tensor:
+        """This tensor with another dtype, on another device, or both: ``to(dtype)``, ``to(device)``, ``to(other)``.
+
+        Itself if nothing changes, unless ``copy``. Gradients flow through.
+        """
+        for a in args:
+            if isinstance(a, Variable):
+                dtype, device = a.data.dtype, device_of(a.data)
+            elif isinstance(a, Device) or (isinstance(a, str) and not _is_dtype(a)):
+                device = a
+            elif a is not None:
+                dtype = a
+        result = self
+        if dtype is not None and np.dtype(dtype) != self.dtype:
+            target = np.dtype(dtype)
+            if is_floating(target) and is_floating(self.dtype):
+                result = ops.convert(result, target, self.dtype)
+            else:
+                result = ops.convert_to_discrete(result, target)
+        if device is not None:
+            there, here = as_device(device), self.device
+            if here.type != there.type or there.index not in (None, here.index):
+                result = transfer(result, there, here)
+        return clone(result) if copy and result is self else result
+
+    def type(self, dtype: Any) -> Tensor:
+        """This tensor in another dtype."""
+        return self.to(dtype=dtype)
+
+    def cpu(self) -> Tensor:
+        """This tensor on the CPU."""
+        return self.to(device="cpu")
+
+    def cuda(self, index: int | None = None) -> Tensor:
+        """This tensor on a GPU. Raises DeviceError, with the reason, if there is none."""
+        return self.to(device=as_device("cuda", index))
+
+    def float(self) -> Tensor:
+        """As float32."""
+        return self.to(dtype=float32)
+
+    def double(self) -> Tensor:
+        """As float64."""
+        return self.to(dtype=float64)
+
+    def half(self) -> Tensor:
+        """As float16."""
+        return self.to(dtype=float16)
+
+    def int(self) -> Tensor:
+        """As int32."""
+        return self.to(dtype=int32)
+
+    def long(self) -> Tensor:
+        """As int64."""
+        return self.to(dtype=int64)
+
+    def bool(self) -> Tensor:
+        """As booleans: whether each entry is nonzero."""
+        return self.to(dtype=bool_)
+
+    # ---- operators ---------------------------------------------------------------------------
+
+    def __add__(self, other: Any) -> Tensor:
+        return ops.add(self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return ops.add(other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return ops.sub(self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return ops.sub(other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return ops.mul(self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return ops.mul(other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return ops.true_divide(self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return ops.true_divide(other, self)
+
+    def __floordiv__(self, other: Any) -> Tensor:
+        return ops.floor_divide(self, other)
+
+    def __rfloordiv__(self, other: Any) -> Tensor:
+        return ops.floor_divide(other, self)
+
+    def __mod__(self, other: Any) -> Tensor:
+        return ops.remainder(self, other)
+
+    def __rmod__(self, other: Any) -> Tensor:
+        return ops.remainder(other, self)
+
+    def __pow__(self, other: Any) -> Tensor:
+        return ops.pow(self, other)
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return ops.pow(other, self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return ops.matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return ops.matmul(other, self)
+
+    def __neg__(self) -> Tensor:
+        return ops.neg(self)
+
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __abs__(self) -> Tensor:
+        return ops.abs(self)
+
+    def __invert__(self) -> Tensor:
+        return ops.bitwise_not(self)
+
+    def __and__(self, other: Any) -> Tensor:
+        return ops.bitwise_and(self, other)
+
+    def __or__(self, other: Any) -> Tensor:
+        return ops.bitwise_or(self, other)
+
+    def __xor__(self, other: Any) -> Tensor:
+        return ops.bitwise_xor(self, other)
+
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
+
+    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return ops.eq(self, other)
+
+    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return ops.ne(self, other)
+
+    def __lt__(self, other: Any) -> Tensor:
+        return ops.lt(self, other)
+
+    def __le__(self, other: Any) -> Tensor:
+        return ops.le(self, other)
+
+    def __gt__(self, other: Any) -> Tensor:
+        return ops.gt(self, other)
+
+    def __ge__(self, other: Any) -> Tensor:
+        return ops.ge(self, other)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return ops.getitem(self, index)  # type: ignore[no-any-return]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        plain = not self.tracked and not (isinstance(value, Variable) and value.tracked)
+        if plain or not autograd.is_grad_enabled():
+            self._change("setitem", lambda: ops.assign(self.data, index, value))
+        else:
+            self._become("setitem", ops.index_put(self, index, value))
+
+    # ---- in place ----------------------------------------------------------------------------
+    # An op computes the new value; it is written into this tensor's memory, and the tensor takes the op's place in the
+    # graph. Views of the memory see the change; what the graph had saved of it becomes stale, which backward notices.
+
+    def _refuse_leaf(self, name: str) -> None:
+        if self.tracked and self.node is None and autograd.is_grad_enabled():
+            raise GraphError(
+                f"{name}: this leaf requires gradients, which changing it in place would lose; do it under no_grad(), "
+                f"or use the op that returns a new tensor"
+            )
+
+    def _change(self, name: str, write: Callable[[], None]) -> Tensor:
+        """Change the memory in a way that no gradient follows."""
+        self._refuse_leaf(name)
+        try:
+            write()
+        except ValueError as error:
+            raise ShapeError(f"{name}: cannot write into a tensor of shape {self.shape}: {error}") from None
+        versions.touch(self.data)
+        return self
+
+    def _become(self, name: str, out: Tensor) -> Tensor:
+        """Write an op's result into this tensor's memory and take its place in the graph."""
+        self._refuse_leaf(name)
+        if out.shape != self.shape:
+            raise ShapeError(f"{name}: the result has shape {out.shape}, which does not fit in place into shape {self.shape}")
+        if out.dtype != self.dtype and not np.can_cast(out.dtype, self.dtype, "same_kind"):
+            raise DTypeError(f"{name}: the result is {out.dtype}, which cannot be stored in place as {self.dtype}")
+        node = out.node
+        if node is None:
+            return self._change(name, lambda: self.data.__setitem__(..., out.data))
+        base = versions.owner(self.data)
+        if base is not self.data and (self.node is None or self.node.plan.op.view):
+            raise GraphError(
+                f"{name}: this tensor is a view, and its base would not notice that its gradient has changed; clone() it "
+                f"first, or change the base by indexing: base[...] = value"
+            )
+        out = out.to(self.dtype)
+        node = out.node
+        assert node is not None
+        if isinstance(node.saved, list):  # the op's own inputs must outlive the change
+            node.saved = [v.copy() if type(v) in BACKENDS and versions.owner(v) is base else v for v in node.saved]
+        self.data[...] = out.data
+        node.seq = versions.touch(self.data, in_graph=True)
+        self.node, self.tracked = node, True
+        return self
+
+    def add_(self, other: Any, *, alpha: Any = 1) -> Tensor:
+        """``self += alpha * other``."""
+        return self._become("add_", ops.add(self, other, alpha))
+
+    def sub_(self, other: Any, *, alpha: Any = 1) -> Tensor:
+        """``self -= alpha * other``."""
+        return self._become("sub_", ops.sub(self, other, alpha))
+
+    def mul_(self, other: Any) -> Tensor:
+        """``self *= other``."""
+        return self._become("mul_", ops.mul(self, other))
+
+    def div_(self, other: Any) -> Tensor:
+        """``self /= other``."""
+        return self._become("div_", ops.true_divide(self, other))
+
+    def pow_(self, exponent: Any) -> Tensor:
+        """``self **= exponent``."""
+        return self._become("pow_", ops.pow(self, exponent))
+
+    def remainder_(self, other: Any) -> Tensor:
+        """``self %= other``."""
+        return self._become("remainder_", ops.remainder(self, other))
+
+    def floor_divide_(self, other: Any) -> Tensor:
+        """``self //= other``."""
+        return self._become("floor_divide_", ops.floor_divide(self, other))
+
+    __iadd__, __isub__, __imul__, __itruediv__ = add_, sub_, mul_, div_
+    __ipow__, __imod__, __ifloordiv__ = pow_, remainder_, floor_divide_
+
+    def neg_(self) -> Tensor:
+        """The negative, in place."""
+        return self._become("neg_", ops.neg(self))
+
+    def abs_(self) -> Tensor:
+        """The absolute value, in place."""
+        return self._become("abs_", ops.abs(self))
+
+    def exp_(self) -> Tensor:
+        """The exponential, in place."""
+        return self._become("exp_", ops.exp(self))
+
+    def log_(self) -> Tensor:
+        """The natural logarithm, in place."""
+        return self._become("log_", ops.log(self))
+
+    def sqrt_(self) -> Tensor:
+        """The square root, in place."""
+        return self._become("sqrt_", ops.sqrt(self))
+
+    def tanh_(self) -> Tensor:
+        """The hyperbolic tangent, in place."""
+        return self._become("tanh_", ops.tanh(self))
+
+    def sigmoid_(self) -> Tensor:
+        """The logistic function, in place."""
+        return self._become("sigmoid_", ops.sigmoid(self))
+
+    def relu_(self) -> Tensor:
+        """``max(x, 0)``, in place."""
+        return self._become("relu_", ops.relu(self))
+
+    def clamp_(self, min: Any = None, max: Any = None) -> Tensor:
+        """Held between ``min`` and ``max``, in place."""
+        return self._become("clamp_", ops.clamp(self, min, max))
+
+    def masked_fill_(self, mask: Any, value: Any) -> Tensor:
+        """``value`` where ``mask`` is true, in place."""
+        return self._become("masked_fill_", ops.masked_fill(self, mask, value))
+
+    def index_add_(self, dim: int, index: Any, source: Any, *, alpha: Any = 1) -> Tensor:
+        """Rows of ``source`` added to the rows that ``index`` names, in place."""
+        return self._become("index_add_", ops.index_add(self, dim, index, source, alpha=alpha))
+
+    def scatter_(self, dim: int, index: Any, src: Any) -> Tensor:
+        """Entries of ``src`` written to where ``index`` says, in place."""
+        return self._become("scatter_", ops.scatter(self, dim, index, src))
+
+    def scatter_add_(self, dim: int, index: Any, src: Any) -> Tensor:
+        """Entries of ``src`` added to where ``index`` says, in place."""
+        return self._become("scatter_add_", ops.scatter_add(self, dim, index, src))
+
+    def copy_(self, source: Any) -> Tensor:
+        """The values of ``source``, broadcast to this shape and converted to this dtype; gradients flow to it."""
+        value = source if isinstance(source, Variable) else wrap(as_array(source, where=self.device))
+        value = value.to(self.dtype, self.device)  # type: ignore[attr-defined]
+        return self._become("copy_", ops.broadcast_to(value, self.shape) if value.data.shape != self.shape else clone(value))
+
+    def fill_(self, value: Any) -> Tensor:
+        """Every entry set to a number or a 0-d tensor."""
+        if isinstance(value, Variable):
+            return self.copy_(value)
+        if self.node is not None and autograd.is_grad_enabled():
+            return self._become("fill_", ops.add(ops.mul(ops.where(self == self, self, 0.0), 0.0), value))
+        return self._change("fill_", lambda: self.data.fill(value))
+
+    def zero_(self) -> Tensor:
+        """Every entry set to 0."""
+        return self.fill_(0)
+
+    def uniform_(self, low: Any = 0.0, high: Any = 1.0, *, generator: random.Generator | None = None) -> Tensor:
+        """Random numbers from [low, high)."""
+        draw = (generator or random.default_generator).uniform(BACKENDS[type(self.data)], self.shape, self.dtype)
+        return self._change("uniform_", lambda: self.data.__setitem__(..., draw * (high - low) + low))
+
+    def normal_(self, mean: Any = 0.0, std: Any = 1.0, *, generator: random.Generator | None = None) -> Tensor:
+        """Random numbers from a normal distribution."""
+        draw = (generator or random.default_generator).normal(BACKENDS[type(self.data)], self.shape, self.dtype)
+        return self._change("normal_", lambda: self.data.__setitem__(..., draw * std + mean))
+
+    # ---- the ops as methods ------------------------------------------------------------------
+
+    def neg(self) -> Tensor:
+        """See :func:`tensorlite.neg`."""
+        return ops.neg(self)
+
+    def reciprocal(self) -> Tensor:
+        """See :func:`tensorlite.reciprocal`."""
+        return ops.reciprocal(self)
+
+    def square(self) -> Tensor:
+        """See :func:`tensorlite.square`."""
+        return ops.square(self)
+
+    def abs(self) -> Tensor:
+        """See :func:`tensorlite.abs`."""
+        return ops.abs(self)
+
+    def exp(self) -> Tensor:
+        """See :func:`tensorlite.exp`."""
+        return ops.exp(self)
+
+    def expm1(self) -> Tensor:
+        """See :func:`tensorlite.expm1`."""
+        return ops.expm1(self)
+
+    def log(self) -> Tensor:
+        """See :func:`tensorlite.log`."""
+        return ops.log(self)
+
+    def log1p(self) -> Tensor:
+        """See :func:`tensorlite.log1p`."""
+        return ops.log1p(self)
+
+    def log2(self) -> Tensor:
+        """See :func:`tensorlite.log2`."""
+        return ops.log2(self)
+
+    def log10(self) -> Tensor:
+        """See :func:`tensorlite.log10`."""
+        return ops.log10(self)
+
+    def sqrt(self) -> Tensor:
+        """See :func:`tensorlite.sqrt`."""
+        return ops.sqrt(self)
+
+    def rsqrt(self) -> Tensor:
+        """See :func:`tensorlite.rsqrt`."""
+        return ops.rsqrt(self)
+
+    def tanh(self) -> Tensor:
+        """See :func:`tensorlite.tanh`."""
+        return ops.tanh(self)
+
+    def sigmoid(self) -> Tensor:
+        """See :func:`tensorlite.sigmoid`."""
+        return ops.sigmoid(self)
+
+    def erf(self) -> Tensor:
+        """See :func:`tensorlite.erf`."""
+        return ops.erf(self)
+
+    def sin(self) -> Tensor:
+        """See :func:`tensorlite.sin`."""
+        return ops.sin(self)
+
+    def cos(self) -> Tensor:
+        """See :func:`tensorlite.cos`."""
+        return ops.cos(self)
+
+    def tan(self) -> Tensor:
+        """See :func:`tensorlite.tan`."""
+        return ops.tan(self)
+
+    def asin(self) -> Tensor:
+        """See :func:`tensorlite.asin`."""
+        return ops.asin(self)
+
+    def acos(self) -> Tensor:
+        """See :func:`tensorlite.acos`."""
+        return ops.acos(self)
+
+    def atan(self) -> Tensor:
+        """See :func:`tensorlite.atan`."""
+        return ops.atan(self)
+
+    def sinh(self) -> Tensor:
+        """See :func:`tensorlite.sinh`."""
+        return ops.sinh(self)
+
+    def cosh(self) -> Tensor:
+        """See :func:`tensorlite.cosh`."""
+        return ops.cosh(self)
+
+    def sign(self) -> Tensor:
+        """See :func:`tensorlite.sign`."""
+        return ops.sign(self)
+
+    def floor(self) -> Tensor:
+        """See :func:`tensorlite.floor`."""
+        return ops.floor(self)
+
+    def ceil(self) -> Tensor:
+        """See :func:`tensorlite.ceil`."""
+        return ops.ceil(self)
+
+    def trunc(self) -> Tensor:
+        """See :func:`tensorlite.trunc`."""
+        return ops.trunc(self)
+
+    def relu(self) -> Tensor:
+        """See :func:`tensorlite.relu`."""
+        return ops.relu(self)
+
+    def logical_not(self) -> Tensor:
+        """See :func:`tensorlite.logical_not`."""
+        return ops.logical_not(self)
+
+    def isnan(self) -> Tensor:
+        """See :func:`tensorlite.isnan`."""
+        return ops.isnan(self)
+
+    def isinf(self) -> Tensor:
+        """See :func:`tensorlite.isinf`."""
+        return ops.isinf(self)
+
+    def isfinite(self) -> Tensor:
+        """See :func:`tensorlite.isfinite`."""
+        return ops.isfinite(self)
+
+    def round(self, decimals: int = 0) -> Tensor:
+        """See :func:`tensorlite.round`."""
+        return ops.round(self, decimals)
+
+    def add(self, other: Any, *, alpha: Any = 1) -> Tensor:
+        """See :func:`tensorlite.add`."""
+        return ops.add(self, other, alpha)
+
+    def sub(self, other: Any, *, alpha: Any = 1) -> Tensor:
+        """See :func:`tensorlite.sub`."""
+        return ops.sub(self, other, alpha)
+
+    def div(self, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+        """See :func:`tensorlite.div`."""
+        return ops.div(self, other, rounding_mode=rounding_mode)  # type: ignore[no-any-return]
+
+    def mul(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.mul`."""
+        return ops.mul(self, other)
+
+    def pow(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.pow`."""
+        return ops.pow(self, other)
+
+    def floor_divide(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.floor_divide`."""
+        return ops.floor_divide(self, other)
+
+    def remainder(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.remainder`."""
+        return ops.remainder(self, other)
+
+    def fmod(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.fmod`."""
+        return ops.fmod(self, other)
+
+    def atan2(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.atan2`."""
+        return ops.atan2(self, other)
+
+    def maximum(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.maximum`."""
+        return ops.maximum(self, other)
+
+    def minimum(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.minimum`."""
+        return ops.minimum(self, other)
+
+    def logaddexp(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.logaddexp`."""
+        return ops.logaddexp(self, other)
+
+    def eq(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.eq`."""
+        return ops.eq(self, other)
+
+    def ne(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.ne`."""
+        return ops.ne(self, other)
+
+    def lt(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.lt`."""
+        return ops.lt(self, other)
+
+    def le(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.le`."""
+        return ops.le(self, other)
+
+    def gt(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.gt`."""
+        return ops.gt(self, other)
+
+    def ge(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.ge`."""
+        return ops.ge(self, other)
+
+    def logical_and(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.logical_and`."""
+        return ops.logical_and(self, other)
+
+    def logical_or(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.logical_or`."""
+        return ops.logical_or(self, other)
+
+    def logical_xor(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.logical_xor`."""
+        return ops.logical_xor(self, other)
+
+    def matmul(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.matmul`."""
+        return ops.matmul(self, other)
+
+    def mm(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.mm`."""
+        return ops.mm(self, other)
+
+    def bmm(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.bmm`."""
+        return ops.bmm(self, other)
+
+    def dot(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.dot`."""
+        return ops.dot(self, other)
+
+    def outer(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.outer`."""
+        return ops.outer(self, other)
+
+    def addmm(self, mat1: Any, mat2: Any, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+        """See :func:`tensorlite.addmm`."""
+        return ops.addmm(self, mat1, mat2, beta=beta, alpha=alpha)
+
+    def clamp(self, min: Any = None, max: Any = None) -> Tensor:
+        """See :func:`tensorlite.clamp`."""
+        return ops.clamp(self, min, max)
+
+    def where(self, condition: Any, other: Any) -> Tensor:
+        """This tensor where ``condition`` is true, else ``other``."""
+        return ops.where(condition, self, other)
+
+    def masked_fill(self, mask: Any, value: Any) -> Tensor:
+        """See :func:`tensorlite.masked_fill`."""
+        return ops.masked_fill(self, mask, value)  # type: ignore[no-any-return]
+
+    def masked_select(self, mask: Any) -> Tensor:
+        """See :func:`tensorlite.masked_select`."""
+        return ops.masked_select(self, mask)  # type: ignore[no-any-return]
+
+    def mean(self, dim: Any = None, keepdim: Any = False) -> Tensor:
+        """See :func:`tensorlite.mean`."""
+        return ops.mean(self, dim, keepdim)
+
+    def prod(self, dim: Any = None, keepdim: Any = False) -> Tensor:
+        """See :func:`tensorlite.prod`."""
+        return ops.prod(self, dim, keepdim)
+
+    def amax(self, dim: Any = None, keepdim: Any = False) -> Tensor:
+        """See :func:`tensorlite.amax`."""
+        return ops.amax(self, dim, keepdim)
+
+    def amin(self, dim: Any = None, keepdim: Any = False) -> Tensor:
+        """See :func:`tensorlite.amin`."""
+        return ops.amin(self, dim, keepdim)
+
+    def argmax(self, dim: Any = None, keepdim: Any = False) -> Tensor:
+        """See :func:`tensorlite.argmax`."""
+        return ops.argmax(self, dim, keepdim)
+
+    def argmin(self, dim: Any = None, keepdim: Any = False) -> Tensor:
+        """See :func:`tensorlite.argmin`."""
+        return ops.argmin(self, dim, keepdim)
+
+    def all(self, dim: Any = None, keepdim: Any = False) -> Tensor:
+        """See :func:`tensorlite.all`."""
+        return ops.all(self, dim, keepdim)
+
+    def any(self, dim: Any = None, keepdim: Any = False) -> Tensor:
+        """See :func:`tensorlite.any`."""
+        return ops.any(self, dim, keepdim)
+
+    def sum(self, dim: Any = None, keepdim: Any = False, *, dtype: Any = None) -> Tensor:
+        """See :func:`tensorlite.sum`."""
+        return ops.sum(self if dtype is None else self.to(dtype), dim, keepdim)
+
+    def max(self, dim: Any = None, keepdim: Any = False) -> Any:
+        """See :func:`tensorlite.max`."""
+        return ops.max(self, dim, keepdim)
+
+    def min(self, dim: Any = None, keepdim: Any = False) -> Any:
+        """See :func:`tensorlite.min`."""
+        return ops.min(self, dim, keepdim)
+
+    def var(self, dim: Any = None, *, correction: Any = 1, keepdim: Any = False) -> Tensor:
+        """See :func:`tensorlite.var`."""
+        return ops.var(self, dim, correction, keepdim)
+
+    def std(self, dim: Any = None, *, correction: Any = 1, keepdim: Any = False) -> Tensor:
+        """See :func:`tensorlite.std`."""
+        return ops.std(self, dim, correction, keepdim)
+
+    def norm(self, p: Any = 2, dim: Any = None, keepdim: Any = False) -> Tensor:
+        """See :func:`tensorlite.norm`."""
+        return ops.norm(self, p, dim, keepdim)  # type: ignore[no-any-return]
+
+    def logsumexp(self, dim: Any, keepdim: Any = False) -> Tensor:
+        """See :func:`tensorlite.logsumexp`."""
+        return ops.logsumexp(self, dim, keepdim)
+
+    def cumsum(self, dim: Any) -> Tensor:
+        """See :func:`tensorlite.cumsum`."""
+        return ops.cumsum(self, dim)
+
+    def softmax(self, dim: Any) -> Tensor:
+        """See :func:`tensorlite.softmax`."""
+        return ops.softmax(self, dim)
+
+    def log_softmax(self, dim: Any) -> Tensor:
+        """See :func:`tensorlite.log_softmax`."""
+        return ops.log_softmax(self, dim)
+
+    def sum_to_size(self, *shape: Any) -> Tensor:
+        """See :func:`tensorlite.sum_to_size`."""
+        return ops.sum_to_size(self, _sizes(shape))
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """See :func:`tensorlite.reshape`."""
+        return ops.reshape(self, _sizes(shape))
+
+    def view(self, *shape: Any) -> Tensor:
+        """See :func:`tensorlite.view`."""
+        return ops.view(self, _sizes(shape))
+
+    def reshape_as(self, other: Tensor) -> Tensor:
+        """In the shape of another tensor."""
+        return ops.reshape(self, other.shape)
+
+    def view_as(self, other: Tensor) -> Tensor:
+        """A view in the shape of another tensor."""
+        return ops.view(self, other.shape)
+
+    def expand(self, *shape: Any) -> Tensor:
+        """See :func:`tensorlite.expand`."""
+        return ops.expand(self, _sizes(shape))  # type: ignore[no-any-return]
+
+    def expand_as(self, other: Tensor) -> Tensor:
+        """Expanded to the shape of another tensor."""
+        return ops.expand(self, other.shape)  # type: ignore[no-any-return]
+
+    def broadcast_to(self, shape: Sequence[Any]) -> Tensor:
+        """See :func:`tensorlite.broadcast_to`."""
+        return ops.broadcast_to(self, shape)
+
+    def permute(self, *dims: Any) -> Tensor:
+        """See :func:`tensorlite.permute`."""
+        return ops.permute(self, _sizes(dims))
+
+    def transpose(self, dim0: Any, dim1: Any) -> Tensor:
+        """See :func:`tensorlite.transpose`."""
+        return ops.transpose(self, dim0, dim1)
+
+    def swapaxes(self, dim0: Any, dim1: Any) -> Tensor:
+        """See :func:`tensorlite.swapaxes`."""
+        return ops.transpose(self, dim0, dim1)
+
+    def movedim(self, source: Any, destination: Any) -> Tensor:
+        """See :func:`tensorlite.movedim`."""
+        return ops.movedim(self, source, destination)  # type: ignore[no-any-return]
+
+    def squeeze(self, dim: Any = None) -> Tensor:
+        """See :func:`tensorlite.squeeze`."""
+        return ops.squeeze(self, dim)  # type: ignore[no-any-return]
+
+    def unsqueeze(self, dim: Any) -> Tensor:
+        """See :func:`tensorlite.unsqueeze`."""
+        return ops.unsqueeze(self, dim)  # type: ignore[no-any-return]
+
+    def flatten(self, start_dim: Any = 0, end_dim: Any = -1) -> Tensor:
+        """See :func:`tensorlite.flatten`."""
+        return ops.flatten(self, start_dim, end_dim)  # type: ignore[no-any-return]
+
+    def unflatten(self, dim: Any, sizes: Sequence[Any]) -> Tensor:
+        """See :func:`tensorlite.unflatten`."""
+        return ops.unflatten(self, dim, sizes)  # type: ignore[no-any-return]
+
+    def flip(self, *dims: Any) -> Tensor:
+        """See :func:`tensorlite.flip`."""
+        return ops.flip(self, _sizes(dims))
+
+    def roll(self, shifts: Any, dims: Any = None) -> Tensor:
+        """See :func:`tensorlite.roll`."""
+        return ops.roll(self, shifts, dims)
+
+    def narrow(self, dim: Any, start: Any, length: Any) -> Tensor:
+        """See :func:`tensorlite.narrow`."""
+        return ops.narrow(self, dim, start, length)  # type: ignore[no-any-return]
+
+    def split(self, split_size: Any, dim: Any = 0) -> tuple[Tensor, ...]:
+        """See :func:`tensorlite.split`."""
+        return ops.split(self, split_size, dim)
+
+    def chunk(self, chunks: Any, dim: Any = 0) -> tuple[Tensor, ...]:
+        """See :func:`tensorlite.chunk`."""
+        return ops.chunk(self, chunks, dim)
+
+    def unbind(self, dim: Any = 0) -> tuple[Tensor, ...]:
+        """See :func:`tensorlite.unbind`."""
+        return ops.unbind(self, dim)
+
+    def repeat(self, *sizes: Any) -> Tensor:
+        """See :func:`tensorlite.repeat`."""
+        return ops.repeat(self, _sizes(sizes))  # type: ignore[no-any-return]
+
+    def tile(self, *dims: Any) -> Tensor:
+        """See :func:`tensorlite.tile`."""
+        return ops.tile(self, _sizes(dims))  # type: ignore[no-any-return]
+
+    def repeat_interleave(self, repeats: Any, dim: Any = None) -> Tensor:
+        """See :func:`tensorlite.repeat_interleave`."""
+        return ops.repeat_interleave(self, repeats, dim)  # type: ignore[no-any-return]
+
+    def gather(self, dim: Any, index: Any) -> Tensor:
+        """See :func:`tensorlite.gather`."""
+        return ops.gather(self, dim, index)  # type: ignore[no-any-return]
+
+    def take_along_dim(self, indices: Any, dim: Any = None) -> Tensor:
+        """See :func:`tensorlite.take_along_dim`."""
+        return ops.take_along_dim(self, indices, dim)  # type: ignore[no-any-return]
+
+    def index_select(self, dim: Any, index: Any) -> Tensor:
+        """See :func:`tensorlite.index_select`."""
+        return ops.index_select(self, dim, index)  # type: ignore[no-any-return]
+
+    def index_add(self, dim: Any, index: Any, source: Any, *, alpha: Any = 1) -> Tensor:
+        """See :func:`tensorlite.index_add`."""
+        return ops.index_add(self, dim, index, source, alpha=alpha)  # type: ignore[no-any-return]
+
+    def scatter(self, dim: Any, index: Any, src: Any) -> Tensor:
+        """See :func:`tensorlite.scatter`."""
+        return ops.scatter(self, dim, index, src)  # type: ignore[no-any-return]
+
+    def scatter_add(self, dim: Any, index: Any, src: Any) -> Tensor:
+        """See :func:`tensorlite.scatter_add`."""
+        return ops.scatter_add(self, dim, index, src)  # type: ignore[no-any-return]
+
+    def tril(self, diagonal: Any = 0) -> Tensor:
+        """See :func:`tensorlite.tril`."""
+        return ops.tril(self, diagonal)  # type: ignore[no-any-return]
+
+    def triu(self, diagonal: Any = 0) -> Tensor:
+        """See :func:`tensorlite.triu`."""
+        return ops.triu(self, diagonal)  # type: ignore[no-any-return]
+
+    def sort(self, dim: Any = -1, descending: Any = False, stable: Any = False) -> Any:
+        """See :func:`tensorlite.sort`."""
+        return ops.sort(self, dim, descending, stable=stable)
+
+    def argsort(self, dim: Any = -1, descending: Any = False, stable: Any = False) -> Any:
+        """See :func:`tensorlite.argsort`."""
+        return ops.argsort(self, dim, descending, stable=stable)
+
+    def topk(self, k: Any, dim: Any = -1, largest: Any = True, sorted: Any = True) -> Any:
+        """See :func:`tensorlite.topk`."""
+        return ops.topk(self, k, dim, largest, sorted)
+
+    def nonzero(self, as_tuple: Any = False) -> Any:
+        """See :func:`tensorlite.nonzero`."""
+        return ops.nonzero(self, as_tuple=as_tuple)
+
+    # `bool`, `float` and `int` above hide the built-in types from annotations in this class body: hence `Any` there.
+
+
+Op.result = Tensor
