@@ -59,7 +59,7 @@ class Commands(click.Group):
         except click.exceptions.Exit:  # a RuntimeError too
             raise
         except RuntimeError as error:
-            from tensorlite.errors import DeviceError
+            from tensorlite import DeviceError
 
             if isinstance(error, DeviceError):
                 raise Failure(str(error)) from error
