@@ -126,6 +126,7 @@ class ModelConfig(Section):
     n_embd: int = describe(128, "width of the residual stream; a multiple of n_head", "features", ge=1)
     dropout: float = describe(0.0, "probability that dropout zeroes an activation", ge=0, lt=1)
     bias: bool = describe(False, "biases in the linear layers and layer norms, as GPT-2 has them")
+    gelu: str = describe("erf", "GELU of the MLP: exact, or by GPT-2's tanh formula", choices=("erf", "tanh"))
     position: str = describe("learned", "positional embedding", choices=("learned", "sinusoidal"))
 
     def check(self) -> None:

@@ -1,0 +1,179 @@
+"""GPT: a decoder-only transformer with pre-norm blocks and a tied head, shaped and initialised as GPT-2.
+
+    x = dropout(token embedding + position embedding)         (B, T, C)
+    x = x + attention(norm(x));  x = x + mlp(norm(x))         n_layer times
+    logits = norm(x) @ (token embedding)^T                    (B, T, V)
+
+In the shape comments B is the batch, T the sequence (at most block_size), C the width n_embd, H the heads, D = C / H
+the width of a head, and V the vocabulary.
+
+Sources: Vaswani et al. 2017, "Attention Is All You Need"; Radford et al. 2019, "Language Models are Unsupervised
+Multitask Learners".
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+import tensorlite as tl
+import tensorlite.nn.functional as F
+from gpt.config import ModelConfig, OptimConfig
+from tensorlite import Tensor, nn, optim
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head attention in which position t sees positions 0 to t (Vaswani et al. 2017, section 3.2)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        C = config.n_embd
+        self.n_head = config.n_head
+        self.dropout = config.dropout
+        self.c_attn = nn.Linear(C, 3 * C, bias=config.bias)  # queries, keys and values in one matmul
+        self.c_proj = nn.Linear(C, C, bias=config.bias)
+        self.resid_dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, C = x.shape
+        H, D = self.n_head, C // self.n_head
+        q, k, v = self.c_attn(x).split(C, dim=2)  # (B, T, C) each
+        q = q.view(B, T, H, D).transpose(1, 2)  # (B, H, T, D)
+        k = k.view(B, T, H, D).transpose(1, 2)
+        v = v.view(B, T, H, D).transpose(1, 2)
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)  # (B, H, T, D)
+        y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side
+        return self.resid_dropout(self.c_proj(y))
+
+
+class MLP(nn.Module):
+    """Two linear layers, four times as wide between them, with a GELU."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        C = config.n_embd
+        self.c_fc = nn.Linear(C, 4 * C, bias=config.bias)
+        self.c_proj = nn.Linear(4 * C, C, bias=config.bias)
+        self.approximate = {"erf": "none", "tanh": "tanh"}[config.gelu]
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.c_fc(x), approximate=self.approximate)  # (B, T, 4C)
+        return self.dropout(self.c_proj(x))  # (B, T, C)
+
+
+class Block(nn.Module):
+    """Attention moves information between positions, the MLP works on each; both add to the residual stream."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.attn = CausalSelfAttention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT(nn.Module):
+    """The language model. Its parameters have GPT-2's names, and Linear's (out, in) for the shape of a matrix."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        C = config.n_embd
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, C)
+        if config.position == "learned":
+            self.wpe = nn.Embedding(config.block_size, C)
+        else:
+            self.register_buffer("sinusoids", tl.tensor(sinusoids(config.block_size, C)), persistent=False)
+        self.drop = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList([Block(config) for _ in range(config.n_layer)])
+        self.ln_f = nn.LayerNorm(C, bias=config.bias)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Draws all weights as GPT-2 does: N(0, 0.02^2), and zero for biases.
+
+        The two projections of a block that add to the residual stream get 0.02 / sqrt(2 n_layer), so that the
+        variance of the sum of all 2 n_layer does not grow with depth.
+        """
+        residual = 0.02 / math.sqrt(2 * self.config.n_layer)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.ndim >= 2:
+                nn.init.normal_(parameter, 0.0, residual if name.endswith("c_proj.weight") else 0.02)
+
+    def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Logits (B, T, V) for token ids (B, T), int64, and the mean cross-entropy in nats a token.
+
+        logits[:, t] predicts the token after idx[:, t]. targets: (B, T), int64, -1 where a position does not count;
+        without them the loss is None. Raises ValueError if T exceeds block_size, IndexError for an id outside the
+        vocabulary.
+        """
+        logits = self.head(self.features(idx))  # (B, T, V)
+        if targets is None:
+            return logits, None
+        V = logits.shape[-1]
+        return logits, F.cross_entropy(logits.view(-1, V), targets.reshape(-1), ignore_index=-1)
+
+    def features(self, idx: Tensor) -> Tensor:
+        """The final norm's output (B, T, C) for token ids (B, T): what the head turns into logits."""
+        if idx.ndim != 2:
+            raise ValueError(f"GPT: expected token ids of shape (B, T), got {tuple(idx.shape)}")
+        T, block_size = idx.shape[1], self.config.block_size
+        if T > block_size:
+            raise ValueError(f"GPT: {T} tokens do not fit the context of block_size = {block_size}; crop them")
+        x = self.wte(idx)  # (B, T, C)
+        if self.config.position == "learned":
+            x = x + self.wpe.weight[:T]  # (T, C), the same for every sequence
+        else:
+            x = x * math.sqrt(self.config.n_embd) + self.sinusoids[:T].to(x.dtype)  # scaled as in Vaswani, 3.4
+        x = self.drop(x)
+        for block in self.h:
+            x = block(x)
+        return self.ln_f(x)
+
+    def head(self, x: Tensor) -> Tensor:
+        """Logits (..., V) of features (..., C): products with the token embeddings, which are the head's weights too."""
+        return F.linear(x, self.wte.weight)
+
+    def num_params(self) -> int:
+        """The number of parameters; the head has none of its own. 124,439,808 for GPT-2."""
+        return sum(p.numel() for p in self.parameters())
+
+    def configure_optimizer(self, config: OptimConfig) -> optim.AdamW:
+        """AdamW that decays matrices (embeddings too), and neither biases nor the gains of the norms."""
+        parameters = list(self.parameters())
+        groups = [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        return optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+
+
+def sinusoids(length: int, width: int) -> np.ndarray:
+    """Position embeddings (length, width), float64, with wavelengths from 2 pi to 20,000 pi (Vaswani et al., 3.5).
+
+    PE[t, 2i] = sin(t / 10000^(2i / width)) and PE[t, 2i + 1] = cos of the same.
+    """
+    angles = np.arange(length)[:, None] / 10000 ** (np.arange(0, width, 2) / width)  # (length, width / 2)
+    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, width)
+
+
+@contextmanager
+def inference(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without recording, for a `with` block; afterwards every module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with tl.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

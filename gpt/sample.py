@@ -1,0 +1,85 @@
+"""Generation: one token after the other, each drawn from what the model predicts."""
+
+import itertools
+import math
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt.errors import UserError
+from gpt.evaluate import TokenError, as_input, valid_tokens
+from gpt.model import GPT, inference
+from gpt.tokenizer import Ids
+
+
+class SampleError(UserError, ValueError):
+    """Options that nothing can be drawn with."""
+
+
+def generate(
+    model: GPT,
+    ids: Sequence[int] | Ids,
+    max_new_tokens: int | None = None,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    stop_tokens: Collection[int] = (),
+    seed: int | None = None,
+) -> Iterator[int]:
+    """Yields the tokens that follow `ids`, as they are drawn, until `max_new_tokens` (None: without end) or a stop.
+
+    ids: the prompt, at least one token (`gpt.tokenizer.start_ids` for nothing in particular). The model sees the
+        last block_size tokens.
+    temperature: the logits are divided by it; 0 always takes the likeliest token.
+    top_k: only the k likeliest tokens are drawn from; of equal ones the lower ids.
+    stop_tokens: the first of these ends the text; it is not yielded.
+    seed: of the draws: the same seed gives the same text. None: a new one each time.
+
+    The model's mode and the grad mode are those of the caller between two tokens. Raises SampleError or TokenError
+    at once, for options or ids that cannot be used.
+    """
+    tokens = valid_tokens(model, ids)
+    if not tokens.size:
+        raise TokenError("a prompt needs at least one token; gpt.tokenizer.start_ids(tokenizer) gives a start")
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise SampleError(f"temperature = {temperature}: expected a finite number >= 0 (0 takes the likeliest token)")
+    if top_k is not None and top_k < 1:
+        raise SampleError(f"top_k = {top_k}: expected at least 1, or None for all tokens")
+    if max_new_tokens is not None and max_new_tokens < 0:
+        raise SampleError(f"max_new_tokens = {max_new_tokens}: expected at least 0, or None for no limit")
+    rng = np.random.default_rng(seed)
+    stops = frozenset(int(token) for token in stop_tokens)
+
+    def drawn() -> Iterator[int]:
+        context = tokens
+        for _ in itertools.count() if max_new_tokens is None else range(max_new_tokens):
+            context = context[-model.config.block_size :]
+            token = draw(next_logits(model, context), temperature, top_k, rng)
+            if token in stops:
+                return
+            yield token
+            context = np.append(context, token)
+
+    return drawn()
+
+
+def next_logits(model: GPT, context: Ids) -> NDArray[np.float64]:
+    """The logits (V,) of the token after `context`, (T,) with T <= block_size, on the host."""
+    with inference(model):
+        x = model.features(as_input(model, context[None]))  # (1, T, C)
+        return model.head(x[0, -1]).numpy().astype(np.float64)  # the last position's alone
+
+
+def draw(logits: NDArray[np.float64], temperature: float, top_k: int | None, rng: np.random.Generator) -> int:
+    """One token id from softmax(logits / temperature) over the `top_k` largest logits, for logits (V,)."""
+    if not np.isfinite(logits).all():
+        raise SampleError("the model's logits are not finite: its weights are broken, take an earlier checkpoint")
+    if temperature == 0:
+        return int(logits.argmax())
+    order = np.arange(len(logits)) if top_k is None else np.argsort(-logits, kind="stable")[:top_k]
+    with np.errstate(over="ignore"):  # far below the largest, a tiny temperature makes -inf: probability 0
+        p = np.exp((logits[order] - logits[order].max()) / temperature)
+    cumulative = p.cumsum()
+    place = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
+    return int(order[place])
