@@ -10,14 +10,13 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from inspect import isfunction
 from types import ModuleType, SimpleNamespace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from .errors import DeviceError
-from .kernels import reference
+from .kernels import cpu, reference
 
 __all__ = [
     "BACKENDS",
@@ -144,16 +143,14 @@ def register_backend(name: str, load: Callable[[], Namespace]) -> None:
 
 
 def build_namespace(module: ModuleType, *kernels: ModuleType, **names: Any) -> Namespace:
-    """A module's public names, overlaid with kernels: each a function whose first argument is the namespace.
+    """A module's public names, overlaid with the kernels in the ``__all__`` of others: functions of the namespace.
 
     Later kernel modules lie over earlier ones, so a faster twin replaces the reference of the same name.
     """
     xp = Namespace(**{k: v for k, v in vars(module).items() if not k.startswith("_")})
-    # NumPy and CuPy both resolve some names lazily; take those ops use through getattr.
     for room in kernels:
-        for name, kernel in vars(room).items():
-            if isfunction(kernel) and kernel.__module__ == room.__name__ and not name.startswith("_"):
-                setattr(xp, name, partial(kernel, xp))
+        for name in room.__all__:
+            setattr(xp, name, partial(getattr(room, name), xp))
     vars(xp).update(names)
     return xp
 
@@ -162,6 +159,7 @@ def _load_cpu() -> Namespace:
     return build_namespace(
         np,
         reference,
+        cpu,
         device_type="cpu",
         array_type=np.ndarray,
         from_numpy=lambda array, index=None: array,

@@ -250,7 +250,7 @@ def attention(
         scores = xp.where(seen, scores, -math.inf)
     if mask is not None:
         scores = xp.where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask
-    top = scores.max(axis=-1, keepdims=True, initial=-math.inf)
+    top = scores.max(axis=-1, keepdims=True) if k.shape[-2] else xp.zeros((*scores.shape[:-1], 1), scores.dtype)
     if mask is not None:
         top = xp.where(top == -math.inf, 0.0, top)  # a row that is masked whole: exp(-inf - 0) is 0
     scores -= top

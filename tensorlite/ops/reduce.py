@@ -248,9 +248,12 @@ def any(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Arra
 def logsumexp(xp: Namespace, x: Array, dim: Dim, keepdim: bool = False) -> Array:
     """``log(sum(exp(x)))``, shifted by the maximum so that nothing overflows."""
     axes = _axes(x, dim)
-    top = x.max(axis=axes, keepdims=True, initial=-math.inf)
-    top = xp.where(xp.isfinite(top), top, 0.0)
-    out = xp.log(xp.exp(x - top).sum(axis=axes, keepdims=True)) + top
+    if x.size:
+        top = x.max(axis=axes, keepdims=True)
+        top = xp.where(xp.isfinite(top), top, 0.0)
+        out = xp.log(xp.exp(x - top).sum(axis=axes, keepdims=True)) + top
+    else:
+        out = xp.log(x.sum(axis=axes, keepdims=True))  # of nothing: -inf
     return out if keepdim else out.reshape([n for d, n in enumerate(out.shape) if d not in axes])
 
 
