@@ -440,6 +440,10 @@ def _callable(self: Op) -> OpFunction:
                 arrays[meet] = converted
         xp = BACKENDS.get(type(arrays[0])) if arrays else None
         if xp is None and (xp := backend_of(arrays)) is None:
+            # In a gradient rule NumPy's operators have made scalars of 0-d arrays.
+            arrays = [np.asarray(a) if isinstance(a, np.generic) else b for a, b in zip(args, arrays, strict=True)]
+            xp = backend_of(arrays)
+        if xp is None:
             raise TypeError(f"{self.name}: expected a Tensor, got {', '.join(map(describe, arrays)) or 'nothing'}")
         try:
             out = mode.quietly(forward, xp, *arrays) if built_in else forward(xp, *arrays)
@@ -589,6 +593,8 @@ def _back(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, fo
     if versions.changed:
         versions.check_saved(plan.op.name, node.seq, plan.names, saved)
     values = _lift(node, saved) if create_graph else saved
+    if isinstance(g, np.generic):
+        g = np.asarray(g)
     if plan.op.backward is None:
         gradients: Sequence[Value] = [
             rule(g, *[shape if j < 0 else values[j] for j in places])
