@@ -24,7 +24,7 @@ FLOORS = """
     tensorlite.backend  tensorlite.random
     tensorlite.versions  tensorlite.anomaly  tensorlite.autograd
     tensorlite.ops.elementwise  tensorlite.ops.shape  tensorlite.ops.reduce  tensorlite.ops.linalg
-    tensorlite.ops.index  tensorlite.ops.fused  tensorlite.ops
+    tensorlite.ops.index  tensorlite.ops.select  tensorlite.ops.fused  tensorlite.ops
     tensorlite.tensor  tensorlite.creation
     tensorlite.func  tensorlite.checkpointing
     tensorlite.nn.parameter  tensorlite.nn.module  tensorlite.nn.functional  tensorlite.nn.init

@@ -11,7 +11,9 @@ from .linalg import *  # isort: skip
 from .linalg import __all__ as _linalg  # isort: skip
 from .index import *  # isort: skip
 from .index import __all__ as _index  # isort: skip
+from .select import *  # isort: skip
+from .select import __all__ as _select  # isort: skip
 from .fused import *  # isort: skip
 from .fused import __all__ as _fused  # isort: skip
 
-__all__ = [*_elementwise, *_shape, *_reduce, *_linalg, *_index, *_fused, "dim_in"]
+__all__ = [*_elementwise, *_shape, *_reduce, *_linalg, *_index, *_select, *_fused, "dim_in"]

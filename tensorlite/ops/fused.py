@@ -12,9 +12,9 @@ from typing import Any
 from ..autograd import Value, op
 from ..backend import Array, Namespace
 from .elementwise import convert, erf, exp, expm1, log1p, rsqrt, sigmoid, tanh, where
-from .index import gather, one_hot
 from .linalg import matmul
 from .reduce import logsumexp, mean, sum
+from .select import gather, one_hot
 from .shape import permute, reshape, transpose, unsqueeze
 
 __all__ = ["attention", "cross_entropy_rows", "dropout_with", "elu", "gelu", "layer_norm_rows", "leaky_relu", "linear",

@@ -1,0 +1,263 @@
+"""Square brackets: ``x[index]``, ``x[index] = value``, and their gradients.
+
+An index goes in two steps, as in PyTorch: integers, slices and None first, which give a view; then index arrays and
+masks, which copy. The gradient of picking is adding into zeros, for an index array may name a place more than once.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..autograd import Value, Variable, describe, op
+from ..backend import BACKENDS, Array, Namespace
+from ..dtypes import DType
+from ..errors import DTypeError
+from .elementwise import convert, convert_to_discrete
+from .shape import reshape
+
+__all__ = ["assign", "getitem", "index_put"]
+
+_BASIC = {int, slice, type(None), type(...)}
+_ALL = slice(None)
+
+
+def array_of(x: Any) -> Any:
+    """The raw array of a Tensor; anything else as it is."""
+    return x.data if isinstance(x, Variable) else x
+
+
+# ---- the two steps of an index --------------------------------------------------------------
+
+
+class _Index(NamedTuple):
+    """``x[index]`` is ``x[basic][slots]``, where a number k in ``slots`` stands for ``arrays[k]``."""
+
+    basic: tuple[Any, ...]
+    slots: tuple[Any, ...] = ()
+    arrays: tuple[Array, ...] = ()
+
+
+def _parse(name: str, x: Array, index: Any) -> _Index:
+    """An index of any kind, for the raw array x, in its two steps. Raises IndexError for what is not an index."""
+    items = index if type(index) is tuple else (index,)
+    if all(type(item) in _BASIC for item in items):
+        return _Index(items if Ellipsis in items else (*items, ...))
+    items = tuple(_item(name, item) for item in items)
+    taken = sum(1 if type(i) in (int, slice) else 0 if type(i) in _BASIC else _width(i) for i in items)
+    if taken > x.ndim:
+        raise IndexError(f"{name}: too many indices: {taken} for a tensor of shape {x.shape}")
+    if not any(item is Ellipsis for item in items):
+        items = (*items, ...)
+    basic: list[Any] = []
+    slots: list[Any] = []
+    arrays: list[Array] = []
+    dim = 0  # of x, that the next item is for
+    for item in items:
+        if item is Ellipsis:
+            basic += [_ALL] * (x.ndim - taken)
+            slots += [_ALL] * (x.ndim - taken)
+            dim += x.ndim - taken
+        elif type(item) in _BASIC:
+            basic.append(item)
+            if type(item) is not int:
+                slots.append(_ALL)
+            dim += item is not None
+        else:
+            width = _width(item)
+            basic += [_ALL] * width if item.ndim else [None]
+            slots.append(len(arrays))
+            arrays.append(_beside(name, item, x, dim))
+            dim += width
+    while slots and slots[-1] is _ALL:
+        slots.pop()
+    first = () if all(item is _ALL for item in basic) else (*basic, ...)
+    return _Index(first, tuple(slots), tuple(arrays))
+
+
+def _item(name: str, item: Any) -> Any:
+    """An entry of an index as one of the basic types or an array: of integers, or of booleans."""
+    if isinstance(item, (list, tuple, range)):
+        if _holds_tensors(item):
+            raise IndexError(f"{name}: a list of tensors can mean two things; stack() them, or give a tuple of them")
+        try:
+            item = np.asarray(item)
+        except ValueError:
+            raise IndexError(f"{name}: the nested lists of an index have different lengths") from None
+        item = item if item.size else item.astype(np.int64)
+    item = np.asarray(item) if isinstance(item, (bool, np.bool_)) else array_of(item)
+    if type(item) in _BASIC:
+        return item
+    if type(item) not in BACKENDS:
+        try:
+            return operator.index(item)
+        except TypeError:
+            raise IndexError(f"{name}: {item!r} is no integer, slice, None, ..., index array or mask") from None
+    if item.dtype.kind not in "biu" or item.dtype == np.uint8:
+        raise IndexError(f"{name}: expected an index of int64 or int32, or a mask of booleans, got {describe(item)}")
+    return int(item) if item.ndim == 0 and item.dtype.kind != "b" else item
+
+
+def _holds_tensors(items: Any) -> bool:
+    return any(isinstance(i, Variable) or (isinstance(i, (list, tuple)) and _holds_tensors(i)) for i in items)
+
+
+def _width(array: Array) -> int:
+    """How many dimensions an index array stands for."""
+    return int(array.ndim) if array.dtype.kind == "b" else 1
+
+
+def _beside(name: str, index: Array, x: Array, dim: int) -> Array:
+    """An index array on the device of x, checked as far as NumPy would not do it later."""
+    xp, sizes = BACKENDS[type(x)], tuple(x.shape[dim : dim + _width(index)])
+    if index.ndim == 0:  # a truth value alone picks from a new dimension: its only entry, or nothing
+        return xp.zeros(int(index), xp.int64)
+    if index.dtype.kind == "b":
+        if index.shape != sizes:
+            raise IndexError(f"{name}: a mask of shape {index.shape} does not fit dimensions of sizes {sizes}")
+    elif type(index) is not type(x):
+        check_range(name, index, dim, sizes[0], -sizes[0])
+    return index if type(index) is type(x) or type(x) is np.ndarray else xp.asarray(index)
+
+
+def outlier(index: Array, size: int, lowest: int = 0) -> str:
+    """The first index out of range and its place; "" if none is, or if a device would have to wait for the answer."""
+    if type(index) is not np.ndarray or not index.size or (lowest <= index.min() and index.max() < size):
+        return ""
+    at = tuple(map(int, np.argwhere((index < lowest) | (index >= size))[0]))
+    return f"{index[at]} at position {at}"
+
+
+def check_range(name: str, index: Array, dim: int, size: int, lowest: int = 0) -> None:
+    """Raise IndexError for an index out of range."""
+    if found := outlier(index, size, lowest):
+        raise IndexError(f"{name}: index {found} is out of range for dim {dim} of size {size}")
+
+
+def _at(slots: Sequence[Any], arrays: Sequence[Array]) -> tuple[Any, ...]:
+    return tuple(arrays[s] if type(s) is int else s for s in slots)
+
+
+# ---- x[index] -------------------------------------------------------------------------------
+
+
+@op(lambda g, index, in_shape: _unslice(g, index, in_shape), view=True)
+def slice_(xp: Namespace, x: Array, index: tuple[Any, ...]) -> Array:
+    """``x[index]`` with integers, slices and None, and an Ellipsis (so that it is a view)."""
+    return x[index]
+
+
+@op(lambda g, index: slice_(g, index))
+def _unslice(xp: Namespace, x: Array, index: tuple[Any, ...], shape: Sequence[int]) -> Array:
+    """Zeros of this shape with x at ``index``: the transpose of :func:`slice_`."""
+    out = xp.zeros(shape, x.dtype)
+    out[index] = x
+    return out
+
+
+@op(lambda g, slots, unique, arrays, in_shape: _unindex(g, in_shape, slots, unique, *arrays), None, None, None)
+def index_(xp: Namespace, x: Array, slots: tuple[Any, ...], unique: bool, *arrays: Array) -> Array:
+    """``x[slots]`` with index arrays and masks; ``unique`` promises that they name no place twice."""
+    if len(arrays) == 1 and arrays[0].dtype.kind != "b":
+        return xp.take(x, arrays[0], axis=len(slots) - 1)
+    out = x[_at(slots, arrays)]
+    return out if out.flags.c_contiguous else out.copy()
+
+
+@op(lambda g, slots, unique, arrays: index_(g, slots, unique, *arrays), None, None, None, None)
+def _unindex(xp: Namespace, x: Array, shape: Sequence[int], slots: Any, unique: bool, *arrays: Array) -> Array:
+    """Zeros of this shape with x added at ``slots``: the transpose of :func:`index_`."""
+    out, mask = xp.zeros(shape, x.dtype), len(arrays) == 1 and arrays[0].dtype.kind == "b"
+    if unique or mask:
+        out[_at(slots, arrays)] = x
+        return out
+    if slots == (0,) and x.size:  # rows of a table, for which there is a kernel
+        ids, rows = arrays[0], shape[0]
+        return xp.embedding_backward(x.reshape(ids.size, -1), ids % rows, rows).reshape(shape)
+    return xp.scatter_add_into(out, _at(slots, arrays), x)
+
+
+def getitem(x: Any, index: Any) -> Any:
+    """``x[index]``, for integers, slices, None, Ellipsis, index arrays and masks (Tensors, arrays or lists), and tuples
+    of these. As in PyTorch, integers never move the dimensions of index arrays; as in NumPy, steps may be negative and
+    a nested list is one index array. A view if there is neither an index array nor a mask.
+
+    Raises IndexError for an index out of range, or what is not an index.
+    """
+    basic, slots, arrays = _parse("getitem", array_of(x), index)
+    if basic:
+        x = slice_(x, basic)
+    return index_(x, slots, False, *arrays) if slots else x
+
+
+# ---- x[index] = value -----------------------------------------------------------------------
+
+
+def fitting(name: str, value: Any, dtype: DType) -> Any:
+    """A value that is put into a tensor of this dtype, in that dtype. Raises DTypeError for floats among integers."""
+    found = getattr(array_of(value), "dtype", dtype)
+    if found == dtype:
+        return value
+    if found.kind in "fc" and dtype.kind not in "fc":
+        raise DTypeError(f"{name}: {found} values do not fit into a tensor of {dtype}; convert one of them")
+    return convert(value, dtype, found) if found.kind == "f" else convert_to_discrete(value, dtype)
+
+
+def _put_value(g: Value, in_shape: Sequence[int], basic: Any, slots: Any, arrays: Any) -> Value:
+    g = slice_(g, basic) if basic else g
+    g = index_(g, slots, False, *arrays) if slots else g
+    missing = len(in_shape) - len(g.shape)  # a value may have further leading dimensions of size 1
+    return reshape(g, (1,) * missing + tuple(g.shape)) if missing > 0 else g
+
+
+@op(
+    lambda g, basic, slots, accumulate, arrays: g if accumulate else index_put_(g, 0, basic, slots, False, *arrays),
+    _put_value, None, None, None, None,
+)  # fmt: skip
+def index_put_(
+    xp: Namespace, x: Array, value: Array, basic: tuple[Any, ...], slots: tuple[Any, ...], accumulate: bool,
+    *arrays: Array,
+) -> Array:  # fmt: skip
+    """A copy of x with ``value`` put, or added, at an index."""
+    out = x.copy()
+    view = out[basic] if basic else out
+    if not accumulate:
+        _write(view, slots, arrays, value)
+    elif slots:
+        xp.scatter_add_into(view, _at(slots, arrays), xp.asarray(value, x.dtype))
+    else:
+        view += value
+    return out
+
+
+def _write(view: Array, slots: Sequence[Any], arrays: Sequence[Array], value: Any) -> None:
+    while getattr(value, "ndim", 0) > 1 and value.shape[0] == 1:  # NumPy wants no more dimensions than a mask leaves
+        value = value[0]
+    view[_at(slots, arrays) if slots else ...] = value
+
+
+def index_put(x: Any, index: Any, value: Any, accumulate: bool = False) -> Any:
+    """A copy of x in which ``x[index] = value``, or ``x[index] += value`` if ``accumulate``: then an entry that the
+    index names twice gets both. ``value`` broadcasts, and gets a gradient as well.
+
+    Raises IndexError as :func:`getitem` does, ShapeError if ``value`` does not broadcast to ``x[index]``, DTypeError
+    for floats among integers.
+    """
+    array = array_of(x)
+    basic, slots, arrays = _parse("index_put", array, index)
+    return index_put_(x, fitting("index_put", value, array.dtype), basic, slots, accumulate, *arrays)
+
+
+def assign(array: Array, index: Any, value: Any) -> None:
+    """``array[index] = value``, in place in a raw array, with an index as :func:`getitem` takes it.
+
+    Raises IndexError for an index out of range, ValueError if ``value`` does not broadcast.
+    """
+    basic, slots, arrays = _parse("setitem", array, index)
+    try:
+        _write(array[basic] if basic else array, slots, arrays, array_of(value))
+    except IndexError as error:
+        raise IndexError(f"setitem: {error}; the tensor is {describe(array)}") from None
