@@ -1,0 +1,88 @@
+"""Train a GPT on one poem until it can recite it: the whole of language modelling, small enough to watch.
+
+    python examples/05_train_gpt.py            the poem below
+    python examples/05_train_gpt.py FILE       a text of your own
+
+A language model learns one thing: given the text so far, which character comes next? With 600 characters to learn from
+it can only learn them by heart. That is the point here: a model that cannot do that is broken. `make train` does the
+same on a million characters, with everything that a real run needs.
+"""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import tensorlite as tl
+from gpt.config import ModelConfig
+from gpt.model import GPT
+from gpt.sample import generate
+from gpt.tokenizer import CharTokenizer
+from tensorlite import nn, optim
+
+POEM = """\
+Shall I compare thee to a summer's day?
+Thou art more lovely and more temperate:
+Rough winds do shake the darling buds of May,
+And summer's lease hath all too short a date:
+Sometime too hot the eye of heaven shines,
+And often is his gold complexion dimm'd;
+And every fair from fair sometime declines,
+By chance or nature's changing course untrimm'd;
+But thy eternal summer shall not fade,
+Nor lose possession of that fair thou owest;
+Nor shall Death brag thou wander'st in his shade,
+When in eternal lines to time thou growest:
+So long as men can breathe or eyes can see,
+So long lives this, and this gives life to thee.
+"""
+
+steps, batch_size, block_size = 450, 16, 32
+
+# ---- text to numbers: one id for each character that occurs -------------------------------------
+
+text = Path(sys.argv[1]).read_text(encoding="utf-8") if len(sys.argv) > 1 else POEM
+tokenizer = CharTokenizer.train(text)
+ids = tokenizer.encode(text)  # int64 (N,)
+V = tokenizer.vocab_size
+print(f"{len(ids):,} characters, {V} different ones: {''.join(tokenizer.vocab)!r}")
+
+# ---- model and optimizer ------------------------------------------------------------------------
+
+tl.manual_seed(1337)
+model = GPT(ModelConfig(vocab_size=V, block_size=block_size, n_layer=2, n_head=4, n_embd=96))
+optimizer = optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.99))
+schedule = optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)  # large steps first, small ones at the end
+print(f"{model.num_params():,} parameters; a guess among {V} costs ln {V} = {math.log(V):.2f} nats a character\n")
+
+# ---- the loop -----------------------------------------------------------------------------------
+
+rng = np.random.default_rng(1337)
+
+for step in range(1, steps + 1):
+    # A batch: windows from random places, and the same windows one character on. Every position of every window is an
+    # exercise, so this is batch_size * block_size of them.
+    starts = rng.integers(0, len(ids) - block_size, size=(batch_size, 1))
+    windows = ids[starts + np.arange(block_size + 1)]  # (B, T + 1)
+    x, y = tl.tensor(windows[:, :-1]), tl.tensor(windows[:, 1:])  # (B, T) each
+
+    logits, loss = model(x, y)  # (B, T, V), and the mean of -log p(right character)
+    optimizer.zero_grad()
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # no single batch may throw the weights far
+    optimizer.step()
+    schedule.step()
+
+    if step == 1 or step % 50 == 0:
+        print(f"step {step:4}   loss {loss.item():.4f} nats a character   gradient norm {norm.item():.2f}")
+
+# ---- writing: predict, pick, append, repeat -----------------------------------------------------
+
+start = text[:12]
+new = generate(model, tokenizer.encode(start), max_new_tokens=len(text) - len(start), temperature=0)
+written = start + tokenizer.decode(list(new))
+print(f"\nIt was given {start!r} and wrote:\n\n{written}")
+
+right = sum(a == b for a, b in zip(written, text, strict=True)) / len(text)
+print(f"{right:.1%} of the characters are the text's.")
