@@ -38,8 +38,7 @@ def _ids(name: str, x: Any, index: Any) -> Array:
 
 
 def _grid(name: str, x: Any, dim: int, index: Any) -> tuple[tuple[int, ...], list[Array]]:
-    """Where in x each entry of ``index`` points: index arrays, one a dimension, of which only that of ``dim`` varies
-    otherwise than the place in ``index`` does."""
+    """What ``index`` points at, as one index array a dimension: itself for ``dim``, the own place for the others."""
     ids, shape = _ids(name, x, index), shape_of(x)
     d = dim_in(name, dim, len(shape))
     if max(ids.ndim, 1) != max(len(shape), 1):
@@ -54,6 +53,7 @@ def _grid(name: str, x: Any, dim: int, index: Any) -> tuple[tuple[int, ...], lis
 
 
 def _along(name: str, x: Any, dim: int, index: Any, unique: bool = False) -> Any:
+    """The entries of x that ``index`` points at along a dimension; ``unique`` promises that it names none twice."""
     slots, grid = _grid(name, x, dim, index)
     return index_(x if shape_of(x) else reshape(x, (1,)), slots, unique, *grid)
 
@@ -164,9 +164,10 @@ def masked_fill(x: Any, mask: Any, value: Any) -> Any:
     if getattr(fill, "ndim", 0):
         raise ShapeError(f"masked_fill: expected a number or a 0-d tensor as the value, got shape {fill.shape}")
     if type(value) in (int, float) and dtype.kind in "biu":
-        if np.array(value).astype(dtype) != value:
+        whole = int(value) if isinstance(value, int) or value.is_integer() else None
+        if whole is None or np.array(whole).astype(dtype) != whole:
             raise DTypeError(f"masked_fill: {value} does not fit into a tensor of {dtype}; convert one of them")
-        value = np.array(value).astype(dtype).item()
+        value = np.array(whole).astype(dtype).item()
     return where(mask, fitting("masked_fill", value, dtype), x)
 
 
@@ -241,11 +242,12 @@ def sort(x: Any, dim: int = -1, descending: bool = False, stable: bool = False) 
     ``stable`` keeps equal entries in their order.
     """
     indices = argsort(x, dim, descending, stable)
-    return Sorted(_picked(x, dim, indices), indices)
+    return Sorted(_along("sort", x, dim, indices, unique=True), indices)
 
 
 @op()
 def topk_(xp: Namespace, x: Array, k: int, dim: int, largest: bool, sorted: bool) -> Array:
+    """The indices of the k largest (or smallest) entries along a dimension."""
     d = dim_in("dim", dim, x.ndim)
     n = x.shape[d] if x.ndim else 1
     if not 0 <= k <= n:
@@ -269,13 +271,7 @@ def topk(x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = Tru
     NaN counts as the largest. Raises IndexError if k is negative or larger than the dimension.
     """
     indices = topk_(x, k, dim, largest, sorted)
-    return Sorted(_picked(x, dim, indices), indices)
-
-
-def _picked(x: Any, dim: int, indices: Any) -> Any:
-    """The entries of x at distinct places along a dimension."""
-    out = _along("gather", x, dim, indices, True)
-    return reshape(out, shape_of(indices))
+    return Sorted(_along("topk", x, dim, indices, unique=True), indices)
 
 
 @op()
