@@ -5,7 +5,7 @@ command that needs it, so that --help answers at once. A mistake of the user's i
 status 2; any other exception is a bug and keeps its traceback.
 
 What this room asks of the others:
-    gpt.train.train(config, resume=path_or_None)     trains, evaluates, writes and prints
+    gpt.train.train(config, resume=path_or_None)     trains, evaluates, writes and prints; False after Ctrl-C
     gpt.checkpoint.find(path)                        the checkpoint that a user's path means
     gpt.checkpoint.newest(folder)                    the newest checkpoint below a folder
     gpt.checkpoint.load_config(path)                 a checkpoint's Config, without its weights
@@ -30,6 +30,7 @@ from gpt.config import DEFAULT_PRESET, SECTIONS, Config, options, preset_names
 from gpt.errors import UserError
 
 RUNS = Path("runs")
+INTERRUPTED = 130  # the exit status of what SIGINT ended, in any shell
 
 # Where an option's name is not its field's.
 OPTION_NAMES = {"data.dataset": "data", "train.out_dir": "out"}
@@ -161,10 +162,12 @@ def train(preset: str | None, config: str | None, resume: str | None, **fields: 
     from gpt import checkpoint, train
 
     if resume is None:
-        train.train(chosen)
+        done = train.train(chosen)
     else:
         path = checkpoint.find(Path(resume) if resume else chosen.run_dir)
-        train.train(checkpoint.load_config(path).replace(overrides), resume=path)
+        done = train.train(checkpoint.load_config(path).replace(overrides), resume=path)
+    if not done:
+        raise click.exceptions.Exit(INTERRUPTED)
 
 
 @main.command(cls=ConfigCommand)

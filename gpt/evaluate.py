@@ -45,7 +45,7 @@ def log_probs(model: GPT, ids: Sequence[int] | Ids, stride: int | None = None) -
             x = as_input(model, tokens[None, start:stop])
             logp = F.log_softmax(model(x)[0][0], dim=-1)  # (stop - start, V)
             targets = tokens[start + 1 : stop + 1]
-            chosen = logp.numpy()[np.arange(len(targets)), targets]
+            chosen = logp.cpu().numpy()[np.arange(len(targets)), targets]
             result[done:stop] = chosen[done - start :]
             done = stop
     return result

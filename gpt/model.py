@@ -140,7 +140,7 @@ class GPT(nn.Module):
         return self.ln_f(x)
 
     def head(self, x: Tensor) -> Tensor:
-        """Logits (..., V) of features (..., C): products with the token embeddings, which are the head's weights too."""
+        """Logits (..., V) of features (..., C): their products with the token embeddings, which the head shares."""
         return F.linear(x, self.wte.weight)
 
     def num_params(self) -> int:

@@ -68,7 +68,7 @@ def next_logits(model: GPT, context: Ids) -> NDArray[np.float64]:
     """The logits (V,) of the token after `context`, (T,) with T <= block_size, on the host."""
     with inference(model):
         x = model.features(as_input(model, context[None]))  # (1, T, C)
-        return model.head(x[0, -1]).numpy().astype(np.float64)  # the last position's alone
+        return model.head(x[0, -1]).cpu().numpy().astype(np.float64)  # the last position's alone
 
 
 def draw(logits: NDArray[np.float64], temperature: float, top_k: int | None, rng: np.random.Generator) -> int:

@@ -69,7 +69,7 @@ def rooms(monkeypatch):
     rooms = Rooms()
     loaded = types.SimpleNamespace(model="the model", tokenizer=rooms.tokenizer, config=rooms.config, step=7)
     fakes = {
-        "train": {"train": rooms.ask("train", None)},
+        "train": {"train": rooms.ask("train", True)},
         "checkpoint": {
             "find": rooms.ask("find", Path("found.safetensors")),
             "newest": rooms.ask("newest", Path("newest.safetensors")),
@@ -187,6 +187,12 @@ def test_train_from_a_file(rooms, tmp_path):
     path.write_text(succeeds("presets", "gpt-micro").output, encoding="utf-8")
     succeeds("train", "--config", path, "--steps", 3)
     assert rooms.asked == [("train", (Config.load("gpt-micro", {"train.steps": 3}),), {})]
+
+
+def test_after_ctrl_c_the_exit_status_says_so(rooms, monkeypatch):
+    monkeypatch.setattr(gpt.train, "train", rooms.ask("train", False))
+    assert run("train").exit_code == 130
+    assert run("train", "--resume").exit_code == 130
 
 
 def test_resume_from_the_runs_own_checkpoint(rooms):

@@ -1,0 +1,30 @@
+"""The loss curve of a run as a picture. Needs matplotlib, the extra `plot`."""
+
+from pathlib import Path
+from typing import Any
+
+from gpt.files import replacing
+from gpt.metrics import FINAL
+
+
+def loss_curve(metrics: list[dict[str, Any]], path: Path, title: str = "") -> None:
+    """Draws the losses in `metrics` over the steps and writes a PNG. Raises ImportError without matplotlib."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")  # no pyplot: it would need a display, or keep the figure
+    axes = figure.add_subplot()
+
+    def curve(key: str, label: str, **style: Any) -> None:
+        if points := [(line["step"], line[key]) for line in metrics if key in line]:
+            axes.plot(*zip(*points), label=label, **style)
+
+    curve("loss", "training batches", color="tab:blue", alpha=0.35, linewidth=1)
+    curve("train_loss", "training set (estimate)", color="tab:blue", marker="o", markersize=3)
+    curve("val_loss", "validation set (estimate)", color="tab:orange", marker="o", markersize=3)
+    curve(FINAL, "validation set (whole)", color="tab:red", marker="*", markersize=12, linestyle="none")
+    axes.set(xlabel="step", ylabel="loss (nats a token)", title=title)
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

@@ -1,0 +1,294 @@
+"""Checkpoints: what goes in comes out, a failed write loses nothing, and a bad file is one clear error."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+pytest.importorskip("safetensors")
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+import tensorlite as tl
+from gpt import checkpoint
+from gpt.checkpoint import BEST, KEY, LATEST, CheckpointError
+from gpt.config import Config
+from gpt.files import replacing
+from gpt.tokenizer import BPETokenizer, CharTokenizer
+
+CONFIG = Config.load(
+    "shakespeare-char-cpu",
+    {"model.vocab_size": 5, "model.block_size": 4, "model.n_layer": 1, "model.n_head": 2, "model.n_embd": 8},
+)
+STATE = {"best": 2.5, "batches": {"a": [1, 2**100]}, "none": None}
+
+
+def trained(config=CONFIG, steps=2):
+    """A model and its optimizer after some steps."""
+    tl.manual_seed(0)
+    model = checkpoint.build(config, "cpu")
+    optimizer = model.configure_optimizer(config.optim)
+    for i in range(steps):
+        optimizer.zero_grad()
+        idx = tl.tensor(np.random.default_rng(i).integers(0, 5, (2, 4)))
+        model(idx, idx)[1].backward()
+        optimizer.step()
+    return model, optimizer
+
+
+def save(path, *, config=CONFIG, tokenizer=None, step=2, steps=2, state=STATE):
+    model, optimizer = trained(config, steps)
+    checkpoint.save(
+        path,
+        config=config,
+        tokenizer=tokenizer or CharTokenizer("\nabcd"),
+        step=step,
+        model=model,
+        optimizer=optimizer,
+        state=state,
+    )
+    return model, optimizer
+
+
+def same_weights(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return list(a) == list(b) and all((a[n].numpy() == b[n].numpy()).all() for n in a)
+
+
+# --- round trips
+
+
+@pytest.mark.parametrize("overrides", [{}, {"train.dtype": "float64"}, {"model.position": "sinusoidal"}])
+def test_round_trip(tmp_path, overrides):
+    config = CONFIG.replace(overrides)
+    model, optimizer = save(tmp_path / "new" / LATEST, config=config)
+    loaded = checkpoint.load(tmp_path / "new" / LATEST, training=True)
+    assert loaded.config == config
+    assert loaded.step == 2
+    assert loaded.state == STATE
+    assert loaded.tokenizer.to_dict() == CharTokenizer("\nabcd").to_dict()
+    assert same_weights(loaded.model, model)
+    assert loaded.model.wte.weight.dtype == np.dtype(config.train.dtype)
+    assert loaded.model.training
+
+    again = loaded.model.configure_optimizer(config.optim)
+    again.load_state_dict(loaded.optimizer)
+    idx = tl.tensor([[1, 2, 3]])
+    for m, o in ((model, optimizer), (loaded.model, again)):  # and the next step is the same
+        o.zero_grad()
+        m(idx, idx)[1].backward()
+        o.step()
+    assert same_weights(loaded.model, model)
+
+
+def test_without_training_the_optimizer_stays_in_the_file(tmp_path):
+    save(tmp_path / LATEST)
+    loaded = checkpoint.load(tmp_path / LATEST)
+    assert loaded.optimizer is None
+    assert not loaded.model.training
+
+
+def test_a_trained_tokenizer_travels_along(tmp_path):
+    pytest.importorskip("tiktoken")
+    text = "the cat sat on the mat, the cat sat on the hat. "
+    tokenizer = BPETokenizer.train(text * 10, 270)
+    save(tmp_path / LATEST, tokenizer=tokenizer)
+    loaded = checkpoint.load(tmp_path / LATEST).tokenizer
+    assert loaded.kind == "bpe"
+    assert (loaded.encode(text) == tokenizer.encode(text)).all()
+
+
+def test_config_is_read_without_the_weights(tmp_path, monkeypatch):
+    save(tmp_path / LATEST)
+    monkeypatch.setattr(checkpoint, "GPT", None)
+    assert checkpoint.load_config(tmp_path / LATEST) == CONFIG
+
+
+def test_the_file_is_safetensors_and_json(tmp_path):
+    model, _ = save(tmp_path / LATEST)
+    with safe_open(tmp_path / LATEST, framework="numpy") as file:
+        header = json.loads(file.metadata()[KEY])
+        weights = {n: file.get_tensor(n) for n in file.keys() if n.startswith("model.")}
+    assert header["format"] == 1
+    assert header["config"] == CONFIG.to_dict()
+    assert {f"model.{n}" for n in model.state_dict()} == set(weights)
+    assert (weights["model.wte.weight"] == model.wte.weight.detach().numpy()).all()
+
+
+def test_the_same_run_writes_the_same_file(tmp_path):
+    save(tmp_path / "a")
+    save(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+# --- a write that fails
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / LATEST
+    save(path, step=1)
+    before = path.read_bytes()
+
+    def half(tensors, filename, metadata):
+        save_file(tensors, filename, metadata)
+        os.truncate(filename, 100)
+        raise SafetensorError("no space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", half)
+    with pytest.raises(CheckpointError, match=f"cannot write.*{LATEST}.*no space left"):
+        save(path, step=2)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == [LATEST]
+    assert checkpoint.load(path).step == 1
+
+
+def test_ctrl_c_in_a_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / LATEST
+    save(path, step=1)
+
+    def interrupted(tensors, filename, metadata):
+        filename.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save(path, step=2)
+    assert os.listdir(tmp_path) == [LATEST]
+    assert checkpoint.load(path).step == 1
+
+
+def test_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
+    events = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda d: (events.append("fsync"), fsync(d)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append("replace"), replace(a, b)))
+    with replacing(tmp_path / "file") as temporary:
+        assert temporary.parent == tmp_path
+        temporary.write_text("new")
+    assert events == ["fsync", "replace", "fsync"]
+    assert (tmp_path / "file").read_text() == "new"
+
+
+# --- bad files
+
+
+def with_header(path, change):
+    """The checkpoint `path` with its JSON changed."""
+    with safe_open(path, framework="numpy") as file:
+        header = json.loads(file.metadata()[KEY])
+        tensors = {n: file.get_tensor(n) for n in file.keys()}
+    change(header, tensors)
+    save_file(tensors, path, metadata={KEY: json.dumps(header)})
+
+
+def refused(path):
+    """The message of a load that refuses."""
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load(path, training=True)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_missing_file(tmp_path):
+    assert "there is no checkpoint" in refused(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        checkpoint.load_config(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_a_truncated_file(tmp_path, keep):
+    path = tmp_path / LATEST
+    save(path)
+    os.truncate(path, keep if keep >= 0 else path.stat().st_size - 1)
+    assert "no checkpoint, or only a part of one is left" in refused(path)
+
+
+def test_a_file_of_another_kind(tmp_path):
+    path = tmp_path / "x"
+    path.write_text("First Citizen:\nBefore we proceed any further, hear me speak.\n")
+    assert "no checkpoint, or only a part of one is left" in refused(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_safetensors_of_another_program(tmp_path, metadata):
+    path = tmp_path / "x"
+    save_file({"a": np.zeros(3)}, path, metadata=metadata)
+    assert "is a safetensors file, but no checkpoint of this program" in refused(path)
+
+
+def test_json_that_does_not_parse(tmp_path):
+    path = tmp_path / "x"
+    save_file({"a": np.zeros(3)}, path, metadata={KEY: "{"})
+    assert "is damaged: its JSON does not parse" in refused(path)
+    save_file({"a": np.zeros(3)}, path, metadata={KEY: "[]"})
+    assert "is damaged: its JSON does not parse" in refused(path)
+
+
+def test_a_newer_format(tmp_path):
+    path = tmp_path / LATEST
+    save(path)
+    with_header(path, lambda header, tensors: header.update(format=2, config="changed"))
+    assert "has format 2, and this version of tensorlite reads formats up to 1: upgrade it" in refused(path)
+    with pytest.raises(CheckpointError, match="has format 2"):
+        checkpoint.load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda header, tensors: tensors.pop("model.wte.weight"), "missing: wte.weight"),
+        (lambda header, tensors: tensors.update({"model.x": np.zeros(1)}), "unexpected: x"),
+        (lambda header, tensors: header["config"]["model"].update(vocab_size=6), "wrong shape: wte.weight"),
+        (lambda header, tensors: header["config"]["model"].update(n_layer=0), "n_layer = 0"),
+        (lambda header, tensors: header.pop("tokenizer"), "'tokenizer'"),
+        (lambda header, tensors: header["tokenizer"].pop("vocab"), "vocab"),
+        (lambda header, tensors: header.pop("step"), "'step'"),
+    ],
+)
+def test_a_damaged_file(tmp_path, change, message):
+    path = tmp_path / LATEST
+    save(path)
+    with_header(path, change)
+    text = refused(path)
+    assert "is damaged" in text
+    assert message in text
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot write"):
+        save(tmp_path / "file" / LATEST)
+
+
+def test_a_device_that_is_not_there_is_no_damage(tmp_path):
+    save(tmp_path / LATEST)
+    with pytest.raises(tl.DeviceError, match="nowhere"):
+        checkpoint.load(tmp_path / LATEST, "nowhere")
+
+
+# --- finding them
+
+
+def test_find(tmp_path):
+    save(tmp_path / "run" / LATEST)
+    assert checkpoint.find(tmp_path / "run") == tmp_path / "run" / LATEST
+    assert checkpoint.find(tmp_path / "run" / LATEST) == tmp_path / "run" / LATEST
+    with pytest.raises(CheckpointError, match=f"no {LATEST} in the folder"):
+        checkpoint.find(tmp_path)
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint '.*nowhere'"):
+        checkpoint.find(tmp_path / "nowhere")
+
+
+def test_newest(tmp_path):
+    with pytest.raises(CheckpointError, match="train a model first"):
+        checkpoint.newest(tmp_path / "runs")
+    for age, name in enumerate(["b/" + LATEST, "a/" + LATEST, "deep/er/" + LATEST, "z/" + BEST]):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.write_text("")
+        os.utime(path, ns=(10**18 - age * 10**9,) * 2)
+    os.utime(tmp_path / "z" / BEST)
+    assert checkpoint.newest(tmp_path) == tmp_path / "b" / LATEST
+    os.utime(tmp_path / "deep" / "er" / LATEST)
+    assert checkpoint.newest(tmp_path) == tmp_path / "deep" / "er" / LATEST

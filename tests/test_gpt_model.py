@@ -1,0 +1,231 @@
+"""The model against an independent one in PyTorch, and what must hold of any GPT."""
+
+import math
+
+import numpy as np
+import pytest
+
+import tensorlite as tl
+from gpt.config import Config, ModelConfig, OptimConfig
+from gpt.info import parameter_count
+from gpt.model import GPT, inference, sinusoids
+
+TINY = {"vocab_size": 13, "block_size": 8, "n_layer": 2, "n_head": 2, "n_embd": 12}
+VARIANTS = {
+    "plain": {},
+    "bias": {"bias": True},
+    "tanh": {"gelu": "tanh", "bias": True},
+    "sinusoidal": {"position": "sinusoidal"},
+    "one head": {"n_head": 1, "n_layer": 1},
+}
+
+
+@pytest.fixture(params=VARIANTS)
+def config(request):
+    return ModelConfig(**{**TINY, **VARIANTS[request.param]})
+
+
+def make(config, seed=0, scatter=True, dtype=tl.float64):
+    """A model whose weights are far from their initial values, so that every term counts."""
+    tl.manual_seed(seed)
+    model = GPT(config).to(dtype)
+    if scatter:
+        rng = np.random.default_rng(seed)
+        state = {n: p.numpy() + rng.normal(0, 0.3, p.shape) for n, p in model.state_dict().items()}
+        model.load_state_dict({n: tl.tensor(value.astype(dtype)) for n, value in state.items()})
+    return model
+
+
+def arrays(model):
+    return {name: value.numpy().copy() for name, value in model.state_dict().items()}
+
+
+def ids(*shape, seed=0, V=13):
+    return np.random.default_rng(seed).integers(0, V, shape)
+
+
+# --- against PyTorch
+
+
+@pytest.mark.parametrize("T", [8, 5, 1])
+def test_logits_loss_and_gradients_agree_with_torch(config, T):
+    pytest.importorskip("torch")
+    from tests.torch_gpt import TorchGPT
+
+    model = make(config)
+    oracle = TorchGPT(config, arrays(model))
+    x, y = ids(3, T, seed=1), ids(3, T, seed=2)
+    logits, loss = model(tl.tensor(x), tl.tensor(y))
+    loss.backward()
+    assert logits.shape == (3, T, 13)
+    np.testing.assert_allclose(logits.detach().numpy(), oracle.logits(x).detach().numpy(), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(loss.item(), oracle.loss(x, y).item(), rtol=0, atol=1e-12)
+    gradients = oracle.gradients(x, y)
+    assert set(gradients) == {name for name, _ in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        expected = gradients[name].numpy()
+        np.testing.assert_allclose(parameter.grad.numpy(), expected, rtol=0, atol=1e-12, err_msg=name)
+
+
+# --- structure
+
+
+def test_gpt2_has_its_number_of_parameters_and_its_names():
+    config = Config.load("gpt2").with_expected_vocab_size().model
+    assert parameter_count(config) == 124_439_808
+    small = ModelConfig(**TINY, bias=True)
+    model = GPT(small)
+    assert model.num_params() == parameter_count(small) == sum(p.numel() for p in model.parameters())
+    block = [
+        "ln_1.weight", "ln_1.bias", "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight",
+        "attn.c_proj.bias", "ln_2.weight", "ln_2.bias", "mlp.c_fc.weight", "mlp.c_fc.bias",
+        "mlp.c_proj.weight", "mlp.c_proj.bias",
+    ]  # fmt: skip
+    names = ["wte.weight", "wpe.weight", *(f"h.{i}.{n}" for i in (0, 1) for n in block), "ln_f.weight", "ln_f.bias"]
+    assert list(model.state_dict()) == names
+
+
+def test_gpt2_itself_has_its_number_of_parameters(monkeypatch):
+    monkeypatch.setattr(GPT, "init_weights", lambda self: None)
+    assert GPT(Config.load("gpt2").with_expected_vocab_size().model).num_params() == 124_439_808
+
+
+def test_parameter_count_of_every_variant(config):
+    assert GPT(config).num_params() == parameter_count(config)
+
+
+def test_initial_weights_are_those_of_gpt2():
+    tl.manual_seed(0)
+    config = ModelConfig(vocab_size=100, block_size=50, n_layer=3, n_head=4, n_embd=64, bias=True)
+    for name, p in GPT(config).named_parameters():
+        value = p.detach().numpy()
+        if name.endswith("bias"):
+            assert not value.any(), name
+        elif ".ln_" in name or name.startswith("ln_"):
+            assert (value == 1).all(), name
+        else:
+            std = 0.02 / math.sqrt(6) if name.endswith("c_proj.weight") else 0.02
+            assert abs(value.std() / std - 1) < 4 / math.sqrt(2 * value.size), name
+            assert abs(value.mean()) < 4 * std / math.sqrt(value.size), name
+
+
+def test_a_seed_decides_the_weights():
+    a, b, c = (arrays(make(ModelConfig(**TINY), seed, scatter=False)) for seed in (1, 1, 2))
+    assert all((a[name] == b[name]).all() for name in a)
+    assert not (a["wte.weight"] == c["wte.weight"]).any()
+
+
+def test_a_new_model_knows_nothing():
+    model = make(ModelConfig(**TINY), scatter=False)
+    loss = model(tl.tensor(ids(20, 8)), tl.tensor(ids(20, 8, seed=1)))[1]
+    assert abs(loss.item() - math.log(13)) < 0.02
+
+
+def test_the_head_is_the_token_embedding(config):
+    model = make(config)
+    unused = 12  # an id that is neither an input nor a target gets its gradient through the head alone
+    model(tl.tensor(ids(2, 8, V=12)), tl.tensor(ids(2, 8, V=12)))[1].backward()
+    assert model.wte.weight.grad.numpy()[unused].any()
+
+
+def test_sinusoids():
+    table = sinusoids(7, 6)
+    assert table.shape == (7, 6)
+    assert (table[0] == [0, 1, 0, 1, 0, 1]).all()
+    np.testing.assert_allclose(table[3, 4:], [math.sin(3 / 10000 ** (4 / 6)), math.cos(3 / 10000 ** (4 / 6))])
+
+
+# --- behaviour
+
+
+def test_no_position_sees_the_future(config):
+    model = make(config)
+    x = ids(1, 8)
+    before = model(tl.tensor(x))[0].detach().numpy()
+    for t in range(8):
+        changed = x.copy()
+        changed[0, t] = (changed[0, t] + 1) % 13
+        after = model(tl.tensor(changed))[0].detach().numpy()
+        assert (after[0, :t] == before[0, :t]).all()
+        assert (after[0, t:] != before[0, t:]).any(axis=-1).all()
+
+
+def test_a_shorter_context_gives_the_same_logits(config):
+    model = make(config)
+    x = ids(2, 8)
+    whole = model(tl.tensor(x))[0].detach().numpy()
+    part = model(tl.tensor(x[:, :5]))[0].detach().numpy()
+    np.testing.assert_allclose(part, whole[:, :5], rtol=0, atol=1e-12)
+
+
+def test_a_target_of_minus_one_does_not_count():
+    model = make(ModelConfig(**TINY))
+    x, y = ids(1, 8), ids(1, 8, seed=1)
+    y[0, 3:] = -1
+    some = model(tl.tensor(x), tl.tensor(y))[1].item()
+    first = model(tl.tensor(x[:, :3]), tl.tensor(y[:, :3]))[1].item()
+    assert abs(some - first) < 1e-12
+
+
+def test_dropout_is_for_training_alone():
+    model = make(ModelConfig(**TINY, dropout=0.5))
+    x = tl.tensor(ids(2, 8))
+    assert (model(x)[0].detach().numpy() != model(x)[0].detach().numpy()).any()
+    tl.manual_seed(5)
+    first = model(x)[0].detach().numpy()
+    tl.manual_seed(5)
+    assert (model(x)[0].detach().numpy() == first).all()
+    model.eval()
+    same = make(ModelConfig(**TINY))
+    assert (model(x)[0].detach().numpy() == same(x)[0].detach().numpy()).all()
+
+
+def test_inference_restores_each_mode():
+    model = make(ModelConfig(**TINY))
+    model.h[1].eval()
+    modes = [m.training for m in model.modules()]
+    with pytest.raises(KeyError), inference(model):
+        assert not any(m.training for m in model.modules())
+        assert not tl.is_grad_enabled()
+        assert not model(tl.tensor(ids(1, 2)))[0].requires_grad
+        raise KeyError
+    assert [m.training for m in model.modules()] == modes
+    assert len(set(modes)) == 2
+    assert tl.is_grad_enabled()
+
+
+def test_float32_stays_float32():
+    model = make(ModelConfig(**TINY, position="sinusoidal"), dtype=tl.float32)
+    logits, loss = model(tl.tensor(ids(2, 8)), tl.tensor(ids(2, 8)))
+    loss.backward()
+    assert logits.dtype == loss.dtype == tl.float32
+    assert {p.grad.dtype for p in model.parameters()} == {tl.float32}
+
+
+# --- refusals
+
+
+def test_refusals():
+    model = make(ModelConfig(**TINY))
+    with pytest.raises(ValueError, match="9 tokens do not fit the context of block_size = 8"):
+        model(tl.tensor(ids(1, 9)))
+    with pytest.raises(ValueError, match=r"shape \(B, T\), got \(8,\)"):
+        model(tl.tensor(ids(8)))
+    with pytest.raises(IndexError, match="13"):
+        model(tl.tensor([[0, 13]]))
+
+
+# --- the optimizer
+
+
+def test_only_matrices_decay():
+    model = make(ModelConfig(**TINY, bias=True))
+    config = OptimConfig(lr=0.5, beta1=0.8, beta2=0.7, eps=1e-3, weight_decay=0.25)
+    optimizer = model.configure_optimizer(config)
+    decayed, kept = optimizer.param_groups
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.25, 0.0)
+    assert {p.ndim for p in decayed["params"]} == {2}
+    assert {p.ndim for p in kept["params"]} == {1}
+    assert len(decayed["params"]) + len(kept["params"]) == len(list(model.parameters()))
+    for group in optimizer.param_groups:
+        assert (group["lr"], tuple(group["betas"]), group["eps"]) == (0.5, (0.8, 0.7), 1e-3)

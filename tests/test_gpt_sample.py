@@ -1,0 +1,143 @@
+"""Generation: what is drawn, from what, and what is refused."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+import tensorlite as tl
+from gpt.config import ModelConfig
+from gpt.evaluate import TokenError
+from gpt.model import GPT
+from gpt.sample import SampleError, draw, generate, next_logits
+
+V, T = 11, 6
+
+
+@pytest.fixture(scope="module")
+def model():
+    tl.manual_seed(3)
+    model = GPT(ModelConfig(vocab_size=V, block_size=T, n_layer=1, n_head=2, n_embd=8, dropout=0.3)).to(tl.float64)
+    for parameter in model.parameters():  # far from uniform
+        parameter.data *= 8
+    return model
+
+
+def last_logits(model, context):
+    """What the model predicts after the last T tokens of `context`, through forward() alone."""
+    model.eval()
+    logits = model(tl.tensor(np.asarray(context)[None, -T:]))[0].detach().numpy()[0, -1]
+    model.train()
+    return logits
+
+
+def test_a_seed_decides_the_text(model):
+    one = list(generate(model, [1, 2], 40, seed=7))
+    assert one == list(generate(model, [1, 2], 40, seed=7))
+    assert one != list(generate(model, [1, 2], 40, seed=8))
+    assert len(one) == 40
+    assert set(one) <= set(range(V))
+    assert all(type(token) is int for token in one)
+
+
+def test_without_a_seed_each_text_is_another(model):
+    assert len({tuple(generate(model, [1], 30)) for _ in range(4)}) > 1
+
+
+def test_tokens_come_one_at_a_time_without_end(model):
+    stream = generate(model, [1], seed=0)
+    first = list(itertools.islice(stream, 3 * T))
+    assert [*first, next(stream)] == list(generate(model, [1], 3 * T + 1, seed=0))
+
+
+def test_greedy_takes_the_likeliest_token_of_a_cropped_context(model):
+    prompt = [4, 0, 9, 9, 2, 1, 3, 5]  # longer than the context
+    text = prompt + list(generate(model, prompt, 12, temperature=0))
+    for i in range(len(prompt), len(text)):
+        assert text[i] == last_logits(model, text[:i]).argmax()
+
+
+def test_top_k_of_one_is_greedy(model):
+    greedy = list(generate(model, [1], 20, temperature=0))
+    assert list(generate(model, [1], 20, top_k=1, seed=1)) == greedy
+    assert list(generate(model, [1], 20, temperature=1e-300, seed=1)) == greedy
+
+
+def test_next_logits_are_those_of_the_last_position(model):
+    np.testing.assert_allclose(
+        next_logits(model, np.array([3, 1, 4])), last_logits(model, [3, 1, 4]), rtol=0, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("top_k", [None, 3, 50])
+def test_draws_follow_the_distribution(temperature, top_k):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, V)
+    p = np.exp(logits / temperature)
+    if top_k == 3:
+        p[np.argsort(logits)[:-3]] = 0
+    p /= p.sum()
+    n = 20_000
+    counts = np.bincount([draw(logits, temperature, top_k, rng) for _ in range(n)], minlength=V)
+    assert (counts[p == 0] == 0).all()
+    assert (np.abs(counts - n * p) <= 5 * np.sqrt(n * p * (1 - p)) + 1e-9).all()
+
+
+def test_of_equal_tokens_top_k_takes_the_first():
+    logits = np.zeros(V)
+    rng = np.random.default_rng(0)
+    assert {draw(logits, 1.0, 3, rng) for _ in range(200)} == {0, 1, 2}
+    assert draw(logits, 0, None, rng) == 0
+
+
+def test_a_stop_token_ends_the_text_and_is_left_out(model):
+    text = list(generate(model, [1], 40, seed=7))
+    stop = text[10]
+    assert list(generate(model, [1], 40, stop_tokens=[stop, 99], seed=7)) == text[: text.index(stop)]
+
+
+def test_dropout_is_off_and_the_modes_are_the_callers_between_tokens(model):
+    model.train()
+    assert tl.is_grad_enabled()
+    stream = generate(model, [1], 5, temperature=0)
+    first = next(stream)
+    assert model.training
+    assert model.h[0].attn.training
+    assert tl.is_grad_enabled()
+    assert first == last_logits(model, [1]).argmax()
+    model.eval()
+    next(stream)
+    assert not model.training
+    model.train()
+
+
+def test_nothing_to_write(model):
+    assert list(generate(model, [1], 0)) == []
+
+
+@pytest.mark.parametrize(
+    ("ids", "options", "error", "message"),
+    [
+        ([], {}, TokenError, "at least one token; gpt.tokenizer.start_ids"),
+        ([1, V], {}, TokenError, f"token id {V} at position 1 is outside the vocabulary of {V} tokens"),
+        ([-1], {}, TokenError, "token id -1 at position 0"),
+        ([1], {"temperature": -0.1}, SampleError, "temperature = -0.1: expected a finite number >= 0"),
+        ([1], {"temperature": math.nan}, SampleError, "temperature = nan"),
+        ([1], {"temperature": math.inf}, SampleError, "temperature = inf"),
+        ([1], {"top_k": 0}, SampleError, "top_k = 0: expected at least 1"),
+        ([1], {"max_new_tokens": -1}, SampleError, "max_new_tokens = -1"),
+    ],
+)
+def test_refusals_come_at_once(model, ids, options, error, message):
+    with pytest.raises(error) as caught:
+        generate(model, ids, **options)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_broken_weights_are_an_error(bad, temperature):
+    with pytest.raises(SampleError, match="not finite"):
+        draw(np.array([0.0, bad]), temperature, None, np.random.default_rng(0))
