@@ -45,7 +45,7 @@ gpu-check:  ## check ops, optimizers, training and generation on the GPU, if the
 	    printf '%s\n' "$$reason" | tail -n 1; \
 	fi
 
-bench: .venv/.installed-dev  ## run the benchmarks (on a machine that does nothing else)
+bench: .venv/.installed-bench  ## run the benchmarks (on a machine that does nothing else)
 	@for script in benchmarks/bench_*.py; do $(VENV_PYTHON) $$script $(ARGS) || exit; done
 
 clean:  ## remove .venv, builds and caches, and nothing that training wrote

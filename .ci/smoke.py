@@ -11,7 +11,7 @@ assert Path(tl.__file__).is_relative_to(sys.prefix), tl.__file__
 assert tl.__version__ == version("tensorlite")
 assert (files("tensorlite") / "py.typed").is_file()
 
-for name in ("autograd", "func", "nn", "optim", "serialization", "testing"):
+for name in ("autograd", "func", "nn", "optim", "serialization"):
     importlib.import_module(f"tensorlite.{name}")
 
 x = tl.tensor([1.0, 2.0], requires_grad=True)

@@ -32,14 +32,15 @@ def named(*requirements: str) -> set[str]:
 
 def imported_by(*folders: str) -> set[str]:
     """The distributions that the files in `folders` import from, wherever in the file."""
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     found = set()
-    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+    for path in paths:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Import):
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 found.add(node.module.partition(".")[0])
-    found -= sys.stdlib_module_names | {"tensorlite", "gpt", "tests"}
+    found -= sys.stdlib_module_names | {"tensorlite", "gpt", "tests"} | {path.stem for path in paths}
     return {DISTRIBUTION_OF.get(module, module) for module in found}
 
 
