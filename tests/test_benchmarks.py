@@ -1,0 +1,37 @@
+"""The benchmarks run and print their tables. How fast anything is, is not for tests to say."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(name: str, *args: str) -> str:
+    command = [sys.executable, "-W", "error", str(ROOT / "benchmarks" / name), *args]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_step_does_the_same_on_both_sides():
+    pytest.importorskip("torch")
+    output = run("bench_step.py", "--shape", "S", "--steps", "3", "--warmup", "1")
+    assert "shape S: 3 layers, 3 heads, 48 wide, context 32, batch 16" in output
+    for side in ("tensorlite", "torch eager", "ratio"):
+        assert re.search(rf"^{side} +\d+\.\d+ +\d+\.\d+", output, re.MULTILINE), output
+    assert float(re.search(r"losses differ by at most (\S+) nats$", output, re.MULTILINE)[1]) <= 1e-4
+
+
+def test_overhead_of_ops():
+    output = run("bench_ops.py", "--number", "1", "--repeats", "1")
+    rows = re.findall(r"^(add|multiply|sin|tanh|matmul) +(.+)$", output, re.MULTILINE)
+    assert len(rows) == 5
+    for _, numbers in rows:
+        assert len(numbers.split()) in (4, 7, 10)  # NumPy, and three columns a library
+        assert float(numbers.split()[0]) > 0
