@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 import tensorlite as tl
 from gpt import tokenizer as tokenizers
 from gpt.config import Config
 from gpt.errors import UserError
-from gpt.files import replacing
 from gpt.model import GPT
 from gpt.tokenizer import Tokenizer
-from tensorlite import optim
+from tensorlite import optim, serialization
 
 LATEST = "checkpoint.safetensors"
 BEST = "best.safetensors"
@@ -79,12 +77,11 @@ def save(
         "optimizer": {"numbers": numbers, "param_groups": moments["param_groups"]},
         "state": state,
     }
-    arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
     try:
-        with replacing(path) as temporary:
-            save_file(arrays, temporary, metadata={KEY: json.dumps(header)})
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"cannot write the checkpoint {str(path)!r}: {error}") from error
+        path.parent.mkdir(parents=True, exist_ok=True)
+        serialization.save(tensors, path, metadata={KEY: json.dumps(header)})
+    except OSError as error:
+        raise CheckpointError(f"cannot write the checkpoint: {error}") from error
 
 
 def load(path: Path, device: str = "auto", *, training: bool = False) -> Checkpoint:
@@ -92,7 +89,7 @@ def load(path: Path, device: str = "auto", *, training: bool = False) -> Checkpo
 
     training: read what the optimizer keeps, too; otherwise `optimizer` is None and the model is in evaluation mode.
     """
-    with opened(path) as file:
+    with opened(path) as file:  # once: a run that replaces the file meanwhile cannot mix two checkpoints
         header = read_header(path, file)
         names = list(file.keys())
         arrays = {n: file.get_tensor(n) for n in names if training or n.startswith("model.")}

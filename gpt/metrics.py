@@ -7,10 +7,9 @@ final_val_bits_per_char.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
-
-from gpt.files import replacing
 
 FINAL = "final_val_loss"
 
@@ -30,8 +29,9 @@ class Metrics:
     def go_back_to(self, step: int) -> None:
         """Takes out what comes after `step`, and what was measured when the run was thought to be done."""
         kept = [line for line in read(self.path) if line["step"] <= step and FINAL not in line]
-        with replacing(self.path) as temporary:
-            temporary.write_text("".join(map(as_line, kept)), encoding="utf-8")
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        temporary.write_text("".join(map(as_line, kept)), encoding="utf-8")
+        os.replace(temporary, self.path)  # a crash leaves the old lines or the new ones
 
 
 def as_line(values: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from gpt.files import replacing
 from gpt.metrics import FINAL
 
 
@@ -26,5 +25,4 @@ def loss_curve(metrics: list[dict[str, Any]], path: Path, title: str = "") -> No
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend()
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    figure.savefig(path, format="png", dpi=120)
