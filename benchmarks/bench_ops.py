@@ -123,7 +123,7 @@ def main() -> None:
     print(described("torch", "autograd"))
     names = list(installed())
     columns = [(name, kind) for name in names for kind in KINDS]
-    print(f"\n4x4 float32, microseconds an op above NumPy's; {args.repeats} runs of {args.number} chains of {LENGTH} ops\n")
+    print(f"\n4x4 float32, microseconds an op above NumPy's: {args.repeats} runs of {args.number} chains of {LENGTH}\n")
     print(f"{'':20}" + "".join(f"{name:^30}" for name in names))
     print(f"{'op':10}{'NumPy':>10}" + "".join(f"{kind:>10}" for _, kind in columns))
     for op in OPS:
