@@ -17,19 +17,26 @@ MODULES = [importlib.import_module(name) for name in PUBLIC_MODULES]
 EXPORTS = [(module, name) for module in MODULES for name in module.__all__]
 
 
+CLASSES = {value for module, name in EXPORTS if inspect.isclass(value := getattr(module, name))}
+
+
 def members(cls: type) -> list[str]:
-    """The public methods and attributes that `cls` has from tensorlite, not those of list, dict or object."""
-    ours = [base for base in cls.__mro__ if base.__module__.startswith("tensorlite")]
-    return sorted({name for base in ours for name in vars(base) if not name.startswith("_")})
+    """The public methods and attributes that a class of tensorlite adds to those of its exported bases."""
+    names: dict[bool, set[str]] = {True: set(), False: set()}
+    for base in cls.__mro__:
+        if base.__module__.startswith("tensorlite"):
+            names[base in CLASSES and base is not cls] |= set(vars(base))
+    return sorted(name for name in names[False] - names[True] if not name.startswith("_"))
 
 
 def public_names() -> list[str]:
-    """Every exported name with its module, classes followed by their members."""
-    names = set()
+    """Every exported name with its module; a class's members follow it where it is exported first."""
+    names, seen = set(), set()
     for module, name in EXPORTS:
         value = getattr(module, name)
         names.add(f"{module.__name__}.{name}")
-        if inspect.isclass(value):
+        if inspect.isclass(value) and value not in seen:
+            seen.add(value)
             names.update(f"{module.__name__}.{name}.{member}" for member in members(value))
     return sorted(names)
 
@@ -72,10 +79,9 @@ def test_every_public_name_has_a_docstring(module):
 
 def test_every_public_method_has_a_docstring():
     """Its own or the one of the method it overrides."""
-    classes = {value for module, name in EXPORTS if inspect.isclass(value := getattr(module, name))}
     assert not sorted(
         f"{cls.__qualname__}.{member}"
-        for cls in classes
+        for cls in CLASSES
         for member in members(cls)
         if callable(getattr(cls, member)) and not inspect.getdoc(getattr(cls, member))
     )
