@@ -90,7 +90,8 @@ def _item(name: str, item: Any) -> Any:
         item = item if item.size else item.astype(np.int64)
     item = np.asarray(item) if isinstance(item, (bool, np.bool_)) else array_of(item)
     if type(item) in _BASIC:
-        return item
+        whole = type(item) is slice and item.start is None and item.stop is None and item.step is None
+        return _ALL if whole else item
     if type(item) not in BACKENDS:
         try:
             return operator.index(item)
