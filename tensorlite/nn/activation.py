@@ -1,0 +1,139 @@
+"""The activation functions as modules."""
+
+from __future__ import annotations
+
+from ..tensor import Tensor
+from . import functional as F
+from .module import Module
+
+__all__ = ["ELU", "GELU", "LeakyReLU", "LogSoftmax", "ReLU", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh"]
+
+
+class ReLU(Module):
+    """``max(x, 0)``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """See :func:`tensorlite.nn.functional.relu`."""
+        return F.relu(input)
+
+
+class GELU(Module):
+    """``x * cdf(x)`` with the normal distribution's cdf; ``approximate="tanh"`` is GPT-2's approximation."""
+
+    def __init__(self, approximate: str = "none") -> None:
+        super().__init__()
+        if approximate not in ("none", "tanh"):
+            raise ValueError(f"GELU: approximate must be 'none' or 'tanh', got {approximate!r}")
+        self.approximate = approximate
+
+    def forward(self, input: Tensor) -> Tensor:
+        """See :func:`tensorlite.nn.functional.gelu`."""
+        return F.gelu(input, self.approximate)
+
+    def extra_repr(self) -> str:
+        """The approximation."""
+        return f"approximate={self.approximate!r}"
+
+
+class SiLU(Module):
+    """``x * sigmoid(x)``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """See :func:`tensorlite.nn.functional.silu`."""
+        return F.silu(input)
+
+
+class Sigmoid(Module):
+    """``1 / (1 + exp(-x))``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """See :func:`tensorlite.nn.functional.sigmoid`."""
+        return F.sigmoid(input)
+
+
+class Tanh(Module):
+    """The hyperbolic tangent."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """See :func:`tensorlite.nn.functional.tanh`."""
+        return F.tanh(input)
+
+
+class Softplus(Module):
+    """``log(1 + exp(beta * x)) / beta``, and x itself where ``beta * x`` is above ``threshold``."""
+
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
+        super().__init__()
+        self.beta, self.threshold = beta, threshold
+
+    def forward(self, input: Tensor) -> Tensor:
+        """See :func:`tensorlite.nn.functional.softplus`."""
+        return F.softplus(input, self.beta, self.threshold)
+
+    def extra_repr(self) -> str:
+        """The constants."""
+        return f"beta={self.beta}, threshold={self.threshold}"
+
+
+class LeakyReLU(Module):
+    """x where it is positive, else ``negative_slope * x``."""
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        super().__init__()
+        self.negative_slope = negative_slope
+
+    def forward(self, input: Tensor) -> Tensor:
+        """See :func:`tensorlite.nn.functional.leaky_relu`."""
+        return F.leaky_relu(input, self.negative_slope)
+
+    def extra_repr(self) -> str:
+        """The slope."""
+        return f"negative_slope={self.negative_slope}"
+
+
+class ELU(Module):
+    """x where it is positive, else ``alpha * (exp(x) - 1)``."""
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def forward(self, input: Tensor) -> Tensor:
+        """See :func:`tensorlite.nn.functional.elu`."""
+        return F.elu(input, self.alpha)
+
+    def extra_repr(self) -> str:
+        """The scale."""
+        return f"alpha={self.alpha}"
+
+
+class Softmax(Module):
+    """``exp(x_i) / sum_j exp(x_j)`` along ``dim``."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        """See :func:`tensorlite.nn.functional.softmax`."""
+        return F.softmax(input, self.dim)
+
+    def extra_repr(self) -> str:
+        """The dimension."""
+        return f"dim={self.dim}"
+
+
+class LogSoftmax(Module):
+    """The logarithm of the softmax along ``dim``."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        """See :func:`tensorlite.nn.functional.log_softmax`."""
+        return F.log_softmax(input, self.dim)
+
+    def extra_repr(self) -> str:
+        """The dimension."""
+        return f"dim={self.dim}"

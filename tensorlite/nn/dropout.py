@@ -1,0 +1,27 @@
+"""Dropout: entries of the input switched off at random, in training only."""
+
+from __future__ import annotations
+
+from ..tensor import Tensor
+from . import functional as F
+from .module import Module
+
+__all__ = ["Dropout"]
+
+
+class Dropout(Module):
+    """In training, each entry is made 0 with probability p, and the others are scaled by ``1 / (1 - p)``."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        if not 0.0 <= p <= 1.0:
+            raise ValueError(f"Dropout: p must be from 0 to 1, got {p!r}")
+        self.p = p
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Maps any shape to the same shape."""
+        return F.dropout(input, self.p, self.training)
+
+    def extra_repr(self) -> str:
+        """The probability."""
+        return f"p={self.p}"

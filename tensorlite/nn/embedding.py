@@ -1,0 +1,57 @@
+"""Embedding: a table with one row for each id."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..backend import DeviceLike
+from ..creation import empty
+from ..tensor import Tensor
+from . import functional as F
+from . import init
+from .module import Module
+from .parameter import Parameter
+
+__all__ = ["Embedding"]
+
+
+class Embedding(Module):
+    """The rows of ``weight`` (num_embeddings, embedding_dim) that ids name: integers (...) to (..., embedding_dim).
+
+    The rows start from the standard normal distribution. ``padding_idx`` names one that starts as zeros and gets no
+    gradient. Raises ValueError if that is out of range.
+    """
+
+    weight: Parameter
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        device: DeviceLike = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        if padding_idx is not None:
+            if not -num_embeddings <= padding_idx < num_embeddings:
+                raise ValueError(f"Embedding: padding_idx {padding_idx} is out of range for {num_embeddings} rows")
+            padding_idx %= num_embeddings
+        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
+        self.weight = Parameter(empty(num_embeddings, embedding_dim, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new first values."""
+        init.normal_(self.weight)
+        if self.padding_idx is not None:
+            self.weight.detach()[self.padding_idx] = 0.0
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Maps ids (...) to (..., embedding_dim). See :func:`tensorlite.nn.functional.embedding` for what is raised."""
+        return F.embedding(input, self.weight, self.padding_idx)
+
+    def extra_repr(self) -> str:
+        """The sizes, and which row is padding."""
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"

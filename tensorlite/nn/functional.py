@@ -1,0 +1,447 @@
+"""The functions that layers are made of, with PyTorch's signatures: ``import tensorlite.nn.functional as F``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import ops, random
+from ..autograd import describe
+from ..backend import BACKENDS
+from ..errors import DTypeError, ShapeError
+from ..ops import elu, gelu, one_hot, relu, sigmoid, silu, softplus, tanh
+from ..tensor import Tensor
+
+__all__ = ["binary_cross_entropy_with_logits", "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding",
+           "gelu", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "mse_loss", "nll_loss", "normalize",
+           "one_hot", "pad", "relu", "rms_norm", "scaled_dot_product_attention", "sigmoid", "silu", "softmax",
+           "softplus", "tanh"]  # fmt: skip
+
+# ---- checks ---------------------------------------------------------------------------------
+
+
+def _shown(*tensors: Any) -> str:
+    """What an error says of its arguments: ``float32(2, 3), int64(2,)``."""
+    return ", ".join(describe(getattr(t, "data", t)) for t in tensors if t is not None)
+
+
+def _require_tensors(name: str, **tensors: Any) -> None:
+    for what, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: {what} must be a Tensor, got {type(value).__name__}")
+
+
+def _require_floating(name: str, *tensors: Tensor | None) -> None:
+    dtypes = {t.dtype for t in tensors if t is not None}
+    if len(dtypes) > 1 or next(iter(dtypes)).kind != "f":
+        raise DTypeError(
+            f"{name}({_shown(*tensors)}): expected floating point tensors of one dtype; convert with .to(dtype)"
+        )
+
+
+def _require_probability(name: str, what: str, p: float) -> None:
+    if isinstance(p, bool) or not isinstance(p, (int, float, np.number)) or not 0.0 <= p <= 1.0:
+        raise ValueError(f"{name}: {what} must be a number from 0 to 1, got {p!r}")
+
+
+def _require_reduction(name: str, reduction: str) -> None:
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{name}: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+
+
+def _reduce(loss: Tensor, reduction: str) -> Tensor:
+    return loss if reduction == "none" else loss.mean() if reduction == "mean" else loss.sum()
+
+
+# ---- affine maps, normalisation, dropout ----------------------------------------------------
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``input @ weight.T + bias`` for input (..., in), weight (out, in), bias (out,); the result is (..., out).
+
+    Raises ShapeError if they do not fit, DTypeError if they are not floating point numbers of one dtype.
+    """
+    if (
+        not input.shape
+        or len(weight.shape) != 2
+        or input.shape[-1] != weight.shape[1]
+        or (bias is not None and bias.shape != weight.shape[:1])
+    ):
+        raise ShapeError(
+            f"linear({_shown(input, weight, bias)}): expected shapes (..., in), (out, in) and, for a bias, (out,)"
+        )
+    return ops.linear(input, weight, bias)
+
+
+def _normalized(
+    name: str, input: Tensor, normalized_shape: int | Sequence[int], *affine: Tensor | None
+) -> tuple[int, ...]:
+    """The normalised shape as a tuple, checked against the input's last dimensions and the weight and bias."""
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    if not shape or input.shape[-len(shape) :] != shape:
+        raise ShapeError(f"{name}({_shown(input)}): the last dimensions must be normalized_shape {shape}")
+    if any(a is not None and a.shape != shape for a in affine):
+        raise ShapeError(f"{name}({_shown(input, *affine)}): weight and bias must have normalized_shape {shape}")
+    return shape
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """``(x - mean) / sqrt(variance + eps) * weight + bias`` over the last dimensions, which are ``normalized_shape``.
+
+    weight and bias have that shape. Source: Ba, Kiros and Hinton, "Layer Normalization", 2016.
+    Raises ShapeError, DTypeError.
+    """
+    shape = _normalized("layer_norm", input, normalized_shape, weight, bias)
+    if len(shape) == 1:
+        return ops.layer_norm_rows(input, weight, bias, eps)
+    rows = input.flatten(-len(shape))
+    flat = [None if a is None else a.flatten() for a in (weight, bias)]
+    return ops.layer_norm_rows(rows, *flat, eps).reshape(input.shape)
+
+
+def rms_norm(
+    input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """``x / sqrt(mean(x^2) + eps) * weight`` over the last dimensions, which are ``normalized_shape``.
+
+    weight has that shape. eps: None is the machine epsilon of the input's dtype. Raises ShapeError, DTypeError.
+    Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
+    """
+    shape = _normalized("rms_norm", input, normalized_shape, weight)
+    if eps is None:
+        _require_floating("rms_norm", input)
+        eps = float(np.finfo(input.dtype).eps)
+    if len(shape) == 1:
+        return ops.rms_norm_rows(input, weight, eps)
+    flat = None if weight is None else weight.flatten()
+    return ops.rms_norm_rows(input.flatten(-len(shape)), flat, eps).reshape(input.shape)
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """In training, each entry is made 0 with probability p, and the others are scaled by ``1 / (1 - p)``.
+
+    Source: Srivastava et al., "Dropout", 2014. Raises ValueError if p is not from 0 to 1.
+    """
+    _require_probability("dropout", "p", p)
+    if not training or p == 0:
+        return input
+    _require_tensors("dropout", input=input)
+    _require_floating("dropout", input)
+    return ops.dropout_with(input, random.dropout_mask(input.data, p))
+
+
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+    """The rows of weight (V, D) that the integers of input (...) name, as (..., D).
+
+    padding_idx: a row that gets no gradient. Raises IndexError for an id that is not from 0 to V - 1 (on the CPU; a GPU
+    is not waited for), DTypeError for ids that are not integers.
+    """
+    _require_tensors("embedding", input=input, weight=weight)
+    return ops.embedding(weight, input, padding_idx)
+
+
+# ---- activations ----------------------------------------------------------------------------
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """x where it is positive, else ``negative_slope * x``."""
+    return ops.leaky_relu(input, negative_slope)
+
+
+def softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
+    """``exp(x_i) / sum_j exp(x_j)`` along ``dim``, computed in ``dtype`` if one is given.
+
+    Raises IndexError for a dim out of range, DTypeError for integers.
+    """
+    return ops.softmax(input if dtype is None else input.to(dtype), dim)
+
+
+def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
+    """``x_i - log(sum_j exp(x_j))`` along ``dim``, computed in ``dtype`` if one is given."""
+    return ops.log_softmax(input if dtype is None else input.to(dtype), dim)
+
+
+# ---- losses ---------------------------------------------------------------------------------
+
+
+def _pair(name: str, input: Tensor, target: Tensor, reduction: str) -> None:
+    _require_reduction(name, reduction)
+    _require_tensors(name, input=input, target=target)
+    if input.shape != target.shape:  # broadcasting (N, 1) with (N,) to (N, N) is never what was meant
+        raise ShapeError(f"{name}({_shown(input, target)}): input and target must have the same shape")
+
+
+def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """``(input - target)^2``, averaged, summed, or left as it is. Raises ShapeError if the two differ in shape."""
+    _pair("mse_loss", input, target, reduction)
+    return _reduce(ops.square(input - target), reduction)
+
+
+def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """``|input - target|``, averaged, summed, or left as it is. Raises ShapeError if the two differ in shape."""
+    _pair("l1_loss", input, target, reduction)
+    return _reduce(ops.abs(input - target), reduction)
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:
+    """``-(w t log s(x) + (1 - t) log(1 - s(x)))`` of logits x and probabilities t, with the logistic function s.
+
+    weight scales each entry, pos_weight w those of the positive class; both broadcast. Raises ShapeError.
+    """
+    name = "binary_cross_entropy_with_logits"
+    _pair(name, input, target, reduction)
+    _require_floating(name, input, target, weight, pos_weight)
+    softplus_of_minus = ops.logaddexp(-input, 0.0)
+    if pos_weight is not None:
+        softplus_of_minus = softplus_of_minus * ((pos_weight - 1.0) * target + 1.0)
+    loss = (1.0 - target) * input + softplus_of_minus
+    return _reduce(loss if weight is None else loss * weight, reduction)
+
+
+def _class_targets(
+    name: str, input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    """Input and class indices as (N, C) and (N,), from (C,) and (), (N, C) and (N,), or (N, C, d...) and (N, d...)."""
+    if not input.shape or target.shape != input.shape[:1] * (input.ndim > 1) + input.shape[2:]:
+        raise ShapeError(
+            f"{name}({_shown(input, target)}): expected input (C,), (N, C) or (N, C, d1, ...), and class indices of "
+            f"the same shape without C"
+        )
+    if target.dtype.kind not in "iu":
+        raise DTypeError(f"{name}({_shown(input, target)}): class indices must be integers; convert with .long()")
+    classes = input.shape[min(1, input.ndim - 1)]
+    _require_floating(name, input, weight)
+    if weight is not None and weight.shape != (classes,):
+        raise ShapeError(f"{name}({_shown(input, target, weight)}): weight must have one entry a class, ({classes},)")
+    _check_classes(name, target.data, classes, ignore_index)
+    rows = input if input.ndim < 3 else input.movedim(1, -1)
+    return rows.reshape(target.numel(), classes), target.reshape(target.numel())
+
+
+def _check_classes(name: str, target: Any, classes: int, ignore_index: int) -> None:
+    """Raise IndexError for a class index out of range, if it is on the host: a device would have to wait for that."""
+    if type(target) is np.ndarray and target.size and not (target.min() >= 0 and target.max() < classes):
+        wrong = target[(target != ignore_index) & ((target < 0) | (target >= classes))]
+        if wrong.size:
+            raise IndexError(
+                f"{name}: target {wrong[0]} is out of range: class indices are 0 to {classes - 1}, or ignore_index "
+                f"({ignore_index})"
+            )
+
+
+def _reduce_rows(
+    loss: Tensor, target: Tensor, shape: tuple[int, ...], weight: Tensor | None, ignore_index: int, reduction: str
+) -> Tensor:
+    """Losses (N,), zero where ignored, reduced; the mean is over the weights of those that are not ignored."""
+    if reduction == "none":
+        return loss.reshape(shape)
+    if reduction == "sum":
+        return loss.sum()
+    kept = target != ignore_index
+    if weight is None:
+        return loss.sum() / kept.sum()
+    return loss.sum() / ops.where(kept, weight[ops.where(kept, target, 0)], 0.0).sum()
+
+
+def _weighted_nll(logp: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> Tensor:
+    """``-weight[target] * logp[target]`` for rows logp (N, C), zero where ignored."""
+    kept = target != ignore_index
+    safe = ops.where(kept, target, 0)
+    loss = -logp.gather(1, safe.unsqueeze(1)).squeeze(1)
+    return ops.where(kept, loss if weight is None else loss * weight[safe], 0.0)
+
+
+def nll_loss(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean"
+) -> Tensor:
+    """``-weight[t] * input[t]`` of log-probabilities and class indices t; the rest is as in :func:`cross_entropy`."""
+    _require_reduction("nll_loss", reduction)
+    _require_tensors("nll_loss", input=input, target=target)
+    rows, indices = _class_targets("nll_loss", input, target, weight, ignore_index)
+    loss = _weighted_nll(rows, indices, weight, ignore_index)
+    return _reduce_rows(loss, indices, target.shape, weight, ignore_index, reduction)
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """``-sum_c q_c weight_c log softmax(x)_c`` of logits x, with q the target's distribution over the classes.
+
+    input: logits (C,), (N, C) or (N, C, d1, ...).
+    target: class indices, of that shape without C, or probabilities in the shape of input.
+    weight: a factor for each class (C,).
+    ignore_index: a class index that adds nothing to the loss; the mean is over the others' weights.
+    reduction: "mean", "sum", or "none" for one loss a target.
+    label_smoothing: how much of the target goes to all classes in equal parts, 0 to 1.
+
+    Raises IndexError for a class index out of range (on the CPU; a GPU is not waited for), DTypeError for targets that
+    are neither integers of the one shape nor probabilities of the other, ShapeError for other shapes.
+    Source of the smoothing: Szegedy et al., "Rethinking the Inception Architecture", 2016.
+    """
+    name = "cross_entropy"
+    _require_reduction(name, reduction)
+    _require_tensors(name, input=input, target=target)
+    _require_probability(name, "label_smoothing", label_smoothing)
+    if target.shape == input.shape and input.shape and target.dtype.kind == "f":
+        return _cross_entropy_of_probabilities(input, target, weight, reduction, label_smoothing)
+    rows, indices = _class_targets(name, input, target, weight, ignore_index)
+    if weight is None:
+        loss = ops.cross_entropy_rows(rows, indices, ignore_index, label_smoothing)
+    else:
+        logp = ops.log_softmax(rows, 1)
+        loss = (1.0 - label_smoothing) * _weighted_nll(logp, indices, weight, ignore_index)
+        if label_smoothing:
+            smooth = ops.where(indices != ignore_index, (logp @ weight) * (-1.0 / rows.shape[1]), 0.0)
+            loss = loss + label_smoothing * smooth
+    return _reduce_rows(loss, indices, target.shape, weight, ignore_index, reduction)
+
+
+def _cross_entropy_of_probabilities(
+    input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, label_smoothing: float
+) -> Tensor:
+    dim = min(1, input.ndim - 1)
+    classes = input.shape[dim]
+    _require_floating("cross_entropy", input, target, weight)
+    if weight is not None and weight.shape != (classes,):
+        raise ShapeError(
+            f"cross_entropy({_shown(input, target, weight)}): weight must have one entry a class, ({classes},)"
+        )
+    if label_smoothing:
+        target = target * (1.0 - label_smoothing) + label_smoothing / classes
+    if weight is not None:
+        target = target * weight.reshape(classes, *[1] * (input.ndim - dim - 1))
+    return _reduce(-(ops.log_softmax(input, dim) * target).sum(dim), reduction)
+
+
+# ---- attention ------------------------------------------------------------------------------
+
+
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """``softmax(scale * query @ key^T + mask) @ value``, as (..., T, E).
+
+    query (..., T, D), key (..., S, D), value (..., S, E): of one dtype; the leading dimensions broadcast.
+    attn_mask: booleans (True takes part) or numbers that are added, broadcastable to (..., T, S).
+    dropout_p: the probability that an attention weight is dropped; pass 0 outside of training.
+    is_causal: query t sees keys 0 to t, also together with a mask.
+    scale: None is ``1 / sqrt(D)``.
+
+    A query that may see no key gives zeros. Raises ShapeError, DTypeError, and ValueError for a bad dropout_p.
+    Source: Vaswani et al., "Attention Is All You Need", 2017.
+    """
+    name = "scaled_dot_product_attention"
+    _require_tensors(name, query=query, key=key, value=value)
+    _require_probability(name, "dropout_p", dropout_p)
+    q, k, v = query.shape, key.shape, value.shape
+    if min(len(q), len(k), len(v)) < 2 or q[-1] != k[-1] or k[-2] != v[-2]:
+        raise ShapeError(
+            f"{name}({_shown(query, key, value)}): expected query (..., T, D), key (..., S, D) and value (..., S, E)"
+        )
+    _require_floating(name, query, key, value)
+    try:
+        weights = (*np.broadcast_shapes(q[:-2], k[:-2], v[:-2]), q[-2], k[-2])
+        if attn_mask is not None and np.broadcast_shapes(weights, attn_mask.shape) != weights:
+            raise ValueError
+    except ValueError:
+        raise ShapeError(
+            f"{name}({_shown(query, key, value, attn_mask)}): the leading dimensions must broadcast, and an attn_mask "
+            f"to (..., {q[-2]}, {k[-2]})"
+        ) from None
+    if attn_mask is not None and attn_mask.dtype != query.dtype and attn_mask.dtype.kind != "b":
+        raise DTypeError(
+            f"{name}({_shown(query, attn_mask)}): attn_mask must be bool (True takes part), or numbers to add, in the "
+            f"dtype of the query"
+        )
+    keep = None
+    if dropout_p:
+        keep = random.dropout_mask(BACKENDS[type(query.data)].empty(weights, query.dtype), dropout_p)
+    factor = 1.0 / math.sqrt(q[-1]) if scale is None else scale
+    return ops.attention(query, key, value, attn_mask, keep, is_causal, factor)
+
+
+# ---- padding and distances ------------------------------------------------------------------
+
+_PADDING = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+    """Entries put around the input; ``pad`` is (left, right) of the last dimension, then of the one before, and so on.
+
+    mode: "constant" (``value``, 0 if None; a negative width cuts off), "reflect" (without repeating the border),
+    "replicate" (the border) or "circular". Raises ShapeError for widths that do not fit.
+    """
+    _require_tensors("pad", input=input)
+    widths = list(zip(pad[::2], pad[1::2], strict=False))
+    if len(pad) % 2 or len(widths) > input.ndim:
+        raise ShapeError(
+            f"pad({_shown(input)}): expected two widths a dimension, for at most {input.ndim}, got {tuple(pad)}"
+        )
+    if mode == "constant":
+        every = [(0, 0)] * (input.ndim - len(widths)) + widths[::-1]
+        return _pad_constant(input, every, 0.0 if value is None else value)
+    if mode not in _PADDING:
+        raise ValueError(f"pad: mode must be 'constant', 'reflect', 'replicate' or 'circular', got {mode!r}")
+    if value is not None:
+        raise ValueError(f"pad: a value is for mode 'constant', not for {mode!r}")
+    for i, (left, right) in enumerate(widths):
+        dim = input.ndim - 1 - i
+        n = input.shape[dim]
+        most = {"reflect": n - 1, "replicate": math.inf if n else 0, "circular": n}[mode]
+        if not 0 <= min(left, right) <= max(left, right) <= most:
+            raise ShapeError(
+                f"pad({_shown(input)}): widths {left, right} of dim {dim} must be from 0 to {most} in mode {mode!r}"
+            )
+        if left or right:
+            xp = BACKENDS[type(input.data)]
+            source = np.pad(np.arange(n), (left, right), mode=_PADDING[mode])  # type: ignore[call-overload]
+            input = input[(slice(None),) * dim + (xp.asarray(source),)]
+    return input
+
+
+def _pad_constant(input: Tensor, widths: list[tuple[int, int]], value: float) -> Tensor:
+    shape = input.shape
+    if any(n + min(a, 0) + min(b, 0) < 0 for n, (a, b) in zip(shape, widths, strict=True)):
+        raise ShapeError(f"pad({_shown(input)}): widths {widths} cut off more than there is")
+    if any(min(ab) < 0 for ab in widths):
+        starts = [max(-a, 0) for a, _ in widths]
+        input = ops.crop(input, starts, [n + min(a, 0) + min(b, 0) for n, (a, b) in zip(shape, widths, strict=True)])
+    return ops.pad_dims(input, [(max(a, 0), max(b, 0)) for a, b in widths], value)
+
+
+def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
+    """``x / max(norm(x), eps)`` with the p-norm along ``dim``."""
+    return input / ops.clamp(ops.norm(input, p, dim, True), eps)
+
+
+def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    """``<x1, x2> / (max(|x1|, eps) max(|x2|, eps))`` along ``dim``; the inputs broadcast."""
+    x1, x2 = ops.broadcast_tensors(x1, x2)
+    lengths = ops.clamp(ops.norm(x1, 2, dim), eps) * ops.clamp(ops.norm(x2, 2, dim), eps)
+    return (x1 * x2).sum(dim) / lengths

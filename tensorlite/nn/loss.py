@@ -1,0 +1,89 @@
+"""The losses as modules; each takes ``(input, target)``."""
+
+from __future__ import annotations
+
+from ..tensor import Tensor
+from . import functional as F
+from .module import Module
+
+__all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "L1Loss", "MSELoss", "NLLLoss"]
+
+
+class _Loss(Module):
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        if reduction not in ("none", "mean", "sum"):
+            raise ValueError(f"{type(self).__name__}: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+        self.reduction = reduction
+
+
+class MSELoss(_Loss):
+    """``(input - target)^2``, averaged, summed, or left as it is."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """See :func:`tensorlite.nn.functional.mse_loss`."""
+        return F.mse_loss(input, target, self.reduction)
+
+
+class L1Loss(_Loss):
+    """``|input - target|``, averaged, summed, or left as it is."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """See :func:`tensorlite.nn.functional.l1_loss`."""
+        return F.l1_loss(input, target, self.reduction)
+
+
+class NLLLoss(_Loss):
+    """The negative of log-probabilities (N, C, ...) at class indices (N, ...)."""
+
+    weight: Tensor | None
+
+    def __init__(self, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.register_buffer("weight", weight)
+        self.ignore_index = ignore_index
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """See :func:`tensorlite.nn.functional.nll_loss`."""
+        return F.nll_loss(input, target, self.weight, self.ignore_index, self.reduction)
+
+
+class CrossEntropyLoss(_Loss):
+    """The cross-entropy of logits (N, C, ...) with class indices (N, ...) or probabilities (N, C, ...)."""
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(reduction)
+        if not 0.0 <= label_smoothing <= 1.0:
+            raise ValueError(f"CrossEntropyLoss: label_smoothing must be from 0 to 1, got {label_smoothing!r}")
+        self.register_buffer("weight", weight)
+        self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """See :func:`tensorlite.nn.functional.cross_entropy`."""
+        return F.cross_entropy(input, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing)
+
+
+class BCEWithLogitsLoss(_Loss):
+    """The binary cross-entropy of logits with probabilities of the same shape."""
+
+    weight: Tensor | None
+    pos_weight: Tensor | None
+
+    def __init__(
+        self, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None
+    ) -> None:
+        super().__init__(reduction)
+        self.register_buffer("weight", weight)
+        self.register_buffer("pos_weight", pos_weight)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """See :func:`tensorlite.nn.functional.binary_cross_entropy_with_logits`."""
+        return F.binary_cross_entropy_with_logits(input, target, self.weight, self.reduction, self.pos_weight)

@@ -1,0 +1,78 @@
+"""Keeping gradients small: what training loops call between ``backward`` and ``step``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from .. import versions
+from ..backend import BACKENDS
+from ..dtypes import float16, float32
+from ..errors import DeviceError
+from ..tensor import Tensor
+
+__all__ = ["clip_grad_norm_", "clip_grad_value_"]
+
+
+def _gradients(name: str, parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    for p in tensors:
+        if not isinstance(p, Tensor):
+            raise TypeError(f"{name}: expected a Tensor or several, got {type(p).__name__} among them")
+    gradients = list({p: p.grad for p in tensors if p.grad is not None}.values())  # a tensor given twice counts once
+    if len({type(g.data) for g in gradients}) > 1:
+        raise DeviceError(f"{name}: the gradients are on different devices")
+    return gradients
+
+
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
+) -> Tensor:
+    """Scale all gradients in place by ``min(1, max_norm / (norm + 1e-6))``, so that their norm is at most max_norm.
+
+    norm_type: the p of the p-norm of all gradients taken as one vector; ``inf`` is the largest absolute value.
+    error_if_nonfinite: raise RuntimeError if the norm is not finite; this waits for a GPU, nothing else here does.
+
+    Returns the norm before clipping, a 0-d Tensor; 0 if there are no gradients. Raises ValueError for bad numbers.
+    Source: Pascanu et al., "On the difficulty of training recurrent neural networks", 2013.
+    """
+    max_norm, norm_type = float(max_norm), float(norm_type)
+    if not max_norm >= 0 or not norm_type > 0:
+        raise ValueError(
+            f"clip_grad_norm_: max_norm must not be negative, and norm_type positive, got {max_norm}, {norm_type}"
+        )
+    gradients = _gradients("clip_grad_norm_", parameters)
+    if not gradients:
+        return Tensor(0.0)
+    xp = BACKENDS[type(gradients[0].data)]
+    total = _norm(xp, xp.stack([_norm(xp, g.data, norm_type) for g in gradients]), norm_type)
+    if error_if_nonfinite and not math.isfinite(total):
+        raise RuntimeError(f"clip_grad_norm_: the norm of the gradients is {float(total)}; they were left as they are")
+    factor = xp.minimum(max_norm / (total + 1e-6), 1.0)
+    for g in gradients:
+        g.data *= factor.astype(g.dtype)
+        versions.touch(g.data)
+    return Tensor(total)
+
+
+def _norm(xp: Any, g: Any, p: float) -> Any:
+    """The p-norm of all entries, as a 0-d array of at least float32."""
+    if g.dtype == float16:
+        g = g.astype(float32)  # squares above 256 overflow float16
+    if p == math.inf:
+        return xp.asarray(xp.abs(g).max(initial=0.0))
+    if p == 2:
+        flat = g.reshape(-1)
+        return xp.asarray(xp.sqrt(flat @ flat))
+    return xp.asarray((xp.abs(g) ** p).sum() ** (1.0 / p))
+
+
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
+    """Hold every entry of every gradient between ``-clip_value`` and ``clip_value``, in place."""
+    clip_value = float(clip_value)
+    if not clip_value >= 0:
+        raise ValueError(f"clip_grad_value_: clip_value must not be negative, got {clip_value}")
+    for g in _gradients("clip_grad_value_", parameters):
+        BACKENDS[type(g.data)].clip(g.data, -clip_value, clip_value, out=g.data)
+        versions.touch(g.data)
