@@ -1,0 +1,9 @@
+"""Optimizers: what changes the parameters, given their gradients."""
+
+from ..nn.utils import clip_grad_norm_, clip_grad_value_
+from . import lr_scheduler
+from .adam import Adam, AdamW
+from .optimizer import Optimizer
+from .sgd import SGD
+
+__all__ = ["Adam", "AdamW", "Optimizer", "SGD", "clip_grad_norm_", "clip_grad_value_", "lr_scheduler"]

@@ -1,0 +1,67 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..backend import BACKENDS
+from ..tensor import Tensor
+from .optimizer import Optimizer, Params, require_number
+
+__all__ = ["SGD"]
+
+
+class SGD(Optimizer):
+    """``p -= lr * d``, where d is the gradient plus ``weight_decay * p``.
+
+    momentum mu: instead ``v = mu v + (1 - dampening) d; p -= lr * v``, where the first d enters v whole.
+    nesterov: instead of v, ``d + mu v``; needs a momentum and no dampening.
+    maximize: go up the gradient.
+
+    Raises ValueError for an option out of range, and as :meth:`add_param_group` does.
+    Source: Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013.
+    """
+
+    _entries = ("momentum_buffer",)
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "dampening": dampening,
+                "weight_decay": weight_decay,
+                "nesterov": nesterov,
+                "maximize": maximize,
+            },
+        )
+
+    def _check(self, group: Mapping[str, Any]) -> None:
+        for option in ("lr", "momentum", "weight_decay"):
+            require_number("SGD", option, group[option])
+        require_number("SGD", "dampening", group["dampening"], least=float("-inf"))
+        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
+            raise ValueError("SGD: nesterov needs a momentum above 0 and a dampening of 0")
+
+    def _update(self, p: Tensor, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+        xp = BACKENDS[type(p.data)]
+        velocity, dampening = None, group["dampening"]
+        if group["momentum"]:
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = Tensor(xp.zeros_like(p.data))
+                dampening = 0.0
+            velocity = state["momentum_buffer"].data
+        xp.sgd_step(p.data, g, velocity, group["lr"], group["momentum"], dampening, group["weight_decay"],
+                    group["nesterov"], group["maximize"])  # fmt: skip
