@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .backend import BACKENDS, DeviceLike
-from .creation import tensor
+from .backend import device as as_device
+from .creation import as_tensor
 from .tensor import Tensor
 
 __all__ = ["load", "load_metadata", "save"]
@@ -121,16 +122,16 @@ def load(path: PathLike, device: DeviceLike = None) -> dict[str, Tensor]:
     Raises FileNotFoundError; ValueError if the file is damaged, or holds a dtype that NumPy does not have (bfloat16);
     DeviceError.
     """
-    tensors = {}
+    tensors, where = {}, as_device(device)
     with _open(path) as file:
         for name in file.keys():
             try:
                 array = file.get_tensor(name)
             except (TypeError, KeyError, AttributeError):
                 dtype = file.get_slice(name).get_dtype()
-                where = f"{name!r} in {str(path)!r}"
-                raise ValueError(f"load: {where} has dtype {dtype}, which NumPy does not have") from None
-            tensors[name] = tensor(array, device=device)
+                what = f"{name!r} in {str(path)!r}"
+                raise ValueError(f"load: {what} has dtype {dtype}, which NumPy does not have") from None
+            tensors[name] = as_tensor(array, device=where)
     return tensors
 
 

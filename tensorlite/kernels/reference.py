@@ -286,7 +286,10 @@ def sgd_step(
     xp: XP, p: Array, g: Array, velocity: Array | None, lr: float, momentum: float, dampening: float, decay: float,
     nesterov: bool, maximize: bool,
 ) -> None:  # fmt: skip
-    """One step of SGD, into ``p`` and ``velocity`` in place; a velocity that starts is given as None's place: see SGD."""
+    """One step of SGD, into ``p`` and ``velocity`` in place.
+
+    ``d = g + decay p;  v = momentum v + (1 - dampening) d;  p -= lr v``, or ``lr (d + momentum v)`` if ``nesterov``.
+    """
     d = -g if maximize else g
     if decay:
         d = d + decay * p

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from .. import versions
 from ..backend import BACKENDS
 from ..dtypes import float16, float32
@@ -46,13 +48,14 @@ def clip_grad_norm_(
     if not gradients:
         return Tensor(0.0)
     xp = BACKENDS[type(gradients[0].data)]
-    total = _norm(xp, xp.stack([_norm(xp, g.data, norm_type) for g in gradients]), norm_type)
-    if error_if_nonfinite and not math.isfinite(total):
-        raise RuntimeError(f"clip_grad_norm_: the norm of the gradients is {float(total)}; they were left as they are")
-    factor = xp.minimum(max_norm / (total + 1e-6), 1.0)
-    for g in gradients:
-        g.data *= factor.astype(g.dtype)
-        versions.touch(g.data)
+    with np.errstate(all="ignore"):  # infinities are not worth a warning, as on a GPU
+        total = _norm(xp, xp.stack([_norm(xp, g.data, norm_type) for g in gradients]), norm_type)
+        if error_if_nonfinite and not math.isfinite(total):
+            raise RuntimeError(f"clip_grad_norm_: the norm of the gradients is {float(total)}; they are as they were")
+        factor = xp.minimum(max_norm / (total + 1e-6), 1.0)
+        for g in gradients:
+            g.data *= factor.astype(g.dtype)
+            versions.touch(g.data)
     return Tensor(total)
 
 

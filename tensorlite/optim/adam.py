@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..autograd import wrap
 from ..backend import BACKENDS
 from ..tensor import Tensor
 from .optimizer import Optimizer, Params, require_number
@@ -56,7 +57,7 @@ class Adam(Optimizer):
         xp = BACKENDS[type(p.data)]
         if not state:
             state["step"] = 0
-            state["exp_avg"], state["exp_avg_sq"] = Tensor(xp.zeros_like(p.data)), Tensor(xp.zeros_like(p.data))
+            state["exp_avg"], state["exp_avg_sq"] = wrap(xp.zeros_like(p.data)), wrap(xp.zeros_like(p.data))
         state["step"] += 1
         beta1, beta2 = group["betas"]
         xp.adam_step(p.data, g, state["exp_avg"].data, state["exp_avg_sq"].data, state["step"], group["lr"], beta1,

@@ -6,6 +6,8 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from .. import versions
 from ..autograd import enable_grad
 from ..errors import DTypeError, GraphError, ShapeError
@@ -96,17 +98,16 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                g = p.grad.data
-                if g.shape != p.data.shape or type(g) is not type(p.data):
-                    raise ShapeError(
-                        f"{type(self).__name__}: a gradient of shape {g.shape} on {p.grad.device} for a parameter of "
-                        f"shape {p.shape} on {p.device}"
-                    )
-                self._update(p, g, self.state.setdefault(p, {}), group)
+        ready = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        for p, _ in ready:
+            if p.grad.shape != p.shape or type(p.grad.data) is not type(p.data):
+                raise ShapeError(
+                    f"{type(self).__name__}: a gradient of shape {p.grad.shape} on {p.grad.device} for a parameter of "
+                    f"shape {p.shape} on {p.device}"
+                )
+        with np.errstate(all="ignore"):  # infinities are not worth a warning, as on a GPU
+            for p, group in ready:
+                self._update(p, p.grad.data, self.state.setdefault(p, {}), group)
                 versions.touch(p.data)  # so that graphs which saved the old value notice
         return loss
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..autograd import wrap
 from ..backend import BACKENDS
 from ..tensor import Tensor
 from .optimizer import Optimizer, Params, require_number
@@ -60,7 +61,7 @@ class SGD(Optimizer):
         velocity, dampening = None, group["dampening"]
         if group["momentum"]:
             if "momentum_buffer" not in state:
-                state["momentum_buffer"] = Tensor(xp.zeros_like(p.data))
+                state["momentum_buffer"] = wrap(xp.zeros_like(p.data))
                 dampening = 0.0
             velocity = state["momentum_buffer"].data
         xp.sgd_step(p.data, g, velocity, group["lr"], group["momentum"], dampening, group["weight_decay"],

@@ -1,0 +1,528 @@
+"""Optimizers, schedulers and clipping: trajectories against torch, their state, and every error."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+import tensorlite as tl
+from tensorlite import nn, optim
+from tensorlite.optim import lr_scheduler
+
+STEPS = 50
+
+
+def data(seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((STEPS, 8, 5)), rng.standard_normal((STEPS, 8, 5))
+
+
+class Tied:
+    """The same small model in either library: an embedding that is also the head, a layer, and a scale."""
+
+    def __init__(self, library):
+        rng = np.random.default_rng(7)
+        make = [rng.standard_normal(s) for s in ((4, 5), (5, 4), (4,), (4,))]
+        self.head, self.inner, self.bias, self.scale = (library.tensor(a, requires_grad=True) for a in make)
+        self.parameters = [self.head, self.inner, self.bias, self.scale]
+
+    def loss(self, library, x, y):
+        h = (library.tensor(x) @ self.inner + self.bias).tanh() * self.scale
+        return ((h @ self.head - library.tensor(y)) ** 2).mean() + (self.head * self.head).sum() * 0.01
+
+
+def trajectory(library, make, scheduler=None, clip=None):
+    """The parameters and learning rates after each of 50 steps."""
+    model, points, rates = Tied(library), [], []
+    optimizer = make(library.optim, model)
+    schedule = scheduler(library.optim.lr_scheduler, optimizer) if scheduler else None
+    for x, y in zip(*data(), strict=True):
+        optimizer.zero_grad()
+        model.loss(library, x, y).backward()
+        if clip:
+            clip(library.nn.utils, model.parameters)
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        if schedule:
+            schedule.step()
+        points.append(np.concatenate([p.detach().numpy().ravel() for p in model.parameters]))
+    return np.stack(points), np.array(rates)
+
+
+def same_trajectory(make, **options):
+    torch = pytest.importorskip("torch")
+    mine, my_rates = trajectory(tl, make, **options)
+    theirs, their_rates = trajectory(torch, make, **options)
+    assert abs(theirs[-1] - theirs[0]).max() > 1e-3  # it went somewhere
+    np.testing.assert_allclose(my_rates, their_rates, rtol=1e-12, atol=1e-16)
+    np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+OPTIMIZERS = {
+    "SGD": lambda o, m: o.SGD(m.parameters, lr=0.1),
+    "SGD default": lambda o, m: o.SGD(m.parameters),
+    "SGD momentum": lambda o, m: o.SGD(m.parameters, 0.1, momentum=0.9),
+    "SGD dampening": lambda o, m: o.SGD(m.parameters, 0.1, momentum=0.9, dampening=0.3),
+    "SGD nesterov": lambda o, m: o.SGD(m.parameters, 0.1, momentum=0.9, nesterov=True),
+    "SGD decay": lambda o, m: o.SGD(m.parameters, 0.1, momentum=0.9, dampening=0.3, weight_decay=0.2),
+    "SGD maximize": lambda o, m: o.SGD(m.parameters, 0.001, momentum=0.5, weight_decay=0.1, maximize=True),
+    "Adam": lambda o, m: o.Adam(m.parameters),
+    "Adam options": lambda o, m: o.Adam(m.parameters, lr=0.02, betas=(0.8, 0.95), eps=1e-4, weight_decay=0.1),
+    "Adam maximize": lambda o, m: o.Adam(m.parameters, lr=0.02, maximize=True, weight_decay=0.1),
+    "AdamW": lambda o, m: o.AdamW(m.parameters),
+    "AdamW options": lambda o, m: o.AdamW(m.parameters, lr=0.02, betas=(0.9, 0.99), weight_decay=0.1),
+    "AdamW maximize": lambda o, m: o.AdamW(m.parameters, lr=0.02, maximize=True),
+    "groups": lambda o, m: o.AdamW(
+        [
+            {"params": [m.head, m.inner], "weight_decay": 0.1, "lr": 0.05},
+            {"params": m.bias, "weight_decay": 0.0},
+            {"params": [m.scale], "betas": (0.5, 0.6)},
+        ],
+        lr=0.01,
+    ),
+    "named": lambda o, m: o.SGD([("a", m.head), ("b", m.inner)], lr=0.1, momentum=0.9),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_trajectory(name):
+    same_trajectory(OPTIMIZERS[name])
+
+
+SCHEDULERS = {
+    "ConstantLR": lambda s, o: s.ConstantLR(o, factor=0.25, total_iters=7),
+    "ConstantLR default": lambda s, o: s.ConstantLR(o),
+    "LinearLR": lambda s, o: s.LinearLR(o, 0.1, 0.9, total_iters=20),
+    "LinearLR default": lambda s, o: s.LinearLR(o),
+    "CosineAnnealingLR": lambda s, o: s.CosineAnnealingLR(o, T_max=50, eta_min=0.001),
+    "CosineAnnealingLR and back": lambda s, o: s.CosineAnnealingLR(o, 20),
+    "LambdaLR": lambda s, o: s.LambdaLR(o, lambda step: 0.9**step),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_scheduled_trajectory(name):
+    same_trajectory(OPTIMIZERS["groups"], scheduler=SCHEDULERS[name])
+
+
+def test_lambda_of_each_group():
+    lambdas = [lambda step: 1 / (1 + step), lambda step: 1.0, lambda step: 0.5 * (step > 3)]
+    same_trajectory(OPTIMIZERS["groups"], scheduler=lambda s, o: s.LambdaLR(o, lambdas))
+
+
+@pytest.mark.parametrize("norm_type", [2.0, 1.0, 3, math.inf, "inf"])
+def test_clipped_trajectory(norm_type):
+    same_trajectory(OPTIMIZERS["SGD"], clip=lambda u, p: u.clip_grad_norm_(p, 0.05, norm_type))
+
+
+def test_value_clipped_trajectory():
+    same_trajectory(OPTIMIZERS["SGD"], clip=lambda u, p: u.clip_grad_value_(p, 0.02))
+
+
+def test_trajectory_of_tied_modules():
+    torch = pytest.importorskip("torch")
+
+    def run(library):
+        nn = library.nn
+        embed, head = nn.Embedding(6, 3), nn.Linear(3, 6, bias=False)
+        head.weight = embed.weight
+        model = nn.ModuleList([embed, head]).double()
+        start = np.random.default_rng(3).standard_normal((6, 3))
+        model.load_state_dict({name: library.tensor(start) for name in model.state_dict()})
+        parameters = list(model.parameters())
+        assert len(parameters) == 1
+        optimizer = library.optim.AdamW(parameters, lr=0.05)
+        for step in range(STEPS):
+            ids = library.tensor(np.random.default_rng(step).integers(0, 6, (4, 2)))
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(head(embed(ids[:, 0])), ids[:, 1]).backward()
+            optimizer.step()
+        return parameters[0].detach().numpy()
+
+    np.testing.assert_allclose(run(tl), run(torch), rtol=1e-12, atol=1e-12)
+
+
+# ---- optimizers -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", [optim.SGD, optim.Adam, optim.AdamW])
+def test_parameters_that_cannot_be_are_said(cls):
+    x = tl.ones(2, requires_grad=True)
+    with pytest.raises(ValueError, match=f"{cls.__name__}: got no parameters"):
+        cls([])
+    with pytest.raises(ValueError, match="a parameter group has no parameters"):
+        cls([{"params": []}])
+    with pytest.raises(TypeError, match="must be a list of Tensors or of groups, got Tensor"):
+        cls(x)
+    with pytest.raises(TypeError, match="got dict"):
+        cls({"params": [x]})
+    with pytest.raises(TypeError, match="can only optimize Tensors, got float"):
+        cls([x, 1.0])
+    with pytest.raises(tl.GraphError, match=r"leaf Tensors, and this one of shape \(2,\) is the result of <mul>"):
+        cls([x * 2])
+    with pytest.raises(tl.DTypeError, match=r"floating point Tensors, got int64\(2,\)"):
+        cls([tl.tensor([1, 2])])
+    with pytest.raises(ValueError, match=r"a parameter of shape \(2,\) is given twice"):
+        cls([x, x])
+    with pytest.raises(ValueError, match="given twice"):
+        cls([{"params": [x]}, {"params": x}])
+    with pytest.raises(TypeError, match="must be a dict with the key 'params'"):
+        cls([{"lr": 1.0}])
+    with pytest.raises(ValueError, match="unknown option 'learning_rate'; there are lr, "):
+        cls([{"params": [x], "learning_rate": 1.0}])
+
+
+BAD_OPTIONS = [
+    (optim.SGD, {"lr": -1.0}, "lr"),
+    (optim.SGD, {"lr": math.nan}, "lr"),
+    (optim.SGD, {"lr": "fast"}, "lr"),
+    (optim.SGD, {"lr": math.inf}, "lr"),
+    (optim.SGD, {"momentum": -0.1}, "momentum"),
+    (optim.SGD, {"weight_decay": -0.1}, "weight_decay"),
+    (optim.SGD, {"dampening": None}, "dampening"),
+    (optim.SGD, {"nesterov": True}, "nesterov needs a momentum"),
+    (optim.SGD, {"nesterov": True, "momentum": 0.9, "dampening": 0.1}, "nesterov needs a momentum"),
+    (optim.Adam, {"lr": -1.0}, "lr"),
+    (optim.Adam, {"eps": -1.0}, "eps"),
+    (optim.Adam, {"betas": (0.9, 1.0)}, "betas"),
+    (optim.Adam, {"betas": (-0.1, 0.9)}, "betas"),
+    (optim.Adam, {"betas": 0.9}, "betas must be two numbers"),
+    (optim.AdamW, {"weight_decay": True}, "AdamW: weight_decay"),
+]
+
+
+@pytest.mark.parametrize(("cls", "options", "message"), BAD_OPTIONS)
+def test_options_that_cannot_be_are_said(cls, options, message):
+    x = tl.ones(2, requires_grad=True)
+    with pytest.raises(ValueError, match=f"{cls.__name__}: .*{message.removeprefix('AdamW: ')}"):
+        cls([x], **options)
+    with pytest.raises(ValueError, match=cls.__name__):
+        cls([{"params": [x], **options}])
+
+
+def test_a_parameter_without_a_gradient_stays():
+    x, y = tl.ones(2, requires_grad=True), tl.ones(2, requires_grad=True)
+    optimizer = optim.AdamW([x, y], weight_decay=0.5)
+    (x * 2).sum().backward()
+    optimizer.step()
+    assert (x != 1).all()
+    assert (y == 1).all()
+    assert list(optimizer.state) == [x]
+    optimizer.zero_grad(set_to_none=False)
+    assert x.grad.tolist() == [0, 0]
+    optimizer.zero_grad()
+    assert x.grad is None
+
+
+def test_a_step_changes_the_parameter_in_place_and_graphs_notice():
+    x = tl.ones(2, requires_grad=True)
+    optimizer, array = optim.SGD([x], lr=0.5), x.data
+    loss = (x * x).sum()
+    loss.backward(retain_graph=True)
+    optimizer.step()
+    assert x.data is array
+    assert x.tolist() == [0, 0]
+    assert x.is_leaf
+    with pytest.raises(tl.VersionError, match="mul"):
+        loss.backward()
+
+
+def test_closure():
+    x = tl.tensor([3.0], requires_grad=True)
+    optimizer = optim.SGD([x], lr=0.25)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (x * x).sum()
+        loss.backward()
+        return loss
+
+    with tl.no_grad():
+        assert optimizer.step(closure).item() == 9
+    assert x.tolist() == [1.5]
+
+
+def test_a_step_into_infinity_does_not_warn():
+    x = tl.tensor([3e38, 1.0], requires_grad=True)
+    x.grad = tl.tensor([-3e38, math.inf])
+    for optimizer in (optim.SGD([x], lr=10.0), optim.AdamW([x])):
+        optimizer.step()
+    assert not np.isfinite(x.detach().numpy()).any()
+
+
+def test_a_gradient_that_does_not_fit_is_said():
+    x = tl.ones(2, requires_grad=True)
+    optimizer = optim.SGD([x])
+    x.grad = tl.ones(3)
+    with pytest.raises(tl.ShapeError, match=r"a gradient of shape \(3,\) on cpu for a parameter of shape \(2,\)"):
+        optimizer.step()
+
+
+def test_add_param_group_and_options_that_change():
+    x, y = tl.ones(2, requires_grad=True), tl.ones(2, requires_grad=True)
+    optimizer = optim.SGD([x], lr=0.5)
+    optimizer.add_param_group({"params": [y], "lr": 0.25})
+    optimizer.param_groups[0]["lr"] = 1.0
+    (x + y).sum().backward()
+    optimizer.step()
+    assert x.tolist() == [0, 0]
+    assert y.tolist() == [0.75, 0.75]
+    with pytest.raises(ValueError, match="given twice"):
+        optimizer.add_param_group({"params": x})
+    assert len(optimizer.param_groups) == 2
+
+
+def test_groups_do_not_share_their_options():
+    x, y = tl.ones(1, requires_grad=True), tl.ones(1, requires_grad=True)
+    optimizer = optim.Adam([{"params": x}, {"params": y}], betas=[0.5, 0.6])
+    assert optimizer.param_groups[0]["betas"] == (0.5, 0.6)
+    optimizer.param_groups[0]["lr"] = 9.0
+    assert optimizer.param_groups[1]["lr"] == 1e-3
+
+
+def test_repr():
+    text = repr(optim.SGD([{"params": [tl.ones(2, 3), tl.ones(4)]}], lr=0.5))
+    assert text.startswith("SGD (\n  group 0: 2 parameters, 10 numbers\n    lr: 0.5\n    momentum: 0.0\n")
+
+
+@pytest.mark.parametrize("dtype", [tl.float16, tl.float32])
+@pytest.mark.parametrize("name", ["SGD decay", "SGD nesterov", "AdamW"])
+def test_other_dtypes_stay_what_they_are(name, dtype):
+    model = Tied(tl)
+    model.parameters = [p.detach().to(dtype).requires_grad_() for p in model.parameters]
+    optimizer = OPTIMIZERS[name](optim, model)
+    for p in model.parameters:
+        p.grad = tl.ones(p.shape, dtype=dtype)
+    optimizer.step()
+    assert {p.dtype for p in model.parameters} == {dtype}
+    tensors = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, tl.Tensor)]
+    assert {v.dtype for v in tensors} == {dtype}
+
+
+# ---- state ------------------------------------------------------------------------------------
+
+
+def run_on(model, optimizer, steps):
+    for x, y in zip(*(a[steps] for a in data()), strict=True):
+        optimizer.zero_grad()
+        model.loss(tl, x, y).backward()
+        optimizer.step()
+    return np.concatenate([p.detach().numpy().ravel() for p in model.parameters])
+
+
+def through_json(state):
+    """The state as files would hold it: tensors apart, the rest as JSON."""
+    tensors = {(k, n): v for k, s in state["state"].items() for n, v in s.items() if isinstance(v, tl.Tensor)}
+    numbers = {k: {n: v for n, v in s.items() if (k, n) not in tensors} for k, s in state["state"].items()}
+    loaded = json.loads(json.dumps({"state": numbers, "param_groups": state["param_groups"]}))
+    for (k, n), v in tensors.items():
+        loaded["state"][str(k)][n] = v.clone()
+    return loaded
+
+
+@pytest.mark.parametrize("name", ["SGD", "SGD dampening", "Adam", "groups"])
+def test_going_on_from_a_saved_state_is_exact(name):
+    whole, halved = Tied(tl), Tied(tl)
+    expected = run_on(whole, OPTIMIZERS[name](optim, whole), slice(None))
+    first = OPTIMIZERS[name](optim, halved)
+    run_on(halved, first, slice(25))
+    saved = through_json(first.state_dict())
+    second = OPTIMIZERS[name](optim, halved)
+    second.load_state_dict(saved)
+    np.testing.assert_array_equal(run_on(halved, second, slice(25, None)), expected)
+
+
+def test_state_dict_counts_parameters_through_the_groups():
+    model = Tied(tl)
+    optimizer = OPTIMIZERS["groups"](optim, model)
+    run_on(model, optimizer, slice(1))
+    state = optimizer.state_dict()
+    assert [group["params"] for group in state["param_groups"]] == [[0, 1], [2], [3]]
+    assert sorted(state["state"]) == [0, 1, 2, 3]
+    assert sorted(state["state"][0]) == ["exp_avg", "exp_avg_sq", "step"]
+    assert state["state"][0]["step"] == 1
+
+
+def test_loading_takes_options_and_copies_tensors():
+    x = tl.ones(2, dtype=tl.float64, requires_grad=True)
+    x.grad = tl.ones(2, dtype=tl.float64)
+    source = optim.Adam([x], lr=0.5, betas=(0.1, 0.2))
+    source.step()
+    y = tl.ones(2, requires_grad=True)
+    target = optim.Adam([y])
+    target.load_state_dict(source.state_dict())
+    assert target.param_groups[0]["lr"] == 0.5
+    assert target.param_groups[0]["betas"] == (0.1, 0.2)
+    assert target.param_groups[0]["params"][0] is y
+    assert target.state[y]["exp_avg"].dtype == tl.float32
+    assert target.state[y]["exp_avg"].data is not source.state[x]["exp_avg"].data
+
+
+def test_a_state_that_does_not_fit_is_said_and_changes_nothing():
+    def made(cls=optim.Adam, shapes=((2,), (3,)), **options):
+        parameters = [tl.ones(*s, requires_grad=True) for s in shapes]
+        optimizer = cls(parameters, **options)
+        for p in parameters:
+            p.grad = tl.ones(p.shape)
+        optimizer.step()
+        return optimizer
+
+    optimizer = made(lr=0.5)
+    before = optimizer.state_dict()
+    for bad, error, message in [
+        (made(shapes=((2,),)).state_dict(), ValueError, r"the saved groups have \[1\] parameters, .* \[2\]"),
+        (made(shapes=((2,), (4,))).state_dict(), tl.ShapeError, r"'exp_avg' of parameter 1 has shape \(4,\)"),
+        (made(optim.SGD).state_dict(), ValueError, "no option 'betas'; it is that of another optimizer"),
+        ({}, ValueError, "not what state_dict"),
+        ({"state": [], "param_groups": []}, ValueError, "not what state_dict"),
+        ({**before, "state": {7: {}}}, ValueError, r"state for parameters \[7\]"),
+        ({**before, "state": {0: {"step": 1}}}, ValueError, "the state of parameter 0 has step instead of exp_avg"),
+        ({**before, "param_groups": [{**before["param_groups"][0], "lr": -1}]}, ValueError, "lr"),
+        ({**before, "param_groups": [{**before["param_groups"][0], "x": 1}]}, ValueError, "unknown options x"),
+    ]:
+        with pytest.raises(error, match=message):
+            optimizer.load_state_dict(bad)
+        assert optimizer.param_groups[0]["lr"] == 0.5
+        assert optimizer.state_dict()["state"][1]["exp_avg"].data is before["state"][1]["exp_avg"].data
+
+
+# ---- schedulers -------------------------------------------------------------------------------
+
+
+def rates(make, steps, lr=1.0):
+    optimizer = optim.SGD([tl.ones(1, requires_grad=True)], lr=lr)
+    scheduler = make(optimizer)
+    found = []
+    for _ in range(steps):
+        found += scheduler.get_last_lr()
+        scheduler.step()
+    return found
+
+
+def test_cosine_with_warmup():
+    found = rates(lambda o: lr_scheduler.CosineWithWarmup(o, 3, 8, min_lr=0.2), 10)
+    assert found[:3] == pytest.approx([0.25, 0.5, 0.75], rel=1e-15)
+    assert found[3] == 1.0
+    expected = [0.2 + 0.8 * (1 + math.cos(math.pi * k / 5)) / 2 for k in range(1, 5)]
+    assert found[4:8] == pytest.approx(expected, rel=1e-15)
+    assert found[8:] == [0.2, 0.2]
+    assert rates(lambda o: lr_scheduler.CosineWithWarmup(o, 0, 2), 3) == pytest.approx([1.0, 0.5, 0.0], rel=1e-15)
+    assert rates(lambda o: lr_scheduler.CosineWithWarmup(o, 1, 1), 3) == [0.5, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", [*SCHEDULERS, "CosineWithWarmup"])
+def test_scheduler_state_goes_through_json(name):
+    make = {**SCHEDULERS, "CosineWithWarmup": lambda s, o: s.CosineWithWarmup(o, 3, 20)}[name]
+    expected = rates(lambda o: make(lr_scheduler, o), 20)
+    first = make(lr_scheduler, optim.SGD([tl.ones(1, requires_grad=True)], lr=1.0))
+    for _ in range(7):
+        first.step()
+    optimizer = optim.SGD([tl.ones(1, requires_grad=True)], lr=1.0)
+    second = make(lr_scheduler, optimizer)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    for k in range(7, 20):
+        assert second.last_epoch == k
+        assert optimizer.param_groups[0]["lr"] == expected[k]
+        second.step()
+
+
+def test_going_on_from_a_step():
+    optimizer = optim.SGD([tl.ones(1, requires_grad=True)], lr=1.0)
+    with pytest.raises(ValueError, match="to go on from step 4, group 0 needs an 'initial_lr'"):
+        lr_scheduler.LinearLR(optimizer, last_epoch=4)
+    optimizer.param_groups[0]["initial_lr"] = 2.0
+    scheduler = lr_scheduler.LinearLR(optimizer, 0.5, total_iters=10, last_epoch=4)
+    assert scheduler.get_last_lr() == [1.5]
+
+
+def test_schedulers_say_what_is_wrong():
+    optimizer = optim.SGD([tl.ones(1, requires_grad=True)], lr=1.0)
+    s = lr_scheduler
+    for make, message in [
+        (lambda: s.ConstantLR(optimizer, factor=2), "ConstantLR: factor"),
+        (lambda: s.ConstantLR(optimizer, total_iters=-1), "ConstantLR: total_iters"),
+        (lambda: s.LinearLR(optimizer, start_factor=0), "LinearLR: start_factor"),
+        (lambda: s.LinearLR(optimizer, end_factor=2), "LinearLR: start_factor"),
+        (lambda: s.CosineAnnealingLR(optimizer, 0), "CosineAnnealingLR: T_max"),
+        (lambda: s.CosineWithWarmup(optimizer, 5, 4), "total_steps must be a whole number of at least 5, got 4"),
+        (lambda: s.CosineWithWarmup(optimizer, 0.5, 4), "warmup_steps"),
+        (lambda: s.CosineWithWarmup(optimizer, 1, 4, min_lr=-1), "min_lr"),
+        (lambda: s.LambdaLR(optimizer, [lambda k: 1, lambda k: 1]), "LambdaLR: expected 1 functions"),
+        (lambda: s.ConstantLR(optimizer).load_state_dict({}), "expected a state with base_lrs, factor"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            make()
+    with pytest.raises(TypeError, match="ConstantLR: expected an Optimizer, got list"):
+        s.ConstantLR([])
+    state = s.ConstantLR(optimizer).state_dict()
+    with pytest.raises(ValueError, match="the state is for 2 groups, the optimizer has 1"):
+        s.ConstantLR(optimizer).load_state_dict({**state, "base_lrs": [1.0, 2.0]})
+
+
+# ---- clipping ---------------------------------------------------------------------------------
+
+
+def with_gradients(*arrays):
+    tensors = [tl.zeros(a.shape, dtype=a.dtype, requires_grad=True) for a in arrays]
+    for t, a in zip(tensors, arrays, strict=True):
+        t.grad = tl.tensor(a)
+    return tensors
+
+
+def test_clip_grad_norm_scales_all_by_one_factor_and_returns_the_norm():
+    a, b = with_gradients(np.array([3.0, 0.0]), np.array([[4.0]]))
+    norm = nn.utils.clip_grad_norm_([a, b, tl.ones(1)], 1.0)
+    assert isinstance(norm, tl.Tensor)
+    assert norm.shape == ()
+    assert norm.item() == 5
+    np.testing.assert_allclose(a.grad.numpy(), [0.6, 0], rtol=1e-6)
+    np.testing.assert_allclose(b.grad.numpy(), [[0.8]], rtol=1e-6)
+
+
+def test_clip_grad_norm_leaves_small_gradients_alone():
+    (a,) = with_gradients(np.array([3.0, 4.0]))
+    assert optim.clip_grad_norm_(a, 5.1).item() == 5
+    assert a.grad.tolist() == [3, 4]
+    assert optim.clip_grad_norm_(a, math.inf).item() == 5
+    assert a.grad.tolist() == [3, 4]
+    assert optim.clip_grad_norm_([tl.ones(2)], 1.0).item() == 0
+
+
+def test_a_tied_parameter_counts_once():
+    (a,) = with_gradients(np.array([3.0, 4.0]))
+    assert nn.utils.clip_grad_norm_([a, a], 1.0).item() == 5
+    np.testing.assert_allclose(a.grad.numpy(), [0.6, 0.8], rtol=1e-6)
+
+
+def test_clip_grad_norm_takes_a_generator_and_mixed_dtypes():
+    tensors = with_gradients(np.full(100, 30.0, np.float16), np.array([40.0], np.float32), np.array([0.0]))
+    norm = nn.utils.clip_grad_norm_((t for t in tensors), 1.0)
+    assert norm.item() == pytest.approx(math.hypot(300, 40), rel=1e-6)  # its squares overflow float16
+    assert [t.grad.dtype for t in tensors] == [tl.float16, tl.float32, tl.float64]
+    assert tensors[0].grad.tolist()[0] == pytest.approx(30 / math.hypot(300, 40), rel=1e-3)
+
+
+def test_clip_grad_norm_and_what_is_not_finite():
+    tensors = with_gradients(np.array([1.0, math.inf]))
+    with pytest.raises(RuntimeError, match="the norm of the gradients is inf"):
+        nn.utils.clip_grad_norm_(tensors, 1.0, error_if_nonfinite=True)
+    assert tensors[0].grad.tolist() == [1.0, math.inf]
+    assert math.isinf(nn.utils.clip_grad_norm_(tensors, 1.0).item())
+
+
+def test_clipping_says_what_is_wrong():
+    x = tl.ones(1, requires_grad=True)
+    for args in [(-1.0,), (math.nan,), (1.0, 0.0), (1.0, -2)]:
+        with pytest.raises(ValueError, match="clip_grad_norm_: max_norm must not be negative"):
+            nn.utils.clip_grad_norm_([x], *args)
+    with pytest.raises(ValueError, match="clip_grad_value_"):
+        nn.utils.clip_grad_value_([x], -1.0)
+    with pytest.raises(TypeError, match="expected a Tensor or several, got str"):
+        nn.utils.clip_grad_norm_(["x"], 1.0)
+
+
+def test_clip_grad_value():
+    (a,) = with_gradients(np.array([3.0, -4.0, 0.5]))
+    assert nn.utils.clip_grad_value_(a, 1) is None
+    assert a.grad.tolist() == [1, -1, 0.5]

@@ -1,0 +1,200 @@
+"""Tensors on disk: what is written comes back, and whatever goes wrong, nothing is lost."""
+
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+
+import tensorlite as tl
+from tensorlite import nn, serialization
+
+pytest.importorskip("safetensors")
+
+DTYPES = [tl.bool_, tl.uint8, tl.int8, tl.int16, tl.int32, tl.int64, tl.float16, tl.float32, tl.float64]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "weights.safetensors"
+
+
+def same(loaded, saved):
+    assert sorted(loaded) == sorted(saved)
+    for name, value in saved.items():
+        assert loaded[name].dtype == value.dtype
+        assert loaded[name].shape == value.shape
+        np.testing.assert_array_equal(loaded[name].numpy(), value.detach().numpy())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 3), (2, 3, 4)])
+def test_round_trip(path, dtype, shape):
+    tensors = {"x": tl.tensor(np.random.default_rng(0).integers(0, 2, shape).astype(dtype))}
+    serialization.save(tensors, path)
+    same(serialization.load(path), tensors)
+
+
+def test_state_of_a_module(path):
+    source, target = nn.Linear(3, 4), nn.Linear(3, 4)
+    serialization.save(source.state_dict(), path)
+    target.load_state_dict(serialization.load(str(path)))
+    same(target.state_dict(), source.state_dict())
+
+
+def test_views_and_shared_memory_are_written_right(path):
+    x = tl.arange(12).reshape(3, 4)
+    tensors = {"x": x, "again": x, "T": x.T, "row": x[1], "column": x[:, 1], "flipped": x.flip(1),
+               "wide": tl.ones(3, 1).expand(3, 5)}  # fmt: skip
+    serialization.save(tensors, path)
+    loaded = serialization.load(path)
+    same(loaded, tensors)
+    loaded["x"].add_(1)
+    assert loaded["again"].tolist() == x.tolist()
+
+
+def test_a_tensor_in_a_graph_is_saved_and_comes_back_without(path):
+    x = tl.ones(2, requires_grad=True)
+    serialization.save({"x": x, "y": x * 2}, path)
+    loaded = serialization.load(path)
+    assert loaded["y"].tolist() == [2, 2]
+    assert not loaded["x"].requires_grad
+
+
+def test_metadata(path):
+    serialization.save({"x": tl.ones(2)}, path, metadata={"step": "3", "ü": "Ω"})
+    assert serialization.load_metadata(path) == {"step": "3", "ü": "Ω"}
+    serialization.save({}, path)
+    assert serialization.load_metadata(path) == {}
+    assert serialization.load(path) == {}
+
+
+def test_other_readers_can_read_it(path):
+    from safetensors.numpy import load_file
+
+    serialization.save({"x": tl.tensor([1.5, 2.5])}, path)
+    np.testing.assert_array_equal(load_file(path)["x"], np.array([1.5, 2.5], np.float32))
+
+
+def test_loaded_tensors_do_not_depend_on_the_file(path):
+    serialization.save({"x": tl.ones(1000)}, path)
+    loaded = serialization.load(path, device="cpu")["x"]
+    serialization.save({"x": tl.zeros(1000)}, path)
+    assert (loaded == 1).all()
+    loaded.add_(1)
+
+
+# ---- writing that goes wrong ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "error", "message"),
+    [
+        ([tl.ones(1)], None, TypeError, "expected a dict of names and Tensors, got list"),
+        (nn.Linear(1, 1), None, TypeError, r"got Linear; a module has state_dict\(\)"),
+        ({"x": np.ones(1)}, None, TypeError, "got 'x': ndarray"),
+        ({1: tl.ones(1)}, None, TypeError, "got 1: Tensor"),
+        ({"__metadata__": tl.ones(1)}, None, ValueError, "__metadata__"),
+        ({"x": tl.tensor([1j])}, None, ValueError, "'x' is complex64"),
+        ({"x": tl.ones(1)}, {"step": 3}, TypeError, r"metadata must be str by str, got 'step': 3; try json.dumps\(\)"),
+    ],
+)
+def test_what_cannot_be_saved_is_said_and_the_old_file_stays(path, tensors, metadata, error, message):
+    serialization.save({"old": tl.ones(1)}, path)
+    with pytest.raises(error, match=message):
+        serialization.save(tensors, path, metadata)
+    assert list(serialization.load(path)) == ["old"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failing_disk_leaves_the_old_file_and_nothing_else(path, monkeypatch, call):
+    serialization.save({"old": tl.ones(1)}, path)
+
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OSError, match=r"save: cannot write .*weights.safetensors.*No space left"):
+        serialization.save({"new": tl.ones(1)}, path)
+    monkeypatch.undo()
+    assert list(serialization.load(path)) == ["old"]
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_an_interrupt_leaves_the_old_file_and_nothing_else(path, monkeypatch):
+    serialization.save({"old": tl.ones(1)}, path)
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        serialization.save({"new": tl.ones(1)}, path)
+    monkeypatch.undo()
+    assert list(serialization.load(path)) == ["old"]
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_the_new_file_is_on_disk_before_it_takes_the_place_of_the_old(path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, n=name, f=real: (calls.append(n), f(*a))[1])
+    serialization.save({"x": tl.ones(1)}, path)
+    assert calls[:2] == ["fsync", "replace"]
+
+
+def test_a_folder_that_is_not_there_or_is_in_the_way(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
+        serialization.save({}, tmp_path / "nowhere" / "x.safetensors")
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        serialization.save({}, tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_link_stays_a_link(path):
+    link = path.with_name("latest")
+    serialization.save({"old": tl.ones(1)}, path)
+    link.symlink_to(path.name)
+    serialization.save({"new": tl.ones(1)}, link)
+    assert link.is_symlink()
+    assert list(serialization.load(path)) == ["new"]
+
+
+# ---- reading what is not right ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("read", [serialization.load, serialization.load_metadata])
+def test_a_file_that_is_missing_cut_or_something_else(path, read):
+    with pytest.raises(FileNotFoundError, match=r"load: there is no file '.*weights\.safetensors'"):
+        read(path)
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        read(path.parent)
+    serialization.save({"x": tl.ones(100)}, path)
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:5], whole[:50], whole[:-1], whole + b"x", b"PK\x03\x04" + bytes(200)):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"weights\.safetensors' is not a safetensors file, or not a whole one"):
+            read(path)
+
+
+def test_bfloat16_is_refused_by_name(path):
+    header = json.dumps({"x": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(ValueError, match=r"'x' in .* has dtype BF16, which NumPy does not have"):
+        serialization.load(path)
+
+
+def test_a_device_that_is_not_there(path):
+    serialization.save({"x": tl.ones(1)}, path)
+    with pytest.raises(tl.DeviceError, match="nowhere"):
+        serialization.load(path, device="nowhere")
+
+
+def test_without_the_library_the_error_says_what_to_install(path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(ImportError, match="pip install safetensors"):
+        serialization.save({}, path)
+    with pytest.raises(ImportError, match="pip install safetensors"):
+        serialization.load(path)
