@@ -79,7 +79,7 @@ def save(
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        serialization.save(tensors, path, metadata={KEY: json.dumps(header)})
+        serialization.save(tensors, path, metadata={KEY: json.dumps(header, allow_nan=False)})
     except OSError as error:
         raise CheckpointError(f"cannot write the checkpoint: {error}") from error
 

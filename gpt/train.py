@@ -6,6 +6,7 @@ loss on the validation set), metrics.jsonl and loss.png.
 
 import hashlib
 import math
+import shlex
 import time
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +15,7 @@ import numpy as np
 
 import tensorlite as tl
 from gpt import checkpoint
-from gpt.config import SECTIONS, Config, ConfigError, OptimConfig, options
+from gpt.config import SECTIONS, Config, ConfigError, options
 from gpt.data import Dataset, Split, load_dataset
 from gpt.errors import UserError
 from gpt.evaluate import as_input, evaluate, mean_loss
@@ -24,7 +25,8 @@ from gpt.plot import loss_curve
 from gpt.progress import Interrupt, Meter, progress_bar, shown
 from gpt.sample import generate
 from gpt.tokenizer import start_ids, stream
-from tensorlite import Tensor
+from tensorlite import Tensor, nn
+from tensorlite.optim import lr_scheduler
 
 METRICS = "metrics.jsonl"
 CURVE = "loss.png"
@@ -59,7 +61,8 @@ def train(config: Config, resume: Path | None = None) -> bool:
     print(run.summary(), flush=True)
     began, first = time.perf_counter(), run.step
     if not run.optimize():
-        print(f"Stopped after step {run.step} and saved. To go on: python -m gpt train --resume {run.folder}")
+        folder = shlex.quote(str(run.folder))
+        print(f"Stopped after step {run.step} and saved. To go on: python -m gpt train --resume {folder}")
         return False
     print(f"{run.step - first} steps in {time.perf_counter() - began:.1f} s")
     run.finish()
@@ -77,6 +80,7 @@ class Run:
         self.metrics = Metrics(folder / METRICS)
         self.parameters = list(model.parameters())
         self.optimizer = model.configure_optimizer(config.optim)
+        self.schedule = self.schedule_after(0)
         self.rng = np.random.default_rng(config.train.seed)  # of the batches
         self.step = 0  # steps done
         self.best = math.inf  # the lowest estimate of the validation loss
@@ -91,6 +95,7 @@ class Run:
         quiet = np.errstate(all="ignore")
         with quiet, Interrupt() as interrupt, progress_bar(self.step, t.steps) as bar:
             while self.step < t.steps:
+                lr = self.schedule.get_last_lr()[0]
                 with meter:
                     meter.add(*self.train_step())
                 done, interrupted = self.step == t.steps, interrupt.requested
@@ -98,7 +103,7 @@ class Run:
                 saving = done or interrupted or self.step % t.checkpoint_interval == 0
                 if evaluating or saving or self.step % LOG_INTERVAL == 0:
                     # Raises if a loss is not finite, before anything is saved.
-                    bar.set_postfix_str(shown(self.log(meter)), refresh=False)
+                    bar.set_postfix_str(shown(self.log(meter, lr)), refresh=False)
                 bar.update()
                 if evaluating:
                     bar.write(self.estimate())
@@ -110,43 +115,47 @@ class Run:
 
     def train_step(self) -> tuple[Tensor, Tensor]:
         """One step of the optimizer. Returns the loss and the norm of the gradient before clipping, both 0-d."""
-        t, o = self.config.train, self.config.optim
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, t.steps, o)
+        grad_accum = self.config.train.grad_accum
         self.optimizer.zero_grad()
         losses = []
-        for _ in range(t.grad_accum):
+        for _ in range(grad_accum):
             x, y = self.batch("train", self.rng)  # (B, T) each
             _, loss = self.model(as_input(self.model, x), as_input(self.model, y))
-            loss = loss / t.grad_accum
+            loss = loss / grad_accum
             loss.backward()
             losses.append(loss.detach())
-        norm = tl.nn.utils.clip_grad_norm_(self.parameters, o.grad_clip or math.inf)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.optim.grad_clip or math.inf)
         self.optimizer.step()
+        self.schedule.step()
         self.step += 1
         return sum(losses[1:], losses[0]), norm
 
     def batch(self, split: Split, rng: np.random.Generator) -> tuple[Any, Any]:
         return self.dataset.batch(rng, split, self.config.train.batch_size, self.config.model.block_size)
 
-    def log(self, meter: Meter) -> dict[str, Any]:
+    def schedule_after(self, step: int) -> lr_scheduler.CosineWithWarmup:
+        """The learning rate's schedule, from where it is when `step` steps are done."""
+        o = self.config.optim
+        end = max(self.config.train.steps, o.warmup_steps)
+        return lr_scheduler.CosineWithWarmup(self.optimizer, o.warmup_steps, end, o.min_lr, last_epoch=step - 1)
+
+    def log(self, meter: Meter, lr: float) -> dict[str, Any]:
         """Writes a line of metrics. Raises TrainingError for the first loss or gradient that is not finite."""
         values, averages = meter.read()
         for step, (loss, norm) in enumerate(values, start=self.step - len(values) + 1):
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise TrainingError(self.diverged(step, loss, norm))
-        line = {"step": self.step, "lr": self.optimizer.param_groups[0]["lr"], **averages}
+                raise self.diverged(step, f"the loss is {loss}, the norm of its gradient {norm}")
+        line = {"step": self.step, "lr": lr, **averages}
         self.metrics.write(**line)
         return line
 
-    def diverged(self, step: int, loss: float, norm: float) -> str:
+    def diverged(self, step: int, what: str) -> TrainingError:
         path, o = self.folder / checkpoint.LATEST, self.config.optim
         clip = f"{o.grad_clip:g}" if o.grad_clip else "off"
         kept = f"{path} is kept, of a step before" if path.exists() else "there is no checkpoint yet"
-        return (
-            f"training diverged at step {step}: the loss is {loss}, the norm of its gradient {norm}. Start again with "
-            f"a lower --lr (it is {o.lr:g}), more --warmup-steps ({o.warmup_steps}) or a lower --grad-clip ({clip}). "
-            f"Nothing was saved since; {kept}."
+        return TrainingError(
+            f"training diverged at step {step}: {what}. Start again with a lower --lr (it is {o.lr:g}), "
+            f"more --warmup-steps ({o.warmup_steps}) or a lower --grad-clip ({clip}). Nothing was saved since; {kept}."
         )
 
     # ---- evaluation -----------------------------------------------------------------------------------------
@@ -159,6 +168,8 @@ class Run:
             return mean_loss(self.model, (self.batch(split, rng) for _ in range(self.config.train.eval_batches)))
 
         train_loss, val_loss = loss("train"), loss("val")
+        if not math.isfinite(train_loss + val_loss):
+            raise self.diverged(self.step, f"in an evaluation the loss is {train_loss + val_loss}")
         bits = self.dataset.bits_per_char(val_loss)
         self.metrics.write(step=self.step, train_loss=train_loss, val_loss=val_loss, val_bits_per_char=bits)
         if val_loss < self.best:
@@ -221,11 +232,14 @@ class Run:
         return cls(config, dataset, model, config.run_dir)
 
     def save(self, name: str) -> None:
-        """Writes a checkpoint with all that decides how the run goes on."""
+        """Writes a checkpoint with all that decides how the run goes on. Raises TrainingError for broken weights."""
+        largest = [p.detach().abs().amax() for p in self.parameters]
+        if not all(math.isfinite(value.item()) for value in largest):
+            raise self.diverged(self.step, "there are weights that are not finite")
         state = {
             "batches": self.rng.bit_generator.state,
             "dropout": tl.get_rng_state(),
-            "best": self.best,
+            "best": self.best if math.isfinite(self.best) else None,
             "text": digest(self.dataset),
         }
         checkpoint.save(
@@ -253,17 +267,12 @@ class Run:
         run.optimizer.load_state_dict(saved.optimizer)
         run.rng.bit_generator.state = saved.state["batches"]
         tl.set_rng_state(saved.state["dropout"])
-        run.step, run.best = saved.step, saved.state["best"]
+        run.step = saved.step
+        run.schedule = run.schedule_after(saved.step)
+        if saved.state["best"] is not None:
+            run.best = saved.state["best"]
         run.metrics.go_back_to(run.step)
         return run
-
-
-def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
-    """The learning rate of step number `step`, from 0: linear warm-up, then a cosine from lr down to min_lr."""
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / (config.warmup_steps + 1)
-    progress = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
-    return config.min_lr + 0.5 * (1 + math.cos(math.pi * progress)) * (config.lr - config.min_lr)
 
 
 def check_resumable(config: Config, saved: checkpoint.Checkpoint, path: Path) -> None:

@@ -18,12 +18,12 @@ pytest.importorskip("tqdm")
 import tensorlite as tl
 from gpt import checkpoint, train
 from gpt.checkpoint import BEST, LATEST
-from gpt.config import Config, ConfigError, OptimConfig
+from gpt.config import Config, ConfigError
 from gpt.data import load_dataset
 from gpt.evaluate import evaluate
 from gpt.metrics import Metrics, read
 from gpt.progress import Interrupt
-from gpt.train import CURVE, METRICS, Run, TrainingError, learning_rate
+from gpt.train import CURVE, METRICS, Run, TrainingError
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {
@@ -138,14 +138,18 @@ def test_300_steps_agree_with_torch(tiny, dtype, tolerance):
             )
 
 
-def test_the_learning_rate():
-    config = OptimConfig(lr=1.0, min_lr=0.25, warmup_steps=4)
-    rates = [learning_rate(step, 12, config) for step in range(13)]
-    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0], rel=1e-15)
-    assert rates[8] == pytest.approx((1 + 0.25) / 2)
-    assert rates[12] == pytest.approx(0.25)
-    assert sorted(rates[4:], reverse=True) == rates[4:]
-    assert learning_rate(0, 1, OptimConfig(warmup_steps=0)) == 1e-3
+def test_the_learning_rate_is_that_of_the_step_it_is_logged_with(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "LOG_INTERVAL", 1)
+    config = tiny(optim__lr=0.1, optim__min_lr=0.01, optim__warmup_steps=4, train__steps=12)
+    Run.start(config).optimize()
+    rates = [line["lr"] for line in read(tmp_path / "run" / METRICS) if "lr" in line]
+    cosine = [0.01 + 0.09 * (1 + math.cos(math.pi * k / 8)) / 2 for k in range(8)]
+    assert rates == pytest.approx([0.02, 0.04, 0.06, 0.08, *cosine], rel=1e-12)
+
+
+def test_a_run_shorter_than_its_warm_up(tiny, tmp_path):
+    Run.start(tiny(train__steps=2)).optimize()
+    assert read(tmp_path / "run" / METRICS)[0]["lr"] == pytest.approx(1e-2 * 2 / 6)
 
 
 def test_accumulated_batches_are_one_large_batch(tiny):
@@ -433,6 +437,22 @@ def test_a_gradient_that_is_not_finite_is_never_saved(tiny, tmp_path, monkeypatc
     with pytest.raises(TrainingError, match=r"diverged at step 5.*there is no checkpoint yet"):
         train.train(tiny())
     assert not (tmp_path / "run" / LATEST).exists()
+
+
+def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path, monkeypatch):
+    """The loss and the gradient of step 10 are finite; the weights after it are not."""
+    step = Run.train_step
+
+    def patched(run):
+        result = step(run)
+        if run.step == 10:
+            run.model.h[0].ln_1.weight.data[2] = -math.inf
+        return result
+
+    monkeypatch.setattr(Run, "train_step", patched)
+    with pytest.raises(TrainingError, match=r"diverged at step 10: there are weights that are not finite.* is kept"):
+        train.train(tiny(train__eval_interval=30))
+    assert checkpoint.load(tmp_path / "run" / LATEST).step == 5
 
 
 def test_a_learning_rate_that_is_far_too_large(tiny):

@@ -3,6 +3,7 @@
 No layer of torch.nn is used. Softmax, layer norm, GELU and cross-entropy are written out, gradients come from
 PyTorch's autograd, and AdamW is written as in Loshchilov and Hutter 2019.
 """
+
 import math
 
 import torch
@@ -30,9 +31,7 @@ class TorchGPT:
         qkv = self.affine(x, f"{name}.c_attn")
         heads = []
         for h in range(self.config.n_head):
-            q, k, v = (
-                qkv[..., part * self.config.n_embd + h * width :][..., :width] for part in range(3)
-            )
+            q, k, v = (qkv[..., part * self.config.n_embd + h * width :][..., :width] for part in range(3))
             scores = torch.einsum("btd,bsd->bts", q, k) / math.sqrt(width)
             weights = scores.masked_fill(future, -math.inf).exp()
             heads.append(torch.einsum("bts,bsd->btd", weights / weights.sum(-1, keepdim=True), v))
