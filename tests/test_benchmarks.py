@@ -23,9 +23,16 @@ def test_a_step_does_the_same_on_both_sides():
     pytest.importorskip("torch")
     output = run("bench_step.py", "--shape", "S", "--steps", "3", "--warmup", "1")
     assert "shape S: 3 layers, 3 heads, 48 wide, context 32, batch 16" in output
-    for side in ("tensorlite", "torch eager", "ratio"):
+    for side in ("tensorlite", "torch", "ratio"):
         assert re.search(rf"^{side} +\d+\.\d+ +\d+\.\d+", output, re.MULTILINE), output
     assert float(re.search(r"losses differ by at most (\S+) nats$", output, re.MULTILINE)[1]) <= 1e-4
+
+
+def test_a_side_alone():
+    pytest.importorskip("torch")
+    output = run("bench_step.py", "--shape", "S", "--steps", "2", "--warmup", "1", "--only", "tensorlite")
+    assert re.search(r"^tensorlite +\d", output, re.MULTILINE)
+    assert "ratio" not in output
 
 
 def test_overhead_of_ops():
