@@ -91,9 +91,7 @@ class Run:
         """Trains to the last step, or, returning False, to the one in which Ctrl-C came. Saves either way."""
         t = self.config.train
         meter = Meter(t.grad_accum * t.batch_size * self.config.model.block_size)
-        # A run that diverges is told by its loss, in log(), and not by NumPy's warnings.
-        quiet = np.errstate(all="ignore")
-        with quiet, Interrupt() as interrupt, progress_bar(self.step, t.steps) as bar:
+        with Interrupt() as interrupt, progress_bar(self.step, t.steps) as bar:
             while self.step < t.steps:
                 lr = self.schedule.get_last_lr()[0]
                 with meter:
