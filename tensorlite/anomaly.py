@@ -86,5 +86,7 @@ def check_backward(op: str, where: str | None, values: list[Any], gradient: Arra
         return
     what = _made(values, gradient)
     if what is not None:
-        called = f"\n  forward call: {where}" if where else " (run the forward pass under detect_anomaly() to see its line)"
+        called = (
+            f"\n  forward call: {where}" if where else " (run the forward pass under detect_anomaly() to see its line)"
+        )
         raise AnomalyError(f"{op}: the backward pass made the first {what}, in the gradient of {name!r}{called}")

@@ -31,8 +31,10 @@ from .errors import DeviceError, DTypeError, GraphError, ShapeError
 if TYPE_CHECKING:
     from .tensor import Tensor
 
-__all__ = ["Node", "Op", "Variable", "accumulate_grad", "add_hook", "alias", "attach", "backward", "enable_grad", "grad",
-           "is_grad_enabled", "no_grad", "op", "retain_grad", "set_grad_enabled", "sweep", "walk", "wrap"]  # fmt: skip
+__all__ = [
+    "Node", "Op", "Variable", "accumulate_grad", "add_hook", "alias", "attach", "backward", "enable_grad", "grad",
+    "is_grad_enabled", "no_grad", "op", "retain_grad", "set_grad_enabled", "sweep", "walk", "wrap",
+]  # fmt: skip
 
 Value: TypeAlias = Any
 """What a rule computes on: raw arrays, or Variables under ``create_graph``."""
@@ -140,10 +142,12 @@ class Node:
 
     hooks: list[Callable[[Any], Any]] | None = None
     dtypes: list[Any] | None = None  # of the inputs, only if the op had to convert them
-    outputs: list[tuple[tuple[int, ...], Any]] = []  # shapes and dtypes, only if the op has several results
+    outputs: Sequence[tuple[tuple[int, ...], Any]] = ()  # shapes and dtypes, only if the op has several results
     where: str | None = None  # the line of user code, under detect_anomaly()
 
-    def __init__(self, plan: Plan, edges: list[Edge], shapes: list[tuple[int, ...]], saved: list[Any] | Lazy | None) -> None:
+    def __init__(
+        self, plan: Plan, edges: list[Edge], shapes: list[tuple[int, ...]], saved: list[Any] | Lazy | None
+    ) -> None:
         self.plan = plan
         self.edges = edges
         self.shapes = shapes
@@ -188,6 +192,7 @@ class Plan:
         self.needs = needs
         self.positions = keep
         self.names = [names[p] for p in keep]
+        self.input_names = [names[i] for i in needs]
         # Where a saved value sits in the graph: an index into node.edges, -1 for the output, None for a constant.
         self.origin = [-1 if p == out else needs.index(p) if p in needs else None for p in keep]
         self.slots = [at[i] for i in needs] if op.composite is not None else []
@@ -228,7 +233,7 @@ class Op:
     ) -> None:
         self.forward, self.rules, self.composite, self.backward = forward, tuple(rules), composite, backward
         self.dtypes, self.aux, self.several, self.view = dtypes, tuple(aux), several, view
-        self.name = forward.__name__.rstrip("_")
+        self.name = forward.__name__.strip("_")
         self.built_in = forward.__module__.startswith(__package__ + ".")
         self.plans: dict[Any, Plan] = {}
 
@@ -242,12 +247,16 @@ class Op:
         self._check_names()
 
     def _check_names(self) -> None:
-        known = (set() if self.several else {"out", *self.aux}) | {*self.names} | ({self.variadic, "index"} if self.variadic else set())
+        known = (
+            (set() if self.several else {"out", *self.aux})
+            | {*self.names}
+            | ({self.variadic, "index"} if self.variadic else set())
+        )
         for names in (*(set(w) - {"in_shape"} for w in self.wants), set(self.backward_names) - {"needs"}):
             if unknown := set(names) - known:
                 raise TypeError(
                     f"op {self.name}: its gradient rule names {', '.join(sorted(unknown))}, but it can only name "
-                    f"{', '.join([*self.names, *([self.variadic] if self.variadic else []), 'out', 'in_shape', *self.aux])}"
+                    f"{', '.join([*self.names, *filter(None, [self.variadic]), 'out', 'in_shape', *self.aux])}"
                 )
 
     def rule(self, i: int) -> Rule | None:
@@ -303,10 +312,14 @@ class Op:
         if isinstance(value, np.generic):
             return value.item()  # NumPy's scalars count as Python's: they never upcast a tensor
         if isinstance(value, (list, tuple, str)) and position < len(self.rules) and self.rules[position] is not None:
-            raise TypeError(f"{self.name}: expected a Tensor or a number, got a {type(value).__name__}; make it one with tensor()")
+            raise TypeError(
+                f"{self.name}: expected a Tensor or a number, got a {type(value).__name__}; make it one with tensor()"
+            )
         return value
 
-    def record(self, args: Sequence[Any], given: list[Any], arrays: list[Any], needs: tuple[int, ...], values: list[Any]) -> Node:
+    def record(
+        self, args: Sequence[Any], given: list[Any], arrays: list[Any], needs: tuple[int, ...], values: list[Any]
+    ) -> Node:
         """The node of one call: ``given`` are its raw arguments, ``arrays`` the same in the dtypes it computed in."""
         key = (needs, len(args)) if self.variadic else needs
         plan = self.plans.get(key)
@@ -328,7 +341,9 @@ class Op:
         call = f"{self.name}({', '.join(described)})"
         kinds = {BACKENDS[type(a)].device_type for a in arrays if type(a) in BACKENDS}
         if len(kinds) > 1:
-            return DeviceError(f"{call}: tensors on different devices ({', '.join(sorted(kinds))}); move them with .to(device)")
+            return DeviceError(
+                f"{call}: tensors on different devices ({', '.join(sorted(kinds))}); move them with .to(device)"
+            )
         if isinstance(error, IndexError):
             return IndexError(f"{call}: {error}")
         if isinstance(error, ValueError):
@@ -374,10 +389,10 @@ def op(
             return x * y
 
     The function gets the namespace ``xp`` of its arrays (NumPy's names, or CuPy's), then its arguments; every Tensor
-    among them arrives as a raw array. There is one rule per leading argument, None where no gradient exists. A rule gets the
-    gradient ``g`` of the result, and what its other parameters *name*: arguments, ``out`` (the result) or ``in_shape``
-    (the shape of its input). What nobody names is not kept. A rule uses operators and public ops only, never changes
-    ``g``, and may return a gradient that still has the broadcast shape: the engine sums it down.
+    among them arrives as a raw array. There is one rule per leading argument, None where no gradient exists. A rule
+    gets the gradient ``g`` of the result, and what its other parameters *name*: arguments, ``out`` (the result) or
+    ``in_shape`` (the shape of its input). What nobody names is not kept. A rule uses operators and public ops only,
+    never changes ``g``, and may return a gradient that still has the broadcast shape: the engine sums it down.
 
     backward: instead of rules, one function ``(xp, g, <names>) -> tuple of gradients`` on raw arrays, one for each
         leading argument (None where ``needs``, a tuple of argument positions that it may name, does not ask for it).
@@ -451,6 +466,13 @@ def _callable(self: Op) -> OpFunction:
             if not built_in:
                 raise
             raise self.explain(error, arrays) from None
+        except RuntimeError as error:
+            if not str(error).startswith("cannot enter context"):
+                raise
+            with np.errstate(
+                all="ignore"
+            ):  # called while another op runs: by a debugger, a signal handler, a finaliser
+                out = forward(xp, *arrays)
 
         if several:
             outs = tuple(o if type(o) in BACKENDS else xp.asarray(o) for o in out)
@@ -527,10 +549,12 @@ def walk(roots: Collection[Edge], oldest: int = 0) -> list[Node]:
 
 def unbroadcast(g: Value, shape: tuple[int, ...]) -> Value:
     """Sum a gradient down to the shape that its input had before it was broadcast."""
-    return g.sum_to_size(shape) if isinstance(g, Variable) else BACKENDS[type(g)].sum_to(g, shape)
+    return BACKENDS[type(g)].sum_to(g, shape) if type(g) in BACKENDS else g.sum_to_size(shape)
 
 
-def sweep(seeds: dict[Edge, Value], create_graph: bool, retain: bool, targets: Collection[Edge] | None) -> dict[Edge, Value]:
+def sweep(
+    seeds: dict[Edge, Value], create_graph: bool, retain: bool, targets: Collection[Edge] | None
+) -> dict[Edge, Value]:
     """Push the seeds back through the graph and return the gradients of the leaves, or of the targets if given.
 
     Nothing is computed that does not lead to a target. Saved values go back to the allocator as the sweep passes
@@ -586,8 +610,8 @@ def _back(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, fo
         saved = node.saved
     if saved is None:
         raise GraphError(
-            f"{plan.op.name}: backward through a graph whose saved values have been freed. Pass retain_graph=True to the "
-            f"first backward to go through it again"
+            f"{plan.op.name}: backward through a graph whose saved values have been freed. Pass retain_graph=True to "
+            f"the first backward to go through it again"
         )
     assert isinstance(saved, list)
     if versions.changed:
@@ -613,11 +637,11 @@ def _back(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, fo
         if d.shape != shape:
             d = _fit(plan, k, d, shape)
         if node.dtypes is not None and d.dtype != node.dtypes[k]:
-            d = d.to(node.dtypes[k]) if isinstance(d, Variable) else d.astype(node.dtypes[k])
+            d = d.astype(node.dtypes[k]) if type(d) in BACKENDS else d.to(node.dtypes[k])
         if anomaly.watching:
             raw = [v.data if isinstance(v, Variable) else v for v in (*saved, g)]
-            name = plan.op.argument_names(plan.needs[k] + 1)[plan.needs[k]]
-            anomaly.check_backward(plan.op.name, node.where, raw, d.data if isinstance(d, Variable) else d, name)
+            made = d.data if isinstance(d, Variable) else d
+            anomaly.check_backward(plan.op.name, node.where, raw, made, plan.input_names[k])
         before = found.get(edge)
         found[edge] = d if before is None else before + d
 
@@ -627,8 +651,8 @@ def _fit(plan: Plan, k: int, d: Value, shape: tuple[int, ...]) -> Value:
     lead = len(d.shape) - len(shape)
     if lead < 0 or any(n not in (1, m) for n, m in zip(shape, d.shape[lead:], strict=True)):
         raise ShapeError(
-            f"{plan.op.name}: the gradient rule of argument {plan.op.argument_names(plan.needs[k] + 1)[plan.needs[k]]!r} "
-            f"gave shape {tuple(d.shape)}, which does not fit the argument's shape {shape}"
+            f"{plan.op.name}: the gradient rule of argument {plan.input_names[k]!r} gave shape {tuple(d.shape)}, "
+            f"which does not fit the argument's shape {shape}"
         )
     return unbroadcast(d, shape)
 
@@ -714,8 +738,8 @@ def _seeds(name: str, outputs: Sequence[Any], gradients: Sequence[Any], create_g
             raise TypeError(f"{name}: expected a Tensor to differentiate, got {type(out).__name__}")
         if not out.tracked:
             raise GraphError(
-                f"{name}: this tensor of shape {tuple(out.data.shape)} does not require gradients and no op recorded how "
-                f"it was made. Set requires_grad=True on what it is computed from, outside no_grad()"
+                f"{name}: this tensor of shape {tuple(out.data.shape)} does not require gradients and no op recorded "
+                f"how it was made. Set requires_grad=True on what it is computed from, outside no_grad()"
             )
         if versions.rebased:
             versions.check_inputs(name, [out])
@@ -731,7 +755,9 @@ def _seeds(name: str, outputs: Sequence[Any], gradients: Sequence[Any], create_g
             if type(raw) is not type(out.data):
                 raise DeviceError(f"{name}: the gradient is {describe(raw)}, but the tensor is {describe(out.data)}")
             if raw.shape != out.data.shape:
-                raise ShapeError(f"{name}: a gradient of shape {tuple(raw.shape)} for a tensor of shape {tuple(out.data.shape)}")
+                raise ShapeError(
+                    f"{name}: a gradient of shape {tuple(raw.shape)} for a tensor of shape {tuple(out.data.shape)}"
+                )
             if raw.dtype != out.data.dtype:
                 raise DTypeError(f"{name}: a gradient of dtype {raw.dtype} for a tensor of dtype {out.data.dtype}")
             g = g if create_graph and isinstance(g, Variable) else raw
@@ -770,9 +796,15 @@ def grad(
     outputs, inputs = _as_list(outputs), _as_list(inputs)
     for x in inputs:
         if not isinstance(x, Variable) or not x.tracked:
-            what = f"of shape {tuple(x.data.shape)} does not require gradients" if isinstance(x, Variable) else "is not a Tensor"
+            what = (
+                f"of shape {tuple(x.data.shape)} does not require gradients"
+                if isinstance(x, Variable)
+                else "is not a Tensor"
+            )
             raise GraphError(f"grad: an input {what}; set requires_grad=True on it before computing the outputs")
-    seeds = _seeds("grad", outputs, [None] * len(outputs) if grad_outputs is None else _as_list(grad_outputs), create_graph)
+    seeds = _seeds(
+        "grad", outputs, [None] * len(outputs) if grad_outputs is None else _as_list(grad_outputs), create_graph
+    )
     retain = create_graph if retain_graph is None else retain_graph
     edges = [x.node or x for x in inputs]
     found = sweep(seeds, create_graph, retain, set(edges))
@@ -801,7 +833,9 @@ def backward(
     The other arguments, and what is raised, are as in :func:`grad`.
     """
     outputs = _as_list(outputs)
-    seeds = _seeds("backward", outputs, [None] * len(outputs) if gradients is None else _as_list(gradients), create_graph)
+    seeds = _seeds(
+        "backward", outputs, [None] * len(outputs) if gradients is None else _as_list(gradients), create_graph
+    )
     retain = create_graph if retain_graph is None else retain_graph
     if inputs is None:
         found = sweep(seeds, create_graph, retain, None)

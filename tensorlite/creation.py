@@ -20,9 +20,11 @@ from .dtypes import DType, get_default_dtype, int64, promote_types
 from .errors import DTypeError, ShapeError
 from .tensor import Tensor, as_array
 
-__all__ = ["arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like", "linspace", "ones", "ones_like",
-           "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "tensor", "zeros",
-           "zeros_like"]  # fmt: skip
+__all__ = [
+    "arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like", "linspace", "ones",
+    "ones_like", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "tensor", "zeros",
+    "zeros_like",
+]  # fmt: skip
 
 
 def _made(array: Array, requires_grad: bool) -> Tensor:
@@ -86,7 +88,8 @@ def _filled(
 ) -> Tensor:  # fmt: skip
     where = as_device(device)
     return _made(
-        fill(namespace(where), _shape(name, size), get_default_dtype() if dtype is None else np.dtype(dtype)), requires_grad
+        fill(namespace(where), _shape(name, size), get_default_dtype() if dtype is None else np.dtype(dtype)),
+        requires_grad,
     )
 
 
@@ -142,7 +145,12 @@ def full_like(
 
 
 def arange(
-    start: Any, end: Any = None, step: Any = 1, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+    start: Any,
+    end: Any = None,
+    step: Any = 1,
+    dtype: Any = None,
+    device: DeviceLike = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """The numbers from ``start`` (0 if only an end is given) up to but without ``end``: int64 if all are ints."""
     if end is None:
@@ -167,9 +175,13 @@ def linspace(
     return _made(xp.linspace(start, end, steps).astype(dtype or get_default_dtype()), requires_grad)
 
 
-def eye(n: int, m: int | None = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+def eye(
+    n: int, m: int | None = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
     """The (n, m) matrix with ones on its diagonal, zeros elsewhere; square without m."""
-    return _filled("eye", lambda xp, shape, t: xp.eye(*shape, dtype=t), (n, n if m is None else m), dtype, device, requires_grad)
+    return _filled(
+        "eye", lambda xp, shape, t: xp.eye(*shape, dtype=t), (n, n if m is None else m), dtype, device, requires_grad
+    )
 
 
 # ---- random ---------------------------------------------------------------------------------
@@ -204,13 +216,16 @@ def randint(
     low: int, high: Any = None, size: Any = None, *, dtype: Any = None, device: DeviceLike = None,
     generator: random.Generator | None = None,
 ) -> Tensor:  # fmt: skip
-    """Random integers from ``low`` (0 if left out) to ``high - 1``, int64: ``randint(high, size)``, ``randint(low, high, size)``."""
+    """Random integers from ``low`` to ``high - 1``, int64: ``randint(low, high, size)`` or ``randint(high, size)``."""
     if size is None:
         low, high, size = 0, low, high
     if high <= low:
         raise ValueError(f"randint: high must be above low, got low={low}, high={high}")
     source = generator or random.default_generator
-    return _made(source.integers(namespace(as_device(device)), low, high, _shape("randint", (size,)), np.dtype(dtype or int64)), False)
+    return _made(
+        source.integers(namespace(as_device(device)), low, high, _shape("randint", (size,)), np.dtype(dtype or int64)),
+        False,
+    )
 
 
 def randperm(n: int, *, device: DeviceLike = None, generator: random.Generator | None = None) -> Tensor:

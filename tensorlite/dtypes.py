@@ -43,15 +43,16 @@ def set_default_dtype(dtype: Any) -> None:
 
 def is_floating(dtype: Any) -> bool:
     """Whether gradients can flow through values of this dtype."""
-    return np.dtype(dtype).kind == "f"
+    return bool(np.dtype(dtype).kind == "f")
 
 
 def promote_types(a: Any, b: Any) -> DType:
     """The smallest dtype that both convert to, as PyTorch defines it (``int64`` and ``float16`` make ``float16``)."""
-    a, b = np.dtype(a), np.dtype(b)
-    if _RANK[a.kind] != _RANK[b.kind] and "c" not in (a.kind, b.kind):
-        return a if _RANK[a.kind] > _RANK[b.kind] else b
-    return np.promote_types(a, b)
+    x: DType = np.dtype(a)
+    y: DType = np.dtype(b)
+    if _RANK[x.kind] != _RANK[y.kind] and "c" not in (x.kind, y.kind):
+        return x if _RANK[x.kind] > _RANK[y.kind] else y
+    return np.promote_types(x, y)
 
 
 def _scalar_dtype(value: Any) -> DType | None:
@@ -125,7 +126,9 @@ def _same(name: str, arrays: list[Any]) -> list[Any]:
 def _floating(name: str, arrays: list[Any]) -> list[Any]:
     for a in arrays:
         if hasattr(a, "dtype") and a.dtype.kind not in "fc":
-            raise DTypeError(f"{name}({a.dtype}{tuple(a.shape)}): expected floating point numbers; convert with .float()")
+            raise DTypeError(
+                f"{name}({a.dtype}{tuple(a.shape)}): expected floating point numbers; convert with .float()"
+            )
     return _same(name, arrays)
 
 

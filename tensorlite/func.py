@@ -95,7 +95,9 @@ def _enter(name: str, x: Any) -> Any:
     if not isinstance(x, Variable):
         x = as_tensor(float(x) if isinstance(x, int) and not isinstance(x, bool) else x)
     if x.data.dtype.kind != "f":
-        raise DTypeError(f"{name}: only floating point arguments can be differentiated, got {x.data.dtype}; see argnums")
+        raise DTypeError(
+            f"{name}: only floating point arguments can be differentiated, got {x.data.dtype}; see argnums"
+        )
     if x.tracked:
         return alias(x)
     fresh = wrap(x.data)
@@ -123,7 +125,9 @@ def _scalar(name: str, run: _Run) -> Any:
     return BACKENDS[type(run.outputs[0].data)].ones_like(run.outputs[0].data)
 
 
-def _chosen(name: str, f: Callable[..., Any], args: tuple[Any, ...], kwargs: Any, argnums: int | Sequence[int], has_aux: bool) -> _Run:
+def _chosen(
+    name: str, f: Callable[..., Any], args: tuple[Any, ...], kwargs: Any, argnums: int | Sequence[int], has_aux: bool
+) -> _Run:
     picked = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     for i in picked:
         if not -len(args) <= i < len(args):
@@ -162,7 +166,7 @@ def value_and_grad(
 
 
 def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
-    """The gradient of a scalar-valued f, as a function of the same arguments; ``grad(grad(f))`` is the second derivative.
+    """The gradient of a scalar-valued f, as a function of the same arguments. It can be differentiated again.
 
     The arguments are those of :func:`value_and_grad`. With ``has_aux`` the result is ``(gradient, aux)``.
     """
@@ -192,13 +196,16 @@ def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
 
 
 def _same_shapes(name: str, what: str, given: Sequence[Any], of: str, expected: Sequence[Any]) -> None:
-    a, b = [tuple(np.shape(x.data if isinstance(x, Variable) else x)) for x in given], [tuple(y.data.shape) for y in expected]
+    a, b = (
+        [tuple(np.shape(x.data if isinstance(x, Variable) else x)) for x in given],
+        [tuple(y.data.shape) for y in expected],
+    )
     if a != b:
         raise ShapeError(f"{name}: {what} of shape {', '.join(map(str, a))} for {of} of shape {', '.join(map(str, b))}")
 
 
 def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
-    """``(f(*primals), J v)``: the output, and its derivative along ``tangents``, which have the structure of the primals."""
+    """``(f(*primals), J v)``: the output, and its derivative along ``tangents``, structured as the primals."""
     if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)):
         raise TypeError("jvp: primals and tangents must be tuples, one entry an argument of the function")
     run = _Run("jvp", f, primals)
@@ -206,7 +213,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     _same_shapes("jvp", "tangents", v, "primals", run.inputs)
     with enable_grad():
         u = [zeros_like(y, requires_grad=True) for y in run.outputs]
-        pulled = [d for d in run.pull(u, create_graph=True)]
+        pulled = run.pull(u, create_graph=True)
     attached = run.outer and (run.nested or any(t.tracked for t in v))
     linear = [(d, t) for d, t in zip(pulled, v, strict=True) if d.tracked]
     if linear:

@@ -40,7 +40,11 @@ class Generator:
 
     def get_state(self) -> dict[str, Any]:
         """All that decides the numbers to come, as a dict that JSON can hold."""
-        return {"cpu": json.loads(json.dumps(self._cpu.bit_generator.state)), "seed": self._seed, "offset": self._offset}
+        return {
+            "cpu": json.loads(json.dumps(self._cpu.bit_generator.state)),
+            "seed": self._seed,
+            "offset": self._offset,
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from a state that :meth:`get_state` gave. Raises ValueError for anything else."""
@@ -92,7 +96,11 @@ class Generator:
 
     def permutation(self, xp: Namespace, n: int) -> Array:
         """A raw array of the integers below n in random order."""
-        return self._cpu.permutation(n) if xp.device_type == "cpu" else xp.argsort(self.uniform(xp, (n,), np.dtype(np.float64)))
+        return (
+            self._cpu.permutation(n)
+            if xp.device_type == "cpu"
+            else xp.argsort(self.uniform(xp, (n,), np.dtype(np.float64)))
+        )
 
 
 default_generator = Generator()
@@ -121,4 +129,3 @@ def dropout_mask(like: Array, p: float, generator: Generator | None = None) -> A
         return xp.zeros_like(like)
     keep = (generator or default_generator).uniform(xp, like.shape, np.dtype(np.float32)) >= p
     return keep.astype(like.dtype) * (1.0 / (1.0 - p))
-

@@ -21,7 +21,7 @@ __all__ = ["RemovableHandle", "Tensor", "as_array"]
 def as_array(data: Any, dtype: Any = None, where: DeviceLike = None) -> Array:
     """A raw array of a Tensor, a raw array, a number, or nested sequences of these; not copied if it need not be.
 
-    Python floats become the default dtype, ints int64; arrays keep theirs. Raises TypeError, ShapeError for ragged lists.
+    Python floats become the default dtype, ints int64; arrays keep theirs. Raises TypeError, ShapeError.
     """
     raw = data.data if isinstance(data, Variable) else data
     if type(raw) not in BACKENDS:
@@ -35,11 +35,13 @@ def as_array(data: Any, dtype: Any = None, where: DeviceLike = None) -> Array:
 
 def _from_python(data: Any) -> Array:
     if isinstance(data, (list, tuple)) and any(isinstance(item, Variable) for item in data):
-        data = [item.tolist() if isinstance(item, Variable) else item for item in data]
+        data = [item.data.tolist() if isinstance(item, Variable) else item for item in data]
     try:
         array = np.array(data)
     except ValueError:
-        raise ShapeError("tensor: the nested sequences have different lengths; every row needs the same number of entries") from None
+        raise ShapeError(
+            "tensor: the nested sequences have different lengths; every row needs the same number of entries"
+        ) from None
     if array.dtype.kind not in "biufc":
         raise TypeError(f"tensor: expected numbers or booleans, got {type(data).__name__} of dtype {array.dtype}")
     first = data
@@ -153,7 +155,9 @@ class Tensor(Variable):
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
         if value and not is_floating(self.data.dtype):
-            raise DTypeError(f"requires_grad: only floating point tensors have gradients, this one is {self.data.dtype}")
+            raise DTypeError(
+                f"requires_grad: only floating point tensors have gradients, this one is {self.data.dtype}"
+            )
         if not value and self.node is not None:
             raise GraphError("requires_grad: this tensor is the result of a recorded op; use detach() to cut it off")
         self.tracked = bool(value)
@@ -292,7 +296,9 @@ class Tensor(Variable):
 
     def _one(self) -> Any:
         if self.data.size != 1:
-            raise ShapeError(f"a tensor of shape {self.shape} has no single value; use any(), all() or item() of one entry")
+            raise ShapeError(
+                f"a tensor of shape {self.shape} has no single value; use any(), all() or item() of one entry"
+            )
         return self.data.item()
 
     def __bool__(self) -> bool:
@@ -334,7 +340,7 @@ class Tensor(Variable):
         autograd.retain_grad(self)
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
-        """Call ``hook(gradient)`` whenever this tensor's gradient is known; what it returns, if not None, replaces it."""
+        """Call ``hook(gradient)`` whenever the gradient is known; what it returns, if not None, replaces it."""
         return RemovableHandle(autograd.add_hook(self, hook))
 
     # ---- devices and dtypes ------------------------------------------------------------------
@@ -526,7 +532,9 @@ class Tensor(Variable):
         """Write an op's result into this tensor's memory and take its place in the graph."""
         self._refuse_leaf(name)
         if out.shape != self.shape:
-            raise ShapeError(f"{name}: the result has shape {out.shape}, which does not fit in place into shape {self.shape}")
+            raise ShapeError(
+                f"{name}: the result has shape {out.shape}, which does not fit in place into shape {self.shape}"
+            )
         if out.dtype != self.dtype and not np.can_cast(out.dtype, self.dtype, "same_kind"):
             raise DTypeError(f"{name}: the result is {out.dtype}, which cannot be stored in place as {self.dtype}")
         node = out.node
@@ -535,8 +543,8 @@ class Tensor(Variable):
         base = versions.owner(self.data)
         if base is not self.data and (self.node is None or self.node.plan.op.view):
             raise GraphError(
-                f"{name}: this tensor is a view, and its base would not notice that its gradient has changed; clone() it "
-                f"first, or change the base by indexing: base[...] = value"
+                f"{name}: this tensor is a view, and its base would not notice that its gradient has changed; clone() "
+                f"it first, or change the base by indexing: base[...] = value"
             )
         out = out.to(self.dtype)
         node = out.node
@@ -619,23 +627,25 @@ class Tensor(Variable):
         """``value`` where ``mask`` is true, in place."""
         return self._become("masked_fill_", ops.masked_fill(self, mask, value))
 
-    def index_add_(self, dim: int, index: Any, source: Any, *, alpha: Any = 1) -> Tensor:
+    def index_add_(self, dim: Any, index: Any, source: Any, *, alpha: Any = 1) -> Tensor:
         """Rows of ``source`` added to the rows that ``index`` names, in place."""
         return self._become("index_add_", ops.index_add(self, dim, index, source, alpha=alpha))
 
-    def scatter_(self, dim: int, index: Any, src: Any) -> Tensor:
+    def scatter_(self, dim: Any, index: Any, src: Any) -> Tensor:
         """Entries of ``src`` written to where ``index`` says, in place."""
         return self._become("scatter_", ops.scatter(self, dim, index, src))
 
-    def scatter_add_(self, dim: int, index: Any, src: Any) -> Tensor:
+    def scatter_add_(self, dim: Any, index: Any, src: Any) -> Tensor:
         """Entries of ``src`` added to where ``index`` says, in place."""
         return self._become("scatter_add_", ops.scatter_add(self, dim, index, src))
 
     def copy_(self, source: Any) -> Tensor:
         """The values of ``source``, broadcast to this shape and converted to this dtype; gradients flow to it."""
-        value = source if isinstance(source, Variable) else wrap(as_array(source, where=self.device))
-        value = value.to(self.dtype, self.device)  # type: ignore[attr-defined]
-        return self._become("copy_", ops.broadcast_to(value, self.shape) if value.data.shape != self.shape else clone(value))
+        value: Tensor = source if isinstance(source, Tensor) else wrap(as_array(source, where=self.device))
+        value = value.to(self.dtype, self.device)
+        return self._become(
+            "copy_", ops.broadcast_to(value, self.shape) if value.data.shape != self.shape else clone(value)
+        )
 
     def fill_(self, value: Any) -> Tensor:
         """Every entry set to a number or a 0-d tensor."""
@@ -789,7 +799,7 @@ class Tensor(Variable):
         """See :func:`tensorlite.isfinite`."""
         return ops.isfinite(self)
 
-    def round(self, decimals: int = 0) -> Tensor:
+    def round(self, decimals: Any = 0) -> Tensor:
         """See :func:`tensorlite.round`."""
         return ops.round(self, decimals)
 
@@ -883,19 +893,19 @@ class Tensor(Variable):
 
     def mm(self, other: Any) -> Tensor:
         """See :func:`tensorlite.mm`."""
-        return ops.mm(self, other)
+        return ops.mm(self, other)  # type: ignore[no-any-return]
 
     def bmm(self, other: Any) -> Tensor:
         """See :func:`tensorlite.bmm`."""
-        return ops.bmm(self, other)
+        return ops.bmm(self, other)  # type: ignore[no-any-return]
 
     def dot(self, other: Any) -> Tensor:
         """See :func:`tensorlite.dot`."""
-        return ops.dot(self, other)
+        return ops.dot(self, other)  # type: ignore[no-any-return]
 
     def outer(self, other: Any) -> Tensor:
         """See :func:`tensorlite.outer`."""
-        return ops.outer(self, other)
+        return ops.outer(self, other)  # type: ignore[no-any-return]
 
     def addmm(self, mat1: Any, mat2: Any, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
         """See :func:`tensorlite.addmm`."""
@@ -1115,11 +1125,11 @@ class Tensor(Variable):
 
     def tril(self, diagonal: Any = 0) -> Tensor:
         """See :func:`tensorlite.tril`."""
-        return ops.tril(self, diagonal)  # type: ignore[no-any-return]
+        return ops.tril(self, diagonal)
 
     def triu(self, diagonal: Any = 0) -> Tensor:
         """See :func:`tensorlite.triu`."""
-        return ops.triu(self, diagonal)  # type: ignore[no-any-return]
+        return ops.triu(self, diagonal)
 
     def sort(self, dim: Any = -1, descending: Any = False, stable: Any = False) -> Any:
         """See :func:`tensorlite.sort`."""

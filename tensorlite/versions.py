@@ -77,9 +77,9 @@ def check_saved(op: str, seq: int, names: list[str], saved: list[Any]) -> None:
             then = f"at version {history.count - later}" if later < _REMEMBERED else f"{later} or more versions earlier"
             what = "its result" if name == "out" else f"its argument {name!r}"
             raise VersionError(
-                f"{op}: the backward pass needs {what}, {value.dtype}{tuple(value.shape)}, which was saved {then} and has "
-                f"been changed in place since (it is at version {history.count}). Use the op that returns a new tensor, "
-                f"or clone() before changing it"
+                f"{op}: the backward pass needs {what}, {value.dtype}{tuple(value.shape)}, which was saved {then} and "
+                f"has been changed in place since (it is at version {history.count}). Use the op that returns a new "
+                f"tensor, or clone() before changing it"
             )
 
 

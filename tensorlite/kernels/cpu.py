@@ -7,6 +7,7 @@ stay in the cache, into buffers that are used again. What a twin does not cover 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ XP = Any
 _BLOCK = 16_384  # float32 entries: 64 KB, so that a few buffers share the second-level cache
 
 
-def _blocks(*arrays: Array) -> Any:
+def _blocks(*arrays: Array) -> Iterator[list[Array]]:
     """The flat arrays, a block at a time."""
     flat = [a.reshape(-1) for a in arrays]
     for start in range(0, flat[0].size, _BLOCK):
@@ -66,7 +67,15 @@ def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
 # ---- activations ----------------------------------------------------------------------------
 
 # erf(z) = tanh(z * p(z^2)) to 6e-8: a weighted minimax fit of atanh(erf(z)) / z on 0 < z < 4.2, lowest power first.
-_ERF_TANH = (1.128379705, 0.1027654814, -1.843836656e-4, -6.257195994e-4, 8.971259577e-5, -5.985692019e-6, 1.589602992e-7)
+_ERF_TANH = (
+    1.128379705,
+    0.1027654814,
+    -1.843836656e-4,
+    -6.257195994e-4,
+    8.971259577e-5,
+    -5.985692019e-6,
+    1.589602992e-7,
+)
 _CDF = tuple(0.5**k * c for k, c in enumerate(_ERF_TANH))  # the same in x = z * sqrt(2)
 
 
@@ -119,7 +128,7 @@ def adam_step(
     """As the reference, a block at a time: each parameter passes through the cache once."""
     step = reference.adam_step
     if p.size <= _BLOCK or not all(a.flags.c_contiguous for a in (p, g, m, v)):
-        return step(xp, p, g, m, v, t, lr, beta1, beta2, eps, decay, decoupled, maximize)
-    for part in _blocks(p, g, m, v):
-        step(xp, *part, t, lr, beta1, beta2, eps, decay, decoupled, maximize)
-    return None
+        step(xp, p, g, m, v, t, lr, beta1, beta2, eps, decay, decoupled, maximize)
+        return
+    for bp, bg, bm, bv in _blocks(p, g, m, v):
+        step(xp, bp, bg, bm, bv, t, lr, beta1, beta2, eps, decay, decoupled, maximize)

@@ -36,7 +36,10 @@ def find_cupy() -> tuple[ModuleType | None, str]:
         if float((a @ a + 1.0).sum()) != 26.0:
             return None, "a small product on the GPU gave a wrong result"
     except Exception as error:
-        return None, f"CuPy cannot compute on the GPU ({type(error).__name__}: {error}); is it the right build? {install}"
+        return (
+            None,
+            f"CuPy cannot compute on the GPU ({type(error).__name__}: {error}); is it the right build? {install}",
+        )
     return cupy, ""
 
 

@@ -1,7 +1,7 @@
 """Fused maths on raw arrays, in the plainest form that is correct on every backend.
 
 Each kernel takes the namespace ``xp`` first and may change only arrays it made itself, or those its name says it
-changes (``..._into``, ``..._step``). "Rows" means that it works along the last axis. The gradient of a kernel stands beside it.
+changes (``..._into``, ``..._step``). "Rows" means that it works along the last axis. Its gradient stands beside it.
 Nothing here asks for the value of an array on the host, so a GPU never has to wait.
 """
 
@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-__all__ = ["adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "embedding_backward",
-           "erf", "gelu", "gelu_backward", "layer_norm", "layer_norm_backward", "log_softmax", "log_softmax_backward",
-           "philox", "rms_norm", "rms_norm_backward", "scatter_add_into", "sgd_step", "softmax", "softmax_backward",
-           "sum_to"]  # fmt: skip
+__all__ = [
+    "adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "embedding_backward",
+    "erf", "gelu", "gelu_backward", "layer_norm", "layer_norm_backward", "log_softmax", "log_softmax_backward",
+    "philox", "rms_norm", "rms_norm_backward", "scatter_add_into", "sgd_step", "softmax", "softmax_backward", "sum_to",
+]  # fmt: skip
 
 Array = Any
 XP = Any
@@ -37,7 +38,7 @@ def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:
 
 
 def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
-    """The gradient of ``table[ids]`` for a table of so many rows: each row gets the sum of the gradients it was used with."""
+    """The gradient of ``table[ids]`` for so many rows: each gets the sum of the gradients of its uses."""
     width = g.shape[-1]
     out = xp.zeros((rows, width), g.dtype)
     return scatter_add_into(xp, out, ids.reshape(-1), g.reshape(-1, width))
@@ -116,7 +117,7 @@ def log_softmax_backward(xp: XP, g: Array, out: Array, axis: int) -> Array:
 
 
 def layer_norm(xp: XP, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Array, Array]:
-    """Rows ``(x - mean) / sqrt(variance + eps) * weight + bias``; also the means and the inverse deviations, (..., 1)."""
+    """Rows ``(x - mean) / sqrt(variance + eps) * weight + bias``; also means and inverse deviations, (..., 1)."""
     mean = x.mean(axis=-1, keepdims=True)
     y = x - mean
     rstd = 1.0 / xp.sqrt((y * y).mean(axis=-1, keepdims=True) + eps)
@@ -162,7 +163,7 @@ def rms_norm(xp: XP, x: Array, weight: Array | None, eps: float) -> tuple[Array,
 
 
 def rms_norm_backward(xp: XP, g: Array, x: Array, weight: Array | None, rrms: Array) -> tuple[Array, Array | None]:
-    """The gradients for x and weight (None without one): ``dx = rrms * (h - n * mean(h * n))``, names as in layer_norm."""
+    """The gradients for x and weight (None without one): ``dx = rrms * (h - n * mean(h * n))``, as in layer_norm."""
     n = x * rrms
     gn = g * n
     dweight = None if weight is None else sum_to(xp, gn, x.shape[-1:])
@@ -200,9 +201,7 @@ def gelu_backward(xp: XP, g: Array, x: Array, kept: Array, tanh: bool) -> Array:
 # ---- losses ---------------------------------------------------------------------------------
 
 
-def cross_entropy(
-    xp: XP, logits: Array, target: Array, ignore_index: int, smoothing: float
-) -> tuple[Array, Array]:
+def cross_entropy(xp: XP, logits: Array, target: Array, ignore_index: int, smoothing: float) -> tuple[Array, Array]:
     """The loss of each row of ``(N, C)`` logits, zero where ``target == ignore_index``; also logsumexp of rows, (N, 1).
 
     ``loss = logsumexp(x) - (1 - smoothing) * x[target] - smoothing * mean(x)``.
@@ -220,7 +219,7 @@ def cross_entropy(
 def cross_entropy_backward(
     xp: XP, g: Array, logits: Array, target: Array, lse: Array, ignore_index: int, smoothing: float
 ) -> Array:
-    """``g_i * (softmax(x)_i - (1 - smoothing) * onehot(target_i) - smoothing / C)`` for each row, zero where ignored."""
+    """``g_i * (softmax(x)_i - (1 - smoothing) * onehot(target_i) - smoothing / C)`` a row, 0 where ignored."""
     kept = target != ignore_index
     safe = xp.where(kept, target, 0)
     dx = logits - lse

@@ -5,6 +5,7 @@ from .elementwise import __all__ as _elementwise
 from .shape import *
 from .shape import __all__ as _shape
 from .shape import dim_in
+
 from .reduce import *  # isort: skip
 from .reduce import __all__ as _reduce  # isort: skip
 from .linalg import *  # isort: skip

@@ -1,4 +1,4 @@
-"""Ops that work element by element, with broadcasting: arithmetic, exponentials, trigonometry, comparison, selection."""
+"""Ops that work element by element, with broadcasting: arithmetic, exponentials, trigonometry, comparison, choice."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from ..autograd import Value, op
 from ..backend import Array, Namespace
 from ..dtypes import DType
 
-__all__ = ["abs", "acos", "add", "asin", "atan", "atan2", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "ceil", "clamp",
-           "convert", "convert_to_discrete", "cos", "cosh", "div", "eq", "erf", "exp",
-           "expm1", "floor", "floor_divide", "fmod", "ge", "gt", "isfinite", "isinf", "isnan", "le", "log", "log10", "log1p",
-           "log2", "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "maximum", "minimum", "mul",
-           "ne", "neg", "pow", "reciprocal", "remainder", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt",
-           "square", "sub", "tan", "tanh", "true_divide", "trunc", "where"]  # fmt: skip
+__all__ = [
+    "abs", "acos", "add", "asin", "atan", "atan2", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "ceil",
+    "clamp", "convert", "convert_to_discrete", "cos", "cosh", "div", "eq", "erf", "exp", "expm1", "floor",
+    "floor_divide", "fmod", "ge", "gt", "isfinite", "isinf", "isnan", "le", "log", "log10", "log1p", "log2",
+    "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "maximum", "minimum", "mul", "ne",
+    "neg", "pow", "reciprocal", "remainder", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "square",
+    "sub", "tan", "tanh", "true_divide", "trunc", "where",
+]  # fmt: skip
 
 # ---- arithmetic -----------------------------------------------------------------------------
 
@@ -93,7 +95,7 @@ def _power_base(g: Value, x: Value, y: Value) -> Value:
     dtypes="promote",
 )
 def pow(xp: Namespace, x: Array, y: Array) -> Array:
-    """``x ** y``, with broadcasting. At ``y == 0`` the gradient for x is 0; at ``x == 0, y >= 0`` the one for y is 0."""
+    """``x ** y``, with broadcasting. The gradient for x is 0 at ``y == 0``, the one for y at ``x == 0, y >= 0``."""
     if type(y) in (int, float) and y == 3:
         return x * x * x  # NumPy's power takes 300 times as long
     if getattr(x, "dtype", None) is not None and x.dtype.kind in "iu" and type(y) is int and y < 0:

@@ -7,14 +7,13 @@ is differentiated for gradients of higher order, and it is the kernel's test ora
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from ..autograd import Value, op
 from ..backend import Array, Namespace
-from .elementwise import convert, erf, exp, expm1, log1p, rsqrt, sigmoid, tanh, where
+from .elementwise import erf, exp, rsqrt, sigmoid, tanh, where
 from .linalg import matmul
-from .reduce import logsumexp, mean, sum
-from .select import gather, one_hot
+from .reduce import logsumexp, mean
+from .select import gather
 from .shape import permute, reshape, transpose, unsqueeze
 
 __all__ = ["attention", "cross_entropy_rows", "dropout_with", "elu", "gelu", "layer_norm_rows", "leaky_relu", "linear",
@@ -136,7 +135,9 @@ def _layer_norm_composite(x: Value, weight: Value, bias: Value, eps: float) -> V
     return y if bias is None else y + bias
 
 
-def _layer_norm_backward(xp: Namespace, g: Array, x: Array, weight: Array, mean: Array, rstd: Array) -> tuple[Array, ...]:
+def _layer_norm_backward(
+    xp: Namespace, g: Array, x: Array, weight: Array, mean: Array, rstd: Array
+) -> tuple[Array, ...]:
     return xp.layer_norm_backward(g, x, weight, mean, rstd)  # type: ignore[no-any-return]
 
 

@@ -14,8 +14,10 @@ from ..backend import BACKENDS, Array, Namespace
 from .elementwise import abs, convert, exp, maximum, minimum, pow, sign, where
 from .shape import broadcast_to, dim_in, flip, reshape
 
-__all__ = ["MaxMin", "all", "amax", "amin", "any", "argmax", "argmin", "cumsum", "logsumexp", "max", "mean", "min", "norm", "prod",
-           "std", "sum", "sum_to_size", "var"]  # fmt: skip
+__all__ = [
+    "MaxMin", "all", "amax", "amin", "any", "argmax", "argmin", "cumsum", "logsumexp", "max", "mean", "min", "norm",
+    "prod", "std", "sum", "sum_to_size", "var",
+]  # fmt: skip
 
 Dim: TypeAlias = int | Sequence[int] | None
 
@@ -72,7 +74,9 @@ def mean(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Arr
 
 def _var_gradient(g: Value, x: Value, in_shape: Sequence[int], dim: Dim, correction: float) -> Value:
     free = _count(in_shape, dim) - correction
-    return _unfold(g * (2.0 / free if free > 0 else math.nan), in_shape, dim) * (x - mean(x, _every(dim, in_shape), True))
+    return _unfold(g * (2.0 / free if free > 0 else math.nan), in_shape, dim) * (
+        x - mean(x, _every(dim, in_shape), True)
+    )
 
 
 def _every(dim: Dim, shape: Sequence[int]) -> Dim:
@@ -121,7 +125,7 @@ def _prod_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], dim:
     if not bool((raw == 0).any()):
         return g * _unfold(out, in_shape, dim) / x
     # With a zero among the factors out / x is 0/0: multiply the others out, with a 1 in place of each in turn.
-    last = x if dim is None else x.swapaxes(dim, -1)  # type: ignore[arg-type]
+    last = x if dim is None else x.swapaxes(dim, -1)
     flat = reshape(x, (-1,)) if dim is None else last
     n = flat.shape[-1]
     pairs = broadcast_to(reshape(flat, (*flat.shape[:-1], 1, n)), (*flat.shape[:-1], n, n))
@@ -241,8 +245,9 @@ def any(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Arra
 
 
 @op(
-    lambda g, x, out, in_shape, dim: _unfold(g, in_shape, dim)
-    * exp(x - _unfold(where(out == -math.inf, 0.0, out), in_shape, dim)),
+    lambda g, x, out, in_shape, dim: (
+        _unfold(g, in_shape, dim) * exp(x - _unfold(where(out == -math.inf, 0.0, out), in_shape, dim))
+    ),
     dtypes="float",
 )
 def logsumexp(xp: Namespace, x: Array, dim: Dim, keepdim: bool = False) -> Array:
@@ -290,5 +295,3 @@ def norm(x: Any, p: float | str = 2, dim: Dim = None, keepdim: bool = False) -> 
     if p == 0:
         return sum(abs(sign(x)), dim, keepdim)
     return _p_norm(x, float(p), dim, keepdim)
-
-

@@ -11,16 +11,20 @@ from ..backend import BACKENDS, Array, Namespace
 from ..errors import ShapeError
 from ..versions import owner
 
-__all__ = ["broadcast_tensors", "broadcast_to", "cat", "chunk", "concat", "crop", "expand", "flatten", "flip", "movedim", "narrow",
-           "pad_dims", "permute", "repeat", "repeat_interleave", "reshape", "roll", "split", "squeeze", "stack", "swapaxes",
-           "tile", "transpose", "unbind", "unflatten", "unsqueeze", "view"]  # fmt: skip
+__all__ = [
+    "broadcast_tensors", "broadcast_to", "cat", "chunk", "concat", "crop", "expand", "flatten", "flip", "movedim",
+    "narrow", "pad_dims", "permute", "repeat", "repeat_interleave", "reshape", "roll", "split", "squeeze", "stack",
+    "swapaxes", "tile", "transpose", "unbind", "unflatten", "unsqueeze", "view",
+]  # fmt: skip
 
 
 def dim_in(name: str, dim: int, ndim: int) -> int:
     """A dimension counted from the front. Raises IndexError if it is out of range; a 0-d tensor counts as 1-d."""
     n = max(ndim, 1)
     if not -n <= dim < n:
-        raise IndexError(f"{name}: dim {dim} is out of range for a tensor with {ndim} dimensions (expected {-n} to {n - 1})")
+        raise IndexError(
+            f"{name}: dim {dim} is out of range for a tensor with {ndim} dimensions (expected {-n} to {n - 1})"
+        )
     return dim % n
 
 
@@ -46,7 +50,9 @@ def view(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
     """As :func:`reshape`, but never a copy. Raises ShapeError where the memory does not allow a view."""
     out = x.reshape(shape)
     if out.size and owner(out) is not owner(x):
-        raise ValueError(f"shape {tuple(shape)} needs a copy of this non-contiguous tensor; use reshape() or contiguous()")
+        raise ValueError(
+            f"shape {tuple(shape)} needs a copy of this non-contiguous tensor; use reshape() or contiguous()"
+        )
     return out
 
 
@@ -94,7 +100,9 @@ def expand(x: Any, shape: Sequence[int]) -> Any:
     own = shape_of(x)
     lead = len(shape) - len(own)
     if lead < 0 or any(n == -1 for n in shape[:lead]):
-        raise ShapeError(f"expand: cannot expand shape {own} to {tuple(shape)}; new dimensions come first and need a size")
+        raise ShapeError(
+            f"expand: cannot expand shape {own} to {tuple(shape)}; new dimensions come first and need a size"
+        )
     return broadcast_to(x, tuple(own[i - lead] if n == -1 else n for i, n in enumerate(shape)))
 
 
@@ -138,8 +146,7 @@ swapaxes = transpose
 def movedim(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
     """Dimensions ``source`` moved to ``destination``, the others in their order."""
     ndim = len(shape_of(x))
-    one = isinstance(source, int)
-    src = [dim_in("movedim", d, ndim) for d in ([source] if one else source)]  # type: ignore[list-item, union-attr]
+    src = [dim_in("movedim", d, ndim) for d in ([source] if isinstance(source, int) else source)]
     dst = [dim_in("movedim", d, ndim) for d in ([destination] if isinstance(destination, int) else destination)]
     if len(src) != len(dst) or len(set(src)) < len(src) or len(set(dst)) < len(dst):
         raise ValueError(f"movedim: source {source} and destination {destination} must be as many different dimensions")
@@ -158,13 +165,22 @@ def flip(xp: Namespace, x: Array, dims: int | Sequence[int]) -> Array:
 @op(lambda g, shifts, dims: roll(g, -shifts if isinstance(shifts, int) else tuple(-s for s in shifts), dims))
 def roll(xp: Namespace, x: Array, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Array:
     """The elements moved along ``dims`` (None: along the flattened tensor); what falls off comes back at the start."""
-    return xp.roll(x, shifts if isinstance(shifts, int) else tuple(shifts), dims if dims is None or isinstance(dims, int) else tuple(dims))
+    return xp.roll(
+        x,
+        shifts if isinstance(shifts, int) else tuple(shifts),
+        dims if dims is None or isinstance(dims, int) else tuple(dims),
+    )
 
 
 # ---- cuts -----------------------------------------------------------------------------------
 
 
-@op(lambda g, starts, in_shape: pad_dims(g, [(a, n - a - m) for a, n, m in zip(starts, in_shape, g.shape, strict=True)]), view=True)
+@op(
+    lambda g, starts, in_shape: pad_dims(
+        g, [(a, n - a - m) for a, n, m in zip(starts, in_shape, g.shape, strict=True)]
+    ),
+    view=True,
+)
 def crop(xp: Namespace, x: Array, starts: Sequence[int], sizes: Sequence[int]) -> Array:
     """The box of this size that starts there."""
     return x[tuple(slice(a, a + n) for a, n in zip(starts, sizes, strict=True))]
@@ -295,7 +311,9 @@ def repeat(x: Any, sizes: Sequence[int]) -> Any:
     """x laid ``sizes[d]`` times along dimension d; further dimensions are added in front."""
     shape = shape_of(x)
     if len(sizes) < len(shape):
-        raise ShapeError(f"repeat: {len(sizes)} numbers of repetitions for a tensor of shape {shape}; one a dimension is needed")
+        raise ShapeError(
+            f"repeat: {len(sizes)} numbers of repetitions for a tensor of shape {shape}; one a dimension is needed"
+        )
     full = (1,) * (len(sizes) - len(shape)) + shape
     pairs = [n for size, n in zip(sizes, full, strict=True) for n in (size, n)]
     ones = [m for n in full for m in (1, n)]
