@@ -176,6 +176,7 @@ from .ops import (
     where,
 )
 from .random import Generator, get_rng_state, manual_seed, set_rng_state
+from .serialization import load, save
 from .tensor import Tensor
 
 __version__ = "0.1.0"
@@ -205,5 +206,6 @@ __all__ = [
     "sub", "sum", "swapaxes", "take_along_dim", "tan", "tanh", "tile", "topk", "transpose", "tril", "triu",
     "true_divide", "trunc", "unbind", "unflatten", "unsqueeze", "var", "where",
     "Generator", "get_rng_state", "manual_seed", "set_rng_state",
+    "load", "save",
     "Tensor",
 ]  # fmt: skip

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from .tensor import Tensor
 
 __all__ = [
-    "Node", "Op", "Variable", "accumulate_grad", "add_hook", "alias", "attach", "backward", "enable_grad", "grad",
-    "is_grad_enabled", "no_grad", "op", "retain_grad", "set_grad_enabled", "sweep", "walk", "wrap",
+    "Node", "Op", "OpFunction", "Variable", "backward", "enable_grad", "grad", "is_grad_enabled", "no_grad", "op",
+    "set_grad_enabled",
 ]  # fmt: skip
 
 Value: TypeAlias = Any

@@ -59,7 +59,10 @@ def save(tensors: Mapping[str, Tensor], path: PathLike, metadata: Mapping[str, s
         raise FileNotFoundError(f"save: there is no folder {str(target.parent)!r} to write {target.name!r} to")
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the umask says; the library makes files that only their owner can read
         library.numpy.save_file(arrays, temporary, None if metadata is None else dict(metadata))
+        temporary.chmod(mode)
         _flush(temporary)
         os.replace(temporary, target)
         _flush(target.parent)

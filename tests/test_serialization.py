@@ -198,3 +198,13 @@ def test_without_the_library_the_error_says_what_to_install(path, monkeypatch):
         serialization.save({}, path)
     with pytest.raises(ImportError, match="pip install safetensors"):
         serialization.load(path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_the_umask_decides_who_may_read(path):
+    old = os.umask(0o027)
+    try:
+        tl.save({"x": tl.ones(2)}, path)
+    finally:
+        os.umask(old)
+    assert path.stat().st_mode & 0o777 == 0o640

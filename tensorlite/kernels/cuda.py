@@ -63,16 +63,18 @@ def erf(xp: XP, x: Array) -> Array:
     """As the reference, by CUDA's own function."""
     from cupyx.scipy.special import erf as cuda_erf
 
-    return cuda_erf(x)
+    return cuda_erf(x).astype(x.dtype, copy=False)  # of float16 it makes a wider type
 
 
 def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:
     """As the reference, by atomic additions: their order, and so the last bits, may differ from run to run."""
     import cupyx
 
-    if out.dtype == np.float16:
-        wide = out.astype(np.float32)
-        cupyx.scatter_add(wide, index, source.astype(np.float32))
+    if out.dtype == np.int64:  # not among the atomic types, but adding is the same on the same bits without a sign
+        cupyx.scatter_add(out.view(np.uint64), index, source.astype(np.int64, copy=False).view(np.uint64))
+    elif out.dtype.itemsize < 4:
+        wide = out.astype(np.float32 if out.dtype.kind == "f" else np.int32)
+        cupyx.scatter_add(wide, index, source.astype(wide.dtype))
         out[...] = wide
     else:
         cupyx.scatter_add(out, index, source)

@@ -277,35 +277,37 @@ def atan2(xp: Namespace, y: Array, x: Array) -> Array:
 # ---- rounding: piecewise constant, so the gradient is zero ----------------------------------
 
 
-def _zero(g: Value) -> Value:
-    return where(False, g, 0.0)
+@op(lambda g: _zero(g))
+def _zero(xp: Namespace, g: Array) -> Array:
+    """Zeros, whatever g is: 0 * g would be NaN where g is not finite."""
+    return xp.zeros_like(g)
 
 
-@op(_zero)
+@op(lambda g: _zero(g))
 def sign(xp: Namespace, x: Array) -> Array:
     """-1, 0 or 1. Its gradient is zero."""
     return xp.sign(x)
 
 
-@op(_zero)
+@op(lambda g: _zero(g))
 def floor(xp: Namespace, x: Array) -> Array:
     """The largest integer not above x, in x's dtype. Its gradient is zero."""
     return xp.floor(x)
 
 
-@op(_zero)
+@op(lambda g: _zero(g))
 def ceil(xp: Namespace, x: Array) -> Array:
     """The smallest integer not below x, in x's dtype. Its gradient is zero."""
     return xp.ceil(x)
 
 
-@op(_zero)
+@op(lambda g: _zero(g))
 def round(xp: Namespace, x: Array, decimals: int = 0) -> Array:
     """x rounded to so many decimals, halves to even. Its gradient is zero."""
     return xp.round(x, decimals)
 
 
-@op(_zero)
+@op(lambda g: _zero(g))
 def trunc(xp: Namespace, x: Array) -> Array:
     """x rounded towards zero. Its gradient is zero."""
     return xp.trunc(x)
