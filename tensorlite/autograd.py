@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Node", "Op", "OpFunction", "Variable", "backward", "enable_grad", "grad", "is_grad_enabled", "no_grad", "op",
-    "set_grad_enabled",
+    "set_grad_enabled", "walk",
 ]  # fmt: skip
 
 Value: TypeAlias = Any
