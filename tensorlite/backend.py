@@ -97,7 +97,10 @@ def get_default_device() -> Device:
     """The device of tensors made without one: ``set_default_device``, else ``TENSORLITE_DEVICE``, else the CPU."""
     global _default
     if _default is None:
-        _default = device(os.environ.get("TENSORLITE_DEVICE") or "cpu")
+        try:
+            _default = device(os.environ.get("TENSORLITE_DEVICE") or "cpu")
+        except DeviceError as error:
+            raise DeviceError(f"TENSORLITE_DEVICE: {error}") from None
     return _default
 
 

@@ -197,7 +197,7 @@ def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
 
 def _same_shapes(name: str, what: str, given: Sequence[Any], of: str, expected: Sequence[Any]) -> None:
     a, b = (
-        [tuple(np.shape(x.data if isinstance(x, Variable) else x)) for x in given],
+        [tuple(x.data.shape if isinstance(x, Variable) else np.shape(x)) for x in given],
         [tuple(y.data.shape) for y in expected],
     )
     if a != b:

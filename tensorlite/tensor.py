@@ -237,7 +237,7 @@ class Tensor(Variable):
         return iter(ops.unbind(self))
 
     def __contains__(self, value: Any) -> bool:
-        return bool((self.data == (value.data if isinstance(value, Variable) else value)).any())
+        return bool(ops.eq(self, value).data.any())
 
     def __hash__(self) -> int:
         return id(self)

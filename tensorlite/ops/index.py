@@ -15,7 +15,7 @@ import numpy as np
 from ..autograd import Value, Variable, describe, op
 from ..backend import BACKENDS, Array, Namespace
 from ..dtypes import DType
-from ..errors import DTypeError
+from ..errors import DeviceError, DTypeError
 from .elementwise import convert, convert_to_discrete
 from .shape import reshape
 
@@ -223,6 +223,8 @@ def index_put_(
     *arrays: Array,
 ) -> Array:  # fmt: skip
     """A copy of x with ``value`` put, or added, at an index."""
+    if type(value) in BACKENDS and type(value) is not type(x):  # what a backend would take, it would move unasked
+        raise TypeError("the value is not on the device of the tensor")
     out = x.copy()
     view = out[basic] if basic else out
     if not accumulate:
@@ -255,10 +257,14 @@ def index_put(x: Any, index: Any, value: Any, accumulate: bool = False) -> Any:
 def assign(array: Array, index: Any, value: Any) -> None:
     """``array[index] = value``, in place in a raw array, with an index as :func:`getitem` takes it.
 
-    Raises IndexError for an index out of range, ValueError if ``value`` does not broadcast.
+    Raises IndexError for an index out of range, ValueError if ``value`` does not broadcast, DeviceError if it is on
+    another device.
     """
     basic, slots, arrays = _parse("setitem", array, index)
+    value = array_of(value)
+    if type(value) in BACKENDS and type(value) is not type(array):
+        raise DeviceError(f"setitem: the value is {describe(value)}, but the tensor is {describe(array)}; move it")
     try:
-        _write(array[basic] if basic else array, slots, arrays, array_of(value))
+        _write(array[basic] if basic else array, slots, arrays, value)
     except IndexError as error:
         raise IndexError(f"setitem: {error}; the tensor is {describe(array)}") from None
