@@ -42,10 +42,10 @@ def difference(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> f
         a, b = a.astype(np.float64), b.astype(np.float64)
         finite = np.isfinite(b)
         np.testing.assert_array_equal(a[~finite], b[~finite])
+        assert np.isfinite(a[finite]).all(), f"{a[finite & ~np.isfinite(a)][0]} instead of a finite number"
         if finite.any():
             scale = max(1.0, float(np.abs(b[finite]).max()))
             worst = max(worst, float(np.abs(a[finite] - b[finite]).max()) / scale)
-            assert not np.isnan(worst), f"NaN instead of {b[finite][0]}"
     return worst
 
 
