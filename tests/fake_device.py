@@ -56,7 +56,7 @@ class FakeArray:
         raise TypeError(f"numpy.{function.__name__} was called with an array of the device")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        if method != "__call__" or kwargs:
+        if method != "__call__" or kwargs or not any(isinstance(x, np.generic) for x in inputs):
             raise TypeError(f"numpy.{ufunc.__name__}.{method} was called with an array of the device")
         return call(ufunc, *inputs)  # `np.float32(2) * array` comes here
 
@@ -146,7 +146,7 @@ def unwrapped(value: Any) -> Any:
 def wrapped(result: Any, sources: tuple[Any, ...] = ()) -> Any:
     """Results as arrays of the device; one that shares memory with a source is a view of it."""
     if isinstance(result, (list, tuple)):
-        return type(result)(wrapped(r, sources) for r in result) if type(result) in (list, tuple) else result
+        return [wrapped(r, sources) for r in result]
     if isinstance(result, np.generic):
         return FakeArray(np.asarray(result))
     if not isinstance(result, np.ndarray):
