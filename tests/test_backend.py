@@ -523,8 +523,9 @@ def test_a_run_is_saved_and_resumed(tmp_path, capsys):
     def started(folder):
         return Run.start(Config.load("shakespeare-char-cpu", {**tiny, "train.out_dir": str(tmp_path / folder)}))
 
-    whole, half = started("whole"), started("half")
+    whole = started("whole")
     assert whole.optimize()
+    half = started("half")
     for _ in range(3):
         half.train_step()
     half.save(checkpoint.LATEST)
