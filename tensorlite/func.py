@@ -204,10 +204,14 @@ def _same_shapes(name: str, what: str, given: Sequence[Any], of: str, expected: 
         raise ShapeError(f"{name}: {what} of shape {', '.join(map(str, a))} for {of} of shape {', '.join(map(str, b))}")
 
 
+def _check_tuples(name: str, primals: Any, tangents: Any) -> None:
+    if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)):
+        raise TypeError(f"{name}: primals and tangents must be tuples, one entry an argument of the function")
+
+
 def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
     """``(f(*primals), J v)``: the output, and its derivative along ``tangents``, structured as the primals."""
-    if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)):
-        raise TypeError("jvp: primals and tangents must be tuples, one entry an argument of the function")
+    _check_tuples("jvp", primals, tangents)
     run = _Run("jvp", f, primals)
     v = [as_tensor(t) for t in _flatten(list(tangents))]
     _same_shapes("jvp", "tangents", v, "primals", run.inputs)
@@ -227,6 +231,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
 
 def hvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
     """``(f(*primals), H v)`` of a scalar-valued f: its Hessian times ``tangents``, without forming the Hessian."""
+    _check_tuples("hvp", primals, tangents)
     run = _Run("hvp", f, primals)
     v = [as_tensor(t) for t in _flatten(list(tangents))]
     _same_shapes("hvp", "tangents", v, "primals", run.inputs)
@@ -258,7 +263,7 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callabl
         y = run.outputs[0]
         xp = BACKENDS[type(y.data)]
         basis = xp.eye(y.data.size, dtype=y.data.dtype).reshape(y.data.size, *y.data.shape)
-        rows = [run.pull([basis[i]], retain=True) for i in range(y.data.size)]
+        rows = [run.pull([basis[i, ...]], retain=True) for i in range(y.data.size)]
         whole = [
             reshape(stack([row[k] for row in rows]), (*y.data.shape, *x.data.shape)) if rows
             else zeros_like(x).reshape(-1)[:0].reshape(*y.data.shape, *x.data.shape)

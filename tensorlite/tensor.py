@@ -25,7 +25,7 @@ def as_array(data: Any, dtype: Any = None, where: DeviceLike = None) -> Array:
     """
     raw = data.data if isinstance(data, Variable) else data
     if type(raw) not in BACKENDS:
-        raw = _from_python(raw)
+        raw = _from_python(raw, dtype)
     if dtype is not None and raw.dtype != np.dtype(dtype):
         raw = raw.astype(np.dtype(dtype))
     if where is None and (isinstance(data, Variable) or type(data) in BACKENDS):
@@ -33,7 +33,7 @@ def as_array(data: Any, dtype: Any = None, where: DeviceLike = None) -> Array:
     return _moved(raw, as_device(where))
 
 
-def _from_python(data: Any) -> Array:
+def _from_python(data: Any, dtype: Any = None) -> Array:
     if isinstance(data, (list, tuple)) and any(isinstance(item, Variable) for item in data):
         data = [item.data.tolist() if isinstance(item, Variable) else item for item in data]
     try:
@@ -44,6 +44,8 @@ def _from_python(data: Any) -> Array:
         ) from None
     if array.dtype.kind not in "biufc":
         raise TypeError(f"tensor: expected numbers or booleans, got {type(data).__name__} of dtype {array.dtype}")
+    if dtype is not None:
+        return array  # as precise as Python's numbers, until it is converted
     first = data
     while isinstance(first, (list, tuple)) and first:
         first = first[0]
