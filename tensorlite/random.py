@@ -64,6 +64,8 @@ class Generator:
         """A raw array of numbers from [0, 1)."""
         if xp.device_type == "cpu":
             drawn = self._cpu.random(tuple(shape), np.float64 if dtype == np.float64 else np.float32)
+            if dtype == np.float16:
+                drawn = np.floor(drawn * 2048) / 2048  # to the nearest, it would be 1 now and then
             return np.asarray(drawn).astype(dtype, copy=False)
         n = math.prod(shape)
         if dtype == np.float64:
