@@ -408,6 +408,8 @@ def op(
     """
     if backward is not None and composite is None:
         raise TypeError("op: a backward function needs a composite, so that its gradient can be differentiated again")
+    if isinstance(dtypes, str) and dtypes not in POLICIES:
+        raise ValueError(f"op: dtypes={dtypes!r} is no policy; choose from {', '.join(map(repr, POLICIES))}")
     policy = POLICIES[dtypes] if isinstance(dtypes, str) else dtypes
 
     def decorate(forward: Callable[..., Any]) -> OpFunction:
@@ -634,7 +636,7 @@ def _back(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, fo
     for k, (edge, d, shape) in enumerate(zip(node.edges, gradients, node.shapes, strict=True)):
         if d is None:
             continue
-        if d.shape != shape:
+        if getattr(d, "shape", None) != shape:
             d = _fit(plan, k, d, shape)
         if node.dtypes is not None and d.dtype != node.dtypes[k]:
             d = d.astype(node.dtypes[k]) if type(d) in BACKENDS else d.to(node.dtypes[k])
@@ -648,6 +650,11 @@ def _back(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, fo
 
 def _fit(plan: Plan, k: int, d: Value, shape: tuple[int, ...]) -> Value:
     """Sum a gradient down to its input's shape; an error that names the rule if it cannot be."""
+    if not hasattr(d, "shape"):
+        raise TypeError(
+            f"{plan.op.name}: the gradient rule of argument {plan.input_names[k]!r} must give an array, "
+            f"got {type(d).__name__}"
+        )
     lead = len(d.shape) - len(shape)
     if lead < 0 or any(n not in (1, m) for n, m in zip(shape, d.shape[lead:], strict=True)):
         raise ShapeError(
@@ -672,11 +679,10 @@ def _run_hooks(hooks: list[Callable[[Any], Any]], g: Value) -> Value:
         shown = g if isinstance(g, Variable) else wrap(g)
         changed = hook(shown)
         if changed is not None:
-            if not isinstance(changed, Variable) or changed.data.shape != shown.data.shape:
-                raise ShapeError(
-                    f"hook: a gradient hook must return None or a Tensor of shape {tuple(shown.data.shape)}, "
-                    f"got {describe(getattr(changed, 'data', changed))}"
-                )
+            got = describe(changed.data) if isinstance(changed, Variable) else type(changed).__name__
+            if got != describe(shown.data):
+                error = DTypeError if getattr(changed, "shape", None) == shown.data.shape else ShapeError
+                raise error(f"hook: a gradient hook must return None or a Tensor {describe(shown.data)}, got {got}")
             g = changed if isinstance(g, Variable) else changed.data
     return g
 
@@ -752,6 +758,10 @@ def _seeds(name: str, outputs: Sequence[Any], gradients: Sequence[Any], create_g
             g = BACKENDS[type(out.data)].ones_like(out.data)
         else:
             raw = g.data if isinstance(g, Variable) else g
+            if type(raw) not in BACKENDS:
+                raise TypeError(
+                    f"{name}: the gradient must be a Tensor of shape {tuple(out.data.shape)}, got {type(raw).__name__}"
+                )
             if type(raw) is not type(out.data):
                 raise DeviceError(f"{name}: the gradient is {describe(raw)}, but the tensor is {describe(out.data)}")
             if raw.shape != out.data.shape:
@@ -842,6 +852,8 @@ def backward(
         receivers = {e: e for e in found if isinstance(e, Variable)}
     else:
         inputs = _as_list(inputs)
+        if not inputs:
+            raise GraphError("backward: inputs is empty; leave it out for the gradients of all leaves")
         for x in inputs:
             if not isinstance(x, Variable) or not x.tracked:
                 raise GraphError("backward: every one of inputs must be a Tensor that requires gradients")
@@ -877,7 +889,7 @@ class _Ownership:
         if xp is None:  # a NumPy scalar
             return np.asarray(g)
         root = versions.owner(g)
-        if id(root) in self.taken or root.size != g.size or root.base is not None:
+        if id(root) in self.taken or root.size != g.size or root.base is not None or not g.size:
             return xp.array(g, copy=True, order="C")
         self.taken[id(root)] = root
         return g
