@@ -97,8 +97,10 @@ def _is_dtype(name: str) -> bool:
     return True
 
 
-def _sizes(args: tuple[Any, ...]) -> tuple[int, ...]:
-    """``f(2, 3)`` and ``f((2, 3))`` mean the same."""
+def _sizes(args: tuple[Any, ...], named: Any = None) -> tuple[int, ...]:
+    """``f(2, 3)``, ``f((2, 3))`` and ``f(name=(2, 3))`` mean the same."""
+    if named is not None:
+        args = (named,) if isinstance(named, (tuple, list)) else (named, *args)
     return tuple(args[0]) if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
 
 
@@ -1005,13 +1007,13 @@ class Tensor(Variable):
         """See :func:`tensorlite.sum_to_size`."""
         return ops.sum_to_size(self, _sizes(shape))
 
-    def reshape(self, *shape: Any) -> Tensor:
+    def reshape(self, *_: Any, shape: Any = None) -> Tensor:
         """See :func:`tensorlite.reshape`."""
-        return ops.reshape(self, _sizes(shape))
+        return ops.reshape(self, _sizes(_, shape))
 
-    def view(self, *shape: Any) -> Tensor:
+    def view(self, *_: Any, size: Any = None) -> Tensor:
         """See :func:`tensorlite.view`."""
-        return ops.view(self, _sizes(shape))
+        return ops.view(self, _sizes(_, size))
 
     def reshape_as(self, other: Tensor) -> Tensor:
         """In the shape of another tensor."""
@@ -1021,9 +1023,9 @@ class Tensor(Variable):
         """A view in the shape of another tensor."""
         return ops.view(self, other.shape)
 
-    def expand(self, *shape: Any) -> Tensor:
+    def expand(self, *_: Any, size: Any = None) -> Tensor:
         """See :func:`tensorlite.expand`."""
-        return ops.expand(self, _sizes(shape))  # type: ignore[no-any-return]
+        return ops.expand(self, _sizes(_, size))  # type: ignore[no-any-return]
 
     def expand_as(self, other: Tensor) -> Tensor:
         """Expanded to the shape of another tensor."""
@@ -1033,9 +1035,9 @@ class Tensor(Variable):
         """See :func:`tensorlite.broadcast_to`."""
         return ops.broadcast_to(self, shape)
 
-    def permute(self, *dims: Any) -> Tensor:
+    def permute(self, *_: Any, dims: Any = None) -> Tensor:
         """See :func:`tensorlite.permute`."""
-        return ops.permute(self, _sizes(dims))
+        return ops.permute(self, _sizes(_, dims))
 
     def transpose(self, dim0: Any, dim1: Any) -> Tensor:
         """See :func:`tensorlite.transpose`."""
@@ -1065,9 +1067,9 @@ class Tensor(Variable):
         """See :func:`tensorlite.unflatten`."""
         return ops.unflatten(self, dim, sizes)  # type: ignore[no-any-return]
 
-    def flip(self, *dims: Any) -> Tensor:
+    def flip(self, *_: Any, dims: Any = None) -> Tensor:
         """See :func:`tensorlite.flip`."""
-        return ops.flip(self, _sizes(dims))
+        return ops.flip(self, _sizes(_, dims))
 
     def roll(self, shifts: Any, dims: Any = None) -> Tensor:
         """See :func:`tensorlite.roll`."""
@@ -1089,13 +1091,13 @@ class Tensor(Variable):
         """See :func:`tensorlite.unbind`."""
         return ops.unbind(self, dim)
 
-    def repeat(self, *sizes: Any) -> Tensor:
+    def repeat(self, *_: Any, sizes: Any = None) -> Tensor:
         """See :func:`tensorlite.repeat`."""
-        return ops.repeat(self, _sizes(sizes))  # type: ignore[no-any-return]
+        return ops.repeat(self, _sizes(_, sizes))  # type: ignore[no-any-return]
 
-    def tile(self, *dims: Any) -> Tensor:
+    def tile(self, *_: Any, dims: Any = None) -> Tensor:
         """See :func:`tensorlite.tile`."""
-        return ops.tile(self, _sizes(dims))  # type: ignore[no-any-return]
+        return ops.tile(self, _sizes(_, dims))  # type: ignore[no-any-return]
 
     def repeat_interleave(self, repeats: Any, dim: Any = None) -> Tensor:
         """See :func:`tensorlite.repeat_interleave`."""

@@ -243,7 +243,7 @@ row("prod", *(s(real(2, 3, 2), **k) for k in ({}, {"dim": 1}, {"dim": -1, "keepd
 row("prod", s(given([[2.0, 0.0, 3.0], [1.0, 4.0, 5.0]]), dim=1), s(given([2.0, 0.0, 3.0])), s(given([[2.0, 0.0, 0.0]])), s(given([[0.0, 2.0]]), 0))
 row("var std", *over_dims(real)[:6], *over_dims(real, correction=0), s(real(4), correction=0.5), s(real(0, 3), dim=1))
 row("amax amin", *over_dims(distinct))
-row("max min", s(distinct(2, 3, 2)), s(distinct()), *over_dim(distinct), s(distinct(2, 3), -1, keepdim=True), s(distinct(2, 3), distinct(2, 3)))
+row("max min", s(distinct(2, 3, 2)), s(distinct()), *over_dim(distinct), s(distinct(2, 3), -1, keepdim=True), s(distinct(2, 3), whole(2, 3)))
 row("argmax argmin", s(distinct(2, 3, 2)), s(distinct()), *over_dim(distinct), s(distinct(2, 3), 1, keepdim=True), order=0)
 row("all any", s(bools(2, 3)), s(real(2, 3), 1), s(ints(2, 3, 4), dim=-1, keepdim=True), s(bools(2, 2, 2), dim=(0, -1)), s(bools(0)), order=0)
 row("logsumexp", *over_dims(real)[1:6], s(real(), 0), s(given([800.0, 801.0]), 0), s(real(2, 0), 1), half=False)
@@ -316,7 +316,7 @@ row(
     "scatter_add", s(real(3, 4), 0, given([[0, 1, 2, 0], [0, 1, 0, 0]]), real(2, 4)), s(real(3, 4), dim=-1, index=ints(4, 2, 3), src=real(3, 4)),
     s(real(3), 0, given([1, 1, 1]), real(3)), s(real(2, 3), 1, ints(3, 2, 0), real(2, 0)),
 )  # fmt: skip
-row("masked_fill", s(real(2, 3), bools(2, 3), 1.5), s(real(2, 3), bools(3), -math.inf), s(real(2, 3), bools(2, 1), real()), s(real(), bools(), 0.0))
+row("masked_fill", s(real(2, 3), bools(2, 3), 1.5), s(real(2, 3), bools(3), -9), s(real(2, 3), bools(2, 1), real()), s(real(), bools(), 0.0))
 row("masked_select", s(real(2, 3), bools(2, 3)), s(real(2, 3), bools(3)), s(real(3), given([False] * 3)), s(real(), given(True)))
 row("tril triu", s(real(3, 4)), s(real(3, 3), 1), s(real(2, 4, 3), diagonal=-1), s(real(0, 3)), s(real(2, 2), 5))
 row("sort", *over_dim(distinct), s(distinct(2, 3)), s(distinct(2, 3), dim=0, descending=True), s(distinct(4), stable=True))
@@ -373,7 +373,7 @@ row(
 )  # fmt: skip
 row("rms_norm_rows", s(real(2, 3)), s(real(2, 2, 3), real(3)), s(real(4), None, 1e-3), s(real(0, 3), real(3)))
 row("F.rms_norm", s(real(2, 3), (3,)), s(real(2, 2, 3), (2, 3), real(2, 3)), s(real(2, 3), (3,), weight=real(3), eps=0.1), s(real(0, 3), (3,), real(3)))
-row("dropout_with", s(real(2, 3), given([[0.0, 2.0, 2.0], [2.0, 0.0, 2.0]])))
+row("dropout_with", s(real(2, 3), fixed(given([[0.0, 2.0, 2.0], [2.0, 0.0, 2.0]]))))
 row("F.dropout", s(real(2, 3), 0.0), s(real(2, 3), 0.5, training=False), s(real(2, 3), p=1.0))
 row(
     "F.embedding", s(ints(5, 3), real(5, 2)), s(given([[1, 1], [0, 4]]), real(5, 2)), s(ints(5), real(5, 2)),
@@ -418,5 +418,5 @@ row(
 )  # fmt: skip
 row(
     "attention", s(*QKV, None, None, False, 0.7), s(*QKV, None, None, True, 0.7), s(*QKV, SEEN, None, False, 1.0), s(*QKV, real(3, 4), None, True, 1.0),
-    s(*QKV, None, given(np.tile([2, 0, 2, 2], (2, 3, 1))), False, 0.7),
+    s(*QKV, None, fixed(given(np.tile([2.0, 0.0, 2.0, 2.0], (2, 3, 1)))), False, 0.7),
 )  # fmt: skip

@@ -86,14 +86,18 @@ def fmod(xp: Namespace, x: Array, y: Array) -> Array:
 def _power_base(g: Value, x: Value, y: Value) -> Value:
     if isinstance(y, (int, float)):
         return _zero(g) if y == 0 else g * (y * pow(x, y - 1))
-    return where(y == 0, 0.0, g * y * pow(x, y - 1))
+    return where((x == 0) & (y == 0), 0.0, g * y * pow(x, y - 1))
 
 
-@op(
-    _power_base,
-    lambda g, x, y, out: g * where((out == 0) & (y >= 0), 0.0, out * log(x)),  # x**y -> 0 faster than log(x) -> -inf
-    dtypes="promote",
-)
+def _power_exponent(g: Value, x: Value, y: Value, out: Value) -> Value:
+    if isinstance(x, (int, float)):
+        slope = out * (math.log(x) if x > 0 else math.nan)
+    else:
+        slope = out * log(x)
+    return g * where((out == 0) & (y >= 0), 0.0, slope)  # x**y goes to 0 faster than log(x) to -inf
+
+
+@op(_power_base, _power_exponent, dtypes="promote")
 def pow(xp: Namespace, x: Array, y: Array) -> Array:
     """``x ** y``, with broadcasting. The gradient for x is 0 at ``y == 0``, the one for y at ``x == 0, y >= 0``."""
     if type(y) in (int, float) and y == 3:

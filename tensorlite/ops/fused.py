@@ -11,7 +11,7 @@ import math
 from ..autograd import Value, op
 from ..backend import Array, Namespace
 from .elementwise import erf, exp, rsqrt, sigmoid, tanh, where
-from .linalg import matmul
+from .linalg import matmul, rows
 from .reduce import logsumexp, mean
 from .select import gather
 from .shape import permute, reshape, transpose, unsqueeze
@@ -86,37 +86,40 @@ def gelu(xp: Namespace, x: Array, approximate: str = "none") -> tuple[Array, Arr
 # ---- softmax --------------------------------------------------------------------------------
 
 
+def _at_least_1d(x: Array) -> Array:
+    return x if x.ndim else x.reshape(1)  # softmax takes a 0-d tensor for a row of one
+
+
 @op(
-    backward=lambda xp, g, out, dim: (xp.softmax_backward(g, out, dim if out.ndim else None),),
+    backward=lambda xp, g, out, dim: (
+        xp.softmax_backward(_at_least_1d(g), _at_least_1d(out), dim).reshape(out.shape),
+    ),
     composite=lambda x, dim: exp(x - logsumexp(x, dim, True)),
     dtypes="floating",
 )
 def softmax(xp: Namespace, x: Array, dim: int) -> Array:
     """``exp(x_i) / sum_j exp(x_j)`` along a dimension."""
-    return xp.softmax(x, dim if x.ndim else None)
+    return xp.softmax(_at_least_1d(x), dim).reshape(x.shape)
 
 
 @op(
-    backward=lambda xp, g, out, dim: (xp.log_softmax_backward(g, out, dim if out.ndim else None),),
+    backward=lambda xp, g, out, dim: (
+        xp.log_softmax_backward(_at_least_1d(g), _at_least_1d(out), dim).reshape(out.shape),
+    ),
     composite=lambda x, dim: x - logsumexp(x, dim, True),
     dtypes="floating",
 )
 def log_softmax(xp: Namespace, x: Array, dim: int) -> Array:
     """``x_i - log(sum_j exp(x_j))`` along a dimension."""
-    return xp.log_softmax(x, dim if x.ndim else None)
+    return xp.log_softmax(_at_least_1d(x), dim).reshape(x.shape)
 
 
 # ---- affine maps and normalisation ----------------------------------------------------------
 
 
-def _rows(x: Value) -> Value:
-    """All dimensions but the last made one."""
-    return x if len(x.shape) == 2 else reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
-
-
 @op(
     lambda g, weight: matmul(g, weight),
-    lambda g, x: matmul(permute(_rows(g), (1, 0)), _rows(x)),
+    lambda g, x: matmul(permute(rows(g), (1, 0)), rows(x)),
     lambda g: g,
     dtypes="floating",
 )

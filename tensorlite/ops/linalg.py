@@ -21,7 +21,7 @@ __all__ = ["addmm", "bmm", "diag", "diagonal", "dot", "einsum", "matmul", "mm", 
 # ---- matrix products ------------------------------------------------------------------------
 
 
-def _rows(x: Value) -> Value:
+def rows(x: Value) -> Value:
     """All dimensions but the last made one."""
     return x if len(x.shape) == 2 else reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
@@ -38,9 +38,9 @@ def _matmul_right(g: Value, x: Value, in_shape: Sequence[int]) -> Value:
     if len(x.shape) == 1:
         return g * x if len(in_shape) == 1 else unsqueeze(x, -1) * unsqueeze(g, -2)
     if len(in_shape) == 1:
-        return matmul(reshape(g, (math.prod(g.shape),)), _rows(x))
+        return matmul(reshape(g, (math.prod(g.shape),)), rows(x))
     if len(in_shape) == 2:  # one product, however many matrices x holds, and nothing left to sum
-        return matmul(permute(_rows(x), (1, 0)), _rows(g))
+        return matmul(permute(rows(x), (1, 0)), rows(g))
     return matmul(transpose(x, -2, -1), g)
 
 
@@ -53,8 +53,8 @@ def matmul(xp: Namespace, x: Array, y: Array) -> Array:
     """
     try:
         if y.ndim == 2 and x.ndim > 2:  # one product instead of one for each matrix of x
-            rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-            return xp.matmul(rows, y).reshape(*x.shape[:-1], y.shape[1])
+            flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+            return xp.matmul(flat, y).reshape(*x.shape[:-1], y.shape[1])
         return xp.matmul(x, y)
     except ValueError:
         raise ValueError(_misfit(x.shape, y.shape)) from None

@@ -15,11 +15,11 @@ from ..backend import BACKENDS, Array, Namespace
 from ..errors import DeviceError, DTypeError, ShapeError
 from .elementwise import eq, mul, where
 from .index import array_of, check_range, fitting, getitem, index_, index_put_, outlier
-from .shape import broadcast_tensors, broadcast_to, dim_in, reshape, shape_of, unsqueeze
+from .shape import broadcast_tensors, broadcast_to, dim_in, flatten, reshape, shape_of, unsqueeze
 
 __all__ = ["Sorted", "argsort", "embedding", "gather", "index_add", "index_select", "masked_fill", "masked_select",
-           "nonzero", "one_hot", "scatter", "scatter_add", "searchsorted", "sort", "take_along_dim", "topk", "tril",
-           "triu"]  # fmt: skip
+           "nonzero", "one_hot", "repeat_interleave", "scatter", "scatter_add", "searchsorted", "sort",
+           "take_along_dim", "topk", "tril", "triu"]  # fmt: skip
 
 _ALL = slice(None)
 
@@ -118,6 +118,28 @@ def index_select(x: Any, dim: int, index: Any) -> Any:
     d = dim_in("index_select", dim, len(shape))
     out = index_(x if shape else reshape(x, (1,)), (*(_ALL,) * d, 0), False, ids)
     return out if shape else reshape(out, ())
+
+
+def repeat_interleave(x: Any, repeats: Any, dim: int | None = None) -> Any:
+    """Each entry along ``dim`` (None: of the flattened tensor) ``repeats`` times in a row.
+
+    repeats: an int, or a vector of ints with one for each entry. Raises ShapeError if it has another length, ValueError
+    if a number is negative.
+    """
+    if dim is None:
+        x, dim = flatten(x), 0
+    shape = shape_of(x)
+    n = shape[dim_in("repeat_interleave", dim, len(shape))] if shape else 1
+    xp = BACKENDS[type(array_of(x))]
+    if isinstance(repeats, int):
+        counts = repeats
+    else:
+        counts = xp.to_numpy(_ids("repeat_interleave", x, repeats))  # the result's size is needed on the host
+        if counts.shape not in ((), (1,), (n,)):
+            raise ShapeError(f"repeat_interleave: repeats of shape {counts.shape} for the {n} entries along dim {dim}")
+    if np.any(np.asarray(counts) < 0):
+        raise ValueError(f"repeat_interleave: repeats must not be negative, got {counts}")
+    return index_select(x, dim, xp.asarray(np.repeat(np.arange(n), counts)))
 
 
 def index_add(x: Any, dim: int, index: Any, source: Any, alpha: float = 1) -> Any:

@@ -13,7 +13,7 @@ from ..versions import owner
 
 __all__ = [
     "broadcast_tensors", "broadcast_to", "cat", "chunk", "concat", "crop", "expand", "flatten", "flip", "movedim",
-    "narrow", "pad_dims", "permute", "repeat", "repeat_interleave", "reshape", "roll", "split", "squeeze", "stack",
+    "narrow", "pad_dims", "permute", "repeat", "reshape", "roll", "split", "squeeze", "stack",
     "swapaxes", "tile", "transpose", "unbind", "unflatten", "unsqueeze", "view",
 ]  # fmt: skip
 
@@ -92,7 +92,7 @@ def squeeze(x: Any, dim: int | Sequence[int] | None = None) -> Any:
 @op(lambda g: g, view=True)  # the engine sums what was broadcast
 def broadcast_to(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
     """x repeated along new and size-1 dimensions until it has this shape, without copying."""
-    return xp.broadcast_to(x, tuple(shape))
+    return x if x.shape == tuple(shape) else xp.broadcast_to(x, tuple(shape))
 
 
 def expand(x: Any, shape: Sequence[int]) -> Any:
@@ -323,13 +323,3 @@ def repeat(x: Any, sizes: Sequence[int]) -> Any:
 def tile(x: Any, dims: Sequence[int]) -> Any:
     """As :func:`repeat`, where missing leading numbers count as 1."""
     return repeat(x, (1,) * (len(shape_of(x)) - len(dims)) + tuple(dims))
-
-
-def repeat_interleave(x: Any, repeats: int, dim: int | None = None) -> Any:
-    """Each element (along ``dim``; None: of the flattened tensor) so many times in a row."""
-    if dim is None:
-        x, dim = flatten(x), 0
-    shape = shape_of(x)
-    d = dim_in("repeat_interleave", dim, len(shape))
-    wide = broadcast_to(unsqueeze(x, d + 1), (*shape[: d + 1], repeats, *shape[d + 1 :]))
-    return reshape(wide, (*shape[:d], shape[d] * repeats, *shape[d + 1 :]))
