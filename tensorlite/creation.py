@@ -16,7 +16,7 @@ from . import random
 from .autograd import Variable, wrap
 from .backend import Array, DeviceLike, Namespace, namespace
 from .backend import device as as_device
-from .dtypes import DType, get_default_dtype, int64, promote_types
+from .dtypes import DType, as_dtype, get_default_dtype, int64, promote_types
 from .errors import DTypeError, ShapeError
 from .tensor import Tensor, as_array
 
@@ -88,7 +88,7 @@ def _filled(
 ) -> Tensor:  # fmt: skip
     where = as_device(device)
     return _made(
-        fill(namespace(where), _shape(name, size), get_default_dtype() if dtype is None else np.dtype(dtype)),
+        fill(namespace(where), _shape(name, size), get_default_dtype() if dtype is None else as_dtype(dtype)),
         requires_grad,
     )
 
@@ -144,6 +144,16 @@ def full_like(
 # ---- counted --------------------------------------------------------------------------------
 
 
+def _number(name: str, value: Any) -> Any:
+    """A finite Python number, from one, or from a NumPy scalar or a Tensor."""
+    value = value.item() if isinstance(value, (Tensor, np.generic)) else value
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: expected numbers, got {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: expected finite numbers, got {value}")
+    return value
+
+
 def arange(
     start: Any,
     end: Any = None,
@@ -152,18 +162,23 @@ def arange(
     device: DeviceLike = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """The numbers from ``start`` (0 if only an end is given) up to but without ``end``: int64 if all are ints."""
+    """The numbers from ``start`` (0 if only an end is given) up to but without ``end``: int64 if all are ints.
+
+    Raises ValueError if ``step`` does not lead from one to the other, TypeError for what is not a number.
+    """
     if end is None:
         start, end = 0, start
+    start, end, step = (_number("arange", v) for v in (start, end, step))
     if step == 0:
         raise ValueError("arange: step must not be 0")
     if (end - start) * step < 0:
         raise ValueError(f"arange: step {step} does not lead from {start} to {end}")
     if dtype is None:
-        dtype = int64 if all(isinstance(v, (int, np.integer)) for v in (start, end, step)) else get_default_dtype()
+        dtype = int64 if all(isinstance(v, int) for v in (start, end, step)) else get_default_dtype()
+    dtype = as_dtype(dtype)
     n = math.ceil((end - start) / step)
     counted = namespace(as_device(device)).arange(n)
-    wide = promote_types(dtype, np.float64) if np.dtype(dtype).kind == "f" else np.dtype(dtype)
+    wide = promote_types(dtype, np.float64) if dtype.kind == "f" else dtype
     return _made((counted.astype(wide) * step + start).astype(dtype), requires_grad)
 
 
@@ -171,8 +186,9 @@ def linspace(
     start: float, end: float, steps: int, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
 ) -> Tensor:
     """``steps`` evenly spaced numbers from ``start`` to ``end``, both included."""
-    xp = namespace(as_device(device))
-    return _made(xp.linspace(start, end, steps).astype(dtype or get_default_dtype()), requires_grad)
+    xp, (n,) = namespace(as_device(device)), _shape("linspace", (steps,))
+    spaced = xp.linspace(_number("linspace", start), _number("linspace", end), n)
+    return _made(spaced.astype(as_dtype(dtype or get_default_dtype())), requires_grad)
 
 
 def eye(
@@ -190,7 +206,7 @@ def eye(
 def _drawn(
     name: str, draw: Callable[..., Array], size: Any, dtype: Any, device: DeviceLike, requires_grad: bool
 ) -> Tensor:
-    kind = get_default_dtype() if dtype is None else np.dtype(dtype)
+    kind = get_default_dtype() if dtype is None else as_dtype(dtype)
     if kind.kind != "f":
         raise DTypeError(f"{name}: random numbers need a floating point dtype, got {kind}; see randint()")
     return _made(draw(namespace(as_device(device)), _shape(name, size), kind), requires_grad)
@@ -216,20 +232,26 @@ def randint(
     low: int, high: Any = None, size: Any = None, *, dtype: Any = None, device: DeviceLike = None,
     generator: random.Generator | None = None,
 ) -> Tensor:  # fmt: skip
-    """Random integers from ``low`` to ``high - 1``, int64: ``randint(low, high, size)`` or ``randint(high, size)``."""
+    """Random integers from ``low`` to ``high - 1``, int64: ``randint(low, high, size)`` or ``randint(high, size)``.
+
+    Raises ValueError if there are none.
+    """
     if size is None:
         low, high, size = 0, low, high
+    elif high is None:
+        low, high = 0, low
     if high <= low:
         raise ValueError(f"randint: high must be above low, got low={low}, high={high}")
     source = generator or random.default_generator
     return _made(
-        source.integers(namespace(as_device(device)), low, high, _shape("randint", (size,)), np.dtype(dtype or int64)),
+        source.integers(namespace(as_device(device)), low, high, _shape("randint", (size,)), as_dtype(dtype or int64)),
         False,
     )
 
 
 def randperm(n: int, *, device: DeviceLike = None, generator: random.Generator | None = None) -> Tensor:
     """The integers below n in random order, int64."""
+    (n,) = _shape("randperm", (n,))
     return _made((generator or random.default_generator).permutation(namespace(as_device(device)), n), False)
 
 
@@ -247,3 +269,4 @@ def randint_like(x: Tensor, low: int, high: int | None = None, dtype: Any = None
     """Random integers in the shape, dtype and on the device of x."""
     low, high = (0, low) if high is None else (low, high)
     return randint(low, high, x.shape, dtype=dtype or x.dtype, device=device or x.device)
+

@@ -13,9 +13,9 @@ import numpy as np
 
 from .errors import DTypeError
 
-__all__ = ["DType", "bool_", "complex64", "complex128", "float16", "float32", "float64", "get_default_dtype",
-           "int8", "int16", "int32", "int64", "is_floating", "promote_types", "result_type", "set_default_dtype",
-           "uint8"]  # fmt: skip
+__all__ = ["DType", "as_dtype", "bool_", "complex64", "complex128", "float16", "float32", "float64",
+           "get_default_dtype", "int8", "int16", "int32", "int64", "is_floating", "promote_types", "result_type",
+           "set_default_dtype", "uint8"]  # fmt: skip
 
 DType: TypeAlias = np.dtype[Any]
 
@@ -39,6 +39,17 @@ def set_default_dtype(dtype: Any) -> None:
     if np.dtype(dtype).kind != "f":
         raise DTypeError(f"set_default_dtype: expected a floating point dtype, got {np.dtype(dtype)}")
     _default = np.dtype(dtype)
+
+
+def as_dtype(dtype: Any) -> DType:
+    """The dtype that ``float``, ``"int64"`` or the like names. Raises DTypeError if it is not one of numbers."""
+    try:
+        found: DType = np.dtype(dtype)
+    except TypeError:
+        found = np.dtype(object)
+    if found.kind not in _RANK or not found.isnative or found.itemsize > (16 if found.kind == "c" else 8):
+        raise DTypeError(f"dtype: {dtype!r} is no number type; give one such as tensorlite.float32 or 'int64'")
+    return found
 
 
 def is_floating(dtype: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from . import autograd, ops, random, versions
 from .autograd import Node, Op, Variable, op, wrap
 from .backend import BACKENDS, Array, Device, DeviceLike, Namespace, device_of, namespace
 from .backend import device as as_device
-from .dtypes import DType, bool_, float16, float32, float64, get_default_dtype, int32, int64, is_floating
+from .dtypes import DType, as_dtype, bool_, float16, float32, float64, get_default_dtype, int32, int64, is_floating
 from .errors import DeviceError, DTypeError, GraphError, ShapeError
 
 __all__ = ["RemovableHandle", "Tensor", "as_array"]
@@ -21,13 +22,14 @@ __all__ = ["RemovableHandle", "Tensor", "as_array"]
 def as_array(data: Any, dtype: Any = None, where: DeviceLike = None) -> Array:
     """A raw array of a Tensor, a raw array, a number, or nested sequences of these; not copied if it need not be.
 
-    Python floats become the default dtype, ints int64; arrays keep theirs. Raises TypeError, ShapeError.
+    Python floats become the default dtype, ints int64; arrays keep theirs. Raises TypeError, ShapeError, DTypeError.
     """
     raw = data.data if isinstance(data, Variable) else data
     if type(raw) not in BACKENDS:
         raw = _from_python(raw, dtype)
-    if dtype is not None and raw.dtype != np.dtype(dtype):
-        raw = raw.astype(np.dtype(dtype))
+    target = as_dtype(raw.dtype.newbyteorder("=") if dtype is None else dtype)
+    if raw.dtype != target:
+        raw = raw.astype(target)
     if where is None and (isinstance(data, Variable) or type(data) in BACKENDS):
         return raw
     return _moved(raw, as_device(where))
@@ -205,6 +207,19 @@ class Tensor(Variable):
 
     nelement = numel
 
+    def element_size(self) -> int:
+        """Bytes an entry."""
+        return self.itemsize
+
+    def stride(self) -> tuple[int, ...]:
+        """How many entries further in memory the next one along each dimension lies."""
+        return tuple(n // self.itemsize for n in self.data.strides)
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether the data is on an NVIDIA GPU."""
+        return self.device.type == "cuda"
+
     def is_floating_point(self) -> bool:
         """Whether the dtype is a floating point one."""
         return is_floating(self.dtype)
@@ -362,8 +377,7 @@ class Tensor(Variable):
             elif a is not None:
                 dtype = a
         result = self
-        if dtype is not None and np.dtype(dtype) != self.dtype:
-            target = np.dtype(dtype)
+        if dtype is not None and (target := as_dtype(dtype)) != self.dtype:
             if is_floating(target) and is_floating(self.dtype):
                 result = ops.convert(result, target, self.dtype)
             else:
@@ -377,6 +391,10 @@ class Tensor(Variable):
     def type(self, dtype: Any) -> Tensor:
         """This tensor in another dtype."""
         return self.to(dtype=dtype)
+
+    def type_as(self, other: Tensor) -> Tensor:
+        """This tensor in the dtype and on the device of another."""
+        return self.to(other)
 
     def cpu(self) -> Tensor:
         """This tensor on the CPU."""
@@ -471,6 +489,18 @@ class Tensor(Variable):
 
     def __invert__(self) -> Tensor:
         return ops.bitwise_not(self)
+
+    def __lshift__(self, other: Any) -> Tensor:
+        return ops.bitwise_left_shift(self, other)
+
+    def __rshift__(self, other: Any) -> Tensor:
+        return ops.bitwise_right_shift(self, other)
+
+    def __rlshift__(self, other: Any) -> Tensor:
+        return ops.bitwise_left_shift(other, self)
+
+    def __rrshift__(self, other: Any) -> Tensor:
+        return ops.bitwise_right_shift(other, self)
 
     def __and__(self, other: Any) -> Tensor:
         return ops.bitwise_and(self, other)
@@ -907,6 +937,22 @@ class Tensor(Variable):
         """See :func:`tensorlite.dot`."""
         return ops.dot(self, other)  # type: ignore[no-any-return]
 
+    def mv(self, other: Any) -> Tensor:
+        """See :func:`tensorlite.mv`."""
+        return ops.mv(self, other)  # type: ignore[no-any-return]
+
+    def diagonal(self, offset: Any = 0, dim1: Any = 0, dim2: Any = 1) -> Tensor:
+        """See :func:`tensorlite.diagonal`."""
+        return ops.diagonal(self, offset, dim1, dim2)
+
+    def diag(self, diagonal: Any = 0) -> Tensor:
+        """See :func:`tensorlite.diag`."""
+        return ops.diag(self, diagonal)  # type: ignore[no-any-return]
+
+    def trace(self) -> Tensor:
+        """See :func:`tensorlite.trace`."""
+        return ops.trace(self)  # type: ignore[no-any-return]
+
     def outer(self, other: Any) -> Tensor:
         """See :func:`tensorlite.outer`."""
         return ops.outer(self, other)  # type: ignore[no-any-return]
@@ -914,6 +960,10 @@ class Tensor(Variable):
     def addmm(self, mat1: Any, mat2: Any, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
         """See :func:`tensorlite.addmm`."""
         return ops.addmm(self, mat1, mat2, beta=beta, alpha=alpha)
+
+    def clip(self, min: Any = None, max: Any = None) -> Tensor:
+        """See :func:`tensorlite.clamp`."""
+        return ops.clamp(self, min, max)
 
     def clamp(self, min: Any = None, max: Any = None) -> Tensor:
         """See :func:`tensorlite.clamp`."""
@@ -975,13 +1025,13 @@ class Tensor(Variable):
         """See :func:`tensorlite.min`."""
         return ops.min(self, dim, keepdim)
 
-    def var(self, dim: Any = None, *, correction: Any = 1, keepdim: Any = False) -> Tensor:
-        """See :func:`tensorlite.var`."""
-        return ops.var(self, dim, correction, keepdim)
+    def var(self, dim: Any = None, unbiased: Any = True, keepdim: Any = False, *, correction: Any = None) -> Tensor:
+        """See :func:`tensorlite.var`. ``unbiased=False`` is ``correction=0``."""
+        return ops.var(self, dim, int(unbiased) if correction is None else correction, keepdim)
 
-    def std(self, dim: Any = None, *, correction: Any = 1, keepdim: Any = False) -> Tensor:
-        """See :func:`tensorlite.std`."""
-        return ops.std(self, dim, correction, keepdim)
+    def std(self, dim: Any = None, unbiased: Any = True, keepdim: Any = False, *, correction: Any = None) -> Tensor:
+        """See :func:`tensorlite.std`. ``unbiased=False`` is ``correction=0``."""
+        return ops.std(self, dim, int(unbiased) if correction is None else correction, keepdim)
 
     def norm(self, p: Any = 2, dim: Any = None, keepdim: Any = False) -> Tensor:
         """See :func:`tensorlite.norm`."""
@@ -1039,6 +1089,12 @@ class Tensor(Variable):
         """See :func:`tensorlite.permute`."""
         return ops.permute(self, _sizes(_, dims))
 
+    def t(self) -> Tensor:
+        """The transpose of a matrix; a vector or number is itself. Raises ShapeError for more dimensions."""
+        if self.ndim > 2:
+            raise ShapeError(f"t: expected at most 2 dimensions, got shape {self.shape}; see mT and permute()")
+        return ops.transpose(self, 0, 1) if self.ndim == 2 else self
+
     def transpose(self, dim0: Any, dim1: Any) -> Tensor:
         """See :func:`tensorlite.transpose`."""
         return ops.transpose(self, dim0, dim1)
@@ -1063,6 +1119,10 @@ class Tensor(Variable):
         """See :func:`tensorlite.flatten`."""
         return ops.flatten(self, start_dim, end_dim)  # type: ignore[no-any-return]
 
+    def ravel(self) -> Tensor:
+        """All entries in order, as one dimension."""
+        return ops.reshape(self, (-1,))
+
     def unflatten(self, dim: Any, sizes: Sequence[Any]) -> Tensor:
         """See :func:`tensorlite.unflatten`."""
         return ops.unflatten(self, dim, sizes)  # type: ignore[no-any-return]
@@ -1078,6 +1138,10 @@ class Tensor(Variable):
     def narrow(self, dim: Any, start: Any, length: Any) -> Tensor:
         """See :func:`tensorlite.narrow`."""
         return ops.narrow(self, dim, start, length)  # type: ignore[no-any-return]
+
+    def select(self, dim: Any, index: Any) -> Tensor:
+        """Entry ``index`` along a dimension, which the result lacks: a view."""
+        return self[(slice(None),) * ops.dim_in("select", dim, self.ndim) + (operator.index(index),)]
 
     def split(self, split_size: Any, dim: Any = 0) -> tuple[Tensor, ...]:
         """See :func:`tensorlite.split`."""
