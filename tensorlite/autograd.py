@@ -292,7 +292,10 @@ class Op:
         return with_index, places + fixed
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """Positional arguments, defaults filled in. Raises TypeError naming the op."""
+        """Positional arguments, defaults filled in; PyTorch's names for arguments count too. TypeError names the op."""
+        renamed = {"input": self.names[0], "other": self.names[1]} if len(self.names) > 1 else {}
+        renamed |= {"axis": "dim", "keepdims": "keepdim", "unbiased": "correction"}
+        kwargs = {k if k in self.names else renamed.get(k, k): v for k, v in kwargs.items()}
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -580,6 +583,8 @@ def sweep(
                 g = found.pop(node, None)
                 if g is None:
                     continue
+                if isinstance(g, np.generic):  # NumPy's operators make scalars of 0-d arrays
+                    g = np.asarray(g)
                 if type(g) is list:
                     g = _fill(node, g)
                 elif node.hooks:
@@ -598,7 +603,7 @@ def sweep(
                     node.saved = None
             for edge, g in found.items():
                 if isinstance(edge, Variable) and edge.hooks:
-                    found[edge] = _run_hooks(edge.hooks, g)
+                    found[edge] = _run_hooks(edge.hooks, np.asarray(g) if isinstance(g, np.generic) else g)
     finally:
         _mode.grad = old
     return found
@@ -619,8 +624,6 @@ def _back(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, fo
     if versions.changed:
         versions.check_saved(plan.op.name, node.seq, plan.names, saved)
     values = _lift(node, saved) if create_graph else saved
-    if isinstance(g, np.generic):
-        g = np.asarray(g)
     if plan.op.backward is None:
         gradients: Sequence[Value] = [
             rule(g, *[shape if j < 0 else values[j] for j in places])

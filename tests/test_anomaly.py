@@ -1,0 +1,175 @@
+"""detect_anomaly: who made the first NaN or infinity, and which line called it."""
+import threading
+
+import pytest
+
+import tensorlite as tl
+import tensorlite.nn.functional as F
+from tensorlite.errors import AnomalyError
+
+INF = float("inf")
+
+
+def line_of(marker: str) -> str:
+    """``file:line`` of the only line of this file that ends with the marker."""
+    with open(__file__, encoding="utf-8") as file:
+        (number,) = [k for k, text in enumerate(file, 1) if text.rstrip().endswith("# " + marker)]
+    return f"{__file__}:{number}"
+
+
+def test_the_forward_op_and_its_line_are_named():
+    x = tl.tensor([-1.0, 2.0])
+    with tl.detect_anomaly(), pytest.raises(AnomalyError) as error:
+        (x * 2).log()  # here: log of a negative number
+    assert str(error.value).startswith("log: the forward pass made the first NaN")
+    assert line_of("here: log of a negative number") in str(error.value)
+
+
+def test_an_infinity_is_found_too():
+    with tl.detect_anomaly(), pytest.raises(AnomalyError, match=r"^true_divide: .* first infinity"):
+        tl.ones(2) / tl.zeros(2)
+
+
+def test_a_line_inside_a_function_of_the_user_is_named_with_the_function():
+    def norm_of(x):
+        return x.sqrt()  # here: inside a function
+
+    with tl.detect_anomaly(), pytest.raises(AnomalyError, match=r"in norm_of: return x\.sqrt\(\)") as error:
+        norm_of(tl.tensor([-1.0]))
+    assert line_of("here: inside a function") in str(error.value)
+
+
+def test_a_layer_of_the_library_is_not_the_line_that_is_named():
+    with tl.detect_anomaly(), pytest.raises(AnomalyError) as error:
+        F.layer_norm(tl.full((2, 3), 3e38), (3,))  # here: a layer overflows
+    assert line_of("here: a layer overflows") in str(error.value)
+
+
+def test_the_backward_op_its_argument_and_the_line_of_its_forward_call_are_named():
+    x = tl.tensor([0.0, 4.0], requires_grad=True)
+    with tl.detect_anomaly():
+        y = x.sqrt()  # here: the slope is infinite
+        loss = y.sum()
+        with pytest.raises(AnomalyError) as error:
+            loss.backward()
+    assert str(error.value).startswith("sqrt: the backward pass made the first infinity, in the gradient of 'x'")
+    assert line_of("here: the slope is infinite") in str(error.value)
+
+
+def test_a_backward_of_a_graph_recorded_outside_says_how_to_see_the_line():
+    x = tl.tensor([0.0], requires_grad=True)
+    loss = x.sqrt().sum()
+    with tl.detect_anomaly(), pytest.raises(AnomalyError, match=r"run the forward pass under detect_anomaly\(\)"):
+        loss.backward()
+
+
+def test_the_backward_of_a_variadic_op_names_the_tensor():
+    @tl.op(lambda g, index: g / 0.0 if index == 1 else g)
+    def total(xp, *terms):
+        return sum(terms)
+
+    xs = [tl.ones(2, requires_grad=True) for _ in range(3)]
+    with tl.detect_anomaly(), pytest.raises(AnomalyError, match=r"^total: .*in the gradient of 'terms\[1\]'"):
+        total(*xs).sum().backward()
+
+
+def test_the_gradient_of_the_gradient_is_watched():
+    x = tl.tensor([0.0], requires_grad=True)
+    with tl.detect_anomaly():
+        (g,) = tl.autograd.grad((x**1.5).sum(), x, create_graph=True)
+        with pytest.raises(AnomalyError, match=r"the backward pass made the first"):
+            tl.autograd.grad(g.sum(), x)
+
+
+def test_every_result_of_an_op_with_several_is_looked_at():
+    @tl.op(several=True)
+    def both(xp, x):
+        return x, xp.full_like(x, INF)
+
+    with tl.detect_anomaly(), pytest.raises(AnomalyError, match=r"^both: .* infinity"):
+        both(tl.zeros(2))
+
+
+def test_an_op_that_passes_on_what_it_was_given_is_not_blamed():
+    mask = tl.tensor([[False, True], [False, False]])
+    scores = tl.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    with tl.detect_anomaly():
+        p = scores.masked_fill(mask, -INF).softmax(-1)
+        (p * tl.tensor([[1.0, 2.0], [3.0, 4.0]])).sum().backward()
+        q = tl.where(mask, -INF, scores).log_softmax(-1)
+        q[1].sum().backward()
+    assert p[0].tolist() == [1.0, 0.0]
+    assert scores.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_attention_with_a_mask_is_not_blamed(create_graph):
+    q, k, v = (tl.randn(2, 3, 4, 5, requires_grad=True) for _ in range(3))
+    mask = tl.zeros(4, 4).masked_fill(tl.triu(tl.ones(4, 4), 1).bool(), -INF)
+    with tl.detect_anomaly():
+        for options in ({"is_causal": True}, {"attn_mask": mask}, {"attn_mask": mask == 0}):
+            out = F.scaled_dot_product_attention(q, k, v, **options)
+            found = tl.autograd.grad(out.sum(), (q, k, v), create_graph=create_graph)
+            assert all(g.isfinite().all() for g in found)
+
+
+def test_a_nan_that_comes_from_outside_is_passed_on():
+    with tl.detect_anomaly():
+        y = tl.tensor([float("nan"), 1.0]) * 2
+    assert y.isnan().tolist() == [True, False]
+
+
+def test_integers_are_left_alone():
+    with tl.detect_anomaly():
+        assert (tl.tensor([1, 2]) // 1).tolist() == [1, 2]
+
+
+def test_it_is_off_outside_the_block_also_after_an_error():
+    x = tl.tensor([-1.0])
+    with pytest.raises(AnomalyError), tl.detect_anomaly():
+        x.log()
+    assert x.log().isnan().all()
+    assert tl.anomaly.watching == 0
+
+
+def test_blocks_nest_and_can_be_used_again():
+    x, watch = tl.tensor([-1.0]), tl.detect_anomaly()
+    with watch:
+        with watch:
+            pass
+        with pytest.raises(AnomalyError):
+            x.log()
+    assert x.log().isnan().all()
+
+
+def test_other_threads_are_not_watched():
+    seen = []
+
+    def work():
+        seen.append(tl.tensor([-1.0]).log().isnan().item())
+
+    with tl.detect_anomaly():
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert seen == [True]
+
+
+def test_values_and_gradients_are_the_same_under_it():
+    def run():
+        x = tl.tensor([0.5, 1.5], requires_grad=True)
+        y = (x.exp() * x.log()).sum()
+        y.backward()
+        return y.tolist(), x.grad.tolist()
+
+    with tl.detect_anomaly():
+        watched = run()
+    assert watched == run()
+
+
+def test_the_traceback_is_short():
+    with tl.detect_anomaly(), pytest.raises(AnomalyError) as error:
+        tl.tensor([-1.0]).log()
+    assert len(error.traceback) <= 4
+    assert error.value.__cause__ is None
+    assert error.value.__context__ is None
