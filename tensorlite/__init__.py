@@ -9,11 +9,16 @@
 Names are PyTorch's where PyTorch has one.
 """
 
+from math import inf, nan, pi
+
+from numpy import finfo, iinfo
+
 from . import autograd, errors, func, nn, optim, serialization
 from .anomaly import detect_anomaly
 from .autograd import enable_grad, is_grad_enabled, no_grad, op, set_grad_enabled
 from .backend import Device, cuda_is_available, device, get_default_device, set_default_device
 from .checkpointing import checkpoint
+from .compare import allclose, equal, is_floating_point, is_tensor, isclose, numel
 from .creation import (
     arange,
     as_tensor,
@@ -70,6 +75,12 @@ from .ops import (
     asin,
     atan,
     atan2,
+    bitwise_and,
+    bitwise_left_shift,
+    bitwise_not,
+    bitwise_or,
+    bitwise_right_shift,
+    bitwise_xor,
     bmm,
     broadcast_tensors,
     broadcast_to,
@@ -81,6 +92,8 @@ from .ops import (
     cos,
     cosh,
     cumsum,
+    diag,
+    diagonal,
     div,
     dot,
     einsum,
@@ -125,6 +138,7 @@ from .ops import (
     mm,
     movedim,
     mul,
+    mv,
     narrow,
     ne,
     neg,
@@ -144,6 +158,7 @@ from .ops import (
     rsqrt,
     scatter,
     scatter_add,
+    searchsorted,
     sigmoid,
     sign,
     sin,
@@ -164,6 +179,7 @@ from .ops import (
     tanh,
     tile,
     topk,
+    trace,
     transpose,
     tril,
     triu,
@@ -177,7 +193,12 @@ from .ops import (
 )
 from .random import Generator, get_rng_state, manual_seed, set_rng_state
 from .serialization import load, save
-from .tensor import Tensor
+from .tensor import Tensor, clone
+
+# PyTorch's other names for the same things.
+absolute, arccos, arcsin, arctan, clip, concatenate = abs, acos, asin, atan, clamp, cat
+divide, moveaxis, multiply, negative, subtract = div, movedim, mul, neg, sub
+half, float, double, short, int, long, bool = float16, float32, float64, int16, int32, int64, bool_
 
 __version__ = "0.1.0"
 
@@ -194,6 +215,7 @@ __all__ = [
     "bool_", "complex128", "complex64", "float16", "float32", "float64", "get_default_dtype", "int16", "int32",
     "int64", "int8", "promote_types", "result_type", "set_default_dtype", "uint8",
     "AnomalyError", "DTypeError", "DeviceError", "GraphError", "ShapeError", "VersionError",
+    "allclose", "equal", "is_floating_point", "is_tensor", "isclose", "numel",
     "abs", "acos", "add", "addmm", "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "asin", "atan",
     "atan2", "bmm", "broadcast_tensors", "broadcast_to", "cat", "ceil", "chunk", "clamp", "concat", "cos", "cosh",
     "cumsum", "div", "dot", "einsum", "eq", "erf", "exp", "expm1", "flatten", "flip", "floor", "floor_divide",
@@ -205,6 +227,11 @@ __all__ = [
     "sigmoid", "sign", "sin", "sinh", "softmax", "sort", "split", "sqrt", "square", "squeeze", "stack", "std",
     "sub", "sum", "swapaxes", "take_along_dim", "tan", "tanh", "tile", "topk", "transpose", "tril", "triu",
     "true_divide", "trunc", "unbind", "unflatten", "unsqueeze", "var", "where",
+    "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or",
+    "bitwise_right_shift", "bitwise_xor", "diag", "diagonal", "mv", "searchsorted", "trace",
+    "absolute", "arccos", "arcsin", "arctan", "clip", "clone", "concatenate", "divide", "moveaxis", "multiply",
+    "negative", "subtract",
+    "bool", "double", "float", "half", "int", "long", "short", "finfo", "iinfo", "inf", "nan", "pi",
     "Generator", "get_rng_state", "manual_seed", "set_rng_state",
     "load", "save",
     "Tensor",

@@ -611,16 +611,15 @@ def sweep(
 
 def _back(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, found: dict[Edge, Any]) -> None:
     """One step of the sweep: run a node's rules, and add what they give to the gradients found so far."""
-    plan, saved = node.plan, node.saved
-    if isinstance(saved, Lazy):
-        saved.fill()
-        saved = node.saved
+    plan = node.plan
+    while isinstance(node.saved, Lazy):  # a checkpoint inside another takes two steps
+        node.saved.fill()
+    saved = node.saved
     if saved is None:
         raise GraphError(
             f"{plan.op.name}: backward through a graph whose saved values have been freed. Pass retain_graph=True to "
             f"the first backward to go through it again"
         )
-    assert isinstance(saved, list)
     if versions.changed:
         versions.check_saved(plan.op.name, node.seq, plan.names, saved)
     values = _lift(node, saved) if create_graph else saved

@@ -11,7 +11,7 @@ from typing import Any
 from . import random
 from .autograd import Lazy, Node, Output, Variable, enable_grad, is_grad_enabled, walk
 from .errors import GraphError
-from .versions import clock
+from .versions import check_saved, clock
 
 __all__ = ["checkpoint"]
 
@@ -19,10 +19,14 @@ __all__ = ["checkpoint"]
 class _Region(Lazy):
     """The nodes that one call of f recorded, whose saved values come back when the first of them is needed."""
 
-    def __init__(self, f: Callable[..., Any], args: Any, kwargs: Any, state: Any, nodes: list[Node]) -> None:
-        self.f, self.args, self.kwargs, self.state, self.nodes = f, args, kwargs, state, nodes
+    def __init__(
+        self, f: Callable[..., Any], args: Any, kwargs: Any, state: Any, start: int, nodes: list[Node]
+    ) -> None:
+        self.f, self.args, self.kwargs, self.state, self.start, self.nodes = f, args, kwargs, state, start, nodes
 
     def fill(self) -> None:
+        given = [t.data for t in _tensors([*self.args, self.kwargs])]
+        check_saved("checkpoint", self.start, [f"args[{k}]" for k in range(len(given))], given)
         now, start = random.get_rng_state(), clock()
         random.set_rng_state(self.state)  # dropout drops the same entries again
         try:
@@ -30,11 +34,14 @@ class _Region(Lazy):
                 again = _recorded(self.f(*self.args, **self.kwargs), start)
         finally:
             random.set_rng_state(now)
-        if [n.name for n in again] != [n.name for n in self.nodes]:
+        if [(n.name, n.shapes) for n in again] != [(n.name, n.shapes) for n in self.nodes]:
             raise GraphError(
-                f"checkpoint: {getattr(self.f, '__name__', self.f)} did other ops when it was run again "
-                f"({len(again)} instead of {len(self.nodes)}); it must depend on its arguments and parameters alone"
+                f"checkpoint: {getattr(self.f, '__name__', self.f)} did other ops, or on other shapes, when it was run "
+                f"again ({len(again)} ops, first {len(self.nodes)}); it must depend on its arguments and parameters alone"
             )
+        first = dict(zip(again, self.nodes, strict=True))
+        for inner in {n.saved for n in again if isinstance(n.saved, _Region)}:
+            inner.nodes = [first.get(n, n) for n in inner.nodes]  # of a checkpoint in f: it will fill our nodes
         for node, twin in zip(self.nodes, again, strict=True):
             if node.saved is self:
                 node.saved = twin.saved
@@ -59,15 +66,15 @@ def checkpoint(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     f returns a Tensor, or a (nested) tuple, list or dict of Tensors. It must do the same when it is run again; random
     numbers are replayed, and parameters that it uses get their gradients. Works under ``create_graph`` as well.
-    Raises GraphError in the backward pass if the second run did other ops.
+    Raises, in the backward pass, GraphError if the second run did other ops, VersionError if an argument has changed.
     """
     if not is_grad_enabled():
         return f(*args, **kwargs)
     state, start = random.get_rng_state(), clock()
     result = f(*args, **kwargs)
-    nodes = [n for n in _recorded(result, start) if n.saved]
-    every = _recorded(result, start)
-    region = _Region(f, args, kwargs, state, every)
+    nodes = _recorded(result, start)
+    region = _Region(f, args, kwargs, state, start, nodes)
     for node in nodes:
-        node.saved = region
+        if node.saved:
+            node.saved = region
     return result

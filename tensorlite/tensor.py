@@ -428,6 +428,26 @@ class Tensor(Variable):
         """As booleans: whether each entry is nonzero."""
         return self.to(dtype=bool_)
 
+    # ---- new tensors of its kind -------------------------------------------------------------
+
+    def new_zeros(self, *size: Any, dtype: Any = None) -> Tensor:
+        """Zeros of this size, in this tensor's dtype unless one is given, and on its device."""
+        return self.new_full(_sizes(size), 0, dtype)
+
+    def new_ones(self, *size: Any, dtype: Any = None) -> Tensor:
+        """Ones of this size, in this tensor's dtype unless one is given, and on its device."""
+        return self.new_full(_sizes(size), 1, dtype)
+
+    def new_full(self, size: Sequence[Any], fill_value: Any, dtype: Any = None) -> Tensor:
+        """A tensor of this size with one value, in this tensor's dtype unless one is given, and on its device."""
+        kind = self.dtype if dtype is None else as_dtype(dtype)
+        filled = BACKENDS[type(self.data)].full(tuple(size), fill_value, kind)
+        return wrap(filled)  # type: ignore[no-any-return]
+
+    def new_tensor(self, data: Any, dtype: Any = None) -> Tensor:
+        """A new tensor of the data, in this tensor's dtype unless one is given, and on its device."""
+        return wrap(as_array(data, self.dtype if dtype is None else dtype, self.device).copy())  # type: ignore[no-any-return]
+
     # ---- operators ---------------------------------------------------------------------------
 
     def __add__(self, other: Any) -> Tensor:

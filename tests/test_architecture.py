@@ -25,7 +25,7 @@ FLOORS = """
     tensorlite.versions  tensorlite.anomaly  tensorlite.autograd
     tensorlite.ops.elementwise  tensorlite.ops.shape  tensorlite.ops.reduce  tensorlite.ops.linalg
     tensorlite.ops.index  tensorlite.ops.select  tensorlite.ops.fused  tensorlite.ops
-    tensorlite.tensor  tensorlite.creation
+    tensorlite.tensor  tensorlite.compare  tensorlite.creation
     tensorlite.func  tensorlite.checkpointing
     tensorlite.nn.parameter  tensorlite.nn.module  tensorlite.nn.functional  tensorlite.nn.init  tensorlite.nn.utils
     tensorlite.nn.linear  tensorlite.nn.embedding  tensorlite.nn.normalization  tensorlite.nn.dropout

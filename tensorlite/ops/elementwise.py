@@ -10,8 +10,9 @@ from ..backend import Array, Namespace
 from ..dtypes import DType
 
 __all__ = [
-    "abs", "acos", "add", "asin", "atan", "atan2", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "ceil",
-    "clamp", "convert", "convert_to_discrete", "cos", "cosh", "div", "eq", "erf", "exp", "expm1", "floor",
+    "abs", "acos", "add", "asin", "atan", "atan2", "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or",
+    "bitwise_right_shift", "bitwise_xor", "ceil", "clamp", "convert", "convert_to_discrete", "cos", "cosh", "div",
+    "eq", "erf", "exp", "expm1", "floor",
     "floor_divide", "fmod", "ge", "gt", "isfinite", "isinf", "isnan", "le", "log", "log10", "log1p", "log2",
     "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "maximum", "minimum", "mul", "ne",
     "neg", "pow", "reciprocal", "remainder", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "square",
@@ -452,6 +453,18 @@ def bitwise_xor(xp: Namespace, x: Array, y: Array) -> Array:
 def bitwise_not(xp: Namespace, x: Array) -> Array:
     """``~x`` of integers or booleans."""
     return ~x
+
+
+@op()
+def bitwise_left_shift(xp: Namespace, x: Array, y: Array) -> Array:
+    """``x << y`` of integers."""
+    return x << y
+
+
+@op()
+def bitwise_right_shift(xp: Namespace, x: Array, y: Array) -> Array:
+    """``x >> y`` of integers."""
+    return x >> y
 
 
 @op()
