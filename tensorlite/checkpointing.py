@@ -37,7 +37,7 @@ class _Region(Lazy):
         if [(n.name, n.shapes) for n in again] != [(n.name, n.shapes) for n in self.nodes]:
             raise GraphError(
                 f"checkpoint: {getattr(self.f, '__name__', self.f)} did other ops, or on other shapes, when it was run "
-                f"again ({len(again)} ops, first {len(self.nodes)}); it must depend on its arguments and parameters alone"
+                f"again ({len(again)} ops, first {len(self.nodes)}); it must depend on arguments and parameters alone"
             )
         first = dict(zip(again, self.nodes, strict=True))
         for inner in {n.saved for n in again if isinstance(n.saved, _Region)}:

