@@ -371,7 +371,7 @@ class OpFunction(Protocol):
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor: ...
 
 
-_PLAIN = {int, float, bool, type(None), np.ndarray}
+_PLAIN = {int, float, bool, type(None)}
 """Argument types that go to the forward function as they are."""
 
 
@@ -426,7 +426,7 @@ def _callable(self: Op) -> OpFunction:
     """The public function of an op. This is the hot path of the library: all that it can know is a local name."""
     forward, aux, policy, several, built_in = self.forward, self.aux, self.dtypes, self.several, self.built_in
     arity, variadic, differentiable = len(self.names), self.variadic is not None, bool(self.rules or self.backward)
-    defaults, mode, new = tuple(self.defaults), _mode, object.__new__
+    defaults, mode, new, ndarray = tuple(self.defaults), _mode, object.__new__, np.ndarray
     required = sum(d is inspect.Parameter.empty for d in defaults)
     meet = slice(arity, None) if variadic else slice(0, len(self.rules) or None)  # the arguments whose dtypes must fit
 
@@ -448,8 +448,11 @@ def _callable(self: Op) -> OpFunction:
                 a = a.data
                 if a.dtype is not dtype:
                     mixed, dtype = mixed or dtype is not None, a.dtype
+            elif type(a) is ndarray:
+                mixed = True  # perhaps: the policy looks at its dtype
             elif type(a) not in _PLAIN:
                 a = self.static(a, len(arrays))
+                mixed = mixed or hasattr(a, "dtype")
             arrays.append(a)
         given = arrays
         if policy is not None and dtype is not None and (mixed or dtype.kind != "f"):
