@@ -555,11 +555,7 @@ class Tensor(Variable):
         return ops.getitem(self, index)  # type: ignore[no-any-return]
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        plain = not self.tracked and not (isinstance(value, Variable) and value.tracked)
-        if plain or not autograd.is_grad_enabled():
-            self._change("setitem", lambda: ops.assign(self.data, index, value))
-        else:
-            self._become("setitem", ops.index_put(self, index, value))
+        self._assign("setitem", index, value)
 
     # ---- in place ----------------------------------------------------------------------------
     # An op computes the new value; it is written into this tensor's memory, and the tensor takes the op's place in the
@@ -572,6 +568,10 @@ class Tensor(Variable):
                 f"or use the op that returns a new tensor"
             )
 
+    def _refuse_discrete(self, name: str) -> None:
+        if not is_floating(self.dtype):
+            raise DTypeError(f"{name}: random numbers need a floating point tensor, this one is {self.dtype}")
+
     def _change(self, name: str, write: Callable[[], None]) -> Tensor:
         """Change the memory in a way that no gradient follows."""
         self._refuse_leaf(name)
@@ -581,6 +581,13 @@ class Tensor(Variable):
             raise ShapeError(f"{name}: cannot write into a tensor of shape {self.shape}: {error}") from None
         versions.touch(self.data)
         return self
+
+    def _assign(self, name: str, index: Any, value: Any) -> Tensor:
+        """``self[index] = value``: what was there before gets no gradient, the value does."""
+        plain = not self.tracked and not (isinstance(value, Variable) and value.tracked)
+        if plain or not autograd.is_grad_enabled():
+            return self._change(name, lambda: ops.assign(self.data, index, value))
+        return self._become(name, ops.index_put(self, index, value))
 
     def _become(self, name: str, out: Tensor) -> Tensor:
         """Write an op's result into this tensor's memory and take its place in the graph."""
@@ -696,30 +703,25 @@ class Tensor(Variable):
     def copy_(self, source: Any) -> Tensor:
         """The values of ``source``, broadcast to this shape and converted to this dtype; gradients flow to it."""
         value: Tensor = source if isinstance(source, Tensor) else wrap(as_array(source, where=self.device))
-        value = value.to(self.dtype, self.device)
-        return self._become(
-            "copy_", ops.broadcast_to(value, self.shape) if value.data.shape != self.shape else clone(value)
-        )
+        return self._assign("copy_", ..., value.to(self.dtype, self.device))
 
     def fill_(self, value: Any) -> Tensor:
         """Every entry set to a number or a 0-d tensor."""
-        if isinstance(value, Variable):
-            return self.copy_(value)
-        if self.node is not None and autograd.is_grad_enabled():
-            return self._become("fill_", ops.add(ops.mul(ops.where(self == self, self, 0.0), 0.0), value))
-        return self._change("fill_", lambda: self.data.fill(value))
+        return self.copy_(value) if isinstance(value, Variable) else self._assign("fill_", ..., value)
 
     def zero_(self) -> Tensor:
         """Every entry set to 0."""
-        return self.fill_(0)
+        return self._assign("zero_", ..., 0)
 
     def uniform_(self, low: Any = 0.0, high: Any = 1.0, *, generator: random.Generator | None = None) -> Tensor:
-        """Random numbers from [low, high)."""
+        """Random numbers from [low, high). Raises DTypeError for integers."""
+        self._refuse_discrete("uniform_")
         draw = (generator or random.default_generator).uniform(BACKENDS[type(self.data)], self.shape, self.dtype)
         return self._change("uniform_", lambda: self.data.__setitem__(..., draw * (high - low) + low))
 
     def normal_(self, mean: Any = 0.0, std: Any = 1.0, *, generator: random.Generator | None = None) -> Tensor:
-        """Random numbers from a normal distribution."""
+        """Random numbers from a normal distribution. Raises DTypeError for integers."""
+        self._refuse_discrete("normal_")
         draw = (generator or random.default_generator).normal(BACKENDS[type(self.data)], self.shape, self.dtype)
         return self._change("normal_", lambda: self.data.__setitem__(..., draw * std + mean))
 

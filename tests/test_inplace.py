@@ -1,0 +1,476 @@
+"""In-place changes: what they write, what gradients they have, and what they make stale."""
+import numpy as np
+import pytest
+
+import tensorlite as tl
+from tensorlite import autograd
+from tensorlite.errors import DTypeError, GraphError, ShapeError, VersionError
+
+MASK = np.array([[True, False, True], [False, False, True]])
+INDEX = np.array([[0, 1, 1], [1, 0, 0]])
+ROWS = np.array([1, 0])
+
+# In-place method, arguments, and the same in NumPy.
+METHODS = [
+    ("add_", (2.0,), lambda x: x + 2),
+    ("sub_", (2.0,), lambda x: x - 2),
+    ("mul_", (2.0,), lambda x: x * 2),
+    ("div_", (2.0,), lambda x: x / 2),
+    ("pow_", (3,), lambda x: x**3),
+    ("remainder_", (0.7,), lambda x: x % 0.7),
+    ("floor_divide_", (0.7,), lambda x: x // 0.7),
+    ("neg_", (), lambda x: -x),
+    ("abs_", (), np.abs),
+    ("exp_", (), np.exp),
+    ("log_", (), np.log),
+    ("sqrt_", (), np.sqrt),
+    ("tanh_", (), np.tanh),
+    ("sigmoid_", (), lambda x: 1 / (1 + np.exp(-x))),
+    ("relu_", (), lambda x: np.maximum(x, 0)),
+    ("clamp_", (0.8, 1.5), lambda x: np.clip(x, 0.8, 1.5)),
+    ("masked_fill_", (tl.tensor(MASK), 7.0), lambda x: np.where(MASK, 7.0, x)),
+    ("index_add_", (0, tl.tensor(ROWS), tl.ones(2, 3, dtype=tl.float64)), lambda x: x + 1),
+    (
+        "scatter_",
+        (0, tl.tensor([[1, 0, 1]]), tl.tensor([[9.0, 8.0, 7.0]], dtype=tl.float64)),
+        lambda x: np.array([[x[0, 0], 8.0, x[0, 2]], [9.0, x[1, 1], 7.0]]),
+    ),
+    (
+        "scatter_add_",
+        (0, tl.tensor(INDEX), tl.ones(2, 3, dtype=tl.float64)),
+        lambda x: x + np.ones((2, 3)),
+    ),
+    ("copy_", (tl.tensor([1.0, 2.0, 3.0]),), lambda x: np.array([[1.0, 2.0, 3.0]] * 2)),
+    ("fill_", (4.0,), lambda x: np.full((2, 3), 4.0)),
+    ("zero_", (), np.zeros_like),
+]
+NAMES = [name for name, _, _ in METHODS]
+
+
+def start():
+    return tl.linspace(0.55, 2.05, 6, dtype=tl.float64).reshape(2, 3)
+
+
+def test_every_in_place_method_is_in_the_table():
+    ends = {n for n in vars(tl.Tensor) if n.endswith("_") and not n.startswith("_")}
+    assert ends == {*NAMES, "uniform_", "normal_", "requires_grad_", "detach_"}
+
+
+@pytest.mark.parametrize(("name", "args", "expected"), METHODS, ids=NAMES)
+def test_it_writes_into_the_memory_and_returns_the_tensor(name, args, expected):
+    x = start().clone()
+    data, before = x.data, x.numpy().copy()
+    assert getattr(x, name)(*args) is x
+    assert x.data is data
+    assert x._version == 1
+    np.testing.assert_allclose(data, expected(before), rtol=1e-15)
+
+
+@pytest.mark.parametrize(("name", "args", "expected"), METHODS, ids=NAMES)
+def test_the_gradient_is_that_of_the_op(name, args, expected):
+    leaf = start().clone().requires_grad_()
+    weight = tl.tensor([[1.0, -2.0, 3.0], [0.5, 4.0, -1.0]], dtype=tl.float64)
+
+    def value(a):
+        return float((expected(a) * weight.numpy()).sum())
+
+    y = leaf * 1
+    getattr(y, name)(*args)
+    assert y.requires_grad
+    (found,) = autograd.grad((y * weight).sum(), leaf, allow_unused=True)
+    found = np.zeros((2, 3)) if found is None else found.numpy()
+    step, at = 1e-6, leaf.detach().numpy()
+    for i in np.ndindex(2, 3):
+        shift = np.zeros((2, 3))
+        shift[i] = step
+        assert found[i] == pytest.approx((value(at + shift) - value(at - shift)) / (2 * step), abs=1e-7)
+
+
+@pytest.mark.parametrize(("name", "args", "expected"), METHODS, ids=NAMES)
+def test_a_leaf_that_requires_gradients_refuses_it_unless_under_no_grad(name, args, expected):
+    x = start().clone().requires_grad_()
+    before = x.tolist()
+    with pytest.raises(GraphError, match=rf"^{name}: this leaf requires gradients.*no_grad\(\)"):
+        getattr(x, name)(*args)
+    assert x.tolist() == before
+    with tl.no_grad():
+        getattr(x, name)(*args)
+    assert x.is_leaf
+    assert x.requires_grad
+    np.testing.assert_allclose(x.detach().numpy(), expected(np.array(before)), rtol=1e-15)
+
+
+def test_operators_that_assign():
+    x = tl.tensor([5.0, 7.0])
+    data = x.data
+    x += 1
+    x -= tl.tensor([1.0, 2.0])
+    x *= 3
+    x /= 2
+    x **= 2
+    x //= 2
+    x %= 10
+    assert x.data is data
+    assert x.tolist() == [((5 * 3 / 2) ** 2 // 2) % 10, ((6 * 3 / 2) ** 2 // 2) % 10]
+    assert x._version == 7
+
+
+def test_add_and_sub_take_alpha():
+    x = tl.tensor([1.0])
+    assert x.add_(tl.tensor([2.0]), alpha=3).sub_(1, alpha=2).tolist() == [5.0]
+
+
+def test_random_numbers_in_place():
+    tl.manual_seed(0)
+    x = tl.zeros(2000)
+    assert x.uniform_(2, 4) is x
+    assert 2 <= x.min().item() < 2.1 < 3.9 < x.max().item() < 4
+    x.normal_(5, 2)
+    assert abs(x.mean().item() - 5) < 0.3
+    assert abs(x.std().item() - 2) < 0.2
+    assert x._version == 2
+    with pytest.raises(GraphError, match=r"^normal_: this leaf"):
+        tl.zeros(2, requires_grad=True).normal_()
+
+
+@pytest.mark.parametrize("name", ["uniform_", "normal_"])
+def test_random_numbers_need_a_floating_point_tensor(name):
+    x = tl.tensor([1, 2])
+    with pytest.raises(DTypeError, match=rf"^{name}: .*int64"):
+        getattr(x, name)()
+    assert x.tolist() == [1, 2]
+
+
+# ---- assignment -----------------------------------------------------------------------------
+
+INDICES = [
+    1,
+    -1,
+    slice(None),
+    slice(None, None, -2),
+    (slice(1, 3), 2),
+    (..., 0),
+    (None, 1),
+    [2, 0],
+    np.array([2, 0]),
+    (np.array([0, 2]), np.array([3, 1])),
+    (slice(None), np.array([3, 1])),
+    (np.array([[0], [2]]), np.array([3, 1])),
+    np.arange(12).reshape(3, 4) % 3 == 0,
+    np.array([True, False, True]),
+    (np.array([True, False, True]), 1),
+    slice(0, 0),
+    (),
+]
+
+
+@pytest.mark.parametrize("index", INDICES, ids=lambda i: repr(i).replace("\n", ""))
+@pytest.mark.parametrize("number", [True, False])
+def test_assignment_and_its_gradients(index, number):
+    before = np.arange(12.0).reshape(3, 4)
+    expected = before.copy()
+    shape = expected[index].shape
+    value = tl.full(shape, 50.0, dtype=tl.float64, requires_grad=True)
+    expected[index] = 50.0
+
+    plain = tl.tensor(before)
+    plain[index] = 50.0 if number else value.detach()
+    assert plain.tolist() == expected.tolist()
+    assert plain._version == 1
+
+    leaf = tl.tensor(before, requires_grad=True)
+    x = leaf * 1
+    x[index] = 50.0 if number else value
+    assert x.tolist() == expected.tolist()
+    x.square().sum().backward()
+    inside = np.zeros((3, 4), dtype=bool)
+    inside[index] = True
+    assert leaf.grad.tolist() == np.where(inside, 0, 2 * before).tolist()
+    if not number:
+        assert value.grad.tolist() == np.full(shape, 100.0).tolist()
+
+
+def test_assignment_with_tensor_indices_and_broadcasting():
+    x = tl.zeros(3, 4)
+    x[tl.tensor([0, 2])] = tl.arange(4.0)
+    x[x > 2] = -1.0
+    assert x.tolist() == [[0, 1, 2, -1], [0, 0, 0, 0], [0, 1, 2, -1]]
+    row = tl.ones(4, requires_grad=True)
+    x[1:] = row
+    x.sum().backward()
+    assert row.grad.tolist() == [2.0] * 4
+
+
+def test_assigning_a_tensor_with_gradients_to_one_without_makes_it_part_of_the_graph():
+    buffer, x = tl.zeros(3), tl.tensor([1.0, 2.0], requires_grad=True)
+    for k in range(2):
+        buffer[k] = x[k] * 10
+    assert buffer.requires_grad
+    (buffer * tl.tensor([1.0, 2.0, 3.0])).sum().backward()
+    assert x.grad.tolist() == [10.0, 20.0]
+
+
+def test_augmented_assignment_to_a_part():
+    leaf = tl.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    plain = tl.tensor([1.0, 2.0, 3.0])
+    plain[1:] += 10
+    plain[0] *= 5
+    assert plain.tolist() == [5.0, 12.0, 13.0]
+    x = leaf * 2
+    x[1:] = x[1:] * 5
+    x.sum().backward()
+    assert leaf.grad.tolist() == [2.0, 10.0, 10.0]
+
+
+@pytest.mark.parametrize(
+    ("index", "value", "error", "message"),
+    [
+        (5, 1.0, IndexError, "index 5 is out of bounds for axis 0 with size 3"),
+        ("a", 1.0, IndexError, "'a' is no integer"),
+        (slice(0, 2), tl.ones(3), ShapeError, r"of shape \(3, 4\)|float32\(3, 4\), float32\(3\)"),
+        ((0, 0, 0), 1.0, IndexError, ""),
+    ],
+)
+@pytest.mark.parametrize("tracked", [False, True])
+def test_assignments_that_do_not_fit(index, value, error, message, tracked):
+    x = tl.zeros(3, 4, requires_grad=tracked) * 1
+    with pytest.raises(error, match=rf"^(setitem|index_put).*{message}"):
+        x[index] = value
+    assert x.tolist() == np.zeros((3, 4)).tolist()
+
+
+def test_assignment_to_a_leaf():
+    x = tl.zeros(3, requires_grad=True)
+    with pytest.raises(GraphError, match=r"^setitem: this leaf requires gradients"):
+        x[0] = 1.0
+    with tl.no_grad():
+        x[0] = 1.0
+    assert x.tolist() == [1.0, 0.0, 0.0]
+    assert x.is_leaf
+
+
+# ---- versions -------------------------------------------------------------------------------
+
+
+def test_views_and_detached_tensors_share_the_version():
+    x = tl.zeros(2, 3)
+    view, cut, copy = x[0], x.detach(), x.clone()
+    assert x._version == 0
+    view.add_(1)
+    assert [t._version for t in (x, view, cut, copy)] == [1, 1, 1, 0]
+    cut.T.zero_()
+    assert [t._version for t in (x, view, cut, copy)] == [2, 2, 2, 0]
+    assert x.tolist() == [[0.0] * 3] * 2
+
+
+@pytest.mark.parametrize(
+    ("f", "op", "what"),
+    [
+        (lambda y: (y * y).sum(), "mul", "its argument 'x'"),
+        (lambda y: y.sin().sum(), "sin", "its argument 'x'"),
+        (lambda y: (tl.ones(3, 3) @ y).sum(), None, ""),
+        (lambda y: (y - 1).sum(), None, ""),
+        (lambda y: y.logsumexp(0), "logsumexp", "its argument 'x'"),
+    ],
+)
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_stale_argument_is_named_with_both_versions(f, op, what, create_graph):
+    x = tl.ones(3, requires_grad=True)
+    y = x * 2
+    y.add_(1)
+    loss = f(y)
+    y.add_(1)
+    y.add_(1)
+    if op is None:  # nothing was saved of it
+        loss.backward()
+        return
+    message = rf"^{op}: .* {what}, float32\(3,\), which was saved at version 1 .* \(it is at version 3\)"
+    with pytest.raises(VersionError, match=message):
+        loss.backward(create_graph=create_graph)
+    assert x.grad is None
+
+
+def test_a_stale_result_is_named():
+    x = tl.ones(3, requires_grad=True)
+    y = x.exp()
+    y.mul_(2)
+    with pytest.raises(VersionError, match=r"^exp: .* its result, .* at version 0 .* \(it is at version 1\)"):
+        y.sum().backward()
+
+
+def test_many_changes_are_counted():
+    x = tl.ones(2, requires_grad=True)
+    y = x * 1
+    loss = (y * y).sum()
+    with tl.no_grad():
+        for _ in range(100):
+            y.add_(1)
+    with pytest.raises(VersionError, match=r"or more versions earlier .* \(it is at version 100\)"):
+        loss.backward()
+
+
+def test_a_change_that_nobody_needed_is_no_error():
+    x = tl.ones(3, requires_grad=True)
+    y = x + 1
+    z = (y * 2).sum()
+    y.mul_(5)
+    (z + y.sum()).backward()
+    assert x.grad.tolist() == [7.0] * 3
+
+
+@pytest.mark.parametrize("change", [lambda y: y[:1].zero_(), lambda y: y.detach().add_(1), lambda y: y.T.neg_()])
+def test_changes_through_views_are_noticed(change):
+    x = tl.ones(2, 2, requires_grad=True)
+    y = x * 2
+    loss = (y * y).sum()
+    with tl.no_grad():
+        change(y)
+    with pytest.raises(VersionError, match=r"^mul: "):
+        loss.backward()
+
+
+def test_a_parameter_that_an_optimizer_changed_before_backward():
+    w, x = tl.ones(2, requires_grad=True), tl.ones(2, requires_grad=True)
+    loss = (w * x).sum()
+    loss.backward(retain_graph=True)
+    with tl.no_grad():
+        w -= 0.1 * w.grad
+    with pytest.raises(VersionError, match=r"^mul: .* at version 0 .* \(it is at version 1\)"):
+        loss.backward()
+
+
+def test_what_is_overwritten_gets_no_gradient():
+    x = tl.tensor([1.0, float("nan")], requires_grad=True)
+    for overwrite in (tl.Tensor.zero_, lambda y: y.fill_(3.0), lambda y: y.copy_(tl.ones(2))):
+        y = x * 2
+        overwrite(y)
+        (y * y).sum().backward()
+        assert x.grad.tolist() == [0.0, 0.0]
+
+
+def test_what_is_written_gets_the_gradient():
+    x, number = tl.ones(2, dtype=tl.float64, requires_grad=True), tl.tensor(3.0, requires_grad=True)
+    y = tl.zeros(3, 2).copy_(x)
+    y.sum().backward()
+    assert y.dtype == tl.float32
+    assert x.grad.tolist() == [3.0, 3.0]
+    assert x.grad.dtype == tl.float64
+    z = (x * 1).fill_(number)
+    (z * z).sum().backward()
+    assert number.grad.item() == 12.0
+    assert x.grad.tolist() == [3.0, 3.0]
+
+
+def test_training_by_hand():
+    w = tl.tensor([1.0, -1.0], dtype=tl.float64, requires_grad=True)
+    for _ in range(50):
+        w.grad = None
+        ((w - tl.tensor([3.0, 4.0], dtype=tl.float64)) ** 2).sum().backward()
+        with tl.no_grad():
+            w -= 0.2 * w.grad
+    np.testing.assert_allclose(w.detach().numpy(), [3, 4], atol=1e-9)
+    assert w._version == 50
+
+
+def test_a_gradient_set_to_zero_in_place_accumulates_anew():
+    w = tl.ones(2, requires_grad=True)
+    (w * 3).sum().backward()
+    w.grad.zero_()
+    (w * 2).sum().backward()
+    assert w.grad.tolist() == [2.0, 2.0]
+
+
+# ---- views ----------------------------------------------------------------------------------
+
+
+def test_a_view_that_was_taken_before_the_change_cannot_be_used():
+    x = tl.ones(3, requires_grad=True)
+    y = x * 2
+    before = y[:2]
+    y.mul_(x)
+    message = r"a view of shape \(2,\) was taken before the tensor it belongs to was changed in place.*clone\(\)"
+    with pytest.raises(VersionError, match=rf"^exp: {message}"):
+        before.exp()
+    with pytest.raises(VersionError, match=rf"^backward: {message}"):
+        before.backward(tl.ones(2))
+    y[:2].sum().backward()
+    assert x.grad.tolist() == [4.0, 4.0, 0.0]
+
+
+def test_a_view_in_the_graph_cannot_be_changed_in_place():
+    y = tl.ones(3, requires_grad=True) * 2
+    with pytest.raises(GraphError, match=r"^add_: this tensor is a view.*base\[\.\.\.\] = value"):
+        y[:2].add_(1)
+    with pytest.raises(GraphError, match=r"^setitem: this tensor is a view"):
+        y.reshape(3, 1)[0] = 1.0
+    with pytest.raises(GraphError, match=r"^add_: this tensor is a view"):
+        tl.zeros(3)[:2].add_(y[:2])
+    assert y.tolist() == [2.0, 2.0, 2.0]
+
+
+def test_a_view_of_plain_memory_can_be_changed_in_place():
+    x = tl.zeros(2, 3)
+    x[0].add_(1)
+    x.T[2].fill_(9)
+    assert x.tolist() == [[1.0, 1.0, 9.0], [0.0, 0.0, 9.0]]
+
+
+def test_an_argument_that_shares_memory_with_the_target():
+    x = tl.tensor([1.0, 2.0, 3.0])
+    x[1:] = x[:-1]
+    assert x.tolist() == [1.0, 1.0, 2.0]
+    leaf = tl.tensor([1.0, 2.0], requires_grad=True)
+    y = leaf * 1
+    y.mul_(y)
+    y.mul_(y)
+    y.sum().backward()
+    assert leaf.grad.tolist() == [4.0, 32.0]
+
+
+# ---- shapes and dtypes ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_results_that_do_not_fit(tracked):
+    x = tl.ones(3, requires_grad=tracked) * 1
+    with pytest.raises(ShapeError, match=r"^add_: the result has shape \(2, 3\), .* into shape \(3,\)"):
+        x.add_(tl.ones(2, 3))
+    with pytest.raises(ShapeError, match=r"^add\(float32\(3\), float32\(2\)\)"):
+        x.add_(tl.ones(2))
+    with pytest.raises(ShapeError, match=r"^(copy_|index_put).*\(2,\)"):
+        x.copy_(tl.ones(2))
+    assert x.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_integers_do_not_become_fractions():
+    x = tl.tensor([1, 2])
+    with pytest.raises(DTypeError, match=r"^add_: the result is float32, which cannot be stored in place as int64"):
+        x.add_(0.5)
+    with pytest.raises(DTypeError, match=r"^div_: "):
+        x /= 2
+    assert x.tolist() == [1, 2]
+    x += 1
+    assert x.tolist() == [2, 3]
+    assert x.dtype == tl.int64
+
+
+def test_the_dtype_stays():
+    leaf = tl.tensor([1.0, 2.0], requires_grad=True)
+    y = leaf * 1
+    y.mul_(tl.tensor([3.0, 4.0], dtype=tl.float64))
+    assert y.dtype == tl.float32
+    y.sum().backward()
+    assert leaf.grad.dtype == tl.float32
+    assert leaf.grad.tolist() == [3.0, 4.0]
+    x = tl.zeros(2).copy_(tl.tensor([1, 2]))
+    assert x.dtype == tl.float32
+
+
+def test_the_second_derivative_through_a_change():
+    leaf = tl.tensor([2.0, 3.0], dtype=tl.float64, requires_grad=True)
+    y = leaf * leaf
+    y.mul_(leaf)
+    y[0] = y[1].clone() * leaf[0]  # [x1^3 x0, x1^3]
+    (g,) = autograd.grad(y.sum(), leaf, create_graph=True)
+    assert g.tolist() == [27.0, 3 * 9 * 2 + 27.0]
+    assert autograd.grad(g[1], leaf)[0].tolist() == [27.0, 6 * 3 * 2 + 6 * 3.0]
