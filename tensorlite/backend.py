@@ -43,7 +43,8 @@ class Namespace(SimpleNamespace):
     """The functions that compute on one kind of array: a module's names with kernels laid over them.
 
     Beside those names it has ``device_type`` (``"cpu"``), ``array_type``, ``from_numpy(array, index)``,
-    ``to_numpy(array)`` and ``index_of(array)`` (the ordinal of the device that holds an array, None on the CPU).
+    ``to_numpy(array)``, ``index_of(array)`` (the ordinal of the device that holds an array, None on the CPU), and
+    ``select(index)``, which makes the device of that ordinal the current one.
     """
 
 
@@ -117,11 +118,16 @@ def set_default_device(spec: DeviceLike) -> None:
 
 
 def namespace(where: Device) -> Namespace:
-    """The namespace of a device, loaded on first use. Raises DeviceError, with the reason, if it cannot be."""
+    """The namespace of a device, loaded on first use; the device becomes the current one of its kind.
+
+    Raises DeviceError, with the reason, if it cannot be.
+    """
     found = _LOADED.get(where.type)
     if found is None:
         found = _LOADED[where.type] = _LOADERS[where.type]()
         BACKENDS[found.array_type] = found
+    if where.index is not None:
+        found.select(where.index)
     return found
 
 
@@ -168,6 +174,7 @@ def _load_cpu() -> Namespace:
         from_numpy=lambda array, index=None: array,
         to_numpy=lambda array: array,
         index_of=lambda array: None,
+        select=lambda index: None,
     )
 
 

@@ -333,6 +333,7 @@ def load() -> backend.Namespace:
         from_numpy=lambda array, index=None: FakeArray(np.array(array)),
         to_numpy=to_numpy,
         index_of=lambda array: 0,
+        select=lambda index: None,
     )
 
 

@@ -197,6 +197,26 @@ def test_the_reason_why_there_is_no_gpu(monkeypatch, cupy, reason):
     assert re.search(reason, why)
 
 
+def test_one_of_several_gpus_is_made_current():
+    current = [0]
+
+    class Device:
+        def __init__(self, index):
+            self.index = index
+
+        def use(self):
+            current[0] = self.index
+
+    cupy = cupy_with(2)
+    cupy.ndarray, cupy.asnumpy, cupy.cuda.Device = object, None, Device
+    select = cuda.describe(cupy)["select"]
+    select(1)
+    assert current == [1]
+    with pytest.raises(tl.DeviceError, match="'cuda:2' is not there: CuPy finds 2, the first is cuda:0"):
+        select(2)
+    assert current == [1]
+
+
 # ---- the registry ---------------------------------------------------------------------------
 
 

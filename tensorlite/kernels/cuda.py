@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import DeviceError
+
 __all__ = ["erf", "scatter_add_into"]
 
 Array = Any
@@ -45,6 +47,12 @@ def find_cupy() -> tuple[ModuleType | None, str]:
 
 def describe(cupy: Any) -> dict[str, Any]:
     """What a namespace has beside functions: see ``backend.Namespace``."""
+    count = cupy.cuda.runtime.getDeviceCount()
+
+    def select(index: int) -> None:
+        if index >= count:
+            raise DeviceError(f"device 'cuda:{index}' is not there: CuPy finds {count}, the first is cuda:0")
+        cupy.cuda.Device(index).use()
 
     def from_numpy(array: Any, index: int | None) -> Any:
         with cupy.cuda.Device(0 if index is None else index):
@@ -56,6 +64,7 @@ def describe(cupy: Any) -> dict[str, Any]:
         "from_numpy": from_numpy,
         "to_numpy": cupy.asnumpy,
         "index_of": lambda array: array.device.id,
+        "select": select,
     }
 
 
