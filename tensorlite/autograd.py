@@ -62,17 +62,35 @@ def is_grad_enabled() -> bool:
     return _mode.grad
 
 
+def _decorated(mode: Callable[[], Any], f: Callable[..., Any]) -> Callable[..., Any]:
+    """f, each call of which runs in a new ``mode()``."""
+    if inspect.isgeneratorfunction(f):
+        raise TypeError(f"{f.__name__}: a generator runs between its calls; use a with block inside it instead")
+
+    @functools.wraps(f)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with mode():
+            return f(*args, **kwargs)
+
+    return wrapped
+
+
 class set_grad_enabled:
-    """Switch recording on or off in this thread: at once, or for a ``with`` block."""
+    """Switch recording on or off in this thread: at once, for a ``with`` block, or in the decorated function."""
 
     def __init__(self, mode: bool) -> None:
-        self._old, _mode.grad = _mode.grad, bool(mode)
+        self.mode = bool(mode)
+        self._old, _mode.grad = _mode.grad, self.mode
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *exc: object) -> None:
         _mode.grad = self._old
+
+    def __call__(self, f: Callable[..., Any]) -> Callable[..., Any]:
+        _mode.grad = self._old
+        return _decorated(lambda: set_grad_enabled(self.mode), f)
 
 
 class _GradMode:
@@ -91,12 +109,7 @@ class _GradMode:
         _mode.grad = self._old.pop()
 
     def __call__(self, f: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(f)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with type(self)():
-                return f(*args, **kwargs)
-
-        return wrapped
+        return _decorated(type(self), f)
 
 
 class no_grad(_GradMode):
@@ -477,9 +490,7 @@ def _callable(self: Op) -> OpFunction:
         except RuntimeError as error:
             if not str(error).startswith("cannot enter context"):
                 raise
-            with np.errstate(
-                all="ignore"
-            ):  # called while another op runs: by a debugger, a signal handler, a finaliser
+            with np.errstate(all="ignore"):  # another op is running: this is a debugger, a signal handler, a finaliser
                 out = forward(xp, *arrays)
 
         if several:
@@ -874,6 +885,11 @@ def accumulate_grad(x: Variable, g: Value) -> None:
     """Add to ``x.grad``: in place where no graph can notice, so that who holds it sees the sum."""
     if x.grad is None:
         x.grad = g if isinstance(g, Variable) else wrap(g)
+    elif not isinstance(x.grad, Variable) or x.grad.data.shape != g.shape:
+        raise ShapeError(
+            f"backward: grad was set to {describe(getattr(x.grad, 'data', x.grad))}, and the gradient to add to it has "
+            f"shape {tuple(g.shape)}; set it to None, or to a Tensor of that shape"
+        )
     elif isinstance(g, Variable) or x.grad.tracked or x.grad.data.dtype != g.dtype:
         with set_grad_enabled(isinstance(g, Variable)):
             x.grad = x.grad + g
