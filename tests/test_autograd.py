@@ -65,6 +65,14 @@ def test_gradients_accumulate_and_whoever_holds_them_sees_the_sum():
     assert held._version == 1
 
 
+@pytest.mark.parametrize("grad", [tl.ones(1, 2), np.ones(2), 0.0])
+def test_a_grad_that_was_set_to_something_that_does_not_fit(grad):
+    x = leaf(1.0, 2.0)
+    x.grad = grad
+    with pytest.raises(ShapeError, match=r"^backward: grad was set to .* has shape \(2,\); set it to None"):
+        x.sum().backward()
+
+
 def test_retain_graph_allows_a_second_pass():
     x = leaf(2.0)
     loss = (x**3).sum()
@@ -269,6 +277,24 @@ def test_set_grad_enabled_at_once_or_for_a_block():
     assert not tl.is_grad_enabled()
     tl.set_grad_enabled(True)
     assert tl.is_grad_enabled()
+
+
+def test_set_grad_enabled_as_a_decorator():
+    @tl.set_grad_enabled(False)
+    def quiet():
+        return tl.is_grad_enabled()
+
+    assert tl.is_grad_enabled()
+    assert not quiet()
+    assert tl.is_grad_enabled()
+
+
+def test_a_generator_cannot_be_decorated():
+    def numbers():
+        yield 1
+
+    with pytest.raises(TypeError, match=r"^numbers: .* use a with block inside"):
+        tl.no_grad()(numbers)
 
 
 def test_the_mode_comes_back_after_an_exception():
