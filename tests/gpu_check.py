@@ -127,6 +127,7 @@ def memory(device: tl.Device) -> Iterator[Case]:
         "assign a slice": assigned((slice(1, 3), slice(None, None, 2)), 2.5),
         "assign by indices": assigned((ids[:2], ids[2:4]), rng.standard_normal(2)),
         "assign by a mask": assigned((mask,), rng.standard_normal(int(mask.sum()))),
+        "where by a bool": lambda where: tl.where(True, tl.tensor(x, device=where), 0.0),
         "in place": in_place,
         "arange, linspace, eye, full": lambda where: tl.cat(
             [tl.arange(1, 9, 2, device=where), tl.linspace(0, 1, 5, device=where), tl.eye(3, device=where)[1],

@@ -365,7 +365,7 @@ def clamp(xp: Namespace, x: Array, min: Array = None, max: Array = None) -> Arra
 @op(None, lambda g, condition: where(condition, g, 0.0), lambda g, condition: where(condition, 0.0, g), dtypes="choose")
 def where(xp: Namespace, condition: Array, x: Array, y: Array) -> Array:
     """x where ``condition`` is true, else y, with broadcasting."""
-    return xp.where(condition, x, y)
+    return xp.where(xp.asarray(condition) if isinstance(condition, bool) else condition, x, y)
 
 
 # ---- comparison and logic: booleans, with no gradient ---------------------------------------
