@@ -821,13 +821,13 @@ def grad(
     """
     outputs, inputs = _as_list(outputs), _as_list(inputs)
     for x in inputs:
-        if not isinstance(x, Variable) or not x.tracked:
-            what = (
-                f"of shape {tuple(x.data.shape)} does not require gradients"
-                if isinstance(x, Variable)
-                else "is not a Tensor"
+        if not isinstance(x, Variable):
+            raise TypeError(f"grad: expected a Tensor as an input, got {type(x).__name__}")
+        if not x.tracked:
+            raise GraphError(
+                f"grad: an input of shape {tuple(x.data.shape)} does not require gradients; set requires_grad=True on "
+                f"it before computing the outputs"
             )
-            raise GraphError(f"grad: an input {what}; set requires_grad=True on it before computing the outputs")
     seeds = _seeds(
         "grad", outputs, [None] * len(outputs) if grad_outputs is None else _as_list(grad_outputs), create_graph
     )

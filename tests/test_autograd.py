@@ -191,6 +191,8 @@ def test_an_input_without_gradients_is_an_error():
         autograd.grad(leaf(1.0).sum(), tl.ones(2))
     with pytest.raises(TypeError, match=r"^grad: expected a Tensor to differentiate, got float"):
         autograd.grad(3.0, leaf(1.0))
+    with pytest.raises(TypeError, match=r"^grad: expected a Tensor as an input, got float"):
+        autograd.grad(leaf(1.0).sum(), 3.0)
 
 
 def test_gradients_never_share_memory():
