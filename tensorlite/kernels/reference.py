@@ -12,8 +12,8 @@ from typing import Any
 
 __all__ = [
     "adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "embedding_backward",
-    "erf", "gelu", "gelu_backward", "layer_norm", "layer_norm_backward", "log_softmax", "log_softmax_backward",
-    "philox", "rms_norm", "rms_norm_backward", "scatter_add_into", "sgd_step", "softmax", "softmax_backward", "sum_to",
+    "erf", "gelu", "gelu_backward", "layer_norm", "layer_norm_backward", "log_softmax",
+    "philox", "rms_norm", "rms_norm_backward", "scatter_add_into", "sgd_step", "softmax", "sum_to",
 ]  # fmt: skip
 
 Array = Any
@@ -92,25 +92,11 @@ def softmax(xp: XP, x: Array, axis: int) -> Array:
     return y
 
 
-def softmax_backward(xp: XP, g: Array, out: Array, axis: int) -> Array:
-    """``out * (g - <g, out>)``."""
-    dx = g * out
-    dx -= out * dx.sum(axis=axis, keepdims=True)
-    return dx
-
-
 def log_softmax(xp: XP, x: Array, axis: int) -> Array:
     """``x_i - log(sum_j exp(x_j))`` along an axis."""
     y = x - x.max(axis=axis, keepdims=True)
     y -= xp.log(xp.exp(y).sum(axis=axis, keepdims=True))
     return y
-
-
-def log_softmax_backward(xp: XP, g: Array, out: Array, axis: int) -> Array:
-    """``g - softmax * sum(g)``."""
-    dx = xp.exp(out)
-    dx *= g.sum(axis=axis, keepdims=True)
-    return xp.subtract(g, dx, out=dx)
 
 
 # ---- normalisation --------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Ops with a kernel of their own: activations, normalisation, losses, attention.
 
-Each has a hand-derived gradient for speed and names a *composite*, the same maths in plain ops. The composite is what
+Most have a hand-derived gradient for speed and name a *composite*, the same maths in plain ops. The composite is what
 is differentiated for gradients of higher order, and it is the kernel's test oracle.
 """
 
@@ -12,7 +12,7 @@ from ..autograd import Value, op
 from ..backend import Array, Namespace
 from .elementwise import erf, exp, rsqrt, sigmoid, tanh, where
 from .linalg import matmul, rows
-from .reduce import logsumexp, mean
+from .reduce import logsumexp, mean, sum
 from .select import gather
 from .shape import permute, reshape, transpose, unsqueeze
 
@@ -90,25 +90,13 @@ def _at_least_1d(x: Array) -> Array:
     return x if x.ndim else x.reshape(1)  # softmax takes a 0-d tensor for a row of one
 
 
-@op(
-    backward=lambda xp, g, out, dim: (
-        xp.softmax_backward(_at_least_1d(g), _at_least_1d(out), dim).reshape(out.shape),
-    ),
-    composite=lambda x, dim: exp(x - logsumexp(x, dim, True)),
-    dtypes="floating",
-)
+@op(lambda g, out, dim: out * (g - sum(g * out, dim, True)), dtypes="floating")
 def softmax(xp: Namespace, x: Array, dim: int) -> Array:
     """``exp(x_i) / sum_j exp(x_j)`` along a dimension."""
     return xp.softmax(_at_least_1d(x), dim).reshape(x.shape)
 
 
-@op(
-    backward=lambda xp, g, out, dim: (
-        xp.log_softmax_backward(_at_least_1d(g), _at_least_1d(out), dim).reshape(out.shape),
-    ),
-    composite=lambda x, dim: x - logsumexp(x, dim, True),
-    dtypes="floating",
-)
+@op(lambda g, out, dim: g - exp(out) * sum(g, dim, True), dtypes="floating")
 def log_softmax(xp: Namespace, x: Array, dim: int) -> Array:
     """``x_i - log(sum_j exp(x_j))`` along a dimension."""
     return xp.log_softmax(_at_least_1d(x), dim).reshape(x.shape)
