@@ -321,7 +321,7 @@ def test_a_moved_run_goes_on_where_it_is(tiny, tmp_path):
     [
         ({"optim.lr": 2e-2}, "optim.lr = 0.02 instead of 0.01"),
         ({"model.n_layer": 3}, "model.n_layer = 3 instead of 2"),
-        ({"train.seed": 1, "train.batch_size": 5}, "train.batch_size = 5 instead of 4; train.seed = 1 instead of 1337"),
+        ({"train.seed": 7, "train.batch_size": 5}, "train.batch_size = 5 instead of 4; train.seed = 7 instead of 1"),
         ({"name": "other"}, "name = 'other' instead of 'tiny'"),
         ({"data.val_fraction": 0.2}, "data.val_fraction = 0.2 instead of 0.1"),
         ({"train.steps": 5}, "train.steps = 5, but .* has done 10 steps already"),
