@@ -4,21 +4,23 @@
     python benchmarks/bench_step.py --shape all
 
 A step is forward, backward, clipping of the gradient and AdamW, in float32 on the CPU, written as users of each library
-write it. Both sides start from the same weights, get the same batches, and take turns within one process, so whatever
-else the machine does meets both. Their losses are compared after every step: a side that computed something else, or
-less, would be found out.
+write it. Both sides start from the same weights, get the same batches, and take turns of a few steps, so whatever else
+the machine does meets both. Each has a process of its own: in one, the idle threads of either library would spin on the
+cores that the other needs. Their losses are compared step by step: a side that computed something else, or less, would
+be found out.
 """
 
 import argparse
+import multiprocessing
+import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 
 import numpy as np
-import torch
 from machine import described
-from torch_gpt import TorchGPT
 
 import tensorlite as tl
 from gpt.config import ModelConfig, OptimConfig
@@ -35,10 +37,15 @@ TOLERANCE = 1e-4  # nats: how far the two losses may be apart, after any step
 
 OPTIM = OptimConfig(lr=1e-3, weight_decay=0.1, grad_clip=1.0)
 
+TURN = 10  # steps of one side before it is the other's turn; the first of a turn, with cold caches, is not timed
+
+Weights = dict[str, np.ndarray]
 Step = Callable[[np.ndarray, np.ndarray], float]
 
 
-def tensorlite_step(model: GPT) -> Step:
+def tensorlite_step(config: ModelConfig, weights: Weights) -> Step:
+    model = GPT(config)
+    model.load_state_dict({name: tl.from_numpy(value) for name, value in weights.items()})
     parameters = list(model.parameters())
     optimizer = model.configure_optimizer(OPTIM)
 
@@ -53,7 +60,12 @@ def tensorlite_step(model: GPT) -> Step:
     return step
 
 
-def torch_step(model: TorchGPT) -> Step:
+def torch_step(config: ModelConfig, weights: Weights) -> Step:
+    import torch
+    from torch_gpt import TorchGPT
+
+    model = TorchGPT(config)
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     parameters = list(model.parameters())
     optimizer = model.configure_optimizer(OPTIM)
 
@@ -68,12 +80,48 @@ def torch_step(model: TorchGPT) -> Step:
     return step
 
 
-def contenders(config: ModelConfig) -> dict[str, Step]:
-    """A step function of each side, over models with the same weights."""
-    tl.manual_seed(0)
-    ours, theirs = GPT(config), TorchGPT(config)
-    theirs.load_state_dict({name: torch.from_numpy(p.numpy().copy()) for name, p in ours.state_dict().items()})
-    return {"tensorlite": tensorlite_step(ours), "torch": torch_step(theirs)}
+SIDES = {"tensorlite": tensorlite_step, "torch": torch_step}
+
+
+def work(side: str, config: ModelConfig, weights: Weights, batch_size: int, pipe: Connection) -> None:
+    """A side's process: takes a number of steps for each number that it is sent, and sends times and losses back."""
+    step = SIDES[side](config, weights)
+    rng = np.random.default_rng(0)
+    while steps := pipe.recv():
+        done = []
+        for _ in range(steps):
+            ids = rng.integers(0, VOCAB_SIZE, (batch_size, config.block_size + 1))
+            x, y = ids[:, :-1].copy(), ids[:, 1:].copy()
+            start = time.perf_counter()
+            loss = step(x, y)
+            done.append((time.perf_counter() - start, loss))
+        pipe.send(done)
+
+
+class Side:
+    """The parent's end of a side's process."""
+
+    def __init__(self, name: str, config: ModelConfig, weights: Weights, batch_size: int) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self.pipe, theirs = spawn.Pipe()
+        # What tensorlite sets up in malloc is its own doing; PyTorch gets what its users have.
+        os.environ["TENSORLITE_MALLOC"] = "keep" if name == "tensorlite" else "system"
+        self.process = spawn.Process(target=work, args=(name, config, weights, batch_size, theirs), daemon=True)
+        self.process.start()
+        theirs.close()  # so that a process that died is an EOFError here, not a wait
+        self.seconds: list[float] = []
+        self.losses: list[float] = []
+
+    def turn(self, steps: int, timed: bool) -> None:
+        self.pipe.send(steps)
+        seconds, losses = zip(*self.pipe.recv(), strict=True)
+        self.losses += losses
+        if timed:
+            self.seconds += seconds[1:] or seconds
+
+    def stop(self) -> None:
+        self.pipe.send(0)
+        self.process.join()
 
 
 def measure(shape: str, steps: int, warmup: int, only: str | None) -> bool:
@@ -82,34 +130,33 @@ def measure(shape: str, steps: int, warmup: int, only: str | None) -> bool:
     config = ModelConfig(
         vocab_size=VOCAB_SIZE, block_size=block_size, n_layer=n_layer, n_head=n_head, n_embd=n_embd, bias=False
     )
-    sides = {name: step for name, step in contenders(config).items() if only in (None, name)}
-    rng = np.random.default_rng(0)
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    apart = 0.0
-    for i in range(warmup + steps):
-        ids = rng.integers(0, VOCAB_SIZE, (batch_size, block_size + 1))
-        x, y = ids[:, :-1].copy(), ids[:, 1:].copy()
-        losses = []
+    tl.manual_seed(0)
+    weights = {name: value.numpy() for name, value in GPT(config).state_dict().items()}
+    sides = {name: Side(name, config, weights, batch_size) for name in SIDES if only in (None, name)}
+    turns = [(warmup, False)] + [(TURN, True)] * (steps // TURN) + ([(steps % TURN, True)] if steps % TURN else [])
+    for i, turn in enumerate(turns):
         for name in sorted(sides, reverse=i % 2 == 1):  # neither side always goes first
-            start = time.perf_counter()
-            losses.append(sides[name](x, y))
-            if i >= warmup:
-                seconds[name].append(time.perf_counter() - start)
-        apart = max(apart, max(losses) - min(losses))
+            sides[name].turn(*turn)
+    for side in sides.values():
+        side.stop()
 
+    timed = len(next(iter(sides.values())).seconds)
     print(
         f"\nshape {shape}: {n_layer} layers, {n_head} heads, {n_embd} wide, context {block_size}, batch {batch_size}, "
-        f"vocabulary {VOCAB_SIZE}; {steps} steps each, after {warmup} to warm up"
+        f"vocabulary {VOCAB_SIZE}; {timed} timed steps each, after {warmup} to warm up"
     )
     print(f"{'ms a step':14}{'minimum':>10}{'median':>10}{'90% below':>12}")
-    for name, times in seconds.items():
+    for name, side in sides.items():
+        times = side.seconds
         low, median, high = min(times), statistics.median(times), float(np.quantile(times, 0.9))
         print(f"{name:14}{1e3 * low:10.2f}{1e3 * median:10.2f}{1e3 * high:12.2f}")
     if only:
         return True
-    ours, theirs = seconds.values()
-    low, median = min(ours) / min(theirs), statistics.median(ours) / statistics.median(theirs)
+    ours, theirs = sides.values()
+    low = min(ours.seconds) / min(theirs.seconds)
+    median = statistics.median(ours.seconds) / statistics.median(theirs.seconds)
     print(f"{'ratio':14}{low:10.3f}{median:10.3f}   (below 1: tensorlite is faster)")
+    apart = max(abs(a - b) for a, b in zip(ours.losses, theirs.losses, strict=True))
     agreed = apart <= TOLERANCE
     print(f"losses differ by at most {apart:.1e} nats" + ("" if agreed else f": MORE THAN {TOLERANCE}, NO RESULT"))
     return agreed
@@ -120,11 +167,10 @@ def main() -> None:
     parser.add_argument("--shape", choices=[*SHAPES, "all"], default="M", help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=100, help="timed steps of each side (default: %(default)s)")
     parser.add_argument("--warmup", type=int, default=10, help="steps before them (default: %(default)s)")
-    parser.add_argument("--only", choices=["tensorlite", "torch"], help="measure one side, without the other beside it")
+    parser.add_argument("--only", choices=list(SIDES), help="measure one side, without the other")
     args = parser.parse_args()
 
     print(described("torch"))
-    print(f"torch uses {torch.get_num_threads()} threads")
     shapes = SHAPES if args.shape == "all" else [args.shape]
     agreed = [measure(shape, args.steps, args.warmup, args.only) for shape in shapes]
     sys.exit(not all(agreed))

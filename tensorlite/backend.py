@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .errors import DeviceError
-from .kernels import cpu, reference
+from .kernels import cpu, malloc, reference
 
 __all__ = [
     "BACKENDS",
@@ -165,6 +165,7 @@ def build_namespace(module: ModuleType, *kernels: ModuleType, **names: Any) -> N
 
 
 def _load_cpu() -> Namespace:
+    malloc.keep_freed_memory()
     return build_namespace(
         np,
         reference,

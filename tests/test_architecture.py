@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = """
     tensorlite.errors  tensorlite.dtypes
     tensorlite.kernels  tensorlite.kernels.reference  tensorlite.kernels.cpu  tensorlite.kernels.cuda
+    tensorlite.kernels.malloc
     tensorlite.backend  tensorlite.random
     tensorlite.versions  tensorlite.anomaly  tensorlite.autograd
     tensorlite.ops.elementwise  tensorlite.ops.shape  tensorlite.ops.reduce  tensorlite.ops.linalg
