@@ -154,7 +154,7 @@ class Node:
     """
 
     hooks: list[Callable[[Any], Any]] | None = None
-    dtypes: list[Any] | None = None  # of the inputs, only if the op had to convert them
+    dtypes: list[Any] | None = None  # of the inputs, only if the op had to convert them, or is a user's
     outputs: Sequence[tuple[tuple[int, ...], Any]] = ()  # shapes and dtypes, only if the op has several results
     where: str | None = None  # the line of user code, under detect_anomaly()
 
@@ -255,9 +255,22 @@ class Op:
         self.names = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
         self.variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
         self.defaults = [p.default for p in parameters if p.kind is not p.VAR_POSITIONAL]
+        self._check_rules()
         self.wants = [() if r is None else tuple(inspect.signature(r).parameters)[1:] for r in self.rules]
         self.backward_names = () if backward is None else tuple(inspect.signature(backward).parameters)[2:]
         self._check_names()
+
+    def _check_rules(self) -> None:
+        arguments = [*self.names, *filter(None, [self.variadic])]
+        if not arguments:
+            raise TypeError(f"op {self.name}: its function must take the namespace xp, and then at least one argument")
+        if len(self.rules) > len(arguments):
+            raise TypeError(f"op {self.name}: {len(self.rules)} gradient rules for arguments {', '.join(arguments)}")
+        for rule in self.rules:
+            if rule is not None and not (callable(rule) and inspect.signature(rule).parameters):
+                raise TypeError(
+                    f"op {self.name}: a gradient rule is a function of the gradient g and what it names, got {rule!r}"
+                )
 
     def _check_names(self) -> None:
         known = (
@@ -345,26 +358,45 @@ class Op:
             versions.check_inputs(self.name, args)
         node = Node(plan, [args[i].node or args[i] for i in needs], [arrays[i].shape for i in needs],
                     [values[p] for p in plan.positions])  # fmt: skip
-        if arrays is not given:
+        if arrays is not given or not self.built_in:
             node.dtypes = [given[i].dtype for i in needs]
         return node
 
-    def explain(self, error: Exception, arrays: Sequence[Any]) -> Exception:
-        """One clear error for what NumPy or CuPy said about these arguments."""
-        if type(error).__module__.startswith(__package__) or isinstance(error, Warning):
+    def _array_of_result(self, xp: Any, out: Any) -> Array:
+        """What the forward function returned, if it is not an array: NumPy turns 0-d results into scalars."""
+        if not isinstance(out, (np.generic, int, float, complex)):
+            raise TypeError(
+                f"{self.name}: the function must return a raw array, got {type(out).__name__}"
+                f"{'; for several results pass several=True' * isinstance(out, (tuple, list))}"
+            )
+        return xp.asarray(out)
+
+    def explain(self, error: Exception, args: Sequence[Any]) -> Exception:
+        """One clear error for what the forward function, NumPy or CuPy said about these arguments."""
+        message = str(error)
+        ours = type(error).__module__.startswith(__package__)
+        if isinstance(error, Warning) or (ours and message.startswith(self.name)):
             return error
-        described = [describe(a) for a in arrays if type(a) in BACKENDS]
-        call = f"{self.name}({', '.join(described)})"
-        kinds = {BACKENDS[type(a)].device_type for a in arrays if type(a) in BACKENDS}
+        arrays = [a for a in args if type(a) in BACKENDS]
+        call = f"{self.name}({', '.join(map(describe, arrays))})"
+        kinds = {BACKENDS[type(a)].device_type for a in arrays}
         if len(kinds) > 1:
             return DeviceError(
                 f"{call}: tensors on different devices ({', '.join(sorted(kinds))}); move them with .to(device)"
             )
+        if ours:
+            return type(error)(f"{call}: {message}")
         if isinstance(error, IndexError):
-            return IndexError(f"{call}: {error}")
+            return IndexError(f"{call}: {message}")
         if isinstance(error, ValueError):
-            return ShapeError(f"{call}: {error}")
-        return TypeError(f"{call}: {error}")
+            if "broadcast" in message:
+                return ShapeError(f"{call}: the shapes do not broadcast: from the last dimension on, two sizes must be "
+                                  f"equal, or one of them 1")  # fmt: skip
+            return ValueError(f"{call}: {message}")
+        if any(word in message for word in ("ufunc", "numpy", "cupy", "operand type")):
+            call = f"{self.name}({', '.join(describe(a) if type(a) in BACKENDS else f'{a!r:.40}' for a in args)})"
+            return DTypeError(f"{call}: this op is not defined for arguments of these types")
+        return TypeError(f"{call}: {message}")
 
 
 def describe(value: Any) -> str:
@@ -372,8 +404,7 @@ def describe(value: Any) -> str:
     if type(value) not in BACKENDS:
         return type(value).__name__
     kind = BACKENDS[type(value)].device_type
-    shape = "(" + ", ".join(map(str, value.shape)) + ")"
-    return f"{value.dtype}{shape}" + ("" if kind == "cpu" else f" on {kind}")
+    return f"{value.dtype}{tuple(value.shape)}" + ("" if kind == "cpu" else f" on {kind}")
 
 
 class OpFunction(Protocol):
@@ -429,6 +460,10 @@ def op(
     policy = POLICIES[dtypes] if isinstance(dtypes, str) else dtypes
 
     def decorate(forward: Callable[..., Any]) -> OpFunction:
+        if not inspect.isfunction(forward):
+            raise TypeError(
+                f"op: expected a function to decorate, got {type(forward).__name__}; write @op(...), with parentheses"
+            )
         return _callable(Op(forward, rules, backward=backward, composite=composite, dtypes=policy, aux=aux,
                             several=several, view=view))  # fmt: skip
 
@@ -494,7 +529,7 @@ def _callable(self: Op) -> OpFunction:
                 out = forward(xp, *arrays)
 
         if several:
-            outs = tuple(o if type(o) in BACKENDS else xp.asarray(o) for o in out)
+            outs = tuple(o if type(o) in BACKENDS else self._array_of_result(xp, o) for o in out)
             if raw:
                 return outs
             results = tuple(map(wrap, outs))
@@ -512,7 +547,7 @@ def _callable(self: Op) -> OpFunction:
         if aux:
             out, *extra = out
         if type(out) not in BACKENDS:
-            out = xp.asarray(out)  # NumPy turns 0-d results into scalars
+            out = self._array_of_result(xp, out)
         if raw:
             return out
         result = new(Op.result)
@@ -648,17 +683,28 @@ def _back(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, fo
     else:
         needs = tuple(i for i, e in zip(plan.needs, node.edges, strict=True) if wanted is None or e in wanted)
         every = plan.op.backward(BACKENDS[type(g)], g, *[needs if j is None else values[j] for j in plan.fused])
+        if not isinstance(every, tuple) or len(every) <= plan.needs[-1]:
+            raise TypeError(
+                f"{plan.op.name}: its backward function must return a tuple, a gradient for each leading argument, "
+                f"got {f'{len(every)} of them' if isinstance(every, tuple) else type(every).__name__}"
+            )
         gradients = [every[i] for i in plan.needs]
     for k, (edge, d, shape) in enumerate(zip(node.edges, gradients, node.shapes, strict=True)):
         if d is None:
+            if plan.op.backward is None and (wanted is None or edge in wanted):
+                raise TypeError(
+                    f"{plan.op.name}: the gradient rule of argument {plan.input_names[k]!r} returned None; where there "
+                    f"is no gradient, write None in place of the rule"
+                )
             continue
         if getattr(d, "shape", None) != shape:
             d = _fit(plan, k, d, shape)
         if node.dtypes is not None and d.dtype != node.dtypes[k]:
-            d = d.astype(node.dtypes[k]) if type(d) in BACKENDS else d.to(node.dtypes[k])
+            d = _cast(plan, k, d, node.dtypes[k])
         if anomaly.watching:
             raw = [v.data if isinstance(v, Variable) else v for v in (*saved, g)]
             made = d.data if isinstance(d, Variable) else d
+            made = np.asarray(made) if isinstance(made, np.generic) else made
             anomaly.check_backward(plan.op.name, node.where, raw, made, plan.input_names[k])
         before = found.get(edge)
         found[edge] = d if before is None else before + d
@@ -678,6 +724,16 @@ def _fit(plan: Plan, k: int, d: Value, shape: tuple[int, ...]) -> Value:
             f"which does not fit the argument's shape {shape}"
         )
     return unbroadcast(d, shape)
+
+
+def _cast(plan: Plan, k: int, d: Value, dtype: Any) -> Value:
+    """A gradient in the dtype that the input had before the op converted it."""
+    if not plan.op.built_in and plan.op.dtypes is None:
+        raise DTypeError(
+            f"{plan.op.name}: the gradient rule of argument {plan.input_names[k]!r} gave {d.dtype}, the argument is "
+            f"{dtype}; convert the gradient to that"
+        )
+    return d.astype(dtype) if type(d) in BACKENDS else d.to(dtype)
 
 
 def _fill(node: Node, gradients: list[Value]) -> tuple[Value, ...]:
@@ -937,6 +993,8 @@ def add_hook(x: Variable, hook: Callable[[Any], Any]) -> Callable[[], None]:
 
     Returns a function that takes the hook away again. Raises GraphError if x does not require gradients.
     """
+    if not callable(hook):
+        raise TypeError(f"register_hook: expected a function of the gradient, got {type(hook).__name__}")
     if not x.tracked:
         raise GraphError("register_hook: this tensor does not require gradients, so it will never get any")
     place = x.node or x

@@ -15,6 +15,7 @@ from .backend import BACKENDS, Array, Device, DeviceLike, Namespace, device_of, 
 from .backend import device as as_device
 from .dtypes import DType, as_dtype, bool_, float16, float32, float64, get_default_dtype, int32, int64, is_floating
 from .errors import DeviceError, DTypeError, GraphError, ShapeError
+from .ops.shape import ints_in
 
 __all__ = ["RemovableHandle", "Tensor", "as_array"]
 
@@ -27,6 +28,7 @@ def as_array(data: Any, dtype: Any = None, where: DeviceLike = None) -> Array:
     raw = data.data if isinstance(data, Variable) else data
     if type(raw) not in BACKENDS:
         raw = _from_python(raw, dtype)
+        _require_fit(raw, dtype)
     target = as_dtype(raw.dtype.newbyteorder("=") if dtype is None else dtype)
     if raw.dtype != target:
         raw = raw.astype(target)
@@ -44,8 +46,10 @@ def _from_python(data: Any, dtype: Any = None) -> Array:
         raise ShapeError(
             "tensor: the nested sequences have different lengths; every row needs the same number of entries"
         ) from None
+    if array.dtype == np.object_ and isinstance(data, int):
+        raise DTypeError(f"tensor: {data} does not fit into int64")
     if array.dtype.kind not in "biufc":
-        raise TypeError(f"tensor: expected numbers or booleans, got {type(data).__name__} of dtype {array.dtype}")
+        raise TypeError(f"tensor: expected numbers or booleans, got {type(data).__name__} {data!r:.60}")
     if dtype is not None:
         return array  # as precise as Python's numbers, until it is converted
     first = data
@@ -56,6 +60,15 @@ def _from_python(data: Any, dtype: Any = None) -> Array:
     if array.dtype == np.complex128 and not isinstance(first, (np.generic, np.ndarray)):
         return array.astype(np.complex64)
     return array
+
+
+def _require_fit(array: Array, dtype: Any) -> None:
+    """Raise DTypeError if Python's numbers would wrap around in an integer dtype, or cannot be integers at all."""
+    if dtype is None or (target := as_dtype(dtype)).kind not in "iu" or not array.size or array.dtype.kind not in "iuf":
+        return
+    low, high = array.min(), array.max()
+    if not np.iinfo(target).min <= low <= high <= np.iinfo(target).max:
+        raise DTypeError(f"tensor: the numbers from {low} to {high} do not fit into {target}")
 
 
 def _moved(array: Array, where: Device) -> Array:
@@ -441,7 +454,10 @@ class Tensor(Variable):
     def new_full(self, size: Sequence[Any], fill_value: Any, dtype: Any = None) -> Tensor:
         """A tensor of this size with one value, in this tensor's dtype unless one is given, and on its device."""
         kind = self.dtype if dtype is None else as_dtype(dtype)
-        filled = BACKENDS[type(self.data)].full(tuple(size), fill_value, kind)
+        shape, value = ints_in("new_full", "sizes", size), as_array(fill_value, where="cpu")
+        if min(shape, default=0) < 0 or value.size != 1:
+            raise ShapeError(f"new_full: cannot fill sizes {shape} with a value of shape {value.shape}")
+        filled = BACKENDS[type(self.data)].full(shape, value.item(), kind)
         return wrap(filled)  # type: ignore[no-any-return]
 
     def new_tensor(self, data: Any, dtype: Any = None) -> Tensor:
@@ -568,6 +584,13 @@ class Tensor(Variable):
                 f"or use the op that returns a new tensor"
             )
 
+    def _refuse_read_only(self, name: str) -> None:
+        if not getattr(self.data.flags, "writeable", True):
+            raise ShapeError(
+                f"{name}: cannot write into a tensor of shape {self.shape}: its memory is read-only, as that of an "
+                f"expanded tensor or a diagonal is; clone() it first"
+            )
+
     def _refuse_discrete(self, name: str) -> None:
         if not is_floating(self.dtype):
             raise DTypeError(f"{name}: random numbers need a floating point tensor, this one is {self.dtype}")
@@ -575,6 +598,7 @@ class Tensor(Variable):
     def _change(self, name: str, write: Callable[[], None]) -> Tensor:
         """Change the memory in a way that no gradient follows."""
         self._refuse_leaf(name)
+        self._refuse_read_only(name)
         try:
             write()
         except ValueError as error:
@@ -607,6 +631,7 @@ class Tensor(Variable):
                 f"{name}: this tensor is a view, and its base would not notice that its gradient has changed; clone() "
                 f"it first, or change the base by indexing: base[...] = value"
             )
+        self._refuse_read_only(name)
         out = out.to(self.dtype)
         node = out.node
         assert node is not None

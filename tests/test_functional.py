@@ -230,7 +230,7 @@ def test_binary_cross_entropy_with_weights_and_large_logits():
 
 @pytest.mark.parametrize("loss", [F.mse_loss, F.l1_loss, F.binary_cross_entropy_with_logits])
 def test_losses_do_not_broadcast_their_target(loss):
-    with pytest.raises(tl.ShapeError, match=r"float32\(3, 1\), float32\(3\)"):
+    with pytest.raises(tl.ShapeError, match=r"float32\(3, 1\), float32\(3,\)"):
         loss(tl.zeros(3, 1), tl.zeros(3))
     with pytest.raises(ValueError, match=r"reduction must be .* got 'average'"):
         loss(tl.zeros(3), tl.zeros(3), reduction="average")
@@ -306,9 +306,9 @@ def test_class_losses_say_what_is_wrong(loss):
         loss(x, tl.tensor([0, 5, 1, 1]))
     with pytest.raises(IndexError, match=r"target -1 is out of range"):
         loss(x, tl.tensor([0, -1, -100, 1]))
-    with pytest.raises(tl.DTypeError, match=r"float32\(4, 5\), float32\(4\).*integers"):
+    with pytest.raises(tl.DTypeError, match=r"float32\(4, 5\), float32\(4,\).*integers"):
         loss(x, t.float())
-    with pytest.raises(tl.ShapeError, match=r"int64\(3\).*\(N, C\)"):
+    with pytest.raises(tl.ShapeError, match=r"int64\(3,\).*\(N, C\)"):
         loss(x, t[:3])
     with pytest.raises(tl.ShapeError, match=r"weight must have one entry a class, \(5,\)"):
         loss(x, t, weight=tl.ones(4))

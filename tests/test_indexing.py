@@ -132,10 +132,13 @@ def test_an_index_array_that_is_changed_later_is_noticed():
 @pytest.mark.parametrize(
     ("index", "words"),
     [
-        (2, r"\(2, 3, 4\).*index 2 is out of bounds for axis 0 with size 2"),
-        ((0, -4), r"index -4 is out of bounds for axis 1 with size 3"),
-        ([0, 5], r"index 5 is out of bounds for axis 0 with size 2"),
-        (np.array([-3]), r"index -3 is out of bounds for axis 0 with size 2"),
+        (2, r"getitem: index 2 is out of range for dim 0 of size 2"),
+        ((..., 4), r"getitem: index 4 is out of range for dim 2 of size 4"),
+        ((None, 0, ..., None, -5), r"getitem: index -5 is out of range for dim 2 of size 4"),
+        ((..., 0, ...), r"getitem: an index may have one \.\.\., got 2"),
+        ((0, -4), r"getitem: index -4 is out of range for dim 1 of size 3"),
+        ([0, 5], r"getitem: index 5 at position \(1,\) is out of range for a dimension of size 2 of float32"),
+        (np.array([-3]), r"getitem: index -3 at position \(0,\) is out of range for a dimension of size 2"),
         ((0, 0, 0, 0), r"too many indices"),
         (([0], 0, 0, 0), r"getitem: too many indices: 4 for a tensor of shape \(2, 3, 4\)"),
         (1.0, r"getitem: 1.0 is no integer, slice"),
@@ -144,7 +147,8 @@ def test_an_index_array_that_is_changed_later_is_noticed():
         (np.array([1, 0], np.uint8), r"got uint8\(2,?\)"),
         ([True, False, True], r"getitem: a mask of shape \(3,\) does not fit dimensions of sizes \(2,\)"),
         ((0, ROWS), r"a mask of shape \(2, 3\) does not fit dimensions of sizes \(3, 4\)"),
-        (([0, 1], [0, 1, 2]), r"shape mismatch"),
+        (([0, 1], slice(None), [0, 9]), r"getitem: index 9 at position \(1,\) .* a dimension of size 4"),
+        (([0, 1], [0, 1, 2]), r"getitem: index arrays of shapes \(2,\), \(3,\) do not broadcast together"),
         ([[0, 1], [1]], r"getitem: the nested lists of an index have different lengths"),
         ([slice(1), 0], r"getitem: expected an index"),
     ],
@@ -153,7 +157,7 @@ def test_a_bad_index_is_an_index_error(index, words):
     x = tl.zeros(2, 3, 4)
     with pytest.raises(IndexError, match=words):
         x[of(tl, index)]
-    with pytest.raises(IndexError, match=words.replace("getitem", "setitem").removeprefix(r"\(2, 3, 4\).*")):
+    with pytest.raises(IndexError, match=words.replace("getitem", "setitem")):
         x[of(tl, index)] = 1.0
 
 

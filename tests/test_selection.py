@@ -213,7 +213,7 @@ def test_topk_finds_the_same_entries_unsorted():
 def test_what_cannot_be_ordered_is_an_index_error():
     x = tl.zeros(2, 3)
     for call, words in [
-        (lambda: tl.sort(x, 2), r"argsort\(float32\(2, 3\)\): .*dim 2 is out of range"),
+        (lambda: tl.sort(x, 2), r"^sort: dim 2 is out of range"),
         (lambda: tl.topk(x, 4), r"topk\(float32\(2, 3\)\): k=4 is out of range for dim 1 of size 3"),
         (lambda: tl.topk(x, -1), r"topk.*k=-1 is out of range"),
         (lambda: tl.topk(x, 1, -3), r"topk.*dim -3 is out of range"),

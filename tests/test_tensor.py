@@ -151,7 +151,7 @@ def test_tensor_of_a_tensor_is_a_leaf():
         (None, TypeError, "^tensor: expected numbers or booleans, got NoneType"),
         ({1, 2}, TypeError, "^tensor: expected numbers or booleans, got set"),
         (b"ab", TypeError, "^tensor: expected numbers or booleans, got bytes"),
-        (2**70, TypeError, "^tensor: expected numbers or booleans, got int of dtype object"),
+        (2**70, tl.DTypeError, "^tensor: 1180591620717411303424 does not fit into int64"),
         (np.array(["2020-01-01"], "datetime64[D]"), tl.DTypeError, "is no number type"),
         (np.array([None]), tl.DTypeError, "is no number type"),
     ],
@@ -544,7 +544,7 @@ def test_numpy_functions_do_not_take_tensors(f):
     [
         (lambda x: x + "a", "^add: expected a Tensor or a number, got a str"),
         (lambda x: x * [1, 2, 3], "^mul: expected a Tensor or a number, got a list"),
-        (lambda x: x + None, r"^add\(float32\(2, 3\)\)"),
+        (lambda x: x + None, r"^add\(float32\(2, 3\), None, 1\): this op is not defined for arguments of these types"),
         (lambda x: x @ 2, "^matmul.*a number has no matrix product"),
         (lambda x: 2 @ x, "^matmul.*a number has no matrix product"),
         (lambda x: ~x, r"^bitwise_not\(float32\(2, 3\)\)"),

@@ -8,6 +8,7 @@ from typing import Any
 from ..autograd import Value, op
 from ..backend import Array, Namespace
 from ..dtypes import DType
+from ..errors import DTypeError
 
 __all__ = [
     "abs", "acos", "add", "asin", "atan", "atan2", "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or",
@@ -364,7 +365,11 @@ def clamp(xp: Namespace, x: Array, min: Array = None, max: Array = None) -> Arra
 
 @op(None, lambda g, condition: where(condition, g, 0.0), lambda g, condition: where(condition, 0.0, g), dtypes="choose")
 def where(xp: Namespace, condition: Array, x: Array, y: Array) -> Array:
-    """x where ``condition`` is true, else y, with broadcasting."""
+    """x where ``condition``, of booleans, is true, else y, with broadcasting."""
+    if not isinstance(condition, bool) and condition.dtype.kind != "b":
+        raise DTypeError(f"the condition must be of booleans, got {condition.dtype}; convert it with .bool()")
+    if x is None or y is None:
+        raise TypeError("expected Tensors or numbers to choose from, got None")
     return xp.where(xp.asarray(condition) if isinstance(condition, bool) else condition, x, y)
 
 

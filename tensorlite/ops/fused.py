@@ -14,7 +14,7 @@ from .elementwise import erf, exp, rsqrt, sigmoid, tanh, where
 from .linalg import matmul, rows
 from .reduce import logsumexp, mean, sum
 from .select import gather
-from .shape import permute, reshape, transpose, unsqueeze
+from .shape import dim_in, permute, reshape, transpose, unsqueeze
 
 __all__ = ["attention", "cross_entropy_rows", "dropout_with", "elu", "gelu", "layer_norm_rows", "leaky_relu", "linear",
            "log_softmax", "relu", "rms_norm_rows", "silu", "softmax", "softplus"]  # fmt: skip
@@ -93,13 +93,13 @@ def _at_least_1d(x: Array) -> Array:
 @op(lambda g, out, dim: out * (g - sum(g * out, dim, True)), dtypes="floating")
 def softmax(xp: Namespace, x: Array, dim: int) -> Array:
     """``exp(x_i) / sum_j exp(x_j)`` along a dimension."""
-    return xp.softmax(_at_least_1d(x), dim).reshape(x.shape)
+    return xp.softmax(_at_least_1d(x), dim_in("", dim, x.ndim)).reshape(x.shape)
 
 
 @op(lambda g, out, dim: g - exp(out) * sum(g, dim, True), dtypes="floating")
 def log_softmax(xp: Namespace, x: Array, dim: int) -> Array:
     """``x_i - log(sum_j exp(x_j))`` along a dimension."""
-    return xp.log_softmax(_at_least_1d(x), dim).reshape(x.shape)
+    return xp.log_softmax(_at_least_1d(x), dim_in("", dim, x.ndim)).reshape(x.shape)
 
 
 # ---- affine maps and normalisation ----------------------------------------------------------

@@ -15,7 +15,7 @@ import numpy as np
 from ..autograd import Value, Variable, describe, op
 from ..backend import BACKENDS, Array, Namespace
 from ..dtypes import DType
-from ..errors import DeviceError, DTypeError
+from ..errors import DeviceError, DTypeError, ShapeError
 from .elementwise import convert, convert_to_discrete
 from .shape import reshape
 
@@ -188,17 +188,61 @@ def getitem(x: Any, index: Any) -> Any:
 
     Raises IndexError for an index out of range, or what is not an index.
     """
-    basic, slots, arrays = _parse("getitem", array_of(x), index)
-    if basic:
-        x = slice_(x, basic)
-    return index_(x, slots, False, *arrays) if slots else x
+    basic, slots, arrays = parsed = _parse("getitem", array_of(x), index)
+    try:
+        if basic:
+            x = slice_(x, basic)
+        return index_(x, slots, False, *arrays) if slots else x
+    except IndexError as error:
+        raise _explained("getitem", array_of(x), parsed, error) from None
+
+
+def _explained(name: str, x: Array, index: _Index, error: IndexError) -> IndexError:
+    """What is wrong with an index that NumPy refused."""
+    if index.basic.count(...) > 1:
+        return IndexError(f"{name}: an index may have one ..., got {index.basic.count(...)}")
+    head = index.basic.index(...) if ... in index.basic else len(index.basic)
+    taken = [item for item in index.basic if item is not None and item is not ...]
+    if len(taken) > x.ndim:
+        return IndexError(f"{name}: too many indices: {len(taken)} for a tensor of shape {x.shape}")
+    before = sum(item is not None for item in index.basic[:head])
+    for k, item in enumerate(taken):
+        dim = k if k < before else x.ndim - len(taken) + k
+        if type(item) is int and not -x.shape[dim] <= item < x.shape[dim]:
+            return IndexError(f"{name}: index {item} is out of range for dim {dim} of size {x.shape[dim]}")
+    view = x[index.basic] if index.basic else x
+    whole = [a for a in index.arrays if a.dtype.kind != "b"]
+    try:
+        np.broadcast_shapes(*(a.shape for a in whole))
+    except ValueError:
+        shapes = ", ".join(str(a.shape) for a in whole)
+        return IndexError(f"{name}: index arrays of shapes {shapes} do not broadcast together")
+    dim = 0
+    for slot in index.slots:
+        if type(slot) is not int:
+            dim += 1
+            continue
+        array = index.arrays[slot]
+        if array.dtype.kind != "b" and (found := outlier(array, view.shape[dim], -view.shape[dim])):
+            n = view.shape[dim]
+            return IndexError(f"{name}: index {found} is out of range for a dimension of size {n} of {describe(x)}")
+        dim += _width(array)
+    return IndexError(f"{name}({describe(x)}): {error}")
 
 
 # ---- x[index] = value -----------------------------------------------------------------------
 
 
 def fitting(name: str, value: Any, dtype: DType) -> Any:
-    """A value that is put into a tensor of this dtype, in that dtype. Raises DTypeError for floats among integers."""
+    """A value that is put into a tensor of this dtype, in that dtype. Raises DTypeError for floats among integers, and
+    for a number that the dtype does not have."""
+    if value is None:
+        raise TypeError(f"{name}: expected a Tensor or a number as the value, got None")
+    if type(value) in (int, float) and dtype.kind in "biu":
+        low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        if value != value // 1 or not low <= value <= high:
+            raise DTypeError(f"{name}: {value} does not fit into a tensor of {dtype}; convert one of them")
+        return bool(value) if dtype.kind == "b" else int(value)
     found = getattr(array_of(value), "dtype", dtype)
     if found == dtype:
         return value
@@ -239,7 +283,12 @@ def index_put_(
 def _write(view: Array, slots: Sequence[Any], arrays: Sequence[Array], value: Any) -> None:
     while getattr(value, "ndim", 0) > 1 and value.shape[0] == 1:  # NumPy wants no more dimensions than a mask leaves
         value = value[0]
-    view[_at(slots, arrays) if slots else ...] = value
+    places = _at(slots, arrays) if slots else ...
+    try:
+        view[places] = value
+    except ValueError:
+        given, room = tuple(getattr(value, "shape", ())), view[places].shape
+        raise ShapeError(f"a value of shape {given} does not broadcast to the indexed shape {room}") from None
 
 
 def index_put(x: Any, index: Any, value: Any, accumulate: bool = False) -> Any:
@@ -250,8 +299,12 @@ def index_put(x: Any, index: Any, value: Any, accumulate: bool = False) -> Any:
     for floats among integers.
     """
     array = array_of(x)
-    basic, slots, arrays = _parse("index_put", array, index)
-    return index_put_(x, fitting("index_put", value, array.dtype), basic, slots, accumulate, *arrays)
+    basic, slots, arrays = parsed = _parse("index_put", array, index)
+    value = fitting("index_put", value, array.dtype)
+    try:
+        return index_put_(x, value, basic, slots, accumulate, *arrays)
+    except IndexError as error:
+        raise _explained("index_put", array, parsed, error) from None
 
 
 def assign(array: Array, index: Any, value: Any) -> None:
@@ -260,11 +313,28 @@ def assign(array: Array, index: Any, value: Any) -> None:
     Raises IndexError for an index out of range, ValueError if ``value`` does not broadcast, DeviceError if it is on
     another device.
     """
-    basic, slots, arrays = _parse("setitem", array, index)
+    basic, slots, arrays = parsed = _parse("setitem", array, index)
     value = array_of(value)
-    if type(value) in BACKENDS and type(value) is not type(array):
+    if type(value) not in BACKENDS:
+        value = _number(value, array)
+    elif type(value) is not type(array):
         raise DeviceError(f"setitem: the value is {describe(value)}, but the tensor is {describe(array)}; move it")
     try:
         _write(array[basic] if basic else array, slots, arrays, value)
     except IndexError as error:
-        raise IndexError(f"setitem: {error}; the tensor is {describe(array)}") from None
+        raise _explained("setitem", array, parsed, error) from None
+
+
+def _number(value: Any, array: Array) -> Any:
+    """A number, or lists of numbers as an array, that can be written into this one, checked."""
+    try:
+        given = np.asarray(value)
+    except ValueError:
+        raise ShapeError("setitem: the nested lists of the value have different lengths") from None
+    kinds = "biufc" if array.dtype.kind == "c" else "biuf"
+    whole = given.dtype.kind in "iu" and array.dtype.kind in "iu" and given.size
+    if given.dtype.kind not in kinds:
+        raise TypeError(f"setitem: expected a Tensor or numbers that fit into {array.dtype}, got {value!r:.80}")
+    if whole and not np.iinfo(array.dtype).min <= given.min() <= given.max() <= np.iinfo(array.dtype).max:
+        raise DTypeError(f"setitem: {value!r:.80} does not fit into a tensor of {array.dtype}")
+    return value if given.ndim == 0 else BACKENDS[type(array)].asarray(given)

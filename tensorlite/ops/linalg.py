@@ -59,7 +59,7 @@ def matmul(xp: Namespace, x: Array, y: Array) -> Array:
             return xp.matmul(flat, y).reshape(*x.shape[:-1], y.shape[1])
         return xp.matmul(x, y)
     except ValueError:
-        raise ValueError(_misfit(x.shape, y.shape)) from None
+        raise ShapeError(_misfit(x.shape, y.shape)) from None
 
 
 def _misfit(x: Sequence[int], y: Sequence[int]) -> str:
@@ -73,7 +73,7 @@ def _misfit(x: Sequence[int], y: Sequence[int]) -> str:
 
 
 def _product(name: str, x: Any, y: Any, wanted: str, ranks: tuple[int, int]) -> Any:
-    n, m = shape_of(x), shape_of(y)
+    n, m = shape_of(name, x), shape_of(name, y)
     if (len(n), len(m)) != ranks or n[-1] != m[max(len(m) - 2, 0)] or n[:-2] != m[:-2]:
         raise ShapeError(f"{name}: expected shapes {wanted}, got {n} and {m}")
     return matmul(x, y)
@@ -101,7 +101,7 @@ def dot(x: Any, y: Any) -> Any:
 
 def outer(x: Any, y: Any) -> Any:
     """``x[i] * y[j]`` of vectors (n,) and (m,), as (n, m). Raises ShapeError for anything else."""
-    n, m = shape_of(x), shape_of(y)
+    n, m = shape_of("outer", x), shape_of("outer", y)
     if len(n) != 1 or len(m) != 1:
         raise ShapeError(f"outer: expected two vectors, got shapes {n} and {m}")
     return mul(unsqueeze(x, 1), y)
@@ -119,10 +119,10 @@ def addmm(xp: Namespace, input: Array, mat1: Array, mat2: Array, beta: float = 1
     Raises ShapeError if the shapes do not fit, DTypeError if the dtypes differ.
     """
     if mat1.ndim != 2 or mat2.ndim != 2 or mat1.shape[1] != mat2.shape[0]:
-        raise ValueError(f"shapes {mat1.shape} and {mat2.shape} are not those of matrices (n, k) and (k, m)")
+        raise ShapeError(f"shapes {mat1.shape} and {mat2.shape} are not those of matrices (n, k) and (k, m)")
     out = xp.matmul(mat1, mat2)
     if input.ndim > 2 or any(n not in (1, m) for n, m in zip(input.shape[::-1], out.shape[::-1])):
-        raise ValueError(f"input of shape {input.shape} does not broadcast to the product's shape {out.shape}")
+        raise ShapeError(f"input of shape {input.shape} does not broadcast to the product's shape {out.shape}")
     if alpha != 1:
         out *= alpha
     if beta:
@@ -143,9 +143,9 @@ def diagonal(xp: Namespace, x: Array, offset: int = 0, dim1: int = 0, dim2: int 
 
     A read-only view. Raises IndexError if a dimension is out of range, ShapeError if the two are the same.
     """
-    first, second = dim_in("dim1", dim1, x.ndim), dim_in("dim2", dim2, x.ndim)
+    first, second = dim_in("", dim1, x.ndim), dim_in("", dim2, x.ndim)
     if first == second:
-        raise ValueError(f"dim1 {dim1} and dim2 {dim2} are the same dimension")
+        raise ShapeError(f"dim1 {dim1} and dim2 {dim2} are the same dimension")
     return x.diagonal(offset, first, second)
 
 
@@ -160,7 +160,7 @@ def _undiagonal(xp: Namespace, x: Array, shape: Sequence[int], offset: int, dim1
 
 def diag(x: Any, diagonal: int = 0) -> Any:
     """A square matrix with the vector x on its diagonal, or the diagonal of the matrix x; 1 is the one above it."""
-    shape = shape_of(x)
+    shape = shape_of("diag", x)
     if len(shape) == 1:
         n = shape[0] + abs(diagonal)
         return _undiagonal(x, (n, n), diagonal, 0, 1)
@@ -174,8 +174,9 @@ _diagonal = diagonal  # the name that `diag` has for its argument, as in PyTorch
 
 def trace(x: Any) -> Any:
     """The sum of the diagonal of a matrix. Raises ShapeError for anything else."""
-    if len(shape_of(x)) != 2:
-        raise ShapeError(f"trace: expected a matrix, got shape {shape_of(x)}")
+    shape = shape_of("trace", x)
+    if len(shape) != 2:
+        raise ShapeError(f"trace: expected a matrix, got shape {shape}")
     return sum(diagonal(x))
 
 
@@ -200,7 +201,7 @@ def einsum(equation: Any, *operands: Any) -> Any:
         equation, operands = _from_lists([equation, *operands])
     elif len(operands) == 1 and isinstance(operands[0], (list, tuple)):
         operands = tuple(operands[0])
-    inputs, output, sizes = _parse(equation, tuple(shape_of(x) for x in operands))
+    inputs, output, sizes = _parse(equation, tuple(shape_of("einsum", x) for x in operands))
     if any(x.dtype != operands[0].dtype for x in operands):
         raise DTypeError(f"einsum: expected operands of one dtype, got {', '.join(str(x.dtype) for x in operands)}")
     terms = [_distinct(x, labels, sizes) for x, labels in zip(operands, inputs, strict=True)]

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ..autograd import Value, Variable, op
 from ..backend import BACKENDS, Array, Namespace
+from ..errors import ShapeError
 from .elementwise import abs, convert, exp, maximum, minimum, pow, sign, where
-from .shape import broadcast_to, dim_in, flip, reshape
+from .shape import broadcast_to, dim_in, flip, ints_in, reshape, shape_of
 
 __all__ = [
     "MaxMin", "all", "amax", "amin", "any", "argmax", "argmin", "cumsum", "logsumexp", "max", "mean", "min", "norm",
@@ -24,17 +25,25 @@ Dim: TypeAlias = int | Sequence[int] | None
 
 def _axes(x: Array, dim: Dim) -> tuple[int, ...]:
     """The dimensions that ``dim`` names, from the front. An empty sequence means all, as in PyTorch."""
-    if dim is None or (not isinstance(dim, int) and len(dim) == 0):
+    if dim is None or dim in ((), []):
         return tuple(range(x.ndim))
-    dims = (dim,) if isinstance(dim, int) else tuple(dim)
-    axes = tuple(dim_in("dim", d, x.ndim) for d in dims)
+    dims = ints_in("", "dim", dim)
+    axes = tuple(dim_in("", d, x.ndim) for d in dims)
     if len(set(axes)) < len(axes):
         raise ValueError(f"dim {dim} names a dimension twice")
     return axes if x.ndim else ()
 
 
+def _filled_axes(x: Array, dim: Dim) -> tuple[int, ...]:
+    """As :func:`_axes`. Raises ShapeError if there is nothing along them, and so neither a largest nor a smallest."""
+    axes = _axes(x, dim)
+    if not math.prod(x.shape[a] for a in axes):
+        raise ShapeError(f"there are no entries to choose from along dim {axes if dim is None else dim}")
+    return axes
+
+
 def _count(shape: Sequence[int], dim: Dim) -> int:
-    if dim is None or (not isinstance(dim, int) and len(dim) == 0):
+    if dim is None or dim in ((), []):
         return math.prod(shape)
     return math.prod(shape[d] for d in ([dim] if isinstance(dim, int) else dim)) if shape else 1
 
@@ -61,7 +70,7 @@ def sum_to_size(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
     """x summed over its leading and broadcast dimensions down to ``shape``: the transpose of ``broadcast_to``."""
     lead = x.ndim - len(shape)
     if lead < 0 or [*shape] != [n if n == 1 else m for n, m in zip(shape, x.shape[lead:], strict=True)]:
-        raise ValueError(f"shape {tuple(shape)} does not broadcast to {x.shape}")
+        raise ShapeError(f"shape {tuple(shape)} does not broadcast to {x.shape}")
     return xp.sum_to(x, tuple(shape))
 
 
@@ -111,7 +120,7 @@ def std(xp: Namespace, x: Array, dim: Dim = None, correction: float = 1, keepdim
 @op(lambda g, dim: flip(cumsum(flip(g, dim), dim), dim) if g.shape else g)
 def cumsum(xp: Namespace, x: Array, dim: int) -> Array:
     """The running sum along a dimension: ``out[i] = x[0] + ... + x[i]``."""
-    dim_in("cumsum", dim, x.ndim)
+    dim_in("", dim, x.ndim)
     return xp.cumsum(x, axis=dim) if x.ndim else x + xp.zeros_like(x)
 
 
@@ -152,13 +161,13 @@ def _extreme_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], d
 @op(_extreme_gradient)
 def amax(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
     """The largest value. Equal ones share the gradient. Raises ShapeError of nothing."""
-    return x.max(axis=_axes(x, dim), keepdims=keepdim)
+    return x.max(axis=_filled_axes(x, dim), keepdims=keepdim)
 
 
 @op(_extreme_gradient)
 def amin(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
     """The smallest value. Equal ones share the gradient. Raises ShapeError of nothing."""
-    return x.min(axis=_axes(x, dim), keepdims=keepdim)
+    return x.min(axis=_filled_axes(x, dim), keepdims=keepdim)
 
 
 @op()
@@ -174,11 +183,9 @@ def argmin(xp: Namespace, x: Array, dim: int | None = None, keepdim: bool = Fals
 
 
 def _argextreme(find: Any, x: Array, dim: int | None, keepdim: bool) -> Array:
-    if dim is None or x.ndim == 0:
-        if dim is not None:
-            dim_in("dim", dim, x.ndim)
-        return find(axis=None, keepdims=keepdim)
-    return find(axis=dim_in("dim", dim, x.ndim), keepdims=keepdim)
+    axis = None if dim is None else dim_in("", dim, x.ndim)
+    _filled_axes(x, dim)
+    return find(axis=axis if x.ndim else None, keepdims=keepdim)
 
 
 def _pick_gradient(g: Value, index: Array, in_shape: Sequence[int], dim: int) -> Value:
@@ -205,11 +212,12 @@ class MaxMin(NamedTuple):
     indices: Any
 
 
-def _max_or_min(x: Any, dim: Any, keepdim: bool, whole: Any, both: Any, arg: Any) -> Any:
+def _max_or_min(name: str, x: Any, dim: Any, keepdim: bool, whole: Any, both: Any, arg: Any) -> Any:
     if dim is None:
         return whole(x)
     if not isinstance(dim, int):
         return both(x, dim)
+    dim_in(name, dim, len(shape_of(name, x)))
     index = arg(x, dim, True)
     values = _pick(x, index.data if isinstance(index, Variable) else index, dim, keepdim)
     return MaxMin(values, index if keepdim or not index.shape else reshape(index, values.shape))
@@ -218,12 +226,12 @@ def _max_or_min(x: Any, dim: Any, keepdim: bool, whole: Any, both: Any, arg: Any
 def max(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """``max(x)``: the largest value; equal ones share the gradient. ``max(x, dim)``: the pair ``(values, indices)``
     along one dimension; the gradient goes to the picked entry alone. ``max(x, y)``: :func:`maximum`."""
-    return _max_or_min(x, dim, keepdim, amax, maximum, argmax)
+    return _max_or_min("max", x, dim, keepdim, amax, maximum, argmax)
 
 
 def min(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """As :func:`max`, for the smallest value."""
-    return _max_or_min(x, dim, keepdim, amin, minimum, argmin)
+    return _max_or_min("min", x, dim, keepdim, amin, minimum, argmin)
 
 
 # ---- truth ----------------------------------------------------------------------------------
@@ -272,7 +280,7 @@ def _norm_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], dim:
 
 
 @op(_norm_gradient, dtypes="floating")
-def _p_norm(xp: Namespace, x: Array, p: float, dim: Dim, keepdim: bool) -> Array:
+def _norm(xp: Namespace, x: Array, p: float, dim: Dim, keepdim: bool) -> Array:
     axes = _axes(x, dim)
     if p == 2:
         return xp.sqrt((x * x).sum(axis=axes, keepdims=keepdim))
@@ -294,4 +302,4 @@ def norm(x: Any, p: float | str = 2, dim: Dim = None, keepdim: bool = False) -> 
         return sum(abs(x), dim, keepdim)
     if p == 0:
         return sum(abs(sign(x)), dim, keepdim)
-    return _p_norm(x, float(p), dim, keepdim)
+    return _norm(x, float(p), dim, keepdim)

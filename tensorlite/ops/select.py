@@ -15,7 +15,7 @@ from ..backend import BACKENDS, Array, Namespace
 from ..errors import DeviceError, DTypeError, ShapeError
 from .elementwise import eq, mul, where
 from .index import array_of, check_range, fitting, getitem, index_, index_put_, outlier
-from .shape import broadcast_tensors, broadcast_to, dim_in, flatten, reshape, shape_of, unsqueeze
+from .shape import broadcast_tensors, broadcast_to, dim_in, flatten, ints_in, reshape, shape_of, unsqueeze
 
 __all__ = ["Sorted", "argsort", "embedding", "gather", "index_add", "index_select", "masked_fill", "masked_select",
            "nonzero", "one_hot", "repeat_interleave", "scatter", "scatter_add", "searchsorted", "sort",
@@ -39,7 +39,7 @@ def _ids(name: str, x: Any, index: Any) -> Array:
 
 def _grid(name: str, x: Any, dim: int, index: Any) -> tuple[tuple[int, ...], list[Array]]:
     """What ``index`` points at, as one index array a dimension: itself for ``dim``, the own place for the others."""
-    ids, shape = _ids(name, x, index), shape_of(x)
+    ids, shape = _ids(name, x, index), shape_of(name, x)
     d = dim_in(name, dim, len(shape))
     if max(ids.ndim, 1) != max(len(shape), 1):
         raise ShapeError(f"{name}: index of shape {ids.shape} must have as many dimensions as the tensor, {shape}")
@@ -55,7 +55,7 @@ def _grid(name: str, x: Any, dim: int, index: Any) -> tuple[tuple[int, ...], lis
 def _along(name: str, x: Any, dim: int, index: Any, unique: bool = False) -> Any:
     """The entries of x that ``index`` points at along a dimension; ``unique`` promises that it names none twice."""
     slots, grid = _grid(name, x, dim, index)
-    return index_(x if shape_of(x) else reshape(x, (1,)), slots, unique, *grid)
+    return index_(x if shape_of(name, x) else reshape(x, (1,)), slots, unique, *grid)
 
 
 def gather(x: Any, dim: int, index: Any) -> Any:
@@ -70,7 +70,7 @@ def take_along_dim(x: Any, indices: Any, dim: int | None = None) -> Any:
     """As :func:`gather`, where x and ``indices`` broadcast outside of ``dim``; without one both are flattened."""
     if dim is None:
         return _along("take_along_dim", reshape(x, (-1,)), 0, reshape(indices, (-1,)))
-    shape, ids = shape_of(x), shape_of(indices)
+    shape, ids = shape_of("take_along_dim", x), shape_of("take_along_dim", indices)
     d = dim_in("take_along_dim", dim, len(shape))
     if len(shape) != len(ids):
         raise ShapeError(f"take_along_dim: shapes {shape} and {ids} have different numbers of dimensions")
@@ -100,14 +100,14 @@ def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Any:
 
 def _scattered(name: str, x: Any, dim: int, index: Any, src: Any, accumulate: bool) -> Any:
     slots, grid = _grid(name, x, dim, index)
-    shape, ids = shape_of(x), shape_of(index)
+    shape, ids = shape_of(name, x), shape_of(name, index)
     if isinstance(src, Variable) or type(src) in BACKENDS:
-        given = shape_of(src)
+        given = shape_of(name, src)
         if len(given) != len(ids) or any(n < m for n, m in zip(given, ids)):
             raise ShapeError(f"{name}: src of shape {given} has no value for each entry of the index, of shape {ids}")
         if given != ids:
             src = getitem(src, tuple(slice(n) for n in ids))
-        src = fitting(name, src, array_of(x).dtype)
+    src = fitting(name, src, array_of(x).dtype)
     out = index_put_(x if shape else reshape(x, (1,)), src, (), slots, accumulate, *grid)
     return out if shape else reshape(out, ())
 
@@ -128,7 +128,7 @@ def repeat_interleave(x: Any, repeats: Any, dim: int | None = None) -> Any:
     """
     if dim is None:
         x, dim = flatten(x), 0
-    shape = shape_of(x)
+    shape = shape_of("repeat_interleave", x)
     n = shape[dim_in("repeat_interleave", dim, len(shape))] if shape else 1
     xp = BACKENDS[type(array_of(x))]
     if isinstance(repeats, int):
@@ -149,7 +149,7 @@ def index_add(x: Any, dim: int, index: Any, source: Any, alpha: float = 1) -> An
     """
     ids, shape = _vector("index_add", x, dim, index)
     d = dim_in("index_add", dim, len(shape))
-    given = shape_of(source)
+    given = shape_of("index_add", source)
     if given != (*shape[:d], *(ids.shape if shape else ()), *shape[d + 1 :]):
         raise ShapeError(f"index_add: source of shape {given} for {len(ids)} indices into dim {d} of shape {shape}")
     source = fitting("index_add", source if alpha == 1 else mul(source, alpha), array_of(x).dtype)
@@ -159,7 +159,7 @@ def index_add(x: Any, dim: int, index: Any, source: Any, alpha: float = 1) -> An
 
 def _vector(name: str, x: Any, dim: int, index: Any) -> tuple[Array, tuple[int, ...]]:
     """A vector of indices into a dimension of x, checked, and the shape of x."""
-    ids, shape = _ids(name, x, index), shape_of(x)
+    ids, shape = _ids(name, x, index), shape_of(name, x)
     if ids.ndim > 1 or (not shape and ids.size != 1):
         raise ShapeError(f"{name}: expected a vector of indices, got shape {ids.shape} for a tensor of shape {shape}")
     d = dim_in(name, dim, len(shape))
@@ -185,11 +185,6 @@ def masked_fill(x: Any, mask: Any, value: Any) -> Any:
     dtype, fill = array_of(x).dtype, array_of(value)
     if getattr(fill, "ndim", 0):
         raise ShapeError(f"masked_fill: expected a number or a 0-d tensor as the value, got shape {fill.shape}")
-    if type(value) in (int, float) and dtype.kind in "biu":
-        whole = int(value) if isinstance(value, int) or value.is_integer() else None
-        if whole is None or np.array(whole).astype(dtype) != whole:
-            raise DTypeError(f"masked_fill: {value} does not fit into a tensor of {dtype}; convert one of them")
-        value = np.array(whole).astype(dtype).item()
     return where(mask, fitting("masked_fill", value, dtype), x)
 
 
@@ -199,26 +194,26 @@ def masked_select(x: Any, mask: Any) -> Any:
     Raises DTypeError if the mask is not of booleans.
     """
     _check_mask("masked_select", mask)
-    if shape_of(x) != shape_of(mask):
+    if shape_of("masked_select", x) != shape_of("masked_select", mask):
         x, mask = broadcast_tensors(x, mask)
-    return getitem(x, mask) if shape_of(x) else getitem(reshape(x, (1,)), reshape(mask, (1,)))
+    return getitem(x, mask) if shape_of("masked_select", x) else getitem(reshape(x, (1,)), reshape(mask, (1,)))
 
 
 @op(lambda g, diagonal: tril(g, diagonal))
 def tril(xp: Namespace, x: Array, diagonal: int = 0) -> Array:
     """The lower triangles of the matrices (..., n, m) in x, zero elsewhere; ``diagonal=1`` keeps one more diagonal."""
-    return xp.tril(_matrices(x), diagonal)
+    return xp.tril(_matrices(x), *ints_in("", "diagonal", diagonal))
 
 
 @op(lambda g, diagonal: triu(g, diagonal))
 def triu(xp: Namespace, x: Array, diagonal: int = 0) -> Array:
     """The upper triangles of the matrices (..., n, m) in x, zero elsewhere; ``diagonal=1`` keeps one less diagonal."""
-    return xp.triu(_matrices(x), diagonal)
+    return xp.triu(_matrices(x), *ints_in("", "diagonal", diagonal))
 
 
 def _matrices(x: Array) -> Array:
     if x.ndim < 2:
-        raise ValueError("expected a tensor of at least 2 dimensions")
+        raise ShapeError("expected a tensor of at least 2 dimensions")
     return x
 
 
@@ -229,7 +224,7 @@ def _argwhere(xp: Namespace, x: Array) -> Array:
 
 def nonzero(x: Any, as_tuple: bool = False) -> Any:
     """The places where x is not zero, int64: (n, ndim), or with ``as_tuple`` one vector for each dimension."""
-    shape = shape_of(x)
+    shape = shape_of("nonzero", x)
     if not as_tuple:
         return _argwhere(x)
     places = _argwhere(x if shape else reshape(x, (1,)))
@@ -249,7 +244,7 @@ class Sorted(NamedTuple):
 @op()
 def argsort(xp: Namespace, x: Array, dim: int = -1, descending: bool = False, stable: bool = False) -> Array:
     """The indices that sort x along a dimension, int64; NaN counts as the largest. ``stable`` keeps equals in order."""
-    d = dim_in("dim", dim, x.ndim)
+    d = dim_in("", dim, x.ndim)
     if x.ndim == 0:
         return xp.zeros((), xp.int64)
     kind = "stable" if stable else None
@@ -263,6 +258,7 @@ def sort(x: Any, dim: int = -1, descending: bool = False, stable: bool = False) 
 
     ``stable`` keeps equal entries in their order.
     """
+    dim_in("sort", dim, len(shape_of("sort", x)))
     indices = argsort(x, dim, descending, stable)
     return Sorted(_along("sort", x, dim, indices, unique=True), indices)
 
@@ -270,8 +266,10 @@ def sort(x: Any, dim: int = -1, descending: bool = False, stable: bool = False) 
 @op()
 def topk_(xp: Namespace, x: Array, k: int, dim: int, largest: bool, sorted: bool) -> Array:
     """The indices of the k largest (or smallest) entries along a dimension."""
-    d = dim_in("dim", dim, x.ndim)
+    d = dim_in("", dim, x.ndim)
     n = x.shape[d] if x.ndim else 1
+    if not isinstance(k, int):
+        raise TypeError(f"k must be an int, got {k!r}")
     if not 0 <= k <= n:
         raise IndexError(f"k={k} is out of range for dim {d} of size {n}")
     if x.ndim == 0:
@@ -300,7 +298,7 @@ def topk(x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = Tru
 def searchsorted(xp: Namespace, sorted_sequence: Array, values: Array, right: bool = False) -> Array:
     """Where to insert ``values`` in a sorted vector, int64: before equal entries, or with ``right`` after them."""
     if sorted_sequence.ndim != 1:
-        raise ValueError(f"expected a sorted vector, got shape {sorted_sequence.shape}")
+        raise ShapeError(f"expected a sorted vector, got shape {sorted_sequence.shape}")
     return xp.searchsorted(sorted_sequence, values, side="right" if right else "left")
 
 
@@ -321,7 +319,7 @@ def embedding(xp: Namespace, weight: Array, input: Array, padding_idx: int | Non
     """
     ids = _ids("embedding", weight, input)
     if weight.ndim != 2:
-        raise ValueError(f"expected a table (V, C), got shape {weight.shape}")
+        raise ShapeError(f"expected a table (V, C), got shape {weight.shape}")
     rows = weight.shape[0]
     if padding_idx is not None and not -rows <= padding_idx < rows:
         raise IndexError(f"padding_idx {padding_idx} is out of range for a table of {rows} rows")
@@ -343,10 +341,12 @@ def one_hot(xp: Namespace, x: Array, num_classes: int = -1) -> Array:
     Raises IndexError for a negative or too large class, if they are on the host.
     """
     ids = _ids("one_hot", x, x)
-    if num_classes < 0:
+    if num_classes == -1:
         if not x.size:
             raise ValueError("the number of classes cannot be found from an empty tensor; give num_classes")
-        num_classes = int(x.max()) + 1
+        num_classes = max(int(x.max()), 0) + 1
+    elif num_classes < 0:
+        raise ValueError(f"num_classes must not be negative (-1 means max + 1), got {num_classes}")
     if found := outlier(ids, num_classes):
         raise IndexError(f"class {found} is not one of {num_classes} (0 to {num_classes - 1})")
     return (ids[..., None] == xp.arange(num_classes)).astype(xp.int64)

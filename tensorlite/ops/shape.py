@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from ..autograd import Variable, op
 from ..backend import BACKENDS, Array, Namespace
@@ -19,20 +22,35 @@ __all__ = [
 
 
 def dim_in(name: str, dim: int, ndim: int) -> int:
-    """A dimension counted from the front. Raises IndexError if it is out of range; a 0-d tensor counts as 1-d."""
+    """A dimension counted from the front; a 0-d tensor counts as 1-d. ``name`` is "" inside an op, which adds its own.
+
+    Raises IndexError if it is out of range, TypeError if it is no int.
+    """
+    prefix = f"{name}: " if name else ""
+    if not isinstance(dim, (int, np.integer)):
+        raise TypeError(f"{prefix}dim must be an int, got {dim!r}")
     n = max(ndim, 1)
     if not -n <= dim < n:
         raise IndexError(
-            f"{name}: dim {dim} is out of range for a tensor with {ndim} dimensions (expected {-n} to {n - 1})"
+            f"{prefix}dim {dim} is out of range for a tensor with {ndim} dimensions (expected {-n} to {n - 1})"
         )
-    return dim % n
+    return int(dim) % n
 
 
-def shape_of(x: Any) -> tuple[int, ...]:
+def ints_in(name: str, what: str, values: Any) -> tuple[int, ...]:
+    """An int, or a sequence of ints, as a tuple. Raises TypeError for anything else."""
+    given = values if isinstance(values, (tuple, list)) else (values,)
+    try:
+        return tuple(operator.index(n) for n in given)
+    except TypeError:
+        raise TypeError(f"{name}{': ' * bool(name)}{what} must be an int or several, got {values!r:.80}") from None
+
+
+def shape_of(name: str, x: Any) -> tuple[int, ...]:
     """The shape of a Tensor or raw array. Raises TypeError for anything else."""
     array = x.data if isinstance(x, Variable) else x
     if type(array) not in BACKENDS:
-        raise TypeError(f"expected a Tensor, got {type(x).__name__}")
+        raise TypeError(f"{name}: expected a Tensor, got {type(x).__name__}")
     return tuple(array.shape)
 
 
@@ -42,23 +60,39 @@ def shape_of(x: Any) -> tuple[int, ...]:
 @op(lambda g, in_shape: reshape(g, in_shape), view=True)
 def reshape(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
     """The same elements, in order, in another shape; one entry may be -1. A view where the memory allows it."""
-    return x.reshape(shape)
+    return _reshaped(x, shape)
+
+
+def _reshaped(x: Array, shape: Sequence[int]) -> Array:
+    """``x.reshape(shape)`` with our errors: for NumPy any negative size is a -1."""
+    try:
+        out = x.reshape(shape)
+    except (ValueError, TypeError):
+        out = None
+    if out is not None and out.shape == shape:
+        return out
+    sizes = ints_in("", "sizes", shape)
+    if min(sizes, default=0) < -1 or sizes.count(-1) > 1:
+        raise ShapeError(f"shape {sizes} may have one -1, and no other negative size")
+    if out is None:
+        raise ShapeError(f"shape {sizes} does not fit {x.size} elements")
+    return out
 
 
 @op(lambda g, in_shape: reshape(g, in_shape), view=True)
 def view(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
     """As :func:`reshape`, but never a copy. Raises ShapeError where the memory does not allow a view."""
-    out = x.reshape(shape)
+    out = _reshaped(x, shape)
     if out.size and owner(out) is not owner(x):
-        raise ValueError(
-            f"shape {tuple(shape)} needs a copy of this non-contiguous tensor; use reshape() or contiguous()"
+        raise ShapeError(
+            f"shape {out.shape} needs a copy of this non-contiguous tensor; use reshape() or contiguous()"
         )
     return out
 
 
 def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     """Dimensions ``start_dim`` to ``end_dim`` made one."""
-    shape = shape_of(x)
+    shape = shape_of("flatten", x)
     start, end = dim_in("flatten", start_dim, len(shape)), dim_in("flatten", end_dim, len(shape))
     if start > end:
         raise ValueError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
@@ -67,21 +101,24 @@ def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
 
 def unflatten(x: Any, dim: int, sizes: Sequence[int]) -> Any:
     """One dimension made several."""
-    shape = shape_of(x)
+    shape = shape_of("unflatten", x)
     d = dim_in("unflatten", dim, len(shape))
+    sizes = ints_in("unflatten", "sizes", sizes)
+    if math.prod(sizes) != shape[d] and -1 not in sizes:
+        raise ShapeError(f"unflatten: sizes {sizes} do not multiply to {shape[d]}, the size of dim {dim} of {shape}")
     return reshape(x, (*shape[:d], *sizes, *shape[d + 1 :]))
 
 
 def unsqueeze(x: Any, dim: int) -> Any:
     """A new dimension of size 1 at ``dim``."""
-    shape = shape_of(x)
+    shape = shape_of("unsqueeze", x)
     d = dim_in("unsqueeze", dim, len(shape) + 1)
     return reshape(x, (*shape[:d], 1, *shape[d:]))
 
 
 def squeeze(x: Any, dim: int | Sequence[int] | None = None) -> Any:
     """Without the dimensions of size 1: all of them, or those of ``dim`` that have size 1."""
-    shape = shape_of(x)
+    shape = shape_of("squeeze", x)
     if dim is None:
         dims = set(range(len(shape)))
     else:
@@ -92,25 +129,29 @@ def squeeze(x: Any, dim: int | Sequence[int] | None = None) -> Any:
 @op(lambda g: g, view=True)  # the engine sums what was broadcast
 def broadcast_to(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
     """x repeated along new and size-1 dimensions until it has this shape, without copying."""
-    return x if x.shape == tuple(shape) else xp.broadcast_to(x, tuple(shape))
+    sizes = tuple(shape)
+    if x.shape == sizes:
+        return x
+    try:
+        return xp.broadcast_to(x, sizes)
+    except ValueError:
+        raise ShapeError(f"it does not broadcast to shape {sizes}") from None
 
 
 def expand(x: Any, shape: Sequence[int]) -> Any:
     """As :func:`broadcast_to`; an entry -1 keeps the size of x."""
-    own = shape_of(x)
+    own, shape = shape_of("expand", x), ints_in("expand", "sizes", shape)
     lead = len(shape) - len(own)
     if lead < 0 or any(n == -1 for n in shape[:lead]):
         raise ShapeError(
-            f"expand: cannot expand shape {own} to {tuple(shape)}; new dimensions come first and need a size"
+            f"expand: cannot expand shape {own} to {shape}; new dimensions come first and need a size"
         )
     return broadcast_to(x, tuple(own[i - lead] if n == -1 else n for i, n in enumerate(shape)))
 
 
 def broadcast_tensors(*tensors: Any) -> tuple[Any, ...]:
     """The tensors expanded to the shape they have in common."""
-    import numpy as np
-
-    shapes = [shape_of(t) for t in tensors]
+    shapes = [shape_of("broadcast_tensors", t) for t in tensors]
     try:
         common = np.broadcast_shapes(*shapes)
     except ValueError:
@@ -131,13 +172,18 @@ def _inverse(dims: Sequence[int]) -> tuple[int, ...]:
 @op(lambda g, dims: permute(g, _inverse(dims)), view=True)
 def permute(xp: Namespace, x: Array, dims: Sequence[int]) -> Array:
     """The dimensions in another order: result dimension i is dimension ``dims[i]`` of x."""
-    return x.transpose(dims)
+    try:
+        return x.transpose(dims)
+    except (ValueError, IndexError, TypeError):
+        dims = ints_in("", "dims", dims)
+        raise ShapeError(f"dims {dims} must name each of the {x.ndim} dimensions once") from None
 
 
 @op(lambda g, dim0, dim1: transpose(g, dim0, dim1), view=True)
 def transpose(xp: Namespace, x: Array, dim0: int, dim1: int) -> Array:
     """Two dimensions swapped."""
-    return x if x.ndim == 0 and {dim0, dim1} <= {0, -1} else x.swapaxes(dim0, dim1)
+    first, second = dim_in("", dim0, x.ndim), dim_in("", dim1, x.ndim)
+    return x.swapaxes(first, second) if x.ndim else x
 
 
 swapaxes = transpose
@@ -145,7 +191,7 @@ swapaxes = transpose
 
 def movedim(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
     """Dimensions ``source`` moved to ``destination``, the others in their order."""
-    ndim = len(shape_of(x))
+    ndim = len(shape_of("movedim", x))
     src = [dim_in("movedim", d, ndim) for d in ([source] if isinstance(source, int) else source)]
     dst = [dim_in("movedim", d, ndim) for d in ([destination] if isinstance(destination, int) else destination)]
     if len(src) != len(dst) or len(set(src)) < len(src) or len(set(dst)) < len(dst):
@@ -159,17 +205,20 @@ def movedim(x: Any, source: int | Sequence[int], destination: int | Sequence[int
 @op(lambda g, dims: flip(g, dims))
 def flip(xp: Namespace, x: Array, dims: int | Sequence[int]) -> Array:
     """The order of the elements reversed along each of ``dims``."""
-    return xp.flip(x, dims if isinstance(dims, int) else tuple(dims)).copy()
+    axes = tuple(dim_in("", d, x.ndim) for d in ints_in("", "dims", dims))
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"dims {dims} names a dimension twice")
+    return xp.flip(x, axes if x.ndim else ()).copy()
 
 
 @op(lambda g, shifts, dims: roll(g, -shifts if isinstance(shifts, int) else tuple(-s for s in shifts), dims))
 def roll(xp: Namespace, x: Array, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Array:
     """The elements moved along ``dims`` (None: along the flattened tensor); what falls off comes back at the start."""
-    return xp.roll(
-        x,
-        shifts if isinstance(shifts, int) else tuple(shifts),
-        dims if dims is None or isinstance(dims, int) else tuple(dims),
-    )
+    steps = ints_in("", "shifts", shifts)
+    axes = None if dims is None else tuple(dim_in("", d, x.ndim) for d in ints_in("", "dims", dims))
+    if len(steps) != (1 if axes is None else len(axes)):
+        raise ValueError(f"shifts {shifts} and dims {dims} must be as many, or one shift without dims")
+    return xp.roll(x, steps[0] if axes is None else steps, axes if x.ndim else None)
 
 
 # ---- cuts -----------------------------------------------------------------------------------
@@ -197,8 +246,9 @@ def pad_dims(xp: Namespace, x: Array, widths: Sequence[tuple[int, int]], value: 
 
 def narrow(x: Any, dim: int, start: int, length: int) -> Any:
     """Entries ``start`` to ``start + length`` along a dimension, as a view. Raises IndexError outside of it."""
-    shape = shape_of(x)
+    shape = shape_of("narrow", x)
     d = dim_in("narrow", dim, len(shape))
+    start, length = *ints_in("narrow", "start", start), *ints_in("narrow", "length", length)
     first = start + shape[d] if start < 0 else start
     if not shape or length < 0 or not 0 <= first <= shape[d] - length:
         raise IndexError(f"narrow: start {start} and length {length} do not fit in dim {dim} of shape {shape}")
@@ -219,7 +269,7 @@ def split(x: Any, split_size_or_sections: int | Sequence[int], dim: int = 0) -> 
 
     Raises ShapeError if the sizes do not add up to that of x.
     """
-    shape = shape_of(x)
+    shape = shape_of("split", x)
     d = dim_in("split", dim, len(shape))
     if not shape:
         raise ShapeError("split: a 0-d tensor has no dimension to cut")
@@ -230,7 +280,7 @@ def split(x: Any, split_size_or_sections: int | Sequence[int], dim: int = 0) -> 
             raise ValueError(f"split: the size must be positive, got {size}")
         sizes = [size] * (n // size) + [n % size] * (n % size > 0) if size and n else [n]
     else:
-        sizes = list(split_size_or_sections)
+        sizes = list(ints_in("split", "sizes", split_size_or_sections))
         if sum(sizes) != n or any(s < 0 for s in sizes):
             raise ShapeError(f"split: sizes {sizes} do not add up to {n}, the size of dim {dim} of shape {shape}")
     return tuple(_split(x, sizes, d))
@@ -238,9 +288,9 @@ def split(x: Any, split_size_or_sections: int | Sequence[int], dim: int = 0) -> 
 
 def chunk(x: Any, chunks: int, dim: int = 0) -> tuple[Any, ...]:
     """x cut along ``dim`` into at most so many views of equal size (the last may be smaller)."""
-    if chunks < 1:
+    if not isinstance(chunks, int) or chunks < 1:
         raise ValueError(f"chunk: the number of chunks must be positive, got {chunks}")
-    shape = shape_of(x)
+    shape = shape_of("chunk", x)
     n = shape[dim_in("chunk", dim, len(shape))] if shape else 0
     if n == 0 and shape:
         return tuple(_split(x, [0] * chunks, dim % len(shape)))
@@ -255,10 +305,11 @@ def _unbind(xp: Namespace, x: Array, dim: int) -> Sequence[Array]:
 
 def unbind(x: Any, dim: int = 0) -> tuple[Any, ...]:
     """The views ``x[0], x[1], ...`` along a dimension, which they no longer have."""
-    shape = shape_of(x)
+    shape = shape_of("unbind", x)
     if not shape:
         raise ShapeError("unbind: a 0-d tensor has no dimension to unbind")
-    return tuple(_unbind(x, dim_in("unbind", dim, len(shape)))) if shape[dim] else ()
+    d = dim_in("unbind", dim, len(shape))
+    return tuple(_unbind(x, d)) if shape[d] else ()
 
 
 # ---- joins ----------------------------------------------------------------------------------
@@ -274,11 +325,17 @@ def _cat(xp: Namespace, dim: int, ends: Sequence[int], *tensors: Array) -> Array
     return xp.concatenate(tensors, axis=dim)
 
 
+def _sequence(name: str, tensors: Any) -> None:
+    if not isinstance(tensors, (list, tuple)):
+        raise TypeError(f"{name}: expected a list or tuple of Tensors, got {type(tensors).__name__}")
+    if not tensors:
+        raise ValueError(f"{name}: expected at least one Tensor, got none")
+
+
 def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     """The tensors joined along an existing dimension. Raises ShapeError if another dimension differs."""
-    if isinstance(tensors, Variable) or not tensors:
-        raise ValueError("cat: expected a sequence of at least one Tensor")
-    shapes = [shape_of(t) for t in tensors]
+    _sequence("cat", tensors)
+    shapes = [shape_of("cat", t) for t in tensors]
     if any(s != (0,) for s in shapes):  # an empty 1-d tensor joins anything, as in PyTorch
         tensors = [t for t, s in zip(tensors, shapes, strict=True) if s != (0,)]
         shapes = [s for s in shapes if s != (0,)]
@@ -296,12 +353,12 @@ concat = cat
 
 def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
     """The tensors, all of one shape, joined along a new dimension. Raises ShapeError if their shapes differ."""
-    if isinstance(tensors, Variable) or not tensors:
-        raise ValueError("stack: expected a sequence of at least one Tensor")
-    shapes = [shape_of(t) for t in tensors]
+    _sequence("stack", tensors)
+    shapes = [shape_of("stack", t) for t in tensors]
     if any(s != shapes[0] for s in shapes):
         raise ShapeError(f"stack: the shapes must be equal, got {', '.join(map(str, shapes))}")
-    return cat([unsqueeze(t, dim) for t in tensors], dim_in("stack", dim, len(shapes[0]) + 1))
+    d = dim_in("stack", dim, len(shapes[0]) + 1)
+    return cat([unsqueeze(t, d) for t in tensors], d)
 
 
 # ---- repetition -----------------------------------------------------------------------------
@@ -309,7 +366,9 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
 
 def repeat(x: Any, sizes: Sequence[int]) -> Any:
     """x laid ``sizes[d]`` times along dimension d; further dimensions are added in front."""
-    shape = shape_of(x)
+    shape, sizes = shape_of("repeat", x), ints_in("repeat", "sizes", sizes)
+    if min(sizes, default=0) < 0:
+        raise ShapeError(f"repeat: the numbers of repetitions must not be negative, got {sizes}")
     if len(sizes) < len(shape):
         raise ShapeError(
             f"repeat: {len(sizes)} numbers of repetitions for a tensor of shape {shape}; one a dimension is needed"
@@ -322,4 +381,5 @@ def repeat(x: Any, sizes: Sequence[int]) -> Any:
 
 def tile(x: Any, dims: Sequence[int]) -> Any:
     """As :func:`repeat`, where missing leading numbers count as 1."""
-    return repeat(x, (1,) * (len(shape_of(x)) - len(dims)) + tuple(dims))
+    dims = ints_in("tile", "dims", dims)
+    return repeat(x, (1,) * (len(shape_of("tile", x)) - len(dims)) + dims)
