@@ -11,15 +11,21 @@ import os
 from pathlib import Path
 from typing import Any
 
+from gpt.errors import UserError
+
 FINAL = "final_val_loss"
 
 
 class Metrics:
-    """The file `path`, to be appended to."""
+    """The file `path`, to be appended to. Raises UserError if it cannot be."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("a", encoding="utf-8").close()  # a folder that cannot be written to is better found at once
+        except OSError as error:
+            raise UserError(f"cannot write to the run's folder {str(path.parent)!r}: {error.strerror}") from error
 
     def write(self, **values: Any) -> None:
         """Adds a line."""

@@ -36,7 +36,7 @@ class _Region(Lazy):
             random.set_rng_state(now)
         if [(n.name, n.shapes) for n in again] != [(n.name, n.shapes) for n in self.nodes]:
             raise GraphError(
-                f"checkpoint: {getattr(self.f, '__name__', self.f)} did other ops, or on other shapes, when it was run "
+                f"checkpoint: {_name(self.f)} did other ops, or on other shapes, when it was run "
                 f"again ({len(again)} ops, first {len(self.nodes)}); it must depend on arguments and parameters alone"
             )
         first = dict(zip(again, self.nodes, strict=True))
@@ -45,6 +45,10 @@ class _Region(Lazy):
         for node, twin in zip(self.nodes, again, strict=True):
             if node.saved is self:
                 node.saved = twin.saved
+
+
+def _name(f: Callable[..., Any]) -> str:
+    return getattr(f, "__name__", type(f).__name__)
 
 
 def _tensors(value: Any) -> list[Variable]:
@@ -66,12 +70,20 @@ def checkpoint(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     f returns a Tensor, or a (nested) tuple, list or dict of Tensors. It must do the same when it is run again; random
     numbers are replayed, and parameters that it uses get their gradients. Works under ``create_graph`` as well.
-    Raises, in the backward pass, GraphError if the second run did other ops, VersionError if an argument has changed.
+    Raises TypeError if f returns no Tensor; in the backward pass GraphError if the second run did other ops, and
+    VersionError if an argument has changed.
     """
+    if not callable(f):
+        raise TypeError(f"checkpoint: expected a function, got {type(f).__name__}")
     if not is_grad_enabled():
         return f(*args, **kwargs)
     state, start = random.get_rng_state(), clock()
     result = f(*args, **kwargs)
+    if not _tensors(result):
+        raise TypeError(
+            f"checkpoint: {_name(f)} must return a Tensor, or a tuple, list or dict of Tensors, got "
+            f"{type(result).__name__}"
+        )
     nodes = _recorded(result, start)
     region = _Region(f, args, kwargs, state, start, nodes)
     for node in nodes:

@@ -26,13 +26,21 @@ def numel(x: Tensor) -> int:
     return x.numel()
 
 
+def _require_tensors(name: str, *values: object) -> None:
+    for value in values:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected two Tensors, got {type(value).__name__}")
+
+
 def equal(x: Tensor, y: Tensor) -> bool:
     """Whether both have the same shape and the same entries."""
+    _require_tensors("equal", x, y)
     return x.shape == y.shape and bool(ops.all(ops.eq(x, y)))
 
 
 def isclose(x: Tensor, y: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
     """Whether ``|x - y| <= atol + rtol * |y|``, entry by entry; infinities are close to themselves alone."""
+    _require_tensors("isclose", x, y)
     x, y = x.detach(), y.detach()
     near = ops.le(ops.abs(ops.sub(x, y)), ops.add(ops.mul(ops.abs(y), rtol), atol))
     same = ops.logical_or(ops.eq(x, y), ops.logical_and(near, ops.isfinite(y)))

@@ -18,6 +18,7 @@ from .backend import Array, DeviceLike, Namespace, namespace
 from .backend import device as as_device
 from .dtypes import DType, as_dtype, get_default_dtype, int64, promote_types
 from .errors import DTypeError, ShapeError
+from .ops.shape import ints_in
 from .tensor import Tensor, as_array
 
 __all__ = [
@@ -44,6 +45,11 @@ def _shape(name: str, size: tuple[Any, ...]) -> tuple[int, ...]:
     if any(n < 0 for n in shape):
         raise ShapeError(f"{name}: sizes must not be negative, got {shape}")
     return shape
+
+
+def _require_tensor(name: str, x: Any) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a Tensor, got {type(x).__name__}")
 
 
 # ---- from data ------------------------------------------------------------------------------
@@ -112,7 +118,10 @@ def full(
     size: Any, fill_value: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
 ) -> Tensor:
     """A tensor with every entry ``fill_value``, whose type decides the dtype unless one is given."""
-    value = fill_value.item() if isinstance(fill_value, Variable) else fill_value  # type: ignore[attr-defined]
+    value = fill_value.tolist() if isinstance(fill_value, Variable) else fill_value  # type: ignore[attr-defined]
+    given = as_array(fill_value, where="cpu")
+    if given.size != 1:
+        raise ShapeError(f"full: fill_value must be one number, got shape {given.shape}")
     if dtype is None:
         dtype = as_array(value, where="cpu").dtype
     sizes = size if isinstance(size, (tuple, list)) else (size,)
@@ -121,16 +130,19 @@ def full(
 
 def zeros_like(x: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
     """Zeros in the shape, dtype and on the device of x."""
+    _require_tensor("zeros_like", x)
     return zeros(x.shape, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
 
 
 def ones_like(x: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
     """Ones in the shape, dtype and on the device of x."""
+    _require_tensor("ones_like", x)
     return ones(x.shape, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
 
 
 def empty_like(x: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
     """Unset entries in the shape, dtype and on the device of x."""
+    _require_tensor("empty_like", x)
     return empty(x.shape, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
 
 
@@ -138,6 +150,7 @@ def full_like(
     x: Tensor, fill_value: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
 ) -> Tensor:
     """``fill_value`` in the shape, dtype and on the device of x."""
+    _require_tensor("full_like", x)
     return full(x.shape, fill_value, dtype or x.dtype, device or x.device, requires_grad)
 
 
@@ -203,6 +216,12 @@ def eye(
 # ---- random ---------------------------------------------------------------------------------
 
 
+def _source(generator: random.Generator | None) -> random.Generator:
+    if generator is not None and not isinstance(generator, random.Generator):
+        raise TypeError(f"generator: expected a tensorlite.Generator, got {type(generator).__name__}")
+    return generator or random.default_generator
+
+
 def _drawn(
     name: str, draw: Callable[..., Array], size: Any, dtype: Any, device: DeviceLike, requires_grad: bool
 ) -> Tensor:
@@ -217,7 +236,7 @@ def rand(
     generator: random.Generator | None = None,
 ) -> Tensor:  # fmt: skip
     """Random numbers, uniform on [0, 1)."""
-    return _drawn("rand", (generator or random.default_generator).uniform, size, dtype, device, requires_grad)
+    return _drawn("rand", _source(generator).uniform, size, dtype, device, requires_grad)
 
 
 def randn(
@@ -225,7 +244,7 @@ def randn(
     generator: random.Generator | None = None,
 ) -> Tensor:  # fmt: skip
     """Random numbers from the standard normal distribution."""
-    return _drawn("randn", (generator or random.default_generator).normal, size, dtype, device, requires_grad)
+    return _drawn("randn", _source(generator).normal, size, dtype, device, requires_grad)
 
 
 def randint(
@@ -234,17 +253,21 @@ def randint(
 ) -> Tensor:  # fmt: skip
     """Random integers from ``low`` to ``high - 1``, int64: ``randint(low, high, size)`` or ``randint(high, size)``.
 
-    Raises ValueError if there are none.
+    Raises ValueError if there are none, DTypeError if the dtype does not have them all.
     """
     if size is None:
         low, high, size = 0, low, high
     elif high is None:
         low, high = 0, low
+    low, high = ints_in("randint", "low and high", (low, high))
     if high <= low:
         raise ValueError(f"randint: high must be above low, got low={low}, high={high}")
-    source = generator or random.default_generator
+    kind = as_dtype(dtype or int64)
+    if kind.kind in "iu" and not np.iinfo(kind).min <= low < high <= np.iinfo(kind).max + 1:
+        raise DTypeError(f"randint: the integers from {low} to {high - 1} do not fit into {kind}")
+    source = _source(generator)
     return _made(
-        source.integers(namespace(as_device(device)), low, high, _shape("randint", (size,)), as_dtype(dtype or int64)),
+        source.integers(namespace(as_device(device)), low, high, _shape("randint", (size,)), kind),
         False,
     )
 
@@ -252,21 +275,24 @@ def randint(
 def randperm(n: int, *, device: DeviceLike = None, generator: random.Generator | None = None) -> Tensor:
     """The integers below n in random order, int64."""
     (n,) = _shape("randperm", (n,))
-    return _made((generator or random.default_generator).permutation(namespace(as_device(device)), n), False)
+    return _made(_source(generator).permutation(namespace(as_device(device)), n), False)
 
 
 def rand_like(x: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
     """Uniform random numbers in the shape, dtype and on the device of x."""
+    _require_tensor("rand_like", x)
     return rand(x.shape, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
 
 
 def randn_like(x: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
     """Normal random numbers in the shape, dtype and on the device of x."""
+    _require_tensor("randn_like", x)
     return randn(x.shape, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
 
 
 def randint_like(x: Tensor, low: int, high: int | None = None, dtype: Any = None, device: DeviceLike = None) -> Tensor:
     """Random integers in the shape, dtype and on the device of x."""
+    _require_tensor("randint_like", x)
     low, high = (0, low) if high is None else (low, high)
     return randint(low, high, x.shape, dtype=dtype or x.dtype, device=device or x.device)
 

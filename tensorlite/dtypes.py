@@ -36,9 +36,10 @@ def get_default_dtype() -> DType:
 def set_default_dtype(dtype: Any) -> None:
     """Make Python floats this dtype from now on. Raises DTypeError if it is not a floating point dtype."""
     global _default
-    if np.dtype(dtype).kind != "f":
-        raise DTypeError(f"set_default_dtype: expected a floating point dtype, got {np.dtype(dtype)}")
-    _default = np.dtype(dtype)
+    chosen = as_dtype(dtype)
+    if chosen.kind != "f":
+        raise DTypeError(f"set_default_dtype: expected a floating point dtype, got {chosen}")
+    _default = chosen
 
 
 def as_dtype(dtype: Any) -> DType:

@@ -18,6 +18,7 @@ from .autograd import grad as _grad
 from .backend import BACKENDS
 from .creation import as_tensor, zeros_like
 from .errors import DTypeError, GraphError, ShapeError
+from .ops.shape import ints_in
 from .tensor import Tensor
 
 __all__ = ["grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"]
@@ -56,6 +57,8 @@ class _Run:
     """f at some arguments, with its graph cut free where the arguments enter."""
 
     def __init__(self, name: str, f: Callable[..., Any], primals: Sequence[Any], has_aux: bool = False) -> None:
+        if not callable(f):
+            raise TypeError(f"{name}: expected a function to differentiate, got {type(f).__name__}")
         self.name = name
         self.outer = is_grad_enabled()
         with enable_grad():
@@ -120,7 +123,7 @@ def _reaches_others(outputs: Sequence[Any], own: set[Any]) -> bool:
 
 def _scalar(name: str, run: _Run) -> Any:
     if len(run.outputs) != 1 or run.outputs[0].data.size != 1:
-        shapes = ", ".join(str(tuple(y.data.shape)) for y in run.outputs)
+        shapes = ", ".join(str(tuple(y.data.shape)) for y in run.outputs) or "nothing"
         raise ShapeError(f"{name}: the function must return one scalar, got {shapes}; see jacobian() and vjp()")
     return BACKENDS[type(run.outputs[0].data)].ones_like(run.outputs[0].data)
 
@@ -128,10 +131,14 @@ def _scalar(name: str, run: _Run) -> Any:
 def _chosen(
     name: str, f: Callable[..., Any], args: tuple[Any, ...], kwargs: Any, argnums: int | Sequence[int], has_aux: bool
 ) -> _Run:
-    picked = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    if not callable(f):
+        raise TypeError(f"{name}: expected a function to differentiate, got {type(f).__name__}")
+    picked = ints_in(name, "argnums", argnums)
     for i in picked:
         if not -len(args) <= i < len(args):
             raise IndexError(f"{name}: argnums {i} is out of range for {len(args)} positional arguments")
+    if len({i % len(args) for i in picked}) < len(picked):
+        raise ValueError(f"{name}: argnums {picked} names an argument twice")
 
     def of_chosen(*primals: Any) -> Any:
         full = list(args)
@@ -277,4 +284,6 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callabl
 
 def hessian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
     """A function that returns the matrix of second derivatives of a scalar-valued f, of shape ``x.shape + x.shape``."""
+    if not isinstance(argnums, int):
+        raise TypeError(f"hessian: argnums must be one int, got {argnums!r}")
     return jacobian(grad(f, argnums), argnums)

@@ -20,6 +20,7 @@ from gpt import checkpoint, train
 from gpt.checkpoint import BEST, LATEST
 from gpt.config import Config, ConfigError
 from gpt.data import load_dataset
+from gpt.errors import UserError
 from gpt.evaluate import evaluate
 from gpt.metrics import Metrics, read
 from gpt.progress import Interrupt
@@ -470,3 +471,10 @@ def test_metrics_are_a_line_a_write(tmp_path):
     metrics.write(step=2, loss=2.25)
     assert read(metrics.path) == [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 2.25}]
     assert read(tmp_path / "nowhere") == []
+
+
+def test_a_run_whose_folder_cannot_be_made_is_one_error(tmp_path):
+    (tmp_path / "file").touch()
+    for folder in ("file", "file/below"):
+        with pytest.raises(UserError, match=rf"^cannot write to the run's folder '.*{folder}': "):
+            Metrics(tmp_path / folder / "metrics.jsonl")

@@ -124,6 +124,7 @@ class MultiheadAttention(Module):
 
     def _check(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
         """Whether there is a batch dimension."""
+        F._require_tensors("MultiheadAttention", query=query, key=key, value=value)
         shapes = query.shape, key.shape, value.shape
         widths = [s[-1:] for s in shapes] == [(self.embed_dim,), (self.kdim,), (self.vdim,)]
         fits = widths and {len(s) for s in shapes} in ({2}, {3}) and key.shape[:-1] == value.shape[:-1]

@@ -27,6 +27,8 @@ class _Numbered(Module):
 
     def _name(self, index: int) -> str:
         names = self._names()
+        if not isinstance(index, int):
+            raise TypeError(f"{type(self).__name__}: the index must be an int or a slice, got {index!r}")
         if not -len(names) <= index < len(names):
             raise IndexError(f"{type(self).__name__}: index {index} is out of range, it has {len(names)} items")
         return names[index]

@@ -13,6 +13,7 @@ from ..autograd import describe
 from ..backend import BACKENDS
 from ..errors import DTypeError, ShapeError
 from ..ops import elu, gelu, one_hot, relu, sigmoid, silu, softplus, tanh
+from ..ops.shape import ints_in
 from ..tensor import Tensor
 
 __all__ = ["binary_cross_entropy_with_logits", "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding",
@@ -32,6 +33,10 @@ def _require_tensors(name: str, **tensors: Any) -> None:
     for what, value in tensors.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: {what} must be a Tensor, got {type(value).__name__}")
+
+
+def _require_tensors_or_none(name: str, **tensors: Any) -> None:
+    _require_tensors(name, **{what: value for what, value in tensors.items() if value is not None})
 
 
 def _require_floating(name: str, *tensors: Tensor | None) -> None:
@@ -64,6 +69,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Raises ShapeError if they do not fit, DTypeError if they are not floating point numbers of one dtype.
     """
+    _require_tensors("linear", input=input, weight=weight)
+    _require_tensors_or_none("linear", bias=bias)
     if (
         not input.shape
         or len(weight.shape) != 2
@@ -80,7 +87,10 @@ def _normalized(
     name: str, input: Tensor, normalized_shape: int | Sequence[int], *affine: Tensor | None
 ) -> tuple[int, ...]:
     """The normalised shape as a tuple, checked against the input's last dimensions and the weight and bias."""
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    _require_tensors(name, input=input)
+    for a in affine:
+        _require_tensors_or_none(name, **{"weight or bias": a})
+    shape = ints_in(name, "normalized_shape", normalized_shape)
     if not shape or input.shape[-len(shape) :] != shape:
         raise ShapeError(f"{name}({_shown(input)}): the last dimensions must be normalized_shape {shape}")
     if any(a is not None and a.shape != shape for a in affine):
@@ -217,6 +227,9 @@ def _class_targets(
     name: str, input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
 ) -> tuple[Tensor, Tensor]:
     """Input and class indices as (N, C) and (N,), from (C,) and (), (N, C) and (N,), or (N, C, d...) and (N, d...)."""
+    _require_tensors_or_none(name, weight=weight)
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
+        raise TypeError(f"{name}: ignore_index must be an int, got {ignore_index!r}")
     if not input.shape or target.shape != input.shape[:1] * (input.ndim > 1) + input.shape[2:]:
         raise ShapeError(
             f"{name}({_shown(input, target)}): expected input (C,), (N, C) or (N, C, d1, ...), and class indices of "
@@ -358,6 +371,7 @@ def scaled_dot_product_attention(
     """
     name = "scaled_dot_product_attention"
     _require_tensors(name, query=query, key=key, value=value)
+    _require_tensors_or_none(name, attn_mask=attn_mask)
     _require_probability(name, "dropout_p", dropout_p)
     q, k, v = query.shape, key.shape, value.shape
     if min(len(q), len(k), len(v)) < 2 or q[-1] != k[-1] or k[-2] != v[-2]:
@@ -398,6 +412,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     "replicate" (the border) or "circular". Raises ShapeError for widths that do not fit.
     """
     _require_tensors("pad", input=input)
+    pad = ints_in("pad", "widths", pad)
+    if value is not None and not isinstance(value, (int, float)):
+        raise TypeError(f"pad: value must be a number or None, got {value!r}")
     widths = list(zip(pad[::2], pad[1::2], strict=False))
     if len(pad) % 2 or len(widths) > input.ndim:
         raise ShapeError(

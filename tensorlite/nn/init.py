@@ -21,14 +21,21 @@ __all__ = ["calculate_gain", "constant_", "eye_", "kaiming_normal_", "kaiming_un
            "orthogonal_", "trunc_normal_", "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_"]  # fmt: skip
 
 
+def _require_tensor(name: str, tensor: object) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name}: expected a Tensor to fill, got {type(tensor).__name__}")
+
+
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Random numbers from [a, b)."""
+    _require_tensor("uniform_", tensor)
     tensor.detach().uniform_(a, b, generator=generator)
     return tensor
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Random numbers from the normal distribution with this mean and standard deviation."""
+    _require_tensor("normal_", tensor)
     tensor.detach().normal_(mean, std, generator=generator)
     return tensor
 
@@ -58,6 +65,7 @@ def trunc_normal_(
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """Every entry ``val``."""
+    _require_tensor("constant_", tensor)
     tensor.detach().fill_(val)
     return tensor
 

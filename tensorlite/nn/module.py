@@ -154,6 +154,7 @@ class Module:
                 yield f"{path}.{name}" if path else name, value
 
     def _own_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        self._require_init("asking for its parameters")
         return ((name, value) for name, value in vars(self).items() if isinstance(value, Parameter))
 
     def _own_buffers(self, transient: bool = True) -> Iterator[tuple[str, Tensor]]:
@@ -206,6 +207,11 @@ class Module:
         Of a tied parameter one name is enough. Either all of it is loaded or nothing: one RuntimeError lists every name
         that is missing or unexpected (these two pass if not ``strict``) and every value that has the wrong shape.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(
+                f"{type(self).__name__}.load_state_dict: expected a dict of names and Tensors, got "
+                f"{type(state_dict).__name__}"
+            )
         own = dict(self._named_state())
         given = {own[name] for name in state_dict if name in own}
         missing = [name for name, value in own.items() if name not in state_dict and value not in given]

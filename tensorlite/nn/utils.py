@@ -39,7 +39,10 @@ def clip_grad_norm_(
     Returns the norm before clipping, a 0-d Tensor; 0 if there are no gradients. Raises ValueError for bad numbers.
     Source: Pascanu et al., "On the difficulty of training recurrent neural networks", 2013.
     """
-    max_norm, norm_type = float(max_norm), float(norm_type)
+    try:
+        max_norm, norm_type = float(max_norm), float(norm_type)
+    except ValueError:
+        raise TypeError(f"clip_grad_norm_: expected numbers, got {max_norm!r} and {norm_type!r}") from None
     if not max_norm >= 0 or not norm_type > 0:
         raise ValueError(
             f"clip_grad_norm_: max_norm must not be negative, and norm_type positive, got {max_norm}, {norm_type}"

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .optimizer import Optimizer
+from .optimizer import Optimizer, require_number
 
 __all__ = ["ConstantLR", "CosineAnnealingLR", "CosineWithWarmup", "LRScheduler", "LambdaLR", "LinearLR"]
 
@@ -46,6 +46,7 @@ class LRScheduler:
         """Count a step, and set the learning rate of every group for the next one."""
         self.last_epoch += 1
         for group, lr in zip(self.optimizer.param_groups, self._lrs(self.last_epoch), strict=False):
+            require_number(type(self).__name__, "the learning rate", lr, least=-math.inf)
             group["lr"] = lr
 
     def get_last_lr(self) -> list[float]:
@@ -93,6 +94,8 @@ class LambdaLR(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         groups = len(getattr(optimizer, "param_groups", ()))
+        if not callable(lr_lambda) and not isinstance(lr_lambda, (list, tuple)):
+            raise TypeError(f"LambdaLR: expected a function or a list of them, got {type(lr_lambda).__name__}")
         self.lr_lambdas = [lr_lambda] * groups if callable(lr_lambda) else list(lr_lambda)
         if len(self.lr_lambdas) != groups:
             raise ValueError(f"LambdaLR: expected {groups} functions, one for each group, got {len(self.lr_lambdas)}")

@@ -35,7 +35,7 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, dict[str, Any]] = {}
-        if isinstance(params, (Tensor, Mapping)):
+        if isinstance(params, (Tensor, Mapping)) or not isinstance(params, Iterable):
             raise TypeError(
                 f"{type(self).__name__}: params must be a list of Tensors or of groups, got {type(params).__name__}; "
                 f"pass model.parameters(), or put it in a list"
@@ -61,7 +61,7 @@ class Optimizer:
         """
         name = type(self).__name__
         if not isinstance(param_group, Mapping) or "params" not in param_group:
-            raise TypeError(f"{name}: a parameter group must be a dict with the key 'params', got {param_group!r:.80}")
+            raise TypeError(f"{name}: a group must be a dict with the key 'params', got {_shown(param_group)}")
         params = param_group["params"]
         params = [params] if isinstance(params, Tensor) else list(params)
         params = [p[1] if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) else p for p in params]
@@ -92,7 +92,7 @@ class Optimizer:
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient. A ``closure`` computes the loss first, which is returned.
 
-        Raises ShapeError if a gradient does not fit its parameter.
+        Raises ShapeError if a gradient does not fit its parameter, TypeError if it is no Tensor.
         """
         loss = None
         if closure is not None:
@@ -100,6 +100,11 @@ class Optimizer:
                 loss = closure()
         ready = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
         for p, _ in ready:
+            if not isinstance(p.grad, Tensor):
+                raise TypeError(
+                    f"{type(self).__name__}: the grad of a parameter of shape {p.shape} must be a Tensor or None, got "
+                    f"{type(p.grad).__name__}"
+                )
             if p.grad.shape != p.shape or type(p.grad.data) is not type(p.data):
                 raise ShapeError(
                     f"{type(self).__name__}: a gradient of shape {p.grad.shape} on {p.grad.device} for a parameter of "
@@ -187,6 +192,10 @@ class Optimizer:
             lines.append(f"  group {i}: {len(group['params'])} parameters, {count:,} numbers")
             lines += [f"    {key}: {value}" for key, value in group.items() if key != "params"]
         return "\n".join([f"{type(self).__name__} (", *lines, ")"])
+
+
+def _shown(group: Any) -> str:
+    return f"one with {', '.join(map(repr, group))}" if isinstance(group, Mapping) else type(group).__name__
 
 
 def require_number(name: str, option: str, value: Any, *, least: float = 0.0, below: float = float("inf")) -> None:

@@ -1,0 +1,278 @@
+"""What users do wrong: each mistake is one error that names the op and the values, in no words of NumPy's."""
+
+import re
+
+import numpy as np
+import pytest
+
+import tensorlite as tl
+from tensorlite import DTypeError, ShapeError
+from tensorlite.nn import functional as F
+
+M, V, I, B = tl.zeros(2, 3), tl.zeros(3), tl.arange(3), tl.tensor([True])
+BROADCAST = "the shapes do not broadcast"
+
+MISTAKES = [
+    # shapes
+    (lambda: V + tl.zeros(4), ShapeError, r"add\(float32(3,), float32(4,)\): " + BROADCAST),
+    (lambda: tl.where(V > 0, V, tl.zeros(4)), ShapeError, "where.*" + BROADCAST),
+    (lambda: V.clamp(tl.zeros(4)), ShapeError, "clamp.*" + BROADCAST),
+    (lambda: M.reshape(4, 2), ShapeError, r"reshape\(float32(2, 3)\): shape (4, 2) does not fit 6 elements"),
+    (lambda: M.reshape(-2, 3), ShapeError, "reshape.*shape (-2, 3) may have one -1"),
+    (lambda: M.view(-1, -1), ShapeError, "view.*shape (-1, -1) may have one -1"),
+    (lambda: M.view(2.0, 3), TypeError, "view.*sizes must be .*int.*2.0"),
+    (lambda: V.expand(2, 4), ShapeError, r"broadcast_to\(float32(3,)\): it does not broadcast to shape (2, 4)"),
+    (lambda: V.expand("a"), TypeError, "expand: sizes must be .*'a'"),
+    (lambda: M.permute(0, 0), ShapeError, "permute.*dims (0, 0) must name each of the 2 dimensions once"),
+    (lambda: M.permute("a"), TypeError, "permute.*'a'"),
+    (lambda: M.transpose(0, 2), IndexError, "transpose.*dim 2 is out of range"),
+    (lambda: V.mT, IndexError, "transpose.*dim -2 is out of range"),
+    (lambda: M.flip(2), IndexError, "flip.*dim 2 is out of range"),
+    (lambda: M.flip(0, -2), ValueError, "flip.*dims (0, -2) names a dimension twice"),
+    (lambda: M.roll((1, 2), 0), ValueError, "roll.*shifts (1, 2) and dims 0 must be as many"),
+    (lambda: M.roll(1.5, 0), TypeError, "roll.*shifts must be .*1.5"),
+    (lambda: M.roll(1, 2), IndexError, "roll.*dim 2 is out of range"),
+    (lambda: V.unbind(1), IndexError, "unbind: dim 1 is out of range"),
+    (lambda: V.split("ab"), TypeError, "split: sizes must be .*'ab'"),
+    (lambda: V.chunk(1.5), ValueError, "chunk.*1.5"),
+    (lambda: V.narrow(0, 0.5, 1), TypeError, "narrow: start must be .*0.5"),
+    (lambda: V.unflatten(0, (2, 2)), ShapeError, "unflatten: sizes (2, 2) do not multiply to 3"),
+    (lambda: M.repeat(-1, 2), ShapeError, "repeat.*must not be negative, got (-1, 2)"),
+    (lambda: V.tile(1.5), TypeError, "tile: dims must be .*1.5"),
+    (lambda: tl.stack([V], 2), IndexError, "stack: dim 2 is out of range for a tensor with 2 dimensions"),
+    (lambda: tl.cat(V), TypeError, "cat: expected a list or tuple of Tensors, got Tensor"),
+    (lambda: tl.stack(x for x in [V]), TypeError, "stack: expected a list or tuple of Tensors, got generator"),
+    (lambda: tl.cat([V, None]), TypeError, "cat: expected a Tensor, got NoneType"),
+    (lambda: tl.cat([V], "a"), TypeError, "cat: dim must be an int, got 'a'"),
+    (lambda: tl.einsum("i,i", 1.0, V), TypeError, "einsum: expected a Tensor, got float"),
+    # reductions and order
+    (lambda: V.sum(0.5), TypeError, "sum.*dim must be .*0.5"),
+    (lambda: V.sum(1), IndexError, r"sum\(float32(3,)\): dim 1 is out of range"),
+    (lambda: V.sum((0, -1)), ValueError, "sum.*dim (0, -1) names a dimension twice"),
+    (lambda: V.norm(dim=1), IndexError, "norm.*dim 1 is out of range"),
+    (lambda: tl.zeros(0).amax(), ShapeError, "amax.*no entries to choose from"),
+    (lambda: tl.zeros(2, 0).max(1), ShapeError, "argmax.*no entries to choose from along dim 1"),
+    (lambda: V.argmax((0,)), TypeError, "argmax.*dim must be an int, got (0,)"),
+    (lambda: V.max(1), IndexError, "max: dim 1 is out of range"),
+    (lambda: V.cumsum(None), TypeError, "cumsum.*dim must be an int, got None"),
+    (lambda: V.topk(1.5), TypeError, "topk.*k must be an int, got 1.5"),
+    (lambda: M.tril("a"), TypeError, "tril.*'a'"),
+    # dtypes and values
+    (lambda: V & V, DTypeError, r"bitwise_and\(float32(3,), float32(3,)\): this op is not defined"),
+    (lambda: B - B, DTypeError, r"sub\(bool(1,), bool(1,), 1\): this op is not defined"),
+    (lambda: -B, DTypeError, "neg.*this op is not defined"),
+    (lambda: V < "a", DTypeError, r"lt\(float32(3,), 'a'\): this op is not defined"),
+    (lambda: V * object(), DTypeError, "mul.*object.*this op is not defined"),
+    (lambda: tl.where(V, V, V), DTypeError, "where.*condition must be of booleans, got float32"),
+    (lambda: tl.where(V > 0, None, V), TypeError, "where.*got None"),
+    (lambda: V.masked_fill(V > 0, None), TypeError, "masked_fill.*got None"),
+    (lambda: I.scatter(0, I, 1.5), DTypeError, "scatter: 1.5 does not fit into a tensor of int64"),
+    (lambda: I**-1, ValueError, "pow.*negative"),
+    (lambda: F.gelu(V, "fast"), ValueError, "gelu.*got 'fast'"),
+    (lambda: F.one_hot(I, -5), ValueError, "one_hot.*got -5"),
+    (lambda: F.one_hot(I - 1), IndexError, "one_hot.*class -1 at position (0,)"),
+    (lambda: F.softmax(V, None), TypeError, "softmax.*dim must be an int, got None"),
+    (lambda: F.log_softmax(V, 1), IndexError, "log_softmax.*dim 1 is out of range"),
+]
+
+
+@pytest.mark.parametrize(("mistake", "error", "message"), MISTAKES)
+def test_a_mistake_is_one_clear_error(mistake, error, message):
+    pattern = "^" + re.sub(r"(?<!\\)([()])", r"\\\1", message)  # parentheses that are not escaped are shapes
+    with pytest.raises(error, match=pattern) as caught:
+        mistake()
+    assert caught.value.__cause__ is None
+    assert not re.search(r"\b(axis|axes|ufunc|ndarray|numpy|operands)\b", str(caught.value))
+
+
+def test_a_value_that_is_no_shape_is_no_shape_error():
+    for mistake in (lambda: I**-1, lambda: F.gelu(V, "fast"), lambda: V.clamp(), lambda: V.sum((0, 0))):
+        with pytest.raises(ValueError) as caught:
+            mistake()
+        assert not isinstance(caught.value, ShapeError)
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+@pytest.mark.parametrize("value", ["a", None, object(), 1j])
+def test_what_is_no_number_cannot_be_assigned(value, tracked):
+    x = tl.zeros(3, requires_grad=tracked) * 1
+    with pytest.raises(TypeError, match=r"^(setitem|index_put)"):
+        x[0] = value
+    assert x.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_numbers_that_an_integer_dtype_does_not_have():
+    x = tl.zeros(2, dtype=tl.int8)
+    for data in (300, [1, -129], float("nan"), [float("inf")]):
+        with pytest.raises(DTypeError, match=r"^tensor: .* do not fit into int8"):
+            tl.tensor(data, dtype=tl.int8)
+    with pytest.raises(DTypeError, match=r"^setitem: 300 does not fit into a tensor of int8"):
+        x[0] = 300
+    assert x.tolist() == [0, 0]
+    assert tl.tensor([127, -128], dtype=tl.int8).tolist() == [127, -128]
+
+
+def test_shared_memory_cannot_be_written():
+    row, x = tl.zeros(3), tl.zeros(3, 3)
+    for change in (
+        lambda: row.expand(2, 3).__setitem__((0, 0), 1.0),
+        lambda: row.expand(2, 3).add_(1),
+        lambda: x.diagonal().add_(1),
+    ):
+        with pytest.raises(ShapeError, match=r"its memory is read-only.*clone\(\) it first"):
+            change()
+    assert not row.any()
+    assert not x.any()
+
+
+# ---- ops of users -----------------------------------------------------------------------------
+
+
+def run(*rules, forward=lambda xp, x: x * 2, **options):
+    def f(xp, x):
+        return forward(xp, x)
+
+    x = tl.ones(3, requires_grad=True)
+    tl.op(*rules, **options)(f)(x).sum().backward()
+    return x.grad
+
+
+BAD_OPS = [
+    (lambda: run(lambda g: g, lambda g: g), TypeError, "^op f: 2 gradient rules for arguments x$"),
+    (lambda: run(3), TypeError, "^op f: a gradient rule is a function .* got 3"),
+    (lambda: run(lambda: 1), TypeError, "^op f: a gradient rule is a function .* got <function"),
+    (lambda: tl.op(tl.ones(3))(3), TypeError, "^op: expected a function to decorate, got int; write @op"),
+    (lambda: tl.op(lambda g: g)(lambda xp: 1), TypeError, "^op .*: its function must take the namespace xp, and then"),
+    (lambda: run(lambda g: None), TypeError, "^f: the gradient rule of argument 'x' returned None"),
+    (lambda: run(lambda g: g.astype("float64")), DTypeError, "^f: the gradient rule of .*'x' gave float64, .* float32"),
+    (lambda: run(lambda g: g.astype("int64")), DTypeError, "^f: the gradient rule of argument 'x' gave int64"),
+    (lambda: run(lambda g: g, forward=lambda xp, x: None), TypeError, "^f: the function must return .*, got None"),
+    (lambda: run(lambda g: g, forward=lambda xp, x: (x, x)), TypeError, "^f: .* got tuple; .*several=True"),
+    (lambda: run(lambda g: g, forward=lambda xp, x: tl.ones(3)), TypeError, "^f: .* got Tensor"),
+    (
+        lambda: run(backward=lambda xp, g, x: g, composite=lambda x: x * 2),
+        TypeError,
+        "^f: its backward function must return a tuple",
+    ),
+    (
+        lambda: run(backward=lambda xp, g, x: (), composite=lambda x: x * 2),
+        TypeError,
+        "^f: its backward function must return a tuple.*got 0 of them",
+    ),
+]
+
+
+@pytest.mark.parametrize(("mistake", "error", "message"), BAD_OPS)
+def test_an_op_that_is_wrong_says_so(mistake, error, message):
+    with pytest.raises(error, match=message):
+        mistake()
+
+
+def test_a_users_op_may_promote():
+    x = tl.ones(2, requires_grad=True)
+
+    @tl.op(lambda g, y: g * y, lambda g, x: g * x, dtypes="promote")
+    def times(xp, x, y):
+        return x * y
+
+    times(x, tl.ones(2, dtype=tl.float64)).sum().backward()
+    assert x.grad.dtype == tl.float32
+    assert x.grad.tolist() == [1.0, 1.0]
+
+
+def test_a_scalar_gradient_under_detect_anomaly():
+    x = tl.tensor(0.0, requires_grad=True)
+    with tl.detect_anomaly(), pytest.raises(tl.AnomalyError, match=r"^sqrt: the backward pass made the first infinity"):
+        tl.sqrt(x).backward()
+
+
+def test_a_hook_must_be_callable():
+    with pytest.raises(TypeError, match=r"^register_hook: expected a function of the gradient, got int"):
+        tl.ones(2, requires_grad=True).register_hook(3)
+
+
+def test_numpy_ints_are_dims():
+    assert M.sum(np.int64(1)).shape == (2,)
+    assert M.transpose(np.int64(0), 1).shape == (3, 2)
+
+
+# ---- making tensors, functions of functions, modules, optimizers ----------------------------------
+
+
+def scheduled(optimizer, f):
+    return tl.optim.lr_scheduler.LambdaLR(optimizer, f)
+
+
+def sgd(*params):
+    return tl.optim.SGD(params or [tl.nn.Parameter(tl.zeros(2))], lr=1)
+
+
+def step_with_grad(grad):
+    p = tl.nn.Parameter(tl.zeros(2))
+    p.grad = grad
+    sgd(p).step()
+
+
+class Forgetful(tl.nn.Module):
+    def __init__(self):
+        self.width = 3
+
+
+LINEAR = tl.nn.Linear(2, 3)
+
+OTHER_MISTAKES = [
+    (lambda: tl.full((2,), [1, 2]), ShapeError, r"full: fill_value must be one number, got shape \(2,\)"),
+    (lambda: V.new_full((2,), "a"), TypeError, "expected numbers or booleans, got str 'a'"),
+    (lambda: V.new_zeros(-1), ShapeError, r"new_full: cannot fill sizes \(-1,\)"),
+    (lambda: V.new_ones(1.5), TypeError, "new_full: sizes must be"),
+    (lambda: tl.zeros_like([1]), TypeError, "zeros_like: expected a Tensor, got list"),
+    (lambda: tl.randint_like([1], 3), TypeError, "randint_like: expected a Tensor, got list"),
+    (lambda: tl.randint(0.5, 3, (2,)), TypeError, r"randint: low and high must be .*\(0.5, 3\)"),
+    (lambda: tl.randint(0, 300, (2,), dtype=tl.int8), DTypeError, "randint: the integers from 0 to 299 do not fit"),
+    (lambda: tl.randn(2, generator=3), TypeError, "generator: expected a tensorlite.Generator, got int"),
+    (lambda: tl.set_default_dtype("foo"), DTypeError, "'foo' is no number type"),
+    (lambda: tl.equal(V, [0, 0, 0]), TypeError, "equal: expected two Tensors, got list"),
+    (lambda: tl.allclose(V, 0.0), TypeError, "isclose: expected two Tensors, got float"),
+    (lambda: tl.func.grad(3)(V), TypeError, "grad: expected a function to differentiate, got int"),
+    (lambda: tl.func.vjp(3, V), TypeError, "vjp: expected a function to differentiate, got int"),
+    (lambda: tl.func.grad(lambda x: x.sum(), "a")(V), TypeError, "grad: argnums must be .*'a'"),
+    (lambda: tl.func.grad(lambda x: x.sum(), (0, -1))(V), ValueError, r"grad: argnums \(0, -1\) names .* twice"),
+    (lambda: tl.func.grad(lambda x: None)(V), ShapeError, "grad: the function must return one scalar, got nothing"),
+    (lambda: tl.func.hessian(lambda x: x.sum(), (0,)), TypeError, r"hessian: argnums must be one int, got \(0,\)"),
+    (lambda: tl.checkpoint(lambda x: 3, V), TypeError, "checkpoint: <lambda> must return a Tensor, .* got int"),
+    (lambda: tl.checkpoint(3, V), TypeError, "checkpoint: expected a function, got int"),
+    (lambda: F.linear([1.0], V), TypeError, "linear: input must be a Tensor, got list"),
+    (lambda: F.layer_norm([1.0], 1), TypeError, "layer_norm: input must be a Tensor, got list"),
+    (lambda: F.layer_norm(V, 3, [1, 1, 1]), TypeError, "layer_norm: weight or bias must be a Tensor, got list"),
+    (lambda: F.layer_norm(V, "a"), TypeError, "layer_norm: normalized_shape must be .*'a'"),
+    (lambda: F.cross_entropy(M, I[:2], [1, 1, 1]), TypeError, "cross_entropy: weight must be a Tensor, got list"),
+    (lambda: F.cross_entropy(M, I[:2], ignore_index="a"), TypeError, "cross_entropy: ignore_index must be an int"),
+    (lambda: F.scaled_dot_product_attention(M, M, M, [1]), TypeError, ".*attn_mask must be a Tensor, got list"),
+    (lambda: F.pad(V, 1), ShapeError, r"pad.*expected two widths a dimension, for at most 1, got \(1,\)"),
+    (lambda: F.pad(V, (1.5, 1)), TypeError, r"pad: widths must be .*\(1.5, 1\)"),
+    (lambda: F.pad(V, (1, 1), value="a"), TypeError, "pad: value must be a number or None, got 'a'"),
+    (lambda: tl.nn.MultiheadAttention(2, 1)([1], M, M), TypeError, "MultiheadAttention: query must be a Tensor"),
+    (lambda: list(Forgetful().parameters()), AttributeError, r"Forgetful: call super\(\).__init__\(\)"),
+    (lambda: LINEAR.load_state_dict(None), TypeError, "Linear.load_state_dict: expected a dict .* got NoneType"),
+    (lambda: LINEAR.load_state_dict(LINEAR), TypeError, "Linear.load_state_dict: expected a dict .* got Linear"),
+    (lambda: tl.nn.Sequential(LINEAR)["a"], TypeError, "Sequential: the index must be an int or a slice, got 'a'"),
+    (lambda: tl.nn.init.uniform_([1]), TypeError, "uniform_: expected a Tensor to fill, got list"),
+    (lambda: tl.nn.utils.clip_grad_norm_([V], "a"), TypeError, "clip_grad_norm_: expected numbers, got 'a'"),
+    (lambda: tl.optim.SGD(LINEAR, lr=1), TypeError, r"SGD: params must .* got Linear; pass model.parameters\(\)"),
+    (lambda: tl.optim.SGD([{"params": [V]}, V], lr=1), TypeError, "SGD: a group must be a dict .* got Tensor"),
+    (lambda: step_with_grad(3), TypeError, r"SGD: the grad of a parameter of shape \(2,\) must be .* got int"),
+    (lambda: scheduled(sgd(), 3), TypeError, "LambdaLR: expected a function or a list of them, got int"),
+    (lambda: scheduled(sgd(), lambda step: "a"), ValueError, "LambdaLR: the learning rate must be a number.* got 'a'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("mistake", "error", "message"), OTHER_MISTAKES)
+def test_mistakes_beside_the_ops(mistake, error, message):
+    with pytest.raises(error, match=f"^.*{message}") as caught:
+        mistake()
+    assert caught.value.__cause__ is None
+
+
+def test_argnums_of_a_function_without_that_many_arguments():
+    with pytest.raises(IndexError, match=r"^grad: argnums 1 is out of range for 1 positional arguments"):
+        tl.func.grad(lambda x: x.sum(), 1)(V)
