@@ -1,0 +1,39 @@
+"""Property-based tests of gradients, for this library's ops and for everyone else's.
+
+    from tensorlite.testing import check_grad, gradtest
+
+    check_grad(my_op, np.array([1.0, 2.0]))        # one point, first and second derivatives
+
+    @gradtest("(m,n),(n)->(m,n)")                  # many shapes, values and memory layouts
+    def test_rmsnorm(x, w):
+        return my_rmsnorm(x, w)
+
+``check_grad``, ``check_adjoint``, ``check_against``, ``check_op`` and ``numpy_op`` need NumPy alone. What draws examples
+needs hypothesis (``pip install 'tensorlite[testing]'``) and is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from .gradients import check_adjoint, check_grad
+from .operators import check_against, check_op, numpy_op
+from .report import GradientError, GradReport
+
+__all__ = ["GradReport", "GradientError", "check_adjoint", "check_against", "check_grad", "check_op", "numpy_op"]
+
+_NEED_HYPOTHESIS: dict[str, str] = {}
+"""Name -> the file of this package that has it."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NEED_HYPOTHESIS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        import hypothesis  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"tensorlite.testing.{name} needs hypothesis ({error}): pip install 'tensorlite[testing]'"
+        ) from None
+    return getattr(importlib.import_module(f"{__name__}.{_NEED_HYPOTHESIS[name]}"), name)

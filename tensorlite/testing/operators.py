@@ -1,0 +1,318 @@
+"""Checks of what an op must keep to beside its numbers, and an adapter for gradients written by hand."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Variable, enable_grad, no_grad, op
+from ..autograd import grad as _grad
+from ..creation import tensor
+from ..errors import GraphError
+from ..tensor import Tensor
+from .messages import replay, shown
+from .report import GradientError
+from .subject import Subject, bent, host, leaves_of, numbers
+
+__all__ = ["check_against", "check_op", "numpy_op"]
+
+Arrays = list[np.ndarray]
+
+_FLOAT32 = float(np.finfo(np.float32).eps)
+
+
+# ---- hygiene --------------------------------------------------------------------------------
+
+
+def check_op(f: Callable[..., Any], *args: Any, seed: int = 0, name: str | None = None, **kwargs: Any) -> None:
+    """Check how ``f(*args, **kwargs)`` treats memory, dtypes and layouts; ``check_grad`` looks at its numbers.
+
+    - No argument changes, and two calls give the same bits.
+    - No result shares memory with an argument, unless f is a view (``op(view=True)``, as reshape is).
+    - Results of floating dtype have that of the arguments, float64 and float32, and so do the gradients; gradients have
+      the shapes of their arguments. Values in float32 are those of float64, as far as f is well conditioned.
+    - Values and gradients do not depend on strides: of transposed, strided and reversed arguments, and of broadcast
+      ones, whose cotangents are broadcast as well.
+    - Under ``no_grad`` the result is the same, and attached to nothing.
+
+    Arguments are as in check_grad. Raises GradientError.
+    """
+    subject = Subject("check_op", f, args, kwargs, None, name)
+    rng = np.random.default_rng(seed)
+    at = [np.array(host(leaf), order="C") for leaf in subject.leaves]
+    again = replay("check_op", subject, seed=seed)
+    again = f"\nreplay\n    {again}" if again else ""
+    values = _memory(subject, again)
+    cotangents = [numbers(rng, y.shape) for y in values]
+    gradients = subject.vjp(at, cotangents)
+    _dtypes(subject, at, values, gradients, cotangents, again)
+    _layouts(subject, at, values, gradients, cotangents, again)
+
+
+def _memory(subject: Subject, again: str) -> Arrays:
+    before = [host(leaf).copy() for leaf in subject.leaves]
+    with enable_grad():
+        attached = subject.outputs()
+    with no_grad():
+        free = subject.outputs()
+    for leaf, old, label in zip(subject.leaves, before, subject.labels):
+        if not np.array_equal(host(leaf), old, equal_nan=True):
+            raise GradientError(
+                f"{subject.name}: the forward pass changes {label} in place\n    before  {shown(old)}\n"
+                f"    after   {shown(host(leaf))}\nIt belongs to the caller: work on a copy{again}"
+            )
+    for k, (a, b) in enumerate(zip(attached, free, strict=True)):
+        if not np.array_equal(host(a), host(b), equal_nan=True) or a.dtype != b.dtype:
+            raise GradientError(
+                f"{subject.name}: two calls with the same arguments differ in result {k}, the second under no_grad\n"
+                f"    first   {shown(host(a))}\n    second  {shown(host(b))}{again}"
+            )
+        if b.requires_grad:
+            raise GradientError(f"{subject.name}: result {k} requires grad under no_grad{again}")
+        if _is_view(a):
+            continue
+        for leaf, label in zip(subject.leaves, subject.labels):
+            if isinstance(a.data, np.ndarray) and np.shares_memory(a.data, leaf.data):
+                raise GradientError(
+                    f"{subject.name}: result {k} shares memory with {label}, so that changing one in place changes the "
+                    f"other; return a copy, or declare the op with op(view=True){again}"
+                )
+    return [host(y).copy() for y in free]
+
+
+def _is_view(y: Tensor) -> bool:
+    """Whether the op that made y, or the tensor itself, may share memory by what it says of itself."""
+    return y.node is None or y.node.plan.op.view
+
+
+def _dtypes(
+    subject: Subject, at: Arrays, values: Arrays, gradients: Arrays, cotangents: Arrays, again: str
+) -> None:  # fmt: skip
+    for k, value in enumerate(values):
+        if value.dtype != np.float64:
+            raise GradientError(
+                f"{subject.name}: result {k} is {value.dtype} for arguments of float64; digits are lost{again}"
+            )
+    narrow = [tensor(a.astype(np.float32), device=subject.device) for a in at]
+    for leaf, x in zip(subject.leaves, narrow):
+        leaf.data = x.data
+    try:
+        with enable_grad():
+            ys = subject.outputs()
+            for k, y in enumerate(ys):
+                if y.dtype != np.float32:
+                    raise GradientError(
+                        f"{subject.name}: result {k} is {y.dtype} for arguments of float32. A NumPy scalar or array of "
+                        f"float64 may have come in; Python numbers do not widen{again}"
+                    )
+            kept = [y for y in ys if y.requires_grad]
+            weights = [tensor(c, np.float32, device=subject.device) for y, c in zip(ys, cotangents) if y.requires_grad]
+            found: Sequence[Tensor | None] = _grad(kept, subject.leaves, weights, allow_unused=True) if kept else []
+        single = [host(y) for y in ys]
+        gs = [None if g is None else host(g) for g in found]
+    finally:
+        subject.reset()
+    for g, a, label in zip(gs, at, subject.labels):
+        if g is not None and (g.dtype != np.float32 or g.shape != a.shape):
+            raise GradientError(
+                f"{subject.name}: the gradient of {label} is {g.dtype} {g.shape}, but {label} is float32 "
+                f"{a.shape}{again}"
+            )
+    rounded = [a.astype(np.float32).astype(np.float64) for a in at]
+    exact = subject.values(rounded)
+    rng = np.random.default_rng(0)
+    noise = [np.zeros(y.shape) for y in exact]
+    with np.errstate(all="ignore"):
+        for _ in range(3):  # how much a rounding of the arguments alone would do
+            moved = subject.values([a * (1 + _FLOAT32 * rng.choice([-1.0, 1.0], a.shape)) for a in rounded])
+            noise = [np.fmax(n, np.nan_to_num(abs(m - y), nan=np.inf)) for n, m, y in zip(noise, moved, exact)]
+        for k, (short, wide, n) in enumerate(zip(single, exact, noise)):
+            scale = abs(wide[np.isfinite(wide)]).max(initial=0.0)
+            tolerance = 100 * n + 1e-4 * abs(wide) + 1e-5 * scale
+            known = np.isfinite(wide) & (abs(wide) < 1e37) & np.isfinite(tolerance)
+            if not (abs(short[known].astype(np.float64) - wide[known]) <= tolerance[known]).all():
+                raise GradientError(
+                    f"{subject.name}: result {k} in float32 is not that of float64\n    float32  {shown(short)}\n"
+                    f"    float64  {shown(wide)}\nSomething overflows or cancels on the way{again}"
+                )
+
+
+def _layouts(
+    subject: Subject, at: Arrays, values: Arrays, gradients: Arrays, cotangents: Arrays, again: str
+) -> None:  # fmt: skip
+    if subject.device.type != "cpu":
+        return
+    ways = {"transposed": lambda a: np.asfortranarray(a) if a.ndim else a, "strided": bent, "reversed": _reversed}
+    for way, lay in ways.items():
+        laid = [lay(a) for a in at]
+        _same(subject, way, subject.values(laid), values, [f"result {k}" for k in range(len(values))], again)
+        found = subject.vjp(laid, [lay(c) for c in cotangents])
+        _same(subject, way, found, gradients, [f"the gradient of {label}" for label in subject.labels], again)
+    # Broadcast arguments: every entry along an axis is one and the same number in memory.
+    flat = [np.broadcast_to(a.reshape(-1)[:1].reshape((1,) * a.ndim), a.shape) if a.size else a for a in at]
+    full = [np.array(a, order="C") for a in flat]
+    ones = [np.broadcast_to(np.float64(1.5), c.shape) for c in cotangents]
+    expected = subject.values(full)
+    _same(subject, "broadcast", subject.values(flat), expected, [f"result {k}" for k in range(len(values))], again)
+    if len(expected) == len(ones) and all(y.shape == c.shape for y, c in zip(expected, ones)):
+        claimed = subject.vjp(full, [np.array(c) for c in ones])
+        what = [f"the gradient of {label}" for label in subject.labels]
+        _same(subject, "broadcast", subject.vjp(flat, ones), claimed, what, again)
+
+
+def _reversed(a: np.ndarray) -> np.ndarray:
+    """The same entries, last first in memory."""
+    return np.flip(np.ascontiguousarray(np.flip(a)))
+
+
+def _same(subject: Subject, way: str, found: Arrays, expected: Arrays, what: list[str], again: str) -> None:
+    for a, b, label in zip(found, expected, what, strict=True):
+        scale = float(abs(b[np.isfinite(b)]).max(initial=0.0)) if b.size else 0.0
+        if a.shape != b.shape or not np.allclose(a, b, rtol=1e-9, atol=1e-10 * scale, equal_nan=True):
+            raise GradientError(
+                f"{subject.name}: {label} depends on how arguments lie in memory\n    contiguous  {shown(b)}\n"
+                f"    {way:<11} {shown(a)}{again}"
+            )
+
+
+# ---- against another implementation ---------------------------------------------------------
+
+
+def check_against(
+    f: Callable[..., Any],
+    reference: Callable[..., Any],
+    *args: Any,
+    rtol: float = 1e-10,
+    atol: float = 1e-12,
+    gradients: bool = False,
+    seed: int = 0,
+    name: str | None = None,
+    **kwargs: Any,
+) -> None:
+    """Check that f and a reference give the same for the same arguments: shapes and values, infinities and NaNs too.
+
+    The reference gets NumPy arrays in place of Tensors, and returns arrays. With ``gradients=True`` it is a function of
+    Tensors, such as the same maths in plain ops, and gradients through random cotangents are compared as well.
+
+    rtol, atol: as in numpy.allclose, but atol is a part of the largest finite number expected, or of 1 if that is less.
+    Raises GradientError with the entry that is farthest off.
+    """
+    label = name or getattr(f, "__name__", type(f).__name__)
+    subject: Subject | None = None
+    if gradients:
+        subject = Subject("check_against", f, args, kwargs, None, name)
+        twin = Subject("check_against", reference, args, kwargs, None, "the reference")
+        with no_grad():
+            found = [host(y) for y in subject.outputs()]
+            expected = [host(y) for y in twin.outputs()]
+    else:
+        with no_grad():
+            result = f(*_converted(args, _as_tensor), **_converted(kwargs, _as_tensor))
+        found = [host(y) if isinstance(y, Tensor) else np.asarray(y) for y in leaves_of(result)]
+        arrays = reference(*_converted(args, _as_array), **_converted(kwargs, _as_array))
+        expected = [np.asarray(y) for y in leaves_of(arrays)]
+    again = _arguments(args, kwargs)
+    if len(found) != len(expected):
+        raise GradientError(f"{label}: {len(found)} results, but the reference has {len(expected)}\n{again}")
+    for k, (a, b) in enumerate(zip(found, expected)):
+        _agree(f"{label}: result {k}" if len(found) > 1 else f"{label}: the result", a, b, rtol, atol, again)
+    if subject is not None:
+        rng = np.random.default_rng(seed)
+        at = [np.array(host(leaf), order="C") for leaf in subject.leaves]
+        floats = [y for y in found if y.dtype.kind == "f"]
+        cotangents = [numbers(rng, y.shape) for y in floats]
+        pairs = zip(subject.vjp(at, cotangents), twin.vjp(at, cotangents), subject.labels)
+        for g, other, which in pairs:
+            _agree(f"{label}: the gradient of {which}", g, other, rtol, atol, again)
+
+
+def _converted(tree: Any, convert: Callable[[Any], Any]) -> Any:
+    if isinstance(tree, dict):
+        return {key: _converted(value, convert) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)) and not hasattr(tree, "_fields"):
+        return type(tree)(_converted(value, convert) for value in tree)
+    return convert(tree)
+
+
+def _as_tensor(x: Any) -> Any:
+    return tensor(x) if isinstance(x, np.ndarray) else x
+
+
+def _as_array(x: Any) -> Any:
+    return host(x) if isinstance(x, Tensor) else x
+
+
+def _arguments(args: Any, kwargs: Any) -> str:
+    arrays = [_as_array(x) for x in leaves_of([list(args), kwargs]) if isinstance(x, (Tensor, np.ndarray))]
+    return "\n".join(["with", *(f"    {shown(a)}" for a in arrays)])
+
+
+def _agree(what: str, a: np.ndarray, b: np.ndarray, rtol: float, atol: float, again: str) -> None:
+    if a.shape != b.shape:
+        raise GradientError(f"{what} has shape {a.shape}, but the reference {b.shape}\n{again}")
+    if a.dtype.kind != b.dtype.kind:
+        raise GradientError(f"{what} is {a.dtype}, but the reference {b.dtype}\n{again}")
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    scale = max(1.0, float(abs(b[np.isfinite(b)]).max(initial=0.0)))
+    if np.allclose(a, b, rtol=rtol, atol=atol * scale, equal_nan=True):
+        return
+    with np.errstate(all="ignore"):
+        off = np.where(a == b, 0.0, abs(a - b) - rtol * abs(b))
+        off = np.where(np.isnan(off), np.where(np.isnan(a) & np.isnan(b), 0.0, np.inf), off)
+    worst = np.unravel_index(int(off.argmax()), a.shape)
+    place = f"at [{', '.join(map(str, worst))}]" if worst else "there"
+    raise GradientError(
+        f"{what} is not the reference's: {place} {a[worst]:.12g} instead of {b[worst]:.12g}\n"
+        f"    found      {shown(a)}\n    expected   {shown(b)}\n{again}"
+    )
+
+
+# ---- gradients written by hand ----------------------------------------------------------------
+
+
+def numpy_op(
+    forward: Callable[..., Any], vjp: Callable[..., Any], name: str | None = None
+) -> Callable[..., Any]:
+    """A function of Tensors from a function of NumPy arrays and its gradient, so that every check can be used on it.
+
+        square = numpy_op(lambda x: x * x, lambda g, x: 2 * g * x)
+        check_grad(square, np.array([1.0, 2.0]), order=1)
+
+    It need not be tensorlite's: with ``torch.from_numpy(x)`` and ``.numpy()`` around it, an op of PyTorch will do.
+
+    forward: ``forward(*arrays, **kwargs)`` returns an array. vjp: ``vjp(g, *arrays, **kwargs)`` gets the cotangent, an
+    array of the shape of the result, and returns the gradient, or a tuple of them, one for each array, None for none.
+    Its gradients can not be differentiated again: check them with ``order=1``.
+    """
+    label = name or str(getattr(forward, "__name__", "numpy_op"))
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        def pull(g: Any, xs: Any, index: int) -> Any:
+            if isinstance(g, Variable) or any(isinstance(x, Variable) for x in xs):
+                raise GraphError(
+                    f"{label}: a gradient written on NumPy arrays cannot be differentiated again; check it with order=1"
+                )
+            result = vjp(g, *xs, **kwargs)
+            every = result if isinstance(result, (tuple, list)) else (result,)
+            if len(every) != len(xs):
+                raise TypeError(
+                    f"{label}: vjp must return a gradient for each of its {len(xs)} arrays, got {len(every)}"
+                )
+            return np.zeros(xs[index].shape) if every[index] is None else np.asarray(every[index])
+
+        def run(xp: Any, *xs: Any) -> Any:
+            return np.asarray(forward(*xs, **kwargs))
+
+        run.__name__ = label if label.isidentifier() else "numpy_op"
+        return op(pull)(run)(*args)
+
+    call.__name__ = label
+    with suppress(TypeError, ValueError):  # so that reports call its arguments by their names
+        call.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
+    return call
+
+
