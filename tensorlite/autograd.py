@@ -98,6 +98,9 @@ class _GradMode:
 
     mode: bool
 
+    def __new__(cls, f: Callable[..., Any] | None = None) -> Any:
+        return super().__new__(cls) if f is None else _decorated(cls, f)  # `@no_grad` without its parentheses
+
     def __init__(self) -> None:
         self._old: list[bool] = []
 
@@ -243,9 +246,10 @@ class Op:
         aux: Sequence[str] = (),
         several: bool = False,
         view: bool = False,
+        castable: bool = False,
     ) -> None:
         self.forward, self.rules, self.composite, self.backward = forward, tuple(rules), composite, backward
-        self.dtypes, self.aux, self.several, self.view = dtypes, tuple(aux), several, view
+        self.dtypes, self.aux, self.several, self.view, self.castable = dtypes, tuple(aux), several, view, castable
         self.name = forward.__name__.strip("_")
         self.built_in = forward.__module__.startswith(__package__ + ".")
         self.plans: dict[Any, Plan] = {}
@@ -319,15 +323,17 @@ class Op:
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Positional arguments, defaults filled in; PyTorch's names for arguments count too. TypeError names the op."""
-        renamed = {"input": self.names[0], "other": self.names[1]} if len(self.names) > 1 else {}
-        renamed |= {"axis": "dim", "keepdims": "keepdim", "unbiased": "correction"}
+        renamed = dict(zip(("input", "other"), self.names, strict=False))
+        renamed |= {"axis": "dim", "keepdims": "keepdim", "unbiased": "correction", "size": "shape"}
+        dtype = kwargs.pop("dtype", None) if self.castable else None
         kwargs = {k if k in self.names else renamed.get(k, k): v for k, v in kwargs.items()}
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.name}: {error}; its signature is {self.name}{self.signature}") from None
         bound.apply_defaults()
-        return bound.args
+        first, *rest = bound.args
+        return bound.args if dtype is None else (first.to(dtype=dtype), *rest)
 
     def argument_names(self, n: int) -> list[str]:
         """The names of the arguments of a call with n of them, then ``out`` and the auxiliary results."""
@@ -427,6 +433,7 @@ def op(
     aux: Sequence[str] = (),
     several: bool = False,
     view: bool = False,
+    castable: bool = False,
 ) -> Callable[[Callable[..., Any]], OpFunction]:
     """Make a differentiable op from a function on raw arrays.
 
@@ -450,6 +457,7 @@ def op(
     aux: names of further arrays that the function returns after its result, for ``backward`` to name.
     several: the function returns a tuple of results, and its rule gets the tuple of their gradients.
     view: the result may share memory with the first argument.
+    castable: calls may give ``dtype=``, to which the first argument, a Tensor, is converted before anything else.
 
     Raises TypeError if a rule names something the op does not have.
     """
@@ -465,7 +473,7 @@ def op(
                 f"op: expected a function to decorate, got {type(forward).__name__}; write @op(...), with parentheses"
             )
         return _callable(Op(forward, rules, backward=backward, composite=composite, dtypes=policy, aux=aux,
-                            several=several, view=view))  # fmt: skip
+                            several=several, view=view, castable=castable))  # fmt: skip
 
     return decorate
 

@@ -32,24 +32,26 @@ def _require_tensors(name: str, *values: object) -> None:
             raise TypeError(f"{name}: expected two Tensors, got {type(value).__name__}")
 
 
-def equal(x: Tensor, y: Tensor) -> bool:
+def equal(input: Tensor, other: Tensor) -> bool:
     """Whether both have the same shape and the same entries."""
-    _require_tensors("equal", x, y)
-    return x.shape == y.shape and bool(ops.all(ops.eq(x, y)))
+    _require_tensors("equal", input, other)
+    return input.shape == other.shape and bool(ops.all(ops.eq(input, other)))
 
 
-def isclose(x: Tensor, y: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
-    """Whether ``|x - y| <= atol + rtol * |y|``, entry by entry; infinities are close to themselves alone."""
-    _require_tensors("isclose", x, y)
-    x, y = x.detach(), y.detach()
-    near = ops.le(ops.abs(ops.sub(x, y)), ops.add(ops.mul(ops.abs(y), rtol), atol))
-    same = ops.logical_or(ops.eq(x, y), ops.logical_and(near, ops.isfinite(y)))
-    return ops.logical_or(same, ops.logical_and(ops.isnan(x), ops.isnan(y))) if equal_nan else same
+def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
+    """Whether ``|input - other| <= atol + rtol * |other|``, entry by entry; infinities are close to themselves."""
+    _require_tensors("isclose", input, other)
+    input, other = input.detach(), other.detach()
+    if input.dtype.kind == "b" and other.dtype.kind == "b":
+        return ops.eq(input, other)
+    near = ops.le(ops.abs(ops.sub(input, other)), ops.add(ops.mul(ops.abs(other), rtol), atol))
+    same = ops.logical_or(ops.eq(input, other), ops.logical_and(near, ops.isfinite(other)))
+    return ops.logical_or(same, ops.logical_and(ops.isnan(input), ops.isnan(other))) if equal_nan else same
 
 
-def allclose(x: Tensor, y: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
+def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
     """Whether all entries are close, as :func:`isclose` says. Raises ShapeError if the shapes do not broadcast."""
     try:
-        return bool(ops.all(isclose(x, y, rtol, atol, equal_nan)))
+        return bool(ops.all(isclose(input, other, rtol, atol, equal_nan)))
     except ShapeError:
-        raise ShapeError(f"allclose: shapes {x.shape} and {y.shape} do not broadcast") from None
+        raise ShapeError(f"allclose: shapes {input.shape} and {other.shape} do not broadcast") from None

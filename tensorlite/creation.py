@@ -52,6 +52,11 @@ def _require_tensor(name: str, x: Any) -> None:
         raise TypeError(f"{name}: expected a Tensor, got {type(x).__name__}")
 
 
+def _given(sizes: tuple[Any, ...], size: Any) -> tuple[Any, ...]:
+    """``f(2, 3)``, ``f((2, 3))`` and ``f(size=(2, 3))`` mean the same."""
+    return sizes if size is None else (*sizes, size)
+
+
 # ---- from data ------------------------------------------------------------------------------
 
 
@@ -99,19 +104,25 @@ def _filled(
     )
 
 
-def zeros(*size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+def zeros(
+    *_: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
     """A tensor of zeros."""
-    return _filled("zeros", lambda xp, shape, t: xp.zeros(shape, t), size, dtype, device, requires_grad)
+    return _filled("zeros", lambda xp, shape, t: xp.zeros(shape, t), _given(_, size), dtype, device, requires_grad)
 
 
-def ones(*size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+def ones(
+    *_: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
     """A tensor of ones."""
-    return _filled("ones", lambda xp, shape, t: xp.ones(shape, t), size, dtype, device, requires_grad)
+    return _filled("ones", lambda xp, shape, t: xp.ones(shape, t), _given(_, size), dtype, device, requires_grad)
 
 
-def empty(*size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+def empty(
+    *_: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
     """A tensor whose entries are whatever the memory holds."""
-    return _filled("empty", lambda xp, shape, t: xp.empty(shape, t), size, dtype, device, requires_grad)
+    return _filled("empty", lambda xp, shape, t: xp.empty(shape, t), _given(_, size), dtype, device, requires_grad)
 
 
 def full(
@@ -128,30 +139,30 @@ def full(
     return _filled("full", lambda xp, shape, t: xp.full(shape, value, t), (sizes,), dtype, device, requires_grad)
 
 
-def zeros_like(x: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
-    """Zeros in the shape, dtype and on the device of x."""
-    _require_tensor("zeros_like", x)
-    return zeros(x.shape, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
+def zeros_like(input: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """Zeros in the shape, dtype and on the device of the input."""
+    _require_tensor("zeros_like", input)
+    return zeros(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
-def ones_like(x: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
-    """Ones in the shape, dtype and on the device of x."""
-    _require_tensor("ones_like", x)
-    return ones(x.shape, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
+def ones_like(input: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """Ones in the shape, dtype and on the device of the input."""
+    _require_tensor("ones_like", input)
+    return ones(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
-def empty_like(x: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
-    """Unset entries in the shape, dtype and on the device of x."""
-    _require_tensor("empty_like", x)
-    return empty(x.shape, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
+def empty_like(input: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """Unset entries in the shape, dtype and on the device of the input."""
+    _require_tensor("empty_like", input)
+    return empty(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
 def full_like(
-    x: Tensor, fill_value: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+    input: Tensor, fill_value: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
 ) -> Tensor:
-    """``fill_value`` in the shape, dtype and on the device of x."""
-    _require_tensor("full_like", x)
-    return full(x.shape, fill_value, dtype or x.dtype, device or x.device, requires_grad)
+    """``fill_value`` in the shape, dtype and on the device of the input."""
+    _require_tensor("full_like", input)
+    return full(input.shape, fill_value, dtype or input.dtype, device or input.device, requires_grad)
 
 
 # ---- counted --------------------------------------------------------------------------------
@@ -168,7 +179,7 @@ def _number(name: str, value: Any) -> Any:
 
 
 def arange(
-    start: Any,
+    start: Any = 0,
     end: Any = None,
     step: Any = 1,
     dtype: Any = None,
@@ -232,23 +243,23 @@ def _drawn(
 
 
 def rand(
-    *size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False,
+    *_: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False,
     generator: random.Generator | None = None,
 ) -> Tensor:  # fmt: skip
     """Random numbers, uniform on [0, 1)."""
-    return _drawn("rand", _source(generator).uniform, size, dtype, device, requires_grad)
+    return _drawn("rand", _source(generator).uniform, _given(_, size), dtype, device, requires_grad)
 
 
 def randn(
-    *size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False,
+    *_: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False,
     generator: random.Generator | None = None,
 ) -> Tensor:  # fmt: skip
     """Random numbers from the standard normal distribution."""
-    return _drawn("randn", _source(generator).normal, size, dtype, device, requires_grad)
+    return _drawn("randn", _source(generator).normal, _given(_, size), dtype, device, requires_grad)
 
 
 def randint(
-    low: int, high: Any = None, size: Any = None, *, dtype: Any = None, device: DeviceLike = None,
+    low: Any = 0, high: Any = None, size: Any = None, *, dtype: Any = None, device: DeviceLike = None,
     generator: random.Generator | None = None,
 ) -> Tensor:  # fmt: skip
     """Random integers from ``low`` to ``high - 1``, int64: ``randint(low, high, size)`` or ``randint(high, size)``.
@@ -278,21 +289,23 @@ def randperm(n: int, *, device: DeviceLike = None, generator: random.Generator |
     return _made(_source(generator).permutation(namespace(as_device(device)), n), False)
 
 
-def rand_like(x: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
-    """Uniform random numbers in the shape, dtype and on the device of x."""
-    _require_tensor("rand_like", x)
-    return rand(x.shape, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
+def rand_like(input: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """Uniform random numbers in the shape, dtype and on the device of the input."""
+    _require_tensor("rand_like", input)
+    return rand(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
-def randn_like(x: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
-    """Normal random numbers in the shape, dtype and on the device of x."""
-    _require_tensor("randn_like", x)
-    return randn(x.shape, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
+def randn_like(input: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """Normal random numbers in the shape, dtype and on the device of the input."""
+    _require_tensor("randn_like", input)
+    return randn(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
-def randint_like(x: Tensor, low: int, high: int | None = None, dtype: Any = None, device: DeviceLike = None) -> Tensor:
-    """Random integers in the shape, dtype and on the device of x."""
-    _require_tensor("randint_like", x)
+def randint_like(
+    input: Tensor, low: int, high: int | None = None, dtype: Any = None, device: DeviceLike = None
+) -> Tensor:
+    """Random integers in the shape, dtype and on the device of the input."""
+    _require_tensor("randint_like", input)
     low, high = (0, low) if high is None else (low, high)
-    return randint(low, high, x.shape, dtype=dtype or x.dtype, device=device or x.device)
+    return randint(low, high, input.shape, dtype=dtype or input.dtype, device=device or input.device)
 

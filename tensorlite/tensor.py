@@ -224,9 +224,10 @@ class Tensor(Variable):
         """Bytes an entry."""
         return self.itemsize
 
-    def stride(self) -> tuple[int, ...]:
-        """How many entries further in memory the next one along each dimension lies."""
-        return tuple(n // self.itemsize for n in self.data.strides)
+    def stride(self, dim: int | None = None) -> Any:
+        """How many entries further in memory the next one along each dimension, or one of them, lies."""
+        steps = tuple(n // self.itemsize for n in self.data.strides)
+        return steps if dim is None else steps[ops.dim_in("stride", dim, self.ndim)]
 
     @property
     def is_cuda(self) -> bool:
@@ -295,11 +296,13 @@ class Tensor(Variable):
         """The entries as nested lists of Python numbers."""
         return self.data.tolist()
 
-    def numpy(self) -> np.ndarray[Any, Any]:
-        """The NumPy array that holds the entries: the same memory.
+    def numpy(self, *, force: Any = False) -> np.ndarray[Any, Any]:
+        """The NumPy array that holds the entries: the same memory. With ``force``, of ``x.detach().cpu()``.
 
         Raises GraphError if gradients flow through this tensor, DeviceError if it is not on the CPU.
         """
+        if force:
+            return self.detach().cpu().numpy()
         if self.tracked:
             raise GraphError("numpy: this tensor requires gradients, which NumPy would lose; use x.detach().numpy()")
         if type(self.data) is not np.ndarray:
@@ -550,10 +553,10 @@ class Tensor(Variable):
     __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
 
     def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return ops.eq(self, other)
+        return ops.eq(self, other) if other is not None else NotImplemented
 
     def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return ops.ne(self, other)
+        return ops.ne(self, other) if other is not None else NotImplemented
 
     def __lt__(self, other: Any) -> Tensor:
         return ops.lt(self, other)
@@ -654,9 +657,9 @@ class Tensor(Variable):
         """``self *= other``."""
         return self._become("mul_", ops.mul(self, other))
 
-    def div_(self, other: Any) -> Tensor:
+    def div_(self, other: Any, *, rounding_mode: str | None = None) -> Tensor:
         """``self /= other``."""
-        return self._become("div_", ops.true_divide(self, other))
+        return self._become("div_", ops.div(self, other, rounding_mode=rounding_mode))
 
     def pow_(self, exponent: Any) -> Tensor:
         """``self **= exponent``."""
@@ -709,6 +712,66 @@ class Tensor(Variable):
         """Held between ``min`` and ``max``, in place."""
         return self._become("clamp_", ops.clamp(self, min, max))
 
+    def square_(self) -> Tensor:
+        """The square, in place."""
+        return self._become("square_", ops.square(self))
+
+    def reciprocal_(self) -> Tensor:
+        """``1 / x``, in place."""
+        return self._become("reciprocal_", ops.reciprocal(self))
+
+    def rsqrt_(self) -> Tensor:
+        """``1 / sqrt(x)``, in place."""
+        return self._become("rsqrt_", ops.rsqrt(self))
+
+    def expm1_(self) -> Tensor:
+        """``exp(x) - 1``, in place."""
+        return self._become("expm1_", ops.expm1(self))
+
+    def log1p_(self) -> Tensor:
+        """``log(1 + x)``, in place."""
+        return self._become("log1p_", ops.log1p(self))
+
+    def erf_(self) -> Tensor:
+        """The error function, in place."""
+        return self._become("erf_", ops.erf(self))
+
+    def sin_(self) -> Tensor:
+        """The sine, in place."""
+        return self._become("sin_", ops.sin(self))
+
+    def cos_(self) -> Tensor:
+        """The cosine, in place."""
+        return self._become("cos_", ops.cos(self))
+
+    def sign_(self) -> Tensor:
+        """-1, 0 or 1, in place."""
+        return self._become("sign_", ops.sign(self))
+
+    def floor_(self) -> Tensor:
+        """Rounded down, in place."""
+        return self._become("floor_", ops.floor(self))
+
+    def ceil_(self) -> Tensor:
+        """Rounded up, in place."""
+        return self._become("ceil_", ops.ceil(self))
+
+    def round_(self) -> Tensor:
+        """Rounded to the nearest integer, in place."""
+        return self._become("round_", ops.round(self))
+
+    def trunc_(self) -> Tensor:
+        """Rounded towards 0, in place."""
+        return self._become("trunc_", ops.trunc(self))
+
+    def tril_(self, diagonal: Any = 0) -> Tensor:
+        """The lower triangles of matrices, zero elsewhere, in place."""
+        return self._become("tril_", ops.tril(self, diagonal))
+
+    def triu_(self, diagonal: Any = 0) -> Tensor:
+        """The upper triangles of matrices, zero elsewhere, in place."""
+        return self._become("triu_", ops.triu(self, diagonal))
+
     def masked_fill_(self, mask: Any, value: Any) -> Tensor:
         """``value`` where ``mask`` is true, in place."""
         return self._become("masked_fill_", ops.masked_fill(self, mask, value))
@@ -717,9 +780,9 @@ class Tensor(Variable):
         """Rows of ``source`` added to the rows that ``index`` names, in place."""
         return self._become("index_add_", ops.index_add(self, dim, index, source, alpha=alpha))
 
-    def scatter_(self, dim: Any, index: Any, src: Any) -> Tensor:
+    def scatter_(self, dim: Any, index: Any, src: Any = None, *, value: Any = None) -> Tensor:
         """Entries of ``src`` written to where ``index`` says, in place."""
-        return self._become("scatter_", ops.scatter(self, dim, index, src))
+        return self._become("scatter_", ops.scatter(self, dim, index, src, value=value))
 
     def scatter_add_(self, dim: Any, index: Any, src: Any) -> Tensor:
         """Entries of ``src`` added to where ``index`` says, in place."""
@@ -900,9 +963,9 @@ class Tensor(Variable):
         """See :func:`tensorlite.mul`."""
         return ops.mul(self, other)
 
-    def pow(self, other: Any) -> Tensor:
+    def pow(self, exponent: Any) -> Tensor:
         """See :func:`tensorlite.pow`."""
-        return ops.pow(self, other)
+        return ops.pow(self, exponent)
 
     def floor_divide(self, other: Any) -> Tensor:
         """See :func:`tensorlite.floor_divide`."""
@@ -972,21 +1035,21 @@ class Tensor(Variable):
         """See :func:`tensorlite.matmul`."""
         return ops.matmul(self, other)
 
-    def mm(self, other: Any) -> Tensor:
+    def mm(self, mat2: Any) -> Tensor:
         """See :func:`tensorlite.mm`."""
-        return ops.mm(self, other)  # type: ignore[no-any-return]
+        return ops.mm(self, mat2)  # type: ignore[no-any-return]
 
-    def bmm(self, other: Any) -> Tensor:
+    def bmm(self, mat2: Any) -> Tensor:
         """See :func:`tensorlite.bmm`."""
-        return ops.bmm(self, other)  # type: ignore[no-any-return]
+        return ops.bmm(self, mat2)  # type: ignore[no-any-return]
 
-    def dot(self, other: Any) -> Tensor:
+    def dot(self, tensor: Any) -> Tensor:
         """See :func:`tensorlite.dot`."""
-        return ops.dot(self, other)  # type: ignore[no-any-return]
+        return ops.dot(self, tensor)  # type: ignore[no-any-return]
 
-    def mv(self, other: Any) -> Tensor:
+    def mv(self, vec: Any) -> Tensor:
         """See :func:`tensorlite.mv`."""
-        return ops.mv(self, other)  # type: ignore[no-any-return]
+        return ops.mv(self, vec)  # type: ignore[no-any-return]
 
     def diagonal(self, offset: Any = 0, dim1: Any = 0, dim2: Any = 1) -> Tensor:
         """See :func:`tensorlite.diagonal`."""
@@ -1000,9 +1063,9 @@ class Tensor(Variable):
         """See :func:`tensorlite.trace`."""
         return ops.trace(self)  # type: ignore[no-any-return]
 
-    def outer(self, other: Any) -> Tensor:
+    def outer(self, vec2: Any) -> Tensor:
         """See :func:`tensorlite.outer`."""
-        return ops.outer(self, other)  # type: ignore[no-any-return]
+        return ops.outer(self, vec2)  # type: ignore[no-any-return]
 
     def addmm(self, mat1: Any, mat2: Any, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
         """See :func:`tensorlite.addmm`."""
@@ -1018,7 +1081,7 @@ class Tensor(Variable):
 
     def where(self, condition: Any, other: Any) -> Tensor:
         """This tensor where ``condition`` is true, else ``other``."""
-        return ops.where(condition, self, other)
+        return ops.where(condition, self, other)  # type: ignore[no-any-return]
 
     def masked_fill(self, mask: Any, value: Any) -> Tensor:
         """See :func:`tensorlite.masked_fill`."""
@@ -1028,13 +1091,13 @@ class Tensor(Variable):
         """See :func:`tensorlite.masked_select`."""
         return ops.masked_select(self, mask)  # type: ignore[no-any-return]
 
-    def mean(self, dim: Any = None, keepdim: Any = False) -> Tensor:
+    def mean(self, dim: Any = None, keepdim: Any = False, *, dtype: Any = None) -> Tensor:
         """See :func:`tensorlite.mean`."""
-        return ops.mean(self, dim, keepdim)
+        return ops.mean(self if dtype is None else self.to(dtype), dim, keepdim)
 
-    def prod(self, dim: Any = None, keepdim: Any = False) -> Tensor:
+    def prod(self, dim: Any = None, keepdim: Any = False, *, dtype: Any = None) -> Tensor:
         """See :func:`tensorlite.prod`."""
-        return ops.prod(self, dim, keepdim)
+        return ops.prod(self if dtype is None else self.to(dtype), dim, keepdim)
 
     def amax(self, dim: Any = None, keepdim: Any = False) -> Tensor:
         """See :func:`tensorlite.amax`."""
@@ -1088,17 +1151,17 @@ class Tensor(Variable):
         """See :func:`tensorlite.logsumexp`."""
         return ops.logsumexp(self, dim, keepdim)
 
-    def cumsum(self, dim: Any) -> Tensor:
+    def cumsum(self, dim: Any, *, dtype: Any = None) -> Tensor:
         """See :func:`tensorlite.cumsum`."""
-        return ops.cumsum(self, dim)
+        return ops.cumsum(self if dtype is None else self.to(dtype), dim)
 
-    def softmax(self, dim: Any) -> Tensor:
+    def softmax(self, dim: Any, dtype: Any = None) -> Tensor:
         """See :func:`tensorlite.softmax`."""
-        return ops.softmax(self, dim)
+        return ops.softmax(self if dtype is None else self.to(dtype), dim)
 
-    def log_softmax(self, dim: Any) -> Tensor:
+    def log_softmax(self, dim: Any, dtype: Any = None) -> Tensor:
         """See :func:`tensorlite.log_softmax`."""
-        return ops.log_softmax(self, dim)
+        return ops.log_softmax(self if dtype is None else self.to(dtype), dim)
 
     def sum_to_size(self, *shape: Any) -> Tensor:
         """See :func:`tensorlite.sum_to_size`."""
@@ -1230,9 +1293,9 @@ class Tensor(Variable):
         """See :func:`tensorlite.index_add`."""
         return ops.index_add(self, dim, index, source, alpha=alpha)  # type: ignore[no-any-return]
 
-    def scatter(self, dim: Any, index: Any, src: Any) -> Tensor:
+    def scatter(self, dim: Any, index: Any, src: Any = None, *, value: Any = None) -> Tensor:
         """See :func:`tensorlite.scatter`."""
-        return ops.scatter(self, dim, index, src)  # type: ignore[no-any-return]
+        return ops.scatter(self, dim, index, src, value=value)  # type: ignore[no-any-return]
 
     def scatter_add(self, dim: Any, index: Any, src: Any) -> Tensor:
         """See :func:`tensorlite.scatter_add`."""
@@ -1261,6 +1324,9 @@ class Tensor(Variable):
     def nonzero(self, as_tuple: Any = False) -> Any:
         """See :func:`tensorlite.nonzero`."""
         return ops.nonzero(self, as_tuple=as_tuple)
+
+    # PyTorch's other names for the same things.
+    absolute, divide, moveaxis, multiply, negative, subtract = abs, div, movedim, mul, neg, sub
 
     # `bool`, `float` and `int` above hide the built-in types from annotations in this class body: hence `Any` there.
 

@@ -1,4 +1,6 @@
 """In-place changes: what they write, what gradients they have, and what they make stale."""
+import math
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,21 @@ METHODS = [
     ("sigmoid_", (), lambda x: 1 / (1 + np.exp(-x))),
     ("relu_", (), lambda x: np.maximum(x, 0)),
     ("clamp_", (0.8, 1.5), lambda x: np.clip(x, 0.8, 1.5)),
+    ("square_", (), np.square),
+    ("reciprocal_", (), np.reciprocal),
+    ("rsqrt_", (), lambda x: 1 / np.sqrt(x)),
+    ("expm1_", (), np.expm1),
+    ("log1p_", (), np.log1p),
+    ("erf_", (), np.vectorize(math.erf)),
+    ("sin_", (), np.sin),
+    ("cos_", (), np.cos),
+    ("sign_", (), np.sign),
+    ("floor_", (), np.floor),
+    ("ceil_", (), np.ceil),
+    ("round_", (), np.round),
+    ("trunc_", (), np.trunc),
+    ("tril_", (-1,), lambda x: np.tril(x, -1)),
+    ("triu_", (1,), lambda x: np.triu(x, 1)),
     ("masked_fill_", (tl.tensor(MASK), 7.0), lambda x: np.where(MASK, 7.0, x)),
     ("index_add_", (0, tl.tensor(ROWS), tl.ones(2, 3, dtype=tl.float64)), lambda x: x + 1),
     (

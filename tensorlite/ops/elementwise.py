@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from ..autograd import Value, op
 from ..backend import Array, Namespace
-from ..dtypes import DType
+from ..dtypes import DType, result_type
 from ..errors import DTypeError
 
 __all__ = [
@@ -17,7 +19,7 @@ __all__ = [
     "floor_divide", "fmod", "ge", "gt", "isfinite", "isinf", "isnan", "le", "log", "log10", "log1p", "log2",
     "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "maximum", "minimum", "mul", "ne",
     "neg", "pow", "reciprocal", "remainder", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "square",
-    "sub", "tan", "tanh", "true_divide", "trunc", "where",
+    "sub", "tan", "tanh", "true_divide", "trunc",
 ]  # fmt: skip
 
 # ---- arithmetic -----------------------------------------------------------------------------
@@ -47,66 +49,84 @@ def true_divide(xp: Namespace, x: Array, y: Array) -> Array:
     return x / y
 
 
-def div(x: Any, y: Any, *, rounding_mode: str | None = None) -> Any:
-    """``x / y``, with broadcasting; of integers, a float.
+def _check_divisor(x: Array, y: Array) -> None:
+    """Raise RuntimeError for integers divided by 0, which NumPy calls 0; a device would have to be waited for."""
+    if isinstance(y, (int, np.ndarray)) and result_type(x, y).kind in "iu" and not np.all(y):
+        raise RuntimeError("division of integers by 0; convert with .float() for an infinity")
+
+
+def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
+    """``input / other``, with broadcasting; of integers, a float.
 
     ``rounding_mode`` "floor" or "trunc" rounds the quotient and keeps integers integers; its gradient is zero.
     """
     if rounding_mode is None:
-        return true_divide(x, y)
+        return true_divide(input, other)
     if rounding_mode == "floor":
-        return floor_divide(x, y)
+        return floor_divide(input, other)
     if rounding_mode == "trunc":
-        return _truncated_divide(x, y)
+        return _truncated_divide(input, other)
     raise ValueError(f"div: rounding_mode must be None, 'floor' or 'trunc', got {rounding_mode!r}")
 
 
 @op(lambda g: _zero(g), lambda g: _zero(g), dtypes="promote")
 def _truncated_divide(xp: Namespace, x: Array, y: Array) -> Array:
+    _check_divisor(x, y)
     quotient = xp.trunc(x / y)
     return quotient.astype(xp.result_type(x, y), copy=False)
 
 
 @op(lambda g: _zero(g), lambda g: _zero(g), dtypes="promote")
 def floor_divide(xp: Namespace, x: Array, y: Array) -> Array:
-    """``floor(x / y)``. Its gradient is zero."""
+    """``floor(x / y)``. Its gradient is zero. Raises RuntimeError for integers divided by 0, if they are on the CPU."""
+    _check_divisor(x, y)
     return x // y
 
 
 @op(lambda g: g, lambda g, x, y: -g * floor(x / y), dtypes="promote")
 def remainder(xp: Namespace, x: Array, y: Array) -> Array:
-    """``x - y * floor(x / y)``: the remainder with the sign of the divisor, as Python's ``%``."""
+    """``x - y * floor(x / y)``: the remainder with the sign of the divisor, as Python's ``%``.
+
+    Raises RuntimeError for integers divided by 0, if they are on the CPU.
+    """
+    _check_divisor(x, y)
     return x % y
 
 
 @op(lambda g: g, lambda g, x, y: -g * trunc(x / y), dtypes="promote")
 def fmod(xp: Namespace, x: Array, y: Array) -> Array:
-    """``x - y * trunc(x / y)``: the remainder with the sign of the dividend, as C's ``fmod``."""
+    """``x - y * trunc(x / y)``: the remainder with the sign of the dividend, as C's ``fmod``.
+
+    Raises RuntimeError for integers divided by 0, if they are on the CPU.
+    """
+    _check_divisor(x, y)
     return xp.fmod(x, y)
 
 
-def _power_base(g: Value, x: Value, y: Value) -> Value:
-    if isinstance(y, (int, float)):
-        return _zero(g) if y == 0 else g * (y * pow(x, y - 1))
-    return where((x == 0) & (y == 0), 0.0, g * y * pow(x, y - 1))
+def _power_base(g: Value, x: Value, exponent: Value) -> Value:
+    if isinstance(exponent, (int, float)):
+        return _zero(g) if exponent == 0 else g * (exponent * pow(x, exponent - 1))
+    return where((x == 0) & (exponent == 0), 0.0, g * exponent * pow(x, exponent - 1))
 
 
-def _power_exponent(g: Value, x: Value, y: Value, out: Value) -> Value:
+def _power_exponent(g: Value, x: Value, exponent: Value, out: Value) -> Value:
     if isinstance(x, (int, float)):
-        slope = out * (math.log(x) if x > 0 else math.nan)
+        log_x: Value = math.log(x) if x > 0 else -math.inf if x == 0 else math.nan
+        flat = exponent >= 0 if x == 0 else None
     else:
-        slope = out * log(x)
-    return g * where((out == 0) & (y >= 0), 0.0, slope)  # x**y goes to 0 faster than log(x) to -inf
+        log_x, flat = log(x), (x == 0) & (exponent >= 0)
+    return g * (out * log_x) if flat is None else g * where(flat, 0.0, out * log_x)  # not 0 * -inf
 
 
 @op(_power_base, _power_exponent, dtypes="promote")
-def pow(xp: Namespace, x: Array, y: Array) -> Array:
-    """``x ** y``, with broadcasting. The gradient for x is 0 at ``y == 0``, the one for y at ``x == 0, y >= 0``."""
-    if type(y) in (int, float) and y == 3:
+def pow(xp: Namespace, x: Array, exponent: Array) -> Array:
+    """``x ** exponent``, with broadcasting. At exponent 0 the gradient for x is 0; at ``x == 0`` and an exponent that
+    is not negative, the one for the exponent is."""
+    if type(exponent) in (int, float) and exponent == 3:
         return x * x * x  # NumPy's power takes 300 times as long
-    if getattr(x, "dtype", None) is not None and x.dtype.kind in "iu" and type(y) is int and y < 0:
+    if getattr(x, "dtype", None) is not None and x.dtype.kind in "iu" and type(exponent) is int and exponent < 0:
         raise ValueError("integers to negative integer powers are not integers; convert with .float()")
-    return x**y
+    return x**exponent
 
 
 @op(lambda g: -g)
@@ -291,8 +311,11 @@ def _zero(xp: Namespace, g: Array) -> Array:
 
 @op(lambda g: _zero(g))
 def sign(xp: Namespace, x: Array) -> Array:
-    """-1, 0 or 1. Its gradient is zero."""
-    return xp.sign(x)
+    """-1, 0 or 1, and 0 for NaN. Its gradient is zero."""
+    if x.dtype.kind == "b":
+        return x.copy()
+    out = xp.sign(x)
+    return xp.where(x == x, out, xp.zeros_like(out)) if x.dtype.kind == "f" else out
 
 
 @op(lambda g: _zero(g))
@@ -340,8 +363,8 @@ def minimum(xp: Namespace, x: Array, y: Array) -> Array:
 
 def _inside(g: Value, x: Value, min: Value, max: Value) -> Value:
     if min is not None:
-        g = where(x < min, 0.0, g)
-    return g if max is None else where(x > max, 0.0, g)
+        g = where(x >= min, g, 0.0)
+    return g if max is None else where(x <= max, g, 0.0)
 
 
 def _below(g: Value, x: Value, min: Value, max: Value) -> Value:
@@ -370,6 +393,8 @@ def where(xp: Namespace, condition: Array, x: Array, y: Array) -> Array:
         raise DTypeError(f"the condition must be of booleans, got {condition.dtype}; convert it with .bool()")
     if x is None or y is None:
         raise TypeError("expected Tensors or numbers to choose from, got None")
+    if not hasattr(x, "dtype") and not hasattr(y, "dtype"):
+        x = xp.asarray(x, result_type(x, y))  # NumPy would make Python's floats float64
     return xp.where(xp.asarray(condition) if isinstance(condition, bool) else condition, x, y)
 
 

@@ -79,32 +79,32 @@ def _product(name: str, x: Any, y: Any, wanted: str, ranks: tuple[int, int]) -> 
     return matmul(x, y)
 
 
-def mm(x: Any, y: Any) -> Any:
+def mm(input: Any, mat2: Any) -> Any:
     """The product of matrices (n, k) and (k, m). Raises ShapeError for anything else."""
-    return _product("mm", x, y, "(n, k) and (k, m)", (2, 2))
+    return _product("mm", input, mat2, "(n, k) and (k, m)", (2, 2))
 
 
-def bmm(x: Any, y: Any) -> Any:
+def bmm(input: Any, mat2: Any) -> Any:
     """The products of two stacks of matrices, (b, n, k) and (b, k, m). Raises ShapeError for anything else."""
-    return _product("bmm", x, y, "(b, n, k) and (b, k, m)", (3, 3))
+    return _product("bmm", input, mat2, "(b, n, k) and (b, k, m)", (3, 3))
 
 
-def mv(x: Any, y: Any) -> Any:
+def mv(input: Any, vec: Any) -> Any:
     """The product of a matrix (n, k) and a vector (k,). Raises ShapeError for anything else."""
-    return _product("mv", x, y, "(n, k) and (k,)", (2, 1))
+    return _product("mv", input, vec, "(n, k) and (k,)", (2, 1))
 
 
-def dot(x: Any, y: Any) -> Any:
+def dot(input: Any, tensor: Any) -> Any:
     """The scalar product of two vectors of one length. Raises ShapeError for anything else."""
-    return _product("dot", x, y, "(n,) and (n,)", (1, 1))
+    return _product("dot", input, tensor, "(n,) and (n,)", (1, 1))
 
 
-def outer(x: Any, y: Any) -> Any:
-    """``x[i] * y[j]`` of vectors (n,) and (m,), as (n, m). Raises ShapeError for anything else."""
-    n, m = shape_of("outer", x), shape_of("outer", y)
+def outer(input: Any, vec2: Any) -> Any:
+    """``input[i] * vec2[j]`` of vectors (n,) and (m,), as (n, m). Raises ShapeError for anything else."""
+    n, m = shape_of("outer", input), shape_of("outer", vec2)
     if len(n) != 1 or len(m) != 1:
         raise ShapeError(f"outer: expected two vectors, got shapes {n} and {m}")
-    return mul(unsqueeze(x, 1), y)
+    return mul(unsqueeze(input, 1), vec2)
 
 
 @op(

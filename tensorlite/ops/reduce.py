@@ -27,6 +27,8 @@ def _axes(x: Array, dim: Dim) -> tuple[int, ...]:
     """The dimensions that ``dim`` names, from the front. An empty sequence means all, as in PyTorch."""
     if dim is None or dim in ((), []):
         return tuple(range(x.ndim))
+    if isinstance(dim, bool):
+        raise TypeError(f"dim must be an int or several, got {dim}; is unbiased={dim} meant?")
     dims = ints_in("", "dim", dim)
     axes = tuple(dim_in("", d, x.ndim) for d in dims)
     if len(set(axes)) < len(axes):
@@ -59,10 +61,15 @@ def _unfold(g: Value, shape: Sequence[int], dim: Dim) -> Value:
 # ---- sums -----------------------------------------------------------------------------------
 
 
-@op(lambda g, in_shape, dim: _unfold(g, in_shape, dim))
+@op(lambda g, in_shape, dim: _unfold(g, in_shape, dim), castable=True)
 def sum(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
     """The sum. Of integers and booleans, an int64."""
-    return x.sum(axis=_axes(x, dim), keepdims=keepdim)
+    return _wide(xp, x).sum(axis=_axes(x, dim), keepdims=keepdim)
+
+
+def _wide(xp: Namespace, x: Array) -> Array:
+    """x, of which NumPy would make an uint64 if it were unsigned."""
+    return x.astype(xp.int64) if x.dtype.kind == "u" else x
 
 
 @op(lambda g, in_shape: broadcast_to(g, in_shape))
@@ -74,7 +81,7 @@ def sum_to_size(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
     return xp.sum_to(x, tuple(shape))
 
 
-@op(lambda g, in_shape, dim: _unfold(g / _count(in_shape, dim), in_shape, dim), dtypes="floating")
+@op(lambda g, in_shape, dim: _unfold(g / _count(in_shape, dim), in_shape, dim), dtypes="floating", castable=True)
 def mean(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
     """The arithmetic mean; NaN of nothing. Raises DTypeError for integers."""
     axes = _axes(x, dim)
@@ -117,11 +124,11 @@ def std(xp: Namespace, x: Array, dim: Dim = None, correction: float = 1, keepdim
     return xp.sqrt(_variance(xp, x, dim, correction, keepdim))
 
 
-@op(lambda g, dim: flip(cumsum(flip(g, dim), dim), dim) if g.shape else g)
+@op(lambda g, dim: flip(cumsum(flip(g, dim), dim), dim) if g.shape else g, castable=True)
 def cumsum(xp: Namespace, x: Array, dim: int) -> Array:
     """The running sum along a dimension: ``out[i] = x[0] + ... + x[i]``."""
     dim_in("", dim, x.ndim)
-    return xp.cumsum(x, axis=dim) if x.ndim else x + xp.zeros_like(x)
+    return xp.cumsum(_wide(xp, x), axis=dim) if x.ndim else x + xp.zeros_like(x)
 
 
 # ---- products -------------------------------------------------------------------------------
@@ -142,18 +149,18 @@ def _prod_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], dim:
     return g * (reshape(others, in_shape) if dim is None else others.swapaxes(dim, -1))
 
 
-@op(_prod_gradient)
+@op(_prod_gradient, castable=True)
 def prod(xp: Namespace, x: Array, dim: int | None = None, keepdim: bool = False) -> Array:
     """The product. Its gradient is that of the other factors, also where some are zero."""
-    return x.prod(axis=_axes(x, dim), keepdims=keepdim)
+    return _wide(xp, x).prod(axis=_axes(x, dim), keepdims=keepdim)
 
 
 # ---- extremes -------------------------------------------------------------------------------
 
 
 def _extreme_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], dim: Dim) -> Value:
-    """Ties share the gradient."""
-    hit = x == _unfold(out, in_shape, dim)
+    """Ties share the gradient, and so do NaNs."""
+    hit = (x == _unfold(out, in_shape, dim)) | (x != x)
     ties = convert(sum(hit, _every(dim, in_shape), True), g.dtype, None)
     return where(hit, _unfold(g, in_shape, dim) / ties, 0.0)
 
@@ -223,15 +230,17 @@ def _max_or_min(name: str, x: Any, dim: Any, keepdim: bool, whole: Any, both: An
     return MaxMin(values, index if keepdim or not index.shape else reshape(index, values.shape))
 
 
-def max(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    """``max(x)``: the largest value; equal ones share the gradient. ``max(x, dim)``: the pair ``(values, indices)``
-    along one dimension; the gradient goes to the picked entry alone. ``max(x, y)``: :func:`maximum`."""
-    return _max_or_min("max", x, dim, keepdim, amax, maximum, argmax)
+def max(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
+    """``max(input)``: the largest value; equal ones share the gradient. ``max(input, other)``: :func:`maximum`.
+
+    ``max(input, dim)``: the pair ``(values, indices)`` along one dimension; the gradient goes to the picked entry.
+    """
+    return _max_or_min("max", input, dim if other is None else other, keepdim, amax, maximum, argmax)
 
 
-def min(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+def min(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """As :func:`max`, for the smallest value."""
-    return _max_or_min("min", x, dim, keepdim, amin, minimum, argmin)
+    return _max_or_min("min", input, dim if other is None else other, keepdim, amin, minimum, argmin)
 
 
 # ---- truth ----------------------------------------------------------------------------------
@@ -287,19 +296,19 @@ def _norm(xp: Namespace, x: Array, p: float, dim: Dim, keepdim: bool) -> Array:
     return (xp.abs(x) ** p).sum(axis=axes, keepdims=keepdim) ** (1.0 / p)
 
 
-def norm(x: Any, p: float | str = 2, dim: Dim = None, keepdim: bool = False) -> Any:
-    """The p-norm ``(sum |x|^p)^(1/p)``; the largest or smallest ``|x|`` for p = inf or -inf, the number of nonzero
+def norm(input: Any, p: float | str = 2, dim: Dim = None, keepdim: bool = False) -> Any:
+    """The p-norm ``(sum |x_i|^p)^(1/p)``; the largest or smallest ``|x_i|`` for p = inf or -inf, the number of nonzero
     entries for p = 0. Where the 2-norm is 0 its gradient is 0."""
     if p == "fro":
         p = 2
     if not isinstance(p, (int, float)):
         raise ValueError(f"norm: p must be a number or 'fro', got {p!r}")
     if p == math.inf:
-        return amax(abs(x), dim, keepdim)
+        return amax(abs(input), dim, keepdim)
     if p == -math.inf:
-        return amin(abs(x), dim, keepdim)
+        return amin(abs(input), dim, keepdim)
     if p == 1:
-        return sum(abs(x), dim, keepdim)
+        return sum(abs(input), dim, keepdim)
     if p == 0:
-        return sum(abs(sign(x)), dim, keepdim)
-    return _norm(x, float(p), dim, keepdim)
+        return sum(where(input == 0, abs(input), 1.0), dim, keepdim)  # a NaN is not zero
+    return _norm(input, float(p), dim, keepdim)

@@ -13,13 +13,14 @@ import numpy as np
 from ..autograd import Value, Variable, describe, op
 from ..backend import BACKENDS, Array, Namespace
 from ..errors import DeviceError, DTypeError, ShapeError
-from .elementwise import eq, mul, where
+from .elementwise import eq, mul
+from .elementwise import where as _where
 from .index import array_of, check_range, fitting, getitem, index_, index_put_, outlier
 from .shape import broadcast_tensors, broadcast_to, dim_in, flatten, ints_in, reshape, shape_of, unsqueeze
 
 __all__ = ["Sorted", "argsort", "embedding", "gather", "index_add", "index_select", "masked_fill", "masked_select",
            "nonzero", "one_hot", "repeat_interleave", "scatter", "scatter_add", "searchsorted", "sort",
-           "take_along_dim", "topk", "tril", "triu"]  # fmt: skip
+           "take_along_dim", "topk", "tril", "triu", "where"]  # fmt: skip
 
 _ALL = slice(None)
 
@@ -58,44 +59,48 @@ def _along(name: str, x: Any, dim: int, index: Any, unique: bool = False) -> Any
     return index_(x if shape_of(name, x) else reshape(x, (1,)), slots, unique, *grid)
 
 
-def gather(x: Any, dim: int, index: Any) -> Any:
-    """``out[i][j][k] = x[i][index[i][j][k]][k]`` for ``dim=1``, and so on; ``index`` has as many dimensions as x.
+def gather(input: Any, dim: int, index: Any) -> Any:
+    """``out[i][j][k] = input[i][index[i][j][k]][k]`` for ``dim=1``, and so on; ``index`` has as many dimensions.
 
-    Raises IndexError for an index out of range, ShapeError if ``index`` is larger than x outside of ``dim``.
+    Raises IndexError for an index out of range, ShapeError if ``index`` is larger than the input outside of ``dim``.
     """
-    return _along("gather", x, dim, index)
+    return _along("gather", input, dim, index)
 
 
-def take_along_dim(x: Any, indices: Any, dim: int | None = None) -> Any:
-    """As :func:`gather`, where x and ``indices`` broadcast outside of ``dim``; without one both are flattened."""
+def take_along_dim(input: Any, indices: Any, dim: int | None = None) -> Any:
+    """As :func:`gather`, where the two broadcast outside of ``dim``; without one both are flattened."""
     if dim is None:
-        return _along("take_along_dim", reshape(x, (-1,)), 0, reshape(indices, (-1,)))
-    shape, ids = shape_of("take_along_dim", x), shape_of("take_along_dim", indices)
+        return _along("take_along_dim", reshape(input, (-1,)), 0, reshape(indices, (-1,)))
+    shape, ids = shape_of("take_along_dim", input), shape_of("take_along_dim", indices)
     d = dim_in("take_along_dim", dim, len(shape))
     if len(shape) != len(ids):
         raise ShapeError(f"take_along_dim: shapes {shape} and {ids} have different numbers of dimensions")
     if not shape:
-        return _along("take_along_dim", x, dim, indices)
+        return _along("take_along_dim", input, dim, indices)
     try:
         common = np.broadcast_shapes((*shape[:d], 1, *shape[d + 1 :]), (*ids[:d], 1, *ids[d + 1 :]))
     except ValueError:
         raise ShapeError(f"take_along_dim: shapes {shape} and {ids} do not broadcast outside of dim {d}") from None
-    wide, places = (broadcast_to(t, (*common[:d], n, *common[d + 1 :])) for t, n in ((x, shape[d]), (indices, ids[d])))
+    both = ((input, shape[d]), (indices, ids[d]))
+    wide, places = (broadcast_to(t, (*common[:d], n, *common[d + 1 :])) for t, n in both)
     return _along("take_along_dim", wide, d, places)
 
 
-def scatter(x: Any, dim: int, index: Any, src: Any) -> Any:
-    """A copy of x in which ``x[i][index[i][j][k]][k] = src[i][j][k]`` for ``dim=1``, and so on.
+def scatter(input: Any, dim: int, index: Any, src: Any = None, *, value: Any = None) -> Any:
+    """A copy of the input in which ``input[i][index[i][j][k]][k] = src[i][j][k]`` for ``dim=1``, and so on.
 
-    src: a number, or a tensor at least as large as ``index``. Where ``index`` names an entry twice, one value is taken.
+    src, or value: a number, or a tensor at least as large as ``index``. Where ``index`` names an entry twice, one is
+    taken.
     Raises as :func:`gather` does, and DTypeError for floats among integers.
     """
-    return _scattered("scatter", x, dim, index, src, False)
+    if (src is None) == (value is None):
+        raise TypeError("scatter: expected a tensor src, or a number value")
+    return _scattered("scatter", input, dim, index, value if src is None else src, False)
 
 
-def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Any:
+def scatter_add(input: Any, dim: int, index: Any, src: Any) -> Any:
     """As :func:`scatter`, but the values are added: an entry that ``index`` names twice gets both."""
-    return _scattered("scatter_add", x, dim, index, src, True)
+    return _scattered("scatter_add", input, dim, index, src, True)
 
 
 def _scattered(name: str, x: Any, dim: int, index: Any, src: Any, accumulate: bool) -> Any:
@@ -112,48 +117,48 @@ def _scattered(name: str, x: Any, dim: int, index: Any, src: Any, accumulate: bo
     return out if shape else reshape(out, ())
 
 
-def index_select(x: Any, dim: int, index: Any) -> Any:
+def index_select(input: Any, dim: int, index: Any) -> Any:
     """The entries along a dimension that a vector of indices names. Raises IndexError for one out of range."""
-    ids, shape = _vector("index_select", x, dim, index)
+    ids, shape = _vector("index_select", input, dim, index)
     d = dim_in("index_select", dim, len(shape))
-    out = index_(x if shape else reshape(x, (1,)), (*(_ALL,) * d, 0), False, ids)
+    out = index_(input if shape else reshape(input, (1,)), (*(_ALL,) * d, 0), False, ids)
     return out if shape else reshape(out, ())
 
 
-def repeat_interleave(x: Any, repeats: Any, dim: int | None = None) -> Any:
+def repeat_interleave(input: Any, repeats: Any, dim: int | None = None) -> Any:
     """Each entry along ``dim`` (None: of the flattened tensor) ``repeats`` times in a row.
 
     repeats: an int, or a vector of ints with one for each entry. Raises ShapeError if it has another length, ValueError
     if a number is negative.
     """
     if dim is None:
-        x, dim = flatten(x), 0
-    shape = shape_of("repeat_interleave", x)
+        input, dim = flatten(input), 0
+    shape = shape_of("repeat_interleave", input)
     n = shape[dim_in("repeat_interleave", dim, len(shape))] if shape else 1
-    xp = BACKENDS[type(array_of(x))]
+    xp = BACKENDS[type(array_of(input))]
     if isinstance(repeats, int):
         counts = repeats
     else:
-        counts = xp.to_numpy(_ids("repeat_interleave", x, repeats))  # the result's size is needed on the host
+        counts = xp.to_numpy(_ids("repeat_interleave", input, repeats))  # the result's size is needed on the host
         if counts.shape not in ((), (1,), (n,)):
             raise ShapeError(f"repeat_interleave: repeats of shape {counts.shape} for the {n} entries along dim {dim}")
     if np.any(np.asarray(counts) < 0):
         raise ValueError(f"repeat_interleave: repeats must not be negative, got {counts}")
-    return index_select(x, dim, xp.asarray(np.repeat(np.arange(n), counts)))
+    return index_select(input, dim, xp.asarray(np.repeat(np.arange(n), counts)))
 
 
-def index_add(x: Any, dim: int, index: Any, source: Any, alpha: float = 1) -> Any:
-    """A copy of x in which entry ``index[i]`` along a dimension has got ``alpha`` times entry i of ``source`` added.
+def index_add(input: Any, dim: int, index: Any, source: Any, alpha: float = 1) -> Any:
+    """A copy in which entry ``index[i]`` along a dimension has got ``alpha`` times entry i of ``source`` added.
 
-    Raises IndexError for an index out of range, ShapeError if ``source`` is not of x's shape outside of ``dim``.
+    Raises IndexError for an index out of range, ShapeError if ``source`` is of another shape outside of ``dim``.
     """
-    ids, shape = _vector("index_add", x, dim, index)
+    ids, shape = _vector("index_add", input, dim, index)
     d = dim_in("index_add", dim, len(shape))
     given = shape_of("index_add", source)
     if given != (*shape[:d], *(ids.shape if shape else ()), *shape[d + 1 :]):
         raise ShapeError(f"index_add: source of shape {given} for {len(ids)} indices into dim {d} of shape {shape}")
-    source = fitting("index_add", source if alpha == 1 else mul(source, alpha), array_of(x).dtype)
-    out = index_put_(x if shape else reshape(x, (1,)), source, (), (*(_ALL,) * d, 0), True, ids)
+    source = fitting("index_add", source if alpha == 1 else mul(source, alpha), array_of(input).dtype)
+    out = index_put_(input if shape else reshape(input, (1,)), source, (), (*(_ALL,) * d, 0), True, ids)
     return out if shape else reshape(out, ())
 
 
@@ -176,27 +181,29 @@ def _check_mask(name: str, mask: Any) -> None:
         raise DTypeError(f"{name}: expected a mask of booleans, got {describe(array)}; convert it with .bool()")
 
 
-def masked_fill(x: Any, mask: Any, value: Any) -> Any:
-    """``value``, a number or a 0-d tensor, where ``mask`` is true, else x; they broadcast. The dtype is that of x.
+def masked_fill(input: Any, mask: Any, value: Any) -> Any:
+    """``value``, a number or a 0-d tensor, where ``mask`` is true, else the input, whose dtype is kept; they broadcast.
 
     Raises DTypeError if the mask is not of booleans or the value does not fit the dtype, ShapeError if it is not 0-d.
     """
     _check_mask("masked_fill", mask)
-    dtype, fill = array_of(x).dtype, array_of(value)
+    dtype, fill = array_of(input).dtype, array_of(value)
     if getattr(fill, "ndim", 0):
         raise ShapeError(f"masked_fill: expected a number or a 0-d tensor as the value, got shape {fill.shape}")
-    return where(mask, fitting("masked_fill", value, dtype), x)
+    return where(mask, fitting("masked_fill", value, dtype), input)
 
 
-def masked_select(x: Any, mask: Any) -> Any:
-    """The entries of x where ``mask`` is true, as a vector; they broadcast.
+def masked_select(input: Any, mask: Any) -> Any:
+    """The entries of the input where ``mask`` is true, as a vector; they broadcast.
 
     Raises DTypeError if the mask is not of booleans.
     """
     _check_mask("masked_select", mask)
-    if shape_of("masked_select", x) != shape_of("masked_select", mask):
-        x, mask = broadcast_tensors(x, mask)
-    return getitem(x, mask) if shape_of("masked_select", x) else getitem(reshape(x, (1,)), reshape(mask, (1,)))
+    if shape_of("masked_select", input) != shape_of("masked_select", mask):
+        input, mask = broadcast_tensors(input, mask)
+    if not shape_of("masked_select", input):
+        input, mask = reshape(input, (1,)), reshape(mask, (1,))
+    return getitem(input, mask)
 
 
 @op(lambda g, diagonal: tril(g, diagonal))
@@ -222,13 +229,24 @@ def _argwhere(xp: Namespace, x: Array) -> Array:
     return xp.argwhere(x) if x.ndim else xp.zeros((int(x != 0), 0), xp.int64)
 
 
-def nonzero(x: Any, as_tuple: bool = False) -> Any:
-    """The places where x is not zero, int64: (n, ndim), or with ``as_tuple`` one vector for each dimension."""
-    shape = shape_of("nonzero", x)
+def nonzero(input: Any, as_tuple: bool = False) -> Any:
+    """The places where the input is not zero, int64: (n, ndim), or with ``as_tuple`` one vector for each dimension."""
+    shape = shape_of("nonzero", input)
     if not as_tuple:
-        return _argwhere(x)
-    places = _argwhere(x if shape else reshape(x, (1,)))
+        return _argwhere(input)
+    places = _argwhere(input if shape else reshape(input, (1,)))
     return tuple(getitem(places, (slice(None), d)) for d in range(max(len(shape), 1)))
+
+
+def where(condition: Any, input: Any = None, other: Any = None) -> Any:
+    """``input`` where ``condition`` is true, else ``other``: tensors or numbers that broadcast.
+
+    ``where(condition)`` alone is ``nonzero(condition, as_tuple=True)``. Raises DTypeError if the condition is not of
+    booleans.
+    """
+    if input is None and other is None:
+        return nonzero(condition, as_tuple=True)
+    return _where(condition, input, other)
 
 
 # ---- order ----------------------------------------------------------------------------------
@@ -253,14 +271,14 @@ def argsort(xp: Namespace, x: Array, dim: int = -1, descending: bool = False, st
     return x.shape[d] - 1 - xp.flip(xp.argsort(xp.flip(x, d), axis=d, kind=kind), d)
 
 
-def sort(x: Any, dim: int = -1, descending: bool = False, stable: bool = False) -> Sorted:
-    """x sorted along a dimension, and the indices that do it: ``(values, indices)``. NaN counts as the largest.
+def sort(input: Any, dim: int = -1, descending: bool = False, stable: bool = False) -> Sorted:
+    """The input sorted along a dimension, and the indices that do it: ``(values, indices)``. NaN counts as the largest.
 
     ``stable`` keeps equal entries in their order.
     """
-    dim_in("sort", dim, len(shape_of("sort", x)))
-    indices = argsort(x, dim, descending, stable)
-    return Sorted(_along("sort", x, dim, indices, unique=True), indices)
+    dim_in("sort", dim, len(shape_of("sort", input)))
+    indices = argsort(input, dim, descending, stable)
+    return Sorted(_along("sort", input, dim, indices, unique=True), indices)
 
 
 @op()
@@ -285,13 +303,13 @@ def topk_(xp: Namespace, x: Array, k: int, dim: int, largest: bool, sorted: bool
     return found
 
 
-def topk(x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
+def topk(input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
     """The k largest (or smallest) entries along a dimension, in order if ``sorted``: ``(values, indices)``.
 
     NaN counts as the largest. Raises IndexError if k is negative or larger than the dimension.
     """
-    indices = topk_(x, k, dim, largest, sorted)
-    return Sorted(_along("topk", x, dim, indices, unique=True), indices)
+    indices = topk_(input, k, dim, largest, sorted)
+    return Sorted(_along("topk", input, dim, indices, unique=True), indices)
 
 
 @op()

@@ -90,40 +90,40 @@ def view(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
     return out
 
 
-def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
+def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     """Dimensions ``start_dim`` to ``end_dim`` made one."""
-    shape = shape_of("flatten", x)
+    shape = shape_of("flatten", input)
     start, end = dim_in("flatten", start_dim, len(shape)), dim_in("flatten", end_dim, len(shape))
     if start > end:
         raise ValueError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
-    return reshape(x, (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]))
+    return reshape(input, (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]))
 
 
-def unflatten(x: Any, dim: int, sizes: Sequence[int]) -> Any:
+def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:
     """One dimension made several."""
-    shape = shape_of("unflatten", x)
+    shape = shape_of("unflatten", input)
     d = dim_in("unflatten", dim, len(shape))
     sizes = ints_in("unflatten", "sizes", sizes)
     if math.prod(sizes) != shape[d] and -1 not in sizes:
         raise ShapeError(f"unflatten: sizes {sizes} do not multiply to {shape[d]}, the size of dim {dim} of {shape}")
-    return reshape(x, (*shape[:d], *sizes, *shape[d + 1 :]))
+    return reshape(input, (*shape[:d], *sizes, *shape[d + 1 :]))
 
 
-def unsqueeze(x: Any, dim: int) -> Any:
+def unsqueeze(input: Any, dim: int) -> Any:
     """A new dimension of size 1 at ``dim``."""
-    shape = shape_of("unsqueeze", x)
+    shape = shape_of("unsqueeze", input)
     d = dim_in("unsqueeze", dim, len(shape) + 1)
-    return reshape(x, (*shape[:d], 1, *shape[d:]))
+    return reshape(input, (*shape[:d], 1, *shape[d:]))
 
 
-def squeeze(x: Any, dim: int | Sequence[int] | None = None) -> Any:
+def squeeze(input: Any, dim: int | Sequence[int] | None = None) -> Any:
     """Without the dimensions of size 1: all of them, or those of ``dim`` that have size 1."""
-    shape = shape_of("squeeze", x)
+    shape = shape_of("squeeze", input)
     if dim is None:
         dims = set(range(len(shape)))
     else:
         dims = {dim_in("squeeze", d, len(shape)) for d in ([dim] if isinstance(dim, int) else dim)}
-    return reshape(x, tuple(n for d, n in enumerate(shape) if n != 1 or d not in dims))
+    return reshape(input, tuple(n for d, n in enumerate(shape) if n != 1 or d not in dims))
 
 
 @op(lambda g: g, view=True)  # the engine sums what was broadcast
@@ -189,9 +189,9 @@ def transpose(xp: Namespace, x: Array, dim0: int, dim1: int) -> Array:
 swapaxes = transpose
 
 
-def movedim(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
+def movedim(input: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
     """Dimensions ``source`` moved to ``destination``, the others in their order."""
-    ndim = len(shape_of("movedim", x))
+    ndim = len(shape_of("movedim", input))
     src = [dim_in("movedim", d, ndim) for d in ([source] if isinstance(source, int) else source)]
     dst = [dim_in("movedim", d, ndim) for d in ([destination] if isinstance(destination, int) else destination)]
     if len(src) != len(dst) or len(set(src)) < len(src) or len(set(dst)) < len(dst):
@@ -199,7 +199,7 @@ def movedim(x: Any, source: int | Sequence[int], destination: int | Sequence[int
     order = [d for d in range(ndim) if d not in src]
     for d, s in sorted(zip(dst, src, strict=True)):
         order.insert(d, s)
-    return permute(x, tuple(order))
+    return permute(input, tuple(order))
 
 
 @op(lambda g, dims: flip(g, dims))
@@ -244,9 +244,9 @@ def pad_dims(xp: Namespace, x: Array, widths: Sequence[tuple[int, int]], value: 
     return out
 
 
-def narrow(x: Any, dim: int, start: int, length: int) -> Any:
+def narrow(input: Any, dim: int, start: int, length: int) -> Any:
     """Entries ``start`` to ``start + length`` along a dimension, as a view. Raises IndexError outside of it."""
-    shape = shape_of("narrow", x)
+    shape = shape_of("narrow", input)
     d = dim_in("narrow", dim, len(shape))
     start, length = *ints_in("narrow", "start", start), *ints_in("narrow", "length", length)
     first = start + shape[d] if start < 0 else start
@@ -254,7 +254,7 @@ def narrow(x: Any, dim: int, start: int, length: int) -> Any:
         raise IndexError(f"narrow: start {start} and length {length} do not fit in dim {dim} of shape {shape}")
     starts, sizes = [0] * len(shape), list(shape)
     starts[d], sizes[d] = first, length
-    return crop(x, starts, sizes)
+    return crop(input, starts, sizes)
 
 
 @op(lambda g, dim: cat(g, dim), several=True, view=True)
@@ -264,12 +264,12 @@ def _split(xp: Namespace, x: Array, sizes: Sequence[int], dim: int) -> Sequence[
     return [x[(*lead, slice(end - n, end))] for n, end in zip(sizes, ends, strict=True)]
 
 
-def split(x: Any, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Any, ...]:
-    """Views of x cut along ``dim``: of this size each (the last may be smaller), or of these sizes.
+def split(input: Any, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Any, ...]:
+    """Views of the input cut along ``dim``: of this size each (the last may be smaller), or of these sizes.
 
-    Raises ShapeError if the sizes do not add up to that of x.
+    Raises ShapeError if the sizes do not add up to that of the input.
     """
-    shape = shape_of("split", x)
+    shape = shape_of("split", input)
     d = dim_in("split", dim, len(shape))
     if not shape:
         raise ShapeError("split: a 0-d tensor has no dimension to cut")
@@ -283,18 +283,18 @@ def split(x: Any, split_size_or_sections: int | Sequence[int], dim: int = 0) -> 
         sizes = list(ints_in("split", "sizes", split_size_or_sections))
         if sum(sizes) != n or any(s < 0 for s in sizes):
             raise ShapeError(f"split: sizes {sizes} do not add up to {n}, the size of dim {dim} of shape {shape}")
-    return tuple(_split(x, sizes, d))
+    return tuple(_split(input, sizes, d))
 
 
-def chunk(x: Any, chunks: int, dim: int = 0) -> tuple[Any, ...]:
-    """x cut along ``dim`` into at most so many views of equal size (the last may be smaller)."""
+def chunk(input: Any, chunks: int, dim: int = 0) -> tuple[Any, ...]:
+    """The input cut along ``dim`` into at most so many views of equal size (the last may be smaller)."""
     if not isinstance(chunks, int) or chunks < 1:
         raise ValueError(f"chunk: the number of chunks must be positive, got {chunks}")
-    shape = shape_of("chunk", x)
+    shape = shape_of("chunk", input)
     n = shape[dim_in("chunk", dim, len(shape))] if shape else 0
     if n == 0 and shape:
-        return tuple(_split(x, [0] * chunks, dim % len(shape)))
-    return split(x, -(-n // chunks), dim)
+        return tuple(_split(input, [0] * chunks, dim % len(shape)))
+    return split(input, -(-n // chunks), dim)
 
 
 @op(lambda g, dim: stack(g, dim), several=True, view=True)
@@ -303,13 +303,13 @@ def _unbind(xp: Namespace, x: Array, dim: int) -> Sequence[Array]:
     return [x[(*lead, i)] for i in range(x.shape[dim])]
 
 
-def unbind(x: Any, dim: int = 0) -> tuple[Any, ...]:
-    """The views ``x[0], x[1], ...`` along a dimension, which they no longer have."""
-    shape = shape_of("unbind", x)
+def unbind(input: Any, dim: int = 0) -> tuple[Any, ...]:
+    """The views ``input[0], input[1], ...`` along a dimension, which they no longer have."""
+    shape = shape_of("unbind", input)
     if not shape:
         raise ShapeError("unbind: a 0-d tensor has no dimension to unbind")
     d = dim_in("unbind", dim, len(shape))
-    return tuple(_unbind(x, d)) if shape[d] else ()
+    return tuple(_unbind(input, d)) if shape[d] else ()
 
 
 # ---- joins ----------------------------------------------------------------------------------
@@ -379,7 +379,7 @@ def repeat(x: Any, sizes: Sequence[int]) -> Any:
     return reshape(broadcast_to(reshape(x, ones), pairs), tuple(s * n for s, n in zip(sizes, full, strict=True)))
 
 
-def tile(x: Any, dims: Sequence[int]) -> Any:
+def tile(input: Any, dims: Sequence[int]) -> Any:
     """As :func:`repeat`, where missing leading numbers count as 1."""
     dims = ints_in("tile", "dims", dims)
-    return repeat(x, (1,) * (len(shape_of("tile", x)) - len(dims)) + dims)
+    return repeat(input, (1,) * (len(shape_of("tile", input)) - len(dims)) + dims)

@@ -1,0 +1,203 @@
+"""Spellings that PyTorch's users bring along: names of arguments, ``dtype=``, and what happens at the edges."""
+import math
+
+import numpy as np
+import pytest
+
+import tensorlite as tl
+import tensorlite.nn.functional as F
+from tensorlite.errors import DTypeError
+
+X = tl.tensor([[1.0, 2.0], [3.0, 4.0]])
+INTS = tl.tensor([3, 1, 2])
+
+
+def leaf(*values, dtype=tl.float64):
+    return tl.tensor(values, dtype, requires_grad=True)
+
+
+# ---- dtype= ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "prod", "cumsum", "softmax", "log_softmax"])
+def test_a_reduction_computes_in_the_dtype_that_it_is_given(name):
+    """As a function and as a method; the gradient comes back in the dtype of the input."""
+    x = leaf(1.0, 2.0, 4.0, dtype=tl.float16)
+    for found in (getattr(tl, name)(x, 0, dtype=tl.float64), getattr(x, name)(0, dtype=tl.float64)):
+        expected = getattr(tl, name)(x.double(), 0)
+        assert found.dtype == tl.float64
+        assert tl.equal(found, expected)
+        (g,) = tl.autograd.grad(found.sum(), x)
+        assert g.dtype == tl.float16
+        assert tl.equal(g, tl.autograd.grad(expected.sum(), x)[0])
+
+
+def test_a_dtype_makes_a_mean_of_integers():
+    assert tl.mean(INTS, dtype=tl.float32).item() == 2.0
+    assert INTS.softmax(0, dtype="float64").dtype == tl.float64
+    with pytest.raises(DTypeError, match="mean"):
+        tl.mean(X, dtype=tl.int64)
+    with pytest.raises(TypeError, match="dtype"):
+        tl.exp(X, dtype=tl.float64)
+
+
+@pytest.mark.parametrize("name", ["sum", "prod", "cumsum"])
+def test_unsigned_integers_add_up_to_int64(name):
+    x = tl.tensor([200, 100, 2], dtype=tl.uint8)
+    found = getattr(x, name)(0)
+    assert found.dtype == tl.int64
+    assert np.array_equal(found.numpy(), getattr(np, name)([200, 100, 2]))
+
+
+# ---- names of arguments ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (tl.exp(input=X), tl.exp(X)),
+        (F.relu(input=X), F.relu(X)),
+        (tl.pow(input=X, exponent=2), X**2),
+        (X.pow(exponent=2), X**2),
+        (tl.max(X, other=X + 1), X + 1),
+        (tl.max(input=X, dim=1).values, X[:, 1]),
+        (tl.mm(input=X, mat2=X), X @ X),
+        (tl.bmm(X[None], mat2=X[None]), (X @ X)[None]),
+        (tl.mv(X, vec=X[0]), X @ X[0]),
+        (tl.dot(X[0], tensor=X[1]), X[0] @ X[1]),
+        (tl.outer(X[0], vec2=X[1]), X[0].outer(X[1])),
+        (tl.where(X > 2, input=X, other=0.0), X * (X > 2)),
+        (tl.gather(input=X, dim=1, index=tl.tensor([[1], [0]])), tl.tensor([[2.0], [3.0]])),
+        (X.scatter(1, tl.tensor([[0], [1]]), value=9), tl.tensor([[9.0, 2.0], [3.0, 9.0]])),
+        (X.clone().scatter_(1, tl.tensor([[0]]), value=9), tl.tensor([[9.0, 2.0], [3.0, 4.0]])),
+        (tl.split(input=X, split_size_or_sections=1)[1], X[1:]),
+        (tl.flatten(input=X), X.reshape(4)),
+        (tl.broadcast_to(X, size=(1, 2, 2)), X[None]),
+        (tl.zeros(size=(2,)), tl.zeros(2)),
+        (tl.ones(size=(2, 1), dtype=tl.int64), tl.tensor([[1], [1]])),
+        (tl.full_like(input=X, fill_value=3), 0 * X + 3),
+        (tl.arange(end=3), tl.tensor([0, 1, 2])),
+    ],
+)
+def test_arguments_have_their_names_in_pytorch(found, expected):
+    assert found.dtype == expected.dtype
+    assert tl.equal(found, expected)
+
+
+@pytest.mark.parametrize("make", [tl.empty, tl.rand, tl.randn])
+def test_sizes_may_be_named(make):
+    assert make(size=(2, 3)).shape == (2, 3)
+    with pytest.raises(TypeError, match="sizes"):
+        make(2, size=(2, 3))
+
+
+def test_scatter_wants_one_source():
+    for given in ({}, {"src": X, "value": 1}):
+        with pytest.raises(TypeError, match="scatter"):
+            tl.scatter(X, 0, tl.tensor([[0, 1]]), **given)
+
+
+def test_randint_by_names():
+    assert tl.randint(high=1, size=(3,)).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("decorator", "recorded"), [(tl.no_grad, False), (tl.enable_grad, True)])
+def test_a_grad_mode_decorates_without_parentheses(decorator, recorded):
+    @decorator
+    def double(x):
+        """Twice."""
+        return x * 2
+
+    with tl.set_grad_enabled(not recorded):
+        y = double(leaf(1.0))
+        assert y.requires_grad is recorded
+        assert tl.is_grad_enabled() is not recorded
+    assert double.__doc__ == "Twice."
+
+
+def test_a_bool_is_no_dimension():
+    """PyTorch reads ``x.var(False)`` as ``unbiased=False``; as a dimension it would be 0."""
+    for f in (X.var, X.std, X.sum):
+        with pytest.raises(TypeError, match="False"):
+            f(False)
+
+
+# ---- edges ----------------------------------------------------------------------------------
+
+
+def test_a_condition_alone_gives_the_places():
+    rows, columns = tl.where(X > 1.5)
+    assert rows.tolist() == [0, 1, 1]
+    assert columns.tolist() == [1, 0, 1]
+    with pytest.raises(TypeError, match="None"):
+        tl.where(X > 1, X)
+
+
+def test_where_of_two_python_floats_is_of_the_default_dtype():
+    assert tl.where(X > 2, 1.0, 0).dtype == tl.float32
+    assert tl.where(X > 2, 1, 0).dtype == tl.int64
+
+
+@pytest.mark.parametrize(
+    "divide",
+    [
+        lambda x, y: x // y, lambda x, y: x % y, tl.fmod, lambda x, y: tl.div(x, y, rounding_mode="trunc"),
+        lambda x, y: tl.div(x, y, rounding_mode="floor"),
+    ],
+)  # fmt: skip
+def test_integers_are_not_divided_by_zero(divide):
+    for y in (0, tl.tensor([1, 0, 2])):
+        with pytest.raises(RuntimeError, match="by 0"):
+            divide(INTS, y)
+    assert not np.isfinite(divide(INTS.float(), 0).numpy()).any()
+    assert divide(tl.zeros(0, dtype=tl.int64), tl.zeros(0, dtype=tl.int64)).shape == (0,)
+
+
+def test_sign_of_nan_is_zero_and_of_booleans_themselves():
+    assert tl.sign(tl.tensor([math.nan, -math.inf, 2.0])).tolist() == [0.0, -1.0, 1.0]
+    assert tl.sign(tl.tensor([True, False])).tolist() == [True, False]
+    assert tl.norm(tl.tensor([math.nan, 0.0, 2.0]), 0).item() == 2.0
+
+
+def test_a_clamped_nan_has_no_gradient():
+    x = leaf(math.nan, 1.0, 3.0)
+    x.clamp(0, 2).sum().backward()
+    assert x.grad.tolist() == [0.0, 1.0, 0.0]
+
+
+def test_a_nan_takes_the_gradient_of_the_largest_value():
+    x = leaf(1.0, math.nan, 3.0)
+    x.max().backward()
+    assert x.grad.tolist() == [0.0, 1.0, 0.0]
+
+
+def test_the_exponent_of_zero_has_no_gradient():
+    for x in (leaf(0.0, 0.0), 0.0):
+        y = leaf(0.0, 2.0)
+        tl.pow(x, y).sum().backward()
+        assert y.grad.tolist() == [0.0, 0.0]
+
+
+def test_softmax_of_rows_of_nothing():
+    for f in (F.softmax, F.log_softmax):
+        assert f(tl.zeros(3, 0), 1).shape == (3, 0)
+
+
+def test_a_tensor_is_not_none():
+    assert (X == None) is False  # noqa: E711
+    assert (X != None) is True  # noqa: E711
+
+
+def test_an_array_by_force():
+    x = leaf(1.0, 2.0)
+    assert (x * 2).numpy(force=True).tolist() == [2.0, 4.0]
+    assert tl.zeros(2, 3).stride(0) == 3
+
+
+def test_division_in_place_rounds_if_asked_to():
+    assert tl.tensor([5.0, -5.0]).div_(2, rounding_mode="floor").tolist() == [2.0, -3.0]
+    assert tl.tensor([5, -5]).div_(2, rounding_mode="trunc").tolist() == [2, -2]
+
+
+def test_booleans_are_close_to_themselves():
+    assert tl.isclose(tl.tensor([True, False]), tl.tensor([True, True])).tolist() == [True, False]
