@@ -6,6 +6,7 @@ Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
 from . import random
@@ -34,10 +35,12 @@ class _Region(Lazy):
                 again = _recorded(self.f(*self.args, **self.kwargs), start)
         finally:
             random.set_rng_state(now)
-        if [(n.name, n.shapes) for n in again] != [(n.name, n.shapes) for n in self.nodes]:
+        now_did, first_did = ([f"{n.name} of {n.shapes}" for n in nodes] for nodes in (again, self.nodes))
+        if now_did != first_did:
+            a, b = next(ab for ab in zip_longest(now_did[::-1], first_did[::-1], fillvalue="nothing") if ab[0] != ab[1])
             raise GraphError(
-                f"checkpoint: {_name(self.f)} did other ops, or on other shapes, when it was run "
-                f"again ({len(again)} ops, first {len(self.nodes)}); it must depend on arguments and parameters alone"
+                f"checkpoint: {_name(self.f)} did other ops, or on other shapes, when it was run again: {a} instead of "
+                f"{b}; it must depend on arguments and parameters alone"
             )
         first = dict(zip(again, self.nodes, strict=True))
         for inner in {n.saved for n in again if isinstance(n.saved, _Region)}:

@@ -18,7 +18,7 @@ from .autograd import grad as _grad
 from .backend import BACKENDS
 from .creation import as_tensor, zeros_like
 from .errors import DTypeError, GraphError, ShapeError
-from .ops.shape import ints_in
+from .ops.shape import ints_in, reshape, stack
 from .tensor import Tensor
 
 __all__ = ["grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"]
@@ -203,12 +203,11 @@ def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
 
 
 def _same_shapes(name: str, what: str, given: Sequence[Any], of: str, expected: Sequence[Any]) -> None:
-    a, b = (
-        [tuple(x.data.shape if isinstance(x, Variable) else np.shape(x)) for x in given],
-        [tuple(y.data.shape) for y in expected],
-    )
-    if a != b:
-        raise ShapeError(f"{name}: {what} of shape {', '.join(map(str, a))} for {of} of shape {', '.join(map(str, b))}")
+    got = [tuple(x.data.shape if isinstance(x, Variable) else np.shape(x)) for x in given]
+    wanted = [tuple(y.data.shape) for y in expected]
+    if got != wanted:
+        shapes = [", ".join(map(str, group)) or "nothing" for group in (got, wanted)]
+        raise ShapeError(f"{name}: {what} of shape {shapes[0]} for {of} of shape {shapes[1]}")
 
 
 def _check_tuples(name: str, primals: Any, tangents: Any) -> None:
@@ -261,7 +260,6 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callabl
 
     It takes one backward pass an output entry. With several ``argnums`` the result is a tuple.
     """
-    from .ops import reshape, stack
 
     def differentiated(*args: Any, **kwargs: Any) -> Any:
         run = _chosen("jacobian", f, args, kwargs, argnums, False)

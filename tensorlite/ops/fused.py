@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 
 from ..autograd import Value, op
-from ..backend import Array, Namespace
+from ..backend import BACKENDS, Array, Namespace
 from .elementwise import erf, exp, rsqrt, sigmoid, tanh, where
+from .index import array_of
 from .linalg import matmul, rows
 from .reduce import logsumexp, mean, sum
 from .select import gather
@@ -205,10 +206,7 @@ def cross_entropy_rows(
 def _attention_composite(q: Value, k: Value, v: Value, mask: Value, keep: Value, causal: bool, scale: float) -> Value:
     scores = matmul(q, transpose(k, -1, -2)) * scale
     if causal:
-        raw = getattr(q, "data", q)
-        from ..backend import BACKENDS
-
-        seen = BACKENDS[type(raw)].tri(q.shape[-2], k.shape[-2], dtype=bool)
+        seen = BACKENDS[type(array_of(q))].tri(q.shape[-2], k.shape[-2], dtype=bool)
         scores = where(seen, scores, -math.inf)
     if mask is not None:
         scores = where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask

@@ -63,6 +63,8 @@ class LRScheduler:
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` gave, and set the learning rates. Raises ValueError for other keys."""
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"{type(self).__name__}: expected a state_dict(), got {type(state_dict).__name__}")
         expected = self.state_dict().keys()
         if state_dict.keys() != expected:
             raise ValueError(
