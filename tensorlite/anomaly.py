@@ -10,7 +10,7 @@ from typing import Any
 from .backend import BACKENDS, Array
 from .errors import AnomalyError
 
-__all__ = ["check_backward", "check_forward", "detect_anomaly", "watching"]
+__all__ = ["call_site", "check_backward", "check_forward", "detect_anomaly", "watching"]
 
 watching = 0
 """How many ``detect_anomaly()`` blocks are open, in any thread: zero keeps ops from asking further."""
@@ -41,7 +41,7 @@ class detect_anomaly:
         _watch.depth -= 1
 
 
-def _call_site() -> str:
+def call_site() -> str:
     """The innermost line outside this package that led here."""
     package = __name__.partition(".")[0] + "."
     frame = sys._getframe(1)
@@ -72,7 +72,7 @@ def check_forward(op: str, values: list[Any], out: Array, node: Any) -> None:
     """Blame the op if it made a NaN or an infinity; remember the line that called it, for the backward pass."""
     if not _watch.depth:
         return
-    where = _call_site()
+    where = call_site()
     if node is not None:
         node.where = where
     what = _made(values, out)

@@ -379,12 +379,12 @@ def main(args: Sequence[str] | None = None) -> int:
     names = {check.__name__: check for check in CHECKS}
     parser = argparse.ArgumentParser(prog="python -m tests.gpu_check", description="Check tensorlite on the GPU.")
     parser.add_argument("checks", nargs="*", metavar="CHECK", help=f"one or more of: {', '.join(names)} (default: all)")
-    parser.add_argument("--device", default="cuda", help=argparse.SUPPRESS)  # "fake": how the check itself is tested
+    parser.add_argument("--device", default="cuda", help=argparse.SUPPRESS)  # "strict": how the check itself is tested
     options = parser.parse_args(args)
     if unknown := set(options.checks) - set(names):
         parser.error(f"no check is called {', '.join(sorted(unknown))}; they are {', '.join(names)}")
-    if options.device == "fake":
-        from tests import fake_device  # noqa: F401
+    if options.device == "strict":
+        import tensorlite.testing.strict  # noqa: F401
     reason, status = reason_against(options.device)
     if reason:
         print(f"gpu-check: nothing was checked: {reason}")

@@ -37,7 +37,7 @@ FLOORS = """
     tensorlite
     tensorlite.testing.numerical  tensorlite.testing.report  tensorlite.testing.subject  tensorlite.testing.verdict
     tensorlite.testing.messages  tensorlite.testing.gradients  tensorlite.testing.operators
-    tensorlite.testing
+    tensorlite.testing.strict  tensorlite.testing
     gpt  gpt.errors  gpt.config  gpt.info  gpt.fetch  gpt.tokenizer  gpt.data
     gpt.model  gpt.evaluate  gpt.sample  gpt.checkpoint  gpt.metrics  gpt.plot  gpt.progress  gpt.train
     gpt.cli  gpt.__main__
@@ -48,7 +48,7 @@ PUBLIC_MODULES = [
     "tensorlite", "tensorlite.autograd", "tensorlite.errors", "tensorlite.func",
     "tensorlite.nn", "tensorlite.nn.functional", "tensorlite.nn.init", "tensorlite.nn.utils",
     "tensorlite.optim", "tensorlite.optim.lr_scheduler", "tensorlite.serialization",
-    "tensorlite.testing",
+    "tensorlite.testing", "tensorlite.testing.strict",
 ]
 
 # Files of tensorlite that may import more than numpy at their top, because nobody imports them at theirs.

@@ -1,6 +1,6 @@
 """Devices: their names, the default one, a GPU that is not there, and what never moves by itself.
 
-What a GPU would run, runs here on the device of tests/fake_device.py, whose arrays are as strict as CuPy's.
+What a GPU would run, runs here on the device of tensorlite.testing.strict, whose arrays are as strict as CuPy's.
 """
 import copy
 import gc
@@ -19,7 +19,7 @@ import tensorlite as tl
 import tensorlite.nn.functional as F
 from tensorlite import backend, nn, optim, versions
 from tensorlite.kernels import cuda, reference
-from tests.fake_device import SYNCS, FakeArray, call, module
+from tensorlite.testing.strict import StrictArray
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,7 +31,7 @@ def default_device():
     backend._default = before
 
 
-def on(*shape, seed=0, dtype=tl.float64, device="fake", **kwargs):
+def on(*shape, seed=0, dtype=tl.float64, device="strict", **kwargs):
     """Normal numbers, the same on every device."""
     return tl.tensor(np.random.default_rng(seed).standard_normal(shape), dtype, device, **kwargs)
 
@@ -45,7 +45,7 @@ def on(*shape, seed=0, dtype=tl.float64, device="fake", **kwargs):
         ("cpu", "cpu", None, "cpu"),
         ("cuda", "cuda", 0, "cuda:0"),
         ("cuda:1", "cuda", 1, "cuda:1"),
-        ("fake", "fake", None, "fake"),
+        ("strict", "strict", None, "strict"),
     ],
 )
 def test_device(spec, kind, index, shown):
@@ -81,11 +81,11 @@ def test_every_way_to_name_a_device_takes_the_same():
 
 def test_default_device():
     assert tl.get_default_device() == tl.device() == tl.device("cpu")
-    tl.set_default_device("fake")
-    assert tl.get_default_device() == tl.device("fake")
+    tl.set_default_device("strict")
+    assert tl.get_default_device() == tl.device("strict")
     weight = nn.Linear(2, 2).weight
     for x in (tl.zeros(2), tl.tensor([1.0]), tl.randn(2), tl.arange(3), tl.eye(2), tl.as_tensor(2.0), weight):
-        assert x.device.type == "fake"
+        assert x.device.type == "strict"
     assert tl.from_numpy(np.zeros(2)).device.type == "cpu"
     assert tl.zeros(2, device="cpu").device.type == "cpu"
     tl.set_default_device(None)
@@ -95,7 +95,7 @@ def test_default_device():
 def test_a_tensor_of_a_tensor_stays_where_it_is():
     """An array that comes without a device goes to none."""
     x = on(2)
-    assert tl.tensor(x).device.type == tl.as_tensor(x).device.type == tl.zeros_like(x).device.type == "fake"
+    assert tl.tensor(x).device.type == tl.as_tensor(x).device.type == tl.zeros_like(x).device.type == "strict"
 
 
 def test_a_default_device_that_is_not_there_is_not_set():
@@ -221,7 +221,7 @@ def test_one_of_several_gpus_is_made_current():
 
 
 def test_a_backend_is_loaded_when_it_is_asked_for(monkeypatch):
-    class Another(FakeArray):
+    class Another(StrictArray):
         __slots__ = ()
 
     monkeypatch.setattr(backend, "_LOADERS", dict(backend._LOADERS))
@@ -230,7 +230,7 @@ def test_a_backend_is_loaded_when_it_is_asked_for(monkeypatch):
 
     def load():
         loads.append(1)
-        return backend.build_namespace(module(), reference, device_type="late", array_type=Another)
+        return backend.build_namespace(types.ModuleType("late"), reference, device_type="late", array_type=Another)
 
     backend.register_backend("late", load)
     assert tl.device("late") == backend.Device("late")
@@ -247,61 +247,16 @@ def test_a_backend_is_loaded_when_it_is_asked_for(monkeypatch):
 
 
 def test_namespaces():
-    cpu, fake = backend.namespace(tl.device("cpu")), backend.namespace(tl.device("fake"))
+    cpu, there = backend.namespace(tl.device("cpu")), backend.namespace(tl.device("strict"))
     assert backend.backend_of([1, "x", np.ones(1)]) is cpu
-    assert backend.backend_of([None, on(2).data]) is fake
+    assert backend.backend_of([None, on(2).data]) is there
     assert backend.backend_of([1, np.float64(1)]) is None
     assert backend.device_of(np.ones(2)) == tl.device("cpu")
-    assert backend.device_of(on(2).data) == backend.Device("fake", 0)
+    assert backend.device_of(on(2).data) == backend.Device("strict", 0)
     for name in reference.__all__:  # a kernel lies over the module's function of the same name
-        assert getattr(fake, name).args == (fake,)
+        assert getattr(there, name).args == (there,)
     assert cpu.gelu.func.__module__ == "tensorlite.kernels.cpu"
-    assert fake.gelu.func.__module__ == "tensorlite.kernels.reference"
-
-
-# ---- the device of the tests is as strict as CuPy -------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "f",
-    [
-        lambda a: np.asarray(a),
-        lambda a: np.exp(a),
-        lambda a: np.sum(a),
-        lambda a: a + np.ones(3),
-        lambda a: np.ones(3) + a,
-        lambda a: a[np.array([0])],
-        lambda a: a.__setitem__(0, np.ones(())),
-        lambda a: a.__iadd__(np.ones(3)),
-        lambda a: module().where(True, a, a),
-        lambda a: module().exp(1.0),
-        lambda a: module().concatenate([a, np.ones(3)]),
-        lambda a: a.max(initial=0),
-        lambda a: a.sum(where=True),
-        lambda a: list(a),
-        lambda a: hash(a),
-    ],
-)
-def test_the_fake_device_refuses(f):
-    with pytest.raises(TypeError):
-        f(on(3).data)
-
-
-def test_the_fake_device_behaves_as_a_gpu():
-    a = on(3, 4).data
-    for zero in (a.sum(), a[0, 0], a.max(), a[0] @ a[0], -a.sum(), np.float32(2) * a.sum()):
-        assert type(zero) is FakeArray
-        assert zero.shape == ()
-    view = a[1:].reshape(8)[2:4]
-    assert view.base is a
-    assert a.base is None
-    assert (a + 1).base is None
-    view[...] = 7.0
-    assert (a.host[1, 2:] == 7).all()
-    assert call(np.sum, a[call(np.array, [3, -1])] - a[call(np.array, [0, 2])]).host == 0  # indices wrap around
-    SYNCS.clear()
-    bool(a.sum() > 0), a.sum().item(), a[a > 0], float(a.sum()), a.tolist()
-    assert SYNCS == ["bool", "item", "mask", "float", "tolist"]
+    assert there.gelu.func.__module__ == "tensorlite.kernels.reference"
 
 
 # ---- nothing moves by itself ----------------------------------------------------------------
@@ -324,7 +279,7 @@ MIXED = {
     "embedding": lambda x, y: F.embedding(IDS, y),
     "gather": lambda x, y: y.gather(0, IDS.reshape(1, 3)),
     "index_add": lambda x, y: y.index_add(0, IDS, x),
-    "index_put": lambda x, y: y.index_add(0, IDS.to("fake"), x),
+    "index_put": lambda x, y: y.index_add(0, IDS.to("strict"), x),
     "setitem": lambda x, y: y.__setitem__(0, x[0]),
     "backward": lambda x, y: (y.clone().requires_grad_() * 2).backward(x),
 }
@@ -336,16 +291,16 @@ ONE_WAY = {"mul", "cross_entropy_rows", "embedding", "gather", "index_add", "ind
 
 @pytest.mark.parametrize(("name", "flip"), [(n, f) for n in MIXED for f in (False, True) if not (f and n in ONE_WAY)])
 def test_mixed_devices_are_one_error(name, flip):
-    pair = (X, X.to("fake"))
-    with pytest.raises(tl.DeviceError, match=rf"^{name}\b.* on fake") as caught:
+    pair = (X, X.to("strict"))
+    with pytest.raises(tl.DeviceError, match=rf"^{name}\b.* on strict") as caught:
         MIXED[name](*(pair[::-1] if flip else pair))
     assert caught.value.__cause__ is None
 
 
 def test_numpy_arrays_are_on_the_cpu():
-    x, array = X.to("fake"), np.ones((3, 4), np.float32)
+    x, array = X.to("strict"), np.ones((3, 4), np.float32)
     for f in (lambda: x + array, lambda: array * x, lambda: x.__setitem__(0, array[0])):
-        with pytest.raises(tl.DeviceError, match="on fake"):
+        with pytest.raises(tl.DeviceError, match="on strict"):
             f()
     for f in (lambda: x.numpy(), lambda: np.asarray(x), lambda: np.exp(x)):
         with pytest.raises((tl.DeviceError, TypeError)):
@@ -358,7 +313,7 @@ def test_an_index_may_come_from_the_cpu():
     x = on(3, 4)
     for index in (IDS, [0, 2], np.array([1, 1]), tl.tensor([True, False, True])):
         expected = x.cpu()[index]
-        assert x[index].device.type == "fake"
+        assert x[index].device.type == "strict"
         np.testing.assert_array_equal(x[index].cpu().numpy(), expected.numpy())
     with pytest.raises(IndexError, match="out of range"):
         x[[0, 3]]
@@ -366,13 +321,13 @@ def test_an_index_may_come_from_the_cpu():
 
 def test_moving():
     x = on(3, 4, device="cpu", requires_grad=True)
-    there = x.to("fake")
-    assert there.device == backend.Device("fake", 0)
-    assert there.to("fake") is there
-    assert there.to("fake:0") is there
+    there = x.to("strict")
+    assert there.device == backend.Device("strict", 0)
+    assert there.to("strict") is there
+    assert there.to("strict:0") is there
     assert there.to(x).device == x.device
     assert there.to("cpu", tl.float32).dtype == tl.float32
-    assert repr(there.detach()[0, :2]).endswith(", dtype=float64, device='fake:0')")
+    assert repr(there.detach()[0, :2]).endswith(", dtype=float64, device='strict:0')")
     (there * there).sum().backward()
     np.testing.assert_allclose(x.grad.numpy(), 2 * x.detach().numpy())
     back = there.detach().cpu()
@@ -405,12 +360,12 @@ def test_in_place_with_a_graph():
         y.sum().backward()
         return x.grad.cpu().numpy()
 
-    np.testing.assert_allclose(f("fake"), f("cpu"), rtol=1e-12)
+    np.testing.assert_allclose(f("strict"), f("cpu"), rtol=1e-12)
 
 
 def test_gradients_do_not_share_memory():
     x, y = on(3, requires_grad=True), on(3, requires_grad=True)
-    (x + y).backward(tl.ones(3, dtype=tl.float64, device="fake"))
+    (x + y).backward(tl.ones(3, dtype=tl.float64, device="strict"))
     x.grad.add_(1)
     assert y.grad.tolist() == [1, 1, 1]
 
@@ -430,7 +385,7 @@ def test_memory_goes_back_without_the_collector():
 
 
 def test_anomalies():
-    x = tl.tensor([-1.0], device="fake", requires_grad=True)
+    x = tl.tensor([-1.0], device="strict", requires_grad=True)
     with tl.detect_anomaly(), pytest.raises(tl.AnomalyError, match="log: the forward pass made the first NaN"):
         x.log()
     with tl.detect_anomaly():
@@ -462,8 +417,8 @@ def test_functions_of_functions():
         )  # fmt: skip
         return [t.cpu().numpy() for t in found]
 
-    tl.set_default_device("fake")  # nothing is made where nobody asked for it
-    for a, b in zip(everything("fake"), everything("cpu"), strict=True):
+    tl.set_default_device("strict")  # nothing is made where nobody asked for it
+    for a, b in zip(everything("strict"), everything("cpu"), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
@@ -482,14 +437,14 @@ def test_hooks_and_copies():
 
 def test_layers_and_initialisation():
     for name in ("trunc_normal_", "orthogonal_", "kaiming_uniform_", "xavier_normal_", "eye_"):
-        w = nn.Parameter(tl.zeros(4, 3, device="fake"))
+        w = nn.Parameter(tl.zeros(4, 3, device="strict"))
         getattr(nn.init, name)(w)
-        assert type(w.data) is FakeArray
+        assert type(w.data) is StrictArray
         assert 0 < w.detach().abs().max().item() < 4
     x, padding = on(2, 5, 8), tl.tensor([[False] * 5, [False] * 3 + [True] * 2])
     attention = nn.MultiheadAttention(8, 2, batch_first=True).double()
     results = []
-    for device in ("cpu", "fake"):
+    for device in ("cpu", "strict"):
         attention.to(device)
         y, weights = attention(*[x.to(device)] * 3, key_padding_mask=padding.to(device), is_causal=True)
         y.sum().backward()
@@ -503,17 +458,17 @@ def test_a_module_moves_whole():
     model = nn.Sequential(nn.Embedding(4, 3), nn.Linear(3, 4, bias=False))
     model[1].weight = model[0].weight
     model.register_buffer("mask", tl.ones(2))
-    assert model.to("fake") is model
-    assert {p.device.type for p in model.parameters()} == {model.mask.device.type} == {"fake"}
+    assert model.to("strict") is model
+    assert {p.device.type for p in model.parameters()} == {model.mask.device.type} == {"strict"}
     assert model[1].weight is model[0].weight
     model.load_state_dict({name: value.cpu() for name, value in model.state_dict().items()})
-    assert model[0].weight.device.type == "fake"
+    assert model[0].weight.device.type == "strict"
     optimizer = optim.AdamW(model.parameters())
-    model(tl.tensor([0, 1], device="fake")).sum().backward()
+    model(tl.tensor([0, 1], device="strict")).sum().backward()
     optimizer.step()
     saved = optimizer.state_dict()
     optimizer.load_state_dict(saved)
-    model(tl.tensor([0, 1], device="fake")).sum().backward()
+    model(tl.tensor([0, 1], device="strict")).sum().backward()
     optimizer.step()
 
 
@@ -535,10 +490,10 @@ def test_a_run_is_saved_and_resumed(tmp_path, capsys):
         "model.n_embd": 8, "model.dropout": 0.1, "train.batch_size": 2, "train.steps": 6, "train.eval_batches": 1,
     }  # fmt: skip
 
-    tl.set_default_device("fake")
+    tl.set_default_device("strict")
 
     def weights(run):
-        assert run.model.wte.weight.device.type == "fake"
+        assert run.model.wte.weight.device.type == "strict"
         return {name: value.cpu().numpy() for name, value in run.model.state_dict().items()}
 
     def started(folder):

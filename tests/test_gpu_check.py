@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
-from tests import fake_device, gpu_check
+from tensorlite.testing import strict
+from tests import gpu_check
 
 ROOT = Path(__file__).resolve().parents[1]
 ABSENT = "click hypothesis matplotlib platformdirs pooch pytest safetensors tiktoken tokenizers torch tqdm".split()
@@ -15,7 +16,7 @@ ABSENT = "click hypothesis matplotlib platformdirs pooch pytest safetensors tikt
 
 @pytest.mark.parametrize("check", gpu_check.CHECKS)
 def test_a_check_passes(check):
-    outcome = gpu_check.run(check, tl.device("fake"))
+    outcome = gpu_check.run(check, tl.device("strict"))
     assert outcome.failures == []
     assert outcome.cases > 0
 
@@ -23,7 +24,7 @@ def test_a_check_passes(check):
 def test_every_kernel_is_run():
     """By the checks together: those of gradients are the last to be missed."""
     called = set()
-    namespace = tl.backend.namespace(tl.device("fake"))
+    namespace = tl.backend.namespace(tl.device("strict"))
     kept = {name: getattr(namespace, name) for name in tl.kernels.reference.__all__}
 
     def noting(name):
@@ -32,26 +33,26 @@ def test_every_kernel_is_run():
     try:
         vars(namespace).update({name: noting(name) for name in kept})
         for check in (gpu_check.ops, gpu_check.randomness, gpu_check.optimizers):
-            gpu_check.run(check, tl.device("fake"))
+            gpu_check.run(check, tl.device("strict"))
     finally:
         vars(namespace).update(kept)
     assert called == set(kept)
 
 
 def test_what_is_wrong_is_seen(monkeypatch, capsys):
-    namespace = tl.backend.namespace(tl.device("fake"))
+    namespace = tl.backend.namespace(tl.device("strict"))
     right = namespace.softmax
     monkeypatch.setattr(namespace, "softmax", lambda x, axis: right(x, axis) * 1.001)
     monkeypatch.setattr(namespace, "erf", lambda x: x.astype(np.float64))
-    failures = gpu_check.run(gpu_check.ops, tl.device("fake")).failures
+    failures = gpu_check.run(gpu_check.ops, tl.device("strict")).failures
     assert "erf 0 in float32: AssertionError: float64(2, 3) instead of float32(2, 3)" in failures
     assert [line for line in failures if line.startswith("softmax 0 in float64: off by 0.00")]
 
 
 def test_a_failure_is_the_exit_status(monkeypatch, capsys):
-    namespace = tl.backend.namespace(tl.device("fake"))
+    namespace = tl.backend.namespace(tl.device("strict"))
     monkeypatch.setattr(namespace, "adam_step", lambda *args: None)
-    assert gpu_check.main(["--device", "fake", "optimizers"]) == 1
+    assert gpu_check.main(["--device", "strict", "optimizers"]) == 1
     out = capsys.readouterr().out
     assert "FAILED optimizers: AdamW: off by " in out
     assert "FAILED optimizers: SGD" not in out
@@ -59,10 +60,10 @@ def test_a_failure_is_the_exit_status(monkeypatch, capsys):
 
 
 def test_the_table_of_results(capsys):
-    assert gpu_check.main(["--device", "fake", "optimizers", "randomness"]) == 0
+    assert gpu_check.main(["--device", "strict", "optimizers", "randomness"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:3] for line in lines[3:5]] == [["optimizers", "4", "0"], ["randomness", "8", "0"]]
-    assert lines[-1] == "gpu-check passed on fake"
+    assert lines[-1] == "gpu-check passed on strict"
     with pytest.raises(SystemExit):
         gpu_check.main(["nothing"])
     assert "no check is called nothing; they are ops, memory, " in capsys.readouterr().err
@@ -128,20 +129,20 @@ class Nobody:
             raise ImportError(f"{{name}} is not installed")
 sys.meta_path.insert(0, Nobody())
 from tests import gpu_check
-sys.exit(gpu_check.main(["--device", "fake", "optimizers", "generation"]))
+sys.exit(gpu_check.main(["--device", "strict", "optimizers", "generation"]))
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr == ""
     assert done.returncode == 0
-    assert "gpu-check passed on fake" in done.stdout
+    assert "gpu-check passed on strict" in done.stdout
 
 
 def test_training_on_the_device_waits_for_nothing():
     """A step reads no value on the host: on a GPU it would have to wait."""
-    run = gpu_check.Run.start(tl.device("fake"))
+    run = gpu_check.Run.start(tl.device("strict"))
     data = list(gpu_check.batches(3))
-    fake_device.SYNCS.clear()
-    losses = run.train(iter(data))
-    assert fake_device.SYNCS == []
-    assert losses[0].item() > 0
-    assert fake_device.SYNCS == ["item"]
+    with strict.forbid_syncs(allow=["item"]) as log:
+        losses = run.train(iter(data))
+        assert log.kinds == []
+        assert losses[0].item() > 0
+    assert log.kinds == ["item"]

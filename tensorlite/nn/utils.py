@@ -67,7 +67,7 @@ def _norm(xp: Any, g: Any, p: float) -> Any:
     if g.dtype == float16:
         g = g.astype(float32)  # squares above 256 overflow float16
     if p == math.inf:
-        return xp.asarray(xp.abs(g).max(initial=0.0))
+        return xp.asarray(xp.abs(g).max()) if g.size else xp.zeros((), g.dtype)
     if p == 2:
         flat = g.reshape(-1)
         return xp.asarray(xp.sqrt(flat @ flat))
