@@ -332,8 +332,12 @@ class Op:
         except TypeError as error:
             raise TypeError(f"{self.name}: {error}; its signature is {self.name}{self.signature}") from None
         bound.apply_defaults()
+        if dtype is None:
+            return bound.args
         first, *rest = bound.args
-        return bound.args if dtype is None else (first.to(dtype=dtype), *rest)
+        if not isinstance(first, Variable):
+            raise TypeError(f"{self.name}: expected a Tensor, got {type(first).__name__}")
+        return (first.to(dtype=dtype), *rest)  # type: ignore[attr-defined]
 
     def argument_names(self, n: int) -> list[str]:
         """The names of the arguments of a call with n of them, then ``out`` and the auxiliary results."""

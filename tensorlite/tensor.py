@@ -1093,11 +1093,11 @@ class Tensor(Variable):
 
     def mean(self, dim: Any = None, keepdim: Any = False, *, dtype: Any = None) -> Tensor:
         """See :func:`tensorlite.mean`."""
-        return ops.mean(self if dtype is None else self.to(dtype), dim, keepdim)
+        return ops.mean(self if dtype is None else self.to(dtype=dtype), dim, keepdim)
 
     def prod(self, dim: Any = None, keepdim: Any = False, *, dtype: Any = None) -> Tensor:
         """See :func:`tensorlite.prod`."""
-        return ops.prod(self if dtype is None else self.to(dtype), dim, keepdim)
+        return ops.prod(self if dtype is None else self.to(dtype=dtype), dim, keepdim)
 
     def amax(self, dim: Any = None, keepdim: Any = False) -> Tensor:
         """See :func:`tensorlite.amax`."""
@@ -1125,7 +1125,7 @@ class Tensor(Variable):
 
     def sum(self, dim: Any = None, keepdim: Any = False, *, dtype: Any = None) -> Tensor:
         """See :func:`tensorlite.sum`."""
-        return ops.sum(self if dtype is None else self.to(dtype), dim, keepdim)
+        return ops.sum(self if dtype is None else self.to(dtype=dtype), dim, keepdim)
 
     def max(self, dim: Any = None, keepdim: Any = False) -> Any:
         """See :func:`tensorlite.max`."""
@@ -1153,15 +1153,15 @@ class Tensor(Variable):
 
     def cumsum(self, dim: Any, *, dtype: Any = None) -> Tensor:
         """See :func:`tensorlite.cumsum`."""
-        return ops.cumsum(self if dtype is None else self.to(dtype), dim)
+        return ops.cumsum(self if dtype is None else self.to(dtype=dtype), dim)
 
     def softmax(self, dim: Any, dtype: Any = None) -> Tensor:
         """See :func:`tensorlite.softmax`."""
-        return ops.softmax(self if dtype is None else self.to(dtype), dim)
+        return ops.softmax(self if dtype is None else self.to(dtype=dtype), dim)
 
     def log_softmax(self, dim: Any, dtype: Any = None) -> Tensor:
         """See :func:`tensorlite.log_softmax`."""
-        return ops.log_softmax(self if dtype is None else self.to(dtype), dim)
+        return ops.log_softmax(self if dtype is None else self.to(dtype=dtype), dim)
 
     def sum_to_size(self, *shape: Any) -> Tensor:
         """See :func:`tensorlite.sum_to_size`."""

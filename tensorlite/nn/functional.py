@@ -172,12 +172,12 @@ def softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
 
     Raises IndexError for a dim out of range, DTypeError for integers.
     """
-    return ops.softmax(input if dtype is None else input.to(dtype), dim)
+    return ops.softmax(input if dtype is None else input.to(dtype=dtype), dim)
 
 
 def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
     """``x_i - log(sum_j exp(x_j))`` along ``dim``, computed in ``dtype`` if one is given."""
-    return ops.log_softmax(input if dtype is None else input.to(dtype), dim)
+    return ops.log_softmax(input if dtype is None else input.to(dtype=dtype), dim)
 
 
 # ---- losses ---------------------------------------------------------------------------------

@@ -49,10 +49,10 @@ def true_divide(xp: Namespace, x: Array, y: Array) -> Array:
     return x / y
 
 
-def _check_divisor(x: Array, y: Array) -> None:
+def _check_divisor(name: str, x: Array, y: Array) -> None:
     """Raise RuntimeError for integers divided by 0, which NumPy calls 0; a device would have to be waited for."""
     if isinstance(y, (int, np.ndarray)) and result_type(x, y).kind in "iu" and not np.all(y):
-        raise RuntimeError("division of integers by 0; convert with .float() for an infinity")
+        raise RuntimeError(f"{name}: division of integers by 0; convert with .float() for an infinity")
 
 
 def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
@@ -71,7 +71,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
 
 @op(lambda g: _zero(g), lambda g: _zero(g), dtypes="promote")
 def _truncated_divide(xp: Namespace, x: Array, y: Array) -> Array:
-    _check_divisor(x, y)
+    _check_divisor("div", x, y)
     quotient = xp.trunc(x / y)
     return quotient.astype(xp.result_type(x, y), copy=False)
 
@@ -79,7 +79,7 @@ def _truncated_divide(xp: Namespace, x: Array, y: Array) -> Array:
 @op(lambda g: _zero(g), lambda g: _zero(g), dtypes="promote")
 def floor_divide(xp: Namespace, x: Array, y: Array) -> Array:
     """``floor(x / y)``. Its gradient is zero. Raises RuntimeError for integers divided by 0, if they are on the CPU."""
-    _check_divisor(x, y)
+    _check_divisor("floor_divide", x, y)
     return x // y
 
 
@@ -89,7 +89,7 @@ def remainder(xp: Namespace, x: Array, y: Array) -> Array:
 
     Raises RuntimeError for integers divided by 0, if they are on the CPU.
     """
-    _check_divisor(x, y)
+    _check_divisor("remainder", x, y)
     return x % y
 
 
@@ -99,7 +99,7 @@ def fmod(xp: Namespace, x: Array, y: Array) -> Array:
 
     Raises RuntimeError for integers divided by 0, if they are on the CPU.
     """
-    _check_divisor(x, y)
+    _check_divisor("fmod", x, y)
     return xp.fmod(x, y)
 
 
