@@ -450,7 +450,8 @@ def op(
     among them arrives as a raw array. There is one rule per leading argument, None where no gradient exists. A rule
     gets the gradient ``g`` of the result, and what its other parameters *name*: arguments, ``out`` (the result) or
     ``in_shape`` (the shape of its input). What nobody names is not kept. A rule uses operators and public ops only,
-    never changes ``g``, and may return a gradient that still has the broadcast shape: the engine sums it down.
+    never changes ``g``, and returns a gradient of the input's dtype, which may still have the broadcast shape: the engine
+    sums it down.
 
     backward: instead of rules, one function ``(xp, g, <names>) -> tuple of gradients`` on raw arrays, one for each
         leading argument (None where ``needs``, a tuple of argument positions that it may name, does not ask for it).
@@ -463,7 +464,7 @@ def op(
     view: the result may share memory with the first argument.
     castable: calls may give ``dtype=``, to which the first argument, a Tensor, is converted before anything else.
 
-    Raises TypeError if a rule names something the op does not have.
+    Raises TypeError if a rule names something the op does not have, or if there are more rules than arguments.
     """
     if backward is not None and composite is None:
         raise TypeError("op: a backward function needs a composite, so that its gradient can be differentiated again")
