@@ -25,7 +25,7 @@ from ..func import jvp
 from ..tensor import Tensor
 from .messages import message, replay, shown
 from .report import GradientError, GradReport
-from .subject import Subject, bent, host, leaves_of, mapped, numbers
+from .subject import Subject, bent, host, keeps_float64, leaves_of, mapped, numbers
 from .verdict import TRUSTED, Problem
 
 __all__ = ["check_adjoint", "check_grad"]
@@ -148,6 +148,8 @@ def _steady_values(subject: Subject) -> Arrays:
     with no_grad():
         before = [host(leaf).copy() for leaf in subject.leaves]
         first = [host(y).copy() for y in subject.outputs()]
+        for k, y in enumerate(first):
+            keeps_float64(subject, k, y.dtype)
         second = [host(y) for y in subject.outputs()]
     _unchanged(subject, before, [host(leaf) for leaf in subject.leaves], subject.labels, "the forward pass")
     if len(first) != len(second) or not all(_same_bits(a, b) for a, b in zip(first, second)):

@@ -13,8 +13,9 @@ from ..autograd import grad as _grad
 from ..creation import tensor
 from ..errors import DTypeError
 from ..tensor import Tensor
+from .report import GradientError
 
-__all__ = ["Subject", "bent", "host", "leaves_of", "mapped", "numbers"]
+__all__ = ["Subject", "bent", "host", "keeps_float64", "leaves_of", "mapped", "numbers"]
 
 Arrays = list[np.ndarray]
 
@@ -155,7 +156,7 @@ class Subject:
     def set(self, arrays: Iterable[np.ndarray]) -> None:
         """Put other arrays into the leaves."""
         for leaf, array in zip(self.leaves, arrays):
-            leaf.data = array if self.device.type == "cpu" else tensor(array, device=self.device).data
+            leaf.data = np.asarray(array) if self.device.type == "cpu" else tensor(array, device=self.device).data
 
     def reset(self) -> None:
         """Put the leaves' own arrays back."""
@@ -215,6 +216,15 @@ class Subject:
         x = tensor(0.0, dtype=np.float64)
         x.data = array  # not a copy: its memory layout counts, and so does whether it is changed
         return x
+
+
+def keeps_float64(subject: Subject, k: int, dtype: Any, tail: str = "") -> None:
+    """Raise GradientError if result k of a function of float64 has another dtype."""
+    if dtype != np.float64:
+        raise GradientError(
+            f"{subject.name}: result {k} is {np.dtype(dtype)} for arguments of float64: half of the digits are lost, "
+            f"and no difference can tell the gradient{tail}"
+        )
 
 
 def _leaf(x: Tensor | np.ndarray) -> Tensor:
