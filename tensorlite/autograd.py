@@ -450,8 +450,8 @@ def op(
     among them arrives as a raw array. There is one rule per leading argument, None where no gradient exists. A rule
     gets the gradient ``g`` of the result, and what its other parameters *name*: arguments, ``out`` (the result) or
     ``in_shape`` (the shape of its input). What nobody names is not kept. A rule uses operators and public ops only,
-    never changes ``g``, and returns a gradient of the input's dtype, which may still have the broadcast shape: the engine
-    sums it down.
+    never changes ``g``, and returns a gradient of the input's dtype, which may still have the broadcast shape: the
+    engine sums it down.
 
     backward: instead of rules, one function ``(xp, g, <names>) -> tuple of gradients`` on raw arrays, one for each
         leading argument (None where ``needs``, a tuple of argument positions that it may name, does not ask for it).
