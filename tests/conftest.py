@@ -1,13 +1,25 @@
-"""Settings that hold for every test."""
-import os
+"""Settings that hold for every test, and the devices that tests run on."""
+from contextlib import suppress
 
-try:
-    from hypothesis import settings
-except ImportError:  # `make gpu-check` runs where pytest is there and hypothesis may not be
-    pass
-else:
-    # A deadline fails on a busy machine only. CI draws the same examples every time, so that it is the change
-    # under test that turns it red; everywhere else each run draws new ones.
-    settings.register_profile("tensorlite", deadline=None)
-    settings.register_profile("tensorlite-ci", deadline=None, derandomize=True)
-    settings.load_profile("tensorlite-ci" if os.environ.get("CI") else "tensorlite")
+import pytest
+
+import tensorlite as tl
+import tensorlite.testing.strict
+from tensorlite.testing import register_profiles
+
+with suppress(ImportError):  # `make gpu-check` runs where pytest is there and hypothesis may not be
+    register_profiles(load=True)
+
+OTHER_DEVICES = ["strict", *(["cuda"] if tl.cuda_is_available() else [])]
+
+
+@pytest.fixture(params=OTHER_DEVICES)
+def other_device(request):
+    """Every device but the CPU, for what is compared with the CPU: one as strict as CuPy's, and a GPU where one is."""
+    return tl.device(request.param)
+
+
+@pytest.fixture(params=["cpu", *OTHER_DEVICES])
+def device(request):
+    """Every device."""
+    return tl.device(request.param)

@@ -54,7 +54,7 @@ def difference(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> f
 LIMITS = {tl.float64: 1e-10, tl.float32: 1e-4, tl.float16: 5e-2}
 
 
-def evaluated(row: Row, sample: Sample, arrays: Sequence[np.ndarray], dtype: Any, device: Any) -> list[np.ndarray]:
+def computed(row: Row, sample: Sample, arrays: Sequence[np.ndarray], dtype: Any, device: Any) -> list[tl.Tensor]:
     """The results of an op, its gradients through random cotangents, and in float64 the gradients of their squares."""
     tensors = [
         tl.tensor(a, dtype if a.dtype.kind == "f" else None, device, requires_grad=i.grad)
@@ -75,7 +75,12 @@ def evaluated(row: Row, sample: Sample, arrays: Sequence[np.ndarray], dtype: Any
         results += [*first, *(g for g in second if g is not None)]
     for tensor in results:
         assert tensor.device.type == device.type, f"a result is on {tensor.device}"
-    return [numpy(tensor) for tensor in results]
+    return results
+
+
+def evaluated(*case: Any) -> list[np.ndarray]:
+    """The same on the host."""
+    return [numpy(tensor) for tensor in computed(*case)]
 
 
 def ops(device: tl.Device) -> Iterator[Case]:
