@@ -40,7 +40,7 @@ def _is_plain(*arrays: Array) -> bool:
 def sum_to(xp: XP, x: Array, shape: tuple[int, ...]) -> Array:
     """As the reference; a sum over rows is a product with a vector of ones, which BLAS does at memory speed."""
     lead = x.ndim - len(shape)
-    if lead and len(shape) == 1 and x.shape[-1] == shape[0] and x.dtype.kind == "f" and x.dtype.itemsize >= 4:
+    if lead and len(shape) == 1 and x.shape[-1] == shape[0] > 0 and x.dtype.kind == "f" and x.dtype.itemsize >= 4:
         rows = x.reshape(-1, shape[0])
         return np.ones(len(rows), x.dtype) @ rows
     return reference.sum_to(xp, x, shape)
