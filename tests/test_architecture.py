@@ -37,6 +37,7 @@ FLOORS = """
     tensorlite
     tensorlite.testing.numerical  tensorlite.testing.report  tensorlite.testing.subject  tensorlite.testing.verdict
     tensorlite.testing.messages  tensorlite.testing.gradients  tensorlite.testing.operators
+    tensorlite.testing.plugin  tensorlite.testing.strategies  tensorlite.testing.gradtests
     tensorlite.testing.strict  tensorlite.testing
     gpt  gpt.errors  gpt.config  gpt.info  gpt.fetch  gpt.tokenizer  gpt.data
     gpt.model  gpt.evaluate  gpt.sample  gpt.checkpoint  gpt.metrics  gpt.plot  gpt.progress  gpt.train
@@ -52,7 +53,10 @@ PUBLIC_MODULES = [
 ]
 
 # Files of tensorlite that may import more than numpy at their top, because nobody imports them at theirs.
-LOADED_LAZILY = {"tensorlite.kernels.cuda": {"cupy"}}
+LOADED_LAZILY = {
+    "tensorlite.kernels.cuda": {"cupy"},
+    "tensorlite.testing.strategies": {"hypothesis"}, "tensorlite.testing.gradtests": {"hypothesis"},
+}
 
 # The only files that may name CuPy, and that may compare with the name of a device: the generator has a state on
 # each, and autograd and tensor show the device in messages and in repr.
@@ -149,7 +153,8 @@ def heavy_imports(file: File) -> list[str]:
     wrong = []
     for item in imports(file, in_functions=False):
         top = item.module.partition(".")[0]
-        if top not in allowed or item.module in LOADED_LAZILY or item.target in LOADED_LAZILY:
+        lazy = {item.module, item.target} & LOADED_LAZILY.keys()
+        if top not in allowed or any(not LOADED_LAZILY[name] <= allowed for name in lazy):
             wrong.append(file.at(item.node, f"imports {item.target} at its top, not inside a function"))
     return wrong
 

@@ -8,26 +8,45 @@
     def test_rmsnorm(x, w):
         return my_rmsnorm(x, w)
 
-``check_grad``, ``check_adjoint``, ``check_against``, ``check_op`` and ``numpy_op`` need NumPy alone. What draws examples
-needs hypothesis (``pip install 'tensorlite[testing]'``) and is imported when it is first asked for.
+``check_grad``, ``check_adjoint``, ``check_against``, ``check_op`` and ``numpy_op`` need NumPy alone. What draws
+examples needs hypothesis (``pip install 'tensorlite[testing]'``) and is imported when it is first asked for.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import Any
+import importlib as _importlib
+import typing as _typing
 
 from .gradients import check_adjoint, check_grad
 from .operators import check_against, check_op, numpy_op
+from .plugin import register_profiles
 from .report import GradientError, GradReport
 
+if _typing.TYPE_CHECKING:
+    from .gradtests import gradtest
+    from .strategies import (
+        away_from,
+        axes,
+        broadcastable,
+        elements,
+        indices,
+        layouts,
+        matching,
+        shapes,
+        tensors,
+        tie_free,
+    )
+
 __all__ = ["GradReport", "GradientError", "check_adjoint", "check_against", "check_grad", "check_op", "numpy_op"]
+__all__ += ["register_profiles"]
+__all__ += [
+    "away_from", "axes", "broadcastable", "elements", "gradtest", "indices", "layouts", "matching", "shapes", "tensors",
+    "tie_free",
+]  # fmt: skip
 
-_NEED_HYPOTHESIS: dict[str, str] = {}
-"""Name -> the file of this package that has it."""
+# Name -> the file of this package that has it.
+_NEED_HYPOTHESIS = dict.fromkeys(__all__[__all__.index("away_from") :], "strategies") | {"gradtest": "gradtests"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     if name not in _NEED_HYPOTHESIS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
@@ -36,4 +55,4 @@ def __getattr__(name: str) -> Any:
         raise ImportError(
             f"tensorlite.testing.{name} needs hypothesis ({error}): pip install 'tensorlite[testing]'"
         ) from None
-    return getattr(importlib.import_module(f"{__name__}.{_NEED_HYPOTHESIS[name]}"), name)
+    return getattr(_importlib.import_module(f"{__name__}.{_NEED_HYPOTHESIS[name]}"), name)
