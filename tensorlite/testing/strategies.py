@@ -95,7 +95,7 @@ def _kind(name: str, kind: str) -> tuple[list[float], list[float]]:
     return _KINDS[kind]
 
 
-def elements(kind: str = "real", *, kinks: Sequence[float] = ()) -> SearchStrategy[Any]:
+def elements(kind: str = "real", *, kinks: Sequence[float] = (), below: int | None = None) -> SearchStrategy[Any]:
     """One entry of a tensor.
 
     =============  =========================================================================================
@@ -105,14 +105,19 @@ def elements(kind: str = "real", *, kinks: Sequence[float] = ()) -> SearchStrate
     ``positive``   ``real``, those above 0
     ``unit``       multiples of 1/8 above -1 and below 1
     ``any``        ``real``, and -0.0, tiny and huge numbers, infinities and NaN: for values, not for derivatives
-    ``int``        integers from -8 to 8
+    ``int``        integers from -8 to 8; with ``below``, from 0 to below - 1
     ``bool``       True or False
     =============  =========================================================================================
 
     kinks: points that come up in a quarter of all entries. What is not on one of them is 1/8 or more away from all.
-    Raises ValueError for a kind that is none of these, or where nothing is left.
+    below: for the kind ``int`` alone: indices into so many places, 256 or fewer.
+    Raises ValueError for a kind that is none of these, or for a ``below`` that is out of place.
     """
     numbers, often = _kind("elements", kind)
+    if below is not None:
+        if kind != "int" or not 1 <= below <= _SLOTS:
+            raise ValueError(f"elements: below is for the kind 'int' and from 1 to {_SLOTS}, got {below} for {kind!r}")
+        numbers = [float(x) for x in range(below)]
     points = [float(p) for p in kinks]
     if points:
         numbers = _distant(numbers, points)
@@ -504,13 +509,8 @@ def draw_tensor(
     draw: DrawFn, shape: Shape, source: SearchStrategy[Any] | TieFree, dtype: np.dtype[Any], with_layouts: bool
 ) -> Tensor:
     """A tensor of this shape, whose memory may be laid out in any way."""
-    way = _PLAIN
-    if with_layouts:
-        way = draw(_ways(shape, _may_be_constant(shape, source)))
-    if way[0] == "broadcast":
-        core = (*shape[: way[1]], 1, *shape[way[1] + 1 :])
-        return from_numpy(np.broadcast_to(_values(draw, core, source, dtype), shape))
-    array = _values(draw, shape, source, dtype)
+    way = draw(_ways(shape, _may_be_constant(shape, source))) if with_layouts else _PLAIN
+    array = _values(draw, shape, source, dtype)  # as many entries for each layout: fewer would count as simpler
     return from_numpy(array if way is _PLAIN else _laid_out(array, way))
 
 
