@@ -201,6 +201,21 @@ def test_options_that_cannot_be_are_said(cls, options, message):
         cls([{"params": [x], **options}])
 
 
+@pytest.mark.parametrize("maximize", [False, True])
+@pytest.mark.parametrize("cls", [optim.SGD, optim.Adam, optim.AdamW])
+def test_a_parameter_may_be_a_number(cls, maximize):
+    """0-d, of which NumPy makes scalars that no result can be written into."""
+    one, row = (nn.Parameter(tl.full(shape, 2.0, tl.float64)) for shape in ((), (1,)))
+    optimizer = cls([one, row], 0.1, weight_decay=0.1, maximize=maximize)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (one * one + row * row).sum().backward()
+        optimizer.step()
+    assert one.shape == ()
+    assert one.item() == row.item()
+    assert (one.item() > 2) == maximize
+
+
 def test_a_parameter_without_a_gradient_stays():
     x, y = tl.ones(2, requires_grad=True), tl.ones(2, requires_grad=True)
     optimizer = optim.AdamW([x, y], weight_decay=0.5)

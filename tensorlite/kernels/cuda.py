@@ -1,19 +1,24 @@
 """CuPy: how to find it, what the backend must know of it, and the kernels that differ from ``reference`` there.
 
-Nothing is imported from CuPy before someone asks for the GPU.
+Nothing is imported from CuPy before someone asks for the GPU. ``elementwise.cu`` is compiled when one of its kernels is
+first called.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from functools import cache
+from importlib import resources
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from ..errors import DeviceError
+from . import reference
 
-__all__ = ["erf", "scatter_add_into"]
+__all__ = ["adam_step", "erf", "gelu", "gelu_backward", "scatter_add_into"]
 
 Array = Any
 XP = Any
@@ -88,3 +93,73 @@ def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:
     else:
         cupyx.scatter_add(out, index, source)
     return out
+
+
+# ---- elementwise.cu -------------------------------------------------------------------------
+
+_BLOCK = 256
+_MOST_BLOCKS = 4096  # enough to fill any GPU; each thread walks on through what is left
+
+
+@cache
+def _module(raw_module: Callable[..., Any]) -> Any:
+    source = resources.files(__package__).joinpath("elementwise.cu").read_text("utf-8")
+    return raw_module(code=source, options=("-std=c++17",))
+
+
+@cache
+def _kernel(raw_module: Callable[..., Any], name: str) -> Any:
+    return _module(raw_module).get_function(name)
+
+
+def _is_plain(*arrays: Array) -> bool:
+    """Whether a kernel of elementwise.cu can take these: it knows no strides, and no dtypes but two."""
+    first = arrays[0]
+    return first.dtype in (np.float32, np.float64) and all(
+        a.dtype == first.dtype and a.shape == first.shape and a.flags.c_contiguous and a.device.id == first.device.id
+        for a in arrays
+    )
+
+
+def _launch(xp: XP, name: str, arrays: tuple[Array, ...], *numbers: float) -> None:
+    """Run a kernel on plain arrays. Its numbers have to be of the arrays' type exactly: nothing converts them."""
+    first = arrays[0]
+    if not first.size:
+        return  # a grid of no blocks is an error
+    kernel = _kernel(xp.RawModule, f"{name}_{first.dtype}")
+    grid = min(-(-first.size // _BLOCK), _MOST_BLOCKS)
+    with first.device:
+        kernel((grid,), (_BLOCK,), (*arrays, np.int64(first.size), *map(first.dtype.type, numbers)))
+
+
+def gelu(xp: XP, x: Array, tanh: bool) -> tuple[Array, Array]:
+    """As the reference, in one pass."""
+    if not _is_plain(x):
+        return reference.gelu(xp, x, tanh)
+    out, kept = xp.empty_like(x), xp.empty_like(x)
+    _launch(xp, "gelu_tanh" if tanh else "gelu", (x, out, kept))
+    return out, kept
+
+
+def gelu_backward(xp: XP, g: Array, x: Array, kept: Array, tanh: bool) -> Array:
+    """As the reference, in one pass."""
+    if not _is_plain(g, x, kept):
+        return reference.gelu_backward(xp, g, x, kept, tanh)
+    dx = xp.empty_like(x)
+    _launch(xp, "gelu_tanh_backward" if tanh else "gelu_backward", (g, x, kept, dx))
+    return dx
+
+
+def adam_step(
+    xp: XP, p: Array, g: Array, m: Array, v: Array, t: int, lr: float, beta1: float, beta2: float, eps: float,
+    decay: float, decoupled: bool, maximize: bool,
+) -> None:  # fmt: skip
+    """As the reference, in one pass."""
+    if not _is_plain(p, g, m, v):
+        reference.adam_step(xp, p, g, m, v, t, lr, beta1, beta2, eps, decay, decoupled, maximize)
+        return
+    _launch(
+        xp, "adam_step", (p, g, m, v), -1.0 if maximize else 1.0, 1.0 - lr * decay if decoupled else 1.0,
+        0.0 if decoupled else decay, beta1, 1.0 - beta1, beta2, 1.0 - beta2, math.sqrt(1.0 - beta2**t), eps,
+        lr / (1.0 - beta1**t),
+    )  # fmt: skip

@@ -299,7 +299,8 @@ def adam_step(
         p *= 1.0 - lr * decay
     elif decay:
         g = g + decay * p
-    scratch = g * (1.0 - beta1)
+    scratch = xp.empty_like(g)  # g * (1 - beta1) would be no array, but a scalar, if g is 0-d
+    xp.multiply(g, 1.0 - beta1, out=scratch)
     m *= beta1
     m += scratch
     xp.multiply(g, g, out=scratch)

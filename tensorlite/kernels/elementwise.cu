@@ -1,0 +1,88 @@
+// The kernels that work entry by entry, each in one pass over memory: Adam's step, and GELU with its gradient.
+//
+// The maths is that of reference.py, in the precision of the arrays. Every array is contiguous and has n entries; the
+// host checks that, and gives every number in the type that stands here. A kernel is instantiated at the end of the
+// file, under its name and the name of the dtype: adam_step_float32.
+//
+// NVRTC compiles this file on a GPU's machine; with a few definitions any C++ compiler does, which is how it is tested.
+
+#define FOR_EACH_ENTRY(i, n)                                                                                           \
+    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < (n);                                      \
+         i += (long long)gridDim.x * blockDim.x)
+
+// ---- optimizers -----------------------------------------------------------------------------
+
+// sign: -1 to go up the gradient, else 1.
+// kept: what decoupled decay leaves of p, 1 - lr * decay. decay: what is added to the gradient, as a part of p.
+// correction2: sqrt(1 - beta2^t). rate: lr / (1 - beta1^t).
+template <typename T>
+__device__ __forceinline__ void adam_step(T* p, const T* g, T* m, T* v, long long n, T sign, T kept, T decay, T beta1,
+                                          T rest1, T beta2, T rest2, T correction2, T eps, T rate) {
+    FOR_EACH_ENTRY(i, n) {
+        T x = p[i] * kept, d = sign * g[i];
+        if (decay != T(0)) d += decay * x;
+        T mean = beta1 * m[i] + rest1 * d;
+        T square = beta2 * v[i] + rest2 * (d * d);
+        m[i] = mean;
+        v[i] = square;
+        p[i] = x - rate * (mean / (sqrt(square) / correction2 + eps));
+    }
+}
+
+// ---- activations ----------------------------------------------------------------------------
+
+// cdf: of the normal distribution at x, which the gradient needs.
+template <typename T>
+__device__ __forceinline__ void gelu(const T* x, T* y, T* cdf, long long n) {
+    FOR_EACH_ENTRY(i, n) {
+        T c = T(0.5) * (T(1) + erf(x[i] * T(0.70710678118654752440)));  // sqrt(1/2)
+        cdf[i] = c;
+        y[i] = x[i] * c;
+    }
+}
+
+template <typename T>
+__device__ __forceinline__ void gelu_backward(const T* g, const T* x, const T* cdf, T* dx, long long n) {
+    FOR_EACH_ENTRY(i, n) {
+        T pdf = exp(T(-0.5) * x[i] * x[i]) * T(0.39894228040143267794);  // 1 / sqrt(2 pi)
+        dx[i] = g[i] * (cdf[i] + x[i] * pdf);
+    }
+}
+
+// GPT-2's approximation, 0.5 x (1 + t) with t = tanh(sqrt(2/pi) (x + 0.044715 x^3)).
+template <typename T>
+__device__ __forceinline__ void gelu_tanh(const T* x, T* y, T* t, long long n) {
+    FOR_EACH_ENTRY(i, n) {
+        T u = T(0.79788456080286535588) * (x[i] + T(0.044715) * (x[i] * x[i] * x[i]));
+        T h = tanh(u);
+        t[i] = h;
+        y[i] = T(0.5) * x[i] * (T(1) + h);
+    }
+}
+
+template <typename T>
+__device__ __forceinline__ void gelu_tanh_backward(const T* g, const T* x, const T* t, T* dx, long long n) {
+    FOR_EACH_ENTRY(i, n) {
+        T slope = T(0.79788456080286535588) * (T(1) + T(0.134145) * (x[i] * x[i]));
+        dx[i] = g[i] * (T(0.5) * (T(1) + t[i]) + T(0.5) * x[i] * (T(1) - t[i] * t[i]) * slope);
+    }
+}
+
+// ---- one of each for each dtype -------------------------------------------------------------
+
+#define KERNELS(T, dtype)                                                                                              \
+    extern "C" __global__ void adam_step_##dtype(T* p, const T* g, T* m, T* v, long long n, T sign, T kept, T decay,   \
+                                                 T beta1, T rest1, T beta2, T rest2, T correction2, T eps, T rate) {   \
+        adam_step<T>(p, g, m, v, n, sign, kept, decay, beta1, rest1, beta2, rest2, correction2, eps, rate);            \
+    }                                                                                                                  \
+    extern "C" __global__ void gelu_##dtype(const T* x, T* y, T* cdf, long long n) { gelu<T>(x, y, cdf, n); }          \
+    extern "C" __global__ void gelu_backward_##dtype(const T* g, const T* x, const T* cdf, T* dx, long long n) {       \
+        gelu_backward<T>(g, x, cdf, dx, n);                                                                            \
+    }                                                                                                                  \
+    extern "C" __global__ void gelu_tanh_##dtype(const T* x, T* y, T* t, long long n) { gelu_tanh<T>(x, y, t, n); }    \
+    extern "C" __global__ void gelu_tanh_backward_##dtype(const T* g, const T* x, const T* t, T* dx, long long n) {    \
+        gelu_tanh_backward<T>(g, x, t, dx, n);                                                                         \
+    }
+
+KERNELS(float, float32)
+KERNELS(double, float64)
