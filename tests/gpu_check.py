@@ -186,6 +186,37 @@ def randomness(device: tl.Device) -> Iterator[Case]:
     yield "dropout", dropped, 0.01
 
 
+def kernels(device: tl.Device) -> Iterator[Case]:
+    """Kernels of their own on a GPU: sizes around that of a block, and one that leaves several entries to a thread."""
+
+    def activated(n: int, dtype: Any, approximate: str, where: tl.Device) -> list[np.ndarray]:
+        x = tl.tensor(np.random.default_rng(n).standard_normal(n) * 3, dtype, where, requires_grad=True)
+        y = F.gelu(x, approximate=approximate)
+        (g,) = tl.autograd.grad(y, x, tl.tensor(np.cos(np.arange(n)), dtype, where))
+        return [numpy(y), numpy(g)]
+
+    def stepped(shape: tuple[int, ...], dtype: Any, options: dict[str, Any], where: tl.Device) -> list[np.ndarray]:
+        rng = np.random.default_rng(0)
+        p = nn.Parameter(tl.tensor(np.asarray(rng.standard_normal(shape)), dtype, where))
+        optimizer = optim.AdamW([p], 0.01, **options) if "maximize" in options else optim.Adam([p], 0.01, **options)
+        for _ in range(3):
+            p.grad = tl.tensor(np.asarray(rng.standard_normal(shape)), dtype, where)
+            optimizer.step()
+        state = optimizer.state[p]
+        return [numpy(t) for t in (p, state["exp_avg"], state["exp_avg_sq"])]
+
+    def compared(f: Callable[..., list[np.ndarray]], *args: Any) -> Callable[[], float]:
+        return lambda: difference(f(*args, device), f(*args, tl.device("cpu")))
+
+    for dtype, limit in ((tl.float64, 1e-12), (tl.float32, 1e-5)):
+        for n in (0, 1, 255, 256, 257, 1_200_000):
+            for approximate in ("none", "tanh"):
+                yield f"gelu {approximate} of {n} in {dtype}", compared(activated, n, dtype, approximate), limit
+        for shape in ((), (0, 3), (1,), (257,), (1000, 1200)):
+            for options in ({"weight_decay": 0.1}, {"weight_decay": 0.1, "maximize": True}):
+                yield f"Adam of {shape} in {dtype}, {options}", compared(stepped, shape, dtype, options), limit
+
+
 # ---- optimizers -----------------------------------------------------------------------------
 
 OPTIMIZERS: dict[str, Callable[[Any], optim.Optimizer]] = {
@@ -331,7 +362,7 @@ def generation(device: tl.Device) -> Iterator[Case]:
         yield name, compare, 0.0
 
 
-CHECKS = [ops, memory, randomness, optimizers, training, generation]
+CHECKS = [ops, memory, randomness, kernels, optimizers, training, generation]
 
 # ---- running --------------------------------------------------------------------------------
 
