@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import DidNotReproduce
 
 import tensorlite as tl
+import tensorlite.nn.functional as F
 from tensorlite.testing import GradientError, axes, check_grad, elements, gradtest, indices, tie_free
 from tensorlite.testing.plugin import PROFILES, profile_name
 
@@ -84,6 +85,12 @@ def test_tie_free_inputs(x):
 def test_integer_inputs_are_passed_on(x, ids):
     assert ids.dtype == tl.int64
     return x[ids]
+
+
+@gradtest("(...),(4,n)->(...,n)", elements=[elements("int", below=4), "real"], max_examples=50)
+def test_embedding(ids, weight):
+    """Found that the gradient of rows without entries was an error."""
+    return F.embedding(ids, weight)
 
 
 @gradtest("(m,n)->(m,n),(m,n)", elements=["nonzero"], max_examples=30)

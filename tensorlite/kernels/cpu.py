@@ -49,7 +49,7 @@ def sum_to(xp: XP, x: Array, shape: tuple[int, ...]) -> Array:
 def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
     """As the reference. Few rows: a product with the one-hot matrix. Many: sort by row, then sum each row's run."""
     width = g.shape[-1]
-    flat, g = ids.reshape(-1), g.reshape(-1, width)
+    flat, g = ids.reshape(-1), g.reshape(ids.size, width)
     if not flat.size or g.dtype.itemsize < 4:
         return reference.embedding_backward(xp, g, flat, rows)
     if rows <= 256:

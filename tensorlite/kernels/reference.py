@@ -41,7 +41,7 @@ def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
     """The gradient of ``table[ids]`` for so many rows: each gets the sum of the gradients of its uses."""
     width = g.shape[-1]
     out = xp.zeros((rows, width), g.dtype)
-    return xp.scatter_add_into(out, ids.reshape(-1), g.reshape(-1, width))
+    return xp.scatter_add_into(out, ids.reshape(-1), g.reshape(ids.size, width))
 
 
 # ---- the error function ---------------------------------------------------------------------
