@@ -20,7 +20,8 @@ from gpt.config import ModelConfig, OptimConfig
 from gpt.model import GPT
 from gpt.sample import generate
 from tensorlite import nn, optim
-from tests.op_table import ROWS, Row, Sample
+from tensorlite.testing import OpSpec, Sample
+from tests.op_table import SPECS
 
 Case = tuple[str, Callable[[], float], float]
 """A name, a function that computes how far the device is off, and how far it may be."""
@@ -54,7 +55,7 @@ def difference(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> f
 LIMITS = {tl.float64: 1e-10, tl.float32: 1e-4, tl.float16: 5e-2}
 
 
-def computed(row: Row, sample: Sample, arrays: Sequence[np.ndarray], dtype: Any, device: Any) -> list[tl.Tensor]:
+def computed(row: OpSpec, sample: Sample, arrays: Sequence[np.ndarray], dtype: Any, device: Any) -> list[tl.Tensor]:
     """The results of an op, its gradients through random cotangents, and in float64 the gradients of their squares."""
     tensors = [
         tl.tensor(a, dtype if a.dtype.kind == "f" else None, device, requires_grad=i.grad)
@@ -85,7 +86,7 @@ def evaluated(*case: Any) -> list[np.ndarray]:
 
 def ops(device: tl.Device) -> Iterator[Case]:
     """Every sample of the table: values and gradients."""
-    for row in ROWS:
+    for row in SPECS.values():
         for k, (sample, arrays) in enumerate(zip(row.samples, row.arrays, strict=True)):
             for dtype, limit in LIMITS.items():
                 if dtype == tl.float16 and not (row.half and row.order):
@@ -415,7 +416,7 @@ def main(args: Sequence[str] | None = None) -> int:
     names = {check.__name__: check for check in CHECKS}
     parser = argparse.ArgumentParser(prog="python -m tests.gpu_check", description="Check tensorlite on the GPU.")
     parser.add_argument("checks", nargs="*", metavar="CHECK", help=f"one or more of: {', '.join(names)} (default: all)")
-    parser.add_argument("--device", default="cuda", help=argparse.SUPPRESS)  # "strict": how the check itself is tested
+    parser.add_argument("--device", default="cuda", help=argparse.SUPPRESS)  # or "strict", without a GPU
     options = parser.parse_args(args)
     if unknown := set(options.checks) - set(names):
         parser.error(f"no check is called {', '.join(sorted(unknown))}; they are {', '.join(names)}")

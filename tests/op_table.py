@@ -1,19 +1,18 @@
-"""Samples of every op: the one table from which ops are tested, here, against PyTorch, and on a GPU.
+"""The registry of ops: the one table from which all are tested, here, against PyTorch, and on a GPU.
 
     row("maximum minimum", s(real(2, 3), whole(3)), s(real(), whole(2)))
 
-says that ``maximum`` and ``minimum`` each take these two lists of arguments. ``real(2, 3)`` stands for an array of
-this shape, drawn anew for each row but always the same; the domains keep away from kinks and poles, so that
-differences see a smooth function. Whatever is not an array is passed on as it is written.
+says that ``maximum`` and ``minimum`` each take these two lists of arguments, in the language of
+``tensorlite.testing.samples``. An OpSpec is made of them with the op's reference in tests/op_references.py, and with
+what it refuses, in tests/op_errors.py.
 
 Names are those of ``tensorlite`` and of ``tensorlite.ops``; ``F.name`` is in ``tensorlite.nn.functional`` and
 ``Tensor.name`` a method (one whose name ends in ``_`` changes a clone of its first argument). Their twins in PyTorch have
 the same names and arguments, unless tests/test_ops_torch.py says otherwise.
 """
+import dataclasses
 import math
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,133 +20,23 @@ import numpy as np
 import tensorlite as tl
 import tensorlite.nn.functional as F
 from tensorlite import ops
-
-# ---- inputs ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Input:
-    """An array that a sample takes: how to draw it, and whether gradients are asked for."""
-
-    shape: tuple[int, ...]
-    draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
-    grad: bool = True
-
-
-def _off_the_halves(rng: np.random.Generator, shape: tuple[int, ...], low: int, high: int) -> np.ndarray:
-    """From ``low`` to ``high``, and 0.1 or more from each multiple of 1/2."""
-    return rng.integers(2 * low, 2 * high, shape) / 2 + rng.uniform(0.1, 0.4, shape)
-
-
-def real(*shape: int) -> Input:
-    """From -3 to 3, off the multiples of 1/2: no zeros, and rounding is smooth there."""
-    return Input(shape, lambda rng, n: _off_the_halves(rng, n, -3, 3))
-
-
-def positive(*shape: int) -> Input:
-    """From 0.6 to 2.9."""
-    return Input(shape, lambda rng, n: 0.5 + _off_the_halves(rng, n, 0, 2))
-
-
-def unit(*shape: int) -> Input:
-    """From -0.9 to 0.9, off 0 and 1/2."""
-    return Input(shape, lambda rng, n: _off_the_halves(rng, n, -1, 1))
-
-
-def whole(*shape: int) -> Input:
-    """Near 2, 3, -2 and -3: divisors of ``real`` numbers whose quotient is not near an integer, and never their equals."""
-    return Input(shape, lambda rng, n: rng.choice([-3, -2, 2, 3], n) + rng.uniform(-0.02, 0.02, n))
-
-
-def distinct(*shape: int) -> Input:
-    """From -2 to 2, no two of them closer than 1/8 apart in a small array: for what depends on the order."""
-    return Input(shape, lambda rng, n: (rng.permutation(math.prod(n)).reshape(n) - math.prod(n) / 2 + 0.3) / 4)
-
-
-def ints(below: int, *shape: int) -> Input:
-    """Integers from 0."""
-    return Input(shape, lambda rng, n: np.asarray(rng.integers(0, below, n)), grad=False)
-
-
-def bools(*shape: int) -> Input:
-    """True or False."""
-    return Input(shape, lambda rng, n: np.asarray(rng.integers(0, 2, n) > 0), grad=False)
-
-
-def given(values: Any) -> Input:
-    """These very values; gradients are asked for if they are floats."""
-    array = np.array(values)
-    return Input(array.shape, lambda rng, n: array.copy(), grad=array.dtype.kind == "f")
-
-
-def fixed(like: Input) -> Input:
-    """The same, but no gradient is asked for."""
-    return Input(like.shape, like.draw, grad=False)
-
-
-# ---- samples and rows -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The arguments of one call, with an Input in the place of each array."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    def inputs(self) -> list[Input]:
-        """All arrays that it takes, in order."""
-        return list(_inputs([self.args, self.kwargs]))
-
-    def fill(self, arrays: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments with these in the place of its inputs."""
-        args, kwargs = _fill([self.args, self.kwargs], iter(arrays))
-        return args, kwargs
-
-
-def _inputs(value: Any) -> Iterator[Input]:
-    if isinstance(value, Input):
-        yield value
-    elif isinstance(value, (tuple, list, dict)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _inputs(item)
-
-
-def _fill(value: Any, arrays: Iterator[Any]) -> Any:
-    if isinstance(value, Input):
-        return next(arrays)
-    if isinstance(value, dict):
-        return {k: _fill(v, arrays) for k, v in value.items()}
-    return type(value)(_fill(v, arrays) for v in value) if isinstance(value, (tuple, list)) else value
-
-
-def s(*args: Any, **kwargs: Any) -> Sample:
-    """The sample with these arguments."""
-    return Sample(args, kwargs)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One op and its samples.
-
-    order: how often it can be differentiated; 0 for results without gradients.
-    half: whether float16 is worth a try.
-    """
-
-    name: str
-    samples: tuple[Sample, ...]
-    order: int = 2
-    half: bool = True
-    arrays: list[list[np.ndarray]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        rng = np.random.default_rng(zlib.crc32(self.name.encode()))
-        self.arrays.extend([i.draw(rng, i.shape) for i in sample.inputs()] for sample in self.samples)
-
-    @property
-    def f(self) -> Callable[..., Any]:
-        """The function itself."""
-        return resolve(self.name, tl, F, tl.Tensor, ops)
+from tensorlite.testing import (
+    Input,
+    OpSpec,
+    Sample,
+    bools,
+    distinct,
+    fixed,
+    given,
+    ints,
+    positive,
+    real,
+    s,
+    unit,
+    whole,
+)
+from tests.op_errors import ERRORS
+from tests.op_references import REFERENCES
 
 
 def resolve(name: str, root: Any, functional: Any, tensor: Any, *more: Any) -> Callable[..., Any]:
@@ -160,12 +49,19 @@ def resolve(name: str, root: Any, functional: Any, tensor: Any, *more: Any) -> C
     return next(getattr(place, name) for place in (root, *more) if hasattr(place, name))  # type: ignore[no-any-return]
 
 
-ROWS: list[Row] = []
+SPECS: dict[str, OpSpec] = {}
+"""Every op by its name."""
 
 
 def row(names: str, *samples: Sample, order: int = 2, half: bool = True) -> None:
-    """Put a row for each of these names into the table."""
-    ROWS.extend(Row(name, samples, order, half) for name in names.split())
+    """Enter each of these names, or give it further samples."""
+    for name in names.split():
+        if name in SPECS:
+            SPECS[name] = dataclasses.replace(SPECS[name], samples=(*SPECS[name].samples, *samples))
+        else:
+            f = resolve(name, tl, F, tl.Tensor, ops)
+            reference, errors = REFERENCES.get(name), ERRORS.get(name, ())
+            SPECS[name] = OpSpec(name, f, samples, order, half, "strict", reference, errors)
 
 
 # ---- families of samples --------------------------------------------------------------------

@@ -37,7 +37,8 @@ FLOORS = """
     tensorlite
     tensorlite.testing.numerical  tensorlite.testing.report  tensorlite.testing.subject  tensorlite.testing.verdict
     tensorlite.testing.messages  tensorlite.testing.gradients  tensorlite.testing.operators
-    tensorlite.testing.plugin  tensorlite.testing.strategies  tensorlite.testing.gradtests
+    tensorlite.testing.plugin  tensorlite.testing.samples  tensorlite.testing.spec
+    tensorlite.testing.strategies  tensorlite.testing.gradtests
     tensorlite.testing.strict  tensorlite.testing
     gpt  gpt.errors  gpt.config  gpt.info  gpt.fetch  gpt.tokenizer  gpt.data
     gpt.model  gpt.evaluate  gpt.sample  gpt.checkpoint  gpt.metrics  gpt.plot  gpt.progress  gpt.train

@@ -1,4 +1,4 @@
-"""Every op against PyTorch, on every sample of tests/op_table.py: values, gradients, second gradients, dtypes."""
+"""Every op against PyTorch, on every sample of tests/op_table.py: values, gradients of both orders, dtypes, errors."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
-from tests.gradcheck import numpy
-from tests.op_table import ROWS, Input, Row, Sample, resolve
+from tensorlite.testing import Input, OpSpec, Sample
+from tests.op_table import SPECS, resolve
 
 torch = pytest.importorskip("torch")
 
@@ -42,17 +42,32 @@ REFUSED: dict[str, set[int] | None] = {
 }
 
 
-def twin(row: Row) -> Any:
-    if row.name in TWINS:
-        return TWINS[row.name]
-    return resolve(row.name, torch, torch.nn.functional, torch.Tensor)
+# What we refuse and PyTorch takes, by the numbers of the errors, and why we do.
+TAKEN = {
+    ("getitem", 8): "two ellipses; PyTorch takes the second for a colon",
+    ("take_along_dim", 0): "an index out of range; PyTorch takes it modulo the size, but not without a dim",
+    ("F.mse_loss", 0): "shapes that broadcast, (N, 1) and (N,) say, of which nobody means (N, N); PyTorch warns",
+    ("F.l1_loss", 0): "the same",
+    ("F.scaled_dot_product_attention", 7): "a negative probability; PyTorch's CPU kernel does not look at it",
+}
+
+
+def twin(spec: OpSpec) -> Any:
+    if spec.name in TWINS:
+        return TWINS[spec.name]
+    return resolve(spec.name, torch, torch.nn.functional, torch.Tensor)
 
 
 SAMPLES = [
-    pytest.param(row, sample, arrays, id=f"{row.name}-{k}")
-    for row in ROWS if row.name not in NO_TWIN
-    for k, (sample, arrays) in enumerate(zip(row.samples, row.arrays, strict=True))
-    if k not in (refused if (refused := REFUSED.get(row.name, set())) is not None else {k})
+    pytest.param(spec, k, id=f"{spec.name}-{k}")
+    for spec in SPECS.values() if spec.name not in NO_TWIN
+    for k in range(len(spec.samples))
+    if k not in (refused if (refused := REFUSED.get(spec.name, set())) is not None else {k})
+]  # fmt: skip
+ERRORS = [
+    pytest.param(spec, k, id=f"{spec.name}-{k}")
+    for spec in SPECS.values() if spec.name not in NO_TWIN
+    for k in range(len(spec.errors))
 ]  # fmt: skip
 
 
@@ -89,21 +104,40 @@ def outcomes(f: Any, sample: Sample, inputs: list[Input], xs: list[Any], library
 
 
 def as_array(x: Any) -> np.ndarray:
-    return x.detach().numpy(force=True) if isinstance(x, torch.Tensor) else numpy(x)
+    return x.detach().numpy(force=True) if isinstance(x, torch.Tensor) else x.detach().numpy()
 
 
 @pytest.mark.filterwarnings(r"ignore:.*degrees of freedom is <= 0:UserWarning")
-@pytest.mark.parametrize(("row", "sample", "arrays"), SAMPLES)
-def test_against_torch(row, sample, arrays):
+@pytest.mark.parametrize(("spec", "k"), SAMPLES)
+def test_against_torch(spec, k):
     """In float64, through random cotangents."""
+    sample = spec.samples[k]
     inputs = sample.inputs()
-    theirs = [torch.tensor(a, requires_grad=i.grad) for a, i in zip(arrays, inputs, strict=True)]
-    ours = [tl.tensor(a, requires_grad=i.grad) for a, i in zip(arrays, inputs, strict=True)]
-    expected = outcomes(twin(row), sample, inputs, theirs, torch, row.order)
-    found = outcomes(row.f, sample, inputs, ours, tl, row.order)
+    theirs = [torch.tensor(a, requires_grad=i.grad) for a, i in zip(spec.arrays[k], inputs, strict=True)]
+    expected = outcomes(twin(spec), sample, inputs, theirs, torch, spec.order)
+    found = outcomes(spec.f, sample, inputs, spec.tensors(k), tl, spec.order)
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == b.dtype
         assert a.shape == b.shape
         scale = max(1.0, float(np.abs(b[np.isfinite(b)]).max(initial=0)))
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11 * scale)
+
+
+# What PyTorch raises for what nobody can compute. (F.embedding's padding_idx is an assert of its own.)
+REFUSALS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError)
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size:UserWarning")
+@pytest.mark.parametrize(("spec", "k"), ERRORS)
+def test_torch_refuses_it_too(spec, k):
+    """But for the differences that are listed."""
+    wrong = spec.errors[k]
+    rng = np.random.default_rng(0)
+    inputs = zip(wrong.sample.arrays(rng), wrong.sample.inputs(), strict=True)
+    args, kwargs = wrong.sample.fill([torch.tensor(a, requires_grad=i.grad) for a, i in inputs])
+    if (spec.name, k) in TAKEN:
+        twin(spec)(*args, **kwargs)  # no longer listed, if it raises
+    else:
+        with pytest.raises(REFUSALS):
+            twin(spec)(*args, **kwargs)

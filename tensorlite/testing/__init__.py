@@ -19,6 +19,8 @@ from .gradients import check_adjoint, check_grad
 from .operators import check_against, check_op, numpy_op
 from .plugin import register_profiles
 from .report import GradientError, GradReport
+from .samples import Input, Sample, bools, distinct, fixed, given, ints, positive, real, s, unit, whole
+from .spec import Case, ErrorInput, OpSpec, error, optest
 
 if _typing.TYPE_CHECKING:
     from .gradtests import gradtest
@@ -37,6 +39,8 @@ if _typing.TYPE_CHECKING:
 
 __all__ = ["GradReport", "GradientError", "check_adjoint", "check_against", "check_grad", "check_op", "numpy_op"]
 __all__ += ["register_profiles"]
+__all__ += ["Case", "ErrorInput", "OpSpec", "error", "optest"]
+__all__ += ["Input", "Sample", "bools", "distinct", "fixed", "given", "ints", "positive", "real", "s", "unit", "whole"]
 __all__ += [
     "away_from", "axes", "broadcastable", "elements", "gradtest", "indices", "layouts", "matching", "shapes", "tensors",
     "tie_free",

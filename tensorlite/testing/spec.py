@@ -1,0 +1,285 @@
+"""All there is to test about an op, said in one place: an OpSpec; and the tests that follow from it.
+
+    from tensorlite.testing import OpSpec, error, optest, real, s
+
+    test_softplus = optest(OpSpec(
+        "softplus", softplus, samples=[s(real(3, 4)), s(real(), beta=2.0)], reference=numpy_softplus,
+        errors=[error(DTypeError, "floating point", ints(5, 3))],
+    ))
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from ..autograd import grad as _grad
+from ..creation import tensor
+from ..tensor import Tensor
+from .gradients import Kinks, check_adjoint, check_grad
+from .operators import check_against, check_op
+from .report import GradientError
+from .samples import Sample
+from .subject import host, leaves_of
+
+__all__ = ["Case", "ErrorInput", "OpSpec", "error", "optest"]
+
+# How far results and gradients in a narrow dtype may be from those of float64, as a part of the largest.
+_NARROW: dict[np.dtype[Any], float] = {np.dtype("float32"): 2e-5, np.dtype("float16"): 3e-2}
+# What the checks take themselves; an argument of an op of one of these names has to be hidden from them.
+_OWN = {"allow_inconclusive", "atol", "gradients", "kinks", "max_elements", "method", "name", "order", "rtol", "seed",
+        "wrt"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ErrorInput:
+    """Arguments that an op must refuse, with an Input in the place of each array, as in a Sample.
+
+    exception: what it raises. match: a regular expression, found anywhere in the message.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    exception: type[BaseException]
+    match: str
+
+    @property
+    def sample(self) -> Sample:
+        """The arguments."""
+        return Sample(self.args, self.kwargs)
+
+
+def error(exception: type[BaseException], match: str, *args: Any, **kwargs: Any) -> ErrorInput:
+    """The ErrorInput of these arguments: ``error(ShapeError, "must broadcast", real(2), real(3))``."""
+    return ErrorInput(args, kwargs, exception, match)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One test: ``run()`` raises AssertionError if it fails. ``name`` says what it tests: "gradients-2"."""
+
+    name: str
+    run: Callable[[], object]
+
+
+@dataclass(frozen=True)
+class OpSpec:
+    """An op and all that its tests need to know.
+
+    name: in reports. f: the op, a function of Tensors that returns a Tensor or several.
+    samples: arguments (:func:`s`) on which it is tested.
+    order: how often it can be differentiated: 2, 1, or 0 for results without gradients.
+    half: whether float16 is worth a try. kinks: as in check_grad.
+    reference: a function of NumPy arrays that returns the right values; None leaves values unchecked.
+    errors: arguments that it must refuse (:func:`error`).
+    strategy: a hypothesis strategy of further arguments: a tuple of them, such as ``matching(...)`` gives, or a Tensor.
+
+    Raises ValueError for an order or kinks that there are not, or with neither samples nor a strategy.
+    """
+
+    name: str
+    f: Callable[..., Any]
+    samples: Sequence[Sample] = ()
+    order: int = 2
+    half: bool = True
+    kinks: Kinks = "auto"
+    reference: Callable[..., Any] | None = None
+    errors: Sequence[ErrorInput] = ()
+    strategy: Any = None
+
+    def __post_init__(self) -> None:
+        if self.order not in (0, 1, 2):
+            raise ValueError(f"OpSpec: {self.name}: order must be 0, 1 or 2, got {self.order!r}")
+        if self.kinks not in ("auto", "strict", "skip"):
+            raise ValueError(f"OpSpec: {self.name}: kinks must be 'auto', 'strict' or 'skip', got {self.kinks!r}")
+        if not self.samples and self.strategy is None:
+            raise ValueError(f"OpSpec: {self.name}: nothing to test; give samples, or a strategy")
+
+    @cached_property
+    def arrays(self) -> list[list[np.ndarray]]:
+        """The arrays of each sample: drawn once, and always the same for an op of this name."""
+        rng = np.random.default_rng(zlib.crc32(self.name.encode()))
+        return [sample.arrays(rng) for sample in self.samples]
+
+    def tensors(self, k: int, dtype: Any = None, device: Any = None) -> list[Tensor]:
+        """New tensors for the inputs of sample k, requiring grad where it is differentiated; floats in ``dtype``."""
+        return [
+            tensor(a, dtype if a.dtype.kind == "f" else None, device, requires_grad=i.grad)
+            for a, i in zip(self.arrays[k], self.samples[k].inputs(), strict=True)
+        ]
+
+    def results(self, k: int, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """What the op makes of sample k with these tensors in the places of its inputs."""
+        args, kwargs = self.samples[k].fill(tensors)
+        found: list[Tensor] = leaves_of(self.f(*args, **kwargs))
+        return found
+
+    # ---- cases
+
+    def cases(self, skip: Collection[str] = ()) -> list[Case]:
+        """All tests of the op: a case for each check of each sample, and for each error. ``skip``: checks to leave out.
+
+        - "values": as the reference has them.
+        - "gradients": check_grad, up to ``order``. "adjoint": check_adjoint, with func.jvp if ``order`` is 2.
+        - "hygiene": check_op.
+        - "dtypes": in float32, and in float16 if ``half``, results and gradients keep the dtype, and come near those in
+          float64.
+        - "error": the op refuses what it should, and says what it should.
+        - "drawn": values, gradients and hygiene for arguments drawn from ``strategy``.
+
+        Raises ValueError if ``skip`` names no check.
+        """
+        checks = {"values", "gradients", "adjoint", "hygiene", "dtypes", "error", "drawn"}
+        if unknown := set(skip) - checks:
+            raise ValueError(f"OpSpec: no check is called {', '.join(sorted(unknown))}; they are {sorted(checks)}")
+        found: list[Case] = []
+        for k, sample in enumerate(self.samples):
+            smooth = self.order > 0 and any(i.grad for i in sample.inputs())
+            by_name: dict[str, Callable[[int], object]] = {}
+            if self.reference is not None:
+                by_name["values"] = self._values
+            if smooth:
+                by_name |= {"gradients": self._gradients, "adjoint": self._adjoint, "hygiene": self._hygiene,
+                            "dtypes": self._dtypes}  # fmt: skip
+            found += [Case(f"{name}-{k}", partial(check, k)) for name, check in by_name.items() if name not in skip]
+        if "error" not in skip:
+            found += [Case(f"error-{k}", partial(self._error, wrong)) for k, wrong in enumerate(self.errors)]
+        if self.strategy is not None and "drawn" not in skip:
+            found.append(Case("drawn", self._drawn))
+        return found
+
+    def _call(self, k: int) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        """The op with the arguments of sample k, as the checks take them: all floating point arrays differentiated."""
+        sample, arrays = self.samples[k], self.arrays[k]
+        wanted = [i.grad or a.dtype.kind != "f" for i, a in zip(sample.inputs(), arrays, strict=True)]
+        args, kwargs = sample.fill(arrays)
+        if all(wanted) and not _OWN & kwargs.keys():
+            return self.f, args, kwargs
+
+        def f(*xs: Tensor) -> Any:
+            given = iter(xs)
+            dtype = next((x.dtype for x in xs if x.is_floating_point()), None)  # fixed ones go along into float32
+            tensors = [next(given) if w else tensor(a, dtype) for w, a in zip(wanted, arrays, strict=True)]
+            args, kwargs = sample.fill(tensors)
+            return self.f(*args, **kwargs)
+
+        return f, tuple(a for w, a in zip(wanted, arrays, strict=True) if w), {}
+
+    def _values(self, k: int) -> None:
+        assert self.reference is not None
+        args, kwargs = self.samples[k].fill(self.arrays[k])
+        hidden = {key: kwargs.pop(key) for key in _OWN & kwargs.keys()}
+        f, reference = (partial(g, **hidden) if hidden else g for g in (self.f, self.reference))
+        check_against(f, reference, *args, name=self.name, **kwargs)
+
+    def _gradients(self, k: int) -> None:
+        f, args, kwargs = self._call(k)
+        check_grad(f, *args, order=self.order, kinks=self.kinks, name=self.name, **kwargs)
+
+    def _adjoint(self, k: int) -> None:
+        f, args, kwargs = self._call(k)
+        every = range(sum(a.dtype.kind == "f" for a in leaves_of([list(args), kwargs]) if isinstance(a, np.ndarray)))
+        check_adjoint(f, *args, wrt=None if self.order == 2 else every, name=self.name, **kwargs)
+
+    def _hygiene(self, k: int) -> None:
+        f, args, kwargs = self._call(k)
+        check_op(f, *args, name=self.name, **kwargs)
+
+    def _dtypes(self, k: int) -> None:
+        for dtype, tolerance in _NARROW.items():
+            if dtype != np.float16 or self.half:
+                self._dtype(k, dtype, tolerance)
+
+    def _dtype(self, k: int, dtype: np.dtype[Any], tolerance: float) -> None:
+        leaves = [self.tensors(k, t) for t in (dtype, None)]
+        results = [self.results(k, xs) for xs in leaves]
+        for number, (y, wide) in enumerate(zip(*results, strict=True)):
+            expected = dtype if wide.dtype == np.float64 else wide.dtype
+            self._near(f"result {number}", y, wide, expected, tolerance)
+        gradients = []
+        for xs, ys in zip(leaves, results, strict=True):
+            rng = np.random.default_rng(1)
+            kept = [y for y in ys if y.requires_grad]
+            cs = [tensor(np.asarray(rng.standard_normal(y.shape)), y.dtype) for y in kept]
+            wanted = [x for x in xs if x.requires_grad]
+            gradients.append(_grad(kept, wanted, cs, allow_unused=True) if kept else [])
+        for number, (g, wide) in enumerate(zip(*gradients, strict=True)):
+            if g is None or wide is None:
+                if g is not wide:
+                    raise GradientError(f"{self.name}: input {number} has a gradient in {dtype} or float64 only")
+                continue
+            self._near(f"the gradient of input {number}", g, wide, dtype, 2 * tolerance)
+
+    def _near(self, what: str, found: Tensor, wide: Tensor, dtype: Any, tolerance: float) -> None:
+        if found.dtype != dtype:
+            raise GradientError(f"{self.name}: {what} is {found.dtype}, not {dtype}")
+        a, b = host(found).astype(np.float64), host(wide).astype(np.float64)
+        scale = max(1.0, float(abs(b[np.isfinite(b)]).max(initial=0.0)))
+        if a.shape != b.shape or not np.allclose(a, b, rtol=0, atol=tolerance * scale, equal_nan=True):
+            raise GradientError(f"{self.name}: {what} in {dtype} is not that of float64\n    {a}\n    {b}")
+
+    def _error(self, wrong: ErrorInput) -> None:
+        rng = np.random.default_rng(zlib.crc32(self.name.encode()))
+        inputs = zip(wrong.sample.arrays(rng), wrong.sample.inputs(), strict=True)
+        args, kwargs = wrong.sample.fill([tensor(a, requires_grad=i.grad) for a, i in inputs])
+        expected = f"expected {wrong.exception.__name__} with {wrong.match!r}"
+        try:
+            result = self.f(*args, **kwargs)
+        except Exception as raised:
+            if isinstance(raised, wrong.exception) and re.search(wrong.match, str(raised)):
+                return
+            raise GradientError(f"{self.name}: {expected}, got {type(raised).__name__}: {raised}") from raised
+        raise GradientError(f"{self.name}: {expected}, but it took the arguments and returned {result}")
+
+    def _drawn(self) -> None:
+        from hypothesis import given
+
+        from .plugin import chosen_settings
+
+        @chosen_settings(None)
+        @given(self.strategy)
+        def check(drawn: Any) -> None:
+            args = drawn if isinstance(drawn, tuple) else (drawn,)
+            if self.reference is not None:
+                check_against(self.f, self.reference, *args, name=self.name)
+            if self.order:
+                check_grad(
+                    self.f, *args, order=self.order, kinks=self.kinks, name=self.name, allow_inconclusive=True
+                )
+                check_op(self.f, *args, name=self.name)
+
+        check()
+
+
+def optest(spec: OpSpec, *, skip: Collection[str] = ()) -> Callable[..., None]:
+    """A test function for pytest, with one test for each of ``spec.cases(skip)``, by whose name a failure is known.
+
+        test_softplus = optest(OpSpec("softplus", softplus, samples=[s(real(3, 4))]))
+
+    gives ``test_softplus[gradients-0]`` and so on. Where pytest is not installed it is a plain function that runs all.
+    Raises ValueError if ``skip`` names no check.
+    """
+    cases = spec.cases(skip)
+    try:
+        import pytest
+    except ImportError:
+
+        def every() -> None:
+            for case in cases:
+                case.run()
+
+        return every
+
+    @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in cases])
+    def test(case: Case) -> None:
+        case.run()
+
+    test.__name__ = f"test_{spec.name}"
+    test.__doc__ = f"All that the OpSpec of {spec.name} says."
+    return test
