@@ -19,6 +19,8 @@ __all__ = ["Subject", "bent", "host", "keeps_float64", "leaves_of", "mapped", "n
 
 Arrays = list[np.ndarray]
 
+_EPS = float(np.finfo(np.float64).eps)
+
 
 # ---- arrays and trees ------------------------------------------------------------------------
 
@@ -114,6 +116,7 @@ class Subject:
             leaf.requires_grad_(True)
         self.given = [leaf.data for leaf in self.leaves]
         self.device = self.leaves[0].device
+        self.on_host = isinstance(self.given[0], np.ndarray)
 
     def _choose(self, wrt: Any, given: dict[int, Tensor]) -> None:
         """Keep the leaves that ``wrt`` names."""
@@ -156,7 +159,7 @@ class Subject:
     def set(self, arrays: Iterable[np.ndarray]) -> None:
         """Put other arrays into the leaves."""
         for leaf, array in zip(self.leaves, arrays):
-            leaf.data = np.asarray(array) if self.device.type == "cpu" else tensor(array, device=self.device).data
+            leaf.data = np.asarray(array) if self.on_host else tensor(array, device=self.device).data
 
     def reset(self) -> None:
         """Put the leaves' own arrays back."""
@@ -206,15 +209,46 @@ class Subject:
         finally:
             self.reset()
 
+    def agree(self, found: Arrays, expected: Arrays, at: Arrays, cotangents: Arrays | None) -> int | None:
+        """The number of the first of these gradients (values if there are no cotangents) that differ; None if none do.
+
+        They may differ by rounding: of their own size, of the cotangents', and where that is not enough, by as much as
+        a rounding of the arguments would change them.
+        """
+        floor = 100 * _EPS * max([0.0, *(float(abs(c).max(initial=0.0)) for c in cotangents or [])])
+        for k, (a, b) in enumerate(zip(found, expected, strict=True)):
+            scale = float(abs(b[np.isfinite(b)]).max(initial=0.0))
+            if a.shape != b.shape:
+                return k
+            if np.allclose(a, b, rtol=1e-9, atol=1e-11 * scale + floor, equal_nan=True):
+                continue
+            with np.errstate(all="ignore"):
+                off = abs(a - b)
+                close = (off <= 30 * self._noise(at, cotangents, k)) | (a == b) | (np.isnan(a) & np.isnan(b))
+            if not (close & ((off <= 1e-6 * scale) | np.isnan(off) | (off <= 1e3 * floor) | (a == b))).all():
+                return k
+        return None
+
+    def _noise(self, at: Arrays, cotangents: Arrays | None, k: int) -> np.ndarray:
+        """How much gradient (or value) k changes when the arguments do by some of their last bits."""
+        rng = np.random.default_rng(0)
+
+        def moved() -> np.ndarray:
+            arrays = [a * (1 + 2.0**-50 * rng.choice([-1.0, 1.0], a.shape)) for a in at]
+            return (self.values(arrays) if cotangents is None else self.vjp(arrays, cotangents))[k]
+
+        some = [moved() for _ in range(4)]
+        return np.asarray(np.max([abs(x - some[0]) for x in some[1:]], axis=0))
+
     def _attached(self, cotangents: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         pairs = [(y, c) for y, c in zip(self.outputs(), cotangents, strict=True) if y.requires_grad]
         return [y for y, _ in pairs], [c for _, c in pairs]
 
     def on_device(self, array: np.ndarray) -> Tensor:
-        if self.device.type != "cpu":
+        if not self.on_host:
             return tensor(array, device=self.device)
         x = tensor(0.0, dtype=np.float64)
-        x.data = array  # not a copy: its memory layout counts, and so does whether it is changed
+        x.data = np.asarray(array)  # not a copy: its memory layout counts, and so does whether it is changed
         return x
 
 
