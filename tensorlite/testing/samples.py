@@ -54,7 +54,7 @@ def real(*shape: int) -> Input:
 
 
 def positive(*shape: int) -> Input:
-    """From 0.6 to 2.9."""
+    """From 0.6 to 2.4, off 1, 1.5 and 2."""
     return Input(shape, lambda rng, n: 0.5 + _off_the_halves(rng, n, 0, 2))
 
 
