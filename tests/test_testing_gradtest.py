@@ -121,7 +121,7 @@ class TestUnittest(unittest.TestCase):
 def test_the_test_can_be_called_and_has_the_function():
     seen = []
 
-    @gradtest("(m)->(m)", max_examples=60)
+    @gradtest("(m)->(m)", max_examples=150)
     def doubled(x):
         """Twice x."""
         seen.append(x.shape)
@@ -205,7 +205,7 @@ def test_the_report_is_all_there_is():
 def test_the_traceback_ends_at_the_line_of_the_test():
     line = sys._getframe().f_lineno + 2
 
-    @gradtest("(n)->(n)")
+    @gradtest("(n)->(n)", max_examples=300)
     def wrong(x):
         return late_relu(x)
 
@@ -235,14 +235,14 @@ def test_a_result_that_is_no_tensor():
 def test_an_error_within_the_op_comes_with_the_example():
     @gradtest("(m,n)", dim=axes(2))
     def wrong(x, dim):
-        if x.shape[1] > 1:
+        if x.shape[1] > 1 and dim == 1:
             raise RuntimeError("no")
         return x.sum(dim)
 
     with pytest.raises(RuntimeError) as error:
         wrong()
     text = "".join(traceback.format_exception(error.value))
-    assert "example=(tl.tensor([[0.0, 0.0]], dtype=tl.float64), dim=None)" in text
+    assert re.search(r"example=\(tl\.\w+\(.*, dtype=tl\.float64\), dim=1\)", text)
     assert "hypothesis/" not in text
     assert len(text.splitlines()) < 40
 
@@ -270,7 +270,7 @@ def test_a_test_that_checks_nothing_fails():
 
 def test_a_method_fails_under_its_own_name():
     class Case:
-        @gradtest("(n)")
+        @gradtest("(n)", max_examples=300)
         def test_it(self, x):
             return late_relu(x)
 

@@ -216,9 +216,9 @@ def _as_test(
     """The test: hypothesis calls ``run`` for each example, and pytest calls ``test``."""
     totals = _Totals()
 
-    def run(*args: Any, example: _Example) -> None:
+    def run(self: Any = None, *, example: _Example) -> None:
         __tracebackhide__ = True
-        check(f.__get__(args[0]) if is_method else f, example, totals)
+        check(f.__get__(self) if is_method else f, example, totals)
 
     functools.update_wrapper(run, f)
     own = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)] if is_method else []
