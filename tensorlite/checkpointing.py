@@ -12,7 +12,7 @@ from typing import Any
 from . import random
 from .autograd import Lazy, Node, Output, Variable, enable_grad, is_grad_enabled, walk
 from .errors import GraphError
-from .versions import check_saved, clock
+from .versions import changed_between, check_saved, clock
 
 __all__ = ["checkpoint"]
 
@@ -47,7 +47,11 @@ class _Region(Lazy):
             inner.nodes = [first.get(n, n) for n in inner.nodes]  # of a checkpoint in f: it will fill our nodes
         for node, twin in zip(self.nodes, again, strict=True):
             if node.saved is self:
-                node.saved = twin.saved
+                # What f itself has changed in place carries ticks of this second run, later than the node's own: a
+                # copy carries none. What was changed after its node had saved it stays, and is found to be stale.
+                node.saved = [v.copy() if changed_between(v, start, twin.seq) else v for v in twin.saved] if (
+                    isinstance(twin.saved, list)
+                ) else twin.saved  # fmt: skip
 
 
 def _name(f: Callable[..., Any]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from .backend import BACKENDS, Array
 from .errors import VersionError
 
-__all__ = ["changed", "check_inputs", "check_saved", "clock", "owner", "rebased", "touch", "version"]
+__all__ = ["changed", "changed_between", "check_inputs", "check_saved", "clock", "owner", "rebased", "touch", "version"]
 
 clock = count(1).__next__
 """Ticks once for every recorded op and every in-place change: a topological order of the graph."""
@@ -28,6 +28,7 @@ class _History:
 
     def __init__(self, array: Array) -> None:
         self.count = 0
+        self.first = 0  # the tick of the first of them
         self.ticks: deque[int] = deque(maxlen=_REMEMBERED)
         key = id(array)
         self.alive = weakref.ref(array, lambda _: (changed.pop(key, None), rebased.pop(key, None)))
@@ -53,6 +54,7 @@ def touch(array: Array, *, in_graph: bool = False) -> int:
     if history is None:
         history = changed[id(buffer)] = _History(buffer)
     tick = clock()
+    history.first = history.first or tick
     history.count += 1
     history.ticks.append(tick)
     if in_graph:
@@ -64,6 +66,12 @@ def version(array: Array) -> int:
     """How often this array's memory has been changed in place."""
     history = changed.get(id(owner(array)))
     return 0 if history is None else history.count
+
+
+def changed_between(array: Any, start: int, stop: int) -> bool:
+    """Whether this array's memory has been changed in place, each time after tick ``start`` and not after ``stop``."""
+    history = changed.get(id(owner(array))) if type(array) in BACKENDS else None
+    return history is not None and start < history.first and history.ticks[-1] <= stop
 
 
 def check_saved(op: str, seq: int, names: list[str], saved: list[Any]) -> None:
