@@ -172,7 +172,7 @@ def test_it_computes_in_models():
     [
         (lambda g, x: 3 * g * x, r"square: the gradient of x is wrong"),
         (lambda g, x: np.multiply(g, 2 * x, out=g), r"square: the backward pass changes the cotangent in place"),
-        (lambda g, x: (2 * g * x).astype(np.float32), r"square: vjp returned float32 \(2, 3\) as the gradient of array 0"),
+        (lambda g, x: (2 * g * x).astype(np.float32), r"square: vjp returned float32 \(2, 3\) as the gradient of"),
         (lambda g, x: None, r"square: the gradient of x is wrong(.|\n)*the gradient is 0"),
         (lambda g, x: (2 * g * x, g), r"square: vjp must return a gradient for each of its 1 arrays, got 2"),
     ],

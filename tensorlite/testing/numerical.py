@@ -1,12 +1,12 @@
 """Numerical derivatives of functions of arrays, each with an estimate of its error, and with what is seen at a kink.
 
-The derivative of F(t) at 0 by central differences of order 4 (Fornberg 1988, table 1), at steps h from 2^-10 to 2^-24:
+The derivative of F(t) at 0 by central differences of order 4 (Fornberg 1988, table 1), at steps h from 7e-4 to 4e-8:
 
     D(h) = (8 (F(h) - F(-h)) - (F(2h) - F(-2h))) / 12h        error: h^4 F'''''/30 + rounding / h
 
 Large steps err by truncation, small ones by rounding. Neither is known, but their sum shows in how much D changes from
-one step to the next, so the step is taken at which that is least, separately for each entry of F. Steps are powers of
-two: t + h is exact where t is a multiple of 1/8, as the numbers of ``elements`` are.
+one step to the next, so the step is taken at which that is least, separately for each entry of F. Steps have ten
+binary digits: x + h is exact where x is a multiple of 1/8, as the numbers of ``elements`` are.
 
 One-sided differences of order 2 use the same values of F. Where they converge to two different numbers there is a kink.
 
@@ -24,11 +24,12 @@ import numpy as np
 
 __all__ = ["COMPLEX_STEP", "STEPS", "Slope", "complex_slope", "slope"]
 
-STEPS = tuple(2.0**-k for k in (10, 13, 17, 20, 24))
+# Few binary digits, so that x + h is exact; and no round number, or floor(x) would be a line at large x.
+STEPS = tuple(749 / 1024 * 2.0**-k for k in (10, 11, 14, 17, 20, 24))
 COMPLEX_STEP = 1e-20
 
 _EPS = float(np.finfo(np.float64).eps)
-_SMOOTH = 1e-10  # two steps that agree so well need no third
+_SMOOTH = 2e-9  # two steps that agree so well need no other
 _KINK = 1e-3  # a part of the one-sided derivatives by which they must differ at a kink
 
 
@@ -37,7 +38,8 @@ class Slope:
     """The derivative of each entry of F along one direction; all arrays have the shape of F, flattened.
 
     value, error: the derivative and how far it may be off (inf: not known). step: the step that gave it, 0 for the
-    complex step. kink: where there is one; left, right: the one-sided derivatives there.
+    complex step. kink: where there is one; left, right: the one-sided derivatives there. lowest, highest: of what all
+    steps gave; where they disagree by accident as little as garbage may, the truth is hardly outside of these.
     """
 
     value: np.ndarray
@@ -46,6 +48,8 @@ class Slope:
     kink: np.ndarray
     left: np.ndarray
     right: np.ndarray
+    lowest: np.ndarray
+    highest: np.ndarray
 
 
 def slope(F: Callable[[float], np.ndarray], at_zero: np.ndarray, scale: float = 1.0) -> Slope:
@@ -53,29 +57,53 @@ def slope(F: Callable[[float], np.ndarray], at_zero: np.ndarray, scale: float = 
 
     An entry of F that is not finite in every stencil has an error of inf.
     """
+    seen: dict[float, np.ndarray] = {}
+
+    def at(t: float) -> np.ndarray:
+        if t not in seen:
+            seen[t] = F(t)
+        return seen[t]
+
     with np.errstate(all="ignore"):
-        central, left, right, rounding = [], [], [], []
-        for h in (scale * step for step in STEPS):
-            a, b, c, d = F(-2 * h), F(-h), F(h), F(2 * h)
-            still = (a == at_zero) & (b == at_zero) & (c == at_zero) & (d == at_zero)  # infinite entries too
-            central.append(np.where(still, 0.0, (8 * (c - b) - (d - a)) / (12 * h)))
-            right.append(np.where(still, 0.0, (4 * (c - at_zero) - (d - at_zero)) / (2 * h)))
-            left.append(np.where(still, 0.0, (4 * (at_zero - b) - (at_zero - a)) / (2 * h)))
+        for count in (1, 2, 3, len(STEPS)):
+            steps = scale * _COLUMN[:count]
+            a, b, c, d = (np.array([at(float(k * h)) for h in steps[:, 0]]) for k in (-2, -1, 1, 2))
             size = np.maximum(np.maximum(abs(a), abs(b)), np.maximum(abs(c), abs(d)))
-            rounding.append(np.where(still, 0.0, 2 * _EPS * size / h))
-            if len(central) == 2 and _all_smooth(central, left, right, rounding):
+            if count == 1 and not _is_linear(a, b, c, d, at_zero, size):
+                continue
+            central = (8 * (c - b) - (d - a)) / (12 * steps)
+            right = (4 * (c - at_zero) - (d - at_zero)) / (2 * steps)
+            left = (4 * (at_zero - b) - (at_zero - a)) / (2 * steps)
+            rounding = 2 * _EPS * size / steps
+            # What does not move at all, at this step and all larger ones, has no derivative, and if it is infinite too.
+            still = (a == at_zero) & (b == at_zero) & (c == at_zero) & (d == at_zero)
+            if still.any():
+                still = np.logical_and.accumulate(still, axis=0)
+                for array in (central, left, right, rounding):
+                    array[still] = 0.0
+            if count in (1, len(STEPS)) or _all_smooth(central, left, right, rounding):
                 break
-        return _best(np.array(central), np.array(left), np.array(right), np.array(rounding), scale)
+        return _best(central, left, right, rounding, scale)
 
 
-def _all_smooth(
-    central: list[np.ndarray], left: list[np.ndarray], right: list[np.ndarray], rounding: list[np.ndarray]
-) -> bool:
-    """Whether the two largest steps say all: they agree, and one-sided derivatives meet as smooth functions' do."""
-    size = np.maximum(abs(left[1]), abs(right[1]))
-    gaps = [abs(r - l) for l, r in zip(left, right)]
-    meet = gaps[1] <= np.maximum(gaps[0] / 16, 1e-6 * size) + 20 * rounding[1]
-    agree = abs(central[0] - central[1]) <= _SMOOTH * size + 4 * rounding[1]
+_COLUMN = np.array(STEPS)[:, None]
+
+
+def _is_linear(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, zero: np.ndarray, size: np.ndarray) -> bool:
+    """Whether all five points lie on a line, so that there is nothing that a smaller step could tell."""
+    room = 4 * _EPS * np.maximum(size, abs(zero))
+    on_line = (abs(b + c - 2 * zero) <= room) & (abs(a + d - 2 * zero) <= room)
+    on_line &= abs(d - a - 2 * (c - b)) <= 2 * room
+    on_line |= (a == zero) & (b == zero) & (c == zero) & (d == zero)
+    return bool(on_line.all())
+
+
+def _all_smooth(central: np.ndarray, left: np.ndarray, right: np.ndarray, rounding: np.ndarray) -> bool:
+    """Whether the last two steps say all: they agree, and one-sided derivatives meet as smooth functions' do."""
+    size = np.maximum(abs(left[-1]), abs(right[-1]))
+    gaps = abs(right - left)
+    meet = gaps[-1] <= np.maximum(gaps[-2] / 3, 1e-6 * size) + 20 * rounding[-1]
+    agree = abs(central[-2] - central[-1]) <= _SMOOTH * size + 4 * rounding[-1]
     return bool((meet & agree).all())
 
 
@@ -83,22 +111,26 @@ def _best(
     central: np.ndarray, left: np.ndarray, right: np.ndarray, rounding: np.ndarray, scale: float
 ) -> Slope:  # fmt: skip
     """From (steps, entries) to entries."""
+    entries = np.arange(central.shape[1])
+    kink = np.zeros(central.shape[1], bool)
+    l, r, lowest, highest = left[-1], right[-1], central.min(axis=0), central.max(axis=0)
+    if len(central) == 1:  # a line
+        return Slope(central[0], rounding[0], np.full(kink.shape, scale * STEPS[0]), kink, l, r, lowest, highest)
+    if len(central) < len(STEPS):  # all is smooth, so the error of the last step is the smaller one, by 16 or more
+        error, step = abs(central[-2] - central[-1]) / 8 + rounding[-1], scale * STEPS[len(central) - 1]
+        return Slope(central[-1], error, np.full(kink.shape, step), kink, l, r, lowest, highest)
     change = abs(central[:-1] - central[1:]) + rounding[:-1]
     change[~np.isfinite(change)] = np.inf
     best = change.argmin(axis=0)
-    entries = np.arange(central.shape[1])
     value, error = central[best, entries], change[best, entries]
     value = np.where(np.isfinite(error), value, np.nan)
-    kink = np.zeros(central.shape[1], bool)
-    l, r = left[-1], right[-1]
-    if len(central) > 2:  # else all is smooth
-        a, b = 2, 3
-        l, r = left[b], right[b]
-        gap = abs(r - l)
-        settled = np.maximum(abs(left[a] - l), abs(right[a] - r)) <= 0.02 * gap + 20 * rounding[b]
-        kink = np.isfinite(gap) & (gap > _KINK * np.maximum(abs(l), abs(r)) + 100 * rounding[b]) & settled
-        error = np.where(kink, np.maximum(abs(left[a] - l), abs(right[a] - r)) + 4 * rounding[b], error)
-    return Slope(value, error, scale * np.array(STEPS)[best], kink, l, r)
+    a, b = 3, 4
+    l, r = left[b], right[b]
+    gap = abs(r - l)
+    settled = np.maximum(abs(left[a] - l), abs(right[a] - r)) <= 0.02 * gap + 20 * rounding[b]
+    kink = np.isfinite(gap) & (gap > _KINK * np.maximum(abs(l), abs(r)) + 100 * rounding[b]) & settled
+    error = np.where(kink, np.maximum(abs(left[a] - l), abs(right[a] - r)) + 4 * rounding[b], error)
+    return Slope(value, error, scale * np.array(STEPS)[best], kink, l, r, lowest, highest)
 
 
 def complex_slope(F: Callable[[complex], np.ndarray], at_zero: np.ndarray, found: Slope) -> Slope:
@@ -110,7 +142,9 @@ def complex_slope(F: Callable[[complex], np.ndarray], at_zero: np.ndarray, found
         value = z.imag / COMPLEX_STEP
         same = abs(z.real - at_zero) <= 1e-12 * abs(at_zero)
         size = np.maximum(abs(value), abs(found.value))
-        agree = abs(value - found.value) <= 10 * found.error + 1e-9 * size
+        # Where differences do not know the first digit, they confirm nothing: x |x| at 0 has an imaginary part of h.
+        known = found.error <= 0.1 * size
+        agree = known & (abs(value - found.value) <= 10 * found.error + 1e-9 * size)
     take = same & agree & ~found.kink & np.isfinite(value) & np.isfinite(found.error)
     return Slope(
         np.where(take, value, found.value),
@@ -119,4 +153,6 @@ def complex_slope(F: Callable[[complex], np.ndarray], at_zero: np.ndarray, found
         found.kink,
         found.left,
         found.right,
+        found.lowest,
+        found.highest,
     )

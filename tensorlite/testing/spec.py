@@ -127,9 +127,9 @@ class OpSpec:
 
         - "values": as the reference has them.
         - "gradients": check_grad, up to ``order``. "adjoint": check_adjoint, with func.jvp if ``order`` is 2.
-        - "hygiene": check_op.
         - "dtypes": in float32, and in float16 if ``half``, results and gradients keep the dtype, and come near those in
           float64.
+        - "hygiene": check_op, also for an ``order`` of 0.
         - "error": the op refuses what it should, and says what it should.
         - "drawn": values, gradients and hygiene for arguments drawn from ``strategy``.
 
@@ -140,13 +140,14 @@ class OpSpec:
             raise ValueError(f"OpSpec: no check is called {', '.join(sorted(unknown))}; they are {sorted(checks)}")
         found: list[Case] = []
         for k, sample in enumerate(self.samples):
-            smooth = self.order > 0 and any(i.grad for i in sample.inputs())
+            floats = any(i.grad for i in sample.inputs())
             by_name: dict[str, Callable[[int], object]] = {}
             if self.reference is not None:
                 by_name["values"] = self._values
-            if smooth:
-                by_name |= {"gradients": self._gradients, "adjoint": self._adjoint, "hygiene": self._hygiene,
-                            "dtypes": self._dtypes}  # fmt: skip
+            if floats and self.order:
+                by_name |= {"gradients": self._gradients, "adjoint": self._adjoint, "dtypes": self._dtypes}
+            if floats:
+                by_name["hygiene"] = self._hygiene
             found += [Case(f"{name}-{k}", partial(check, k)) for name, check in by_name.items() if name not in skip]
         if "error" not in skip:
             found += [Case(f"error-{k}", partial(self._error, wrong)) for k, wrong in enumerate(self.errors)]

@@ -66,8 +66,8 @@ _KINDS: dict[str, tuple[list[float], list[float]]] = {
         [*_DYADIC, *_EXTREME, -0.0, 2.0**-20, -(2.0**-20), 1e-30, 1e30, -1e30, math.inf, -math.inf, math.nan],
         [0.0, -0.0, math.inf, math.nan] * 4,
     ),
-    "int": ([float(x) for x in _by_simplicity(range(-8, 9))], []),
-    "bool": ([0.0, 1.0], []),
+    "int": ([float(x) for x in _by_simplicity(range(-8, 9))], [0.0] * 14),
+    "bool": ([0.0, 1.0], [0.0] * 127),
 }
 
 # The bytes that strategies of `elements` stand for, so that arrays need not draw entry by entry.
