@@ -38,7 +38,7 @@ FLOORS = """
     tensorlite.testing.numerical  tensorlite.testing.report  tensorlite.testing.subject  tensorlite.testing.verdict
     tensorlite.testing.messages  tensorlite.testing.gradients  tensorlite.testing.operators
     tensorlite.testing.plugin  tensorlite.testing.samples  tensorlite.testing.spec
-    tensorlite.testing.strategies  tensorlite.testing.gradtests
+    tensorlite.testing.strategies  tensorlite.testing.gradtests  tensorlite.testing.programs
     tensorlite.testing.strict  tensorlite.testing
     gpt  gpt.errors  gpt.config  gpt.info  gpt.fetch  gpt.tokenizer  gpt.data
     gpt.model  gpt.evaluate  gpt.sample  gpt.checkpoint  gpt.metrics  gpt.plot  gpt.progress  gpt.train
@@ -57,6 +57,7 @@ PUBLIC_MODULES = [
 LOADED_LAZILY = {
     "tensorlite.kernels.cuda": {"cupy"},
     "tensorlite.testing.strategies": {"hypothesis"}, "tensorlite.testing.gradtests": {"hypothesis"},
+    "tensorlite.testing.programs": {"hypothesis"},
 }
 
 # The only files that may name CuPy, and that may compare with the name of a device: the generator has a state on
@@ -334,6 +335,8 @@ def test_no_large_file_in_git():
         (heavy_imports, "tensorlite/tensor.py", "class A:\n    import torch"),
         (heavy_imports, "tensorlite/backend.py", "from .kernels import cuda"),
         (heavy_imports, "tensorlite/backend.py", "from .kernels.cuda import softmax"),
+        (heavy_imports, "tensorlite/testing/plugin.py", "from .strategies import tensors"),
+        (heavy_imports, "tensorlite/testing/strategies.py", "import pytest"),
         (cupy_names, "tensorlite/tensor.py", "def f():\n    import cupy"),
         (cupy_names, "tensorlite/tensor.py", "from cupy import asnumpy"),
         (cupy_names, "tensorlite/tensor.py", "def f(cupy_array): pass"),
@@ -369,6 +372,7 @@ def test_a_rule_sees_a_breach(rule, path, source):
         (heavy_imports, "tensorlite/tensor.py", "import math\nimport numpy.linalg\nfrom . import errors"),
         (heavy_imports, "tensorlite/tensor.py", "def f():\n    import safetensors"),
         (heavy_imports, "tensorlite/kernels/cuda.py", "import cupy"),
+        (heavy_imports, "tensorlite/testing/gradtests.py", "import hypothesis\nfrom .strategies import tensors"),
         (cupy_names, "tensorlite/tensor.py", "# cupy\nx = 'cupy'"),
         (device_branches, "tensorlite/creation.py", "def cpu(x):\n    return x.to('cpu')"),
         (code_from_data, "gpt/train.py", "model.eval()\nnp.load(path, allow_pickle=False)"),

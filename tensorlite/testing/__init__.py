@@ -24,6 +24,7 @@ from .spec import Case, ErrorInput, OpSpec, error, optest
 
 if _typing.TYPE_CHECKING:
     from .gradtests import gradtest
+    from .programs import Program, programs
     from .strategies import (
         away_from,
         axes,
@@ -42,12 +43,14 @@ __all__ += ["register_profiles"]
 __all__ += ["Case", "ErrorInput", "OpSpec", "error", "optest"]
 __all__ += ["Input", "Sample", "bools", "distinct", "fixed", "given", "ints", "positive", "real", "s", "unit", "whole"]
 __all__ += [
-    "away_from", "axes", "broadcastable", "elements", "gradtest", "indices", "layouts", "matching", "shapes", "tensors",
-    "tie_free",
+    "away_from", "axes", "broadcastable", "elements", "gradtest", "indices", "layouts", "matching", "Program",
+    "programs", "shapes", "tensors", "tie_free",
 ]  # fmt: skip
 
 # Name -> the file of this package that has it.
-_NEED_HYPOTHESIS = dict.fromkeys(__all__[__all__.index("away_from") :], "strategies") | {"gradtest": "gradtests"}
+_NEED_HYPOTHESIS = dict.fromkeys(__all__[__all__.index("away_from") :], "strategies") | {
+    "gradtest": "gradtests", "Program": "programs", "programs": "programs",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> _typing.Any:
