@@ -12,7 +12,7 @@ VENV_PYTHON := env -u PYTHONHOME -u PYTHONPATH -u VIRTUAL_ENV .venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test check lint types gpu-check bench oracle clean
+.PHONY: help train test check lint types mutants nightly gpu-check bench oracle clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +32,12 @@ types: .venv/.installed-dev  ## mypy --strict on tensorlite
 	@$(VENV_PYTHON) -m mypy
 
 oracle: .venv/.installed-oracle  ## install PyTorch, which the tests compare with where it is installed
+
+mutants: .venv/.installed-test  ## how many wrong gradients the checks find, and how many right ones they blame
+	@$(VENV_PYTHON) -m tests.mutants $(ARGS)
+
+nightly: .venv/.installed-test  ## the property-based tests on new examples, 2,000 each
+	@$(VENV_PYTHON) -m pytest --gradtest-profile nightly -m hypothesis $(ARGS)
 
 # Needs no network and no .venv: a GPU machine's own Python has what it takes. Elsewhere there is nothing to check.
 define GPU_PROBE
