@@ -979,7 +979,8 @@ class _Ownership:
         if xp is None:  # a NumPy scalar
             return np.asarray(g)
         root = versions.owner(g)
-        if id(root) in self.taken or root.size != g.size or root.base is not None or not g.size:
+        broadcast = not getattr(g.flags, "writeable", True)  # of one entry to one entry: NumPy forbids to write
+        if id(root) in self.taken or root.size != g.size or root.base is not None or not g.size or broadcast:
             return xp.array(g, copy=True, order="C")
         self.taken[id(root)] = root
         return g

@@ -65,6 +65,17 @@ def test_gradients_accumulate_and_whoever_holds_them_sees_the_sum():
     assert held._version == 1
 
 
+def test_a_gradient_that_was_broadcast_accumulates():
+    """The mean's gradient is a broadcast view, which NumPy forbids to write to, and here one entry of one entry."""
+    x = tl.tensor([[2.0]], requires_grad=True)
+    for _ in range(2):
+        x.mean().backward()
+    assert x.grad.tolist() == [[2.0]]
+    (g,) = tl.autograd.grad(x.mean(), x)
+    g.add_(1)
+    assert g.tolist() == [[2.0]]
+
+
 @pytest.mark.parametrize("grad", [tl.ones(1, 2), np.ones(2), 0.0])
 def test_a_grad_that_was_set_to_something_that_does_not_fit(grad):
     x = leaf(1.0, 2.0)
