@@ -38,7 +38,7 @@ FLOORS = """
     tensorlite.testing.numerical  tensorlite.testing.report  tensorlite.testing.subject  tensorlite.testing.verdict
     tensorlite.testing.messages  tensorlite.testing.gradients  tensorlite.testing.operators
     tensorlite.testing.plugin  tensorlite.testing.samples  tensorlite.testing.spec
-    tensorlite.testing.strategies  tensorlite.testing.gradtests  tensorlite.testing.programs
+    tensorlite.testing.strategies  tensorlite.testing.gradtests  tensorlite.testing.random_programs
     tensorlite.testing.strict  tensorlite.testing
     gpt  gpt.errors  gpt.config  gpt.info  gpt.fetch  gpt.tokenizer  gpt.data
     gpt.model  gpt.evaluate  gpt.sample  gpt.checkpoint  gpt.metrics  gpt.plot  gpt.progress  gpt.train
@@ -57,7 +57,7 @@ PUBLIC_MODULES = [
 LOADED_LAZILY = {
     "tensorlite.kernels.cuda": {"cupy"},
     "tensorlite.testing.strategies": {"hypothesis"}, "tensorlite.testing.gradtests": {"hypothesis"},
-    "tensorlite.testing.programs": {"hypothesis"},
+    "tensorlite.testing.random_programs": {"hypothesis"},
 }
 
 # The only files that may name CuPy, and that may compare with the name of a device: the generator has a state on

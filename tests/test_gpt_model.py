@@ -9,6 +9,7 @@ import tensorlite as tl
 from gpt.config import Config, ModelConfig, OptimConfig
 from gpt.info import parameter_count
 from gpt.model import GPT, inference, sinusoids
+from tensorlite.testing import check_adjoint, check_grad
 
 TINY = {"vocab_size": 13, "block_size": 8, "n_layer": 2, "n_head": 2, "n_embd": 12}
 VARIANTS = {
@@ -229,3 +230,64 @@ def test_only_matrices_decay():
     assert len(decayed["params"]) + len(kept["params"]) == len(list(model.parameters()))
     for group in optimizer.param_groups:
         assert (group["lr"], tuple(group["betas"]), group["eps"]) == (0.5, (0.8, 0.7), 1e-3)
+
+
+# --- the whole model's gradient
+
+
+def test_every_parameters_gradient_passes_the_adjoint_test(config):
+    """<c, J v> = <J^T c, v>, for each parameter by itself and for all at once."""
+    model = make(config)
+    x, y = tl.tensor(ids(2, 8, seed=1)), tl.tensor(ids(2, 8, seed=2))
+    named = dict(model.named_parameters())
+    for name, p in named.items():
+        check_adjoint(lambda: model(x, y)[1], wrt=[p], name=name)
+    check_adjoint(lambda: model(x, y)[0], wrt=list(named.values()), name="logits")
+
+
+def test_second_derivatives_of_a_model():
+    """The gradient of the squared norm of the gradient, as a gradient penalty takes it."""
+    model = make(ModelConfig(**{**TINY, "n_embd": 4, "vocab_size": 5}))
+    x, y = tl.tensor(ids(1, 4, seed=1, V=5)), tl.tensor(ids(1, 4, seed=2, V=5))
+    parameters = list(model.parameters())
+
+    def penalty():
+        with tl.enable_grad():  # values are computed under no_grad
+            gradients = tl.autograd.grad(model(x, y)[1], parameters, create_graph=True)
+        return tl.stack([g.square().sum() for g in gradients]).sum()
+
+    check_grad(penalty, wrt=parameters, order=1, max_elements=16)
+
+
+# --- invariances
+
+
+def test_rows_of_a_batch_are_independent(config):
+    model = make(config)
+    x, y = ids(4, 8, seed=1), ids(4, 8, seed=2)
+    order = np.array([2, 0, 3, 1])
+    logits, loss = model(tl.tensor(x), tl.tensor(y))
+    permuted, same = model(tl.tensor(x[order]), tl.tensor(y[order]))
+    np.testing.assert_allclose(permuted.detach().numpy(), logits.detach().numpy()[order], rtol=0, atol=1e-12)
+    assert abs(loss.item() - same.item()) < 1e-12
+    alone = model(tl.tensor(x[2:3]))[0].detach().numpy()
+    np.testing.assert_allclose(alone[0], logits.detach().numpy()[2], rtol=0, atol=1e-12)
+
+
+def test_padding_behind_the_text_changes_nothing(config):
+    """Neither logits before it, nor, with its targets ignored, the loss and any gradient."""
+    model = make(config)
+    x, y = ids(2, 5, seed=1), ids(2, 5, seed=2)
+    padding = ids(2, 3, seed=3)
+    outcome = []
+    for tokens, targets in [(x, y), (np.hstack([x, padding]), np.hstack([y, np.full((2, 3), -1)]))]:
+        model.zero_grad()
+        logits, loss = model(tl.tensor(tokens), tl.tensor(targets))
+        loss.backward()
+        gradients = {name: p.grad.numpy().copy() for name, p in model.named_parameters()}
+        outcome.append((logits.detach().numpy()[:, :5], loss.item(), gradients))
+    (short, loss, gradients), (padded, same, others) = outcome
+    np.testing.assert_allclose(padded, short, rtol=0, atol=1e-12)
+    assert abs(loss - same) < 1e-12
+    for name, g in gradients.items():
+        np.testing.assert_allclose(others[name], g, rtol=0, atol=1e-12, err_msg=name)

@@ -5,6 +5,8 @@ part of the change, and CHANGELOG.md says what users have to know.
 """
 import importlib
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -86,6 +88,18 @@ def test_every_public_method_has_a_docstring():
         for member in members(cls)
         if callable(getattr(cls, member)) and not inspect.getdoc(getattr(cls, member))
     )
+
+
+def test_what_is_loaded_when_it_is_asked_for_is_what_was_asked_for():
+    """A room of the same name would take its place: `from tensorlite.testing import programs` was a module."""
+    lines = [
+        "import tensorlite.testing",
+        "for name in tensorlite.testing.__all__:",
+        "    scope = {}",
+        "    exec(f'from tensorlite.testing import {name}', scope)",
+        "    assert type(scope[name]).__name__ != 'module', name",
+    ]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from .spec import Case, ErrorInput, OpSpec, error, optest
 
 if _typing.TYPE_CHECKING:
     from .gradtests import gradtest
-    from .programs import Program, programs
+    from .random_programs import Program, programs
     from .strategies import (
         away_from,
         axes,
@@ -49,7 +49,7 @@ __all__ += [
 
 # Name -> the file of this package that has it.
 _NEED_HYPOTHESIS = dict.fromkeys(__all__[__all__.index("away_from") :], "strategies") | {
-    "gradtest": "gradtests", "Program": "programs", "programs": "programs",
+    "gradtest": "gradtests", "Program": "random_programs", "programs": "random_programs",
 }  # fmt: skip
 
 

@@ -108,8 +108,8 @@ def _write_row(x: Tensor, y: Tensor) -> Tensor:
     return x
 
 
-def _scale_row(x: Tensor) -> Tensor:
-    x[..., 0] *= 0.5
+def _scale_column(x: Tensor) -> Tensor:
+    x[..., 0] = 0.5 * x[..., 0]
     return x
 
 
@@ -186,7 +186,7 @@ _IN_PLACE: dict[str, tuple[Callable[..., Any], str]] = {
     "{}.tanh_()": (lambda x: x.tanh_(), "(...)"),
     "{}.sin_()": (lambda x: x.sin_(), "(...)"),
     "{}[0] = {}": (_write_row, "(m>=1,n),(n)"),
-    "{}[..., 0] *= 0.5": (_scale_row, "(...,n>=1)"),
+    "scale_column({})": (_scale_column, "(...,n>=1)"),
 }
 
 
@@ -589,21 +589,32 @@ def programs(
     table = st.sampled_from([*own * share, *all_built_in])
     width = max(len(o.takes.inputs) for o in (*own, *all_built_in))
     raw = st.lists(st.tuples(table, st.binary(min_size=width, max_size=width)), min_size=1, max_size=max_ops)
-    return _programs(signature, sources("programs", signature, elements), raw, {o.source: _Use() for o in own})
+    kinds = sources("programs", signature, elements)
+    return _programs(_Recipe(signature, kinds, raw, {o.source: _Use() for o in own}))
+
+
+class _Recipe:
+    """What programs are drawn from. No dataclass: hypothesis would show its fields, pages of ops, not its repr."""
+
+    def __init__(
+        self, signature: Signature, kinds: Sources, steps: SearchStrategy[list[tuple[_Op, bytes]]],
+        uses: dict[str, _Use],
+    ) -> None:  # fmt: skip
+        self.signature, self.kinds, self.steps, self.uses = signature, kinds, steps, uses
+
+    def __repr__(self) -> str:
+        return f"inputs={self.signature.text!r}, ops={[*self.uses]}"
 
 
 @st.composite
-def _programs(
-    draw: DrawFn, signature: Signature, kinds: Sources, raw: SearchStrategy[list[tuple[_Op, bytes]]],
-    uses: dict[str, _Use],
-) -> Program:  # fmt: skip
-    wanted = draw(raw)
-    shapes, _ = signature.draw(draw)
-    builder = _Builder([host(draw_tensor(draw, shape, *kind, False)) for shape, kind in zip(shapes, kinds)])
+def _programs(draw: DrawFn, recipe: _Recipe) -> Program:
+    wanted = draw(recipe.steps)
+    shapes, _ = recipe.signature.draw(draw)
+    builder = _Builder([host(draw_tensor(draw, shape, *kind, False)) for shape, kind in zip(shapes, recipe.kinds)])
     for o, choices in wanted:
         why = builder.add(o, choices)
         if o.own:
-            use = uses[o.source]
+            use = recipe.uses[o.source]
             use.tried, use.used, use.why = use.tried + 1, use.used + (why is None), why or use.why
             if use.tried >= 200 and not use.used:
                 raise ValueError(

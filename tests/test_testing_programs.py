@@ -1,0 +1,201 @@
+"""programs: what is drawn, that right ops pass, that a wrong one is found, shrunk to and named."""
+import re
+
+import numpy as np
+import pytest
+
+pytest.importorskip("hypothesis")
+
+from hypothesis import find, given, settings
+from hypothesis.errors import NoSuchExample
+
+import tensorlite as tl
+from tensorlite.testing import GradientError, Program, programs
+
+FEW = settings(max_examples=60, deadline=None, database=None, derandomize=True)
+MANY = settings(FEW, max_examples=400)
+
+
+@tl.op(lambda g, y: g * y, lambda g, x: 1.01 * g * x)
+def bad_mul(xp, x, y):
+    return x * y
+
+
+@tl.op(lambda g, x: g * tl.cos(x.detach() if isinstance(x, tl.Tensor) else x))
+def sin_once(xp, x):
+    return xp.sin(x)
+
+
+@tl.op(lambda g, out: g * (1.0 - out * out))
+def good_tanh(xp, x):
+    return xp.tanh(x)
+
+
+def failure(strategy, **options):
+    """The smallest program that fails, and what its check says."""
+
+    def fails(program):
+        try:
+            program.check(**options)
+        except GradientError:
+            return True
+        return False
+
+    program = find(strategy, fails, settings=MANY)
+    with pytest.raises(GradientError) as error:
+        program.check(**options)
+    return program, str(error.value)
+
+
+# ---- the library's own ops ------------------------------------------------------------------
+
+
+@given(programs(max_ops=8))
+@settings(max_examples=400)
+def test_own_ops(program):
+    """Views, indexing, results in parts and changes in place, in whatever order."""
+    program.check()
+
+
+def test_every_own_op_comes_into_some_program():
+    seen = set()
+
+    @given(programs(max_ops=12))
+    @settings(MANY, max_examples=600)
+    def collect(program):
+        seen.update(step.op.source for step in program._steps)
+
+    collect()
+    from tensorlite.testing.random_programs import _BUILT_IN, _IN_PLACE
+
+    assert {*_BUILT_IN, *_IN_PLACE} - seen == set()
+
+
+# ---- a wrong op ------------------------------------------------------------------------------
+
+
+def test_a_wrong_op_is_shrunk_to_and_named():
+    program, message = failure(programs(ops=[bad_mul], max_ops=8))
+    assert program.ops == ["bad_mul"]
+    assert sum(a.size for a in program.inputs) <= 2
+    assert message.startswith("bad_mul fails: t")
+    assert re.search(r"^    def program\(t0.*\):\n        t\d = bad_mul\(", message, re.MULTILINE)
+    assert "the gradient of t" in message
+    assert len(message.splitlines()) < 30
+
+
+def test_a_wrong_second_order_is_found():
+    program, message = failure(programs(ops=[sin_once]))
+    assert program.ops == ["sin_once"]
+    assert "sin_once fails" in message
+
+
+def test_a_second_order_that_is_not_looked_at_is_not_seen():
+    with pytest.raises(NoSuchExample):
+        failure(programs(ops={"sin_once": (sin_once, "(n)")}, built_in=False, max_ops=1), order=1)
+
+
+def test_a_right_op_among_others_passes():
+    @given(programs(ops=[good_tanh]))
+    @FEW
+    def check(program):
+        program.check()
+
+    check()
+
+
+def test_an_op_that_is_wrong_only_for_what_another_makes():
+    """Wrong for rows longer than any input's, which a concatenation makes."""
+
+    @tl.op(lambda g, x: g * (1.0 if x.shape[-1] <= 3 else 1.5))
+    def short_rows_only(xp, x):
+        return x * 1.0
+
+    own = {"short_rows_only": (short_rows_only, "(...,n)"), "twice": (lambda x: tl.cat([x, x], -1), "(...,n)")}
+    program, message = failure(programs(ops=own, built_in=False, inputs="(m,2)", max_ops=6))
+    assert program.ops == ["twice", "short_rows_only"]
+    assert message.startswith("short_rows_only fails alone too, at the values that it got: t")
+
+
+def test_results_that_hold_on_to_memory_are_found():
+    kept = []
+
+    def hoards(x):
+        y = tl.tanh(x)
+        kept.append(y)
+        return y
+
+    _, message = failure(programs(ops=[hoards]))
+    assert "memory does not go back when the results are gone: something still holds" in message
+
+
+def test_an_error_of_an_op_comes_with_the_program():
+    def raises(x):
+        raise ZeroDivisionError("not today")
+
+    @given(programs(ops=[raises]))
+    @FEW
+    def check(program):
+        program.check()
+
+    with pytest.raises(ZeroDivisionError) as error:
+        check()
+    assert "in the program" in error.value.__notes__[0]
+    assert "raises(t" in error.value.__notes__[0]
+
+
+# ---- what is drawn ---------------------------------------------------------------------------
+
+
+def test_a_program_is_a_function_and_its_source_says_which():
+    few = programs(ops={"mul": (tl.mul, 2), "tanh": (tl.tanh, 1)}, built_in=False)
+    program = find(few, lambda p: p.ops == ["mul", "tanh"] and len(p.inputs) == 2, settings=MANY)
+    assert isinstance(program, Program)
+    names = {f"t{i}": tl.tensor(a) for i, a in enumerate(program.inputs)}
+    scope = {"mul": tl.mul, "tanh": tl.tanh}
+    exec(program.source, scope)  # noqa: S102 - it was made here, from names of ops
+    for found, expected in zip(program(*names.values()), scope["program"](*names.values()), strict=True):
+        assert found.tolist() == expected.tolist()
+    assert repr(program).startswith(program.source + "\n# t0: float64 (")
+
+
+def test_inputs_and_calls_are_as_asked():
+    @given(programs(ops={"add3({}, {}, c=3)": (lambda x, y: x + y + 3.0, 2)}, built_in=False, inputs=[(2, 3), (3,)]))
+    @FEW
+    def check(program):
+        assert {a.shape for a in program.inputs} <= {(2, 3), (3,)}
+        assert all(line.strip().startswith("t") for line in program.source.splitlines()[1:-1])
+        assert all("c=3" in line for line in program.source.splitlines()[1:-1])
+
+    check()
+
+
+def test_no_steps_pass():
+    assert Program([np.ones(2)], []).check().checked == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ops": bad_mul}, r"a list of functions or a dict of them, got one function; write \[f\]"),
+        ({"ops": ["mul"]}, "must be a function, got str"),
+        ({"ops": [lambda *xs: xs[0]]}, r"cannot tell how many tensors .* takes; write"),
+        ({"ops": {"f": (bad_mul, 0)}}, "needs the number of its operands, 1 or more, got 0"),
+        ({"ops": {"f({})": (bad_mul, 2)}}, r"must have one \{\} for each of 2 operands"),
+        ({"built_in": False}, "leaves no ops"),
+        ({"max_ops": 0}, "max_ops must be an int of 1 or more, got 0"),
+    ],
+)
+def test_wrong_arguments_are_refused(options, message):
+    with pytest.raises((TypeError, ValueError), match=f"programs: .*{message}"):
+        programs(**options).example()
+
+
+def test_an_op_that_can_never_be_used_says_why():
+    @given(programs(ops={"huge": (lambda x: x + 1e9, 1)}))
+    @settings(MANY, max_examples=1000)
+    def check(program):
+        pass
+
+    with pytest.raises(ValueError, match=r"huge was tried \d+ times and could not be used once: .*beyond 32"):
+        check()
