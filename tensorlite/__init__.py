@@ -60,6 +60,7 @@ from .dtypes import (
     uint8,
 )
 from .errors import AnomalyError, DeviceError, DTypeError, GraphError, ShapeError, VersionError
+from .kernels.threads import get_num_threads, set_num_threads
 from .ops import (
     abs,
     acos,
@@ -208,6 +209,7 @@ __all__ = [
     "detect_anomaly",
     "enable_grad", "is_grad_enabled", "no_grad", "op", "set_grad_enabled",
     "Device", "cuda_is_available", "device", "get_default_device", "set_default_device",
+    "get_num_threads", "set_num_threads",
     "checkpoint",
     "arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like", "linspace", "ones",
     "ones_like", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "tensor",

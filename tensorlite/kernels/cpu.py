@@ -1,25 +1,35 @@
 """The kernels of ``reference`` that pay for a faster twin on NumPy, under the same names.
 
-What costs time here is memory traffic and temporaries, not arithmetic: so arrays are worked through in blocks that
-stay in the cache, into buffers that are used again. What a twin does not cover it leaves to the reference.
+What costs time here is memory traffic and temporaries, not arithmetic. Where numba is installed, ``jit`` has loops that
+pass over memory once; without it arrays are worked through in blocks that stay in the cache. Large work is spread over
+the cores (``threads``). What a twin does not cover it leaves to the reference. Which of these computes depends on
+shapes and dtypes alone, so the same call gives the same bits.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from . import reference
+from .threads import one_blas_thread, spread
 
-__all__ = ["adam_step", "embedding_backward", "gelu", "gelu_backward", "sum_to"]
+__all__ = [
+    "adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "embedding_backward",
+    "gelu", "gelu_backward", "layer_norm", "layer_norm_backward", "matmul", "softmax", "sum_to",
+]  # fmt: skip
 
 Array = Any
 XP = Any
 
 _BLOCK = 16_384  # float32 entries: 64 KB, so that a few buffers share the second-level cache
+_LARGE = 1 << 12  # entries from which a compiled loop pays, and its compiler may be loaded
+_HUGE = 1 << 20  # entries from which a loop takes long enough to be shared among threads
 
 
 def _blocks(*arrays: Array) -> Iterator[list[Array]]:
@@ -29,20 +39,75 @@ def _blocks(*arrays: Array) -> Iterator[list[Array]]:
         yield [a[start : start + _BLOCK] for a in flat]
 
 
-def _is_plain(*arrays: Array) -> bool:
-    """Whether all are contiguous float32, which is what the blocked kernels take."""
-    return all(a.dtype == np.float32 and a.flags.c_contiguous for a in arrays)
+def _is_plain(*arrays: Array | None) -> bool:
+    """Whether all that there are are contiguous float32, which is what the fast kernels take."""
+    return all(a is None or (a.dtype == np.float32 and a.flags.c_contiguous) for a in arrays)
+
+
+@cache
+def _loops() -> Any:
+    """The compiled kernels, or None without numba, or with ``TENSORLITE_JIT=0``."""
+    if os.environ.get("TENSORLITE_JIT") == "0":
+        return None
+    try:
+        from . import jit
+    except ImportError:
+        return None
+    return jit
+
+
+def _jit(*arrays: Array | None) -> Any:
+    """The compiled kernels if they take these arrays, the first of which is the largest; else None."""
+    first = arrays[0]
+    return _loops() if first is not None and first.size >= _LARGE and _is_plain(*arrays) else None
+
+
+def _rows(x: Array) -> Array:
+    return x.reshape(-1, x.shape[-1])
+
+
+# ---- products -------------------------------------------------------------------------------
+
+_FLOPS_ALONE = 3e5  # below, OpenBLAS uses one thread anyway
+_FLOPS_SHARED = 2e7  # above, sharing a product saves more than it costs
+
+
+def matmul(xp: XP, x: Array, y: Array) -> Array:
+    """``x @ y``; the rows of a large product of matrices are shared among threads."""
+    if x.ndim != 2 or y.ndim != 2 or x.dtype != y.dtype or x.dtype.kind != "f" or x.shape[1] != y.shape[0]:
+        return np.matmul(x, y)
+    work = float(x.size) * y.shape[1]
+    if work < _FLOPS_ALONE:
+        return np.matmul(x, y)
+    with one_blas_thread():
+        if work < _FLOPS_SHARED:
+            return np.matmul(x, y)
+        out = np.empty((x.shape[0], y.shape[1]), x.dtype)
+        if x.shape[0] >= y.shape[1]:
+            spread(lambda start, stop: _into(out[start:stop], x[start:stop], y), x.shape[0])
+        else:
+            spread(lambda start, stop: _into(out[:, start:stop], x, y[:, start:stop]), y.shape[1])
+        return out
+
+
+def _into(out: Array, x: Array, y: Array) -> None:
+    np.matmul(x, y, out=out)
+
+
+def _sum_rows(rows: Array) -> Array:
+    """The sum over rows, which BLAS computes at memory speed."""
+    with one_blas_thread():
+        return np.ones(len(rows), rows.dtype) @ rows
 
 
 # ---- sums -----------------------------------------------------------------------------------
 
 
 def sum_to(xp: XP, x: Array, shape: tuple[int, ...]) -> Array:
-    """As the reference; a sum over rows is a product with a vector of ones, which BLAS does at memory speed."""
+    """As the reference; a sum over rows is a product with a vector of ones."""
     lead = x.ndim - len(shape)
     if lead and len(shape) == 1 and x.shape[-1] == shape[0] > 0 and x.dtype.kind == "f" and x.dtype.itemsize >= 4:
-        rows = x.reshape(-1, shape[0])
-        return np.ones(len(rows), x.dtype) @ rows
+        return _sum_rows(x.reshape(-1, shape[0]))
     return reference.sum_to(xp, x, shape)
 
 
@@ -55,7 +120,7 @@ def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
     if rows <= 256:
         onehot = np.zeros((rows, flat.size), g.dtype)
         onehot[flat, np.arange(flat.size)] = 1
-        return onehot @ g
+        return matmul(xp, onehot, g)
     order = np.argsort(flat, kind="stable")
     ordered = flat[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
@@ -64,50 +129,121 @@ def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
     return out
 
 
+# ---- softmax and normalisation --------------------------------------------------------------
+
+
+def softmax(xp: XP, x: Array, axis: int) -> Array:
+    """As the reference."""
+    jit = _jit(x)
+    if jit is None or axis not in (-1, x.ndim - 1):
+        return reference.softmax(xp, x, axis)
+    rows, y = _rows(x), np.empty_like(x)
+    out = _rows(y)
+    _spread_rows(x, lambda start, stop: jit.softmax(rows, out, start, stop))
+    return y
+
+
+def _spread_rows(x: Array, part: Any) -> None:
+    """Work on all rows of x, on several threads if they are many."""
+    n = x.size // x.shape[-1]
+    if x.size >= _HUGE:
+        spread(part, n)
+    else:
+        part(0, n)
+
+
+def layer_norm(xp: XP, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Array, Array]:
+    """As the reference."""
+    jit = _jit(x, weight, bias)
+    if jit is None:
+        return reference.layer_norm(xp, x, weight, bias, eps)
+    y = np.empty_like(x)
+    mean, rstd = (np.empty((*x.shape[:-1], 1), x.dtype) for _ in range(2))
+    rows, out, m, r = _rows(x), _rows(y), mean.reshape(-1), rstd.reshape(-1)
+    w = np.ones(x.shape[-1], x.dtype) if weight is None else weight
+    _spread_rows(x, lambda start, stop: jit.layer_norm(rows, w, out, m, r, eps, start, stop))
+    if bias is not None:
+        y += bias
+    return y, mean, rstd
+
+
+def layer_norm_backward(
+    xp: XP, g: Array, x: Array, weight: Array | None, mean: Array, rstd: Array
+) -> tuple[Array, Array | None, Array]:
+    """As the reference."""
+    jit = _jit(x, g, weight, mean, rstd)
+    if jit is None:
+        return reference.layer_norm_backward(xp, g, x, weight, mean, rstd)
+    dx, width = np.empty_like(x), x.shape[-1]
+    grads, rows, out, m, r = _rows(g), _rows(x), _rows(dx), mean.reshape(-1), rstd.reshape(-1)
+    w = np.ones(width, x.dtype) if weight is None else weight
+    sums: dict[int, Array] = {}
+
+    def part(start: int, stop: int) -> None:
+        sums[start] = both = np.empty((2, width), x.dtype)
+        jit.layer_norm_backward(grads, rows, w, m, r, out, both[0], both[1], start, stop)
+
+    _spread_rows(x, part)
+    dweight, dbias = sum(sums[start] for start in sorted(sums))  # in one order, so that the bits are the same
+    return dx, None if weight is None else dweight, dbias
+
+
 # ---- activations ----------------------------------------------------------------------------
 
-# erf(z) = tanh(z * p(z^2)) to 6e-8: a weighted minimax fit of atanh(erf(z)) / z on 0 < z < 4.2, lowest power first.
-_ERF_TANH = (
-    1.128379705,
-    0.1027654814,
-    -1.843836656e-4,
-    -6.257195994e-4,
-    8.971259577e-5,
-    -5.985692019e-6,
-    1.589602992e-7,
-)
-_CDF = tuple(0.5**k * c for k, c in enumerate(_ERF_TANH))  # the same in x = z * sqrt(2)
+_CDF = tuple(0.5**k * c for k, c in enumerate(reference.ERF_TANH))  # in x = z * sqrt(2)
 
 
-def gelu(xp: XP, x: Array, tanh: bool) -> tuple[Array, Array]:
-    """As the reference, in blocks; the exact form to float32's precision, by a tanh of a polynomial in place of erf."""
+def _cdf(x: Array, out: Array, s: Array, t: Array) -> None:
+    """The normal distribution's cdf of x, into ``out``; s and t are room for intermediate results."""
+    np.multiply(x, x, out=s)
+    np.multiply(s, _CDF[-1], out=t)
+    for k in _CDF[-2:0:-1]:
+        t += k
+        t *= s
+    t += _CDF[0]
+    t *= x
+    t *= math.sqrt(0.5)
+    np.tanh(t, out=out)
+    out *= 0.5
+    out += 0.5
+
+
+def _spread_flat(part: Any, *arrays: Array) -> None:
+    """Call ``part`` on all entries of flat arrays, on several threads if they are many."""
+    flat = [a.reshape(-1) for a in arrays]
+    if flat[0].size >= _HUGE:
+        spread(lambda start, stop: part(*(a[start:stop] for a in flat)), flat[0].size)
+    else:
+        part(*flat)
+
+
+def gelu(xp: XP, x: Array, tanh: bool) -> Array:
+    """As the reference; the exact form to float32's precision, by a tanh of a polynomial in place of erf."""
+    y = np.empty_like(x)
+    if jit := _jit(x):
+        _spread_flat(lambda a, b: jit.gelu(a, b, tanh), x, y)
+        return y
     if tanh or not _is_plain(x):
         return reference.gelu(xp, x, tanh)
-    out, cdf = np.empty_like(x), np.empty_like(x)
     q, p = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
-    for a, y, c in _blocks(x, out, cdf):
-        s, t = q[: a.size], p[: a.size]
-        np.multiply(a, a, out=s)
-        np.multiply(s, _CDF[-1], out=t)
-        for k in _CDF[-2:0:-1]:
-            t += k
-            t *= s
-        t += _CDF[0]
-        t *= a
-        t *= math.sqrt(0.5)
-        np.tanh(t, out=c)
-        c *= 0.5
-        c += 0.5
-        np.multiply(a, c, out=y)
-    return out, cdf
+    for a, b in _blocks(x, y):
+        _cdf(a, b, q[: a.size], p[: a.size])
+        b *= a
+    return y
 
 
-def gelu_backward(xp: XP, g: Array, x: Array, kept: Array, tanh: bool) -> Array:
-    """As the reference, in blocks."""
-    if tanh or not _is_plain(g, x, kept):
-        return reference.gelu_backward(xp, g, x, kept, tanh)
+def gelu_backward(xp: XP, g: Array, x: Array, tanh: bool) -> Array:
+    """As the reference."""
     dx = np.empty_like(x)
-    for d, a, c, o in _blocks(g, x, kept, dx):
+    if jit := _jit(x, g):
+        _spread_flat(lambda a, b, c: jit.gelu_backward(a, b, c, tanh), g, x, dx)
+        return dx
+    if tanh or not _is_plain(g, x):
+        return reference.gelu_backward(xp, g, x, tanh)
+    room = np.empty((3, _BLOCK), np.float32)
+    for d, a, o in _blocks(g, x, dx):
+        c, s, t = room[:, : a.size]
+        _cdf(a, c, s, t)
         np.multiply(a, a, out=o)
         o *= -0.5
         np.exp(o, out=o)
@@ -118,6 +254,150 @@ def gelu_backward(xp: XP, g: Array, x: Array, kept: Array, tanh: bool) -> Array:
     return dx
 
 
+# ---- losses ---------------------------------------------------------------------------------
+
+
+def cross_entropy(xp: XP, logits: Array, target: Array, ignore_index: int, smoothing: float) -> tuple[Array, Array]:
+    """As the reference."""
+    jit = _jit(logits) if target.dtype == np.int64 and target.flags.c_contiguous else None
+    if jit is None:
+        return reference.cross_entropy(xp, logits, target, ignore_index, smoothing)
+    loss, lse = np.empty(len(logits), logits.dtype), np.empty((len(logits), 1), logits.dtype)
+    flat = lse.reshape(-1)
+    _spread_rows(
+        logits, lambda start, stop: jit.cross_entropy(logits, target, loss, flat, ignore_index, smoothing, start, stop)
+    )
+    return loss, lse
+
+
+def cross_entropy_backward(
+    xp: XP, g: Array, logits: Array, target: Array, lse: Array, ignore_index: int, smoothing: float
+) -> Array:
+    """As the reference."""
+    jit = _jit(logits, lse) if target.dtype == np.int64 and target.flags.c_contiguous else None
+    if jit is None:
+        return reference.cross_entropy_backward(xp, g, logits, target, lse, ignore_index, smoothing)
+    dx, flat, grads = np.empty_like(logits), lse.reshape(-1), np.ascontiguousarray(g, np.float32)
+    _spread_rows(
+        logits,
+        lambda start, stop: jit.cross_entropy_backward(
+            grads, logits, target, flat, dx, ignore_index, smoothing, start, stop
+        ),
+    )
+    return dx
+
+
+# ---- attention ------------------------------------------------------------------------------
+
+_QUERIES = 64  # queries in a block: what a causal mask hides of its keys is not computed
+_SCORES = 1 << 18  # scores that are worked on at a time, so that they stay in the cache
+
+
+def _is_attention(q: Array, k: Array, v: Array, mask: Array | None, keep: Array | None) -> bool:
+    """Whether the blocked kernels cover it: stacks of one shape, without mask and dropout."""
+    return (
+        mask is None and keep is None and q.ndim >= 3 and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
+        and q.dtype == k.dtype == v.dtype == np.float32 and min(q.size, k.size, v.size) >= _LARGE
+        and _loops() is not None
+    )  # fmt: skip
+
+
+def _side_by_side(x: Array, width: int) -> Array:
+    """A new array of x's shape but for the width, in which heads lie side by side in memory, as a model wants them."""
+    if x.ndim != 4:
+        return np.empty((*x.shape[:-1], width), x.dtype)
+    return np.empty((x.shape[0], x.shape[2], x.shape[1], width), x.dtype).swapaxes(1, 2)
+
+
+def _blocks_of_queries(T: int, S: int, causal: bool) -> Iterator[tuple[int, int, int]]:
+    """Queries ``start`` to ``stop`` and how many keys they see."""
+    for start in range(0, T, _QUERIES):
+        stop = min(start + _QUERIES, T)
+        yield start, stop, min(stop, S) if causal else S
+
+
+def _spread_heads(q: Array, keys: int, part: Any) -> None:
+    """Call ``part`` for ranges of the first dimension, each with as many scores as should be worked on at a time."""
+    each = max(1, math.prod(q.shape[1:-2]) * min(_QUERIES, q.shape[-2]) * keys)
+    step = max(1, _SCORES // each)
+
+    def some(start: int, stop: int) -> None:
+        for first in range(start, stop, step):
+            part(slice(first, min(first + step, stop)))
+
+    with one_blas_thread():
+        if q.size * keys >= 1 << 20:
+            spread(some, q.shape[0])
+        else:
+            some(0, q.shape[0])
+
+
+def attention(
+    xp: XP, q: Array, k: Array, v: Array, mask: Array | None, keep: Array | None, causal: bool, scale: float
+) -> tuple[Array, Array]:
+    """As the reference, a block of queries at a time, so that the scores are never all in memory.
+
+    Source: Dao et al., "FlashAttention", 2022, whose backward pass computes the scores again, too.
+    """
+    if not _is_attention(q, k, v, mask, keep):
+        return reference.attention(xp, q, k, v, mask, keep, causal, scale)
+    jit, T, S = _loops(), q.shape[-2], k.shape[-2]
+    out = _side_by_side(q, v.shape[-1])
+    lse = np.empty((*q.shape[:-1], 1), q.dtype)
+
+    def part(some: slice) -> None:
+        for start, stop, seen in _blocks_of_queries(T, S, causal):
+            p = np.matmul(q[some, ..., start:stop, :], k[some, ..., :seen, :].swapaxes(-1, -2))
+            known = np.empty(p.shape[:-1], p.dtype)
+            stack = p.reshape(-1, stop - start, seen)
+            jit.attention_softmax(stack, scale, causal, start, known.reshape(len(stack), -1))
+            np.matmul(p, v[some, ..., :seen, :], out=out[some, ..., start:stop, :])
+            lse[some, ..., start:stop, 0] = known
+
+    _spread_heads(q, S, part)
+    return out, lse
+
+
+def attention_backward(
+    xp: XP, g: Array, q: Array, k: Array, v: Array, mask: Array | None, keep: Array | None, lse: Array, causal: bool,
+    scale: float,
+) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
+    """As the reference, a block of queries at a time."""
+    if not _is_attention(q, k, v, mask, keep):
+        return reference.attention_backward(xp, g, q, k, v, mask, keep, lse, causal, scale)
+    jit, T, S = _loops(), q.shape[-2], k.shape[-2]
+    dq, dk, dv = (_side_by_side(x, x.shape[-1]) for x in (q, k, v))
+    blocks = list(_blocks_of_queries(T, S, causal))
+
+    def part(some: slice) -> None:
+        # The last block sees all keys that any does, so it comes first, and the others add to it.
+        for number, (start, stop, seen) in enumerate(reversed(blocks)):
+            rows, keys = (some, ..., slice(start, stop), slice(None)), (some, ..., slice(seen), slice(None))
+            p = np.matmul(q[rows], k[keys].swapaxes(-1, -2))
+            stack = p.reshape(-1, stop - start, seen)
+            known = np.ascontiguousarray(lse[rows]).reshape(len(stack), -1)
+            jit.attention_probabilities(stack, scale, causal, start, known)
+            dp = np.matmul(g[rows], v[keys].swapaxes(-1, -2))
+            turned = p.swapaxes(-1, -2)
+            if number:
+                dv[keys] += np.matmul(turned, g[rows])
+            else:
+                np.matmul(turned, g[rows], out=dv[keys])
+            jit.attention_scores_backward(stack, dp.reshape(stack.shape), scale)
+            np.matmul(dp, k[keys], out=dq[rows])
+            turned = dp.swapaxes(-1, -2)
+            if number:
+                dk[keys] += np.matmul(turned, q[rows])
+            else:
+                np.matmul(turned, q[rows], out=dk[keys])
+        hidden = (some, ..., slice(blocks[-1][2], None), slice(None))
+        dk[hidden] = 0.0
+        dv[hidden] = 0.0
+
+    _spread_heads(q, S, part)
+    return dq, dk, dv, None
+
+
 # ---- optimizers -----------------------------------------------------------------------------
 
 
@@ -125,7 +405,14 @@ def adam_step(
     xp: XP, p: Array, g: Array, m: Array, v: Array, t: int, lr: float, beta1: float, beta2: float, eps: float,
     decay: float, decoupled: bool, maximize: bool,
 ) -> None:  # fmt: skip
-    """As the reference, a block at a time: each parameter passes through the cache once."""
+    """As the reference, in one pass over memory."""
+    if p.size >= 1 << 10 and _is_plain(p, g, m, v) and (jit := _loops()):
+        numbers = (
+            -1.0 if maximize else 1.0, 1.0 - lr * decay if decoupled else 1.0, 0.0 if decoupled else decay, beta1,
+            1.0 - beta1, beta2, 1.0 - beta2, math.sqrt(1.0 - beta2**t), eps, lr / (1.0 - beta1**t),
+        )  # fmt: skip
+        _spread_flat(lambda *arrays: jit.adam_step(*arrays, *map(float, numbers)), p, g, m, v)
+        return
     step = reference.adam_step
     if p.size <= _BLOCK or not all(a.flags.c_contiguous for a in (p, g, m, v)):
         step(xp, p, g, m, v, t, lr, beta1, beta2, eps, decay, decoupled, maximize)

@@ -132,21 +132,21 @@ def _launch(xp: XP, name: str, arrays: tuple[Array, ...], *numbers: float) -> No
         kernel((grid,), (_BLOCK,), (*arrays, np.int64(first.size), *map(first.dtype.type, numbers)))
 
 
-def gelu(xp: XP, x: Array, tanh: bool) -> tuple[Array, Array]:
+def gelu(xp: XP, x: Array, tanh: bool) -> Array:
     """As the reference, in one pass."""
     if not _is_plain(x):
         return reference.gelu(xp, x, tanh)
-    out, kept = xp.empty_like(x), xp.empty_like(x)
-    _launch(xp, "gelu_tanh" if tanh else "gelu", (x, out, kept))
-    return out, kept
+    out = xp.empty_like(x)
+    _launch(xp, "gelu_tanh" if tanh else "gelu", (x, out))
+    return out
 
 
-def gelu_backward(xp: XP, g: Array, x: Array, kept: Array, tanh: bool) -> Array:
+def gelu_backward(xp: XP, g: Array, x: Array, tanh: bool) -> Array:
     """As the reference, in one pass."""
-    if not _is_plain(g, x, kept):
-        return reference.gelu_backward(xp, g, x, kept, tanh)
+    if not _is_plain(g, x):
+        return reference.gelu_backward(xp, g, x, tanh)
     dx = xp.empty_like(x)
-    _launch(xp, "gelu_tanh_backward" if tanh else "gelu_backward", (g, x, kept, dx))
+    _launch(xp, "gelu_tanh_backward" if tanh else "gelu_backward", (g, x, dx))
     return dx
 
 

@@ -31,40 +31,41 @@ __device__ __forceinline__ void adam_step(T* p, const T* g, T* m, T* v, long lon
 
 // ---- activations ----------------------------------------------------------------------------
 
-// cdf: of the normal distribution at x, which the gradient needs.
 template <typename T>
-__device__ __forceinline__ void gelu(const T* x, T* y, T* cdf, long long n) {
-    FOR_EACH_ENTRY(i, n) {
-        T c = T(0.5) * (T(1) + erf(x[i] * T(0.70710678118654752440)));  // sqrt(1/2)
-        cdf[i] = c;
-        y[i] = x[i] * c;
-    }
+__device__ __forceinline__ T normal_cdf(T x) {
+    return T(0.5) * (T(1) + erf(x * T(0.70710678118654752440)));  // sqrt(1/2)
 }
 
 template <typename T>
-__device__ __forceinline__ void gelu_backward(const T* g, const T* x, const T* cdf, T* dx, long long n) {
+__device__ __forceinline__ void gelu(const T* x, T* y, long long n) {
+    FOR_EACH_ENTRY(i, n) { y[i] = x[i] * normal_cdf(x[i]); }
+}
+
+template <typename T>
+__device__ __forceinline__ void gelu_backward(const T* g, const T* x, T* dx, long long n) {
     FOR_EACH_ENTRY(i, n) {
         T pdf = exp(T(-0.5) * x[i] * x[i]) * T(0.39894228040143267794);  // 1 / sqrt(2 pi)
-        dx[i] = g[i] * (cdf[i] + x[i] * pdf);
+        dx[i] = g[i] * (normal_cdf(x[i]) + x[i] * pdf);
     }
 }
 
 // GPT-2's approximation, 0.5 x (1 + t) with t = tanh(sqrt(2/pi) (x + 0.044715 x^3)).
 template <typename T>
-__device__ __forceinline__ void gelu_tanh(const T* x, T* y, T* t, long long n) {
-    FOR_EACH_ENTRY(i, n) {
-        T u = T(0.79788456080286535588) * (x[i] + T(0.044715) * (x[i] * x[i] * x[i]));
-        T h = tanh(u);
-        t[i] = h;
-        y[i] = T(0.5) * x[i] * (T(1) + h);
-    }
+__device__ __forceinline__ T tanh_of_cubic(T x) {
+    return tanh(T(0.79788456080286535588) * (x + T(0.044715) * (x * x * x)));
 }
 
 template <typename T>
-__device__ __forceinline__ void gelu_tanh_backward(const T* g, const T* x, const T* t, T* dx, long long n) {
+__device__ __forceinline__ void gelu_tanh(const T* x, T* y, long long n) {
+    FOR_EACH_ENTRY(i, n) { y[i] = T(0.5) * x[i] * (T(1) + tanh_of_cubic(x[i])); }
+}
+
+template <typename T>
+__device__ __forceinline__ void gelu_tanh_backward(const T* g, const T* x, T* dx, long long n) {
     FOR_EACH_ENTRY(i, n) {
+        T t = tanh_of_cubic(x[i]);
         T slope = T(0.79788456080286535588) * (T(1) + T(0.134145) * (x[i] * x[i]));
-        dx[i] = g[i] * (T(0.5) * (T(1) + t[i]) + T(0.5) * x[i] * (T(1) - t[i] * t[i]) * slope);
+        dx[i] = g[i] * (T(0.5) * (T(1) + t) + T(0.5) * x[i] * (T(1) - t * t) * slope);
     }
 }
 
@@ -75,13 +76,13 @@ __device__ __forceinline__ void gelu_tanh_backward(const T* g, const T* x, const
                                                  T beta1, T rest1, T beta2, T rest2, T correction2, T eps, T rate) {   \
         adam_step<T>(p, g, m, v, n, sign, kept, decay, beta1, rest1, beta2, rest2, correction2, eps, rate);            \
     }                                                                                                                  \
-    extern "C" __global__ void gelu_##dtype(const T* x, T* y, T* cdf, long long n) { gelu<T>(x, y, cdf, n); }          \
-    extern "C" __global__ void gelu_backward_##dtype(const T* g, const T* x, const T* cdf, T* dx, long long n) {       \
-        gelu_backward<T>(g, x, cdf, dx, n);                                                                            \
+    extern "C" __global__ void gelu_##dtype(const T* x, T* y, long long n) { gelu<T>(x, y, n); }                       \
+    extern "C" __global__ void gelu_backward_##dtype(const T* g, const T* x, T* dx, long long n) {                     \
+        gelu_backward<T>(g, x, dx, n);                                                                                 \
     }                                                                                                                  \
-    extern "C" __global__ void gelu_tanh_##dtype(const T* x, T* y, T* t, long long n) { gelu_tanh<T>(x, y, t, n); }    \
-    extern "C" __global__ void gelu_tanh_backward_##dtype(const T* g, const T* x, const T* t, T* dx, long long n) {    \
-        gelu_tanh_backward<T>(g, x, t, dx, n);                                                                         \
+    extern "C" __global__ void gelu_tanh_##dtype(const T* x, T* y, long long n) { gelu_tanh<T>(x, y, n); }             \
+    extern "C" __global__ void gelu_tanh_backward_##dtype(const T* g, const T* x, T* dx, long long n) {                \
+        gelu_tanh_backward<T>(g, x, dx, n);                                                                            \
     }
 
 KERNELS(float, float32)

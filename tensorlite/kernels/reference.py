@@ -81,6 +81,12 @@ def erf(xp: XP, x: Array) -> Array:
     return xp.where(size < 1.0, near, far)
 
 
+# For float32, without erf: erf(z) = tanh(z * p(z^2)) to 6e-8, a weighted minimax fit of atanh(erf(z)) / z on
+# 0 < z < 4.2, lowest power first.
+ERF_TANH = (
+    1.128379705, 0.1027654814, -1.843836656e-4, -6.257195994e-4, 8.971259577e-5, -5.985692019e-6, 1.589602992e-7,
+)  # fmt: skip
+
 # ---- softmax --------------------------------------------------------------------------------
 
 
@@ -167,21 +173,22 @@ def rms_norm_backward(xp: XP, g: Array, x: Array, weight: Array | None, rrms: Ar
 _TANH_GELU = math.sqrt(2.0 / math.pi)
 
 
-def gelu(xp: XP, x: Array, tanh: bool) -> tuple[Array, Array]:
-    """``x * cdf(x)`` of the normal distribution, exact or by its tanh approximation; also what the gradient needs."""
+def gelu(xp: XP, x: Array, tanh: bool) -> Array:
+    """``x * cdf(x)`` of the normal distribution, exact or by its tanh approximation."""
+    if tanh:
+        return 0.5 * x * (1.0 + xp.tanh(_TANH_GELU * (x + 0.044715 * (x * x * x))))
+    return x * (0.5 * (1.0 + xp.erf(x * math.sqrt(0.5))))
+
+
+def gelu_backward(xp: XP, g: Array, x: Array, tanh: bool) -> Array:
+    """``g * (cdf + x * pdf)``, and the same of the tanh approximation. To compute the cdf again costs less than memory
+    for it, from the forward pass to the backward pass."""
     if tanh:
         t = xp.tanh(_TANH_GELU * (x + 0.044715 * (x * x * x)))
-        return 0.5 * x * (1.0 + t), t
-    cdf = 0.5 * (1.0 + xp.erf(x * math.sqrt(0.5)))
-    return x * cdf, cdf
-
-
-def gelu_backward(xp: XP, g: Array, x: Array, kept: Array, tanh: bool) -> Array:
-    """``g * (cdf + x * pdf)``, and the same of the tanh approximation."""
-    if tanh:
         slope = _TANH_GELU * (1.0 + (3.0 * 0.044715) * (x * x))
-        return g * (0.5 * (1.0 + kept) + 0.5 * x * (1.0 - kept * kept) * slope)
-    return g * (kept + x * (xp.exp(-0.5 * (x * x)) * (1.0 / math.sqrt(2.0 * math.pi))))
+        return g * (0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * slope)
+    cdf = 0.5 * (1.0 + xp.erf(x * math.sqrt(0.5)))
+    return g * (cdf + x * (xp.exp(-0.5 * (x * x)) * (1.0 / math.sqrt(2.0 * math.pi))))
 
 
 # ---- losses ---------------------------------------------------------------------------------
@@ -223,34 +230,49 @@ def cross_entropy_backward(
 def attention(
     xp: XP, q: Array, k: Array, v: Array, mask: Array | None, keep: Array | None, causal: bool, scale: float
 ) -> tuple[Array, Array]:
-    """``softmax(scale * q k^T + mask) v`` and the softmax, for q (..., T, D), k (..., S, D), v (..., S, E).
+    """``softmax(scale * q k^T + mask) v``, and the logsumexp of its rows (..., T, 1).
+
+    q (..., T, D), k (..., S, D), v (..., S, E).
 
     mask: booleans (True takes part) or numbers that are added, broadcastable to (..., T, S). A query that may look
     nowhere gives zeros. causal: query t sees keys 0..t. keep: dropout's factors for the softmax, or None.
     """
-    scores = q @ k.swapaxes(-1, -2)
-    scores *= scale
-    if causal:
-        seen = xp.tri(q.shape[-2], k.shape[-2], dtype=bool)
-        scores = xp.where(seen, scores, -math.inf)
-    if mask is not None:
-        scores = xp.where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask
+    scores = _scores(xp, q, k, mask, causal, scale)
     top = scores.max(axis=-1, keepdims=True) if k.shape[-2] else xp.zeros((*scores.shape[:-1], 1), scores.dtype)
     if mask is not None:
         top = xp.where(top == -math.inf, 0.0, top)  # a row that is masked whole: exp(-inf - 0) is 0
     scores -= top
     p = xp.exp(scores, out=scores)
     total = p.sum(axis=-1, keepdims=True)
+    lse = xp.log(total) + top
     if mask is not None:
         total = xp.where(total == 0, 1.0, total)
     p /= total
-    return (p if keep is None else p * keep) @ v, p
+    return (p if keep is None else p * keep) @ v, lse
+
+
+def _scores(xp: XP, q: Array, k: Array, mask: Array | None, causal: bool, scale: float) -> Array:
+    """``scale * q k^T + mask``, -inf for what a query does not see."""
+    scores = q @ k.swapaxes(-1, -2)
+    scores *= scale
+    if causal:
+        scores = xp.where(xp.tri(q.shape[-2], k.shape[-2], dtype=bool), scores, -math.inf)
+    if mask is not None:
+        scores = xp.where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask
+    return scores
 
 
 def attention_backward(
-    xp: XP, g: Array, q: Array, k: Array, v: Array, keep: Array | None, p: Array, scale: float
-) -> tuple[Array, Array, Array, Array]:
-    """The gradients for q, k, v and for the scores before the mask was added (which are those of an added mask)."""
+    xp: XP, g: Array, q: Array, k: Array, v: Array, mask: Array | None, keep: Array | None, lse: Array, causal: bool,
+    scale: float,
+) -> tuple[Array, Array, Array, Array]:  # fmt: skip
+    """The gradients for q, k, v and for the scores before the mask was added (which are those of an added mask).
+
+    The softmax is computed again, from the logsumexp of its rows: that needs no memory from one pass to the other.
+    """
+    p = _scores(xp, q, k, mask, causal, scale)
+    p -= xp.where(lse == -math.inf, 0.0, lse)  # a row that is masked whole
+    p = xp.exp(p, out=p)
     dv = (p if keep is None else p * keep).swapaxes(-1, -2) @ g
     ds = g @ v.swapaxes(-1, -2)
     if keep is not None:

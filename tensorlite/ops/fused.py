@@ -69,19 +69,18 @@ def _gelu_composite(x: Value, approximate: str) -> Value:
 
 
 @op(
-    backward=lambda xp, g, x, kept, approximate: (xp.gelu_backward(g, x, kept, approximate == "tanh"),),
+    backward=lambda xp, g, x, approximate: (xp.gelu_backward(g, x, approximate == "tanh"),),
     composite=_gelu_composite,
-    aux=("kept",),
     dtypes="floating",
 )
-def gelu(xp: Namespace, x: Array, approximate: str = "none") -> tuple[Array, Array]:
+def gelu(xp: Namespace, x: Array, approximate: str = "none") -> Array:
     """``x * cdf(x)`` with the normal distribution's cdf; ``approximate="tanh"`` is GPT-2's approximation.
 
     Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
     """
     if approximate not in ("none", "tanh"):
         raise ValueError(f"approximate must be 'none' or 'tanh', got {approximate!r}")
-    return xp.gelu(x, approximate == "tanh")  # type: ignore[no-any-return]
+    return xp.gelu(x, approximate == "tanh")
 
 
 # ---- softmax --------------------------------------------------------------------------------
@@ -116,7 +115,7 @@ def log_softmax(xp: Namespace, x: Array, dim: int) -> Array:
 )
 def linear(xp: Namespace, x: Array, weight: Array, bias: Array | None = None) -> Array:
     """``x @ weight.T + bias`` for x (..., in), weight (out, in), bias (out,) or None."""
-    y = x.reshape(-1, x.shape[-1]) @ weight.T if x.ndim > 2 and x.size else x @ weight.T
+    y = xp.matmul(x.reshape(-1, x.shape[-1]) if x.ndim > 2 and x.size else x, weight.T)
     if bias is not None:
         y += bias
     return y.reshape(*x.shape[:-1], weight.shape[0])
@@ -216,12 +215,13 @@ def _attention_composite(q: Value, k: Value, v: Value, mask: Value, keep: Value,
 
 
 def _attention_backward(
-    xp: Namespace, g: Array, q: Array, k: Array, v: Array, keep: Array, p: Array, scale: float
-) -> tuple[Array, ...]:
-    return xp.attention_backward(g, q, k, v, keep, p, scale)  # type: ignore[no-any-return]
+    xp: Namespace, g: Array, q: Array, k: Array, v: Array, mask: Array, keep: Array, lse: Array, causal: bool,
+    scale: float,
+) -> tuple[Array, ...]:  # fmt: skip
+    return xp.attention_backward(g, q, k, v, mask, keep, lse, causal, scale)  # type: ignore[no-any-return]
 
 
-@op(backward=_attention_backward, composite=_attention_composite, aux=("p",))
+@op(backward=_attention_backward, composite=_attention_composite, aux=("lse",))
 def attention(
     xp: Namespace, q: Array, k: Array, v: Array, mask: Array | None, keep: Array | None, causal: bool, scale: float
 ) -> tuple[Array, Array]:

@@ -1,0 +1,327 @@
+"""The fast kernels of the CPU against their reference: blocked NumPy, numba's loops, and work shared among threads."""
+import itertools
+
+import numpy as np
+import pytest
+
+from tensorlite import backend
+from tensorlite.kernels import cpu, reference, threads
+
+XP = backend.namespace(backend.device("cpu"))
+EXACT = {"float32": 3e-6, "float64": 1e-12, "float16": 4e-3}
+
+
+@pytest.fixture(params=["numba", "numpy"])
+def compiled(request, monkeypatch):
+    """With compiled loops and without."""
+    if request.param == "numba":
+        pytest.importorskip("numba")
+    else:
+        monkeypatch.setattr(cpu, "_loops", lambda: None)
+    return request.param == "numba"
+
+
+@pytest.fixture(params=[1, 3])
+def shared(request, monkeypatch):
+    """On one thread, and with every loop shared among several, however small its arrays."""
+    monkeypatch.setattr(threads, "_threads", request.param)
+    monkeypatch.setattr(cpu, "_HUGE", 1)
+    monkeypatch.setattr(cpu, "_LARGE", 1)
+    monkeypatch.setattr(cpu, "_FLOPS_ALONE", 0)
+    monkeypatch.setattr(cpu, "_FLOPS_SHARED", 1)
+
+
+def arrays(shape, dtype, layout, count=2):
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        a = rng.standard_normal(shape).astype(dtype)
+        yield LAYOUTS[layout](a)
+
+
+def strided(a):
+    big = np.zeros((*a.shape[:-1], 2 * a.shape[-1]), a.dtype)
+    big[..., ::2] = a
+    return big[..., ::2]
+
+
+LAYOUTS = {
+    "contiguous": lambda a: a,
+    "transposed": lambda a: np.asfortranarray(a),
+    "strided": strided,
+    "reversed": lambda a: a[::-1].copy()[::-1],
+    "broadcast": lambda a: np.broadcast_to(a[:1], a.shape),
+}
+SHAPES = [(1, 1), (3, 5), (7, 64), (2, 3, 33), (5, 300)]
+CASES = [*itertools.product(SHAPES, ["float32", "float64"], LAYOUTS), ((4, 6), "float16", "contiguous")]
+
+
+def agree(found, expected, dtype, scale=1.0):
+    for a, b in zip(found, expected, strict=True):
+        if b is None:
+            assert a is None
+            continue
+        assert a.dtype == b.dtype
+        assert a.shape == b.shape
+        size = scale * max(1.0, abs(b).max(initial=0.0))
+        np.testing.assert_allclose(a.astype(np.float64), b.astype(np.float64), rtol=0, atol=EXACT[dtype] * size)
+
+
+@pytest.mark.parametrize(("shape", "dtype", "layout"), CASES)
+@pytest.mark.usefixtures("compiled", "shared")
+class TestRows:
+    def test_gelu(self, shape, dtype, layout):
+        x, g = arrays(shape, dtype, layout)
+        for tanh in (False, True):
+            agree([cpu.gelu(XP, 3 * x, tanh)], [reference.gelu(XP, 3 * x, tanh)], dtype)
+            found, expected = (k.gelu_backward(XP, g, 3 * x, tanh) for k in (cpu, reference))
+            agree([found], [expected], dtype)
+
+    def test_softmax(self, shape, dtype, layout):
+        (x,) = arrays(shape, dtype, layout, 1)
+        for axis in (-1, 0):
+            agree([cpu.softmax(XP, 5 * x, axis)], [reference.softmax(XP, 5 * x, axis)], dtype)
+
+    @pytest.mark.parametrize("affine", ["weight and bias", "weight", "neither"])
+    def test_layer_norm(self, shape, dtype, layout, affine):
+        x, g = arrays(shape, dtype, layout)
+        x = x + x.dtype.type(2)
+        weight, bias = arrays((shape[-1],), dtype, "contiguous")
+        weight = None if affine == "neither" else weight
+        bias = bias if affine == "weight and bias" else None
+        found = cpu.layer_norm(XP, x, weight, bias, 1e-2)
+        expected = reference.layer_norm(XP, x, weight, bias, 1e-2)
+        agree(found, expected, dtype, 3)
+        back = [k.layer_norm_backward(XP, g, x, weight, *expected[1:]) for k in (cpu, reference)]
+        agree(*back, dtype, 10)
+
+    def test_cross_entropy(self, shape, dtype, layout):
+        (x,) = (a.reshape(-1, shape[-1]) for a in arrays(shape, dtype, layout, 1))
+        rng = np.random.default_rng(1)
+        target = rng.integers(0, x.shape[1], len(x))
+        target[:: 3] = -1
+        g = rng.standard_normal(len(x)).astype(dtype)
+        for smoothing in (0.0, 0.1):
+            found, expected = (k.cross_entropy(XP, x, target, -1, smoothing) for k in (cpu, reference))
+            agree(found, expected, dtype)
+            back = [k.cross_entropy_backward(XP, g, x, target, expected[1], -1, smoothing) for k in (cpu, reference)]
+            agree([back[0]], [back[1]], dtype)
+
+    def test_products_and_sums(self, shape, dtype, layout):
+        (x,) = (a.reshape(-1, shape[-1]) for a in arrays(shape, dtype, layout, 1))
+        (y,) = arrays((shape[-1], 6), dtype, layout, 1)
+        scale = 2 * shape[-1]
+        agree([cpu.matmul(XP, x, y)], [np.matmul(x, y)], dtype, scale)
+        agree([cpu.matmul(XP, y.T, x.T)], [np.matmul(y.T, x.T)], dtype, scale)
+        agree([cpu.sum_to(XP, x, shape[-1:])], [reference.sum_to(XP, x, shape[-1:])], dtype, len(x))
+
+    def test_adam(self, shape, dtype, layout):
+        for options in [(0.0, True, False), (0.1, True, False), (0.1, False, True)]:
+            mine = [np.array(a) if layout == "broadcast" else a.copy() for a in arrays(shape, dtype, layout, 4)]
+            mine[3] = abs(mine[3])
+            theirs = [a.copy() for a in mine]
+            for k, some in ((cpu, mine), (reference, theirs)):
+                k.adam_step(XP, *some, 3, 1e-2, 0.9, 0.99, 1e-8, *options)
+            agree(mine, theirs, dtype)
+
+
+ATTENTION = {
+    "a head": ((1, 4, 3), 4),
+    "several blocks of queries": ((2, 3, 150, 8), 150),
+    "more keys": ((2, 2, 70, 5), 133),
+    "fewer keys": ((2, 2, 133, 5), 70),
+    "one query": ((2, 2, 1, 4), 9),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("case", ATTENTION)
+@pytest.mark.usefixtures("compiled", "shared")
+def test_attention(case, causal, dtype):
+    shape, S = ATTENTION[case]
+    rng = np.random.default_rng(0)
+    q = rng.standard_normal(shape).astype(dtype)
+    k, v = (rng.standard_normal((*shape[:-2], S, w)).astype(dtype) for w in (shape[-1], 7))
+    if len(shape) == 4:  # as a model has them: heads side by side
+        q, k, v = (np.ascontiguousarray(a.swapaxes(1, 2)).swapaxes(1, 2) for a in (q, k, v))
+    found, expected = (m.attention(XP, q, k, v, None, None, causal, 0.3) for m in (cpu, reference))
+    agree(found, expected, dtype)
+    g = rng.standard_normal(expected[0].shape).astype(dtype)
+    back = [m.attention_backward(XP, g, q, k, v, None, None, expected[1], causal, 0.3) for m in (cpu, reference)]
+    agree(back[0][:3], back[1][:3], dtype, 10)
+
+
+def test_attention_far_out():
+    """Scores that overflow without the maximum taken off, and rows of which one key has all."""
+    pytest.importorskip("numba")
+    q = np.full((1, 2, 64, 32), 30.0, np.float32)
+    k = np.random.default_rng(0).standard_normal((1, 2, 64, 32)).astype(np.float32)
+    found, expected = (m.attention(XP, q, k, k, None, None, True, 1.0) for m in (cpu, reference))
+    agree(found, expected, "float32", 1e2)
+
+
+def test_masked_and_dropped_attention_goes_to_the_reference():
+    q = np.random.default_rng(0).standard_normal((2, 2, 64, 32)).astype(np.float32)
+    mask = np.tri(64, dtype=bool)
+    found, expected = (m.attention(XP, q, q, q, mask, None, False, 0.2) for m in (cpu, reference))
+    agree(found, expected, "float32")
+    causal = cpu.attention(XP, q, q, q, None, None, True, 0.2)
+    agree(causal, found, "float32")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_stays_so(value):
+    """A compiled loop must not lose it: NaN compares with nothing, and -inf has probability 0."""
+    pytest.importorskip("numba")
+    x = np.random.default_rng(0).standard_normal((64, 100)).astype(np.float32)
+    x[3, 5] = x[7, 0] = x[7, 99] = value
+    with np.errstate(all="ignore"):
+        for name, args in (("softmax", (-1,)), ("layer_norm", (None, None, 1e-5))):
+            found, expected = (np.asarray(getattr(k, name)(XP, x, *args)[0]) for k in (cpu, reference))
+            np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+        found, expected = (k.softmax(XP, x, -1) for k in (cpu, reference))
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+        target = np.zeros(64, np.int64)
+        losses = [k.cross_entropy(XP, x, target, -1, 0.0)[0] for k in (cpu, reference)]
+        np.testing.assert_allclose(*losses, rtol=1e-5)
+        expected = {np.inf: np.inf, -np.inf: 0.0}.get(value, np.nan)
+        np.testing.assert_allclose(cpu.gelu(XP, x, False)[3, 5], expected, atol=1e-30)
+
+
+def test_exp_to_its_last_digits():
+    jit = pytest.importorskip("tensorlite.kernels.jit", exc_type=ImportError)
+    x = np.linspace(-87.0, 0.0, 100_001, dtype=np.float32)
+    rows = np.stack([np.zeros_like(x), x], axis=1)
+    y = np.empty_like(rows)
+    jit.softmax(rows, y, 0, len(rows))
+    ratio = y[:, 1].astype(np.float64) / y[:, 0]
+    np.testing.assert_allclose(ratio, np.exp(x.astype(np.float64)), rtol=4e-7)
+
+
+@pytest.mark.parametrize("name", cpu.__all__)
+def test_every_twin_stands_in_for_something(name):
+    assert hasattr(reference, name) or hasattr(np, name)
+
+
+# ---- threads --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def three(monkeypatch):
+    monkeypatch.setattr(threads, "_threads", 3)
+
+
+@pytest.mark.parametrize("pieces", [1, 4])
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 10, 1001])
+@pytest.mark.usefixtures("three")
+def test_every_entry_is_worked_on_once(n, pieces):
+    counts = np.zeros(n, int)
+
+    def part(start, stop):
+        counts[start:stop] += 1
+
+    for _ in range(20):
+        threads.spread(part, n, pieces)
+    assert (counts == 20).all()
+
+
+@pytest.mark.usefixtures("three")
+def test_several_threads_do_work():
+    import threading
+    import time
+
+    seen = set()
+
+    def part(start, stop):
+        seen.add(threading.get_ident())
+        time.sleep(0.05)
+
+    threads.spread(part, 3)
+    assert len(seen) == 3
+
+
+@pytest.mark.usefixtures("three")
+def test_an_error_in_a_part_is_raised_and_nothing_hangs():
+    def part(start, stop):
+        if stop == 9:
+            raise ZeroDivisionError("in a part")
+
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError, match="in a part"):
+            threads.spread(part, 9)
+    done = []
+    threads.spread(lambda start, stop: done.append(stop - start), 9)
+    assert sum(done) == 9
+
+
+@pytest.mark.usefixtures("three")
+def test_work_inside_work_stays_on_its_thread():
+    sizes = []
+
+    def part(start, stop):
+        threads.spread(lambda a, b: sizes.append((a, b)), 5)
+
+    threads.spread(part, 3)
+    assert sizes == [(0, 5)] * 3
+
+
+@pytest.mark.usefixtures("three")
+def test_threads_do_not_warn_of_what_an_op_does_not(recwarn):
+    out = np.empty(9)
+
+    def part(start, stop):
+        np.log(np.zeros(stop - start), out=out[start:stop])
+
+    with np.errstate(all="ignore"):
+        threads.spread(part, 9)
+    assert (out == -np.inf).all()
+    assert not recwarn.list
+
+
+def test_blas_gets_its_threads_back():
+    blas = threads._blas()
+    if blas is None:
+        pytest.skip("NumPy's BLAS is no OpenBLAS that can be found")
+    before = blas.get()
+    x = np.ones((300, 300), np.float32)
+    cpu.matmul(XP, x, x)
+    assert blas.get() == before
+    with pytest.raises(ZeroDivisionError), threads.one_blas_thread():
+        assert blas.get() == 1
+        raise ZeroDivisionError
+    assert blas.get() == before
+
+
+def test_how_many_threads(monkeypatch):
+    monkeypatch.setattr(threads, "_threads", None)
+    assert 1 <= threads.get_num_threads() <= 8
+    threads.set_num_threads(5)
+    assert threads.get_num_threads() == 5
+    monkeypatch.setattr(threads, "_threads", None)
+    monkeypatch.setenv("TENSORLITE_NUM_THREADS", "2")
+    assert threads.get_num_threads() == 2
+    monkeypatch.setattr(threads, "_threads", None)
+    monkeypatch.setenv("TENSORLITE_NUM_THREADS", "zero")
+    with pytest.raises(ValueError, match="TENSORLITE_NUM_THREADS must be a number of 1 or more, got 'zero'"):
+        threads.get_num_threads()
+    for n in (0, -1, 1.0, True, "2"):
+        with pytest.raises(ValueError, match="set_num_threads: expected an int of 1 or more, got"):
+            threads.set_num_threads(n)
+
+
+def test_a_forked_child_has_threads_of_its_own(three):
+    import multiprocessing
+    import sys
+
+    if sys.platform != "linux":
+        pytest.skip("forks nowhere else")
+    threads.spread(lambda a, b: None, 3)
+    fork = multiprocessing.get_context("fork")
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads
+        process = fork.Process(target=threads.spread, args=(lambda a, b: None, 3))
+        process.start()
+    process.join(20)
+    assert process.exitcode == 0
