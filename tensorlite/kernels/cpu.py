@@ -406,7 +406,7 @@ def adam_step(
     decay: float, decoupled: bool, maximize: bool,
 ) -> None:  # fmt: skip
     """As the reference, in one pass over memory."""
-    if p.size >= 1 << 10 and _is_plain(p, g, m, v) and (jit := _loops()):
+    if p.size >= 1 << 5 and _is_plain(p, g, m, v) and (jit := _loops()):
         numbers = (
             -1.0 if maximize else 1.0, 1.0 - lr * decay if decoupled else 1.0, 0.0 if decoupled else decay, beta1,
             1.0 - beta1, beta2, 1.0 - beta2, math.sqrt(1.0 - beta2**t), eps, lr / (1.0 - beta1**t),

@@ -12,8 +12,8 @@ from typing import Any
 
 __all__ = [
     "adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "embedding_backward",
-    "erf", "gelu", "gelu_backward", "layer_norm", "layer_norm_backward", "log_softmax",
-    "philox", "rms_norm", "rms_norm_backward", "scatter_add_into", "sgd_step", "softmax", "sum_to",
+    "erf", "gelu", "gelu_backward", "layer_norm", "layer_norm_backward", "linear", "linear_backward",
+    "log_softmax", "philox", "rms_norm", "rms_norm_backward", "scatter_add_into", "sgd_step", "softmax", "sum_to",
 ]  # fmt: skip
 
 Array = Any
@@ -42,6 +42,29 @@ def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
     width = g.shape[-1]
     out = xp.zeros((rows, width), g.dtype)
     return xp.scatter_add_into(out, ids.reshape(-1), g.reshape(ids.size, width))
+
+
+# ---- affine maps ----------------------------------------------------------------------------
+
+
+def linear(xp: XP, x: Array, weight: Array, bias: Array | None) -> Array:
+    """``x @ weight.T + bias``, one product however many dimensions x has."""
+    y = xp.matmul(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), weight.T)
+    if bias is not None:
+        y += bias
+    return y.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def linear_backward(
+    xp: XP, g: Array, x: Array, weight: Array, needs: tuple[int, ...]
+) -> tuple[Array | None, Array | None, Array | None]:
+    """``g @ weight``, ``g.T @ x`` over all rows, and the sum of all rows of g: those that ``needs`` asks for."""
+    rows = g.reshape(math.prod(g.shape[:-1]), g.shape[-1])
+    return (
+        xp.matmul(rows, weight).reshape(x.shape) if 0 in needs else None,
+        xp.matmul(rows.T, x.reshape(len(rows), x.shape[-1])) if 1 in needs else None,
+        xp.sum_to(rows, rows.shape[1:]) if 2 in needs else None,
+    )
 
 
 # ---- the error function ---------------------------------------------------------------------

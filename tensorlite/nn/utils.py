@@ -52,26 +52,34 @@ def clip_grad_norm_(
         return Tensor(0.0)
     xp = BACKENDS[type(gradients[0].data)]
     with np.errstate(all="ignore"):  # infinities are not worth a warning, as on a GPU
-        total = _norm(xp, xp.stack([_norm(xp, g.data, norm_type) for g in gradients]), norm_type)
+        total = _root(xp, xp.stack([_power_sum(xp, g.data, norm_type) for g in gradients]), norm_type)
         if error_if_nonfinite and not math.isfinite(total):
             raise RuntimeError(f"clip_grad_norm_: the norm of the gradients is {float(total)}; they are as they were")
         factor = xp.minimum(max_norm / (total + 1e-6), 1.0)
+        factors = {dtype: factor.astype(dtype) for dtype in {g.data.dtype for g in gradients}}
         for g in gradients:
-            g.data *= factor.astype(g.dtype)
+            g.data *= factors[g.data.dtype]
             versions.touch(g.data)
     return Tensor(total)
 
 
-def _norm(xp: Any, g: Any, p: float) -> Any:
-    """The p-norm of all entries, as a 0-d array of at least float32."""
+def _power_sum(xp: Any, g: Any, p: float) -> Any:
+    """The sum of the p-th powers of all entries, or the largest of them, as a 0-d array of at least float32."""
     if g.dtype == float16:
         g = g.astype(float32)  # squares above 256 overflow float16
-    if p == math.inf:
-        return xp.asarray(xp.abs(g).max()) if g.size else xp.zeros((), g.dtype)
     if p == 2:
         flat = g.reshape(-1)
-        return xp.asarray(xp.sqrt(flat @ flat))
-    return xp.asarray((xp.abs(g) ** p).sum() ** (1.0 / p))
+        return xp.asarray(flat @ flat)
+    if p == math.inf:
+        return xp.asarray(xp.abs(g).max()) if g.size else xp.zeros((), g.dtype)
+    return xp.asarray((xp.abs(g) ** p).sum())
+
+
+def _root(xp: Any, sums: Any, p: float) -> Any:
+    """The p-norm of what has these power sums."""
+    if p == math.inf:
+        return xp.asarray(sums.max())
+    return xp.asarray(xp.sqrt(sums.sum()) if p == 2 else sums.sum() ** (1.0 / p))
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:

@@ -12,10 +12,10 @@ from ..autograd import Value, op
 from ..backend import BACKENDS, Array, Namespace
 from .elementwise import erf, exp, rsqrt, sigmoid, tanh, where
 from .index import array_of
-from .linalg import matmul, rows
+from .linalg import matmul
 from .reduce import logsumexp, mean, sum
 from .select import gather
-from .shape import dim_in, permute, reshape, transpose, unsqueeze
+from .shape import dim_in, reshape, transpose, unsqueeze
 
 __all__ = ["attention", "cross_entropy_rows", "dropout_with", "elu", "gelu", "layer_norm_rows", "leaky_relu", "linear",
            "log_softmax", "relu", "rms_norm_rows", "silu", "softmax", "softplus"]  # fmt: skip
@@ -107,18 +107,19 @@ def log_softmax(xp: Namespace, x: Array, dim: int) -> Array:
 # ---- affine maps and normalisation ----------------------------------------------------------
 
 
+def _linear_composite(x: Value, weight: Value, bias: Value) -> Value:
+    y = matmul(x, transpose(weight, 0, 1))
+    return y if bias is None else y + bias
+
+
 @op(
-    lambda g, weight: matmul(g, weight),
-    lambda g, x: matmul(permute(rows(g), (1, 0)), rows(x)),
-    lambda g: g,
+    backward=lambda xp, g, x, weight, needs: xp.linear_backward(g, x, weight, needs),
+    composite=_linear_composite,
     dtypes="floating",
 )
 def linear(xp: Namespace, x: Array, weight: Array, bias: Array | None = None) -> Array:
     """``x @ weight.T + bias`` for x (..., in), weight (out, in), bias (out,) or None."""
-    y = xp.matmul(x.reshape(-1, x.shape[-1]) if x.ndim > 2 and x.size else x, weight.T)
-    if bias is not None:
-        y += bias
-    return y.reshape(*x.shape[:-1], weight.shape[0])
+    return xp.linear(x, weight, bias)
 
 
 def _layer_norm_composite(x: Value, weight: Value, bias: Value, eps: float) -> Value:
