@@ -225,6 +225,7 @@ OPTIMIZERS: dict[str, Callable[[Any], optim.Optimizer]] = {
     "SGD with Nesterov momentum and decay": lambda p: optim.SGD(p, 0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
     "Adam with decay": lambda p: optim.Adam(p, 0.01, weight_decay=0.1),
     "AdamW": lambda p: optim.AdamW(p, 0.01),
+    "Muon": lambda p: optim.Muon([x for x in p if x.ndim == 2], 0.01),
 }
 
 

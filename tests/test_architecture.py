@@ -31,8 +31,8 @@ FLOORS = """
     tensorlite.nn.parameter  tensorlite.nn.module  tensorlite.nn.functional  tensorlite.nn.init  tensorlite.nn.utils
     tensorlite.nn.linear  tensorlite.nn.embedding  tensorlite.nn.normalization  tensorlite.nn.dropout
     tensorlite.nn.activation  tensorlite.nn.loss  tensorlite.nn.containers  tensorlite.nn.attention  tensorlite.nn
-    tensorlite.optim.optimizer  tensorlite.optim.sgd  tensorlite.optim.adam  tensorlite.optim.lr_scheduler
-    tensorlite.optim
+    tensorlite.optim.optimizer  tensorlite.optim.sgd  tensorlite.optim.adam  tensorlite.optim.muon
+    tensorlite.optim.lr_scheduler  tensorlite.optim
     tensorlite.serialization
     tensorlite
     tensorlite.testing.numerical  tensorlite.testing.report  tensorlite.testing.subject  tensorlite.testing.verdict

@@ -136,6 +136,7 @@ OPTIMIZERS = {
     "Adam": lambda p: optim.Adam(p, 0.01),
     "Adam, all options": lambda p: optim.Adam(p, 0.01, (0.8, 0.95), 1e-6, 0.1, maximize=True),
     "AdamW": lambda p: optim.AdamW(p, 0.01),
+    "Muon": lambda p: optim.Muon([x for x in p if x.ndim == 2], 0.01),
 }
 
 

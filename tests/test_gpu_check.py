@@ -62,7 +62,7 @@ def test_a_failure_is_the_exit_status(monkeypatch, capsys):
 def test_the_table_of_results(capsys):
     assert gpu_check.main(["--device", "strict", "optimizers", "randomness"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:3] for line in lines[3:5]] == [["optimizers", "4", "0"], ["randomness", "8", "0"]]
+    assert [line.split()[:3] for line in lines[3:5]] == [["optimizers", "5", "0"], ["randomness", "8", "0"]]
     assert lines[-1] == "gpu-check passed on strict"
     with pytest.raises(SystemExit):
         gpu_check.main(["nothing"])

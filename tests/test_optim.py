@@ -189,12 +189,16 @@ BAD_OPTIONS = [
     (optim.Adam, {"betas": (-0.1, 0.9)}, "betas"),
     (optim.Adam, {"betas": 0.9}, "betas must be two numbers"),
     (optim.AdamW, {"weight_decay": True}, "AdamW: weight_decay"),
+    (optim.Muon, {"momentum": -1.0}, "momentum"),
+    (optim.Muon, {"ns_steps": 0}, "ns_steps must be an int from 1 to 99, got 0"),
+    (optim.Muon, {"ns_coefficients": (1.0, 2.0)}, "ns_coefficients must be three numbers"),
+    (optim.Muon, {"adjust_lr_fn": "mine"}, "adjust_lr_fn must be None or one of 'original', 'match_rms_adamw', got"),
 ]
 
 
 @pytest.mark.parametrize(("cls", "options", "message"), BAD_OPTIONS)
 def test_options_that_cannot_be_are_said(cls, options, message):
-    x = tl.ones(2, requires_grad=True)
+    x = tl.ones(2, 2, requires_grad=True)
     with pytest.raises(ValueError, match=f"{cls.__name__}: .*{message.removeprefix('AdamW: ')}"):
         cls([x], **options)
     with pytest.raises(ValueError, match=cls.__name__):
@@ -214,6 +218,85 @@ def test_a_parameter_may_be_a_number(cls, maximize):
     assert one.shape == ()
     assert one.item() == row.item()
     assert (one.item() > 2) == maximize
+
+
+# ---- Muon -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (12, 4), (4, 12), (1, 5)])
+def test_muon_makes_singular_values_about_one(shape):
+    """Whatever the gradient's were; and its singular vectors stay."""
+    rng = np.random.default_rng(0)
+    u, _, vt = np.linalg.svd(rng.standard_normal(shape), full_matrices=False)
+    s = np.geomspace(1.0, 0.05, min(shape))
+    p = nn.Parameter(tl.zeros(*shape, dtype=tl.float64))
+    p.grad = tl.tensor(u * s @ vt)
+    optim.Muon([p], lr=1.0, weight_decay=0.0, momentum=0.0, nesterov=False).step()
+    found = u.T @ -p.detach().numpy() @ vt.T / math.sqrt(max(1.0, shape[0] / shape[1]))
+    assert (np.diagonal(found) > 0.6).all()
+    assert (np.diagonal(found) < 1.3).all()
+    np.testing.assert_allclose(found, np.diag(np.diagonal(found)), rtol=0, atol=1e-12)
+
+
+def by_the_paper(p, gradients, lr, decay, mu, nesterov, adjust):
+    """Muon in NumPy, from the source's equations."""
+    m = np.zeros_like(p)
+    for g in gradients:
+        m = mu * m + (1 - mu) * g
+        x = mu * m + (1 - mu) * g if nesterov else m
+        x = x / np.linalg.norm(x)
+        for _ in range(5):
+            x = 3.4445 * x + (-4.7750 * (x @ x.T) + 2.0315 * (x @ x.T) @ (x @ x.T)) @ x
+        a, b = p.shape
+        factor = 0.2 * math.sqrt(max(a, b)) if adjust == "match_rms_adamw" else math.sqrt(max(1, a / b))
+        p = p * (1 - lr * decay) - lr * factor * x
+    return p
+
+
+@pytest.mark.parametrize("adjust", [None, "original", "match_rms_adamw"])
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5)])
+def test_muon_is_that_of_its_source(shape, nesterov, adjust):
+    rng = np.random.default_rng(0)
+    start, *gradients = rng.standard_normal((6, *shape))
+    p = nn.Parameter(tl.tensor(start))
+    optimizer = optim.Muon([p], 0.1, weight_decay=0.2, momentum=0.9, nesterov=nesterov, adjust_lr_fn=adjust)
+    for g in gradients:
+        p.grad = tl.tensor(g)
+        optimizer.step()
+    expected = by_the_paper(start, gradients, 0.1, 0.2, 0.9, nesterov, adjust)
+    np.testing.assert_allclose(p.detach().numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_muon_is_pytorchs_but_for_its_bfloat16():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    start, *gradients = rng.standard_normal((4, 8, 5)).astype(np.float32)
+    mine, theirs = nn.Parameter(tl.tensor(start)), torch.nn.Parameter(torch.tensor(start))
+    optimizers = optim.Muon([mine], lr=0.1), torch.optim.Muon([theirs], lr=0.1)
+    for g in gradients:
+        mine.grad, theirs.grad = tl.tensor(g), torch.tensor(g)
+        for optimizer in optimizers:
+            optimizer.step()
+    np.testing.assert_allclose(mine.detach().numpy(), theirs.detach().numpy(), rtol=0, atol=0.02)
+    assert abs(mine.detach().numpy() - start).max() > 0.1
+
+
+def test_muon_takes_matrices_alone():
+    matrix, vector = tl.ones(2, 2, requires_grad=True), tl.ones(2, requires_grad=True)
+    with pytest.raises(tl.ShapeError, match=r"Muon: can only optimize matrices, got a parameter of shape \(2,\); use"):
+        optim.Muon([matrix, vector])
+    optimizer = optim.Muon([matrix])
+    with pytest.raises(tl.ShapeError, match="can only optimize matrices"):
+        optimizer.add_param_group({"params": [vector]})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_a_zero_gradient_moves_nothing_with_muon():
+    p = tl.ones(3, 2, requires_grad=True)
+    p.grad = tl.zeros(3, 2)
+    optim.Muon([p], weight_decay=0.0).step()
+    assert (p == 1).all()
 
 
 def test_a_parameter_without_a_gradient_stays():

@@ -12,8 +12,9 @@ from typing import Any
 
 __all__ = [
     "adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "embedding_backward",
-    "erf", "gelu", "gelu_backward", "layer_norm", "layer_norm_backward", "linear", "linear_backward",
-    "log_softmax", "philox", "rms_norm", "rms_norm_backward", "scatter_add_into", "sgd_step", "softmax", "sum_to",
+    "erf", "gelu", "gelu_backward", "layer_norm", "layer_norm_backward", "linear", "linear_backward", "log_softmax",
+    "muon_step", "orthogonal", "philox", "rms_norm", "rms_norm_backward", "scatter_add_into", "sgd_step", "softmax",
+    "sum_to",
 ]  # fmt: skip
 
 Array = Any
@@ -358,6 +359,40 @@ def adam_step(
     xp.divide(m, scratch, out=scratch)
     scratch *= lr / (1.0 - beta1**t)
     p -= scratch
+
+
+def orthogonal(xp: XP, x: Array, coefficients: tuple[float, float, float], steps: int, eps: float) -> Array:
+    """About ``U V^T`` for a matrix ``U S V^T``: each step maps every singular value s to ``a s + b s^3 + c s^5``."""
+    a, b, c = coefficients
+    tall = x.shape[0] > x.shape[1]
+    flat = x.reshape(-1)
+    y = x / xp.maximum(xp.sqrt(flat @ flat), eps)
+    y = y.T if tall else y
+    for _ in range(steps):
+        gram = xp.matmul(y, y.T)
+        inner = xp.matmul(gram, gram)
+        inner *= c
+        inner += b * gram
+        step = xp.matmul(inner, y)
+        step += a * y
+        y = step
+    return y.T if tall else y
+
+
+def muon_step(
+    xp: XP, p: Array, g: Array, m: Array, lr: float, factor: float, momentum: float, decay: float, nesterov: bool,
+    coefficients: tuple[float, float, float], steps: int, eps: float,
+) -> None:  # fmt: skip
+    """One step of Muon, into the matrices ``p`` and ``m`` in place.
+
+    ``m += (1 - mu) (g - m);  u = g + mu (m - g)``, or m without ``nesterov``; ``p *= 1 - lr decay;
+    p -= lr factor orthogonal(u)``.
+    """
+    m += (1.0 - momentum) * (g - m)
+    update = g + momentum * (m - g) if nesterov else m
+    if decay:
+        p *= 1.0 - lr * decay
+    p -= (lr * factor) * xp.orthogonal(update, coefficients, steps, eps)
 
 
 # ---- random bits ----------------------------------------------------------------------------
