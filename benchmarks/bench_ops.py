@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from machine import described
+from machine import described, saved
 
 import tensorlite as tl
 
@@ -118,18 +118,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--number", type=int, default=50, help="chains in a run (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=15, help="runs (default: %(default)s)")
+    parser.add_argument("--save", action="store_true", help="write the table to benchmarks/results, too")
     args = parser.parse_args()
+    with saved("ops", args.save):
+        compare(args.number, args.repeats)
 
+
+def compare(number: int, repeats: int) -> None:
+    """Prints the table."""
     print(described("torch", "autograd"))
     names = list(installed())
     columns = [(name, kind) for name in names for kind in KINDS]
-    print(f"\n4x4 float32, microseconds an op above NumPy's: {args.repeats} runs of {args.number} chains of {LENGTH}\n")
+    print(f"\n4x4 float32, microseconds an op above NumPy's: {repeats} runs of {number} chains of {LENGTH}\n")
     print(f"{'':20}" + "".join(f"{name:^30}" for name in names))
     print(f"{'op':10}{'NumPy':>10}" + "".join(f"{kind:>10}" for _, kind in columns))
     for op in OPS:
         timers = {"NumPy": numpy_timer(op)}
         timers |= {(name, kind): seconds for name in names for kind, seconds in LIBRARIES[name](op).items()}
-        best = fastest(timers, args.number, args.repeats)
+        best = fastest(timers, number, repeats)
         above = [best[column] - best["NumPy"] for column in columns]
         print(f"{op:10}{best['NumPy']:10.2f}" + "".join(f"{microseconds:10.2f}" for microseconds in above))
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 import numpy as np
-from machine import described
+from machine import described, saved
 
 import tensorlite as tl
 from gpt.config import ModelConfig, OptimConfig
@@ -83,8 +83,24 @@ def torch_step(config: ModelConfig, weights: Weights) -> Step:
 SIDES = {"tensorlite": tensorlite_step, "torch": torch_step}
 
 
+def peak() -> float:
+    """The most memory that this process has used so far, in MiB; NaN where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return float("nan")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
 def work(side: str, config: ModelConfig, weights: Weights, batch_size: int, pipe: Connection) -> None:
-    """A side's process: takes a number of steps for each number that it is sent, and sends times and losses back."""
+    """A side's process: takes a number of steps for each number that it is sent, and sends times and losses back.
+
+    At the end it sends how much memory it took beyond that of a model of one token, with all that it had to import.
+    """
+    small = ModelConfig(vocab_size=2, block_size=1, n_layer=1, n_head=1, n_embd=2, bias=False)
+    tiny = {name: value.numpy() for name, value in GPT(small).state_dict().items()}
+    SIDES[side](small, tiny)(np.zeros((1, 1), np.int64), np.zeros((1, 1), np.int64))
+    before = peak()
     step = SIDES[side](config, weights)
     rng = np.random.default_rng(0)
     while steps := pipe.recv():
@@ -96,6 +112,7 @@ def work(side: str, config: ModelConfig, weights: Weights, batch_size: int, pipe
             loss = step(x, y)
             done.append((time.perf_counter() - start, loss))
         pipe.send(done)
+    pipe.send(peak() - before)
 
 
 class Side:
@@ -121,6 +138,7 @@ class Side:
 
     def stop(self) -> None:
         self.pipe.send(0)
+        self.memory = self.pipe.recv()
         self.process.join()
 
 
@@ -145,17 +163,18 @@ def measure(shape: str, steps: int, warmup: int, only: str | None) -> bool:
         f"\nshape {shape}: {n_layer} layers, {n_head} heads, {n_embd} wide, context {block_size}, batch {batch_size}, "
         f"vocabulary {VOCAB_SIZE}; {timed} timed steps each, after {warmup} to warm up"
     )
-    print(f"{'ms a step':14}{'minimum':>10}{'median':>10}{'90% below':>12}")
+    print(f"{'ms a step':14}{'minimum':>10}{'median':>10}{'90% below':>12}{'peak MiB':>12}")
     for name, side in sides.items():
         times = side.seconds
         low, median, high = min(times), statistics.median(times), float(np.quantile(times, 0.9))
-        print(f"{name:14}{1e3 * low:10.2f}{1e3 * median:10.2f}{1e3 * high:12.2f}")
+        print(f"{name:14}{1e3 * low:10.2f}{1e3 * median:10.2f}{1e3 * high:12.2f}{side.memory:12.1f}")
     if only:
         return True
     ours, theirs = sides.values()
     low = min(ours.seconds) / min(theirs.seconds)
     median = statistics.median(ours.seconds) / statistics.median(theirs.seconds)
-    print(f"{'ratio':14}{low:10.3f}{median:10.3f}   (below 1: tensorlite is faster)")
+    memory = ours.memory / theirs.memory
+    print(f"{'ratio':14}{low:10.3f}{median:10.3f}{'':12}{memory:12.3f}   (below 1: tensorlite is faster, or smaller)")
     apart = max(abs(a - b) for a, b in zip(ours.losses, theirs.losses, strict=True))
     agreed = apart <= TOLERANCE
     print(f"losses differ by at most {apart:.1e} nats" + ("" if agreed else f": MORE THAN {TOLERANCE}, NO RESULT"))
@@ -167,12 +186,14 @@ def main() -> None:
     parser.add_argument("--shape", choices=[*SHAPES, "all"], default="M", help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=100, help="timed steps of each side (default: %(default)s)")
     parser.add_argument("--warmup", type=int, default=10, help="steps before them (default: %(default)s)")
+    parser.add_argument("--save", action="store_true", help="write the tables to benchmarks/results, too")
     parser.add_argument("--only", choices=list(SIDES), help="measure one side, without the other")
     args = parser.parse_args()
 
-    print(described("torch"))
     shapes = SHAPES if args.shape == "all" else [args.shape]
-    agreed = [measure(shape, args.steps, args.warmup, args.only) for shape in shapes]
+    with saved("step", args.save):
+        print(described("torch", "numba"))
+        agreed = [measure(shape, args.steps, args.warmup, args.only) for shape in shapes]
     sys.exit(not all(agreed))
 
 

@@ -2,9 +2,15 @@
 
 import os
 import platform
+import re
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -45,9 +51,43 @@ def described(*packages: str) -> str:
         except PackageNotFoundError:
             found.append(f"{package} not installed")
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    kernels = f", kernels of {coretype}" if (coretype := os.environ.get("OPENBLAS_CORETYPE")) else ""
     load = f"load average {os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "load unknown"
     return (
         f"{platform.system()} {platform.machine()}, {cpu_name()}, {cores()} cores, {load} before the start\n"
-        f"Python {platform.python_version()}, numpy {np.__version__} with {blas['name']} {blas['version']}\n"
+        f"Python {platform.python_version()}, numpy {np.__version__} with {blas['name']} {blas['version']}{kernels}\n"
         f"{', '.join(found)}"
     )
+
+
+RESULTS = Path(__file__).with_name("results")
+
+
+class _Both:
+    """Writes what is printed to two streams."""
+
+    def __init__(self, *streams: TextIO) -> None:
+        self.streams = streams
+
+    def write(self, text: str) -> int:
+        for stream in self.streams:
+            stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        for stream in self.streams:
+            stream.flush()
+
+
+@contextmanager
+def saved(name: str, wanted: bool) -> Iterator[None]:
+    """What is printed in this block goes to a new file in results/ as well: NAME-DATE-MACHINE.txt."""
+    if not wanted:
+        yield
+        return
+    machine = re.sub(r"[^a-z0-9]+", "-", f"{cpu_name()} {cores()} cores".lower()).strip("-")
+    path = RESULTS / f"{name}-{date.today()}-{machine}.txt"
+    RESULTS.mkdir(exist_ok=True)
+    with path.open("w", encoding="utf-8") as file, redirect_stdout(_Both(sys.stdout, file)):  # type: ignore[type-var]
+        yield
+    print(f"\nwritten to {path}")
