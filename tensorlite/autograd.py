@@ -137,6 +137,8 @@ class Variable:
     grad: what ``backward`` has accumulated here, or None.
     node: the Node that made it; None for a leaf.
     tracked: whether gradients flow through it.
+    origin: of a view, the tensor whose memory it shows, and the view ops that lead there with their arguments;
+        ``(None, ())`` of a view op's result that shares no memory.
     """
 
     data: Array
@@ -144,6 +146,7 @@ class Variable:
     node: Node | None = None
     tracked: bool = False
     hooks: list[Callable[[Any], Any]] | None = None
+    origin: tuple[Any, tuple[tuple[Callable[..., Any], tuple[Any, ...]], ...]] | None = None
 
     __array_ufunc__ = None  # so that `ndarray * Variable` is left to Variable.__rmul__
 
@@ -234,6 +237,7 @@ class Op:
     """A forward function on raw arrays, its gradient rules, and the plans compiled for it. Made by :func:`op`."""
 
     result: type[Variable] = Variable  # tensor.py puts Tensor here, once
+    again: Callable[..., Any] | None = None  # of a view op, what does the same in memory of any order
 
     def __init__(
         self,
@@ -488,6 +492,7 @@ def _callable(self: Op) -> OpFunction:
     forward, aux, policy, several, built_in = self.forward, self.aux, self.dtypes, self.several, self.built_in
     arity, variadic, differentiable = len(self.names), self.variadic is not None, bool(self.rules or self.backward)
     defaults, mode, new, ndarray = tuple(self.defaults), _mode, object.__new__, np.ndarray
+    view, rebased = self.view and not several, versions.rebased
     required = sum(d is inspect.Parameter.empty for d in defaults)
     meet = slice(arity, None) if variadic else slice(0, len(self.rules) or None)  # the arguments whose dtypes must fit
 
@@ -504,7 +509,7 @@ def _callable(self: Op) -> OpFunction:
         for a in args:
             if isinstance(a, Variable):
                 raw = False
-                if a.tracked:
+                if a.tracked or (rebased and mode.grad and versions.taken_again(a)):
                     needs += (len(arrays),)
                 a = a.data
                 if a.dtype is not dtype:
@@ -565,6 +570,8 @@ def _callable(self: Op) -> OpFunction:
             return out
         result = new(Op.result)
         result.data = out
+        if view and mode.grad and isinstance(args[0], Variable):
+            result.origin = _origin(args[0], self.again or call, args[1:], out)
         if needs and differentiable and mode.grad:
             result.node, result.tracked = self.record(args, given, arrays, needs, [*arrays, out, *extra]), True
         if anomaly.watching:
@@ -577,6 +584,14 @@ def _callable(self: Op) -> OpFunction:
     call.__name__ = self.name
     call.op = self  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]
+
+
+def _origin(x: Variable, view: Callable[..., Any], arguments: tuple[Any, ...], out: Array) -> Any:
+    """Where the result of a view op comes from; from nowhere if it had to be copied."""
+    if versions.owner(out) is not versions.owner(x.data):
+        return None, ()
+    base, steps = x.origin or (x, ())
+    return (x if base is None else base), (*steps, (view, arguments))
 
 
 def wrap(array: Array) -> Any:
@@ -746,7 +761,7 @@ def _cast(plan: Plan, k: int, d: Value, dtype: Any) -> Value:
             f"{plan.op.name}: the gradient rule of argument {plan.input_names[k]!r} gave {d.dtype}, the argument is "
             f"{dtype}; convert the gradient to that"
         )
-    return d.astype(dtype) if type(d) in BACKENDS else d.to(dtype)
+    return d.to(dtype) if isinstance(d, Variable) else d.astype(dtype)  # type: ignore[attr-defined]
 
 
 def _fill(node: Node, gradients: list[Value]) -> tuple[Value, ...]:

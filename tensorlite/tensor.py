@@ -15,6 +15,7 @@ from .backend import BACKENDS, Array, Device, DeviceLike, Namespace, device_of, 
 from .backend import device as as_device
 from .dtypes import DType, as_dtype, bool_, float16, float32, float64, get_default_dtype, int32, int64, is_floating
 from .errors import DeviceError, DTypeError, GraphError, ShapeError
+from .ops.index import with_view
 from .ops.shape import ints_in
 
 __all__ = ["RemovableHandle", "Tensor", "as_array"]
@@ -281,8 +282,12 @@ class Tensor(Variable):
         result = object.__new__(type(self))
         memo[id(self)] = result
         for name, value in vars(self).items():
-            setattr(result, name, self.data.copy() if name == "data" else copy.deepcopy(value, memo))
+            if name != "origin":
+                setattr(result, name, self.data.copy() if name == "data" else copy.deepcopy(value, memo))
         return result
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "origin"}
 
     # ---- leaving the graph -------------------------------------------------------------------
 
@@ -318,7 +323,7 @@ class Tensor(Variable):
 
     def detach_(self) -> Tensor:
         """Cut this tensor itself off from its history."""
-        self.node, self.tracked, self.hooks = None, False, None
+        self.node, self.tracked, self.hooks, self.origin = None, False, None, None
         return self
 
     def clone(self) -> Tensor:
@@ -611,10 +616,27 @@ class Tensor(Variable):
 
     def _assign(self, name: str, index: Any, value: Any) -> Tensor:
         """``self[index] = value``: what was there before gets no gradient, the value does."""
+        if versions.rebased and autograd.is_grad_enabled() and not self.tracked:
+            versions.taken_again(self)
         plain = not self.tracked and not (isinstance(value, Variable) and value.tracked)
         if plain or not autograd.is_grad_enabled():
             return self._change(name, lambda: ops.assign(self.data, index, value))
         return self._become(name, ops.index_put(self, index, value))
+
+    def _base(self, name: str) -> tuple[Tensor, Any]:
+        """The tensor that changes when this one does, which is itself or what it is a view of, and the way to here."""
+        memory = versions.owner(self.data)
+        base, steps = self.origin or (self, ())
+        if base is None or versions.owner(base.data) is not memory:
+            base, steps = self, ()
+        base._refuse_leaf(name)
+        own = base.data is memory or base.origin == (None, ())
+        if not own and (base.node is None or base.node.plan.op.view):
+            raise GraphError(
+                f"{name}: this tensor is a view, and its base would not notice that its gradient has changed; clone() "
+                f"it first, or change the base by indexing: base[...] = value"
+            )
+        return base, steps
 
     def _become(self, name: str, out: Tensor) -> Tensor:
         """Write an op's result into this tensor's memory and take its place in the graph."""
@@ -628,21 +650,22 @@ class Tensor(Variable):
         node = out.node
         if node is None:
             return self._change(name, lambda: self.data.__setitem__(..., out.data))
-        base = versions.owner(self.data)
-        if base is not self.data and (self.node is None or self.node.plan.op.view):
-            raise GraphError(
-                f"{name}: this tensor is a view, and its base would not notice that its gradient has changed; clone() "
-                f"it first, or change the base by indexing: base[...] = value"
-            )
+        base, steps = self._base(name)
         self._refuse_read_only(name)
         out = out.to(self.dtype)
         node = out.node
         assert node is not None
         if isinstance(node.saved, list):  # the op's own inputs must outlive the change
-            node.saved = [v.copy() if type(v) in BACKENDS and versions.owner(v) is base else v for v in node.saved]
+            memory = versions.owner(self.data)
+            node.saved = [v.copy() if type(v) in BACKENDS and versions.owner(v) is memory else v for v in node.saved]
+        if steps:  # it is the base that changes; this view is then taken again
+            node = with_view(base, out, steps).node
+            assert node is not None
         self.data[...] = out.data
         node.seq = versions.touch(self.data, in_graph=True)
-        self.node, self.tracked = node, True
+        base.node, base.tracked = node, True
+        if steps:
+            versions.taken_again(self)
         return self
 
     def add_(self, other: Any, *, alpha: Any = 1) -> Tensor:
@@ -805,13 +828,13 @@ class Tensor(Variable):
         """Random numbers from [low, high). Raises DTypeError for integers."""
         self._refuse_discrete("uniform_")
         draw = (generator or random.default_generator).uniform(BACKENDS[type(self.data)], self.shape, self.dtype)
-        return self._change("uniform_", lambda: self.data.__setitem__(..., draw * (high - low) + low))
+        return self._assign("uniform_", ..., draw * (high - low) + low)
 
     def normal_(self, mean: Any = 0.0, std: Any = 1.0, *, generator: random.Generator | None = None) -> Tensor:
         """Random numbers from a normal distribution. Raises DTypeError for integers."""
         self._refuse_discrete("normal_")
         draw = (generator or random.default_generator).normal(BACKENDS[type(self.data)], self.shape, self.dtype)
-        return self._change("normal_", lambda: self.data.__setitem__(..., draw * std + mean))
+        return self._assign("normal_", ..., draw * std + mean)
 
     # ---- the ops as methods ------------------------------------------------------------------
 

@@ -15,7 +15,8 @@ from typing import Any
 from .backend import BACKENDS, Array
 from .errors import VersionError
 
-__all__ = ["changed", "changed_between", "check_inputs", "check_saved", "clock", "owner", "rebased", "touch", "version"]
+__all__ = ["changed", "changed_between", "check_inputs", "check_saved", "clock", "owner", "rebased",
+           "taken_again", "touch", "version"]  # fmt: skip
 
 clock = count(1).__next__
 """Ticks once for every recorded op and every in-place change: a topological order of the graph."""
@@ -91,11 +92,28 @@ def check_saved(op: str, seq: int, names: list[str], saved: list[Any]) -> None:
             )
 
 
+def taken_again(v: Any) -> bool:
+    """Whether a view could be taken again from its base, which was changed in place under the graph since."""
+    base, steps = v.origin or (None, ())
+    if base is None or base.node is None:
+        return False
+    buffer = owner(v.data)
+    if owner(base.data) is not buffer or rebased.get(id(buffer), 0) > base.node.seq:
+        return False
+    again = base
+    for view, arguments in steps:
+        again = view(again, *arguments)
+    if again.node is None:  # nothing is recorded now
+        return False
+    v.node, v.tracked = again.node, True
+    return True
+
+
 def check_inputs(op: str, variables: Any) -> None:
-    """Raise VersionError if an input is a view that was taken before its base was changed in place, under the graph."""
+    """Take views again whose base was changed in place under the graph. Raise VersionError if one cannot be."""
     for v in variables:
         node = getattr(v, "node", None)
-        if node is not None and rebased.get(id(owner(v.data)), 0) > node.seq:
+        if node is not None and rebased.get(id(owner(v.data)), 0) > node.seq and not taken_again(v):
             raise VersionError(
                 f"{op}: a view of shape {tuple(v.data.shape)} was taken before the tensor it belongs to was changed in "
                 f"place, so its gradient would be wrong. Take the view again after the change, or clone() it before"

@@ -105,7 +105,8 @@ def test_every_differentiable_op_is_recorded_by_some_sample():
     every = {f.op for room in rooms for f in room.values() if hasattr(f, "op") and isinstance(f.op, Op)}
     backward_only = {"unslice", "unindex", "undiagonal", "embedding_backward", "slice", "zero"}
     missing = {op.name for op in every - recorded if (op.rules and any(op.rules)) or op.backward}
-    assert not missing - backward_only
+    of_changed_views = {"with_view"}  # see VIEWS in test_inplace.py
+    assert not missing - backward_only - of_changed_views
 
 
 # ---- layouts of what has no gradient --------------------------------------------------------

@@ -627,6 +627,9 @@ def test_mixed_dtypes_give_each_its_own_gradient():
     assert y.dtype == tl.float64
     y.sum().backward()
     assert (a.grad.dtype, b.grad.dtype) == (tl.float32, tl.float64)
+    number = tl.tensor(2.0, dtype=tl.float64, requires_grad=True)
+    (a.half() * number).sum().backward()
+    assert (number.grad.dtype, number.grad.item()) == (tl.float64, 2.0)
 
 
 @pytest.mark.parametrize("other", [np.ones(2), np.array(1.0), np.ones(2, np.float16), np.arange(2), np.ones(2) > 0])

@@ -90,6 +90,9 @@ def view(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
     return out
 
 
+view.op.again = reshape
+
+
 def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     """Dimensions ``start_dim`` to ``end_dim`` made one."""
     shape = shape_of("flatten", input)
@@ -300,7 +303,7 @@ def chunk(input: Any, chunks: int, dim: int = 0) -> tuple[Any, ...]:
 @op(lambda g, dim: stack(g, dim), several=True, view=True)
 def _unbind(xp: Namespace, x: Array, dim: int) -> Sequence[Array]:
     lead = (slice(None),) * dim
-    return [x[(*lead, i)] for i in range(x.shape[dim])]
+    return [x[(*lead, i, ...)] for i in range(x.shape[dim])]  # the ... keeps a number of a vector a view
 
 
 def unbind(input: Any, dim: int = 0) -> tuple[Any, ...]:
