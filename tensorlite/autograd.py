@@ -402,6 +402,10 @@ class Op:
             return type(error)(f"{call}: {message}")
         if isinstance(error, IndexError):
             return IndexError(f"{call}: {message}")
+        if isinstance(error, OverflowError):
+            whole = [a for a in args if type(a) is int]
+            wrong = [str(n) for n in whole for a in arrays if a.dtype.kind in "iu" and not _holds(a.dtype, n)]
+            return DTypeError(f"{call}: {', '.join(wrong) or message} does not fit into the dtype; convert with .to()")
         if isinstance(error, ValueError):
             if "broadcast" in message:
                 return ShapeError(f"{call}: the shapes do not broadcast: from the last dimension on, two sizes must be "
@@ -411,6 +415,10 @@ class Op:
             call = f"{self.name}({', '.join(describe(a) if type(a) in BACKENDS else f'{a!r:.40}' for a in args)})"
             return DTypeError(f"{call}: this op is not defined for arguments of these types")
         return TypeError(f"{call}: {message}")
+
+
+def _holds(dtype: Any, number: int) -> bool:
+    return int(np.iinfo(dtype).min) <= number <= int(np.iinfo(dtype).max)
 
 
 def describe(value: Any) -> str:
@@ -533,10 +541,13 @@ def _callable(self: Op) -> OpFunction:
             arrays = [np.asarray(a) if isinstance(a, np.generic) else b for a, b in zip(args, arrays, strict=True)]
             xp = backend_of(arrays)
         if xp is None:
+            for a in arrays:
+                if isinstance(a, Variable):
+                    BACKENDS[type(a)]  # the data of a Tensor is a Tensor, which this says
             raise TypeError(f"{self.name}: expected a Tensor, got {', '.join(map(describe, arrays)) or 'nothing'}")
         try:
             out = mode.quietly(forward, xp, *arrays) if built_in else forward(xp, *arrays)
-        except (ValueError, TypeError, IndexError) as error:
+        except (ValueError, TypeError, IndexError, OverflowError) as error:
             if not built_in:
                 raise
             raise self.explain(error, arrays) from None
@@ -588,8 +599,10 @@ def _callable(self: Op) -> OpFunction:
 
 def _origin(x: Variable, view: Callable[..., Any], arguments: tuple[Any, ...], out: Array) -> Any:
     """Where the result of a view op comes from; from nowhere if it had to be copied."""
-    if versions.owner(out) is not versions.owner(x.data):
-        return None, ()
+    data, shown = x.data, out.base
+    if shown is None or (shown is not data and shown is not data.base):
+        if out is not data and versions.owner(out) is not versions.owner(data):
+            return None, ()
     base, steps = x.origin or (x, ())
     return (x if base is None else base), (*steps, (view, arguments))
 

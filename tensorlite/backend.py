@@ -48,7 +48,15 @@ class Namespace(SimpleNamespace):
     """
 
 
-BACKENDS: dict[type, Namespace] = {}
+class _Backends(dict[type, Namespace]):
+    def __missing__(self, kind: type) -> Namespace:
+        raise TypeError(
+            f"the data of a tensor must be a raw array of one of its backends, and is a {kind.__name__}; to change "
+            f"what a tensor x holds, write x.copy_(value), or x -= step, under no_grad()"
+        )
+
+
+BACKENDS: dict[type, Namespace] = _Backends()
 """Array type -> namespace. CuPy adds its entry the first time that someone asks for the GPU."""
 
 _LOADERS: dict[str, Callable[[], Namespace]] = {}

@@ -50,6 +50,10 @@ refuses(
 refuses("floor_divide remainder fmod", RuntimeError, "^{op}: division of integers by 0", given([1, 2]), given([1, 0]))
 refuses("div", RuntimeError, "division of integers by 0", given([1, 2]), given([1, 0]), rounding_mode="trunc")
 refuses("div", ValueError, "rounding_mode must be .* got 'up'", real(2), real(2), rounding_mode="up")
+refuses(
+    "add sub mul floor_divide remainder maximum minimum", DTypeError, r"^{op}.int64.*: 9+ does not fit into the dtype",
+    ints(2, 3), int("9" * 30),
+)  # fmt: skip
 refuses("pow", ValueError, "integers to negative integer powers", ints(3, 2), -1)
 refuses("round", TypeError, "^round", real(2), 0.5)
 refuses("clamp", ShapeError, "^clamp.*" + BROADCAST, real(2, 3), real(2), real(3))
@@ -177,6 +181,7 @@ refuses("matmul", ShapeError, "0-d tensors have no matrix product", real(), real
 refuses("matmul", ShapeError, "before the matrices must broadcast", real(2, 2, 3), real(3, 3, 2))
 refuses("matmul", DTypeError, "expected tensors of one dtype", real(2, 3), ints(2, 3, 2))
 refuses("matmul", TypeError, "a number has no matrix product", real(2), 2.0)
+refuses("mm", DTypeError, r"^mm\(float64\(2, 3\), int64\(3, 2\)\): expected .* one dtype", real(2, 3), ints(2, 3, 2))
 refuses("mm", ShapeError, r"^mm: .*got \(2, 3\) and \(2, 3\)", real(2, 3), real(2, 3))
 refuses("mm", ShapeError, r"^mm: .*got \(2, 3\) and \(3,\)", real(2, 3), real(3))
 refuses("bmm", ShapeError, r"^bmm: .*got \(2, 2, 3\) and \(3, 3, 2\)", real(2, 2, 3), real(3, 3, 2))
@@ -199,7 +204,7 @@ refuses("einsum", ValueError, r"may only consist of letters and one '\.\.\.'", "
 # ---- activations and layers -----------------------------------------------------------------
 
 refuses("relu F.relu leaky_relu F.leaky_relu", TypeError, "^{op}: expected a Tensor", "x")
-SMOOTH = "elu F.elu silu F.silu softplus F.softplus gelu F.gelu"
+SMOOTH = "leaky_relu F.leaky_relu elu F.elu silu F.silu softplus F.softplus gelu F.gelu"
 refuses(SMOOTH, DTypeError, FLOATING, ints(3, 2))
 refuses("gelu F.gelu", ValueError, "approximate must be 'none' or 'tanh', got 'erf'", real(2), "erf")
 ROWS = "softmax log_softmax F.softmax F.log_softmax"
@@ -211,6 +216,7 @@ refuses("F.linear", ShapeError, r"^linear.*, for a bias, \(out,\)", real(2, 3), 
 refuses("F.linear", DTypeError, "^linear.*floating point", real(2, 3), ints(3, 4, 3))
 refuses("layer_norm_rows rms_norm_rows", ShapeError, "^{op}.*" + BROADCAST, real(2, 3), real(2))
 NORMS = "F.layer_norm F.rms_norm"
+refuses(NORMS, DTypeError, FLOATING, ints(3, 2, 3), (3,))
 refuses(NORMS, ShapeError, r"^{op}.*last dimensions must be normalized_shape \(2,\)", real(2, 3), (2,))
 refuses(NORMS, ShapeError, r"^{op}.*must have normalized_shape \(3,\)", real(2, 3), (3,), real(2))
 refuses(NORMS, DTypeError, "^{op}.*floating point", ints(3, 2, 3), (3,))

@@ -125,7 +125,7 @@ def test_against_torch(spec, k):
 
 
 # What PyTorch raises for what nobody can compute. (F.embedding's padding_idx is an assert of its own.)
-REFUSALS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError)
+REFUSALS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError, OverflowError)
 
 
 @pytest.mark.filterwarnings("ignore:Using a target size:UserWarning")

@@ -111,6 +111,7 @@ def layer_norm(
     Raises ShapeError, DTypeError.
     """
     shape = _normalized("layer_norm", input, normalized_shape, weight, bias)
+    _require_floating("layer_norm", input, weight, bias)
     if len(shape) == 1:
         return ops.layer_norm_rows(input, weight, bias, eps)
     rows = input.flatten(-len(shape))
@@ -127,8 +128,8 @@ def rms_norm(
     Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
     """
     shape = _normalized("rms_norm", input, normalized_shape, weight)
+    _require_floating("rms_norm", input, weight)
     if eps is None:
-        _require_floating("rms_norm", input)
         eps = float(np.finfo(input.dtype).eps)
     if len(shape) == 1:
         return ops.rms_norm_rows(input, weight, eps)

@@ -29,7 +29,7 @@ def relu(xp: Namespace, x: Array) -> Array:
     return xp.maximum(x, 0)
 
 
-@op(lambda g, x, slope: where(x > 0, g, g * slope))
+@op(lambda g, x, slope: where(x > 0, g, g * slope), dtypes="floating")
 def leaky_relu(xp: Namespace, x: Array, slope: float = 0.01) -> Array:
     """x where it is positive, else ``slope * x``."""
     return xp.where(x > 0, x, x * slope)

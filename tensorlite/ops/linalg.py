@@ -76,6 +76,8 @@ def _product(name: str, x: Any, y: Any, wanted: str, ranks: tuple[int, int]) -> 
     n, m = shape_of(name, x), shape_of(name, y)
     if (len(n), len(m)) != ranks or n[-1] != m[max(len(m) - 2, 0)] or n[:-2] != m[:-2]:
         raise ShapeError(f"{name}: expected shapes {wanted}, got {n} and {m}")
+    if x.dtype != y.dtype:
+        raise DTypeError(f"{name}({x.dtype}{n}, {y.dtype}{m}): expected tensors of one dtype; convert with .to(dtype)")
     return matmul(x, y)
 
 
