@@ -93,6 +93,13 @@ class _Run:
         """Results as the caller may have them: attached only if something further out is being differentiated."""
         return tree if self.nested else _map(lambda y: y.detach() if isinstance(y, Tensor) else y, tree)
 
+    def leave_aux(self) -> Any:
+        """As :meth:`leave`, of the auxiliary results, which may depend on other things than the outputs do."""
+        tensors = [y for y in _flatten(self.aux) if isinstance(y, Variable)]
+        if self.outer and _reaches_others(tensors, {x.node or x for x in self.inputs}):
+            return self.aux
+        return _map(lambda y: y.detach() if isinstance(y, Tensor) else y, self.aux)
+
 
 def _enter(name: str, x: Any) -> Any:
     if not isinstance(x, Variable):
@@ -167,7 +174,7 @@ def value_and_grad(
         leaves = run.pull([_scalar("grad", run)])
         grads = tuple(_unflatten(run.primals, leaves))
         value = run.leave(run.out)
-        return ((value, run.aux) if has_aux else value), (grads[0] if isinstance(argnums, int) else grads)
+        return ((value, run.leave_aux()) if has_aux else value), (grads[0] if isinstance(argnums, int) else grads)
 
     return differentiated
 
@@ -199,7 +206,7 @@ def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
         attached = run.outer and any(isinstance(u, Variable) and u.tracked for u in weights)
         return tuple(_unflatten(run.primals, run.pull(weights, run.nested or attached, retain=True)))
 
-    return (run.leave(run.out), pull, run.aux) if has_aux else (run.leave(run.out), pull)
+    return (run.leave(run.out), pull, run.leave_aux()) if has_aux else (run.leave(run.out), pull)
 
 
 def _same_shapes(name: str, what: str, given: Sequence[Any], of: str, expected: Sequence[Any]) -> None:

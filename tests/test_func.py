@@ -75,10 +75,14 @@ def test_has_aux():
     assert g.tolist() == [8, 16]
     assert aux["note"] == "kept"
     assert aux["y"].tolist() == [2, 4]
+    assert not aux["y"].requires_grad
     (value, again), g = value_and_grad(f, has_aux=True)(t(1.0, 2.0))
     assert (value.item(), again["note"], g.tolist()) == (20, "kept", [8, 16])
     out, pull, aux = vjp(f, t(1.0), has_aux=True)
     assert (out.item(), pull(t(1.0))[0].item(), aux["note"]) == (4, 8, "kept")
+    assert not aux["y"].requires_grad
+    w = t(3.0).requires_grad_()
+    assert grad(lambda x: (x * x, x * w), has_aux=True)(t(2.0))[1].requires_grad  # what w further out depends on
 
 
 class Pair(NamedTuple):
