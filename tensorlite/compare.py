@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from . import ops
 from .autograd import Variable
 from .dtypes import is_floating
-from .errors import ShapeError
 from .tensor import Tensor
 
 __all__ = ["allclose", "equal", "is_floating_point", "is_tensor", "isclose", "numel"]
@@ -35,23 +33,16 @@ def _require_tensors(name: str, *values: object) -> None:
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether both have the same shape and the same entries."""
     _require_tensors("equal", input, other)
-    return input.shape == other.shape and bool(ops.all(ops.eq(input, other)))
+    return bool(input.equal(other))
 
 
 def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
     """Whether ``|input - other| <= atol + rtol * |other|``, entry by entry; infinities are close to themselves."""
     _require_tensors("isclose", input, other)
-    input, other = input.detach(), other.detach()
-    if input.dtype.kind == "b" and other.dtype.kind == "b":
-        return ops.eq(input, other)
-    near = ops.le(ops.abs(ops.sub(input, other)), ops.add(ops.mul(ops.abs(other), rtol), atol))
-    same = ops.logical_or(ops.eq(input, other), ops.logical_and(near, ops.isfinite(other)))
-    return ops.logical_or(same, ops.logical_and(ops.isnan(input), ops.isnan(other))) if equal_nan else same
+    return input.isclose(other, rtol, atol, equal_nan)
 
 
 def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
     """Whether all entries are close, as :func:`isclose` says. Raises ShapeError if the shapes do not broadcast."""
-    try:
-        return bool(ops.all(isclose(input, other, rtol, atol, equal_nan)))
-    except ShapeError:
-        raise ShapeError(f"allclose: shapes {input.shape} and {other.shape} do not broadcast") from None
+    _require_tensors("allclose", input, other)
+    return bool(input.allclose(other, rtol, atol, equal_nan))

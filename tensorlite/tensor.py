@@ -13,10 +13,24 @@ from . import autograd, ops, random, versions
 from .autograd import Node, Op, Variable, op, wrap
 from .backend import BACKENDS, Array, Device, DeviceLike, Namespace, device_of, namespace
 from .backend import device as as_device
-from .dtypes import DType, as_dtype, bool_, float16, float32, float64, get_default_dtype, int32, int64, is_floating
+from .dtypes import (
+    DType,
+    as_dtype,
+    bool_,
+    float16,
+    float32,
+    float64,
+    get_default_dtype,
+    int8,
+    int16,
+    int32,
+    int64,
+    is_floating,
+    uint8,
+)
 from .errors import DeviceError, DTypeError, GraphError, ShapeError
 from .ops.index import with_view
-from .ops.shape import ints_in
+from .ops.shape import ints_in, numpy_names
 
 __all__ = ["RemovableHandle", "Tensor", "as_array"]
 
@@ -356,7 +370,7 @@ class Tensor(Variable):
         return int(self._one())
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if spec and self.data.size == 1 else repr(self)
+        return format(self.item(), spec) if not self.ndim or (spec and self.data.size == 1) else repr(self)
 
     # ---- gradients ---------------------------------------------------------------------------
 
@@ -385,10 +399,13 @@ class Tensor(Variable):
 
     # ---- devices and dtypes ------------------------------------------------------------------
 
-    def to(self, *args: Any, dtype: Any = None, device: DeviceLike = None, copy: bool = False) -> Tensor:
+    def to(
+        self, *args: Any, dtype: Any = None, device: DeviceLike = None, non_blocking: Any = False, copy: Any = False
+    ) -> Tensor:
         """This tensor with another dtype, on another device, or both: ``to(dtype)``, ``to(device)``, ``to(other)``.
 
-        Itself if nothing changes, unless ``copy``. Gradients flow through.
+        Itself if nothing changes, unless ``copy``. Gradients flow through. ``non_blocking`` is a wish that PyTorch's
+        users have; it changes nothing.
         """
         for a in args:
             if isinstance(a, Variable):
@@ -445,6 +462,18 @@ class Tensor(Variable):
         """As int64."""
         return self.to(dtype=int64)
 
+    def short(self) -> Tensor:
+        """As int16."""
+        return self.to(dtype=int16)
+
+    def char(self) -> Tensor:
+        """As int8."""
+        return self.to(dtype=int8)
+
+    def byte(self) -> Tensor:
+        """As uint8."""
+        return self.to(dtype=uint8)
+
     def bool(self) -> Tensor:
         """As booleans: whether each entry is nonzero."""
         return self.to(dtype=bool_)
@@ -458,6 +487,10 @@ class Tensor(Variable):
     def new_ones(self, *size: Any, dtype: Any = None) -> Tensor:
         """Ones of this size, in this tensor's dtype unless one is given, and on its device."""
         return self.new_full(_sizes(size), 1, dtype)
+
+    def new_empty(self, *size: Any, dtype: Any = None) -> Tensor:
+        """Zeros, for what PyTorch leaves unset is nothing to rely on; see :meth:`new_zeros`."""
+        return self.new_zeros(*size, dtype=dtype)
 
     def new_full(self, size: Sequence[Any], fill_value: Any, dtype: Any = None) -> Tensor:
         """A tensor of this size with one value, in this tensor's dtype unless one is given, and on its device."""
@@ -684,6 +717,18 @@ class Tensor(Variable):
         """``self /= other``."""
         return self._become("div_", ops.div(self, other, rounding_mode=rounding_mode))
 
+    def subtract_(self, other: Any, *, alpha: Any = 1) -> Tensor:
+        """As :meth:`sub_`."""
+        return self._become("subtract_", ops.sub(self, other, alpha))
+
+    def multiply_(self, other: Any) -> Tensor:
+        """As :meth:`mul_`."""
+        return self._become("multiply_", ops.mul(self, other))
+
+    def divide_(self, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+        """As :meth:`div_`."""
+        return self._become("divide_", ops.div(self, other, rounding_mode=rounding_mode))
+
     def pow_(self, exponent: Any) -> Tensor:
         """``self **= exponent``."""
         return self._become("pow_", ops.pow(self, exponent))
@@ -734,6 +779,18 @@ class Tensor(Variable):
     def clamp_(self, min: Any = None, max: Any = None) -> Tensor:
         """Held between ``min`` and ``max``, in place."""
         return self._become("clamp_", ops.clamp(self, min, max))
+
+    def clip_(self, min: Any = None, max: Any = None) -> Tensor:
+        """As :meth:`clamp_`."""
+        return self._become("clip_", ops.clamp(self, min, max))
+
+    def clamp_min_(self, min: Any) -> Tensor:
+        """Held at or above ``min``, in place."""
+        return self._become("clamp_min_", ops.clamp(self, min, None))
+
+    def clamp_max_(self, max: Any) -> Tensor:
+        """Held at or below ``max``, in place."""
+        return self._become("clamp_max_", ops.clamp(self, None, max))
 
     def square_(self) -> Tensor:
         """The square, in place."""
@@ -1042,6 +1099,26 @@ class Tensor(Variable):
         """See :func:`tensorlite.ge`."""
         return ops.ge(self, other)
 
+    def equal(self, other: Tensor) -> Any:
+        """See :func:`tensorlite.equal`."""
+        return self.shape == other.shape and ops.all(ops.eq(self, other)).item()
+
+    def isclose(self, other: Tensor, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: Any = False) -> Tensor:
+        """See :func:`tensorlite.isclose`."""
+        x, y = self.detach(), other.detach()
+        if x.dtype.kind == "b" and y.dtype.kind == "b":
+            return ops.eq(x, y)
+        near = ops.le(ops.abs(ops.sub(x, y)), ops.add(ops.mul(ops.abs(y), rtol), atol))
+        same = ops.logical_or(ops.eq(x, y), ops.logical_and(near, ops.isfinite(y)))
+        return ops.logical_or(same, ops.logical_and(ops.isnan(x), ops.isnan(y))) if equal_nan else same
+
+    def allclose(self, other: Tensor, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: Any = False) -> Any:
+        """See :func:`tensorlite.allclose`."""
+        try:
+            return ops.all(self.isclose(other, rtol, atol, equal_nan)).item()
+        except ShapeError:
+            raise ShapeError(f"allclose: shapes {self.shape} and {other.shape} do not broadcast") from None
+
     def logical_and(self, other: Any) -> Tensor:
         """See :func:`tensorlite.logical_and`."""
         return ops.logical_and(self, other)
@@ -1101,6 +1178,14 @@ class Tensor(Variable):
     def clamp(self, min: Any = None, max: Any = None) -> Tensor:
         """See :func:`tensorlite.clamp`."""
         return ops.clamp(self, min, max)
+
+    def clamp_min(self, min: Any) -> Tensor:
+        """See :func:`tensorlite.clamp`."""
+        return ops.clamp(self, min, None)
+
+    def clamp_max(self, max: Any) -> Tensor:
+        """See :func:`tensorlite.clamp`."""
+        return ops.clamp(self, None, max)
 
     def where(self, condition: Any, other: Any) -> Tensor:
         """This tensor where ``condition`` is true, else ``other``."""
@@ -1350,8 +1435,13 @@ class Tensor(Variable):
 
     # PyTorch's other names for the same things.
     absolute, divide, moveaxis, multiply, negative, subtract = abs, div, movedim, mul, neg, sub
+    true_divide = div
 
     # `bool`, `float` and `int` above hide the built-in types from annotations in this class body: hence `Any` there.
 
+
+for _name, _method in list(vars(Tensor).items()):
+    if "dim" in getattr(getattr(_method, "__code__", None), "co_varnames", ()):
+        setattr(Tensor, _name, numpy_names(_method))
 
 Op.result = Tensor

@@ -237,7 +237,7 @@ OTHER_MISTAKES = [
     (lambda: tl.randn(2, generator=3), TypeError, "generator: expected a tensorlite.Generator, got int"),
     (lambda: tl.set_default_dtype("foo"), DTypeError, "'foo' is no number type"),
     (lambda: tl.equal(V, [0, 0, 0]), TypeError, "equal: expected two Tensors, got list"),
-    (lambda: tl.allclose(V, 0.0), TypeError, "isclose: expected two Tensors, got float"),
+    (lambda: tl.allclose(V, 0.0), TypeError, "allclose: expected two Tensors, got float"),
     (lambda: tl.func.grad(3)(V), TypeError, "grad: expected a function to differentiate, got int"),
     (lambda: tl.func.vjp(3, V), TypeError, "vjp: expected a function to differentiate, got int"),
     (lambda: tl.func.grad(lambda x: x.sum(), "a")(V), TypeError, "grad: argnums must be .*'a'"),

@@ -122,6 +122,52 @@ def test_a_bool_is_no_dimension():
             f(False)
 
 
+WITH_DIM = "sum mean prod amax argmax any var std norm logsumexp cumsum softmax sort unbind"
+
+
+@pytest.mark.parametrize("name", WITH_DIM.split())
+def test_methods_take_numpys_names_of_dimensions(name):
+    f = getattr(X, name)
+    for x, y in zip(leaves_of(f(axis=0)), leaves_of(f(dim=0)), strict=True):
+        assert tl.equal(x, y)
+    with pytest.raises(TypeError, match="axis"):
+        f(dim=0, axis=0)
+
+
+def leaves_of(result):
+    return result if isinstance(result, tuple) else [result]
+
+
+def test_functions_take_numpys_names_of_dimensions():
+    assert tl.cat([X, X], axis=1).shape == (2, 4)
+    assert tl.stack([X, X], axis=2).shape == (2, 2, 2)
+    assert tl.max(X, axis=1, keepdims=True).values.tolist() == [[2.0], [4.0]]
+    assert X.sum(axis=(0, 1), keepdims=True).shape == (1, 1)
+    assert X.max(axis=0).indices.tolist() == [1, 1]
+    assert X.unsqueeze(axis=0).squeeze(axis=0).shape == (2, 2)
+
+
+def test_other_names_of_the_methods():
+    x = X.clone()
+    assert x.clip_(1.5, 3.5).tolist() == [[1.5, 2.0], [3.0, 3.5]]
+    assert x.clamp_min_(2).clamp_max_(3).tolist() == [[2.0, 2.0], [3.0, 3.0]]
+    assert X.clamp_min(2).tolist() == [[2.0, 2.0], [3.0, 4.0]]
+    assert X.clamp_max(2).tolist() == [[1.0, 2.0], [2.0, 2.0]]
+    assert x.multiply_(2).subtract_(1).divide_(1).true_divide(1).tolist() == [[3.0, 3.0], [5.0, 5.0]]
+    assert [getattr(INTS, n)().dtype for n in ("short", "char", "byte")] == [tl.int16, tl.int8, tl.uint8]
+    assert X.to("cpu", non_blocking=True) is X
+    assert X.new_empty(2, 1).shape == (2, 1)
+    assert X.equal(X.clone())
+    assert not X.equal(X[0])
+    assert X.allclose(X + 1e-7)
+    assert X.isclose(X + tl.tensor([0.0, 1.0])).tolist() == [[True, False]] * 2
+
+
+def test_a_number_in_a_format():
+    half = tl.tensor(0.5, requires_grad=True)
+    assert f"{INTS[0]} {half} {half:.2f} {INTS}" == "3 0.5 0.50 tensor([3, 1, 2])"
+
+
 # ---- edges ----------------------------------------------------------------------------------
 
 
@@ -201,3 +247,12 @@ def test_division_in_place_rounds_if_asked_to():
 
 def test_booleans_are_close_to_themselves():
     assert tl.isclose(tl.tensor([True, False]), tl.tensor([True, True])).tolist() == [True, False]
+
+
+def test_data_that_became_a_tensor_is_named():
+    """``w.data = w.data - step`` makes one of an array and a Tensor."""
+    w = leaf(1.0, 2.0)
+    w.data = w.data - tl.ones(2)
+    for use in (lambda: w * 2, lambda: w.sum(), lambda: repr(w), lambda: w.device):
+        with pytest.raises(TypeError, match=r"data of a tensor must be a raw array .* is a Tensor; .* under no_grad"):
+            use()

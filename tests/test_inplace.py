@@ -32,6 +32,8 @@ METHODS = [
     ("sigmoid_", (), lambda x: 1 / (1 + np.exp(-x))),
     ("relu_", (), lambda x: np.maximum(x, 0)),
     ("clamp_", (0.8, 1.5), lambda x: np.clip(x, 0.8, 1.5)),
+    ("clamp_min_", (0.8,), lambda x: np.maximum(x, 0.8)),
+    ("clamp_max_", (1.5,), lambda x: np.minimum(x, 1.5)),
     ("square_", (), np.square),
     ("reciprocal_", (), np.reciprocal),
     ("rsqrt_", (), lambda x: 1 / np.sqrt(x)),
@@ -63,6 +65,8 @@ METHODS = [
     ("fill_", (4.0,), lambda x: np.full((2, 3), 4.0)),
     ("zero_", (), np.zeros_like),
 ]
+OTHER_NAMES = {"clip_": "clamp_", "divide_": "div_", "multiply_": "mul_", "subtract_": "sub_"}
+METHODS += [(other, *rest) for other, name in OTHER_NAMES.items() for method, *rest in METHODS if method == name]
 NAMES = [name for name, _, _ in METHODS]
 
 

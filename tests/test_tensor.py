@@ -367,7 +367,7 @@ def test_leaves():
     ],
 )
 def test_repr(make, shown):
-    assert repr(make()) == str(make()) == f"{make()}" == shown
+    assert repr(make()) == str(make()) == f"{make()!r}" == shown
 
 
 def test_repr_follows_the_default_dtype():

@@ -13,7 +13,7 @@ from ..autograd import Value, Variable, op
 from ..backend import BACKENDS, Array, Namespace
 from ..errors import ShapeError
 from .elementwise import abs, convert, exp, maximum, minimum, pow, sign, where
-from .shape import broadcast_to, dim_in, flip, ints_in, reshape, shape_of
+from .shape import broadcast_to, dim_in, flip, ints_in, numpy_names, reshape, shape_of
 
 __all__ = [
     "MaxMin", "all", "amax", "amin", "any", "argmax", "argmin", "cumsum", "logsumexp", "max", "mean", "min", "norm",
@@ -230,6 +230,7 @@ def _max_or_min(name: str, x: Any, dim: Any, keepdim: bool, whole: Any, both: An
     return MaxMin(values, index if keepdim or not index.shape else reshape(index, values.shape))
 
 
+@numpy_names
 def max(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """``max(input)``: the largest value; equal ones share the gradient. ``max(input, other)``: :func:`maximum`.
 
@@ -238,6 +239,7 @@ def max(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None
     return _max_or_min("max", input, dim if other is None else other, keepdim, amax, maximum, argmax)
 
 
+@numpy_names
 def min(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """As :func:`max`, for the smallest value."""
     return _max_or_min("min", input, dim if other is None else other, keepdim, amin, minimum, argmin)
@@ -296,6 +298,7 @@ def _norm(xp: Namespace, x: Array, p: float, dim: Dim, keepdim: bool) -> Array:
     return (xp.abs(x) ** p).sum(axis=axes, keepdims=keepdim) ** (1.0 / p)
 
 
+@numpy_names
 def norm(input: Any, p: float | str = 2, dim: Dim = None, keepdim: bool = False) -> Any:
     """The p-norm ``(sum |x_i|^p)^(1/p)``; the largest or smallest ``|x_i|`` for p = inf or -inf, the number of nonzero
     entries for p = 0. Where the 2-norm is 0 its gradient is 0."""

@@ -16,7 +16,7 @@ from ..errors import DeviceError, DTypeError, ShapeError
 from .elementwise import eq, mul
 from .elementwise import where as _where
 from .index import array_of, check_range, fitting, getitem, index_, index_put_, outlier
-from .shape import broadcast_tensors, broadcast_to, dim_in, flatten, ints_in, reshape, shape_of, unsqueeze
+from .shape import broadcast_tensors, broadcast_to, dim_in, flatten, ints_in, numpy_names, reshape, shape_of, unsqueeze
 
 __all__ = ["Sorted", "argsort", "embedding", "gather", "index_add", "index_select", "masked_fill", "masked_select",
            "nonzero", "one_hot", "repeat_interleave", "scatter", "scatter_add", "searchsorted", "sort",
@@ -59,6 +59,7 @@ def _along(name: str, x: Any, dim: int, index: Any, unique: bool = False) -> Any
     return index_(x if shape_of(name, x) else reshape(x, (1,)), slots, unique, *grid)
 
 
+@numpy_names
 def gather(input: Any, dim: int, index: Any) -> Any:
     """``out[i][j][k] = input[i][index[i][j][k]][k]`` for ``dim=1``, and so on; ``index`` has as many dimensions.
 
@@ -67,6 +68,7 @@ def gather(input: Any, dim: int, index: Any) -> Any:
     return _along("gather", input, dim, index)
 
 
+@numpy_names
 def take_along_dim(input: Any, indices: Any, dim: int | None = None) -> Any:
     """As :func:`gather`, where the two broadcast outside of ``dim``; without one both are flattened."""
     if dim is None:
@@ -117,6 +119,7 @@ def _scattered(name: str, x: Any, dim: int, index: Any, src: Any, accumulate: bo
     return out if shape else reshape(out, ())
 
 
+@numpy_names
 def index_select(input: Any, dim: int, index: Any) -> Any:
     """The entries along a dimension that a vector of indices names. Raises IndexError for one out of range."""
     ids, shape = _vector("index_select", input, dim, index)
@@ -125,6 +128,7 @@ def index_select(input: Any, dim: int, index: Any) -> Any:
     return out if shape else reshape(out, ())
 
 
+@numpy_names
 def repeat_interleave(input: Any, repeats: Any, dim: int | None = None) -> Any:
     """Each entry along ``dim`` (None: of the flattened tensor) ``repeats`` times in a row.
 
@@ -271,6 +275,7 @@ def argsort(xp: Namespace, x: Array, dim: int = -1, descending: bool = False, st
     return x.shape[d] - 1 - xp.flip(xp.argsort(xp.flip(x, d), axis=d, kind=kind), d)
 
 
+@numpy_names
 def sort(input: Any, dim: int = -1, descending: bool = False, stable: bool = False) -> Sorted:
     """The input sorted along a dimension, and the indices that do it: ``(values, indices)``. NaN counts as the largest.
 
@@ -303,6 +308,7 @@ def topk_(xp: Namespace, x: Array, k: int, dim: int, largest: bool, sorted: bool
     return found
 
 
+@numpy_names
 def topk(input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
     """The k largest (or smallest) entries along a dimension, in order if ``sorted``: ``(values, indices)``.
 

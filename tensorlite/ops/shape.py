@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -19,6 +20,21 @@ __all__ = [
     "narrow", "pad_dims", "permute", "repeat", "reshape", "roll", "split", "squeeze", "stack",
     "swapaxes", "tile", "transpose", "unbind", "unflatten", "unsqueeze", "view",
 ]  # fmt: skip
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def numpy_names(f: F) -> F:
+    """f, which takes NumPy's names of its arguments too, ``axis`` for ``dim`` and ``keepdims``, as PyTorch does."""
+
+    @functools.wraps(f)
+    def named(*args: Any, **kwargs: Any) -> Any:
+        for theirs, ours in (("axis", "dim"), ("keepdims", "keepdim")):
+            if theirs in kwargs and ours not in kwargs:
+                kwargs[ours] = kwargs.pop(theirs)
+        return f(*args, **kwargs)
+
+    return cast(F, named)
 
 
 def dim_in(name: str, dim: int, ndim: int) -> int:
@@ -112,6 +128,7 @@ def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:
     return reshape(input, (*shape[:d], *sizes, *shape[d + 1 :]))
 
 
+@numpy_names
 def unsqueeze(input: Any, dim: int) -> Any:
     """A new dimension of size 1 at ``dim``."""
     shape = shape_of("unsqueeze", input)
@@ -119,6 +136,7 @@ def unsqueeze(input: Any, dim: int) -> Any:
     return reshape(input, (*shape[:d], 1, *shape[d:]))
 
 
+@numpy_names
 def squeeze(input: Any, dim: int | Sequence[int] | None = None) -> Any:
     """Without the dimensions of size 1: all of them, or those of ``dim`` that have size 1."""
     shape = shape_of("squeeze", input)
@@ -289,6 +307,7 @@ def split(input: Any, split_size_or_sections: int | Sequence[int], dim: int = 0)
     return tuple(_split(input, sizes, d))
 
 
+@numpy_names
 def chunk(input: Any, chunks: int, dim: int = 0) -> tuple[Any, ...]:
     """The input cut along ``dim`` into at most so many views of equal size (the last may be smaller)."""
     if not isinstance(chunks, int) or chunks < 1:
@@ -306,6 +325,7 @@ def _unbind(xp: Namespace, x: Array, dim: int) -> Sequence[Array]:
     return [x[(*lead, i, ...)] for i in range(x.shape[dim])]  # the ... keeps a number of a vector a view
 
 
+@numpy_names
 def unbind(input: Any, dim: int = 0) -> tuple[Any, ...]:
     """The views ``input[0], input[1], ...`` along a dimension, which they no longer have."""
     shape = shape_of("unbind", input)
@@ -335,6 +355,7 @@ def _sequence(name: str, tensors: Any) -> None:
         raise ValueError(f"{name}: expected at least one Tensor, got none")
 
 
+@numpy_names
 def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     """The tensors joined along an existing dimension. Raises ShapeError if another dimension differs."""
     _sequence("cat", tensors)
@@ -354,6 +375,7 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
 concat = cat
 
 
+@numpy_names
 def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
     """The tensors, all of one shape, joined along a new dimension. Raises ShapeError if their shapes differ."""
     _sequence("stack", tensors)
