@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 
 from . import anomaly, versions
+from .anomaly import detect_anomaly
 from .backend import BACKENDS, Array, backend_of
 from .dtypes import POLICIES, Policy
 from .errors import DeviceError, DTypeError, GraphError, ShapeError
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from .tensor import Tensor
 
 __all__ = [
-    "Node", "Op", "OpFunction", "Variable", "backward", "enable_grad", "grad", "is_grad_enabled", "no_grad", "op",
-    "set_grad_enabled", "walk",
+    "Node", "Op", "OpFunction", "Variable", "backward", "detect_anomaly", "enable_grad", "grad", "is_grad_enabled",
+    "no_grad", "op", "set_grad_enabled", "walk",
 ]  # fmt: skip
 
 Value: TypeAlias = Any
@@ -137,8 +138,8 @@ class Variable:
     grad: what ``backward`` has accumulated here, or None.
     node: the Node that made it; None for a leaf.
     tracked: whether gradients flow through it.
-    origin: of a view, the tensor whose memory it shows, and the view ops that lead there with their arguments;
-        ``(None, ())`` of a view op's result that shares no memory.
+    origin: of a view, the tensor whose memory it shows, and the way from there: ``(way to what it was taken from, view
+        op, its arguments)``, which starts with None. ``(None, None)`` of a view op's result that shares no memory.
     """
 
     data: Array
@@ -146,7 +147,7 @@ class Variable:
     node: Node | None = None
     tracked: bool = False
     hooks: list[Callable[[Any], Any]] | None = None
-    origin: tuple[Any, tuple[tuple[Callable[..., Any], tuple[Any, ...]], ...]] | None = None
+    origin: tuple[Any, tuple[Any, Callable[..., Any], tuple[Any, ...]] | None] | None = None
 
     __array_ufunc__ = None  # so that `ndarray * Variable` is left to Variable.__rmul__
 
@@ -602,9 +603,9 @@ def _origin(x: Variable, view: Callable[..., Any], arguments: tuple[Any, ...], o
     data, shown = x.data, out.base
     if shown is None or (shown is not data and shown is not data.base):
         if out is not data and versions.owner(out) is not versions.owner(data):
-            return None, ()
-    base, steps = x.origin or (x, ())
-    return (x if base is None else base), (*steps, (view, arguments))
+            return None, None
+    base, steps = x.origin or (x, None)
+    return (x if base is None else base), (steps, view, arguments)
 
 
 def wrap(array: Array) -> Any:
@@ -903,6 +904,7 @@ def grad(
     retain_graph: bool | None = None,
     create_graph: bool = False,
     allow_unused: bool = False,
+    materialize_grads: bool = False,
 ) -> tuple[Any, ...]:
     """The gradients of ``outputs`` (a Tensor or several) with respect to each of ``inputs``, as a tuple of Tensors.
 
@@ -912,6 +914,7 @@ def grad(
     retain_graph: keep the saved values for another pass; by default what ``create_graph`` is.
     create_graph: record the computation of the gradients, so that they can be differentiated again.
     allow_unused: give None for an input that the outputs do not depend on, instead of raising GraphError.
+    materialize_grads: give zeros for it.
 
     Raises GraphError if an output or an input does not require gradients, if a non-scalar output has no gradient, or if
     the graph has been freed; VersionError if a value that is needed was changed in place.
@@ -931,7 +934,12 @@ def grad(
     retain = create_graph if retain_graph is None else retain_graph
     edges = [x.node or x for x in inputs]
     found = sweep(seeds, create_graph, retain, set(edges))
-    if not allow_unused:
+    if materialize_grads:
+        for edge, x in zip(edges, inputs, strict=True):
+            if edge not in found:
+                zeros = BACKENDS[type(x.data)].zeros(x.data.shape, x.data.dtype)
+                found[edge] = wrap(zeros) if create_graph else zeros
+    elif not allow_unused:
         for k, edge in enumerate(edges):
             if edge not in found:
                 raise GraphError(
@@ -945,20 +953,19 @@ def grad(
 
 
 def backward(
-    outputs: Any,
-    gradients: Any = None,
+    tensors: Any,
+    grad_tensors: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
     inputs: Any = None,
 ) -> None:
-    """Add the gradients of ``outputs`` to the ``.grad`` of the leaves they depend on, or of ``inputs`` if given.
+    """Add the gradients of ``tensors`` to the ``.grad`` of the leaves they depend on, or of ``inputs`` if given.
 
-    The other arguments, and what is raised, are as in :func:`grad`.
+    grad_tensors: the weight of each, as ``grad_outputs`` in :func:`grad`, which has the other arguments and the errors.
     """
-    outputs = _as_list(outputs)
-    seeds = _seeds(
-        "backward", outputs, [None] * len(outputs) if gradients is None else _as_list(gradients), create_graph
-    )
+    outputs = _as_list(tensors)
+    weights = [None] * len(outputs) if grad_tensors is None else _as_list(grad_tensors)
+    seeds = _seeds("backward", outputs, weights, create_graph)
     retain = create_graph if retain_graph is None else retain_graph
     if inputs is None:
         found = sweep(seeds, create_graph, retain, None)

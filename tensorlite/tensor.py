@@ -659,11 +659,11 @@ class Tensor(Variable):
     def _base(self, name: str) -> tuple[Tensor, Any]:
         """The tensor that changes when this one does, which is itself or what it is a view of, and the way to here."""
         memory = versions.owner(self.data)
-        base, steps = self.origin or (self, ())
+        base, steps = self.origin or (self, None)
         if base is None or versions.owner(base.data) is not memory:
-            base, steps = self, ()
+            base, steps = self, None
         base._refuse_leaf(name)
-        own = base.data is memory or base.origin == (None, ())
+        own = base.data is memory or base.origin == (None, None)
         if not own and (base.node is None or base.node.plan.op.view):
             raise GraphError(
                 f"{name}: this tensor is a view, and its base would not notice that its gradient has changed; clone() "
@@ -691,13 +691,13 @@ class Tensor(Variable):
         if isinstance(node.saved, list):  # the op's own inputs must outlive the change
             memory = versions.owner(self.data)
             node.saved = [v.copy() if type(v) in BACKENDS and versions.owner(v) is memory else v for v in node.saved]
-        if steps:  # it is the base that changes; this view is then taken again
+        if steps is not None:  # it is the base that changes; this view is then taken again
             node = with_view(base, out, steps).node
             assert node is not None
         self.data[...] = out.data
         node.seq = versions.touch(self.data, in_graph=True)
         base.node, base.tracked = node, True
-        if steps:
+        if steps is not None:
             versions.taken_again(self)
         return self
 

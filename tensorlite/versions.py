@@ -15,7 +15,7 @@ from typing import Any
 from .backend import BACKENDS, Array
 from .errors import VersionError
 
-__all__ = ["changed", "changed_between", "check_inputs", "check_saved", "clock", "owner", "rebased",
+__all__ = ["along", "changed", "changed_between", "check_inputs", "check_saved", "clock", "owner", "rebased",
            "taken_again", "touch", "version"]  # fmt: skip
 
 clock = count(1).__next__
@@ -92,17 +92,26 @@ def check_saved(op: str, seq: int, names: list[str], saved: list[Any]) -> None:
             )
 
 
+def along(steps: Any, value: Any) -> Any:
+    """What the view ops of an ``origin`` make of a value."""
+    path = []
+    while steps is not None:
+        steps, view, arguments = steps
+        path.append((view, arguments))
+    for view, arguments in reversed(path):
+        value = view(value, *arguments)
+    return value
+
+
 def taken_again(v: Any) -> bool:
     """Whether a view could be taken again from its base, which was changed in place under the graph since."""
-    base, steps = v.origin or (None, ())
+    base, steps = v.origin or (None, None)
     if base is None or base.node is None:
         return False
     buffer = owner(v.data)
     if owner(base.data) is not buffer or rebased.get(id(buffer), 0) > base.node.seq:
         return False
-    again = base
-    for view, arguments in steps:
-        again = view(again, *arguments)
+    again = along(steps, base)
     if again.node is None:  # nothing is recorded now
         return False
     v.node, v.tracked = again.node, True

@@ -195,6 +195,9 @@ def test_an_unused_input_is_an_error_or_none():
     gx, none = autograd.grad((x * x).sum(), [x, other], allow_unused=True)
     assert gx.tolist() == [2.0]
     assert none is None
+    for create_graph in (False, True):
+        found = autograd.grad((x * x).sum(), [x, other], None, None, create_graph, materialize_grads=True)
+        assert [g.tolist() for g in found] == [gx.tolist(), [[0.0] * 3] * 2]
 
 
 def test_an_input_without_gradients_is_an_error():
@@ -860,3 +863,10 @@ def test_the_graph_can_be_looked_at():
     assert [n.name for n in autograd.walk([y.grad_fn])] == ["exp", "mul"]
     assert repr(y.grad_fn) == "<exp>"
     assert y.grad_fn.edges[0].edges == [x]
+
+
+def test_backward_takes_pytorchs_names():
+    x = tl.tensor([1.0, 2.0], requires_grad=True)
+    autograd.backward(tensors=[x * 2, x * 3], grad_tensors=[tl.ones(2), tl.ones(2)], inputs=[x])
+    assert x.grad.tolist() == [5.0, 5.0]
+    assert autograd.detect_anomaly is tl.detect_anomaly

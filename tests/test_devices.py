@@ -57,6 +57,28 @@ def test_what_is_said_to_wait_does(name):
     assert set(log.kinds) == SYNCS[name]
 
 
+def test_a_change_of_a_view_waits_for_nothing(other_device):
+    def change(device):
+        x = on(3, 4, device=device, requires_grad=True)
+        y = tl.zeros(3, 4, dtype=tl.float64, device=device)
+        for k in range(3):
+            y[k] += x[k] * x[0]
+        y.T[1:].mul_(y.T[:-1].exp())
+        y.view(-1)[::2].add_(1)
+        (y * y).sum().backward()
+        return y.detach(), x.grad
+
+    with strict.forbid_syncs():
+        found = change(other_device)
+    assert difference([numpy(t) for t in found], [numpy(t) for t in change("cpu")]) <= gpu_check.LIMITS[tl.float64]
+
+
+@pytest.mark.parametrize("name", "linear mse_loss cross_entropy embedding binary_cross_entropy_with_logits".split())
+def test_a_function_of_tensors_on_two_devices_says_its_name(name):
+    with pytest.raises(tl.DeviceError, match=rf"^{name}\(.*\): tensors on different devices"):
+        getattr(F, name)(tl.ones(2, 3), tl.ones(2, 3, device="strict"))
+
+
 # ---- layers ---------------------------------------------------------------------------------
 
 IDS = np.array([[1, 0, 3, 3], [2, 2, 1, 0]])

@@ -360,6 +360,8 @@ def test_repr_is_nested():
         (nn.Identity(3, x=4), "Identity()"),
         (nn.Flatten(), "Flatten(start_dim=1, end_dim=-1)"),
         (nn.Softmax(1), "Softmax(dim=1)"),
+        (nn.ReLU(), "ReLU()"),
+        (nn.ReLU(inplace=True), "ReLU(inplace=True)"),
         (nn.LeakyReLU(), "LeakyReLU(negative_slope=0.01)"),
         (nn.Sequential(), "Sequential()"),
         (nn.ParameterList([tl.ones(2)]), "ParameterList(\n  (0): Parameter of float32(2,)\n)"),
@@ -816,3 +818,14 @@ def test_inits_say_what_is_wrong():
         nn.init.kaiming_normal_(tl.zeros(3, 3), mode="both")
     with pytest.raises(ValueError, match="trunc_normal_: expected a <= b"):
         nn.init.trunc_normal_(tl.zeros(3), a=1, b=0)
+
+
+def test_relu_in_place():
+    x = tl.tensor([-1.0, 2.0], requires_grad=True)
+    y = x * 3
+    assert nn.ReLU(inplace=True)(y) is y
+    assert y.tolist() == [0.0, 6.0]
+    y.sum().backward()
+    assert x.grad.tolist() == [0.0, 3.0]
+    assert nn.ReLU()(x).tolist() == [0.0, 2.0]
+    assert x.tolist() == [-1.0, 2.0]

@@ -10,11 +10,19 @@ __all__ = ["ELU", "GELU", "LeakyReLU", "LogSoftmax", "ReLU", "SiLU", "Sigmoid", 
 
 
 class ReLU(Module):
-    """``max(x, 0)``."""
+    """``max(x, 0)``; with ``inplace`` in the memory of its input."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
 
     def forward(self, input: Tensor) -> Tensor:
         """See :func:`tensorlite.nn.functional.relu`."""
-        return F.relu(input)
+        return input.relu_() if self.inplace else F.relu(input)
+
+    def extra_repr(self) -> str:
+        """Whether it is in place."""
+        return "inplace=True" if self.inplace else ""
 
 
 class GELU(Module):

@@ -11,7 +11,7 @@ import numpy as np
 from .. import ops, random
 from ..autograd import describe
 from ..backend import BACKENDS
-from ..errors import DTypeError, ShapeError
+from ..errors import DeviceError, DTypeError, ShapeError
 from ..ops import elu, gelu, one_hot, relu, sigmoid, silu, softplus, tanh
 from ..ops.shape import ints_in
 from ..tensor import Tensor
@@ -33,6 +33,9 @@ def _require_tensors(name: str, **tensors: Any) -> None:
     for what, value in tensors.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: {what} must be a Tensor, got {type(value).__name__}")
+    if len({type(value.data) for value in tensors.values()}) > 1:
+        shown = _shown(*tensors.values())
+        raise DeviceError(f"{name}({shown}): tensors on different devices; move them with .to(device)")
 
 
 def _require_tensors_or_none(name: str, **tensors: Any) -> None:

@@ -17,6 +17,7 @@ from ..autograd import Value, Variable, describe, op
 from ..backend import BACKENDS, Array, Namespace
 from ..dtypes import DType
 from ..errors import DeviceError, DTypeError, ShapeError
+from ..versions import along
 from .elementwise import convert, convert_to_discrete, where
 from .shape import reshape
 
@@ -308,26 +309,20 @@ def index_put(x: Any, index: Any, value: Any, accumulate: bool = False) -> Any:
         raise _explained("index_put", array, parsed, error) from None
 
 
-def _viewed(x: Value, steps: Any) -> Value:
-    for view, arguments in steps:
-        x = view(x, *arguments)
-    return x
-
-
 def _outside(g: Value, steps: Any, shape: Sequence[int]) -> Value:
     """g, and 0 where the view lies: where it shows a number that counts the places, whatever their order in memory."""
     xp = BACKENDS[type(array_of(g))]
     size = math.prod(shape)
     covered = xp.zeros(size, bool)
-    covered[_viewed(xp.arange(size).reshape(shape), steps).reshape(-1)] = True
+    covered[along(steps, xp.arange(size).reshape(shape)).reshape(-1)] = True
     return where(covered.reshape(shape), 0.0, g)
 
 
-@op(lambda g, steps, in_shape: _outside(g, steps, in_shape), lambda g, steps: _viewed(g, steps))
+@op(lambda g, steps, in_shape: _outside(g, steps, in_shape), lambda g, steps: along(steps, g))
 def with_view(xp: Namespace, x: Array, part: Array, steps: Any) -> Array:
     """x, as it is once ``part`` is written to a view of it: the same memory, at a new place in the graph.
 
-    steps: the view ops that lead from x to the view, and their arguments, as in ``Variable.origin``."""
+    steps: the way from x to the view, as in ``Variable.origin``."""
     return x
 
 
