@@ -275,8 +275,8 @@ MIXED = {
     "clamp": lambda x, y: y.clamp(x, x),
     "linear": lambda x, y: F.linear(x, y),
     "layer_norm_rows": lambda x, y: F.layer_norm(x, (4,), y[0]),
-    "attention": lambda x, y: F.scaled_dot_product_attention(x, y, y),
-    "cross_entropy_rows": lambda x, y: F.cross_entropy(y, IDS),
+    "scaled_dot_product_attention": lambda x, y: F.scaled_dot_product_attention(x, y, y),
+    "cross_entropy": lambda x, y: F.cross_entropy(y, IDS),
     "embedding": lambda x, y: F.embedding(IDS, y),
     "gather": lambda x, y: y.gather(0, IDS.reshape(1, 3)),
     "index_add": lambda x, y: y.index_add(0, IDS, x),
@@ -286,7 +286,7 @@ MIXED = {
 }
 
 
-ONE_WAY = {"mul", "cross_entropy_rows", "embedding", "gather", "index_add", "index_put"}
+ONE_WAY = {"mul", "cross_entropy", "embedding", "gather", "index_add", "index_put"}
 """Whose index, or number, is on the CPU already."""
 
 
