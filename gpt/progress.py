@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
@@ -50,16 +50,26 @@ class Meter:
 
 
 def progress_bar(step: int, steps: int) -> "tqdm[Any]":
-    """A bar on stderr, if that is a terminal."""
-    form = "{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix}, {remaining} left"
-    return tqdm(total=steps, initial=step, bar_format=form, dynamic_ncols=True, disable=None, file=sys.stderr)
+    """A line of numbers on stderr, if that is a terminal, and a bar in what room they leave."""
+    # The bar comes last: a narrow terminal cuts the end off, and 80 columns hold the numbers alone.
+    form = "step {n_fmt}/{total_fmt}{postfix}, {remaining} left {bar}"
+    size = {"dynamic_ncols": True} if knows_its_width(sys.stderr) else {"ncols": 80, "nrows": 24}
+    return tqdm(total=steps, initial=step, bar_format=form, disable=None, file=sys.stderr, **size)
+
+
+def knows_its_width(stream: TextIO) -> bool:
+    """Whether a terminal says how wide it is; some say 0, as does one that a program has opened (`script`)."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except (OSError, ValueError):  # no terminal, no file
+        return False
 
 
 def shown(line: dict[str, Any]) -> str:
     """A line of metrics for the bar."""
     return (
-        f"loss {line['loss']:.4f}, lr {line['lr']:.2e}, {line['ms_per_step']:.1f} ms/step, "
-        f"{line['tokens_per_second'] / 1000:.1f}k tokens/s"
+        f"loss {line['loss']:.3f}, lr {line['lr']:.1e}, {line['ms_per_step']:.1f} ms/step, "
+        f"{line['tokens_per_second'] / 1000:.1f}k tok/s"
     )
 
 

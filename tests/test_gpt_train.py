@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import re
+import select
 import signal
 import subprocess
 import sys
@@ -23,7 +25,7 @@ from gpt.data import load_dataset
 from gpt.errors import UserError
 from gpt.evaluate import evaluate
 from gpt.metrics import Metrics, read
-from gpt.progress import Interrupt
+from gpt.progress import Interrupt, progress_bar, shown
 from gpt.train import CURVE, METRICS, Run, TrainingError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -404,6 +406,37 @@ def test_ctrl_c_and_resume_on_the_command_line(text, tmp_path):
     done = subprocess.run([*command, *more.split()], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert checkpoint.load(folder / LATEST).step == step + 3
+
+
+# --- the progress bar
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pseudo-terminals on Windows")
+@pytest.mark.parametrize("columns", [0, 80, 120])
+def test_the_bar_shows_every_number_on_80_columns(monkeypatch, columns):
+    """And on a terminal that does not know its width."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24 if columns else 0, columns, 0, 0))
+    line = {"loss": 3.99506, "lr": 9.9e-05, "ms_per_step": 326.278, "tokens_per_second": 18037.1}
+    shows = b""
+    with open(theirs, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        with progress_bar(1230, 2000) as bar:
+            bar.set_postfix_str(shown(line))
+            while select.select([ours], [], [], 0.1)[0]:
+                shows += os.read(ours, 10000)
+        monkeypatch.undo()
+    os.close(ours)
+    shows = shows.decode().split("\r")[-1]
+    assert re.match(
+        r"step 1230/2000, loss 3\.995, lr 9\.9e-05, 326.3 ms/step, 18.0k tok/s, (\?|[\d:]+) left", shows
+    ), shows
+    assert len(shows) <= (columns or 80)
 
 
 # --- divergence
