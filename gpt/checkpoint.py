@@ -2,17 +2,22 @@
 
 A checkpoint is a safetensors file. Its tensors are `model.<parameter>` and `optimizer.<index>.<moment>`; the rest,
 configuration, tokenizer, step, and the state of the random numbers, is JSON in the file's metadata. One file, put in
-place at once: weights and what they belong to cannot be mismatched. Nothing is pickled.
+place at once: weights and what they belong to cannot be mismatched. Nothing is pickled. The JSON holds a CRC-32 of
+every tensor and one of its own, so that a file which changed on its way is found out.
 
 A run's folder holds `checkpoint.safetensors`, the latest, and `best.safetensors`, that of the evaluation with the
 lowest loss on the validation set.
 """
 
 import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 import tensorlite as tl
@@ -69,6 +74,7 @@ def save(
                 tensors[f"optimizer.{index}.{name}"] = value
             else:
                 numbers.setdefault(str(index), {})[name] = value
+    tensors = {name: value.detach().cpu() for name, value in tensors.items()}
     header = {
         "format": FORMAT,
         "config": config.to_dict(),
@@ -76,12 +82,17 @@ def save(
         "step": step,
         "optimizer": {"numbers": numbers, "param_groups": moments["param_groups"]},
         "state": state,
+        "crc32": {name: crc32(value.numpy()) for name, value in tensors.items()},
     }
+    header["check"] = check(header)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         serialization.save(tensors, path, metadata={KEY: json.dumps(header, allow_nan=False)})
     except OSError as error:
-        raise CheckpointError(f"cannot write the checkpoint: {error}") from error
+        raise CheckpointError(
+            f"cannot write the checkpoint: {error}. What was saved before is kept; make room, or choose another "
+            "folder with --out"
+        ) from error
 
 
 def load(path: Path, device: str = "auto", *, training: bool = False) -> Checkpoint:
@@ -91,30 +102,51 @@ def load(path: Path, device: str = "auto", *, training: bool = False) -> Checkpo
     """
     with opened(path) as file:  # once: a run that replaces the file meanwhile cannot mix two checkpoints
         header = read_header(path, file)
-        names = list(file.keys())
-        arrays = {n: file.get_tensor(n) for n in names if training or n.startswith("model.")}
-    try:
+        with damage(path):
+            names = [name for name in file.keys() if training or name.startswith("model.")]
+            arrays = {name: file.get_tensor(name) for name in names}
+            sums = header.get("crc32", {})
+            if wrong := [name for name in names if name in sums and crc32(arrays[name]) != sums[name]]:
+                raise ValueError(f"the checksum of {wrong[0]} does not match")
+    with damage(path):
         config = Config.from_dict(header["config"])
         tokenizer = tokenizers.from_dict(header["tokenizer"])
         model = build(config, device)
         model.load_state_dict(with_prefix("model.", arrays))
+        if tokenizer.vocab_size != config.model.vocab_size:
+            raise ValueError(f"{config.model.vocab_size} tokens in the model, {tokenizer.vocab_size} in its tokenizer")
         moments = optimizer_state(header["optimizer"], arrays) if training else None
         model.train(training)
         return Checkpoint(config, tokenizer, int(header["step"]), model, moments, dict(header["state"]))
-    except (UserError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, tl.DeviceError):
-            raise
-        raise CheckpointError(f"{str(path)!r} is damaged: {type(error).__name__}: {error}") from error
 
 
 def load_config(path: Path) -> Config:
     """The configuration in a checkpoint, without reading its weights. Raises CheckpointError."""
     with opened(path) as file:
         header = read_header(path, file)
-    try:
+    with damage(path):
         return Config.from_dict(header["config"])
-    except (UserError, KeyError, TypeError) as error:
+
+
+@contextmanager
+def damage(path: Path) -> Iterator[None]:
+    """What goes wrong inside is the file's fault: a CheckpointError. A DeviceError is not."""
+    try:
+        yield
+    except tl.DeviceError:
+        raise
+    except (UserError, SafetensorError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{str(path)!r} is damaged: {type(error).__name__}: {error}") from error
+
+
+def crc32(array: Any) -> int:
+    """The checksum of a NumPy array's numbers."""
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def check(header: dict[str, Any]) -> int:
+    """The checksum of our JSON, which is what it was again after it was read."""
+    return zlib.crc32(json.dumps(header).encode())
 
 
 def build(config: Config, device: str) -> GPT:
@@ -129,9 +161,10 @@ def find(path: Path) -> Path:
         return path
     if (path / LATEST).is_file():
         return path / LATEST
+    what = "give a checkpoint or the folder of a run, such as runs/NAME"
     if path.is_dir():
-        raise CheckpointError(f"there is no {LATEST} in the folder {str(path)!r}")
-    raise CheckpointError(f"there is no checkpoint {str(path)!r}")
+        raise CheckpointError(f"there is no {LATEST} in the folder {str(path)!r}: {what}")
+    raise CheckpointError(f"there is no checkpoint {str(path)!r}: {what}")
 
 
 def newest(folder: Path) -> Path:
@@ -148,9 +181,13 @@ def newest(folder: Path) -> Path:
 def opened(path: Path) -> Any:
     """The safetensors file `path`, whose header has been read and fits its length."""
     try:
-        return safe_open(path, framework="numpy")
+        path.open("rb").close()  # safe_open calls a file missing that may not be read
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {str(path)!r}") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {str(path)!r}: {error.strerror}") from None
+    try:
+        return safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{str(path)!r} is no checkpoint, or only a part of one is left (not a whole safetensors file: {error})"
@@ -172,6 +209,8 @@ def read_header(path: Path, file: Any) -> dict[str, Any]:
             f"{str(path)!r} has format {version}, and this version of tensorlite reads formats up to {FORMAT}: "
             "upgrade it"
         )
+    if "check" in header and header.pop("check") != check(header):
+        raise CheckpointError(f"{str(path)!r} is damaged: the checksum of its JSON does not match")
     return dict(header)
 
 

@@ -36,6 +36,7 @@ LOG_INTERVAL = 10
 
 # What may change when a run is resumed; anything else would make it another run.
 MAY_CHANGE = {
+    "data.dataset",  # where the text is; that it is the same one is checked
     "train.steps",
     "train.eval_interval",
     "train.eval_batches",
@@ -256,19 +257,20 @@ class Run:
         saved = checkpoint.load(path, config.train.device, training=True)
         check_resumable(config, saved, path)
         dataset = load_dataset(config.data, config.model.block_size, saved.tokenizer)
-        if digest(dataset) != saved.state["text"]:
+        run = cls(config, dataset, saved.model, path.parent)
+        with checkpoint.damage(path):
+            text, best = saved.state["text"], saved.state["best"]
+            run.optimizer.load_state_dict(saved.optimizer)
+            run.rng.bit_generator.state = saved.state["batches"]
+            tl.set_rng_state(saved.state["dropout"])
+            run.step = saved.step
+            run.schedule = run.schedule_after(saved.step)
+            run.best = math.inf if best is None else float(best)
+        if digest(dataset) != text:
             raise ConfigError(
                 f"the text {config.data.dataset!r} is not the one that {str(path)!r} was trained on: "
-                "bring that back, or start a new run"
+                "bring that back (--data FILE says where it is now), or start a new run"
             )
-        run = cls(config, dataset, saved.model, path.parent)
-        run.optimizer.load_state_dict(saved.optimizer)
-        run.rng.bit_generator.state = saved.state["batches"]
-        tl.set_rng_state(saved.state["dropout"])
-        run.step = saved.step
-        run.schedule = run.schedule_after(saved.step)
-        if saved.state["best"] is not None:
-            run.best = saved.state["best"]
         run.metrics.go_back_to(run.step)
         return run
 

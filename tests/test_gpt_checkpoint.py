@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def test_a_trained_tokenizer_travels_along(tmp_path):
     pytest.importorskip("tiktoken")
     text = "the cat sat on the mat, the cat sat on the hat. "
     tokenizer = BPETokenizer.train(text * 10, 270)
-    save(tmp_path / LATEST, tokenizer=tokenizer)
+    save(tmp_path / LATEST, tokenizer=tokenizer, config=CONFIG.with_vocab_size(tokenizer.vocab_size))
     loaded = checkpoint.load(tmp_path / LATEST).tokenizer
     assert loaded.kind == "bpe"
     assert (loaded.encode(text) == tokenizer.encode(text)).all()
@@ -175,6 +176,8 @@ def with_header(path, change):
     with safe_open(path, framework="numpy") as file:
         header = json.loads(file.metadata()[KEY])
         tensors = {n: file.get_tensor(n) for n in file.keys()}
+    for key in ("check", "crc32"):  # as files were before there were checksums: what is amiss is found otherwise
+        del header[key]
     change(header, tensors)
     save_file(tensors, path, metadata={KEY: json.dumps(header)})
 
@@ -240,6 +243,7 @@ def test_a_newer_format(tmp_path):
         (lambda header, tensors: header["config"]["model"].update(n_layer=0), "n_layer = 0"),
         (lambda header, tensors: header.pop("tokenizer"), "'tokenizer'"),
         (lambda header, tensors: header["tokenizer"].pop("vocab"), "vocab"),
+        (lambda header, tensors: header["tokenizer"].update(vocab="\nabcde"), "5 tokens in the model, 6 in its token"),
         (lambda header, tensors: header.pop("step"), "'step'"),
     ],
 )
@@ -250,6 +254,40 @@ def test_a_damaged_file(tmp_path, change, message):
     text = refused(path)
     assert "is damaged" in text
     assert message in text
+
+
+def test_a_bit_that_flipped(tmp_path):
+    """In the numbers, in the JSON, in the names: it is never taken for a checkpoint."""
+    path = tmp_path / LATEST
+    save(path)
+    whole = path.read_bytes()
+    tensors = 8 + int.from_bytes(whole[:8], "little")
+    for position in [*range(8, tensors, 37), *range(tensors, len(whole), 97)]:
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        try:
+            loaded = checkpoint.load(path, training=True)
+        except CheckpointError:
+            pass
+        else:  # the bit was one of a checksum's name
+            assert same_weights(loaded.model, trained()[0]), position
+            assert loaded.config == CONFIG
+
+
+def test_a_checkpoint_from_before_there_were_checksums(tmp_path):
+    path = tmp_path / LATEST
+    model, _ = save(path)
+    with_header(path, lambda header, tensors: None)
+    assert same_weights(checkpoint.load(path, training=True).model, model)
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    save(tmp_path / LATEST)
+
+    def refuse(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert refused(tmp_path / LATEST) == f"cannot read the checkpoint {str(tmp_path / LATEST)!r}: Permission denied"
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

@@ -80,7 +80,7 @@ def content(path):
 
     with safe_open(path, framework="numpy") as file:
         header = json.loads(file.metadata()[checkpoint.KEY])
-        del header["config"]["train"]["out_dir"]
+        del header["config"]["train"]["out_dir"], header["check"]
         return header, {name: file.get_tensor(name) for name in file.keys()}
 
 
@@ -317,6 +317,46 @@ def test_a_moved_run_goes_on_where_it_is(tiny, tmp_path):
     train.train(config, resume=tmp_path / "moved" / LATEST)
     assert checkpoint.load(tmp_path / "moved" / LATEST).step == 6
     assert not (tmp_path / "run").exists()
+
+
+def test_a_text_that_moved_goes_on_where_it_is(tiny, text, tmp_path):
+    train.train(tiny(train__steps=4))
+    text = text.rename(tmp_path / "elsewhere.txt")
+    path = tmp_path / "run" / LATEST
+    with pytest.raises(UserError, match=r"cannot read the text"):
+        train.train(checkpoint.load_config(path).replace({"train.steps": 6}), resume=path)
+    more = {"train.steps": 6, "data.dataset": str(text)}
+    train.train(checkpoint.load_config(path).replace(more), resume=path)
+    assert checkpoint.load(path).step == 6
+    text.write_text("the " + text.read_text())
+    with pytest.raises(ConfigError, match=r"is not the one that .* was trained on"):
+        train.train(checkpoint.load_config(path).replace(more), resume=path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header: header["state"].pop("text"),
+        lambda header: header["state"].update(best="low"),
+        lambda header: header["state"]["batches"].update(bit_generator="MT"),
+        lambda header: header["state"].update(dropout={}),
+        lambda header: header["optimizer"]["param_groups"][0].pop("lr"),
+        lambda header: header["optimizer"]["numbers"].pop("0"),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_error(tiny, tmp_path, change):
+    from safetensors.numpy import save_file
+
+    train.train(tiny(train__steps=2, train__sample_chars=0))
+    path = tmp_path / "run" / LATEST
+    header, tensors = content(path)
+    header["config"]["train"]["out_dir"] = str(tmp_path / "run")
+    change(header)
+    save_file(tensors, path, metadata={checkpoint.KEY: json.dumps(header)})
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    with pytest.raises(checkpoint.CheckpointError, match=f"{LATEST}' is damaged: "):
+        train.train(checkpoint.load_config(path), resume=path)
+    assert before == {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
 
 
 @pytest.mark.parametrize(
