@@ -67,6 +67,8 @@ def checked(name: str, value: Any, field: "dataclasses.Field[Any]") -> Any:
         raise ConfigError(f"{name} = {value!r}: expected {wanted.__name__}, got {type(value).__name__}")
     if wanted is float and not math.isfinite(value):
         raise ConfigError(f"{name} = {value}: expected a finite number")
+    if wanted is str and "\0" in value:
+        raise ConfigError(f"{name} = {value!r}: no name of a file has a zero byte")
     choices = field.metadata["choices"]
     if choices and value not in choices:
         raise ConfigError(f"{name} = {value!r}: choose one of {', '.join(choices)}")
@@ -120,10 +122,10 @@ class ModelConfig(Section):
     vocab_size: int = describe(
         65, "size of the vocabulary; training sets it from the tokenizer", "tokens", ge=1
     )
-    block_size: int = describe(64, "context length", "tokens", ge=1)
-    n_layer: int = describe(4, "number of transformer blocks", "blocks", ge=1)
-    n_head: int = describe(4, "attention heads in each block", "heads", ge=1)
-    n_embd: int = describe(128, "width of the residual stream; a multiple of n_head", "features", ge=1)
+    block_size: int = describe(64, "context length", "tokens", ge=1, lt=2**31)
+    n_layer: int = describe(4, "number of transformer blocks", "blocks", ge=1, le=10_000)
+    n_head: int = describe(4, "attention heads in each block", "heads", ge=1, lt=2**31)
+    n_embd: int = describe(128, "width of the residual stream; a multiple of n_head", "features", ge=1, lt=2**31)
     dropout: float = describe(0.0, "probability that dropout zeroes an activation", ge=0, lt=1)
     bias: bool = describe(False, "biases in the linear layers and layer norms, as GPT-2 has them")
     gelu: str = describe("erf", "GELU of the MLP: exact, or by GPT-2's tanh formula", choices=("erf", "tanh"))
@@ -164,7 +166,7 @@ class OptimConfig(Section):
 
     def check(self) -> None:
         if self.min_lr > self.lr:
-            raise ConfigError(f"optim.min_lr = {self.min_lr} is larger than optim.lr = {self.lr}")
+            raise ConfigError(f"optim.min_lr = {self.min_lr} is larger than optim.lr = {self.lr}: set it lower, too")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +176,7 @@ class TrainConfig(Section):
     section: ClassVar[str] = "train"
 
     steps: int = describe(2000, "optimizer steps", "steps", ge=1)
-    batch_size: int = describe(12, "sequences in a batch", "sequences", ge=1)
+    batch_size: int = describe(12, "sequences in a batch", "sequences", ge=1, lt=2**31)
     grad_accum: int = describe(
         1, "batches whose gradients are averaged for one step", "times batch_size", ge=1
     )
@@ -317,7 +319,7 @@ def read_toml(source: str | Path) -> dict[str, Any]:
         raise ConfigError(f"no preset {source!r}{suggestion(source, preset_names())}")
     else:
         try:
-            text = Path(source).read_text(encoding="utf-8")
+            text = Path(source).read_text(encoding="utf-8-sig")  # Notepad begins files with a byte order mark
         except OSError as error:
             raise ConfigError(f"cannot read the configuration {str(source)!r}: {error.strerror}") from None
         except UnicodeDecodeError as error:
@@ -326,6 +328,8 @@ def read_toml(source: str | Path) -> dict[str, Any]:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{str(source)!r} is not valid TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{str(source)!r} is nested too deeply for a configuration") from None
     return {"name": Path(source).stem, **values}
 
 

@@ -148,8 +148,19 @@ def test_sources_that_are_refused(tmp_path):
     (tmp_path / "latin.toml").write_bytes(b"name = '\xe9'\n")
     with pytest.raises(ConfigError, match=r"is not UTF-8 text \(byte 8\)"):
         Config.load(tmp_path / "latin.toml")
+    (tmp_path / "deep.toml").write_text("a = " + "[" * 10_000, encoding="utf-8")
+    with pytest.raises(ConfigError, match="is nested too deeply"):
+        Config.load(tmp_path / "deep.toml")
+    (tmp_path / "zero.toml").write_text('[train]\nout_dir = "a\\u0000b"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"train.out_dir = 'a\\x00b': no name of a file has a zero byte"):
+        Config.load(tmp_path / "zero.toml")
     with pytest.raises(ConfigError, match="has no name"):
         Config.from_dict({})
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path):
+    (tmp_path / "mine.toml").write_bytes(b"\xef\xbb\xbf[model]\r\nn_layer = 3\r\n")
+    assert Config.load(tmp_path / "mine.toml").model.n_layer == 3
 
 
 @given(
