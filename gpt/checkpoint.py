@@ -89,10 +89,7 @@ def save(
         path.parent.mkdir(parents=True, exist_ok=True)
         serialization.save(tensors, path, metadata={KEY: json.dumps(header, allow_nan=False)})
     except OSError as error:
-        raise CheckpointError(
-            f"cannot write the checkpoint: {error}. What was saved before is kept; make room, or choose another "
-            "folder with --out"
-        ) from error
+        raise CheckpointError(f"cannot write the checkpoint: {error}. What was saved before is kept") from error
 
 
 def load(path: Path, device: str = "auto", *, training: bool = False) -> Checkpoint:

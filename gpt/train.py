@@ -8,6 +8,7 @@ import hashlib
 import math
 import shlex
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +20,7 @@ from gpt.config import SECTIONS, Config, ConfigError, options
 from gpt.data import Dataset, Split, load_dataset
 from gpt.errors import UserError
 from gpt.evaluate import as_input, evaluate, mean_loss
-from gpt.metrics import Metrics, read
+from gpt.metrics import Metrics, read, writing
 from gpt.model import GPT
 from gpt.plot import loss_curve
 from gpt.progress import Interrupt, Meter, progress_bar, shown
@@ -195,6 +196,11 @@ class Run:
         except ImportError:
             print(f"no {CURVE}: it needs matplotlib (pip install 'tensorlite[plot]')")
             written.remove(CURVE)
+        except OSError as error:  # all else is there
+            print(f"no {CURVE}: {error.strerror}")
+            with suppress(OSError):
+                (self.folder / CURVE).unlink(missing_ok=True)  # half a picture
+            written.remove(CURVE)
         for name in written:
             print(f"wrote {self.folder / name}")
 
@@ -312,7 +318,8 @@ def set_aside(folder: Path) -> Path | None:
     number = 1
     while (aside := folder / f"earlier-{number}").exists():
         number += 1
-    aside.mkdir()
-    for name in names:
-        (folder / name).rename(aside / name)
+    with writing(folder):
+        aside.mkdir()
+        for name in names:
+            (folder / name).rename(aside / name)
     return aside
