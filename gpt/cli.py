@@ -17,9 +17,11 @@ What this room asks of the others:
 
 import dataclasses
 import errno
+import io
 import logging
 import math
 import secrets
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,15 @@ class Commands(click.Group):
             if error.errno == errno.EPIPE:  # whoever reads our output has seen enough: click knows
                 raise
             raise Failure(str(error)) from error
+        except MemoryError as error:
+            raise Failure(
+                f"not enough memory: {error or 'none is left'}. Try a smaller --batch-size, --block-size or model; "
+                "`python -m gpt info` says what a step needs"
+            ) from error
+        except ModuleNotFoundError as error:
+            if (error.name or "gpt").partition(".")[0] in ("gpt", "tensorlite"):  # a bug
+                raise
+            raise Failure(f"this needs the package {error.name}: pip install 'tensorlite[gpt,plot]'") from error
         except click.exceptions.Exit:  # a RuntimeError too
             raise
         except RuntimeError as error:
@@ -134,6 +145,8 @@ def chosen_config(preset: str | None, config: str | None, overrides: dict[str, A
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
     """Train a GPT on a text, and let it write."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a character that the terminal does not have is no reason to stop
     logger = logging.getLogger("gpt")
     if not logger.handlers:
         handler = logging.StreamHandler()
@@ -221,7 +234,9 @@ def checkpoint_options(command: Callable[..., None]) -> Callable[..., None]:
 @main.command()
 @checkpoint_options
 @click.option("--prompt", help="Text to go on from.  [default: a line break]")
-@click.option("--tokens", type=click.IntRange(min=1), help="Length of what is written, in tokens.")
+@click.option(
+    "--tokens", type=click.IntRange(min=1), help="Length of what is written, in tokens.  [default: see --chars]"
+)
 @click.option(
     "--chars", type=click.IntRange(min=1), help="Its length in characters.  [default: 500 characters]"
 )
@@ -230,10 +245,10 @@ def checkpoint_options(command: Callable[..., None]) -> Callable[..., None]:
     type=click.FloatRange(min=0),
     default=1.0,
     show_default=True,
-    help="Logits are divided by it: less is bolder, 0 always takes the likeliest token.",
+    help="Logits are divided by it: less is more predictable, 0 always takes the likeliest token.",
 )
 @click.option("--top-k", type=click.IntRange(min=1), help="Draw from the K likeliest tokens.  [default: all]")
-@click.option("--stop", metavar="TEXT", help="Stop where this text would be written.")
+@click.option("--stop", metavar="TEXT", help="Stop where this text would be written.  [default: never]")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the draws.  [default: a new one each time]")
 def sample(
     checkpoint: str | None,
@@ -317,5 +332,5 @@ def load(path: str | None, device: str) -> Any:
 
 def echo_loss(loss: float, bits: float) -> None:
     click.echo(f"loss              {loss:.4f} nats a token")
-    click.echo(f"perplexity        {math.exp(loss):.3f} a token")
+    click.echo(f"perplexity        {math.exp(loss) if loss < 700 else math.inf:.3f} a token")
     click.echo(f"                  {bits:.4f} bits a character")

@@ -98,7 +98,7 @@ def load_text(config: DataConfig) -> str:
     except DataError as error:
         if near := get_close_matches(config.dataset, DATASETS, n=1):
             raise DataError(f"{error}; did you mean the data set {near[0]!r}?") from None
-        raise
+        raise DataError(f"{error}\n--data takes a UTF-8 text file, or a data set: {', '.join(DATASETS)}") from None
 
 
 def read_text(path: Path) -> str:
@@ -141,7 +141,8 @@ def load_dataset(config: DataConfig, block_size: int, tokenizer: Tokenizer | Non
         if len(tokens) < block_size + 1:
             raise DataError(
                 f"{config.dataset!r} is too short: its {split} split has {len(tokens)} tokens, and a context "
-                f"of {block_size} tokens needs {block_size + 1}. Use a longer text or a smaller block_size."
+                f"of {block_size} tokens needs {block_size + 1}. Use a longer text (--data), a smaller "
+                "context (--block-size), or another share for validation (--val-fraction)."
             )
     chars: dict[Split, int] = {split: len(part) for split, part in parts.items()}
     return Dataset(tokenizer, ids["train"], ids["val"], chars)

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import math
+import os
 import subprocess
 import sys
 import types
@@ -224,6 +225,8 @@ def test_resume_from_a_path(rooms):
         (["train", "--n-layers", "5"], "No such option '--n-layers'"),
         (["train", "--steps", "many"], "Invalid value for '--steps': 'many' is not a valid integer."),
         (["train", "--steps", "0"], "train.steps = 0: must be >= 1"),
+        (["train", "--batch-size", 10**20], "train.batch_size = 100000000000000000000: must be < 2147483648"),
+        (["train", "--n-layer", 10**9], "model.n_layer = 1000000000: must be <= 10000"),
         (["train", "--tokenizer", "word"], "Invalid value for '--tokenizer'"),
         (["train", "--device", "gpu"], "train.device = 'gpu' is not one of auto, cpu, cuda, cuda:N"),
         (["info", "gpt-2"], "no preset 'gpt-2'; did you mean 'gpt2'?"),
@@ -249,6 +252,28 @@ def test_errors_of_the_rooms_are_one_message(rooms, monkeypatch, error):
 
     monkeypatch.setattr(gpt.train, "train", train)
     assert fails("train") == str(error)
+
+
+def test_too_little_memory_is_one_message(rooms, monkeypatch):
+    def train(config):
+        raise MemoryError("Unable to allocate 74.5 GiB")
+
+    monkeypatch.setattr(gpt.train, "train", train)
+    assert fails("train").startswith("not enough memory: Unable to allocate 74.5 GiB. Try a smaller --batch-size")
+
+
+def test_a_missing_package_is_one_message(rooms, monkeypatch):
+    def train(config):
+        raise ModuleNotFoundError("No module named 'tqdm'", name="tqdm")
+
+    monkeypatch.setattr(gpt.train, "train", train)
+    assert fails("train") == "this needs the package tqdm: pip install 'tensorlite[gpt,plot]'"
+
+    def wrong(config):
+        raise ModuleNotFoundError("No module named 'gpt.nothing'", name="gpt.nothing")
+
+    monkeypatch.setattr(gpt.train, "train", wrong)
+    assert isinstance(run("train").exception, ModuleNotFoundError)  # a bug keeps its traceback
 
 
 def test_a_missing_device_is_one_message(rooms, monkeypatch):
@@ -308,6 +333,22 @@ def test_sample_length_and_stop(rooms):
     assert succeeds("sample", "--stop", "ba", "--prompt", "ba").stdout == "baa\n"
 
 
+def test_characters_that_the_terminal_does_not_have():
+    """A question mark is written for them, in place of an error."""
+    script = (
+        "from gpt.cli import main; import click; "
+        "main.add_command(click.Command('say', callback=lambda: print('a\N{ROCKET}b'))); main(['say'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        cwd=Path(cli.__file__).parents[1],
+        capture_output=True,
+        check=False,
+    )
+    assert done.stdout.split() == [b"a?b"], done.stderr
+
+
 def test_unknown_character_in_the_prompt(rooms):
     message = fails("sample", "--prompt", "a?")
     assert "character '?' at position 1 is not in the vocabulary of 3 characters: '\\nab'" in message
@@ -334,6 +375,11 @@ def test_score(rooms, tmp_path):
 def test_score_needs_two_tokens(rooms):
     assert fails("score", "a") == "the text has 1 tokens, and a score needs at least 2"
     assert fails("score", "abc").startswith("character 'c' at position 2")
+
+
+def test_a_loss_without_a_perplexity(rooms, monkeypatch):
+    monkeypatch.setattr(gpt.evaluate, "log_probs", rooms.ask("log_probs", np.array([-1000.0])))
+    assert "perplexity        inf a token" in succeeds("score", "ab").stdout
 
 
 def test_eval(rooms, tmp_path):

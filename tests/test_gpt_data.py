@@ -247,7 +247,7 @@ def test_texts_that_are_refused(tmp_path, content, message):
 def test_texts_that_are_not_there(tmp_path):
     with pytest.raises(data.DataError, match=r"cannot read the text '.*none\.txt': No such file"):
         data.load_text(DataConfig(dataset=str(tmp_path / "none.txt")))
-    with pytest.raises(data.DataError, match="Is a directory"):
+    with pytest.raises(data.DataError, match=r"Is a directory\n--data takes a UTF-8 text file, or a data set: tiny"):
         data.load_text(DataConfig(dataset=str(tmp_path)))
     with pytest.raises(data.DataError, match="did you mean the data set 'tinyshakespeare'"):
         data.load_text(DataConfig(dataset="tiny-shakespeare"))
