@@ -1,10 +1,14 @@
 """What a person sees and does while a model trains: the measurements of a step, the progress bar, Ctrl-C."""
 
 import os
+import shlex
+import shutil
 import signal
 import sys
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any, Self, TextIO
 
@@ -71,6 +75,16 @@ def shown(line: dict[str, Any]) -> str:
         f"loss {line['loss']:.3f}, lr {line['lr']:.1e}, {line['ms_per_step']:.1f} ms/step, "
         f"{line['tokens_per_second'] / 1000:.1f}k tok/s"
     )
+
+
+def this_python() -> str:
+    """The running interpreter, as it is called in a shell here: after `make train` no environment is active."""
+    path = Path(sys.executable)
+    if (found := shutil.which("python")) and Path(found).absolute() == path:
+        return "python"
+    with suppress(ValueError):
+        path = path.relative_to(Path.cwd())
+    return shlex.quote(str(path))
 
 
 class Interrupt:

@@ -23,7 +23,7 @@ from gpt.evaluate import as_input, evaluate, mean_loss
 from gpt.metrics import Metrics, read, writing
 from gpt.model import GPT
 from gpt.plot import loss_curve
-from gpt.progress import Interrupt, Meter, progress_bar, shown
+from gpt.progress import Interrupt, Meter, progress_bar, shown, this_python
 from gpt.sample import generate
 from gpt.tokenizer import start_ids, stream
 from tensorlite import Tensor, nn
@@ -64,7 +64,7 @@ def train(config: Config, resume: Path | None = None) -> bool:
     began, first = time.perf_counter(), run.step
     if not run.optimize():
         folder = shlex.quote(str(run.folder))
-        print(f"Stopped after step {run.step} and saved. To go on: python -m gpt train --resume {folder}")
+        print(f"Stopped after step {run.step} and saved. To go on: {this_python()} -m gpt train --resume {folder}")
         return False
     print(f"{run.step - first} steps in {time.perf_counter() - began:.1f} s")
     run.finish()

@@ -25,7 +25,7 @@ from gpt.data import load_dataset
 from gpt.errors import UserError
 from gpt.evaluate import evaluate
 from gpt.metrics import Metrics, read
-from gpt.progress import Interrupt, progress_bar, shown
+from gpt.progress import Interrupt, progress_bar, shown, this_python
 from gpt.train import CURVE, METRICS, Run, TrainingError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -261,7 +261,8 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tiny, tmp_path, monkeypatch, caps
         assert train.train(tiny(run="broken", **options)) is False
     folder = tmp_path / "broken"
     stopped = capsys.readouterr()
-    assert f"Stopped after step {stop} and saved. To go on: python -m gpt train --resume {folder}\n" in stopped.out
+    assert f"Stopped after step {stop} and saved. To go on: {this_python()} -m gpt train --resume " in stopped.out
+    assert f" --resume {folder}\n" in stopped.out
     assert checkpoint.load(folder / LATEST).step == stop
 
     tl.manual_seed(99)  # whatever happened in between
@@ -417,6 +418,20 @@ def test_a_handler_of_somebody_else_stays(monkeypatch):
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
+def test_how_to_go_on_names_this_interpreter(tmp_path, monkeypatch):
+    folder = tmp_path / ".venv" / "bin"
+    folder.mkdir(parents=True)
+    for name in ("python", "python.exe"):
+        (folder / name).touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(folder / ("python.exe" if os.name == "nt" else "python")))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert this_python() == sys.executable  # no python on PATH
+    monkeypatch.chdir(tmp_path)
+    assert Path(this_python()) == Path(sys.executable).relative_to(tmp_path)
+    monkeypatch.setenv("PATH", str(folder))  # an active environment
+    assert this_python() == "python"
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT for one process on Windows")
 def test_ctrl_c_and_resume_on_the_command_line(text, tmp_path):
     pytest.importorskip("click")
@@ -438,7 +453,7 @@ def test_ctrl_c_and_resume_on_the_command_line(text, tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130, err
-    assert f"To go on: python -m gpt train --resume {folder}\n" in out
+    assert f" -m gpt train --resume {folder}\n" in out
     assert "Traceback" not in err
     step = checkpoint.load(folder / LATEST).step
     assert step >= 10
