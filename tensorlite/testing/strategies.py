@@ -57,10 +57,10 @@ _EXTREME = [800.0, -800.0, 1e4]
 
 # The numbers of each kind, and those of them that are to come up more often than the rest.
 _KINDS: dict[str, tuple[list[float], list[float]]] = {
-    "real": ([*_DYADIC, *_EXTREME], [0.0] * 16 + [1.0, -1.0] * 6),
+    "real": ([*_DYADIC, *_EXTREME], [0.0] * 16 + [1.0, -1.0] * 6 + _EXTREME),
     "moderate": (_DYADIC, [0.0] * 8),
-    "nonzero": ([x for x in [*_DYADIC, *_EXTREME] if x], [1.0, -1.0] * 6),
-    "positive": ([x for x in [*_DYADIC, *_EXTREME] if x > 0], [1.0] * 8),
+    "nonzero": ([x for x in [*_DYADIC, *_EXTREME] if x], [1.0, -1.0] * 6 + _EXTREME),
+    "positive": ([x for x in [*_DYADIC, *_EXTREME] if x > 0], [1.0] * 8 + [800.0, 1e4]),
     "unit": ([x for x in _DYADIC if abs(x) < 1], []),
     "any": (
         [*_DYADIC, *_EXTREME, -0.0, 2.0**-20, -(2.0**-20), 1e-30, 1e30, -1e30, math.inf, -math.inf, math.nan],
@@ -307,6 +307,11 @@ _LESS = st.booleans()
 # ---- signatures -----------------------------------------------------------------------------
 
 
+# More often than not there is a dimension of which a mistake in broadcasting can make something else.
+_BATCH_DIMS = st.sampled_from([0, 1, 2, 1, 2])
+_BATCH_SIZES = st.sampled_from([1, 2, *[2, 1, 2] * 4, 0])
+
+
 @dataclass(frozen=True)
 class _Dim:
     """A dimension of a signature: a name, or a size."""
@@ -361,7 +366,7 @@ class Signature:
                     sizes[dim.name] = draw(_sizes(low, max(3, low + 2))) if dim.size is None else dim.size
         batch: Shape = ()
         if any(leads for leads, _ in self.inputs):
-            batch = draw(_shapes(0, 2, 0, 2))
+            batch = tuple(draw(_BATCH_SIZES) for _ in range(draw(_BATCH_DIMS)))
         leads = [_stretched(draw, batch) if lead else () for lead, _ in self.inputs]
         cores = [tuple(sizes[dim.name] for dim in dims) for _, dims in self.inputs]
         given = tuple(lead + core for lead, core in zip(leads, cores))
