@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from ..autograd import Node, enable_grad, no_grad, walk
 from ..autograd import grad as _grad
 from ..func import jvp
 from ..tensor import Tensor
-from .messages import message, replay, shown
+from .messages import message, repeatable, replay, shown
 from .report import GradientError, GradReport
 from .subject import Subject, bent, host, keeps_float64, leaves_of, mapped, numbers
 from .verdict import TRUSTED, Problem
@@ -31,6 +32,7 @@ from .verdict import TRUSTED, Problem
 __all__ = ["check_adjoint", "check_grad"]
 
 Arrays = list[np.ndarray]
+_LARGE = -1024.0  # a power of two, so that no rounding is another
 Kinks = Literal["auto", "strict", "skip"]
 Method = Literal["auto", "differences"]
 
@@ -89,40 +91,47 @@ def check_grad(
     if method not in ("auto", "differences"):
         raise ValueError(f"check_grad: method must be 'auto' or 'differences', got {method!r}")
     subject = Subject("check_grad", f, args, kwargs, wrt, name)
-    rng = np.random.default_rng(seed)
-    at = [np.array(host(leaf), order="C") for leaf in subject.leaves]
-    cotangents = [numbers(rng, y.shape) for y in _steady_values(subject)]
     options: dict[str, Any] = {"seed": seed}
     if order != 2:
         options["order"] = order
     if kinks != "auto":
         options["kinks"] = kinks
-    again = replay("check_grad", subject, **options)
+    with repeatable(replay("check_grad", subject, **options)):
+        return _checked(subject, order, method, rtol, kinks, seed, max_elements, allow_inconclusive)
+
+
+def _checked(
+    subject: Subject, order: int, method: Method, rtol: float, kinks: Kinks, seed: int, max_elements: int,
+    allow_inconclusive: bool,
+) -> GradReport:  # fmt: skip
+    rng = np.random.default_rng(seed)
+    at = [np.array(host(leaf), order="C") for leaf in subject.leaves]
+    cotangents = [numbers(rng, y.shape) for y in _steady_values(subject)]
     strict = kinks == "strict" or (kinks == "auto" and _may_kink(subject) <= 1)
 
-    first = _clean_gradients(subject, at, cotangents, again)
+    first = _clean_gradients(subject, at, cotangents)
     problem = Problem(
         subject.values, at, cotangents, first, lambda xs: subject.vjp(xs, cotangents),
         rtol, strict, method == "auto", rng,
     )  # fmt: skip
     arrays = list(zip(subject.labels, map(host, subject.leaves)))
     arrays += zip(_labels("cotangent", cotangents), cotangents)
-    report = _verdict(subject, problem, "the gradient", subject.labels, arrays, max_elements, again)
+    report = _verdict(subject, problem, "the gradient", subject.labels, arrays, max_elements)
     if order == 2:
         directions = [numbers(rng, a.shape) for a in at]
         with_graph, second = subject.vjp_of_vjp(at, cotangents, directions)
-        _same_with_graph(subject, first, with_graph, at, cotangents, arrays, again)
+        _same_with_graph(subject, first, with_graph, at, cotangents, arrays)
         split = len(at)
         problem = Problem(
             lambda xs: subject.vjp(xs[:split], xs[split:]),
             at + cotangents, directions, second,
             lambda xs: subject.vjp_of_vjp(xs[:split], xs[split:], directions)[1],
-            rtol, strict, False, rng,
+            rtol, strict, False, rng, problem.size() * max(float(abs(d).max(initial=0.0)) for d in directions),
         )  # fmt: skip
         labels = [*subject.labels, *_labels("cotangent", cotangents)]
         arrays += zip(_labels("direction", directions), directions)
         limit = max_elements if report.kinks or not strict or _on_kinks(problem) else min(max_elements, 12)
-        report += _verdict(subject, problem, "the second derivative", labels, arrays, limit, again)
+        report += _verdict(subject, problem, "the second derivative", labels, arrays, limit)
     if not report.checked and report.inconclusive and not allow_inconclusive:
         raise GradientError(
             f"{subject.name}: nothing could be checked, all {report.inconclusive} derivatives are inconclusive: the "
@@ -181,38 +190,47 @@ def _may_kink(subject: Subject) -> int:
     return max(len(shared), sum(type(n) is Node for n in nodes if not (n.plan.op.built_in and n.name in _SMOOTH)))
 
 
-def _clean_gradients(subject: Subject, at: Arrays, cotangents: Arrays, again: str) -> Arrays:
+def _clean_gradients(subject: Subject, at: Arrays, cotangents: Arrays) -> Arrays:
     """The gradients, after checking all about them but their numbers."""
-    name, tail = subject.name, f"\nreplay\n    {again}" if again else ""
+    name = subject.name
     with enable_grad():
         ys = subject.outputs()
         weights = [subject.on_device(c.copy()) for c in cotangents]
-        other = [subject.on_device(np.asarray(-2.0 * c + 1.0)) for c in cotangents]
-        pairs = [(y, c, o) for y, c, o in zip(ys, weights, other, strict=True) if y.requires_grad]
+        pairs = [(y, c) for y, c in zip(ys, weights, strict=True) if y.requires_grad]
         if not pairs:
             return [np.zeros_like(a) for a in at]  # the numbers will tell whether it depends on anything
-        results, cs, os = zip(*pairs)
+        results, cs = zip(*pairs)
         inputs = subject.leaves
         tensors = _grad(results, inputs, cs, retain_graph=True, allow_unused=True)
         kept = [None if g is None else host(g).copy() for g in tensors]
         cotangent_labels = _labels("the cotangent", cotangents)
         _unchanged(subject, cotangents, [host(c) for c in weights], cotangent_labels, "the backward pass")
-        _check_form(subject, tensors, cs, results, tail)
-        # A second gradient over the same graph must not disturb the first, and a third must repeat it.
-        _grad(results, inputs, os, retain_graph=True, allow_unused=True)
+        _check_form(subject, tensors, cs, results)
+        # Other gradients over the same graph must not disturb the first, and one more must repeat it.
+        _linear(subject, results, cs, kept, at, cotangents)
         for g, old, label in zip(tensors, kept, subject.labels):
             if g is not None and old is not None and not _same_bits(host(g), old):
                 raise GradientError(
                     f"{name}: the gradient of {label} changes when another one is computed: it lives in memory that "
-                    f"the op uses again{tail}"
+                    f"the op uses again"
                 )
-        repeated = _grad(results, inputs, cs, allow_unused=True)
+        repeated = _grad(results, inputs, cs, retain_graph=True, allow_unused=True)
         for g, old, label in zip(repeated, kept, subject.labels):
             if g is not None and old is not None and not _same_bits(host(g), old):
                 raise GradientError(
                     f"{name}: two backward passes with the same cotangent give different gradients of {label}\n"
                     f"    first   {shown(old)}\n    then    {shown(host(g))}\n"
-                    f"Either the rule is not deterministic, or it changes what the graph has saved{tail}"
+                    f"Either the rule is not deterministic, or it changes what the graph has saved"
+                )
+        with suppress(Exception):  # f need not be defined there
+            subject.outputs_at([a + np.where(np.isfinite(a), 2.0**-10 * np.maximum(1.0, abs(a)), 0.0) for a in at])
+        later = _grad(results, inputs, cs, allow_unused=True)
+        for g, old, label in zip(later, kept, subject.labels):
+            if g is not None and old is not None and not _same_bits(host(g), old):
+                raise GradientError(
+                    f"{name}: the gradient of {label} changes when {name} is called once more, elsewhere, before the "
+                    f"backward pass\n    before  {shown(old)}\n    after   {shown(host(g))}\n"
+                    f"The rule reads what the last call has left behind, and not what its own call saved"
                 )
     _unchanged(subject, at, [host(leaf) for leaf in subject.leaves], subject.labels, "the backward pass")
     gradients = [np.zeros_like(a) if g is None else g for g, a in zip(kept, at)]
@@ -223,13 +241,56 @@ def _clean_gradients(subject: Subject, at: Arrays, cotangents: Arrays, again: st
         raise GradientError(
             f"{name}: the gradient of {subject.labels[wrong]} depends on how the cotangent lies in memory\n"
             f"    contiguous  {shown(gradients[wrong])}\n    strided     {shown(bent_ones[wrong])}\n"
-            f"    cotangent   {shown(cotangents[0])}{tail}"
+            f"    cotangent   {shown(cotangents[0])}"
         )
     return gradients
 
 
+def _linear(
+    subject: Subject, ys: Sequence[Tensor], cs: Sequence[Tensor], first: Sequence[np.ndarray | None], at: Arrays,
+    cotangents: Arrays,
+) -> None:  # fmt: skip
+    """Whether the gradient is linear in the cotangent: large ones are not clipped, and parts add up to the whole.
+
+    The parts are some of the results, or some entries of a single one: what is left has cotangents of 0, as results
+    have that a loss makes no use of.
+    """
+    given = [host(c) for c in cs]
+    if len(given) > 1:
+        masks = [np.full(c.shape, k % 2 == 0) for k, c in enumerate(given)]
+    else:
+        masks = [(np.arange(c.size) % 2 == 0).reshape(c.shape) for c in given]
+    parts = [[np.where(m == side, c, 0.0) for m, c in zip(masks, given)] for side in (True, False)]
+    large = [_LARGE * c for c in given]
+    found = []
+    for some in (large, *parts):
+        gs = _grad(ys, subject.leaves, [subject.on_device(c) for c in some], retain_graph=True, allow_unused=True)
+        found.append([None if g is None else host(g).copy() for g in gs])  # it may live in memory that is used again
+    for k, (whole, label) in enumerate(zip(first, subject.labels)):
+        if whole is None:
+            continue
+        many, one, two = (np.zeros(whole.shape) if g is None else g for g in (gs[k] for gs in found))
+        with np.errstate(all="ignore"):
+            ways = [
+                ("taken in two parts, with zeros in some places", one + two, abs(one) + abs(two), np.isfinite(whole)),
+                (f"{_LARGE:g} times as large, and the gradient divided by that", many / _LARGE, abs(whole),
+                 np.isfinite(whole) & np.isfinite(many)),
+            ]  # fmt: skip
+            for how, other, size, known in ways:
+                if ((abs(other - whole) <= 1e-9 * size) | ~known).all():
+                    continue
+                a, b = (np.where(known, x, 0.0) for x in (other, whole))
+                if subject.agree([a], [b], at, cotangents, k) is None:
+                    continue
+                raise GradientError(
+                    f"{subject.name}: the gradient of {label} is not linear in the cotangent: it is another one if "
+                    f"that is {how}\n    expected   {shown(whole)}\n    found      {shown(np.asarray(other))}\n"
+                    f"    cotangent  {'; '.join(map(shown, given))}"
+                )
+
+
 def _check_form(
-    subject: Subject, found: Sequence[Tensor | None], cotangents: Sequence[Tensor], ys: Sequence[Tensor], tail: str
+    subject: Subject, found: Sequence[Tensor | None], cotangents: Sequence[Tensor], ys: Sequence[Tensor],
 ) -> None:  # fmt: skip
     """Shapes, dtypes, and that nothing shares memory."""
     arrays: list[tuple[str, Any]] = [
@@ -243,21 +304,21 @@ def _check_form(
         if g.shape != leaf.shape or g.dtype != leaf.dtype:
             raise GradientError(
                 f"{subject.name}: the gradient of {label} is {g.dtype} {tuple(g.shape)}, but {label} is {leaf.dtype} "
-                f"{tuple(leaf.shape)}{tail}"
+                f"{tuple(leaf.shape)}"
             )
         if isinstance(g.data, np.ndarray):
             for what, a in arrays:
                 if isinstance(a, np.ndarray) and np.may_share_memory(g.data, a) and np.shares_memory(g.data, a):
                     raise GradientError(
                         f"{subject.name}: the gradient of {label} shares memory with {what}, so that changing one in "
-                        f"place changes the other: return a copy{tail}"
+                        f"place changes the other: return a copy"
                     )
         arrays.append((f"the gradient of {label}", g.data))
 
 
 def _same_with_graph(
     subject: Subject, first: Arrays, with_graph: Arrays, at: Arrays, cotangents: Arrays,
-    arrays: list[tuple[str, np.ndarray]], again: str,
+    arrays: list[tuple[str, np.ndarray]],
 ) -> None:  # fmt: skip
     wrong = subject.agree(with_graph, first, at, cotangents)
     if wrong is None:
@@ -266,18 +327,17 @@ def _same_with_graph(
     raise GradientError(
         f"{subject.name}: the gradient of {subject.labels[wrong]} is another one under create_graph=True\n"
         f"    without  {shown(first[wrong])}\n    with     {shown(with_graph[wrong])}\nwith\n{inputs}"
-        + (f"\nreplay\n    {again}" if again else "")
     )
 
 
 def _verdict(
     subject: Subject, problem: Problem, what: str, labels: list[str], arrays: list[tuple[str, np.ndarray]],
-    max_elements: int, again: str,
+    max_elements: int,
 ) -> GradReport:  # fmt: skip
     found = problem.compare(max_elements)
     report = found.report()
     if found.wrong:
-        raise GradientError(message(subject, what, found, labels, arrays, again), report)
+        raise GradientError(message(subject, what, found, labels, arrays), report)
     return report
 
 

@@ -264,11 +264,13 @@ def _as_test(
 def _trimmed(error: Exception) -> Exception:
     """The same error, without the frames of hypothesis and of this file above it.
 
-    A GradientError's message is the whole report; the notes of hypothesis would say it twice. Any other error comes
-    from the op, and keeps its frames from there on and the note with the example.
+    A GradientError's message is the whole report; the notes of hypothesis would say it twice, but where the arguments
+    are too large for a replay. Any other error comes from the op, and keeps its frames from there on and the note with
+    the example.
     """
     if isinstance(error, GradientError):
-        error.__notes__ = []
+        if "\nreplay\n" in str(error):
+            error.__notes__ = []
         error.__cause__ = error.__context__ = None
         return error.with_traceback(None)
     frames, above = error.__traceback__, {str(Path(hypothesis.__file__).parent), __file__}

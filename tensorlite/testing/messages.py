@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from ..tensor import Tensor
+from .report import GradientError
 from .subject import Subject, host, leaves_of
 from .verdict import Comparison
 
-__all__ = ["message", "replay", "shown"]
+__all__ = ["message", "repeatable", "replay", "shown"]
 
 _SHOWN = 40  # entries of an array that a report prints
 
@@ -38,13 +41,55 @@ def _literal(x: Any) -> str:
 
 
 def _array_literal(x: np.ndarray) -> str:
-    dtype = "" if x.dtype in (np.float64, np.int64, np.bool_) and x.size else f", dtype={x.dtype.name!r}"
-    order = ", order='F'" if x.flags.f_contiguous and not x.flags.c_contiguous else ""
-    values = x.tolist()
-    text = repr(values).replace("nan", "np.nan").replace("inf", "np.inf")
+    """``x``, and as it lies in memory: what only fails for views has to fail again."""
     if not x.size:
-        return f"np.zeros({x.shape}{dtype})"
-    return f"np.array({text}{dtype}{order})"
+        return f"np.zeros({x.shape}{_dtype(x)})"
+    base = x.base
+    if not isinstance(base, np.ndarray) or base.dtype != x.dtype or base.size > _SHOWN or not base.flags.c_contiguous:
+        base = None
+    if 0 in (step for step, n in zip(x.strides, x.shape) if n > 1):
+        part = x[tuple(slice(1) if step == 0 else slice(None) for step in x.strides)]
+        return f"np.broadcast_to({_array_literal(np.array(part))}, {x.shape})"
+    if base is not None and (base.size > x.size or not x.flags.c_contiguous) and (cut := _cut(x, base)):
+        return f"{_array_literal(np.array(base))}[{cut}]"
+    order = ", order='F'" if x.flags.f_contiguous and not x.flags.c_contiguous else ""
+    values = repr(x.tolist()).replace("nan", "np.nan").replace("inf", "np.inf")
+    return f"np.array({values}{_dtype(x)}{order})"
+
+
+def _dtype(x: np.ndarray) -> str:
+    return "" if x.dtype in (np.float64, np.int64, np.bool_) and x.size else f", dtype={x.dtype.name!r}"
+
+
+def _cut(x: np.ndarray, base: np.ndarray) -> str:
+    """The slices that make x of base; empty if plain slices do not."""
+    start = (x.__array_interface__["data"][0] - base.__array_interface__["data"][0]) // x.itemsize
+    if not 0 <= start < base.size or base.ndim < x.ndim:
+        return ""
+    first, parts = np.unravel_index(start, base.shape), []
+    steps = [0] * (base.ndim - x.ndim) + list(x.strides)
+    sizes = [0] * (base.ndim - x.ndim) + list(x.shape)
+    for at, step, size, whole, stride in zip(first, steps, sizes, base.shape, base.strides):
+        by = step // stride
+        if not size:
+            parts.append(str(at))
+        elif step % stride or not by or not 0 <= (last := int(at) + by * (size - 1)) < whole:
+            return ""
+        else:
+            end = last + (1 if by > 0 else -1)
+            parts.append(f"{at}:{end if end >= 0 else ''}:{by}")
+    return ", ".join([*parts, "..."] if not x.ndim else parts)
+
+
+@contextmanager
+def repeatable(again: str) -> Iterator[None]:
+    """Every GradientError from here ends with the call that repeats the check."""
+    try:
+        yield
+    except GradientError as error:
+        if not again or "\nreplay\n" in str(error):
+            raise
+        raise GradientError(f"{error}\nreplay\n    {again}", error.report) from None
 
 
 def replay(check: str, subject: Subject, **options: Any) -> str:
@@ -59,10 +104,12 @@ def replay(check: str, subject: Subject, **options: Any) -> str:
 
 
 def _hint(found: Comparison) -> str:
-    wrong = [e for e in found.wrong if e.where is not None and math.isfinite(e.analytic)]
+    wrong = [e for e in found.wrong if e.where is not None and math.isfinite(e.analytic) and not e.on_kink]
     if not wrong:
         return ""
-    if all(e.analytic == 0 for e in wrong):
+    leaves = {e.where[0] for e in wrong if e.where}
+    other = any(e.analytic for e in found.right if e.where and e.where[0] in leaves)
+    if not other and all(e.analytic == 0 for e in wrong):
         return "the gradient is 0: is something cut from the graph (detach, numpy, item), or a rule missing?"
     analytic, numeric = np.array([e.analytic for e in wrong]), np.array([e.numeric for e in wrong])
     if len(wrong) > 1 and (numeric != 0).all():
@@ -82,7 +129,7 @@ def _place(label: str, index: tuple[int, ...]) -> str:
 
 
 def message(
-    subject: Subject, what: str, found: Comparison, labels: list[str], arrays: list[tuple[str, np.ndarray]], again: str
+    subject: Subject, what: str, found: Comparison, labels: list[str], arrays: list[tuple[str, np.ndarray]]
 ) -> str:  # fmt: skip
     located = [e for e in found.wrong if e.where is not None]
     worst = max(located or found.wrong, key=lambda e: (e.relative, e.difference))
@@ -116,6 +163,4 @@ def message(
     lines.append("with")
     width = max(len(label) for label, _ in arrays)
     lines += [f"    {label:<{width}}  {shown(a)}" for label, a in arrays]
-    if again:
-        lines += ["replay", f"    {again}"]
     return "\n".join(lines)

@@ -5,7 +5,7 @@ The derivative of F(t) at 0 by central differences of order 4 (Fornberg 1988, ta
     D(h) = (8 (F(h) - F(-h)) - (F(2h) - F(-2h))) / 12h        error: h^4 F'''''/30 + rounding / h
 
 Large steps err by truncation, small ones by rounding. Neither is known, but their sum shows in how much D changes from
-one step to the next, so the step is taken at which that is least, separately for each entry of F. Steps have ten
+one step to the next, so the step is taken at which that is least, separately for each entry of F. Steps have twenty
 binary digits: x + h is exact where x is a multiple of 1/8, as the numbers of ``elements`` are.
 
 One-sided differences of order 2 use the same values of F. Where they converge to two different numbers there is a kink.
@@ -24,8 +24,8 @@ import numpy as np
 
 __all__ = ["COMPLEX_STEP", "STEPS", "Slope", "complex_slope", "slope"]
 
-# Few binary digits, so that x + h is exact; and no round number, or floor(x) would be a line at large x.
-STEPS = tuple(749 / 1024 * 2.0**-k for k in (10, 11, 14, 17, 20, 24))
+# Few binary digits, so that x + h is exact; but not too few, or floor(x), or round(128 x) / 128, would be a line.
+STEPS = tuple(767041 / 2**20 * 2.0**-k for k in (10, 11, 14, 17, 20, 24))
 COMPLEX_STEP = 1e-20
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -69,7 +69,9 @@ def slope(F: Callable[[float], np.ndarray], at_zero: np.ndarray, scale: float = 
             steps = scale * _COLUMN[:count]
             a, b, c, d = (np.array([at(float(k * h)) for h in steps[:, 0]]) for k in (-2, -1, 1, 2))
             size = np.maximum(np.maximum(abs(a), abs(b)), np.maximum(abs(c), abs(d)))
-            if count == 1 and not _is_linear(a, b, c, d, at_zero, size):
+            h = float(_FINER * scale)
+            near = at(h)
+            if count == 1 and not _is_linear(a, b, c, d, at_zero, size, near):
                 continue
             central = (8 * (c - b) - (d - a)) / (12 * steps)
             right = (4 * (c - at_zero) - (d - at_zero)) / (2 * steps)
@@ -81,7 +83,10 @@ def slope(F: Callable[[float], np.ndarray], at_zero: np.ndarray, scale: float = 
                 still = np.logical_and.accumulate(still, axis=0)
                 for array in (central, left, right, rounding):
                     array[still] = 0.0
-            if count in (1, len(STEPS)) or _all_smooth(central, left, right, rounding):
+            if count in (1, len(STEPS)):
+                break
+            bend = (b[-1] + c[-1] - 2 * at_zero) / steps[-1] ** 2
+            if _all_smooth(central, left, right, rounding, (near - at_zero) / h - bend * h / 2):
                 break
         return _best(central, left, right, rounding, scale)
 
@@ -89,22 +94,33 @@ def slope(F: Callable[[float], np.ndarray], at_zero: np.ndarray, scale: float = 
 _COLUMN = np.array(STEPS)[:, None]
 
 
-def _is_linear(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, zero: np.ndarray, size: np.ndarray) -> bool:
-    """Whether all five points lie on a line, so that there is nothing that a smaller step could tell."""
+_FINER = STEPS[2] * 107 / 128
+
+
+def _is_linear(
+    a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, zero: np.ndarray, size: np.ndarray, near: np.ndarray
+) -> bool:  # fmt: skip
+    """Whether all points lie on a line, so that there is nothing that a smaller step could tell. ``near``, at a step
+    that is no part of the others, is beside it if these are on the treads of a fine staircase."""
     room = 4 * _EPS * np.maximum(size, abs(zero))
     on_line = (abs(b + c - 2 * zero) <= room) & (abs(a + d - 2 * zero) <= room)
     on_line &= abs(d - a - 2 * (c - b)) <= 2 * room
-    on_line |= (a == zero) & (b == zero) & (c == zero) & (d == zero)
+    on_line &= abs(near - zero - (d - a) * (_FINER / (4 * STEPS[0]))) <= 2 * room
+    on_line |= (a == zero) & (b == zero) & (c == zero) & (d == zero) & (near == zero)
     return bool(on_line.all())
 
 
-def _all_smooth(central: np.ndarray, left: np.ndarray, right: np.ndarray, rounding: np.ndarray) -> bool:
-    """Whether the last two steps say all: they agree, and one-sided derivatives meet as smooth functions' do."""
+def _all_smooth(
+    central: np.ndarray, left: np.ndarray, right: np.ndarray, rounding: np.ndarray, finer: np.ndarray
+) -> bool:  # fmt: skip
+    """Whether the last two steps say all: they agree with each other and roughly with ``finer``, of a step that has
+    nothing to do with them, and one-sided derivatives meet as smooth functions' do."""
     size = np.maximum(abs(left[-1]), abs(right[-1]))
     gaps = abs(right - left)
     meet = gaps[-1] <= np.maximum(gaps[-2] / 3, 1e-6 * size) + 20 * rounding[-1]
     agree = abs(central[-2] - central[-1]) <= _SMOOTH * size + 4 * rounding[-1]
-    return bool((meet & agree).all())
+    beside = abs(finer - central[-1]) <= 1e-6 * size + gaps[-1] + 100 * rounding[-1]
+    return bool((meet & agree & beside).all())
 
 
 def _best(
@@ -121,6 +137,10 @@ def _best(
         return Slope(central[-1], error, np.full(kink.shape, step), kink, l, r, lowest, highest)
     change = abs(central[:-1] - central[1:]) + rounding[:-1]
     change[~np.isfinite(change)] = np.inf
+    gaps, size = abs(right - left), np.maximum(abs(left), abs(right))
+    # One-sided derivatives that come apart as the step shrinks pass over something that only finer steps see.
+    apart = (gaps[1:4] > 1.5 * gaps[:3]) & (gaps[1:4] > _KINK * size[1:4] + 100 * rounding[1:4])
+    change[:3][np.logical_or.accumulate(apart[::-1], axis=0)[::-1]] = np.inf
     best = change.argmin(axis=0)
     value, error = central[best, entries], change[best, entries]
     value = np.where(np.isfinite(error), value, np.nan)

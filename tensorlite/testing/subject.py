@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -175,16 +176,35 @@ class Subject:
         finally:
             self.reset()
 
-    def vjp(self, arrays: Arrays, cotangents: Arrays) -> Arrays:
-        """The gradients of <cotangents, f> at these arrays; zeros where f does not depend on a leaf."""
+    def outputs_at(self, arrays: Arrays) -> list[Tensor]:
+        """The results at these arrays, with a graph."""
+        self.set(arrays)
+        try:
+            with enable_grad():
+                return self.outputs()
+        finally:
+            self.reset()
+
+    def vjp(self, arrays: Arrays, cotangents: Arrays, leaves: Sequence[Tensor] | None = None) -> Arrays:
+        """The gradients of <cotangents, f> by these leaves, or all, at these arrays; zeros where f does not depend."""
+        wanted = self.leaves if leaves is None else leaves
         self.set(arrays)
         try:
             with enable_grad():
                 ys, cs = self._attached([self.on_device(c) for c in cotangents])
-                found = _grad(ys, self.leaves, cs, allow_unused=True) if ys else [None] * len(self.leaves)
-            return _filled(found, arrays)
+                found = _grad(ys, wanted, cs, allow_unused=True) if ys else [None] * len(wanted)
+            return [np.zeros(x.shape) if g is None else host(g) for g, x in zip(found, wanted)]
         finally:
             self.reset()
+
+    def swapped(self, gone: int, instead: int) -> Subject:
+        """The same function with one leaf in the place of another too; nothing depends on that one any more."""
+        one = copy(self)
+        one.args, one.kwargs = (
+            mapped(lambda x: self.leaves[instead] if x is self.leaves[gone] else x, tree)
+            for tree in (self.args, self.kwargs)
+        )
+        return one
 
     def vjp_of_vjp(self, arrays: Arrays, cotangents: Arrays, directions: Arrays) -> tuple[Arrays, Arrays]:
         """The gradients as in vjp, with a graph; those of <directions, them> by the arrays, then the cotangents."""
@@ -209,14 +229,16 @@ class Subject:
         finally:
             self.reset()
 
-    def agree(self, found: Arrays, expected: Arrays, at: Arrays, cotangents: Arrays | None) -> int | None:
+    def agree(
+        self, found: Arrays, expected: Arrays, at: Arrays, cotangents: Arrays | None, start: int = 0
+    ) -> int | None:
         """The number of the first of these gradients (values if there are no cotangents) that differ; None if none do.
 
         They may differ by rounding: of their own size, of the cotangents', and where that is not enough, by as much as
-        a rounding of the arguments would change them.
+        a rounding of the arguments would change them. start: the number of the first one given.
         """
         floor = 100 * _EPS * max([0.0, *(float(abs(c).max(initial=0.0)) for c in cotangents or [])])
-        for k, (a, b) in enumerate(zip(found, expected, strict=True)):
+        for k, (a, b) in enumerate(zip(found, expected, strict=True), start):
             scale = float(abs(b[np.isfinite(b)]).max(initial=0.0))
             if a.shape != b.shape:
                 return k
@@ -224,21 +246,35 @@ class Subject:
                 continue
             with np.errstate(all="ignore"):
                 off = abs(a - b)
-                close = (off <= 30 * self._noise(at, cotangents, k)) | (a == b) | (np.isnan(a) & np.isnan(b))
-            if not (close & ((off <= 1e-6 * scale) | np.isnan(off) | (off <= 1e3 * floor) | (a == b))).all():
-                return k
+                equal = (a == b) | (np.isnan(a) & np.isnan(b))
+                small = (off <= 1e-6 * scale) | np.isnan(off) | (off <= 1e3 * floor) | (a == b)
+                for noise in (self._noise, self._grain):
+                    close = (off <= 30 * noise(at, cotangents, k)) | equal
+                    if (close & small).all():
+                        break
+                else:
+                    return k
         return None
+
+    def _function(self, cotangents: Arrays | None, k: int) -> Callable[[Arrays], np.ndarray]:
+        """Gradient k, or value k if there are no cotangents."""
+        return lambda xs: (self.values(xs) if cotangents is None else self.vjp(xs, cotangents))[k]
 
     def _noise(self, at: Arrays, cotangents: Arrays | None, k: int) -> np.ndarray:
         """How much gradient (or value) k changes when the arguments do by some of their last bits."""
-        rng = np.random.default_rng(0)
-
-        def moved() -> np.ndarray:
-            arrays = [a * (1 + 2.0**-50 * rng.choice([-1.0, 1.0], a.shape)) for a in at]
-            return (self.values(arrays) if cotangents is None else self.vjp(arrays, cotangents))[k]
-
-        some = [moved() for _ in range(4)]
+        rng, f = np.random.default_rng(0), self._function(cotangents, k)
+        some = [f([a * (1 + 2.0**-50 * rng.choice([-1.0, 1.0], a.shape)) for a in at]) for _ in range(4)]
         return np.asarray(np.max([abs(x - some[0]) for x in some[1:]], axis=0))
+
+    def _grain(self, at: Arrays, cotangents: Arrays | None, k: int) -> np.ndarray:
+        """How rough it is along a short line: (x + 1000) - 1000 changes in steps, and not with the last bits of x."""
+        rng, f = np.random.default_rng(0), self._function(cotangents, k)
+        v = [np.maximum(1.0, abs(a)) * rng.choice([-1.0, 1.0], a.shape) for a in at]
+        places = np.linspace(-1.0, 1.0, 16)
+        smooth, _ = np.linalg.qr(np.vander(places, 3))
+        seen = np.array([f([a + 2.0**-40 * t * d for a, d in zip(at, v)]).reshape(-1) for t in places])
+        rough = np.asarray(abs(seen - smooth @ (smooth.T @ seen)).max(axis=0))
+        return rough.reshape(f(at).shape)
 
     def _attached(self, cotangents: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         pairs = [(y, c) for y, c in zip(self.outputs(), cotangents, strict=True) if y.requires_grad]

@@ -1,0 +1,294 @@
+"""Bugs that the checks were once blind to, each beside the right op; and right ops that they once called wrong."""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tensorlite as tl
+from tensorlite.nn import functional as F
+from tensorlite.testing import GradientError, check_grad, check_op, elements, gradtest, numpy_op
+
+X = np.array([1.0, -2.0, 0.5])
+Y = np.array([0.25, 1.0, -3.0])
+
+
+def message(check: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+    with pytest.raises(GradientError) as caught:
+        check(*args, **kwargs)
+    return str(caught.value)
+
+
+# ---- one call at a time ------------------------------------------------------------------------
+
+
+def test_what_the_last_call_left_behind() -> None:
+    last: dict[str, Any] = {}
+
+    def forward(x: Any) -> Any:
+        last["x"] = x.copy()
+        return x * x
+
+    assert "called once more" in message(check_grad, numpy_op(forward, lambda g, x: 2 * g * last["x"]), X, order=1)
+    check_grad(numpy_op(forward, lambda g, x: 2 * g * x), X, order=1)
+
+
+def _needs(first: bool) -> Any:
+    def backward(xp: Any, g: Any, x: Any, y: Any, needs: Any) -> Any:
+        found = [g * v for k, v in enumerate((y, x)) if k in needs]
+        if first:
+            return tuple(found) + (None,) * (2 - len(found))
+        return tuple(found.pop(0) if k in needs else None for k in range(2))
+
+    @tl.op(backward=backward, composite=lambda x, y: x * y)
+    def product(xp: Any, x: Any, y: Any) -> Any:
+        return x * y
+
+    return product
+
+
+def test_an_argument_that_needs_no_gradient() -> None:
+    check_grad(_needs(True), X, Y)
+    assert "the gradient of y is another one where no other argument requires" in message(check_op, _needs(True), X, Y)
+    check_op(_needs(False), X, Y)
+
+
+def test_one_tensor_as_two_arguments() -> None:
+    def product(x: Any, y: Any) -> Any:
+        return x * y.detach() if x is y else x * y
+
+    said = message(check_op, product, X, Y)
+    assert "where x and y are one and the same Tensor" in said
+    check_op(lambda x, y: x * y, X, Y)
+    check_op(lambda x, y: tl.maximum(x, y), X, Y)
+
+
+def test_one_tensor_where_only_one_of_the_two_has_a_value() -> None:
+    check_op(lambda x, y: x + tl.log(y), X, abs(Y))
+    check_op(lambda y, x: x + tl.log(y), abs(Y), X)
+    check_op(lambda x, y: tl.log(-x) + tl.log(y), -abs(X), abs(Y))  # none has
+
+
+# ---- cotangents --------------------------------------------------------------------------------
+
+
+def test_a_clipped_cotangent() -> None:
+    clipped = tl.op(lambda g, x: tl.clamp(g, -3.0, 3.0) * 2.0 * x)(_square)
+    assert "not linear in the cotangent" in message(check_grad, clipped, X, order=1)
+
+
+def _square(xp: Any, x: Any) -> Any:
+    return x * x
+
+
+def test_a_cotangent_of_zero() -> None:
+    divided = numpy_op(lambda x: x * x, lambda g, x: np.where(g == 0, np.nan, 2 * g * x))
+    said = message(check_grad, divided, X, order=1)
+    assert "not linear in the cotangent" in said
+    assert "with zeros in some places" in said
+
+
+def test_a_result_that_is_not_used() -> None:
+    def rule(g: Any, x: Any) -> Any:
+        return g[0] * 2.0 * x + g[1] * 3.0 * x * x if np.any(tl.Tensor.numpy(g[0]) if isinstance(g[0], tl.Tensor)
+                                                            else g[0]) else g[1] * x  # fmt: skip
+
+    both = tl.op(rule, several=True)(lambda xp, x: (x * x, x * x * x))
+    assert "not linear in the cotangent" in message(check_grad, both, X, order=1)
+
+
+@pytest.mark.parametrize("f", [
+    lambda x: (x + 64.0) * (x + 64.0) - 4096.0,
+    lambda x: tl.softmax(1e3 * x, -1),
+    lambda x: tl.exp(700.0 + x),
+    lambda x: (tl.sum(x), tl.exp(x) - tl.exp(x)),
+])  # fmt: skip
+def test_what_is_linear_but_for_rounding(f: Any) -> None:
+    check_grad(f, X, allow_inconclusive=True)
+
+
+# ---- float32 ------------------------------------------------------------------------------------
+
+
+def test_a_gradient_that_is_wrong_in_float32() -> None:
+    def backward(xp: Any, g: Any, x: Any) -> Any:
+        return (g * 2 * x * (1.5 if x.dtype == np.float32 else 1),)
+
+    f = tl.op(backward=backward, composite=lambda x: x * x)(_square)
+    check_grad(f, X)
+    assert "the gradient of x in float32 is not that of float64" in message(check_op, f, X)
+
+
+def test_an_epsilon_that_is_zero_in_float32() -> None:
+    f = numpy_op(lambda x: np.sqrt(x * x), lambda g, x: g * x / (abs(x) + np.asarray(1e-300).astype(x.dtype)))
+    assert "in float32" in message(check_op, f, np.array([0.0, 1.0]))
+
+
+@pytest.mark.parametrize("f", [
+    lambda x: (x - x.mean()) / tl.sqrt(tl.square(x - x.mean()).mean() + 1e-5),
+    lambda x: F.layer_norm(x + 1000.0, (3,)),
+    lambda x: tl.softmax(x / 0.01, -1),
+    lambda x: tl.relu(x - x.mean()),
+    lambda x: tl.clamp(0.1 * x, -0.1, 0.1),
+    lambda x: F.normalize(x, dim=0),
+])  # fmt: skip
+@pytest.mark.parametrize("x", [[0.0, 0.0, 1.0], [2.0, 0.125, 2.0], [0.3, 0.3, 0.3], [1.0, -1.0, 3.0]])
+def test_gradients_in_float32_that_cancel_or_lie_at_a_kink(f: Any, x: list[float]) -> None:
+    check_op(f, np.array(x))
+
+
+# ---- numerical derivatives ----------------------------------------------------------------------
+
+
+def test_a_fine_staircase_is_no_line() -> None:
+    for steps in (4.0, 128.0, 4096.0):
+        flat = tl.op(lambda g: g * 0.0)(lambda xp, x, n=steps: xp.round(x * n - 0.25) / n)
+        for at in (0.0, 1.0, 800.0, 1e4):
+            check_grad(flat, np.array([at]), allow_inconclusive=True)
+    straight = tl.op(lambda g: g)(lambda xp, x: xp.round(x * 4.0 - 0.25) / 4.0)
+    for at in (0.0, 1.0):
+        assert "is wrong" in message(check_grad, straight, np.array([at]), order=1)
+
+
+def _chosen(pick: int) -> Any:
+    """The median, whose gradient goes to one of several equal entries."""
+
+    def vjp(g: Any, x: Any) -> Any:
+        d = np.zeros_like(x)
+        order = np.argsort(x, kind="stable")
+        same = np.flatnonzero(x == x[order[len(x) // 2]])
+        d[same[pick % len(same)]] = g
+        return d
+
+    return numpy_op(lambda x: np.sort(x)[len(x) // 2], vjp, "median")
+
+
+@pytest.mark.parametrize("pick", [0, 1, 2])
+def test_any_of_several_equal_entries_may_have_the_gradient(pick: int) -> None:
+    for seed in range(40):
+        check_grad(_chosen(pick), np.zeros(3), order=1, seed=seed)
+        check_grad(_chosen(pick), np.array([1.0, 0.0, 0.0, 2.0, 0.0]), order=1, seed=seed)
+
+
+def test_ties_between_arguments() -> None:
+    check_grad(lambda x, y: tl.maximum(x, y) * tl.minimum(x, y), np.zeros((1, 1)), np.zeros((1, 1)))
+
+
+def test_a_turn_too_narrow_for_differences() -> None:
+    check_grad(lambda x, y: tl.sqrt(x * x + y * y + 1e-30), np.array([0.0, 1.0]), np.array([0.0, 2.0]))
+
+
+def test_a_saturated_softmax() -> None:
+    check_grad(lambda x: tl.softmax(x / 0.01, -1), np.array([2.75, 3.125]), order=1, allow_inconclusive=True)
+    check_grad(lambda x: tl.softmax(100.0 * tl.softmax(x, -1), -1), np.array([[1.0, 1.625]]))
+    check_grad(lambda x: tl.softmax(100.0 * tl.softmax(x, -1), -1), np.array([[0.0, 1.0]]))
+
+
+def test_rounding_of_large_numbers_inside() -> None:
+    check_grad(lambda x: F.layer_norm(x + 1000.0, (3,)), np.array([[0.0, 0.0, 1.0]]))
+
+
+# ---- what a report says -------------------------------------------------------------------------
+
+
+def test_entries_are_counted_once() -> None:
+    f = numpy_op(lambda x: np.clip(x, 0, 6), lambda g, x: g * ((x > 0) & (x < 6)) + 2 * g * (x == 6))
+    said = message(check_grad, f, np.array([6.0]), order=1)
+    assert "x: 1 of 1 wrong" in said
+    assert "hint" not in said  # the number in the middle of the two sides is no derivative
+
+
+def test_one_zero_among_others_is_no_gradient_cut_off() -> None:
+    def vjp(g: Any, x: Any) -> Any:
+        d = np.zeros_like(x)
+        d[:-1], d[1:] = g, 2 * g  # instead of +=
+        d[-1] = 0
+        return d
+
+    said = message(check_grad, numpy_op(lambda x: x[:-1] + 2 * x[1:], vjp), X, order=1)
+    assert "the gradient is 0" not in said
+
+
+LAYOUTS = [
+    np.array([9.0, 1.0, 9.0, 2.0, 9.0])[1::2],
+    np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])[::-1, 1:],
+    np.asfortranarray(np.array([[1.0, 2.0], [3.0, 4.0]])),
+    np.broadcast_to(np.array([[1.0], [2.0]]), (2, 3)),
+    np.array([5.0, 7.0])[1:].reshape(()),
+    np.arange(24.0).reshape(2, 3, 4).copy()[1, ::2, 3:0:-1],
+    np.array([[9.0, 1.0, 9.0]])[:, 1:2],
+    np.zeros((0, 2)),
+]
+
+
+@pytest.mark.parametrize("x", LAYOUTS, ids=str)
+def test_a_replay_has_the_same_memory_layout(x: np.ndarray) -> None:
+    def refuses(g: Any, x: Any) -> Any:
+        return 1.5 * g
+
+    said = message(check_op, numpy_op(lambda x: x * 1, lambda g, x: g.astype(np.float16)), x)
+    line = said.rpartition("replay\n    check_op(<lambda>, ")[2].removesuffix(", seed=0)")
+    again = eval(line, {"np": np})  # noqa: S307
+    np.testing.assert_array_equal(again, x)
+    assert again.strides == x.strides or x.size < 2
+    assert (again.base is None) == (x.base is None) or x.ndim > 1 or not x.size
+
+
+def test_a_bug_of_strided_arguments_comes_again() -> None:
+    @gradtest("(n)", order=1)
+    def test_strided(x: tl.Tensor) -> tl.Tensor:
+        return reads_memory(x)
+
+    said = message(test_strided)
+    line = said.rpartition("replay\n    ")[2]
+    with pytest.raises(GradientError):
+        names = {"np": np, "check_grad": check_grad, "check_op": check_op, "f": test_strided.f}
+        eval(line.replace(line.partition("(")[2].partition(",")[0], "f"), names)  # noqa: S307
+
+
+def _as_if_contiguous(x: Any) -> Any:
+    flat = x if x.base is None or x.base.dtype != x.dtype else x.base.ravel()
+    return flat.ravel()[: x.size].reshape(x.shape) if flat.size >= x.size else x
+
+
+reads_memory = numpy_op(lambda x: np.sin(_as_if_contiguous(x)), lambda g, x: g * np.cos(x), "reads_memory")
+
+
+@pytest.mark.parametrize("wrong", [
+    numpy_op(lambda x: x * 1, lambda g, x: g.astype(np.float32), "narrow"),
+    numpy_op(lambda x: x * 1, lambda g, x: np.concatenate([g, g]), "long"),
+])  # fmt: skip
+def test_every_failure_of_a_gradtest_can_be_replayed(wrong: Any) -> None:
+    @gradtest("(n)", order=1)
+    def test(x: tl.Tensor) -> tl.Tensor:
+        return wrong(x)
+
+    assert "\nreplay\n    check_grad(test.f, np.array([0.0]), seed=0, order=1)" in message(test)
+
+
+def test_arguments_too_large_for_a_replay_are_in_the_notes() -> None:
+    @gradtest("(80)", order=1)
+    def test(x: tl.Tensor) -> tl.Tensor:
+        return x * 2.0 if float(x.detach().abs().max()) < math.inf and x.shape[0] < 64 else x.detach() * 2.0 + x
+
+    with pytest.raises(GradientError) as caught:
+        test()
+    assert "replay" not in str(caught.value)
+    assert "80" in "".join(caught.value.__notes__)
+
+
+def test_large_numbers_and_batches_come_up() -> None:
+    assert elements("real") is not None
+    seen: list[tuple[Any, ...]] = []
+
+    @gradtest("(...,m),(...,n)", order=0)
+    def test(x: tl.Tensor, y: tl.Tensor) -> tl.Tensor:
+        seen.append((x.shape[:-1], y.shape[:-1], float(abs(x.detach().numpy()).max(initial=0.0))))
+        return x.sum(-1) + y.sum(-1)
+
+    test()
+    assert any(max(large, 0) >= 800 for _, _, large in seen)
+    assert any(a != b and math.prod(a) > 1 for a, b, _ in seen)
