@@ -45,17 +45,37 @@ Rule: TypeAlias = Callable[..., Value]
 
 
 class _Mode(threading.local):
-    """What each thread has for itself: is recording on, and a context in which NumPy does not warn."""
+    """What each thread has for itself: is recording on, a context in which NumPy does not warn, and who watches."""
 
     grad = True
+    watchers: Watchers = (None, None)
 
     def __init__(self) -> None:
         context = copy_context()
         context.run(np.seterr, all="ignore")  # log(0) is -inf and no warning, as on a GPU
-        self.quietly = context.run
+        self.quietly: Callable[..., Any] = context.run
+        self.unwatched = self.quietly
 
+
+Watchers: TypeAlias = tuple[Callable[..., Any] | None, Callable[..., Any] | None]
 
 _mode = _Mode()
+
+
+def watch(forward: Callable[..., Any] | None, backward: Callable[..., Any] | None) -> Watchers:
+    """Have this thread's ops run through these functions, or through none. Returns those that were there.
+
+    ``forward(run, f, *args)`` has to return ``run(f, *args)``, and ``backward(run, node, *args)`` has to call
+    ``run(node, *args)``; see :mod:`tensorlite.profiler`.
+    """
+    before, _mode.watchers = _mode.watchers, (forward, backward)
+    _mode.quietly = _mode.unwatched if forward is None else functools.partial(forward, _mode.unwatched)
+    return before
+
+
+def quietly(f: Callable[..., Any], *args: Any) -> Any:
+    """``f(*args)``, without NumPy's warnings, and seen by who watches."""
+    return _mode.quietly(f, *args)
 
 
 def is_grad_enabled() -> bool:
@@ -501,7 +521,7 @@ def _callable(self: Op) -> OpFunction:
     forward, aux, policy, several, built_in = self.forward, self.aux, self.dtypes, self.several, self.built_in
     arity, variadic, differentiable = len(self.names), self.variadic is not None, bool(self.rules or self.backward)
     defaults, mode, new, ndarray = tuple(self.defaults), _mode, object.__new__, np.ndarray
-    view, rebased = self.view and not several, versions.rebased
+    view, rebased, rules = self.view and not several, versions.rebased, len(self.rules)
     required = sum(d is inspect.Parameter.empty for d in defaults)
     meet = slice(arity, None) if variadic else slice(0, len(self.rules) or None)  # the arguments whose dtypes must fit
 
@@ -525,7 +545,7 @@ def _callable(self: Op) -> OpFunction:
                     mixed, dtype = mixed or dtype is not None, a.dtype
             elif type(a) is ndarray:
                 mixed = True  # perhaps: the policy looks at its dtype
-            elif type(a) not in _PLAIN:
+            elif type(a) not in _PLAIN and (type(a) is not tuple or len(arrays) < rules):
                 a = self.static(a, len(arrays))
                 mixed = mixed or hasattr(a, "dtype")
             arrays.append(a)
@@ -547,7 +567,12 @@ def _callable(self: Op) -> OpFunction:
                     BACKENDS[type(a)]  # the data of a Tensor is a Tensor, which this says
             raise TypeError(f"{self.name}: expected a Tensor, got {', '.join(map(describe, arrays)) or 'nothing'}")
         try:
-            out = mode.quietly(forward, xp, *arrays) if built_in else forward(xp, *arrays)
+            if built_in:
+                out = mode.quietly(forward, xp, *arrays)
+            elif mode.watchers[0] is None:
+                out = forward(xp, *arrays)
+            else:
+                out = mode.watchers[0](_plainly, forward, xp, *arrays)
         except (ValueError, TypeError, IndexError, OverflowError) as error:
             if not built_in:
                 raise
@@ -596,6 +621,10 @@ def _callable(self: Op) -> OpFunction:
     call.__name__ = self.name
     call.op = self  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]
+
+
+def _plainly(f: Callable[..., Any], *args: Any) -> Any:
+    return f(*args)
 
 
 def _origin(x: Variable, view: Callable[..., Any], arguments: tuple[Any, ...], out: Array) -> Any:
@@ -667,6 +696,8 @@ def sweep(
             if not wanted.isdisjoint(node.edges):
                 wanted.add(node)
     found: dict[Edge, Any] = dict(seeds)
+    watcher = _mode.watchers[1]
+    back = _back if watcher is None else functools.partial(watcher, _back)
     old, _mode.grad = _mode.grad, create_graph
     try:
         with np.errstate(all="ignore"):
@@ -689,7 +720,7 @@ def sweep(
                     parent = node.edges[0]
                     found.setdefault(parent, [None] * len(parent.outputs))[node.index] = g  # type: ignore[union-attr]
                     continue
-                _back(node, g, create_graph, wanted, found)
+                back(node, g, create_graph, wanted, found)
                 if not retain:
                     node.saved = None
             for edge, g in found.items():
@@ -711,7 +742,7 @@ def _back(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, fo
             f"{plan.op.name}: backward through a graph whose saved values have been freed. Pass retain_graph=True to "
             f"the first backward to go through it again"
         )
-    if versions.changed:
+    if versions.last_change > node.seq:
         versions.check_saved(plan.op.name, node.seq, plan.names, saved)
     values = _lift(node, saved) if create_graph else saved
     if plan.op.backward is None:

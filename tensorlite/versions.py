@@ -15,8 +15,8 @@ from typing import Any
 from .backend import BACKENDS, Array
 from .errors import VersionError
 
-__all__ = ["along", "changed", "changed_between", "check_inputs", "check_saved", "clock", "owner", "rebased",
-           "taken_again", "touch", "version"]  # fmt: skip
+__all__ = ["along", "changed", "changed_between", "check_inputs", "check_saved", "clock", "last_change", "owner",
+           "rebased", "taken_again", "touch", "version"]  # fmt: skip
 
 clock = count(1).__next__
 """Ticks once for every recorded op and every in-place change: a topological order of the graph."""
@@ -37,6 +37,8 @@ class _History:
 
 changed: dict[int, _History] = {}
 """The buffers that were ever changed in place, by the id of the array that owns them."""
+last_change = 0
+"""The tick of the latest change of any buffer: what was saved since then is as it was."""
 rebased: dict[int, int] = {}
 """The buffers whose in-place change is part of the graph: views made before that tick have lost their history."""
 
@@ -50,11 +52,12 @@ def owner(array: Array) -> Array:
 
 def touch(array: Array, *, in_graph: bool = False) -> int:
     """Note that this array's memory has been changed; ``in_graph`` if the change has a gradient. Returns the tick."""
+    global last_change
     buffer = owner(array)
     history = changed.get(id(buffer))
     if history is None:
         history = changed[id(buffer)] = _History(buffer)
-    tick = clock()
+    tick = last_change = clock()
     history.first = history.first or tick
     history.count += 1
     history.ticks.append(tick)

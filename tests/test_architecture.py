@@ -27,7 +27,7 @@ FLOORS = """
     tensorlite.ops.elementwise  tensorlite.ops.shape  tensorlite.ops.reduce  tensorlite.ops.linalg
     tensorlite.ops.index  tensorlite.ops.select  tensorlite.ops.fused  tensorlite.ops
     tensorlite.tensor  tensorlite.compare  tensorlite.creation
-    tensorlite.func  tensorlite.checkpointing
+    tensorlite.func  tensorlite.checkpointing  tensorlite.profiler
     tensorlite.nn.parameter  tensorlite.nn.module  tensorlite.nn.functional  tensorlite.nn.init  tensorlite.nn.utils
     tensorlite.nn.linear  tensorlite.nn.embedding  tensorlite.nn.normalization  tensorlite.nn.dropout
     tensorlite.nn.activation  tensorlite.nn.loss  tensorlite.nn.containers  tensorlite.nn.attention  tensorlite.nn
@@ -49,7 +49,7 @@ FLOORS = """
 PUBLIC_MODULES = [
     "tensorlite", "tensorlite.autograd", "tensorlite.errors", "tensorlite.func",
     "tensorlite.nn", "tensorlite.nn.functional", "tensorlite.nn.init", "tensorlite.nn.utils",
-    "tensorlite.optim", "tensorlite.optim.lr_scheduler", "tensorlite.serialization",
+    "tensorlite.optim", "tensorlite.optim.lr_scheduler", "tensorlite.profiler", "tensorlite.serialization",
     "tensorlite.testing", "tensorlite.testing.strict",
 ]
 

@@ -4,6 +4,7 @@ import itertools
 import logging
 import math
 import os
+import re
 import subprocess
 import sys
 import types
@@ -99,6 +100,19 @@ def test_commands():
     for command in ("train", "sample", "score", "eval", "info", "presets"):
         assert command in text
         assert "Usage: " in succeeds(command, "--help").output
+
+
+def test_a_profile_says_where_the_time_goes_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog\n" * 500)
+    before = sorted(tmp_path.rglob("*"))
+    output = succeeds("train", "gpt-nano", "--data", str(text), "--profile").output
+    for name in ("linear", "attention", "layer_norm_rows", "optimizer_step", "clip_grad_norm", "between ops", "in all"):
+        assert re.search(rf"^{name} +[\d.]", output, re.MULTILINE), output
+    assert re.search(r"^20 steps after 5 to warm up; \d+\.\d\d ms a step$", output, re.MULTILINE)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert run("train", "--profile", "--resume").exit_code == 2
 
 
 def test_train_help_has_every_option_with_default_and_unit():

@@ -30,10 +30,14 @@ def _shown(*tensors: Any) -> str:
 
 
 def _require_tensors(name: str, **tensors: Any) -> None:
+    kind = None
+    mixed = False
     for what, value in tensors.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: {what} must be a Tensor, got {type(value).__name__}")
-    if len({type(value.data) for value in tensors.values()}) > 1:
+        mixed = mixed or (kind is not None and type(value.data) is not kind)
+        kind = type(value.data)
+    if mixed:
         shown = _shown(*tensors.values())
         raise DeviceError(f"{name}({shown}): tensors on different devices; move them with .to(device)")
 

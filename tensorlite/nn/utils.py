@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from .. import versions
+from ..autograd import quietly
 from ..backend import BACKENDS
 from ..dtypes import float16, float32
 from ..errors import DeviceError
@@ -50,17 +49,20 @@ def clip_grad_norm_(
     gradients = _gradients("clip_grad_norm_", parameters)
     if not gradients:
         return Tensor(0.0)
+    return Tensor(quietly(_clip_grad_norm, gradients, max_norm, norm_type, error_if_nonfinite))
+
+
+def _clip_grad_norm(gradients: list[Tensor], max_norm: float, p: float, error_if_nonfinite: bool) -> Any:
     xp = BACKENDS[type(gradients[0].data)]
-    with np.errstate(all="ignore"):  # infinities are not worth a warning, as on a GPU
-        total = _root(xp, xp.stack([_power_sum(xp, g.data, norm_type) for g in gradients]), norm_type)
-        if error_if_nonfinite and not math.isfinite(total):
-            raise RuntimeError(f"clip_grad_norm_: the norm of the gradients is {float(total)}; they are as they were")
-        factor = xp.minimum(max_norm / (total + 1e-6), 1.0)
-        factors = {dtype: factor.astype(dtype) for dtype in {g.data.dtype for g in gradients}}
-        for g in gradients:
-            g.data *= factors[g.data.dtype]
-            versions.touch(g.data)
-    return Tensor(total)
+    total = _root(xp, xp.stack([_power_sum(xp, g.data, p) for g in gradients]), p)
+    if error_if_nonfinite and not math.isfinite(total):
+        raise RuntimeError(f"clip_grad_norm_: the norm of the gradients is {float(total)}; they are as they were")
+    factor = xp.minimum(max_norm / (total + 1e-6), 1.0)
+    factors = {dtype: factor.astype(dtype) for dtype in {g.data.dtype for g in gradients}}
+    for g in gradients:
+        g.data *= factors[g.data.dtype]
+        versions.touch(g.data)
+    return total
 
 
 def _power_sum(xp: Any, g: Any, p: float) -> Any:

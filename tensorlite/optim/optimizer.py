@@ -6,10 +6,8 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from .. import versions
-from ..autograd import enable_grad
+from ..autograd import enable_grad, quietly
 from ..errors import DTypeError, GraphError, ShapeError
 from ..nn.parameter import clear_grads
 from ..tensor import Tensor
@@ -110,11 +108,14 @@ class Optimizer:
                     f"{type(self).__name__}: a gradient of shape {p.grad.shape} on {p.grad.device} for a parameter of "
                     f"shape {p.shape} on {p.device}"
                 )
-        with np.errstate(all="ignore"):  # infinities are not worth a warning, as on a GPU
-            for p, group in ready:
-                self._update(p, p.grad.data, self.state.setdefault(p, {}), group)
-                versions.touch(p.data)  # so that graphs which saved the old value notice
+        quietly(self._optimizer_step, ready)
         return loss
+
+    def _optimizer_step(self, ready: list[tuple[Tensor, dict[str, Any]]]) -> None:
+        """The updates of a step, under the name that a profile shows."""
+        for p, group in ready:
+            self._update(p, p.grad.data, self.state.setdefault(p, {}), group)
+            versions.touch(p.data)  # so that graphs which saved the old value notice
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters, or make them zero in place."""
