@@ -10,6 +10,7 @@ import shlex
 import time
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
@@ -72,15 +73,25 @@ def train(config: Config, resume: Path | None = None) -> bool:
 
 
 def profile(config: Config, steps: int = 20, warmup: int = 5) -> str:
-    """A table of where the time of a few steps goes, by op. Writes no file."""
-    run = Run.built(config)
-    for _ in range(warmup):
-        run.train_step()
-    with tl.profiler.profile() as measured:
-        for _ in range(steps):
+    """A table of where the time of a few steps goes, by op. The run that would have the folder stays as it is."""
+    with TemporaryDirectory() as folder:
+        dataset, config, model = parts(config)
+        run = Run(config, dataset, model, Path(folder))
+        for _ in range(warmup):
             run.train_step()
+        with tl.profiler.profile() as measured:
+            for _ in range(steps):
+                run.train_step()
     a_step = 1e3 * measured.seconds / steps
     return f"{measured.table()}\n{steps} steps after {warmup} to warm up; {a_step:.2f} ms a step"
+
+
+def parts(config: Config) -> tuple[Dataset, Config, GPT]:
+    """The data of a new run, its configuration with the size of the vocabulary, and its model."""
+    dataset = load_dataset(config.data, config.model.block_size)
+    config = config.with_vocab_size(dataset.tokenizer.vocab_size)
+    tl.manual_seed(config.train.seed)  # of weights and dropout
+    return dataset, config, checkpoint.build(config, config.train.device)
 
 
 class Run:
@@ -240,18 +251,10 @@ class Run:
     @classmethod
     def start(cls, config: Config) -> Self:
         """A new run. What an earlier one left in its folder is set aside."""
-        run = cls.built(config)
+        dataset, config, model = parts(config)
         if aside := set_aside(config.run_dir):
             print(f"The run that was in {config.run_dir} is now in {aside}")
-        return run
-
-    @classmethod
-    def built(cls, config: Config) -> Self:
-        """A new run that has written nothing, and touched nothing that an earlier one did."""
-        dataset = load_dataset(config.data, config.model.block_size)
-        config = config.with_vocab_size(dataset.tokenizer.vocab_size)
-        tl.manual_seed(config.train.seed)  # of weights and dropout
-        return cls(config, dataset, checkpoint.build(config, config.train.device), config.run_dir)
+        return cls(config, dataset, model, config.run_dir)
 
     def save(self, name: str) -> None:
         """Writes a checkpoint with all that decides how the run goes on. Raises TrainingError for broken weights."""
