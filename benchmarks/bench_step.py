@@ -95,11 +95,11 @@ def peak() -> float:
 def work(side: str, config: ModelConfig, weights: Weights, batch_size: int, pipe: Connection) -> None:
     """A side's process: takes a number of steps for each number that it is sent, and sends times and losses back.
 
-    At the end it sends how much memory it took beyond that of a model of one token, with all that it had to import.
+    At the end it sends how much memory it took beyond that of a small model, with all that it had to import.
     """
-    small = ModelConfig(vocab_size=2, block_size=1, n_layer=1, n_head=1, n_embd=2, bias=False)
-    tiny = {name: value.numpy() for name, value in GPT(small).state_dict().items()}
-    SIDES[side](small, tiny)(np.zeros((1, 1), np.int64), np.zeros((1, 1), np.int64))
+    small = ModelConfig(vocab_size=VOCAB_SIZE, block_size=16, n_layer=1, n_head=2, n_embd=64, bias=False)
+    initial = {name: value.numpy() for name, value in GPT(small).state_dict().items()}
+    SIDES[side](small, initial)(np.zeros((8, 16), np.int64), np.zeros((8, 16), np.int64))
     before = peak()
     step = SIDES[side](config, weights)
     rng = np.random.default_rng(0)

@@ -8,12 +8,14 @@ import hashlib
 import math
 import shlex
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 import tensorlite as tl
 from gpt import checkpoint
@@ -60,16 +62,38 @@ def train(config: Config, resume: Path | None = None) -> bool:
     second one stops at once. Raises UserError: a loss that is not finite (TrainingError), other options than the
     checkpoint's (ConfigError), or data or a checkpoint that cannot be used.
     """
-    run = Run.start(config) if resume is None else Run.resumed(config, resume)
-    print(run.summary(), flush=True)
-    began, first = time.perf_counter(), run.step
-    if not run.optimize():
-        folder = shlex.quote(str(run.folder))
-        print(f"Stopped after step {run.step} and saved. To go on: {this_python()} -m gpt train --resume {folder}")
-        return False
-    print(f"{run.step - first} steps in {time.perf_counter() - began:.1f} s")
-    run.finish()
+    with alone_in(config.run_dir if resume is None else resume.parent):
+        run = Run.start(config) if resume is None else Run.resumed(config, resume)
+        print(run.summary(), flush=True)
+        began, first = time.perf_counter(), run.step
+        if not run.optimize():
+            folder = shlex.quote(str(run.folder))
+            print(f"Stopped after step {run.step} and saved. To go on: {this_python()} -m gpt train --resume {folder}")
+            return False
+        print(f"{run.step - first} steps in {time.perf_counter() - began:.1f} s")
+        run.finish()
     return True
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keeps others from training in this folder meanwhile. Raises TrainingError if one is at it, in any process."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise TrainingError(
+                f"another process is training in {str(folder)!r}: wait until it is done, or write elsewhere with "
+                "--name or --out"
+            ) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows deletes no file that is open
+            (folder / ".lock").unlink()
+        lock.release()
 
 
 def profile(config: Config, steps: int = 20, warmup: int = 5) -> str:

@@ -26,7 +26,7 @@ from gpt.errors import UserError
 from gpt.evaluate import evaluate
 from gpt.metrics import Metrics, read
 from gpt.progress import Interrupt, progress_bar, shown, this_python
-from gpt.train import CURVE, METRICS, Run, TrainingError
+from gpt.train import CURVE, METRICS, Run, TrainingError, alone_in
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {
@@ -226,6 +226,17 @@ def test_an_estimate_disturbs_nothing(tiny, tmp_path):
         Run.start(tiny(run=name, model__dropout=0.2, train__eval_interval=interval)).optimize()
     (_, a), (_, b) = content(tmp_path / "a" / LATEST), content(tmp_path / "b" / LATEST)
     assert all((a[name] == b[name]).all() for name in a)
+
+
+def test_two_runs_never_write_to_one_folder(tiny, tmp_path):
+    config = tiny()
+    with alone_in(config.run_dir):
+        with pytest.raises(TrainingError, match=r"another process is training in .*run.*--name or --out"):
+            train.train(config)
+        assert not (config.run_dir / "metrics.jsonl").exists()
+    assert train.train(config)
+    with alone_in(config.run_dir), pytest.raises(TrainingError, match="another process is training"):
+        train.train(config, resume=config.run_dir / LATEST)
 
 
 def test_a_second_run_sets_the_first_aside(tiny, tmp_path, capsys):

@@ -68,16 +68,14 @@ def _rows(x: Array) -> Array:
 
 # ---- products -------------------------------------------------------------------------------
 
-_FLOPS_ALONE = 3e5  # below, OpenBLAS uses one thread anyway
-_FLOPS_SHARED = 2e7  # above, sharing a product saves more than it costs
+_FLOPS_ALONE = 300_000  # multiplications and additions; below, OpenBLAS uses one thread anyway
+_FLOPS_SHARED = 20_000_000  # above, sharing a product saves more than it costs
 
 
 def matmul(xp: XP, x: Array, y: Array) -> Array:
     """``x @ y``; the rows of a large product of matrices are shared among threads."""
-    if x.ndim != 2 or y.ndim != 2 or x.dtype != y.dtype or x.dtype.kind != "f" or x.shape[1] != y.shape[0]:
-        return np.matmul(x, y)
-    work = float(x.size) * y.shape[1]
-    if work < _FLOPS_ALONE:
+    work = x.size * y.shape[1] if x.ndim == 2 == y.ndim else 0
+    if work < _FLOPS_ALONE or x.dtype != y.dtype or x.dtype.kind != "f" or x.shape[1] != y.shape[0]:
         return np.matmul(x, y)
     with one_blas_thread():
         if work < _FLOPS_SHARED:
