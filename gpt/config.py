@@ -145,10 +145,15 @@ class ModelConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig(Section):
-    """AdamW, and a learning rate with linear warm-up and cosine decay."""
+    """The optimizer, and a learning rate with linear warm-up and cosine decay."""
 
     section: ClassVar[str] = "optim"
 
+    optimizer: str = describe(
+        "adamw", "AdamW for all, or Muon for the matrices inside the blocks and AdamW for the rest",
+        choices=("adamw", "muon"),
+    )  # fmt: skip
+    muon_lr: float = describe(0.02, "peak learning rate of Muon, scheduled as lr is", "per step", gt=0)
     lr: float = describe(1e-3, "peak learning rate", "per step", gt=0)
     min_lr: float = describe(1e-4, "learning rate at the end of the cosine decay", "per step", ge=0)
     warmup_steps: int = describe(100, "steps of linear warm-up", "steps", ge=0)
@@ -156,7 +161,7 @@ class OptimConfig(Section):
     beta2: float = describe(0.99, "decay of the squared gradient's running mean", "per step", ge=0, lt=1)
     eps: float = describe(1e-8, "added to the denominator of the update", gt=0)
     weight_decay: float = describe(
-        0.1, "decoupled weight decay, on matrices only", "per step, times lr", ge=0
+        0.1, "decoupled weight decay, on matrices only (with Muon, on those that it has)", "per step, times lr", ge=0
     )
     grad_clip: float = describe(1.0, "largest L2 norm of the whole gradient; 0 turns clipping off", ge=0)
 

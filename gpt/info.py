@@ -2,8 +2,8 @@
 
 from gpt.config import Config, ModelConfig
 
-# AdamW keeps a mean and a mean square for each parameter.
-OPTIMIZER_MOMENTS = 2
+# AdamW keeps a mean and a mean square for each parameter, Muon a mean.
+ADAMW_MOMENTS, MUON_MOMENTS = 2, 1
 
 
 def parameters(model: ModelConfig) -> dict[str, int]:
@@ -32,23 +32,33 @@ def memory(config: Config) -> dict[str, int]:
 
     Activations are an estimate: what the backward pass needs of one batch, if each operation keeps its inputs
     or its output once. For a token that is, in each block, 16 rows of C (norm inputs and outputs, q, k, v,
-    attention output, MLP hidden layer before and after GELU, residual) and H rows of attention weights, each
-    T long; and at the end 2 rows of C and 2 of V (logits and their gradient). Dropout adds its masks.
+    attention output, MLP hidden layer before and after GELU, residual); and at the end 2 rows of C and 2 of V
+    (logits and their gradient). Attention weights are computed again, not kept. Dropout adds its masks, for each
+    head one of T.
     """
     m, t = config.model, config.train
     size = {"float32": 4, "float64": 8}[t.dtype]
     count = parameter_count(m)
-    attention = m.n_head * m.block_size
-    block = 16 * m.n_embd + attention
+    block = 16 * m.n_embd
     if m.dropout:
-        block += 2 * m.n_embd + attention
+        block += 2 * m.n_embd + m.n_head * m.block_size
     token = m.n_layer * block + 2 * m.n_embd + 2 * m.vocab_size
     return {
         "parameters": count * size,
         "gradients": count * size,
-        "optimizer state": OPTIMIZER_MOMENTS * count * size,
+        "optimizer state": moments(config) * size,
         "activations (estimate)": t.batch_size * m.block_size * token * size,
     }
+
+
+def moments(config: Config) -> int:
+    """Numbers that the optimizer keeps from step to step."""
+    m = config.model
+    count = ADAMW_MOMENTS * parameter_count(m)
+    if config.optim.optimizer == "muon":
+        inner = m.n_layer * 12 * m.n_embd**2  # the four matrices of each block
+        count -= (ADAMW_MOMENTS - MUON_MOMENTS) * inner
+    return count
 
 
 def flops_per_token(model: ModelConfig) -> int:

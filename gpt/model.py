@@ -20,6 +20,7 @@ import numpy as np
 import tensorlite as tl
 import tensorlite.nn.functional as F
 from gpt.config import ModelConfig, OptimConfig
+from gpt.optimizer import Together
 from tensorlite import Tensor, nn, optim
 
 
@@ -147,9 +148,21 @@ class GPT(nn.Module):
         """The number of parameters; the head has none of its own. 124,439,808 for GPT-2."""
         return sum(p.numel() for p in self.parameters())
 
-    def configure_optimizer(self, config: OptimConfig) -> optim.AdamW:
-        """AdamW that decays matrices (embeddings too), and neither biases nor the gains of the norms."""
+    def configure_optimizer(self, config: OptimConfig) -> optim.Optimizer:
+        """AdamW that decays matrices (embeddings too), and neither biases nor the gains of the norms.
+
+        With config.optimizer = "muon" the matrices inside the blocks are Muon's, with its own learning rate, and what
+        is left is AdamW's, without decay.
+        """
         parameters = list(self.parameters())
+        if config.optimizer == "muon":
+            inner = [p for p in self.h.parameters() if p.ndim >= 2]
+            ours = set(inner)
+            outer = [p for p in parameters if p not in ours]
+            return Together(
+                optim.Muon(inner, lr=config.muon_lr, weight_decay=config.weight_decay),
+                optim.AdamW(outer, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=0.0),
+            )
         groups = [
             {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},

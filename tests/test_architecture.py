@@ -41,7 +41,7 @@ FLOORS = """
     tensorlite.testing.strategies  tensorlite.testing.gradtests  tensorlite.testing.random_programs
     tensorlite.testing.strict  tensorlite.testing
     gpt  gpt.errors  gpt.config  gpt.info  gpt.fetch  gpt.tokenizer  gpt.data
-    gpt.model  gpt.evaluate  gpt.sample  gpt.checkpoint  gpt.metrics  gpt.plot  gpt.progress  gpt.train
+    gpt.optimizer  gpt.model  gpt.evaluate  gpt.sample  gpt.checkpoint  gpt.metrics  gpt.plot  gpt.progress  gpt.train
     gpt.cli  gpt.__main__
 """.split()
 

@@ -176,7 +176,7 @@ def test_every_option_reaches_its_field(rooms):
     """Each option alone, with a value that is not the default."""
     other = {
         "train.device": "cuda", "optim.min_lr": 1e-5, "model.n_head": 8, "model.n_embd": 64,
-        "data.bpe_vocab_size": 300,
+        "data.bpe_vocab_size": 300, "optim.muon_lr": 0.03,
     }  # fmt: skip
     for section in SECTIONS:
         for key, field, value in options(Config.load(), section):
@@ -422,7 +422,7 @@ def test_info():
 
 def test_presets():
     lines = succeeds("presets").output.splitlines()
-    assert len(lines) == 11
+    assert len(lines) == 12
     (gpt2,) = [line for line in lines if line.startswith("gpt2 ")]
     assert gpt2.split() == ["gpt2", "12", "12", "768", "1024", "gpt2", "124", "M", "600000"]
 

@@ -24,7 +24,7 @@ from gpt.config import (
 
 PRESETS = {
     "shakespeare-char-cpu", "shakespeare-char", "shakespeare-bpe", "gpt-nano", "gpt-micro", "gpt-mini",
-    "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl",
+    "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "shakespeare-speedrun",
 }  # fmt: skip
 
 

@@ -1,0 +1,138 @@
+"""Together: two optimizers are one, to schedules, checkpoints and training."""
+import numpy as np
+import pytest
+
+import tensorlite as tl
+from gpt.config import Config, ModelConfig, OptimConfig
+from gpt.info import memory, moments
+from gpt.model import GPT
+from gpt.optimizer import Together
+from tensorlite import optim
+from tensorlite.optim import lr_scheduler
+
+MODEL = ModelConfig(vocab_size=7, block_size=4, n_layer=2, n_head=1, n_embd=4, bias=True)
+
+
+def model_and_optimizer(seed=0, **options):
+    tl.manual_seed(seed)
+    model = GPT(MODEL).to(tl.float64)
+    return model, model.configure_optimizer(OptimConfig(optimizer="muon", **options))
+
+
+def step(model, optimizer, seed):
+    ids = np.random.default_rng(seed).integers(0, 7, (2, 5))
+    optimizer.zero_grad()
+    model(tl.tensor(ids[:, :-1]), tl.tensor(ids[:, 1:]))[1].backward()
+    optimizer.step()
+
+
+def values(model):
+    return [p.numpy().copy() for p in model.state_dict().values()]
+
+
+def test_muon_has_the_matrices_of_blocks_and_adamw_the_rest():
+    model, optimizer = model_and_optimizer(muon_lr=0.05, lr=0.01, min_lr=0.0, weight_decay=0.3)
+    names = {p: name for name, p in model.named_parameters()}
+    muon, adamw = ([names[p] for p in o.param_groups[0]["params"]] for o in optimizer.optimizers)
+    assert [type(o) for o in optimizer.optimizers] == [optim.Muon, optim.AdamW]
+    assert sorted(muon) == sorted(n for n, p in model.named_parameters() if n.startswith("h.") and p.ndim == 2)
+    assert sorted(muon + adamw) == sorted(names.values())
+    assert [(g["lr"], g["weight_decay"]) for g in optimizer.param_groups] == [(0.05, 0.3), (0.01, 0.0)]
+
+
+def test_a_step_is_one_of_each():
+    model, together = model_and_optimizer()
+    twin, _ = model_and_optimizer()
+    parts = [type(o)(twins(model, twin, o), **options(o)) for o in together.optimizers]
+    for seed in range(3):
+        step(model, together, seed)
+        step(twin, Both(parts), seed)
+    for a, b in zip(values(model), values(twin), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def twins(model, twin, optimizer):
+    place = dict(zip(model.parameters(), twin.parameters(), strict=True))
+    return [place[p] for p in optimizer.param_groups[0]["params"]]
+
+
+def options(optimizer):
+    group = optimizer.param_groups[0]
+    return {key: group[key] for key in ("lr", "weight_decay", "betas", "eps", "momentum") if key in group}
+
+
+class Both:
+    def __init__(self, parts):
+        self.parts = parts
+
+    def zero_grad(self):
+        for part in self.parts:
+            part.zero_grad()
+
+    def step(self):
+        for part in self.parts:
+            part.step()
+
+
+def test_a_schedule_scales_both():
+    _, optimizer = model_and_optimizer(muon_lr=0.04, lr=0.01, min_lr=0.0)
+    schedule = lr_scheduler.CosineWithWarmup(optimizer, 4, 10)
+    schedule.step()
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.04 * 2 / 5, 0.01 * 2 / 5])
+
+
+def test_a_saved_state_goes_on_exactly():
+    model, optimizer = model_and_optimizer()
+    for seed in range(3):
+        step(model, optimizer, seed)
+    state, weights = optimizer.state_dict(), {n: p.clone() for n, p in model.state_dict().items()}
+    numbers = [k for group in state["param_groups"] for k in group["params"]]
+    assert sorted(numbers) == list(range(len(list(model.parameters()))))
+    again, other = model_and_optimizer(seed=1)
+    again.load_state_dict(weights)
+    other.load_state_dict({**state, "state": {str(k): v for k, v in state["state"].items()}})
+    for seed in range(3, 6):
+        step(model, optimizer, seed)
+        step(again, other, seed)
+    for a, b in zip(values(model), values(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_state_of_another_optimizer_is_refused():
+    model, optimizer = model_and_optimizer()
+    adamw = model.configure_optimizer(OptimConfig())
+    one = optim.AdamW(model.parameters())
+    with pytest.raises(ValueError, match="1 saved groups of parameters, and 2 of these"):
+        optimizer.load_state_dict(one.state_dict())
+    with pytest.raises(ValueError, match="Muon"):
+        optimizer.load_state_dict(adamw.state_dict())
+
+
+def test_a_closure_computes_the_loss_once():
+    x = tl.ones(2, 2, requires_grad=True)
+    y = tl.ones(2, requires_grad=True)
+    together = Together(optim.Muon([x], lr=0.1), optim.SGD([y], lr=0.1))
+    calls = []
+
+    def closure():
+        calls.append(1)
+        loss = (x.sum() + y.sum()) * 2
+        loss.backward()
+        return loss
+
+    assert together.step(closure).item() == 12
+    assert calls == [1]
+    assert (x != 1).all()
+    assert (y != 1).all()
+
+
+def test_what_it_keeps_is_counted():
+    config = Config.load("gpt-nano", {"optim.optimizer": "muon"})
+    model = GPT(config.model)
+    optimizer = model.configure_optimizer(config.optim)
+    ids = tl.tensor(np.zeros((1, 2), np.int64))
+    model(ids, ids)[1].backward()
+    optimizer.step()
+    kept = sum(v.numel() for s in optimizer.state_dict()["state"].values() for v in s.values() if hasattr(v, "numel"))
+    assert kept == moments(config)
+    assert memory(config)["optimizer state"] == 4 * moments(config)
