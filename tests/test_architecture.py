@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # whoever reads them in this order meets nothing unexplained. A package's name stands for its __init__.py.
 FLOORS = """
     tensorlite.errors  tensorlite.dtypes
-    tensorlite.kernels  tensorlite.kernels.reference  tensorlite.kernels.threads  tensorlite.kernels.jit
+    tensorlite.kernels  tensorlite.kernels.reference  tensorlite.kernels.crew  tensorlite.kernels.threads
+    tensorlite.kernels.jit
     tensorlite.kernels.cpu  tensorlite.kernels.cuda  tensorlite.kernels.malloc
     tensorlite.backend  tensorlite.random
     tensorlite.versions  tensorlite.anomaly  tensorlite.autograd
@@ -56,6 +57,7 @@ PUBLIC_MODULES = [
 # Files of tensorlite that may import more than numpy at their top, because nobody imports them at theirs.
 LOADED_LAZILY = {
     "tensorlite.kernels.cuda": {"cupy"}, "tensorlite.kernels.jit": {"llvmlite", "numba"},
+    "tensorlite.kernels.crew": {"llvmlite", "numba"},
     "tensorlite.testing.strategies": {"hypothesis"}, "tensorlite.testing.gradtests": {"hypothesis"},
     "tensorlite.testing.random_programs": {"hypothesis"},
 }

@@ -1,5 +1,10 @@
 """The fast kernels of the CPU against their reference: blocked NumPy, numba's loops, and work shared among threads."""
 import itertools
+import multiprocessing
+import sys
+import threading
+import time
+import warnings
 
 import numpy as np
 import pytest
@@ -227,9 +232,6 @@ def test_every_entry_is_worked_on_once(n, pieces):
 
 @pytest.mark.usefixtures("three")
 def test_several_threads_do_work():
-    import threading
-    import time
-
     seen = set()
 
     def part(start, stop):
@@ -256,13 +258,18 @@ def test_an_error_in_a_part_is_raised_and_nothing_hangs():
 
 @pytest.mark.usefixtures("three")
 def test_work_inside_work_stays_on_its_thread():
-    sizes = []
+    seen = []
 
     def part(start, stop):
-        threads.spread(lambda a, b: sizes.append((a, b)), 5)
+        mine = []
+        threads.spread(lambda a, b: mine.append((a, b, threading.get_ident())), 5)
+        seen.append(mine)
 
     threads.spread(part, 3)
-    assert sizes == [(0, 5)] * 3
+    assert len(seen) == 3
+    for mine in seen:
+        assert [(a, b) for a, b, _ in mine] == [(0, 2), (2, 4), (4, 5)]
+        assert len({ident for _, _, ident in mine}) == 1
 
 
 @pytest.mark.usefixtures("three")
@@ -286,7 +293,7 @@ def test_blas_gets_its_threads_back():
     x = np.ones((300, 300), np.float32)
     cpu.matmul(XP, x, x)
     assert blas.get() == before
-    with pytest.raises(ZeroDivisionError), threads.one_blas_thread():
+    with pytest.raises(ZeroDivisionError), threads.one_blas_thread:
         assert blas.get() == 1
         raise ZeroDivisionError
     assert blas.get() == before
@@ -310,18 +317,99 @@ def test_how_many_threads(monkeypatch):
 
 
 def test_a_forked_child_has_threads_of_its_own(three):
-    import multiprocessing
-    import sys
-
     if sys.platform != "linux":
         pytest.skip("forks nowhere else")
-    threads.spread(lambda a, b: None, 3)
-    fork = multiprocessing.get_context("fork")
-    import warnings
+    x = np.ones((200, 200), np.float32)
 
+    def compute():
+        threads.spread(lambda a, b: None, 3)
+        assert (cpu.matmul(XP, x, x) == 200).all()
+
+    compute()
+    fork = multiprocessing.get_context("fork")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads
-        process = fork.Process(target=threads.spread, args=(lambda a, b: None, 3))
+        process = fork.Process(target=compute)
         process.start()
     process.join(20)
     assert process.exitcode == 0
+
+
+# ---- products that are shared in compiled code ------------------------------------------------
+
+
+@pytest.fixture
+def crew(three):
+    if threads._crew() is None or not threads._gemm_address(np.dtype(np.float32)):
+        pytest.skip("needs numba, and an OpenBLAS of 64-bit sizes")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.usefixtures("crew")
+def test_shared_products_of_every_shape_and_layout(dtype):
+    rng = np.random.default_rng(0)
+    for trial in range(300):
+        m, k, n = (int(2 ** rng.uniform(0, 8)) for _ in range(3))
+        x, y = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+        if trial % 2:
+            x = np.asfortranarray(x)
+        if trial % 3 == 1:
+            y = np.asfortranarray(y)
+        if trial % 5 == 1:
+            x = np.repeat(x, 2, axis=1)[:, :k]  # a view of longer rows
+        found = threads.product(x, y)
+        assert found is not None
+        np.testing.assert_allclose(found, x @ y, rtol=0, atol=(1e-5 if dtype == np.float32 else 1e-13) * k)
+        assert (threads.product(x, y) == found).all()
+
+
+@pytest.mark.usefixtures("crew")
+def test_what_cannot_be_shared_is_left_to_numpy():
+    x = np.ones((64, 64), np.float32)
+    for y in (x[:, ::2], x[::-1], np.broadcast_to(x[:1], x.shape), x.astype(np.float16)):
+        assert threads.product(y if y.dtype == np.float16 else x[:, : len(y)], y) is None
+        np.testing.assert_array_equal(cpu.matmul(XP, x.astype(y.dtype), y), x.astype(y.dtype) @ y)
+
+
+@pytest.mark.usefixtures("crew")
+def test_workers_sleep_and_come_again():
+    x = np.random.default_rng(0).standard_normal((150, 150)).astype(np.float32)
+    expected = threads.product(x, x)
+    workers = threads._workers(2)
+    for pause in (0.0, 0.0005, 0.02) * 10:
+        time.sleep(pause)
+        assert (threads.product(x, x) == expected).all()
+        counts = np.zeros(9, int)
+        threads.spread(lambda a, b, counts=counts: counts.__setitem__(slice(a, b), 1), 9)
+        assert counts.all()
+    for _ in range(200):
+        if all(worker.asleep for worker in workers):
+            break
+        time.sleep(0.01)
+    assert all(worker.asleep for worker in workers)
+
+
+@pytest.mark.usefixtures("crew")
+def test_many_threads_may_compute_at_once():
+    """One of them has the workers, the others compute alone: the bits are the same, and nobody waits for ever."""
+    before = threads._blas().get()
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((150, 150)).astype(np.float32)
+    wrong = []
+
+    def compute(seed):
+        y = np.random.default_rng(seed).standard_normal((150, 150)).astype(np.float32)
+        expected = cpu.matmul(XP, x, y)
+        assert abs(expected - x.astype(np.float64) @ y).max() < 1e-3
+        for _ in range(100):
+            if (cpu.matmul(XP, x, y) != expected).any():  # to the bit, whoever helped
+                wrong.append(seed)
+
+    several = [threading.Thread(target=compute, args=(seed,)) for seed in range(4)]
+    for thread in several:
+        thread.start()
+    for thread in several:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in several)
+    assert wrong == []
+    assert threads._blas().get() == before

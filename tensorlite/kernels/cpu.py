@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from . import reference
-from .threads import one_blas_thread, spread
+from .threads import one_blas_thread, product, spread
 
 __all__ = [
     "adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "embedding_backward",
@@ -77,7 +77,10 @@ def matmul(xp: XP, x: Array, y: Array) -> Array:
     work = x.size * y.shape[1] if x.ndim == 2 == y.ndim else 0
     if work < _FLOPS_ALONE or x.dtype != y.dtype or x.dtype.kind != "f" or x.shape[1] != y.shape[0]:
         return np.matmul(x, y)
-    with one_blas_thread():
+    shared = product(x, y)
+    if shared is not None:
+        return shared
+    with one_blas_thread:
         if work < _FLOPS_SHARED:
             return np.matmul(x, y)
         out = np.empty((x.shape[0], y.shape[1]), x.dtype)
@@ -94,7 +97,7 @@ def _into(out: Array, x: Array, y: Array) -> None:
 
 def _sum_rows(rows: Array) -> Array:
     """The sum over rows, which BLAS computes at memory speed."""
-    with one_blas_thread():
+    with one_blas_thread:
         return np.ones(len(rows), rows.dtype) @ rows
 
 
@@ -323,7 +326,7 @@ def _spread_heads(q: Array, keys: int, part: Any) -> None:
         for first in range(start, stop, step):
             part(slice(first, min(first + step, stop)))
 
-    with one_blas_thread():
+    with one_blas_thread:
         if q.size * keys >= 1 << 20:
             spread(some, q.shape[0])
         else:

@@ -1,11 +1,13 @@
-"""The cores: how many this library may use, and a function that is run on all of them at once.
+"""The cores: how many this library may use, and how work is shared among them.
 
 NumPy's loops and products release the interpreter's lock, so two Python threads that work on two halves of an array
 take half the time. BLAS has threads of its own, which spin for a while when they are done and would keep the cores
-from ours; so while a kernel here computes, BLAS gets one thread, and each of our threads calls it for its own part.
-Where we cannot tell BLAS so (it is not an OpenBLAS that we can find), it keeps the cores and we use one.
+from ours, and which wait for each other for milliseconds where something else needs a core; so while a kernel here
+computes, BLAS gets one thread, and each of our threads calls it for its own part. Where we cannot tell BLAS so (it is
+not an OpenBLAS that we can find), it keeps the cores and we use one.
 
-Measured on two cores: handing work over and back takes 20 to 40 us, so only what takes longer is worth it.
+Measured on two cores: a sleeping thread takes 40 us to come, so only what takes longer than about 200 is worth it. With
+numba, a worker that has just worked looks around for the next product before it sleeps (see ``crew``).
 """
 
 from __future__ import annotations
@@ -13,8 +15,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["get_num_threads", "one_blas_thread", "set_num_threads", "spread"]
+__all__ = ["get_num_threads", "one_blas_thread", "product", "set_num_threads", "spread"]
 
 VARIABLE = "TENSORLITE_NUM_THREADS"
 _MOST = 8  # Python threads hand the interpreter's lock around between calls: more would wait for it
@@ -39,6 +40,10 @@ class _Blas:
         self.set.argtypes, self.set.restype = [ctypes.c_int], None
         self.get.argtypes, self.get.restype = [], ctypes.c_int
         self.threads = int(self.get())  # before anyone has changed it
+        self.gemm = {
+            dtype: getattr(library, f"{prefix}cblas_{letter}gemm{suffix}", None) if suffix else None  # of 64-bit sizes
+            for dtype, letter in ((np.dtype(np.float32), "s"), (np.dtype(np.float64), "d"))
+        }
 
 
 @cache
@@ -61,23 +66,31 @@ def _blas() -> _Blas | None:
     return None
 
 
-_depth = threading.local()
+class _OneBlasThread:
+    """Inside this block BLAS computes on the thread that calls it, whoever else is in such a block at the time."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.before = threading.Lock(), 0, 0
+
+    def __enter__(self) -> None:
+        blas = _blas()
+        if blas is not None:
+            with self.lock:
+                if self.inside == 0:
+                    self.before = blas.get()
+                    blas.set(1)
+                self.inside += 1
+
+    def __exit__(self, *exc: object) -> None:
+        blas = _blas()
+        if blas is not None:
+            with self.lock:
+                self.inside -= 1
+                if self.inside == 0:
+                    blas.set(self.before)
 
 
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """BLAS computes on the calling thread alone inside this block."""
-    blas = _blas()
-    if blas is None:
-        yield
-        return
-    before = blas.get()
-    blas.set(1)
-    try:
-        yield
-    finally:
-        blas.set(before)
-
+one_blas_thread = _OneBlasThread()
 
 # ---- how many -------------------------------------------------------------------------------
 
@@ -119,6 +132,28 @@ def set_num_threads(n: int) -> None:
 # ---- work on all of them ----------------------------------------------------------------------
 
 Part = Callable[[int, int], None]
+_PATIENCE = 50_000  # looks of about 20 ns
+
+
+@cache
+def _crew() -> Any:
+    """The compiled part of sharing products, or None without numba, or with ``TENSORLITE_JIT=0``."""
+    if os.environ.get("TENSORLITE_JIT") == "0":
+        return None
+    try:
+        from . import crew
+    except ImportError:
+        return None
+    return crew
+
+
+@cache
+def _sched_yield() -> int:
+    """The address of the system's function that offers the core to others; 0 where there is none."""
+    try:
+        return int(_crew().address_of(ctypes.CDLL(None).sched_yield))
+    except (AttributeError, OSError, TypeError):
+        return 0
 
 
 class _Job:
@@ -139,34 +174,76 @@ class _Job:
 
 
 class _Worker(threading.Thread):
-    """A thread that waits for jobs, without spinning."""
+    """A thread that waits for jobs: looking for products for a while, then asleep."""
 
-    def __init__(self) -> None:
+    def __init__(self, pool: _Pool) -> None:
         super().__init__(name="tensorlite", daemon=True)
-        self.job: _Job
-        self.wake, self.done = threading.Lock(), threading.Lock()
-        self.wake.acquire()
+        self.pool = pool
+        self.job: _Job | None = None
+        self.asleep = False
+        self.wake, self.done = threading.Semaphore(0), threading.Lock()
         self.done.acquire()
+        self.called = np.zeros(1, np.int64) if pool.crew is None else pool.crew.board(8)
         self.start()
 
+    def call(self, job: _Job | None) -> None:
+        """Hand it a job, or with None just wake it."""
+        if job is not None:
+            self.job = job
+            self.called[0] = 1
+        if self.asleep:
+            self.asleep = False
+            self.wake.release()
+
     def run(self) -> None:
+        crew, called = self.pool.crew, self.called.ctypes.data
         with np.errstate(all="ignore"):  # as in an op
             while True:
-                self.wake.acquire()
-                self.job.work()
-                del self.job
-                self.done.release()
+                job = self.job
+                if job is not None:
+                    self.job, self.called[0] = None, 0
+                    job.work()
+                    del job
+                    self.done.release()
+                elif crew is None or not crew.serve(self.pool.address, called, _PATIENCE, _sched_yield()):
+                    self.asleep = True
+                    if self.job is None:  # else it came just now
+                        self.wake.acquire()
+                    self.asleep = False
 
 
-_workers: list[_Worker] = []
+class _Pool:
+    """The workers, and the board on which products are put for them."""
+
+    def __init__(self) -> None:
+        self.crew = _crew()
+        self.board = None if self.crew is None else self.crew.board()
+        self.address = 0 if self.board is None else self.board.ctypes.data
+        self.workers: list[_Worker] = []
+
+    def of(self, count: int) -> list[_Worker]:
+        while len(self.workers) < count:
+            self.workers.append(_Worker(self))
+        return self.workers[:count]
+
+
+_pool: _Pool | None = None
 _busy = threading.Lock()
+
+
+def _workers(count: int) -> list[_Worker]:
+    global _pool
+    if _pool is None:
+        _pool = _Pool()
+    return _pool.of(count)
 
 
 def _after_fork() -> None:
     """In a child process there is only the thread that forked."""
-    global _busy
-    _workers.clear()
+    global _busy, _pool
+    _pool = None
     _busy = threading.Lock()
+    one_blas_thread.lock, one_blas_thread.inside = threading.Lock(), 0
 
 
 if hasattr(os, "register_at_fork"):
@@ -177,25 +254,62 @@ def spread(part: Part, n: int, pieces: int = 1) -> None:
     """Call ``part(start, stop)`` for ranges that make up ``range(n)``, on all threads; return when all is done.
 
     pieces: how many ranges each thread gets, if it is not delayed; more of them even out what other processes take.
-    The ranges must not depend on one another. Inside another call, or while another thread computes, there is one
-    range, on the calling thread. What a part raises is raised here.
+    The ranges must not depend on one another; which they are depends on n, ``pieces`` and the number of threads alone.
+    Inside another call, or while another thread computes, all are worked on by the calling thread. What a part raises
+    is raised here.
     """
     threads = min(get_num_threads(), n)
-    if threads <= 1 or not _busy.acquire(blocking=False):
+    if threads <= 1:
         part(0, n)
         return
-    try:
-        while len(_workers) < threads - 1:
-            _workers.append(_Worker())
-        job = _Job(part, n, -(-n // (threads * pieces)))
-        helpers = _workers[: threads - 1]
-        for worker in helpers:
-            worker.job = job
-            worker.wake.release()
+    job = _Job(part, n, -(-n // (threads * pieces)))
+    if not _busy.acquire(blocking=False):
         job.work()
-        for worker in helpers:
-            worker.done.acquire()
-        if job.error is not None:
-            raise job.error
-    finally:
-        _busy.release()
+    else:
+        try:
+            helpers = _workers(threads - 1)
+            for worker in helpers:
+                worker.call(job)
+            job.work()
+            for worker in helpers:
+                worker.done.acquire()
+        finally:
+            _busy.release()
+    if job.error is not None:
+        raise job.error
+
+
+def product(x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
+    """``x @ y`` of two matrices of one floating dtype, shared among all threads; None if that cannot be.
+
+    Its bits depend on shapes, strides and the number of threads alone, not on who helps.
+    """
+    threads, blas = get_num_threads(), _blas()
+    if threads <= 1 or blas is None or _crew() is None or not (x.flags.writeable and y.flags.writeable):
+        return None
+    function = _gemm_address(x.dtype)
+    if not function:
+        return None
+    out = np.empty((x.shape[0], y.shape[1]), x.dtype)
+    with one_blas_thread:
+        if _busy.acquire(blocking=False):
+            try:
+                for worker in _workers(threads - 1):
+                    if worker.asleep:
+                        worker.call(None)
+                assert _pool is not None
+                done = _crew().product(_pool.address, x, y, out, threads, function, _sched_yield())
+            finally:
+                _busy.release()
+        else:  # the same pieces, without help
+            board = _crew().board()
+            done = _crew().product(board.ctypes.data, x, y, out, threads, function, 0)
+    return out if done else None
+
+
+@cache
+def _gemm_address(dtype: Any) -> int:
+    """Where BLAS's function for matrices of this dtype is, 0 if there is none."""
+    blas = _blas()
+    gemm = None if blas is None else blas.gemm.get(dtype)
+    return 0 if gemm is None else int(_crew().address_of(gemm))
