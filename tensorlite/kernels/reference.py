@@ -310,15 +310,6 @@ def attention_backward(
     return dq, dk, dv, ds
 
 
-# ---- gradients ------------------------------------------------------------------------------
-
-
-def sum_of_squares(xp: XP, g: Array) -> Array:
-    """Of all entries, as a 0-d array; of float16 in float32, since squares above 256 overflow it."""
-    flat = g.reshape(-1).astype(xp.float32) if g.dtype == xp.float16 else g.reshape(-1)
-    return xp.asarray(flat @ flat)
-
-
 # ---- optimizers -----------------------------------------------------------------------------
 
 
