@@ -187,8 +187,17 @@ def test_a_saturated_softmax() -> None:
     check_grad(lambda x: tl.softmax(100.0 * tl.softmax(x, -1), -1), np.array([[0.0, 1.0]]))
 
 
+@pytest.mark.parametrize("x", [np.broadcast_to(np.array([[3.625, -3.625]]), (3, 2)), np.array([[3.0, -3.0, 2.875]])])
+def test_sums_that_cancel_in_another_order(x: np.ndarray) -> None:
+    check_op(lambda x: tl.sum(x * x * x) + tl.sum(1e-3 * tl.sin(x)), x)
+
+
 def test_rounding_of_large_numbers_inside() -> None:
-    check_grad(lambda x: F.layer_norm(x + 1000.0, (3,)), np.array([[0.0, 0.0, 1.0]]))
+    def f(x: tl.Tensor, weight: tl.Tensor) -> tl.Tensor:
+        return F.layer_norm(x + 1000.0, (3,), weight)
+
+    check_grad(f, np.array([[0.0, 0.0, 1.0]]), np.array([1.0, 1.0, 1.0]))
+    check_grad(f, np.array([[0.0, 0.0, -2.375]]), np.array([0.0, 0.0, 1.0]))
 
 
 # ---- what a report says -------------------------------------------------------------------------
@@ -284,7 +293,7 @@ def test_large_numbers_and_batches_come_up() -> None:
     assert elements("real") is not None
     seen: list[tuple[Any, ...]] = []
 
-    @gradtest("(...,m),(...,n)", order=0)
+    @gradtest("(...,m),(...,n)", order=0, max_examples=200)
     def test(x: tl.Tensor, y: tl.Tensor) -> tl.Tensor:
         seen.append((x.shape[:-1], y.shape[:-1], float(abs(x.detach().numpy()).max(initial=0.0))))
         return x.sum(-1) + y.sum(-1)
@@ -292,3 +301,98 @@ def test_large_numbers_and_batches_come_up() -> None:
     test()
     assert any(max(large, 0) >= 800 for _, _, large in seen)
     assert any(a != b and math.prod(a) > 1 for a, b, _ in seen)
+
+
+# ---- other libraries -----------------------------------------------------------------------------
+
+
+def _strict_forward(x: Any) -> Any:
+    """As a library that takes contiguous, writable arrays of float64 alone."""
+    assert x.flags.c_contiguous
+    assert x.flags.writeable
+    assert x.dtype == np.float64
+    return np.sin(x)
+
+
+def test_plain_arrays_for_another_library() -> None:
+    f = numpy_op(_strict_forward, lambda g, x: _strict_forward(g) * 0 + g * np.cos(x), plain=True)
+    gradtest("(m,n)->(m,n)", order=1, max_examples=20)(_named(f))()
+    x = tl.tensor(X, dtype=tl.float32, requires_grad=True)
+    y = f(x)
+    y.sum().backward()
+    assert y.dtype == tl.float32
+    assert x.grad is not None
+    assert x.grad.dtype == tl.float32
+
+
+def _named(f: Any) -> Any:
+    def test(x: tl.Tensor) -> tl.Tensor:
+        return f(x)
+
+    return test
+
+
+def test_plain_arrays_are_nobody_elses() -> None:
+    def into(g: Any, x: Any) -> Any:
+        g *= 2 * x
+        return g
+
+    check_grad(numpy_op(lambda x: x * x, into, plain=True), X, order=1)
+    assert "changes the cotangent" in message(check_grad, numpy_op(lambda x: x * x, into), X, order=1)
+
+
+def test_plain_keeps_integers_and_0d_arrays() -> None:
+    def take(x: Any, i: Any) -> Any:
+        assert i.dtype.kind == "i"
+        return x * i
+
+    f = numpy_op(take, lambda g, x, i: (g * i, None), plain=True)
+    gradtest("(n),(n)", order=1, elements=["real", "int"], max_examples=20)(_pair(f))()
+    check_grad(lambda x: f(x, tl.tensor(3)), np.array(2.0), order=1)
+
+
+def _pair(f: Any) -> Any:
+    def test(x: tl.Tensor, i: tl.Tensor) -> tl.Tensor:
+        return f(x, i)
+
+    return test
+
+
+def test_an_op_of_torch() -> None:
+    torch = pytest.importorskip("torch")
+
+    def torch_op(f: Any) -> Any:  # as in docs/testing.md
+        def forward(*xs: Any, **options: Any) -> Any:
+            return f(*map(torch.from_numpy, xs), **options).numpy()
+
+        def vjp(g: Any, *xs: Any, **options: Any) -> Any:
+            leaves = [torch.from_numpy(x).requires_grad_() for x in xs]
+            found = torch.autograd.grad(f(*leaves, **options), leaves, torch.from_numpy(g), allow_unused=True)
+            return tuple(None if d is None else d.numpy() for d in found)
+
+        return numpy_op(forward, vjp, f.__name__, plain=True)
+
+    @gradtest("(m,n)->(m,n)", order=1, max_examples=30)
+    def right(x: tl.Tensor) -> tl.Tensor:
+        return torch_op(torch.logcumsumexp)(x, dim=1)
+
+    right()
+
+    class Silu(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            ctx.save_for_backward(x)
+            return x * torch.sigmoid(x)
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            return g * torch.sigmoid(ctx.saved_tensors[0])
+
+    def silu(x: Any) -> Any:
+        return Silu.apply(x)
+
+    @gradtest("(n)", order=1)
+    def wrong(x: tl.Tensor) -> tl.Tensor:
+        return torch_op(silu)(x)
+
+    assert "the gradient of x is wrong" in message(wrong)

@@ -238,6 +238,7 @@ class Subject:
         a rounding of the arguments would change them. start: the number of the first one given.
         """
         floor = 100 * _EPS * max([0.0, *(float(abs(c).max(initial=0.0)) for c in cotangents or [])])
+        inside = 1e5 * _EPS * max([0.0, *(float(abs(a[np.isfinite(a)]).max(initial=0.0)) for a in cotangents or at)])
         for k, (a, b) in enumerate(zip(found, expected, strict=True), start):
             scale = float(abs(b[np.isfinite(b)]).max(initial=0.0))
             if a.shape != b.shape:
@@ -247,7 +248,7 @@ class Subject:
             with np.errstate(all="ignore"):
                 off = abs(a - b)
                 equal = (a == b) | (np.isnan(a) & np.isnan(b))
-                small = (off <= 1e-6 * scale) | np.isnan(off) | (off <= 1e3 * floor) | (a == b)
+                small = (off <= 1e-6 * scale) | np.isnan(off) | (off <= inside) | (a == b)
                 for noise in (self._noise, self._grain):
                     close = (off <= 30 * noise(at, cotangents, k)) | equal
                     if (close & small).all():

@@ -17,6 +17,8 @@ __all__ = ["TRUSTED", "Comparison", "Entry", "Problem"]
 Arrays = list[np.ndarray]
 
 _EPS = float(np.finfo(np.float64).eps)
+_PLACES = np.linspace(-1.0, 1.0, 16)
+_SMOOTH = np.linalg.qr(np.vander(_PLACES, 3))[0]  # of what is smooth on a short line, nothing else is left
 TRUSTED = 1e-5  # a numerical derivative that is not known to this part says nothing
 
 
@@ -226,13 +228,21 @@ class Problem:
         if e.difference > max(1e-6 * max(e.terms, e.claimed), 1e-12 * natural, 1e-12 * abs(self.c).max(initial=0.0)):
             return False
 
-        def moved(size: float) -> float:
-            claimed = self.again([a * (1 + size * self.rng.choice([-1.0, 1.0], a.shape)) for a in self.at])
+        def claim(at: Arrays) -> float:
+            claimed = self.again(at)
             if e.where is not None:
                 return float(claimed[e.where[0]][e.where[1]])
             return float(sum((g * d).sum() for g, d in zip(claimed, e.along or [])))
 
-        return e.difference <= 30 * max(abs(moved(size) - e.analytic) for size in 4 * [2.0**-50, 2.0**-48])
+        def moved(size: float) -> float:
+            return claim([a * (1 + size * self.rng.choice([-1.0, 1.0], a.shape)) for a in self.at])
+
+        if e.difference <= 30 * max(abs(moved(size) - e.analytic) for size in 4 * [2.0**-50, 2.0**-48]):
+            return True
+        # (x + 1000) - 1000 changes in steps, and not with the last bits of x.
+        v = [self.spread(a, 1) for a in self.at]
+        seen = np.array([claim([a + 2.0**-40 * t * d for a, d in zip(self.at, v)]) for t in _PLACES])
+        return e.difference <= 30 * float(abs(seen - _SMOOTH @ (_SMOOTH.T @ seen)).max())
 
     def grain(self, e: Entry, natural: float) -> float:
         """How far the numerical derivative may be off because f is rough there, as the small rest of large terms that
@@ -240,17 +250,15 @@ class Problem:
         if not e.finest or e.on_kink:
             return 0.0
         F, scale = self._along_entry(*e.where) if e.where else (self._along(e.along or []), 1.0)
-        places = np.linspace(-1.0, 1.0, 16)
-        smooth, _ = np.linalg.qr(np.vander(places, 3))
         used = self.c != 0
         heights: list[float] = []
         reach = e.finest
         while reach <= scale * STEPS[0] and len(heights) < 3:
-            seen = np.array([F(float(reach * t)) for t in places])[:, used]
+            seen = np.array([F(float(reach * t)) for t in _PLACES])[:, used]
             if not np.isfinite(seen).all():
                 break
             if heights or (seen != seen[0]).any():
-                heights.append(float(abs(self.c[used]) @ abs(seen - smooth @ (smooth.T @ seen)).max(axis=0)))
+                heights.append(float(abs(self.c[used]) @ abs(seen - _SMOOTH @ (_SMOOTH.T @ seen)).max(axis=0)))
             reach *= 8
         return 4 * max([0.0, *(h for h in heights if h <= 1e-9 + 1e-4 * natural)]) / e.finest
 
