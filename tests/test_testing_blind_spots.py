@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,23 @@ import pytest
 
 import tensorlite as tl
 from tensorlite.nn import functional as F
-from tensorlite.testing import GradientError, check_grad, check_op, elements, gradtest, numpy_op
+from tensorlite.testing import (
+    GradientError,
+    OpSpec,
+    away_from,
+    axes,
+    broadcastable,
+    check_grad,
+    check_op,
+    elements,
+    gradtest,
+    indices,
+    numpy_op,
+    register_profiles,
+    shapes,
+    tensors,
+    tie_free,
+)
 
 X = np.array([1.0, -2.0, 0.5])
 Y = np.array([0.25, 1.0, -3.0])
@@ -290,7 +307,6 @@ def test_arguments_too_large_for_a_replay_are_in_the_notes() -> None:
 
 
 def test_large_numbers_and_batches_come_up() -> None:
-    assert elements("real") is not None
     seen: list[tuple[Any, ...]] = []
 
     @gradtest("(...,m),(...,n)", order=0, max_examples=200)
@@ -396,3 +412,40 @@ def test_an_op_of_torch() -> None:
         return torch_op(silu)(x)
 
     assert "the gradient of x is wrong" in message(wrong)
+
+
+# ---- wrong arguments -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("call", "error", "words"), [
+    (lambda: tensors(3), TypeError, "tensors: a shape is a tuple of sizes, got 3"),
+    (lambda: tensors("ab"), TypeError, "a tuple of sizes"),
+    (lambda: tensors((2.5,)), TypeError, "a size must be an int, got 2.5"),
+    (lambda: tensors((-1,)), ValueError, "sizes are 0 or more"),
+    (lambda: tensors((2,), layouts="C"), TypeError, "layouts is True or False"),
+    (lambda: elements(kinks="a"), TypeError, "kinks must be a list of numbers"),
+    (lambda: away_from(0), TypeError, "points must be a list of numbers, got 0"),
+    (lambda: tie_free("a"), TypeError, "axis must be an int"),
+    (lambda: axes(-1), ValueError, "ndim is 0 or more"),
+    (lambda: axes("a"), TypeError, "ndim must be an int"),
+    (lambda: axes(2, "int"), ValueError, "kinds is made of 'int', 'negative'.* got 'int'"),
+    (lambda: indices(3), TypeError, "indices: a shape is a tuple of sizes"),
+    (lambda: indices((2,), "array"), ValueError, "got 'array'"),
+    (lambda: broadcastable("a"), TypeError, "count must be an int"),
+    (lambda: shapes("a"), TypeError, "shapes: dims must be an int"),
+    (lambda: gradtest(lambda x: x), TypeError, "a signature is a string"),
+    (lambda: gradtest("(n)", max_examples=0), ValueError, "max_examples must be an int of 1 or more"),
+    (lambda: numpy_op(3, 4), TypeError, "forward must be a function, got int"),
+    (lambda: numpy_op(np.sin, 4), TypeError, "vjp must be a function, got int"),
+])  # fmt: skip
+def test_wrong_arguments_are_named(call: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_a_strategy_of_a_spec_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    (case,) = OpSpec("tanh", tl.tanh, strategy=object()).cases()
+    for call in (case.run, register_profiles):
+        with pytest.raises(ImportError, match=r"pip install 'tensorlite\[testing\]'"):
+            call()

@@ -17,6 +17,7 @@ import typing as _typing
 
 from .gradients import check_adjoint, check_grad
 from .operators import check_against, check_op, numpy_op
+from .plugin import need_hypothesis as _need_hypothesis
 from .plugin import register_profiles
 from .report import GradientError, GradReport
 from .samples import Input, Sample, bools, distinct, fixed, given, ints, positive, real, s, unit, whole
@@ -56,10 +57,5 @@ _NEED_HYPOTHESIS = dict.fromkeys(__all__[__all__.index("away_from") :], "strateg
 def __getattr__(name: str) -> _typing.Any:
     if name not in _NEED_HYPOTHESIS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        import hypothesis  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"tensorlite.testing.{name} needs hypothesis ({error}): pip install 'tensorlite[testing]'"
-        ) from None
+    _need_hypothesis(name)
     return getattr(_importlib.import_module(f"{__name__}.{_NEED_HYPOTHESIS[name]}"), name)

@@ -125,6 +125,8 @@ def gradtest(
     entries = sources("gradtest", parsed, elements)
     if order not in (0, 1, 2):
         raise ValueError(f"gradtest: order must be 0, 1 or 2, got {order!r}")
+    if max_examples is not None and (type(max_examples) is not int or max_examples < 1):
+        raise ValueError(f"gradtest: max_examples must be an int of 1 or more, got {max_examples!r}")
     if not any(dtype.kind == "f" for _, dtype in entries):
         raise ValueError(f"gradtest: no input of {signature!r} is a floating point one, there is nothing to check")
     for key, strategy in strategies.items():

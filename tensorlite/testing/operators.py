@@ -401,6 +401,9 @@ def numpy_op(
 
     Its gradients can not be differentiated again: check them with ``order=1``.
     """
+    for role, function in (("forward", forward), ("vjp", vjp)):
+        if not callable(function):
+            raise TypeError(f"numpy_op: {role} must be a function, got {type(function).__name__}")
     label = name or str(getattr(forward, "__name__", "numpy_op"))
 
     def given(*xs: Any) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ it imports nothing that pytest has not imported already, and hypothesis only whe
 
 from __future__ import annotations
 
+import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,16 @@ def profile_name() -> str:
     return name or ("ci" if os.environ.get("CI") else "dev")
 
 
+def need_hypothesis(name: str) -> None:
+    """Raises ImportError that says what to install for ``tensorlite.testing.<name>``, if it is missing."""
+    try:
+        import hypothesis  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"tensorlite.testing.{name} needs hypothesis ({error}): pip install 'tensorlite[testing]'"
+        ) from None
+
+
 def register_profiles(load: bool = False) -> None:
     """Make the profiles known to hypothesis, as ``tensorlite-dev``, ``tensorlite-ci`` and ``tensorlite-nightly``.
 
@@ -62,6 +73,7 @@ def register_profiles(load: bool = False) -> None:
     docs/testing.md), so that all tests with hypothesis run under it; a line for conftest.py.
     Raises ImportError without hypothesis, ValueError for an environment variable that names no profile.
     """
+    need_hypothesis("register_profiles")
     from hypothesis import settings
 
     for name, values in PROFILES.items():
@@ -104,7 +116,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
     return int(text)
 
 

@@ -239,9 +239,10 @@ class OpSpec:
         raise GradientError(f"{self.name}: {expected}, but it took the arguments and returned {result}")
 
     def _drawn(self) -> None:
-        from hypothesis import given
+        from .plugin import chosen_settings, need_hypothesis
 
-        from .plugin import chosen_settings
+        need_hypothesis("OpSpec(strategy=...)")
+        from hypothesis import given
 
         @chosen_settings(None)
         @given(self.strategy)

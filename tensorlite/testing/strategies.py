@@ -16,6 +16,7 @@ size 1, to the entries 0, 1, -1, 2, ... in this order, and to plain memory.
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ def elements(kind: str = "real", *, kinks: Sequence[float] = (), below: int | No
         if kind != "int" or not 1 <= below <= _SLOTS:
             raise ValueError(f"elements: below is for the kind 'int' and from 1 to {_SLOTS}, got {below} for {kind!r}")
         numbers = [float(x) for x in range(below)]
-    points = [float(p) for p in kinks]
+    points = _points("elements: kinks", kinks)
     if points:
         numbers = _distant(numbers, points)
         numbers = [*_by_value(points), *numbers]
@@ -135,10 +136,16 @@ def away_from(points: Sequence[float], kind: str = "real") -> SearchStrategy[Any
     Raises ValueError where nothing is left.
     """
     numbers, often = _kind("away_from", kind)
-    numbers = _distant(numbers, [float(p) for p in points])
+    numbers = _distant(numbers, _points("away_from: points", points))
     if not numbers:
         raise ValueError(f"away_from: no number of the kind {kind!r} is 1/8 or more away from all of {list(points)}")
     return _sampled(_table(numbers, [x for x in often if x in numbers]))
+
+
+def _points(what: str, given: Any) -> list[float]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"{what} must be a list of numbers, got {given!r:.60}")
+    return [float(p) for p in given]
 
 
 def _distant(numbers: list[float], points: list[float]) -> list[float]:
@@ -162,7 +169,7 @@ def tie_free(axis: int | None = -1) -> TieFree:
     For ``amax``, ``sort``, ``median`` and their like, which have a kink wherever two entries are equal:
     ``tensors((2, 3), elements=tie_free(-1))``. Shrinks to 0, 1, 2, ...
     """
-    return TieFree(axis)
+    return TieFree(axis if axis is None else _whole_number("tie_free: axis", axis))
 
 
 _STARTS = _table(_by_simplicity(range(-4, 5)), [])
@@ -255,7 +262,25 @@ def shapes(min_dims: int = 0, max_dims: int = 3, *, min_size: int = 0, max_size:
     return _shapes(min_dims, max_dims, min_size, max_size)
 
 
+def _whole_number(what: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} must be an int, got {value!r:.60}") from None
+
+
+def _sizes_in(name: str, shape: Any) -> Shape:
+    """A shape as users write one."""
+    if isinstance(shape, str) or not isinstance(shape, Iterable):
+        raise TypeError(f"{name}: a shape is a tuple of sizes, got {shape!r:.60}")
+    sizes = tuple(_whole_number(f"{name}: a size", n) for n in shape)
+    if min(sizes, default=0) < 0:
+        raise ValueError(f"{name}: sizes are 0 or more, got {sizes}")
+    return sizes
+
+
 def _require_range(name: str, low: int, high: int) -> None:
+    low, high = (_whole_number(name, n) for n in (low, high))
     if not 0 <= low <= high:
         raise ValueError(f"{name} must go from 0 or more to no less than that, got {low} to {high}")
 
@@ -280,7 +305,7 @@ def broadcastable(
     """
     _require_range("broadcastable: dims", min_dims, max_dims)
     _require_range("broadcastable: sizes", min_size, max_size)
-    if count < 1:
+    if _whole_number("broadcastable: count", count) < 1:
         raise ValueError(f"broadcastable: expected one shape or more, got {count}")
     return _broadcastable(count, min_dims, max_dims, min_size, max_size)
 
@@ -341,6 +366,8 @@ class Signature:
     @classmethod
     def parse(cls, text: str) -> Signature:
         """Raises ValueError, which shows what is wrong, for what is no signature."""
+        if not isinstance(text, str):
+            raise TypeError(f"a signature is a string such as '(m,n),(n)->(m)', got {text!r:.60}")
         left, arrow, right = "".join(text.split()).partition("->")
         least: dict[str, int] = {}
         inputs = tuple(_cores(text, left, least))
@@ -543,6 +570,8 @@ def tensors(
     Raises ValueError for an unknown kind, DTypeError where gradients of a dtype do not exist.
     """
     source, target = _source("tensors", elements, dtype)
+    if not isinstance(layouts, bool):
+        raise TypeError(f"tensors: layouts is True or False, got {layouts!r:.60}")
     if requires_grad and not is_floating(target):
         raise DTypeError(f"tensors: only floating tensors require gradients, not those of {target}")
     sizes: SearchStrategy[Shape]
@@ -551,7 +580,7 @@ def tensors(
     elif isinstance(shape, SearchStrategy):
         sizes = shape
     else:
-        sizes = st.just(tuple(shape))
+        sizes = st.just(_sizes_in("tensors", shape))
     return _tensors(sizes, source, target, layouts, requires_grad)
 
 
@@ -581,8 +610,10 @@ def axes(ndim: int, kinds: Sequence[str] = _AXIS_KINDS) -> SearchStrategy[int | 
     order and with either sign) and ``"none"``. A 0-d tensor counts as having one dimension, as in PyTorch.
     Raises ValueError for another kind.
     """
-    if not kinds or set(kinds) - set(_AXIS_KINDS):
-        raise ValueError(f"axes: kinds is made of {', '.join(map(repr, _AXIS_KINDS))}, got {tuple(kinds)}")
+    if isinstance(kinds, str) or not kinds or set(kinds) - set(_AXIS_KINDS):
+        raise ValueError(f"axes: kinds is made of {', '.join(map(repr, _AXIS_KINDS))}, got {kinds!r}")
+    if _whole_number("axes: ndim", ndim) < 0:
+        raise ValueError(f"axes: ndim is 0 or more, got {ndim}")
     count = max(ndim, 1)
     ways: list[SearchStrategy[Any]] = []
     if "int" in kinds:
@@ -615,9 +646,9 @@ def indices(shape: Shape, kinds: Sequence[str] = _INDEX_KINDS) -> SearchStrategy
     against each other) and ``"mask"`` (booleans over one dimension or several). An index is one of them or a tuple
     of several. Shrinks to ``()``. Raises ValueError for another kind.
     """
-    if not kinds or set(kinds) - set(_INDEX_KINDS):
-        raise ValueError(f"indices: kinds is made of {', '.join(map(repr, _INDEX_KINDS))}, got {tuple(kinds)}")
-    return _indices(tuple(shape), frozenset(kinds))
+    if isinstance(kinds, str) or not kinds or set(kinds) - set(_INDEX_KINDS):
+        raise ValueError(f"indices: kinds is made of {', '.join(map(repr, _INDEX_KINDS))}, got {kinds!r}")
+    return _indices(_sizes_in("indices", shape), frozenset(kinds))
 
 
 @lru_cache(maxsize=256)
