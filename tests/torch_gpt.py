@@ -8,6 +8,8 @@ import math
 
 import torch
 
+torch.set_num_threads(1)  # in one process the idle threads of both libraries would spin on the same cores
+
 
 class TorchGPT:
     """A GPT over `weights`, a dict of arrays under the names of gpt.model.GPT's state_dict."""
