@@ -19,10 +19,15 @@ class Attention(nn.Module):
         self.c_attn = nn.Linear(C, 3 * C, bias=False)
         self.c_proj = nn.Linear(C, C, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: Tensor | None = None, start: int = 0) -> Tensor:
         B, T, C = x.shape
         q, k, v = (part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.c_attn(x).split(C, dim=2))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, H, T, D)
+        if cache is not None:  # keys and values (2, B, H, block_size, D), of which those before start are filled
+            cache[0, :, :, start : start + T] = k
+            cache[1, :, :, start : start + T] = v
+            k, v = cache[:, :, :, : start + T]
+        # With a cache, several tokens come only at the start, and one alone sees all there is.
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=T > 1)  # (B, H, T, D)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
 
 
@@ -44,8 +49,8 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, bias=False)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.ln_1(x))
+    def forward(self, x: Tensor, cache: Tensor | None = None, start: int = 0) -> Tensor:
+        x = x + self.attn(self.ln_1(x), cache, start)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -54,6 +59,7 @@ class TorchGPT(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)
         self.h = nn.ModuleList([Block(config) for _ in range(config.n_layer)])
@@ -65,6 +71,18 @@ class TorchGPT(nn.Module):
             x = block(x)
         logits = F.linear(self.ln_f(x), self.wte.weight)  # (B, T, V)
         return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1))
+
+    def new_cache(self, batch_size: int = 1) -> Tensor:
+        """Room for the keys and values of a whole context: (n_layer, 2, B, H, block_size, D)."""
+        c = self.config
+        return torch.zeros(c.n_layer, 2, batch_size, c.n_head, c.block_size, c.n_embd // c.n_head)
+
+    def next_logits(self, idx: Tensor, cache: Tensor, start: int) -> Tensor:
+        """The logits (B, V) of the token after idx (B, T), which stand at position start, behind those in the cache."""
+        x = self.wte(idx) + self.wpe.weight[start : start + idx.shape[1]]  # (B, T, C)
+        for layer, block in enumerate(self.h):
+            x = block(x, cache[layer], start)
+        return F.linear(self.ln_f(x[:, -1]), self.wte.weight)
 
     def configure_optimizer(self, config: OptimConfig) -> torch.optim.AdamW:
         """PyTorch's AdamW with its defaults, decaying matrices alone."""

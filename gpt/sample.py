@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from gpt.errors import UserError
 from gpt.evaluate import TokenError, as_input, valid_tokens
-from gpt.model import GPT, inference
+from gpt.model import GPT, KeyValueCache, inference
 from gpt.tokenizer import Ids
 
 
@@ -29,15 +30,19 @@ def generate(
 ) -> Iterator[int]:
     """Yields the tokens that follow `ids`, as they are drawn, until `max_new_tokens` (None: without end) or a stop.
 
-    ids: the prompt, at least one token (`gpt.tokenizer.start_ids` for nothing in particular). The model sees the
-        last block_size tokens.
+    ids: the prompt, at least one token (`gpt.tokenizer.start_ids` for nothing in particular). The model sees its
+        last block_size tokens, and of a longer text between half of block_size and all of it: see below.
     temperature: the logits are divided by it; 0 always takes the likeliest token.
     top_k: only the k likeliest tokens are drawn from; of equal ones the lower ids.
     stop_tokens: the first of these ends the text; it is not yielded.
     seed: of the draws: the same seed gives the same text. None: a new one each time.
 
-    The model's mode and the grad mode are those of the caller between two tokens. Raises SampleError or TokenError
-    at once, for options or ids that cannot be used.
+    The prompt is read in one pass, then each token alone, with the keys and values of those before it in a cache. Once
+    that holds block_size tokens, the model starts anew from the last block_size // 2: what is cached depends on how far
+    from the start of its context a token stood, so the oldest ones cannot just be dropped.
+
+    The model's mode and the grad mode are those of the caller between two tokens; its weights must stay as they are.
+    Raises SampleError or TokenError at once, for options or ids that cannot be used.
     """
     tokens = valid_tokens(model, ids)
     if not tokens.size:
@@ -52,23 +57,32 @@ def generate(
     stops = frozenset(int(token) for token in stop_tokens)
 
     def drawn() -> Iterator[int]:
-        context = tokens
+        block_size = model.config.block_size
+        cache, evaluating = KeyValueCache(model), inference(model)
+        recent = deque(tokens.tolist(), maxlen=max(1, block_size // 2))  # what a new start begins with
+        new = tokens[-block_size:].tolist()  # what the cache does not hold yet
         for _ in itertools.count() if max_new_tokens is None else range(max_new_tokens):
-            context = context[-model.config.block_size :]
-            token = draw(next_logits(model, context), temperature, top_k, rng)
+            if cache.length == block_size:
+                cache.length, new = 0, list(recent)
+            with evaluating:
+                logits = next_logits(model, new, cache)
+            token = draw(logits, temperature, top_k, rng)
             if token in stops:
                 return
             yield token
-            context = np.append(context, token)
+            recent.append(token)
+            new = [token]
 
     return drawn()
 
 
-def next_logits(model: GPT, context: Ids) -> NDArray[np.float64]:
-    """The logits (V,) of the token after `context`, (T,) with T <= block_size, on the host."""
-    with inference(model):
-        x = model.features(as_input(model, context[None]))  # (1, T, C)
-        return model.head(x[0, -1]).cpu().numpy().astype(np.float64)  # the last position's alone
+def next_logits(model: GPT, ids: Sequence[int] | Ids, cache: KeyValueCache | None = None) -> NDArray[np.float64]:
+    """The logits (V,) of the token after `ids`, (T,), which follow those in the cache; on the host.
+
+    To be called in `inference(model)`. T and what the cache holds are at most block_size tokens together.
+    """
+    x = model.features(as_input(model, np.asarray(ids)[None]), cache)  # (1, T, C)
+    return model.head(x[0, -1]).cpu().numpy().astype(np.float64)  # the last position's alone
 
 
 def draw(logits: NDArray[np.float64], temperature: float, top_k: int | None, rng: np.random.Generator) -> int:

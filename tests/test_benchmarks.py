@@ -35,6 +35,15 @@ def test_a_side_alone():
     assert "ratio" not in output
 
 
+def test_a_text_is_the_same_on_both_sides():
+    pytest.importorskip("torch")
+    output = run("bench_generate.py", "--texts", "1", "--tokens", "3")
+    assert "shape M: 4 layers, 4 heads, 128 wide, context 64, vocabulary 65, batch 1; 1 texts each" in output
+    for side in ("tensorlite", "torch", "ratio"):
+        assert re.search(rf"^{side} +\d+\.\d+ +\d+\.\d+", output, re.MULTILINE), output
+    assert float(re.search(r"logits differ by at most (\S+) of the largest$", output, re.MULTILINE)[1]) <= 1e-4
+
+
 def test_overhead_of_ops():
     output = run("bench_ops.py", "--number", "1", "--repeats", "1")
     rows = re.findall(r"^(add|multiply|sin|tanh|matmul) +(.+)$", output, re.MULTILINE)

@@ -10,7 +10,7 @@ import pytest
 import tensorlite as tl
 import tensorlite.nn.functional as F
 from gpt.config import ModelConfig
-from gpt.model import GPT
+from gpt.model import GPT, KeyValueCache
 from gpt.sample import generate
 from tensorlite import nn, optim
 from tensorlite.testing import strict
@@ -245,3 +245,21 @@ def test_a_token_waits_once(temperature, top_k):
     assert len(log) == 12
     expected = list(generate(model.to("cpu"), [1, 2], 12, temperature=temperature, top_k=top_k, seed=1))
     assert tokens == expected
+
+
+@pytest.mark.parametrize("position", ["learned", "sinusoidal"])
+def test_reading_with_a_cache_waits_for_nothing(position, other_device):
+    """In pieces of several tokens and of one, with the logits of the CPU."""
+    tl.manual_seed(0)
+    config = ModelConfig(vocab_size=4, block_size=8, n_layer=2, n_head=2, n_embd=8, position=position)
+    model = GPT(config).double()
+    ids = np.array([[1, 0, 3, 3, 2, 0], [2, 2, 1, 0, 1, 3]])
+    expected = numpy(model(tl.tensor(ids))[0])
+    model.to(other_device)
+    cache = KeyValueCache(model, 2)
+    assert {t.device.type for t in (*cache.keys, *cache.values)} == {other_device.type}
+    with strict.forbid_syncs() as log, tl.no_grad():
+        pieces = [tl.tensor(part, device=other_device) for part in np.split(ids, [2, 3, 5], axis=1)]
+        found = tl.cat([model(piece, cache=cache)[0] for piece in pieces], dim=1)
+    assert log == []
+    np.testing.assert_allclose(numpy(found), expected, rtol=0, atol=1e-12)

@@ -1,5 +1,7 @@
 """The model against an independent one in PyTorch, and what must hold of any GPT."""
 
+import gc
+import itertools
 import math
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import tensorlite as tl
 from gpt.config import Config, ModelConfig, OptimConfig
 from gpt.info import parameter_count
-from gpt.model import GPT, inference, sinusoids
+from gpt.model import GPT, KeyValueCache, inference, sinusoids
 from tensorlite.testing import check_adjoint, check_grad
 
 TINY = {"vocab_size": 13, "block_size": 8, "n_layer": 2, "n_head": 2, "n_embd": 12}
@@ -195,12 +197,152 @@ def test_inference_restores_each_mode():
     assert tl.is_grad_enabled()
 
 
+def test_inference_can_be_entered_again():
+    model = make(ModelConfig(**TINY))
+    evaluating = inference(model)
+    for mode in (True, False, True):
+        model.train(mode)
+        model.h[0].train(not mode)
+        with evaluating:
+            assert not any(m.training for m in model.modules())
+            assert not tl.is_grad_enabled()
+            model.h[1].train()  # whatever happens inside
+        assert (model.training, model.h[0].attn.training, model.h[1].attn.training) == (mode, not mode, mode)
+        assert tl.is_grad_enabled()
+
+
 def test_float32_stays_float32():
     model = make(ModelConfig(**TINY, position="sinusoidal"), dtype=tl.float32)
     logits, loss = model(tl.tensor(ids(2, 8)), tl.tensor(ids(2, 8)))
     loss.backward()
     assert logits.dtype == loss.dtype == tl.float32
     assert {p.grad.dtype for p in model.parameters()} == {tl.float32}
+
+
+# --- a cache of keys and values
+
+
+def read(model, x, stops, cache=None):
+    """The logits of x (B, T), read with a cache up to each of the stops in turn."""
+    cache = KeyValueCache(model, len(x)) if cache is None else cache
+    with tl.no_grad():
+        parts = [model(tl.tensor(x[:, i:j]), cache=cache)[0] for i, j in itertools.pairwise([0, *stops])]
+    return np.concatenate([part.numpy() for part in parts], axis=1)
+
+
+def count_nodes():
+    return sum(issubclass(type(o), tl.autograd.Node) for o in gc.get_objects())
+
+
+def splits(T):
+    """Every way to read T tokens in pieces, as the places where the pieces end."""
+    return [[*cuts, T] for n in range(T) for cuts in itertools.combinations(range(1, T), n)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_logits_with_a_cache_are_those_without(config, batch_size):
+    """However a whole context is cut into pieces."""
+    model = make(config)
+    x = ids(batch_size, 8)
+    whole = model(tl.tensor(x))[0].detach().numpy()
+    assert len(splits(8)) == 2**7
+    for stops in splits(8):
+        np.testing.assert_allclose(read(model, x, stops), whole, rtol=0, atol=1e-12, err_msg=str(stops))
+
+
+def test_a_cache_forgets_what_its_length_leaves_out(config):
+    """It can serve another text, or another end of the same."""
+    model = make(config)
+    x, y = ids(2, 8, seed=1), ids(2, 8, seed=2)
+    y[:, :3] = x[:, :3]
+    cache = KeyValueCache(model, 2)
+    read(model, x, [5, 8], cache)
+    assert cache.length == 8
+    expected = model(tl.tensor(y))[0].detach().numpy()
+    cache.length = 3
+    with tl.no_grad():
+        rest = model(tl.tensor(y[:, 3:]), cache=cache)[0].numpy()
+    np.testing.assert_allclose(rest, expected[:, 3:], rtol=0, atol=1e-12)
+    cache.length = 0
+    np.testing.assert_allclose(read(model, y, [2, 7], cache), expected[:, :7], rtol=0, atol=1e-12)
+
+
+def test_the_loss_with_a_cache_is_that_of_the_new_tokens():
+    model = make(ModelConfig(**TINY))
+    x, y = ids(2, 8, seed=1), ids(2, 8, seed=2)
+    cache = KeyValueCache(model, 2)
+    with tl.no_grad():
+        first = model(tl.tensor(x[:, :6]), tl.tensor(y[:, :6]), cache)[1].item()
+        second = model(tl.tensor(x[:, 6:]), tl.tensor(y[:, 6:]), cache)[1].item()
+    assert abs((6 * first + 2 * second) / 8 - model(tl.tensor(x), tl.tensor(y))[1].item()) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [tl.float32, tl.float64])
+@pytest.mark.parametrize("position", ["learned", "sinusoidal"])
+def test_a_cache_has_the_models_dtype(dtype, position):
+    model = make(ModelConfig(**TINY, position=position), dtype=dtype)
+    cache = KeyValueCache(model, 2)
+    assert {t.dtype for t in (*cache.keys, *cache.values)} == {np.dtype(dtype)}
+    assert {t.shape for t in (*cache.keys, *cache.values)} == {(2, 2, 8, 6)}
+    assert read(model, ids(2, 8), [3, 5, 6, 8], cache).dtype == dtype
+
+
+def test_a_cache_is_filled_in_place_and_keeps_no_graph():
+    model = make(ModelConfig(**TINY))
+    cache = KeyValueCache(model)
+    memory = [t.numpy() for t in (*cache.keys, *cache.values)]
+    gc.collect()
+    before = count_nodes()
+    read(model, ids(1, 8), [4, 5, 6, 8], cache)
+    assert count_nodes() == before
+    for tensor, array in zip((*cache.keys, *cache.values), memory, strict=True):
+        assert np.shares_memory(tensor.numpy(), array)
+        assert array.any(axis=(0, 1, 3)).all()
+        assert tensor.grad_fn is None
+        assert not tensor.requires_grad
+
+
+def test_a_pass_that_fails_leaves_the_cache_as_it_was():
+    model = make(ModelConfig(**TINY))
+    x = ids(1, 8)
+    cache = KeyValueCache(model)
+    read(model, x, [4], cache)
+    with tl.no_grad(), pytest.raises(IndexError, match="13"):
+        model(tl.tensor([[1, 13]]), cache=cache)
+    assert cache.length == 4
+    with tl.no_grad():
+        rest = model(tl.tensor(x[:, 4:]), cache=cache)[0].numpy()
+    np.testing.assert_allclose(rest, model(tl.tensor(x))[0].detach().numpy()[:, 4:], rtol=0, atol=1e-12)
+
+
+def test_what_a_cache_refuses():
+    model = make(ModelConfig(**TINY))
+    cache = KeyValueCache(model, 2)
+    x = tl.tensor(ids(2, 5))
+    with pytest.raises(tl.GraphError, match=r"a cache is for reading without gradients; call .* under no_grad\(\)"):
+        model(x, cache=cache)
+    with tl.no_grad():
+        with pytest.raises(ValueError, match="a batch of 3 sequences, and a cache for 2; make one for 3"):
+            model(tl.tensor(ids(3, 5)), cache=cache)
+        model(x, cache=cache)
+        with pytest.raises(ValueError, match=r"block_size = 8 positions holds 5, .* for 4 more; set its length to 0"):
+            model(x[:, :4], cache=cache)
+        with pytest.raises(ValueError, match="9 tokens do not fit the context of block_size = 8"):
+            model(tl.tensor(ids(2, 9)), cache=cache)
+        assert cache.length == 5
+        model(x[:, :3], cache=cache)
+        with pytest.raises(ValueError, match="holds 8, which leaves no room for 1 more"):
+            model(x[:, :1], cache=cache)
+
+
+def test_a_frozen_model_reads_with_a_cache_anywhere():
+    """Nothing is tracked, so no gradient is lost."""
+    model = make(ModelConfig(**TINY)).requires_grad_(False)
+    assert tl.is_grad_enabled()
+    x = ids(1, 8)
+    cache = KeyValueCache(model)
+    parts = [model(tl.tensor(x[:, i : i + 2]), cache=cache)[0].numpy() for i in range(0, 8, 2)]
+    np.testing.assert_allclose(np.hstack(parts), model(tl.tensor(x))[0].numpy(), rtol=0, atol=1e-12)
 
 
 # --- refusals

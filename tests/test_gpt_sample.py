@@ -9,7 +9,7 @@ import pytest
 import tensorlite as tl
 from gpt.config import ModelConfig
 from gpt.evaluate import TokenError
-from gpt.model import GPT
+from gpt.model import GPT, KeyValueCache, inference
 from gpt.sample import SampleError, draw, generate, next_logits
 
 V, T = 11, 6
@@ -51,11 +51,71 @@ def test_tokens_come_one_at_a_time_without_end(model):
     assert [*first, next(stream)] == list(generate(model, [1], 3 * T + 1, seed=0))
 
 
-def test_greedy_takes_the_likeliest_token_of_a_cropped_context(model):
-    prompt = [4, 0, 9, 9, 2, 1, 3, 5]  # longer than the context
-    text = prompt + list(generate(model, prompt, 12, temperature=0))
-    for i in range(len(prompt), len(text)):
-        assert text[i] == last_logits(model, text[:i]).argmax()
+def plainly(model, prompt, count, temperature=1.0, top_k=None, seed=None, anew=True):
+    """What generate() writes, by whole passes without a cache. `anew`: as it does beyond the context, else sliding."""
+    rng = np.random.default_rng(seed)
+    text, size = list(prompt), model.config.block_size
+    start = max(0, len(text) - size)
+    for _ in range(count):
+        if len(text) - start > size:
+            start = len(text) - (max(1, size // 2) if anew else size)
+        assert 1 <= len(text) - start <= size
+        model.eval()
+        logits = model(tl.tensor(np.asarray(text)[None, start:]))[0].detach().numpy()[0, -1]
+        model.train()
+        text.append(draw(logits, temperature, top_k, rng))
+    return text[len(prompt) :]
+
+
+OPTIONS = [{"temperature": 0}, {"temperature": 1.0}, {"temperature": 0.7, "top_k": 4}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("length", [1, 2, T - 1, T, T + 3])
+def test_the_text_is_the_one_without_a_cache(model, options, length):
+    """In the context, and beyond it, where the model starts anew from the last half of a context."""
+    for seed in range(5):
+        prompt = np.random.default_rng(seed).integers(0, V, length).tolist()
+        text = list(generate(model, prompt, 4 * T, seed=seed, **options))
+        assert text == plainly(model, prompt, 4 * T, seed=seed, **options)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_context_is_seen_whole_until_it_is_full(model, options):
+    """Up to the token after block_size of them a window that slides would make no difference; later it does."""
+    others = 0
+    for seed in range(20):
+        prompt = np.random.default_rng(seed).integers(0, V, 2).tolist()
+        text = list(generate(model, prompt, 4 * T, seed=seed, **options))
+        slid = plainly(model, prompt, 4 * T, seed=seed, anew=False, **options)
+        assert text[: T - 1] == slid[: T - 1]
+        others += text != slid
+    assert others
+
+
+@pytest.mark.parametrize("block_size", [1, 2, 3])
+@pytest.mark.parametrize("position", ["learned", "sinusoidal"])
+def test_the_smallest_contexts(block_size, position):
+    tl.manual_seed(1)
+    config = ModelConfig(vocab_size=V, block_size=block_size, n_layer=2, n_head=2, n_embd=8, position=position)
+    model = GPT(config).to(tl.float64)
+    for parameter in model.parameters():
+        parameter.data *= 8
+    for prompt in ([4], [4, 2, 9]):
+        assert list(generate(model, prompt, 12, seed=5)) == plainly(model, prompt, 12, seed=5)
+
+
+def test_each_token_is_read_once(model, monkeypatch):
+    """The prompt in one pass, each token in one of its own, and half a context when it is full."""
+    sizes, features = [], GPT.features
+
+    def counted(self, idx, cache):
+        sizes.append(idx.shape[1])
+        return features(self, idx, cache)
+
+    monkeypatch.setattr(GPT, "features", counted)
+    assert len(list(generate(model, [1, 2, 3], 10, seed=0))) == 10
+    assert sizes == [3, 1, 1, 1, T // 2, 1, 1, 1, T // 2, 1]
 
 
 def test_top_k_of_one_is_greedy(model):
@@ -65,9 +125,12 @@ def test_top_k_of_one_is_greedy(model):
 
 
 def test_next_logits_are_those_of_the_last_position(model):
-    np.testing.assert_allclose(
-        next_logits(model, np.array([3, 1, 4])), last_logits(model, [3, 1, 4]), rtol=0, atol=1e-12
-    )
+    expected = last_logits(model, [3, 1, 4])
+    cache = KeyValueCache(model)
+    with inference(model):
+        np.testing.assert_allclose(next_logits(model, np.array([3, 1, 4])), expected, rtol=0, atol=1e-12)
+        next_logits(model, [3, 1], cache)
+        np.testing.assert_allclose(next_logits(model, [4], cache), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
