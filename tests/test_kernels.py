@@ -344,6 +344,16 @@ def crew(three):
         pytest.skip("needs numba, and an OpenBLAS of 64-bit sizes")
 
 
+def test_a_single_row_or_column_is_left_to_gemv(monkeypatch):
+    """As a text that is being written makes them; gemm takes several times as long, for it copies the matrix."""
+    monkeypatch.setattr(cpu, "product", lambda x, y: pytest.fail("gemm"))
+    rng = np.random.default_rng(0)
+    for k, n in ((700, 1000), (700, 40_000)):  # below and above what is shared among threads
+        row, matrix = rng.random((1, k), np.float32), rng.random((n, k), np.float32)
+        for x, y in ((row, matrix.T), (matrix, row.T)):
+            np.testing.assert_allclose(cpu.matmul(np, x, y), x.astype(float) @ y.astype(float), rtol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.usefixtures("crew")
 def test_shared_products_of_every_shape_and_layout(dtype):

@@ -77,7 +77,8 @@ def matmul(xp: XP, x: Array, y: Array) -> Array:
     work = x.size * y.shape[1] if x.ndim == 2 == y.ndim else 0
     if work < _FLOPS_ALONE or x.dtype != y.dtype or x.dtype.kind != "f" or x.shape[1] != y.shape[0]:
         return np.matmul(x, y)
-    shared = product(x, y)
+    # A single row or column, as of a text that is being written, is gemv's: gemm would copy the matrix for it.
+    shared = product(x, y) if min(x.shape[0], y.shape[1]) > 1 else None
     if shared is not None:
         return shared
     with one_blas_thread:
