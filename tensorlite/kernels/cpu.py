@@ -27,6 +27,7 @@ __all__ = [
 Array = Any
 XP = Any
 
+_FLOAT32 = np.dtype(np.float32)
 _BLOCK = 16_384  # float32 entries: 64 KB, so that a few buffers share the second-level cache
 _LARGE = 1 << 12  # entries from which a compiled loop pays, and its compiler may be loaded
 _HUGE = 1 << 20  # entries from which a loop takes long enough to be shared among threads
@@ -41,7 +42,10 @@ def _blocks(*arrays: Array) -> Iterator[list[Array]]:
 
 def _is_plain(*arrays: Array | None) -> bool:
     """Whether all that there are are contiguous float32, which is what the fast kernels take."""
-    return all(a is None or (a.dtype == np.float32 and a.flags.c_contiguous) for a in arrays)
+    for a in arrays:  # a loop is half the time of all(...), of which a small step has many
+        if a is not None and not (a.dtype is _FLOAT32 and a.flags.c_contiguous):
+            return False
+    return True
 
 
 @cache
@@ -413,7 +417,11 @@ def adam_step(
             -1.0 if maximize else 1.0, 1.0 - lr * decay if decoupled else 1.0, 0.0 if decoupled else decay, beta1,
             1.0 - beta1, beta2, 1.0 - beta2, math.sqrt(1.0 - beta2**t), eps, lr / (1.0 - beta1**t),
         )  # fmt: skip
-        _spread_flat(lambda *arrays: jit.adam_step(*arrays, *map(float, numbers)), p, g, m, v)
+        floats = [float(number) for number in numbers]
+        if p.size < _HUGE:
+            jit.adam_step(p.reshape(-1), g.reshape(-1), m.reshape(-1), v.reshape(-1), *floats)
+        else:
+            _spread_flat(lambda *arrays: jit.adam_step(*arrays, *floats), p, g, m, v)
         return
     step = reference.adam_step
     if p.size <= _BLOCK or not all(a.flags.c_contiguous for a in (p, g, m, v)):

@@ -227,6 +227,18 @@ def cross_entropy_backward(
 # Scores (heads, queries, keys): query t of a block that starts at ``first`` may see keys 0 to first + t, or all.
 
 
+@njit(**_INLINE)
+def _row_softmax(row: Array, scale: Any, last: int, top: Any) -> Any:
+    """``exp(scale row - top)`` in place, 0 behind ``last``; returns the sum."""
+    total = f32(0)
+    for j in range(row.size):  # whole rows are faster than parts of odd lengths
+        e = _exp(scale * row[j] - top)
+        e = e if j <= last else f32(0)
+        row[j] = e
+        total += e
+    return total
+
+
 @njit(**_LOOP)
 def attention_softmax(scores: Array, scale: float, causal: bool, first: int, lse: Array) -> None:
     """``softmax(scale scores)`` in place, and the logsumexp of each row of ``scale scores``."""
@@ -236,14 +248,9 @@ def attention_softmax(scores: Array, scale: float, causal: bool, first: int, lse
         for t in range(queries):
             row, last = scores[h, t], first + t if causal else keys
             top = f32(-np.inf)
-            for j in range(keys):  # whole rows are faster than parts of odd lengths
-                top = max(top, s * row[j] if j <= last else f32(-np.inf))
-            total = f32(0)
             for j in range(keys):
-                e = _exp(s * row[j] - top)
-                e = e if j <= last else f32(0)
-                row[j] = e
-                total += e
+                top = max(top, s * row[j] if j <= last else f32(-np.inf))
+            total = _row_softmax(row, s, last, top)
             lse[h, t] = top + np.log(total)
             part = f32(1) / total
             for j in range(keys):

@@ -96,7 +96,8 @@ def _normalized(
     """The normalised shape as a tuple, checked against the input's last dimensions and the weight and bias."""
     _require_tensors(name, input=input)
     for a in affine:
-        _require_tensors_or_none(name, **{"weight or bias": a})
+        if a is not None:
+            _require_tensors(name, **{"weight or bias": a})
     shape = ints_in(name, "normalized_shape", normalized_shape)
     if not shape or input.shape[-len(shape) :] != shape:
         raise ShapeError(f"{name}({_shown(input)}): the last dimensions must be normalized_shape {shape}")

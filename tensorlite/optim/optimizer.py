@@ -103,7 +103,7 @@ class Optimizer:
                     f"{type(self).__name__}: the grad of a parameter of shape {p.shape} must be a Tensor or None, got "
                     f"{type(p.grad).__name__}"
                 )
-            if p.grad.shape != p.shape or type(p.grad.data) is not type(p.data):
+            if p.grad.data.shape != p.data.shape or type(p.grad.data) is not type(p.data):
                 raise ShapeError(
                     f"{type(self).__name__}: a gradient of shape {p.grad.shape} on {p.grad.device} for a parameter of "
                     f"shape {p.shape} on {p.device}"
