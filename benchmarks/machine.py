@@ -81,11 +81,12 @@ class _Both:
 
 @contextmanager
 def saved(name: str, wanted: bool) -> Iterator[None]:
-    """What is printed in this block goes to a new file in results/ as well: NAME-DATE-MACHINE.txt."""
+    """What is printed in this block goes to a file in results/ as well: NAME-DATE-MACHINE.txt."""
     if not wanted:
         yield
         return
-    machine = re.sub(r"[^a-z0-9]+", "-", f"{cpu_name()} {cores()} cores".lower()).strip("-")
+    kernels = os.environ.get("OPENBLAS_CORETYPE", "")
+    machine = re.sub(r"[^a-z0-9]+", "-", f"{cpu_name()} {cores()} cores {kernels}".lower()).strip("-")
     path = RESULTS / f"{name}-{date.today()}-{machine}.txt"
     RESULTS.mkdir(exist_ok=True)
     with path.open("w", encoding="utf-8") as file, redirect_stdout(_Both(sys.stdout, file)):  # type: ignore[type-var]
