@@ -1,6 +1,7 @@
 """The fast kernels of the CPU against their reference: blocked NumPy, numba's loops, and work shared among threads."""
 import itertools
 import multiprocessing
+import signal
 import sys
 import threading
 import time
@@ -254,6 +255,37 @@ def test_an_error_in_a_part_is_raised_and_nothing_hangs():
     done = []
     threads.spread(lambda start, stop: done.append(stop - start), 9)
     assert sum(done) == 9
+
+
+@pytest.mark.usefixtures("three")
+def test_an_interrupt_while_waiting_leaves_nothing_behind():
+    """The end of a job that nobody waited for is not taken for the end of the next."""
+    mine = threading.get_ident()
+
+    def slow(start, stop):
+        if threading.get_ident() != mine:
+            time.sleep(0.3)
+
+    if not hasattr(signal, "pthread_kill"):
+        pytest.skip("there are no signals to threads here")
+    timer = threading.Timer(0.1, lambda: signal.pthread_kill(mine, signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            timer.start()
+            threads.spread(slow, 3)
+            time.sleep(5)  # the signal may come late
+    finally:
+        signal.signal(signal.SIGINT, before)
+    for _ in range(20):
+        counts = np.zeros(90, int)
+
+        def part(start, stop, counts=counts):
+            time.sleep(0.002)
+            counts[start:stop] += 1
+
+        threads.spread(part, 90)
+        assert (counts == 1).all()
 
 
 @pytest.mark.usefixtures("three")

@@ -161,8 +161,17 @@ class _Job:
 
     def __init__(self, part: Part, n: int, size: int) -> None:
         self.part, self.n, self.size = part, n, size
-        self.take = count().__next__  # atomic
+        self.take, self.leave = count().__next__, count(1).__next__  # atomic
         self.error: BaseException | None = None
+        # A job's own, so that who is interrupted while waiting for one does not take its end for that of the next.
+        self.done = threading.Lock()
+        self.done.acquire()
+
+    def help(self, helpers: int) -> None:
+        """Work on it as one of so many helpers; the last one to leave says that it is done."""
+        self.work()
+        if self.leave() == helpers:
+            self.done.release()
 
     def work(self) -> None:
         try:
@@ -179,15 +188,14 @@ class _Worker(threading.Thread):
     def __init__(self, pool: _Pool) -> None:
         super().__init__(name="tensorlite", daemon=True)
         self.pool = pool
-        self.job: _Job | None = None
+        self.job: tuple[_Job, int] | None = None
         self.asleep = False
-        self.wake, self.done = threading.Semaphore(0), threading.Lock()
-        self.done.acquire()
+        self.wake = threading.Semaphore(0)
         self.called = np.zeros(1, np.int64) if pool.crew is None else pool.crew.board(8)
         self.start()
 
-    def call(self, job: _Job | None) -> None:
-        """Hand it a job, or with None just wake it."""
+    def call(self, job: tuple[_Job, int] | None) -> None:
+        """Hand it a job, and how many helpers it has; or with None just wake it."""
         if job is not None:
             self.job = job
             self.called[0] = 1
@@ -199,12 +207,10 @@ class _Worker(threading.Thread):
         crew, called = self.pool.crew, self.called.ctypes.data
         with np.errstate(all="ignore"):  # as in an op
             while True:
-                job = self.job
-                if job is not None:
-                    self.job, self.called[0] = None, 0
-                    job.work()
+                if self.job is not None:
+                    (job, helpers), self.job, self.called[0] = self.job, None, 0
+                    job.help(helpers)
                     del job
-                    self.done.release()
                 elif crew is None or not crew.serve(self.pool.address, called, _PATIENCE, _sched_yield()):
                     self.asleep = True
                     if self.job is None:  # else it came just now
@@ -269,10 +275,9 @@ def spread(part: Part, n: int, pieces: int = 1) -> None:
         try:
             helpers = _workers(threads - 1)
             for worker in helpers:
-                worker.call(job)
+                worker.call((job, len(helpers)))
             job.work()
-            for worker in helpers:
-                worker.done.acquire()
+            job.done.acquire()
         finally:
             _busy.release()
     if job.error is not None:
