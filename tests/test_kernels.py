@@ -263,8 +263,7 @@ def test_an_interrupt_while_waiting_leaves_nothing_behind():
     mine = threading.get_ident()
 
     def slow(start, stop):
-        if threading.get_ident() != mine:
-            time.sleep(0.3)
+        time.sleep(0.02 if threading.get_ident() == mine else 0.3)
 
     if not hasattr(signal, "pthread_kill"):
         pytest.skip("there are no signals to threads here")
