@@ -210,6 +210,47 @@ def test_every_twin_stands_in_for_something(name):
     assert hasattr(reference, name) or hasattr(np, name)
 
 
+@pytest.mark.parametrize("size", [8e4, 8e6, 8e9])
+def test_attention_of_huge_scores(size):
+    """The softmax that is computed again is the one that was: of the same rounded scores."""
+    rng = np.random.default_rng(0)
+    q = (rng.standard_normal((1, 2, 64, 32)) * np.sqrt(size)).astype(np.float32)
+    k = (rng.standard_normal((1, 2, 64, 32)) * np.sqrt(size)).astype(np.float32)
+    v, g = rng.standard_normal((2, 1, 2, 64, 32)).astype(np.float32)
+    out, lse = cpu.attention(XP, q, k, v, None, None, True, 0.2)
+    assert np.isfinite(out).all()
+    _, _, dv, _ = cpu.attention_backward(XP, g, q, k, v, None, None, lse, True, 0.2)
+    _, _, expected, _ = reference.attention_backward(XP, g, q, k, v, None, None, lse, True, 0.2)
+    np.testing.assert_allclose(dv, expected, atol=1e-4 * abs(expected).max())
+
+
+def test_one_infinite_gradient_stays_in_its_row():
+    g = np.zeros((50, 4), np.float32)
+    g[7, 2] = np.inf
+    ids = np.arange(50) % 9
+    with np.errstate(all="ignore"):
+        out = cpu.embedding_backward(XP, g, ids, 9)
+    assert np.isposinf(out[7, 2])
+    assert np.isfinite(np.delete(out.reshape(-1), 7 * 4 + 2)).all()
+
+
+def test_targets_that_are_no_class_are_refused():
+    x = np.zeros((64, 100), np.float32)
+    for wrong in (100, -101):
+        with pytest.raises(IndexError):
+            cpu.cross_entropy(XP, x, np.full(64, wrong), -1, 0.0)
+        with pytest.raises(IndexError):
+            cpu.cross_entropy_backward(XP, x[:, 0], x, np.full(64, wrong), np.zeros((64, 1), np.float32), -1, 0.0)
+
+
+def test_gelus_gradient_far_out():
+    x = np.array([1e13, -1e13, 1e14, -1e14, 1e20, np.nan] * 1000, np.float32)
+    if cpu._loops() is None:
+        pytest.skip("needs numba, and no TENSORLITE_JIT=0")
+    dx = cpu.gelu_backward(XP, np.ones_like(x), x, True)[:6]
+    np.testing.assert_allclose(dx, [1, 0, 1, 0, 1, np.nan], atol=1e-6)
+
+
 # ---- threads --------------------------------------------------------------------------------
 
 

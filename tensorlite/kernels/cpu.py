@@ -126,7 +126,10 @@ def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
     if rows <= 256:
         onehot = np.zeros((rows, flat.size), g.dtype)
         onehot[flat, np.arange(flat.size)] = 1
-        return matmul(xp, onehot, g)
+        out = matmul(xp, onehot, g)
+        if not np.isfinite(out).all():  # 0 times infinity is NaN, in rows that have no part in it
+            return reference.embedding_backward(xp, g, flat, rows)
+        return out
     order = np.argsort(flat, kind="stable")
     ordered = flat[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
@@ -263,9 +266,16 @@ def gelu_backward(xp: XP, g: Array, x: Array, tanh: bool) -> Array:
 # ---- losses ---------------------------------------------------------------------------------
 
 
+def _are_classes(target: Array, n: int, ignore_index: int) -> bool:
+    """Whether a loop may use them as indices: it checks nothing."""
+    if target.dtype != np.int64 or not target.flags.c_contiguous:
+        return False
+    return bool(((target == ignore_index) | ((target >= -n) & (target < n))).all())
+
+
 def cross_entropy(xp: XP, logits: Array, target: Array, ignore_index: int, smoothing: float) -> tuple[Array, Array]:
     """As the reference."""
-    jit = _jit(logits) if target.dtype == np.int64 and target.flags.c_contiguous else None
+    jit = _jit(logits) if _are_classes(target, logits.shape[-1], ignore_index) else None
     if jit is None:
         return reference.cross_entropy(xp, logits, target, ignore_index, smoothing)
     loss, lse = np.empty(len(logits), logits.dtype), np.empty((len(logits), 1), logits.dtype)
@@ -280,7 +290,7 @@ def cross_entropy_backward(
     xp: XP, g: Array, logits: Array, target: Array, lse: Array, ignore_index: int, smoothing: float
 ) -> Array:
     """As the reference."""
-    jit = _jit(logits, lse) if target.dtype == np.int64 and target.flags.c_contiguous else None
+    jit = _jit(logits, lse) if _are_classes(target, logits.shape[-1], ignore_index) else None
     if jit is None:
         return reference.cross_entropy_backward(xp, g, logits, target, lse, ignore_index, smoothing)
     dx, flat, grads = np.empty_like(logits), lse.reshape(-1), np.ascontiguousarray(g, np.float32)

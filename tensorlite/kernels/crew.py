@@ -23,10 +23,27 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import config, types
+from numba import njit as _njit
 from numba.extending import intrinsic
 
-__all__ = ["AS_IT_IS", "TRANSPOSED", "address_of", "board", "product", "serve"]
+if config.DISABLE_JIT:
+    raise ImportError("numba is told not to compile (NUMBA_DISABLE_JIT)")
+
+__all__ = ["AS_IT_IS", "TRANSPOSED", "address_of", "board", "njit", "product", "serve"]
+
+
+def njit(*signature: Any, **options: Any) -> Any:
+    """numba's, which keeps what it has compiled if there is a folder that it can write to."""
+
+    def decorate(function: Any) -> Any:
+        try:
+            return _njit(*signature, **options)(function)
+        except (RuntimeError, OSError):  # there is none
+            return _njit(*signature, **{**options, "cache": False})(function)
+
+    return decorate
+
 
 _LINE = 8  # numbers in a cache line
 OPEN, INSIDE, NEXT, DONE, PARAMETERS = (_LINE * i for i in range(5))
@@ -151,7 +168,7 @@ def _work(board: int) -> None:
         _add(board + 8 * DONE, 1)
 
 
-@njit(**_COMPILED)
+@njit("i8(i8, i8, i8, i8)", **_COMPILED)  # compiled on import: in a fork numba's lock must not be a worker's
 def serve(board: int, called: int, patience: int, offer: int) -> int:
     """A worker's time between two calls: work on products as they come. Returns 1 when it is called, and 0 when it has
     looked ``patience`` times in vain."""

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from .crew import njit
 from .reference import ERF_TANH
 
 __all__ = [
@@ -34,6 +35,8 @@ f32 = np.float32
 _LOOP: dict[str, Any] = {
     "nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "nsz"},
 }  # fmt: skip
+# Without fused multiply-add, where a product is taken from the same product: rounded once, both are equal.
+_EXACT: dict[str, Any] = {**_LOOP, "fastmath": {"reassoc", "arcp", "nsz"}}
 _INLINE: dict[str, Any] = {"inline": "always", "error_model": "numpy", "fastmath": {"contract"}}
 
 # ---- functions of one number ----------------------------------------------------------------
@@ -106,7 +109,7 @@ def gelu_backward(g: Array, x: Array, dx: Array, tanh: bool) -> None:
     """``dx = g (cdf + x pdf)`` of flat arrays; of the tanh form cdf' is ``2 cdf (1 - cdf) slope``."""
     if tanh:
         for i in range(x.size):
-            a = x[i]
+            a = min(max(x[i], _FAR), -_FAR)  # farther out the slope overflows, and the cdf is 0 or 1
             c = _cdf(a, True)
             dx[i] = g[i] * (c + a * c * (f32(1) - c) * (_T0 + f32(3) * _T1 * a * a))
     else:
@@ -239,7 +242,7 @@ def _row_softmax(row: Array, scale: Any, last: int, top: Any) -> Any:
     return total
 
 
-@njit(**_LOOP)
+@njit(**_EXACT)
 def attention_softmax(scores: Array, scale: float, causal: bool, first: int, lse: Array) -> None:
     """``softmax(scale scores)`` in place, and the logsumexp of each row of ``scale scores``."""
     heads, queries, keys = scores.shape
@@ -257,7 +260,7 @@ def attention_softmax(scores: Array, scale: float, causal: bool, first: int, lse
                 row[j] *= part
 
 
-@njit(**_LOOP)
+@njit(**_EXACT)
 def attention_probabilities(scores: Array, scale: float, causal: bool, first: int, lse: Array) -> None:
     """The same softmax again, from what is known of each row."""
     heads, queries, keys = scores.shape

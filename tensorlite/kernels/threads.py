@@ -19,6 +19,7 @@ from collections.abc import Callable
 from functools import cache
 from itertools import count
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -70,24 +71,26 @@ class _OneBlasThread:
     """Inside this block BLAS computes on the thread that calls it, whoever else is in such a block at the time."""
 
     def __init__(self) -> None:
-        self.lock, self.inside, self.before = threading.Lock(), 0, 0
+        self.lock, self.before = threading.Lock(), 0
+        self.inside: set[int] = set()  # threads: what an interrupt leaves behind, the next block of its thread mends
 
     def __enter__(self) -> None:
         blas = _blas()
         if blas is not None:
             with self.lock:
-                if self.inside == 0:
+                if not self.inside:
                     self.before = blas.get()
-                    blas.set(1)
-                self.inside += 1
+                self.inside.add(threading.get_ident())
+                blas.set(1)
 
     def __exit__(self, *exc: object) -> None:
         blas = _blas()
         if blas is not None:
             with self.lock:
-                self.inside -= 1
-                if self.inside == 0:
+                me = threading.get_ident()
+                if self.inside == {me}:
                     blas.set(self.before)
+                self.inside.discard(me)
 
 
 one_blas_thread = _OneBlasThread()
@@ -123,10 +126,10 @@ def get_num_threads() -> int:
 
 def set_num_threads(n: int) -> None:
     """Let ops on the CPU use ``n`` threads from now on. Raises ValueError unless it is an int of 1 or more."""
-    global _threads
+    global _pool, _threads
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"set_num_threads: expected an int of 1 or more, got {n!r}")
-    _threads = n
+    _threads, _pool = n, None  # the workers there were fall asleep
 
 
 # ---- work on all of them ----------------------------------------------------------------------
@@ -190,7 +193,7 @@ class _Worker(threading.Thread):
         self.pool = pool
         self.job: tuple[_Job, int] | None = None
         self.asleep = False
-        self.wake = threading.Semaphore(0)
+        self.wake: SimpleQueue[None] = SimpleQueue()
         self.called = np.zeros(1, np.int64) if pool.crew is None else pool.crew.board(8)
         self.start()
 
@@ -201,7 +204,7 @@ class _Worker(threading.Thread):
             self.called[0] = 1
         if self.asleep:
             self.asleep = False
-            self.wake.release()
+            self.wake.put(None)
 
     def run(self) -> None:
         crew, called = self.pool.crew, self.called.ctypes.data
@@ -214,7 +217,7 @@ class _Worker(threading.Thread):
                 elif crew is None or not crew.serve(self.pool.address, called, _PATIENCE, _sched_yield()):
                     self.asleep = True
                     if self.job is None:  # else it came just now
-                        self.wake.acquire()
+                        self.wake.get()
                     self.asleep = False
 
 
@@ -234,7 +237,12 @@ class _Pool:
 
 
 _pool: _Pool | None = None
-_busy = threading.Lock()
+_busy = threading.RLock()
+
+
+def _mine() -> bool:
+    """Whether this thread is the one that has the workers."""
+    return bool(_busy._is_owned())  # type: ignore[attr-defined]
 
 
 def _workers(count: int) -> list[_Worker]:
@@ -248,8 +256,10 @@ def _after_fork() -> None:
     """In a child process there is only the thread that forked."""
     global _busy, _pool
     _pool = None
-    _busy = threading.Lock()
-    one_blas_thread.lock, one_blas_thread.inside = threading.Lock(), 0
+    _busy = threading.RLock()
+    if one_blas_thread.inside and (blas := _blas()) is not None:
+        blas.set(one_blas_thread.before)
+    one_blas_thread.lock, one_blas_thread.inside = threading.Lock(), set()
 
 
 if hasattr(os, "register_at_fork"):
@@ -269,17 +279,21 @@ def spread(part: Part, n: int, pieces: int = 1) -> None:
         part(0, n)
         return
     job = _Job(part, n, -(-n // (threads * pieces)))
-    if not _busy.acquire(blocking=False):
-        job.work()
-    else:
-        try:
+    nested = _mine()
+    try:
+        if nested or not _busy.acquire(blocking=False):
+            job.work()
+        else:
             helpers = _workers(threads - 1)
             for worker in helpers:
                 worker.call((job, len(helpers)))
             job.work()
             job.done.acquire()
-        finally:
             _busy.release()
+    except BaseException:  # an interrupt may come between any two lines
+        if not nested and _mine():
+            _busy.release()
+        raise
     if job.error is not None:
         raise job.error
 
@@ -297,18 +311,22 @@ def product(x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
         return None
     out = np.empty((x.shape[0], y.shape[1]), x.dtype)
     with one_blas_thread:
-        if _busy.acquire(blocking=False):
-            try:
-                for worker in _workers(threads - 1):
+        nested = _mine()
+        try:
+            if not nested and _busy.acquire(blocking=False):
+                workers = _workers(threads - 1)
+                for worker in workers:
                     if worker.asleep:
                         worker.call(None)
-                assert _pool is not None
-                done = _crew().product(_pool.address, x, y, out, threads, function, _sched_yield())
-            finally:
+                done = _crew().product(workers[0].pool.address, x, y, out, threads, function, _sched_yield())
                 _busy.release()
-        else:  # the same pieces, without help
-            board = _crew().board()
-            done = _crew().product(board.ctypes.data, x, y, out, threads, function, 0)
+            else:  # the same pieces, without help
+                board = _crew().board()
+                done = _crew().product(board.ctypes.data, x, y, out, threads, function, 0)
+        except BaseException:
+            if not nested and _mine():
+                _busy.release()
+            raise
     return out if done else None
 
 
