@@ -13,8 +13,6 @@ nobody can go below. It is printed, too, where the weights are that large.
 """
 
 import argparse
-import multiprocessing
-import os
 import statistics
 import sys
 import time
@@ -25,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from machine import cores, described, saved
+from sides import started
 
 import tensorlite as tl
 from gpt.config import ModelConfig
@@ -115,13 +114,7 @@ class Side:
     """The parent's end of a side's process."""
 
     def __init__(self, name: str, config: ModelConfig) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        self.pipe, theirs = spawn.Pipe()
-        # What tensorlite sets up in malloc is its own doing; PyTorch gets what its users have.
-        os.environ["TENSORLITE_MALLOC"] = "keep" if name == "tensorlite" else "system"
-        self.process = spawn.Process(target=work, args=(name, config, theirs), daemon=True)
-        self.process.start()
-        theirs.close()  # so that a process that died is an EOFError here, not a wait
+        self.process, self.pipe = started(name, work, config)
         self.prompts: list[float] = []
         self.tokens: list[float] = []
 

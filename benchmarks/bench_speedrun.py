@@ -10,8 +10,6 @@ said so.
 """
 
 import argparse
-import multiprocessing
-import os
 import statistics
 import sys
 import time
@@ -20,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from machine import described, saved
+from sides import started
 
 import tensorlite as tl
 from gpt.config import Config
@@ -118,13 +117,8 @@ def run(side: str, seed: int, pipe: Connection) -> None:
 
 
 def measured(side: str, seed: int) -> tuple[float, int, float]:
-    spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    os.environ["TENSORLITE_MALLOC"] = "keep" if side == "tensorlite" else "system"
-    process = spawn.Process(target=run, args=(side, seed, theirs), daemon=True)
-    process.start()
-    theirs.close()
-    result: tuple[float, int, float] = ours.recv()
+    process, pipe = started(side, run, seed)
+    result: tuple[float, int, float] = pipe.recv()
     process.join()
     return result
 

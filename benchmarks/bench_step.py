@@ -11,8 +11,6 @@ be found out.
 """
 
 import argparse
-import multiprocessing
-import os
 import statistics
 import sys
 import time
@@ -21,6 +19,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 from machine import described, saved
+from sides import started
 
 import tensorlite as tl
 from gpt.config import ModelConfig, OptimConfig
@@ -119,13 +118,7 @@ class Side:
     """The parent's end of a side's process."""
 
     def __init__(self, name: str, config: ModelConfig, weights: Weights, batch_size: int) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        self.pipe, theirs = spawn.Pipe()
-        # What tensorlite sets up in malloc is its own doing; PyTorch gets what its users have.
-        os.environ["TENSORLITE_MALLOC"] = "keep" if name == "tensorlite" else "system"
-        self.process = spawn.Process(target=work, args=(name, config, weights, batch_size, theirs), daemon=True)
-        self.process.start()
-        theirs.close()  # so that a process that died is an EOFError here, not a wait
+        self.process, self.pipe = started(name, work, config, weights, batch_size)
         self.seconds: list[float] = []
         self.losses: list[float] = []
 

@@ -413,7 +413,7 @@ def test_a_forked_child_has_threads_of_its_own(three):
 
 @pytest.fixture
 def crew(three):
-    if threads._crew() is None or not threads._gemm_address(np.dtype(np.float32)):
+    if threads.load_crew() is None or not threads._gemm_address(np.dtype(np.float32)):
         pytest.skip("needs numba, and an OpenBLAS of 64-bit sizes")
 
 

@@ -9,7 +9,6 @@ shapes and dtypes alone, so the same call gives the same bits.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import reference
-from .threads import one_blas_thread, product, spread
+from .threads import load_crew, one_blas_thread, product, spread
 
 __all__ = [
     "adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "embedding_backward",
@@ -50,13 +49,11 @@ def _is_plain(*arrays: Array | None) -> bool:
 
 @cache
 def _loops() -> Any:
-    """The compiled kernels, or None without numba, or with ``TENSORLITE_JIT=0``."""
-    if os.environ.get("TENSORLITE_JIT") == "0":
+    """The compiled kernels, or None where nothing is compiled."""
+    if load_crew() is None:
         return None
-    try:
-        from . import jit
-    except ImportError:
-        return None
+    from . import jit
+
     return jit
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["get_num_threads", "one_blas_thread", "product", "set_num_threads", "spread"]
+__all__ = ["get_num_threads", "load_crew", "one_blas_thread", "product", "set_num_threads", "spread"]
 
 VARIABLE = "TENSORLITE_NUM_THREADS"
 _MOST = 8  # Python threads hand the interpreter's lock around between calls: more would wait for it
@@ -139,8 +139,8 @@ _PATIENCE = 50_000  # looks of about 20 ns
 
 
 @cache
-def _crew() -> Any:
-    """The compiled part of sharing products, or None without numba, or with ``TENSORLITE_JIT=0``."""
+def load_crew() -> Any:
+    """The compiled part of sharing products, or None if nothing is: without numba, or with ``TENSORLITE_JIT=0``."""
     if os.environ.get("TENSORLITE_JIT") == "0":
         return None
     try:
@@ -154,7 +154,7 @@ def _crew() -> Any:
 def _sched_yield() -> int:
     """The address of the system's function that offers the core to others; 0 where there is none."""
     try:
-        return int(_crew().address_of(ctypes.CDLL(None).sched_yield))
+        return int(load_crew().address_of(ctypes.CDLL(None).sched_yield))
     except (AttributeError, OSError, TypeError):
         return 0
 
@@ -225,7 +225,7 @@ class _Pool:
     """The workers, and the board on which products are put for them."""
 
     def __init__(self) -> None:
-        self.crew = _crew()
+        self.crew = load_crew()
         self.board = None if self.crew is None else self.crew.board()
         self.address = 0 if self.board is None else self.board.ctypes.data
         self.workers: list[_Worker] = []
@@ -240,16 +240,27 @@ _pool: _Pool | None = None
 _busy = threading.RLock()
 
 
-def _mine() -> bool:
-    """Whether this thread is the one that has the workers."""
-    return bool(_busy._is_owned())  # type: ignore[attr-defined]
-
-
 def _workers(count: int) -> list[_Worker]:
     global _pool
     if _pool is None:
         _pool = _Pool()
     return _pool.of(count)
+
+
+def _with_workers(together: Callable[[], Any], alone: Callable[[], Any]) -> Any:
+    """``together()``, in which the workers are this thread's; ``alone()`` if they are taken, by this thread too."""
+    mine = _busy._is_owned  # type: ignore[attr-defined]
+    nested = mine()
+    try:
+        if nested or not _busy.acquire(blocking=False):
+            return alone()
+        result = together()
+        _busy.release()
+        return result
+    except BaseException:  # an interrupt may come between any two lines
+        if not nested and mine():
+            _busy.release()
+        raise
 
 
 def _after_fork() -> None:
@@ -279,21 +290,15 @@ def spread(part: Part, n: int, pieces: int = 1) -> None:
         part(0, n)
         return
     job = _Job(part, n, -(-n // (threads * pieces)))
-    nested = _mine()
-    try:
-        if nested or not _busy.acquire(blocking=False):
-            job.work()
-        else:
-            helpers = _workers(threads - 1)
-            for worker in helpers:
-                worker.call((job, len(helpers)))
-            job.work()
-            job.done.acquire()
-            _busy.release()
-    except BaseException:  # an interrupt may come between any two lines
-        if not nested and _mine():
-            _busy.release()
-        raise
+
+    def together() -> None:
+        helpers = _workers(threads - 1)
+        for worker in helpers:
+            worker.call((job, len(helpers)))
+        job.work()
+        job.done.acquire()
+
+    _with_workers(together, job.work)
     if job.error is not None:
         raise job.error
 
@@ -304,29 +309,25 @@ def product(x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
     Its bits depend on shapes, strides and the number of threads alone, not on who helps.
     """
     threads, blas = get_num_threads(), _blas()
-    if threads <= 1 or blas is None or _crew() is None or not (x.flags.writeable and y.flags.writeable):
+    if threads <= 1 or blas is None or load_crew() is None or not (x.flags.writeable and y.flags.writeable):
         return None
     function = _gemm_address(x.dtype)
     if not function:
         return None
     out = np.empty((x.shape[0], y.shape[1]), x.dtype)
+    def together() -> bool:
+        workers = _workers(threads - 1)
+        for worker in workers:
+            if worker.asleep:
+                worker.call(None)
+        return bool(load_crew().product(workers[0].pool.address, x, y, out, threads, function, _sched_yield()))
+
+    def alone() -> bool:  # the same pieces, without help
+        board = load_crew().board()
+        return bool(load_crew().product(board.ctypes.data, x, y, out, threads, function, 0))
+
     with one_blas_thread:
-        nested = _mine()
-        try:
-            if not nested and _busy.acquire(blocking=False):
-                workers = _workers(threads - 1)
-                for worker in workers:
-                    if worker.asleep:
-                        worker.call(None)
-                done = _crew().product(workers[0].pool.address, x, y, out, threads, function, _sched_yield())
-                _busy.release()
-            else:  # the same pieces, without help
-                board = _crew().board()
-                done = _crew().product(board.ctypes.data, x, y, out, threads, function, 0)
-        except BaseException:
-            if not nested and _mine():
-                _busy.release()
-            raise
+        done = _with_workers(together, alone)
     return out if done else None
 
 
@@ -335,4 +336,4 @@ def _gemm_address(dtype: Any) -> int:
     """Where BLAS's function for matrices of this dtype is, 0 if there is none."""
     blas = _blas()
     gemm = None if blas is None else blas.gemm.get(dtype)
-    return 0 if gemm is None else int(_crew().address_of(gemm))
+    return 0 if gemm is None else int(load_crew().address_of(gemm))

@@ -14,7 +14,7 @@ else inconclusive, which is counted and reported, and an error if nothing else w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -208,30 +208,27 @@ def _clean_gradients(subject: Subject, at: Arrays, cotangents: Arrays) -> Arrays
         _check_form(subject, tensors, cs, results)
         # Other gradients over the same graph must not disturb the first, and one more must repeat it.
         _linear(subject, results, cs, kept, at, cotangents)
-        for g, old, label in zip(tensors, kept, subject.labels):
-            if g is not None and old is not None and not _same_bits(host(g), old):
-                raise GradientError(
-                    f"{name}: the gradient of {label} changes when another one is computed: it lives in memory that "
-                    f"the op uses again"
-                )
+        for label, _, _ in _changed(tensors, kept, subject.labels):
+            raise GradientError(
+                f"{name}: the gradient of {label} changes when another one is computed: it lives in memory that "
+                f"the op uses again"
+            )
         repeated = _grad(results, inputs, cs, retain_graph=True, allow_unused=True)
-        for g, old, label in zip(repeated, kept, subject.labels):
-            if g is not None and old is not None and not _same_bits(host(g), old):
-                raise GradientError(
-                    f"{name}: two backward passes with the same cotangent give different gradients of {label}\n"
-                    f"    first   {shown(old)}\n    then    {shown(host(g))}\n"
-                    f"Either the rule is not deterministic, or it changes what the graph has saved"
-                )
+        for label, old, new in _changed(repeated, kept, subject.labels):
+            raise GradientError(
+                f"{name}: two backward passes with the same cotangent give different gradients of {label}\n"
+                f"    first   {shown(old)}\n    then    {shown(new)}\n"
+                f"Either the rule is not deterministic, or it changes what the graph has saved"
+            )
         with suppress(Exception):  # f need not be defined there
             subject.outputs_at([a + np.where(np.isfinite(a), 2.0**-10 * np.maximum(1.0, abs(a)), 0.0) for a in at])
         later = _grad(results, inputs, cs, allow_unused=True)
-        for g, old, label in zip(later, kept, subject.labels):
-            if g is not None and old is not None and not _same_bits(host(g), old):
-                raise GradientError(
-                    f"{name}: the gradient of {label} changes when {name} is called once more, elsewhere, before the "
-                    f"backward pass\n    before  {shown(old)}\n    after   {shown(host(g))}\n"
-                    f"The rule reads what the last call has left behind, and not what its own call saved"
-                )
+        for label, old, new in _changed(later, kept, subject.labels):
+            raise GradientError(
+                f"{name}: the gradient of {label} changes when {name} is called once more, elsewhere, before the "
+                f"backward pass\n    before  {shown(old)}\n    after   {shown(new)}\n"
+                f"The rule reads what the last call has left behind, and not what its own call saved"
+            )
     _unchanged(subject, at, [host(leaf) for leaf in subject.leaves], subject.labels, "the backward pass")
     gradients = [np.zeros_like(a) if g is None else g for g, a in zip(kept, at)]
     as_given = subject.given if subject.on_host else at
@@ -244,6 +241,15 @@ def _clean_gradients(subject: Subject, at: Arrays, cotangents: Arrays) -> Arrays
             f"    cotangent   {shown(cotangents[0])}"
         )
     return gradients
+
+
+def _changed(
+    gradients: Sequence[Tensor | None], kept: Sequence[np.ndarray | None], labels: Sequence[str]
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """The gradients that are not, to the bit, what they were: label, before, now."""
+    for g, old, label in zip(gradients, kept, labels):
+        if g is not None and old is not None and not _same_bits(host(g), old):
+            yield label, old, host(g)
 
 
 def _linear(
