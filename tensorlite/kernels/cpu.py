@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import reference
-from .threads import load_crew, one_blas_thread, product, spread
+from .threads import gemm_address, load_crew, one_blas_thread, product, share, spread
 
 __all__ = [
     "adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "embedding_backward",
@@ -29,7 +29,7 @@ XP = Any
 _FLOAT32 = np.dtype(np.float32)
 _BLOCK = 16_384  # float32 entries: 64 KB, so that a few buffers share the second-level cache
 _LARGE = 1 << 12  # entries from which a compiled loop pays, and its compiler may be loaded
-_HUGE = 1 << 20  # entries from which a loop takes long enough to be shared among threads
+_HUGE = 1 << 14  # entries from which a loop takes long enough to be shared among threads
 
 
 def _blocks(*arrays: Array) -> Iterator[list[Array]]:
@@ -63,6 +63,11 @@ def _jit(*arrays: Array | None) -> Any:
     return _loops() if first is not None and first.size >= _LARGE and _is_plain(*arrays) else None
 
 
+def _run(kernel: Any, size: int, *args: Any) -> Any:
+    """A compiled kernel, shared among threads if it is for so many entries that this pays."""
+    return share(kernel, *args) if size >= _HUGE else kernel(0, *args)
+
+
 def _rows(x: Array) -> Array:
     return x.reshape(-1, x.shape[-1])
 
@@ -78,8 +83,7 @@ def matmul(xp: XP, x: Array, y: Array) -> Array:
     work = x.size * y.shape[1] if x.ndim == 2 == y.ndim else 0
     if work < _FLOPS_ALONE or x.dtype != y.dtype or x.dtype.kind != "f" or x.shape[1] != y.shape[0]:
         return np.matmul(x, y)
-    # A single row or column, as of a text that is being written, is gemv's: gemm would copy the matrix for it.
-    shared = product(x, y) if min(x.shape[0], y.shape[1]) > 1 else None
+    shared = product(x, y)
     if shared is not None:
         return shared
     with one_blas_thread:
@@ -145,17 +149,8 @@ def softmax(xp: XP, x: Array, axis: int) -> Array:
         return reference.softmax(xp, x, axis)
     rows, y = _rows(x), np.empty_like(x)
     out = _rows(y)
-    _spread_rows(x, lambda start, stop: jit.softmax(rows, out, start, stop))
+    _run(jit.softmax, x.size, rows, out)
     return y
-
-
-def _spread_rows(x: Array, part: Any) -> None:
-    """Work on all rows of x, on several threads if they are many."""
-    n = x.size // x.shape[-1]
-    if x.size >= _HUGE:
-        spread(part, n)
-    else:
-        part(0, n)
 
 
 def layer_norm(xp: XP, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Array, Array]:
@@ -167,7 +162,7 @@ def layer_norm(xp: XP, x: Array, weight: Array | None, bias: Array | None, eps: 
     mean, rstd = (np.empty((*x.shape[:-1], 1), x.dtype) for _ in range(2))
     rows, out, m, r = _rows(x), _rows(y), mean.reshape(-1), rstd.reshape(-1)
     w = np.ones(x.shape[-1], x.dtype) if weight is None else weight
-    _spread_rows(x, lambda start, stop: jit.layer_norm(rows, w, out, m, r, eps, start, stop))
+    _run(jit.layer_norm, x.size, rows, w, out, m, r, eps)
     if bias is not None:
         y += bias
     return y, mean, rstd
@@ -183,14 +178,7 @@ def layer_norm_backward(
     dx, width = np.empty_like(x), x.shape[-1]
     grads, rows, out, m, r = _rows(g), _rows(x), _rows(dx), mean.reshape(-1), rstd.reshape(-1)
     w = np.ones(width, x.dtype) if weight is None else weight
-    sums: dict[int, Array] = {}
-
-    def part(start: int, stop: int) -> None:
-        sums[start] = both = np.empty((2, width), x.dtype)
-        jit.layer_norm_backward(grads, rows, w, m, r, out, both[0], both[1], start, stop)
-
-    _spread_rows(x, part)
-    dweight, dbias = sum(sums[start] for start in sorted(sums))  # in one order, so that the bits are the same
+    dweight, dbias = _run(jit.layer_norm_backward, x.size, grads, rows, w, m, r, out)
     return dx, None if weight is None else dweight, dbias
 
 
@@ -214,20 +202,11 @@ def _cdf(x: Array, out: Array, s: Array, t: Array) -> None:
     out += 0.5
 
 
-def _spread_flat(part: Any, *arrays: Array) -> None:
-    """Call ``part`` on all entries of flat arrays, on several threads if they are many."""
-    flat = [a.reshape(-1) for a in arrays]
-    if flat[0].size >= _HUGE:
-        spread(lambda start, stop: part(*(a[start:stop] for a in flat)), flat[0].size)
-    else:
-        part(*flat)
-
-
 def gelu(xp: XP, x: Array, tanh: bool) -> Array:
     """As the reference; the exact form to float32's precision, by a tanh of a polynomial in place of erf."""
     y = np.empty_like(x)
     if jit := _jit(x):
-        _spread_flat(lambda a, b: jit.gelu(a, b, tanh), x, y)
+        _run(jit.gelu, x.size, x.reshape(-1), y.reshape(-1), tanh)
         return y
     if tanh or not _is_plain(x):
         return reference.gelu(xp, x, tanh)
@@ -242,7 +221,7 @@ def gelu_backward(xp: XP, g: Array, x: Array, tanh: bool) -> Array:
     """As the reference."""
     dx = np.empty_like(x)
     if jit := _jit(x, g):
-        _spread_flat(lambda a, b, c: jit.gelu_backward(a, b, c, tanh), g, x, dx)
+        _run(jit.gelu_backward, x.size, g.reshape(-1), x.reshape(-1), dx.reshape(-1), tanh)
         return dx
     if tanh or not _is_plain(g, x):
         return reference.gelu_backward(xp, g, x, tanh)
@@ -276,10 +255,7 @@ def cross_entropy(xp: XP, logits: Array, target: Array, ignore_index: int, smoot
     if jit is None:
         return reference.cross_entropy(xp, logits, target, ignore_index, smoothing)
     loss, lse = np.empty(len(logits), logits.dtype), np.empty((len(logits), 1), logits.dtype)
-    flat = lse.reshape(-1)
-    _spread_rows(
-        logits, lambda start, stop: jit.cross_entropy(logits, target, loss, flat, ignore_index, smoothing, start, stop)
-    )
+    _run(jit.cross_entropy, logits.size, logits, target, loss, lse.reshape(-1), ignore_index, smoothing)
     return loss, lse
 
 
@@ -291,19 +267,11 @@ def cross_entropy_backward(
     if jit is None:
         return reference.cross_entropy_backward(xp, g, logits, target, lse, ignore_index, smoothing)
     dx, flat, grads = np.empty_like(logits), lse.reshape(-1), np.ascontiguousarray(g, np.float32)
-    _spread_rows(
-        logits,
-        lambda start, stop: jit.cross_entropy_backward(
-            grads, logits, target, flat, dx, ignore_index, smoothing, start, stop
-        ),
-    )
+    _run(jit.cross_entropy_backward, logits.size, grads, logits, target, flat, dx, ignore_index, smoothing)
     return dx
 
 
 # ---- attention ------------------------------------------------------------------------------
-
-_QUERIES = 64  # queries in a block: what a causal mask hides of its keys is not computed
-_SCORES = 1 << 18  # scores that are worked on at a time, so that they stay in the cache
 
 
 def _is_attention(q: Array, k: Array, v: Array, mask: Array | None, keep: Array | None) -> bool:
@@ -322,52 +290,28 @@ def _side_by_side(x: Array, width: int) -> Array:
     return np.empty((x.shape[0], x.shape[2], x.shape[1], width), x.dtype).swapaxes(1, 2)
 
 
-def _blocks_of_queries(T: int, S: int, causal: bool) -> Iterator[tuple[int, int, int]]:
-    """Queries ``start`` to ``stop`` and how many keys they see."""
-    for start in range(0, T, _QUERIES):
-        stop = min(start + _QUERIES, T)
-        yield start, stop, min(stop, S) if causal else S
+def _heads(x: Array) -> Array:
+    """As (B, H, rows, columns), with rows that BLAS can read."""
+    x = x if x.ndim == 4 else x.reshape(-1, *x.shape[-3:])
+    size, row = x.itemsize, x.strides[2]
+    return x if x.strides[3] == size and row % size == 0 and row >= size * x.shape[3] else x.copy()
 
 
-def _spread_heads(q: Array, keys: int, part: Any) -> None:
-    """Call ``part`` for ranges of the first dimension, each with as many scores as should be worked on at a time."""
-    each = max(1, math.prod(q.shape[1:-2]) * min(_QUERIES, q.shape[-2]) * keys)
-    step = max(1, _SCORES // each)
-
-    def some(start: int, stop: int) -> None:
-        for first in range(start, stop, step):
-            part(slice(first, min(first + step, stop)))
-
+def _run_on_heads(kernel: Any, arrays: tuple[Array, ...], lse: Array, causal: bool, scale: float) -> None:
+    """Run a kernel on what was given and what it shall fill, and the logsumexp (B H, T)."""
     with one_blas_thread:
-        if q.size * keys >= 1 << 20:
-            spread(some, q.shape[0])
-        else:
-            some(0, q.shape[0])
+        _run(kernel, arrays[0].size, gemm_address(_FLOAT32), *map(_heads, arrays), lse, causal, scale)
 
 
 def attention(
     xp: XP, q: Array, k: Array, v: Array, mask: Array | None, keep: Array | None, causal: bool, scale: float
 ) -> tuple[Array, Array]:
-    """As the reference, a block of queries at a time, so that the scores are never all in memory.
-
-    Source: Dao et al., "FlashAttention", 2022, whose backward pass computes the scores again, too.
-    """
+    """As the reference, a block of queries at a time, so that the scores are never all in memory."""
     if not _is_attention(q, k, v, mask, keep):
         return reference.attention(xp, q, k, v, mask, keep, causal, scale)
-    jit, T, S = _loops(), q.shape[-2], k.shape[-2]
     out = _side_by_side(q, v.shape[-1])
     lse = np.empty((*q.shape[:-1], 1), q.dtype)
-
-    def part(some: slice) -> None:
-        for start, stop, seen in _blocks_of_queries(T, S, causal):
-            p = np.matmul(q[some, ..., start:stop, :], k[some, ..., :seen, :].swapaxes(-1, -2))
-            known = np.empty(p.shape[:-1], p.dtype)
-            stack = p.reshape(-1, stop - start, seen)
-            jit.attention_softmax(stack, scale, causal, start, known.reshape(len(stack), -1))
-            np.matmul(p, v[some, ..., :seen, :], out=out[some, ..., start:stop, :])
-            lse[some, ..., start:stop, 0] = known
-
-    _spread_heads(q, S, part)
+    _run_on_heads(_loops().attention, (q, k, v, out), lse.reshape(-1, q.shape[-2]), causal, scale)
     return out, lse
 
 
@@ -378,36 +322,9 @@ def attention_backward(
     """As the reference, a block of queries at a time."""
     if not _is_attention(q, k, v, mask, keep):
         return reference.attention_backward(xp, g, q, k, v, mask, keep, lse, causal, scale)
-    jit, T, S = _loops(), q.shape[-2], k.shape[-2]
     dq, dk, dv = (_side_by_side(x, x.shape[-1]) for x in (q, k, v))
-    blocks = list(_blocks_of_queries(T, S, causal))
-
-    def part(some: slice) -> None:
-        # The last block sees all keys that any does, so it comes first, and the others add to it.
-        for number, (start, stop, seen) in enumerate(reversed(blocks)):
-            rows, keys = (some, ..., slice(start, stop), slice(None)), (some, ..., slice(seen), slice(None))
-            p = np.matmul(q[rows], k[keys].swapaxes(-1, -2))
-            stack = p.reshape(-1, stop - start, seen)
-            known = np.ascontiguousarray(lse[rows]).reshape(len(stack), -1)
-            jit.attention_probabilities(stack, scale, causal, start, known)
-            dp = np.matmul(g[rows], v[keys].swapaxes(-1, -2))
-            turned = p.swapaxes(-1, -2)
-            if number:
-                dv[keys] += np.matmul(turned, g[rows])
-            else:
-                np.matmul(turned, g[rows], out=dv[keys])
-            jit.attention_scores_backward(stack, dp.reshape(stack.shape), scale)
-            np.matmul(dp, k[keys], out=dq[rows])
-            turned = dp.swapaxes(-1, -2)
-            if number:
-                dk[keys] += np.matmul(turned, q[rows])
-            else:
-                np.matmul(turned, q[rows], out=dk[keys])
-        hidden = (some, ..., slice(blocks[-1][2], None), slice(None))
-        dk[hidden] = 0.0
-        dv[hidden] = 0.0
-
-    _spread_heads(q, S, part)
+    known = np.ascontiguousarray(lse).reshape(-1, q.shape[-2])
+    _run_on_heads(_loops().attention_backward, (g, q, k, v, dq, dk, dv), known, causal, scale)
     return dq, dk, dv, None
 
 
@@ -425,10 +342,7 @@ def adam_step(
             1.0 - beta1, beta2, 1.0 - beta2, math.sqrt(1.0 - beta2**t), eps, lr / (1.0 - beta1**t),
         )  # fmt: skip
         floats = [float(number) for number in numbers]
-        if p.size < _HUGE:
-            jit.adam_step(p.reshape(-1), g.reshape(-1), m.reshape(-1), v.reshape(-1), *floats)
-        else:
-            _spread_flat(lambda *arrays: jit.adam_step(*arrays, *floats), p, g, m, v)
+        _run(jit.adam_step, p.size // 16, p.reshape(-1), g.reshape(-1), m.reshape(-1), v.reshape(-1), *floats)
         return
     step = reference.adam_step
     if p.size <= _BLOCK or not all(a.flags.c_contiguous for a in (p, g, m, v)):

@@ -1,17 +1,23 @@
-"""A second pair of hands for products: threads that share them without Python, and so without waiting for it.
+"""A second pair of hands for compiled loops: threads that share them without Python, and so without waiting for it.
 
 To wake a sleeping thread takes 40 us, as long as a product of a small model. So a worker that has just worked looks for
-the next product for a while, in compiled code that holds no lock of the interpreter, before it sleeps. A product is cut
-into pieces, always the same ones for the same shapes, and whoever is free takes the next; if a worker is late, because
-something else has its core, the caller does its pieces too, and nobody waits for anybody who has not begun.
+the next work for a while, in compiled code that holds no lock of the interpreter, before it sleeps. Work is a range,
+cut into pieces, always the same ones for the same range, and each thread begins with its own, so that an array's parts
+stay in the cache of one core from op to op; if a worker is late, because something else has its core, the others do its
+pieces too, and nobody waits for anybody who has not begun.
 
-The pieces are computed by NumPy's own BLAS, called by its address. All that threads tell each other is on a board, an
-array of 64-bit numbers that are read and written atomically, each in a cache line of its own:
+    share(board, kernel, arguments, n)        calls kernel(*arguments, start, stop) for ranges that make up range(n)
 
-    OPEN     1 while a product may be worked on; what is below PARAMETERS is written only while it is 0
-    INSIDE   how many workers may be reading the parameters
-    NEXT     the next piece to be taken
+Products are shared like any other loop; their pieces are computed by NumPy's own BLAS, called by its address. All that
+threads tell each other is on a board, an array of 64-bit numbers, read and written atomically where two may meet, each
+in a cache line of its own:
+
+    OPEN     1 while there is work; what is below WORK is written only while it is 0
+    INSIDE   how many workers may be reading it
+    TAKEN    a bit for each piece that somebody has begun
     DONE     pieces that are done
+    WORK     pieces, their length, n, the address of a function (context, start, stop), and that of its context
+    HANDS    how many threads there are, and the address of the system's sched_yield, or 0
 
 Each worker has a number of its own beside it: 1 calls it back to Python, for another kind of work.
 """
@@ -19,44 +25,73 @@ Each worker has a number of its own beside it: 1 calls it back to Python, for an
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import config, types
+from numba import carray, config, types
 from numba import njit as _njit
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 if config.DISABLE_JIT:
     raise ImportError("numba is told not to compile (NUMBA_DISABLE_JIT)")
 
-__all__ = ["AS_IT_IS", "TRANSPOSED", "address_of", "board", "njit", "product", "serve"]
+__all__ = [
+    "AS_IT_IS", "TRANSPOSED", "address_of", "as_read", "board", "cut", "floats", "njit", "numbers", "product",
+    "rows_times", "serve", "sgemm", "share",
+]  # fmt: skip
 
 
 def njit(*signature: Any, **options: Any) -> Any:
-    """numba's, which keeps what it has compiled if there is a folder that it can write to."""
+    """numba's, which keeps what it has compiled, if there is a folder that it can write to, until this file changes."""
 
     def decorate(function: Any) -> Any:
         try:
-            return _njit(*signature, **options)(function)
+            compiled = _njit(**options)(function)
         except (RuntimeError, OSError):  # there is none
-            return _njit(*signature, **{**options, "cache": False})(function)
+            compiled = _njit(**{**options, "cache": False})(function)
+        else:
+            _stamp(compiled)
+        for types_of_arguments in signature:
+            compiled.compile(types_of_arguments)
+        return compiled
 
     return decorate
 
 
+def _stamp(compiled: Any) -> None:
+    """Have what numba keeps of a function count for nothing once a file of kernels has changed.
+
+    A kernel is compiled into each function that calls it, wherever that is, and numba looks at that file alone.
+    """
+    try:
+        files = [path.stat() for path in sorted(Path(__file__).parent.glob("*.py"))]
+        kept = compiled._cache._cache_file
+        kept._source_stamp = (kept._source_stamp, [(file.st_mtime, file.st_size) for file in files])
+    except (AttributeError, OSError):  # numba's own affair, and it may change
+        pass
+
+
 _LINE = 8  # numbers in a cache line
-OPEN, INSIDE, NEXT, DONE, PARAMETERS = (_LINE * i for i in range(5))
-LENGTH = PARAMETERS + 3 * _LINE
+OPEN, INSIDE, TAKEN, DONE, WORK, HANDS = (8 * _LINE * i for i in range(6))  # in bytes from the board's address
+LENGTH = 6 * _LINE
 AS_IT_IS, TRANSPOSED = 111, 112  # CblasNoTrans, CblasTrans
 
 _COMPILED: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 _INLINE: dict[str, Any] = {"inline": "always", "error_model": "numpy"}
+_PART: dict[str, Any] = {"nogil": True, "error_model": "numpy"}  # of other compiled functions
+_SUM: dict[str, Any] = {**_PART, "fastmath": {"reassoc", "contract", "nsz"}}  # so that sums are vectorised
+_MOST = 60  # pieces: each has a bit of one number
 _POLLS = 64  # between two times that the core is offered to others
 _TILE = 16  # rows, or columns, that BLAS computes at a time: pieces are made of whole ones
 _LARGE = 20_000_000  # multiplications and additions from which smaller pieces cost little, and even out delays
 
 # ---- what numba has no words for --------------------------------------------------------------
+
+_I64 = ir.IntType(64)
+_TASK = ir.FunctionType(ir.VoidType(), [_I64] * 3)
 
 
 def _pointer(builder: Any, address: Any, to: Any) -> Any:
@@ -66,7 +101,7 @@ def _pointer(builder: Any, address: Any, to: Any) -> Any:
 @intrinsic
 def _load(context: Any, address: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load_atomic(_pointer(builder, args[0], ir.IntType(64)), "seq_cst", 8)
+        return builder.load_atomic(_pointer(builder, args[0], _I64), "seq_cst", 8)
 
     return types.int64(types.int64), generate
 
@@ -74,7 +109,7 @@ def _load(context: Any, address: Any) -> Any:
 @intrinsic
 def _store(context: Any, address: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store_atomic(args[1], _pointer(builder, args[0], ir.IntType(64)), "seq_cst", 8)
+        builder.store_atomic(args[1], _pointer(builder, args[0], _I64), "seq_cst", 8)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), generate
@@ -85,7 +120,27 @@ def _add(context: Any, address: Any, value: Any) -> Any:
     """Adds, and returns what was there before."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.atomic_rmw("add", _pointer(builder, args[0], ir.IntType(64)), args[1], "seq_cst")
+        return builder.atomic_rmw("add", _pointer(builder, args[0], _I64), args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def floats(context: Any, address: Any) -> Any:
+    """A pointer to float32, for ``numba.carray``."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _pointer(builder, args[0], ir.FloatType())
+
+    return types.CPointer(types.float32)(types.int64), generate
+
+
+@intrinsic
+def _set(context: Any, address: Any, bits: Any) -> Any:
+    """Sets bits, and returns what was there before."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw("or", _pointer(builder, args[0], _I64), args[1], "seq_cst")
 
     return types.int64(types.int64, types.int64), generate
 
@@ -102,17 +157,56 @@ def _offer_core(context: Any, function: Any) -> Any:
     return types.void(types.int64), generate
 
 
+@intrinsic
+def _call(context: Any, function: Any, about: Any, start: Any, stop: Any) -> Any:
+    """Call ``void function(context, start, stop)`` by its address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.call(_pointer(builder, args[0], _TASK), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), generate
+
+
+@intrinsic
+def _task(context: Any, kernel: Any, arguments: Any) -> Any:
+    """``kernel(*arguments, start, stop)`` as a function of (context, start, stop): its address, and the context's.
+
+    The context is a copy of the arguments, on the stack of who calls this.
+    """
+    found = kernel.get_call_type(context, (*arguments.types, types.int64, types.int64), {})
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        compiled = kernel.dispatcher.get_compile_result(found)
+        context.add_linking_libs([compiled.library])
+        copy = cgutils.alloca_once_value(builder, args[1])
+        module = builder.module
+        function = ir.Function(module, _TASK, module.get_unique_name("task"))
+        function.linkage = "internal"
+        inside = ir.IRBuilder(function.append_basic_block())
+        values = cgutils.unpack_tuple(inside, inside.load(inside.inttoptr(function.args[0], copy.type)))
+        values = [
+            context.cast(inside, value, have, want)
+            for value, have, want in zip(values, arguments.types, found.args, strict=False)
+        ]
+        context.call_internal_no_propagate(inside, compiled.fndesc, found, [*values, *function.args[1:]])
+        inside.ret_void()
+        return cgutils.pack_array(builder, [builder.ptrtoint(function, _I64), builder.ptrtoint(copy, _I64)])
+
+    return types.UniTuple(types.int64, 2)(kernel, arguments), generate
+
+
 def _gemm(number: Any, numba_number: Any) -> Any:
-    """cblas_sgemm or cblas_dgemm by its address, row-major, with 64-bit sizes: ``C = op(A) op(B)``."""
+    """cblas_sgemm or cblas_dgemm by its address, row-major, with 64-bit sizes: ``C = op(A) op(B) + beta C``."""
 
     @intrinsic
     def gemm(
         context: Any, function: Any, ta: Any, tb: Any, m: Any, n: Any, k: Any, a: Any, lda: Any, b: Any, ldb: Any,
-        c: Any, ldc: Any,
+        beta: Any, c: Any, ldc: Any,
     ) -> Any:  # fmt: skip
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            function, ta, tb, m, n, k, a, lda, b, ldb, c, ldc = args
-            enum, size, memory = ir.IntType(32), ir.IntType(64), ir.IntType(8).as_pointer()
+            function, ta, tb, m, n, k, a, lda, b, ldb, beta, c, ldc = args
+            enum, size, memory = ir.IntType(32), _I64, ir.IntType(8).as_pointer()
             kind = ir.FunctionType(
                 ir.VoidType(),
                 [enum, enum, enum, size, size, size, number, memory, size, memory, size, number, memory, size],
@@ -121,75 +215,100 @@ def _gemm(number: Any, numba_number: Any) -> Any:
             place = lambda value: builder.inttoptr(value, memory)
             builder.call(
                 _pointer(builder, function, kind),
-                [enum(101), short(ta), short(tb), m, n, k, number(1.0), place(a), lda, place(b), ldb, number(0.0),
+                [enum(101), short(ta), short(tb), m, n, k, number(1.0), place(a), lda, place(b), ldb, beta,
                  place(c), ldc],
             )  # fmt: skip
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 12), generate
+        return types.void(*[types.int64] * 10, numba_number, types.int64, types.int64), generate
 
     return gemm
 
 
-_sgemm, _dgemm = _gemm(ir.FloatType(), types.float32), _gemm(ir.DoubleType(), types.float64)
+sgemm, _dgemm = _gemm(ir.FloatType(), types.float32), _gemm(ir.DoubleType(), types.float64)
 
-# ---- a product --------------------------------------------------------------------------------
+# ---- work on the board ------------------------------------------------------------------------
 
 
-@njit(**_INLINE)
-def _work(board: int) -> None:
-    """Take pieces, and compute them, until none is left."""
-    at = board + 8 * PARAMETERS
-    pieces, length, by_rows, total = _load(at), _load(at + 8), _load(at + 16), _load(at + 24)
-    function, width = _load(at + 32), _load(at + 40)
-    ta, tb, m, n, k = _load(at + 48), _load(at + 56), _load(at + 64), _load(at + 72), _load(at + 80)
-    a, lda, b, ldb, c, ldc = (
-        _load(at + 88), _load(at + 96), _load(at + 104), _load(at + 112), _load(at + 120), _load(at + 128),
-    )  # fmt: skip
-    while True:
-        piece = _add(board + 8 * NEXT, 1)
-        if piece >= pieces:
-            return
-        start = piece * length
-        count = min(length, total - start)
-        left, right, result, rows, columns = a, b, c, m, n
-        if by_rows == 1:  # of the result
-            left += width * start * (lda if ta == AS_IT_IS else 1)
-            result += width * start * ldc
-            rows = count
-        else:
-            right += width * start * (1 if tb == AS_IT_IS else ldb)
-            result += width * start
-            columns = count
-        if width == 4:
-            _sgemm(function, ta, tb, rows, columns, k, left, lda, right, ldb, result, ldc)
-        else:
-            _dgemm(function, ta, tb, rows, columns, k, left, lda, right, ldb, result, ldc)
-        _add(board + 8 * DONE, 1)
+@njit(**_PART)
+def _work(board: int, me: int) -> None:
+    """Work on pieces, from that of this thread's number on, until all are taken."""
+    at = board + WORK
+    pieces, length, n, function, context = _load(at), _load(at + 8), _load(at + 16), _load(at + 24), _load(at + 32)
+    for i in range(pieces):
+        piece = (me + i) % pieces
+        bit = 1 << piece
+        if _load(board + TAKEN) & bit == 0 and _set(board + TAKEN, bit) & bit == 0:
+            start = piece * length
+            _call(function, context, start, min(start + length, n))
+            _add(board + DONE, 1)
 
 
 @njit("i8(i8, i8, i8, i8)", **_COMPILED)  # compiled on import: in a fork numba's lock must not be a worker's
-def serve(board: int, called: int, patience: int, offer: int) -> int:
-    """A worker's time between two calls: work on products as they come. Returns 1 when it is called, and 0 when it has
-    looked ``patience`` times in vain."""
-    looked = 0
+def serve(board: int, me: int, called: int, patience: int) -> int:
+    """A worker's time between two calls: help with work as it comes. Returns 1 when it is called, and 0 when it has
+    looked ``patience`` times in vain. me: its number, from 1."""
+    looked, offer = 0, _load(board + HANDS + 8)
     while looked < patience:
         if _load(called) != 0:
             return 1
-        if _load(board + 8 * OPEN) != 0:
-            _add(board + 8 * INSIDE, 1)
-            if _load(board + 8 * OPEN) != 0 and _load(board + 8 * NEXT) < _load(board + 8 * PARAMETERS):
-                _work(board)
+        if _load(board + OPEN) != 0:
+            _add(board + INSIDE, 1)
+            if _load(board + OPEN) != 0 and _load(board + TAKEN) + 1 != 1 << _load(board + WORK):
+                _work(board, me)
                 looked = 0
-            _add(board + 8 * INSIDE, -1)
+            _add(board + INSIDE, -1)
         looked += 1
         if looked % _POLLS == 0 and offer != 0:
             _offer_core(offer)
     return 0
 
 
+@njit(**_PART)
+def cut(board: int, n: int, unit: int, each: int) -> tuple[int, int]:
+    """How many pieces ``share`` makes, and their length: whole units, and about ``each`` pieces a thread."""
+    if board == 0:
+        return 1, n
+    pieces = min(each * _load(board + HANDS), _MOST)
+    length = max(1, -(-n // (pieces * unit))) * unit
+    return -(-n // length), length
+
+
+@njit(forceinline=True, **_PART)  # else numba would not keep who calls it: it passes the address of a Python object
+def share(board: int, kernel: Any, arguments: Any, n: int, unit: int, each: int) -> None:
+    """Call ``kernel(*arguments, start, stop)`` for ranges that make up range(n); return when all is done.
+
+    board: its address, or 0 for one range, here. kernel: a compiled function that raises nothing. The ranges must not
+    depend on one another. Inside a kernel nothing can be shared again.
+    """
+    function, context = _task(kernel, arguments)
+    pieces, length = cut(board, n, unit, each)
+    if pieces <= 1:
+        _call(function, context, 0, n)
+        return
+    _store(board + OPEN, 0)
+    while _load(board + INSIDE) != 0:  # who came late for the last work may still read what it was
+        pass
+    work = (pieces, length, n, function, context)
+    for i in range(len(work)):
+        _store(board + WORK + 8 * i, work[i])
+    _store(board + TAKEN, 0)
+    _store(board + DONE, 0)
+    _store(board + OPEN, 1)
+    _work(board, 0)
+    looked, offer = 0, _load(board + HANDS + 8)
+    while _load(board + DONE) < pieces:
+        looked += 1
+        if looked % _POLLS == 0 and offer != 0:
+            _offer_core(offer)
+    _store(board + OPEN, 0)
+
+
+# ---- products ---------------------------------------------------------------------------------
+
+
 @njit(**_INLINE)
-def _reading(x: Any) -> tuple[int, int]:
+def as_read(x: Any) -> tuple[int, int]:
     """How BLAS reads a matrix: as it is or transposed, and the entries from one of its rows in memory to the next. 0 if
     it cannot."""
     size, rows, columns = x.itemsize, x.shape[0], x.shape[1]
@@ -201,43 +320,77 @@ def _reading(x: Any) -> tuple[int, int]:
     return 0, 0
 
 
-@njit([f"b1(i8, {t}[:, :], {t}[:, :], {t}[:, ::1], i8, i8, i8)" for t in ("f4", "f8")], **_COMPILED)
-def product(board: int, x: Any, y: Any, out: Any, threads: int, function: int, offer: int) -> bool:
-    """``x @ y`` into ``out``: put it on the board, work on it, and return when all of it is done. False if BLAS cannot
-    read these matrices.
+@njit(**_PART)
+def _piece_of_product(
+    function: int, width: int, by_rows: bool, ta: int, tb: int, m: int, n: int, k: int, a: int, lda: int, b: int,
+    ldb: int, c: int, ldc: int, start: int, stop: int,
+) -> None:  # fmt: skip
+    """Rows, or columns, ``start`` to ``stop`` of the result."""
+    if by_rows:
+        a += width * start * (lda if ta == AS_IT_IS else 1)
+        c += width * start * ldc
+        m = stop - start
+    else:
+        b += width * start * (1 if tb == AS_IT_IS else ldb)
+        c += width * start
+        n = stop - start
+    if width == 4:
+        sgemm(function, ta, tb, m, n, k, a, lda, b, ldb, np.float32(0), c, ldc)
+    else:
+        _dgemm(function, ta, tb, m, n, k, a, lda, b, ldb, 0.0, c, ldc)
 
-    function: the address of BLAS's, for their dtype. offer: that of sched_yield, or 0.
+
+@njit(**_SUM)
+def rows_times(w: int, ldw: int, k: int, x: int, y: int, start: int, stop: int) -> None:
+    """``y[i] = sum_j w[i, j] x[j]`` of float32 by their addresses, four rows at a time: at memory speed.
+
+    w: a matrix of rows of k entries, each ldw behind the one before. x: k entries. y: one entry a row.
     """
-    (ta, lda), (tb, ldb) = _reading(x), _reading(y)
+    v, out = carray(floats(x), k), carray(floats(y), stop)
+    i = start
+    while i + 4 <= stop:
+        row = w + 4 * ldw * i
+        p, q = carray(floats(row), k), carray(floats(row + 4 * ldw), k)
+        r, s = carray(floats(row + 8 * ldw), k), carray(floats(row + 12 * ldw), k)
+        a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        for j in range(k):
+            a += p[j] * v[j]
+            b += q[j] * v[j]
+            c += r[j] * v[j]
+            d += s[j] * v[j]
+        out[i], out[i + 1], out[i + 2], out[i + 3] = a, b, c, d
+        i += 4
+    while i < stop:
+        p, a = carray(floats(w + 4 * ldw * i), k), np.float32(0)
+        for j in range(k):
+            a += p[j] * v[j]
+        out[i] = a
+        i += 1
+
+
+@njit(*(f"b1(i8, {t}[:, :], {t}[:, :], {t}[:, ::1], i8)" for t in ("f4", "f8")), **_COMPILED)
+def product(board: int, x: Any, y: Any, out: Any, function: int) -> bool:
+    """``x @ y`` into ``out``, shared. False if it cannot be: BLAS cannot read these matrices, or it would copy one for
+    a single row or column.
+
+    function: the address of BLAS's gemm for their dtype.
+    """
+    (ta, lda), (tb, ldb) = as_read(x), as_read(y)
     if ta == 0 or tb == 0:
         return False
-    m, k, n = x.shape[0], x.shape[1], y.shape[1]
-    by_rows = m >= n
-    total = m if by_rows else n
-    pieces = 2 * threads if m * n * k > _LARGE else threads
-    length = -(-total // (pieces * _TILE)) * _TILE
-    pieces = -(-total // length)
-
-    _store(board + 8 * OPEN, 0)
-    while _load(board + 8 * INSIDE) != 0:  # who came late for the last product may still read what it was
-        pass
-    at = board + 8 * PARAMETERS
-    parameters = (
-        pieces, length, int(by_rows), total, function, x.itemsize, ta, tb, m, n, k, np.int64(x.ctypes.data), lda,
-        np.int64(y.ctypes.data), ldb, np.int64(out.ctypes.data), n,
-    )  # fmt: skip
-    for i in range(len(parameters)):
-        _store(at + 8 * i, parameters[i])
-    _store(board + 8 * NEXT, 0)
-    _store(board + 8 * DONE, 0)
-    _store(board + 8 * OPEN, 1)
-    _work(board)
-    looked = 0
-    while _load(board + 8 * DONE) < pieces:
-        looked += 1
-        if looked % _POLLS == 0 and offer != 0:
-            _offer_core(offer)
-    _store(board + 8 * OPEN, 0)
+    m, k, n, width = x.shape[0], x.shape[1], y.shape[1], x.itemsize
+    a, b, c = np.int64(x.ctypes.data), np.int64(y.ctypes.data), np.int64(out.ctypes.data)
+    each = 2 if m * n * k > _LARGE else 1
+    if min(m, n) > 1:
+        by_rows = m >= n
+        arguments = (function, width, by_rows, ta, tb, m, n, k, a, lda, b, ldb, c, n)
+        share(board, _piece_of_product, arguments, m if by_rows else n, _TILE, each)
+    elif width == 4 and m == 1 and x.strides[1] == 4 and tb == TRANSPOSED:
+        share(board, rows_times, (b, ldb, k, a, c), n, _TILE, 2)
+    elif width == 4 and n == 1 and y.strides[0] == 4 and ta == AS_IT_IS:
+        share(board, rows_times, (a, lda, k, b, c), m, _TILE, 2)
+    else:
+        return False
     return True
 
 
@@ -246,7 +399,14 @@ def address_of(function: Any) -> int:
     return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
 
-def board(length: int = LENGTH) -> Any:
+def board(hands: int = 1, offer: int = 0) -> Any:
+    """A board for so many threads, in cache lines of its own. offer: the address of sched_yield, or 0."""
+    made = numbers(LENGTH)
+    made[HANDS // 8 : HANDS // 8 + 2] = hands, offer
+    return made
+
+
+def numbers(length: int) -> Any:
     """So many zeros, in cache lines of their own."""
     room = np.zeros(length + 2 * _LINE, np.int64)
     skip = (-room.ctypes.data // 8) % _LINE

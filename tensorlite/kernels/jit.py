@@ -5,9 +5,9 @@ an extra (``pip install 'tensorlite[fast]'``); without it ``cpu`` computes with 
 before a kernel is called on a large array. The first call of each kernel compiles it, for a fraction of a second; what
 was compiled is kept beside this file, or in the user's cache, and loaded the next time.
 
-All arrays are contiguous float32. Those of rows are worked on from row ``start`` to ``stop``, so that threads can share
-them; no loop holds the interpreter's lock. (A loop from ``start`` over entries would not be vectorised: for all that
-the compiler knows, an index could be negative, and mean one from the end.)
+All arrays are contiguous float32; those of attention may have any strides but the last. Each kernel takes a board first
+(see ``crew``): its loop, of the same name with an underscore, works on entries, rows or heads ``start`` to ``stop``,
+and is shared over the board; with 0 for a board it runs as a whole. No loop holds the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import carray, types
 from numba.extending import intrinsic
 
-from .crew import njit
+from .crew import AS_IT_IS, TRANSPOSED, cut, floats, njit, sgemm, share
 from .reference import ERF_TANH
 
 __all__ = [
-    "adam_step", "attention_probabilities", "attention_scores_backward", "attention_softmax", "cross_entropy",
-    "cross_entropy_backward", "gelu", "gelu_backward", "layer_norm", "layer_norm_backward", "softmax",
+    "adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward",
+    "layer_norm", "layer_norm_backward", "softmax",
 ]  # fmt: skip
 
 Array = Any
@@ -33,8 +33,9 @@ f32 = np.float32
 
 # Sums may be reordered, so that they are vectorised; NaN and infinity stay what they are.
 _LOOP: dict[str, Any] = {
-    "nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "nsz"},
+    "nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "nsz"},
 }  # fmt: skip
+_KERNEL: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 # Without fused multiply-add, where a product is taken from the same product: rounded once, both are equal.
 _EXACT: dict[str, Any] = {**_LOOP, "fastmath": {"reassoc", "arcp", "nsz"}}
 _INLINE: dict[str, Any] = {"inline": "always", "error_model": "numpy", "fastmath": {"contract"}}
@@ -92,10 +93,15 @@ def _cdf(x: Any, tanh: bool) -> Any:
 
 # ---- activations ----------------------------------------------------------------------------
 
+_UNIT = 1024  # entries: 4 KB, of which threads take whole ones
+
+# (Parts are cut off first, since a loop from ``start`` would not be vectorised: for all that the compiler knows, an
+# index could be negative, and mean one from the end.)
+
 
 @njit(**_LOOP)
-def gelu(x: Array, y: Array, tanh: bool) -> None:
-    """``y = x cdf(x)`` of flat arrays."""
+def _gelu(x: Array, y: Array, tanh: bool, start: int, stop: int) -> None:
+    x, y = x[start:stop], y[start:stop]
     if tanh:
         for i in range(x.size):
             y[i] = max(x[i], _FAR) * _cdf(x[i], True)
@@ -104,9 +110,15 @@ def gelu(x: Array, y: Array, tanh: bool) -> None:
             y[i] = max(x[i], _FAR) * _cdf(x[i], False)
 
 
+@njit(**_KERNEL)
+def gelu(board: int, x: Array, y: Array, tanh: bool) -> None:
+    """``y = x cdf(x)`` of flat arrays."""
+    share(board, _gelu, (x, y, tanh), x.size, _UNIT, 1)
+
+
 @njit(**_LOOP)
-def gelu_backward(g: Array, x: Array, dx: Array, tanh: bool) -> None:
-    """``dx = g (cdf + x pdf)`` of flat arrays; of the tanh form cdf' is ``2 cdf (1 - cdf) slope``."""
+def _gelu_backward(g: Array, x: Array, dx: Array, tanh: bool, start: int, stop: int) -> None:
+    g, x, dx = g[start:stop], x[start:stop], dx[start:stop]
     if tanh:
         for i in range(x.size):
             a = min(max(x[i], _FAR), -_FAR)  # farther out the slope overflows, and the cdf is 0 or 1
@@ -118,12 +130,17 @@ def gelu_backward(g: Array, x: Array, dx: Array, tanh: bool) -> None:
             dx[i] = g[i] * (_cdf(a, False) + a * _DENSITY * _exp(f32(-0.5) * a * a))
 
 
+@njit(**_KERNEL)
+def gelu_backward(board: int, g: Array, x: Array, dx: Array, tanh: bool) -> None:
+    """``dx = g (cdf + x pdf)`` of flat arrays; of the tanh form cdf' is ``2 cdf (1 - cdf) slope``."""
+    share(board, _gelu_backward, (g, x, dx, tanh), x.size, _UNIT, 1)
+
+
 # ---- rows -----------------------------------------------------------------------------------
 
 
 @njit(**_LOOP)
-def softmax(x: Array, y: Array, start: int, stop: int) -> None:
-    """Rows ``exp(x - max) / sum``."""
+def _softmax(x: Array, y: Array, start: int, stop: int) -> None:
     n = x.shape[1]
     for i in range(start, stop):
         top = x[i, 0]
@@ -138,11 +155,16 @@ def softmax(x: Array, y: Array, start: int, stop: int) -> None:
             y[i, j] /= total
 
 
+@njit(**_KERNEL)
+def softmax(board: int, x: Array, y: Array) -> None:
+    """Rows ``exp(x - max) / sum``."""
+    share(board, _softmax, (x, y), len(x), 1, 1)
+
+
 @njit(**_LOOP)
-def layer_norm(
+def _layer_norm(
     x: Array, weight: Array, y: Array, mean: Array, rstd: Array, eps: float, start: int, stop: int
 ) -> None:  # fmt: skip
-    """Rows ``(x - mean) rstd weight``; the bias is the caller's."""
     n = x.shape[1]
     for i in range(start, stop):
         total = f32(0)
@@ -159,15 +181,20 @@ def layer_norm(
             y[i, j] = (x[i, j] - m) * r * weight[j]
 
 
+@njit(**_KERNEL)
+def layer_norm(board: int, x: Array, weight: Array, y: Array, mean: Array, rstd: Array, eps: float) -> None:
+    """Rows ``(x - mean) rstd weight``; the bias is the caller's."""
+    share(board, _layer_norm, (x, weight, y, mean, rstd, eps), len(x), 1, 1)
+
+
 @njit(**_LOOP)
-def layer_norm_backward(
-    g: Array, x: Array, weight: Array, mean: Array, rstd: Array, dx: Array, dweight: Array, dbias: Array,
+def _layer_norm_backward(
+    g: Array, x: Array, weight: Array, mean: Array, rstd: Array, dx: Array, sums: Array, length: int,
     start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Rows of dx; dweight and dbias get the sums over these rows alone."""
     n = x.shape[1]
-    dweight[:] = f32(0)
-    dbias[:] = f32(0)
+    both = np.zeros((2, n), f32)  # of one's own: two threads that write to one cache line would wait for each other
+    dweight, dbias = both[0], both[1]
     for i in range(start, stop):
         m, r = mean[i], rstd[i]
         h_sum, hn_sum = f32(0), f32(0)
@@ -182,16 +209,29 @@ def layer_norm_backward(
         for j in range(n):
             z = (x[i, j] - m) * r
             dx[i, j] = r * (g[i, j] * weight[j] - h_mean - z * hn_mean)
+    sums[start // length] = both
+
+
+@njit(**_KERNEL)
+def layer_norm_backward(
+    board: int, g: Array, x: Array, weight: Array, mean: Array, rstd: Array, dx: Array
+) -> Array:  # fmt: skip
+    """Rows of dx; returns the gradients of weight and bias, (2, width), summed piece by piece in their order."""
+    pieces, length = cut(board, len(x), 1, 1)
+    sums = np.empty((max(1, pieces), 2, x.shape[1]), f32)
+    share(board, _layer_norm_backward, (g, x, weight, mean, rstd, dx, sums, length), len(x), 1, 1)
+    for piece in range(1, pieces):
+        sums[0] += sums[piece]
+    return sums[0]
 
 
 # ---- losses ---------------------------------------------------------------------------------
 
 
 @njit(**_LOOP)
-def cross_entropy(
+def _cross_entropy(
     x: Array, target: Array, loss: Array, lse: Array, ignore_index: int, smoothing: float, start: int, stop: int
 ) -> None:  # fmt: skip
-    """Losses of rows of logits, and their logsumexp."""
     n = x.shape[1]
     for i in range(start, stop):
         top = x[i, 0]
@@ -209,12 +249,19 @@ def cross_entropy(
                 loss[i] -= f32(smoothing) * (values / f32(n))
 
 
+@njit(**_KERNEL)
+def cross_entropy(
+    board: int, x: Array, target: Array, loss: Array, lse: Array, ignore_index: int, smoothing: float
+) -> None:  # fmt: skip
+    """Losses of rows of logits, and their logsumexp."""
+    share(board, _cross_entropy, (x, target, loss, lse, ignore_index, smoothing), len(x), 1, 1)
+
+
 @njit(**_LOOP)
-def cross_entropy_backward(
+def _cross_entropy_backward(
     g: Array, x: Array, target: Array, lse: Array, dx: Array, ignore_index: int, smoothing: float,
     start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Rows ``g (softmax - (1 - smoothing) onehot - smoothing / n)``, 0 where the target is ignored."""
     n = x.shape[1]
     for i in range(start, stop):
         if target[i] == ignore_index:
@@ -225,9 +272,45 @@ def cross_entropy_backward(
         dx[i, target[i]] -= g[i] * f32(1 - smoothing)
 
 
+@njit(**_KERNEL)
+def cross_entropy_backward(
+    board: int, g: Array, x: Array, target: Array, lse: Array, dx: Array, ignore_index: int, smoothing: float
+) -> None:  # fmt: skip
+    """Rows ``g (softmax - (1 - smoothing) onehot - smoothing / n)``, 0 where the target is ignored."""
+    share(board, _cross_entropy_backward, (g, x, target, lse, dx, ignore_index, smoothing), len(x), 1, 1)
+
+
 # ---- attention ------------------------------------------------------------------------------
 #
-# Scores (heads, queries, keys): query t of a block that starts at ``first`` may see keys 0 to first + t, or all.
+# q (B, H, T, D), k (B, H, S, D), v (B, H, S, E), whose last dimension lies together in memory. A block of queries at a
+# time, so that the scores stay in the cache: what a causal mask hides of a block's keys is not computed.
+# Source: Dao et al., "FlashAttention", 2022, whose backward pass computes the scores again, too.
+
+_QUERIES = 64  # in a block
+
+
+@njit(**_INLINE)
+def _matmul(
+    gemm: int, ta: int, tb: int, m: int, n: int, k: int, a: int, lda: int, b: int, ldb: int, beta: Any, c: int, ldc: int
+) -> None:  # fmt: skip
+    """``C (m, n) = op(A) op(B) + beta C`` of float32 by their addresses, by BLAS's gemm if that has one."""
+    if gemm != 0:
+        sgemm(gemm, ta, tb, m, n, k, a, lda, b, ldb, beta, c, ldc)
+        return
+    for i in range(m):
+        row = carray(floats(c + 4 * i * ldc), n)
+        for j in range(n):
+            row[j] = row[j] * beta if beta != 0 else f32(0)
+        for p in range(k):
+            x = carray(floats(a + 4 * (i * lda + p if ta == AS_IT_IS else p * lda + i)), 1)[0]
+            if tb == AS_IT_IS:
+                other = carray(floats(b + 4 * p * ldb), n)
+                for j in range(n):
+                    row[j] += x * other[j]
+            else:
+                other = carray(floats(b + 4 * p), (n - 1) * ldb + 1)
+                for j in range(n):
+                    row[j] += x * other[j * ldb]
 
 
 @njit(**_INLINE)
@@ -243,62 +326,142 @@ def _row_softmax(row: Array, scale: Any, last: int, top: Any) -> Any:
 
 
 @njit(**_EXACT)
-def attention_softmax(scores: Array, scale: float, causal: bool, first: int, lse: Array) -> None:
-    """``softmax(scale scores)`` in place, and the logsumexp of each row of ``scale scores``."""
-    heads, queries, keys = scores.shape
-    s = f32(scale)
-    for h in range(heads):
-        for t in range(queries):
-            row, last = scores[h, t], first + t if causal else keys
-            top = f32(-np.inf)
-            for j in range(keys):
-                top = max(top, s * row[j] if j <= last else f32(-np.inf))
-            total = _row_softmax(row, s, last, top)
-            lse[h, t] = top + np.log(total)
-            part = f32(1) / total
-            for j in range(keys):
-                row[j] *= part
+def _softmax_of_scores(scores: Array, scale: Any, causal: bool, first: int, lse: Array) -> None:
+    """``softmax(scale scores)`` in place, and the logsumexp of each row. Query t is first + t: it sees keys 0 to that
+    if causal."""
+    queries, keys = scores.shape
+    for t in range(queries):
+        row, last = scores[t], first + t if causal else keys
+        top = f32(-np.inf)
+        for j in range(keys):
+            top = max(top, scale * row[j] if j <= last else f32(-np.inf))
+        total = _row_softmax(row, scale, last, top)
+        lse[t] = top + np.log(total)
+        part = f32(1) / total
+        for j in range(keys):
+            row[j] *= part
 
 
 @njit(**_EXACT)
-def attention_probabilities(scores: Array, scale: float, causal: bool, first: int, lse: Array) -> None:
+def _probabilities(scores: Array, scale: Any, causal: bool, first: int, lse: Array) -> None:
     """The same softmax again, from what is known of each row."""
-    heads, queries, keys = scores.shape
-    s = f32(scale)
-    for h in range(heads):
-        for t in range(queries):
-            row, known, last = scores[h, t], lse[h, t], first + t if causal else keys
-            for j in range(keys):
-                e = _exp(s * row[j] - known)
-                row[j] = e if j <= last else f32(0)
+    queries, keys = scores.shape
+    for t in range(queries):
+        row, known, last = scores[t], lse[t], first + t if causal else keys
+        for j in range(keys):
+            e = _exp(scale * row[j] - known)
+            row[j] = e if j <= last else f32(0)
 
 
 @njit(**_LOOP)
-def attention_scores_backward(p: Array, dp: Array, scale: float) -> None:
+def _scores_backward(p: Array, dp: Array, scale: Any) -> None:
     """``dp`` becomes ``scale p (dp - sum_j p_j dp_j)``."""
-    heads, queries, keys = p.shape
-    for h in range(heads):
-        for t in range(queries):
-            total = f32(0)
-            for j in range(keys):
-                total += p[h, t, j] * dp[h, t, j]
-            for j in range(keys):
-                dp[h, t, j] = f32(scale) * p[h, t, j] * (dp[h, t, j] - total)
+    queries, keys = p.shape
+    for t in range(queries):
+        total = f32(0)
+        for j in range(keys):
+            total += p[t, j] * dp[t, j]
+        for j in range(keys):
+            dp[t, j] = scale * p[t, j] * (dp[t, j] - total)
+
+
+@njit(**_INLINE)
+def _matrix(x: Array, head: int) -> tuple[int, int]:
+    """The address of a head's matrix, and the entries from a row to the next."""
+    heads = x.shape[1]
+    return (
+        np.int64(x.ctypes.data) + (head // heads) * x.strides[0] + (head % heads) * x.strides[1],
+        x.strides[2] // 4,
+    )
+
+
+@njit(**_LOOP)
+def _attention(
+    gemm: int, q: Array, k: Array, v: Array, out: Array, lse: Array, causal: bool, scale: Any, start: int, stop: int
+) -> None:  # fmt: skip
+    T, S, D, E = q.shape[2], k.shape[2], q.shape[3], v.shape[3]
+    room = np.empty(min(_QUERIES, T) * S, f32)
+    for head in range(start, stop):
+        (qs, ldq), (ks, ldk), (vs, ldv), (to, ldo) = (
+            _matrix(q, head),
+            _matrix(k, head),
+            _matrix(v, head),
+            _matrix(out, head),
+        )
+        for first in range(0, T, _QUERIES):
+            queries = min(_QUERIES, T - first)
+            keys = min(first + queries, S) if causal else S
+            p = room[: queries * keys].reshape(queries, keys)
+            at = np.int64(p.ctypes.data)
+            _matmul(gemm, AS_IT_IS, TRANSPOSED, queries, keys, D, qs + 4 * first * ldq, ldq, ks, ldk, f32(0), at, keys)
+            _softmax_of_scores(p, scale, causal, first, lse[head, first : first + queries])
+            _matmul(gemm, AS_IT_IS, AS_IT_IS, queries, E, keys, at, keys, vs, ldv, f32(0), to + 4 * first * ldo, ldo)
+
+
+@njit(**_KERNEL)
+def attention(
+    board: int, gemm: int, q: Array, k: Array, v: Array, out: Array, lse: Array, causal: bool, scale: float
+) -> None:  # fmt: skip
+    """``softmax(scale q k^T) v`` into out, (B, H, T, E), and the logsumexp of each row into lse, (B H, T).
+
+    gemm: the address of BLAS's, or 0.
+    """
+    share(board, _attention, (gemm, q, k, v, out, lse, causal, f32(scale)), len(lse), 1, 1)
+
+
+@njit(**_LOOP)
+def _attention_backward(
+    gemm: int, g: Array, q: Array, k: Array, v: Array, dq: Array, dk: Array, dv: Array, lse: Array, causal: bool,
+    scale: Any, start: int, stop: int,
+) -> None:  # fmt: skip
+    T, S, D, E = q.shape[2], k.shape[2], q.shape[3], v.shape[3]
+    room, other_room = np.empty(min(_QUERIES, T) * S, f32), np.empty(min(_QUERIES, T) * S, f32)
+    for head in range(start, stop):
+        (gs, ldg), (qs, ldq), (ks, ldk), (vs, ldv) = (
+            _matrix(g, head),
+            _matrix(q, head),
+            _matrix(k, head),
+            _matrix(v, head),
+        )
+        (to_q, ldo), (to_k, ldp), (to_v, ldr) = _matrix(dq, head), _matrix(dk, head), _matrix(dv, head)
+        for s in range(S):
+            carray(floats(to_k + 4 * s * ldp), D)[:] = f32(0)
+            carray(floats(to_v + 4 * s * ldr), E)[:] = f32(0)
+        for first in range(0, T, _QUERIES):
+            queries = min(_QUERIES, T - first)
+            keys = min(first + queries, S) if causal else S
+            p, dp = room[: queries * keys].reshape(queries, keys), other_room[: queries * keys].reshape(queries, keys)
+            at, d_at = np.int64(p.ctypes.data), np.int64(dp.ctypes.data)
+            q_block, g_block = qs + 4 * first * ldq, gs + 4 * first * ldg
+            _matmul(gemm, AS_IT_IS, TRANSPOSED, queries, keys, D, q_block, ldq, ks, ldk, f32(0), at, keys)
+            _probabilities(p, scale, causal, first, lse[head, first : first + queries])
+            _matmul(gemm, AS_IT_IS, TRANSPOSED, queries, keys, E, g_block, ldg, vs, ldv, f32(0), d_at, keys)
+            _matmul(gemm, TRANSPOSED, AS_IT_IS, keys, E, queries, at, keys, g_block, ldg, f32(1), to_v, ldr)
+            _scores_backward(p, dp, scale)
+            _matmul(
+                gemm, AS_IT_IS, AS_IT_IS, queries, D, keys, d_at, keys, ks, ldk, f32(0), to_q + 4 * first * ldo, ldo
+            )
+            _matmul(gemm, TRANSPOSED, AS_IT_IS, keys, D, queries, d_at, keys, q_block, ldq, f32(1), to_k, ldp)
+
+
+@njit(**_KERNEL)
+def attention_backward(
+    board: int, gemm: int, g: Array, q: Array, k: Array, v: Array, dq: Array, dk: Array, dv: Array, lse: Array,
+    causal: bool, scale: float,
+) -> None:  # fmt: skip
+    """The gradients of q, k and v from that of the result, g (B, H, T, E)."""
+    share(board, _attention_backward, (gemm, g, q, k, v, dq, dk, dv, lse, causal, f32(scale)), len(lse), 1, 1)
 
 
 # ---- optimizers -----------------------------------------------------------------------------
 
 
 @njit(**_LOOP)
-def adam_step(
+def _adam_step(
     p: Array, g: Array, m: Array, v: Array, sign: float, kept: float, decay: float, beta1: float, rest1: float,
-    beta2: float, rest2: float, correction2: float, eps: float, rate: float,
+    beta2: float, rest2: float, correction2: float, eps: float, rate: float, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """As elementwise.cu's adam_step, of flat arrays.
-
-    kept: what decoupled decay leaves of p, 1 - lr decay. decay: what is added to the gradient, as a part of p.
-    correction2: sqrt(1 - beta2^t). rate: lr / (1 - beta1^t).
-    """
+    p, g, m, v = p[start:stop], g[start:stop], m[start:stop], v[start:stop]
     for i in range(p.size):
         x = p[i] * f32(kept)
         d = f32(sign) * g[i] + f32(decay) * x
@@ -306,3 +469,17 @@ def adam_step(
         square = f32(beta2) * v[i] + f32(rest2) * (d * d)
         m[i], v[i] = mean, square
         p[i] = x - f32(rate) * (mean / (np.sqrt(square) / f32(correction2) + f32(eps)))
+
+
+@njit(**_KERNEL)
+def adam_step(
+    board: int, p: Array, g: Array, m: Array, v: Array, sign: float, kept: float, decay: float, beta1: float,
+    rest1: float, beta2: float, rest2: float, correction2: float, eps: float, rate: float,
+) -> None:  # fmt: skip
+    """As elementwise.cu's adam_step, of flat arrays.
+
+    kept: what decoupled decay leaves of p, 1 - lr decay. decay: what is added to the gradient, as a part of p.
+    correction2: sqrt(1 - beta2^t). rate: lr / (1 - beta1^t).
+    """
+    numbers = (sign, kept, decay, beta1, rest1, beta2, rest2, correction2, eps, rate)
+    share(board, _adam_step, (p, g, m, v, *numbers), p.size, _UNIT, 1)

@@ -7,7 +7,7 @@ computes, BLAS gets one thread, and each of our threads calls it for its own par
 not an OpenBLAS that we can find), it keeps the cores and we use one.
 
 Measured on two cores: a sleeping thread takes 40 us to come, so only what takes longer than about 200 is worth it. With
-numba, a worker that has just worked looks around for the next product before it sleeps (see ``crew``).
+numba, a worker that has just worked looks around for more before it sleeps (see ``crew``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["get_num_threads", "load_crew", "one_blas_thread", "product", "set_num_threads", "spread"]
+__all__ = [
+    "gemm_address", "get_num_threads", "load_crew", "one_blas_thread", "product", "set_num_threads", "share", "spread",
+]  # fmt: skip
 
 VARIABLE = "TENSORLITE_NUM_THREADS"
 _MOST = 8  # Python threads hand the interpreter's lock around between calls: more would wait for it
@@ -140,7 +142,7 @@ _PATIENCE = 50_000  # looks of about 20 ns
 
 @cache
 def load_crew() -> Any:
-    """The compiled part of sharing products, or None if nothing is: without numba, or with ``TENSORLITE_JIT=0``."""
+    """The compiled part of sharing work, or None if nothing is: without numba, or with ``TENSORLITE_JIT=0``."""
     if os.environ.get("TENSORLITE_JIT") == "0":
         return None
     try:
@@ -186,15 +188,15 @@ class _Job:
 
 
 class _Worker(threading.Thread):
-    """A thread that waits for jobs: looking for products for a while, then asleep."""
+    """A thread that waits for jobs: looking for compiled work for a while, then asleep."""
 
     def __init__(self, pool: _Pool) -> None:
         super().__init__(name="tensorlite", daemon=True)
-        self.pool = pool
+        self.pool, self.number = pool, len(pool.workers) + 1
         self.job: tuple[_Job, int] | None = None
         self.asleep = False
         self.wake: SimpleQueue[None] = SimpleQueue()
-        self.called = np.zeros(1, np.int64) if pool.crew is None else pool.crew.board(8)
+        self.called = np.zeros(1, np.int64) if pool.crew is None else pool.crew.numbers(8)
         self.start()
 
     def call(self, job: tuple[_Job, int] | None) -> None:
@@ -214,7 +216,7 @@ class _Worker(threading.Thread):
                     (job, helpers), self.job, self.called[0] = self.job, None, 0
                     job.help(helpers)
                     del job
-                elif crew is None or not crew.serve(self.pool.address, called, _PATIENCE, _sched_yield()):
+                elif crew is None or not crew.serve(self.pool.address, self.number, called, _PATIENCE):
                     self.asleep = True
                     if self.job is None:  # else it came just now
                         self.wake.get()
@@ -222,11 +224,11 @@ class _Worker(threading.Thread):
 
 
 class _Pool:
-    """The workers, and the board on which products are put for them."""
+    """The workers, and the board on which work is put for them."""
 
     def __init__(self) -> None:
         self.crew = load_crew()
-        self.board = None if self.crew is None else self.crew.board()
+        self.board = None if self.crew is None else self.crew.board(get_num_threads(), _sched_yield())
         self.address = 0 if self.board is None else self.board.ctypes.data
         self.workers: list[_Worker] = []
 
@@ -247,14 +249,15 @@ def _workers(count: int) -> list[_Worker]:
     return _pool.of(count)
 
 
-def _with_workers(together: Callable[[], Any], alone: Callable[[], Any]) -> Any:
-    """``together()``, in which the workers are this thread's; ``alone()`` if they are taken, by this thread too."""
+def _with_workers(together: Callable[..., Any], alone: Callable[..., Any], *args: Any) -> Any:
+    """``together(*args)``, in which the workers are this thread's; ``alone(*args)`` if they are taken, by this thread
+    too."""
     mine = _busy._is_owned  # type: ignore[attr-defined]
     nested = mine()
     try:
         if nested or not _busy.acquire(blocking=False):
-            return alone()
-        result = together()
+            return alone(*args)
+        result = together(*args)
         _busy.release()
         return result
     except BaseException:  # an interrupt may come between any two lines
@@ -277,11 +280,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def spread(part: Part, n: int, pieces: int = 1) -> None:
+def spread(part: Part, n: int) -> None:
     """Call ``part(start, stop)`` for ranges that make up ``range(n)``, on all threads; return when all is done.
 
-    pieces: how many ranges each thread gets, if it is not delayed; more of them even out what other processes take.
-    The ranges must not depend on one another; which they are depends on n, ``pieces`` and the number of threads alone.
+    The ranges must not depend on one another; which they are depends on n and the number of threads alone.
     Inside another call, or while another thread computes, all are worked on by the calling thread. What a part raises
     is raised here.
     """
@@ -289,7 +291,7 @@ def spread(part: Part, n: int, pieces: int = 1) -> None:
     if threads <= 1:
         part(0, n)
         return
-    job = _Job(part, n, -(-n // (threads * pieces)))
+    job = _Job(part, n, -(-n // threads))
 
     def together() -> None:
         helpers = _workers(threads - 1)
@@ -303,36 +305,43 @@ def spread(part: Part, n: int, pieces: int = 1) -> None:
         raise job.error
 
 
-def product(x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
-    """``x @ y`` of two matrices of one floating dtype, shared among all threads; None if that cannot be.
+def share(kernel: Callable[..., Any], *args: Any) -> Any:
+    """``kernel(board, *args)`` for a compiled function that shares its loops over a board (see ``crew``).
 
-    Its bits depend on shapes, strides and the number of threads alone, not on who helps.
+    Its bits depend on its arguments and the number of threads alone, not on who helps.
     """
-    threads, blas = get_num_threads(), _blas()
-    if threads <= 1 or blas is None or load_crew() is None or not (x.flags.writeable and y.flags.writeable):
+    if get_num_threads() <= 1:
+        return kernel(0, *args)
+    return _with_workers(_on_their_board, _on_a_new_board, kernel, *args)
+
+
+def _on_their_board(kernel: Callable[..., Any], *args: Any) -> Any:
+    workers = _workers(get_num_threads() - 1)
+    for worker in workers:
+        if worker.asleep:
+            worker.call(None)
+    return kernel(workers[0].pool.address, *args)
+
+
+def _on_a_new_board(kernel: Callable[..., Any], *args: Any) -> Any:  # the same pieces, without help
+    board = load_crew().board(get_num_threads())
+    return kernel(board.ctypes.data, *args)
+
+
+def product(x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
+    """``x @ y`` of two matrices of one floating dtype, shared among all threads; None if that cannot be."""
+    if get_num_threads() <= 1 or load_crew() is None or not (x.flags.writeable and y.flags.writeable):
         return None
-    function = _gemm_address(x.dtype)
+    function = gemm_address(x.dtype)
     if not function:
         return None
     out = np.empty((x.shape[0], y.shape[1]), x.dtype)
-    def together() -> bool:
-        workers = _workers(threads - 1)
-        for worker in workers:
-            if worker.asleep:
-                worker.call(None)
-        return bool(load_crew().product(workers[0].pool.address, x, y, out, threads, function, _sched_yield()))
-
-    def alone() -> bool:  # the same pieces, without help
-        board = load_crew().board()
-        return bool(load_crew().product(board.ctypes.data, x, y, out, threads, function, 0))
-
     with one_blas_thread:
-        done = _with_workers(together, alone)
-    return out if done else None
+        return out if share(load_crew().product, x, y, out, function) else None
 
 
 @cache
-def _gemm_address(dtype: Any) -> int:
+def gemm_address(dtype: Any) -> int:
     """Where BLAS's function for matrices of this dtype is, 0 if there is none."""
     blas = _blas()
     gemm = None if blas is None else blas.gemm.get(dtype)
