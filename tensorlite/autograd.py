@@ -529,8 +529,6 @@ def _callable(self: Op) -> OpFunction:
         if kwargs or (len(args) != arity and not (variadic and len(args) > arity)):
             if kwargs or len(args) > arity or len(args) < required:
                 args = self.bind(args, kwargs)
-            else:
-                args += defaults[len(args) :]
         arrays: list[Any] = []
         needs: tuple[int, ...] = ()
         dtype = None
@@ -549,6 +547,8 @@ def _callable(self: Op) -> OpFunction:
                 a = self.static(a, len(arrays))
                 mixed = mixed or hasattr(a, "dtype")
             arrays.append(a)
+        if len(arrays) < arity:
+            arrays += defaults[len(arrays) :]
         given = arrays
         if policy is not None and dtype is not None and (mixed or dtype.kind != "f"):
             met = arrays[meet]
@@ -559,7 +559,8 @@ def _callable(self: Op) -> OpFunction:
         xp = BACKENDS.get(type(arrays[0])) if arrays else None
         if xp is None and (xp := backend_of(arrays)) is None:
             # In a gradient rule NumPy's operators have made scalars of 0-d arrays.
-            arrays = [np.asarray(a) if isinstance(a, np.generic) else b for a, b in zip(args, arrays, strict=True)]
+            scalars = {i: np.asarray(a) for i, a in enumerate(args) if isinstance(a, np.generic)}
+            arrays = [scalars.get(i, a) for i, a in enumerate(arrays)]
             xp = backend_of(arrays)
         if xp is None:
             for a in arrays:

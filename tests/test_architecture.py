@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = """
     tensorlite.errors  tensorlite.dtypes
     tensorlite.kernels  tensorlite.kernels.reference  tensorlite.kernels.crew  tensorlite.kernels.threads
-    tensorlite.kernels.jit
+    tensorlite.kernels.jit  tensorlite.kernels.row
     tensorlite.kernels.cpu  tensorlite.kernels.cuda  tensorlite.kernels.malloc
     tensorlite.backend  tensorlite.random
     tensorlite.versions  tensorlite.anomaly  tensorlite.autograd
@@ -35,20 +35,20 @@ FLOORS = """
     tensorlite.optim.optimizer  tensorlite.optim.sgd  tensorlite.optim.adam  tensorlite.optim.muon
     tensorlite.optim.lr_scheduler  tensorlite.optim
     tensorlite.serialization
-    tensorlite
+    tensorlite  tensorlite.compiled
     tensorlite.testing.numerical  tensorlite.testing.report  tensorlite.testing.subject  tensorlite.testing.verdict
     tensorlite.testing.messages  tensorlite.testing.gradients  tensorlite.testing.operators
     tensorlite.testing.plugin  tensorlite.testing.samples  tensorlite.testing.spec
     tensorlite.testing.strategies  tensorlite.testing.gradtests  tensorlite.testing.random_programs
     tensorlite.testing.strict  tensorlite.testing
     gpt  gpt.errors  gpt.config  gpt.info  gpt.fetch  gpt.tokenizer  gpt.data
-    gpt.optimizer  gpt.model  gpt.evaluate  gpt.sample  gpt.checkpoint  gpt.metrics  gpt.plot  gpt.progress  gpt.train
-    gpt.cli  gpt.__main__
+    gpt.optimizer  gpt.model  gpt.evaluate  gpt.decoder  gpt.sample  gpt.checkpoint  gpt.metrics  gpt.plot
+    gpt.progress  gpt.train  gpt.cli  gpt.__main__
 """.split()
 
 # What a stranger may import; the rest of tensorlite is private, whatever its name.
 PUBLIC_MODULES = [
-    "tensorlite", "tensorlite.autograd", "tensorlite.errors", "tensorlite.func",
+    "tensorlite", "tensorlite.autograd", "tensorlite.compiled", "tensorlite.errors", "tensorlite.func",
     "tensorlite.nn", "tensorlite.nn.functional", "tensorlite.nn.init", "tensorlite.nn.utils",
     "tensorlite.optim", "tensorlite.optim.lr_scheduler", "tensorlite.profiler", "tensorlite.serialization",
     "tensorlite.testing", "tensorlite.testing.strict",
@@ -57,7 +57,8 @@ PUBLIC_MODULES = [
 # Files of tensorlite that may import more than numpy at their top, because nobody imports them at theirs.
 LOADED_LAZILY = {
     "tensorlite.kernels.cuda": {"cupy"}, "tensorlite.kernels.jit": {"llvmlite", "numba"},
-    "tensorlite.kernels.crew": {"llvmlite", "numba"},
+    "tensorlite.kernels.crew": {"llvmlite", "numba"}, "tensorlite.kernels.row": {"llvmlite", "numba"},
+    "tensorlite.compiled": {"llvmlite", "numba"},
     "tensorlite.testing.strategies": {"hypothesis"}, "tensorlite.testing.gradtests": {"hypothesis"},
     "tensorlite.testing.random_programs": {"hypothesis"},
 }

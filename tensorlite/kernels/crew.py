@@ -45,26 +45,35 @@ __all__ = [
 
 
 def njit(*signature: Any, **options: Any) -> Any:
-    """numba's, which keeps what it has compiled, if there is a folder that it can write to, until this file changes."""
+    """numba's decorator, with its options; with ``cache=True`` it keeps what it has compiled, if there is a folder that
+    it can write to, until that function's file or one of the kernels' changes."""
+    if signature and callable(signature[0]):  # `@njit` without parentheses
+        return njit()(signature[0])
 
     def decorate(function: Any) -> Any:
         try:
-            compiled = _njit(**options)(function)
-        except (RuntimeError, OSError):  # there is none
-            compiled = _njit(**{**options, "cache": False})(function)
-        else:
-            _stamp(compiled)
-        for types_of_arguments in signature:
-            compiled.compile(types_of_arguments)
-        return compiled
+            return _compiled(function, signature, options)
+        except (RuntimeError, OSError):  # there is no such folder
+            return _compiled(function, signature, {**options, "cache": False})
 
     return decorate
+
+
+def _compiled(function: Any, signature: tuple[str, ...], options: dict[str, Any]) -> Any:
+    result = _njit(**options)(function)
+    if options.get("cache"):
+        _stamp(result)
+    for types_of_arguments in signature:
+        result.compile(types_of_arguments)
+    if signature:
+        result.disable_compile()  # for others
+    return result
 
 
 def _stamp(compiled: Any) -> None:
     """Have what numba keeps of a function count for nothing once a file of kernels has changed.
 
-    A kernel is compiled into each function that calls it, wherever that is, and numba looks at that file alone.
+    A kernel is compiled into each function that calls it, wherever that is, and numba looks at the caller's file alone.
     """
     try:
         files = [path.stat() for path in sorted(Path(__file__).parent.glob("*.py"))]

@@ -193,8 +193,8 @@ def _layer_norm_backward(
     start: int, stop: int,
 ) -> None:  # fmt: skip
     n = x.shape[1]
-    both = np.zeros((2, n), f32)  # of one's own: two threads that write to one cache line would wait for each other
-    dweight, dbias = both[0], both[1]
+    # Room of one's own: two threads that write to one cache line would wait for each other.
+    dweight, dbias = np.zeros(n, f32), np.zeros(n, f32)
     for i in range(start, stop):
         m, r = mean[i], rstd[i]
         h_sum, hn_sum = f32(0), f32(0)
@@ -209,7 +209,8 @@ def _layer_norm_backward(
         for j in range(n):
             z = (x[i, j] - m) * r
             dx[i, j] = r * (g[i, j] * weight[j] - h_mean - z * hn_mean)
-    sums[start // length] = both
+    for j in range(n):
+        sums[start // length, 0, j], sums[start // length, 1, j] = dweight[j], dbias[j]
 
 
 @njit(**_KERNEL)
@@ -221,7 +222,9 @@ def layer_norm_backward(
     sums = np.empty((max(1, pieces), 2, x.shape[1]), f32)
     share(board, _layer_norm_backward, (g, x, weight, mean, rstd, dx, sums, length), len(x), 1, 1)
     for piece in range(1, pieces):
-        sums[0] += sums[piece]
+        for j in range(x.shape[1]):
+            sums[0, 0, j] += sums[piece, 0, j]
+            sums[0, 1, j] += sums[piece, 1, j]
     return sums[0]
 
 
@@ -289,7 +292,7 @@ def cross_entropy_backward(
 _QUERIES = 64  # in a block
 
 
-@njit(**_INLINE)
+@njit(**_LOOP)
 def _matmul(
     gemm: int, ta: int, tb: int, m: int, n: int, k: int, a: int, lda: int, b: int, ldb: int, beta: Any, c: int, ldc: int
 ) -> None:  # fmt: skip

@@ -389,7 +389,8 @@ def scaled_dot_product_attention(
         )
     _require_floating(name, query, key, value)
     try:
-        weights = (*np.broadcast_shapes(q[:-2], k[:-2], v[:-2]), q[-2], k[-2])
+        leading = q[:-2] if q[:-2] == k[:-2] == v[:-2] else np.broadcast_shapes(q[:-2], k[:-2], v[:-2])
+        weights = (*leading, q[-2], k[-2])
         if attn_mask is not None and np.broadcast_shapes(weights, attn_mask.shape) != weights:
             raise ValueError
     except ValueError:

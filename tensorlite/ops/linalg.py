@@ -51,14 +51,14 @@ def matmul(xp: Namespace, x: Array, y: Array) -> Array:
     A vector stands for a row on the left and a column on the right, and the result lacks that dimension.
     Raises ShapeError if the shapes do not fit, DTypeError if the dtypes differ.
     """
-    if isinstance(x, (int, float)) or isinstance(y, (int, float)):
-        raise TypeError("a number has no matrix product; multiply with *")
     try:
         if y.ndim == 2 and x.ndim > 2:  # one product instead of one for each matrix of x
             flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
             return xp.matmul(flat, y).reshape(*x.shape[:-1], y.shape[1])
         return xp.matmul(x, y)
-    except ValueError:
+    except (ValueError, AttributeError):
+        if isinstance(x, (int, float)) or isinstance(y, (int, float)):
+            raise TypeError("a number has no matrix product; multiply with *") from None
         raise ShapeError(_misfit(x.shape, y.shape)) from None
 
 

@@ -1,0 +1,132 @@
+"""The GPT's forward pass for one token, as compiled functions: what `gpt.model` says, without Python between the ops.
+
+A token of the model of `make train` takes some twenty small ops a layer, each of which costs Python more time than
+its arithmetic. Here a block is one call, for float32 on a CPU. Importing this needs numba (the extra `fast`); without
+it, and for all other models, `generate` reads a token as it reads the prompt.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt.model import GPT, MLP, Block, CausalSelfAttention, KeyValueCache
+from tensorlite import Tensor, compiled, nn
+
+Array = NDArray[np.float32]
+
+KNOWN = {GPT, Block, CausalSelfAttention, MLP, nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.ModuleList}
+LARGE = 1 << 20  # weights from which other cores help to read them; fewer come out of the caches
+
+
+@compiled.njit(nogil=True, cache=True, error_model="numpy")
+def block(
+    board: int, x: Array, norm_1: Array, norm_1_bias: Array | None, attn: Array, attn_bias: Array | None, proj: Array,
+    proj_bias: Array | None, norm_2: Array, norm_2_bias: Array | None, fc: Array, fc_bias: Array | None, out: Array,
+    out_bias: Array | None, keys: Array, values: Array, position: int, eps: float, tanh: bool,
+) -> None:  # fmt: skip
+    """`gpt.model.Block`, for one token: adds to its residual stream x, (C,), and to the keys and values.
+
+    keys, values: (H, block_size, D), of which those before `position` are filled.
+    """
+    C = x.size
+    H, size, D = keys.shape
+    y, z, wide = np.empty(C, np.float32), np.empty(C, np.float32), np.empty(4 * C, np.float32)
+    heads, scores = np.empty((3, H, D), np.float32), np.empty((H, size), np.float32)
+
+    compiled.layer_norm(x, norm_1, norm_1_bias, eps, y)
+    compiled.linear(board, y, attn, attn_bias, heads.reshape(3 * C))
+    for h in range(H):
+        for d in range(D):
+            keys[h, position, d], values[h, position, d] = heads[1, h, d], heads[2, h, d]
+    compiled.attend(board, heads[0], keys, values, position + 1, scores, y.reshape(H, D))
+    compiled.linear(board, y, proj, proj_bias, z)
+    for c in range(C):
+        x[c] += z[c]
+
+    compiled.layer_norm(x, norm_2, norm_2_bias, eps, y)
+    compiled.linear(board, y, fc, fc_bias, wide)
+    compiled.gelu(wide, tanh)
+    compiled.linear(board, wide, out, out_bias, z)
+    for c in range(C):
+        x[c] += z[c]
+
+
+@compiled.njit(nogil=True, cache=True, error_model="numpy")
+def head(board: int, x: Array, norm: Array, norm_bias: Array | None, wte: Array, eps: float, logits: Array) -> None:
+    """The final norm, and the logits (V,)."""
+    y = np.empty_like(x)
+    compiled.layer_norm(x, norm, norm_bias, eps, y)
+    compiled.linear(board, y, wte, None, logits)
+
+
+class Decoder:
+    """Reads one token after those in a cache, and says the logits of the next; made by `of`."""
+
+    @classmethod
+    def of(cls, model: GPT, cache: KeyValueCache) -> "Decoder | None":
+        """A decoder for this model and cache, or None if the functions here do not compute what they do."""
+        known = cache.batch_size == 1 and all(type(module) in KNOWN for module in model.modules())
+        return cls(model, cache) if known and all(map(_is_plain, _tensors(model, cache))) else None
+
+    def __init__(self, model: GPT, cache: KeyValueCache) -> None:
+        self.model, self.cache = model, cache
+        self.tensors = _tensors(model, cache)
+        self.arrays = [tensor.data for tensor in self.tensors]
+        self.large = sum(array.size for array in self.arrays) >= LARGE
+        self.blocks = [
+            (*map(_array, _weights(b)), keys.data[0], values.data[0])
+            for b, keys, values in zip(model.h, cache.keys, cache.values, strict=True)
+        ]
+
+    def holds(self) -> bool:
+        """Whether the model's parameters still have the arrays in which they were found."""
+        return all(tensor.data is array for tensor, array in zip(self.tensors, self.arrays, strict=True))
+
+    def next_logits(self, token: int) -> Array:
+        """The logits (V,) of the token after this one, whose key and value join the cache.
+
+        Raises ValueError if the cache is full, IndexError for a token outside the vocabulary.
+        """
+        self.cache.require(1, 1)
+        if not 0 <= token < self.model.config.vocab_size:
+            raise IndexError(f"GPT: token {token} is not in the vocabulary of {self.model.config.vocab_size}")
+        logits: Array = compiled.run(self._read, token) if self.large else self._read(0, token)
+        self.cache.length += 1
+        return logits
+
+    def _read(self, board: int, token: int) -> Array:
+        model, position, tanh = self.model, self.cache.length, self.model.config.gelu == "tanh"
+        wte, norm, eps = model.wte.weight.data, model.ln_f, model.ln_f.eps
+        if model.config.position == "learned":
+            x = wte[token] + model.wpe.weight.data[position]
+        else:
+            x = wte[token] * np.float32(math.sqrt(wte.shape[1])) + model.sinusoids.data[position].astype(np.float32)
+        for arrays in self.blocks:
+            block(board, x, *arrays, position, eps, tanh)
+        logits = np.empty(len(wte), np.float32)
+        head(board, x, norm.weight.data, _array(norm.bias), wte, eps, logits)
+        return logits
+
+
+def _weights(b: Block) -> list[Tensor | None]:
+    """The weights of a block, each with its bias or None, in the order in which `block` takes them."""
+    layers = (b.ln_1, b.attn.c_attn, b.attn.c_proj, b.ln_2, b.mlp.c_fc, b.mlp.c_proj)
+    return [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
+
+
+def _tensors(model: GPT, cache: KeyValueCache) -> list[Tensor]:
+    """All that the functions here read."""
+    outer = [model.wte.weight, model.ln_f.weight, model.ln_f.bias, *cache.keys, *cache.values]
+    if model.config.position == "learned":
+        outer.append(model.wpe.weight)
+    return [tensor for tensor in (*outer, *(w for b in model.h for w in _weights(b))) if tensor is not None]
+
+
+def _array(tensor: Tensor | None) -> Array | None:
+    return None if tensor is None else tensor.data
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    a = tensor.data
+    return type(a) is np.ndarray and a.dtype == np.float32 and a.flags.c_contiguous

@@ -1,0 +1,140 @@
+"""What tensorlite.compiled gives to compiled functions of others: kernels for a row, and loops that threads share."""
+import doctest
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import tensorlite as tl
+import tensorlite.nn.functional as F
+from tensorlite.kernels import threads
+
+compiled = pytest.importorskip("tensorlite.compiled", exc_type=ImportError)
+
+f32 = np.float32
+
+
+@pytest.fixture(params=[1, 3], autouse=True)
+def count(request, monkeypatch):
+    monkeypatch.setattr(threads, "_threads", request.param)
+    monkeypatch.setattr(threads, "_pool", None)
+    return request.param
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(f32)
+
+
+def close(found, expected, size=1.0):
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=3e-6 * size)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 5), (7, 64), (515, 129), (3000, 50)])
+def test_linear(rows, columns, bias):
+    x, weight, y = normal(columns), normal(rows, columns, seed=1), np.empty(rows, f32)
+    b = normal(rows, seed=2) if bias else None
+    compiled.run(compiled.linear, x, weight, b, y)
+    close(y, F.linear(tl.tensor(x), tl.tensor(weight), None if b is None else tl.tensor(b)), columns)
+    alone = np.empty_like(y)
+    compiled.linear(0, x, weight, b, alone)
+    assert (alone == y).all()  # to the bit, whoever helps
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 7, 128, 1001])
+def test_layer_norm(n, bias):
+    x, weight, b = normal(n) * 3 + 5, normal(n, seed=1), normal(n, seed=2) if bias else None
+    y = np.empty(n, f32)
+    compiled.layer_norm(x, weight, b, 1e-5, y)
+    close(y, F.layer_norm(tl.tensor(x), n, tl.tensor(weight), None if b is None else tl.tensor(b)), 10)
+
+
+@pytest.mark.parametrize("tanh", [False, True])
+def test_gelu(tanh):
+    x = np.linspace(-9, 9, 1001, dtype=f32)
+    y = x.copy()
+    compiled.gelu(y, tanh)
+    close(y, F.gelu(tl.tensor(x.astype(float)), "tanh" if tanh else "none"), 3)
+
+
+SIZES = [(1, 1, 1, 1), (3, 7, 9, 5), (4, 64, 64, 32), (5, 900, 1000, 32)]
+
+
+@pytest.mark.parametrize(("H", "length", "size", "D"), SIZES)
+def test_attend(H, length, size, D):
+    q, keys, values = normal(H, D), normal(H, size, D, seed=1), normal(H, size, D, seed=2)
+    y, scores = np.empty((H, D), f32), np.empty((H, size), f32)
+    compiled.run(compiled.attend, q, keys, values, length, scores, y)
+    k, v = (tl.tensor(a[:, :length]) for a in (keys, values))
+    close(y, F.scaled_dot_product_attention(tl.tensor(q[:, None]), k, v)[:, 0])
+    assert np.isfinite(y).all()
+
+
+def test_scores_that_are_huge_or_not_finite():
+    q, keys, values = normal(2, 8) * f32(1e15), normal(2, 5, 8, seed=1) * f32(1e15), normal(2, 5, 8, seed=2)
+    y, scores = np.empty((2, 8), f32), np.empty((2, 5), f32)
+    compiled.attend(0, q, keys, values, 5, scores, y)
+    best = (q[:, None] * keys).sum(2).argmax(1)
+    np.testing.assert_allclose(y, values[[0, 1], best], rtol=1e-6)
+    keys[1, 2, 3] = np.nan
+    compiled.attend(0, q, keys, values, 5, scores, y)
+    assert np.isfinite(y[0]).all()
+    assert np.isnan(y[1]).all()
+
+
+def test_a_loop_of_ones_own_is_shared(count):
+    @compiled.njit(nogil=True)
+    def part(x, y, start, stop):
+        for i in range(start, stop):
+            y[i] += x[i] * x[i]
+
+    @compiled.njit(nogil=True)
+    def squares(board, x, y):
+        compiled.share(board, part, (x, y), x.size, 16, 2)
+
+    for n in (0, 1, 15, 16, 17, 1000, 100_001):
+        x, y = normal(n), np.zeros(n, f32)
+        for k in range(1, 4):
+            assert compiled.run(squares, x, y) is None
+            np.testing.assert_allclose(y, k * x * x, rtol=1e-6)
+
+
+WRONG = {
+    "linear": [(normal(4), normal(3, 5), None, normal(3)), (normal(5), normal(3, 5), None, normal(2)),
+               (normal(5), normal(3, 5), normal(1), normal(3))],
+    "layer_norm": [(normal(4), normal(3), None, 1e-5, normal(4)), (normal(4), normal(4), normal(3), 1e-5, normal(4)),
+                   (normal(4), normal(4), None, 1e-5, normal(5))],
+    "attend": [(normal(2, 3), normal(2, 5, 3), normal(2, 5, 3), length, normal(2, 6), normal(2, 3))
+               for length in (0, 6)] + [
+        (normal(2, 3), normal(2, 5, 4), normal(2, 5, 3), 5, normal(2, 5), normal(2, 3)),
+        (normal(2, 3), normal(2, 5, 3), normal(3, 5, 3), 5, normal(2, 5), normal(2, 3)),
+        (normal(2, 3), normal(2, 5, 3), normal(2, 5, 3), 5, normal(2, 4), normal(2, 3)),
+        (normal(2, 3), normal(2, 5, 3), normal(2, 5, 3), 5, normal(2, 5), normal(2, 4)),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "args"), [(name, args) for name, calls in WRONG.items() for args in calls])
+def test_shapes_that_do_not_fit_are_refused(name, args):
+    with pytest.raises(ValueError, match=f"{name}: expected"):
+        getattr(compiled, name)(*([] if name == "layer_norm" else [0]), *args)
+
+
+def test_only_contiguous_float32_is_taken():
+    for x in (normal(4).astype(float), normal(8)[::2], np.arange(4)):
+        with pytest.raises(TypeError, match="No matching definition"):
+            compiled.gelu(x, False)
+
+
+def test_the_example_of_the_docstring():
+    result = doctest.testmod(compiled)
+    assert result.attempted > 3
+    assert result.failed == 0
+
+
+def test_without_a_compiler_the_import_says_what_to_do():
+    code = "import os; os.environ['TENSORLITE_JIT'] = '0'; import tensorlite.compiled"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ImportError: tensorlite.compiled needs numba: pip install 'tensorlite[fast]'" in done.stderr

@@ -1,0 +1,150 @@
+"""The compiled decoder against the model whose forward pass it writes out."""
+import numpy as np
+import pytest
+
+import tensorlite as tl
+from gpt.config import ModelConfig
+from gpt.model import GPT, MLP, KeyValueCache, inference
+from gpt.sample import SampleError, generate, next_logits
+from tensorlite.kernels import threads
+
+decoder = pytest.importorskip("gpt.decoder", exc_type=ImportError)
+Decoder = decoder.Decoder
+
+
+def made(**options):
+    """A small model whose logits are far from equal."""
+    shape = {"vocab_size": 31, "block_size": 12, "n_layer": 2, "n_head": 3, "n_embd": 24, "dropout": 0.2}
+    tl.manual_seed(5)
+    model = GPT(ModelConfig(**shape | options))
+    for parameter in model.parameters():
+        parameter.data *= 6
+        if parameter.ndim == 1:
+            parameter.data += np.random.default_rng(1).standard_normal(parameter.shape).astype(np.float32) / 4
+    return model
+
+
+def plain(model, ids):
+    """The logits after all of ids, by the model's own forward pass."""
+    with inference(model):
+        return model(tl.tensor(np.asarray(ids)[None]))[0].numpy()[0, -1]
+
+
+def agree(found, expected):
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * max(1.0, abs(expected).max()))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("options", [
+    {}, {"bias": True}, {"gelu": "tanh"}, {"position": "sinusoidal"}, {"n_head": 1, "n_layer": 1},
+    {"n_embd": 192, "n_head": 6, "block_size": 400, "bias": True, "n_layer": 1},  # large enough for threads to share
+], ids=str)  # fmt: skip
+def test_every_token_is_read_as_the_model_reads_it(options, count, monkeypatch):
+    monkeypatch.setattr(threads, "_threads", count)
+    monkeypatch.setattr(threads, "_pool", None)
+    monkeypatch.setattr(decoder, "LARGE", 0)
+    model = made(**options)
+    size, V = model.config.block_size, model.config.vocab_size
+    ids = np.random.default_rng(0).integers(0, V, size)
+    cache = KeyValueCache(model)
+    reader = Decoder.of(model, cache)
+    checked = range(size) if size < 20 else (0, 1, 100, size - 1)
+    for i, token in enumerate(ids.tolist()):
+        found = reader.next_logits(token)
+        assert cache.length == i + 1
+        if i in checked:
+            agree(found, plain(model, ids[: i + 1]))
+
+
+def test_it_goes_on_from_what_the_model_read_and_the_model_from_that():
+    model = made()
+    ids = [3, 1, 4, 1, 5, 9, 2, 6]
+    cache = KeyValueCache(model)
+    reader = Decoder.of(model, cache)
+    with inference(model):
+        next_logits(model, ids[:3], cache)
+        reader.next_logits(ids[3])
+        agree(next_logits(model, ids[4:6], cache).astype(np.float32), plain(model, ids[:6]))
+        reader.next_logits(ids[6])
+        agree(reader.next_logits(ids[7]), plain(model, ids))
+        cache.length = 2  # forgets the others
+        agree(reader.next_logits(7), plain(model, [*ids[:2], 7]))
+
+
+def test_what_it_does_not_compute_is_left_to_the_model():
+    model = made()
+    assert Decoder.of(model, KeyValueCache(model)) is not None
+    assert Decoder.of(model, KeyValueCache(model, batch_size=2)) is None
+
+    class OtherMLP(MLP):
+        pass
+
+    other = made()
+    other.h[1].mlp = OtherMLP(other.config)
+    assert Decoder.of(other, KeyValueCache(other)) is None
+    wide = made().to(tl.float64)
+    assert Decoder.of(wide, KeyValueCache(wide)) is None
+    turned = made()
+    turned.h[0].mlp.c_fc.weight.data = np.asfortranarray(turned.h[0].mlp.c_fc.weight.data)
+    assert Decoder.of(turned, KeyValueCache(turned)) is None
+
+
+def test_weights_that_change_in_place_are_seen():
+    model = made()
+    reader = Decoder.of(model, KeyValueCache(model))
+    with tl.no_grad():
+        model.wte.weight.mul_(-0.5)
+    assert reader.holds()
+    agree(reader.next_logits(3), plain(model, [3]))
+
+
+def texts(model, monkeypatch, **options):
+    """The same text twice, read by the decoder and without it; and how many tokens the decoder read."""
+    read = []
+    next_of = Decoder.next_logits
+    monkeypatch.setattr(Decoder, "next_logits", lambda self, token: read.append(token) or next_of(self, token))
+    fast = list(generate(model, [3, 1], 40, **options))
+    count = len(read)
+    monkeypatch.setattr(Decoder, "of", lambda model, cache: None)
+    slow = list(generate(model, [3, 1], 40, **options))
+    assert len(read) == count
+    return fast, slow, count
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"seed": 3}, {"seed": 4, "top_k": 5, "temperature": 0.7}])
+def test_generate_writes_the_same_text_with_it(options, monkeypatch):
+    fast, slow, count = texts(made(), monkeypatch, **options)
+    assert fast == slow
+    assert count == 34  # of 40 tokens; the others are the first, and those after a new start from half a context
+
+
+def test_an_array_that_is_exchanged_on_the_way_is_found(monkeypatch):
+    model = made()
+    text = generate(model, [3, 1], 8, temperature=0)
+    next(text), next(text)
+    weight = model.h[0].mlp.c_fc.weight
+    weight.data = np.asfortranarray(weight.data)  # the same numbers, as the decoder cannot read them
+    rest = list(text)
+    weight.data = np.ascontiguousarray(weight.data)
+    assert rest == list(generate(model, [3, 1], 8, temperature=0))[2:]
+
+
+def test_a_full_cache_and_a_token_that_is_none_are_refused():
+    model = made()
+    cache = KeyValueCache(model)
+    reader = Decoder.of(model, cache)
+    for token in (-1, 31, 10**9):
+        with pytest.raises(IndexError, match=f"token {token} is not in the vocabulary of 31"):
+            reader.next_logits(token)
+    assert cache.length == 0
+    cache.length = 12
+    with pytest.raises(ValueError, match="a cache of block_size = 12 positions holds 12"):
+        reader.next_logits(1)
+
+
+def test_broken_weights_are_reported():
+    model = made()
+    model.h[1].ln_2.weight.data[3] = np.nan
+    with pytest.raises(SampleError, match="logits are not finite"):
+        list(generate(model, [1], 3))
