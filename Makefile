@@ -51,8 +51,11 @@ gpu-check:  ## check ops, optimizers, training and generation on the GPU, if the
 	    printf '%s\n' "$$reason" | tail -n 1; \
 	fi
 
-bench: .venv/.installed-bench  ## run the benchmarks (on a machine that does nothing else)
+bench: .venv/.installed-bench  ## run the benchmarks, on a machine that does nothing else; bench-ops and so on: one
 	@for script in benchmarks/bench_*.py; do $(VENV_PYTHON) $$script $(ARGS) || exit; done
+
+bench-%: .venv/.installed-bench
+	@$(VENV_PYTHON) benchmarks/bench_$*.py $(ARGS)
 
 clean:  ## remove .venv, builds and caches, and nothing that training wrote
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,7 +1,7 @@
 """How fast a GPT writes: tensorlite against PyTorch, eager, both with a key/value cache, on the same GPT.
 
-    python benchmarks/bench_generate.py                 the shape of `make train`
-    python benchmarks/bench_generate.py --shape gpt2
+    python benchmarks/bench_generate.py                 all shapes
+    python benchmarks/bench_generate.py --shape M       that of `make train`
 
 A text is a prompt, read in one pass, and then one token after the other, each the likeliest; batch 1, in float32 on the
 CPU, within the context. Both sides have the same weights, start with the same prompts and take turns of one text, each
@@ -206,7 +206,7 @@ def measure(shape: str, texts: int, tokens: int, only: str | None) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=[*SHAPES, "all"], default="M", help="default: %(default)s")
+    parser.add_argument("--shape", choices=[*SHAPES, "all"], default="all", help="default: %(default)s")
     parser.add_argument("--texts", type=int, default=20, help="timed texts of each side (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=48, help="tokens of a text (default: %(default)s, at most 48)")
     parser.add_argument("--save", action="store_true", help="write the tables to benchmarks/results, too")

@@ -1,14 +1,14 @@
-"""What an op costs beside its arithmetic: each library's overhead on arrays so small that nothing else counts.
+"""What an op costs: beside its arithmetic, on arrays so small that nothing else counts; and on large ones.
 
     python benchmarks/bench_ops.py
 
-Chains of one op on 4x4 float32 arrays, x = f(x, y) again and again; microseconds an op, above what NumPy's function
-alone takes:
+The first table is of chains of one op on 4x4 float32 arrays, x = f(x, y) again and again; microseconds an op, above
+what NumPy's function alone takes:
     forward    the chain under no_grad
     recorded   the chain recorded for the backward pass, and freed
     backward   the gradients of its result, of a given cotangent, for its inputs
 PyTorch and HIPS autograd are measured too where they are installed. The sides take turns, and of each the fastest of
-several runs counts: what disturbs a run only ever makes it slower.
+several runs counts: what disturbs a run only ever makes it slower. throughput.py describes the second table.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import throughput
 from machine import described, saved
 
 import tensorlite as tl
@@ -118,15 +119,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--number", type=int, default=50, help="chains in a run (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=15, help="runs (default: %(default)s)")
-    parser.add_argument("--save", action="store_true", help="write the table to benchmarks/results, too")
+    parser.add_argument("--save", action="store_true", help="write the tables to benchmarks/results, too")
     args = parser.parse_args()
     with saved("ops", args.save):
         compare(args.number, args.repeats)
+        throughput.compare(args.repeats)
 
 
 def compare(number: int, repeats: int) -> None:
-    """Prints the table."""
-    print(described("torch", "autograd"))
+    """Prints the first table."""
+    print(described("torch", "autograd", "numba"))
     names = list(installed())
     columns = [(name, kind) for name in names for kind in KINDS]
     print(f"\n4x4 float32, microseconds an op above NumPy's: {repeats} runs of {number} chains of {LENGTH}\n")

@@ -1,7 +1,7 @@
 """How long a training step takes: tensorlite against PyTorch, eager, on the same GPT.
 
-    python benchmarks/bench_step.py                 the shape of `make train`
-    python benchmarks/bench_step.py --shape all
+    python benchmarks/bench_step.py                 all shapes
+    python benchmarks/bench_step.py --shape M       that of `make train`
 
 A step is forward, backward, clipping of the gradient and AdamW, in float32 on the CPU, written as users of each library
 write it. Both sides start from the same weights, get the same batches, and take turns of a few steps, so whatever else
@@ -176,7 +176,7 @@ def measure(shape: str, steps: int, warmup: int, only: str | None) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=[*SHAPES, "all"], default="M", help="default: %(default)s")
+    parser.add_argument("--shape", choices=[*SHAPES, "all"], default="all", help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=100, help="timed steps of each side (default: %(default)s)")
     parser.add_argument("--warmup", type=int, default=10, help="steps before them (default: %(default)s)")
     parser.add_argument("--save", action="store_true", help="write the tables to benchmarks/results, too")

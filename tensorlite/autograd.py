@@ -521,6 +521,7 @@ def _callable(self: Op) -> OpFunction:
     forward, aux, policy, several, built_in = self.forward, self.aux, self.dtypes, self.several, self.built_in
     arity, variadic, differentiable = len(self.names), self.variadic is not None, bool(self.rules or self.backward)
     defaults, mode, new, ndarray = tuple(self.defaults), _mode, object.__new__, np.ndarray
+    backends = BACKENDS
     view, rebased, rules = self.view and not several, versions.rebased, len(self.rules)
     required = sum(d is inspect.Parameter.empty for d in defaults)
     meet = slice(arity, None) if variadic else slice(0, len(self.rules) or None)  # the arguments whose dtypes must fit
@@ -531,12 +532,12 @@ def _callable(self: Op) -> OpFunction:
                 args = self.bind(args, kwargs)
         arrays: list[Any] = []
         needs: tuple[int, ...] = ()
-        dtype = None
+        dtype, grad = None, mode.grad
         raw, mixed = True, False
         for a in args:
             if isinstance(a, Variable):
                 raw = False
-                if a.tracked or (rebased and mode.grad and versions.taken_again(a)):
+                if grad and (a.tracked or (rebased and versions.taken_again(a))):
                     needs += (len(arrays),)
                 a = a.data
                 if a.dtype is not dtype:
@@ -556,7 +557,7 @@ def _callable(self: Op) -> OpFunction:
             if converted is not met:
                 arrays = arrays.copy()
                 arrays[meet] = converted
-        xp = BACKENDS.get(type(arrays[0])) if arrays else None
+        xp = backends.get(type(arrays[0])) if arrays else None
         if xp is None and (xp := backend_of(arrays)) is None:
             # In a gradient rule NumPy's operators have made scalars of 0-d arrays.
             scalars = {i: np.asarray(a) for i, a in enumerate(args) if isinstance(a, np.generic)}
@@ -589,7 +590,7 @@ def _callable(self: Op) -> OpFunction:
             if raw:
                 return outs
             results = tuple(map(wrap, outs))
-            if needs and differentiable and mode.grad:
+            if needs and differentiable:
                 node = self.record(args, given, arrays, needs, [*arrays, None])
                 node.outputs = [(o.shape, o.dtype) for o in outs]
                 for k, result in enumerate(results):
@@ -608,9 +609,9 @@ def _callable(self: Op) -> OpFunction:
             return out
         result = new(Op.result)
         result.data = out
-        if view and mode.grad and isinstance(args[0], Variable):
+        if view and grad and isinstance(args[0], Variable):
             result.origin = _origin(args[0], self.again or call, args[1:], out)
-        if needs and differentiable and mode.grad:
+        if needs and differentiable:
             result.node, result.tracked = self.record(args, given, arrays, needs, [*arrays, out, *extra]), True
         if anomaly.watching:
             anomaly.check_forward(self.name, given, out, result.node)

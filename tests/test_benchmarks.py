@@ -37,7 +37,7 @@ def test_a_side_alone():
 
 def test_a_text_is_the_same_on_both_sides():
     pytest.importorskip("torch")
-    output = run("bench_generate.py", "--texts", "1", "--tokens", "3")
+    output = run("bench_generate.py", "--shape", "M", "--texts", "1", "--tokens", "3")
     assert "shape M: 4 layers, 4 heads, 128 wide, context 64, vocabulary 65, batch 1; 1 texts each" in output
     for side in ("tensorlite", "torch", "ratio"):
         assert re.search(rf"^{side} +\d+\.\d+ +\d+\.\d+", output, re.MULTILINE), output
@@ -46,8 +46,16 @@ def test_a_text_is_the_same_on_both_sides():
 
 def test_overhead_of_ops():
     output = run("bench_ops.py", "--number", "1", "--repeats", "1")
-    rows = re.findall(r"^(add|multiply|sin|tanh|matmul) +(.+)$", output, re.MULTILINE)
+    small, large = output.split("activations of 12 x 64 tokens")
+    rows = re.findall(r"^(add|multiply|sin|tanh|matmul) +(.+)$", small, re.MULTILINE)
     assert len(rows) == 5
     for _, numbers in rows:
         assert len(numbers.split()) in (4, 7, 10)  # NumPy, and three columns a library
         assert float(numbers.split()[0]) > 0
+    rows = re.findall(r"^([a-z_]+) +(forward|both) +(.+)$", large, re.MULTILINE)
+    assert len(rows) == 18
+    for op, kind, numbers in rows:
+        times = [float(number) for number in re.findall(r"\d+\.?\d*", numbers)]
+        assert len(times) % 2 == 0  # median and minimum
+        assert len(times) >= (4 if kind == "forward" and op != "gelu" else 2)  # NumPy's and tensorlite's
+        assert all(time > 0 for time in times)

@@ -80,6 +80,8 @@ _FLOPS_SHARED = 20_000_000  # above, sharing a product saves more than it costs
 
 def matmul(xp: XP, x: Array, y: Array) -> Array:
     """``x @ y``; the rows of a large product of matrices are shared among threads."""
+    if x.size * y.size < _FLOPS_ALONE:  # soonest, since such a product takes a microsecond
+        return np.matmul(x, y)
     work = x.size * y.shape[1] if x.ndim == 2 == y.ndim else 0
     if work < _FLOPS_ALONE or x.dtype != y.dtype or x.dtype.kind != "f" or x.shape[1] != y.shape[0]:
         return np.matmul(x, y)
