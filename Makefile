@@ -12,7 +12,7 @@ VENV_PYTHON := env -u PYTHONHOME -u PYTHONPATH -u VIRTUAL_ENV .venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test check lint types mutants nightly gpu-check bench oracle clean
+.PHONY: help train test check lint types mutants nightly gpu-check bench bench-step bench-generate bench-speedrun bench-ops oracle clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,7 +54,7 @@ gpu-check:  ## check ops, optimizers, training and generation on the GPU, if the
 bench: .venv/.installed-bench  ## run the benchmarks, on a machine that does nothing else; bench-ops and so on: one
 	@for script in benchmarks/bench_*.py; do $(VENV_PYTHON) $$script $(ARGS) || exit; done
 
-bench-%: .venv/.installed-bench
+bench-step bench-generate bench-speedrun bench-ops: bench-%: .venv/.installed-bench
 	@$(VENV_PYTHON) benchmarks/bench_$*.py $(ARGS)
 
 clean:  ## remove .venv, builds and caches, and nothing that training wrote

@@ -133,29 +133,32 @@ class Side:
         self.process.join()
 
 
-def bandwidth() -> float:
-    """Bytes a second that all cores together read from memory: the best of several ways and many looks at 512 MiB.
+class Memory:
+    """How fast all cores together read from it, looked at now and then: other machines on the same host want it, too.
 
-    The ways are NumPy's maximum on as many threads, and the products of the matrix with a vector of either library.
+    The ways are NumPy's maximum on as many threads, and the products of 512 MiB with a vector, of either library.
     """
-    import torch
 
-    matrix = np.ones((1 << 14, 1 << 13), np.float32)
-    row = np.ones((1, matrix.shape[1]), np.float32)
-    parts = np.array_split(matrix, cores())
-    ours, theirs = [tl.from_numpy(a) for a in (row, matrix)], [torch.from_numpy(a) for a in (row, matrix)]
-    best = float("inf")
-    with ThreadPoolExecutor(len(parts)) as pool, tl.no_grad(), torch.inference_mode():
-        ways: list[Callable[[], Any]] = [
+    def __init__(self) -> None:
+        import torch
+
+        matrix = np.ones((1 << 17, 1 << 10), np.float32)
+        row = np.ones((1, matrix.shape[1]), np.float32)
+        parts, pool = np.array_split(matrix, cores()), ThreadPoolExecutor(cores())
+        ours, theirs = [tl.from_numpy(a) for a in (row, matrix)], [torch.from_numpy(a) for a in (row, matrix)]
+        self.ways: list[Callable[[], Any]] = [
             lambda: list(pool.map(np.max, parts)),
             lambda: ours[0] @ ours[1].T,
             lambda: theirs[0] @ theirs[1].T,
         ]
-        for way in ways * 10:
+        self.size, self.best = matrix.nbytes, 0.0
+        """Bytes, and bytes a second."""
+
+    def look(self) -> None:
+        for way in self.ways * 3:
             start = time.perf_counter()
             way()
-            best = min(best, time.perf_counter() - start)
-    return matrix.nbytes / best
+            self.best = max(self.best, self.size / (time.perf_counter() - start))
 
 
 def measure(shape: str, texts: int, tokens: int, only: str | None) -> bool:
@@ -165,7 +168,7 @@ def measure(shape: str, texts: int, tokens: int, only: str | None) -> bool:
         vocab_size=vocab_size, block_size=block_size, n_layer=n_layer, n_head=n_head, n_embd=n_embd, bias=False
     )
     size = 4 * (parameter_count(config) - block_size * n_embd)  # of the positions one row is read
-    speed = bandwidth() if size >= LARGE else 0.0
+    memory = Memory() if size >= LARGE else None
     rng = np.random.default_rng(0)
     prompt = rng.integers(0, vocab_size, PROMPT).tolist()
     sides = {name: Side(name, config) for name in WRITERS if only in (None, name)}
@@ -174,6 +177,8 @@ def measure(shape: str, texts: int, tokens: int, only: str | None) -> bool:
         prompt = rng.integers(0, vocab_size, PROMPT).tolist()
         for name in sorted(sides, reverse=i % 2 == 1):  # neither side always goes first
             sides[name].write(prompt, tokens, i > 0)
+        if memory is not None:
+            memory.look()
     for side in sides.values():
         side.stop()
 
@@ -188,10 +193,10 @@ def measure(shape: str, texts: int, tokens: int, only: str | None) -> bool:
         high, first = float(np.quantile(side.tokens, 0.9)), statistics.median(side.prompts)
         rows[name] = low, median, first
         print(f"{name:14}{1e3 * low:10.3f}{1e3 * median:10.3f}{1e3 * high:12.3f}{1 / median:12.1f}{1e3 * first:13.2f}")
-    if speed:
+    if memory is not None:
         print(
-            f"{'bound':14}{1e3 * size / speed:10.3f}   to read {size / 2**20:.0f} MiB of weights, at the "
-            f"{speed / 1e9:.1f} GB/s that were measured before"
+            f"{'bound':14}{1e3 * size / memory.best:10.3f}   to read {size / 2**20:.0f} MiB of weights, at the "
+            f"{memory.best / 1e9:.1f} GB/s that were the most between the texts"
         )
     if only:
         return True

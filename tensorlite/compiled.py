@@ -28,8 +28,8 @@ if load_crew() is None:
         "tensorlite.compiled needs numba: pip install 'tensorlite[fast]' (and TENSORLITE_JIT must not be 0)"
     )
 
-from .kernels.crew import njit, share
+from .kernels.crew import njit, share, task
 from .kernels.row import attend, gelu, layer_norm, linear
 from .kernels.threads import share as run
 
-__all__ = ["attend", "gelu", "layer_norm", "linear", "njit", "run", "share"]
+__all__ = ["attend", "gelu", "layer_norm", "linear", "njit", "run", "share", "task"]

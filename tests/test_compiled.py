@@ -92,7 +92,7 @@ def test_a_loop_of_ones_own_is_shared(count):
 
     @compiled.njit(nogil=True)
     def squares(board, x, y):
-        compiled.share(board, part, (x, y), x.size, 16, 2)
+        compiled.share(board, compiled.task(part, (x, y)), x.size, 16, 2)
 
     for n in (0, 1, 15, 16, 17, 1000, 100_001):
         x, y = normal(n), np.zeros(n, f32)

@@ -6,7 +6,7 @@ cut into pieces, always the same ones for the same range, and each thread begins
 stay in the cache of one core from op to op; if a worker is late, because something else has its core, the others do its
 pieces too, and nobody waits for anybody who has not begun.
 
-    share(board, kernel, arguments, n)        calls kernel(*arguments, start, stop) for ranges that make up range(n)
+    share(board, task(kernel, arguments), n, 1, 1)    calls kernel(*arguments, start, stop) for ranges of range(n)
 
 Products are shared like any other loop; their pieces are computed by NumPy's own BLAS, called by its address. All that
 threads tell each other is on a board, an array of 64-bit numbers, read and written atomically where two may meet, each
@@ -15,7 +15,7 @@ in a cache line of its own:
     OPEN     1 while there is work; what is below WORK is written only while it is 0
     INSIDE   how many workers may be reading it
     TAKEN    a bit for each piece that somebody has begun
-    DONE     pieces that are done
+    DONE     pieces that are done, and beside it how many of them failed: a kernel raises nothing but for want of memory
     WORK     pieces, their length, n, the address of a function (context, start, stop), and that of its context
     HANDS    how many threads there are, and the address of the system's sched_yield, or 0
 
@@ -40,7 +40,7 @@ if config.DISABLE_JIT:
 
 __all__ = [
     "AS_IT_IS", "TRANSPOSED", "address_of", "as_read", "board", "cut", "floats", "njit", "numbers", "product",
-    "rows_times", "serve", "sgemm", "share",
+    "rows_times", "serve", "sgemm", "share", "task",
 ]  # fmt: skip
 
 
@@ -88,10 +88,13 @@ OPEN, INSIDE, TAKEN, DONE, WORK, HANDS = (8 * _LINE * i for i in range(6))  # in
 LENGTH = 6 * _LINE
 AS_IT_IS, TRANSPOSED = 111, 112  # CblasNoTrans, CblasTrans
 
-_COMPILED: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
+_COMPILED: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 _INLINE: dict[str, Any] = {"inline": "always", "error_model": "numpy"}
-_PART: dict[str, Any] = {"nogil": True, "error_model": "numpy"}  # of other compiled functions
+_PART: dict[str, Any] = {  # of other compiled functions, so that nobody calls it from Python
+    "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "no_cpython_wrapper": True,
+}  # fmt: skip
 _SUM: dict[str, Any] = {**_PART, "fastmath": {"reassoc", "contract", "nsz"}}  # so that sums are vectorised
+_FAILED = "a compiled loop failed on one of the threads that share it, most likely for want of memory"
 _MOST = 60  # pieces: each has a bit of one number
 _POLLS = 64  # between two times that the core is offered to others
 _TILE = 16  # rows, or columns, that BLAS computes at a time: pieces are made of whole ones
@@ -100,7 +103,7 @@ _LARGE = 20_000_000  # multiplications and additions from which smaller pieces c
 # ---- what numba has no words for --------------------------------------------------------------
 
 _I64 = ir.IntType(64)
-_TASK = ir.FunctionType(ir.VoidType(), [_I64] * 3)
+_TASK = ir.FunctionType(_I64, [_I64] * 3)
 
 
 def _pointer(builder: Any, address: Any, to: Any) -> Any:
@@ -168,20 +171,20 @@ def _offer_core(context: Any, function: Any) -> Any:
 
 @intrinsic
 def _call(context: Any, function: Any, about: Any, start: Any, stop: Any) -> Any:
-    """Call ``void function(context, start, stop)`` by its address."""
+    """``function(context, start, stop)`` by its address: 1 if it failed, else 0."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.call(_pointer(builder, args[0], _TASK), args[1:])
-        return context.get_dummy_value()
+        return builder.call(_pointer(builder, args[0], _TASK), args[1:])
 
-    return types.void(*[types.int64] * 4), generate
+    return types.int64(*[types.int64] * 4), generate
 
 
 @intrinsic
-def _task(context: Any, kernel: Any, arguments: Any) -> Any:
-    """``kernel(*arguments, start, stop)`` as a function of (context, start, stop): its address, and the context's.
+def task(context: Any, kernel: Any, arguments: Any) -> Any:
+    """``kernel(*arguments, start, stop)`` for a compiled function and a tuple, as something that can be shared.
 
-    The context is a copy of the arguments, on the stack of who calls this.
+    That is the address of a function of (context, start, stop), and that of its context: a copy of the arguments, on
+    the stack of who calls this.
     """
     found = kernel.get_call_type(context, (*arguments.types, types.int64, types.int64), {})
 
@@ -198,8 +201,10 @@ def _task(context: Any, kernel: Any, arguments: Any) -> Any:
             context.cast(inside, value, have, want)
             for value, have, want in zip(values, arguments.types, found.args, strict=False)
         ]
-        context.call_internal_no_propagate(inside, compiled.fndesc, found, [*values, *function.args[1:]])
-        inside.ret_void()
+        status, _ = context.call_internal_no_propagate(
+            inside, compiled.fndesc, found, [*values, *function.args[1:]]
+        )
+        inside.ret(inside.zext(status.is_error, _I64))
         return cgutils.pack_array(builder, [builder.ptrtoint(function, _I64), builder.ptrtoint(copy, _I64)])
 
     return types.UniTuple(types.int64, 2)(kernel, arguments), generate
@@ -249,7 +254,8 @@ def _work(board: int, me: int) -> None:
         bit = 1 << piece
         if _load(board + TAKEN) & bit == 0 and _set(board + TAKEN, bit) & bit == 0:
             start = piece * length
-            _call(function, context, start, min(start + length, n))
+            if _call(function, context, start, min(start + length, n)) != 0:
+                _add(board + DONE + 8, 1)
             _add(board + DONE, 1)
 
 
@@ -283,17 +289,19 @@ def cut(board: int, n: int, unit: int, each: int) -> tuple[int, int]:
     return -(-n // length), length
 
 
-@njit(forceinline=True, **_PART)  # else numba would not keep who calls it: it passes the address of a Python object
-def share(board: int, kernel: Any, arguments: Any, n: int, unit: int, each: int) -> None:
-    """Call ``kernel(*arguments, start, stop)`` for ranges that make up range(n); return when all is done.
+@njit("void(i8, UniTuple(i8, 2), i8, i8, i8)", **_COMPILED)
+def share(board: int, task: tuple[int, int], n: int, unit: int, each: int) -> None:
+    """Call a task's kernel for ranges ``start, stop`` that make up range(n); return when all is done.
 
-    board: its address, or 0 for one range, here. kernel: a compiled function that raises nothing. The ranges must not
-    depend on one another. Inside a kernel nothing can be shared again.
+    board: its address, or 0 for one range, here. unit, each: of whole units, about so many ranges a thread. The ranges
+    must not depend on one another, and inside a kernel nothing can be shared again. Raises RuntimeError if the kernel
+    raised anything.
     """
-    function, context = _task(kernel, arguments)
+    function, context = task
     pieces, length = cut(board, n, unit, each)
     if pieces <= 1:
-        _call(function, context, 0, n)
+        if _call(function, context, 0, n) != 0:
+            raise RuntimeError(_FAILED)
         return
     _store(board + OPEN, 0)
     while _load(board + INSIDE) != 0:  # who came late for the last work may still read what it was
@@ -303,6 +311,7 @@ def share(board: int, kernel: Any, arguments: Any, n: int, unit: int, each: int)
         _store(board + WORK + 8 * i, work[i])
     _store(board + TAKEN, 0)
     _store(board + DONE, 0)
+    _store(board + DONE + 8, 0)
     _store(board + OPEN, 1)
     _work(board, 0)
     looked, offer = 0, _load(board + HANDS + 8)
@@ -311,6 +320,8 @@ def share(board: int, kernel: Any, arguments: Any, n: int, unit: int, each: int)
         if looked % _POLLS == 0 and offer != 0:
             _offer_core(offer)
     _store(board + OPEN, 0)
+    if _load(board + DONE + 8) != 0:
+        raise RuntimeError(_FAILED)
 
 
 # ---- products ---------------------------------------------------------------------------------
@@ -393,11 +404,11 @@ def product(board: int, x: Any, y: Any, out: Any, function: int) -> bool:
     if min(m, n) > 1:
         by_rows = m >= n
         arguments = (function, width, by_rows, ta, tb, m, n, k, a, lda, b, ldb, c, n)
-        share(board, _piece_of_product, arguments, m if by_rows else n, _TILE, each)
+        share(board, task(_piece_of_product, arguments), m if by_rows else n, _TILE, each)
     elif width == 4 and m == 1 and x.strides[1] == 4 and tb == TRANSPOSED:
-        share(board, rows_times, (b, ldb, k, a, c), n, _TILE, 2)
+        share(board, task(rows_times, (b, ldb, k, a, c)), n, _TILE, 2)
     elif width == 4 and n == 1 and y.strides[0] == 4 and ta == AS_IT_IS:
-        share(board, rows_times, (a, lda, k, b, c), m, _TILE, 2)
+        share(board, task(rows_times, (a, lda, k, b, c)), m, _TILE, 2)
     else:
         return False
     return True

@@ -20,7 +20,7 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from .crew import AS_IT_IS, TRANSPOSED, cut, floats, njit, sgemm, share
+from .crew import AS_IT_IS, TRANSPOSED, cut, floats, njit, sgemm, share, task
 from .reference import ERF_TANH
 
 __all__ = [
@@ -34,8 +34,9 @@ f32 = np.float32
 # Sums may be reordered, so that they are vectorised; NaN and infinity stay what they are.
 _LOOP: dict[str, Any] = {
     "nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "nsz"},
+    "no_cfunc_wrapper": True, "no_cpython_wrapper": True,
 }  # fmt: skip
-_KERNEL: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
+_KERNEL: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 # Without fused multiply-add, where a product is taken from the same product: rounded once, both are equal.
 _EXACT: dict[str, Any] = {**_LOOP, "fastmath": {"reassoc", "arcp", "nsz"}}
 _INLINE: dict[str, Any] = {"inline": "always", "error_model": "numpy", "fastmath": {"contract"}}
@@ -113,7 +114,7 @@ def _gelu(x: Array, y: Array, tanh: bool, start: int, stop: int) -> None:
 @njit(**_KERNEL)
 def gelu(board: int, x: Array, y: Array, tanh: bool) -> None:
     """``y = x cdf(x)`` of flat arrays."""
-    share(board, _gelu, (x, y, tanh), x.size, _UNIT, 1)
+    share(board, task(_gelu, (x, y, tanh)), x.size, _UNIT, 1)
 
 
 @njit(**_LOOP)
@@ -133,7 +134,7 @@ def _gelu_backward(g: Array, x: Array, dx: Array, tanh: bool, start: int, stop: 
 @njit(**_KERNEL)
 def gelu_backward(board: int, g: Array, x: Array, dx: Array, tanh: bool) -> None:
     """``dx = g (cdf + x pdf)`` of flat arrays; of the tanh form cdf' is ``2 cdf (1 - cdf) slope``."""
-    share(board, _gelu_backward, (g, x, dx, tanh), x.size, _UNIT, 1)
+    share(board, task(_gelu_backward, (g, x, dx, tanh)), x.size, _UNIT, 1)
 
 
 # ---- rows -----------------------------------------------------------------------------------
@@ -158,7 +159,7 @@ def _softmax(x: Array, y: Array, start: int, stop: int) -> None:
 @njit(**_KERNEL)
 def softmax(board: int, x: Array, y: Array) -> None:
     """Rows ``exp(x - max) / sum``."""
-    share(board, _softmax, (x, y), len(x), 1, 1)
+    share(board, task(_softmax, (x, y)), len(x), 1, 1)
 
 
 @njit(**_LOOP)
@@ -184,7 +185,7 @@ def _layer_norm(
 @njit(**_KERNEL)
 def layer_norm(board: int, x: Array, weight: Array, y: Array, mean: Array, rstd: Array, eps: float) -> None:
     """Rows ``(x - mean) rstd weight``; the bias is the caller's."""
-    share(board, _layer_norm, (x, weight, y, mean, rstd, eps), len(x), 1, 1)
+    share(board, task(_layer_norm, (x, weight, y, mean, rstd, eps)), len(x), 1, 1)
 
 
 @njit(**_LOOP)
@@ -220,7 +221,7 @@ def layer_norm_backward(
     """Rows of dx; returns the gradients of weight and bias, (2, width), summed piece by piece in their order."""
     pieces, length = cut(board, len(x), 1, 1)
     sums = np.empty((max(1, pieces), 2, x.shape[1]), f32)
-    share(board, _layer_norm_backward, (g, x, weight, mean, rstd, dx, sums, length), len(x), 1, 1)
+    share(board, task(_layer_norm_backward, (g, x, weight, mean, rstd, dx, sums, length)), len(x), 1, 1)
     for piece in range(1, pieces):
         for j in range(x.shape[1]):
             sums[0, 0, j] += sums[piece, 0, j]
@@ -257,7 +258,7 @@ def cross_entropy(
     board: int, x: Array, target: Array, loss: Array, lse: Array, ignore_index: int, smoothing: float
 ) -> None:  # fmt: skip
     """Losses of rows of logits, and their logsumexp."""
-    share(board, _cross_entropy, (x, target, loss, lse, ignore_index, smoothing), len(x), 1, 1)
+    share(board, task(_cross_entropy, (x, target, loss, lse, ignore_index, smoothing)), len(x), 1, 1)
 
 
 @njit(**_LOOP)
@@ -280,7 +281,7 @@ def cross_entropy_backward(
     board: int, g: Array, x: Array, target: Array, lse: Array, dx: Array, ignore_index: int, smoothing: float
 ) -> None:  # fmt: skip
     """Rows ``g (softmax - (1 - smoothing) onehot - smoothing / n)``, 0 where the target is ignored."""
-    share(board, _cross_entropy_backward, (g, x, target, lse, dx, ignore_index, smoothing), len(x), 1, 1)
+    share(board, task(_cross_entropy_backward, (g, x, target, lse, dx, ignore_index, smoothing)), len(x), 1, 1)
 
 
 # ---- attention ------------------------------------------------------------------------------
@@ -292,28 +293,32 @@ def cross_entropy_backward(
 _QUERIES = 64  # in a block
 
 
-@njit(**_LOOP)
+@njit("void(i8, i8, i8, i8, i8, i8, i8, i8, i8, i8, f4, i8, i8)", **_LOOP)
 def _matmul(
     gemm: int, ta: int, tb: int, m: int, n: int, k: int, a: int, lda: int, b: int, ldb: int, beta: Any, c: int, ldc: int
 ) -> None:  # fmt: skip
-    """``C (m, n) = op(A) op(B) + beta C`` of float32 by their addresses, by BLAS's gemm if that has one."""
+    """``C (m, n) = op(A) op(B) + beta C`` by addresses, beta 0 or 1; by BLAS's gemm if that has one."""
     if gemm != 0:
         sgemm(gemm, ta, tb, m, n, k, a, lda, b, ldb, beta, c, ldc)
         return
     for i in range(m):
         row = carray(floats(c + 4 * i * ldc), n)
-        for j in range(n):
-            row[j] = row[j] * beta if beta != 0 else f32(0)
+        if tb == TRANSPOSED:  # then A is as it is
+            left = carray(floats(a + 4 * i * lda), k)
+            for j in range(n):
+                right, total = carray(floats(b + 4 * j * ldb), k), f32(0)
+                for p in range(k):
+                    total += left[p] * right[p]
+                row[j] = total + row[j] if beta != 0 else total
+            continue
+        if beta == 0:
+            for j in range(n):
+                row[j] = f32(0)
         for p in range(k):
             x = carray(floats(a + 4 * (i * lda + p if ta == AS_IT_IS else p * lda + i)), 1)[0]
-            if tb == AS_IT_IS:
-                other = carray(floats(b + 4 * p * ldb), n)
-                for j in range(n):
-                    row[j] += x * other[j]
-            else:
-                other = carray(floats(b + 4 * p), (n - 1) * ldb + 1)
-                for j in range(n):
-                    row[j] += x * other[j * ldb]
+            right = carray(floats(b + 4 * p * ldb), n)
+            for j in range(n):
+                row[j] += x * right[j]
 
 
 @njit(**_INLINE)
@@ -409,7 +414,7 @@ def attention(
 
     gemm: the address of BLAS's, or 0.
     """
-    share(board, _attention, (gemm, q, k, v, out, lse, causal, f32(scale)), len(lse), 1, 1)
+    share(board, task(_attention, (gemm, q, k, v, out, lse, causal, f32(scale))), len(lse), 1, 1)
 
 
 @njit(**_LOOP)
@@ -453,7 +458,7 @@ def attention_backward(
     causal: bool, scale: float,
 ) -> None:  # fmt: skip
     """The gradients of q, k and v from that of the result, g (B, H, T, E)."""
-    share(board, _attention_backward, (gemm, g, q, k, v, dq, dk, dv, lse, causal, f32(scale)), len(lse), 1, 1)
+    share(board, task(_attention_backward, (gemm, g, q, k, v, dq, dk, dv, lse, causal, f32(scale))), len(lse), 1, 1)
 
 
 # ---- optimizers -----------------------------------------------------------------------------
@@ -485,4 +490,4 @@ def adam_step(
     correction2: sqrt(1 - beta2^t). rate: lr / (1 - beta1^t).
     """
     numbers = (sign, kept, decay, beta1, rest1, beta2, rest2, correction2, eps, rate)
-    share(board, _adam_step, (p, g, m, v, *numbers), p.size, _UNIT, 1)
+    share(board, task(_adam_step, (p, g, m, v, *numbers)), p.size, _UNIT, 1)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .crew import njit, rows_times, share
+from .crew import njit, rows_times, share, task
 from .jit import _exp, _gelu
 
 __all__ = ["attend", "gelu", "layer_norm", "linear"]
@@ -37,7 +37,7 @@ def linear(board: int, x: Array, weight: Array, bias: Array | None, y: Array) ->
     if x.size != k or y.size != rows or (bias is not None and bias.size != rows):
         raise ValueError("linear: expected x (in,), weight (out, in), bias (out,) or None, and y (out,)")
     w, a, b = np.int64(weight.ctypes.data), np.int64(x.ctypes.data), np.int64(y.ctypes.data)
-    share(board if weight.size >= _SHARED else 0, rows_times, (w, k, k, a, b), rows, 16, 1)
+    share(board if weight.size >= _SHARED else 0, task(rows_times, (w, k, k, a, b)), rows, 16, 1)
     if bias is not None:
         for i in range(rows):
             y[i] += bias[i]
@@ -109,4 +109,4 @@ def attend(board: int, q: Array, keys: Array, values: Array, length: int, scores
         raise ValueError("attend: expected y (H, D) and scores (H, at least length), of the heads (H, D) of q")
     large = H * length * D >= _KEYS_SHARED
     scale = f32(1.0 / np.sqrt(D))
-    share(board if large else 0, _attend, (q, keys, values, length, scale, scores, y), H, 1, 1)
+    share(board if large else 0, task(_attend, (q, keys, values, length, scale, scores, y)), H, 1, 1)
