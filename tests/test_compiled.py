@@ -101,6 +101,26 @@ def test_a_loop_of_ones_own_is_shared(count):
             np.testing.assert_allclose(y, k * x * x, rtol=1e-6)
 
 
+def test_a_loop_that_fails_on_some_thread_is_an_error(count):
+    @compiled.njit(nogil=True)
+    def part(x, start, stop):
+        if start <= 77 < stop:
+            raise ValueError("in a part")
+        for i in range(start, stop):
+            x[i] = 1
+
+    @compiled.njit(nogil=True)
+    def ones(board, x, n):
+        compiled.share(board, compiled.task(part, (x,)), n, 1, 1)
+
+    x = np.zeros(100, f32)
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="a compiled loop failed on one of the threads that share it"):
+            compiled.run(ones, x, 100)
+    compiled.run(ones, x, 50)  # nothing is left behind
+    assert x[:50].all()
+
+
 WRONG = {
     "linear": [(normal(4), normal(3, 5), None, normal(3)), (normal(5), normal(3, 5), None, normal(2)),
                (normal(5), normal(3, 5), normal(1), normal(3))],

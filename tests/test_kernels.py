@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,6 +157,20 @@ def test_attention(case, causal, dtype):
     g = rng.standard_normal(expected[0].shape).astype(dtype)
     back = [m.attention_backward(XP, g, q, k, v, None, None, expected[1], causal, 0.3) for m in (cpu, reference)]
     agree(back[0][:3], back[1][:3], dtype, 10)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_without_a_blas_that_can_be_called(causal, monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setattr(cpu, "gemm_address", lambda dtype: 0)
+    rng = np.random.default_rng(0)
+    q, k, v, g = (rng.standard_normal((2, 3, 130, 8)).astype(np.float32) for _ in range(4))
+    args = (None, None)
+    out, lse = cpu.attention(XP, q, k, v, *args, causal, 0.3)
+    agree((out, lse), reference.attention(XP, q, k, v, *args, causal, 0.3), "float32")
+    found = cpu.attention_backward(XP, g, q, k, v, *args, lse, causal, 0.3)
+    expected = reference.attention_backward(XP, g, q, k, v, *args, lse, causal, 0.3)
+    agree(found[:3], expected[:3], "float32", 10)
 
 
 def test_attention_far_out():
@@ -530,3 +545,13 @@ def test_each_entry_is_worked_on_by_one_of_any_number_of_threads(count, monkeypa
         threads.share(jit.adam_step, p, g, m, v, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.5)
         np.testing.assert_allclose(p, once, rtol=1e-6)
         assert (m == g).all()
+
+
+@pytest.mark.usefixtures("crew")
+def test_what_numba_keeps_counts_only_as_long_as_no_kernel_changes():
+    """numba looks at the file of the function alone, and each has parts of others in it."""
+    jit = pytest.importorskip("tensorlite.kernels.jit", exc_type=ImportError)
+    stamp = jit.gelu._cache._cache_file._source_stamp
+    files = sorted(Path(jit.__file__).parent.glob("*.py"))
+    assert stamp[1] == [(file.stat().st_mtime, file.stat().st_size) for file in files]
+    assert "crew.py" in {file.name for file in files}

@@ -277,11 +277,11 @@ def cross_entropy_backward(
 
 
 def _is_attention(q: Array, k: Array, v: Array, mask: Array | None, keep: Array | None) -> bool:
-    """Whether the blocked kernels cover it: stacks of one shape, without mask and dropout."""
+    """Whether the blocked kernels cover it: stacks of one shape, without mask and dropout, and a BLAS they can call."""
     return (
         mask is None and keep is None and q.ndim >= 3 and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
         and q.dtype == k.dtype == v.dtype == np.float32 and min(q.size, k.size, v.size) >= _LARGE
-        and _loops() is not None
+        and _loops() is not None and gemm_address(_FLOAT32) != 0
     )  # fmt: skip
 
 

@@ -293,34 +293,6 @@ def cross_entropy_backward(
 _QUERIES = 64  # in a block
 
 
-@njit("void(i8, i8, i8, i8, i8, i8, i8, i8, i8, i8, f4, i8, i8)", **_LOOP)
-def _matmul(
-    gemm: int, ta: int, tb: int, m: int, n: int, k: int, a: int, lda: int, b: int, ldb: int, beta: Any, c: int, ldc: int
-) -> None:  # fmt: skip
-    """``C (m, n) = op(A) op(B) + beta C`` by addresses, beta 0 or 1; by BLAS's gemm if that has one."""
-    if gemm != 0:
-        sgemm(gemm, ta, tb, m, n, k, a, lda, b, ldb, beta, c, ldc)
-        return
-    for i in range(m):
-        row = carray(floats(c + 4 * i * ldc), n)
-        if tb == TRANSPOSED:  # then A is as it is
-            left = carray(floats(a + 4 * i * lda), k)
-            for j in range(n):
-                right, total = carray(floats(b + 4 * j * ldb), k), f32(0)
-                for p in range(k):
-                    total += left[p] * right[p]
-                row[j] = total + row[j] if beta != 0 else total
-            continue
-        if beta == 0:
-            for j in range(n):
-                row[j] = f32(0)
-        for p in range(k):
-            x = carray(floats(a + 4 * (i * lda + p if ta == AS_IT_IS else p * lda + i)), 1)[0]
-            right = carray(floats(b + 4 * p * ldb), n)
-            for j in range(n):
-                row[j] += x * right[j]
-
-
 @njit(**_INLINE)
 def _row_softmax(row: Array, scale: Any, last: int, top: Any) -> Any:
     """``exp(scale row - top)`` in place, 0 behind ``last``; returns the sum."""
@@ -390,20 +362,16 @@ def _attention(
     T, S, D, E = q.shape[2], k.shape[2], q.shape[3], v.shape[3]
     room = np.empty(min(_QUERIES, T) * S, f32)
     for head in range(start, stop):
-        (qs, ldq), (ks, ldk), (vs, ldv), (to, ldo) = (
-            _matrix(q, head),
-            _matrix(k, head),
-            _matrix(v, head),
-            _matrix(out, head),
-        )
+        (qs, ldq), (ks, ldk) = _matrix(q, head), _matrix(k, head)
+        (vs, ldv), (to, ldo) = _matrix(v, head), _matrix(out, head)
         for first in range(0, T, _QUERIES):
             queries = min(_QUERIES, T - first)
             keys = min(first + queries, S) if causal else S
             p = room[: queries * keys].reshape(queries, keys)
             at = np.int64(p.ctypes.data)
-            _matmul(gemm, AS_IT_IS, TRANSPOSED, queries, keys, D, qs + 4 * first * ldq, ldq, ks, ldk, f32(0), at, keys)
+            sgemm(gemm, AS_IT_IS, TRANSPOSED, queries, keys, D, qs + 4 * first * ldq, ldq, ks, ldk, f32(0), at, keys)
             _softmax_of_scores(p, scale, causal, first, lse[head, first : first + queries])
-            _matmul(gemm, AS_IT_IS, AS_IT_IS, queries, E, keys, at, keys, vs, ldv, f32(0), to + 4 * first * ldo, ldo)
+            sgemm(gemm, AS_IT_IS, AS_IT_IS, queries, E, keys, at, keys, vs, ldv, f32(0), to + 4 * first * ldo, ldo)
 
 
 @njit(**_KERNEL)
@@ -412,7 +380,7 @@ def attention(
 ) -> None:  # fmt: skip
     """``softmax(scale q k^T) v`` into out, (B, H, T, E), and the logsumexp of each row into lse, (B H, T).
 
-    gemm: the address of BLAS's, or 0.
+    gemm: the address of BLAS's.
     """
     share(board, task(_attention, (gemm, q, k, v, out, lse, causal, f32(scale))), len(lse), 1, 1)
 
@@ -425,13 +393,9 @@ def _attention_backward(
     T, S, D, E = q.shape[2], k.shape[2], q.shape[3], v.shape[3]
     room, other_room = np.empty(min(_QUERIES, T) * S, f32), np.empty(min(_QUERIES, T) * S, f32)
     for head in range(start, stop):
-        (gs, ldg), (qs, ldq), (ks, ldk), (vs, ldv) = (
-            _matrix(g, head),
-            _matrix(q, head),
-            _matrix(k, head),
-            _matrix(v, head),
-        )
-        (to_q, ldo), (to_k, ldp), (to_v, ldr) = _matrix(dq, head), _matrix(dk, head), _matrix(dv, head)
+        (gs, ldg), (qs, ldq), (ks, ldk) = _matrix(g, head), _matrix(q, head), _matrix(k, head)
+        (vs, ldv), (to_q, ldo) = _matrix(v, head), _matrix(dq, head)
+        (to_k, ldp), (to_v, ldr) = _matrix(dk, head), _matrix(dv, head)
         for s in range(S):
             carray(floats(to_k + 4 * s * ldp), D)[:] = f32(0)
             carray(floats(to_v + 4 * s * ldr), E)[:] = f32(0)
@@ -441,15 +405,14 @@ def _attention_backward(
             p, dp = room[: queries * keys].reshape(queries, keys), other_room[: queries * keys].reshape(queries, keys)
             at, d_at = np.int64(p.ctypes.data), np.int64(dp.ctypes.data)
             q_block, g_block = qs + 4 * first * ldq, gs + 4 * first * ldg
-            _matmul(gemm, AS_IT_IS, TRANSPOSED, queries, keys, D, q_block, ldq, ks, ldk, f32(0), at, keys)
+            sgemm(gemm, AS_IT_IS, TRANSPOSED, queries, keys, D, q_block, ldq, ks, ldk, f32(0), at, keys)
             _probabilities(p, scale, causal, first, lse[head, first : first + queries])
-            _matmul(gemm, AS_IT_IS, TRANSPOSED, queries, keys, E, g_block, ldg, vs, ldv, f32(0), d_at, keys)
-            _matmul(gemm, TRANSPOSED, AS_IT_IS, keys, E, queries, at, keys, g_block, ldg, f32(1), to_v, ldr)
+            sgemm(gemm, AS_IT_IS, TRANSPOSED, queries, keys, E, g_block, ldg, vs, ldv, f32(0), d_at, keys)
+            sgemm(gemm, TRANSPOSED, AS_IT_IS, keys, E, queries, at, keys, g_block, ldg, f32(1), to_v, ldr)
             _scores_backward(p, dp, scale)
-            _matmul(
-                gemm, AS_IT_IS, AS_IT_IS, queries, D, keys, d_at, keys, ks, ldk, f32(0), to_q + 4 * first * ldo, ldo
-            )
-            _matmul(gemm, TRANSPOSED, AS_IT_IS, keys, D, queries, d_at, keys, q_block, ldq, f32(1), to_k, ldp)
+            q_out = to_q + 4 * first * ldo
+            sgemm(gemm, AS_IT_IS, AS_IT_IS, queries, D, keys, d_at, keys, ks, ldk, f32(0), q_out, ldo)
+            sgemm(gemm, TRANSPOSED, AS_IT_IS, keys, D, queries, d_at, keys, q_block, ldq, f32(1), to_k, ldp)
 
 
 @njit(**_KERNEL)
