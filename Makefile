@@ -12,10 +12,10 @@ VENV_PYTHON := env -u PYTHONHOME -u PYTHONPATH -u VIRTUAL_ENV .venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test check lint types mutants nightly gpu-check bench bench-step bench-generate bench-speedrun bench-ops oracle clean
+.PHONY: help train test check lint types mutants nightly gpu-check bench bench-ops bench-step bench-generate bench-speedrun oracle clean
 
 help:  ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 train: .venv/.installed-fast,gpt,plot  ## train a GPT on tiny Shakespeare, evaluate it and print what it writes
 	@$(VENV_PYTHON) -m gpt train shakespeare-char-cpu $(ARGS)
@@ -51,11 +51,19 @@ gpu-check:  ## check ops, optimizers, training and generation on the GPU, if the
 	    printf '%s\n' "$$reason" | tail -n 1; \
 	fi
 
-bench: .venv/.installed-bench  ## run the benchmarks, on a machine that does nothing else; bench-ops and so on: one
-	@for script in benchmarks/bench_*.py; do $(VENV_PYTHON) $$script $(ARGS) || exit; done
+bench: bench-ops bench-step bench-generate bench-speedrun  ## run the benchmarks, on a machine that does nothing else
 
-bench-step bench-generate bench-speedrun bench-ops: bench-%: .venv/.installed-bench
-	@$(VENV_PYTHON) benchmarks/bench_$*.py $(ARGS)
+bench-ops: .venv/.installed-bench  ## what an op costs, small and large
+	@$(VENV_PYTHON) benchmarks/bench_ops.py $(ARGS)
+
+bench-step: .venv/.installed-bench  ## the time of a training step, against PyTorch
+	@$(VENV_PYTHON) benchmarks/bench_step.py $(ARGS)
+
+bench-generate: .venv/.installed-bench  ## the time of a token that is written, against PyTorch
+	@$(VENV_PYTHON) benchmarks/bench_generate.py $(ARGS)
+
+bench-speedrun: .venv/.installed-bench  ## the time of training to a loss, against nanoGPT's recipe on PyTorch
+	@$(VENV_PYTHON) benchmarks/bench_speedrun.py $(ARGS)
 
 clean:  ## remove .venv, builds and caches, and nothing that training wrote
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

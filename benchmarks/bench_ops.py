@@ -123,7 +123,7 @@ def main() -> None:
     args = parser.parse_args()
     with saved("ops", args.save):
         compare(args.number, args.repeats)
-        throughput.compare(args.repeats)
+        throughput.compare(-(-args.repeats // 3))
 
 
 def compare(number: int, repeats: int) -> None:
