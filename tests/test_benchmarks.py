@@ -56,6 +56,6 @@ def test_overhead_of_ops():
     assert len(rows) == 18
     for op, kind, numbers in rows:
         sides = re.findall(r"(\d+) +\((\d+)\)", numbers)
-        assert len(sides) >= (2 if kind == "forward" and op != "gelu" else 1)  # NumPy, which has no GELU, and tensorlite
+        assert len(sides) >= (2 if kind == "forward" and op != "gelu" else 1)  # NumPy has no GELU
         for median, low in sides:
             assert int(median) >= int(low) > 0
