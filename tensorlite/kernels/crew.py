@@ -127,14 +127,20 @@ def _store(context: Any, address: Any, value: Any) -> Any:
     return types.void(types.int64, types.int64), generate
 
 
-@intrinsic
-def _add(context: Any, address: Any, value: Any) -> Any:
-    """Adds, and returns what was there before."""
+def _change(operation: str) -> Any:
+    """Changes a number so, in one piece, and returns what it was before."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.atomic_rmw("add", _pointer(builder, args[0], _I64), args[1], "seq_cst")
+    @intrinsic
+    def change(context: Any, address: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.atomic_rmw(operation, _pointer(builder, args[0], _I64), args[1], "seq_cst")
 
-    return types.int64(types.int64, types.int64), generate
+        return types.int64(types.int64, types.int64), generate
+
+    return change
+
+
+_add, _set = _change("add"), _change("or")
 
 
 @intrinsic
@@ -145,16 +151,6 @@ def floats(context: Any, address: Any) -> Any:
         return _pointer(builder, args[0], ir.FloatType())
 
     return types.CPointer(types.float32)(types.int64), generate
-
-
-@intrinsic
-def _set(context: Any, address: Any, bits: Any) -> Any:
-    """Sets bits, and returns what was there before."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.atomic_rmw("or", _pointer(builder, args[0], _I64), args[1], "seq_cst")
-
-    return types.int64(types.int64, types.int64), generate
 
 
 @intrinsic
