@@ -15,7 +15,13 @@ from tensorlite import Tensor, compiled, nn
 
 Array = NDArray[np.float32]
 
-KNOWN = {GPT, Block, CausalSelfAttention, MLP, nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.ModuleList}
+INNER = {
+    "": Block, "ln_1": nn.LayerNorm, "ln_2": nn.LayerNorm, "attn": CausalSelfAttention, "attn.c_attn": nn.Linear,
+    "attn.c_proj": nn.Linear, "attn.resid_dropout": nn.Dropout, "mlp": MLP, "mlp.c_fc": nn.Linear,
+    "mlp.c_proj": nn.Linear, "mlp.dropout": nn.Dropout,
+}  # fmt: skip
+OUTER = {"": GPT, "wte": nn.Embedding, "drop": nn.Dropout, "h": nn.ModuleList, "ln_f": nn.LayerNorm}
+METHODS = {"forward", "features", "head"}  # a module that has one of its own does not do what its class says
 LARGE = 1 << 20  # weights from which other cores help to read them; fewer come out of the caches
 
 
@@ -66,7 +72,7 @@ class Decoder:
     @classmethod
     def of(cls, model: GPT, cache: KeyValueCache) -> "Decoder | None":
         """A decoder for this model and cache, or None if the functions here do not compute what they do."""
-        known = cache.batch_size == 1 and all(type(module) in KNOWN for module in model.modules())
+        known = cache.batch_size == 1 and _is_as_made(model, cache)
         return cls(model, cache) if known and all(map(_is_plain, _tensors(model, cache))) else None
 
     def __init__(self, model: GPT, cache: KeyValueCache) -> None:
@@ -129,4 +135,28 @@ def _array(tensor: Tensor | None) -> Array | None:
 
 def _is_plain(tensor: Tensor) -> bool:
     a = tensor.data
-    return type(a) is np.ndarray and a.dtype == np.float32 and a.flags.c_contiguous
+    return type(a) is np.ndarray and a.dtype == np.float32 and a.flags.carray  # read-only is another type to numba
+
+
+def _is_as_made(model: GPT, cache: KeyValueCache) -> bool:
+    """Whether the layers are those of GPT(config): nobody exchanged one, its shape, its options or its method."""
+    config = model.config
+    V, C = config.vocab_size, config.n_embd
+    outer = OUTER | ({"wpe": nn.Embedding} if config.position == "learned" else {})
+    if {name: type(m) for name, m in model.named_modules() if not name.startswith("h.")} != outer:
+        return False
+    blocks, norms, eps = list(model.h), [model.ln_f.weight], {model.ln_f.eps}
+    if len(blocks) != len(cache.keys) or any(not METHODS.isdisjoint(vars(m)) for m in model.modules()):
+        return False
+    for b in blocks:
+        if {name: type(m) for name, m in b.named_modules()} != INNER:
+            return False
+        norms += [b.ln_1.weight, b.ln_2.weight]
+        eps |= {b.ln_1.eps, b.ln_2.eps}
+        matrices = (b.attn.c_attn, b.attn.c_proj, b.mlp.c_fc, b.mlp.c_proj)
+        if [m.weight.shape for m in matrices] != [(3 * C, C), (C, C), (4 * C, C), (C, 4 * C)]:
+            return False
+        if b.attn.n_head != config.n_head or b.mlp.approximate != {"erf": "none", "tanh": "tanh"}[config.gelu]:
+            return False
+    shapes = {None if weight is None else weight.shape for weight in norms}
+    return len(eps) == 1 and shapes == {(C,)} and model.wte.weight.shape == (V, C)

@@ -90,6 +90,50 @@ def test_what_it_does_not_compute_is_left_to_the_model():
     assert Decoder.of(turned, KeyValueCache(turned)) is None
 
 
+def wider_mlp(model):
+    for b in model.h:
+        b.mlp.c_fc, b.mlp.c_proj = tl.nn.Linear(24, 128), tl.nn.Linear(128, 24)
+
+
+def fewer_layers(model):
+    model.h = tl.nn.ModuleList(list(model.h)[:1])
+
+
+def other_eps(model):
+    model.h[1].ln_1.eps = 0.5
+
+
+def other_gelu(model):
+    model.h[0].mlp.approximate = "tanh"
+
+
+def no_gains(model):
+    model.h[0].ln_2 = tl.nn.LayerNorm(24, elementwise_affine=False)
+
+
+def no_norm(model):
+    model.h[0].ln_2 = tl.nn.Dropout(0.0)
+
+
+def forward_of_its_own(model):
+    mlp = model.h[0].mlp
+    mlp.forward = lambda x: MLP.forward(mlp, x) * 0
+
+
+def read_only(model):
+    model.wte.weight.data.flags.writeable = False
+
+
+@pytest.mark.parametrize("change", [
+    wider_mlp, fewer_layers, other_eps, other_gelu, no_gains, no_norm, forward_of_its_own, read_only,
+])  # fmt: skip
+def test_a_model_that_somebody_changed_is_its_own_reader(change, monkeypatch):
+    model = made()
+    change(model)
+    fast, slow, count = texts(model, monkeypatch, temperature=0)
+    assert (fast, count) == (slow, 0)
+
+
 def test_weights_that_change_in_place_are_seen():
     model = made()
     reader = Decoder.of(model, KeyValueCache(model))
