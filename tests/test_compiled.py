@@ -121,6 +121,58 @@ def test_a_loop_that_fails_on_some_thread_is_an_error(count):
     assert x[:50].all()
 
 
+@pytest.mark.parametrize(("unit", "each"), [(0, 1), (-1, 1), (16, 0), (1, -1)])
+def test_pieces_that_are_none_are_refused(unit, each):
+    @compiled.njit(nogil=True)
+    def part(x, start, stop):
+        x[start:stop] += 1
+
+    @compiled.njit(nogil=True)
+    def ones(board, x, unit, each):
+        compiled.share(board, compiled.task(part, (x,)), x.size, unit, each)
+
+    with pytest.raises(ValueError, match="share: expected unit and each of 1 or more"):
+        compiled.run(ones, np.zeros(100, f32), unit, each)
+
+
+def test_a_kernel_that_shares_is_an_error_and_not_half_a_result(count):
+    @compiled.njit(nogil=True)
+    def inner(x, start, stop):
+        for i in range(start, stop):
+            for _ in range(200):
+                x[i] += 1
+
+    @compiled.njit(nogil=True)
+    def row(board, x, start, stop):
+        for i in range(start, stop):
+            compiled.share(board, compiled.task(inner, (x[i],)), x.shape[1], 16, 1)
+
+    @compiled.njit(nogil=True)
+    def rows(board, x):
+        compiled.share(board, compiled.task(row, (board, x)), x.shape[0], 1, 1)
+
+    x = np.zeros((6, 5000), f32)
+    if count == 1:  # there is no board
+        compiled.run(rows, x)
+        assert (x == 200).all()
+    else:
+        with pytest.raises(RuntimeError, match="a compiled loop failed"):
+            compiled.run(rows, x)
+
+
+def test_a_task_without_a_tuple_is_refused():
+    @compiled.njit(nogil=True)
+    def part(x, start, stop):
+        x[start:stop] += 1
+
+    @compiled.njit(nogil=True)
+    def ones(board, x):
+        compiled.share(board, compiled.task(part, x), x.size, 1, 1)
+
+    with pytest.raises(Exception, match="task: expected a compiled function and a tuple of its arguments"):
+        compiled.run(ones, np.zeros(100, f32))
+
+
 WRONG = {
     "linear": [(normal(4), normal(3, 5), None, normal(3)), (normal(5), normal(3, 5), None, normal(2)),
                (normal(5), normal(3, 5), normal(1), normal(3))],

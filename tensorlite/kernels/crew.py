@@ -33,6 +33,7 @@ from llvmlite import ir
 from numba import carray, config, types
 from numba import njit as _njit
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 if config.DISABLE_JIT:
@@ -94,7 +95,10 @@ _PART: dict[str, Any] = {  # of other compiled functions, so that nobody calls i
     "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "no_cpython_wrapper": True,
 }  # fmt: skip
 _SUM: dict[str, Any] = {**_PART, "fastmath": {"reassoc", "contract", "nsz"}}  # so that sums are vectorised
-_FAILED = "a compiled loop failed on one of the threads that share it, most likely for want of memory"
+_FAILED = (
+    "a compiled loop failed on one of the threads that share it: its kernel raised an error (one of tensorlite's own "
+    "does so for want of memory alone)"
+)
 _MOST = 60  # pieces: each has a bit of one number
 _POLLS = 64  # between two times that the core is offered to others
 _TILE = 16  # rows, or columns, that BLAS computes at a time: pieces are made of whole ones
@@ -182,6 +186,8 @@ def task(context: Any, kernel: Any, arguments: Any) -> Any:
     That is the address of a function of (context, start, stop), and that of its context: a copy of the arguments, on
     the stack of who calls this.
     """
+    if not isinstance(kernel, types.Dispatcher) or not isinstance(arguments, types.BaseTuple):
+        raise TypingError("task: expected a compiled function and a tuple of its arguments, as in task(kernel, (x,))")
     found = kernel.get_call_type(context, (*arguments.types, types.int64, types.int64), {})
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -291,15 +297,18 @@ def share(board: int, task: tuple[int, int], n: int, unit: int, each: int) -> No
 
     board: its address, or 0 for one range, here. unit, each: of whole units, about so many ranges a thread. The ranges
     must not depend on one another, and inside a kernel nothing can be shared again. Raises RuntimeError if the kernel
-    raised anything.
+    raised anything, ValueError for a unit or each below 1.
     """
+    if unit < 1 or each < 1:  # no pieces that make up the range: it would wait for ever
+        raise ValueError("share: expected unit and each of 1 or more")
     function, context = task
     pieces, length = cut(board, n, unit, each)
     if pieces <= 1:
         if _call(function, context, 0, n) != 0:
             raise RuntimeError(_FAILED)
         return
-    _store(board + OPEN, 0)
+    if _load(board + OPEN) != 0:  # a kernel's own call: the work around it would be lost, and waited for for ever
+        raise RuntimeError("share: inside a kernel nothing can be shared again")
     while _load(board + INSIDE) != 0:  # who came late for the last work may still read what it was
         pass
     work = (pieces, length, n, function, context)
