@@ -10,7 +10,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt.model import GPT, MLP, Block, CausalSelfAttention, KeyValueCache
+import tensorlite as tl
+from gpt.model import GPT, MLP, Block, CausalSelfAttention, KeyValueCache, inference
 from tensorlite import Tensor, compiled, nn
 
 Array = NDArray[np.float32]
@@ -21,7 +22,7 @@ INNER = {
     "mlp.c_proj": nn.Linear, "mlp.dropout": nn.Dropout,
 }  # fmt: skip
 OUTER = {"": GPT, "wte": nn.Embedding, "drop": nn.Dropout, "h": nn.ModuleList, "ln_f": nn.LayerNorm}
-METHODS = {"forward", "features", "head"}  # a module that has one of its own does not do what its class says
+TOLERANCE = 1e-3  # of the largest logit: rounding is a hundred times less, another formula more
 LARGE = 1 << 20  # weights from which other cores help to read them; fewer come out of the caches
 
 
@@ -67,7 +68,11 @@ def head(board: int, x: Array, norm: Array, norm_bias: Array | None, wte: Array,
 
 
 class Decoder:
-    """Reads one token after those in a cache, and says the logits of the next; made by `of`."""
+    """Reads one token after those in a cache, and says the logits of the next; made by `of`.
+
+    Who has changed what a layer of the model does, in this file's neighbour or from outside, shall not read a text of
+    the old model: `agrees` compares the two.
+    """
 
     @classmethod
     def of(cls, model: GPT, cache: KeyValueCache) -> "Decoder | None":
@@ -88,6 +93,18 @@ class Decoder:
     def holds(self) -> bool:
         """Whether the model's parameters still have the arrays in which they were found."""
         return all(tensor.data is array for tensor, array in zip(self.tensors, self.arrays, strict=True))
+
+    def agrees(self, token: int) -> bool:
+        """Whether the model itself says the same of this token, which then is in the cache as before."""
+        length = self.cache.length
+        found = self.next_logits(token)
+        self.cache.length = length
+        with inference(self.model):
+            x = self.model.features(tl.tensor([[token]]), self.cache)
+            own = self.model.head(x[0, -1]).numpy()
+        self.cache.length = length
+        with np.errstate(invalid="ignore"):  # of broken weights: then the model shall be the one to say so
+            return bool((np.abs(found - own) <= TOLERANCE * np.abs(own).max()).all())
 
     def next_logits(self, token: int) -> Array:
         """The logits (V,) of the token after this one, whose key and value join the cache.
@@ -139,14 +156,14 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def _is_as_made(model: GPT, cache: KeyValueCache) -> bool:
-    """Whether the layers are those of GPT(config): nobody exchanged one, its shape, its options or its method."""
+    """Whether the layers are those of GPT(config): nobody exchanged one, its shape or its options."""
     config = model.config
     V, C = config.vocab_size, config.n_embd
     outer = OUTER | ({"wpe": nn.Embedding} if config.position == "learned" else {})
     if {name: type(m) for name, m in model.named_modules() if not name.startswith("h.")} != outer:
         return False
     blocks, norms, eps = list(model.h), [model.ln_f.weight], {model.ln_f.eps}
-    if len(blocks) != len(cache.keys) or any(not METHODS.isdisjoint(vars(m)) for m in model.modules()):
+    if len(blocks) != len(cache.keys):
         return False
     for b in blocks:
         if {name: type(m) for name, m in b.named_modules()} != INNER:

@@ -63,14 +63,16 @@ def generate(
     def drawn() -> Iterator[int]:
         block_size = model.config.block_size
         cache, evaluating = KeyValueCache(model), inference(model)
-        decoder = decoder_of(model, cache)
+        decoder, checked = decoder_of(model, cache), False
         recent = deque(tokens.tolist(), maxlen=max(1, block_size // 2))  # what a new start begins with
         new = tokens[-block_size:].tolist()  # what the cache does not hold yet
         for _ in itertools.count() if max_new_tokens is None else range(max_new_tokens):
             if cache.length == block_size:
                 cache.length, new = 0, list(recent)
             if decoder is not None and not decoder.holds():  # somebody gave a parameter another array
-                decoder = decoder_of(model, cache)
+                decoder, checked = decoder_of(model, cache), False
+            if decoder is not None and len(new) == 1 and not checked:
+                decoder, checked = decoder if decoder.agrees(new[0]) else None, True
             if decoder is not None and len(new) == 1:
                 logits = decoder.next_logits(new[0]).astype(np.float64)
             else:
