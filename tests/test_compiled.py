@@ -101,6 +101,26 @@ def test_a_loop_of_ones_own_is_shared(count):
             np.testing.assert_allclose(y, k * x * x, rtol=1e-6)
 
 
+def test_what_a_task_is_given_lives_as_long_as_it(count):
+    @compiled.njit(nogil=True)
+    def part(x, y, start, stop):
+        for i in range(start, stop):
+            y[i] = x[i]
+
+    @compiled.njit(nogil=True)
+    def threes(board, y):
+        for _ in range(3):
+            task = compiled.task(part, (np.full(y.size, f32(3)), y))
+            for _ in range(2):  # would take the place of what nobody holds
+                y[0] = np.full(y.size, f32(7))[0]
+            compiled.share(board, task, y.size, 16, 1)
+
+    for n in (100, 10_000):
+        y = np.zeros(n, f32)
+        compiled.run(threes, y)
+        assert (y == 3).all()
+
+
 def test_a_loop_that_fails_on_some_thread_is_an_error(count):
     @compiled.njit(nogil=True)
     def part(x, start, stop):

@@ -184,10 +184,11 @@ def task(context: Any, kernel: Any, arguments: Any) -> Any:
     """``kernel(*arguments, start, stop)`` for a compiled function and a tuple, as something that can be shared.
 
     That is the address of a function of (context, start, stop), and that of its context: a copy of the arguments, on
-    the stack of who calls this.
+    the stack of who calls this. And the arguments, so that arrays among them live as long as it.
     """
     if not isinstance(kernel, types.Dispatcher) or not isinstance(arguments, types.BaseTuple):
         raise TypingError("task: expected a compiled function and a tuple of its arguments, as in task(kernel, (x,))")
+    made = types.Tuple((types.int64, types.int64, arguments))
     found = kernel.get_call_type(context, (*arguments.types, types.int64, types.int64), {})
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -207,9 +208,11 @@ def task(context: Any, kernel: Any, arguments: Any) -> Any:
             inside, compiled.fndesc, found, [*values, *function.args[1:]]
         )
         inside.ret(inside.zext(status.is_error, _I64))
-        return cgutils.pack_array(builder, [builder.ptrtoint(function, _I64), builder.ptrtoint(copy, _I64)])
+        context.nrt.incref(builder, arguments, args[1])
+        addresses = [builder.ptrtoint(function, _I64), builder.ptrtoint(copy, _I64)]
+        return context.make_tuple(builder, made, [*addresses, args[1]])
 
-    return types.UniTuple(types.int64, 2)(kernel, arguments), generate
+    return made(kernel, arguments), generate
 
 
 def _gemm(number: Any, numba_number: Any) -> Any:
@@ -291,17 +294,10 @@ def cut(board: int, n: int, unit: int, each: int) -> tuple[int, int]:
     return -(-n // length), length
 
 
-@njit("void(i8, UniTuple(i8, 2), i8, i8, i8)", **_COMPILED)
-def share(board: int, task: tuple[int, int], n: int, unit: int, each: int) -> None:
-    """Call a task's kernel for ranges ``start, stop`` that make up range(n); return when all is done.
-
-    board: its address, or 0 for one range, here. unit, each: of whole units, about so many ranges a thread. The ranges
-    must not depend on one another, and inside a kernel nothing can be shared again. Raises RuntimeError if the kernel
-    raised anything, ValueError for a unit or each below 1.
-    """
+@njit("void(i8, i8, i8, i8, i8, i8)", **_COMPILED)
+def _share(board: int, function: int, context: int, n: int, unit: int, each: int) -> None:
     if unit < 1 or each < 1:  # no pieces that make up the range: it would wait for ever
         raise ValueError("share: expected unit and each of 1 or more")
-    function, context = task
     pieces, length = cut(board, n, unit, each)
     if pieces <= 1:
         if _call(function, context, 0, n) != 0:
@@ -327,6 +323,25 @@ def share(board: int, task: tuple[int, int], n: int, unit: int, each: int) -> No
     _store(board + OPEN, 0)
     if _load(board + DONE + 8) != 0:
         raise RuntimeError(_FAILED)
+
+
+@intrinsic
+def share(context: Any, board: Any, task: Any, n: Any, unit: Any, each: Any) -> Any:
+    """Call a task's kernel for ranges ``start, stop`` that make up range(n); return when all is done.
+
+    board: its address, or 0 for one range, here. unit, each: of whole units, about so many ranges a thread. The ranges
+    must not depend on one another, and inside a kernel nothing can be shared again. Raises RuntimeError if the kernel
+    raised anything, ValueError for a unit or each below 1.
+    """  # no function of numba's, which would be compiled for each kind of task
+    shared = context.resolve_value_type(_share)
+    found = shared.get_call_type(context, (types.int64,) * 6, {})
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        board, task, n, unit, each = args
+        addresses = [builder.extract_value(task, i) for i in range(2)]
+        return context.get_function(shared, found)(builder, (board, *addresses, n, unit, each))
+
+    return types.void(types.int64, task, *[types.int64] * 3), generate
 
 
 # ---- products ---------------------------------------------------------------------------------
