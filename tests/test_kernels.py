@@ -387,6 +387,13 @@ def test_blas_gets_its_threads_back():
     assert blas.get() == before
 
 
+def test_a_signal_that_comes_while_blas_is_told_may_compute():
+    block = threads.one_blas_thread
+    with block.lock, block:  # as a handler's op, called inside
+        pass
+    assert not block.inside
+
+
 def test_how_many_threads(monkeypatch):
     monkeypatch.setattr(threads, "_threads", None)
     assert 1 <= threads.get_num_threads() <= 8

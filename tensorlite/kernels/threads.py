@@ -73,7 +73,7 @@ class _OneBlasThread:
     """Inside this block BLAS computes on the thread that calls it, whoever else is in such a block at the time."""
 
     def __init__(self) -> None:
-        self.lock, self.before = threading.Lock(), 0
+        self.lock, self.before = threading.RLock(), 0  # a signal may come inside, whose handler computes
         self.inside: set[int] = set()  # threads: what an interrupt leaves behind, the next block of its thread mends
 
     def __enter__(self) -> None:
@@ -273,7 +273,7 @@ def _after_fork() -> None:
     _busy = threading.RLock()
     if one_blas_thread.inside and (blas := _blas()) is not None:
         blas.set(one_blas_thread.before)
-    one_blas_thread.lock, one_blas_thread.inside = threading.Lock(), set()
+    one_blas_thread.lock, one_blas_thread.inside = threading.RLock(), set()
 
 
 if hasattr(os, "register_at_fork"):
