@@ -493,7 +493,7 @@ def test_what_cannot_be_shared_is_left_to_numpy():
 def test_workers_sleep_and_come_again():
     x = np.random.default_rng(0).standard_normal((150, 150)).astype(np.float32)
     expected = threads.product(x, x)
-    workers = threads._workers(2)
+    workers = threads._workers(3, 2)
     for pause in (0.0, 0.0005, 0.02) * 10:
         time.sleep(pause)
         assert (threads.product(x, x) == expected).all()
@@ -505,6 +505,37 @@ def test_workers_sleep_and_come_again():
             break
         time.sleep(0.01)
     assert all(worker.asleep for worker in workers)
+
+
+def test_the_number_of_threads_may_change_at_any_time(monkeypatch):
+    monkeypatch.setattr(threads, "_threads", 2)
+    x = np.random.default_rng(0).standard_normal((150, 150)).astype(np.float32)
+    expected, before, errors, over = x @ x, threading.active_count(), [], threading.Event()
+
+    def compute():
+        try:
+            while not over.is_set():
+                np.testing.assert_allclose(cpu.matmul(XP, x, x), expected, atol=1e-4)
+                threads.spread(lambda start, stop: None, 9)
+        except Exception as error:
+            errors.append(error)
+
+    others = [threading.Thread(target=compute, daemon=True) for _ in range(2)]
+    for thread in others:
+        thread.start()
+    for i in range(200):
+        threads.set_num_threads(1 + i % 4)
+        time.sleep(0.001)
+    over.set()
+    for thread in others:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert not errors
+    for _ in range(200):
+        if threading.active_count() <= before + 3:
+            break
+        time.sleep(0.01)
+    assert threading.active_count() <= before + 3  # whom nobody calls any more ends
 
 
 @pytest.mark.usefixtures("crew")

@@ -128,10 +128,10 @@ def get_num_threads() -> int:
 
 def set_num_threads(n: int) -> None:
     """Let ops on the CPU use ``n`` threads from now on. Raises ValueError unless it is an int of 1 or more."""
-    global _pool, _threads
+    global _threads
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"set_num_threads: expected an int of 1 or more, got {n!r}")
-    _threads, _pool = n, None  # the workers there were fall asleep
+    _threads = n
 
 
 # ---- work on all of them ----------------------------------------------------------------------
@@ -194,7 +194,7 @@ class _Worker(threading.Thread):
         super().__init__(name="tensorlite", daemon=True)
         self.pool, self.number = pool, len(pool.workers) + 1
         self.job: tuple[_Job, int] | None = None
-        self.asleep = False
+        self.asleep = self.over = False
         self.wake: SimpleQueue[None] = SimpleQueue()
         self.called = np.zeros(1, np.int64) if pool.crew is None else pool.crew.numbers(8)
         self.start()
@@ -208,27 +208,31 @@ class _Worker(threading.Thread):
             self.asleep = False
             self.wake.put(None)
 
+    def end(self) -> None:
+        self.over, self.called[0] = True, 1
+        self.call(None)
+
     def run(self) -> None:
         crew, called = self.pool.crew, self.called.ctypes.data
         with np.errstate(all="ignore"):  # as in an op
-            while True:
+            while not self.over:
                 if self.job is not None:
                     (job, helpers), self.job, self.called[0] = self.job, None, 0
                     job.help(helpers)
                     del job
                 elif crew is None or not crew.serve(self.pool.address, self.number, called, _PATIENCE):
                     self.asleep = True
-                    if self.job is None:  # else it came just now
+                    if self.job is None and not self.over:  # else it came just now
                         self.wake.get()
                     self.asleep = False
 
 
 class _Pool:
-    """The workers, and the board on which work is put for them."""
+    """The workers, and the board on which work is put for them and who calls them: so many threads."""
 
-    def __init__(self) -> None:
-        self.crew = load_crew()
-        self.board = None if self.crew is None else self.crew.board(get_num_threads(), _sched_yield())
+    def __init__(self, threads: int) -> None:
+        self.threads, self.crew = threads, load_crew()
+        self.board = None if self.crew is None else self.crew.board(threads, _sched_yield())
         self.address = 0 if self.board is None else self.board.ctypes.data
         self.workers: list[_Worker] = []
 
@@ -242,11 +246,16 @@ _pool: _Pool | None = None
 _busy = threading.RLock()
 
 
-def _workers(count: int) -> list[_Worker]:
+def _workers(threads: int, count: int) -> list[_Worker]:
+    """So many of the workers that there are for a number of threads. Those for another number are sent home."""
     global _pool
-    if _pool is None:
-        _pool = _Pool()
-    return _pool.of(count)
+    pool = _pool
+    if pool is None or pool.threads != threads:
+        _pool = None  # first: an interrupt must not leave a pool whose workers end
+        for worker in [] if pool is None else pool.workers:
+            worker.end()
+        _pool = pool = _Pool(threads)
+    return pool.of(count)
 
 
 def _with_workers(together: Callable[..., Any], alone: Callable[..., Any], *args: Any) -> Any:
@@ -287,14 +296,15 @@ def spread(part: Part, n: int) -> None:
     Inside another call, or while another thread computes, all are worked on by the calling thread. What a part raises
     is raised here.
     """
-    threads = min(get_num_threads(), n)
+    most = get_num_threads()  # once: another thread may set it
+    threads = min(most, n)
     if threads <= 1:
         part(0, n)
         return
     job = _Job(part, n, -(-n // threads))
 
     def together() -> None:
-        helpers = _workers(threads - 1)
+        helpers = _workers(most, threads - 1)
         for worker in helpers:
             worker.call((job, len(helpers)))
         job.work()
@@ -310,21 +320,22 @@ def share(kernel: Callable[..., Any], *args: Any) -> Any:
 
     Its bits depend on its arguments and the number of threads alone, not on who helps.
     """
-    if get_num_threads() <= 1:
+    threads = get_num_threads()  # once: another thread may set it
+    if threads <= 1:
         return kernel(0, *args)
-    return _with_workers(_on_their_board, _on_a_new_board, kernel, *args)
+    return _with_workers(_on_their_board, _on_a_new_board, threads, kernel, *args)
 
 
-def _on_their_board(kernel: Callable[..., Any], *args: Any) -> Any:
-    workers = _workers(get_num_threads() - 1)
+def _on_their_board(threads: int, kernel: Callable[..., Any], *args: Any) -> Any:
+    workers = _workers(threads, threads - 1)
     for worker in workers:
         if worker.asleep:
             worker.call(None)
     return kernel(workers[0].pool.address, *args)
 
 
-def _on_a_new_board(kernel: Callable[..., Any], *args: Any) -> Any:  # the same pieces, without help
-    board = load_crew().board(get_num_threads())
+def _on_a_new_board(threads: int, kernel: Callable[..., Any], *args: Any) -> Any:  # the same pieces, without help
+    board = load_crew().board(threads)
     return kernel(board.ctypes.data, *args)
 
 
