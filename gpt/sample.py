@@ -63,16 +63,14 @@ def generate(
     def drawn() -> Iterator[int]:
         block_size = model.config.block_size
         cache, evaluating = KeyValueCache(model), inference(model)
-        decoder, checked = decoder_of(model, cache), False
+        decoder, sought = None, False
         recent = deque(tokens.tolist(), maxlen=max(1, block_size // 2))  # what a new start begins with
         new = tokens[-block_size:].tolist()  # what the cache does not hold yet
         for _ in itertools.count() if max_new_tokens is None else range(max_new_tokens):
             if cache.length == block_size:
                 cache.length, new = 0, list(recent)
-            if decoder is not None and not decoder.holds():  # somebody gave a parameter another array
-                decoder, checked = decoder_of(model, cache), False
-            if decoder is not None and len(new) == 1 and not checked:
-                decoder, checked = decoder if decoder.agrees(new[0]) else None, True
+            if len(new) == 1 and not (decoder.holds() if decoder is not None else sought):
+                decoder, sought = decoder_of(model, cache, new[0]), True
             if decoder is not None and len(new) == 1:
                 logits = decoder.next_logits(new[0]).astype(np.float64)
             else:
@@ -88,13 +86,14 @@ def generate(
     return drawn()
 
 
-def decoder_of(model: GPT, cache: KeyValueCache) -> "Decoder | None":
-    """What reads one token faster than the model's own forward pass, if there is something for this model."""
+def decoder_of(model: GPT, cache: KeyValueCache, token: int) -> "Decoder | None":
+    """What reads one token faster than the model itself, and says the same of this one; None if nothing does."""
     try:
         from gpt.decoder import Decoder
     except ImportError:  # nothing is compiled here
         return None
-    return Decoder.of(model, cache)
+    decoder = Decoder.of(model, cache)
+    return decoder if decoder is not None and decoder.agrees(token) else None
 
 
 def next_logits(model: GPT, ids: Sequence[int] | Ids, cache: KeyValueCache | None = None) -> NDArray[np.float64]:
