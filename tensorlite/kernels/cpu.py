@@ -3,7 +3,7 @@
 What costs time here is memory traffic and temporaries, not arithmetic. Where numba is installed, ``jit`` has loops that
 pass over memory once; without it arrays are worked through in blocks that stay in the cache. Large work is spread over
 the cores (``threads``). What a twin does not cover it leaves to the reference. Which of these computes depends on
-shapes and dtypes alone, so the same call gives the same bits.
+shapes, dtypes and layouts alone, so the same call gives the same bits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ XP = Any
 
 _FLOAT32 = np.dtype(np.float32)
 _BLOCK = 16_384  # float32 entries: 64 KB, so that a few buffers share the second-level cache
-_LARGE = 1 << 12  # entries from which a compiled loop pays, and its compiler may be loaded
+_LARGE = 1 << 11  # entries from which a compiled loop pays, and its compiler may be loaded
 _HUGE = 1 << 14  # entries from which a loop takes long enough to be shared among threads
 
 

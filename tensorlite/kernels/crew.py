@@ -305,8 +305,11 @@ def _share(board: int, function: int, context: int, n: int, unit: int, each: int
         return
     if _load(board + OPEN) != 0:  # a kernel's own call: the work around it would be lost, and waited for for ever
         raise RuntimeError("share: inside a kernel nothing can be shared again")
+    looked, offer = 0, _load(board + HANDS + 8)
     while _load(board + INSIDE) != 0:  # who came late for the last work may still read what it was
-        pass
+        looked += 1
+        if looked % _POLLS == 0 and offer != 0:
+            _offer_core(offer)
     work = (pieces, length, n, function, context)
     for i in range(len(work)):
         _store(board + WORK + 8 * i, work[i])
@@ -315,7 +318,7 @@ def _share(board: int, function: int, context: int, n: int, unit: int, each: int
     _store(board + DONE + 8, 0)
     _store(board + OPEN, 1)
     _work(board, 0)
-    looked, offer = 0, _load(board + HANDS + 8)
+    looked = 0
     while _load(board + DONE) < pieces:
         looked += 1
         if looked % _POLLS == 0 and offer != 0:
