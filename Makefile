@@ -51,7 +51,8 @@ gpu-check:  ## check ops, optimizers, training and generation on the GPU, if the
 	    printf '%s\n' "$$reason" | tail -n 1; \
 	fi
 
-bench: bench-ops bench-step bench-generate bench-speedrun  ## run the benchmarks, on a machine that does nothing else
+bench: override ARGS += --save
+bench: bench-ops bench-step bench-generate bench-speedrun  ## run and save the benchmarks, on a machine that is idle
 
 bench-ops: .venv/.installed-bench  ## what an op costs, small and large
 	@$(VENV_PYTHON) benchmarks/bench_ops.py $(ARGS)
