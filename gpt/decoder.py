@@ -10,8 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-import tensorlite as tl
-from gpt.model import GPT, MLP, Block, CausalSelfAttention, KeyValueCache, inference
+from gpt.model import GPT, MLP, Block, CausalSelfAttention, KeyValueCache
 from tensorlite import Tensor, compiled, nn
 
 Array = NDArray[np.float32]
@@ -22,7 +21,6 @@ INNER = {
     "mlp.c_proj": nn.Linear, "mlp.dropout": nn.Dropout,
 }  # fmt: skip
 OUTER = {"": GPT, "wte": nn.Embedding, "drop": nn.Dropout, "h": nn.ModuleList, "ln_f": nn.LayerNorm}
-TOLERANCE = 1e-3  # of the largest logit: rounding is a hundred times less, another formula more
 LARGE = 1 << 20  # weights from which other cores help to read them; fewer come out of the caches
 
 
@@ -68,17 +66,15 @@ def head(board: int, x: Array, norm: Array, norm_bias: Array | None, wte: Array,
 
 
 class Decoder:
-    """Reads one token after those in a cache, and says the logits of the next; made by `of`.
-
-    Who has changed what a layer of the model does, in this file's neighbour or from outside, shall not read a text of
-    the old model: `agrees` compares the two.
-    """
+    """Reads one token after those in a cache, and says the logits of the next; made by `of`."""
 
     @classmethod
     def of(cls, model: GPT, cache: KeyValueCache) -> "Decoder | None":
         """A decoder for this model and cache, or None if the functions here do not compute what they do."""
-        known = cache.batch_size == 1 and _is_as_made(model, cache)
-        return cls(model, cache) if known and all(map(_is_plain, _tensors(model, cache))) else None
+        if cache.batch_size != 1 or not _is_as_made(model, cache):
+            return None
+        decoder = cls(model, cache)
+        return decoder if all(map(_is_plain, decoder.tensors)) else None
 
     def __init__(self, model: GPT, cache: KeyValueCache) -> None:
         self.model, self.cache = model, cache
@@ -93,18 +89,6 @@ class Decoder:
     def holds(self) -> bool:
         """Whether the model's parameters still have the arrays in which they were found."""
         return all(tensor.data is array for tensor, array in zip(self.tensors, self.arrays, strict=True))
-
-    def agrees(self, token: int) -> bool:
-        """Whether the model itself says the same of this token, which then is in the cache as before."""
-        length = self.cache.length
-        found = self.next_logits(token)
-        self.cache.length = length
-        with inference(self.model):
-            x = self.model.features(tl.tensor([[token]]), self.cache)
-            own = self.model.head(x[0, -1]).numpy()
-        self.cache.length = length
-        with np.errstate(invalid="ignore"):  # of broken weights: then the model shall be the one to say so
-            return bool((np.abs(found - own) <= TOLERANCE * np.abs(own).max()).all())
 
     def next_logits(self, token: int) -> Array:
         """The logits (V,) of the token after this one, whose key and value join the cache.

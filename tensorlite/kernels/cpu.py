@@ -344,6 +344,7 @@ def adam_step(
             1.0 - beta1, beta2, 1.0 - beta2, math.sqrt(1.0 - beta2**t), eps, lr / (1.0 - beta1**t),
         )  # fmt: skip
         floats = [float(number) for number in numbers]
+        # What it reads was last with the caller, so it has to be larger to pay.
         _run(jit.adam_step, p.size // 16, p.reshape(-1), g.reshape(-1), m.reshape(-1), v.reshape(-1), *floats)
         return
     step = reference.adam_step

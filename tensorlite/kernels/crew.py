@@ -250,6 +250,15 @@ sgemm, _dgemm = _gemm(ir.FloatType(), types.float32), _gemm(ir.DoubleType(), typ
 
 
 @njit(**_PART)
+def _next_look(board: int, looked: int) -> int:
+    """The number of the next look of who waits; now and then the core is offered to others before it."""
+    offer = _load(board + HANDS + 8)
+    if looked % _POLLS == _POLLS - 1 and offer != 0:
+        _offer_core(offer)
+    return looked + 1
+
+
+@njit(**_PART)
 def _work(board: int, me: int) -> None:
     """Work on pieces, from that of this thread's number on, until all are taken."""
     at = board + WORK
@@ -268,7 +277,7 @@ def _work(board: int, me: int) -> None:
 def serve(board: int, me: int, called: int, patience: int) -> int:
     """A worker's time between two calls: help with work as it comes. Returns 1 when it is called, and 0 when it has
     looked ``patience`` times in vain. me: its number, from 1."""
-    looked, offer = 0, _load(board + HANDS + 8)
+    looked = 0
     while looked < patience:
         if _load(called) != 0:
             return 1
@@ -278,9 +287,7 @@ def serve(board: int, me: int, called: int, patience: int) -> int:
                 _work(board, me)
                 looked = 0
             _add(board + INSIDE, -1)
-        looked += 1
-        if looked % _POLLS == 0 and offer != 0:
-            _offer_core(offer)
+        looked = _next_look(board, looked)
     return 0
 
 
@@ -305,11 +312,9 @@ def _share(board: int, function: int, context: int, n: int, unit: int, each: int
         return
     if _load(board + OPEN) != 0:  # a kernel's own call: the work around it would be lost, and waited for for ever
         raise RuntimeError("share: inside a kernel nothing can be shared again")
-    looked, offer = 0, _load(board + HANDS + 8)
+    looked = 0
     while _load(board + INSIDE) != 0:  # who came late for the last work may still read what it was
-        looked += 1
-        if looked % _POLLS == 0 and offer != 0:
-            _offer_core(offer)
+        looked = _next_look(board, looked)
     work = (pieces, length, n, function, context)
     for i in range(len(work)):
         _store(board + WORK + 8 * i, work[i])
@@ -320,9 +325,7 @@ def _share(board: int, function: int, context: int, n: int, unit: int, each: int
     _work(board, 0)
     looked = 0
     while _load(board + DONE) < pieces:
-        looked += 1
-        if looked % _POLLS == 0 and offer != 0:
-            _offer_core(offer)
+        looked = _next_look(board, looked)
     _store(board + OPEN, 0)
     if _load(board + DONE + 8) != 0:
         raise RuntimeError(_FAILED)

@@ -12,17 +12,14 @@ from typing import Any
 import numpy as np
 
 from .crew import njit, rows_times, share, task
-from .jit import _exp, _gelu
+from .jit import _LOOP, _gelu, _layer_norm, _softmax_of_scores
 
 __all__ = ["attend", "gelu", "layer_norm", "linear"]
 
 Array = Any
 f32 = np.float32
 
-_LOOP: dict[str, Any] = {
-    "nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "nsz"},
-}  # fmt: skip
-_KERNEL: dict[str, Any] = {**_LOOP, "cache": True}
+_KERNEL: dict[str, Any] = {**_LOOP, "cache": True, "no_cpython_wrapper": False}
 _SHARED = 1 << 15  # weights from which threads share a product
 _KEYS_SHARED = 1 << 16  # numbers in the keys from which they share the heads
 
@@ -49,17 +46,8 @@ def layer_norm(x: Array, weight: Array, bias: Array | None, eps: float, y: Array
     n = x.size
     if weight.size != n or y.size != n or (bias is not None and bias.size != n):
         raise ValueError("layer_norm: expected x, weight, bias or None, and y of one length")
-    total = f32(0)
-    for j in range(n):
-        total += x[j]
-    mean = total / f32(n)
-    total = f32(0)
-    for j in range(n):
-        d = x[j] - mean
-        total += d * d
-    rstd = f32(1) / np.sqrt(total / f32(n) + f32(eps))
-    for j in range(n):
-        y[j] = (x[j] - mean) * rstd * weight[j]
+    moments = np.empty(2, f32)
+    _layer_norm(x.reshape(1, n), weight, y.reshape(1, n), moments[:1], moments[1:], eps, 0, 1)
     if bias is not None:
         for j in range(n):
             y[j] += bias[j]
@@ -75,22 +63,15 @@ def gelu(x: Array, tanh: bool) -> None:
 def _attend(
     q: Array, keys: Array, values: Array, length: int, scale: Any, scores: Array, y: Array, start: int, stop: int
 ) -> None:  # fmt: skip
-    D = q.shape[1]
+    D, lse = q.shape[1], np.empty(1, f32)
     for head in range(start, stop):
         p, k, v, out = scores[head, :length], keys[head], values[head], y[head]
         rows_times(np.int64(k.ctypes.data), D, D, np.int64(q[head].ctypes.data), np.int64(p.ctypes.data), 0, length)
-        top = p[0]
-        for s in range(1, length):
-            top = max(top, p[s])
-        total = f32(0)
-        for s in range(length):
-            e = _exp(scale * (p[s] - top))
-            p[s] = e
-            total += e
+        _softmax_of_scores(p.reshape(1, length), scale, False, 0, lse)
         for d in range(D):
             out[d] = f32(0)
         for s in range(length):
-            weight, row = p[s] / total, v[s]
+            weight, row = p[s], v[s]
             for d in range(D):
                 out[d] += weight * row[d]
 
