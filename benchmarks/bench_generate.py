@@ -12,9 +12,7 @@ A token needs every weight once, and a large model's do not fit a cache: reading
 nobody can go below. It is printed, too, where the weights are that large.
 """
 
-import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +20,8 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import numpy as np
-from machine import cores, described, saved
-from sides import started
+from machine import cores
+from sides import options, started, tables
 
 import tensorlite as tl
 from gpt.config import ModelConfig
@@ -151,8 +149,7 @@ class Memory:
             lambda: ours[0] @ ours[1].T,
             lambda: theirs[0] @ theirs[1].T,
         ]
-        self.size, self.best = matrix.nbytes, 0.0
-        """Bytes, and bytes a second."""
+        self.size, self.best = matrix.nbytes, 0.0  # bytes, and bytes a second
 
     def look(self) -> None:
         for way in self.ways * 3:
@@ -210,21 +207,13 @@ def measure(shape: str, texts: int, tokens: int, only: str | None) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=[*SHAPES, "all"], default="all", help="default: %(default)s")
+    parser = options(__doc__.splitlines()[0], SHAPES, WRITERS)
     parser.add_argument("--texts", type=int, default=20, help="timed texts of each side (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=48, help="tokens of a text (default: %(default)s, at most 48)")
-    parser.add_argument("--save", action="store_true", help="write the tables to benchmarks/results, too")
-    parser.add_argument("--only", choices=list(WRITERS), help="measure one side, without the other")
     args = parser.parse_args()
     if args.texts < 1 or not 2 <= args.tokens <= 48:
         parser.error("expected at least 1 text, and from 2 to 48 tokens: more do not fit the context of shape M")
-
-    shapes = SHAPES if args.shape == "all" else [args.shape]
-    with saved("generate", args.save):
-        print(described("torch", "numba"))
-        agreed = [measure(shape, args.texts, args.tokens, args.only) for shape in shapes]
-    sys.exit(not all(agreed))
+    tables("generate", args, SHAPES, lambda shape: measure(shape, args.texts, args.tokens, args.only))
 
 
 if __name__ == "__main__":

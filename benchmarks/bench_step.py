@@ -10,7 +10,6 @@ cores that the other needs. Their losses are compared step by step: a side that 
 be found out.
 """
 
-import argparse
 import statistics
 import sys
 import time
@@ -18,8 +17,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 import numpy as np
-from machine import described, saved
-from sides import started
+from sides import options, started, tables
 
 import tensorlite as tl
 from gpt.config import ModelConfig, OptimConfig
@@ -175,19 +173,11 @@ def measure(shape: str, steps: int, warmup: int, only: str | None) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=[*SHAPES, "all"], default="all", help="default: %(default)s")
+    parser = options(__doc__.splitlines()[0], SHAPES, SIDES)
     parser.add_argument("--steps", type=int, default=100, help="timed steps of each side (default: %(default)s)")
     parser.add_argument("--warmup", type=int, default=10, help="steps before them (default: %(default)s)")
-    parser.add_argument("--save", action="store_true", help="write the tables to benchmarks/results, too")
-    parser.add_argument("--only", choices=list(SIDES), help="measure one side, without the other")
     args = parser.parse_args()
-
-    shapes = SHAPES if args.shape == "all" else [args.shape]
-    with saved("step", args.save):
-        print(described("torch", "numba"))
-        agreed = [measure(shape, args.steps, args.warmup, args.only) for shape in shapes]
-    sys.exit(not all(agreed))
+    tables("step", args, SHAPES, lambda shape: measure(shape, args.steps, args.warmup, args.only))
 
 
 if __name__ == "__main__":

@@ -19,13 +19,18 @@ def run(name: str, *args: str) -> str:
     return done.stdout
 
 
+def assert_compared(output: str, differ: str, unit: str) -> None:
+    """A table of both sides, whose results are no farther apart than rounding."""
+    for side in ("tensorlite", "torch", "ratio"):
+        assert re.search(rf"^{side} +\d+\.\d+ +\d+\.\d+", output, re.MULTILINE), output
+    assert float(re.search(rf"{differ} (\S+) {unit}$", output, re.MULTILINE)[1]) <= 1e-4
+
+
 def test_a_step_does_the_same_on_both_sides():
     pytest.importorskip("torch")
     output = run("bench_step.py", "--shape", "S", "--steps", "3", "--warmup", "1")
     assert "shape S: 3 layers, 3 heads, 48 wide, context 32, batch 16" in output
-    for side in ("tensorlite", "torch", "ratio"):
-        assert re.search(rf"^{side} +\d+\.\d+ +\d+\.\d+", output, re.MULTILINE), output
-    assert float(re.search(r"losses differ by at most (\S+) nats$", output, re.MULTILINE)[1]) <= 1e-4
+    assert_compared(output, "losses differ by at most", "nats")
 
 
 def test_a_side_alone():
@@ -39,9 +44,7 @@ def test_a_text_is_the_same_on_both_sides():
     pytest.importorskip("torch")
     output = run("bench_generate.py", "--shape", "M", "--texts", "1", "--tokens", "3")
     assert "shape M: 4 layers, 4 heads, 128 wide, context 64, vocabulary 65, batch 1; 1 texts each" in output
-    for side in ("tensorlite", "torch", "ratio"):
-        assert re.search(rf"^{side} +\d+\.\d+ +\d+\.\d+", output, re.MULTILINE), output
-    assert float(re.search(r"logits differ by at most (\S+) of the largest$", output, re.MULTILINE)[1]) <= 1e-4
+    assert_compared(output, "logits differ by at most", "of the largest")
 
 
 def test_overhead_of_ops():
