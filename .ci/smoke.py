@@ -10,7 +10,7 @@ import tensorlite as tl
 assert Path(tl.__file__).is_relative_to(sys.prefix), tl.__file__
 assert tl.__version__ == version("tensorlite")
 assert (files("tensorlite") / "py.typed").is_file()
-assert (files("tensorlite.kernels") / "elementwise.cu").is_file()
+assert (files("tensorlite.backends.cuda") / "elementwise.cu").is_file()
 
 for name in ("autograd", "func", "nn", "optim", "serialization"):
     importlib.import_module(f"tensorlite.{name}")

@@ -16,7 +16,8 @@ from numpy import finfo, iinfo
 from . import autograd, errors, func, nn, optim, profiler, serialization
 from .anomaly import detect_anomaly
 from .autograd import enable_grad, is_grad_enabled, no_grad, op, set_grad_enabled
-from .backend import Device, cuda_is_available, device, get_default_device, set_default_device
+from .backends.cpu.thread_pool import get_num_threads, set_num_threads
+from .backends.registry import Device, cuda_is_available, device, get_default_device, set_default_device
 from .checkpointing import checkpoint
 from .compare import allclose, equal, is_floating_point, is_tensor, isclose, numel
 from .creation import (
@@ -60,7 +61,6 @@ from .dtypes import (
     uint8,
 )
 from .errors import AnomalyError, DeviceError, DTypeError, GraphError, ShapeError, VersionError
-from .kernels.threads import get_num_threads, set_num_threads
 from .ops import (
     abs,
     acos,

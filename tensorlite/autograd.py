@@ -25,7 +25,7 @@ import numpy as np
 
 from . import anomaly, versions
 from .anomaly import detect_anomaly
-from .backend import BACKENDS, Array, backend_of
+from .backends.registry import BACKENDS, Array, backend_of
 from .dtypes import POLICIES, Policy
 from .errors import DeviceError, DTypeError, GraphError, ShapeError
 

@@ -21,15 +21,15 @@ hands it on to what it calls. 0 is no board: everything stays on the calling thr
 
 from __future__ import annotations
 
-from .kernels.threads import load_crew
+from .backends.cpu.thread_pool import load_crew
 
 if load_crew() is None:
     raise ImportError(
         "tensorlite.compiled needs numba: pip install 'tensorlite[fast]' (and TENSORLITE_JIT must not be 0)"
     )
 
-from .kernels.crew import njit, share, task
-from .kernels.row import attend, gelu, layer_norm, linear
-from .kernels.threads import share as run
+from .backends.cpu.compiled.parallel_for import njit, share, task
+from .backends.cpu.compiled.row_kernels import attend, gelu, layer_norm, linear
+from .backends.cpu.thread_pool import share as run
 
 __all__ = ["attend", "gelu", "layer_norm", "linear", "njit", "run", "share", "task"]

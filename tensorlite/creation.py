@@ -14,8 +14,8 @@ import numpy as np
 
 from . import random
 from .autograd import Variable, wrap
-from .backend import Array, DeviceLike, Namespace, namespace
-from .backend import device as as_device
+from .backends.registry import Array, DeviceLike, Namespace, namespace
+from .backends.registry import device as as_device
 from .dtypes import DType, as_dtype, get_default_dtype, int64, promote_types
 from .errors import DTypeError, ShapeError
 from .ops.shape import ints_in

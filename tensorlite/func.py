@@ -15,7 +15,7 @@ import numpy as np
 
 from .autograd import Variable, alias, enable_grad, is_grad_enabled, walk, wrap
 from .autograd import grad as _grad
-from .backend import BACKENDS
+from .backends.registry import BACKENDS
 from .creation import as_tensor, zeros_like
 from .errors import DTypeError, GraphError, ShapeError
 from .ops.shape import ints_in, reshape, stack

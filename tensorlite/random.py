@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import BACKENDS, Array, Namespace
+from .backends.registry import BACKENDS, Array, Namespace
 from .dtypes import DType
 
 __all__ = ["Generator", "default_generator", "dropout_mask", "get_rng_state", "manual_seed", "set_rng_state"]

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .backend import BACKENDS, DeviceLike
-from .backend import device as as_device
+from .backends.registry import BACKENDS, DeviceLike
+from .backends.registry import device as as_device
 from .creation import as_tensor
 from .tensor import Tensor
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from . import autograd, ops, random, versions
 from .autograd import Node, Op, Variable, op, wrap
-from .backend import BACKENDS, Array, Device, DeviceLike, Namespace, device_of, namespace
-from .backend import device as as_device
+from .backends.registry import BACKENDS, Array, Device, DeviceLike, Namespace, device_of, namespace
+from .backends.registry import device as as_device
 from .dtypes import (
     DType,
     as_dtype,

@@ -12,7 +12,7 @@ from collections import deque
 from itertools import count
 from typing import Any
 
-from .backend import BACKENDS, Array
+from .backends.registry import BACKENDS, Array
 from .errors import VersionError
 
 __all__ = ["along", "changed", "changed_between", "check_inputs", "check_saved", "clock", "last_change", "owner",

@@ -20,10 +20,13 @@ ROOT = Path(__file__).resolve().parents[1]
 # whoever reads them in this order meets nothing unexplained. A package's name stands for its __init__.py.
 FLOORS = """
     tensorlite.errors  tensorlite.dtypes
-    tensorlite.kernels  tensorlite.kernels.reference  tensorlite.kernels.crew  tensorlite.kernels.threads
-    tensorlite.kernels.jit  tensorlite.kernels.row
-    tensorlite.kernels.cpu  tensorlite.kernels.cuda  tensorlite.kernels.malloc
-    tensorlite.backend  tensorlite.random
+    tensorlite.backends  tensorlite.backends.reference
+    tensorlite.backends.cpu  tensorlite.backends.cpu.compiled  tensorlite.backends.cpu.compiled.parallel_for
+    tensorlite.backends.cpu.thread_pool
+    tensorlite.backends.cpu.compiled.kernels  tensorlite.backends.cpu.compiled.row_kernels
+    tensorlite.backends.cpu.kernels  tensorlite.backends.cuda  tensorlite.backends.cuda.kernels
+    tensorlite.backends.cpu.malloc
+    tensorlite.backends.registry  tensorlite.random
     tensorlite.versions  tensorlite.anomaly  tensorlite.autograd
     tensorlite.ops.elementwise  tensorlite.ops.shape  tensorlite.ops.reduce  tensorlite.ops.linalg
     tensorlite.ops.index  tensorlite.ops.select  tensorlite.ops.fused  tensorlite.ops
@@ -56,8 +59,9 @@ PUBLIC_MODULES = [
 
 # Files of tensorlite that may import more than numpy at their top, because nobody imports them at theirs.
 LOADED_LAZILY = {
-    "tensorlite.kernels.cuda": {"cupy"}, "tensorlite.kernels.jit": {"llvmlite", "numba"},
-    "tensorlite.kernels.crew": {"llvmlite", "numba"}, "tensorlite.kernels.row": {"llvmlite", "numba"},
+    "tensorlite.backends.cuda.kernels": {"cupy"}, "tensorlite.backends.cpu.compiled.kernels": {"llvmlite", "numba"},
+    "tensorlite.backends.cpu.compiled.parallel_for": {"llvmlite", "numba"},
+    "tensorlite.backends.cpu.compiled.row_kernels": {"llvmlite", "numba"},
     "tensorlite.compiled": {"llvmlite", "numba"},
     "tensorlite.testing.strategies": {"hypothesis"}, "tensorlite.testing.gradtests": {"hypothesis"},
     "tensorlite.testing.random_programs": {"hypothesis"},
@@ -65,7 +69,7 @@ LOADED_LAZILY = {
 
 # The only files that may name CuPy, and that may compare with the name of a device: the generator has a state on
 # each, and autograd and tensor show the device in messages and in repr.
-CUPY_AWARE = ("tensorlite.backend", "tensorlite.kernels")
+CUPY_AWARE = ("tensorlite.backends",)
 DEVICE_AWARE = (*CUPY_AWARE, "tensorlite.random", "tensorlite.autograd", "tensorlite.tensor")
 DEVICE_NAMES = {"cpu", "cuda", "gpu", "cupy", "numpy"}
 
@@ -322,13 +326,13 @@ def test_no_large_file_in_git():
     ("rule", "path", "source"),
     [
         (upward_imports, "tensorlite/nowhere.py", ""),
-        (upward_imports, "tensorlite/backend.py", "from tensorlite.autograd import Variable"),
-        (upward_imports, "tensorlite/backend.py", "from . import autograd"),
-        (upward_imports, "tensorlite/backend.py", "import tensorlite.autograd"),
-        (upward_imports, "tensorlite/backend.py", "from tensorlite import tensor"),
-        (upward_imports, "tensorlite/backend.py", "from .nowhere import x"),
-        (upward_imports, "tensorlite/backend.py", "from .backend import x"),
-        (upward_imports, "tensorlite/backend.py", "def f():\n    from .tensor import Tensor"),
+        (upward_imports, "tensorlite/backends/registry.py", "from tensorlite.autograd import Variable"),
+        (upward_imports, "tensorlite/backends/registry.py", "from .. import autograd"),
+        (upward_imports, "tensorlite/backends/registry.py", "import tensorlite.autograd"),
+        (upward_imports, "tensorlite/backends/registry.py", "from tensorlite import tensor"),
+        (upward_imports, "tensorlite/backends/registry.py", "from .nowhere import x"),
+        (upward_imports, "tensorlite/backends/registry.py", "from .registry import x"),
+        (upward_imports, "tensorlite/backends/registry.py", "def f():\n    from ..tensor import Tensor"),
         (upward_imports, "tensorlite/ops/reduce.py", "from ..tensor import Tensor"),
         (upward_imports, "tensorlite/ops/shape.py", "from .reduce import sum"),
         (upward_imports, "tensorlite/ops/__init__.py", "from ..tensor import Tensor"),
@@ -336,8 +340,8 @@ def test_no_large_file_in_git():
         (heavy_imports, "tensorlite/tensor.py", "import scipy.special"),
         (heavy_imports, "tensorlite/tensor.py", "try:\n    import scipy\nexcept ImportError: pass"),
         (heavy_imports, "tensorlite/tensor.py", "class A:\n    import torch"),
-        (heavy_imports, "tensorlite/backend.py", "from .kernels import cuda"),
-        (heavy_imports, "tensorlite/backend.py", "from .kernels.cuda import softmax"),
+        (heavy_imports, "tensorlite/backends/registry.py", "from .cuda import kernels"),
+        (heavy_imports, "tensorlite/backends/registry.py", "from .cuda.kernels import softmax"),
         (heavy_imports, "tensorlite/testing/plugin.py", "from .strategies import tensors"),
         (heavy_imports, "tensorlite/testing/strategies.py", "import pytest"),
         (cupy_names, "tensorlite/tensor.py", "def f():\n    import cupy"),
@@ -353,10 +357,10 @@ def test_no_large_file_in_git():
         (code_from_data, "gpt/checkpoint.py", "def f():\n    import pickle"),
         (code_from_data, "gpt/checkpoint.py", "from pickle import loads"),
         (code_from_data, "gpt/checkpoint.py", "np.load(path, allow_pickle=True)"),
-        (private_use, "gpt/model.py", "from tensorlite.kernels import reference"),
+        (private_use, "gpt/model.py", "from tensorlite.backends import reference"),
         (private_use, "gpt/model.py", "from tensorlite import backend"),
-        (private_use, "gpt/model.py", "import tensorlite.kernels.reference"),
-        (private_use, "gpt/model.py", "import tensorlite as tl\ntl.backend.BACKENDS"),
+        (private_use, "gpt/model.py", "import tensorlite.backends.reference"),
+        (private_use, "gpt/model.py", "import tensorlite as tl\ntl.backends.registry.BACKENDS"),
         (private_use, "gpt/model.py", "import tensorlite\ntensorlite.nn.nowhere(3)"),
         (private_use, "gpt/model.py", "from tensorlite import nn\nnn.functional.nowhere(3)"),
         (private_use, "gpt/model.py", "parameter._version += 1"),
@@ -370,11 +374,11 @@ def test_a_rule_sees_a_breach(rule, path, source):
     ("rule", "path", "source"),
     [
         (upward_imports, "tensorlite/ops/reduce.py", "from ..autograd import op\nfrom . import shape"),
-        (upward_imports, "tensorlite/backend.py", "if TYPE_CHECKING:\n    from .tensor import Tensor"),
+        (upward_imports, "tensorlite/backends/registry.py", "if TYPE_CHECKING:\n    from ..tensor import Tensor"),
         (upward_imports, "tensorlite/ops/__init__.py", "from .shape import reshape"),
         (heavy_imports, "tensorlite/tensor.py", "import math\nimport numpy.linalg\nfrom . import errors"),
         (heavy_imports, "tensorlite/tensor.py", "def f():\n    import safetensors"),
-        (heavy_imports, "tensorlite/kernels/cuda.py", "import cupy"),
+        (heavy_imports, "tensorlite/backends/cuda/kernels.py", "import cupy"),
         (heavy_imports, "tensorlite/testing/gradtests.py", "import hypothesis\nfrom .strategies import tensors"),
         (cupy_names, "tensorlite/tensor.py", "# cupy\nx = 'cupy'"),
         (device_branches, "tensorlite/creation.py", "def cpu(x):\n    return x.to('cpu')"),

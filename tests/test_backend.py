@@ -17,8 +17,9 @@ import pytest
 
 import tensorlite as tl
 import tensorlite.nn.functional as F
-from tensorlite import backend, nn, optim, versions
-from tensorlite.kernels import cuda, reference
+from tensorlite import nn, optim, versions
+from tensorlite.backends import reference, registry
+from tensorlite.backends.cuda import kernels as cuda
 from tensorlite.testing import strict
 from tensorlite.testing.strict import StrictArray
 
@@ -27,9 +28,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(autouse=True)
 def default_device():
-    before = backend._default
+    before = registry._default
     yield
-    backend._default = before
+    registry._default = before
 
 
 def on(*shape, seed=0, dtype=tl.float64, device="strict", **kwargs):
@@ -225,39 +226,39 @@ def test_a_backend_is_loaded_when_it_is_asked_for(monkeypatch):
     class Another(StrictArray):
         __slots__ = ()
 
-    monkeypatch.setattr(backend, "_LOADERS", dict(backend._LOADERS))
-    monkeypatch.setattr(backend, "_LOADED", dict(backend._LOADED))
+    monkeypatch.setattr(registry, "_LOADERS", dict(registry._LOADERS))
+    monkeypatch.setattr(registry, "_LOADED", dict(registry._LOADED))
     loads = []
 
     def load():
         loads.append(1)
-        return backend.build_namespace(types.ModuleType("late"), reference, device_type="late", array_type=Another)
+        return registry.build_namespace(types.ModuleType("late"), reference, device_type="late", array_type=Another)
 
-    backend.register_backend("late", load)
-    assert tl.device("late") == backend.Device("late")
+    registry.register_backend("late", load)
+    assert tl.device("late") == registry.Device("late")
     assert loads == []
     try:
-        assert backend.namespace(tl.device("late")) is backend.namespace(tl.device("late"))
+        assert registry.namespace(tl.device("late")) is registry.namespace(tl.device("late"))
         assert loads == [1]
-        assert backend.BACKENDS[Another].device_type == "late"
-        backend.register_backend("late", load)
-        backend.namespace(tl.device("late"))
+        assert registry.BACKENDS[Another].device_type == "late"
+        registry.register_backend("late", load)
+        registry.namespace(tl.device("late"))
         assert loads == [1, 1]
     finally:
-        backend.BACKENDS.pop(Another, None)
+        registry.BACKENDS.pop(Another, None)
 
 
 def test_namespaces():
-    cpu, there = backend.namespace(tl.device("cpu")), backend.namespace(tl.device("strict"))
-    assert backend.backend_of([1, "x", np.ones(1)]) is cpu
-    assert backend.backend_of([None, on(2).data]) is there
-    assert backend.backend_of([1, np.float64(1)]) is None
-    assert backend.device_of(np.ones(2)) == tl.device("cpu")
-    assert backend.device_of(on(2).data) == backend.Device("strict", 0)
+    cpu, there = registry.namespace(tl.device("cpu")), registry.namespace(tl.device("strict"))
+    assert registry.backend_of([1, "x", np.ones(1)]) is cpu
+    assert registry.backend_of([None, on(2).data]) is there
+    assert registry.backend_of([1, np.float64(1)]) is None
+    assert registry.device_of(np.ones(2)) == tl.device("cpu")
+    assert registry.device_of(on(2).data) == registry.Device("strict", 0)
     for name in reference.__all__:  # a kernel lies over the module's function of the same name
         assert getattr(there, name).args == (there,)
-    assert cpu.gelu.func.__module__ == "tensorlite.kernels.cpu"
-    assert there.gelu.func.__module__ == "tensorlite.kernels.reference"
+    assert cpu.gelu.func.__module__ == "tensorlite.backends.cpu.kernels"
+    assert there.gelu.func.__module__ == "tensorlite.backends.reference"
 
 
 # ---- nothing moves by itself ----------------------------------------------------------------
@@ -323,7 +324,7 @@ def test_an_index_may_come_from_the_cpu():
 def test_moving():
     x = on(3, 4, device="cpu", requires_grad=True)
     there = x.to("strict")
-    assert there.device == backend.Device("strict", 0)
+    assert there.device == registry.Device("strict", 0)
     assert there.to("strict") is there
     assert there.to("strict:0") is there
     assert there.to(x).device == x.device

@@ -8,7 +8,7 @@ import pytest
 
 import tensorlite as tl
 import tensorlite.nn.functional as F
-from tensorlite.kernels import threads
+from tensorlite.backends.cpu import thread_pool
 
 compiled = pytest.importorskip("tensorlite.compiled", exc_type=ImportError)
 
@@ -17,8 +17,8 @@ f32 = np.float32
 
 @pytest.fixture(params=[1, 3], autouse=True)
 def count(request, monkeypatch):
-    monkeypatch.setattr(threads, "_threads", request.param)
-    monkeypatch.setattr(threads, "_pool", None)
+    monkeypatch.setattr(thread_pool, "_threads", request.param)
+    monkeypatch.setattr(thread_pool, "_pool", None)
     return request.param
 
 

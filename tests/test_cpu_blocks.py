@@ -8,7 +8,8 @@ import pytest
 
 import tensorlite as tl
 from tensorlite import optim
-from tensorlite.kernels import cpu, reference
+from tensorlite.backends import reference
+from tensorlite.backends.cpu import kernels as cpu
 from tensorlite.nn import functional as F
 
 MANY = 2 * cpu._BLOCK + 3

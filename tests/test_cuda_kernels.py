@@ -16,14 +16,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tensorlite import backend
-from tensorlite.kernels import cuda, reference
+from tensorlite.backends import reference, registry
+from tensorlite.backends.cuda import kernels as cuda
 from tests.gpu_check import difference
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "tensorlite").rglob("*.cu"))
-ELEMENTWISE = ROOT / "tensorlite" / "kernels" / "elementwise.cu"
-CPU = backend.namespace(backend.device("cpu"))
+ELEMENTWISE = ROOT / "tensorlite" / "backends" / "cuda" / "elementwise.cu"
+CPU = registry.namespace(registry.device("cpu"))
 DTYPES = ["float32", "float64"]
 TOLERANCE = {"float32": 2e-6, "float64": 1e-14}
 

@@ -6,7 +6,7 @@ import tensorlite as tl
 from gpt.config import ModelConfig
 from gpt.model import GPT, MLP, Block, CausalSelfAttention, KeyValueCache, inference
 from gpt.sample import SampleError, generate, next_logits
-from tensorlite.kernels import threads
+from tensorlite.backends.cpu import thread_pool
 
 decoder = pytest.importorskip("gpt.decoder", exc_type=ImportError)
 Decoder = decoder.Decoder
@@ -41,8 +41,8 @@ def agree(found, expected):
     {"n_embd": 192, "n_head": 6, "block_size": 400, "bias": True, "n_layer": 1},  # large enough for threads to share
 ], ids=str)  # fmt: skip
 def test_every_token_is_read_as_the_model_reads_it(options, count, monkeypatch):
-    monkeypatch.setattr(threads, "_threads", count)
-    monkeypatch.setattr(threads, "_pool", None)
+    monkeypatch.setattr(thread_pool, "_threads", count)
+    monkeypatch.setattr(thread_pool, "_pool", None)
     monkeypatch.setattr(decoder, "LARGE", 0)
     model = made(**options)
     size, V = model.config.block_size, model.config.vocab_size

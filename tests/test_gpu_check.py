@@ -24,8 +24,8 @@ def test_a_check_passes(check):
 def test_every_kernel_is_run():
     """By the checks together: those of gradients are the last to be missed."""
     called = set()
-    namespace = tl.backend.namespace(tl.device("strict"))
-    kept = {name: getattr(namespace, name) for name in tl.kernels.reference.__all__}
+    namespace = tl.backends.registry.namespace(tl.device("strict"))
+    kept = {name: getattr(namespace, name) for name in tl.backends.reference.__all__}
 
     def noting(name):
         return lambda *args, **kwargs: (called.add(name), kept[name](*args, **kwargs))[1]
@@ -40,7 +40,7 @@ def test_every_kernel_is_run():
 
 
 def test_what_is_wrong_is_seen(monkeypatch, capsys):
-    namespace = tl.backend.namespace(tl.device("strict"))
+    namespace = tl.backends.registry.namespace(tl.device("strict"))
     right = namespace.softmax
     monkeypatch.setattr(namespace, "softmax", lambda x, axis: right(x, axis) * 1.001)
     monkeypatch.setattr(namespace, "erf", lambda x: x.astype(np.float64))
@@ -50,7 +50,7 @@ def test_what_is_wrong_is_seen(monkeypatch, capsys):
 
 
 def test_a_failure_is_the_exit_status(monkeypatch, capsys):
-    namespace = tl.backend.namespace(tl.device("strict"))
+    namespace = tl.backends.registry.namespace(tl.device("strict"))
     monkeypatch.setattr(namespace, "adam_step", lambda *args: None)
     assert gpu_check.main(["--device", "strict", "optimizers"]) == 1
     out = capsys.readouterr().out
@@ -83,11 +83,11 @@ def test_a_gpu_that_does_not_compute_is_a_failure(monkeypatch, capsys):
                 getDeviceCount = staticmethod(lambda: 1)
 
     monkeypatch.setitem(sys.modules, "cupy", Broken)
-    tl.kernels.cuda.find_cupy.cache_clear()
+    tl.backends.cuda.kernels.find_cupy.cache_clear()
     try:
         assert gpu_check.main([]) == 1
     finally:
-        tl.kernels.cuda.find_cupy.cache_clear()
+        tl.backends.cuda.kernels.find_cupy.cache_clear()
     assert "CuPy cannot compute on the GPU (AttributeError" in capsys.readouterr().out
 
 

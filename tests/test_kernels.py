@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tensorlite import backend
-from tensorlite.kernels import cpu, reference, threads
+from tensorlite.backends import reference, registry
+from tensorlite.backends.cpu import kernels as cpu
+from tensorlite.backends.cpu import thread_pool
 
-XP = backend.namespace(backend.device("cpu"))
+XP = registry.namespace(registry.device("cpu"))
 EXACT = {"float32": 3e-6, "float64": 1e-12, "float16": 4e-3}
 
 
@@ -32,7 +33,7 @@ def compiled(request, monkeypatch):
 @pytest.fixture(params=[1, 3])
 def shared(request, monkeypatch):
     """On one thread, and with every loop shared among several, however small its arrays."""
-    monkeypatch.setattr(threads, "_threads", request.param)
+    monkeypatch.setattr(thread_pool, "_threads", request.param)
     monkeypatch.setattr(cpu, "_HUGE", 1)
     monkeypatch.setattr(cpu, "_LARGE", 1)
     monkeypatch.setattr(cpu, "_FLOPS_ALONE", 0)
@@ -212,7 +213,7 @@ def test_what_is_not_finite_stays_so(value):
 
 
 def test_exp_to_its_last_digits():
-    jit = pytest.importorskip("tensorlite.kernels.jit", exc_type=ImportError)
+    jit = pytest.importorskip("tensorlite.backends.cpu.compiled.kernels", exc_type=ImportError)
     x = np.linspace(-87.0, 0.0, 100_001, dtype=np.float32)
     rows = np.stack([np.zeros_like(x), x], axis=1)
     y = np.empty_like(rows)
@@ -272,7 +273,7 @@ def test_gelus_gradient_far_out():
 
 @pytest.fixture
 def three(monkeypatch):
-    monkeypatch.setattr(threads, "_threads", 3)
+    monkeypatch.setattr(thread_pool, "_threads", 3)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 10, 1001])
@@ -284,7 +285,7 @@ def test_every_entry_is_worked_on_once(n):
         counts[start:stop] += 1
 
     for _ in range(20):
-        threads.spread(part, n)
+        thread_pool.spread(part, n)
     assert (counts == 20).all()
 
 
@@ -296,7 +297,7 @@ def test_several_threads_do_work():
         seen.add(threading.get_ident())
         time.sleep(0.05)
 
-    threads.spread(part, 3)
+    thread_pool.spread(part, 3)
     assert len(seen) == 3
 
 
@@ -308,9 +309,9 @@ def test_an_error_in_a_part_is_raised_and_nothing_hangs():
 
     for _ in range(3):
         with pytest.raises(ZeroDivisionError, match="in a part"):
-            threads.spread(part, 9)
+            thread_pool.spread(part, 9)
     done = []
-    threads.spread(lambda start, stop: done.append(stop - start), 9)
+    thread_pool.spread(lambda start, stop: done.append(stop - start), 9)
     assert sum(done) == 9
 
 
@@ -329,7 +330,7 @@ def test_an_interrupt_while_waiting_leaves_nothing_behind():
     try:
         with pytest.raises(KeyboardInterrupt):
             timer.start()
-            threads.spread(slow, 3)
+            thread_pool.spread(slow, 3)
             time.sleep(5)  # the signal may come late
     finally:
         signal.signal(signal.SIGINT, before)
@@ -340,7 +341,7 @@ def test_an_interrupt_while_waiting_leaves_nothing_behind():
         time.sleep(0.02 if threading.get_ident() == mine else 0.1)
         counts[start:stop] += 1
 
-    threads.spread(part, 3)
+    thread_pool.spread(part, 3)
     assert (counts == 1).all()
 
 
@@ -350,10 +351,10 @@ def test_work_inside_work_stays_on_its_thread():
 
     def part(start, stop):
         mine = []
-        threads.spread(lambda a, b: mine.append((a, b, threading.get_ident())), 5)
+        thread_pool.spread(lambda a, b: mine.append((a, b, threading.get_ident())), 5)
         seen.append(mine)
 
-    threads.spread(part, 3)
+    thread_pool.spread(part, 3)
     assert len(seen) == 3
     for mine in seen:
         assert [(a, b) for a, b, _ in mine] == [(0, 2), (2, 4), (4, 5)]
@@ -368,47 +369,47 @@ def test_threads_do_not_warn_of_what_an_op_does_not(recwarn):
         np.log(np.zeros(stop - start), out=out[start:stop])
 
     with np.errstate(all="ignore"):
-        threads.spread(part, 9)
+        thread_pool.spread(part, 9)
     assert (out == -np.inf).all()
     assert not recwarn.list
 
 
 def test_blas_gets_its_threads_back():
-    blas = threads._blas()
+    blas = thread_pool._blas()
     if blas is None:
         pytest.skip("NumPy's BLAS is no OpenBLAS that can be found")
     before = blas.get()
     x = np.ones((300, 300), np.float32)
     cpu.matmul(XP, x, x)
     assert blas.get() == before
-    with pytest.raises(ZeroDivisionError), threads.one_blas_thread:
+    with pytest.raises(ZeroDivisionError), thread_pool.one_blas_thread:
         assert blas.get() == 1
         raise ZeroDivisionError
     assert blas.get() == before
 
 
 def test_a_signal_that_comes_while_blas_is_told_may_compute():
-    block = threads.one_blas_thread
+    block = thread_pool.one_blas_thread
     with block.lock, block:  # as a handler's op, called inside
         pass
     assert not block.inside
 
 
 def test_how_many_threads(monkeypatch):
-    monkeypatch.setattr(threads, "_threads", None)
-    assert 1 <= threads.get_num_threads() <= 8
-    threads.set_num_threads(5)
-    assert threads.get_num_threads() == 5
-    monkeypatch.setattr(threads, "_threads", None)
+    monkeypatch.setattr(thread_pool, "_threads", None)
+    assert 1 <= thread_pool.get_num_threads() <= 8
+    thread_pool.set_num_threads(5)
+    assert thread_pool.get_num_threads() == 5
+    monkeypatch.setattr(thread_pool, "_threads", None)
     monkeypatch.setenv("TENSORLITE_NUM_THREADS", "2")
-    assert threads.get_num_threads() == 2
-    monkeypatch.setattr(threads, "_threads", None)
+    assert thread_pool.get_num_threads() == 2
+    monkeypatch.setattr(thread_pool, "_threads", None)
     monkeypatch.setenv("TENSORLITE_NUM_THREADS", "zero")
     with pytest.raises(ValueError, match="TENSORLITE_NUM_THREADS must be a number of 1 or more, got 'zero'"):
-        threads.get_num_threads()
+        thread_pool.get_num_threads()
     for n in (0, -1, 1.0, True, "2"):
         with pytest.raises(ValueError, match="set_num_threads: expected an int of 1 or more, got"):
-            threads.set_num_threads(n)
+            thread_pool.set_num_threads(n)
 
 
 def test_a_forked_child_has_threads_of_its_own(three):
@@ -417,7 +418,7 @@ def test_a_forked_child_has_threads_of_its_own(three):
     x = np.ones((200, 200), np.float32)
 
     def compute():
-        threads.spread(lambda a, b: None, 3)
+        thread_pool.spread(lambda a, b: None, 3)
         assert (cpu.matmul(XP, x, x) == 200).all()
 
     compute()
@@ -435,7 +436,7 @@ def test_a_forked_child_has_threads_of_its_own(three):
 
 @pytest.fixture
 def crew(three):
-    if threads.load_crew() is None or not threads.gemm_address(np.dtype(np.float32)):
+    if thread_pool.load_crew() is None or not thread_pool.gemm_address(np.dtype(np.float32)):
         pytest.skip("needs numba, and an OpenBLAS of 64-bit sizes")
 
 
@@ -454,10 +455,10 @@ def test_a_single_row_or_column(dtype):
 def test_gemm_is_not_asked_for_a_single_row_or_column(monkeypatch):
     """It takes several times as long as the sums, for it copies the matrix; float64's are left to NumPy's gemv."""
     row, matrix = np.ones((1, 700), np.float32), np.ones((1000, 700), np.float32)
-    monkeypatch.setattr(threads, "gemm_address", lambda dtype: 1)  # a call of it would end the process
-    assert (threads.product(row, matrix.T) == 700).all()
-    assert (threads.product(matrix, row.T) == 700).all()
-    assert threads.product(row.astype(np.float64), matrix.T.astype(np.float64)) is None
+    monkeypatch.setattr(thread_pool, "gemm_address", lambda dtype: 1)  # a call of it would end the process
+    assert (thread_pool.product(row, matrix.T) == 700).all()
+    assert (thread_pool.product(matrix, row.T) == 700).all()
+    assert thread_pool.product(row.astype(np.float64), matrix.T.astype(np.float64)) is None
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -473,32 +474,32 @@ def test_shared_products_of_every_shape_and_layout(dtype):
             y = np.asfortranarray(y)
         if trial % 5 == 1:
             x = np.repeat(x, 2, axis=1)[:, :k]  # a view of longer rows
-        found = threads.product(x, y)
+        found = thread_pool.product(x, y)
         if found is None:
             assert min(m, n) == 1
             continue
         np.testing.assert_allclose(found, x @ y, rtol=0, atol=(1e-5 if dtype == np.float32 else 1e-13) * k)
-        assert (threads.product(x, y) == found).all()
+        assert (thread_pool.product(x, y) == found).all()
 
 
 @pytest.mark.usefixtures("crew")
 def test_what_cannot_be_shared_is_left_to_numpy():
     x = np.ones((64, 64), np.float32)
     for y in (x[:, ::2], x[::-1], np.broadcast_to(x[:1], x.shape), x.astype(np.float16)):
-        assert threads.product(y if y.dtype == np.float16 else x[:, : len(y)], y) is None
+        assert thread_pool.product(y if y.dtype == np.float16 else x[:, : len(y)], y) is None
         np.testing.assert_array_equal(cpu.matmul(XP, x.astype(y.dtype), y), x.astype(y.dtype) @ y)
 
 
 @pytest.mark.usefixtures("crew")
 def test_workers_sleep_and_come_again():
     x = np.random.default_rng(0).standard_normal((150, 150)).astype(np.float32)
-    expected = threads.product(x, x)
-    workers = threads._workers(3, 2)
+    expected = thread_pool.product(x, x)
+    workers = thread_pool._workers(3, 2)
     for pause in (0.0, 0.0005, 0.02) * 10:
         time.sleep(pause)
-        assert (threads.product(x, x) == expected).all()
+        assert (thread_pool.product(x, x) == expected).all()
         counts = np.zeros(9, int)
-        threads.spread(lambda a, b, counts=counts: counts.__setitem__(slice(a, b), 1), 9)
+        thread_pool.spread(lambda a, b, counts=counts: counts.__setitem__(slice(a, b), 1), 9)
         assert counts.all()
     for _ in range(200):
         if all(worker.asleep for worker in workers):
@@ -508,7 +509,7 @@ def test_workers_sleep_and_come_again():
 
 
 def test_the_number_of_threads_may_change_at_any_time(monkeypatch):
-    monkeypatch.setattr(threads, "_threads", 2)
+    monkeypatch.setattr(thread_pool, "_threads", 2)
     x = np.random.default_rng(0).standard_normal((150, 150)).astype(np.float32)
     expected, before, errors, over = x @ x, threading.active_count(), [], threading.Event()
 
@@ -516,7 +517,7 @@ def test_the_number_of_threads_may_change_at_any_time(monkeypatch):
         try:
             while not over.is_set():
                 np.testing.assert_allclose(cpu.matmul(XP, x, x), expected, atol=1e-4)
-                threads.spread(lambda start, stop: None, 9)
+                thread_pool.spread(lambda start, stop: None, 9)
         except Exception as error:
             errors.append(error)
 
@@ -524,7 +525,7 @@ def test_the_number_of_threads_may_change_at_any_time(monkeypatch):
     for thread in others:
         thread.start()
     for i in range(200):
-        threads.set_num_threads(1 + i % 4)
+        thread_pool.set_num_threads(1 + i % 4)
         time.sleep(0.001)
     over.set()
     for thread in others:
@@ -541,7 +542,7 @@ def test_the_number_of_threads_may_change_at_any_time(monkeypatch):
 @pytest.mark.usefixtures("crew")
 def test_many_threads_may_compute_at_once():
     """One of them has the workers, the others compute alone: the bits are the same, and nobody waits for ever."""
-    before = threads._blas().get()
+    before = thread_pool._blas().get()
     rng = np.random.default_rng(0)
     x = rng.standard_normal((150, 150)).astype(np.float32)
     wrong = []
@@ -566,21 +567,21 @@ def test_many_threads_may_compute_at_once():
         thread.join(60)
     assert not any(thread.is_alive() for thread in several)
     assert wrong == []
-    assert threads._blas().get() == before
+    assert thread_pool._blas().get() == before
 
 
 @pytest.mark.parametrize("count", [2, 3, 7, 100])
 @pytest.mark.usefixtures("crew")
 def test_each_entry_is_worked_on_by_one_of_any_number_of_threads(count, monkeypatch):
-    jit = pytest.importorskip("tensorlite.kernels.jit", exc_type=ImportError)
-    monkeypatch.setattr(threads, "_threads", count)
-    monkeypatch.setattr(threads, "_pool", None)
+    jit = pytest.importorskip("tensorlite.backends.cpu.compiled.kernels", exc_type=ImportError)
+    monkeypatch.setattr(thread_pool, "_threads", count)
+    monkeypatch.setattr(thread_pool, "_pool", None)
     rng = np.random.default_rng(0)
     for size in (0, 1, 1000, 1024, 1025, 50_000, 200_001):
         p, g = rng.standard_normal((2, size)).astype(np.float32)
         once = p - np.float32(0.5) * np.sign(g)  # Adam's first step, done twice, would be two steps
         m, v = np.zeros((2, size), np.float32)
-        threads.share(jit.adam_step, p, g, m, v, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.5)
+        thread_pool.share(jit.adam_step, p, g, m, v, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.5)
         np.testing.assert_allclose(p, once, rtol=1e-6)
         assert (m == g).all()
 
@@ -588,8 +589,8 @@ def test_each_entry_is_worked_on_by_one_of_any_number_of_threads(count, monkeypa
 @pytest.mark.usefixtures("crew")
 def test_what_numba_keeps_counts_only_as_long_as_no_kernel_changes():
     """numba looks at the file of the function alone, and each has parts of others in it."""
-    jit = pytest.importorskip("tensorlite.kernels.jit", exc_type=ImportError)
+    jit = pytest.importorskip("tensorlite.backends.cpu.compiled.kernels", exc_type=ImportError)
     stamp = jit.gelu._cache._cache_file._source_stamp
     files = sorted(Path(jit.__file__).parent.glob("*.py"))
     assert stamp[1] == [(file.stat().st_mtime, file.stat().st_size) for file in files]
-    assert "crew.py" in {file.name for file in files}
+    assert "parallel_for.py" in {file.name for file in files}

@@ -4,7 +4,7 @@ import pytest
 
 import tensorlite as tl
 from tensorlite import ops
-from tensorlite.backend import BACKENDS
+from tensorlite.backends.registry import BACKENDS
 from tests.oracle import assert_same_as_torch
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tensorlite.kernels.malloc import _SETTINGS
+from tensorlite.backends.cpu.malloc import _SETTINGS
 
 # The page faults of ten rounds that make and drop the same four arrays of 8 MB, after a round to get them.
 COUNT_FAULTS = """

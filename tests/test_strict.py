@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
-from tensorlite import backend
+from tensorlite.backends import registry
 from tensorlite.testing import strict
 from tensorlite.testing.strict import StrictArray, Sync, SyncError, allow_syncs, count_syncs, forbid_syncs
 
 ROOT = Path(__file__).resolve().parents[1]
-XP = backend.namespace(tl.device("strict"))
+XP = registry.namespace(tl.device("strict"))
 
 
 def on(*shape, seed=0, dtype=np.float64):
@@ -76,7 +76,7 @@ def test_a_name_that_is_not_there_is_an_error():
 
 
 def test_there_is_one_device():
-    assert tl.ones(2, device="strict:0").device == backend.Device("strict", 0)
+    assert tl.ones(2, device="strict:0").device == registry.Device("strict", 0)
     with pytest.raises(tl.DeviceError, match="'strict:1' is not there: there is one, strict:0"):
         tl.ones(2, device="strict:1")
 

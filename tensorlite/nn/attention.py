@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from .. import ops
-from ..backend import BACKENDS, DeviceLike
+from ..backends.registry import BACKENDS, DeviceLike
 from ..creation import empty
 from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor

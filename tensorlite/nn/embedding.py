@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import DeviceLike
+from ..backends.registry import DeviceLike
 from ..creation import empty
 from ..tensor import Tensor
 from . import functional as F

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import ops, random
 from ..autograd import describe
-from ..backend import BACKENDS
+from ..backends.registry import BACKENDS
 from ..errors import DeviceError, DTypeError, ShapeError
 from ..ops import elu, gelu, one_hot, relu, sigmoid, silu, softplus, tanh
 from ..ops.shape import ints_in

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import BACKENDS
+from ..backends.registry import BACKENDS
 from ..errors import ShapeError
 from ..random import Generator
 from ..tensor import Tensor

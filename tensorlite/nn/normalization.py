@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..backend import DeviceLike
+from ..backends.registry import DeviceLike
 from ..creation import ones, zeros
 from ..tensor import Tensor
 from . import functional as F

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import versions
 from ..autograd import quietly
-from ..backend import BACKENDS
+from ..backends.registry import BACKENDS
 from ..dtypes import float16, float32
 from ..errors import DeviceError
 from ..tensor import Tensor

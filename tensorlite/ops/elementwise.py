@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Value, op
-from ..backend import Array, Namespace
+from ..backends.registry import Array, Namespace
 from ..dtypes import DType, result_type
 from ..errors import DTypeError
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from ..autograd import Value, op
-from ..backend import BACKENDS, Array, Namespace
+from ..backends.registry import BACKENDS, Array, Namespace
 from .elementwise import erf, exp, rsqrt, sigmoid, tanh, where
 from .index import array_of
 from .linalg import matmul

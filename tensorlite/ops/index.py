@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..autograd import Value, Variable, describe, op
-from ..backend import BACKENDS, Array, Namespace
+from ..backends.registry import BACKENDS, Array, Namespace
 from ..dtypes import DType
 from ..errors import DeviceError, DTypeError, ShapeError
 from ..versions import along

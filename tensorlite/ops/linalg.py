@@ -10,7 +10,7 @@ from string import ascii_letters
 from typing import Any, TypeAlias
 
 from ..autograd import Value, op
-from ..backend import Array, Namespace
+from ..backends.registry import Array, Namespace
 from ..errors import DTypeError, ShapeError
 from .elementwise import mul
 from .reduce import sum

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from ..autograd import Value, Variable, op
-from ..backend import BACKENDS, Array, Namespace
+from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
 from .elementwise import abs, convert, exp, maximum, minimum, pow, sign, where
 from .shape import broadcast_to, dim_in, flip, ints_in, numpy_names, reshape, shape_of

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..autograd import Value, Variable, describe, op
-from ..backend import BACKENDS, Array, Namespace
+from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import DeviceError, DTypeError, ShapeError
 from .elementwise import eq, mul
 from .elementwise import where as _where

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from ..autograd import Variable, op
-from ..backend import BACKENDS, Array, Namespace
+from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
 from ..versions import owner
 

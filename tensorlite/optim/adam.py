@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..autograd import wrap
-from ..backend import BACKENDS
+from ..backends.registry import BACKENDS
 from ..tensor import Tensor
 from .optimizer import Optimizer, Params, require_number
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..autograd import wrap
-from ..backend import BACKENDS
+from ..backends.registry import BACKENDS
 from ..errors import ShapeError
 from ..tensor import Tensor
 from .optimizer import Optimizer, Params, require_number

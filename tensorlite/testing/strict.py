@@ -27,10 +27,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import backend
 from ..anomaly import call_site
+from ..backends import reference, registry
 from ..errors import DeviceError
-from ..kernels import reference
 
 __all__ = ["SYNCS", "Sync", "SyncError", "SyncLog", "allow_syncs", "count_syncs", "forbid_syncs"]
 
@@ -527,8 +526,8 @@ def _select(index: int) -> None:
         raise DeviceError(f"device 'strict:{index}' is not there: there is one, strict:0")
 
 
-def _load() -> backend.Namespace:
-    return backend.build_namespace(
+def _load() -> registry.Namespace:
+    return registry.build_namespace(
         _module(),
         reference,
         device_type="strict",
@@ -540,4 +539,4 @@ def _load() -> backend.Namespace:
     )
 
 
-backend.register_backend("strict", _load)
+registry.register_backend("strict", _load)

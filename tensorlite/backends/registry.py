@@ -15,8 +15,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .errors import DeviceError
-from .kernels import cpu, malloc, reference
+from ..errors import DeviceError
+from . import reference
+from .cpu import kernels as cpu
+from .cpu import malloc
 
 __all__ = [
     "BACKENDS",
@@ -188,7 +190,7 @@ def _load_cpu() -> Namespace:
 
 
 def _load_cuda() -> Namespace:
-    from .kernels import cuda  # CuPy is an extra: only who asks for the GPU pays for its import
+    from .cuda import kernels as cuda  # CuPy is an extra: only who asks for the GPU pays for its import
 
     module, reason = cuda.find_cupy()
     if module is None:
@@ -198,7 +200,7 @@ def _load_cuda() -> Namespace:
 
 def cuda_is_available() -> bool:
     """Whether a GPU can be used through CuPy."""
-    from .kernels import cuda
+    from .cuda import kernels as cuda
 
     return cuda.find_cupy()[0] is not None
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .crew import njit, rows_times, share, task
-from .jit import _LOOP, _gelu, _layer_norm, _softmax_of_scores
+from .kernels import _LOOP, _gelu, _layer_norm, _softmax_of_scores
+from .parallel_for import njit, rows_times, share, task
 
 __all__ = ["attend", "gelu", "layer_norm", "linear"]
 

@@ -20,8 +20,8 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from .crew import AS_IT_IS, TRANSPOSED, cut, floats, njit, sgemm, share, task
-from .reference import ERF_TANH
+from ...reference import ERF_TANH
+from .parallel_for import AS_IT_IS, TRANSPOSED, cut, floats, njit, sgemm, share, task
 
 __all__ = [
     "adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward",

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DeviceError
-from . import reference
+from ...errors import DeviceError
+from .. import reference
 
 __all__ = ["adam_step", "erf", "gelu", "gelu_backward", "scatter_add_into"]
 

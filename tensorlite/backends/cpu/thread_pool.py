@@ -146,7 +146,7 @@ def load_crew() -> Any:
     if os.environ.get("TENSORLITE_JIT") == "0":
         return None
     try:
-        from . import crew
+        from .compiled import parallel_for as crew
     except ImportError:
         return None
     return crew

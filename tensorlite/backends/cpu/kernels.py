@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from . import reference
-from .threads import gemm_address, load_crew, one_blas_thread, product, share, spread
+from .. import reference
+from .thread_pool import gemm_address, load_crew, one_blas_thread, product, share, spread
 
 __all__ = [
     "adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "embedding_backward",
@@ -52,7 +52,7 @@ def _loops() -> Any:
     """The compiled kernels, or None where nothing is compiled."""
     if load_crew() is None:
         return None
-    from . import jit
+    from .compiled import kernels as jit
 
     return jit
 

@@ -1,0 +1,1 @@
+"""Arrays: devices, kernels and threads. Nothing here knows of gradients."""

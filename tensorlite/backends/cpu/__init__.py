@@ -1,0 +1,1 @@
+"""Arrays on the CPU, by NumPy and by compiled loops."""

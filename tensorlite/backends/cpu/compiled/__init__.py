@@ -1,0 +1,1 @@
+"""Kernels that numba compiles. This is the only folder that imports numba."""

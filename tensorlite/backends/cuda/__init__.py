@@ -1,0 +1,1 @@
+"""Arrays on an NVIDIA GPU, by CuPy. This is the only folder that imports CuPy."""

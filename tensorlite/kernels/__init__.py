@@ -1,1 +1,0 @@
-"""Fused maths on raw arrays. ``reference`` is the text; faster twins carry the same names."""
