@@ -14,11 +14,11 @@ from math import inf, nan, pi
 from numpy import finfo, iinfo
 
 from . import autograd, errors, func, nn, optim, profiler, serialization
-from .anomaly import detect_anomaly
-from .autograd import enable_grad, is_grad_enabled, no_grad, op, set_grad_enabled
+from .autograd.anomaly_mode import detect_anomaly
+from .autograd.checkpointing import checkpoint
+from .autograd.engine import enable_grad, is_grad_enabled, no_grad, op, set_grad_enabled
 from .backends.cpu.thread_pool import get_num_threads, set_num_threads
 from .backends.registry import Device, cuda_is_available, device, get_default_device, set_default_device
-from .checkpointing import checkpoint
 from .compare import allclose, equal, is_floating_point, is_tensor, isclose, numel
 from .creation import (
     arange,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .autograd import Variable
+from .autograd.engine import Variable
 from .dtypes import is_floating
 from .tensor import Tensor
 

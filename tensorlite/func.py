@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .autograd import Variable, alias, enable_grad, is_grad_enabled, walk, wrap
-from .autograd import grad as _grad
+from .autograd.engine import Variable, alias, enable_grad, is_grad_enabled, walk, wrap
+from .autograd.engine import grad as _grad
 from .backends.registry import BACKENDS
 from .creation import as_tensor, zeros_like
 from .errors import DTypeError, GraphError, ShapeError

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from . import autograd, ops, random, versions
-from .autograd import Node, Op, Variable, op, wrap
+from . import ops, random
+from .autograd import engine, version_counter
+from .autograd.engine import Node, Op, Variable, op, wrap
 from .backends.registry import BACKENDS, Array, Device, DeviceLike, Namespace, device_of, namespace
 from .backends.registry import device as as_device
 from .dtypes import (
@@ -219,7 +220,7 @@ class Tensor(Variable):
     @property
     def _version(self) -> int:
         """How often its memory has been changed in place."""
-        return versions.version(self.data)
+        return version_counter.version(self.data)
 
     def dim(self) -> int:
         """The number of dimensions."""
@@ -382,7 +383,7 @@ class Tensor(Variable):
         gradient: the weight of each entry, of this tensor's shape; may be left out for a scalar.
         Raises GraphError, VersionError: see :func:`tensorlite.autograd.grad`, which has the other arguments too.
         """
-        autograd.backward(self, gradient, retain_graph, create_graph, inputs)
+        engine.backward(self, gradient, retain_graph, create_graph, inputs)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set ``requires_grad`` and return the tensor."""
@@ -391,11 +392,11 @@ class Tensor(Variable):
 
     def retain_grad(self) -> None:
         """Make ``backward`` fill ``grad`` although this is not a leaf."""
-        autograd.retain_grad(self)
+        engine.retain_grad(self)
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
         """Call ``hook(gradient)`` whenever the gradient is known; what it returns, if not None, replaces it."""
-        return RemovableHandle(autograd.add_hook(self, hook))
+        return RemovableHandle(engine.add_hook(self, hook))
 
     # ---- devices and dtypes ------------------------------------------------------------------
 
@@ -619,7 +620,7 @@ class Tensor(Variable):
     # graph. Views of the memory see the change; what the graph had saved of it becomes stale, which backward notices.
 
     def _refuse_leaf(self, name: str) -> None:
-        if self.tracked and self.node is None and autograd.is_grad_enabled():
+        if self.tracked and self.node is None and engine.is_grad_enabled():
             raise GraphError(
                 f"{name}: this leaf requires gradients, which changing it in place would lose; do it under no_grad(), "
                 f"or use the op that returns a new tensor"
@@ -644,23 +645,23 @@ class Tensor(Variable):
             write()
         except ValueError as error:
             raise ShapeError(f"{name}: cannot write into a tensor of shape {self.shape}: {error}") from None
-        versions.touch(self.data)
+        version_counter.touch(self.data)
         return self
 
     def _assign(self, name: str, index: Any, value: Any) -> Tensor:
         """``self[index] = value``: what was there before gets no gradient, the value does."""
-        if versions.rebased and autograd.is_grad_enabled() and not self.tracked:
-            versions.taken_again(self)
+        if version_counter.rebased and engine.is_grad_enabled() and not self.tracked:
+            version_counter.taken_again(self)
         plain = not self.tracked and not (isinstance(value, Variable) and value.tracked)
-        if plain or not autograd.is_grad_enabled():
+        if plain or not engine.is_grad_enabled():
             return self._change(name, lambda: ops.assign(self.data, index, value))
         return self._become(name, ops.index_put(self, index, value))
 
     def _base(self, name: str) -> tuple[Tensor, Any]:
         """The tensor that changes when this one does, which is itself or what it is a view of, and the way to here."""
-        memory = versions.owner(self.data)
+        memory = version_counter.owner(self.data)
         base, steps = self.origin or (self, None)
-        if base is None or versions.owner(base.data) is not memory:
+        if base is None or version_counter.owner(base.data) is not memory:
             base, steps = self, None
         base._refuse_leaf(name)
         own = base.data is memory or base.origin == (None, None)
@@ -689,16 +690,18 @@ class Tensor(Variable):
         node = out.node
         assert node is not None
         if isinstance(node.saved, list):  # the op's own inputs must outlive the change
-            memory = versions.owner(self.data)
-            node.saved = [v.copy() if type(v) in BACKENDS and versions.owner(v) is memory else v for v in node.saved]
+            memory = version_counter.owner(self.data)
+            node.saved = [
+                v.copy() if type(v) in BACKENDS and version_counter.owner(v) is memory else v for v in node.saved
+            ]
         if steps is not None:  # it is the base that changes; this view is then taken again
             node = with_view(base, out, steps).node
             assert node is not None
         self.data[...] = out.data
-        node.seq = versions.touch(self.data, in_graph=True)
+        node.seq = version_counter.touch(self.data, in_graph=True)
         base.node, base.tracked = node, True
         if steps is not None:
-            versions.taken_again(self)
+            version_counter.taken_again(self)
         return self
 
     def add_(self, other: Any, *, alpha: Any = 1) -> Tensor:

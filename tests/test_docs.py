@@ -214,7 +214,7 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_files_exist(page):
-    """`tensorlite/autograd.py` and the like in the text."""
+    """`tensorlite/autograd/engine.py` and the like in the text."""
     folders = "tensorlite|gpt|examples|tests|docs|benchmarks|tools"
     for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", prose(page)):
         assert (ROOT / path).exists(), path

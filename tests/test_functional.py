@@ -8,7 +8,7 @@ import pytest
 
 import tensorlite as tl
 import tensorlite.nn.functional as F
-from tensorlite.autograd import describe
+from tensorlite.autograd.engine import describe
 
 RNG = np.random.default_rng(0)
 

@@ -10,7 +10,7 @@ import pytest
 import tensorlite as tl
 import tensorlite.nn.functional as F
 from tensorlite import ops
-from tensorlite.autograd import Op, walk
+from tensorlite.autograd.engine import Op, walk
 from tensorlite.testing import Input, OpSpec, check_against
 from tests.op_table import SPECS
 

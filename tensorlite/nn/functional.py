@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops, random
-from ..autograd import describe
+from ..autograd.engine import describe
 from ..backends.registry import BACKENDS
 from ..errors import DeviceError, DTypeError, ShapeError
 from ..ops import elu, gelu, one_hot, relu, sigmoid, silu, softplus, tanh

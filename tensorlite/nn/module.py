@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from .. import versions
-from ..autograd import no_grad
+from ..autograd import version_counter
+from ..autograd.engine import no_grad
 from ..dtypes import float16, float32, float64, is_floating
 from ..errors import DTypeError
 from ..tensor import Tensor
@@ -230,7 +230,7 @@ class Module:
             if name in own:
                 target = own[name]
                 target.data[...] = value.detach().to(device=target.device, dtype=target.dtype).data
-                versions.touch(target.data)
+                version_counter.touch(target.data)
         return LoadResult(missing, unexpected)
 
     # ---- modes, devices, dtypes ---------------------------------------------------------------

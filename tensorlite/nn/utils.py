@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from .. import versions
-from ..autograd import quietly
+from ..autograd import version_counter
+from ..autograd.engine import quietly
 from ..backends.registry import BACKENDS
 from ..dtypes import float16, float32
 from ..errors import DeviceError
@@ -61,7 +61,7 @@ def _clip_grad_norm(gradients: list[Tensor], max_norm: float, p: float, error_if
     factors = {dtype: factor.astype(dtype) for dtype in {g.data.dtype for g in gradients}}
     for g in gradients:
         g.data *= factors[g.data.dtype]
-        versions.touch(g.data)
+        version_counter.touch(g.data)
     return total
 
 
@@ -91,4 +91,4 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
         raise ValueError(f"clip_grad_value_: clip_value must not be negative, got {clip_value}")
     for g in _gradients("clip_grad_value_", parameters):
         BACKENDS[type(g.data)].clip(g.data, -clip_value, clip_value, out=g.data)
-        versions.touch(g.data)
+        version_counter.touch(g.data)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Value, op
+from ..autograd.engine import Value, op
 from ..backends.registry import Array, Namespace
 from ..dtypes import DType, result_type
 from ..errors import DTypeError

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from ..autograd import Value, op
+from ..autograd.engine import Value, op
 from ..backends.registry import BACKENDS, Array, Namespace
 from .elementwise import erf, exp, rsqrt, sigmoid, tanh, where
 from .index import array_of

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..autograd import Value, Variable, describe, op
+from ..autograd.engine import Value, Variable, describe, op
+from ..autograd.version_counter import along
 from ..backends.registry import BACKENDS, Array, Namespace
 from ..dtypes import DType
 from ..errors import DeviceError, DTypeError, ShapeError
-from ..versions import along
 from .elementwise import convert, convert_to_discrete, where
 from .shape import reshape
 

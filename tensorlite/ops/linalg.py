@@ -9,7 +9,7 @@ from functools import lru_cache
 from string import ascii_letters
 from typing import Any, TypeAlias
 
-from ..autograd import Value, op
+from ..autograd.engine import Value, op
 from ..backends.registry import Array, Namespace
 from ..errors import DTypeError, ShapeError
 from .elementwise import mul

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from ..autograd import Value, Variable, op
+from ..autograd.engine import Value, Variable, op
 from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
 from .elementwise import abs, convert, exp, maximum, minimum, pow, sign, where

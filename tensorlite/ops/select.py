@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..autograd import Value, Variable, describe, op
+from ..autograd.engine import Value, Variable, describe, op
 from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import DeviceError, DTypeError, ShapeError
 from .elementwise import eq, mul

@@ -10,10 +10,10 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from ..autograd import Variable, op
+from ..autograd.engine import Variable, op
+from ..autograd.version_counter import owner
 from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
-from ..versions import owner
 
 __all__ = [
     "broadcast_tensors", "broadcast_to", "cat", "chunk", "concat", "crop", "expand", "flatten", "flip", "movedim",

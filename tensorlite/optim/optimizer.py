@@ -6,8 +6,8 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
-from .. import versions
-from ..autograd import enable_grad, quietly
+from ..autograd import version_counter
+from ..autograd.engine import enable_grad, quietly
 from ..errors import DTypeError, GraphError, ShapeError
 from ..nn.parameter import clear_grads
 from ..tensor import Tensor
@@ -115,7 +115,7 @@ class Optimizer:
         """The updates of a step, under the name that a profile shows."""
         for p, group in ready:
             self._update(p, p.grad.data, self.state.setdefault(p, {}), group)
-            versions.touch(p.data)  # so that graphs which saved the old value notice
+            version_counter.touch(p.data)  # so that graphs which saved the old value notice
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters, or make them zero in place."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..autograd import wrap
+from ..autograd.engine import wrap
 from ..backends.registry import BACKENDS
 from ..tensor import Tensor
 from .optimizer import Optimizer, Params, require_number

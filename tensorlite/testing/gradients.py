@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..autograd import Node, enable_grad, no_grad, walk
-from ..autograd import grad as _grad
+from ..autograd.engine import Node, enable_grad, no_grad, walk
+from ..autograd.engine import grad as _grad
 from ..func import jvp
 from ..tensor import Tensor
 from .messages import message, repeatable, replay, shown

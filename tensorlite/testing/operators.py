@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Variable, enable_grad, no_grad, op
-from ..autograd import grad as _grad
+from ..autograd.engine import Variable, enable_grad, no_grad, op
+from ..autograd.engine import grad as _grad
 from ..creation import tensor
 from ..errors import GraphError
 from ..tensor import Tensor

@@ -27,9 +27,9 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from .. import ops as op
-from ..autograd import enable_grad, no_grad, walk
-from ..autograd import grad as _grad
-from ..checkpointing import checkpoint
+from ..autograd.checkpointing import checkpoint
+from ..autograd.engine import enable_grad, no_grad, walk
+from ..autograd.engine import grad as _grad
 from ..creation import ones_like, tensor, zeros_like
 from ..errors import GraphError, VersionError
 from ..func import jvp, vjp

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import grad as _grad
+from ..autograd.engine import grad as _grad
 from ..creation import tensor
 from ..tensor import Tensor
 from .gradients import Kinks, check_adjoint, check_grad

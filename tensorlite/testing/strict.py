@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..anomaly import call_site
+from ..autograd.anomaly_mode import call_site
 from ..backends import reference, registry
 from ..errors import DeviceError
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import enable_grad, no_grad
-from ..autograd import grad as _grad
+from ..autograd.engine import enable_grad, no_grad
+from ..autograd.engine import grad as _grad
 from ..creation import tensor
 from ..errors import DTypeError
 from ..tensor import Tensor

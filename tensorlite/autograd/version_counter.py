@@ -12,8 +12,8 @@ from collections import deque
 from itertools import count
 from typing import Any
 
-from .backends.registry import BACKENDS, Array
-from .errors import VersionError
+from ..backends.registry import BACKENDS, Array
+from ..errors import VersionError
 
 __all__ = ["along", "changed", "changed_between", "check_inputs", "check_saved", "clock", "last_change", "owner",
            "rebased", "taken_again", "touch", "version"]  # fmt: skip

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from . import anomaly, versions
-from .anomaly import detect_anomaly
-from .backends.registry import BACKENDS, Array, backend_of
-from .dtypes import POLICIES, Policy
-from .errors import DeviceError, DTypeError, GraphError, ShapeError
+from ..backends.registry import BACKENDS, Array, backend_of
+from ..dtypes import POLICIES, Policy
+from ..errors import DeviceError, DTypeError, GraphError, ShapeError
+from . import anomaly_mode, version_counter
+from .anomaly_mode import detect_anomaly
 
 if TYPE_CHECKING:
-    from .tensor import Tensor
+    from ..tensor import Tensor
 
 __all__ = [
     "Node", "Op", "OpFunction", "Variable", "backward", "detect_anomaly", "enable_grad", "grad", "is_grad_enabled",
@@ -192,7 +192,7 @@ class Node:
         self.edges = edges
         self.shapes = shapes
         self.saved = saved
-        self.seq = versions.clock()
+        self.seq = version_counter.clock()
 
     @property
     def name(self) -> str:
@@ -276,7 +276,7 @@ class Op:
         self.forward, self.rules, self.composite, self.backward = forward, tuple(rules), composite, backward
         self.dtypes, self.aux, self.several, self.view, self.castable = dtypes, tuple(aux), several, view, castable
         self.name = forward.__name__.strip("_")
-        self.built_in = forward.__module__.startswith(__package__ + ".")
+        self.built_in = forward.__module__.startswith("tensorlite.")
         self.plans: dict[Any, Plan] = {}
 
         parameters = list(inspect.signature(forward).parameters.values())[1:]
@@ -389,8 +389,8 @@ class Op:
         plan = self.plans.get(key)
         if plan is None:
             plan = self.plans[key] = Plan(self, needs, self.argument_names(len(args)))
-        if versions.rebased:
-            versions.check_inputs(self.name, args)
+        if version_counter.rebased:
+            version_counter.check_inputs(self.name, args)
         node = Node(plan, [args[i].node or args[i] for i in needs], [arrays[i].shape for i in needs],
                     [values[p] for p in plan.positions])  # fmt: skip
         if arrays is not given or not self.built_in:
@@ -409,7 +409,7 @@ class Op:
     def explain(self, error: Exception, args: Sequence[Any]) -> Exception:
         """One clear error for what the forward function, NumPy or CuPy said about these arguments."""
         message = str(error)
-        ours = type(error).__module__.startswith(__package__)
+        ours = type(error).__module__.startswith("tensorlite.")
         if isinstance(error, Warning) or (ours and message.startswith(self.name)):
             return error
         arrays = [a for a in args if type(a) in BACKENDS]
@@ -522,7 +522,7 @@ def _callable(self: Op) -> OpFunction:
     arity, variadic, differentiable = len(self.names), self.variadic is not None, bool(self.rules or self.backward)
     defaults, mode, new, ndarray = tuple(self.defaults), _mode, object.__new__, np.ndarray
     backends = BACKENDS
-    view, rebased, rules = self.view and not several, versions.rebased, len(self.rules)
+    view, rebased, rules = self.view and not several, version_counter.rebased, len(self.rules)
     required = sum(d is inspect.Parameter.empty for d in defaults)
     meet = slice(arity, None) if variadic else slice(0, len(self.rules) or None)  # the arguments whose dtypes must fit
 
@@ -537,7 +537,7 @@ def _callable(self: Op) -> OpFunction:
         for a in args:
             if isinstance(a, Variable):
                 raw = False
-                if grad and (a.tracked or (rebased and versions.taken_again(a))):
+                if grad and (a.tracked or (rebased and version_counter.taken_again(a))):
                     needs += (len(arrays),)
                 a = a.data
                 if a.dtype is not dtype:
@@ -595,9 +595,9 @@ def _callable(self: Op) -> OpFunction:
                 node.outputs = [(o.shape, o.dtype) for o in outs]
                 for k, result in enumerate(results):
                     result.node, result.tracked = Output(node, k), True
-            if anomaly.watching:
+            if anomaly_mode.watching:
                 for result in results:
-                    anomaly.check_forward(self.name, given, result.data, result.node and result.node.edges[0])
+                    anomaly_mode.check_forward(self.name, given, result.data, result.node and result.node.edges[0])
             return results
 
         extra: Sequence[Any] = ()
@@ -613,8 +613,8 @@ def _callable(self: Op) -> OpFunction:
             result.origin = _origin(args[0], self.again or call, args[1:], out)
         if needs and differentiable:
             result.node, result.tracked = self.record(args, given, arrays, needs, [*arrays, out, *extra]), True
-        if anomaly.watching:
-            anomaly.check_forward(self.name, given, out, result.node)
+        if anomaly_mode.watching:
+            anomaly_mode.check_forward(self.name, given, out, result.node)
         return result
 
     functools.update_wrapper(call, self.forward)
@@ -633,7 +633,7 @@ def _origin(x: Variable, view: Callable[..., Any], arguments: tuple[Any, ...], o
     """Where the result of a view op comes from; from nowhere if it had to be copied."""
     data, shown = x.data, out.base
     if shown is None or (shown is not data and shown is not data.base):
-        if out is not data and versions.owner(out) is not versions.owner(data):
+        if out is not data and version_counter.owner(out) is not version_counter.owner(data):
             return None, None
     base, steps = x.origin or (x, None)
     return (x if base is None else base), (steps, view, arguments)
@@ -744,8 +744,8 @@ def _back(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, fo
             f"{plan.op.name}: backward through a graph whose saved values have been freed. Pass retain_graph=True to "
             f"the first backward to go through it again"
         )
-    if versions.last_change > node.seq:
-        versions.check_saved(plan.op.name, node.seq, plan.names, saved)
+    if version_counter.last_change > node.seq:
+        version_counter.check_saved(plan.op.name, node.seq, plan.names, saved)
     values = _lift(node, saved) if create_graph else saved
     if plan.op.backward is None:
         gradients: Sequence[Value] = [
@@ -776,11 +776,11 @@ def _back(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, fo
             d = _fit(plan, k, d, shape)
         if node.dtypes is not None and d.dtype != node.dtypes[k]:
             d = _cast(plan, k, d, node.dtypes[k])
-        if anomaly.watching:
+        if anomaly_mode.watching:
             raw = [v.data if isinstance(v, Variable) else v for v in (*saved, g)]
             made = d.data if isinstance(d, Variable) else d
             made = np.asarray(made) if isinstance(made, np.generic) else made
-            anomaly.check_backward(plan.op.name, node.where, raw, made, plan.input_names[k])
+            anomaly_mode.check_backward(plan.op.name, node.where, raw, made, plan.input_names[k])
         before = found.get(edge)
         found[edge] = d if before is None else before + d
 
@@ -894,8 +894,8 @@ def _seeds(name: str, outputs: Sequence[Any], gradients: Sequence[Any], create_g
                 f"{name}: this tensor of shape {tuple(out.data.shape)} does not require gradients and no op recorded "
                 f"how it was made. Set requires_grad=True on what it is computed from, outside no_grad()"
             )
-        if versions.rebased:
-            versions.check_inputs(name, [out])
+        if version_counter.rebased:
+            version_counter.check_inputs(name, [out])
         if g is None:
             if out.data.size != 1:
                 raise GraphError(
@@ -1032,21 +1032,21 @@ def accumulate_grad(x: Variable, g: Value) -> None:
             x.grad = x.grad + g
     else:
         x.grad.data += g
-        versions.touch(x.grad.data)
+        version_counter.touch(x.grad.data)
 
 
 class _Ownership:
     """Sees to it that no two gradients handed out share memory: rules may pass on the gradient they got, or a view."""
 
     def __init__(self, seeds: Collection[Value]) -> None:
-        roots = [versions.owner(g.data if isinstance(g, Variable) else g) for g in seeds]
+        roots = [version_counter.owner(g.data if isinstance(g, Variable) else g) for g in seeds]
         self.taken = {id(r): r for r in roots}
 
     def take(self, g: Value) -> Array:
         xp = BACKENDS.get(type(g))
         if xp is None:  # a NumPy scalar
             return np.asarray(g)
-        root = versions.owner(g)
+        root = version_counter.owner(g)
         broadcast = not getattr(g.flags, "writeable", True)  # of one entry to one entry: NumPy forbids to write
         if id(root) in self.taken or root.size != g.size or root.base is not None or not g.size or broadcast:
             return xp.array(g, copy=True, order="C")

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any
 
-from . import random
-from .autograd import Lazy, Node, Output, Variable, enable_grad, is_grad_enabled, walk
-from .errors import GraphError
-from .versions import changed_between, check_saved, clock
+from .. import random
+from ..errors import GraphError
+from .engine import Lazy, Node, Output, Variable, enable_grad, is_grad_enabled, walk
+from .version_counter import changed_between, check_saved, clock
 
 __all__ = ["checkpoint"]
 

@@ -7,8 +7,8 @@ import sys
 import threading
 from typing import Any
 
-from .backends.registry import BACKENDS, Array
-from .errors import AnomalyError
+from ..backends.registry import BACKENDS, Array
+from ..errors import AnomalyError
 
 __all__ = ["call_site", "check_backward", "check_forward", "detect_anomaly", "watching"]
 
