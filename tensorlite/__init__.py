@@ -19,30 +19,6 @@ from .autograd.checkpointing import checkpoint
 from .autograd.engine import enable_grad, is_grad_enabled, no_grad, op, set_grad_enabled
 from .backends.cpu.thread_pool import get_num_threads, set_num_threads
 from .backends.registry import Device, cuda_is_available, device, get_default_device, set_default_device
-from .compare import allclose, equal, is_floating_point, is_tensor, isclose, numel
-from .creation import (
-    arange,
-    as_tensor,
-    empty,
-    empty_like,
-    eye,
-    from_numpy,
-    full,
-    full_like,
-    linspace,
-    ones,
-    ones_like,
-    rand,
-    rand_like,
-    randint,
-    randint_like,
-    randn,
-    randn_like,
-    randperm,
-    tensor,
-    zeros,
-    zeros_like,
-)
 from .dtypes import (
     bool_,
     complex64,
@@ -194,7 +170,31 @@ from .ops import (
 )
 from .random import Generator, get_rng_state, manual_seed, set_rng_state
 from .serialization import load, save
-from .tensor import Tensor, clone
+from .tensors.comparison import allclose, equal, is_floating_point, is_tensor, isclose, numel
+from .tensors.creation import (
+    arange,
+    as_tensor,
+    empty,
+    empty_like,
+    eye,
+    from_numpy,
+    full,
+    full_like,
+    linspace,
+    ones,
+    ones_like,
+    rand,
+    rand_like,
+    randint,
+    randint_like,
+    randn,
+    randn_like,
+    randperm,
+    tensor,
+    zeros,
+    zeros_like,
+)
+from .tensors.tensor import Tensor, clone
 
 # PyTorch's other names for the same things.
 absolute, arccos, arcsin, arctan, clip, concatenate = abs, acos, asin, atan, clamp, cat

@@ -16,10 +16,10 @@ import numpy as np
 from .autograd.engine import Variable, alias, enable_grad, is_grad_enabled, walk, wrap
 from .autograd.engine import grad as _grad
 from .backends.registry import BACKENDS
-from .creation import as_tensor, zeros_like
 from .errors import DTypeError, GraphError, ShapeError
 from .ops.shape import ints_in, reshape, stack
-from .tensor import Tensor
+from .tensors.creation import as_tensor, zeros_like
+from .tensors.tensor import Tensor
 
 __all__ = ["grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"]
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from .backends.registry import BACKENDS, DeviceLike
 from .backends.registry import device as as_device
-from .creation import as_tensor
-from .tensor import Tensor
+from .tensors.creation import as_tensor
+from .tensors.tensor import Tensor
 
 __all__ = ["load", "load_metadata", "save"]
 

@@ -30,8 +30,8 @@ FLOORS = """
     tensorlite.autograd.version_counter  tensorlite.autograd.anomaly_mode  tensorlite.autograd.engine
     tensorlite.autograd.checkpointing  tensorlite.autograd
     tensorlite.ops.elementwise  tensorlite.ops.shape  tensorlite.ops.reduce  tensorlite.ops.linalg
-    tensorlite.ops.index  tensorlite.ops.select  tensorlite.ops.fused  tensorlite.ops
-    tensorlite.tensor  tensorlite.compare  tensorlite.creation
+    tensorlite.ops.index  tensorlite.ops.gather_scatter  tensorlite.ops.nn  tensorlite.ops
+    tensorlite.tensors  tensorlite.tensors.tensor  tensorlite.tensors.comparison  tensorlite.tensors.creation
     tensorlite.func  tensorlite.profiler
     tensorlite.nn.parameter  tensorlite.nn.module  tensorlite.nn.functional  tensorlite.nn.init  tensorlite.nn.utils
     tensorlite.nn.linear  tensorlite.nn.embedding  tensorlite.nn.normalization  tensorlite.nn.dropout
@@ -71,7 +71,7 @@ LOADED_LAZILY = {
 # The only files that may name CuPy, and that may compare with the name of a device: the generator has a state on
 # each, and autograd and tensor show the device in messages and in repr.
 CUPY_AWARE = ("tensorlite.backends",)
-DEVICE_AWARE = (*CUPY_AWARE, "tensorlite.random", "tensorlite.autograd.engine", "tensorlite.tensor")
+DEVICE_AWARE = (*CUPY_AWARE, "tensorlite.random", "tensorlite.autograd.engine", "tensorlite.tensors.tensor")
 DEVICE_NAMES = {"cpu", "cuda", "gpu", "cupy", "numpy"}
 
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
@@ -338,16 +338,16 @@ def test_no_large_file_in_git():
         (upward_imports, "tensorlite/ops/shape.py", "from .reduce import sum"),
         (upward_imports, "tensorlite/ops/__init__.py", "from ..tensor import Tensor"),
         (upward_imports, "tensorlite/nn/__init__.py", "from gpt import config"),
-        (heavy_imports, "tensorlite/tensor.py", "import scipy.special"),
-        (heavy_imports, "tensorlite/tensor.py", "try:\n    import scipy\nexcept ImportError: pass"),
-        (heavy_imports, "tensorlite/tensor.py", "class A:\n    import torch"),
+        (heavy_imports, "tensorlite/tensors/tensor.py", "import scipy.special"),
+        (heavy_imports, "tensorlite/tensors/tensor.py", "try:\n    import scipy\nexcept ImportError: pass"),
+        (heavy_imports, "tensorlite/tensors/tensor.py", "class A:\n    import torch"),
         (heavy_imports, "tensorlite/backends/registry.py", "from .cuda import kernels"),
         (heavy_imports, "tensorlite/backends/registry.py", "from .cuda.kernels import softmax"),
         (heavy_imports, "tensorlite/testing/plugin.py", "from .strategies import tensors"),
         (heavy_imports, "tensorlite/testing/strategies.py", "import pytest"),
-        (cupy_names, "tensorlite/tensor.py", "def f():\n    import cupy"),
-        (cupy_names, "tensorlite/tensor.py", "from cupy import asnumpy"),
-        (cupy_names, "tensorlite/tensor.py", "def f(cupy_array): pass"),
+        (cupy_names, "tensorlite/tensors/tensor.py", "def f():\n    import cupy"),
+        (cupy_names, "tensorlite/tensors/tensor.py", "from cupy import asnumpy"),
+        (cupy_names, "tensorlite/tensors/tensor.py", "def f(cupy_array): pass"),
         (device_branches, "tensorlite/nn/layers.py", "if x.device.type == 'cuda': pass"),
         (device_branches, "tensorlite/nn/layers.py", "y = a if kind in ('gpu', 'tpu') else b"),
         (device_branches, "tensorlite/nn/layers.py", "str(x.device).startswith('cuda')"),
@@ -377,12 +377,12 @@ def test_a_rule_sees_a_breach(rule, path, source):
         (upward_imports, "tensorlite/ops/reduce.py", "from ..autograd import op\nfrom . import shape"),
         (upward_imports, "tensorlite/backends/registry.py", "if TYPE_CHECKING:\n    from ..tensor import Tensor"),
         (upward_imports, "tensorlite/ops/__init__.py", "from .shape import reshape"),
-        (heavy_imports, "tensorlite/tensor.py", "import math\nimport numpy.linalg\nfrom . import errors"),
-        (heavy_imports, "tensorlite/tensor.py", "def f():\n    import safetensors"),
+        (heavy_imports, "tensorlite/tensors/tensor.py", "import math\nimport numpy.linalg\nfrom . import errors"),
+        (heavy_imports, "tensorlite/tensors/tensor.py", "def f():\n    import safetensors"),
         (heavy_imports, "tensorlite/backends/cuda/kernels.py", "import cupy"),
         (heavy_imports, "tensorlite/testing/gradtests.py", "import hypothesis\nfrom .strategies import tensors"),
-        (cupy_names, "tensorlite/tensor.py", "# cupy\nx = 'cupy'"),
-        (device_branches, "tensorlite/creation.py", "def cpu(x):\n    return x.to('cpu')"),
+        (cupy_names, "tensorlite/tensors/tensor.py", "# cupy\nx = 'cupy'"),
+        (device_branches, "tensorlite/tensors/creation.py", "def cpu(x):\n    return x.to('cpu')"),
         (code_from_data, "gpt/train.py", "model.eval()\nnp.load(path, allow_pickle=False)"),
         (private_use, "gpt/model.py", "import tensorlite as tl\ntl.nn.functional.gelu"),
         (private_use, "gpt/model.py", "from tensorlite import nn\nnn.Linear(1, 2).weight"),

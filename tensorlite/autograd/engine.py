@@ -30,7 +30,7 @@ from . import anomaly_mode, version_counter
 from .anomaly_mode import detect_anomaly
 
 if TYPE_CHECKING:
-    from ..tensor import Tensor
+    from ..tensors.tensor import Tensor
 
 __all__ = [
     "Node", "Op", "OpFunction", "Variable", "backward", "detect_anomaly", "enable_grad", "grad", "is_grad_enabled",

@@ -7,9 +7,9 @@ from typing import Any
 
 from .. import ops
 from ..backends.registry import BACKENDS, DeviceLike
-from ..creation import empty
 from ..errors import DTypeError, ShapeError
-from ..tensor import Tensor
+from ..tensors.creation import empty
+from ..tensors.tensor import Tensor
 from . import functional as F
 from . import init
 from .linear import Linear

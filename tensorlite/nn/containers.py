@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
-from ..tensor import Tensor
+from ..tensors.tensor import Tensor
 from .module import Module
 from .parameter import Parameter
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..backends.registry import DeviceLike
-from ..creation import empty
-from ..tensor import Tensor
+from ..tensors.creation import empty
+from ..tensors.tensor import Tensor
 from . import functional as F
 from . import init
 from .module import Module

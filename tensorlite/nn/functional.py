@@ -14,7 +14,7 @@ from ..backends.registry import BACKENDS
 from ..errors import DeviceError, DTypeError, ShapeError
 from ..ops import elu, gelu, one_hot, relu, sigmoid, silu, softplus, tanh
 from ..ops.shape import ints_in
-from ..tensor import Tensor
+from ..tensors.tensor import Tensor
 
 __all__ = ["binary_cross_entropy_with_logits", "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding",
            "gelu", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "mse_loss", "nll_loss", "normalize",

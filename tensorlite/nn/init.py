@@ -15,7 +15,7 @@ import numpy as np
 from ..backends.registry import BACKENDS
 from ..errors import ShapeError
 from ..random import Generator
-from ..tensor import Tensor
+from ..tensors.tensor import Tensor
 
 __all__ = ["calculate_gain", "constant_", "eye_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_",
            "orthogonal_", "trunc_normal_", "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_"]  # fmt: skip

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from ..backends.registry import DeviceLike
-from ..creation import empty
-from ..tensor import Tensor
+from ..tensors.creation import empty
+from ..tensors.tensor import Tensor
 from . import functional as F
 from . import init
 from .module import Module

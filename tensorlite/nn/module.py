@@ -11,7 +11,7 @@ from ..autograd import version_counter
 from ..autograd.engine import no_grad
 from ..dtypes import float16, float32, float64, is_floating
 from ..errors import DTypeError
-from ..tensor import Tensor
+from ..tensors.tensor import Tensor
 from .parameter import Parameter, clear_grads
 
 __all__ = ["LoadResult", "Module"]

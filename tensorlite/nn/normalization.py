@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..backends.registry import DeviceLike
-from ..creation import ones, zeros
-from ..tensor import Tensor
+from ..tensors.creation import ones, zeros
+from ..tensors.tensor import Tensor
 from . import functional as F
 from . import init
 from .module import Module

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..tensor import Tensor
+from ..tensors.tensor import Tensor
 
 __all__ = ["Parameter", "clear_grads"]
 

@@ -11,7 +11,7 @@ from ..autograd.engine import quietly
 from ..backends.registry import BACKENDS
 from ..dtypes import float16, float32
 from ..errors import DeviceError
-from ..tensor import Tensor
+from ..tensors.tensor import Tensor
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_"]
 

@@ -12,9 +12,9 @@ from .linalg import *  # isort: skip
 from .linalg import __all__ as _linalg  # isort: skip
 from .index import *  # isort: skip
 from .index import __all__ as _index  # isort: skip
-from .select import *  # isort: skip
-from .select import __all__ as _select  # isort: skip
-from .fused import *  # isort: skip
-from .fused import __all__ as _fused  # isort: skip
+from .gather_scatter import *  # isort: skip
+from .gather_scatter import __all__ as _gather_scatter  # isort: skip
+from .nn import *  # isort: skip
+from .nn import __all__ as _nn  # isort: skip
 
-__all__ = [*_elementwise, *_shape, *_reduce, *_linalg, *_index, *_select, *_fused, "dim_in"]
+__all__ = [*_elementwise, *_shape, *_reduce, *_linalg, *_index, *_gather_scatter, *_nn, "dim_in"]

@@ -9,7 +9,7 @@ from typing import Any
 from ..autograd.engine import wrap
 from ..backends.registry import BACKENDS
 from ..errors import ShapeError
-from ..tensor import Tensor
+from ..tensors.tensor import Tensor
 from .optimizer import Optimizer, Params, require_number
 
 __all__ = ["Muon"]

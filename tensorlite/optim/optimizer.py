@@ -10,7 +10,7 @@ from ..autograd import version_counter
 from ..autograd.engine import enable_grad, quietly
 from ..errors import DTypeError, GraphError, ShapeError
 from ..nn.parameter import clear_grads
-from ..tensor import Tensor
+from ..tensors.tensor import Tensor
 
 __all__ = ["Optimizer", "Params"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..autograd.engine import wrap
 from ..backends.registry import BACKENDS
-from ..tensor import Tensor
+from ..tensors.tensor import Tensor
 from .optimizer import Optimizer, Params, require_number
 
 __all__ = ["SGD"]

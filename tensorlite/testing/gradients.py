@@ -23,7 +23,7 @@ import numpy as np
 from ..autograd.engine import Node, enable_grad, no_grad, walk
 from ..autograd.engine import grad as _grad
 from ..func import jvp
-from ..tensor import Tensor
+from ..tensors.tensor import Tensor
 from .messages import message, repeatable, replay, shown
 from .report import GradientError, GradReport
 from .subject import Subject, bent, host, keeps_float64, leaves_of, mapped, numbers

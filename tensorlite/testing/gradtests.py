@@ -21,7 +21,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from ..tensor import Tensor
+from ..tensors.tensor import Tensor
 from .gradients import Kinks, check_grad
 from .operators import check_op
 from .plugin import chosen_settings, tally

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import Tensor
+from ..tensors.tensor import Tensor
 from .report import GradientError
 from .subject import Subject, host, leaves_of
 from .verdict import Comparison

@@ -11,9 +11,9 @@ import numpy as np
 
 from ..autograd.engine import Variable, enable_grad, no_grad, op
 from ..autograd.engine import grad as _grad
-from ..creation import tensor
 from ..errors import GraphError
-from ..tensor import Tensor
+from ..tensors.creation import tensor
+from ..tensors.tensor import Tensor
 from .messages import repeatable, replay, shown
 from .report import GradientError
 from .subject import Subject, bent, host, keeps_float64, leaves_of, numbers

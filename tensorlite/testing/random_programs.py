@@ -30,11 +30,11 @@ from .. import ops as op
 from ..autograd.checkpointing import checkpoint
 from ..autograd.engine import enable_grad, no_grad, walk
 from ..autograd.engine import grad as _grad
-from ..creation import ones_like, tensor, zeros_like
 from ..errors import GraphError, VersionError
 from ..func import jvp, vjp
 from ..nn import functional as F
-from ..tensor import Tensor, clone
+from ..tensors.creation import ones_like, tensor, zeros_like
+from ..tensors.tensor import Tensor, clone
 from .gradients import check_grad
 from .messages import shown
 from .report import GradientError, GradReport

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from ..autograd.engine import grad as _grad
-from ..creation import tensor
-from ..tensor import Tensor
+from ..tensors.creation import tensor
+from ..tensors.tensor import Tensor
 from .gradients import Kinks, check_adjoint, check_grad
 from .operators import check_against, check_op
 from .report import GradientError

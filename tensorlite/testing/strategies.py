@@ -28,10 +28,10 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from ..creation import from_numpy
 from ..dtypes import as_dtype, float64, is_floating
 from ..errors import DTypeError
-from ..tensor import Tensor
+from ..tensors.creation import from_numpy
+from ..tensors.tensor import Tensor
 
 __all__ = [
     "Signature", "TieFree", "away_from", "axes", "broadcastable", "elements", "indices", "layouts", "matching",

@@ -16,7 +16,17 @@ from ..errors import DeviceError, DTypeError, ShapeError
 from .elementwise import eq, mul
 from .elementwise import where as _where
 from .index import array_of, check_range, fitting, getitem, index_, index_put_, outlier
-from .shape import broadcast_tensors, broadcast_to, dim_in, flatten, ints_in, numpy_names, reshape, shape_of, unsqueeze
+from .shape import (
+    broadcast_tensors,
+    broadcast_to,
+    dim_in,
+    flatten,
+    ints_in,
+    numpy_names,
+    reshape,
+    shape_of,
+    unsqueeze,
+)
 
 __all__ = ["Sorted", "argsort", "embedding", "gather", "index_add", "index_select", "masked_fill", "masked_select",
            "nonzero", "one_hot", "repeat_interleave", "scatter", "scatter_add", "searchsorted", "sort",

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from . import ops, random
-from .autograd import engine, version_counter
-from .autograd.engine import Node, Op, Variable, op, wrap
-from .backends.registry import BACKENDS, Array, Device, DeviceLike, Namespace, device_of, namespace
-from .backends.registry import device as as_device
-from .dtypes import (
+from .. import ops, random
+from ..autograd import engine, version_counter
+from ..autograd.engine import Node, Op, Variable, op, wrap
+from ..backends.registry import BACKENDS, Array, Device, DeviceLike, Namespace, device_of, namespace
+from ..backends.registry import device as as_device
+from ..dtypes import (
     DType,
     as_dtype,
     bool_,
@@ -29,9 +29,9 @@ from .dtypes import (
     is_floating,
     uint8,
 )
-from .errors import DeviceError, DTypeError, GraphError, ShapeError
-from .ops.index import with_view
-from .ops.shape import ints_in, numpy_names
+from ..errors import DeviceError, DTypeError, GraphError, ShapeError
+from ..ops.index import with_view
+from ..ops.shape import ints_in, numpy_names
 
 __all__ = ["RemovableHandle", "Tensor", "as_array"]
 

@@ -11,10 +11,10 @@ import math
 from ..autograd.engine import Value, op
 from ..backends.registry import BACKENDS, Array, Namespace
 from .elementwise import erf, exp, rsqrt, sigmoid, tanh, where
+from .gather_scatter import gather
 from .index import array_of
 from .linalg import matmul
 from .reduce import logsumexp, mean, sum
-from .select import gather
 from .shape import dim_in, reshape, transpose, unsqueeze
 
 __all__ = ["attention", "cross_entropy_rows", "dropout_with", "elu", "gelu", "layer_norm_rows", "leaky_relu", "linear",

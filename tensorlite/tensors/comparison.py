@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .autograd.engine import Variable
-from .dtypes import is_floating
+from ..autograd.engine import Variable
+from ..dtypes import is_floating
 from .tensor import Tensor
 
 __all__ = ["allclose", "equal", "is_floating_point", "is_tensor", "isclose", "numel"]

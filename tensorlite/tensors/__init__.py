@@ -1,0 +1,1 @@
+"""The class Tensor: its methods, conversion, creation and comparison."""
