@@ -34,7 +34,7 @@ types: .venv/.installed-dev  ## mypy --strict on tensorlite
 oracle: .venv/.installed-oracle  ## install PyTorch, which the tests compare with where it is installed
 
 mutants: .venv/.installed-test  ## how many wrong gradients the checks find, and how many right ones they blame
-	@$(VENV_PYTHON) -m tests.mutants $(ARGS)
+	@$(VENV_PYTHON) -m tests.testing.mutants $(ARGS)
 
 nightly: .venv/.installed-test  ## the property-based tests on new examples, 2,000 each
 	@$(VENV_PYTHON) -m pytest --gradtest-profile nightly -m hypothesis $(ARGS)
@@ -45,7 +45,7 @@ import cupy, numpy, pytest; assert cupy.cuda.runtime.getDeviceCount(), "no CUDA 
 endef
 gpu-check:  ## check ops, optimizers, training and generation on the GPU, if there is one
 	@if reason=$$($(GPU_PYTHON) -c '$(GPU_PROBE)' 2>&1); then \
-	    $(GPU_PYTHON) -m tests.gpu_check $(ARGS); \
+	    $(GPU_PYTHON) -m tests.backends.gpu_check $(ARGS); \
 	else \
 	    echo "gpu-check: nothing to check, $(GPU_PYTHON) has no usable GPU:"; \
 	    printf '%s\n' "$$reason" | tail -n 1; \

@@ -1,1 +1,1 @@
-"""The tests: one file a module, plus the architecture, packaging and public-API tests."""
+"""The tests: a folder for each package, and tests/project for the project itself."""

@@ -1,0 +1,1 @@
+"""The ops: values, gradients of both orders, errors, and PyTorch's answers."""

@@ -1,0 +1,143 @@
+"""Every op against PyTorch, on the samples of tests/ops/op_table.py: values, gradients of both orders, dtypes, errors."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tensorlite as tl
+from tensorlite.testing import Input, OpSpec, Sample
+from tests.ops.op_table import SPECS, resolve
+
+torch = pytest.importorskip("torch")
+
+# Ops that are ours alone: what public ones are made of, or PyTorch has only as a method or under another name.
+NO_TWIN = {
+    "attention", "convert", "convert_to_discrete", "crop", "cross_entropy_rows", "dropout_with", "index_put",
+    "layer_norm_rows", "linear", "pad_dims", "rms_norm_rows", "sum_to_size", "view",
+}  # fmt: skip
+TWINS = {
+    "embedding": lambda weight, ids: torch.nn.functional.embedding(ids, weight),
+    "expand": lambda x, shape: x.expand(shape),
+    "getitem": lambda x, index: x[index],
+    "repeat": lambda x, sizes: x.repeat(sizes),
+    "one_hot": torch.nn.functional.one_hot,
+    "einsum": torch.einsum,
+    "norm": lambda x, p=2, dim=None, keepdim=False: torch.linalg.vector_norm(x, 2 if p == "fro" else p, dim, keepdim),
+    "unflatten": lambda x, dim, sizes: torch.unflatten(x, dim, sizes),
+    **{n: getattr(torch.nn.functional, n) for n in ("elu", "gelu", "leaky_relu", "relu", "silu", "softplus")},
+}
+# What PyTorch refuses, or gets wrong, by the numbers of the samples (None: all).
+REFUSED: dict[str, set[int] | None] = {
+    "floor_divide": None,  # it has no gradient there
+    "remainder": {9},  # nor this, of a Python number
+    **{name: {9} for name in ("fmod", "eq", "ne", "lt", "le", "gt", "ge")},  # a Python number on the left
+    **{name: {8, 9} for name in ("atan2", "maximum", "minimum")},  # or on either side
+    "logaddexp": {8, 9, 10},  # 10: its second gradient is NaN where one exponential underflows
+    "scatter": {0},  # the gradient of a source that is larger than the index
+    "scatter_add": {1},
+    "F.layer_norm": {4},  # a bias without a weight
+    "F.scaled_dot_product_attention": {7},  # second gradients of its fused kernel
+    "pow": {18},  # at exponent 0 its second gradient forgets d/dy (y x^(y-1)) = 1/x
+}
+
+
+# What we refuse and PyTorch takes, by the numbers of the errors, and why we do.
+TAKEN = {
+    ("getitem", 8): "two ellipses; PyTorch takes the second for a colon",
+    ("take_along_dim", 0): "an index out of range; PyTorch takes it modulo the size, but not without a dim",
+    ("F.mse_loss", 0): "shapes that broadcast, (N, 1) and (N,) say, of which nobody means (N, N); PyTorch warns",
+    ("F.l1_loss", 0): "the same",
+    ("F.scaled_dot_product_attention", 7): "a negative probability; PyTorch's CPU kernel does not look at it",
+}
+
+
+def twin(spec: OpSpec) -> Any:
+    if spec.name in TWINS:
+        return TWINS[spec.name]
+    return resolve(spec.name, torch, torch.nn.functional, torch.Tensor)
+
+
+SAMPLES = [
+    pytest.param(spec, k, id=f"{spec.name}-{k}")
+    for spec in SPECS.values() if spec.name not in NO_TWIN
+    for k in range(len(spec.samples))
+    if k not in (refused if (refused := REFUSED.get(spec.name, set())) is not None else {k})
+]  # fmt: skip
+ERRORS = [
+    pytest.param(spec, k, id=f"{spec.name}-{k}")
+    for spec in SPECS.values() if spec.name not in NO_TWIN
+    for k in range(len(spec.errors))
+]  # fmt: skip
+
+
+def outcomes(f: Any, sample: Sample, inputs: list[Input], xs: list[Any], library: Any, order: int) -> list[np.ndarray]:
+    """Results, then gradients, then gradients of the gradients, of one library."""
+    args, kwargs = sample.fill(xs)
+    found = f(*args, **kwargs)
+    ys = [found] if isinstance(found, (tl.Tensor, torch.Tensor)) else list(found)
+    everything = [as_array(y) for y in ys]
+    rng = np.random.default_rng(2)
+
+    def weights(tensors: list[Any]) -> list[Any]:
+        return [library.tensor(np.asarray(rng.standard_normal(tuple(t.shape)))) for t in tensors]
+
+    leaves = [x for x, i in zip(xs, inputs, strict=True) if i.grad]
+    ys = [y for y in ys if y.requires_grad]
+    cs = weights(ys)
+    if not ys or not order:
+        return everything
+    first = library.autograd.grad(ys, leaves, cs, create_graph=order > 1, allow_unused=True)
+    everything += [np.zeros(tuple(x.shape)) if g is None else as_array(g) for g, x in zip(first, leaves, strict=True)]
+    if order > 1:
+        ds = dict(zip(range(len(first)), weights(leaves), strict=True))
+        known = [k for k, g in enumerate(first) if g is not None and g.requires_grad]
+        second = [None] * len(leaves)
+        if known:
+            second = library.autograd.grad(
+                [first[k] for k in known], leaves, [ds[k] for k in known], allow_unused=True
+            )
+        everything += [
+            np.zeros(tuple(x.shape)) if g is None else as_array(g) for g, x in zip(second, leaves, strict=True)
+        ]
+    return everything
+
+
+def as_array(x: Any) -> np.ndarray:
+    return x.detach().numpy(force=True) if isinstance(x, torch.Tensor) else x.detach().numpy()
+
+
+@pytest.mark.filterwarnings(r"ignore:.*degrees of freedom is <= 0:UserWarning")
+@pytest.mark.parametrize(("spec", "k"), SAMPLES)
+def test_against_torch(spec, k):
+    """In float64, through random cotangents."""
+    sample = spec.samples[k]
+    inputs = sample.inputs()
+    theirs = [torch.tensor(a, requires_grad=i.grad) for a, i in zip(spec.arrays[k], inputs, strict=True)]
+    expected = outcomes(twin(spec), sample, inputs, theirs, torch, spec.order)
+    found = outcomes(spec.f, sample, inputs, spec.tensors(k), tl, spec.order)
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == b.dtype
+        assert a.shape == b.shape
+        scale = max(1.0, float(np.abs(b[np.isfinite(b)]).max(initial=0)))
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11 * scale)
+
+
+# What PyTorch raises for what nobody can compute. (F.embedding's padding_idx is an assert of its own.)
+REFUSALS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError, OverflowError)
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size:UserWarning")
+@pytest.mark.parametrize(("spec", "k"), ERRORS)
+def test_torch_refuses_it_too(spec, k):
+    """But for the differences that are listed."""
+    wrong = spec.errors[k]
+    rng = np.random.default_rng(0)
+    inputs = zip(wrong.sample.arrays(rng), wrong.sample.inputs(), strict=True)
+    args, kwargs = wrong.sample.fill([torch.tensor(a, requires_grad=i.grad) for a, i in inputs])
+    if (spec.name, k) in TAKEN:
+        twin(spec)(*args, **kwargs)  # no longer listed, if it raises
+    else:
+        with pytest.raises(REFUSALS):
+            twin(spec)(*args, **kwargs)

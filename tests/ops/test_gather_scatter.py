@@ -1,0 +1,278 @@
+"""Gather and scatter, masks, order and tables: what PyTorch computes, and errors that name what is out of range."""
+import numpy as np
+import pytest
+
+import tensorlite as tl
+from tensorlite import ops
+from tests.support.oracle import assert_same_as_torch
+
+RNG = np.random.default_rng(0)
+
+
+def real(*shape: int) -> np.ndarray:
+    return np.asarray(RNG.standard_normal(shape))
+
+
+# ---- gather, scatter and the like ---------------------------------------------------------------------------
+
+GATHERS = [
+    ((3, 4), 0, (2, 4)), ((3, 4), 1, (3, 6)), ((3, 4), -1, (2, 2)), ((2, 3, 4), 1, (2, 2, 3)),
+    ((2, 3, 4), -3, (5, 1, 1)),
+    ((3,), 0, (5,)), ((3,), 0, ()), ((), 0, ()), ((), -1, (3,)), ((3, 4), 0, (0, 4)), ((0, 4), 0, (0, 3)),
+    ((2, 3, 4), 2, (2, 3, 0)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("shape", "dim", "size"), GATHERS)
+def test_gather_and_scatter_are_torchs(shape, dim, size):
+    n = shape[dim] if shape else 1
+    index = np.asarray(RNG.integers(0, max(n, 1), size))
+    assert_same_as_torch(lambda lib, x: lib.gather(x, dim, lib.tensor(index)), real(*shape))
+    assert_same_as_torch(lambda lib, x, v: lib.scatter_add(x, dim, lib.tensor(index), v), real(*shape), real(*size))
+    assert_same_as_torch(lambda lib, x: lib.scatter(x, dim, lib.tensor(index), 1.5), real(*shape))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dim", "size"), [((3, 4), 0, (2, 4)), ((3, 4), -1, (2, 3)), ((2, 3, 4), 1, (2, 3, 1))]
+)
+def test_scatter_is_torchs(shape, dim, size):
+    index = RNG.permuted(np.indices(size)[dim], axis=dim)  # which of two values for one place wins, nobody promises
+    assert_same_as_torch(lambda lib, x, v: lib.scatter(x, dim, lib.tensor(index), v), real(*shape), real(*size))
+
+
+def test_gather_is_take_along_axis():
+    x, index = real(3, 4), RNG.integers(0, 4, (3, 2))
+    assert tl.gather(tl.tensor(x), 1, tl.tensor(index)).tolist() == np.take_along_axis(x, index, 1).tolist()
+
+
+def test_src_of_scatter_may_be_larger_than_the_index():
+    x, src = tl.zeros(2, 3), tl.tensor([[1.0, 2.0], [4.0, 8.0]], requires_grad=True)
+    y = tl.scatter_add(x, 1, tl.tensor([[2], [2]]), src)
+    y.sum().backward()
+    assert y.tolist() == [[0.0, 0.0, 1.0], [0.0, 0.0, 4.0]]
+    assert src.grad.tolist() == [[1.0, 0.0], [1.0, 0.0]]
+
+
+@pytest.mark.parametrize("alpha", [1, 2.5])
+@pytest.mark.parametrize(
+    ("shape", "dim", "n"),
+    [((3, 4), 0, 5), ((3, 4), -1, 2), ((2, 3, 4), 1, 4), ((3,), 0, 2), ((3, 4), 1, 0), ((), 0, 1)],
+)
+def test_index_select_and_index_add_are_torchs(shape, dim, n, alpha):
+    index = RNG.integers(0, shape[dim] if shape else 1, n)
+    source = list(shape)
+    if shape:
+        source[dim] = n
+    assert_same_as_torch(lambda lib, x: lib.index_select(x, dim, lib.tensor(index)), real(*shape))
+    assert_same_as_torch(
+        lambda lib, x, v: lib.index_add(x, dim, lib.tensor(index), v, alpha=alpha), real(*shape), real(*source)
+    )
+
+
+def test_take_along_dim_broadcasts():
+    i, j, k = RNG.integers(0, 3, (1, 5, 1)), RNG.integers(0, 4, (1, 3, 2)), RNG.integers(0, 6, (2, 2))
+    assert_same_as_torch(lambda lib, x: lib.take_along_dim(x, lib.tensor(i), 1), real(2, 3, 4))
+    assert_same_as_torch(lambda lib, x: lib.take_along_dim(x, lib.tensor(j), -1), real(2, 1, 4))
+    assert_same_as_torch(lambda lib, x: lib.take_along_dim(x, lib.tensor(k)), real(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda x, i: tl.gather(x, 1, i([[-1]])), IndexError, r"gather: index -1 at position \(0, 0\)"),
+        (lambda x, i: tl.gather(x, -1, i([[0], [3]])), IndexError, r"gather: index 3 at .* dim 1 of size 3"),
+        (lambda x, i: tl.gather(x, 2, i([[0]])), IndexError, r"gather: dim 2 is out of range"),
+        (lambda x, i: tl.gather(x, 1, i([0])), tl.ShapeError, r"gather: index of shape \(1,\) .* \(2, 3\)"),
+        (lambda x, i: tl.gather(x, 1, i([[0], [0], [0]])), tl.ShapeError, r"gather: .* larger than the tensor"),
+        (lambda x, i: tl.gather(x, 1, i([[0.0]])), tl.DTypeError, r"gather: expected an index tensor .* float32"),
+        (lambda x, i: tl.gather(x, 1, [[0]]), tl.DTypeError, r"gather: expected an index tensor .* list"),
+        (lambda x, i: tl.scatter(x, 1, i([[0, 1]]), i([[1.0]])), tl.ShapeError, r"scatter: src of shape \(1, 1\)"),
+        (lambda x, i: tl.scatter_add(x, 0, i([[2]]), i([[1.0]])), IndexError, r"scatter_add: index 2 .* of size 2"),
+        (lambda x, i: tl.index_select(x, 1, i([0, -1])), IndexError, r"index_select: index -1 at position \(1,\)"),
+        (lambda x, i: tl.index_select(x, 1, i([[0]])), tl.ShapeError, r"index_select: expected a vector of indices"),
+        (lambda x, i: tl.index_add(x, 1, i([3]), x[:, :1]), IndexError, r"index_add: index 3 .* dim 1 of size 3"),
+        (lambda x, i: tl.index_add(x, 1, i([0]), x), tl.ShapeError, r"index_add: source of shape \(2, 3\)"),
+        (lambda x, i: tl.take_along_dim(x, i([6])), IndexError, r"take_along_dim: index 6 .* size 6"),
+        (lambda x, i: tl.take_along_dim(x, i([[0]] * 3), 1), tl.ShapeError, r"take_along_dim: .* do not broadcast"),
+    ],
+)  # fmt: skip
+def test_selection_out_of_range_is_one_clear_error(call, error, words):
+    with pytest.raises(error, match=words):
+        call(tl.zeros(2, 3), tl.tensor)
+
+
+# ---- masks --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((2, 3), (2, 3)), ((2, 3), (3,)), ((2, 3), (2, 1)), ((3,), (2, 3)), ((2, 3), ()), ((), ()), ((), (3,)),
+        ((0, 3), (3,)),
+    ],
+)
+def test_masked_fill_and_masked_select_are_torchs(shape, size):
+    mask = np.asarray(RNG.random(size) > 0.4)
+    assert_same_as_torch(lambda lib, x: lib.masked_fill(x, lib.tensor(mask), 3), real(*shape))
+    assert_same_as_torch(lambda lib, x, v: lib.masked_fill(x, lib.tensor(mask), v), real(*shape), real())
+    assert_same_as_torch(lambda lib, x: lib.masked_select(x, lib.tensor(mask)), real(*shape))
+
+
+def test_masked_fill_keeps_the_dtype():
+    mask = tl.tensor([True, False])
+    for x, value in [
+        (tl.zeros(2), 1.5), (tl.zeros(2), tl.tensor(np.array(1.5))), (tl.zeros(2), np.float64(1.5)),
+        (tl.tensor([1, 2]), 2.0),
+        (tl.zeros(2, dtype=tl.float16), -float("inf")), (tl.tensor([False, False]), True), (tl.zeros(2), tl.tensor(3)),
+    ]:  # fmt: skip
+        filled = tl.masked_fill(x, mask, value)
+        assert filled.dtype == x.dtype
+        assert filled.tolist() == [float(value), x.tolist()[1]]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda x: tl.masked_fill(x, tl.ones(2), 0.0), tl.DTypeError, r"masked_fill: expected a mask .* float32"),
+        (lambda x: tl.masked_fill(x, x > 0, tl.zeros(1)), tl.ShapeError, r"masked_fill: expected a number or a 0-d"),
+        (lambda x: tl.masked_fill(x.long(), x > 0, 1.5), tl.DTypeError, r"masked_fill: 1.5 does not fit .* int64"),
+        (lambda x: tl.masked_fill(x.long(), x > 0, float("inf")), tl.DTypeError, r"masked_fill: inf does not fit"),
+        (lambda x: tl.masked_fill(x.long(), x > 0, x[0]), tl.DTypeError, r"masked_fill: float32 values do not fit"),
+        (lambda x: tl.masked_select(x, tl.tensor([1, 0])), tl.DTypeError, r"masked_select: expected a mask .* int64"),
+        (lambda x: tl.tril(x), tl.ShapeError, r"tril\(float32\(2,?\)\): expected a tensor of at least 2 dimensions"),
+    ],
+)  # fmt: skip
+def test_what_is_no_mask_is_one_clear_error(call, error, words):
+    with pytest.raises(error, match=words):
+        call(tl.ones(2))
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (2, 4), (4, 2), (2, 3, 4), (2, 0, 3)])
+@pytest.mark.parametrize("k", [-5, -1, 0, 2])
+def test_triangles(shape, k):
+    x = real(*shape)
+    assert tl.tril(tl.tensor(x), k).tolist() == np.tril(x, k).tolist()
+    assert_same_as_torch(lambda lib, x: lib.tril(x, k) + 2.0 * lib.triu(x, diagonal=k), x)
+
+
+def test_nonzero():
+    x = tl.tensor([[1.0, 0.0], [2.0, 3.0]])
+    assert tl.nonzero(x).tolist() == [[0, 0], [1, 0], [1, 1]]
+    assert [i.tolist() for i in tl.nonzero(x, as_tuple=True)] == [[0, 1, 1], [0, 0, 1]]
+    assert x[tl.nonzero(x, as_tuple=True)].tolist() == [1.0, 2.0, 3.0]
+    assert tl.nonzero(tl.tensor(5)).shape == (1, 0)
+    assert [i.tolist() for i in tl.nonzero(tl.tensor(5), as_tuple=True)] == [[0]]
+
+
+# ---- order --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "dim"), [((5,), 0), ((3, 4), 0), ((3, 4), -1), ((2, 3, 4), 1), ((0,), 0), ((3, 0), 1), ((), -1)]
+)
+def test_sort_is_torchs(shape, dim, flag):
+    x = real(*shape)
+    assert_same_as_torch(lambda lib, x: lib.sort(x, dim=dim, descending=flag).values, x)
+    assert_same_as_torch(lambda lib, x: lib.sort(x, dim, flag)[1] * x, x)
+    assert_same_as_torch(lambda lib, x: lib.argsort(x, dim, flag) * x, x)
+
+
+@pytest.mark.parametrize("flag", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "dim", "k"), [((5,), 0, 5), ((3, 4), 0, 2), ((3, 4), -1, 3), ((2, 3, 4), 1, 0), ((0,), 0, 0), ((), -1, 1)]
+)
+def test_topk_is_torchs(shape, dim, k, flag):
+    x = real(*shape)
+    assert_same_as_torch(lambda lib, x: lib.topk(x, k, dim=dim, largest=flag).values, x)
+    assert_same_as_torch(lambda lib, x: lib.topk(x, k, dim, flag).indices * x.sum(), x)
+
+
+def test_sort_can_keep_equals_in_order():
+    x = tl.tensor([1.0, 0.0, 1.0, 0.0, 1.0] * 20)
+    ones, zeros = [i for i in range(100) if i % 5 % 2 == 0], [i for i in range(100) if i % 5 % 2]
+    assert tl.sort(x, stable=True).indices.tolist() == zeros + ones
+    assert tl.argsort(x, descending=True, stable=True).tolist() == ones + zeros
+
+
+def test_nan_counts_as_the_largest():
+    x = tl.tensor([1.0, float("nan"), float("inf"), -1.0])
+    assert tl.sort(x).indices.tolist() == [3, 0, 2, 1]
+    assert tl.sort(x, descending=True).indices.tolist() == [1, 2, 0, 3]
+    assert tl.topk(x, 2).indices.tolist() == [1, 2]
+    assert tl.topk(x, 2, largest=False).indices.tolist() == [3, 0]
+
+
+def test_topk_finds_the_same_entries_unsorted():
+    x = real(3, 50)
+    found = tl.topk(tl.tensor(x), 7, sorted=False)
+    assert np.sort(found.values.numpy()).tolist() == np.sort(x)[:, -7:].tolist()
+    assert found.values.tolist() == np.take_along_axis(x, found.indices.numpy(), -1).tolist()
+
+
+def test_what_cannot_be_ordered_is_an_index_error():
+    x = tl.zeros(2, 3)
+    for call, words in [
+        (lambda: tl.sort(x, 2), r"^sort: dim 2 is out of range"),
+        (lambda: tl.topk(x, 4), r"topk\(float32\(2, 3\)\): k=4 is out of range for dim 1 of size 3"),
+        (lambda: tl.topk(x, -1), r"topk.*k=-1 is out of range"),
+        (lambda: tl.topk(x, 1, -3), r"topk.*dim -3 is out of range"),
+    ]:
+        with pytest.raises(IndexError, match=words):
+            call()
+
+
+def test_searchsorted():
+    bounds, values = np.array([1.0, 2.0, 2.0, 3.0]), np.array([[0.0, 2.0], [3.0, 4.0]])
+    for right in (False, True):
+        found = ops.searchsorted(tl.tensor(bounds), tl.tensor(values), right=right)
+        assert found.tolist() == np.searchsorted(bounds, values, "right" if right else "left").tolist()
+
+
+# ---- tables -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(4,), (2, 3), ()])
+@pytest.mark.parametrize("padding", [None, 0, -1])
+def test_embedding_is_torchs(size, padding):
+    ids = np.asarray(RNG.integers(0, 5, size))
+
+    def rows(lib, table):
+        if lib is tl:
+            return ops.embedding(table, lib.tensor(ids), padding)
+        return lib.nn.functional.embedding(lib.tensor(ids), table, padding)
+
+    assert_same_as_torch(rows, real(5, 3))
+
+
+def test_embedding_adds_up_gradients_and_skips_the_padding():
+    table = tl.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], requires_grad=True)
+    ops.embedding(table, tl.tensor([[0, 2], [2, 1]]), -2).sum().backward()
+    assert table.grad.tolist() == [[1.0, 1.0], [0.0, 0.0], [2.0, 2.0]]
+    table.grad = None
+    ops.embedding(table, tl.tensor(np.zeros((0, 2), int))).sum().backward()
+    assert table.grad.tolist() == [[0.0, 0.0]] * 3
+
+
+def test_one_hot():
+    assert ops.one_hot(tl.tensor([[0], [2]])).tolist() == [[[1, 0, 0]], [[0, 0, 1]]]
+    assert ops.one_hot(tl.tensor(1), 4).tolist() == [0, 1, 0, 0]
+    assert ops.one_hot(tl.tensor(np.zeros(0, int)), 3).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda w: ops.embedding(w, tl.tensor([[0, 3]])), IndexError, r"id 3 at position \(0, 1\) .* table of 3 rows"),
+        (lambda w: ops.embedding(w, tl.tensor([0, -1])), IndexError, r"id -1 at position \(1,\) .* table of 3 rows"),
+        (lambda w: ops.embedding(w, tl.tensor([0]), 3), IndexError, r"padding_idx 3 is out of range"),
+        (lambda w: ops.embedding(w, tl.tensor([0.0])), tl.DTypeError, r"embedding: expected an index tensor"),
+        (lambda w: ops.embedding(w[0], tl.tensor([0])), tl.ShapeError, r"embedding.*expected a table \(V, C\)"),
+        (lambda w: ops.one_hot(tl.tensor([0, 3]), 3), IndexError, r"class 3 at position \(1,\) is not one of 3"),
+        (lambda w: ops.one_hot(tl.tensor([0, -3])), IndexError, r"class -3 at position \(1,\)"),
+        (lambda w: ops.one_hot(tl.tensor(np.zeros(0, int))), ValueError, r"one_hot.*give num_classes"),
+    ],
+)  # fmt: skip
+def test_what_is_not_in_the_table_is_one_clear_error(call, error, words):
+    with pytest.raises(error, match=words):
+        call(tl.zeros(3, 2))

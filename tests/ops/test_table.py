@@ -1,0 +1,179 @@
+"""Every op of the registry, tests/ops/op_table.py: all that its OpSpec says, and what the library's own ops promise."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tensorlite as tl
+import tensorlite.nn.functional as F
+from tensorlite import ops
+from tensorlite.autograd.engine import Op, walk
+from tensorlite.testing import Input, OpSpec, check_against
+from tests.ops.op_table import SPECS
+
+NO_SPEC = {
+    "ops.dim_in": "counts dimensions, takes no tensor",
+    "ops.assign": "writes into raw arrays; x[index] = value is tested with tensors",
+}
+"""Public functions of ops that are no ops."""
+
+NO_REFERENCE: dict[str, str] = {}
+"""Ops with float results that nobody could compute in another way, and why."""
+
+NO_ERRORS = {
+    "crop": "narrow checks",
+    "cross_entropy_rows": "F.cross_entropy checks",
+    "attention": "F.scaled_dot_product_attention checks",
+}
+"""Ops of two tensors, an index or a dim that leave it to others to refuse what does not fit."""
+
+SKIP = {
+    "convert": {"hygiene", "dtypes"},  # its dtype is an argument
+    "view": {"hygiene"},  # it refuses other layouts, and tests/tensors/test_tensor.py says which
+    "Tensor.view": {"hygiene"},
+    "F.dropout": {"hygiene"},  # it returns its argument itself where nothing is dropped
+}
+
+CASES = [
+    pytest.param(case, id=f"{spec.name}-{case.name}")
+    for spec in SPECS.values() for case in spec.cases(SKIP.get(spec.name, ()))
+]  # fmt: skip
+SAMPLES = [pytest.param(spec, k, id=f"{spec.name}-{k}") for spec in SPECS.values() for k in range(len(spec.samples))]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_op(case):
+    """Values, gradients, memory, dtypes, layouts, and errors."""
+    case.run()
+
+
+# ---- the registry is complete ---------------------------------------------------------------
+
+
+def test_every_public_function_has_a_spec():
+    public = [*(("", ops, n) for n in ops.__all__), *(("F.", F, n) for n in F.__all__)]
+    missing = {
+        prefix + name for prefix, place, name in public
+        if callable(f := getattr(place, name)) and not inspect.isclass(f) and f"ops.{name}" not in NO_SPEC
+        and prefix + name not in SPECS and not (prefix and getattr(ops, name, None) is f and name in SPECS)
+    }  # fmt: skip
+    assert not missing, "ops without a row in tests/ops/op_table.py"
+
+
+def test_every_op_with_float_results_has_a_reference():
+    missing = {
+        name for name, spec in SPECS.items() if spec.reference is None
+        and any(y.is_floating_point() for k in range(len(spec.samples)) for y in spec.results(k, spec.tensors(k)))
+    }  # fmt: skip
+    assert missing == NO_REFERENCE.keys(), "ops without a reference in tests/ops/op_references.py"
+
+
+def test_no_reference_computes_with_tensorlite():
+    """Each gets arrays and has to return arrays, or what it says would be no second opinion."""
+    for spec in SPECS.values():
+        if spec.reference is not None:
+            for sample, arrays in zip(spec.samples, spec.arrays, strict=True):
+                args, kwargs = sample.fill(arrays)
+                found = spec.reference(*args, **kwargs)
+                for y in found if isinstance(found, (list, tuple)) else [found]:
+                    assert isinstance(y, (np.ndarray, np.generic)), f"{spec.name} has a {type(y).__name__}"
+
+
+def takes_what_may_not_fit(spec: OpSpec) -> bool:
+    """Several tensors, or a dimension, or an index."""
+    names = set(inspect.signature(spec.f).parameters)
+    several = any(len(sample.inputs()) > 1 for sample in spec.samples)
+    return several or bool(names & {"dim", "dims", "dim0", "dim1", "index", "shape", "sizes"})
+
+
+def test_every_op_that_can_be_misused_says_so():
+    missing = {name for name, spec in SPECS.items() if not spec.errors and takes_what_may_not_fit(spec)}
+    assert missing == NO_ERRORS.keys(), "ops without errors in tests/ops/op_errors.py"
+
+
+def test_every_differentiable_op_is_recorded_by_some_sample():
+    """Private ones too, which public functions are made of."""
+    recorded: set[Op] = set()
+    for spec in SPECS.values():
+        for k in range(len(spec.samples)) if spec.order else ():
+            ys = spec.results(k, spec.tensors(k))
+            recorded |= {node.plan.op for node in walk([y.node for y in ys if y.node])}
+    rooms = [vars(room) for name, room in vars(ops).items() if inspect.ismodule(room)]
+    every = {f.op for room in rooms for f in room.values() if hasattr(f, "op") and isinstance(f.op, Op)}
+    backward_only = {"unslice", "unindex", "undiagonal", "embedding_backward", "slice", "zero"}
+    missing = {op.name for op in every - recorded if (op.rules and any(op.rules)) or op.backward}
+    of_changed_views = {"with_view"}  # see VIEWS in test_inplace.py
+    assert not missing - backward_only - of_changed_views
+
+
+# ---- layouts of what has no gradient --------------------------------------------------------
+
+
+def strided(x: tl.Tensor) -> tl.Tensor:
+    """The same entries with other strides: the transpose of every second entry of a larger tensor."""
+    if not x.ndim:
+        return x.detach().clone()
+    big = tl.zeros(*(2 * n for n in x.shape[::-1]), dtype=x.dtype)
+    view = big.data[(slice(None, None, 2),) * x.ndim].T
+    view[...] = x.data
+    result = tl.zeros(0)
+    result.data = view
+    return result
+
+
+def assert_same(found: Sequence[tl.Tensor], expected: Sequence[tl.Tensor]) -> None:
+    """Values and dtypes agree."""
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == b.dtype
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("spec", "k"), [p for p in SAMPLES if p.values[0].name not in ("view", "Tensor.view")])  # type: ignore[attr-defined]
+def test_strides_do_not_matter(spec, k):
+    """Those of index arrays, masks and integers neither; check_op sees to those of floats and cotangents."""
+    assert_same(spec.results(k, [strided(x) for x in spec.tensors(k)]), spec.results(k, spec.tensors(k)))
+
+
+# ---- twins ----------------------------------------------------------------------------------
+
+KERNELS = [p for p in SAMPLES if getattr(getattr(p.values[0].f, "op", None), "composite", None)]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("spec", "k"), KERNELS)
+def test_a_kernel_equals_its_composite(spec, k):
+    """The same maths in plain ops: values and gradients."""
+    op: Op = spec.f.op
+    args, kwargs = spec.samples[k].fill(spec.tensors(k))
+    bound = op.bind(args, kwargs)
+    places = [i for i, a in enumerate(bound) if isinstance(a, tl.Tensor) and a.requires_grad]
+
+    def at(f: Callable[..., Any]) -> Callable[..., Any]:
+        def g(*xs: tl.Tensor) -> Any:
+            full = list(bound)
+            for i, x in zip(places, xs, strict=True):
+                full[i] = x
+            return f(*full)
+
+        return g
+
+    assert op.composite is not None
+    tensors = [bound[i].detach() for i in places]
+    check_against(at(spec.f), at(op.composite), *tensors, rtol=1e-12, atol=1e-12, gradients=True, name=spec.name)
+
+
+def has_method(spec: OpSpec, k: int) -> bool:
+    """Whether a method takes the same arguments; ``x.where(condition, y)`` does not."""
+    return hasattr(tl.Tensor, spec.name) and spec.name != "where" and isinstance(spec.samples[k].args[0], Input)
+
+
+@pytest.mark.parametrize(("spec", "k"), [p for p in SAMPLES if has_method(*p.values)])  # type: ignore[arg-type]
+def test_a_method_is_its_function(spec, k):
+    """``x.exp()`` is ``exp(x)``, with the same arguments and names."""
+    x, *tensors = spec.tensors(k)
+    (_, *args), kwargs = spec.samples[k].fill([x, *tensors])
+    found = getattr(x, spec.name)(*args, **kwargs)
+    assert_same([found] if isinstance(found, tl.Tensor) else list(found), spec.results(k, [x, *tensors]))

@@ -1,0 +1,1 @@
+"""The project itself: layers, packaging, public names, docs, examples, benchmarks."""

@@ -1,0 +1,247 @@
+"""What the documentation says is so: its code runs and prints what stands below it, its commands exist, its links lead
+somewhere.
+
+A Python block that begins with `>>>` is a session, and the sessions of a page are one: a doctest. Any other Python
+block is a program of its own; a `text` block right below is what it prints, to the letter.
+"""
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import tensorlite as tl
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "benchmarks" / "README.md",
+]
+
+
+class Block(NamedTuple):
+    """A fenced block: its page, the line it begins on, its language, its text."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def blocks(page: Path) -> list[Block]:
+    found, begun = [], None
+    lines = page.read_text("utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        if begun is None and (fence := re.fullmatch(r"```(\w*)", line)):
+            begun = number, fence[1]
+        elif begun is not None and line == "```":
+            first, language = begun
+            found.append(Block(page, first, language, "\n".join(lines[first : number - 1]) + "\n"))
+            begun = None
+    assert begun is None, f"{page}: the block of line {begun} has no end"
+    return found
+
+
+def prose(page: Path) -> str:
+    """The page without its blocks."""
+    return re.sub(r"^```\w*\n.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+PYTHON = [block for block in BLOCKS if block.language == "python"]
+PROGRAMS = [block for block in PYTHON if not block.text.startswith(">>>")]
+SESSIONS = [page for page in PAGES if any(b.page == page for b in PYTHON if b not in PROGRAMS)]
+
+
+def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error", *args]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+# ---- code ---------------------------------------------------------------------------------------
+
+
+def test_there_is_code_to_run():
+    assert PROGRAMS
+    assert SESSIONS
+
+
+def test_every_language_is_one_that_is_looked_at():
+    assert {block.language for block in BLOCKS} <= {"python", "text", "sh", "toml"}
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=str)
+def test_program(block, tmp_path):
+    (tmp_path / "program.py").write_text(block.text, "utf-8")
+    done = run(tmp_path, "program.py")
+    assert done.returncode == 0, done.stderr
+    after = [b for b in BLOCKS if b.page == block.page and b.line > block.line]
+    lines = block.page.read_text("utf-8").splitlines()
+    end = block.line + block.text.count("\n") + 1
+    if after and after[0].language == "text" and not "".join(lines[end : after[0].line - 1]).strip():
+        assert done.stdout == after[0].text
+    else:
+        assert done.stdout == "", f"{block} prints something that the page does not show"
+
+
+@pytest.mark.parametrize("page", SESSIONS, ids=named)
+def test_session(page, tmp_path):
+    text = "\n".join(block.text for block in PYTHON if block.page == page and block not in PROGRAMS)
+    (tmp_path / "session.txt").write_text(text, "utf-8")
+    done = run(tmp_path, "-m", "doctest", "-o", "ELLIPSIS", "-o", "NORMALIZE_WHITESPACE", "session.txt")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_names_exist(page):
+    """`tl.func.grad` and the like in the text: every one of them is there."""
+    for name in re.findall(r"`tl\.([A-Za-z_][\w.]*)", prose(page)):
+        value: object = tl
+        for part in name.rstrip(".").split("."):
+            assert hasattr(value, part), f"tl.{name}"
+            value = getattr(value, part)
+
+
+# ---- commands -----------------------------------------------------------------------------------
+
+
+def commands(language: str = "sh") -> Iterator[tuple[Block, list[str]]]:
+    for block in BLOCKS:
+        if block.language == language:
+            for line in block.text.replace("\\\n", " ").splitlines():
+                if words := shlex.split(re.split(r" [|>] ", line)[0], comments=True):
+                    yield block, words
+
+
+def make_targets() -> set[str]:
+    text = (ROOT / "Makefile").read_text("utf-8")
+    return set(re.search(r"^\.PHONY: (.+)$", text, re.MULTILINE)[1].split())
+
+
+def test_make_commands_exist():
+    asked = {word for _, words in commands() if words[0] == "make" for word in words[1:] if "=" not in word}
+    asked |= {target for page in PAGES for target in re.findall(r"`make ([a-z-]+)", prose(page))}
+    assert {"train", "test"} <= asked <= make_targets()
+
+
+def test_gpt_commands_parse():
+    """Every `python -m gpt ...`: the command, its options and their values."""
+    pytest.importorskip("click")
+    from gpt.cli import main
+
+    seen = 0
+    for block, words in commands():
+        words = [word for word in words if not re.fullmatch(r"[A-Z_]+=.*", word)]
+        if words[1:3] != ["-m", "gpt"] or len(words) == 3:
+            continue
+        seen += 1
+        name, *args = words[3:]
+        if name.startswith("-"):
+            continue
+        assert name in main.commands, f"{block}: {name}"
+        if "--help" not in args:
+            main.commands[name].make_context(name, args)  # raises UsageError
+    assert seen > 5
+
+
+def test_options_exist():
+    """`--option` in the text of docs/training.md."""
+    pytest.importorskip("click")
+    from gpt.cli import main
+
+    parameters = [parameter for command in main.commands.values() for parameter in command.params]
+    known = {option for parameter in parameters for option in parameter.opts + parameter.secondary_opts}
+    named = set(re.findall(r"`(--[a-z-]+)", prose(ROOT / "docs" / "training.md")))
+    assert named
+    assert named <= known | {"--help"}
+
+
+def test_presets_exist():
+    from gpt.config import preset_names
+
+    rows = re.findall(r"^\| `([\w-]+)` +\|", (ROOT / "docs" / "training.md").read_text("utf-8"), re.MULTILINE)
+    assert set(preset_names()) <= set(rows)
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "toml"], ids=str)
+def test_configuration_loads(block, tmp_path):
+    from gpt.config import Config
+
+    (tmp_path / "own.toml").write_text(block.text, "utf-8")
+    Config.load(tmp_path / "own.toml")
+
+
+# ---- links and files ----------------------------------------------------------------------------
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def anchors(page: Path) -> set[str]:
+    return {slug(heading) for heading in re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        place = (page.parent / path).resolve() if path else page
+        assert place.exists(), target
+        if anchor:
+            assert anchor in anchors(place), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_files_exist(page):
+    """`tensorlite/autograd/engine.py` and the like in the text."""
+    folders = "tensorlite|gpt|examples|tests|docs|benchmarks|tools"
+    for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", prose(page)):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_loss_curve_is_a_small_picture():
+    curve = ROOT / "docs" / "loss.png"
+    assert curve.read_bytes().startswith(b"\x89PNG")
+    assert curve.stat().st_size < 200_000
+
+
+def test_the_reading_guide_names_every_file():
+    text = (ROOT / "docs" / "reading-guide.md").read_text("utf-8")
+    paths = [path for package in ("tensorlite", "gpt") for path in sorted((ROOT / package).rglob("*.py"))]
+    with_code = [path for path in paths if ast.parse(path.read_text("utf-8")).body[1:]]  # more than a docstring
+    assert not [path.name for path in with_code if f"`{named(path)}`" not in text]
+
+
+def test_what_the_reading_guide_points_at_is_there():
+    """Every `name` in its text is a word of the source."""
+    text = prose(ROOT / "docs" / "reading-guide.md")
+    files = [path for folder in ("tensorlite", "gpt") for path in (ROOT / folder).rglob("*.py")]
+    words = {word for path in files for word in re.findall(r"\w+", path.read_text("utf-8"))}
+    assert not set(re.findall(r"`([A-Za-z_]\w*)`", text)) - words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_lines_are_not_too_long(page):
+    lines = enumerate(page.read_text("utf-8").splitlines(), start=1)
+    assert not [number for number, line in lines if len(line) > 120 and not line.startswith("|")]

@@ -1,0 +1,106 @@
+"""Every example runs as its docstring says, from any folder, and prints what it promises."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def run(name: str, folder: Path, *args: str, leaves: tuple[str, ...] = ()) -> str:
+    """What the example prints, run in `folder` with warnings as errors; it leaves there no other files than these."""
+    before = set(os.listdir(folder))
+    command = [sys.executable, "-W", "error", str(ROOT / "examples" / name), *args]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert set(os.listdir(folder)) - before == set(leaves)
+    return done.stdout
+
+
+def numbers(line: str) -> list[float]:
+    return [float(n) for n in re.findall(r"[-+]?\d+\.?\d*(?:e[-+]?\d+)?", line)]
+
+
+def lines_with(text: str, output: str) -> list[str]:
+    found = [line for line in output.splitlines() if text in line]
+    assert found, f"no {text!r} in\n{output}"
+    return found
+
+
+def test_there_is_a_test_for_each():
+    tested = {name[:15] for name in globals() if name.startswith("test_example_")}
+    assert tested == {f"test_example_{path.name[:2]}" for path in EXAMPLES}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_its_docstring_says_how_to_run_it(path):
+    assert f"    python examples/{path.name}" in path.read_text("utf-8")
+
+
+def test_example_01(tmp_path):
+    output = run("01_scalar_autograd.py", tmp_path)
+    assert "loss  is mul   of y and y  saved: x = 1.238, y = 1.238" in output
+    for line in lines_with("d loss / dw", output) + lines_with("d loss / dx", output):
+        by_hand, backward, quotient = numbers(line)
+        assert by_hand == backward
+        assert abs(backward - quotient) < 1e-2
+    after, before = numbers(lines_with("After a step", output)[0].replace("0.1", "").rstrip("."))
+    assert after < before
+
+
+def test_example_02(tmp_path):
+    pytest.importorskip("matplotlib")
+    output = run("02_mlp_two_moons.py", tmp_path, leaves=("two_moons.png",))
+    assert "1,185 parameters" in output
+    (accuracy,) = numbers(lines_with("it has not seen", output)[0].split(":")[1])
+    assert accuracy > 97
+    picture = tmp_path / "two_moons.png"
+    assert f"wrote {picture.resolve()}" in output
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size > 10_000
+
+
+def test_example_03(tmp_path):
+    output = run("03_custom_op.py", tmp_path)
+    for line in lines_with("off by", output):
+        assert numbers(line.split("off by")[1])[0] < 1e-8
+    assert len(lines_with("off by", output)) == 3
+    found, expected = numbers(lines_with("second derivative", output)[0])
+    assert found == expected == 0.786448
+    assert "its gradient rule names z, but it can only name x, out, in_shape" in output
+
+
+def test_example_04(tmp_path):
+    output = run("04_second_derivatives.py", tmp_path)
+    orders = lines_with("off by", output)[:5]
+    assert all(numbers(line)[-1] < 1e-14 for line in orders)
+    newton = [numbers(line.split("=")[1])[0] for line in lines_with(" f(", output)]
+    assert newton[0] == pytest.approx(24.2)
+    assert newton[-1] < 1e-15
+    assert numbers(lines_with("dimensions", output)[0])[-1] < 1e-8
+    forward, backward = numbers(lines_with("<u, J v> =", output)[0])
+    assert forward == backward == 0.86
+
+
+def test_example_05(tmp_path):
+    pytest.importorskip("platformdirs")  # the gpt package's extra
+    output = run("05_train_gpt.py", tmp_path)
+    losses = [numbers(line.split("loss")[1])[0] for line in lines_with("nats a character   gradient", output)]
+    assert losses[0] == pytest.approx(3.7, abs=0.1)
+    assert losses[-1] < 0.3
+    assert "Thou art more lovely and more temperate:" in output.partition("and wrote:")[2]
+
+
+def test_example_05_takes_a_file(tmp_path):
+    text = tmp_path / "own.txt"
+    text.write_text("to be or not to be, that is the question.\n" * 20, "utf-8")
+    output = run("05_train_gpt.py", tmp_path, str(text))
+    assert "840 characters" in output
+    assert numbers(lines_with("of the characters", output)[0])[0] == 100

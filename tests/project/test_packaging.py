@@ -1,0 +1,140 @@
+"""What leaves the house: the wheel, its metadata, and the commands of the Makefile."""
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+import tensorlite as tl
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+# Modules whose distribution has another name.
+DISTRIBUTION_OF = {"tiktoken_ext": "tiktoken", "cupy": "cupy-cuda13x", "cupyx": "cupy-cuda13x"}
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+def named(*requirements: str) -> set[str]:
+    """The distributions that requirements name: {"cupy-cuda12x"} for "cupy-cuda12x[ctk]>=14"."""
+    return {re.split(r"[\[<>=!~; ]", requirement, maxsplit=1)[0] for requirement in requirements}
+
+
+def imported_by(*folders: str) -> set[str]:
+    """The distributions that the files in `folders` import from, wherever in the file."""
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    found = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                found.add(node.module.partition(".")[0])
+    found -= sys.stdlib_module_names | {"tensorlite", "gpt", "tests"} | {path.stem for path in paths}
+    return {DISTRIBUTION_OF.get(module, module) for module in found}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    script = f"from hatchling.build import build_wheel; print(build_wheel({str(folder)!r}))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(folder / done.stdout.split()[-1]) as archive:
+        yield archive
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel) -> Message:
+    (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    return Parser().parsestr(wheel.read(name).decode())
+
+
+def test_wheel_holds_both_packages_whole(wheel):
+    here = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("tensorlite", "gpt")
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {name for name in wheel.namelist() if ".dist-info/" not in name} == here
+    assert {"tensorlite/py.typed", "tensorlite/backends/cuda/elementwise.cu"} <= here
+    assert any(name.startswith("gpt/presets/") for name in here)
+
+
+def test_metadata(metadata):
+    assert metadata["Name"] == "tensorlite"
+    assert metadata["Version"] == tl.__version__
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["License-Expression"] == "MIT"
+    assert set(metadata.get_all("Provides-Extra")) == set(EXTRAS)
+
+
+def test_numpy_is_the_only_requirement(metadata):
+    required = [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
+    assert named(*required) == {"numpy"}
+
+
+def test_scripts_say_what_is_missing():
+    """A plain `pip install` brings the commands and numpy, but not what the commands need."""
+    for target in PROJECT["scripts"].values():
+        module, _, function = target.partition(":")
+        script = f"import sys; sys.modules['click'] = None; from {module} import {function}; {function}()"
+        done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert done.stderr == "Error: the gpt commands need some packages: pip install 'tensorlite[gpt,plot]'\n"
+
+
+def test_changelog_knows_this_version():
+    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert headings
+    assert {"Unreleased", tl.__version__} & set(headings[:2])
+
+
+def test_every_import_is_declared():
+    declared = named(*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra))
+    assert imported_by("tensorlite", "tests", "benchmarks") <= declared
+    assert imported_by("gpt", "examples") <= named("numpy", *EXTRAS["gpt"], *EXTRAS["plot"])
+
+
+def test_every_declared_requirement_is_used():
+    assert named(*EXTRAS["gpt"], *EXTRAS["plot"]) <= imported_by("gpt", "tensorlite")
+
+
+@needs_make
+def test_make_alone_lists_every_command():
+    text = (ROOT / "Makefile").read_text("utf-8")
+    commands = set(re.search(r"^\.PHONY: (.+)$", text, re.MULTILINE)[1].split())
+    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert set(re.findall(r"^make ([a-z-]+) +\S", done.stdout, re.MULTILINE)) == commands
+
+
+@needs_make
+def test_gpu_check_without_a_gpu_says_so():
+    command = ["make", "gpu-check", "GPU_PYTHON=/no/such/python"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "nothing to check" in done.stdout
+    assert "/no/such/python" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell script")
+def test_an_interpreter_that_will_not_do_is_named(tmp_path):
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\necho 'is Python 3.9.2' >&2\nexit 1\n", "utf-8")
+    old.chmod(0o755)
+    done = subprocess.run([ROOT / "tools" / "make-venv", old], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "needs Python 3.11 or newer" in done.stderr
+    assert f"{old}: is Python 3.9.2" in done.stderr
+    assert not (tmp_path / ".venv").exists()

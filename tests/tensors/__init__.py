@@ -1,0 +1,1 @@
+"""The class Tensor, its creation and its comparison."""

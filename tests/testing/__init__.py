@@ -1,0 +1,1 @@
+"""tensorlite.testing, and the wrong gradients that it must find."""
