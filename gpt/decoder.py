@@ -79,16 +79,16 @@ class Decoder:
     def __init__(self, model: GPT, cache: KeyValueCache) -> None:
         self.model, self.cache = model, cache
         self.tensors = _tensors(model, cache)
-        self.arrays = [tensor.data for tensor in self.tensors]
+        self.arrays = [tensor.array for tensor in self.tensors]
         self.large = sum(array.size for array in self.arrays) >= LARGE
         self.blocks = [
-            (*map(_array, _weights(b)), keys.data[0], values.data[0])
+            (*map(_array, _weights(b)), keys.array[0], values.array[0])
             for b, keys, values in zip(model.h, cache.keys, cache.values, strict=True)
         ]
 
     def holds(self) -> bool:
         """Whether the model's parameters still have the arrays in which they were found."""
-        return all(tensor.data is array for tensor, array in zip(self.tensors, self.arrays, strict=True))
+        return all(tensor.array is array for tensor, array in zip(self.tensors, self.arrays, strict=True))
 
     def next_logits(self, token: int) -> Array:
         """The logits (V,) of the token after this one, whose key and value join the cache.
@@ -104,15 +104,15 @@ class Decoder:
 
     def _read(self, board: int, token: int) -> Array:
         model, position, tanh = self.model, self.cache.length, self.model.config.gelu == "tanh"
-        wte, norm, eps = model.wte.weight.data, model.ln_f, model.ln_f.eps
+        wte, norm, eps = model.wte.weight.array, model.ln_f, model.ln_f.eps
         if model.config.position == "learned":
-            x = wte[token] + model.wpe.weight.data[position]
+            x = wte[token] + model.wpe.weight.array[position]
         else:
-            x = wte[token] * np.float32(math.sqrt(wte.shape[1])) + model.sinusoids.data[position].astype(np.float32)
+            x = wte[token] * np.float32(math.sqrt(wte.shape[1])) + model.sinusoids.array[position].astype(np.float32)
         for arrays in self.blocks:
             block(board, x, *arrays, position, eps, tanh)
         logits = np.empty(len(wte), np.float32)
-        head(board, x, norm.weight.data, _array(norm.bias), wte, eps, logits)
+        head(board, x, norm.weight.array, _array(norm.bias), wte, eps, logits)
         return logits
 
 
@@ -131,11 +131,11 @@ def _tensors(model: GPT, cache: KeyValueCache) -> list[Tensor]:
 
 
 def _array(tensor: Tensor | None) -> Array | None:
-    return None if tensor is None else tensor.data
+    return None if tensor is None else tensor.array
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    a = tensor.data
+    a = tensor.array
     return type(a) is np.ndarray and a.dtype == np.float32 and a.flags.carray  # read-only is another type to numba
 
 

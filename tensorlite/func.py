@@ -104,13 +104,13 @@ class _Run:
 def _enter(name: str, x: Any) -> Any:
     if not isinstance(x, Variable):
         x = as_tensor(float(x) if isinstance(x, int) and not isinstance(x, bool) else x)
-    if x.data.dtype.kind != "f":
+    if x.array.dtype.kind != "f":
         raise DTypeError(
-            f"{name}: only floating point arguments can be differentiated, got {x.data.dtype}; see argnums"
+            f"{name}: only floating point arguments can be differentiated, got {x.array.dtype}; see argnums"
         )
     if x.tracked:
         return alias(x)
-    fresh = wrap(x.data)
+    fresh = wrap(x.array)
     fresh.tracked = True
     return fresh
 
@@ -129,10 +129,10 @@ def _reaches_others(outputs: Sequence[Any], own: set[Any]) -> bool:
 
 
 def _scalar(name: str, run: _Run) -> Any:
-    if len(run.outputs) != 1 or run.outputs[0].data.size != 1:
-        shapes = ", ".join(str(tuple(y.data.shape)) for y in run.outputs) or "nothing"
+    if len(run.outputs) != 1 or run.outputs[0].array.size != 1:
+        shapes = ", ".join(str(tuple(y.array.shape)) for y in run.outputs) or "nothing"
         raise ShapeError(f"{name}: the function must return one scalar, got {shapes}; see jacobian() and vjp()")
-    return BACKENDS[type(run.outputs[0].data)].ones_like(run.outputs[0].data)
+    return BACKENDS[type(run.outputs[0].array)].ones_like(run.outputs[0].array)
 
 
 def _chosen(
@@ -210,8 +210,8 @@ def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
 
 
 def _same_shapes(name: str, what: str, given: Sequence[Any], of: str, expected: Sequence[Any]) -> None:
-    got = [tuple(x.data.shape if isinstance(x, Variable) else np.shape(x)) for x in given]
-    wanted = [tuple(y.data.shape) for y in expected]
+    got = [tuple(x.array.shape if isinstance(x, Variable) else np.shape(x)) for x in given]
+    wanted = [tuple(y.array.shape) for y in expected]
     if got != wanted:
         shapes = [", ".join(map(str, group)) or "nothing" for group in (got, wanted)]
         raise ShapeError(f"{name}: {what} of shape {shapes[0]} for {of} of shape {shapes[1]}")
@@ -273,12 +273,12 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callabl
         if len(run.outputs) != 1:
             raise GraphError(f"jacobian: the function must return one Tensor, got {len(run.outputs)}")
         y = run.outputs[0]
-        xp = BACKENDS[type(y.data)]
-        basis = xp.eye(y.data.size, dtype=y.data.dtype).reshape(y.data.size, *y.data.shape)
-        rows = [run.pull([basis[i, ...]], retain=True) for i in range(y.data.size)]
+        xp = BACKENDS[type(y.array)]
+        basis = xp.eye(y.array.size, dtype=y.array.dtype).reshape(y.array.size, *y.array.shape)
+        rows = [run.pull([basis[i, ...]], retain=True) for i in range(y.array.size)]
         whole = [
-            reshape(stack([row[k] for row in rows]), (*y.data.shape, *x.data.shape)) if rows
-            else zeros_like(x).reshape(-1)[:0].reshape(*y.data.shape, *x.data.shape)
+            reshape(stack([row[k] for row in rows]), (*y.array.shape, *x.array.shape)) if rows
+            else zeros_like(x).reshape(-1)[:0].reshape(*y.array.shape, *x.array.shape)
             for k, x in enumerate(run.inputs)
         ]  # fmt: skip
         trees = tuple(_unflatten(run.primals, whole))

@@ -85,7 +85,7 @@ def _arrays(tensors: Any) -> dict[str, Any]:
             raise ValueError("save: the name '__metadata__' means something else in this format")
         if value.dtype.kind == "c" or value.dtype.itemsize > 8:
             raise ValueError(f"save: {name!r} is {value.dtype}, which this format does not have")
-        arrays[name] = np.ascontiguousarray(BACKENDS[type(value.data)].to_numpy(value.data)).reshape(value.shape)
+        arrays[name] = np.ascontiguousarray(BACKENDS[type(value.array)].to_numpy(value.array)).reshape(value.shape)
     return arrays
 
 

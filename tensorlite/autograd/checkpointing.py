@@ -26,7 +26,7 @@ class _Region(Lazy):
         self.f, self.args, self.kwargs, self.state, self.start, self.nodes = f, args, kwargs, state, start, nodes
 
     def fill(self) -> None:
-        given = [t.data for t in _tensors([*self.args, self.kwargs])]
+        given = [t.array for t in _tensors([*self.args, self.kwargs])]
         check_saved("checkpoint", self.start, [f"args[{k}]" for k in range(len(given))], given)
         now, start = random.get_rng_state(), clock()
         random.set_rng_state(self.state)  # dropout drops the same entries again

@@ -154,7 +154,7 @@ class enable_grad(_GradMode):
 class Variable:
     """A differentiable value: a raw array and its place in the graph. Tensor adds the methods.
 
-    data: the raw array.
+    array: the raw array.
     grad: what ``backward`` has accumulated here, or None.
     node: the Node that made it; None for a leaf.
     tracked: whether gradients flow through it.
@@ -162,7 +162,7 @@ class Variable:
         op, its arguments)``, which starts with None. ``(None, None)`` of a view op's result that shares no memory.
     """
 
-    data: Array
+    array: Array
     grad: Any = None
     node: Node | None = None
     tracked: bool = False
@@ -539,7 +539,7 @@ def _callable(self: Op) -> OpFunction:
                 raw = False
                 if grad and (a.tracked or (rebased and version_counter.taken_again(a))):
                     needs += (len(arrays),)
-                a = a.data
+                a = a.array
                 if a.dtype is not dtype:
                     mixed, dtype = mixed or dtype is not None, a.dtype
             elif type(a) is ndarray:
@@ -597,7 +597,7 @@ def _callable(self: Op) -> OpFunction:
                     result.node, result.tracked = Output(node, k), True
             if anomaly_mode.watching:
                 for result in results:
-                    anomaly_mode.check_forward(self.name, given, result.data, result.node and result.node.edges[0])
+                    anomaly_mode.check_forward(self.name, given, result.array, result.node and result.node.edges[0])
             return results
 
         extra: Sequence[Any] = ()
@@ -608,7 +608,7 @@ def _callable(self: Op) -> OpFunction:
         if raw:
             return out
         result = new(Op.result)
-        result.data = out
+        result.array = out
         if view and grad and isinstance(args[0], Variable):
             result.origin = _origin(args[0], self.again or call, args[1:], out)
         if needs and differentiable:
@@ -631,7 +631,7 @@ def _plainly(f: Callable[..., Any], *args: Any) -> Any:
 
 def _origin(x: Variable, view: Callable[..., Any], arguments: tuple[Any, ...], out: Array) -> Any:
     """Where the result of a view op comes from; from nowhere if it had to be copied."""
-    data, shown = x.data, out.base
+    data, shown = x.array, out.base
     if shown is None or (shown is not data and shown is not data.base):
         if out is not data and version_counter.owner(out) is not version_counter.owner(data):
             return None, None
@@ -642,7 +642,7 @@ def _origin(x: Variable, view: Callable[..., Any], arguments: tuple[Any, ...], o
 def wrap(array: Array) -> Any:
     """A Tensor with no history around a raw array, which is not copied."""
     result = object.__new__(Op.result)
-    result.data = array
+    result.array = array
     return result
 
 
@@ -777,8 +777,8 @@ def _back(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, fo
         if node.dtypes is not None and d.dtype != node.dtypes[k]:
             d = _cast(plan, k, d, node.dtypes[k])
         if anomaly_mode.watching:
-            raw = [v.data if isinstance(v, Variable) else v for v in (*saved, g)]
-            made = d.data if isinstance(d, Variable) else d
+            raw = [v.array if isinstance(v, Variable) else v for v in (*saved, g)]
+            made = d.array if isinstance(d, Variable) else d
             made = np.asarray(made) if isinstance(made, np.generic) else made
             anomaly_mode.check_backward(plan.op.name, node.where, raw, made, plan.input_names[k])
         before = found.get(edge)
@@ -814,7 +814,7 @@ def _cast(plan: Plan, k: int, d: Value, dtype: Any) -> Value:
 def _fill(node: Node, gradients: list[Value]) -> tuple[Value, ...]:
     """The gradients of all results of a node: zeros for those that nobody used."""
     known = next(g for g in gradients if g is not None)
-    xp = BACKENDS[type(known.data if isinstance(known, Variable) else known)]
+    xp = BACKENDS[type(known.array if isinstance(known, Variable) else known)]
     return tuple(
         xp.zeros(shape, dtype) if g is None else g for g, (shape, dtype) in zip(gradients, node.outputs, strict=True)
     )
@@ -826,11 +826,11 @@ def _run_hooks(hooks: list[Callable[[Any], Any]], g: Value) -> Value:
         shown = g if isinstance(g, Variable) else wrap(g)
         changed = hook(shown)
         if changed is not None:
-            got = describe(changed.data) if isinstance(changed, Variable) else type(changed).__name__
-            if got != describe(shown.data):
-                error = DTypeError if getattr(changed, "shape", None) == shown.data.shape else ShapeError
-                raise error(f"hook: a gradient hook must return None or a Tensor {describe(shown.data)}, got {got}")
-            g = changed if isinstance(g, Variable) else changed.data
+            got = describe(changed.array) if isinstance(changed, Variable) else type(changed).__name__
+            if got != describe(shown.array):
+                error = DTypeError if getattr(changed, "shape", None) == shown.array.shape else ShapeError
+                raise error(f"hook: a gradient hook must return None or a Tensor {describe(shown.array)}, got {got}")
+            g = changed if isinstance(g, Variable) else changed.array
     return g
 
 
@@ -844,7 +844,7 @@ def _lift(node: Node, saved: list[Any]) -> list[Any]:
             values.append(attach(value, node))
         else:
             edge = node.edges[k]
-            if isinstance(edge, Variable) and edge.data is value:
+            if isinstance(edge, Variable) and edge.array is value:
                 values.append(edge)
             elif isinstance(edge, Node) and node.dtypes is None:
                 values.append(attach(value, edge))
@@ -867,7 +867,7 @@ def _through_composite(node: Node, values: list[Any], g: Value) -> list[Value]:
     leaves = []
     for i in plan.needs:
         leaf = args[i]
-        args[i] = attach(leaf.data, _alias_of(leaf.node or leaf, leaf.data))
+        args[i] = attach(leaf.array, _alias_of(leaf.node or leaf, leaf.array))
         leaves.append(args[i].node)
     assert plan.op.composite is not None
     out = plan.op.composite(*args)
@@ -891,32 +891,32 @@ def _seeds(name: str, outputs: Sequence[Any], gradients: Sequence[Any], create_g
             raise TypeError(f"{name}: expected a Tensor to differentiate, got {type(out).__name__}")
         if not out.tracked:
             raise GraphError(
-                f"{name}: this tensor of shape {tuple(out.data.shape)} does not require gradients and no op recorded "
+                f"{name}: this tensor of shape {tuple(out.array.shape)} does not require gradients and no op recorded "
                 f"how it was made. Set requires_grad=True on what it is computed from, outside no_grad()"
             )
         if version_counter.rebased:
             version_counter.check_inputs(name, [out])
         if g is None:
-            if out.data.size != 1:
+            if out.array.size != 1:
                 raise GraphError(
                     f"{name}: the gradient can be left out only for a scalar, and this tensor has shape "
-                    f"{tuple(out.data.shape)}. Reduce it first (say .sum()), or pass a gradient of that shape"
+                    f"{tuple(out.array.shape)}. Reduce it first (say .sum()), or pass a gradient of that shape"
                 )
-            g = BACKENDS[type(out.data)].ones_like(out.data)
+            g = BACKENDS[type(out.array)].ones_like(out.array)
         else:
-            raw = g.data if isinstance(g, Variable) else g
+            raw = g.array if isinstance(g, Variable) else g
             if type(raw) not in BACKENDS:
                 raise TypeError(
-                    f"{name}: the gradient must be a Tensor of shape {tuple(out.data.shape)}, got {type(raw).__name__}"
+                    f"{name}: the gradient must be a Tensor of shape {tuple(out.array.shape)}, got {type(raw).__name__}"
                 )
-            if type(raw) is not type(out.data):
-                raise DeviceError(f"{name}: the gradient is {describe(raw)}, but the tensor is {describe(out.data)}")
-            if raw.shape != out.data.shape:
+            if type(raw) is not type(out.array):
+                raise DeviceError(f"{name}: the gradient is {describe(raw)}, but the tensor is {describe(out.array)}")
+            if raw.shape != out.array.shape:
                 raise ShapeError(
-                    f"{name}: a gradient of shape {tuple(raw.shape)} for a tensor of shape {tuple(out.data.shape)}"
+                    f"{name}: a gradient of shape {tuple(raw.shape)} for a tensor of shape {tuple(out.array.shape)}"
                 )
-            if raw.dtype != out.data.dtype:
-                raise DTypeError(f"{name}: a gradient of dtype {raw.dtype} for a tensor of dtype {out.data.dtype}")
+            if raw.dtype != out.array.dtype:
+                raise DTypeError(f"{name}: a gradient of dtype {raw.dtype} for a tensor of dtype {out.array.dtype}")
             g = g if create_graph and isinstance(g, Variable) else raw
         if create_graph and not isinstance(g, Variable):
             g = wrap(g)
@@ -958,7 +958,7 @@ def grad(
             raise TypeError(f"grad: expected a Tensor as an input, got {type(x).__name__}")
         if not x.tracked:
             raise GraphError(
-                f"grad: an input of shape {tuple(x.data.shape)} does not require gradients; set requires_grad=True on "
+                f"grad: an input of shape {tuple(x.array.shape)} does not require gradients; set requires_grad=True on "
                 f"it before computing the outputs"
             )
     seeds = _seeds(
@@ -970,13 +970,13 @@ def grad(
     if materialize_grads:
         for edge, x in zip(edges, inputs, strict=True):
             if edge not in found:
-                zeros = BACKENDS[type(x.data)].zeros(x.data.shape, x.data.dtype)
+                zeros = BACKENDS[type(x.array)].zeros(x.array.shape, x.array.dtype)
                 found[edge] = wrap(zeros) if create_graph else zeros
     elif not allow_unused:
         for k, edge in enumerate(edges):
             if edge not in found:
                 raise GraphError(
-                    f"grad: the outputs do not depend on input {k}, of shape {tuple(inputs[k].data.shape)}; "
+                    f"grad: the outputs do not depend on input {k}, of shape {tuple(inputs[k].array.shape)}; "
                     f"pass allow_unused=True to get None for it"
                 )
     if create_graph:
@@ -1022,24 +1022,24 @@ def accumulate_grad(x: Variable, g: Value) -> None:
     """Add to ``x.grad``: in place where no graph can notice, so that who holds it sees the sum."""
     if x.grad is None:
         x.grad = g if isinstance(g, Variable) else wrap(g)
-    elif not isinstance(x.grad, Variable) or x.grad.data.shape != g.shape:
+    elif not isinstance(x.grad, Variable) or x.grad.array.shape != g.shape:
         raise ShapeError(
-            f"backward: grad was set to {describe(getattr(x.grad, 'data', x.grad))}, and the gradient to add to it has "
-            f"shape {tuple(g.shape)}; set it to None, or to a Tensor of that shape"
+            f"backward: grad was set to {describe(getattr(x.grad, 'array', x.grad))}, and the gradient to add to it "
+            f"has shape {tuple(g.shape)}; set it to None, or to a Tensor of that shape"
         )
-    elif isinstance(g, Variable) or x.grad.tracked or x.grad.data.dtype != g.dtype:
+    elif isinstance(g, Variable) or x.grad.tracked or x.grad.array.dtype != g.dtype:
         with set_grad_enabled(isinstance(g, Variable)):
             x.grad = x.grad + g
     else:
-        x.grad.data += g
-        version_counter.touch(x.grad.data)
+        x.grad.array += g
+        version_counter.touch(x.grad.array)
 
 
 class _Ownership:
     """Sees to it that no two gradients handed out share memory: rules may pass on the gradient they got, or a view."""
 
     def __init__(self, seeds: Collection[Value]) -> None:
-        roots = [version_counter.owner(g.data if isinstance(g, Variable) else g) for g in seeds]
+        roots = [version_counter.owner(g.array if isinstance(g, Variable) else g) for g in seeds]
         self.taken = {id(r): r for r in roots}
 
     def take(self, g: Value) -> Array:
@@ -1065,7 +1065,7 @@ def retain_grad(x: Variable) -> None:
     def keep(g: Any) -> None:
         tensor = ref()
         if tensor is not None:
-            accumulate_grad(tensor, g if g.tracked else g.data.copy())
+            accumulate_grad(tensor, g if g.tracked else g.array.copy())
 
     add_hook(x, keep)
 

@@ -111,8 +111,8 @@ def taken_again(v: Any) -> bool:
     base, steps = v.origin or (None, None)
     if base is None or base.node is None:
         return False
-    buffer = owner(v.data)
-    if owner(base.data) is not buffer or rebased.get(id(buffer), 0) > base.node.seq:
+    buffer = owner(v.array)
+    if owner(base.array) is not buffer or rebased.get(id(buffer), 0) > base.node.seq:
         return False
     again = along(steps, base)
     if again.node is None:  # nothing is recorded now
@@ -125,8 +125,8 @@ def check_inputs(op: str, variables: Any) -> None:
     """Take views again whose base was changed in place under the graph. Raise VersionError if one cannot be."""
     for v in variables:
         node = getattr(v, "node", None)
-        if node is not None and rebased.get(id(owner(v.data)), 0) > node.seq and not taken_again(v):
+        if node is not None and rebased.get(id(owner(v.array)), 0) > node.seq and not taken_again(v):
             raise VersionError(
-                f"{op}: a view of shape {tuple(v.data.shape)} was taken before the tensor it belongs to was changed in "
-                f"place, so its gradient would be wrong. Take the view again after the change, or clone() it before"
+                f"{op}: a view of shape {tuple(v.array.shape)} was taken before the tensor it belongs to was changed "
+                f"in place, so its gradient would be wrong. Take the view again after the change, or clone() it before"
             )

@@ -180,7 +180,7 @@ class MultiheadAttention(Module):
         """The softmax that scaled_dot_product_attention keeps to itself, with zeros for a query that may see no key."""
         scores = (q @ k.transpose(-1, -2)) * (1.0 / math.sqrt(self.head_dim))
         if is_causal:
-            seen = BACKENDS[type(q.data)].tri(q.shape[-2], k.shape[-2], dtype=bool)
+            seen = BACKENDS[type(q.array)].tri(q.shape[-2], k.shape[-2], dtype=bool)
             scores = ops.where(seen, scores, -math.inf)
         if mask is not None:
             scores = ops.where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask

@@ -26,7 +26,7 @@ __all__ = ["binary_cross_entropy_with_logits", "cosine_similarity", "cross_entro
 
 def _shown(*tensors: Any) -> str:
     """What an error says of its arguments: ``float32(2, 3), int64(2,)``."""
-    return ", ".join(describe(getattr(t, "data", t)) for t in tensors if t is not None)
+    return ", ".join(describe(getattr(t, "array", t)) for t in tensors if t is not None)
 
 
 def _require_tensors(name: str, **tensors: Any) -> None:
@@ -35,8 +35,8 @@ def _require_tensors(name: str, **tensors: Any) -> None:
     for what, value in tensors.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: {what} must be a Tensor, got {type(value).__name__}")
-        mixed = mixed or (kind is not None and type(value.data) is not kind)
-        kind = type(value.data)
+        mixed = mixed or (kind is not None and type(value.array) is not kind)
+        kind = type(value.array)
     if mixed:
         shown = _shown(*tensors.values())
         raise DeviceError(f"{name}({shown}): tensors on different devices; move them with .to(device)")
@@ -155,7 +155,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         return input
     _require_tensors("dropout", input=input)
     _require_floating("dropout", input)
-    return ops.dropout_with(input, random.dropout_mask(input.data, p))
+    return ops.dropout_with(input, random.dropout_mask(input.array, p))
 
 
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
@@ -250,7 +250,7 @@ def _class_targets(
     _require_floating(name, input, weight)
     if weight is not None and weight.shape != (classes,):
         raise ShapeError(f"{name}({_shown(input, target, weight)}): weight must have one entry a class, ({classes},)")
-    _check_classes(name, target.data, classes, ignore_index)
+    _check_classes(name, target.array, classes, ignore_index)
     rows = input if input.ndim < 3 else input.movedim(1, -1)
     return rows.reshape(target.numel(), classes), target.reshape(target.numel())
 
@@ -405,7 +405,7 @@ def scaled_dot_product_attention(
         )
     keep = None
     if dropout_p:
-        keep = random.dropout_mask(BACKENDS[type(query.data)].empty(weights, query.dtype), dropout_p)
+        keep = random.dropout_mask(BACKENDS[type(query.array)].empty(weights, query.dtype), dropout_p)
     factor = 1.0 / math.sqrt(q[-1]) if scale is None else scale
     return ops.attention(query, key, value, attn_mask, keep, is_causal, factor)
 
@@ -446,7 +446,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
                 f"pad({_shown(input)}): widths {left, right} of dim {dim} must be from 0 to {most} in mode {mode!r}"
             )
         if left or right:
-            xp = BACKENDS[type(input.data)]
+            xp = BACKENDS[type(input.array)]
             source = np.pad(np.arange(n), (left, right), mode=_PADDING[mode])  # type: ignore[call-overload]
             input = input[(slice(None),) * dim + (xp.asarray(source),)]
     return input

@@ -175,9 +175,9 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
         return tensor
     rows = tensor.shape[0]
     shape = (rows, tensor.numel() // rows)
-    xp: Any = BACKENDS[type(tensor.data)]
+    xp: Any = BACKENDS[type(tensor.array)]
     drawn = Tensor(xp.empty((max(shape), min(shape)))).normal_(generator=generator)
-    q, r = xp.linalg.qr(drawn.data)
+    q, r = xp.linalg.qr(drawn.array)
     q = q * xp.where(xp.diagonal(r) < 0, -1.0, 1.0)  # makes it uniform over the orthogonal matrices
     tensor.detach().copy_((q if shape[0] >= shape[1] else q.T).reshape(tensor.shape) * gain)
     return tensor

@@ -229,8 +229,8 @@ class Module:
         for name, value in state_dict.items():
             if name in own:
                 target = own[name]
-                target.data[...] = value.detach().to(device=target.device, dtype=target.dtype).data
-                version_counter.touch(target.data)
+                target.array[...] = value.detach().to(device=target.device, dtype=target.dtype).array
+                version_counter.touch(target.array)
         return LoadResult(missing, unexpected)
 
     # ---- modes, devices, dtypes ---------------------------------------------------------------
@@ -271,7 +271,7 @@ class Module:
             for parameter in self.parameters():
                 gradient = parameter.grad
                 parameter.grad = None
-                parameter.data = f(parameter).data
+                parameter.array = f(parameter).array
                 parameter.grad = None if gradient is None else f(gradient)
             for module in self.modules():
                 for name, buffer in module._own_buffers():

@@ -19,7 +19,7 @@ class Parameter(Tensor):
     def __init__(self, data: Tensor, requires_grad: bool = True) -> None:
         if not isinstance(data, Tensor):
             raise TypeError(f"Parameter: expected a Tensor, got {type(data).__name__}; make one with tl.tensor(...)")
-        self.data = data.data
+        self.array = data.array
         self.requires_grad_(requires_grad)
 
     def __repr__(self) -> str:

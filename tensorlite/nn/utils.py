@@ -22,7 +22,7 @@ def _gradients(name: str, parameters: Tensor | Iterable[Tensor]) -> list[Tensor]
         if not isinstance(p, Tensor):
             raise TypeError(f"{name}: expected a Tensor or several, got {type(p).__name__} among them")
     gradients = list({p: p.grad for p in tensors if p.grad is not None}.values())  # a tensor given twice counts once
-    if len({type(g.data) for g in gradients}) > 1:
+    if len({type(g.array) for g in gradients}) > 1:
         raise DeviceError(f"{name}: the gradients are on different devices")
     return gradients
 
@@ -53,15 +53,15 @@ def clip_grad_norm_(
 
 
 def _clip_grad_norm(gradients: list[Tensor], max_norm: float, p: float, error_if_nonfinite: bool) -> Any:
-    xp = BACKENDS[type(gradients[0].data)]
-    total = _root(xp, xp.stack([_power_sum(xp, g.data, p) for g in gradients]), p)
+    xp = BACKENDS[type(gradients[0].array)]
+    total = _root(xp, xp.stack([_power_sum(xp, g.array, p) for g in gradients]), p)
     if error_if_nonfinite and not math.isfinite(total):
         raise RuntimeError(f"clip_grad_norm_: the norm of the gradients is {float(total)}; they are as they were")
     factor = xp.minimum(max_norm / (total + 1e-6), 1.0)
-    factors = {dtype: factor.astype(dtype) for dtype in {g.data.dtype for g in gradients}}
+    factors = {dtype: factor.astype(dtype) for dtype in {g.array.dtype for g in gradients}}
     for g in gradients:
-        g.data *= factors[g.data.dtype]
-        version_counter.touch(g.data)
+        g.array *= factors[g.array.dtype]
+        version_counter.touch(g.array)
     return total
 
 
@@ -90,5 +90,5 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
     if not clip_value >= 0:
         raise ValueError(f"clip_grad_value_: clip_value must not be negative, got {clip_value}")
     for g in _gradients("clip_grad_value_", parameters):
-        BACKENDS[type(g.data)].clip(g.data, -clip_value, clip_value, out=g.data)
-        version_counter.touch(g.data)
+        BACKENDS[type(g.array)].clip(g.array, -clip_value, clip_value, out=g.array)
+        version_counter.touch(g.array)

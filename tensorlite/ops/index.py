@@ -29,7 +29,7 @@ _ALL = slice(None)
 
 def array_of(x: Any) -> Any:
     """The raw array of a Tensor; anything else as it is."""
-    return x.data if isinstance(x, Variable) else x
+    return x.array if isinstance(x, Variable) else x
 
 
 # ---- the two steps of an index --------------------------------------------------------------

@@ -136,7 +136,7 @@ def cumsum(xp: Namespace, x: Array, dim: int) -> Array:
 
 def _prod_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], dim: Dim) -> Value:
     g = _unfold(g, in_shape, dim)
-    raw = x.data if isinstance(x, Variable) else x
+    raw = x.array if isinstance(x, Variable) else x
     xp = BACKENDS[type(raw)]
     if not bool((raw == 0).any()):
         return g * _unfold(out, in_shape, dim) / x
@@ -226,7 +226,7 @@ def _max_or_min(name: str, x: Any, dim: Any, keepdim: bool, whole: Any, both: An
         return both(x, dim)
     dim_in(name, dim, len(shape_of(name, x)))
     index = arg(x, dim, True)
-    values = _pick(x, index.data if isinstance(index, Variable) else index, dim, keepdim)
+    values = _pick(x, index.array if isinstance(index, Variable) else index, dim, keepdim)
     return MaxMin(values, index if keepdim or not index.shape else reshape(index, values.shape))
 
 

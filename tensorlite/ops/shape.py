@@ -64,7 +64,7 @@ def ints_in(name: str, what: str, values: Any) -> tuple[int, ...]:
 
 def shape_of(name: str, x: Any) -> tuple[int, ...]:
     """The shape of a Tensor or raw array. Raises TypeError for anything else."""
-    array = x.data if isinstance(x, Variable) else x
+    array = x.array if isinstance(x, Variable) else x
     if type(array) not in BACKENDS:
         raise TypeError(f"{name}: expected a Tensor, got {type(x).__name__}")
     return tuple(array.shape)

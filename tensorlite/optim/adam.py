@@ -54,13 +54,13 @@ class Adam(Optimizer):
             require_number(name, "each of betas", beta, below=1.0)
 
     def _update(self, p: Tensor, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        xp = BACKENDS[type(p.data)]
+        xp = BACKENDS[type(p.array)]
         if not state:
             state["step"] = 0
-            state["exp_avg"], state["exp_avg_sq"] = wrap(xp.zeros_like(p.data)), wrap(xp.zeros_like(p.data))
+            state["exp_avg"], state["exp_avg_sq"] = wrap(xp.zeros_like(p.array)), wrap(xp.zeros_like(p.array))
         state["step"] += 1
         beta1, beta2 = group["betas"]
-        xp.adam_step(p.data, g, state["exp_avg"].data, state["exp_avg_sq"].data, state["step"], group["lr"], beta1,
+        xp.adam_step(p.array, g, state["exp_avg"].array, state["exp_avg_sq"].array, state["step"], group["lr"], beta1,
                      beta2, group["eps"], group["weight_decay"], self._decoupled, group["maximize"])  # fmt: skip
 
 

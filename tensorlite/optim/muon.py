@@ -89,14 +89,14 @@ class Muon(Optimizer):
                 raise ShapeError(f"Muon: can only optimize matrices, got a parameter of shape {p.shape}; use AdamW")
 
     def _update(self, p: Tensor, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        xp = BACKENDS[type(p.data)]
+        xp = BACKENDS[type(p.array)]
         if not state:
-            state["momentum_buffer"] = wrap(xp.zeros_like(p.data))
+            state["momentum_buffer"] = wrap(xp.zeros_like(p.array))
         rows, columns = p.shape
         if group["adjust_lr_fn"] == "match_rms_adamw":
             factor = 0.2 * math.sqrt(max(rows, columns))
         else:
             factor = math.sqrt(max(1.0, rows / columns)) if columns else 1.0
-        xp.muon_step(p.data, g, state["momentum_buffer"].data, group["lr"], factor, group["momentum"],
+        xp.muon_step(p.array, g, state["momentum_buffer"].array, group["lr"], factor, group["momentum"],
                      group["weight_decay"], group["nesterov"], tuple(group["ns_coefficients"]), group["ns_steps"],
                      group["eps"])  # fmt: skip

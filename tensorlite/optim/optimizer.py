@@ -48,7 +48,7 @@ class Optimizer:
         """Raise ValueError for an option that cannot be."""
 
     def _update(self, p: Tensor, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        """Change ``p.data``, and the state, in place with the raw gradient g."""
+        """Change ``p.array``, and the state, in place with the raw gradient g."""
         raise NotImplementedError(f"{type(self).__name__} does not define _update()")
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
@@ -103,7 +103,7 @@ class Optimizer:
                     f"{type(self).__name__}: the grad of a parameter of shape {p.shape} must be a Tensor or None, got "
                     f"{type(p.grad).__name__}"
                 )
-            if p.grad.data.shape != p.data.shape or type(p.grad.data) is not type(p.data):
+            if p.grad.array.shape != p.array.shape or type(p.grad.array) is not type(p.array):
                 raise ShapeError(
                     f"{type(self).__name__}: a gradient of shape {p.grad.shape} on {p.grad.device} for a parameter of "
                     f"shape {p.shape} on {p.device}"
@@ -114,8 +114,8 @@ class Optimizer:
     def _optimizer_step(self, ready: list[tuple[Tensor, dict[str, Any]]]) -> None:
         """The updates of a step, under the name that a profile shows."""
         for p, group in ready:
-            self._update(p, p.grad.data, self.state.setdefault(p, {}), group)
-            version_counter.touch(p.data)  # so that graphs which saved the old value notice
+            self._update(p, p.grad.array, self.state.setdefault(p, {}), group)
+            version_counter.touch(p.array)  # so that graphs which saved the old value notice
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters, or make them zero in place."""

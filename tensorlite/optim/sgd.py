@@ -57,12 +57,12 @@ class SGD(Optimizer):
             raise ValueError("SGD: nesterov needs a momentum above 0 and a dampening of 0")
 
     def _update(self, p: Tensor, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        xp = BACKENDS[type(p.data)]
+        xp = BACKENDS[type(p.array)]
         velocity, dampening = None, group["dampening"]
         if group["momentum"]:
             if "momentum_buffer" not in state:
-                state["momentum_buffer"] = wrap(xp.zeros_like(p.data))
+                state["momentum_buffer"] = wrap(xp.zeros_like(p.array))
                 dampening = 0.0
-            velocity = state["momentum_buffer"].data
-        xp.sgd_step(p.data, g, velocity, group["lr"], group["momentum"], dampening, group["weight_decay"],
+            velocity = state["momentum_buffer"].array
+        xp.sgd_step(p.array, g, velocity, group["lr"], group["momentum"], dampening, group["weight_decay"],
                     group["nesterov"], group["maximize"])  # fmt: skip

@@ -67,7 +67,7 @@ def tensor(data: Any, dtype: Any = None, device: DeviceLike = None, requires_gra
     Raises ShapeError for rows of different lengths, TypeError for what is not a number.
     """
     array = as_array(data, dtype, device)
-    source = data.data if isinstance(data, Variable) else data
+    source = data.array if isinstance(data, Variable) else data
     return _made(array.copy() if array is source else array, requires_grad)
 
 

@@ -41,7 +41,7 @@ def as_array(data: Any, dtype: Any = None, where: DeviceLike = None) -> Array:
 
     Python floats become the default dtype, ints int64; arrays keep theirs. Raises TypeError, ShapeError, DTypeError.
     """
-    raw = data.data if isinstance(data, Variable) else data
+    raw = data.array if isinstance(data, Variable) else data
     if type(raw) not in BACKENDS:
         raw = _from_python(raw, dtype)
         _require_fit(raw, dtype)
@@ -55,7 +55,7 @@ def as_array(data: Any, dtype: Any = None, where: DeviceLike = None) -> Array:
 
 def _from_python(data: Any, dtype: Any = None) -> Array:
     if isinstance(data, (list, tuple)) and any(isinstance(item, Variable) for item in data):
-        data = [item.data.tolist() if isinstance(item, Variable) else item for item in data]
+        data = [item.array.tolist() if isinstance(item, Variable) else item for item in data]
     try:
         array = np.array(data)
     except ValueError:
@@ -141,13 +141,13 @@ class Tensor(Variable):
     data: numbers, nested sequences, an array or a Tensor; copied. See :func:`tensorlite.tensor`.
     requires_grad: whether ops on it are recorded and ``backward`` fills its ``grad``.
 
-    ``x.data`` is the raw array: what is written there, no graph notices.
+    ``x.array`` is the raw array: what is written there, no graph notices.
     """
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         array = as_array(data)
-        source = data.data if isinstance(data, Variable) else data
-        self.data = array.copy() if array is source else array
+        source = data.array if isinstance(data, Variable) else data
+        self.array = array.copy() if array is source else array
         self.requires_grad = requires_grad
 
     # ---- what it is --------------------------------------------------------------------------
@@ -155,32 +155,32 @@ class Tensor(Variable):
     @property
     def shape(self) -> tuple[int, ...]:
         """The size of each dimension."""
-        return self.data.shape  # type: ignore[no-any-return]
+        return self.array.shape  # type: ignore[no-any-return]
 
     @property
     def dtype(self) -> DType:
         """The number type, a NumPy dtype."""
-        return self.data.dtype  # type: ignore[no-any-return]
+        return self.array.dtype  # type: ignore[no-any-return]
 
     @property
     def ndim(self) -> int:
         """The number of dimensions."""
-        return self.data.ndim  # type: ignore[no-any-return]
+        return self.array.ndim  # type: ignore[no-any-return]
 
     @property
     def device(self) -> Device:
         """Where the data lives."""
-        return device_of(self.data)
+        return device_of(self.array)
 
     @property
     def itemsize(self) -> int:
         """Bytes an entry."""
-        return self.data.itemsize  # type: ignore[no-any-return]
+        return self.array.itemsize  # type: ignore[no-any-return]
 
     @property
     def nbytes(self) -> int:
         """Bytes of all entries."""
-        return self.data.nbytes  # type: ignore[no-any-return]
+        return self.array.nbytes  # type: ignore[no-any-return]
 
     @property
     def requires_grad(self) -> bool:
@@ -189,9 +189,9 @@ class Tensor(Variable):
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
-        if value and not is_floating(self.data.dtype):
+        if value and not is_floating(self.array.dtype):
             raise DTypeError(
-                f"requires_grad: only floating point tensors have gradients, this one is {self.data.dtype}"
+                f"requires_grad: only floating point tensors have gradients, this one is {self.array.dtype}"
             )
         if not value and self.node is not None:
             raise GraphError("requires_grad: this tensor is the result of a recorded op; use detach() to cut it off")
@@ -220,7 +220,7 @@ class Tensor(Variable):
     @property
     def _version(self) -> int:
         """How often its memory has been changed in place."""
-        return version_counter.version(self.data)
+        return version_counter.version(self.array)
 
     def dim(self) -> int:
         """The number of dimensions."""
@@ -232,7 +232,7 @@ class Tensor(Variable):
 
     def numel(self) -> int:
         """The number of entries."""
-        return int(self.data.size)
+        return int(self.array.size)
 
     nelement = numel
 
@@ -242,7 +242,7 @@ class Tensor(Variable):
 
     def stride(self, dim: int | None = None) -> Any:
         """How many entries further in memory the next one along each dimension, or one of them, lies."""
-        steps = tuple(n // self.itemsize for n in self.data.strides)
+        steps = tuple(n // self.itemsize for n in self.array.strides)
         return steps if dim is None else steps[ops.dim_in("stride", dim, self.ndim)]
 
     @property
@@ -256,14 +256,13 @@ class Tensor(Variable):
 
     def is_contiguous(self) -> bool:
         """Whether the entries lie in memory in order."""
-        return bool(self.data.flags.c_contiguous)
+        return bool(self.array.flags.c_contiguous)
 
     def __repr__(self) -> str:
-        shown = np.array2string(
-            BACKENDS[type(self.data)].to_numpy(self.data), separator=", ", prefix="tensor(", precision=4, threshold=1000
-        )
+        values = BACKENDS[type(self.array)].to_numpy(self.array)
+        shown = np.array2string(values, separator=", ", prefix="tensor(", precision=4, threshold=1000)
         notes = [shown]
-        if self.data.size == 0 and self.ndim != 1:
+        if self.array.size == 0 and self.ndim != 1:
             notes.append(f"size={self.shape}")
         if self.dtype not in (get_default_dtype(), int64, bool_):
             notes.append(f"dtype={self.dtype}")
@@ -286,7 +285,7 @@ class Tensor(Variable):
         return iter(ops.unbind(self))
 
     def __contains__(self, value: Any) -> bool:
-        return bool(ops.eq(self, value).data.any())
+        return bool(ops.eq(self, value).array.any())
 
     def __hash__(self) -> int:
         return id(self)
@@ -298,7 +297,7 @@ class Tensor(Variable):
         memo[id(self)] = result
         for name, value in vars(self).items():
             if name != "origin":
-                setattr(result, name, self.data.copy() if name == "data" else copy.deepcopy(value, memo))
+                setattr(result, name, self.array.copy() if name == "array" else copy.deepcopy(value, memo))
         return result
 
     def __getstate__(self) -> dict[str, Any]:
@@ -308,13 +307,13 @@ class Tensor(Variable):
 
     def item(self) -> Any:
         """The only entry, as a Python number. Raises ShapeError if there is not exactly one."""
-        if self.data.size != 1:
+        if self.array.size != 1:
             raise ShapeError(f"item: only a tensor with one entry is a number, this one has shape {self.shape}")
-        return self.data.item()
+        return self.array.item()
 
     def tolist(self) -> Any:
         """The entries as nested lists of Python numbers."""
-        return self.data.tolist()
+        return self.array.tolist()
 
     def numpy(self, *, force: Any = False) -> np.ndarray[Any, Any]:
         """The NumPy array that holds the entries: the same memory. With ``force``, of ``x.detach().cpu()``.
@@ -325,16 +324,27 @@ class Tensor(Variable):
             return self.detach().cpu().numpy()
         if self.tracked:
             raise GraphError("numpy: this tensor requires gradients, which NumPy would lose; use x.detach().numpy()")
-        if type(self.data) is not np.ndarray:
+        if type(self.array) is not np.ndarray:
             raise DeviceError(f"numpy: this tensor is on {self.device}; use x.cpu().numpy()")
-        return self.data
+        return self.array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def detach(self) -> Tensor:
         """The same memory, as a leaf that requires no gradients."""
-        return wrap(self.data)  # type: ignore[no-any-return]
+        return wrap(self.array)  # type: ignore[no-any-return]
+
+    @property
+    def data(self) -> Tensor:
+        """Return a detached Tensor that shares this one's memory, as in PyTorch. The raw array is ``.array``."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        if not isinstance(value, Variable):
+            raise TypeError(f"data: expected a Tensor, got {type(value).__name__}. Set .array to a raw array.")
+        self.array = value.array
 
     def detach_(self) -> Tensor:
         """Cut this tensor itself off from its history."""
@@ -350,11 +360,11 @@ class Tensor(Variable):
         return self if self.is_contiguous() else clone(self)
 
     def _one(self) -> Any:
-        if self.data.size != 1:
+        if self.array.size != 1:
             raise ShapeError(
                 f"a tensor of shape {self.shape} has no single value; use any(), all() or item() of one entry"
             )
-        return self.data.item()
+        return self.array.item()
 
     def __bool__(self) -> bool:
         return bool(self._one())
@@ -371,7 +381,7 @@ class Tensor(Variable):
         return int(self._one())
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if not self.ndim or (spec and self.data.size == 1) else repr(self)
+        return format(self.item(), spec) if not self.ndim or (spec and self.array.size == 1) else repr(self)
 
     # ---- gradients ---------------------------------------------------------------------------
 
@@ -410,7 +420,7 @@ class Tensor(Variable):
         """
         for a in args:
             if isinstance(a, Variable):
-                dtype, device = a.data.dtype, device_of(a.data)
+                dtype, device = a.array.dtype, device_of(a.array)
             elif isinstance(a, Device) or (isinstance(a, str) and not _is_dtype(a)):
                 device = a
             elif a is not None:
@@ -499,7 +509,7 @@ class Tensor(Variable):
         shape, value = ints_in("new_full", "sizes", size), as_array(fill_value, where="cpu")
         if min(shape, default=0) < 0 or value.size != 1:
             raise ShapeError(f"new_full: cannot fill sizes {shape} with a value of shape {value.shape}")
-        filled = BACKENDS[type(self.data)].full(shape, value.item(), kind)
+        filled = BACKENDS[type(self.array)].full(shape, value.item(), kind)
         return wrap(filled)  # type: ignore[no-any-return]
 
     def new_tensor(self, data: Any, dtype: Any = None) -> Tensor:
@@ -627,7 +637,7 @@ class Tensor(Variable):
             )
 
     def _refuse_read_only(self, name: str) -> None:
-        if not getattr(self.data.flags, "writeable", True):
+        if not getattr(self.array.flags, "writeable", True):
             raise ShapeError(
                 f"{name}: cannot write into a tensor of shape {self.shape}: its memory is read-only, as that of an "
                 f"expanded tensor or a diagonal is; clone() it first"
@@ -645,7 +655,7 @@ class Tensor(Variable):
             write()
         except ValueError as error:
             raise ShapeError(f"{name}: cannot write into a tensor of shape {self.shape}: {error}") from None
-        version_counter.touch(self.data)
+        version_counter.touch(self.array)
         return self
 
     def _assign(self, name: str, index: Any, value: Any) -> Tensor:
@@ -654,17 +664,17 @@ class Tensor(Variable):
             version_counter.taken_again(self)
         plain = not self.tracked and not (isinstance(value, Variable) and value.tracked)
         if plain or not engine.is_grad_enabled():
-            return self._change(name, lambda: ops.assign(self.data, index, value))
+            return self._change(name, lambda: ops.assign(self.array, index, value))
         return self._become(name, ops.index_put(self, index, value))
 
     def _base(self, name: str) -> tuple[Tensor, Any]:
         """The tensor that changes when this one does, which is itself or what it is a view of, and the way to here."""
-        memory = version_counter.owner(self.data)
+        memory = version_counter.owner(self.array)
         base, steps = self.origin or (self, None)
-        if base is None or version_counter.owner(base.data) is not memory:
+        if base is None or version_counter.owner(base.array) is not memory:
             base, steps = self, None
         base._refuse_leaf(name)
-        own = base.data is memory or base.origin == (None, None)
+        own = base.array is memory or base.origin == (None, None)
         if not own and (base.node is None or base.node.plan.op.view):
             raise GraphError(
                 f"{name}: this tensor is a view, and its base would not notice that its gradient has changed; clone() "
@@ -683,22 +693,22 @@ class Tensor(Variable):
             raise DTypeError(f"{name}: the result is {out.dtype}, which cannot be stored in place as {self.dtype}")
         node = out.node
         if node is None:
-            return self._change(name, lambda: self.data.__setitem__(..., out.data))
+            return self._change(name, lambda: self.array.__setitem__(..., out.array))
         base, steps = self._base(name)
         self._refuse_read_only(name)
         out = out.to(self.dtype)
         node = out.node
         assert node is not None
         if isinstance(node.saved, list):  # the op's own inputs must outlive the change
-            memory = version_counter.owner(self.data)
+            memory = version_counter.owner(self.array)
             node.saved = [
                 v.copy() if type(v) in BACKENDS and version_counter.owner(v) is memory else v for v in node.saved
             ]
         if steps is not None:  # it is the base that changes; this view is then taken again
             node = with_view(base, out, steps).node
             assert node is not None
-        self.data[...] = out.data
-        node.seq = version_counter.touch(self.data, in_graph=True)
+        self.array[...] = out.array
+        node.seq = version_counter.touch(self.array, in_graph=True)
         base.node, base.tracked = node, True
         if steps is not None:
             version_counter.taken_again(self)
@@ -887,13 +897,13 @@ class Tensor(Variable):
     def uniform_(self, low: Any = 0.0, high: Any = 1.0, *, generator: random.Generator | None = None) -> Tensor:
         """Random numbers from [low, high). Raises DTypeError for integers."""
         self._refuse_discrete("uniform_")
-        draw = (generator or random.default_generator).uniform(BACKENDS[type(self.data)], self.shape, self.dtype)
+        draw = (generator or random.default_generator).uniform(BACKENDS[type(self.array)], self.shape, self.dtype)
         return self._assign("uniform_", ..., draw * (high - low) + low)
 
     def normal_(self, mean: Any = 0.0, std: Any = 1.0, *, generator: random.Generator | None = None) -> Tensor:
         """Random numbers from a normal distribution. Raises DTypeError for integers."""
         self._refuse_discrete("normal_")
-        draw = (generator or random.default_generator).normal(BACKENDS[type(self.data)], self.shape, self.dtype)
+        draw = (generator or random.default_generator).normal(BACKENDS[type(self.array)], self.shape, self.dtype)
         return self._assign("normal_", ..., draw * std + mean)
 
     # ---- the ops as methods ------------------------------------------------------------------

@@ -300,9 +300,9 @@ def _check_form(
 ) -> None:  # fmt: skip
     """Shapes, dtypes, and that nothing shares memory."""
     arrays: list[tuple[str, Any]] = [
-        *((label, leaf.data) for label, leaf in zip(subject.labels, subject.leaves)),
-        *((f"cotangent {i}", c.data) for i, c in enumerate(cotangents)),
-        *((f"result {i}", y.data) for i, y in enumerate(ys)),
+        *((label, leaf.array) for label, leaf in zip(subject.labels, subject.leaves)),
+        *((f"cotangent {i}", c.array) for i, c in enumerate(cotangents)),
+        *((f"result {i}", y.array) for i, y in enumerate(ys)),
     ]
     for g, leaf, label in zip(found, subject.leaves, subject.labels):
         if g is None:
@@ -312,14 +312,14 @@ def _check_form(
                 f"{subject.name}: the gradient of {label} is {g.dtype} {tuple(g.shape)}, but {label} is {leaf.dtype} "
                 f"{tuple(leaf.shape)}"
             )
-        if isinstance(g.data, np.ndarray):
+        if isinstance(g.array, np.ndarray):
             for what, a in arrays:
-                if isinstance(a, np.ndarray) and np.may_share_memory(g.data, a) and np.shares_memory(g.data, a):
+                if isinstance(a, np.ndarray) and np.may_share_memory(g.array, a) and np.shares_memory(g.array, a):
                     raise GradientError(
                         f"{subject.name}: the gradient of {label} shares memory with {what}, so that changing one in "
                         f"place changes the other: return a copy"
                     )
-        arrays.append((f"the gradient of {label}", g.data))
+        arrays.append((f"the gradient of {label}", g.array))
 
 
 def _same_with_graph(

@@ -82,7 +82,7 @@ def _memory(subject: Subject) -> Arrays:
         if _is_view(a):
             continue
         for leaf, label in zip(subject.leaves, subject.labels):
-            if isinstance(a.data, np.ndarray) and np.shares_memory(a.data, leaf.data):
+            if isinstance(a.array, np.ndarray) and np.shares_memory(a.array, leaf.array):
                 raise GradientError(
                     f"{subject.name}: result {k} shares memory with {label}, so that changing one in place changes the "
                     f"other; return a copy, or declare the op with op(view=True)"
@@ -101,7 +101,7 @@ def _float32(
     """The results for these arguments in float32, and the gradients."""
     narrow = [tensor(a.astype(np.float32), device=subject.device) for a in at]
     for leaf, x in zip(subject.leaves, narrow):
-        leaf.data = x.data
+        leaf.array = x.array
     try:
         with enable_grad():
             ys = subject.outputs()

@@ -674,9 +674,9 @@ class _Builder:
 
     def _may_change(self, i: int) -> bool:
         """Whether no other value would change too."""
-        mine = self.values[i].data
+        mine = self.values[i].array
         return i >= len(self.inputs) and not any(
-            np.may_share_memory(mine, v.data) for k, v in self.values.items() if k != i
+            np.may_share_memory(mine, v.array) for k, v in self.values.items() if k != i
         )
 
     def _sound(self, step: _Step) -> bool:

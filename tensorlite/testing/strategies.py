@@ -530,7 +530,7 @@ def layouts(array: Any) -> SearchStrategy[Array]:
 
     Shrinks to C. Takes an array or what ``np.asarray`` makes one of.
     """
-    known = np.asarray(array.data if isinstance(array, Tensor) else array)
+    known = np.asarray(array.array if isinstance(array, Tensor) else array)
     constant = tuple(
         d for d, n in enumerate(known.shape) if n > 1 and bool((known == known[_along(d, slice(0, 1))]).all())
     )

@@ -115,7 +115,7 @@ class Subject:
             raise TypeError(f"{check}: {self.name} has no floating point argument to differentiate by")
         for leaf in self.leaves:
             leaf.requires_grad_(True)
-        self.given = [leaf.data for leaf in self.leaves]
+        self.given = [leaf.array for leaf in self.leaves]
         self.device = self.leaves[0].device
         self.on_host = isinstance(self.given[0], np.ndarray)
 
@@ -134,7 +134,7 @@ class Subject:
                 label = self.labels[self.leaves.index(leaf)] if leaf in self.leaves else f"wrt[{number}]"
             else:
                 leaf, label = choice, f"wrt[{number}]"
-                if not isinstance(leaf, Tensor) or leaf.data.dtype != np.float64 or not leaf.is_leaf:
+                if not isinstance(leaf, Tensor) or leaf.array.dtype != np.float64 or not leaf.is_leaf:
                     what = type(leaf).__name__
                     if isinstance(leaf, Tensor):
                         what = f"{leaf.dtype}, {'a leaf' if leaf.is_leaf else 'not a leaf'}"
@@ -160,12 +160,12 @@ class Subject:
     def set(self, arrays: Iterable[np.ndarray]) -> None:
         """Put other arrays into the leaves."""
         for leaf, array in zip(self.leaves, arrays):
-            leaf.data = np.asarray(array) if self.on_host else tensor(array, device=self.device).data
+            leaf.array = np.asarray(array) if self.on_host else tensor(array, device=self.device).array
 
     def reset(self) -> None:
         """Put the leaves' own arrays back."""
         for leaf, array in zip(self.leaves, self.given):
-            leaf.data = array
+            leaf.array = array
 
     def values(self, arrays: Arrays) -> Arrays:
         """The results at these arrays. No graph is made."""
@@ -285,7 +285,7 @@ class Subject:
         if not self.on_host:
             return tensor(array, device=self.device)
         x = tensor(0.0, dtype=np.float64)
-        x.data = np.asarray(array)  # not a copy: its memory layout counts, and so does whether it is changed
+        x.array = np.asarray(array)  # not a copy: its memory layout counts, and so does whether it is changed
         return x
 
 
@@ -301,12 +301,12 @@ def keeps_float64(subject: Subject, k: int, dtype: Any, tail: str = "") -> None:
 def _leaf(x: Tensor | np.ndarray) -> Tensor:
     """A new leaf with the entries of x in float64, and its memory layout if it has that dtype already."""
     if isinstance(x, Tensor):
-        data = x.data if x.data.dtype == np.float64 else x.detach().to(np.float64).data
+        data = x.array if x.array.dtype == np.float64 else x.detach().to(np.float64).array
         leaf = x.detach().clone().to(np.float64)
     else:
         data = np.asarray(x, np.float64)
         leaf = tensor(data)
-    leaf.data = data
+    leaf.array = data
     return leaf
 
 

@@ -185,7 +185,7 @@ def test_grad_for_an_output_itself_is_its_weight():
     gy, gx = engine.grad(y, [y, x], weight)
     assert gy.tolist() == [5.0, 7.0]
     assert gx.tolist() == [15.0, 21.0]
-    assert not np.shares_memory(gy.data, weight.data)
+    assert not np.shares_memory(gy.array, weight.array)
 
 
 def test_an_unused_input_is_an_error_or_none():
@@ -214,7 +214,7 @@ def test_gradients_never_share_memory():
     seed = tl.tensor([1.0, 2.0])
     gx, gy = engine.grad(x + y, [x, y], seed)
     twice = engine.grad(x * 1 + 0, [x, x], seed)
-    arrays = [seed.data, gx.data, gy.data, *(g.data for g in twice)]
+    arrays = [seed.array, gx.array, gy.array, *(g.array for g in twice)]
     assert not any(np.shares_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i])
     (x + y.reshape(2, 1).T.flatten()).backward(seed)
     x.grad.add_(100)
@@ -225,8 +225,8 @@ def test_gradients_never_share_memory():
 def test_a_broadcast_gradient_is_memory_of_its_own():
     x = tl.ones(3, 4, requires_grad=True)
     x.sum().backward()
-    assert x.grad.data.flags.writeable
-    assert x.grad.data.strides == (16, 4)
+    assert x.grad.array.flags.writeable
+    assert x.grad.array.strides == (16, 4)
 
 
 @pytest.mark.parametrize(
@@ -587,7 +587,7 @@ def test_rules_name_what_they_need():
     raised(x, power=3).sum().backward()
     assert x.grad.tolist() == [3.0, 12.0]
     assert seen == {"power": 3, "in_shape": (2,), "out": [1.0, 8.0]}
-    assert isinstance(raised(x.data), np.ndarray)
+    assert isinstance(raised(x.array), np.ndarray)
 
 
 def test_rules_in_ops_can_be_differentiated_again():
@@ -779,7 +779,7 @@ def test_memory_goes_back_while_the_sweep_passes(no_collector):
     y = x
     for k in range(3):
         y = y * 2.0
-        refs.append(weakref.ref(y.data))
+        refs.append(weakref.ref(y.array))
         y = watched(y, k)
     y.sum().backward()
     assert alive[0] == [True] * 3
@@ -792,9 +792,9 @@ def test_no_reference_cycles(no_collector, create_graph):
     h = (x @ x).softmax(-1).gelu() if hasattr(tl.Tensor, "gelu") else (x @ x).softmax(-1).tanh()
     a, b = h.split(2)
     loss = (a * b).logsumexp(-1).sum()
-    refs = [weakref.ref(v) for v in (h.data, a.data, h.grad_fn, loss.grad_fn, loss, h)]
+    refs = [weakref.ref(v) for v in (h.array, a.array, h.grad_fn, loss.grad_fn, loss, h)]
     (g,) = engine.grad(loss, x, create_graph=create_graph)
-    refs += [weakref.ref(g), weakref.ref(g.data)]
+    refs += [weakref.ref(g), weakref.ref(g.array)]
     del h, a, b, loss, g
     assert [r() for r in refs] == [None] * len(refs)
     assert gc.collect() == 0 or not any(isinstance(o, engine.Node) for o in gc.garbage)
@@ -803,7 +803,7 @@ def test_no_reference_cycles(no_collector, create_graph):
 def test_backward_keeps_nothing_but_the_gradients(no_collector):
     x = tl.ones(4, requires_grad=True)
     y = x.exp()
-    data = weakref.ref(y.data)
+    data = weakref.ref(y.array)
     loss = (y * y).sum()
     del y
     assert data() is not None
@@ -826,7 +826,7 @@ def test_hooks_and_retain_grad_make_no_cycles(no_collector):
 def test_an_error_in_backward_keeps_nothing_alive(no_collector):
     x = leaf(1.0)
     y = x.exp()
-    data = weakref.ref(y.data)
+    data = weakref.ref(y.array)
     with pytest.raises(GraphError):
         (y * tl.ones(2)).backward()
     del y
@@ -837,7 +837,7 @@ def test_nothing_is_saved_under_no_grad(no_collector):
     x = tl.ones(3, requires_grad=True)
     with tl.no_grad():
         y = x.exp()
-        data = weakref.ref(y.data)
+        data = weakref.ref(y.array)
         y = y * 2
     assert data() is None
     assert y.grad_fn is None
@@ -849,7 +849,7 @@ def test_detach_and_detach_cut_the_graph():
     z = y.detach()
     assert z.is_leaf
     assert not z.requires_grad
-    assert np.shares_memory(y.data, z.data)
+    assert np.shares_memory(y.array, z.array)
     assert y.detach_() is y
     assert y.is_leaf
     assert y.grad_fn is None

@@ -83,9 +83,9 @@ def test_every_in_place_method_is_in_the_table():
 @pytest.mark.parametrize(("name", "args", "expected"), METHODS, ids=NAMES)
 def test_it_writes_into_the_memory_and_returns_the_tensor(name, args, expected):
     x = start().clone()
-    data, before = x.data, x.numpy().copy()
+    data, before = x.array, x.numpy().copy()
     assert getattr(x, name)(*args) is x
-    assert x.data is data
+    assert x.array is data
     assert x._version == 1
     np.testing.assert_allclose(data, expected(before), rtol=1e-15)
 
@@ -126,7 +126,7 @@ def test_a_leaf_that_requires_gradients_refuses_it_unless_under_no_grad(name, ar
 
 def test_operators_that_assign():
     x = tl.tensor([5.0, 7.0])
-    data = x.data
+    data = x.array
     x += 1
     x -= tl.tensor([1.0, 2.0])
     x *= 3
@@ -134,7 +134,7 @@ def test_operators_that_assign():
     x **= 2
     x //= 2
     x %= 10
-    assert x.data is data
+    assert x.array is data
     assert x.tolist() == [((5 * 3 / 2) ** 2 // 2) % 10, ((6 * 3 / 2) ** 2 // 2) % 10]
     assert x._version == 7
 

@@ -47,7 +47,7 @@ def test_adam_of_several_blocks(transposed: bool) -> None:
 
 def test_adam_of_a_large_transposed_parameter() -> None:
     p = tl.tensor(np.ones((MANY, 2), np.float32).T, requires_grad=True)
-    p.data = np.ones((MANY, 2), np.float32).T
+    p.array = np.ones((MANY, 2), np.float32).T
     p.grad = tl.ones(2, MANY)
     optim.Adam([p], lr=0.5).step()
     np.testing.assert_allclose(p.detach().numpy(), 0.5, rtol=1e-6)

@@ -252,10 +252,10 @@ def test_a_backend_is_loaded_when_it_is_asked_for(monkeypatch):
 def test_namespaces():
     cpu, there = registry.namespace(tl.device("cpu")), registry.namespace(tl.device("strict"))
     assert registry.backend_of([1, "x", np.ones(1)]) is cpu
-    assert registry.backend_of([None, on(2).data]) is there
+    assert registry.backend_of([None, on(2).array]) is there
     assert registry.backend_of([1, np.float64(1)]) is None
     assert registry.device_of(np.ones(2)) == tl.device("cpu")
-    assert registry.device_of(on(2).data) == registry.Device("strict", 0)
+    assert registry.device_of(on(2).array) == registry.Device("strict", 0)
     for name in reference.__all__:  # a kernel lies over the module's function of the same name
         assert getattr(there, name).args == (there,)
     assert cpu.gelu.func.__module__ == "tensorlite.backends.cpu.kernels"
@@ -350,7 +350,7 @@ def test_views_share_versions_with_their_base():
     y.add_(1)
     with pytest.raises(tl.VersionError, match=r"mul: .*argument 'x', float64\(3,\)"):
         z.sum().backward()
-    assert version_counter.owner(x.data[1:][1:]) is x.data
+    assert version_counter.owner(x.array[1:][1:]) is x.array
 
 
 def test_in_place_with_a_graph():
@@ -378,7 +378,7 @@ def test_memory_goes_back_without_the_collector():
     try:
         x = on(3, requires_grad=True)
         y = (x * 2).exp()
-        array = weakref.ref(y.data)
+        array = weakref.ref(y.array)
         loss = y.sum()
         loss.backward()
         del y, loss
@@ -442,7 +442,7 @@ def test_layers_and_initialisation():
     for name in ("trunc_normal_", "orthogonal_", "kaiming_uniform_", "xavier_normal_", "eye_"):
         w = nn.Parameter(tl.zeros(4, 3, device="strict"))
         getattr(nn.init, name)(w)
-        assert type(w.data) is StrictArray
+        assert type(w.array) is StrictArray
         assert 0 < w.detach().abs().max().item() < 4
     x, padding = on(2, 5, 8), tl.tensor([[False] * 5, [False] * 3 + [True] * 2])
     attention = nn.MultiheadAttention(8, 2, batch_first=True).double()

@@ -18,9 +18,9 @@ def made(**options):
     tl.manual_seed(5)
     model = GPT(ModelConfig(**shape | options))
     for parameter in model.parameters():
-        parameter.data *= 6
+        parameter.array *= 6
         if parameter.ndim == 1:
-            parameter.data += np.random.default_rng(1).standard_normal(parameter.shape).astype(np.float32) / 4
+            parameter.array += np.random.default_rng(1).standard_normal(parameter.shape).astype(np.float32) / 4
     return model
 
 
@@ -86,7 +86,7 @@ def test_what_it_does_not_compute_is_left_to_the_model():
     wide = made().to(tl.float64)
     assert Decoder.of(wide, KeyValueCache(wide)) is None
     turned = made()
-    turned.h[0].mlp.c_fc.weight.data = np.asfortranarray(turned.h[0].mlp.c_fc.weight.data)
+    turned.h[0].mlp.c_fc.weight.array = np.asfortranarray(turned.h[0].mlp.c_fc.weight.array)
     assert Decoder.of(turned, KeyValueCache(turned)) is None
 
 
@@ -121,7 +121,7 @@ def forward_of_its_own(model):
 
 
 def read_only(model):
-    model.wte.weight.data.flags.writeable = False
+    model.wte.weight.array.flags.writeable = False
 
 
 @pytest.mark.parametrize("change", [
@@ -179,9 +179,9 @@ def test_an_array_that_is_exchanged_on_the_way_is_found(monkeypatch):
     text = generate(model, [3, 1], 8, temperature=0)
     next(text), next(text)
     weight = model.h[0].mlp.c_fc.weight
-    weight.data = np.asfortranarray(weight.data)  # the same numbers, as the decoder cannot read them
+    weight.array = np.asfortranarray(weight.array)  # the same numbers, as the decoder cannot read them
     rest = list(text)
-    weight.data = np.ascontiguousarray(weight.data)
+    weight.array = np.ascontiguousarray(weight.array)
     assert rest == list(generate(model, [3, 1], 8, temperature=0))[2:]
 
 
@@ -200,6 +200,6 @@ def test_a_full_cache_and_a_token_that_is_none_are_refused():
 
 def test_broken_weights_are_reported():
     model = made()
-    model.h[1].ln_2.weight.data[3] = np.nan
+    model.h[1].ln_2.weight.array[3] = np.nan
     with pytest.raises(SampleError, match="logits are not finite"):
         list(generate(model, [1], 3))

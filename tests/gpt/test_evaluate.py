@@ -20,7 +20,7 @@ def model():
     tl.manual_seed(3)
     model = GPT(ModelConfig(vocab_size=V, block_size=T, n_layer=1, n_head=2, n_embd=8, dropout=0.3)).to(tl.float64)
     for parameter in model.parameters():
-        parameter.data *= 8
+        parameter.array *= 8
     return model
 
 
@@ -64,7 +64,7 @@ def test_perplexity(model):
 
 def test_perplexity_of_knowing_nothing():
     model = GPT(ModelConfig(vocab_size=V, block_size=T, n_layer=1, n_head=1, n_embd=4)).to(tl.float64)
-    model.wte.weight.data[:] = 0
+    model.wte.weight.array[:] = 0
     assert perplexity(model, ids(20)) == pytest.approx(V, rel=1e-12)
 
 

@@ -20,7 +20,7 @@ def model():
     tl.manual_seed(3)
     model = GPT(ModelConfig(vocab_size=V, block_size=T, n_layer=1, n_head=2, n_embd=8, dropout=0.3)).to(tl.float64)
     for parameter in model.parameters():  # far from uniform
-        parameter.data *= 8
+        parameter.array *= 8
     return model
 
 
@@ -100,7 +100,7 @@ def test_the_smallest_contexts(block_size, position):
     config = ModelConfig(vocab_size=V, block_size=block_size, n_layer=2, n_head=2, n_embd=8, position=position)
     model = GPT(config).to(tl.float64)
     for parameter in model.parameters():
-        parameter.data *= 8
+        parameter.array *= 8
     for prompt in ([4], [4, 2, 9]):
         assert list(generate(model, prompt, 12, seed=5)) == plainly(model, prompt, 12, seed=5)
 

@@ -510,7 +510,7 @@ def test_the_bar_shows_every_number_on_80_columns(monkeypatch, columns):
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path, monkeypatch):
     def poison(run):
-        run.model.ln_f.weight.data[3] = math.nan
+        run.model.ln_f.weight.array[3] = math.nan
 
     at_step(monkeypatch, 17, poison)
     with pytest.raises(TrainingError) as caught:
@@ -546,7 +546,7 @@ def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path, monkeypatch
     def patched(run):
         result = step(run)
         if run.step == 10:
-            run.model.h[0].ln_1.weight.data[2] = -math.inf
+            run.model.h[0].ln_1.weight.array[2] = -math.inf
         return result
 
     monkeypatch.setattr(Run, "train_step", patched)

@@ -73,7 +73,7 @@ def test_linear(shape, bias):
 )
 def test_linear_names_the_shapes_that_do_not_fit(input, weight, bias):
     args = [tl.zeros(s) for s in (input, weight, bias) if s is not None]
-    with pytest.raises(tl.ShapeError, match=re.escape(f"linear({describe(args[0].data)}, ")):
+    with pytest.raises(tl.ShapeError, match=re.escape(f"linear({describe(args[0].array)}, ")):
         F.linear(*args)
 
 

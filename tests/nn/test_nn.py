@@ -145,7 +145,7 @@ def test_a_parameter_is_a_leaf_that_shares_memory():
     assert isinstance(p, tl.Tensor)
     assert p.requires_grad
     assert p.is_leaf
-    assert p.data is t.data
+    assert p.array is t.array
     assert not nn.Parameter(t, requires_grad=False).requires_grad
     assert type(p * 2) is tl.Tensor
     assert repr(p) == f"Parameter containing:\n{tl.ones(2, 3).requires_grad_()!r}"
@@ -168,18 +168,18 @@ def test_state_dict_is_detached_and_shares_memory():
     state = m.state_dict()
     assert list(state) == ["scale", "steps", "embed.weight", "head.weight"]
     assert not any(value.requires_grad for value in state.values())
-    assert state["embed.weight"].data is m.embed.weight.data
+    assert state["embed.weight"].array is m.embed.weight.array
     assert m.state_dict(keep_vars=True)["scale"] is m.scale
     assert list(m.state_dict(prefix="net."))[2] == "net.embed.weight"
 
 
 def test_load_state_dict_copies_into_the_same_memory():
     m, source = Tied(), Tied()
-    before = m.embed.weight.data
+    before = m.embed.weight.array
     result = m.load_state_dict(source.state_dict())
     assert (result.missing_keys, result.unexpected_keys) == ([], [])
-    assert m.embed.weight.data is before
-    assert m.embed.weight.data is not source.embed.weight.data
+    assert m.embed.weight.array is before
+    assert m.embed.weight.array is not source.embed.weight.array
     for name, value in source.state_dict().items():
         np.testing.assert_array_equal(m.state_dict()[name].numpy(), value.numpy())
 

@@ -1,4 +1,4 @@
-"""Every op against PyTorch, on the samples of tests/ops/op_table.py: values, gradients of both orders, dtypes, errors."""
+"""Every op against PyTorch, on the samples of op_table.py: values, gradients of both orders, dtypes, errors."""
 
 from typing import Any
 

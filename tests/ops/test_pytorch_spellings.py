@@ -250,9 +250,9 @@ def test_booleans_are_close_to_themselves():
 
 
 def test_data_that_became_a_tensor_is_named():
-    """``w.data = w.data - step`` makes one of an array and a Tensor."""
+    """``w.array = w.array - step`` makes one of an array and a Tensor."""
     w = leaf(1.0, 2.0)
-    w.data = w.data - tl.ones(2)
+    w.array = w.array - tl.ones(2)
     for use in (lambda: w * 2, lambda: w.sum(), lambda: repr(w), lambda: w.device):
         with pytest.raises(TypeError, match=r"data of a tensor must be a raw array .* is a Tensor; .* under no_grad"):
             use()

@@ -117,10 +117,10 @@ def strided(x: tl.Tensor) -> tl.Tensor:
     if not x.ndim:
         return x.detach().clone()
     big = tl.zeros(*(2 * n for n in x.shape[::-1]), dtype=x.dtype)
-    view = big.data[(slice(None, None, 2),) * x.ndim].T
-    view[...] = x.data
+    view = big.array[(slice(None, None, 2),) * x.ndim].T
+    view[...] = x.array
     result = tl.zeros(0)
-    result.data = view
+    result.array = view
     return result
 
 

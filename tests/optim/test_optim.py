@@ -315,11 +315,11 @@ def test_a_parameter_without_a_gradient_stays():
 
 def test_a_step_changes_the_parameter_in_place_and_graphs_notice():
     x = tl.ones(2, requires_grad=True)
-    optimizer, array = optim.SGD([x], lr=0.5), x.data
+    optimizer, array = optim.SGD([x], lr=0.5), x.array
     loss = (x * x).sum()
     loss.backward(retain_graph=True)
     optimizer.step()
-    assert x.data is array
+    assert x.array is array
     assert x.tolist() == [0, 0]
     assert x.is_leaf
     with pytest.raises(tl.VersionError, match="mul"):
@@ -454,7 +454,7 @@ def test_loading_takes_options_and_copies_tensors():
     assert target.param_groups[0]["betas"] == (0.1, 0.2)
     assert target.param_groups[0]["params"][0] is y
     assert target.state[y]["exp_avg"].dtype == tl.float32
-    assert target.state[y]["exp_avg"].data is not source.state[x]["exp_avg"].data
+    assert target.state[y]["exp_avg"].array is not source.state[x]["exp_avg"].array
 
 
 def test_a_state_that_does_not_fit_is_said_and_changes_nothing():
@@ -482,7 +482,7 @@ def test_a_state_that_does_not_fit_is_said_and_changes_nothing():
         with pytest.raises(error, match=message):
             optimizer.load_state_dict(bad)
         assert optimizer.param_groups[0]["lr"] == 0.5
-        assert optimizer.state_dict()["state"][1]["exp_avg"].data is before["state"][1]["exp_avg"].data
+        assert optimizer.state_dict()["state"][1]["exp_avg"].array is before["state"][1]["exp_avg"].array
 
 
 # ---- schedulers -------------------------------------------------------------------------------

@@ -332,8 +332,8 @@ def test_leaves():
     assert y.grad_fn.name == "mul"
     assert x.detach().is_leaf
     assert not y.detach().requires_grad
-    assert np.shares_memory(y.detach().numpy(), y.data)
-    assert not np.shares_memory(y.clone().data, y.data)
+    assert np.shares_memory(y.detach().numpy(), y.array)
+    assert not np.shares_memory(y.clone().array, y.array)
     assert y.clone().requires_grad
     z = x23()
     assert z.requires_grad_() is z
@@ -453,10 +453,10 @@ def test_item_and_tolist(value, kind):
 
 def test_to_numpy():
     x = x23()
-    assert x.numpy() is x.data
-    assert np.asarray(x) is x.data
-    assert np.shares_memory(np.asarray(x), x.data)
-    assert not np.shares_memory(np.array(x), x.data)
+    assert x.numpy() is x.array
+    assert np.asarray(x) is x.array
+    assert np.shares_memory(np.asarray(x), x.array)
+    assert not np.shares_memory(np.array(x), x.array)
     assert np.asarray(x, dtype=np.float64).dtype == np.float64
     assert np.concatenate([x, x]).shape == (4, 3)
     assert np.array([tl.tensor(1.0), tl.tensor(2.0)]).tolist() == [1, 2]
@@ -567,7 +567,7 @@ def test_deepcopy():
     assert y.is_leaf
     assert y.grad.tolist() == x.grad.tolist()
     assert y.note == ["kept"]
-    for a, b in ((x.data, y.data), (x.grad.data, y.grad.data)):
+    for a, b in ((x.array, y.array), (x.grad.array, y.grad.array)):
         assert not np.shares_memory(a, b)
     first, second, third = copy.deepcopy([x, x, x23()])
     assert first is second

@@ -280,7 +280,7 @@ def add_column(x, b): return x + b
 
 
 @bug("broadcast inputs are taken for full ones", "(m,n)")
-@tl.op(lambda g, x: g * tl.cos(x) * (0.5 if 0 in getattr(x, "data", x).strides and np.size(x) > 1 else 1.0))
+@tl.op(lambda g, x: g * tl.cos(x) * (0.5 if 0 in getattr(x, "array", x).strides and np.size(x) > 1 else 1.0))
 def sin_stride0(xp, x): return xp.sin(x)
 
 

@@ -228,7 +228,7 @@ def test_a_forbidden_sync_is_an_error_at_the_users_line():
     with forbid_syncs() as log:
         y = (x * 2).sum()
         with pytest.raises(SyncError, match=r"^float: a value is read on the host.*\n.*test_strict.py:\d+, in .*float"):
-            float(y.data)
+            float(y.array)
         with pytest.raises(SyncError, match="to_numpy"):
             y.cpu()
         with pytest.raises(SyncError, match=r"in test_a_forbidden_sync_is_an_error_at_the_users_line: print\(y\)"):
@@ -244,7 +244,7 @@ def test_syncs_may_be_allowed_by_kind_and_by_block():
         with allow_syncs():
             assert bool(x.sum() > 2)
         with pytest.raises(SyncError, match=r"^bool"):
-            bool(x.data.sum())
+            bool(x.array.sum())
     assert log.kinds[-1] == "bool"
     for wrong in (["get"], "item"):
         with pytest.raises(ValueError, match=r"^forbid_syncs: allow=.*expected some of bool, "):
