@@ -20,8 +20,8 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import numpy as np
-from machine import cores
-from sides import options, started, tables
+from environment import cores
+from processes import options, started, tables
 
 import tensorlite as tl
 from gpt.config import ModelConfig

@@ -8,7 +8,7 @@ what NumPy's function alone takes:
     recorded   the chain recorded for the backward pass, and freed
     backward   the gradients of its result, of a given cotangent, for its inputs
 PyTorch and HIPS autograd are measured too where they are installed. The sides take turns, and of each the fastest of
-several runs counts: what disturbs a run only ever makes it slower. throughput.py describes the second table.
+several runs counts: what disturbs a run only ever makes it slower. op_throughput.py describes the second table.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import throughput
-from machine import described, saved
+import op_throughput
+from environment import described, saved
 
 import tensorlite as tl
 
@@ -123,7 +123,7 @@ def main() -> None:
     args = parser.parse_args()
     with saved("ops", args.save):
         compare(args.number, args.repeats)
-        throughput.compare(-(-args.repeats // 3))
+        op_throughput.compare(-(-args.repeats // 3))
 
 
 def compare(number: int, repeats: int) -> None:

@@ -17,8 +17,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
-from machine import described, saved
-from sides import started
+from environment import described, saved
+from processes import started
 
 import tensorlite as tl
 from gpt.config import Config

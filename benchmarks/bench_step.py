@@ -17,7 +17,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 import numpy as np
-from sides import options, started, tables
+from processes import options, started, tables
 
 import tensorlite as tl
 from gpt.config import ModelConfig, OptimConfig

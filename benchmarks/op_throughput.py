@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
-from sides import started
+from processes import started
 
 B, H, T, C, V = 12, 4, 64, 128, 65  # batch, heads, context, width, vocabulary
 

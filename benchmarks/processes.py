@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from machine import described, saved
+from environment import described, saved
 
 
 def started(side: str, work: Callable[..., None], *args: Any) -> tuple[BaseProcess, Connection]:
