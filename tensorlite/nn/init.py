@@ -7,6 +7,9 @@ outputs one input feeds ("fan_out": out times the rest).
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import NormalDist
 from typing import Any
 
@@ -18,7 +21,36 @@ from ..random import Generator
 from ..tensors.tensor import Tensor
 
 __all__ = ["calculate_gain", "constant_", "eye_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_",
-           "orthogonal_", "trunc_normal_", "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_"]  # fmt: skip
+           "orthogonal_", "skip_init", "trunc_normal_", "uniform_", "xavier_normal_", "xavier_uniform_",
+           "zeros_"]  # fmt: skip
+
+
+class _ThreadState(threading.local):
+    skipped = False  # whether this thread is inside skip_init()
+
+
+_state = _ThreadState()
+
+
+@contextmanager
+def skip_init() -> Iterator[None]:
+    """Context manager in which the functions of this module leave their tensor unchanged and draw nothing.
+
+    Use it to make a model whose weights are loaded right afterwards: layers allocate their parameters, but their first
+    values are whatever the memory held, NaN included. Layers that need no random numbers may still be filled, as
+    LayerNorm's ones are. The state of the random number generators does not change. Arguments are checked as usual.
+
+    It holds for the thread that enters it, can be nested, and ends when an error leaves it.
+
+        with nn.init.skip_init():
+            model = Model()
+        model.load_state_dict(state)
+    """
+    before, _state.skipped = _state.skipped, True
+    try:
+        yield
+    finally:
+        _state.skipped = before
 
 
 def _require_tensor(name: str, tensor: object) -> None:
@@ -29,14 +61,16 @@ def _require_tensor(name: str, tensor: object) -> None:
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Random numbers from [a, b)."""
     _require_tensor("uniform_", tensor)
-    tensor.detach().uniform_(a, b, generator=generator)
+    if not _state.skipped:
+        tensor.detach().uniform_(a, b, generator=generator)
     return tensor
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Random numbers from the normal distribution with this mean and standard deviation."""
     _require_tensor("normal_", tensor)
-    tensor.detach().normal_(mean, std, generator=generator)
+    if not _state.skipped:
+        tensor.detach().normal_(mean, std, generator=generator)
     return tensor
 
 
@@ -54,6 +88,9 @@ def trunc_normal_(
     """
     if a > b or std <= 0:
         raise ValueError(f"trunc_normal_: expected a <= b and std > 0, got a={a}, b={b}, std={std}")
+    _require_tensor("trunc_normal_", tensor)
+    if _state.skipped:
+        return tensor
     normal = NormalDist(mean, std)
     low, high = normal.cdf(a), normal.cdf(b)
     drawn = Tensor(np.empty(tensor.shape)).uniform_(low, high, generator=generator).numpy()
@@ -66,7 +103,8 @@ def trunc_normal_(
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """Every entry ``val``."""
     _require_tensor("constant_", tensor)
-    tensor.detach().fill_(val)
+    if not _state.skipped:
+        tensor.detach().fill_(val)
     return tensor
 
 
@@ -84,7 +122,8 @@ def eye_(tensor: Tensor) -> Tensor:
     """The identity matrix, or what a matrix that is not square holds of it. Raises ShapeError if it is not a matrix."""
     if tensor.ndim != 2:
         raise ShapeError(f"eye_: expected a matrix, got shape {tensor.shape}")
-    tensor.detach().copy_(np.eye(tensor.shape[0], tensor.shape[1]))
+    if not _state.skipped:
+        tensor.detach().copy_(np.eye(tensor.shape[0], tensor.shape[1]))
     return tensor
 
 
@@ -171,7 +210,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
     """
     if tensor.ndim < 2:
         raise ShapeError(f"orthogonal_: expected at least 2 dimensions, got shape {tensor.shape}")
-    if tensor.numel() == 0:
+    if tensor.numel() == 0 or _state.skipped:
         return tensor
     rows = tensor.shape[0]
     shape = (rows, tensor.numel() // rows)
