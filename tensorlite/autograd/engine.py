@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable, Collection, Sequence
 from contextvars import copy_context
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -28,9 +28,6 @@ from ..dtypes import POLICIES, Policy
 from ..errors import DeviceError, DTypeError, GraphError, ShapeError
 from . import anomaly_mode, version_counter
 from .anomaly_mode import detect_anomaly
-
-if TYPE_CHECKING:
-    from ..tensors.tensor import Tensor
 
 __all__ = [
     "Node", "Op", "OpFunction", "Variable", "backward", "detect_anomaly", "enable_grad", "grad", "is_grad_enabled",
@@ -455,7 +452,7 @@ class OpFunction(Protocol):
 
     op: Op
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Tensor: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
 _PLAIN = {int, float, bool, type(None)}

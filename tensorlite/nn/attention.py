@@ -185,7 +185,7 @@ class MultiheadAttention(Module):
         if mask is not None:
             scores = ops.where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask
             blind = (scores == -math.inf).all(-1, True)
-            return ops.where(blind, 0.0, F.softmax(ops.where(blind, 0.0, scores), -1))  # type: ignore[no-any-return]
+            return ops.where(blind, 0.0, F.softmax(ops.where(blind, 0.0, scores), -1))
         return F.softmax(scores, -1)
 
     def extra_repr(self) -> str:

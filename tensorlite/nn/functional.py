@@ -277,7 +277,7 @@ def _reduce_rows(
     kept = target != ignore_index
     if weight is None:
         return loss.sum() / kept.sum()
-    return loss.sum() / ops.where(kept, weight[ops.where(kept, target, 0)], 0.0).sum()  # type: ignore[no-any-return]
+    return loss.sum() / ops.where(kept, weight[ops.where(kept, target, 0)], 0.0).sum()
 
 
 def _weighted_nll(logp: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> Tensor:
@@ -285,7 +285,7 @@ def _weighted_nll(logp: Tensor, target: Tensor, weight: Tensor | None, ignore_in
     kept = target != ignore_index
     safe = ops.where(kept, target, 0)
     loss = -logp.gather(1, safe.unsqueeze(1)).squeeze(1)
-    return ops.where(kept, loss if weight is None else loss * weight[safe], 0.0)  # type: ignore[no-any-return]
+    return ops.where(kept, loss if weight is None else loss * weight[safe], 0.0)
 
 
 def nll_loss(

@@ -132,7 +132,7 @@ def _layer_norm_composite(x: Value, weight: Value, bias: Value, eps: float) -> V
 def _layer_norm_backward(
     xp: Namespace, g: Array, x: Array, weight: Array, mean: Array, rstd: Array
 ) -> tuple[Array, ...]:
-    return xp.layer_norm_backward(g, x, weight, mean, rstd)  # type: ignore[no-any-return]
+    return xp.layer_norm_backward(g, x, weight, mean, rstd)
 
 
 @op(backward=_layer_norm_backward, composite=_layer_norm_composite, aux=("mean", "rstd"), dtypes="floating")
@@ -143,7 +143,7 @@ def layer_norm_rows(
 
     Source: Ba, Kiros and Hinton, "Layer Normalization", 2016.
     """
-    return xp.layer_norm(x, weight, bias, eps)  # type: ignore[no-any-return]
+    return xp.layer_norm(x, weight, bias, eps)
 
 
 def _rms_norm_composite(x: Value, weight: Value, eps: float) -> Value:
@@ -162,7 +162,7 @@ def rms_norm_rows(xp: Namespace, x: Array, weight: Array | None = None, eps: flo
 
     Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
     """
-    return xp.rms_norm(x, weight, eps)  # type: ignore[no-any-return]
+    return xp.rms_norm(x, weight, eps)
 
 
 @op(lambda g, keep: g * keep)
@@ -197,7 +197,7 @@ def cross_entropy_rows(
 
     ``-(1 - smoothing) * log_softmax(x)[target] - smoothing * mean(log_softmax(x))``.
     """
-    return xp.cross_entropy(logits, target, ignore_index, smoothing)  # type: ignore[no-any-return]
+    return xp.cross_entropy(logits, target, ignore_index, smoothing)
 
 
 # ---- attention ------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def _attention_backward(
     xp: Namespace, g: Array, q: Array, k: Array, v: Array, mask: Array, keep: Array, lse: Array, causal: bool,
     scale: float,
 ) -> tuple[Array, ...]:  # fmt: skip
-    return xp.attention_backward(g, q, k, v, mask, keep, lse, causal, scale)  # type: ignore[no-any-return]
+    return xp.attention_backward(g, q, k, v, mask, keep, lse, causal, scale)
 
 
 @op(backward=_attention_backward, composite=_attention_composite, aux=("lse",))
@@ -232,4 +232,4 @@ def attention(
     softmax; causal: query t sees keys 0 to t. A query that may look nowhere gives zeros.
     Source: Vaswani et al., "Attention Is All You Need", 2017.
     """
-    return xp.attention(q, k, v, mask, keep, causal, scale)  # type: ignore[no-any-return]
+    return xp.attention(q, k, v, mask, keep, causal, scale)

@@ -155,17 +155,17 @@ class Tensor(Variable):
     @property
     def shape(self) -> tuple[int, ...]:
         """The size of each dimension."""
-        return self.array.shape  # type: ignore[no-any-return]
+        return self.array.shape
 
     @property
     def dtype(self) -> DType:
         """The number type, a NumPy dtype."""
-        return self.array.dtype  # type: ignore[no-any-return]
+        return self.array.dtype
 
     @property
     def ndim(self) -> int:
         """The number of dimensions."""
-        return self.array.ndim  # type: ignore[no-any-return]
+        return self.array.ndim
 
     @property
     def device(self) -> Device:
@@ -175,12 +175,12 @@ class Tensor(Variable):
     @property
     def itemsize(self) -> int:
         """Bytes an entry."""
-        return self.array.itemsize  # type: ignore[no-any-return]
+        return self.array.itemsize
 
     @property
     def nbytes(self) -> int:
         """Bytes of all entries."""
-        return self.array.nbytes  # type: ignore[no-any-return]
+        return self.array.nbytes
 
     @property
     def requires_grad(self) -> bool:
@@ -333,7 +333,7 @@ class Tensor(Variable):
 
     def detach(self) -> Tensor:
         """The same memory, as a leaf that requires no gradients."""
-        return wrap(self.array)  # type: ignore[no-any-return]
+        return wrap(self.array)
 
     @property
     def data(self) -> Tensor:
@@ -510,11 +510,11 @@ class Tensor(Variable):
         if min(shape, default=0) < 0 or value.size != 1:
             raise ShapeError(f"new_full: cannot fill sizes {shape} with a value of shape {value.shape}")
         filled = BACKENDS[type(self.array)].full(shape, value.item(), kind)
-        return wrap(filled)  # type: ignore[no-any-return]
+        return wrap(filled)
 
     def new_tensor(self, data: Any, dtype: Any = None) -> Tensor:
         """A new tensor of the data, in this tensor's dtype unless one is given, and on its device."""
-        return wrap(as_array(data, self.dtype if dtype is None else dtype, self.device).copy())  # type: ignore[no-any-return]
+        return wrap(as_array(data, self.dtype if dtype is None else dtype, self.device).copy())
 
     # ---- operators ---------------------------------------------------------------------------
 
@@ -620,7 +620,7 @@ class Tensor(Variable):
         return ops.ge(self, other)
 
     def __getitem__(self, index: Any) -> Tensor:
-        return ops.getitem(self, index)  # type: ignore[no-any-return]
+        return ops.getitem(self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self._assign("setitem", index, value)
@@ -1050,7 +1050,7 @@ class Tensor(Variable):
 
     def div(self, other: Any, *, rounding_mode: str | None = None) -> Tensor:
         """See :func:`tensorlite.div`."""
-        return ops.div(self, other, rounding_mode=rounding_mode)  # type: ignore[no-any-return]
+        return ops.div(self, other, rounding_mode=rounding_mode)
 
     def mul(self, other: Any) -> Tensor:
         """See :func:`tensorlite.mul`."""
@@ -1150,19 +1150,19 @@ class Tensor(Variable):
 
     def mm(self, mat2: Any) -> Tensor:
         """See :func:`tensorlite.mm`."""
-        return ops.mm(self, mat2)  # type: ignore[no-any-return]
+        return ops.mm(self, mat2)
 
     def bmm(self, mat2: Any) -> Tensor:
         """See :func:`tensorlite.bmm`."""
-        return ops.bmm(self, mat2)  # type: ignore[no-any-return]
+        return ops.bmm(self, mat2)
 
     def dot(self, tensor: Any) -> Tensor:
         """See :func:`tensorlite.dot`."""
-        return ops.dot(self, tensor)  # type: ignore[no-any-return]
+        return ops.dot(self, tensor)
 
     def mv(self, vec: Any) -> Tensor:
         """See :func:`tensorlite.mv`."""
-        return ops.mv(self, vec)  # type: ignore[no-any-return]
+        return ops.mv(self, vec)
 
     def diagonal(self, offset: Any = 0, dim1: Any = 0, dim2: Any = 1) -> Tensor:
         """See :func:`tensorlite.diagonal`."""
@@ -1170,15 +1170,15 @@ class Tensor(Variable):
 
     def diag(self, diagonal: Any = 0) -> Tensor:
         """See :func:`tensorlite.diag`."""
-        return ops.diag(self, diagonal)  # type: ignore[no-any-return]
+        return ops.diag(self, diagonal)
 
     def trace(self) -> Tensor:
         """See :func:`tensorlite.trace`."""
-        return ops.trace(self)  # type: ignore[no-any-return]
+        return ops.trace(self)
 
     def outer(self, vec2: Any) -> Tensor:
         """See :func:`tensorlite.outer`."""
-        return ops.outer(self, vec2)  # type: ignore[no-any-return]
+        return ops.outer(self, vec2)
 
     def addmm(self, mat1: Any, mat2: Any, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
         """See :func:`tensorlite.addmm`."""
@@ -1202,15 +1202,15 @@ class Tensor(Variable):
 
     def where(self, condition: Any, other: Any) -> Tensor:
         """This tensor where ``condition`` is true, else ``other``."""
-        return ops.where(condition, self, other)  # type: ignore[no-any-return]
+        return ops.where(condition, self, other)
 
     def masked_fill(self, mask: Any, value: Any) -> Tensor:
         """See :func:`tensorlite.masked_fill`."""
-        return ops.masked_fill(self, mask, value)  # type: ignore[no-any-return]
+        return ops.masked_fill(self, mask, value)
 
     def masked_select(self, mask: Any) -> Tensor:
         """See :func:`tensorlite.masked_select`."""
-        return ops.masked_select(self, mask)  # type: ignore[no-any-return]
+        return ops.masked_select(self, mask)
 
     def mean(self, dim: Any = None, keepdim: Any = False, *, dtype: Any = None) -> Tensor:
         """See :func:`tensorlite.mean`."""
@@ -1266,7 +1266,7 @@ class Tensor(Variable):
 
     def norm(self, p: Any = 2, dim: Any = None, keepdim: Any = False) -> Tensor:
         """See :func:`tensorlite.norm`."""
-        return ops.norm(self, p, dim, keepdim)  # type: ignore[no-any-return]
+        return ops.norm(self, p, dim, keepdim)
 
     def logsumexp(self, dim: Any, keepdim: Any = False) -> Tensor:
         """See :func:`tensorlite.logsumexp`."""
@@ -1306,11 +1306,11 @@ class Tensor(Variable):
 
     def expand(self, *_: Any, size: Any = None) -> Tensor:
         """See :func:`tensorlite.expand`."""
-        return ops.expand(self, _sizes(_, size))  # type: ignore[no-any-return]
+        return ops.expand(self, _sizes(_, size))
 
     def expand_as(self, other: Tensor) -> Tensor:
         """Expanded to the shape of another tensor."""
-        return ops.expand(self, other.shape)  # type: ignore[no-any-return]
+        return ops.expand(self, other.shape)
 
     def broadcast_to(self, shape: Sequence[Any]) -> Tensor:
         """See :func:`tensorlite.broadcast_to`."""
@@ -1336,19 +1336,19 @@ class Tensor(Variable):
 
     def movedim(self, source: Any, destination: Any) -> Tensor:
         """See :func:`tensorlite.movedim`."""
-        return ops.movedim(self, source, destination)  # type: ignore[no-any-return]
+        return ops.movedim(self, source, destination)
 
     def squeeze(self, dim: Any = None) -> Tensor:
         """See :func:`tensorlite.squeeze`."""
-        return ops.squeeze(self, dim)  # type: ignore[no-any-return]
+        return ops.squeeze(self, dim)
 
     def unsqueeze(self, dim: Any) -> Tensor:
         """See :func:`tensorlite.unsqueeze`."""
-        return ops.unsqueeze(self, dim)  # type: ignore[no-any-return]
+        return ops.unsqueeze(self, dim)
 
     def flatten(self, start_dim: Any = 0, end_dim: Any = -1) -> Tensor:
         """See :func:`tensorlite.flatten`."""
-        return ops.flatten(self, start_dim, end_dim)  # type: ignore[no-any-return]
+        return ops.flatten(self, start_dim, end_dim)
 
     def ravel(self) -> Tensor:
         """All entries in order, as one dimension."""
@@ -1356,7 +1356,7 @@ class Tensor(Variable):
 
     def unflatten(self, dim: Any, sizes: Sequence[Any]) -> Tensor:
         """See :func:`tensorlite.unflatten`."""
-        return ops.unflatten(self, dim, sizes)  # type: ignore[no-any-return]
+        return ops.unflatten(self, dim, sizes)
 
     def flip(self, *_: Any, dims: Any = None) -> Tensor:
         """See :func:`tensorlite.flip`."""
@@ -1368,7 +1368,7 @@ class Tensor(Variable):
 
     def narrow(self, dim: Any, start: Any, length: Any) -> Tensor:
         """See :func:`tensorlite.narrow`."""
-        return ops.narrow(self, dim, start, length)  # type: ignore[no-any-return]
+        return ops.narrow(self, dim, start, length)
 
     def select(self, dim: Any, index: Any) -> Tensor:
         """Entry ``index`` along a dimension, which the result lacks: a view."""
@@ -1388,39 +1388,39 @@ class Tensor(Variable):
 
     def repeat(self, *_: Any, sizes: Any = None) -> Tensor:
         """See :func:`tensorlite.repeat`."""
-        return ops.repeat(self, _sizes(_, sizes))  # type: ignore[no-any-return]
+        return ops.repeat(self, _sizes(_, sizes))
 
     def tile(self, *_: Any, dims: Any = None) -> Tensor:
         """See :func:`tensorlite.tile`."""
-        return ops.tile(self, _sizes(_, dims))  # type: ignore[no-any-return]
+        return ops.tile(self, _sizes(_, dims))
 
     def repeat_interleave(self, repeats: Any, dim: Any = None) -> Tensor:
         """See :func:`tensorlite.repeat_interleave`."""
-        return ops.repeat_interleave(self, repeats, dim)  # type: ignore[no-any-return]
+        return ops.repeat_interleave(self, repeats, dim)
 
     def gather(self, dim: Any, index: Any) -> Tensor:
         """See :func:`tensorlite.gather`."""
-        return ops.gather(self, dim, index)  # type: ignore[no-any-return]
+        return ops.gather(self, dim, index)
 
     def take_along_dim(self, indices: Any, dim: Any = None) -> Tensor:
         """See :func:`tensorlite.take_along_dim`."""
-        return ops.take_along_dim(self, indices, dim)  # type: ignore[no-any-return]
+        return ops.take_along_dim(self, indices, dim)
 
     def index_select(self, dim: Any, index: Any) -> Tensor:
         """See :func:`tensorlite.index_select`."""
-        return ops.index_select(self, dim, index)  # type: ignore[no-any-return]
+        return ops.index_select(self, dim, index)
 
     def index_add(self, dim: Any, index: Any, source: Any, *, alpha: Any = 1) -> Tensor:
         """See :func:`tensorlite.index_add`."""
-        return ops.index_add(self, dim, index, source, alpha=alpha)  # type: ignore[no-any-return]
+        return ops.index_add(self, dim, index, source, alpha=alpha)
 
     def scatter(self, dim: Any, index: Any, src: Any = None, *, value: Any = None) -> Tensor:
         """See :func:`tensorlite.scatter`."""
-        return ops.scatter(self, dim, index, src, value=value)  # type: ignore[no-any-return]
+        return ops.scatter(self, dim, index, src, value=value)
 
     def scatter_add(self, dim: Any, index: Any, src: Any) -> Tensor:
         """See :func:`tensorlite.scatter_add`."""
-        return ops.scatter_add(self, dim, index, src)  # type: ignore[no-any-return]
+        return ops.scatter_add(self, dim, index, src)
 
     def tril(self, diagonal: Any = 0) -> Tensor:
         """See :func:`tensorlite.tril`."""

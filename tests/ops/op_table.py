@@ -42,11 +42,11 @@ from tests.ops.op_references import REFERENCES
 def resolve(name: str, root: Any, functional: Any, tensor: Any, *more: Any) -> Callable[..., Any]:
     """What a row's name means in a library with PyTorch's layout."""
     if name.startswith("F."):
-        return getattr(functional, name[2:])  # type: ignore[no-any-return]
+        return getattr(functional, name[2:])
     if name.startswith("Tensor."):
         method = getattr(tensor, name[7:])
-        return (lambda x, *args, **kwargs: method(x.clone(), *args, **kwargs)) if name.endswith("_") else method  # type: ignore[no-any-return]
-    return next(getattr(place, name) for place in (root, *more) if hasattr(place, name))  # type: ignore[no-any-return]
+        return (lambda x, *args, **kwargs: method(x.clone(), *args, **kwargs)) if name.endswith("_") else method
+    return next(getattr(place, name) for place in (root, *more) if hasattr(place, name))
 
 
 SPECS: dict[str, OpSpec] = {}
