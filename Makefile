@@ -25,8 +25,9 @@ test: .venv/.installed-test  ## run the tests; ARGS="-k matmul" and the like go 
 
 check: lint types test  ## lint, types and tests: what a change has to pass
 
-lint: .venv/.installed-dev  ## ruff
+lint: .venv/.installed-dev  ## ruff, and import-linter for the layers
 	@$(VENV_PYTHON) -m ruff check .
+	@.venv/bin/lint-imports --no-cache --no-logo
 
 types: .venv/.installed-dev  ## mypy --strict on tensorlite
 	@$(VENV_PYTHON) -m mypy

@@ -226,13 +226,6 @@ def test_the_loss_curve_is_a_small_picture():
     assert curve.stat().st_size < 200_000
 
 
-def test_the_reading_guide_names_every_file():
-    text = (ROOT / "docs" / "reading-guide.md").read_text("utf-8")
-    paths = [path for package in ("tensorlite", "gpt") for path in sorted((ROOT / package).rglob("*.py"))]
-    with_code = [path for path in paths if ast.parse(path.read_text("utf-8")).body[1:]]  # more than a docstring
-    assert not [path.name for path in with_code if f"`{named(path)}`" not in text]
-
-
 def test_what_the_reading_guide_points_at_is_there():
     """Every `name` in its text is a word of the source."""
     text = prose(ROOT / "docs" / "reading-guide.md")

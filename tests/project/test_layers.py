@@ -1,9 +1,11 @@
-"""The house rules that syntax trees can hold: which way imports run, and what no file may do.
+"""The rules of structure: the layers, which import-linter checks, and what no file may do.
 
-A file added to tensorlite/ or gpt/ fails here until it has its place in FLOORS.
+The layers are in pyproject.toml, under tool.importlinter. The other rules read syntax trees.
 """
 import ast
 import importlib
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,41 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Lowest first. A file imports only files that stand before it, inside functions too, so there is no circle; and
-# whoever reads them in this order meets nothing unexplained. A package's name stands for its __init__.py.
-FLOORS = """
-    tensorlite.errors  tensorlite.dtypes
-    tensorlite.backends  tensorlite.backends.reference
-    tensorlite.backends.cpu  tensorlite.backends.cpu.compiled  tensorlite.backends.cpu.compiled.parallel_for
-    tensorlite.backends.cpu.thread_pool
-    tensorlite.backends.cpu.compiled.kernels  tensorlite.backends.cpu.compiled.row_kernels
-    tensorlite.backends.cpu.kernels  tensorlite.backends.cuda  tensorlite.backends.cuda.kernels
-    tensorlite.backends.cpu.malloc
-    tensorlite.backends.registry  tensorlite.random
-    tensorlite.autograd.version_counter  tensorlite.autograd.anomaly_mode  tensorlite.autograd.engine
-    tensorlite.autograd.checkpointing  tensorlite.autograd
-    tensorlite.ops.elementwise  tensorlite.ops.shape  tensorlite.ops.reduce  tensorlite.ops.linalg
-    tensorlite.ops.index  tensorlite.ops.gather_scatter  tensorlite.ops.nn  tensorlite.ops
-    tensorlite.tensors  tensorlite.tensors.tensor  tensorlite.tensors.comparison  tensorlite.tensors.creation
-    tensorlite.func  tensorlite.profiler
-    tensorlite.nn.parameter  tensorlite.nn.module  tensorlite.nn.functional  tensorlite.nn.init  tensorlite.nn.utils
-    tensorlite.nn.linear  tensorlite.nn.embedding  tensorlite.nn.normalization  tensorlite.nn.dropout
-    tensorlite.nn.activation  tensorlite.nn.loss  tensorlite.nn.containers  tensorlite.nn.attention  tensorlite.nn
-    tensorlite.optim.optimizer  tensorlite.optim.sgd  tensorlite.optim.adam  tensorlite.optim.muon
-    tensorlite.optim.lr_scheduler  tensorlite.optim
-    tensorlite.serialization
-    tensorlite  tensorlite.compiled
-    tensorlite.testing.numerical  tensorlite.testing.report  tensorlite.testing.subject  tensorlite.testing.verdict
-    tensorlite.testing.messages  tensorlite.testing.gradients  tensorlite.testing.operators
-    tensorlite.testing.plugin  tensorlite.testing.samples  tensorlite.testing.spec
-    tensorlite.testing.strategies  tensorlite.testing.gradtests  tensorlite.testing.random_programs
-    tensorlite.testing.strict  tensorlite.testing
-    gpt  gpt.errors  gpt.config  gpt.info  gpt.fetch  gpt.tokenizer  gpt.data
-    gpt.optimizer  gpt.model  gpt.evaluate  gpt.decoder  gpt.sample  gpt.checkpoint  gpt.metrics  gpt.plot
-    gpt.progress  gpt.train  gpt.cli  gpt.__main__
-""".split()
-
-# What a stranger may import; the rest of tensorlite is private, whatever its name.
+# What a user may import. The rest of tensorlite is private, whatever its name.
 PUBLIC_MODULES = [
     "tensorlite", "tensorlite.autograd", "tensorlite.compiled", "tensorlite.errors", "tensorlite.func",
     "tensorlite.nn", "tensorlite.nn.functional", "tensorlite.nn.init", "tensorlite.nn.utils",
@@ -58,20 +26,21 @@ PUBLIC_MODULES = [
     "tensorlite.testing", "tensorlite.testing.strict",
 ]
 
-# Files of tensorlite that may import more than numpy at their top, because nobody imports them at theirs.
+# What a package or module of tensorlite may import at its top besides numpy. Nothing else imports these at its top, so
+# that `import tensorlite` loads numpy alone.
 LOADED_LAZILY = {
-    "tensorlite.backends.cuda.kernels": {"cupy"}, "tensorlite.backends.cpu.compiled.kernels": {"llvmlite", "numba"},
-    "tensorlite.backends.cpu.compiled.parallel_for": {"llvmlite", "numba"},
-    "tensorlite.backends.cpu.compiled.row_kernels": {"llvmlite", "numba"},
+    "tensorlite.backends.cuda": {"cupy"},
+    "tensorlite.backends.cpu.compiled": {"llvmlite", "numba"},
     "tensorlite.compiled": {"llvmlite", "numba"},
-    "tensorlite.testing.strategies": {"hypothesis"}, "tensorlite.testing.gradtests": {"hypothesis"},
+    "tensorlite.testing.strategies": {"hypothesis"},
+    "tensorlite.testing.gradtests": {"hypothesis"},
     "tensorlite.testing.random_programs": {"hypothesis"},
 }
 
-# The only files that may name CuPy, and that may compare with the name of a device: the generator has a state on
-# each, and autograd and tensor show the device in messages and in repr.
+# The only packages that may name CuPy, and those that may compare with the name of a device: the generator has a state
+# on each device, and autograd and tensors show the device in messages.
 CUPY_AWARE = ("tensorlite.backends",)
-DEVICE_AWARE = (*CUPY_AWARE, "tensorlite.random", "tensorlite.autograd.engine", "tensorlite.tensors.tensor")
+DEVICE_AWARE = (*CUPY_AWARE, "tensorlite.random", "tensorlite.autograd", "tensorlite.tensors", "tensorlite.cuda")
 DEVICE_NAMES = {"cpu", "cuda", "gpu", "cupy", "numpy"}
 
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
@@ -141,30 +110,20 @@ def inside(module: str, packages: tuple[str, ...]) -> bool:
 # ---- the rules: each takes a file and returns what is wrong with it ----------------------------------------
 
 
-def upward_imports(file: File) -> list[str]:
-    """Imports of a file that stands on the same floor or above."""
-    if file.module not in FLOORS:
-        return [f"{file.path}: give it its place in FLOORS, tests/project/test_layers.py"]
-    wrong = []
-    for item in imports(file):
-        target = item.target if item.target in FLOORS else item.module
-        if not inside(target, ("tensorlite", "gpt")):
-            continue
-        if target not in FLOORS:
-            wrong.append(file.at(item.node, f"imports {target}, which has no place in FLOORS"))
-        elif FLOORS.index(target) >= FLOORS.index(file.module):
-            wrong.append(file.at(item.node, f"imports {target}, which stands above it"))
-    return wrong
+def lazy_package(module: str) -> str | None:
+    """Return the entry of LOADED_LAZILY that `module` belongs to, or None."""
+    return next((package for package in LOADED_LAZILY if inside(module, (package,))), None)
 
 
 def heavy_imports(file: File) -> list[str]:
-    """What importing a file of tensorlite loads besides numpy, the standard library and tensorlite."""
-    allowed = {"tensorlite", "numpy", *sys.stdlib_module_names, *LOADED_LAZILY.get(file.module, ())}
+    """A file of tensorlite imports numpy, the standard library and tensorlite at its top, and nothing else."""
+    own = lazy_package(file.module)
+    allowed = {"tensorlite", "numpy", *sys.stdlib_module_names, *LOADED_LAZILY.get(own or "", ())}
     wrong = []
     for item in imports(file, in_functions=False):
         top = item.module.partition(".")[0]
-        lazy = {item.module, item.target} & LOADED_LAZILY.keys()
-        if top not in allowed or any(not LOADED_LAZILY[name] <= allowed for name in lazy):
+        lazy = lazy_package(item.module) or lazy_package(item.target)
+        if top not in allowed or (lazy is not None and not LOADED_LAZILY[lazy] <= allowed):
             wrong.append(file.at(item.node, f"imports {item.target} at its top, not inside a function"))
     return wrong
 
@@ -212,7 +171,7 @@ def code_from_data(file: File) -> list[str]:
 
 
 def private_use(file: File) -> list[str]:
-    """Uses of tensorlite, and of anyone's underscored names, that a stranger has no right to."""
+    """Uses of tensorlite, and of anyone's underscored names, that a user may not rely on."""
     wrong, bound = [], {}
     for item in imports(file):
         if inside(item.module, ("tensorlite",)):
@@ -266,6 +225,15 @@ def output_of(*command: str) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
+def lint_imports(folder: Path) -> subprocess.CompletedProcess:
+    """Run import-linter on the packages in `folder`, with the contracts of its pyproject.toml."""
+    pytest.importorskip("importlinter")
+    script = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    command = [sys.executable, "-c", script, "--no-cache"]
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
 def held(files: list[File], rule: Callable[[File], list[str]]) -> None:
     wrong = [line for file in files for line in rule(file)]
     assert not wrong, f"{rule.__doc__}\n" + "\n".join(wrong)
@@ -276,13 +244,39 @@ def test_there_are_files_to_look_at():
     assert len(GPT) > 5
 
 
-def test_imports_run_one_way():
-    held(TENSORLITE + GPT, upward_imports)
+def test_the_layers_hold():
+    """The contracts in pyproject.toml: no import runs up a layer, and there is no cycle inside a folder."""
+    done = lint_imports(ROOT)
+    assert done.returncode == 0, done.stdout[done.stdout.find("Broken") :] + done.stderr
 
 
-def test_floors_name_files_that_exist_once():
-    assert set(FLOORS) == {file.module for file in TENSORLITE + GPT}
-    assert len(set(FLOORS)) == len(FLOORS)
+@pytest.mark.parametrize(
+    ("path", "source", "contract"),
+    [
+        ("tensorlite/backends/new.py", "def f():\n    from ..autograd import Variable", "the layers of tensorlite"),
+        (
+            "tensorlite/ops/new.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..tensors.tensor import Tensor",
+            "the layers of tensorlite",
+        ),
+        ("tensorlite/new/__init__.py", "", "the layers of tensorlite"),
+        ("tensorlite/nn/new.py", "import gpt.config", "gpt uses tensorlite, never the reverse"),
+        ("tensorlite/nn/new.py", "def f():\n    import numba", "numba is imported by the compiled kernels alone"),
+        ("tensorlite/nn/new.py", "def f():\n    import cupy", "CuPy is imported by the CUDA backend alone"),
+        ("gpt/model/new.py", "from gpt.train import trainer", "the layers of gpt"),
+        ("tensorlite/optim/new.py", "from . import new2", "no import cycle inside a folder"),
+    ],
+)
+def test_a_contract_sees_a_breach(path, source, contract, tmp_path):
+    for package in ("tensorlite", "gpt"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / path).parent.mkdir(exist_ok=True)
+    (tmp_path / path).write_text(source)
+    (tmp_path / "tensorlite/optim/new2.py").write_text("from . import new" if "new2" in source else "")
+    done = lint_imports(tmp_path)
+    assert done.returncode == 1
+    assert f"{contract} BROKEN" in done.stdout
 
 
 def test_the_core_imports_numpy_alone():
@@ -326,18 +320,6 @@ def test_no_large_file_in_git():
 @pytest.mark.parametrize(
     ("rule", "path", "source"),
     [
-        (upward_imports, "tensorlite/nowhere.py", ""),
-        (upward_imports, "tensorlite/backends/registry.py", "from tensorlite.autograd.engine import Variable"),
-        (upward_imports, "tensorlite/backends/registry.py", "from .. import autograd"),
-        (upward_imports, "tensorlite/backends/registry.py", "import tensorlite.autograd.engine"),
-        (upward_imports, "tensorlite/backends/registry.py", "from tensorlite import tensor"),
-        (upward_imports, "tensorlite/backends/registry.py", "from .nowhere import x"),
-        (upward_imports, "tensorlite/backends/registry.py", "from .registry import x"),
-        (upward_imports, "tensorlite/backends/registry.py", "def f():\n    from ..tensor import Tensor"),
-        (upward_imports, "tensorlite/ops/reduce.py", "from ..tensor import Tensor"),
-        (upward_imports, "tensorlite/ops/shape.py", "from .reduce import sum"),
-        (upward_imports, "tensorlite/ops/__init__.py", "from ..tensor import Tensor"),
-        (upward_imports, "tensorlite/nn/__init__.py", "from gpt import config"),
         (heavy_imports, "tensorlite/tensors/tensor.py", "import scipy.special"),
         (heavy_imports, "tensorlite/tensors/tensor.py", "try:\n    import scipy\nexcept ImportError: pass"),
         (heavy_imports, "tensorlite/tensors/tensor.py", "class A:\n    import torch"),
@@ -374,9 +356,6 @@ def test_a_rule_sees_a_breach(rule, path, source):
 @pytest.mark.parametrize(
     ("rule", "path", "source"),
     [
-        (upward_imports, "tensorlite/ops/reduce.py", "from ..autograd import op\nfrom . import shape"),
-        (upward_imports, "tensorlite/backends/registry.py", "if TYPE_CHECKING:\n    from ..tensor import Tensor"),
-        (upward_imports, "tensorlite/ops/__init__.py", "from .shape import reshape"),
         (heavy_imports, "tensorlite/tensors/tensor.py", "import math\nimport numpy.linalg\nfrom . import errors"),
         (heavy_imports, "tensorlite/tensors/tensor.py", "def f():\n    import safetensors"),
         (heavy_imports, "tensorlite/backends/cuda/kernels.py", "import cupy"),
