@@ -5,7 +5,6 @@ A Python block that begins with `>>>` is a session, and the sessions of a page a
 block is a program of its own; a `text` block right below is what it prints, to the letter.
 """
 
-import ast
 import os
 import re
 import shlex
