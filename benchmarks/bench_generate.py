@@ -25,9 +25,9 @@ from processes import options, started, tables
 
 import tensorlite as tl
 from gpt.config import ModelConfig
-from gpt.info import parameter_count
+from gpt.generation import generate, next_logits
 from gpt.model import GPT, KeyValueCache, inference
-from gpt.sample import generate, next_logits
+from gpt.model.size import parameter_count
 
 # layers, heads, width, context, vocabulary
 SHAPES = {

@@ -1,4 +1,4 @@
-"""The GPT of gpt/model.py in PyTorch, as one would write it there: its layers, its fused attention, nothing slow.
+"""The GPT of gpt/model/gpt.py in PyTorch, as one would write it there: its layers, its fused attention, nothing slow.
 
 The shape is nanoGPT's without biases and dropout: pre-norm blocks, exact GELU, tied head. Parameters have the names of
 gpt.model.GPT's, so that one state_dict fits both.

@@ -16,8 +16,8 @@ import numpy as np
 
 import tensorlite as tl
 from gpt.config import ModelConfig
+from gpt.generation import generate
 from gpt.model import GPT
-from gpt.sample import generate
 from gpt.tokenizer import CharTokenizer
 from tensorlite import nn, optim
 

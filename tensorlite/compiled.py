@@ -1,7 +1,8 @@
 """What compiled functions of one's own can be made of: kernels to call from them, and threads that share their loops.
 
 A model that writes one token at a time spends its time between small ops, in Python. Where that matters, a function
-that numba compiles can do a whole layer: ``gpt/decoder.py`` has one. Importing this needs numba (the extra ``fast``).
+that numba compiles can do a whole layer: ``gpt/model/compiled_decode.py`` has one. Importing this needs numba, the
+extra ``fast``.
 
     >>> import numpy as np
     >>> from tensorlite import compiled

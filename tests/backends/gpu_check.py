@@ -17,8 +17,8 @@ import numpy as np
 import tensorlite as tl
 import tensorlite.nn.functional as F
 from gpt.config import ModelConfig, OptimConfig
+from gpt.generation import generate
 from gpt.model import GPT
-from gpt.sample import generate
 from tensorlite import nn, optim
 from tensorlite.testing import OpSpec, Sample
 from tests.ops.op_table import SPECS

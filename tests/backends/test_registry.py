@@ -483,7 +483,7 @@ def test_a_run_is_saved_and_resumed(tmp_path, capsys):
         pytest.importorskip(extra)
     from gpt import checkpoint
     from gpt.config import Config
-    from gpt.sample import generate
+    from gpt.generation import generate
     from gpt.train import Run
 
     words = np.random.default_rng(0).choice(["the ", "cat ", "sat ", "on "], 300)

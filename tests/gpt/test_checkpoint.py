@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 import tensorlite as tl
-from gpt import checkpoint
 from gpt.checkpoint import BEST, KEY, LATEST, CheckpointError
+from gpt.checkpoint import native as checkpoint
 from gpt.config import Config
 from gpt.tokenizer import BPETokenizer, CharTokenizer
 

@@ -18,7 +18,7 @@ pytest.importorskip("platformdirs")
 from click.testing import CliRunner
 
 import gpt
-from gpt import cli
+from gpt.cli import app as cli
 from gpt.config import SECTIONS, Config, options
 from gpt.errors import UserError
 from gpt.tokenizer import CharTokenizer
@@ -71,24 +71,17 @@ def rooms(monkeypatch):
     rooms = Rooms()
     loaded = types.SimpleNamespace(model="the model", tokenizer=rooms.tokenizer, config=rooms.config, step=7)
     fakes = {
-        "train": {"train": rooms.ask("train", True)},
-        "checkpoint": {
-            "find": rooms.ask("find", Path("found.safetensors")),
-            "newest": rooms.ask("newest", Path("newest.safetensors")),
-            "load_config": rooms.ask("load_config", rooms.config),
-            "load": rooms.ask("load", loaded),
-        },
-        "sample": {"generate": rooms.ask("generate", lambda: itertools.cycle([1, 2]))},
-        "evaluate": {
-            "evaluate": rooms.ask("evaluate", math.log(2)),
-            "log_probs": rooms.ask("log_probs", lambda: np.array([-math.log(2), -math.log(8)])),
-        },
+        "train.train": rooms.ask("train", True),
+        "checkpoint.find": rooms.ask("find", Path("found.safetensors")),
+        "checkpoint.newest": rooms.ask("newest", Path("newest.safetensors")),
+        "checkpoint.load_config": rooms.ask("load_config", rooms.config),
+        "checkpoint.load": rooms.ask("load", loaded),
+        "generation.generate": rooms.ask("generate", lambda: itertools.cycle([1, 2])),
+        "evaluate.evaluate": rooms.ask("evaluate", math.log(2)),
+        "evaluate.log_probs": rooms.ask("log_probs", lambda: np.array([-math.log(2), -math.log(8)])),
     }
-    for name, functions in fakes.items():
-        module = types.ModuleType(f"gpt.{name}")
-        vars(module).update(functions)
-        monkeypatch.setitem(sys.modules, f"gpt.{name}", module)
-        monkeypatch.setattr(gpt, name, module, raising=False)
+    for name, function in fakes.items():
+        monkeypatch.setattr(f"gpt.{name}", function)
     return rooms
 
 

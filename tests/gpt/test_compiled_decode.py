@@ -4,11 +4,11 @@ import pytest
 
 import tensorlite as tl
 from gpt.config import ModelConfig
+from gpt.generation import SampleError, generate, next_logits
 from gpt.model import GPT, MLP, Block, CausalSelfAttention, KeyValueCache, inference
-from gpt.sample import SampleError, generate, next_logits
 from tensorlite.backends.cpu import thread_pool
 
-decoder = pytest.importorskip("gpt.decoder", exc_type=ImportError)
+decoder = pytest.importorskip("gpt.model.compiled_decode", exc_type=ImportError)
 Decoder = decoder.Decoder
 
 

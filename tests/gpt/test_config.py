@@ -10,8 +10,7 @@ pytest.importorskip("hypothesis")
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt import info
-from gpt.config import (
+from gpt.config.config import (
     SECTIONS,
     Config,
     ConfigError,
@@ -21,6 +20,7 @@ from gpt.config import (
     options,
     preset_names,
 )
+from gpt.model import size as info
 
 PRESETS = {
     "shakespeare-char-cpu", "shakespeare-char", "shakespeare-bpe", "gpt-nano", "gpt-micro", "gpt-mini",

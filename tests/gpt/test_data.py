@@ -21,9 +21,10 @@ pytest.importorskip("pooch")
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt import data, fetch
+from gpt import download as fetch
 from gpt.config import DataConfig
-from gpt.fetch import FetchError, Remote
+from gpt.data import dataset as data
+from gpt.download import FetchError, Remote
 from gpt.tokenizer import BPETokenizer, CharTokenizer, TokenizerError
 
 CONTENT = b"the content\n"
@@ -199,7 +200,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
 
 def test_two_processes_at_once(cache, wheels):
     wheels()
-    script = f"from gpt.fetch import *; print(fetch({remote()!r}).read_bytes())"
+    script = f"from gpt.download import *; print(fetch({remote()!r}).read_bytes())"
     root = Path(fetch.__file__).parents[1]
     processes = [
         subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=root)

@@ -9,8 +9,8 @@ import pytest
 import tensorlite as tl
 from gpt.config import ModelConfig
 from gpt.evaluate import TokenError
+from gpt.generation import SampleError, draw, generate, next_logits
 from gpt.model import GPT, KeyValueCache, inference
-from gpt.sample import SampleError, draw, generate, next_logits
 
 V, T = 11, 6
 

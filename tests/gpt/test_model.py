@@ -9,8 +9,8 @@ import pytest
 
 import tensorlite as tl
 from gpt.config import Config, ModelConfig, OptimConfig
-from gpt.info import parameter_count
 from gpt.model import GPT, KeyValueCache, inference, sinusoids
+from gpt.model.size import parameter_count
 from tensorlite.testing import check_adjoint, check_grad
 
 TINY = {"vocab_size": 13, "block_size": 8, "n_layer": 2, "n_head": 2, "n_embd": 12}

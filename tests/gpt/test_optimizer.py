@@ -1,14 +1,13 @@
-"""Together: two optimizers are one, to schedules, checkpoints and training."""
+"""CombinedOptimizer: two optimizers are one, to schedules, checkpoints and training."""
 import numpy as np
 import pytest
 
 import tensorlite as tl
 from gpt.config import Config, ModelConfig, OptimConfig
-from gpt.info import memory, moments
 from gpt.model import GPT
-from gpt.optimizer import Together
+from gpt.model.size import memory, moments
 from tensorlite import optim
-from tensorlite.optim import lr_scheduler
+from tensorlite.optim import CombinedOptimizer, lr_scheduler
 
 MODEL = ModelConfig(vocab_size=7, block_size=4, n_layer=2, n_head=1, n_embd=4, bias=True)
 
@@ -111,7 +110,7 @@ def test_a_state_of_another_optimizer_is_refused():
 def test_a_closure_computes_the_loss_once():
     x = tl.ones(2, 2, requires_grad=True)
     y = tl.ones(2, requires_grad=True)
-    together = Together(optim.Muon([x], lr=0.1), optim.SGD([y], lr=0.1))
+    together = CombinedOptimizer(optim.Muon([x], lr=0.1), optim.SGD([y], lr=0.1))
     calls = []
 
     def closure():

@@ -16,8 +16,8 @@ pytest.importorskip("tokenizers")
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gpt import tokenizer as t
-from gpt.fetch import FetchError
+from gpt.download import FetchError
+from gpt.tokenizer import bpe as t
 
 TEXT = (
     "It was a bright cold day, and the clocks didn't strike 13.\n\n"

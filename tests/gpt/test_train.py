@@ -18,15 +18,16 @@ pytest.importorskip("platformdirs")
 pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
 import tensorlite as tl
-from gpt import checkpoint, train
 from gpt.checkpoint import BEST, LATEST
+from gpt.checkpoint import native as checkpoint
 from gpt.config import Config, ConfigError
 from gpt.data import load_dataset
 from gpt.errors import UserError
 from gpt.evaluate import evaluate
-from gpt.metrics import Metrics, read
-from gpt.progress import Interrupt, progress_bar, shown, this_python
+from gpt.runs.metrics import Metrics, read
 from gpt.train import CURVE, METRICS, Run, TrainingError, alone_in
+from gpt.train import trainer as train
+from gpt.train.progress import Interrupt, progress_bar, shown, this_python
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {

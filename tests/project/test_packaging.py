@@ -68,7 +68,7 @@ def test_wheel_holds_both_packages_whole(wheel):
     }
     assert {name for name in wheel.namelist() if ".dist-info/" not in name} == here
     assert {"tensorlite/py.typed", "tensorlite/backends/cuda/elementwise.cu"} <= here
-    assert any(name.startswith("gpt/presets/") for name in here)
+    assert any(name.startswith("gpt/config/presets/") for name in here)
 
 
 def test_metadata(metadata):

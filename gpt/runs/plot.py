@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from gpt.metrics import FINAL
+from gpt.runs.metrics import FINAL
 
 
 def loss_curve(metrics: list[dict[str, Any]], path: Path, title: str = "") -> None:

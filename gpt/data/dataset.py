@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from gpt import tokenizer as tokenizers
 from gpt.config import DataConfig
+from gpt.download import FetchError, Remote, fetch
 from gpt.errors import UserError
-from gpt.fetch import FetchError, Remote, fetch
 from gpt.tokenizer import Ids, Tokenizer
 
 Split = Literal["train", "val"]

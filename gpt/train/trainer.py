@@ -23,12 +23,12 @@ from gpt.config import SECTIONS, Config, ConfigError, options
 from gpt.data import Dataset, Split, load_dataset
 from gpt.errors import UserError
 from gpt.evaluate import as_input, evaluate, mean_loss
-from gpt.metrics import Metrics, read, writing
+from gpt.generation import generate
 from gpt.model import GPT
-from gpt.plot import loss_curve
-from gpt.progress import Interrupt, Meter, progress_bar, shown, this_python
-from gpt.sample import generate
+from gpt.runs.metrics import Metrics, read, writing
+from gpt.runs.plot import loss_curve
 from gpt.tokenizer import start_ids, stream
+from gpt.train.progress import Interrupt, Meter, progress_bar, shown, this_python
 from tensorlite import Tensor, nn
 from tensorlite.optim import lr_scheduler
 

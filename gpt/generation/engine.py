@@ -15,7 +15,7 @@ from gpt.model import GPT, KeyValueCache, inference
 from gpt.tokenizer import Ids
 
 if TYPE_CHECKING:
-    from gpt.decoder import Decoder
+    from gpt.model.compiled_decode import Decoder
 
 
 TOLERANCE = 1e-3  # of the largest logit: rounding is a hundred times less, another formula more
@@ -92,7 +92,7 @@ def generate(
 def decoder_of(model: GPT, cache: KeyValueCache, token: int) -> "Decoder | None":
     """What reads one token faster than the model itself, and says the same of this one; None if nothing does."""
     try:
-        from gpt.decoder import Decoder
+        from gpt.model.compiled_decode import Decoder
     except ImportError:  # nothing is compiled here
         return None
     decoder = Decoder.of(model, cache)

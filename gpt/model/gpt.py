@@ -18,7 +18,6 @@ import numpy as np
 import tensorlite as tl
 import tensorlite.nn.functional as F
 from gpt.config import ModelConfig, OptimConfig
-from gpt.optimizer import Together
 from tensorlite import Tensor, nn, optim
 
 
@@ -215,7 +214,7 @@ class GPT(nn.Module):
             inner = [p for p in self.h.parameters() if p.ndim >= 2]
             ours = set(inner)
             outer = [p for p in parameters if p not in ours]
-            return Together(
+            return optim.CombinedOptimizer(
                 optim.Muon(inner, lr=config.muon_lr, weight_decay=config.weight_decay),
                 optim.AdamW(outer, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=0.0),
             )

@@ -10,7 +10,7 @@ What this room asks of the others:
     gpt.checkpoint.newest(folder)                    the newest checkpoint below a folder
     gpt.checkpoint.load_config(path)                 a checkpoint's Config, without its weights
     gpt.checkpoint.load(path, device=)               .model, .tokenizer, .config
-    gpt.sample.generate(model, ids, temperature=, top_k=, seed=)  yields token ids without end
+    gpt.generation.generate(model, ids, temperature=, top_k=, seed=)  yields token ids without end
     gpt.evaluate.log_probs(model, ids)               of ids[1:], each given those before, in nats
     gpt.evaluate.evaluate(model, dataset, split)     mean loss, nats a token, over the whole split
 """
@@ -193,7 +193,7 @@ def train(preset: str | None, config: str | None, resume: str | None, profile: b
 @config_options
 def info(preset: str | None, config: str | None, **fields: Any) -> None:
     """Print a configuration's parameters, memory and FLOPs a step. Builds no model."""
-    from gpt.info import report
+    from gpt.model.size import report
 
     click.echo(report(chosen_config(preset, config, overrides_in(fields)).with_expected_vocab_size()))
 
@@ -202,7 +202,7 @@ def info(preset: str | None, config: str | None, **fields: Any) -> None:
 @click.argument("preset", required=False)
 def presets(preset: str | None) -> None:
     """List the presets, or print PRESET as TOML: the start of a --config FILE of your own."""
-    from gpt.info import parameter_count, scaled
+    from gpt.model.size import parameter_count, scaled
 
     if preset:
         click.echo(Config.load(preset).to_toml(), nl=False)
@@ -270,7 +270,7 @@ def sample(
     """Write text from a checkpoint, as it is generated."""
     if tokens and chars:
         raise click.UsageError("give --tokens or --chars, not both")
-    from gpt.sample import generate
+    from gpt.generation import generate
     from gpt.tokenizer import start_ids, stream
 
     loaded = load(checkpoint, device)

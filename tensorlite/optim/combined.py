@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from tensorlite import optim
+from .optimizer import Optimizer
 
 
-class Together(optim.Optimizer):
+class CombinedOptimizer(Optimizer):
     """Several optimizers, each of its own parameters, that step, are scheduled and are saved as one.
 
     param_groups: those of all of them, in order. Their learning rates may differ; a schedule scales each.
     """
 
-    def __init__(self, *optimizers: optim.Optimizer) -> None:
+    def __init__(self, *optimizers: Optimizer) -> None:
         self.optimizers = optimizers
 
     @property

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt.download import Remote, cache_dir, fetch
 from gpt.errors import UserError
-from gpt.fetch import Remote, cache_dir, fetch
 
 Ids = NDArray[np.int64]
 
