@@ -12,6 +12,7 @@ from ..tensors.creation import empty
 from ..tensors.tensor import Tensor
 from . import functional as F
 from . import init
+from .checks import check_probability, check_tensors
 from .linear import Linear
 from .module import Module
 from .parameter import Parameter
@@ -51,8 +52,7 @@ class MultiheadAttention(Module):
         super().__init__()
         if embed_dim <= 0 or num_heads <= 0 or embed_dim % num_heads:
             raise ValueError(f"MultiheadAttention: num_heads {num_heads} must divide embed_dim {embed_dim} into heads")
-        if not 0.0 <= dropout <= 1.0:
-            raise ValueError(f"MultiheadAttention: dropout must be from 0 to 1, got {dropout!r}")
+        check_probability("MultiheadAttention", "dropout", dropout)
         self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, embed_dim // num_heads
         self.kdim = embed_dim if kdim is None else kdim
         self.vdim = embed_dim if vdim is None else vdim
@@ -124,7 +124,7 @@ class MultiheadAttention(Module):
 
     def _check(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
         """Whether there is a batch dimension."""
-        F._require_tensors("MultiheadAttention", query=query, key=key, value=value)
+        check_tensors("MultiheadAttention", query=query, key=key, value=value)
         shapes = query.shape, key.shape, value.shape
         widths = [s[-1:] for s in shapes] == [(self.embed_dim,), (self.kdim,), (self.vdim,)]
         fits = widths and {len(s) for s in shapes} in ({2}, {3}) and key.shape[:-1] == value.shape[:-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..tensors.tensor import Tensor
 from . import functional as F
+from .checks import check_probability
 from .module import Module
 
 __all__ = ["Dropout"]
@@ -14,8 +15,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        if not 0.0 <= p <= 1.0:
-            raise ValueError(f"Dropout: p must be from 0 to 1, got {p!r}")
+        check_probability("Dropout", "p", p)
         self.p = p
 
     def forward(self, input: Tensor) -> Tensor:

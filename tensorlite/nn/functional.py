@@ -9,59 +9,29 @@ from typing import Any
 import numpy as np
 
 from .. import ops, random
-from ..autograd.engine import describe
 from ..backends.registry import BACKENDS
-from ..errors import DeviceError, DTypeError, ShapeError
+from ..errors import ShapeError
 from ..ops import elu, gelu, one_hot, relu, sigmoid, silu, softplus, tanh
 from ..ops.shape import ints_in
 from ..tensors.tensor import Tensor
+from .checks import (
+    check_attention,
+    check_class_targets,
+    check_class_weight,
+    check_floating,
+    check_linear,
+    check_normalized_shape,
+    check_probability,
+    check_reduction,
+    check_same_shape,
+    check_tensors,
+    format_tensors,
+)
 
 __all__ = ["binary_cross_entropy_with_logits", "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding",
            "gelu", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "mse_loss", "nll_loss", "normalize",
            "one_hot", "pad", "relu", "rms_norm", "scaled_dot_product_attention", "sigmoid", "silu", "softmax",
            "softplus", "tanh"]  # fmt: skip
-
-# ---- checks ---------------------------------------------------------------------------------
-
-
-def _shown(*tensors: Any) -> str:
-    """What an error says of its arguments: ``float32(2, 3), int64(2,)``."""
-    return ", ".join(describe(getattr(t, "array", t)) for t in tensors if t is not None)
-
-
-def _require_tensors(name: str, **tensors: Any) -> None:
-    kind = None
-    mixed = False
-    for what, value in tensors.items():
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name}: {what} must be a Tensor, got {type(value).__name__}")
-        mixed = mixed or (kind is not None and type(value.array) is not kind)
-        kind = type(value.array)
-    if mixed:
-        shown = _shown(*tensors.values())
-        raise DeviceError(f"{name}({shown}): tensors on different devices; move them with .to(device)")
-
-
-def _require_tensors_or_none(name: str, **tensors: Any) -> None:
-    _require_tensors(name, **{what: value for what, value in tensors.items() if value is not None})
-
-
-def _require_floating(name: str, *tensors: Tensor | None) -> None:
-    dtypes = {t.dtype for t in tensors if t is not None}
-    if len(dtypes) > 1 or next(iter(dtypes)).kind != "f":
-        raise DTypeError(
-            f"{name}({_shown(*tensors)}): expected floating point tensors of one dtype; convert with .to(dtype)"
-        )
-
-
-def _require_probability(name: str, what: str, p: float) -> None:
-    if isinstance(p, bool) or not isinstance(p, (int, float, np.number)) or not 0.0 <= p <= 1.0:
-        raise ValueError(f"{name}: {what} must be a number from 0 to 1, got {p!r}")
-
-
-def _require_reduction(name: str, reduction: str) -> None:
-    if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"{name}: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
 
 
 def _reduce(loss: Tensor, reduction: str) -> Tensor:
@@ -76,34 +46,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Raises ShapeError if they do not fit, DTypeError if they are not floating point numbers of one dtype.
     """
-    _require_tensors("linear", input=input, weight=weight)
-    _require_tensors_or_none("linear", bias=bias)
-    if (
-        not input.shape
-        or len(weight.shape) != 2
-        or input.shape[-1] != weight.shape[1]
-        or (bias is not None and bias.shape != weight.shape[:1])
-    ):
-        raise ShapeError(
-            f"linear({_shown(input, weight, bias)}): expected shapes (..., in), (out, in) and, for a bias, (out,)"
-        )
+    check_linear(input, weight, bias)
     return ops.linear(input, weight, bias)
-
-
-def _normalized(
-    name: str, input: Tensor, normalized_shape: int | Sequence[int], *affine: Tensor | None
-) -> tuple[int, ...]:
-    """The normalised shape as a tuple, checked against the input's last dimensions and the weight and bias."""
-    _require_tensors(name, input=input)
-    for a in affine:
-        if a is not None:
-            _require_tensors(name, **{"weight or bias": a})
-    shape = ints_in(name, "normalized_shape", normalized_shape)
-    if not shape or input.shape[-len(shape) :] != shape:
-        raise ShapeError(f"{name}({_shown(input)}): the last dimensions must be normalized_shape {shape}")
-    if any(a is not None and a.shape != shape for a in affine):
-        raise ShapeError(f"{name}({_shown(input, *affine)}): weight and bias must have normalized_shape {shape}")
-    return shape
 
 
 def layer_norm(
@@ -118,8 +62,7 @@ def layer_norm(
     weight and bias have that shape. Source: Ba, Kiros and Hinton, "Layer Normalization", 2016.
     Raises ShapeError, DTypeError.
     """
-    shape = _normalized("layer_norm", input, normalized_shape, weight, bias)
-    _require_floating("layer_norm", input, weight, bias)
+    shape = check_normalized_shape("layer_norm", input, normalized_shape, weight, bias)
     if len(shape) == 1:
         return ops.layer_norm_rows(input, weight, bias, eps)
     rows = input.flatten(-len(shape))
@@ -135,8 +78,7 @@ def rms_norm(
     weight has that shape. eps: None is the machine epsilon of the input's dtype. Raises ShapeError, DTypeError.
     Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
     """
-    shape = _normalized("rms_norm", input, normalized_shape, weight)
-    _require_floating("rms_norm", input, weight)
+    shape = check_normalized_shape("rms_norm", input, normalized_shape, weight)
     if eps is None:
         eps = float(np.finfo(input.dtype).eps)
     if len(shape) == 1:
@@ -150,11 +92,11 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
 
     Source: Srivastava et al., "Dropout", 2014. Raises ValueError if p is not from 0 to 1.
     """
-    _require_probability("dropout", "p", p)
+    check_probability("dropout", "p", p)
     if not training or p == 0:
         return input
-    _require_tensors("dropout", input=input)
-    _require_floating("dropout", input)
+    check_tensors("dropout", input=input)
+    check_floating("dropout", input)
     return ops.dropout_with(input, random.dropout_mask(input.array, p))
 
 
@@ -164,7 +106,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
     padding_idx: a row that gets no gradient. Raises IndexError for an id that is not from 0 to V - 1 (on the CPU; a GPU
     is not waited for), DTypeError for ids that are not integers.
     """
-    _require_tensors("embedding", input=input, weight=weight)
+    check_tensors("embedding", input=input, weight=weight)
     return ops.embedding(weight, input, padding_idx)
 
 
@@ -192,22 +134,15 @@ def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
 # ---- losses ---------------------------------------------------------------------------------
 
 
-def _pair(name: str, input: Tensor, target: Tensor, reduction: str) -> None:
-    _require_reduction(name, reduction)
-    _require_tensors(name, input=input, target=target)
-    if input.shape != target.shape:  # broadcasting (N, 1) with (N,) to (N, N) is never what was meant
-        raise ShapeError(f"{name}({_shown(input, target)}): input and target must have the same shape")
-
-
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """``(input - target)^2``, averaged, summed, or left as it is. Raises ShapeError if the two differ in shape."""
-    _pair("mse_loss", input, target, reduction)
+    check_same_shape("mse_loss", input, target, reduction)
     return _reduce(ops.square(input - target), reduction)
 
 
 def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """``|input - target|``, averaged, summed, or left as it is. Raises ShapeError if the two differ in shape."""
-    _pair("l1_loss", input, target, reduction)
+    check_same_shape("l1_loss", input, target, reduction)
     return _reduce(ops.abs(input - target), reduction)
 
 
@@ -223,8 +158,8 @@ def binary_cross_entropy_with_logits(
     weight scales each entry, pos_weight w those of the positive class; both broadcast. Raises ShapeError.
     """
     name = "binary_cross_entropy_with_logits"
-    _pair(name, input, target, reduction)
-    _require_floating(name, input, target, weight, pos_weight)
+    check_same_shape(name, input, target, reduction)
+    check_floating(name, input, target, weight, pos_weight)
     softplus_of_minus = ops.logaddexp(-input, 0.0)
     if pos_weight is not None:
         softplus_of_minus = softplus_of_minus * ((pos_weight - 1.0) * target + 1.0)
@@ -236,34 +171,9 @@ def _class_targets(
     name: str, input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
 ) -> tuple[Tensor, Tensor]:
     """Input and class indices as (N, C) and (N,), from (C,) and (), (N, C) and (N,), or (N, C, d...) and (N, d...)."""
-    _require_tensors_or_none(name, weight=weight)
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
-        raise TypeError(f"{name}: ignore_index must be an int, got {ignore_index!r}")
-    if not input.shape or target.shape != input.shape[:1] * (input.ndim > 1) + input.shape[2:]:
-        raise ShapeError(
-            f"{name}({_shown(input, target)}): expected input (C,), (N, C) or (N, C, d1, ...), and class indices of "
-            f"the same shape without C"
-        )
-    if target.dtype.kind not in "iu":
-        raise DTypeError(f"{name}({_shown(input, target)}): class indices must be integers; convert with .long()")
-    classes = input.shape[min(1, input.ndim - 1)]
-    _require_floating(name, input, weight)
-    if weight is not None and weight.shape != (classes,):
-        raise ShapeError(f"{name}({_shown(input, target, weight)}): weight must have one entry a class, ({classes},)")
-    _check_classes(name, target.array, classes, ignore_index)
+    classes = check_class_targets(name, input, target, weight, ignore_index)
     rows = input if input.ndim < 3 else input.movedim(1, -1)
     return rows.reshape(target.numel(), classes), target.reshape(target.numel())
-
-
-def _check_classes(name: str, target: Any, classes: int, ignore_index: int) -> None:
-    """Raise IndexError for a class index out of range, if it is on the host: a device would have to wait for that."""
-    if type(target) is np.ndarray and target.size and not (target.min() >= 0 and target.max() < classes):
-        wrong = target[(target != ignore_index) & ((target < 0) | (target >= classes))]
-        if wrong.size:
-            raise IndexError(
-                f"{name}: target {wrong[0]} is out of range: class indices are 0 to {classes - 1}, or ignore_index "
-                f"({ignore_index})"
-            )
 
 
 def _reduce_rows(
@@ -292,8 +202,8 @@ def nll_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean"
 ) -> Tensor:
     """``-weight[t] * input[t]`` of log-probabilities and class indices t; the rest is as in :func:`cross_entropy`."""
-    _require_reduction("nll_loss", reduction)
-    _require_tensors("nll_loss", input=input, target=target)
+    check_reduction("nll_loss", reduction)
+    check_tensors("nll_loss", input=input, target=target)
     rows, indices = _class_targets("nll_loss", input, target, weight, ignore_index)
     loss = _weighted_nll(rows, indices, weight, ignore_index)
     return _reduce_rows(loss, indices, target.shape, weight, ignore_index, reduction)
@@ -321,9 +231,9 @@ def cross_entropy(
     Source of the smoothing: Szegedy et al., "Rethinking the Inception Architecture", 2016.
     """
     name = "cross_entropy"
-    _require_reduction(name, reduction)
-    _require_tensors(name, input=input, target=target)
-    _require_probability(name, "label_smoothing", label_smoothing)
+    check_reduction(name, reduction)
+    check_tensors(name, input=input, target=target)
+    check_probability(name, "label_smoothing", label_smoothing)
     if target.shape == input.shape and input.shape and target.dtype.kind == "f":
         return _cross_entropy_of_probabilities(input, target, weight, reduction, label_smoothing)
     rows, indices = _class_targets(name, input, target, weight, ignore_index)
@@ -343,11 +253,8 @@ def _cross_entropy_of_probabilities(
 ) -> Tensor:
     dim = min(1, input.ndim - 1)
     classes = input.shape[dim]
-    _require_floating("cross_entropy", input, target, weight)
-    if weight is not None and weight.shape != (classes,):
-        raise ShapeError(
-            f"cross_entropy({_shown(input, target, weight)}): weight must have one entry a class, ({classes},)"
-        )
+    check_floating("cross_entropy", input, target, weight)
+    check_class_weight("cross_entropy", input, target, weight, classes)
     if label_smoothing:
         target = target * (1.0 - label_smoothing) + label_smoothing / classes
     if weight is not None:
@@ -378,35 +285,11 @@ def scaled_dot_product_attention(
     A query that may see no key gives zeros. Raises ShapeError, DTypeError, and ValueError for a bad dropout_p.
     Source: Vaswani et al., "Attention Is All You Need", 2017.
     """
-    name = "scaled_dot_product_attention"
-    _require_tensors(name, query=query, key=key, value=value)
-    _require_tensors_or_none(name, attn_mask=attn_mask)
-    _require_probability(name, "dropout_p", dropout_p)
-    q, k, v = query.shape, key.shape, value.shape
-    if min(len(q), len(k), len(v)) < 2 or q[-1] != k[-1] or k[-2] != v[-2]:
-        raise ShapeError(
-            f"{name}({_shown(query, key, value)}): expected query (..., T, D), key (..., S, D) and value (..., S, E)"
-        )
-    _require_floating(name, query, key, value)
-    try:
-        leading = q[:-2] if q[:-2] == k[:-2] == v[:-2] else np.broadcast_shapes(q[:-2], k[:-2], v[:-2])
-        weights = (*leading, q[-2], k[-2])
-        if attn_mask is not None and np.broadcast_shapes(weights, attn_mask.shape) != weights:
-            raise ValueError
-    except ValueError:
-        raise ShapeError(
-            f"{name}({_shown(query, key, value, attn_mask)}): the leading dimensions must broadcast, and an attn_mask "
-            f"to (..., {q[-2]}, {k[-2]})"
-        ) from None
-    if attn_mask is not None and attn_mask.dtype != query.dtype and attn_mask.dtype.kind != "b":
-        raise DTypeError(
-            f"{name}({_shown(query, attn_mask)}): attn_mask must be bool (True takes part), or numbers to add, in the "
-            f"dtype of the query"
-        )
+    weights = check_attention(query, key, value, attn_mask, dropout_p)
     keep = None
     if dropout_p:
         keep = random.dropout_mask(BACKENDS[type(query.array)].empty(weights, query.dtype), dropout_p)
-    factor = 1.0 / math.sqrt(q[-1]) if scale is None else scale
+    factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
     return ops.attention(query, key, value, attn_mask, keep, is_causal, factor)
 
 
@@ -421,14 +304,14 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     mode: "constant" (``value``, 0 if None; a negative width cuts off), "reflect" (without repeating the border),
     "replicate" (the border) or "circular". Raises ShapeError for widths that do not fit.
     """
-    _require_tensors("pad", input=input)
+    check_tensors("pad", input=input)
     pad = ints_in("pad", "widths", pad)
     if value is not None and not isinstance(value, (int, float)):
         raise TypeError(f"pad: value must be a number or None, got {value!r}")
     widths = list(zip(pad[::2], pad[1::2], strict=False))
     if len(pad) % 2 or len(widths) > input.ndim:
         raise ShapeError(
-            f"pad({_shown(input)}): expected two widths a dimension, for at most {input.ndim}, got {tuple(pad)}"
+            f"pad({format_tensors(input)}): expected two widths a dimension, for at most {input.ndim}, got {tuple(pad)}"
         )
     if mode == "constant":
         every = [(0, 0)] * (input.ndim - len(widths)) + widths[::-1]
@@ -443,7 +326,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         most = {"reflect": n - 1, "replicate": math.inf if n else 0, "circular": n}[mode]
         if not 0 <= min(left, right) <= max(left, right) <= most:
             raise ShapeError(
-                f"pad({_shown(input)}): widths {left, right} of dim {dim} must be from 0 to {most} in mode {mode!r}"
+                f"pad({format_tensors(input)}): widths {left, right} of dim {dim} must be from 0 to {most} in mode "
+                f"{mode!r}"
             )
         if left or right:
             xp = BACKENDS[type(input.array)]
@@ -455,7 +339,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 def _pad_constant(input: Tensor, widths: list[tuple[int, int]], value: float) -> Tensor:
     shape = input.shape
     if any(n + min(a, 0) + min(b, 0) < 0 for n, (a, b) in zip(shape, widths, strict=True)):
-        raise ShapeError(f"pad({_shown(input)}): widths {widths} cut off more than there is")
+        raise ShapeError(f"pad({format_tensors(input)}): widths {widths} cut off more than there is")
     if any(min(ab) < 0 for ab in widths):
         starts = [max(-a, 0) for a, _ in widths]
         input = ops.crop(input, starts, [n + min(a, 0) + min(b, 0) for n, (a, b) in zip(shape, widths, strict=True)])

@@ -108,7 +108,7 @@ def test_options_are_checked_when_the_layer_is_made():
     for make in (nn.MSELoss, nn.CrossEntropyLoss):
         with pytest.raises(ValueError, match="reduction must be 'none', 'mean' or 'sum', got 'avg'"):
             make(reduction="avg")
-    with pytest.raises(ValueError, match=r"Dropout: p must be from 0 to 1, got 1\.5"):
+    with pytest.raises(ValueError, match=r"Dropout: p must be a number from 0 to 1, got 1\.5"):
         nn.Dropout(1.5)
     with pytest.raises(ValueError, match="GELU: approximate"):
         nn.GELU("sine")

@@ -1,0 +1,191 @@
+"""Argument checks that the functions and layers share.
+
+Each check raises an error that starts with ``name``, the function or layer that the user called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..autograd.engine import describe
+from ..errors import DeviceError, DTypeError, ShapeError
+from ..ops.shape import ints_in
+from ..tensors.tensor import Tensor
+
+__all__ = ["check_attention", "check_class_targets", "check_class_weight", "check_floating", "check_linear",
+           "check_normalized_shape", "check_probability", "check_reduction", "check_same_shape", "check_tensors",
+           "check_tensors_or_none", "format_tensors"]  # fmt: skip
+
+
+def format_tensors(*tensors: Any) -> str:
+    """Return the dtypes and shapes of tensors for an error message: ``float32(2, 3), int64(2,)``. None is left out."""
+    return ", ".join(describe(getattr(t, "array", t)) for t in tensors if t is not None)
+
+
+def check_tensors(name: str, **tensors: Any) -> None:
+    """Raise TypeError unless all arguments are Tensors, DeviceError unless they are on one device."""
+    kind = None
+    mixed = False
+    for what, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: {what} must be a Tensor, got {type(value).__name__}")
+        mixed = mixed or (kind is not None and type(value.array) is not kind)
+        kind = type(value.array)
+    if mixed:
+        given = format_tensors(*tensors.values())
+        raise DeviceError(f"{name}({given}): tensors on different devices; move them with .to(device)")
+
+
+def check_tensors_or_none(name: str, **tensors: Any) -> None:
+    """Check the arguments that are not None as :func:`check_tensors` does."""
+    check_tensors(name, **{what: value for what, value in tensors.items() if value is not None})
+
+
+def check_floating(name: str, *tensors: Tensor | None) -> None:
+    """Raise DTypeError unless all tensors that are not None have one dtype, and it is a floating point one."""
+    dtypes = {t.dtype for t in tensors if t is not None}
+    if len(dtypes) > 1 or next(iter(dtypes)).kind != "f":
+        raise DTypeError(
+            f"{name}({format_tensors(*tensors)}): expected floating point tensors of one dtype; convert with .to(dtype)"
+        )
+
+
+def check_probability(name: str, what: str, p: float) -> None:
+    """Raise ValueError unless ``p``, the argument called ``what``, is a number from 0 to 1."""
+    if isinstance(p, bool) or not isinstance(p, (int, float, np.number)) or not 0.0 <= p <= 1.0:
+        raise ValueError(f"{name}: {what} must be a number from 0 to 1, got {p!r}")
+
+
+def check_reduction(name: str, reduction: str) -> None:
+    """Raise ValueError unless ``reduction`` is "none", "mean" or "sum"."""
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{name}: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+
+
+def check_linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Raise TypeError, DeviceError or ShapeError for arguments that ``linear`` cannot take."""
+    check_tensors("linear", input=input, weight=weight)
+    check_tensors_or_none("linear", bias=bias)
+    if (
+        not input.shape
+        or len(weight.shape) != 2
+        or input.shape[-1] != weight.shape[1]
+        or (bias is not None and bias.shape != weight.shape[:1])
+    ):
+        raise ShapeError(
+            f"linear({format_tensors(input, weight, bias)}): expected shapes (..., in), (out, in) and, for a bias, "
+            f"(out,)"
+        )
+
+
+def check_normalized_shape(
+    name: str, input: Tensor, normalized_shape: int | Sequence[int], *affine: Tensor | None
+) -> tuple[int, ...]:
+    """Return ``normalized_shape`` as a tuple. ``affine`` is the weight, and the bias where there is one.
+
+    Raises ShapeError unless the last dimensions of the input, the weight and the bias have that shape, TypeError for
+    what is not a Tensor, and DTypeError unless all have one floating point dtype.
+    """
+    check_tensors(name, input=input)
+    for a in affine:
+        if a is not None:
+            check_tensors(name, **{"weight or bias": a})
+    shape = ints_in(name, "normalized_shape", normalized_shape)
+    if not shape or input.shape[-len(shape) :] != shape:
+        raise ShapeError(f"{name}({format_tensors(input)}): the last dimensions must be normalized_shape {shape}")
+    if any(a is not None and a.shape != shape for a in affine):
+        raise ShapeError(
+            f"{name}({format_tensors(input, *affine)}): weight and bias must have normalized_shape {shape}"
+        )
+    check_floating(name, input, *affine)
+    return shape
+
+
+def check_same_shape(name: str, input: Tensor, target: Tensor, reduction: str) -> None:
+    """Check the arguments of an elementwise loss. Raises ShapeError unless input and target have the same shape."""
+    check_reduction(name, reduction)
+    check_tensors(name, input=input, target=target)
+    if input.shape != target.shape:  # broadcasting (N, 1) with (N,) to (N, N) is never what was meant
+        raise ShapeError(f"{name}({format_tensors(input, target)}): input and target must have the same shape")
+
+
+def check_class_targets(name: str, input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> int:
+    """Return the number of classes C, for input (C,), (N, C) or (N, C, d1, ...) and class indices without C.
+
+    Raises TypeError, ShapeError, DTypeError, and IndexError for a class index out of range (on the CPU only).
+    """
+    check_tensors_or_none(name, weight=weight)
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
+        raise TypeError(f"{name}: ignore_index must be an int, got {ignore_index!r}")
+    if not input.shape or target.shape != input.shape[:1] * (input.ndim > 1) + input.shape[2:]:
+        raise ShapeError(
+            f"{name}({format_tensors(input, target)}): expected input (C,), (N, C) or (N, C, d1, ...), and class "
+            f"indices of the same shape without C"
+        )
+    if target.dtype.kind not in "iu":
+        raise DTypeError(
+            f"{name}({format_tensors(input, target)}): class indices must be integers; convert with .long()"
+        )
+    classes = input.shape[min(1, input.ndim - 1)]
+    check_floating(name, input, weight)
+    check_class_weight(name, input, target, weight, classes)
+    _check_class_indices(name, target.array, classes, ignore_index)
+    return classes
+
+
+def check_class_weight(name: str, input: Tensor, target: Tensor, weight: Tensor | None, classes: int) -> None:
+    """Raise ShapeError unless ``weight`` is None or has one entry for each class."""
+    if weight is not None and weight.shape != (classes,):
+        raise ShapeError(
+            f"{name}({format_tensors(input, target, weight)}): weight must have one entry a class, ({classes},)"
+        )
+
+
+def _check_class_indices(name: str, target: Any, classes: int, ignore_index: int) -> None:
+    """Raise IndexError for a class index out of range. Checked on the CPU only: on a GPU it would force a sync."""
+    if type(target) is np.ndarray and target.size and not (target.min() >= 0 and target.max() < classes):
+        wrong = target[(target != ignore_index) & ((target < 0) | (target >= classes))]
+        if wrong.size:
+            raise IndexError(
+                f"{name}: target {wrong[0]} is out of range: class indices are 0 to {classes - 1}, or ignore_index "
+                f"({ignore_index})"
+            )
+
+
+def check_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, dropout_p: float
+) -> tuple[int, ...]:
+    """Return the shape (..., T, S) of the attention weights of ``scaled_dot_product_attention``.
+
+    Raises TypeError, DeviceError, ShapeError, DTypeError, and ValueError for a bad ``dropout_p``.
+    """
+    name = "scaled_dot_product_attention"
+    check_tensors(name, query=query, key=key, value=value)
+    check_tensors_or_none(name, attn_mask=attn_mask)
+    check_probability(name, "dropout_p", dropout_p)
+    q, k, v = query.shape, key.shape, value.shape
+    if min(len(q), len(k), len(v)) < 2 or q[-1] != k[-1] or k[-2] != v[-2]:
+        raise ShapeError(
+            f"{name}({format_tensors(query, key, value)}): expected query (..., T, D), key (..., S, D) and value "
+            f"(..., S, E)"
+        )
+    check_floating(name, query, key, value)
+    try:
+        leading = q[:-2] if q[:-2] == k[:-2] == v[:-2] else np.broadcast_shapes(q[:-2], k[:-2], v[:-2])
+        weights = (*leading, q[-2], k[-2])
+        if attn_mask is not None and np.broadcast_shapes(weights, attn_mask.shape) != weights:
+            raise ValueError
+    except ValueError:
+        raise ShapeError(
+            f"{name}({format_tensors(query, key, value, attn_mask)}): the leading dimensions must broadcast, and an "
+            f"attn_mask to (..., {q[-2]}, {k[-2]})"
+        ) from None
+    if attn_mask is not None and attn_mask.dtype != query.dtype and attn_mask.dtype.kind != "b":
+        raise DTypeError(
+            f"{name}({format_tensors(query, attn_mask)}): attn_mask must be bool (True takes part), or numbers to add, "
+            f"in the dtype of the query"
+        )
+    return weights
