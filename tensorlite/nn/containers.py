@@ -19,7 +19,7 @@ def _require_module(cls: type, value: object) -> Module:
     return value
 
 
-class _Numbered(Module):
+class _IndexedModule(Module):
     """A sequence whose items are attributes called "0", "1", ..."""
 
     def _names(self) -> list[str]:
@@ -48,10 +48,10 @@ class _Numbered(Module):
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return self._part(index)
+            return self._slice(index)
         return getattr(self, self._name(index))
 
-    def _part(self, index: slice) -> Any:
+    def _slice(self, index: slice) -> Any:
         return type(self)(list(self)[index])  # type: ignore[call-arg]
 
     def __setitem__(self, index: int, item: Any) -> None:
@@ -83,7 +83,7 @@ class _Numbered(Module):
         self._replace(items)
 
 
-class Sequential(_Numbered):
+class Sequential(_IndexedModule):
     """The modules one after the other: each gets what the one before it returned.
 
     Takes modules as arguments, or one mapping of names to modules. Can be indexed and sliced.
@@ -98,7 +98,7 @@ class Sequential(_Numbered):
         for name, module in named.items():
             self.add_module(name, _require_module(type(self), module))
 
-    def _part(self, index: slice) -> Sequential:
+    def _slice(self, index: slice) -> Sequential:
         return type(self)({name: getattr(self, name) for name in self._names()[index]})
 
     def forward(self, input: Any) -> Any:
@@ -108,7 +108,7 @@ class Sequential(_Numbered):
         return input
 
 
-class ModuleList(_Numbered):
+class ModuleList(_IndexedModule):
     """A list of modules whose parameters are found. It has no ``forward``: loop over it."""
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
@@ -182,7 +182,7 @@ class ModuleDict(Module):
         return module
 
 
-class ParameterList(_Numbered):
+class ParameterList(_IndexedModule):
     """A list of Parameters that are found; Tensors become Parameters."""
 
     def __init__(self, values: Iterable[Tensor] = ()) -> None:

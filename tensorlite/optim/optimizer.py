@@ -59,7 +59,7 @@ class Optimizer:
         """
         name = type(self).__name__
         if not isinstance(param_group, Mapping) or "params" not in param_group:
-            raise TypeError(f"{name}: a group must be a dict with the key 'params', got {_shown(param_group)}")
+            raise TypeError(f"{name}: a group must be a dict with the key 'params', got {_format_group(param_group)}")
         params = param_group["params"]
         params = [params] if isinstance(params, Tensor) else list(params)
         params = [p[1] if isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) else p for p in params]
@@ -195,7 +195,7 @@ class Optimizer:
         return "\n".join([f"{type(self).__name__} (", *lines, ")"])
 
 
-def _shown(group: Any) -> str:
+def _format_group(group: Any) -> str:
     return f"one with {', '.join(map(repr, group))}" if isinstance(group, Mapping) else type(group).__name__
 
 
