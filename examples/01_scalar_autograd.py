@@ -32,7 +32,7 @@ nodes = walk([loss.grad_fn])  # all that leads to the loss, newest first
 
 def saved(node):
     """What a node keeps for its gradient rules, by name: as little as the rules ask for."""
-    return dict(zip(node.plan.names, node.saved, strict=True))
+    return dict(zip(node.plan.saved_names, node.saved, strict=True))
 
 
 print("\nThe graph, newest node first")

@@ -18,8 +18,9 @@ import threading
 import weakref
 from collections.abc import Callable, Collection, Sequence
 from contextvars import copy_context
+from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
@@ -41,7 +42,7 @@ Rule: TypeAlias = Callable[..., Value]
 # ---- grad mode ------------------------------------------------------------------------------
 
 
-class _Mode(threading.local):
+class ThreadState(threading.local):
     """What each thread has for itself: is recording on, a context in which NumPy does not warn, and who watches."""
 
     grad = True
@@ -56,7 +57,7 @@ class _Mode(threading.local):
 
 Watchers: TypeAlias = tuple[Callable[..., Any] | None, Callable[..., Any] | None]
 
-_mode = _Mode()
+thread_state = ThreadState()
 
 
 def watch(forward: Callable[..., Any] | None, backward: Callable[..., Any] | None) -> Watchers:
@@ -65,19 +66,20 @@ def watch(forward: Callable[..., Any] | None, backward: Callable[..., Any] | Non
     ``forward(run, f, *args)`` has to return ``run(f, *args)``, and ``backward(run, node, *args)`` has to call
     ``run(node, *args)``; see :mod:`tensorlite.profiler`.
     """
-    before, _mode.watchers = _mode.watchers, (forward, backward)
-    _mode.quietly = _mode.unwatched if forward is None else functools.partial(forward, _mode.unwatched)
+    before, thread_state.watchers = thread_state.watchers, (forward, backward)
+    run = thread_state.unwatched
+    thread_state.quietly = run if forward is None else functools.partial(forward, run)
     return before
 
 
 def quietly(f: Callable[..., Any], *args: Any) -> Any:
     """``f(*args)``, without NumPy's warnings, and seen by who watches."""
-    return _mode.quietly(f, *args)
+    return thread_state.quietly(f, *args)
 
 
 def is_grad_enabled() -> bool:
     """Whether ops on tensors that require gradients are recorded, in this thread."""
-    return _mode.grad
+    return thread_state.grad
 
 
 def _decorated(mode: Callable[[], Any], f: Callable[..., Any]) -> Callable[..., Any]:
@@ -98,16 +100,16 @@ class set_grad_enabled:
 
     def __init__(self, mode: bool) -> None:
         self.mode = bool(mode)
-        self._old, _mode.grad = _mode.grad, self.mode
+        self._old, thread_state.grad = thread_state.grad, self.mode
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *exc: object) -> None:
-        _mode.grad = self._old
+        thread_state.grad = self._old
 
     def __call__(self, f: Callable[..., Any]) -> Callable[..., Any]:
-        _mode.grad = self._old
+        thread_state.grad = self._old
         return _decorated(lambda: set_grad_enabled(self.mode), f)
 
 
@@ -123,11 +125,11 @@ class _GradMode:
         self._old: list[bool] = []
 
     def __enter__(self) -> None:
-        self._old.append(_mode.grad)
-        _mode.grad = self.mode
+        self._old.append(thread_state.grad)
+        thread_state.grad = self.mode
 
     def __exit__(self, *exc: object) -> None:
-        _mode.grad = self._old.pop()
+        thread_state.grad = self._old.pop()
 
     def __call__(self, f: Callable[..., Any]) -> Callable[..., Any]:
         return _decorated(type(self), f)
@@ -159,6 +161,9 @@ class Variable:
         op, its arguments)``, which starts with None. ``(None, None)`` of a view op's result that shares no memory.
     """
 
+    tensor_type: ClassVar[type[Variable]]
+    """What ops return. :class:`tensorlite.Tensor` puts itself here, once."""
+
     array: Array
     grad: Any = None
     node: Node | None = None
@@ -167,6 +172,9 @@ class Variable:
     origin: tuple[Any, tuple[Any, Callable[..., Any], tuple[Any, ...]] | None] | None = None
 
     __array_ufunc__ = None  # so that `ndarray * Variable` is left to Variable.__rmul__
+
+
+Variable.tensor_type = Variable
 
 
 class Node:
@@ -194,7 +202,7 @@ class Node:
     @property
     def name(self) -> str:
         """The name of the op that made this node."""
-        return self.plan.op.name
+        return self.plan.op_name
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
@@ -211,33 +219,42 @@ class Output(Node):
 Edge: TypeAlias = Node | Variable
 
 
+@dataclass(slots=True, eq=False)
 class Plan:
-    """For one op and one choice of differentiated inputs: which values to save, and which rules to run on them."""
+    """What the nodes of one op have in common, for one choice of differentiated inputs: its rules, and what they need.
 
-    def __init__(self, op: Op, needs: tuple[int, ...], names: list[str]) -> None:
-        """``names`` are those of the arguments of this call, then ``out``, then the auxiliary results."""
-        for i in needs:
-            if op.backward is None and op.rule(i) is None:
-                raise GraphError(f"{op.name}: no gradient is defined for its argument {names[i]!r}; detach() it")
-        wanted = op.wants_of(needs, names)
-        inputs = range(len(names) - 1 - len(op.aux))
-        keep = [p for p, name in enumerate(names) if name in wanted or (op.composite is not None and p in inputs)]
-        at = {p: k for k, p in enumerate(keep)}
-        out = names.index("out")
+    op_name: the name of the op.
+    needs: the positions of the differentiated inputs among the op's arguments.
+    input_names: the names of those inputs.
+    saved_positions: which values a node saves: positions among the arguments, the result and the auxiliary results.
+    saved_names: their names.
+    saved_edges: where each saved value sits in the graph: an index into ``node.edges``, -1 for the result, None for a
+        constant.
+    rules: for each differentiated input its gradient rule, and the places of the rule's arguments among the saved
+        values (-1 for the shape of the input). Empty if there is a ``backward``.
+    backward: one function on raw arrays for all gradients, or None; and the places of its arguments among the saved
+        values (None for ``needs``).
+    composite: the op in plain ops, for gradients of ``backward``; and the places of the op's inputs among the saved
+        values.
+    is_view: whether the result may share memory with the first argument.
+    built_in: whether the op is one of this library's.
+    casts_gradients: whether a gradient is converted to the dtype that its input had before the op converted it.
+    """
 
-        self.op = op
-        self.needs = needs
-        self.positions = keep
-        self.names = [names[p] for p in keep]
-        self.input_names = [names[i] for i in needs]
-        # Where a saved value sits in the graph: an index into node.edges, -1 for the output, None for a constant.
-        self.origin = [-1 if p == out else needs.index(p) if p in needs else None for p in keep]
-        self.slots = [at[i] for i in needs] if op.composite is not None else []
-        self.inputs = [at[p] for p in inputs] if op.composite is not None else []
-        if op.backward is not None:
-            self.fused = [at[names.index(n)] if n != "needs" else None for n in op.backward_names]
-        else:
-            self.steps = [op.bind_rule(i, names, at) for i in needs]
+    op_name: str
+    needs: tuple[int, ...]
+    input_names: list[str]
+    saved_positions: list[int] = field(default_factory=list)
+    saved_names: list[str] = field(default_factory=list)
+    saved_edges: list[int | None] = field(default_factory=list)
+    rules: list[tuple[Rule, list[int]]] = field(default_factory=list)
+    backward: Callable[..., Any] | None = None
+    backward_places: list[int | None] = field(default_factory=list)
+    composite: Callable[..., Any] | None = None
+    composite_places: list[int] = field(default_factory=list)
+    is_view: bool = False
+    built_in: bool = True
+    casts_gradients: bool = True
 
 
 class Lazy:
@@ -254,7 +271,6 @@ class Lazy:
 class Op:
     """A forward function on raw arrays, its gradient rules, and the plans compiled for it. Made by :func:`op`."""
 
-    result: type[Variable] = Variable  # tensor.py puts Tensor here, once
     again: Callable[..., Any] | None = None  # of a view op, what does the same in memory of any order
 
     def __init__(
@@ -316,6 +332,38 @@ class Op:
         if i < len(self.rules):
             return self.rules[i]
         return self.rules[-1] if self.variadic and self.rules else None
+
+    def plan(self, needs: tuple[int, ...], names: list[str]) -> Plan:
+        """The plan for calls that differentiate the arguments at ``needs``.
+
+        names: those of the arguments of such a call, then ``out``, then the auxiliary results.
+        Raises GraphError if one of the inputs has no gradient.
+        """
+        for i in needs:
+            if self.backward is None and self.rule(i) is None:
+                raise GraphError(f"{self.name}: no gradient is defined for its argument {names[i]!r}; detach() it")
+        wanted = self.wants_of(needs, names)
+        inputs = range(len(names) - 1 - len(self.aux)) if self.composite is not None else range(0)
+        keep = [p for p, name in enumerate(names) if name in wanted or p in inputs]
+        at = {p: k for k, p in enumerate(keep)}
+        out = names.index("out")
+        fused = self.backward is not None
+        return Plan(
+            op_name=self.name,
+            needs=needs,
+            input_names=[names[i] for i in needs],
+            saved_positions=keep,
+            saved_names=[names[p] for p in keep],
+            saved_edges=[-1 if p == out else needs.index(p) if p in needs else None for p in keep],
+            rules=[] if fused else [self.bind_rule(i, names, at) for i in needs],
+            backward=self.backward,
+            backward_places=[at[names.index(n)] if n != "needs" else None for n in self.backward_names],
+            composite=self.composite,
+            composite_places=[at[p] for p in inputs],
+            is_view=self.view,
+            built_in=self.built_in,
+            casts_gradients=self.built_in or self.dtypes is not None,
+        )
 
     def wants_of(self, needs: tuple[int, ...], names: list[str]) -> set[str]:
         """The names of the values that must be saved to differentiate these inputs."""
@@ -385,11 +433,11 @@ class Op:
         key = (needs, len(args)) if self.variadic else needs
         plan = self.plans.get(key)
         if plan is None:
-            plan = self.plans[key] = Plan(self, needs, self.argument_names(len(args)))
+            plan = self.plans[key] = self.plan(needs, self.argument_names(len(args)))
         if version_counter.rebased:
             version_counter.check_inputs(self.name, args)
         node = Node(plan, [args[i].node or args[i] for i in needs], [arrays[i].shape for i in needs],
-                    [values[p] for p in plan.positions])  # fmt: skip
+                    [values[p] for p in plan.saved_positions])  # fmt: skip
         if arrays is not given or not self.built_in:
             node.dtypes = [given[i].dtype for i in needs]
         return node
@@ -517,7 +565,7 @@ def _callable(self: Op) -> OpFunction:
     """The public function of an op. This is the hot path of the library: all that it can know is a local name."""
     forward, aux, policy, several, built_in = self.forward, self.aux, self.dtypes, self.several, self.built_in
     arity, variadic, differentiable = len(self.names), self.variadic is not None, bool(self.rules or self.backward)
-    defaults, mode, new, ndarray = tuple(self.defaults), _mode, object.__new__, np.ndarray
+    defaults, state, new, ndarray = tuple(self.defaults), thread_state, object.__new__, np.ndarray
     backends = BACKENDS
     view, rebased, rules = self.view and not several, version_counter.rebased, len(self.rules)
     required = sum(d is inspect.Parameter.empty for d in defaults)
@@ -529,7 +577,7 @@ def _callable(self: Op) -> OpFunction:
                 args = self.bind(args, kwargs)
         arrays: list[Any] = []
         needs: tuple[int, ...] = ()
-        dtype, grad = None, mode.grad
+        dtype, grad = None, state.grad
         raw, mixed = True, False
         for a in args:
             if isinstance(a, Variable):
@@ -567,11 +615,11 @@ def _callable(self: Op) -> OpFunction:
             raise TypeError(f"{self.name}: expected a Tensor, got {', '.join(map(describe, arrays)) or 'nothing'}")
         try:
             if built_in:
-                out = mode.quietly(forward, xp, *arrays)
-            elif mode.watchers[0] is None:
+                out = state.quietly(forward, xp, *arrays)
+            elif state.watchers[0] is None:
                 out = forward(xp, *arrays)
             else:
-                out = mode.watchers[0](_plainly, forward, xp, *arrays)
+                out = state.watchers[0](_plainly, forward, xp, *arrays)
         except (ValueError, TypeError, IndexError, OverflowError) as error:
             if not built_in:
                 raise
@@ -604,7 +652,7 @@ def _callable(self: Op) -> OpFunction:
             out = self._array_of_result(xp, out)
         if raw:
             return out
-        result = new(Op.result)
+        result = new(Variable.tensor_type)
         result.array = out
         if view and grad and isinstance(args[0], Variable):
             result.origin = _origin(args[0], self.again or call, args[1:], out)
@@ -638,7 +686,7 @@ def _origin(x: Variable, view: Callable[..., Any], arguments: tuple[Any, ...], o
 
 def wrap(array: Array) -> Any:
     """A Tensor with no history around a raw array, which is not copied."""
-    result = object.__new__(Op.result)
+    result = object.__new__(Variable.tensor_type)
     result.array = array
     return result
 
@@ -695,9 +743,9 @@ def sweep(
             if not wanted.isdisjoint(node.edges):
                 wanted.add(node)
     found: dict[Edge, Any] = dict(seeds)
-    watcher = _mode.watchers[1]
+    watcher = thread_state.watchers[1]
     back = _back if watcher is None else functools.partial(watcher, _back)
-    old, _mode.grad = _mode.grad, create_graph
+    old, thread_state.grad = thread_state.grad, create_graph
     try:
         with np.errstate(all="ignore"):
             for node in order:
@@ -726,7 +774,7 @@ def sweep(
                 if isinstance(edge, Variable) and edge.hooks:
                     found[edge] = _run_hooks(edge.hooks, np.asarray(g) if isinstance(g, np.generic) else g)
     finally:
-        _mode.grad = old
+        thread_state.grad = old
     return found
 
 
@@ -738,34 +786,34 @@ def _back(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, fo
     saved = node.saved
     if saved is None:
         raise GraphError(
-            f"{plan.op.name}: backward through a graph whose saved values have been freed. Pass retain_graph=True to "
+            f"{plan.op_name}: backward through a graph whose saved values have been freed. Pass retain_graph=True to "
             f"the first backward to go through it again"
         )
     if version_counter.last_change > node.seq:
-        version_counter.check_saved(plan.op.name, node.seq, plan.names, saved)
+        version_counter.check_saved(plan.op_name, node.seq, plan.saved_names, saved)
     values = _lift(node, saved) if create_graph else saved
-    if plan.op.backward is None:
+    if plan.backward is None:
         gradients: Sequence[Value] = [
             rule(g, *[shape if j < 0 else values[j] for j in places])
             if wanted is None or edge in wanted else None
-            for (rule, places), shape, edge in zip(plan.steps, node.shapes, node.edges, strict=True)
+            for (rule, places), shape, edge in zip(plan.rules, node.shapes, node.edges, strict=True)
         ]  # fmt: skip
     elif create_graph:
         gradients = _through_composite(node, values, g)
     else:
         needs = tuple(i for i, e in zip(plan.needs, node.edges, strict=True) if wanted is None or e in wanted)
-        every = plan.op.backward(BACKENDS[type(g)], g, *[needs if j is None else values[j] for j in plan.fused])
+        every = plan.backward(BACKENDS[type(g)], g, *[needs if j is None else values[j] for j in plan.backward_places])
         if not isinstance(every, tuple) or len(every) <= plan.needs[-1]:
             raise TypeError(
-                f"{plan.op.name}: its backward function must return a tuple, a gradient for each leading argument, "
+                f"{plan.op_name}: its backward function must return a tuple, a gradient for each leading argument, "
                 f"got {f'{len(every)} of them' if isinstance(every, tuple) else type(every).__name__}"
             )
         gradients = [every[i] for i in plan.needs]
     for k, (edge, d, shape) in enumerate(zip(node.edges, gradients, node.shapes, strict=True)):
         if d is None:
-            if plan.op.backward is None and (wanted is None or edge in wanted):
+            if plan.backward is None and (wanted is None or edge in wanted):
                 raise TypeError(
-                    f"{plan.op.name}: the gradient rule of argument {plan.input_names[k]!r} returned None; where there "
+                    f"{plan.op_name}: the gradient rule of argument {plan.input_names[k]!r} returned None; where there "
                     f"is no gradient, write None in place of the rule"
                 )
             continue
@@ -777,7 +825,7 @@ def _back(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, fo
             raw = [v.array if isinstance(v, Variable) else v for v in (*saved, g)]
             made = d.array if isinstance(d, Variable) else d
             made = np.asarray(made) if isinstance(made, np.generic) else made
-            anomaly_mode.check_backward(plan.op.name, node.where, raw, made, plan.input_names[k])
+            anomaly_mode.check_backward(plan.op_name, node.where, raw, made, plan.input_names[k])
         before = found.get(edge)
         found[edge] = d if before is None else before + d
 
@@ -786,13 +834,13 @@ def _fit(plan: Plan, k: int, d: Value, shape: tuple[int, ...]) -> Value:
     """Sum a gradient down to its input's shape; an error that names the rule if it cannot be."""
     if not hasattr(d, "shape"):
         raise TypeError(
-            f"{plan.op.name}: the gradient rule of argument {plan.input_names[k]!r} must give an array, "
+            f"{plan.op_name}: the gradient rule of argument {plan.input_names[k]!r} must give an array, "
             f"got {type(d).__name__}"
         )
     lead = len(d.shape) - len(shape)
     if lead < 0 or any(n not in (1, m) for n, m in zip(shape, d.shape[lead:], strict=True)):
         raise ShapeError(
-            f"{plan.op.name}: the gradient rule of argument {plan.input_names[k]!r} gave shape {tuple(d.shape)}, "
+            f"{plan.op_name}: the gradient rule of argument {plan.input_names[k]!r} gave shape {tuple(d.shape)}, "
             f"which does not fit the argument's shape {shape}"
         )
     return unbroadcast(d, shape)
@@ -800,9 +848,9 @@ def _fit(plan: Plan, k: int, d: Value, shape: tuple[int, ...]) -> Value:
 
 def _cast(plan: Plan, k: int, d: Value, dtype: Any) -> Value:
     """A gradient in the dtype that the input had before the op converted it."""
-    if not plan.op.built_in and plan.op.dtypes is None:
+    if not plan.casts_gradients:
         raise DTypeError(
-            f"{plan.op.name}: the gradient rule of argument {plan.input_names[k]!r} gave {d.dtype}, the argument is "
+            f"{plan.op_name}: the gradient rule of argument {plan.input_names[k]!r} gave {d.dtype}, the argument is "
             f"{dtype}; convert the gradient to that"
         )
     return d.to(dtype) if isinstance(d, Variable) else d.astype(dtype)  # type: ignore[attr-defined]
@@ -834,7 +882,7 @@ def _run_hooks(hooks: list[Callable[[Any], Any]], g: Value) -> Value:
 def _lift(node: Node, saved: list[Any]) -> list[Any]:
     """The saved values as Variables at their places in the graph, so that what is computed from them is recorded."""
     values: list[Any] = []
-    for value, k in zip(saved, node.plan.origin, strict=True):
+    for value, k in zip(saved, node.plan.saved_edges, strict=True):
         if k is None or type(value) not in BACKENDS:
             values.append(value)
         elif k < 0:
@@ -860,19 +908,19 @@ def _alias_of(edge: Edge, value: Array, dtype: Any = None) -> Node:
 def _through_composite(node: Node, values: list[Any], g: Value) -> list[Value]:
     """The gradients of a fused op as Variables: compute its composite again, and differentiate that."""
     plan = node.plan
-    args = [values[j] for j in plan.inputs]
+    args = [values[j] for j in plan.composite_places]
     leaves = []
     for i in plan.needs:
         leaf = args[i]
         args[i] = attach(leaf.array, _alias_of(leaf.node or leaf, leaf.array))
         leaves.append(args[i].node)
-    assert plan.op.composite is not None
-    out = plan.op.composite(*args)
+    assert plan.composite is not None
+    out = plan.composite(*args)
     found = sweep({out.node: g}, True, True, leaves)
     return [found.get(leaf) for leaf in leaves]
 
 
-_ALIAS = Plan(alias.op, (0,), ["x", "out"])
+_ALIAS = Plan("alias", (0,), ["x"], rules=[(lambda g: g, [])], is_view=True)
 
 
 # ---- what users call ------------------------------------------------------------------------

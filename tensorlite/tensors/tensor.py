@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import ops, random
 from ..autograd import engine, version_counter
-from ..autograd.engine import Node, Op, Variable, op, wrap
+from ..autograd.engine import Node, Variable, op, wrap
 from ..backends.registry import BACKENDS, Array, Device, DeviceLike, Namespace, device_of, namespace
 from ..backends.registry import device as as_device
 from ..dtypes import (
@@ -675,7 +675,7 @@ class Tensor(Variable):
             base, steps = self, None
         base._refuse_leaf(name)
         own = base.array is memory or base.origin == (None, None)
-        if not own and (base.node is None or base.node.plan.op.view):
+        if not own and (base.node is None or base.node.plan.is_view):
             raise GraphError(
                 f"{name}: this tensor is a view, and its base would not notice that its gradient has changed; clone() "
                 f"it first, or change the base by indexing: base[...] = value"
@@ -1457,4 +1457,4 @@ for _name, _method in list(vars(Tensor).items()):
     if "dim" in getattr(getattr(_method, "__code__", None), "co_varnames", ()):
         setattr(Tensor, _name, numpy_names(_method))
 
-Op.result = Tensor
+Variable.tensor_type = Tensor

@@ -186,8 +186,8 @@ def _may_kink(subject: Subject) -> int:
     """How many ops in the graph of f are not known to be smooth."""
     with enable_grad():
         nodes = walk([y.node for y in subject.outputs() if isinstance(y.node, Node)])
-    shared = {id(node.plan): node for node in nodes if not (node.plan.op.built_in and node.name in _SMOOTH)}
-    return max(len(shared), sum(type(n) is Node for n in nodes if not (n.plan.op.built_in and n.name in _SMOOTH)))
+    shared = {id(node.plan): node for node in nodes if not (node.plan.built_in and node.name in _SMOOTH)}
+    return max(len(shared), sum(type(n) is Node for n in nodes if not (n.plan.built_in and n.name in _SMOOTH)))
 
 
 def _clean_gradients(subject: Subject, at: Arrays, cotangents: Arrays) -> Arrays:

@@ -92,7 +92,7 @@ def _memory(subject: Subject) -> Arrays:
 
 def _is_view(y: Tensor) -> bool:
     """Whether the op that made y, or the tensor itself, may share memory by what it says of itself."""
-    return y.node is None or y.node.plan.op.view
+    return y.node is None or y.node.plan.is_view
 
 
 def _float32(
