@@ -15,13 +15,13 @@ examples needs hypothesis (``pip install 'tensorlite[testing]'``) and is importe
 import importlib as _importlib
 import typing as _typing
 
-from .gradients import check_adjoint, check_grad
-from .operators import check_against, check_op, numpy_op
+from .gradcheck.checks import check_adjoint, check_grad
+from .opcheck.checks import check_against, check_op, numpy_op
+from .opcheck.op_spec import Case, ErrorInput, OpSpec, error, optest
+from .opcheck.samples import Input, Sample, bools, distinct, fixed, given, ints, positive, real, s, unit, whole
 from .plugin import need_hypothesis as _need_hypothesis
 from .plugin import register_profiles
 from .report import GradientError, GradReport
-from .samples import Input, Sample, bools, distinct, fixed, given, ints, positive, real, s, unit, whole
-from .spec import Case, ErrorInput, OpSpec, error, optest
 
 if _typing.TYPE_CHECKING:
     from .gradtests import gradtest

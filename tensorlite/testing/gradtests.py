@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from ..tensors.tensor import Tensor
-from .gradients import Kinks, check_grad
-from .operators import check_op
+from .gradcheck.checks import Kinks, check_grad
+from .opcheck.checks import check_op
 from .plugin import chosen_settings, tally
 from .report import GradientError, GradReport
 from .strategies import ElementsLike, Shape, Signature, Sources, draw_tensor, sources

@@ -35,11 +35,11 @@ from ..func import jvp, vjp
 from ..nn import functional as F
 from ..tensors.creation import ones_like, tensor, zeros_like
 from ..tensors.tensor import Tensor, clone
-from .gradients import check_grad
-from .messages import shown
+from .gradcheck.checks import check_grad
+from .gradcheck.function import host, leaves_of, numbers
+from .gradcheck.messages import shown
 from .report import GradientError, GradReport
 from .strategies import ElementsLike, Shape, Signature, Sources, draw_tensor, sources
-from .subject import host, leaves_of, numbers
 
 __all__ = ["Program", "programs"]
 

@@ -3,8 +3,8 @@
     row("maximum minimum", s(real(2, 3), whole(3)), s(real(), whole(2)))
 
 says that ``maximum`` and ``minimum`` each take these two lists of arguments, in the language of
-``tensorlite.testing.samples``. An OpSpec is made of them with the op's reference in tests/ops/op_references.py, and with
-what it refuses, in tests/ops/op_errors.py.
+``tensorlite.testing.opcheck.samples``. An OpSpec is made of them with the op's reference in tests/ops/op_references.py,
+and with what it refuses, in tests/ops/op_errors.py.
 
 Names are those of ``tensorlite`` and of ``tensorlite.ops``; ``F.name`` is in ``tensorlite.nn.functional`` and
 ``Tensor.name`` a method (one whose name ends in ``_`` changes a clone of its first argument). Their twins in PyTorch have

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..report import GradReport
 from .numerical import STEPS, Slope, complex_slope, slope
-from .report import GradReport
 
 __all__ = ["TRUSTED", "Comparison", "Entry", "Problem"]
 

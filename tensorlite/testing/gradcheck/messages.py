@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..tensors.tensor import Tensor
-from .report import GradientError
-from .subject import Subject, host, leaves_of
-from .verdict import Comparison
+from ...tensors.tensor import Tensor
+from ..report import GradientError
+from .compare import Comparison
+from .function import Subject, host, leaves_of
 
 __all__ = ["message", "repeatable", "replay", "shown"]
 

@@ -20,14 +20,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..autograd.engine import Node, enable_grad, no_grad, walk
-from ..autograd.engine import grad as _grad
-from ..func import jvp
-from ..tensors.tensor import Tensor
+from ...autograd.engine import Node, enable_grad, no_grad, walk
+from ...autograd.engine import grad as _grad
+from ...func import jvp
+from ...tensors.tensor import Tensor
+from ..report import GradientError, GradReport
+from .compare import TRUSTED, Problem
+from .function import Subject, bent, host, keeps_float64, leaves_of, mapped, numbers
 from .messages import message, repeatable, replay, shown
-from .report import GradientError, GradReport
-from .subject import Subject, bent, host, keeps_float64, leaves_of, mapped, numbers
-from .verdict import TRUSTED, Problem
 
 __all__ = ["check_adjoint", "check_grad"]
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.engine import enable_grad, no_grad
-from ..autograd.engine import grad as _grad
-from ..errors import DTypeError
-from ..tensors.creation import tensor
-from ..tensors.tensor import Tensor
-from .report import GradientError
+from ...autograd.engine import enable_grad, no_grad
+from ...autograd.engine import grad as _grad
+from ...errors import DTypeError
+from ...tensors.creation import tensor
+from ...tensors.tensor import Tensor
+from ..report import GradientError
 
 __all__ = ["Subject", "bent", "host", "keeps_float64", "leaves_of", "mapped", "numbers"]
 

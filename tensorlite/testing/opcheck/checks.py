@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.engine import Variable, enable_grad, no_grad, op
-from ..autograd.engine import grad as _grad
-from ..errors import GraphError
-from ..tensors.creation import tensor
-from ..tensors.tensor import Tensor
-from .messages import repeatable, replay, shown
-from .report import GradientError
-from .subject import Subject, bent, host, keeps_float64, leaves_of, numbers
+from ...autograd.engine import Variable, enable_grad, no_grad, op
+from ...autograd.engine import grad as _grad
+from ...errors import GraphError
+from ...tensors.creation import tensor
+from ...tensors.tensor import Tensor
+from ..gradcheck.function import Subject, bent, host, keeps_float64, leaves_of, numbers
+from ..gradcheck.messages import repeatable, replay, shown
+from ..report import GradientError
 
 __all__ = ["check_against", "check_op", "numpy_op"]
 

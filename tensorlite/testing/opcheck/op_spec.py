@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.engine import grad as _grad
-from ..tensors.creation import tensor
-from ..tensors.tensor import Tensor
-from .gradients import Kinks, check_adjoint, check_grad
-from .operators import check_against, check_op
-from .report import GradientError
+from ...autograd.engine import grad as _grad
+from ...tensors.creation import tensor
+from ...tensors.tensor import Tensor
+from ..gradcheck.checks import Kinks, check_adjoint, check_grad
+from ..gradcheck.function import host, leaves_of
+from ..report import GradientError
+from .checks import check_against, check_op
 from .samples import Sample
-from .subject import host, leaves_of
 
 __all__ = ["Case", "ErrorInput", "OpSpec", "error", "optest"]
 
@@ -239,7 +239,7 @@ class OpSpec:
         raise GradientError(f"{self.name}: {expected}, but it took the arguments and returned {result}")
 
     def _drawn(self) -> None:
-        from .plugin import chosen_settings, need_hypothesis
+        from ..plugin import chosen_settings, need_hypothesis
 
         need_hypothesis("OpSpec(strategy=...)")
         from hypothesis import given

@@ -1,0 +1,1 @@
+"""Checks of everything that an op promises: memory, dtypes, layouts, values, errors."""
