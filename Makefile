@@ -44,9 +44,9 @@ nightly: .venv/.installed-test  ## the property-based tests on new examples, 2,0
 define GPU_PROBE
 import cupy, numpy, pytest; assert cupy.cuda.runtime.getDeviceCount(), "no CUDA device"
 endef
-gpu-check:  ## check ops, optimizers, training and generation on the GPU, if there is one
+gpu-check:  ## run the tests that compare a device with the CPU on the GPU, if there is one
 	@if reason=$$($(GPU_PYTHON) -c '$(GPU_PROBE)' 2>&1); then \
-	    $(GPU_PYTHON) -m tests.backends.gpu_check $(ARGS); \
+	    $(GPU_PYTHON) -m pytest -q -m device --device cuda -p no:cacheprovider $(ARGS); \
 	else \
 	    echo "gpu-check: nothing to check, $(GPU_PYTHON) has no usable GPU:"; \
 	    printf '%s\n' "$$reason" | tail -n 1; \

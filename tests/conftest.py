@@ -1,4 +1,9 @@
-"""Settings that hold for every test, and the devices that tests run on."""
+"""Settings of every test, and the devices that tests run on.
+
+A test that takes the fixture ``device`` or ``other_device`` has the marker ``device``. ``--device cuda`` chooses the
+device, so ``pytest -m device --device cuda`` runs on a GPU what the strict device runs on a CPU.
+"""
+
 from contextlib import suppress
 
 import pytest
@@ -7,19 +12,51 @@ import tensorlite as tl
 import tensorlite.testing.strict
 from tensorlite.testing import register_profiles
 
-with suppress(ImportError):  # `make gpu-check` runs where pytest is there and hypothesis may not be
+with suppress(ImportError):  # a GPU machine may have pytest without hypothesis
     register_profiles(load=True)
 
-OTHER_DEVICES = ["strict", *(["cuda"] if tl.cuda_is_available() else [])]
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--device", action="append", metavar="DEVICE",
+        help="a device for the tests that compare one with the CPU: strict or cuda; repeat it for several. "
+        "Default: strict, and cuda where there is a GPU.",
+    )  # fmt: skip
 
 
-@pytest.fixture(params=OTHER_DEVICES)
+def pytest_configure(config):
+    config.addinivalue_line("markers", "device: runs on the devices that --device names")
+    for name in config.getoption("--device") or ():
+        try:
+            tl.zeros(1, device=name)
+        except tl.DeviceError as error:
+            raise pytest.UsageError(f"--device {name}: {error}") from None
+
+
+def other_devices(config):
+    return config.getoption("--device") or ["strict", *(["cuda"] if tl.cuda_is_available() else [])]
+
+
+def pytest_generate_tests(metafunc):
+    others = other_devices(metafunc.config)
+    for name, devices in (("other_device", others), ("device", ["cpu", *others])):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, devices, indirect=True)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if {"device", "other_device"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("device")
+
+
+@pytest.fixture
 def other_device(request):
-    """Every device but the CPU, for what is compared with the CPU: one as strict as CuPy's, and a GPU where one is."""
+    """Each device that --device names: one to compare with the CPU."""
     return tl.device(request.param)
 
 
-@pytest.fixture(params=["cpu", *OTHER_DEVICES])
+@pytest.fixture
 def device(request):
-    """Every device."""
+    """The CPU, and each device that --device names."""
     return tl.device(request.param)

@@ -19,7 +19,7 @@ import pytest
 
 from tensorlite.backends import reference, registry
 from tensorlite.backends.cuda import kernels as cuda
-from tests.backends.gpu_check import difference
+from tests.support.devices import difference
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "tensorlite").rglob("*.cu"))
