@@ -10,8 +10,8 @@ import pytest
 import tensorlite as tl
 import tensorlite.nn.functional as F
 from gpt.config import ModelConfig
-from gpt.model import GPT, KeyValueCache
 from gpt.generation import generate
+from gpt.model import GPT, KeyValueCache
 from tensorlite import nn, optim
 from tensorlite.testing import strict
 from tests.support.devices import difference, numpy, on
