@@ -39,8 +39,9 @@ def other_devices(config):
 
 def pytest_generate_tests(metafunc):
     others = other_devices(metafunc.config)
+    own = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize") if isinstance(mark.args[0], str)}
     for name, devices in (("other_device", others), ("device", ["cpu", *others])):
-        if name in metafunc.fixturenames:
+        if name in metafunc.fixturenames and name not in own:
             metafunc.parametrize(name, devices, indirect=True)
 
 
