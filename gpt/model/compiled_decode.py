@@ -26,7 +26,7 @@ LARGE = 1 << 20  # weights from which other cores help to read them; fewer come 
 
 @compiled.njit(nogil=True, cache=True, error_model="numpy")
 def block(
-    board: int, x: Array, norm_1: Array, norm_1_bias: Array | None, attn: Array, attn_bias: Array | None, proj: Array,
+    pool: int, x: Array, norm_1: Array, norm_1_bias: Array | None, attn: Array, attn_bias: Array | None, proj: Array,
     proj_bias: Array | None, norm_2: Array, norm_2_bias: Array | None, fc: Array, fc_bias: Array | None, out: Array,
     out_bias: Array | None, keys: Array, values: Array, position: int, eps: float, tanh: bool,
 ) -> None:  # fmt: skip
@@ -40,29 +40,29 @@ def block(
     heads, scores = np.empty((3, H, D), np.float32), np.empty((H, size), np.float32)
 
     compiled.layer_norm(x, norm_1, norm_1_bias, eps, y)
-    compiled.linear(board, y, attn, attn_bias, heads.reshape(3 * C))
+    compiled.linear(pool, y, attn, attn_bias, heads.reshape(3 * C))
     for h in range(H):
         for d in range(D):
             keys[h, position, d], values[h, position, d] = heads[1, h, d], heads[2, h, d]
-    compiled.attend(board, heads[0], keys, values, position + 1, scores, y.reshape(H, D))
-    compiled.linear(board, y, proj, proj_bias, z)
+    compiled.decode_attention(pool, heads[0], keys, values, position + 1, scores, y.reshape(H, D))
+    compiled.linear(pool, y, proj, proj_bias, z)
     for c in range(C):
         x[c] += z[c]
 
     compiled.layer_norm(x, norm_2, norm_2_bias, eps, y)
-    compiled.linear(board, y, fc, fc_bias, wide)
+    compiled.linear(pool, y, fc, fc_bias, wide)
     compiled.gelu(wide, tanh)
-    compiled.linear(board, wide, out, out_bias, z)
+    compiled.linear(pool, wide, out, out_bias, z)
     for c in range(C):
         x[c] += z[c]
 
 
 @compiled.njit(nogil=True, cache=True, error_model="numpy")
-def head(board: int, x: Array, norm: Array, norm_bias: Array | None, wte: Array, eps: float, logits: Array) -> None:
+def head(pool: int, x: Array, norm: Array, norm_bias: Array | None, wte: Array, eps: float, logits: Array) -> None:
     """The final norm, and the logits (V,)."""
     y = np.empty_like(x)
     compiled.layer_norm(x, norm, norm_bias, eps, y)
-    compiled.linear(board, y, wte, None, logits)
+    compiled.linear(pool, y, wte, None, logits)
 
 
 class Decoder:
@@ -102,7 +102,7 @@ class Decoder:
         self.cache.length += 1
         return logits
 
-    def _read(self, board: int, token: int) -> Array:
+    def _read(self, pool: int, token: int) -> Array:
         model, position, tanh = self.model, self.cache.length, self.model.config.gelu == "tanh"
         wte, norm, eps = model.wte.weight.array, model.ln_f, model.ln_f.eps
         if model.config.position == "learned":
@@ -110,9 +110,9 @@ class Decoder:
         else:
             x = wte[token] * np.float32(math.sqrt(wte.shape[1])) + model.sinusoids.array[position].astype(np.float32)
         for arrays in self.blocks:
-            block(board, x, *arrays, position, eps, tanh)
+            block(pool, x, *arrays, position, eps, tanh)
         logits = np.empty(len(wte), np.float32)
-        head(board, x, norm.weight.array, _array(norm.bias), wte, eps, logits)
+        head(pool, x, norm.weight.array, _array(norm.bias), wte, eps, logits)
         return logits
 
 

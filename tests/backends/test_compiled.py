@@ -63,10 +63,10 @@ SIZES = [(1, 1, 1, 1), (3, 7, 9, 5), (4, 64, 64, 32), (5, 900, 1000, 32)]
 
 
 @pytest.mark.parametrize(("H", "length", "size", "D"), SIZES)
-def test_attend(H, length, size, D):
+def test_decode_attention(H, length, size, D):
     q, keys, values = normal(H, D), normal(H, size, D, seed=1), normal(H, size, D, seed=2)
     y, scores = np.empty((H, D), f32), np.empty((H, size), f32)
-    compiled.run(compiled.attend, q, keys, values, length, scores, y)
+    compiled.run(compiled.decode_attention, q, keys, values, length, scores, y)
     k, v = (tl.tensor(a[:, :length]) for a in (keys, values))
     close(y, F.scaled_dot_product_attention(tl.tensor(q[:, None]), k, v)[:, 0])
     assert np.isfinite(y).all()
@@ -75,11 +75,11 @@ def test_attend(H, length, size, D):
 def test_scores_that_are_huge_or_not_finite():
     q, keys, values = normal(2, 8) * f32(1e15), normal(2, 5, 8, seed=1) * f32(1e15), normal(2, 5, 8, seed=2)
     y, scores = np.empty((2, 8), f32), np.empty((2, 5), f32)
-    compiled.attend(0, q, keys, values, 5, scores, y)
+    compiled.decode_attention(0, q, keys, values, 5, scores, y)
     best = (q[:, None] * keys).sum(2).argmax(1)
     np.testing.assert_allclose(y, values[[0, 1], best], rtol=1e-6)
     keys[1, 2, 3] = np.nan
-    compiled.attend(0, q, keys, values, 5, scores, y)
+    compiled.decode_attention(0, q, keys, values, 5, scores, y)
     assert np.isfinite(y[0]).all()
     assert np.isnan(y[1]).all()
 
@@ -91,8 +91,8 @@ def test_a_loop_of_ones_own_is_shared(count):
             y[i] += x[i] * x[i]
 
     @compiled.njit(nogil=True)
-    def squares(board, x, y):
-        compiled.share(board, compiled.task(part, (x, y)), x.size, 16, 2)
+    def squares(pool, x, y):
+        compiled.parallel_for(pool, compiled.bind_kernel(part, (x, y)), x.size, 16, 2)
 
     for n in (0, 1, 15, 16, 17, 1000, 100_001):
         x, y = normal(n), np.zeros(n, f32)
@@ -108,12 +108,12 @@ def test_what_a_task_is_given_lives_as_long_as_it(count):
             y[i] = x[i]
 
     @compiled.njit(nogil=True)
-    def threes(board, y):
+    def threes(pool, y):
         for _ in range(3):
-            task = compiled.task(part, (np.full(y.size, f32(3)), y))
+            task = compiled.bind_kernel(part, (np.full(y.size, f32(3)), y))
             for _ in range(2):  # would take the place of what nobody holds
                 y[0] = np.full(y.size, f32(7))[0]
-            compiled.share(board, task, y.size, 16, 1)
+            compiled.parallel_for(pool, task, y.size, 16, 1)
 
     for n in (100, 10_000):
         y = np.zeros(n, f32)
@@ -130,8 +130,8 @@ def test_a_loop_that_fails_on_some_thread_is_an_error(count):
             x[i] = 1
 
     @compiled.njit(nogil=True)
-    def ones(board, x, n):
-        compiled.share(board, compiled.task(part, (x,)), n, 1, 1)
+    def ones(pool, x, n):
+        compiled.parallel_for(pool, compiled.bind_kernel(part, (x,)), n, 1, 1)
 
     x = np.zeros(100, f32)
     for _ in range(3):
@@ -148,10 +148,10 @@ def test_pieces_that_are_none_are_refused(unit, each):
         x[start:stop] += 1
 
     @compiled.njit(nogil=True)
-    def ones(board, x, unit, each):
-        compiled.share(board, compiled.task(part, (x,)), x.size, unit, each)
+    def ones(pool, x, unit, each):
+        compiled.parallel_for(pool, compiled.bind_kernel(part, (x,)), x.size, unit, each)
 
-    with pytest.raises(ValueError, match="share: expected unit and each of 1 or more"):
+    with pytest.raises(ValueError, match="parallel_for: expected unit and each of 1 or more"):
         compiled.run(ones, np.zeros(100, f32), unit, each)
 
 
@@ -163,16 +163,16 @@ def test_a_kernel_that_shares_is_an_error_and_not_half_a_result(count):
                 x[i] += 1
 
     @compiled.njit(nogil=True)
-    def row(board, x, start, stop):
+    def row(pool, x, start, stop):
         for i in range(start, stop):
-            compiled.share(board, compiled.task(inner, (x[i],)), x.shape[1], 16, 1)
+            compiled.parallel_for(pool, compiled.bind_kernel(inner, (x[i],)), x.shape[1], 16, 1)
 
     @compiled.njit(nogil=True)
-    def rows(board, x):
-        compiled.share(board, compiled.task(row, (board, x)), x.shape[0], 1, 1)
+    def rows(pool, x):
+        compiled.parallel_for(pool, compiled.bind_kernel(row, (pool, x)), x.shape[0], 1, 1)
 
     x = np.zeros((6, 5000), f32)
-    if count == 1:  # there is no board
+    if count == 1:  # there is no pool
         compiled.run(rows, x)
         assert (x == 200).all()
     else:
@@ -186,10 +186,10 @@ def test_a_task_without_a_tuple_is_refused():
         x[start:stop] += 1
 
     @compiled.njit(nogil=True)
-    def ones(board, x):
-        compiled.share(board, compiled.task(part, x), x.size, 1, 1)
+    def ones(pool, x):
+        compiled.parallel_for(pool, compiled.bind_kernel(part, x), x.size, 1, 1)
 
-    with pytest.raises(Exception, match="task: expected a compiled function and a tuple of its arguments"):
+    with pytest.raises(Exception, match="bind_kernel: expected a compiled function and a tuple of its arguments"):
         compiled.run(ones, np.zeros(100, f32))
 
 
@@ -198,7 +198,7 @@ WRONG = {
                (normal(5), normal(3, 5), normal(1), normal(3))],
     "layer_norm": [(normal(4), normal(3), None, 1e-5, normal(4)), (normal(4), normal(4), normal(3), 1e-5, normal(4)),
                    (normal(4), normal(4), None, 1e-5, normal(5))],
-    "attend": [(normal(2, 3), normal(2, 5, 3), normal(2, 5, 3), length, normal(2, 6), normal(2, 3))
+    "decode_attention": [(normal(2, 3), normal(2, 5, 3), normal(2, 5, 3), length, normal(2, 6), normal(2, 3))
                for length in (0, 6)] + [
         (normal(2, 3), normal(2, 5, 4), normal(2, 5, 3), 5, normal(2, 5), normal(2, 3)),
         (normal(2, 3), normal(2, 5, 3), normal(3, 5, 3), 5, normal(2, 5), normal(2, 3)),

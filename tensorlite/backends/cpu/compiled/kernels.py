@@ -5,9 +5,9 @@ an extra (``pip install 'tensorlite[fast]'``); without it ``cpu`` computes with 
 before a kernel is called on a large array. The first call of each kernel compiles it, for a fraction of a second; what
 was compiled is kept beside this file, or in the user's cache, and loaded the next time.
 
-All arrays are contiguous float32; those of attention may have any strides but the last. Each kernel takes a board first
+All arrays are contiguous float32; those of attention may have any strides but the last. Each kernel takes a pool first
 (see ``crew``): its loop, of the same name with an underscore, works on entries, rows or heads ``start`` to ``stop``,
-and is shared over the board; with 0 for a board it runs as a whole. No loop holds the interpreter's lock.
+and is shared over the pool; with 0 for a pool it runs as a whole. No loop holds the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numba import carray, types
 from numba.extending import intrinsic
 
 from ...reference import ERF_TANH
-from .parallel_for import AS_IT_IS, TRANSPOSED, cut, floats, njit, sgemm, share, task
+from .parallel_for import AS_IT_IS, TRANSPOSED, bind_kernel, cut, floats, njit, parallel_for, sgemm
 
 __all__ = [
     "adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward",
@@ -112,9 +112,9 @@ def _gelu(x: Array, y: Array, tanh: bool, start: int, stop: int) -> None:
 
 
 @njit(**_KERNEL)
-def gelu(board: int, x: Array, y: Array, tanh: bool) -> None:
+def gelu(pool: int, x: Array, y: Array, tanh: bool) -> None:
     """``y = x cdf(x)`` of flat arrays."""
-    share(board, task(_gelu, (x, y, tanh)), x.size, _UNIT, 1)
+    parallel_for(pool, bind_kernel(_gelu, (x, y, tanh)), x.size, _UNIT, 1)
 
 
 @njit(**_LOOP)
@@ -132,9 +132,9 @@ def _gelu_backward(g: Array, x: Array, dx: Array, tanh: bool, start: int, stop: 
 
 
 @njit(**_KERNEL)
-def gelu_backward(board: int, g: Array, x: Array, dx: Array, tanh: bool) -> None:
+def gelu_backward(pool: int, g: Array, x: Array, dx: Array, tanh: bool) -> None:
     """``dx = g (cdf + x pdf)`` of flat arrays; of the tanh form cdf' is ``2 cdf (1 - cdf) slope``."""
-    share(board, task(_gelu_backward, (g, x, dx, tanh)), x.size, _UNIT, 1)
+    parallel_for(pool, bind_kernel(_gelu_backward, (g, x, dx, tanh)), x.size, _UNIT, 1)
 
 
 # ---- rows -----------------------------------------------------------------------------------
@@ -157,9 +157,9 @@ def _softmax(x: Array, y: Array, start: int, stop: int) -> None:
 
 
 @njit(**_KERNEL)
-def softmax(board: int, x: Array, y: Array) -> None:
+def softmax(pool: int, x: Array, y: Array) -> None:
     """Rows ``exp(x - max) / sum``."""
-    share(board, task(_softmax, (x, y)), len(x), 1, 1)
+    parallel_for(pool, bind_kernel(_softmax, (x, y)), len(x), 1, 1)
 
 
 @njit(**_LOOP)
@@ -183,9 +183,9 @@ def _layer_norm(
 
 
 @njit(**_KERNEL)
-def layer_norm(board: int, x: Array, weight: Array, y: Array, mean: Array, rstd: Array, eps: float) -> None:
+def layer_norm(pool: int, x: Array, weight: Array, y: Array, mean: Array, rstd: Array, eps: float) -> None:
     """Rows ``(x - mean) rstd weight``; the bias is the caller's."""
-    share(board, task(_layer_norm, (x, weight, y, mean, rstd, eps)), len(x), 1, 1)
+    parallel_for(pool, bind_kernel(_layer_norm, (x, weight, y, mean, rstd, eps)), len(x), 1, 1)
 
 
 @njit(**_LOOP)
@@ -216,12 +216,12 @@ def _layer_norm_backward(
 
 @njit(**_KERNEL)
 def layer_norm_backward(
-    board: int, g: Array, x: Array, weight: Array, mean: Array, rstd: Array, dx: Array
+    pool: int, g: Array, x: Array, weight: Array, mean: Array, rstd: Array, dx: Array
 ) -> Array:  # fmt: skip
     """Rows of dx; returns the gradients of weight and bias, (2, width), summed piece by piece in their order."""
-    pieces, length = cut(board, len(x), 1, 1)
+    pieces, length = cut(pool, len(x), 1, 1)
     sums = np.empty((max(1, pieces), 2, x.shape[1]), f32)
-    share(board, task(_layer_norm_backward, (g, x, weight, mean, rstd, dx, sums, length)), len(x), 1, 1)
+    parallel_for(pool, bind_kernel(_layer_norm_backward, (g, x, weight, mean, rstd, dx, sums, length)), len(x), 1, 1)
     for piece in range(1, pieces):
         for j in range(x.shape[1]):
             sums[0, 0, j] += sums[piece, 0, j]
@@ -255,10 +255,10 @@ def _cross_entropy(
 
 @njit(**_KERNEL)
 def cross_entropy(
-    board: int, x: Array, target: Array, loss: Array, lse: Array, ignore_index: int, smoothing: float
+    pool: int, x: Array, target: Array, loss: Array, lse: Array, ignore_index: int, smoothing: float
 ) -> None:  # fmt: skip
     """Losses of rows of logits, and their logsumexp."""
-    share(board, task(_cross_entropy, (x, target, loss, lse, ignore_index, smoothing)), len(x), 1, 1)
+    parallel_for(pool, bind_kernel(_cross_entropy, (x, target, loss, lse, ignore_index, smoothing)), len(x), 1, 1)
 
 
 @njit(**_LOOP)
@@ -278,10 +278,11 @@ def _cross_entropy_backward(
 
 @njit(**_KERNEL)
 def cross_entropy_backward(
-    board: int, g: Array, x: Array, target: Array, lse: Array, dx: Array, ignore_index: int, smoothing: float
+    pool: int, g: Array, x: Array, target: Array, lse: Array, dx: Array, ignore_index: int, smoothing: float
 ) -> None:  # fmt: skip
     """Rows ``g (softmax - (1 - smoothing) onehot - smoothing / n)``, 0 where the target is ignored."""
-    share(board, task(_cross_entropy_backward, (g, x, target, lse, dx, ignore_index, smoothing)), len(x), 1, 1)
+    arguments = (g, x, target, lse, dx, ignore_index, smoothing)
+    parallel_for(pool, bind_kernel(_cross_entropy_backward, arguments), len(x), 1, 1)
 
 
 # ---- attention ------------------------------------------------------------------------------
@@ -376,13 +377,13 @@ def _attention(
 
 @njit(**_KERNEL)
 def attention(
-    board: int, gemm: int, q: Array, k: Array, v: Array, out: Array, lse: Array, causal: bool, scale: float
+    pool: int, gemm: int, q: Array, k: Array, v: Array, out: Array, lse: Array, causal: bool, scale: float
 ) -> None:  # fmt: skip
     """``softmax(scale q k^T) v`` into out, (B, H, T, E), and the logsumexp of each row into lse, (B H, T).
 
     gemm: the address of BLAS's.
     """
-    share(board, task(_attention, (gemm, q, k, v, out, lse, causal, f32(scale))), len(lse), 1, 1)
+    parallel_for(pool, bind_kernel(_attention, (gemm, q, k, v, out, lse, causal, f32(scale))), len(lse), 1, 1)
 
 
 @njit(**_LOOP)
@@ -417,11 +418,12 @@ def _attention_backward(
 
 @njit(**_KERNEL)
 def attention_backward(
-    board: int, gemm: int, g: Array, q: Array, k: Array, v: Array, dq: Array, dk: Array, dv: Array, lse: Array,
+    pool: int, gemm: int, g: Array, q: Array, k: Array, v: Array, dq: Array, dk: Array, dv: Array, lse: Array,
     causal: bool, scale: float,
 ) -> None:  # fmt: skip
     """The gradients of q, k and v from that of the result, g (B, H, T, E)."""
-    share(board, task(_attention_backward, (gemm, g, q, k, v, dq, dk, dv, lse, causal, f32(scale))), len(lse), 1, 1)
+    arguments = (gemm, g, q, k, v, dq, dk, dv, lse, causal, f32(scale))
+    parallel_for(pool, bind_kernel(_attention_backward, arguments), len(lse), 1, 1)
 
 
 # ---- optimizers -----------------------------------------------------------------------------
@@ -444,7 +446,7 @@ def _adam_step(
 
 @njit(**_KERNEL)
 def adam_step(
-    board: int, p: Array, g: Array, m: Array, v: Array, sign: float, kept: float, decay: float, beta1: float,
+    pool: int, p: Array, g: Array, m: Array, v: Array, sign: float, kept: float, decay: float, beta1: float,
     rest1: float, beta2: float, rest2: float, correction2: float, eps: float, rate: float,
 ) -> None:  # fmt: skip
     """As elementwise.cu's adam_step, of flat arrays.
@@ -453,4 +455,4 @@ def adam_step(
     correction2: sqrt(1 - beta2^t). rate: lr / (1 - beta1^t).
     """
     numbers = (sign, kept, decay, beta1, rest1, beta2, rest2, correction2, eps, rate)
-    share(board, task(_adam_step, (p, g, m, v, *numbers)), p.size, _UNIT, 1)
+    parallel_for(pool, bind_kernel(_adam_step, (p, g, m, v, *numbers)), p.size, _UNIT, 1)

@@ -6,7 +6,7 @@ cut into pieces, always the same ones for the same range, and each thread begins
 stay in the cache of one core from op to op; if a worker is late, because something else has its core, the others do its
 pieces too, and nobody waits for anybody who has not begun.
 
-    share(board, task(kernel, arguments), n, 1, 1)    calls kernel(*arguments, start, stop) for ranges of range(n)
+    parallel_for(board, bind_kernel(kernel, arguments), n, 1, 1)    # kernel(*arguments, start, stop)
 
 Products are shared like any other loop; their pieces are computed by NumPy's own BLAS, called by its address. All that
 threads tell each other is on a board, an array of 64-bit numbers, read and written atomically where two may meet, each
@@ -41,7 +41,7 @@ if config.DISABLE_JIT:
 
 __all__ = [
     "AS_IT_IS", "TRANSPOSED", "address_of", "as_read", "board", "cut", "floats", "njit", "numbers", "product",
-    "rows_times", "serve", "sgemm", "share", "task",
+    "rows_times", "serve", "sgemm", "parallel_for", "bind_kernel",
 ]  # fmt: skip
 
 
@@ -180,14 +180,16 @@ def _call(context: Any, function: Any, about: Any, start: Any, stop: Any) -> Any
 
 
 @intrinsic
-def task(context: Any, kernel: Any, arguments: Any) -> Any:
+def bind_kernel(context: Any, kernel: Any, arguments: Any) -> Any:
     """``kernel(*arguments, start, stop)`` for a compiled function and a tuple, as something that can be shared.
 
     That is the address of a function of (context, start, stop), and that of its context: a copy of the arguments, on
     the stack of who calls this. And the arguments, so that arrays among them live as long as it.
     """
     if not isinstance(kernel, types.Dispatcher) or not isinstance(arguments, types.BaseTuple):
-        raise TypingError("task: expected a compiled function and a tuple of its arguments, as in task(kernel, (x,))")
+        raise TypingError(
+            "bind_kernel: expected a compiled function and a tuple of its arguments, as in bind_kernel(kernel, (x,))"
+        )
     made = types.Tuple((types.int64, types.int64, arguments))
     found = kernel.get_call_type(context, (*arguments.types, types.int64, types.int64), {})
 
@@ -196,7 +198,7 @@ def task(context: Any, kernel: Any, arguments: Any) -> Any:
         context.add_linking_libs([compiled.library])
         copy = cgutils.alloca_once_value(builder, args[1])
         module = builder.module
-        function = ir.Function(module, _TASK, module.get_unique_name("task"))
+        function = ir.Function(module, _TASK, module.get_unique_name("bind_kernel"))
         function.linkage = "internal"
         inside = ir.IRBuilder(function.append_basic_block())
         values = cgutils.unpack_tuple(inside, inside.load(inside.inttoptr(function.args[0], copy.type)))
@@ -293,7 +295,7 @@ def serve(board: int, me: int, called: int, patience: int) -> int:
 
 @njit(**_PART)
 def cut(board: int, n: int, unit: int, each: int) -> tuple[int, int]:
-    """How many pieces ``share`` makes, and their length: whole units, and about ``each`` pieces a thread."""
+    """How many pieces ``parallel_for`` makes, and their length: whole units, and about ``each`` pieces a thread."""
     if board == 0:
         return 1, n
     pieces = min(each * _load(board + HANDS), _MOST)
@@ -304,14 +306,14 @@ def cut(board: int, n: int, unit: int, each: int) -> tuple[int, int]:
 @njit("void(i8, i8, i8, i8, i8, i8)", **_COMPILED)
 def _share(board: int, function: int, context: int, n: int, unit: int, each: int) -> None:
     if unit < 1 or each < 1:  # no pieces that make up the range: it would wait for ever
-        raise ValueError("share: expected unit and each of 1 or more")
+        raise ValueError("parallel_for: expected unit and each of 1 or more")
     pieces, length = cut(board, n, unit, each)
     if pieces <= 1:
         if _call(function, context, 0, n) != 0:
             raise RuntimeError(_FAILED)
         return
     if _load(board + OPEN) != 0:  # a kernel's own call: the work around it would be lost, and waited for for ever
-        raise RuntimeError("share: inside a kernel nothing can be shared again")
+        raise RuntimeError("parallel_for: inside a kernel nothing can be shared again")
     looked = 0
     while _load(board + INSIDE) != 0:  # who came late for the last work may still read what it was
         looked = _next_look(board, looked)
@@ -332,7 +334,7 @@ def _share(board: int, function: int, context: int, n: int, unit: int, each: int
 
 
 @intrinsic
-def share(context: Any, board: Any, task: Any, n: Any, unit: Any, each: Any) -> Any:
+def parallel_for(context: Any, board: Any, task: Any, n: Any, unit: Any, each: Any) -> Any:
     """Call a task's kernel for ranges ``start, stop`` that make up range(n); return when all is done.
 
     board: its address, or 0 for one range, here. unit, each: of whole units, about so many ranges a thread. The ranges
@@ -430,11 +432,11 @@ def product(board: int, x: Any, y: Any, out: Any, function: int) -> bool:
     if min(m, n) > 1:
         by_rows = m >= n
         arguments = (function, width, by_rows, ta, tb, m, n, k, a, lda, b, ldb, c, n)
-        share(board, task(_piece_of_product, arguments), m if by_rows else n, _TILE, each)
+        parallel_for(board, bind_kernel(_piece_of_product, arguments), m if by_rows else n, _TILE, each)
     elif width == 4 and m == 1 and x.strides[1] == 4 and tb == TRANSPOSED:
-        share(board, task(rows_times, (b, ldb, k, a, c)), n, _TILE, 2)
+        parallel_for(board, bind_kernel(rows_times, (b, ldb, k, a, c)), n, _TILE, 2)
     elif width == 4 and n == 1 and y.strides[0] == 4 and ta == AS_IT_IS:
-        share(board, task(rows_times, (a, lda, k, b, c)), m, _TILE, 2)
+        parallel_for(board, bind_kernel(rows_times, (a, lda, k, b, c)), m, _TILE, 2)
     else:
         return False
     return True

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from .kernels import _LOOP, _gelu, _layer_norm, _softmax_of_scores
-from .parallel_for import njit, rows_times, share, task
+from .parallel_for import bind_kernel, njit, parallel_for, rows_times
 
-__all__ = ["attend", "gelu", "layer_norm", "linear"]
+__all__ = ["decode_attention", "gelu", "layer_norm", "linear"]
 
 Array = Any
 f32 = np.float32
@@ -25,16 +25,16 @@ _KEYS_SHARED = 1 << 16  # numbers in the keys from which they share the heads
 
 
 @njit("void(i8, f4[::1], f4[:, ::1], optional(f4[::1]), f4[::1])", **_KERNEL)
-def linear(board: int, x: Array, weight: Array, bias: Array | None, y: Array) -> None:
+def linear(pool: int, x: Array, weight: Array, bias: Array | None, y: Array) -> None:
     """``y = weight x + bias``, for x (in,), weight (out, in) and y (out,); bias (out,) or None.
 
-    A large weight is shared over the board: it is read at the speed of memory.
+    A large weight is shared over the pool: it is read at the speed of memory.
     """
     rows, k = weight.shape
     if x.size != k or y.size != rows or (bias is not None and bias.size != rows):
         raise ValueError("linear: expected x (in,), weight (out, in), bias (out,) or None, and y (out,)")
     w, a, b = np.int64(weight.ctypes.data), np.int64(x.ctypes.data), np.int64(y.ctypes.data)
-    share(board if weight.size >= _SHARED else 0, task(rows_times, (w, k, k, a, b)), rows, 16, 1)
+    parallel_for(pool if weight.size >= _SHARED else 0, bind_kernel(rows_times, (w, k, k, a, b)), rows, 16, 1)
     if bias is not None:
         for i in range(rows):
             y[i] += bias[i]
@@ -60,7 +60,7 @@ def gelu(x: Array, tanh: bool) -> None:
 
 
 @njit(**_LOOP)
-def _attend(
+def _decode_attention(
     q: Array, keys: Array, values: Array, length: int, scale: Any, scores: Array, y: Array, start: int, stop: int
 ) -> None:  # fmt: skip
     D, lse = q.shape[1], np.empty(1, f32)
@@ -77,7 +77,7 @@ def _attend(
 
 
 @njit("void(i8, f4[:, ::1], f4[:, :, ::1], f4[:, :, ::1], i8, f4[:, ::1], f4[:, ::1])", **_KERNEL)
-def attend(board: int, q: Array, keys: Array, values: Array, length: int, scores: Array, y: Array) -> None:
+def decode_attention(pool: int, q: Array, keys: Array, values: Array, length: int, scores: Array, y: Array) -> None:
     """``y = softmax(q keys^T / sqrt(D)) values`` of one query and the first ``length`` keys, head by head.
 
     q, y: (H, D). keys, values: (H, at least length, D). scores: room, of (H, at least length).
@@ -85,9 +85,10 @@ def attend(board: int, q: Array, keys: Array, values: Array, length: int, scores
     H, D = q.shape
     for x in (keys, values):
         if x.shape[0] != H or x.shape[2] != D or not 1 <= length <= x.shape[1]:
-            raise ValueError("attend: expected keys and values (H, at least length, D), of the heads (H, D) of q")
+            raise ValueError("decode_attention: expected keys and values (H, at least length, D), as q is (H, D)")
     if y.shape != q.shape or scores.shape[0] != H or scores.shape[1] < length:
-        raise ValueError("attend: expected y (H, D) and scores (H, at least length), of the heads (H, D) of q")
+        raise ValueError("decode_attention: expected y (H, D) and scores (H, at least length), as q is (H, D)")
     large = H * length * D >= _KEYS_SHARED
     scale = f32(1.0 / np.sqrt(D))
-    share(board if large else 0, task(_attend, (q, keys, values, length, scale, scores, y)), H, 1, 1)
+    arguments = (q, keys, values, length, scale, scores, y)
+    parallel_for(pool if large else 0, bind_kernel(_decode_attention, arguments), H, 1, 1)
