@@ -17,7 +17,8 @@ from .autograd.engine import Variable, alias, enable_grad, is_grad_enabled, walk
 from .autograd.engine import grad as _grad
 from .backends.registry import BACKENDS
 from .errors import DTypeError, GraphError, ShapeError
-from .ops.shape import ints_in, reshape, stack
+from .ops.arguments import ints_in
+from .ops.shape import reshape, stack
 from .tensors.creation import as_tensor, zeros_like
 from .tensors.tensor import Tensor
 

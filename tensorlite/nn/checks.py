@@ -12,7 +12,7 @@ import numpy as np
 
 from ..autograd.engine import describe
 from ..errors import DeviceError, DTypeError, ShapeError
-from ..ops.shape import ints_in
+from ..ops.arguments import ints_in
 from ..tensors.tensor import Tensor
 
 __all__ = ["check_attention", "check_class_targets", "check_class_weight", "check_floating", "check_linear",

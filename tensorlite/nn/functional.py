@@ -11,8 +11,11 @@ import numpy as np
 from .. import ops, random
 from ..backends.registry import BACKENDS
 from ..errors import ShapeError
-from ..ops import elu, gelu, one_hot, relu, sigmoid, silu, softplus, tanh
-from ..ops.shape import ints_in
+from ..ops import nn as nn_ops
+from ..ops import relu, sigmoid, tanh
+from ..ops.arguments import ints_in
+from ..ops.nn import elu, gelu, one_hot, silu, softplus
+from ..ops.shape import crop, pad_dims
 from ..tensors.tensor import Tensor
 from .checks import (
     check_attention,
@@ -47,7 +50,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Raises ShapeError if they do not fit, DTypeError if they are not floating point numbers of one dtype.
     """
     check_linear(input, weight, bias)
-    return ops.linear(input, weight, bias)
+    return nn_ops.linear(input, weight, bias)
 
 
 def layer_norm(
@@ -64,10 +67,10 @@ def layer_norm(
     """
     shape = check_normalized_shape("layer_norm", input, normalized_shape, weight, bias)
     if len(shape) == 1:
-        return ops.layer_norm_rows(input, weight, bias, eps)
+        return nn_ops.layer_norm_rows(input, weight, bias, eps)
     rows = input.flatten(-len(shape))
     flat = [None if a is None else a.flatten() for a in (weight, bias)]
-    return ops.layer_norm_rows(rows, *flat, eps).reshape(input.shape)
+    return nn_ops.layer_norm_rows(rows, *flat, eps).reshape(input.shape)
 
 
 def rms_norm(
@@ -82,9 +85,9 @@ def rms_norm(
     if eps is None:
         eps = float(np.finfo(input.dtype).eps)
     if len(shape) == 1:
-        return ops.rms_norm_rows(input, weight, eps)
+        return nn_ops.rms_norm_rows(input, weight, eps)
     flat = None if weight is None else weight.flatten()
-    return ops.rms_norm_rows(input.flatten(-len(shape)), flat, eps).reshape(input.shape)
+    return nn_ops.rms_norm_rows(input.flatten(-len(shape)), flat, eps).reshape(input.shape)
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
@@ -97,7 +100,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         return input
     check_tensors("dropout", input=input)
     check_floating("dropout", input)
-    return ops.dropout_with(input, random.dropout_mask(input.array, p))
+    return nn_ops.dropout_with(input, random.dropout_mask(input.array, p))
 
 
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
@@ -107,7 +110,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
     is not waited for), DTypeError for ids that are not integers.
     """
     check_tensors("embedding", input=input, weight=weight)
-    return ops.embedding(weight, input, padding_idx)
+    return nn_ops.embedding(weight, input, padding_idx)
 
 
 # ---- activations ----------------------------------------------------------------------------
@@ -115,7 +118,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
     """x where it is positive, else ``negative_slope * x``."""
-    return ops.leaky_relu(input, negative_slope)
+    return nn_ops.leaky_relu(input, negative_slope)
 
 
 def softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
@@ -238,7 +241,7 @@ def cross_entropy(
         return _cross_entropy_of_probabilities(input, target, weight, reduction, label_smoothing)
     rows, indices = _class_targets(name, input, target, weight, ignore_index)
     if weight is None:
-        loss = ops.cross_entropy_rows(rows, indices, ignore_index, label_smoothing)
+        loss = nn_ops.cross_entropy_rows(rows, indices, ignore_index, label_smoothing)
     else:
         logp = ops.log_softmax(rows, 1)
         loss = (1.0 - label_smoothing) * _weighted_nll(logp, indices, weight, ignore_index)
@@ -290,7 +293,7 @@ def scaled_dot_product_attention(
     if dropout_p:
         keep = random.dropout_mask(BACKENDS[type(query.array)].empty(weights, query.dtype), dropout_p)
     factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
-    return ops.attention(query, key, value, attn_mask, keep, is_causal, factor)
+    return nn_ops.attention(query, key, value, attn_mask, keep, is_causal, factor)
 
 
 # ---- padding and distances ------------------------------------------------------------------
@@ -342,8 +345,8 @@ def _pad_constant(input: Tensor, widths: list[tuple[int, int]], value: float) ->
         raise ShapeError(f"pad({format_tensors(input)}): widths {widths} cut off more than there is")
     if any(min(ab) < 0 for ab in widths):
         starts = [max(-a, 0) for a, _ in widths]
-        input = ops.crop(input, starts, [n + min(a, 0) + min(b, 0) for n, (a, b) in zip(shape, widths, strict=True)])
-    return ops.pad_dims(input, [(max(a, 0), max(b, 0)) for a, b in widths], value)
+        input = crop(input, starts, [n + min(a, 0) + min(b, 0) for n, (a, b) in zip(shape, widths, strict=True)])
+    return pad_dims(input, [(max(a, 0), max(b, 0)) for a, b in widths], value)
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:

@@ -1,20 +1,25 @@
-"""Every differentiable function, each written once. A file imports only the files before it in this list."""
+"""The differentiable functions that ``tensorlite`` exports. A file imports only files above it in this list."""
+# isort: off
 
 from .elementwise import *
 from .elementwise import __all__ as _elementwise
+from .comparison import *
+from .comparison import __all__ as _comparison
 from .shape import *
 from .shape import __all__ as _shape
-from .shape import dim_in
+from .reduce import *
+from .reduce import __all__ as _reduce
+from .linalg import *
+from .linalg import __all__ as _linalg
+from .einstein_sum import *
+from .einstein_sum import __all__ as _einstein_sum
+from .gather_scatter import *
+from .gather_scatter import __all__ as _gather_scatter
+from .sorting import *
+from .sorting import __all__ as _sorting
+from .nn import *
+from .nn import __all__ as _nn
 
-from .reduce import *  # isort: skip
-from .reduce import __all__ as _reduce  # isort: skip
-from .linalg import *  # isort: skip
-from .linalg import __all__ as _linalg  # isort: skip
-from .index import *  # isort: skip
-from .index import __all__ as _index  # isort: skip
-from .gather_scatter import *  # isort: skip
-from .gather_scatter import __all__ as _gather_scatter  # isort: skip
-from .nn import *  # isort: skip
-from .nn import __all__ as _nn  # isort: skip
-
-__all__ = [*_elementwise, *_shape, *_reduce, *_linalg, *_index, *_gather_scatter, *_nn, "dim_in"]
+__all__ = [
+    *_elementwise, *_comparison, *_shape, *_reduce, *_linalg, *_einstein_sum, *_gather_scatter, *_sorting, *_nn,
+]  # fmt: skip

@@ -13,13 +13,11 @@ from ..dtypes import DType, result_type
 from ..errors import DTypeError
 
 __all__ = [
-    "abs", "acos", "add", "asin", "atan", "atan2", "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or",
-    "bitwise_right_shift", "bitwise_xor", "ceil", "clamp", "convert", "convert_to_discrete", "cos", "cosh", "div",
-    "eq", "erf", "exp", "expm1", "floor",
-    "floor_divide", "fmod", "ge", "gt", "isfinite", "isinf", "isnan", "le", "log", "log10", "log1p", "log2",
-    "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "maximum", "minimum", "mul", "ne",
-    "neg", "pow", "reciprocal", "remainder", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "square",
-    "sub", "tan", "tanh", "true_divide", "trunc",
+    "abs", "absolute", "acos", "add", "arccos", "arcsin", "arctan", "asin", "atan", "atan2", "ceil", "clamp", "clip",
+    "cos", "cosh", "div", "divide", "erf", "exp", "expm1", "floor", "floor_divide", "fmod", "log", "log10", "log1p",
+    "log2", "logaddexp", "maximum", "minimum", "mul", "multiply", "neg", "negative", "pow", "reciprocal", "remainder",
+    "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "square", "sub", "subtract", "tan", "tanh",
+    "true_divide", "trunc",
 ]  # fmt: skip
 
 # ---- arithmetic -----------------------------------------------------------------------------
@@ -398,123 +396,6 @@ def where(xp: Namespace, condition: Array, x: Array, y: Array) -> Array:
     return xp.where(xp.asarray(condition) if isinstance(condition, bool) else condition, x, y)
 
 
-# ---- comparison and logic: booleans, with no gradient ---------------------------------------
-
-
-@op()
-def eq(xp: Namespace, x: Array, y: Array) -> Array:
-    """``x == y``, element by element."""
-    return x == y
-
-
-@op()
-def ne(xp: Namespace, x: Array, y: Array) -> Array:
-    """``x != y``, element by element."""
-    return x != y
-
-
-@op()
-def lt(xp: Namespace, x: Array, y: Array) -> Array:
-    """``x < y``, element by element."""
-    return x < y
-
-
-@op()
-def le(xp: Namespace, x: Array, y: Array) -> Array:
-    """``x <= y``, element by element."""
-    return x <= y
-
-
-@op()
-def gt(xp: Namespace, x: Array, y: Array) -> Array:
-    """``x > y``, element by element."""
-    return x > y
-
-
-@op()
-def ge(xp: Namespace, x: Array, y: Array) -> Array:
-    """``x >= y``, element by element."""
-    return x >= y
-
-
-@op()
-def logical_and(xp: Namespace, x: Array, y: Array) -> Array:
-    """Whether both are nonzero."""
-    return xp.logical_and(x, y)
-
-
-@op()
-def logical_or(xp: Namespace, x: Array, y: Array) -> Array:
-    """Whether either is nonzero."""
-    return xp.logical_or(x, y)
-
-
-@op()
-def logical_xor(xp: Namespace, x: Array, y: Array) -> Array:
-    """Whether exactly one is nonzero."""
-    return xp.logical_xor(x, y)
-
-
-@op()
-def logical_not(xp: Namespace, x: Array) -> Array:
-    """Whether it is zero."""
-    return xp.logical_not(x)
-
-
-@op()
-def bitwise_and(xp: Namespace, x: Array, y: Array) -> Array:
-    """``x & y`` of integers or booleans."""
-    return x & y
-
-
-@op()
-def bitwise_or(xp: Namespace, x: Array, y: Array) -> Array:
-    """``x | y`` of integers or booleans."""
-    return x | y
-
-
-@op()
-def bitwise_xor(xp: Namespace, x: Array, y: Array) -> Array:
-    """``x ^ y`` of integers or booleans."""
-    return x ^ y
-
-
-@op()
-def bitwise_not(xp: Namespace, x: Array) -> Array:
-    """``~x`` of integers or booleans."""
-    return ~x
-
-
-@op()
-def bitwise_left_shift(xp: Namespace, x: Array, y: Array) -> Array:
-    """``x << y`` of integers."""
-    return x << y
-
-
-@op()
-def bitwise_right_shift(xp: Namespace, x: Array, y: Array) -> Array:
-    """``x >> y`` of integers."""
-    return x >> y
-
-
-@op()
-def isnan(xp: Namespace, x: Array) -> Array:
-    """Whether it is NaN."""
-    return xp.isnan(x)
-
-
-@op()
-def isinf(xp: Namespace, x: Array) -> Array:
-    """Whether it is an infinity."""
-    return xp.isinf(x)
-
-
-@op()
-def isfinite(xp: Namespace, x: Array) -> Array:
-    """Whether it is neither NaN nor an infinity."""
-    return xp.isfinite(x)
-
-
 # ---- conversion -----------------------------------------------------------------------------
 
 
@@ -528,3 +409,9 @@ def convert(xp: Namespace, x: Array, dtype: DType, in_dtype: DType) -> Array:
 def convert_to_discrete(xp: Namespace, x: Array, dtype: DType) -> Array:
     """x as integers or booleans, through which no gradient flows."""
     return x.astype(dtype)
+
+
+# ---- PyTorch's other names for the same ops -------------------------------------------------
+
+absolute, arccos, arcsin, arctan, clip = abs, acos, asin, atan, clamp
+divide, multiply, negative, subtract = div, mul, neg, sub

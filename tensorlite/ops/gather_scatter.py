@@ -1,36 +1,25 @@
-"""Ops that pick elements along a dimension, by masks, by their order, or from tables, and put values there.
+"""Ops that pick elements along a dimension or by masks, or put values there.
 
 All picking is :func:`~tensorlite.ops.index.index_` with the right index arrays, and all putting ``put_``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from ..autograd.engine import Value, Variable, describe, op
+from ..autograd.engine import Variable, describe, op
 from ..backends.registry import BACKENDS, Array, Namespace
-from ..errors import DeviceError, DTypeError, ShapeError
-from .elementwise import eq, mul
-from .elementwise import where as _where
-from .index import array_of, check_range, fitting, getitem, index_, index_put_, outlier
-from .shape import (
-    broadcast_tensors,
-    broadcast_to,
-    dim_in,
-    flatten,
-    ints_in,
-    numpy_names,
-    reshape,
-    shape_of,
-    unsqueeze,
-)
+from ..errors import DTypeError, ShapeError
+from .arguments import array_of, check_range, dim_in, index_array, numpy_names, shape_of
+from .elementwise import mul
+from .elementwise import where as choose
+from .index import fitting, getitem, index_, index_put_
+from .shape import broadcast_tensors, broadcast_to, flatten, reshape
 
-__all__ = ["Sorted", "argsort", "embedding", "gather", "index_add", "index_select", "masked_fill", "masked_select",
-           "nonzero", "one_hot", "repeat_interleave", "scatter", "scatter_add", "searchsorted", "sort",
-           "take_along_dim", "topk", "tril", "triu", "where"]  # fmt: skip
+__all__ = ["gather", "index_add", "index_select", "masked_fill", "masked_select", "nonzero", "repeat_interleave",
+           "scatter", "scatter_add", "take_along_dim", "where"]  # fmt: skip
 
 _ALL = slice(None)
 
@@ -38,19 +27,9 @@ _ALL = slice(None)
 # ---- along one dimension --------------------------------------------------------------------
 
 
-def _ids(name: str, x: Any, index: Any) -> Array:
-    """The raw array of an index tensor, checked."""
-    ids, array = array_of(index), array_of(x)
-    if type(ids) not in BACKENDS or ids.dtype.kind not in "iu":
-        raise DTypeError(f"{name}: expected an index tensor of int64 or int32, got {describe(ids)}")
-    if type(ids) is not type(array):
-        raise DeviceError(f"{name}: the index is {describe(ids)}, but the tensor is {describe(array)}")
-    return ids
-
-
 def _grid(name: str, x: Any, dim: int, index: Any) -> tuple[tuple[int, ...], list[Array]]:
     """What ``index`` points at, as one index array a dimension: itself for ``dim``, the own place for the others."""
-    ids, shape = _ids(name, x, index), shape_of(name, x)
+    ids, shape = index_array(name, x, index), shape_of(name, x)
     d = dim_in(name, dim, len(shape))
     if max(ids.ndim, 1) != max(len(shape), 1):
         raise ShapeError(f"{name}: index of shape {ids.shape} must have as many dimensions as the tensor, {shape}")
@@ -63,7 +42,7 @@ def _grid(name: str, x: Any, dim: int, index: Any) -> tuple[tuple[int, ...], lis
     return tuple(range(len(grid))), grid
 
 
-def _along(name: str, x: Any, dim: int, index: Any, unique: bool = False) -> Any:
+def pick_along(name: str, x: Any, dim: int, index: Any, unique: bool = False) -> Any:
     """The entries of x that ``index`` points at along a dimension; ``unique`` promises that it names none twice."""
     slots, grid = _grid(name, x, dim, index)
     return index_(x if shape_of(name, x) else reshape(x, (1,)), slots, unique, *grid)
@@ -75,27 +54,27 @@ def gather(input: Any, dim: int, index: Any) -> Any:
 
     Raises IndexError for an index out of range, ShapeError if ``index`` is larger than the input outside of ``dim``.
     """
-    return _along("gather", input, dim, index)
+    return pick_along("gather", input, dim, index)
 
 
 @numpy_names
 def take_along_dim(input: Any, indices: Any, dim: int | None = None) -> Any:
     """As :func:`gather`, where the two broadcast outside of ``dim``; without one both are flattened."""
     if dim is None:
-        return _along("take_along_dim", reshape(input, (-1,)), 0, reshape(indices, (-1,)))
+        return pick_along("take_along_dim", reshape(input, (-1,)), 0, reshape(indices, (-1,)))
     shape, ids = shape_of("take_along_dim", input), shape_of("take_along_dim", indices)
     d = dim_in("take_along_dim", dim, len(shape))
     if len(shape) != len(ids):
         raise ShapeError(f"take_along_dim: shapes {shape} and {ids} have different numbers of dimensions")
     if not shape:
-        return _along("take_along_dim", input, dim, indices)
+        return pick_along("take_along_dim", input, dim, indices)
     try:
         common = np.broadcast_shapes((*shape[:d], 1, *shape[d + 1 :]), (*ids[:d], 1, *ids[d + 1 :]))
     except ValueError:
         raise ShapeError(f"take_along_dim: shapes {shape} and {ids} do not broadcast outside of dim {d}") from None
     both = ((input, shape[d]), (indices, ids[d]))
     wide, places = (broadcast_to(t, (*common[:d], n, *common[d + 1 :])) for t, n in both)
-    return _along("take_along_dim", wide, d, places)
+    return pick_along("take_along_dim", wide, d, places)
 
 
 def scatter(input: Any, dim: int, index: Any, src: Any = None, *, value: Any = None) -> Any:
@@ -153,7 +132,8 @@ def repeat_interleave(input: Any, repeats: Any, dim: int | None = None) -> Any:
     if isinstance(repeats, int):
         counts = repeats
     else:
-        counts = xp.to_numpy(_ids("repeat_interleave", input, repeats))  # the result's size is needed on the host
+        # The result's size is needed on the host.
+        counts = xp.to_numpy(index_array("repeat_interleave", input, repeats))
         if counts.shape not in ((), (1,), (n,)):
             raise ShapeError(f"repeat_interleave: repeats of shape {counts.shape} for the {n} entries along dim {dim}")
     if np.any(np.asarray(counts) < 0):
@@ -178,7 +158,7 @@ def index_add(input: Any, dim: int, index: Any, source: Any, alpha: float = 1) -
 
 def _vector(name: str, x: Any, dim: int, index: Any) -> tuple[Array, tuple[int, ...]]:
     """A vector of indices into a dimension of x, checked, and the shape of x."""
-    ids, shape = _ids(name, x, index), shape_of(name, x)
+    ids, shape = index_array(name, x, index), shape_of(name, x)
     if ids.ndim > 1 or (not shape and ids.size != 1):
         raise ShapeError(f"{name}: expected a vector of indices, got shape {ids.shape} for a tensor of shape {shape}")
     d = dim_in(name, dim, len(shape))
@@ -220,24 +200,6 @@ def masked_select(input: Any, mask: Any) -> Any:
     return getitem(input, mask)
 
 
-@op(lambda g, diagonal: tril(g, diagonal))
-def tril(xp: Namespace, x: Array, diagonal: int = 0) -> Array:
-    """The lower triangles of the matrices (..., n, m) in x, zero elsewhere; ``diagonal=1`` keeps one more diagonal."""
-    return xp.tril(_matrices(x), *ints_in("", "diagonal", diagonal))
-
-
-@op(lambda g, diagonal: triu(g, diagonal))
-def triu(xp: Namespace, x: Array, diagonal: int = 0) -> Array:
-    """The upper triangles of the matrices (..., n, m) in x, zero elsewhere; ``diagonal=1`` keeps one less diagonal."""
-    return xp.triu(_matrices(x), *ints_in("", "diagonal", diagonal))
-
-
-def _matrices(x: Array) -> Array:
-    if x.ndim < 2:
-        raise ShapeError("expected a tensor of at least 2 dimensions")
-    return x
-
-
 @op()
 def _argwhere(xp: Namespace, x: Array) -> Array:
     return xp.argwhere(x) if x.ndim else xp.zeros((int(x != 0), 0), xp.int64)
@@ -260,127 +222,4 @@ def where(condition: Any, input: Any = None, other: Any = None) -> Any:
     """
     if input is None and other is None:
         return nonzero(condition, as_tuple=True)
-    return _where(condition, input, other)
-
-
-# ---- order ----------------------------------------------------------------------------------
-
-
-class Sorted(NamedTuple):
-    """The result of ``sort`` or ``topk``: the values, and where in the input they were."""
-
-    values: Any
-    indices: Any
-
-
-@op()
-def argsort(xp: Namespace, x: Array, dim: int = -1, descending: bool = False, stable: bool = False) -> Array:
-    """The indices that sort x along a dimension, int64; NaN counts as the largest. ``stable`` keeps equals in order."""
-    d = dim_in("", dim, x.ndim)
-    if x.ndim == 0:
-        return xp.zeros((), xp.int64)
-    kind = "stable" if stable else None
-    if not descending:
-        return xp.argsort(x, axis=d, kind=kind)
-    return x.shape[d] - 1 - xp.flip(xp.argsort(xp.flip(x, d), axis=d, kind=kind), d)
-
-
-@numpy_names
-def sort(input: Any, dim: int = -1, descending: bool = False, stable: bool = False) -> Sorted:
-    """The input sorted along a dimension, and the indices that do it: ``(values, indices)``. NaN counts as the largest.
-
-    ``stable`` keeps equal entries in their order.
-    """
-    dim_in("sort", dim, len(shape_of("sort", input)))
-    indices = argsort(input, dim, descending, stable)
-    return Sorted(_along("sort", input, dim, indices, unique=True), indices)
-
-
-@op()
-def topk_(xp: Namespace, x: Array, k: int, dim: int, largest: bool, sorted: bool) -> Array:
-    """The indices of the k largest (or smallest) entries along a dimension."""
-    d = dim_in("", dim, x.ndim)
-    n = x.shape[d] if x.ndim else 1
-    if not isinstance(k, int):
-        raise TypeError(f"k must be an int, got {k!r}")
-    if not 0 <= k <= n:
-        raise IndexError(f"k={k} is out of range for dim {d} of size {n}")
-    if x.ndim == 0:
-        return xp.zeros((), xp.int64)
-    part = (*(_ALL,) * d, slice(n - k, n) if largest else slice(k))
-    if k in (0, n):
-        found = xp.broadcast_to(xp.arange(n).reshape(-1, *(1,) * (x.ndim - d - 1)), x.shape)[part]
-    else:
-        found = xp.argpartition(x, n - k if largest else k - 1, axis=d)[part]
-    if sorted:
-        order = xp.argsort(xp.take_along_axis(x, found, axis=d), axis=d)
-        found = xp.take_along_axis(found, xp.flip(order, d) if largest else order, axis=d)
-    return found
-
-
-@numpy_names
-def topk(input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
-    """The k largest (or smallest) entries along a dimension, in order if ``sorted``: ``(values, indices)``.
-
-    NaN counts as the largest. Raises IndexError if k is negative or larger than the dimension.
-    """
-    indices = topk_(input, k, dim, largest, sorted)
-    return Sorted(_along("topk", input, dim, indices, unique=True), indices)
-
-
-@op()
-def searchsorted(xp: Namespace, sorted_sequence: Array, values: Array, right: bool = False) -> Array:
-    """Where to insert ``values`` in a sorted vector, int64: before equal entries, or with ``right`` after them."""
-    if sorted_sequence.ndim != 1:
-        raise ShapeError(f"expected a sorted vector, got shape {sorted_sequence.shape}")
-    return xp.searchsorted(sorted_sequence, values, side="right" if right else "left")
-
-
-# ---- tables ---------------------------------------------------------------------------------
-
-
-def _embedding_gradient(g: Value, input: Array, in_shape: Sequence[int], padding_idx: int | None) -> Value:
-    if padding_idx is not None:
-        g = where(unsqueeze(eq(input, padding_idx % in_shape[0]), -1), 0.0, g)
-    return _embedding_backward(g, input, in_shape[0])
-
-
-@op(_embedding_gradient, None)
-def embedding(xp: Namespace, weight: Array, input: Array, padding_idx: int | None = None) -> Array:
-    """The rows of ``weight`` (V, C) that the integers ``input`` (...) name, as (..., C).
-
-    Row ``padding_idx`` gets no gradient. Raises IndexError for an integer that is no row, if they are on the host.
-    """
-    ids = _ids("embedding", weight, input)
-    if weight.ndim != 2:
-        raise ShapeError(f"expected a table (V, C), got shape {weight.shape}")
-    rows = weight.shape[0]
-    if padding_idx is not None and not -rows <= padding_idx < rows:
-        raise IndexError(f"padding_idx {padding_idx} is out of range for a table of {rows} rows")
-    if found := outlier(ids, rows):
-        raise IndexError(f"id {found} is not in the table of {rows} rows (0 to {rows - 1})")
-    return xp.take(weight, ids, axis=0)
-
-
-@op(lambda g, input: embedding(g, input), None)
-def _embedding_backward(xp: Namespace, g: Array, input: Array, rows: int) -> Array:
-    """A table of so many rows, where row i has the sum of the rows of g (..., C) whose ``input`` is i."""
-    return xp.embedding_backward(g, input, rows)
-
-
-@op()
-def one_hot(xp: Namespace, x: Array, num_classes: int = -1) -> Array:
-    """Vectors with a 1 at the place that x (...) names and 0 elsewhere, int64 (..., num_classes); -1 means ``max + 1``.
-
-    Raises IndexError for a negative or too large class, if they are on the host.
-    """
-    ids = _ids("one_hot", x, x)
-    if num_classes == -1:
-        if not x.size:
-            raise ValueError("the number of classes cannot be found from an empty tensor; give num_classes")
-        num_classes = max(int(x.max()), 0) + 1
-    elif num_classes < 0:
-        raise ValueError(f"num_classes must not be negative (-1 means max + 1), got {num_classes}")
-    if found := outlier(ids, num_classes):
-        raise IndexError(f"class {found} is not one of {num_classes} (0 to {num_classes - 1})")
-    return (ids[..., None] == xp.arange(num_classes)).astype(xp.int64)
+    return choose(condition, input, other)

@@ -18,18 +18,14 @@ from ..autograd.version_counter import along
 from ..backends.registry import BACKENDS, Array, Namespace
 from ..dtypes import DType
 from ..errors import DeviceError, DTypeError, ShapeError
+from .arguments import array_of, check_range, outlier
 from .elementwise import convert, convert_to_discrete, where
 from .shape import reshape
 
-__all__ = ["assign", "getitem", "index_put"]
+__all__: list[str] = []  # users write x[index]
 
 _BASIC = {int, slice, type(None), type(...)}
 _ALL = slice(None)
-
-
-def array_of(x: Any) -> Any:
-    """The raw array of a Tensor; anything else as it is."""
-    return x.array if isinstance(x, Variable) else x
 
 
 # ---- the two steps of an index --------------------------------------------------------------
@@ -124,20 +120,6 @@ def _beside(name: str, index: Array, x: Array, dim: int) -> Array:
     elif type(index) is not type(x):
         check_range(name, index, dim, sizes[0], -sizes[0])
     return index if type(index) is type(x) or type(x) is np.ndarray else xp.asarray(index)
-
-
-def outlier(index: Array, size: int, lowest: int = 0) -> str:
-    """The first index out of range and its place; "" if none is, or if a device would have to wait for the answer."""
-    if type(index) is not np.ndarray or not index.size or (lowest <= index.min() and index.max() < size):
-        return ""
-    at = tuple(map(int, np.argwhere((index < lowest) | (index >= size))[0]))
-    return f"{index[at]} at position {at}"
-
-
-def check_range(name: str, index: Array, dim: int, size: int, lowest: int = 0) -> None:
-    """Raise IndexError for an index out of range."""
-    if found := outlier(index, size, lowest):
-        raise IndexError(f"{name}: index {found} is out of range for dim {dim} of size {size}")
 
 
 def _at(slots: Sequence[Any], arrays: Sequence[Array]) -> tuple[Any, ...]:

@@ -7,18 +7,20 @@ is differentiated for gradients of higher order, and it is the kernel's test ora
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ..autograd.engine import Value, op
 from ..backends.registry import BACKENDS, Array, Namespace
+from ..errors import ShapeError
+from .arguments import array_of, dim_in, index_array, outlier
+from .comparison import eq
 from .elementwise import erf, exp, rsqrt, sigmoid, tanh, where
 from .gather_scatter import gather
-from .index import array_of
 from .linalg import matmul
 from .reduce import logsumexp, mean, sum
-from .shape import dim_in, reshape, transpose, unsqueeze
+from .shape import reshape, transpose, unsqueeze
 
-__all__ = ["attention", "cross_entropy_rows", "dropout_with", "elu", "gelu", "layer_norm_rows", "leaky_relu", "linear",
-           "log_softmax", "relu", "rms_norm_rows", "silu", "softmax", "softplus"]  # fmt: skip
+__all__ = ["log_softmax", "relu", "softmax"]
 
 # ---- activations ----------------------------------------------------------------------------
 
@@ -169,6 +171,56 @@ def rms_norm_rows(xp: Namespace, x: Array, weight: Array | None = None, eps: flo
 def dropout_with(xp: Namespace, x: Array, keep: Array) -> Array:
     """``x * keep`` with dropout's factors: 0, or ``1 / (1 - p)``."""
     return x * keep
+
+
+# ---- tables ----------------------------------------------------------------------------------
+
+
+def _embedding_gradient(g: Value, input: Array, in_shape: Sequence[int], padding_idx: int | None) -> Value:
+    if padding_idx is not None:
+        g = where(unsqueeze(eq(input, padding_idx % in_shape[0]), -1), 0.0, g)
+    return _embedding_backward(g, input, in_shape[0])
+
+
+@op(_embedding_gradient, None)
+def embedding(xp: Namespace, weight: Array, input: Array, padding_idx: int | None = None) -> Array:
+    """The rows of ``weight`` (V, C) that the integers ``input`` (...) name, as (..., C).
+
+    Row ``padding_idx`` gets no gradient. Raises IndexError for an integer that is no row, if they are on the host.
+    """
+    ids = index_array("embedding", weight, input)
+    if weight.ndim != 2:
+        raise ShapeError(f"expected a table (V, C), got shape {weight.shape}")
+    rows = weight.shape[0]
+    if padding_idx is not None and not -rows <= padding_idx < rows:
+        raise IndexError(f"padding_idx {padding_idx} is out of range for a table of {rows} rows")
+    if found := outlier(ids, rows):
+        raise IndexError(f"id {found} is not in the table of {rows} rows (0 to {rows - 1})")
+    return xp.take(weight, ids, axis=0)
+
+
+@op(lambda g, input: embedding(g, input), None)
+def _embedding_backward(xp: Namespace, g: Array, input: Array, rows: int) -> Array:
+    """A table of so many rows, where row i has the sum of the rows of g (..., C) whose ``input`` is i."""
+    return xp.embedding_backward(g, input, rows)
+
+
+@op()
+def one_hot(xp: Namespace, x: Array, num_classes: int = -1) -> Array:
+    """Vectors with a 1 at the place that x (...) names and 0 elsewhere, int64 (..., num_classes); -1 means ``max + 1``.
+
+    Raises IndexError for a negative or too large class, if they are on the host.
+    """
+    ids = index_array("one_hot", x, x)
+    if num_classes == -1:
+        if not x.size:
+            raise ValueError("the number of classes cannot be found from an empty tensor; give num_classes")
+        num_classes = max(int(x.max()), 0) + 1
+    elif num_classes < 0:
+        raise ValueError(f"num_classes must not be negative (-1 means max + 1), got {num_classes}")
+    if found := outlier(ids, num_classes):
+        raise IndexError(f"class {found} is not one of {num_classes} (0 to {num_classes - 1})")
+    return (ids[..., None] == xp.arange(num_classes)).astype(xp.int64)
 
 
 # ---- losses ---------------------------------------------------------------------------------

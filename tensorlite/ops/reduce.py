@@ -12,12 +12,13 @@ from typing import Any, NamedTuple, TypeAlias
 from ..autograd.engine import Value, Variable, op
 from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
+from .arguments import dim_in, ints_in, numpy_names, shape_of
 from .elementwise import abs, convert, exp, maximum, minimum, pow, sign, where
-from .shape import broadcast_to, dim_in, flip, ints_in, numpy_names, reshape, shape_of
+from .shape import broadcast_to, flip, reshape
 
 __all__ = [
-    "MaxMin", "all", "amax", "amin", "any", "argmax", "argmin", "cumsum", "logsumexp", "max", "mean", "min", "norm",
-    "prod", "std", "sum", "sum_to_size", "var",
+    "all", "amax", "amin", "any", "argmax", "argmin", "cumsum", "logsumexp", "max", "mean", "min", "norm", "prod",
+    "std", "sum", "var",
 ]  # fmt: skip
 
 Dim: TypeAlias = int | Sequence[int] | None

@@ -2,72 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import operator
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from ..autograd.engine import Variable, op
+from ..autograd.engine import op
 from ..autograd.version_counter import owner
-from ..backends.registry import BACKENDS, Array, Namespace
+from ..backends.registry import Array, Namespace
 from ..errors import ShapeError
+from .arguments import dim_in, ints_in, numpy_names, shape_of
 
 __all__ = [
-    "broadcast_tensors", "broadcast_to", "cat", "chunk", "concat", "crop", "expand", "flatten", "flip", "movedim",
-    "narrow", "pad_dims", "permute", "repeat", "reshape", "roll", "split", "squeeze", "stack",
-    "swapaxes", "tile", "transpose", "unbind", "unflatten", "unsqueeze", "view",
+    "broadcast_tensors", "broadcast_to", "cat", "chunk", "concat", "concatenate", "flatten", "flip", "moveaxis",
+    "movedim", "narrow", "permute", "reshape", "roll", "split", "squeeze", "stack", "swapaxes", "tile", "transpose",
+    "unbind", "unflatten", "unsqueeze",
 ]  # fmt: skip
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def numpy_names(f: F) -> F:
-    """f, which takes NumPy's names of its arguments too, ``axis`` for ``dim`` and ``keepdims``, as PyTorch does."""
-
-    @functools.wraps(f)
-    def named(*args: Any, **kwargs: Any) -> Any:
-        for theirs, ours in (("axis", "dim"), ("keepdims", "keepdim")):
-            if theirs in kwargs and ours not in kwargs:
-                kwargs[ours] = kwargs.pop(theirs)
-        return f(*args, **kwargs)
-
-    return cast(F, named)
-
-
-def dim_in(name: str, dim: int, ndim: int) -> int:
-    """A dimension counted from the front; a 0-d tensor counts as 1-d. ``name`` is "" inside an op, which adds its own.
-
-    Raises IndexError if it is out of range, TypeError if it is no int.
-    """
-    prefix = f"{name}: " if name else ""
-    if not isinstance(dim, (int, np.integer)):
-        raise TypeError(f"{prefix}dim must be an int, got {dim!r}")
-    n = max(ndim, 1)
-    if not -n <= dim < n:
-        raise IndexError(
-            f"{prefix}dim {dim} is out of range for a tensor with {ndim} dimensions (expected {-n} to {n - 1})"
-        )
-    return int(dim) % n
-
-
-def ints_in(name: str, what: str, values: Any) -> tuple[int, ...]:
-    """An int, or a sequence of ints, as a tuple. Raises TypeError for anything else."""
-    given = values if isinstance(values, (tuple, list)) else (values,)
-    try:
-        return tuple(operator.index(n) for n in given)
-    except TypeError:
-        raise TypeError(f"{name}{': ' * bool(name)}{what} must be an int or several, got {values!r:.80}") from None
-
-
-def shape_of(name: str, x: Any) -> tuple[int, ...]:
-    """The shape of a Tensor or raw array. Raises TypeError for anything else."""
-    array = x.array if isinstance(x, Variable) else x
-    if type(array) not in BACKENDS:
-        raise TypeError(f"{name}: expected a Tensor, got {type(x).__name__}")
-    return tuple(array.shape)
 
 
 # ---- the same elements in another shape -----------------------------------------------------
@@ -223,6 +174,9 @@ def movedim(input: Any, source: int | Sequence[int], destination: int | Sequence
     return permute(input, tuple(order))
 
 
+moveaxis = movedim
+
+
 @op(lambda g, dims: flip(g, dims))
 def flip(xp: Namespace, x: Array, dims: int | Sequence[int]) -> Array:
     """The order of the elements reversed along each of ``dims``."""
@@ -372,7 +326,7 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     return _cat(d, ends, *tensors)
 
 
-concat = cat
+concat = concatenate = cat
 
 
 @numpy_names

@@ -18,7 +18,7 @@ from ..backends.registry import Array, DeviceLike, Namespace, namespace
 from ..backends.registry import device as as_device
 from ..dtypes import DType, as_dtype, get_default_dtype, int64, promote_types
 from ..errors import DTypeError, ShapeError
-from ..ops.shape import ints_in
+from ..ops.arguments import ints_in
 from .tensor import Tensor, as_array
 
 __all__ = [

@@ -30,8 +30,11 @@ from ..dtypes import (
     uint8,
 )
 from ..errors import DeviceError, DTypeError, GraphError, ShapeError
-from ..ops.index import with_view
-from ..ops.shape import ints_in, numpy_names
+from ..ops.arguments import dim_in, ints_in, numpy_names
+from ..ops.elementwise import convert, convert_to_discrete
+from ..ops.index import assign, getitem, index_put, with_view
+from ..ops.reduce import sum_to_size
+from ..ops.shape import expand, repeat, view
 
 __all__ = ["RemovableHandle", "Tensor", "as_array"]
 
@@ -228,7 +231,7 @@ class Tensor(Variable):
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or the size of one dimension."""
-        return self.shape if dim is None else self.shape[ops.dim_in("size", dim, self.ndim)]
+        return self.shape if dim is None else self.shape[dim_in("size", dim, self.ndim)]
 
     def numel(self) -> int:
         """The number of entries."""
@@ -243,7 +246,7 @@ class Tensor(Variable):
     def stride(self, dim: int | None = None) -> Any:
         """How many entries further in memory the next one along each dimension, or one of them, lies."""
         steps = tuple(n // self.itemsize for n in self.array.strides)
-        return steps if dim is None else steps[ops.dim_in("stride", dim, self.ndim)]
+        return steps if dim is None else steps[dim_in("stride", dim, self.ndim)]
 
     @property
     def is_cuda(self) -> bool:
@@ -428,9 +431,9 @@ class Tensor(Variable):
         result = self
         if dtype is not None and (target := as_dtype(dtype)) != self.dtype:
             if is_floating(target) and is_floating(self.dtype):
-                result = ops.convert(result, target, self.dtype)
+                result = convert(result, target, self.dtype)
             else:
-                result = ops.convert_to_discrete(result, target)
+                result = convert_to_discrete(result, target)
         if device is not None:
             there, here = as_device(device), self.device
             if here.type != there.type or there.index not in (None, here.index):
@@ -620,7 +623,7 @@ class Tensor(Variable):
         return ops.ge(self, other)
 
     def __getitem__(self, index: Any) -> Tensor:
-        return ops.getitem(self, index)
+        return getitem(self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self._assign("setitem", index, value)
@@ -664,8 +667,8 @@ class Tensor(Variable):
             version_counter.taken_again(self)
         plain = not self.tracked and not (isinstance(value, Variable) and value.tracked)
         if plain or not engine.is_grad_enabled():
-            return self._change(name, lambda: ops.assign(self.array, index, value))
-        return self._become(name, ops.index_put(self, index, value))
+            return self._change(name, lambda: assign(self.array, index, value))
+        return self._become(name, index_put(self, index, value))
 
     def _base(self, name: str) -> tuple[Tensor, Any]:
         """The tensor that changes when this one does, which is itself or what it is a view of, and the way to here."""
@@ -1286,7 +1289,7 @@ class Tensor(Variable):
 
     def sum_to_size(self, *shape: Any) -> Tensor:
         """See :func:`tensorlite.sum_to_size`."""
-        return ops.sum_to_size(self, _sizes(shape))
+        return sum_to_size(self, _sizes(shape))
 
     def reshape(self, *_: Any, shape: Any = None) -> Tensor:
         """See :func:`tensorlite.reshape`."""
@@ -1294,7 +1297,7 @@ class Tensor(Variable):
 
     def view(self, *_: Any, size: Any = None) -> Tensor:
         """See :func:`tensorlite.view`."""
-        return ops.view(self, _sizes(_, size))
+        return view(self, _sizes(_, size))
 
     def reshape_as(self, other: Tensor) -> Tensor:
         """In the shape of another tensor."""
@@ -1302,15 +1305,15 @@ class Tensor(Variable):
 
     def view_as(self, other: Tensor) -> Tensor:
         """A view in the shape of another tensor."""
-        return ops.view(self, other.shape)
+        return view(self, other.shape)
 
     def expand(self, *_: Any, size: Any = None) -> Tensor:
         """See :func:`tensorlite.expand`."""
-        return ops.expand(self, _sizes(_, size))
+        return expand(self, _sizes(_, size))
 
     def expand_as(self, other: Tensor) -> Tensor:
         """Expanded to the shape of another tensor."""
-        return ops.expand(self, other.shape)
+        return expand(self, other.shape)
 
     def broadcast_to(self, shape: Sequence[Any]) -> Tensor:
         """See :func:`tensorlite.broadcast_to`."""
@@ -1372,7 +1375,7 @@ class Tensor(Variable):
 
     def select(self, dim: Any, index: Any) -> Tensor:
         """Entry ``index`` along a dimension, which the result lacks: a view."""
-        return self[(slice(None),) * ops.dim_in("select", dim, self.ndim) + (operator.index(index),)]
+        return self[(slice(None),) * dim_in("select", dim, self.ndim) + (operator.index(index),)]
 
     def split(self, split_size: Any, dim: Any = 0) -> tuple[Tensor, ...]:
         """See :func:`tensorlite.split`."""
@@ -1388,7 +1391,7 @@ class Tensor(Variable):
 
     def repeat(self, *_: Any, sizes: Any = None) -> Tensor:
         """See :func:`tensorlite.repeat`."""
-        return ops.repeat(self, _sizes(_, sizes))
+        return repeat(self, _sizes(_, sizes))
 
     def tile(self, *_: Any, dims: Any = None) -> Tensor:
         """See :func:`tensorlite.tile`."""

@@ -6,7 +6,7 @@ says that ``maximum`` and ``minimum`` each take these two lists of arguments, in
 ``tensorlite.testing.opcheck.samples``. An OpSpec is made of them with the op's reference in tests/ops/op_references.py,
 and with what it refuses, in tests/ops/op_errors.py.
 
-Names are those of ``tensorlite`` and of ``tensorlite.ops``; ``F.name`` is in ``tensorlite.nn.functional`` and
+Names are those of ``tensorlite`` and of the modules of ``tensorlite.ops``; ``F.name`` is in ``tensorlite.nn.functional`` and
 ``Tensor.name`` a method (one whose name ends in ``_`` changes a clone of its first argument). Their twins in PyTorch have
 the same names and arguments, unless tests/ops/test_against_torch.py says otherwise.
 """
@@ -19,7 +19,18 @@ import numpy as np
 
 import tensorlite as tl
 import tensorlite.nn.functional as F
-from tensorlite import ops
+from tensorlite.ops import (
+    comparison,
+    einstein_sum,
+    elementwise,
+    gather_scatter,
+    index,
+    linalg,
+    nn,
+    reduce,
+    shape,
+    sorting,
+)
 from tensorlite.testing import (
     Input,
     OpSpec,
@@ -49,6 +60,9 @@ def resolve(name: str, root: Any, functional: Any, tensor: Any, *more: Any) -> C
     return next(getattr(place, name) for place in (root, *more) if hasattr(place, name))
 
 
+MODULES = [elementwise, comparison, shape, reduce, linalg, einstein_sum, index, gather_scatter, sorting, nn]
+"""The modules of ops, each of which may define ops that ``tensorlite`` does not export."""
+
 SPECS: dict[str, OpSpec] = {}
 """Every op by its name."""
 
@@ -59,7 +73,7 @@ def row(names: str, *samples: Sample, order: int = 2, half: bool = True) -> None
         if name in SPECS:
             SPECS[name] = dataclasses.replace(SPECS[name], samples=(*SPECS[name].samples, *samples))
         else:
-            f = resolve(name, tl, F, tl.Tensor, ops)
+            f = resolve(name, tl, F, tl.Tensor, *MODULES)
             reference, errors = REFERENCES.get(name), ERRORS.get(name, ())
             SPECS[name] = OpSpec(name, f, samples, order, half, "strict", reference, errors)
 

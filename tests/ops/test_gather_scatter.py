@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
-from tensorlite import ops
 from tests.support.oracle import assert_same_as_torch
 
 RNG = np.random.default_rng(0)
@@ -147,14 +146,6 @@ def test_what_is_no_mask_is_one_clear_error(call, error, words):
         call(tl.ones(2))
 
 
-@pytest.mark.parametrize("shape", [(3, 3), (2, 4), (4, 2), (2, 3, 4), (2, 0, 3)])
-@pytest.mark.parametrize("k", [-5, -1, 0, 2])
-def test_triangles(shape, k):
-    x = real(*shape)
-    assert tl.tril(tl.tensor(x), k).tolist() == np.tril(x, k).tolist()
-    assert_same_as_torch(lambda lib, x: lib.tril(x, k) + 2.0 * lib.triu(x, diagonal=k), x)
-
-
 def test_nonzero():
     x = tl.tensor([[1.0, 0.0], [2.0, 3.0]])
     assert tl.nonzero(x).tolist() == [[0, 0], [1, 0], [1, 1]]
@@ -162,117 +153,3 @@ def test_nonzero():
     assert x[tl.nonzero(x, as_tuple=True)].tolist() == [1.0, 2.0, 3.0]
     assert tl.nonzero(tl.tensor(5)).shape == (1, 0)
     assert [i.tolist() for i in tl.nonzero(tl.tensor(5), as_tuple=True)] == [[0]]
-
-
-# ---- order --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("flag", [False, True])
-@pytest.mark.parametrize(
-    ("shape", "dim"), [((5,), 0), ((3, 4), 0), ((3, 4), -1), ((2, 3, 4), 1), ((0,), 0), ((3, 0), 1), ((), -1)]
-)
-def test_sort_is_torchs(shape, dim, flag):
-    x = real(*shape)
-    assert_same_as_torch(lambda lib, x: lib.sort(x, dim=dim, descending=flag).values, x)
-    assert_same_as_torch(lambda lib, x: lib.sort(x, dim, flag)[1] * x, x)
-    assert_same_as_torch(lambda lib, x: lib.argsort(x, dim, flag) * x, x)
-
-
-@pytest.mark.parametrize("flag", [False, True])
-@pytest.mark.parametrize(
-    ("shape", "dim", "k"), [((5,), 0, 5), ((3, 4), 0, 2), ((3, 4), -1, 3), ((2, 3, 4), 1, 0), ((0,), 0, 0), ((), -1, 1)]
-)
-def test_topk_is_torchs(shape, dim, k, flag):
-    x = real(*shape)
-    assert_same_as_torch(lambda lib, x: lib.topk(x, k, dim=dim, largest=flag).values, x)
-    assert_same_as_torch(lambda lib, x: lib.topk(x, k, dim, flag).indices * x.sum(), x)
-
-
-def test_sort_can_keep_equals_in_order():
-    x = tl.tensor([1.0, 0.0, 1.0, 0.0, 1.0] * 20)
-    ones, zeros = [i for i in range(100) if i % 5 % 2 == 0], [i for i in range(100) if i % 5 % 2]
-    assert tl.sort(x, stable=True).indices.tolist() == zeros + ones
-    assert tl.argsort(x, descending=True, stable=True).tolist() == ones + zeros
-
-
-def test_nan_counts_as_the_largest():
-    x = tl.tensor([1.0, float("nan"), float("inf"), -1.0])
-    assert tl.sort(x).indices.tolist() == [3, 0, 2, 1]
-    assert tl.sort(x, descending=True).indices.tolist() == [1, 2, 0, 3]
-    assert tl.topk(x, 2).indices.tolist() == [1, 2]
-    assert tl.topk(x, 2, largest=False).indices.tolist() == [3, 0]
-
-
-def test_topk_finds_the_same_entries_unsorted():
-    x = real(3, 50)
-    found = tl.topk(tl.tensor(x), 7, sorted=False)
-    assert np.sort(found.values.numpy()).tolist() == np.sort(x)[:, -7:].tolist()
-    assert found.values.tolist() == np.take_along_axis(x, found.indices.numpy(), -1).tolist()
-
-
-def test_what_cannot_be_ordered_is_an_index_error():
-    x = tl.zeros(2, 3)
-    for call, words in [
-        (lambda: tl.sort(x, 2), r"^sort: dim 2 is out of range"),
-        (lambda: tl.topk(x, 4), r"topk\(float32\(2, 3\)\): k=4 is out of range for dim 1 of size 3"),
-        (lambda: tl.topk(x, -1), r"topk.*k=-1 is out of range"),
-        (lambda: tl.topk(x, 1, -3), r"topk.*dim -3 is out of range"),
-    ]:
-        with pytest.raises(IndexError, match=words):
-            call()
-
-
-def test_searchsorted():
-    bounds, values = np.array([1.0, 2.0, 2.0, 3.0]), np.array([[0.0, 2.0], [3.0, 4.0]])
-    for right in (False, True):
-        found = ops.searchsorted(tl.tensor(bounds), tl.tensor(values), right=right)
-        assert found.tolist() == np.searchsorted(bounds, values, "right" if right else "left").tolist()
-
-
-# ---- tables -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [(4,), (2, 3), ()])
-@pytest.mark.parametrize("padding", [None, 0, -1])
-def test_embedding_is_torchs(size, padding):
-    ids = np.asarray(RNG.integers(0, 5, size))
-
-    def rows(lib, table):
-        if lib is tl:
-            return ops.embedding(table, lib.tensor(ids), padding)
-        return lib.nn.functional.embedding(lib.tensor(ids), table, padding)
-
-    assert_same_as_torch(rows, real(5, 3))
-
-
-def test_embedding_adds_up_gradients_and_skips_the_padding():
-    table = tl.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], requires_grad=True)
-    ops.embedding(table, tl.tensor([[0, 2], [2, 1]]), -2).sum().backward()
-    assert table.grad.tolist() == [[1.0, 1.0], [0.0, 0.0], [2.0, 2.0]]
-    table.grad = None
-    ops.embedding(table, tl.tensor(np.zeros((0, 2), int))).sum().backward()
-    assert table.grad.tolist() == [[0.0, 0.0]] * 3
-
-
-def test_one_hot():
-    assert ops.one_hot(tl.tensor([[0], [2]])).tolist() == [[[1, 0, 0]], [[0, 0, 1]]]
-    assert ops.one_hot(tl.tensor(1), 4).tolist() == [0, 1, 0, 0]
-    assert ops.one_hot(tl.tensor(np.zeros(0, int)), 3).shape == (0, 3)
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "words"),
-    [
-        (lambda w: ops.embedding(w, tl.tensor([[0, 3]])), IndexError, r"id 3 at position \(0, 1\) .* table of 3 rows"),
-        (lambda w: ops.embedding(w, tl.tensor([0, -1])), IndexError, r"id -1 at position \(1,\) .* table of 3 rows"),
-        (lambda w: ops.embedding(w, tl.tensor([0]), 3), IndexError, r"padding_idx 3 is out of range"),
-        (lambda w: ops.embedding(w, tl.tensor([0.0])), tl.DTypeError, r"embedding: expected an index tensor"),
-        (lambda w: ops.embedding(w[0], tl.tensor([0])), tl.ShapeError, r"embedding.*expected a table \(V, C\)"),
-        (lambda w: ops.one_hot(tl.tensor([0, 3]), 3), IndexError, r"class 3 at position \(1,\) is not one of 3"),
-        (lambda w: ops.one_hot(tl.tensor([0, -3])), IndexError, r"class -3 at position \(1,\)"),
-        (lambda w: ops.one_hot(tl.tensor(np.zeros(0, int))), ValueError, r"one_hot.*give num_classes"),
-    ],
-)  # fmt: skip
-def test_what_is_not_in_the_table_is_one_clear_error(call, error, words):
-    with pytest.raises(error, match=words):
-        call(tl.zeros(3, 2))

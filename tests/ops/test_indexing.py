@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
-from tensorlite import ops
+from tensorlite.ops.index import index_put
 from tests.support.oracle import assert_same_as_torch
 
 RNG = np.random.default_rng(0)
@@ -181,7 +181,7 @@ def test_setitem_differentiates_as_in_torch(index):
 @pytest.mark.parametrize("index", BASIC + ADVANCED + TORCHS_OWN, ids=repr)
 def test_index_put_leaves_its_input_alone(index):
     x, value = tl.zeros(2, 3, 4), 3.0
-    y = ops.index_put(x, of(tl, index), value)
+    y = index_put(x, of(tl, index), value)
     z = x.clone()
     z[of(tl, index)] = value
     assert y.tolist() == z.tolist()
@@ -194,23 +194,23 @@ def test_index_put_adds_up_what_goes_to_one_place():
 
     def added(lib, x, v):
         i = of(lib, places)
-        return ops.index_put(x, i, v, accumulate=True) if lib is tl else x.index_put(i, v, accumulate=True)
+        return index_put(x, i, v, accumulate=True) if lib is tl else x.index_put(i, v, accumulate=True)
 
     assert_same_as_torch(added, real(2, 3), real(3))
-    y = ops.index_put(tl.zeros(2, 3), of(tl, places), tl.tensor([1.0, 2.0, 4.0]), True)
+    y = index_put(tl.zeros(2, 3), of(tl, places), tl.tensor([1.0, 2.0, 4.0]), True)
     assert y.tolist() == [[0.0, 3.0, 0.0], [0.0, 0.0, 4.0]]
 
 
 def test_a_value_takes_the_dtype_of_what_it_is_put_into():
     x, v = tl.zeros(3), tl.tensor(np.array([2.0, 3.0]), requires_grad=True)
-    y = ops.index_put(x, slice(1, None), v)
+    y = index_put(x, slice(1, None), v)
     y.sum().backward()
     assert y.dtype == tl.float32
     assert v.grad.dtype == tl.float64
     assert v.grad.tolist() == [1.0, 1.0]
-    assert ops.index_put(x, 0, tl.tensor(7)).tolist() == [7.0, 0.0, 0.0]
+    assert index_put(x, 0, tl.tensor(7)).tolist() == [7.0, 0.0, 0.0]
     with pytest.raises(tl.DTypeError, match=r"index_put: float32 values do not fit into a tensor of int64"):
-        ops.index_put(tl.tensor([1, 2]), 0, tl.tensor(1.5))
+        index_put(tl.tensor([1, 2]), 0, tl.tensor(1.5))
 
 
 @pytest.mark.parametrize("index", [0, [0], (0, [1, 2]), ROWS], ids=repr)
@@ -219,4 +219,4 @@ def test_a_value_that_does_not_broadcast_is_a_shape_error(index):
     with pytest.raises(tl.ShapeError, match=r"setitem: cannot write into a tensor of shape \(2, 3, 4\)"):
         x[of(tl, index)] = tl.zeros(5)
     with pytest.raises(tl.ShapeError, match=r"index_put\(float32\(2, 3, 4\), float32\(5"):
-        ops.index_put(x, of(tl, index), tl.zeros(5))
+        index_put(x, of(tl, index), tl.zeros(5))

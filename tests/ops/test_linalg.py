@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
-from tensorlite import ops
 from tensorlite.backends.registry import BACKENDS
 from tests.support.oracle import assert_same_as_torch
 
@@ -107,13 +106,13 @@ def test_addmm_without_its_input_does_not_look_at_it():
         (lambda: tl.mm(tl.ones(3), tl.ones(3, 2)), tl.ShapeError, r"mm: .*\(n, k\) and \(k, m\), got \(3,\)"),
         (lambda: tl.bmm(tl.ones(2, 2, 3), tl.ones(1, 3, 2)), tl.ShapeError, r"bmm: .*got"),
         (lambda: tl.dot(tl.ones(2), tl.ones(3)), tl.ShapeError, r"dot: .*got"),
-        (lambda: ops.mv(tl.ones(2, 3), tl.ones(2)), tl.ShapeError, r"mv: .*got"),
+        (lambda: tl.mv(tl.ones(2, 3), tl.ones(2)), tl.ShapeError, r"mv: .*got"),
         (lambda: tl.outer(tl.ones(2, 3), tl.ones(2)), tl.ShapeError, r"outer: .*two vectors"),
         (lambda: tl.addmm(tl.ones(5), tl.ones(2, 3), tl.ones(3, 4)), tl.ShapeError, r"addmm.*\(5,\).*\(2, 4\)"),
-        (lambda: ops.trace(tl.ones(2)), tl.ShapeError, r"trace: .*matrix"),
-        (lambda: ops.diag(tl.ones(2, 2, 2)), tl.ShapeError, r"diag: .*vector or a matrix"),
-        (lambda: ops.diagonal(tl.ones(2, 3), 0, 1, -1), tl.ShapeError, r"diagonal.*same dimension"),
-        (lambda: ops.diagonal(tl.ones(2, 3), 0, 1, 2), IndexError, r"diagonal.*dim 2 is out of range"),
+        (lambda: tl.trace(tl.ones(2)), tl.ShapeError, r"trace: .*matrix"),
+        (lambda: tl.diag(tl.ones(2, 2, 2)), tl.ShapeError, r"diag: .*vector or a matrix"),
+        (lambda: tl.diagonal(tl.ones(2, 3), 0, 1, -1), tl.ShapeError, r"diagonal.*same dimension"),
+        (lambda: tl.diagonal(tl.ones(2, 3), 0, 1, 2), IndexError, r"diagonal.*dim 2 is out of range"),
     ],
 )  # fmt: skip
 def test_misfits_are_one_clear_error(call, error, words):
@@ -195,19 +194,30 @@ def test_einsum_refuses_mixed_dtypes_and_what_is_no_equation():
 )
 def test_diagonal(shape, dims, offset):
     x = real(*shape)
-    assert ops.diagonal(tl.tensor(x), offset, *dims).tolist() == np.diagonal(x, offset, *dims).tolist()
-    assert_same_as_torch(lambda lib, x: (ops if lib is tl else lib).diagonal(x, offset, *dims), x)
+    assert tl.diagonal(tl.tensor(x), offset, *dims).tolist() == np.diagonal(x, offset, *dims).tolist()
+    assert_same_as_torch(lambda lib, x: lib.diagonal(x, offset, *dims), x)
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 4), (0,)])
 @pytest.mark.parametrize("offset", [-1, 0, 2])
 def test_diag(shape, offset):
     x = real(*shape)
-    assert ops.diag(tl.tensor(x), offset).tolist() == np.diag(x, offset).tolist()
-    assert_same_as_torch(lambda lib, x: (ops if lib is tl else lib).diag(x, offset), x)
+    assert tl.diag(tl.tensor(x), offset).tolist() == np.diag(x, offset).tolist()
+    assert_same_as_torch(lambda lib, x: lib.diag(x, offset), x)
 
 
 def test_trace_gives_the_diagonal_its_gradient():
     x = tl.tensor(real(2, 3), requires_grad=True)
-    ops.trace(x).backward()
+    tl.trace(x).backward()
     assert x.grad.tolist() == [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+
+
+# ---- triangles ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (2, 4), (4, 2), (2, 3, 4), (2, 0, 3)])
+@pytest.mark.parametrize("k", [-5, -1, 0, 2])
+def test_triangles(shape, k):
+    x = real(*shape)
+    assert tl.tril(tl.tensor(x), k).tolist() == np.tril(x, k).tolist()
+    assert_same_as_torch(lambda lib, x: lib.tril(x, k) + 2.0 * lib.triu(x, diagonal=k), x)

@@ -1,0 +1,91 @@
+"""Checks of the arguments of ops: dimensions, sizes, shapes, index tensors."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from ..autograd.engine import Variable, describe
+from ..backends.registry import BACKENDS, Array
+from ..errors import DeviceError, DTypeError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def numpy_names(f: F) -> F:
+    """f, which takes NumPy's names of its arguments too, ``axis`` for ``dim`` and ``keepdims``, as PyTorch does."""
+
+    @functools.wraps(f)
+    def named(*args: Any, **kwargs: Any) -> Any:
+        for theirs, ours in (("axis", "dim"), ("keepdims", "keepdim")):
+            if theirs in kwargs and ours not in kwargs:
+                kwargs[ours] = kwargs.pop(theirs)
+        return f(*args, **kwargs)
+
+    return cast(F, named)
+
+
+def dim_in(name: str, dim: int, ndim: int) -> int:
+    """A dimension counted from the front; a 0-d tensor counts as 1-d. ``name`` is "" inside an op, which adds its own.
+
+    Raises IndexError if it is out of range, TypeError if it is no int.
+    """
+    prefix = f"{name}: " if name else ""
+    if not isinstance(dim, (int, np.integer)):
+        raise TypeError(f"{prefix}dim must be an int, got {dim!r}")
+    n = max(ndim, 1)
+    if not -n <= dim < n:
+        raise IndexError(
+            f"{prefix}dim {dim} is out of range for a tensor with {ndim} dimensions (expected {-n} to {n - 1})"
+        )
+    return int(dim) % n
+
+
+def ints_in(name: str, what: str, values: Any) -> tuple[int, ...]:
+    """An int, or a sequence of ints, as a tuple. Raises TypeError for anything else."""
+    given = values if isinstance(values, (tuple, list)) else (values,)
+    try:
+        return tuple(operator.index(n) for n in given)
+    except TypeError:
+        raise TypeError(f"{name}{': ' * bool(name)}{what} must be an int or several, got {values!r:.80}") from None
+
+
+def shape_of(name: str, x: Any) -> tuple[int, ...]:
+    """The shape of a Tensor or raw array. Raises TypeError for anything else."""
+    array = x.array if isinstance(x, Variable) else x
+    if type(array) not in BACKENDS:
+        raise TypeError(f"{name}: expected a Tensor, got {type(x).__name__}")
+    return tuple(array.shape)
+
+
+def array_of(x: Any) -> Any:
+    """The raw array of a Tensor; anything else as it is."""
+    return x.array if isinstance(x, Variable) else x
+
+
+def outlier(index: Array, size: int, lowest: int = 0) -> str:
+    """The first index out of range and its place; "" if none is, or if a device would have to wait for the answer."""
+    if type(index) is not np.ndarray or not index.size or (lowest <= index.min() and index.max() < size):
+        return ""
+    at = tuple(map(int, np.argwhere((index < lowest) | (index >= size))[0]))
+    return f"{index[at]} at position {at}"
+
+
+def check_range(name: str, index: Array, dim: int, size: int, lowest: int = 0) -> None:
+    """Raise IndexError for an index out of range."""
+    if found := outlier(index, size, lowest):
+        raise IndexError(f"{name}: index {found} is out of range for dim {dim} of size {size}")
+
+
+def index_array(name: str, x: Any, index: Any) -> Array:
+    """The raw array of an index tensor, checked."""
+    ids, array = array_of(index), array_of(x)
+    if type(ids) not in BACKENDS or ids.dtype.kind not in "iu":
+        raise DTypeError(f"{name}: expected an index tensor of int64 or int32, got {describe(ids)}")
+    if type(ids) is not type(array):
+        raise DeviceError(f"{name}: the index is {describe(ids)}, but the tensor is {describe(array)}")
+    return ids

@@ -1,0 +1,144 @@
+"""Einstein sums, by diagonals, sums and matrix products."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from string import ascii_letters
+from typing import Any, TypeAlias
+
+from ..errors import DTypeError, ShapeError
+from .arguments import shape_of
+from .elementwise import mul
+from .linalg import diagonal, matmul
+from .reduce import sum
+from .shape import permute, reshape
+
+__all__ = ["einsum"]
+
+Label: TypeAlias = str | int
+"""A letter of an equation, or one of the dimensions under its ellipsis: -1 for the last of them, -2, ..."""
+Shape: TypeAlias = tuple[int, ...]
+
+
+def einsum(equation: Any, *operands: Any) -> Any:
+    """The sum of products that the equation spells out: ``einsum("bij,bjk->bik", x, y)`` is ``x @ y``.
+
+    A letter names a dimension of each operand; those that the output lacks are summed over. A letter twice in one
+    operand means its diagonal, ``...`` any further dimensions, which broadcast, as dimensions of size 1 do. Without
+    ``->`` the output is ``...`` and the letters that occur once, in alphabetical order. The other form is
+    ``einsum(x, [0, 1, 2], y, [0, 2, 3], [0, 1, 3])``. Operands are contracted from the left, two at a time.
+
+    Raises ValueError for a malformed equation, ShapeError if it does not fit the operands, DTypeError if dtypes differ.
+    """
+    if not isinstance(equation, str):
+        equation, operands = _from_lists([equation, *operands])
+    elif len(operands) == 1 and isinstance(operands[0], (list, tuple)):
+        operands = tuple(operands[0])
+    inputs, output, sizes = _parse(equation, tuple(shape_of("einsum", x) for x in operands))
+    if any(x.dtype != operands[0].dtype for x in operands):
+        raise DTypeError(f"einsum: expected operands of one dtype, got {', '.join(str(x.dtype) for x in operands)}")
+    terms = [_distinct(x, labels, sizes) for x, labels in zip(operands, inputs, strict=True)]
+    while len(terms) > 1:
+        (x, left), (y, right), *rest = terms
+        later = {*output}.union(*(labels for _, labels in rest))
+        terms = [_contract(*_fold(x, left, later.union(right)), *_fold(y, right, later.union(left)), later), *rest]
+    x, labels = _fold(*terms[0], {*output})
+    return permute(x, tuple(labels.index(label) for label in output))
+
+
+def _from_lists(args: list[Any]) -> tuple[str, tuple[Any, ...]]:
+    """The equation that lists of numbers from 0 to 51 stand for."""
+    lists = [*args[1::2], *(args[-1:] if len(args) % 2 else [])]
+    letters = ascii_letters[26:] + ascii_letters[:26]
+    try:
+        terms = ["".join("..." if i is Ellipsis else letters[i] for i in entries) for entries in lists]
+    except (TypeError, IndexError):
+        raise ValueError("einsum: expected an equation, or after each operand a list of numbers from 0 to 51") from None
+    count = len(args) // 2
+    return ",".join(terms[:count]) + ("->" + terms[-1] if len(args) % 2 else ""), tuple(args[: 2 * count : 2])
+
+
+@lru_cache(maxsize=1024)
+def _parse(equation: str, shapes: tuple[Shape, ...]) -> tuple[list[list[Label]], list[Label], dict[Label, int]]:
+    """The label of each dimension of each operand and of the output, and the size of what each label names."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if len(terms) != len(shapes):
+        raise ValueError(f"einsum: {equation!r} is for {len(terms)} operands, got {len(shapes)}")
+    inputs, sizes, hidden = [], dict[Label, int](), 0
+    for k, (term, shape) in enumerate(zip(terms, shapes, strict=True)):
+        head, dots, tail = _cut(equation, term)
+        n = len(shape) - len(head) - len(tail)
+        if n < 0 or (n and not dots):
+            raise ShapeError(f"einsum: {term!r} in {equation!r} does not fit operand {k} of shape {shape}")
+        hidden = max(hidden, n)
+        labels: list[Label] = [*head, *range(-n, 0), *tail]
+        for label, size in zip(labels, shape, strict=True):
+            known, first = sizes.setdefault(label, size), shape[labels.index(label)]
+            if size != first or (known != size and 1 not in (known, size)):
+                other = first if size != first else known
+                what = "a dimension under '...'" if isinstance(label, int) else repr(label)
+                raise ShapeError(f"einsum: in {equation!r} {what} has sizes {other} and {size}")
+            if known == 1:
+                sizes[label] = size
+        inputs.append(labels)
+    if arrow:
+        head, dots, tail = _cut(equation, right)
+        output: list[Label] = [*head, *(range(-hidden, 0) if dots else ()), *tail]
+    else:
+        counts = Counter(label for labels in inputs for label in labels)
+        output = [*range(-hidden, 0), *sorted(a for a, n in counts.items() if isinstance(a, str) and n == 1)]
+    for label in output:
+        if label not in sizes or output.count(label) > 1:
+            raise ValueError(f"einsum: in {equation!r} the output's {label!r} must occur there once, and in an operand")
+    return inputs, output, sizes
+
+
+def _cut(equation: str, term: str) -> tuple[str, str, str]:
+    head, dots, tail = term.partition("...")
+    if not {*head, *tail} <= {*ascii_letters}:
+        raise ValueError(f"einsum: {term!r} in {equation!r} may only consist of letters and one '...'")
+    return head, dots, tail
+
+
+def _distinct(x: Any, labels: Sequence[Label], sizes: dict[Label, int]) -> tuple[Any, list[Label]]:
+    """An operand with each label once, by diagonals, and without the dimensions that would be broadcast."""
+    labels = list(labels)
+    for label in {a for a in labels if labels.count(a) > 1}:
+        while labels.count(label) > 1:
+            i = labels.index(label)
+            j = labels.index(label, i + 1)
+            x = diagonal(x, 0, i, j)
+            labels = [a for k, a in enumerate(labels) if k not in (i, j)] + [label]
+    kept = [a for a, n in zip(labels, x.shape, strict=True) if n == sizes[a]]
+    return (x if kept == labels else reshape(x, tuple(sizes[a] for a in kept))), kept
+
+
+def _fold(x: Any, labels: list[Label], keep: set[Label]) -> tuple[Any, list[Label]]:
+    """An operand summed over what nobody else has."""
+    dims = tuple(d for d, a in enumerate(labels) if a not in keep)
+    return (sum(x, dims), [a for a in labels if a in keep]) if dims else (x, labels)
+
+
+def _contract(x: Any, left: list[Label], y: Any, right: list[Label], keep: set[Label]) -> tuple[Any, list[Label]]:
+    """Two operands multiplied, and summed over what only they have: one (batched) matrix product."""
+    batch = [a for a in left if a in right and a in keep]
+    summed = [a for a in left if a in right and a not in keep]
+    rows = [a for a in left if a not in right]
+    columns = [a for a in right if a not in left]
+    size = dict(zip([*left, *right], [*x.shape, *y.shape], strict=True))
+
+    def laid_out(z: Any, labels: list[Label], groups: tuple[list[Label], list[Label]]) -> Any:
+        order = tuple(labels.index(a) for a in [*batch, *groups[0], *groups[1]])
+        z = z if order == tuple(range(len(order))) else permute(z, order)
+        return reshape(z, (*(size[a] for a in batch), *(math.prod(size[a] for a in group) for group in groups)))
+
+    if summed:
+        out = matmul(laid_out(x, left, (rows, summed)), laid_out(y, right, (summed, columns)))
+    else:
+        out = mul(laid_out(x, left, (rows, [])), laid_out(y, right, ([], columns)))
+    labels = [*batch, *rows, *columns]
+    return reshape(out, tuple(size[a] for a in labels)), labels

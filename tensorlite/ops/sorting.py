@@ -1,0 +1,83 @@
+"""Sorting, the largest entries, and search in a sorted vector."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..autograd.engine import op
+from ..backends.registry import Array, Namespace
+from ..errors import ShapeError
+from .arguments import dim_in, numpy_names, shape_of
+from .gather_scatter import pick_along
+
+__all__ = ["argsort", "searchsorted", "sort", "topk"]
+
+
+class Sorted(NamedTuple):
+    """The result of ``sort`` or ``topk``: the values, and where in the input they were."""
+
+    values: Any
+    indices: Any
+
+
+@op()
+def argsort(xp: Namespace, x: Array, dim: int = -1, descending: bool = False, stable: bool = False) -> Array:
+    """The indices that sort x along a dimension, int64; NaN counts as the largest. ``stable`` keeps equals in order."""
+    d = dim_in("", dim, x.ndim)
+    if x.ndim == 0:
+        return xp.zeros((), xp.int64)
+    kind = "stable" if stable else None
+    if not descending:
+        return xp.argsort(x, axis=d, kind=kind)
+    return x.shape[d] - 1 - xp.flip(xp.argsort(xp.flip(x, d), axis=d, kind=kind), d)
+
+
+@numpy_names
+def sort(input: Any, dim: int = -1, descending: bool = False, stable: bool = False) -> Sorted:
+    """The input sorted along a dimension, and the indices that do it: ``(values, indices)``. NaN counts as the largest.
+
+    ``stable`` keeps equal entries in their order.
+    """
+    dim_in("sort", dim, len(shape_of("sort", input)))
+    indices = argsort(input, dim, descending, stable)
+    return Sorted(pick_along("sort", input, dim, indices, unique=True), indices)
+
+
+@op()
+def topk_(xp: Namespace, x: Array, k: int, dim: int, largest: bool, sorted: bool) -> Array:
+    """The indices of the k largest (or smallest) entries along a dimension."""
+    d = dim_in("", dim, x.ndim)
+    n = x.shape[d] if x.ndim else 1
+    if not isinstance(k, int):
+        raise TypeError(f"k must be an int, got {k!r}")
+    if not 0 <= k <= n:
+        raise IndexError(f"k={k} is out of range for dim {d} of size {n}")
+    if x.ndim == 0:
+        return xp.zeros((), xp.int64)
+    part = (*(slice(None),) * d, slice(n - k, n) if largest else slice(k))
+    if k in (0, n):
+        found = xp.broadcast_to(xp.arange(n).reshape(-1, *(1,) * (x.ndim - d - 1)), x.shape)[part]
+    else:
+        found = xp.argpartition(x, n - k if largest else k - 1, axis=d)[part]
+    if sorted:
+        order = xp.argsort(xp.take_along_axis(x, found, axis=d), axis=d)
+        found = xp.take_along_axis(found, xp.flip(order, d) if largest else order, axis=d)
+    return found
+
+
+@numpy_names
+def topk(input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
+    """The k largest (or smallest) entries along a dimension, in order if ``sorted``: ``(values, indices)``.
+
+    NaN counts as the largest. Raises IndexError if k is negative or larger than the dimension.
+    """
+    indices = topk_(input, k, dim, largest, sorted)
+    return Sorted(pick_along("topk", input, dim, indices, unique=True), indices)
+
+
+@op()
+def searchsorted(xp: Namespace, sorted_sequence: Array, values: Array, right: bool = False) -> Array:
+    """Where to insert ``values`` in a sorted vector, int64: before equal entries, or with ``right`` after them."""
+    if sorted_sequence.ndim != 1:
+        raise ShapeError(f"expected a sorted vector, got shape {sorted_sequence.shape}")
+    return xp.searchsorted(sorted_sequence, values, side="right" if right else "left")
