@@ -18,7 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .autograd import engine
+from .autograd.graph import Node
+from .autograd.op_hooks import watch
 
 __all__ = ["OpTime", "profile"]
 
@@ -51,13 +52,13 @@ class profile:
         self._differentiating = False
 
     def __enter__(self) -> profile:
-        self._before = engine.watch(self._forward, self._backward)
+        self._before = watch(self._forward, self._backward)
         self._began = time.perf_counter()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.seconds += time.perf_counter() - self._began
-        engine.watch(*self._before)
+        watch(*self._before)
 
     def _forward(self, run: Callable[..., Any], f: Callable[..., Any], *args: Any) -> Any:
         began = time.perf_counter()
@@ -69,7 +70,7 @@ class profile:
                 op.calls += 1
                 op.forward += time.perf_counter() - began
 
-    def _backward(self, run: Callable[..., Any], node: engine.Node, *args: Any) -> Any:
+    def _backward(self, run: Callable[..., Any], node: Node, *args: Any) -> Any:
         outer, self._differentiating = self._differentiating, True
         began = time.perf_counter()
         try:

@@ -1,20 +1,10 @@
 """Reverse-mode automatic differentiation."""
 
 from .anomaly_mode import detect_anomaly
-from .engine import (
-    Node,
-    Op,
-    OpFunction,
-    Variable,
-    backward,
-    enable_grad,
-    grad,
-    is_grad_enabled,
-    no_grad,
-    op,
-    set_grad_enabled,
-    walk,
-)
+from .function import Op, OpFunction, op
+from .grad_mode import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from .gradients import backward, grad
+from .graph import Node, Variable, walk
 
 __all__ = [
     "Node", "Op", "OpFunction", "Variable", "backward", "detect_anomaly", "enable_grad", "grad", "is_grad_enabled",

@@ -11,7 +11,8 @@ from typing import Any
 
 from .. import random
 from ..errors import GraphError
-from .engine import Lazy, Node, Output, Variable, enable_grad, is_grad_enabled, walk
+from .grad_mode import enable_grad, is_grad_enabled
+from .graph import Lazy, Node, Output, Variable, walk
 from .version_counter import changed_between, check_saved, clock
 
 __all__ = ["checkpoint"]

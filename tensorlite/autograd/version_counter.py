@@ -15,8 +15,7 @@ from typing import Any
 from ..backends.registry import BACKENDS, Array
 from ..errors import VersionError
 
-__all__ = ["along", "changed", "changed_between", "check_inputs", "check_saved", "clock", "last_change", "owner",
-           "rebased", "taken_again", "touch", "version"]  # fmt: skip
+__all__ = ["changed", "changed_between", "check_saved", "clock", "last_change", "owner", "rebased", "touch", "version"]
 
 clock = count(1).__next__
 """Ticks once for every recorded op and every in-place change: a topological order of the graph."""
@@ -92,41 +91,4 @@ def check_saved(op: str, seq: int, names: list[str], saved: list[Any]) -> None:
                 f"{op}: the backward pass needs {what}, {value.dtype}{tuple(value.shape)}, which was saved {then} and "
                 f"has been changed in place since (it is at version {history.count}). Use the op that returns a new "
                 f"tensor, or clone() before changing it"
-            )
-
-
-def along(steps: Any, value: Any) -> Any:
-    """What the view ops of an ``origin`` make of a value."""
-    path = []
-    while steps is not None:
-        steps, view, arguments = steps
-        path.append((view, arguments))
-    for view, arguments in reversed(path):
-        value = view(value, *arguments)
-    return value
-
-
-def taken_again(v: Any) -> bool:
-    """Whether a view could be taken again from its base, which was changed in place under the graph since."""
-    base, steps = v.origin or (None, None)
-    if base is None or base.node is None:
-        return False
-    buffer = owner(v.array)
-    if owner(base.array) is not buffer or rebased.get(id(buffer), 0) > base.node.seq:
-        return False
-    again = along(steps, base)
-    if again.node is None:  # nothing is recorded now
-        return False
-    v.node, v.tracked = again.node, True
-    return True
-
-
-def check_inputs(op: str, variables: Any) -> None:
-    """Take views again whose base was changed in place under the graph. Raise VersionError if one cannot be."""
-    for v in variables:
-        node = getattr(v, "node", None)
-        if node is not None and rebased.get(id(owner(v.array)), 0) > node.seq and not taken_again(v):
-            raise VersionError(
-                f"{op}: a view of shape {tuple(v.array.shape)} was taken before the tensor it belongs to was changed "
-                f"in place, so its gradient would be wrong. Take the view again after the change, or clone() it before"
             )

@@ -29,6 +29,7 @@ __all__ = [
     "backend_of",
     "build_namespace",
     "cuda_is_available",
+    "describe_array",
     "device",
     "device_of",
     "get_default_device",
@@ -153,6 +154,14 @@ def device_of(array: Array) -> Device:
     """The device that holds a raw array."""
     xp = BACKENDS[type(array)]
     return Device(xp.device_type, xp.index_of(array))
+
+
+def describe_array(value: Any) -> str:
+    """A raw array as ``float32(2, 3)``, with its device if that is not the CPU; anything else by its type."""
+    if type(value) not in BACKENDS:
+        return type(value).__name__
+    kind = BACKENDS[type(value)].device_type
+    return f"{value.dtype}{tuple(value.shape)}" + ("" if kind == "cpu" else f" on {kind}")
 
 
 def register_backend(name: str, load: Callable[[], Namespace]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.engine import describe
+from ..backends.registry import describe_array
 from ..errors import DeviceError, DTypeError, ShapeError
 from ..ops.arguments import ints_in
 from ..tensors.tensor import Tensor
@@ -22,7 +22,7 @@ __all__ = ["check_attention", "check_class_targets", "check_class_weight", "chec
 
 def format_tensors(*tensors: Any) -> str:
     """Return the dtypes and shapes of tensors for an error message: ``float32(2, 3), int64(2,)``. None is left out."""
-    return ", ".join(describe(getattr(t, "array", t)) for t in tensors if t is not None)
+    return ", ".join(describe_array(getattr(t, "array", t)) for t in tensors if t is not None)
 
 
 def check_tensors(name: str, **tensors: Any) -> None:

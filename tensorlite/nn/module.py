@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ..autograd import version_counter
-from ..autograd.engine import no_grad
+from ..autograd.grad_mode import no_grad
 from ..dtypes import float16, float32, float64, is_floating
 from ..errors import DTypeError
 from ..tensors.tensor import Tensor

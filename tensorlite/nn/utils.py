@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..autograd import version_counter
-from ..autograd.engine import quietly
+from ..autograd.op_hooks import quietly
 from ..backends.registry import BACKENDS
 from ..dtypes import float16, float32
 from ..errors import DeviceError

@@ -9,8 +9,8 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from ..autograd.engine import Variable, describe
-from ..backends.registry import BACKENDS, Array
+from ..autograd.graph import Variable
+from ..backends.registry import BACKENDS, Array, describe_array
 from ..errors import DeviceError, DTypeError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -85,7 +85,7 @@ def index_array(name: str, x: Any, index: Any) -> Array:
     """The raw array of an index tensor, checked."""
     ids, array = array_of(index), array_of(x)
     if type(ids) not in BACKENDS or ids.dtype.kind not in "iu":
-        raise DTypeError(f"{name}: expected an index tensor of int64 or int32, got {describe(ids)}")
+        raise DTypeError(f"{name}: expected an index tensor of int64 or int32, got {describe_array(ids)}")
     if type(ids) is not type(array):
-        raise DeviceError(f"{name}: the index is {describe(ids)}, but the tensor is {describe(array)}")
+        raise DeviceError(f"{name}: the index is {describe_array(ids)}, but the tensor is {describe_array(array)}")
     return ids

@@ -1,6 +1,6 @@
 """Element-wise comparison, logic and bits. The results are booleans or integers, so these ops have no gradient."""
 
-from ..autograd.engine import op
+from ..autograd.function import op
 from ..backends.registry import Array, Namespace
 
 __all__ = [

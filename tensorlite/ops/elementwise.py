@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.engine import Value, op
+from ..autograd.function import op
+from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
 from ..dtypes import DType, result_type
 from ..errors import DTypeError

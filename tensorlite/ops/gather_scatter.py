@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.engine import Variable, describe, op
-from ..backends.registry import BACKENDS, Array, Namespace
+from ..autograd.function import op
+from ..autograd.graph import Variable
+from ..backends.registry import BACKENDS, Array, Namespace, describe_array
 from ..errors import DTypeError, ShapeError
 from .arguments import array_of, check_range, dim_in, index_array, numpy_names, shape_of
 from .elementwise import mul
@@ -172,7 +173,7 @@ def _vector(name: str, x: Any, dim: int, index: Any) -> tuple[Array, tuple[int, 
 def _check_mask(name: str, mask: Any) -> None:
     array = array_of(mask)
     if type(array) not in BACKENDS or array.dtype.kind != "b":
-        raise DTypeError(f"{name}: expected a mask of booleans, got {describe(array)}; convert it with .bool()")
+        raise DTypeError(f"{name}: expected a mask of booleans, got {describe_array(array)}; convert it with .bool()")
 
 
 def masked_fill(input: Any, mask: Any, value: Any) -> Any:

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..autograd.engine import Value, Variable, describe, op
-from ..autograd.version_counter import along
-from ..backends.registry import BACKENDS, Array, Namespace
+from ..autograd.function import op
+from ..autograd.graph import Value, Variable
+from ..autograd.views import along
+from ..backends.registry import BACKENDS, Array, Namespace, describe_array
 from ..dtypes import DType
 from ..errors import DeviceError, DTypeError, ShapeError
 from .arguments import array_of, check_range, outlier
@@ -96,7 +97,8 @@ def _item(name: str, item: Any) -> Any:
         except TypeError:
             raise IndexError(f"{name}: {item!r} is no integer, slice, None, ..., index array or mask") from None
     if item.dtype.kind not in "biu" or item.dtype == np.uint8:
-        raise IndexError(f"{name}: expected an index of int64 or int32, or a mask of booleans, got {describe(item)}")
+        got = describe_array(item)
+        raise IndexError(f"{name}: expected an index of int64 or int32, or a mask of booleans, got {got}")
     return int(item) if item.ndim == 0 and item.dtype.kind != "b" else item
 
 
@@ -209,9 +211,10 @@ def _explained(name: str, x: Array, index: _Index, error: IndexError) -> IndexEr
         array = index.arrays[slot]
         if array.dtype.kind != "b" and (found := outlier(array, view.shape[dim], -view.shape[dim])):
             n = view.shape[dim]
-            return IndexError(f"{name}: index {found} is out of range for a dimension of size {n} of {describe(x)}")
+            given = describe_array(x)
+            return IndexError(f"{name}: index {found} is out of range for a dimension of size {n} of {given}")
         dim += _width(array)
-    return IndexError(f"{name}({describe(x)}): {error}")
+    return IndexError(f"{name}({describe_array(x)}): {error}")
 
 
 # ---- x[index] = value -----------------------------------------------------------------------
@@ -319,7 +322,9 @@ def assign(array: Array, index: Any, value: Any) -> None:
     if type(value) not in BACKENDS:
         value = _number(value, array)
     elif type(value) is not type(array):
-        raise DeviceError(f"setitem: the value is {describe(value)}, but the tensor is {describe(array)}; move it")
+        raise DeviceError(
+            f"setitem: the value is {describe_array(value)}, but the tensor is {describe_array(array)}; move it"
+        )
     try:
         _write(array[basic] if basic else array, slots, arrays, value)
     except IndexError as error:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..autograd.engine import Value, op
+from ..autograd.function import op
+from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
 from ..errors import DTypeError, ShapeError
 from .arguments import dim_in, ints_in, shape_of

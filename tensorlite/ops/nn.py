@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..autograd.engine import Value, op
+from ..autograd.function import op
+from ..autograd.graph import Value
 from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
 from .arguments import array_of, dim_in, index_array, outlier

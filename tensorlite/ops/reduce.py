@@ -9,7 +9,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from ..autograd.engine import Value, Variable, op
+from ..autograd.function import op
+from ..autograd.graph import Value, Variable
 from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
 from .arguments import dim_in, ints_in, numpy_names, shape_of

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.engine import op
+from ..autograd.function import op
 from ..autograd.version_counter import owner
 from ..backends.registry import Array, Namespace
 from ..errors import ShapeError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..autograd.engine import op
+from ..autograd.function import op
 from ..backends.registry import Array, Namespace
 from ..errors import ShapeError
 from .arguments import dim_in, numpy_names, shape_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..autograd.engine import wrap
+from ..autograd.graph import wrap
 from ..backends.registry import BACKENDS
 from ..tensors.tensor import Tensor
 from .optimizer import Optimizer, Params, require_number

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..autograd.engine import wrap
+from ..autograd.graph import wrap
 from ..backends.registry import BACKENDS
 from ..errors import ShapeError
 from ..tensors.tensor import Tensor

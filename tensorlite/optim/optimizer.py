@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from ..autograd import version_counter
-from ..autograd.engine import enable_grad, quietly
+from ..autograd.grad_mode import enable_grad
+from ..autograd.op_hooks import quietly
 from ..errors import DTypeError, GraphError, ShapeError
 from ..nn.parameter import clear_grads
 from ..tensors.tensor import Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..autograd.engine import Variable
+from ..autograd.graph import Variable
 from ..dtypes import is_floating
 from .tensor import Tensor
 

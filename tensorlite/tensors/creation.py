@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..autograd.engine import Variable, wrap
+from ..autograd.graph import Variable, wrap
 from ..backends.registry import Array, DeviceLike, Namespace, namespace
 from ..backends.registry import device as as_device
 from ..dtypes import DType, as_dtype, get_default_dtype, int64, promote_types

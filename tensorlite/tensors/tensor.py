@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from .. import ops, random
-from ..autograd import engine, version_counter
-from ..autograd.engine import Node, Variable, op, wrap
+from ..autograd import gradients, version_counter
+from ..autograd.function import op
+from ..autograd.grad_mode import is_grad_enabled
+from ..autograd.graph import Node, Variable, wrap
+from ..autograd.views import taken_again
 from ..backends.registry import BACKENDS, Array, Device, DeviceLike, Namespace, device_of, namespace
 from ..backends.registry import device as as_device
 from ..dtypes import (
@@ -396,7 +399,7 @@ class Tensor(Variable):
         gradient: the weight of each entry, of this tensor's shape; may be left out for a scalar.
         Raises GraphError, VersionError: see :func:`tensorlite.autograd.grad`, which has the other arguments too.
         """
-        engine.backward(self, gradient, retain_graph, create_graph, inputs)
+        gradients.backward(self, gradient, retain_graph, create_graph, inputs)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set ``requires_grad`` and return the tensor."""
@@ -405,11 +408,11 @@ class Tensor(Variable):
 
     def retain_grad(self) -> None:
         """Make ``backward`` fill ``grad`` although this is not a leaf."""
-        engine.retain_grad(self)
+        gradients.retain_grad(self)
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
         """Call ``hook(gradient)`` whenever the gradient is known; what it returns, if not None, replaces it."""
-        return RemovableHandle(engine.add_hook(self, hook))
+        return RemovableHandle(gradients.add_hook(self, hook))
 
     # ---- devices and dtypes ------------------------------------------------------------------
 
@@ -633,7 +636,7 @@ class Tensor(Variable):
     # graph. Views of the memory see the change; what the graph had saved of it becomes stale, which backward notices.
 
     def _refuse_leaf(self, name: str) -> None:
-        if self.tracked and self.node is None and engine.is_grad_enabled():
+        if self.tracked and self.node is None and is_grad_enabled():
             raise GraphError(
                 f"{name}: this leaf requires gradients, which changing it in place would lose; do it under no_grad(), "
                 f"or use the op that returns a new tensor"
@@ -663,10 +666,10 @@ class Tensor(Variable):
 
     def _assign(self, name: str, index: Any, value: Any) -> Tensor:
         """``self[index] = value``: what was there before gets no gradient, the value does."""
-        if version_counter.rebased and engine.is_grad_enabled() and not self.tracked:
-            version_counter.taken_again(self)
+        if version_counter.rebased and is_grad_enabled() and not self.tracked:
+            taken_again(self)
         plain = not self.tracked and not (isinstance(value, Variable) and value.tracked)
-        if plain or not engine.is_grad_enabled():
+        if plain or not is_grad_enabled():
             return self._change(name, lambda: assign(self.array, index, value))
         return self._become(name, index_put(self, index, value))
 
@@ -714,7 +717,7 @@ class Tensor(Variable):
         node.seq = version_counter.touch(self.array, in_graph=True)
         base.node, base.tracked = node, True
         if steps is not None:
-            version_counter.taken_again(self)
+            taken_again(self)
         return self
 
     def add_(self, other: Any, *, alpha: Any = 1) -> Tensor:

@@ -28,8 +28,9 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from .. import ops as op
 from ..autograd.checkpointing import checkpoint
-from ..autograd.engine import enable_grad, no_grad, walk
-from ..autograd.engine import grad as _grad
+from ..autograd.grad_mode import enable_grad, no_grad
+from ..autograd.gradients import grad as _grad
+from ..autograd.graph import walk
 from ..errors import GraphError, VersionError
 from ..func import jvp, vjp
 from ..nn import functional as F

@@ -7,7 +7,6 @@ import pytest
 
 import tensorlite as tl
 import tensorlite.nn.functional as F
-from tensorlite.autograd import engine
 from tensorlite.errors import GraphError, VersionError
 
 
@@ -24,8 +23,8 @@ def test_values_and_gradients_are_those_without_it(create_graph):
     x, w = leaf(0.1, -0.2), leaf(0.5, 2.0)
     plain, kept = block(x, w), tl.checkpoint(block, x, w)
     assert kept.tolist() == plain.tolist()
-    expected = engine.grad(plain.sum(), [x, w])
-    found = engine.grad(kept.sum(), [x, w], create_graph=create_graph)
+    expected = tl.autograd.grad(plain.sum(), [x, w])
+    found = tl.autograd.grad(kept.sum(), [x, w], create_graph=create_graph)
     assert [g.tolist() for g in found] == [g.tolist() for g in expected]
 
 
@@ -33,8 +32,8 @@ def test_double_backward():
     x, w = leaf(0.1, -0.2), leaf(0.5, 2.0)
 
     def second(f):
-        gx, gw = engine.grad((f(x, w) ** 2).sum(), [x, w], create_graph=True)
-        return [g.tolist() for g in engine.grad((gx * gw).sum(), [x, w])]
+        gx, gw = tl.autograd.grad((f(x, w) ** 2).sum(), [x, w], create_graph=True)
+        return [g.tolist() for g in tl.autograd.grad((gx * gw).sum(), [x, w])]
 
     assert second(lambda x, w: tl.checkpoint(block, x, w)) == second(block)
 
@@ -137,13 +136,13 @@ def test_one_inside_another():
         return tl.checkpoint(inner, x.sin()) * tl.checkpoint(inner, x)
 
     x = leaf(0.3, 0.7)
-    found = engine.grad(tl.checkpoint(outer, x).sum(), x)[0]
-    expected = engine.grad((inner(x.sin()) * inner(x)).sum(), x)[0]
+    found = tl.autograd.grad(tl.checkpoint(outer, x).sum(), x)[0]
+    expected = tl.autograd.grad((inner(x.sin()) * inner(x)).sum(), x)[0]
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-15)
-    (once,) = engine.grad(tl.checkpoint(outer, x).sum(), x, create_graph=True)
-    (plain,) = engine.grad((inner(x.sin()) * inner(x)).sum(), x, create_graph=True)
+    (once,) = tl.autograd.grad(tl.checkpoint(outer, x).sum(), x, create_graph=True)
+    (plain,) = tl.autograd.grad((inner(x.sin()) * inner(x)).sum(), x, create_graph=True)
     np.testing.assert_allclose(
-        engine.grad(once.sum(), x)[0].numpy(), engine.grad(plain.sum(), x)[0].numpy(), rtol=1e-14
+        tl.autograd.grad(once.sum(), x)[0].numpy(), tl.autograd.grad(plain.sum(), x)[0].numpy(), rtol=1e-14
     )
 
 
@@ -152,7 +151,7 @@ def test_a_chain_of_checkpoints():
     y = z = x
     for _ in range(20):
         y, z = tl.checkpoint(lambda v: v.sin() * v, y), z.sin() * z
-    assert engine.grad(y.sum(), x)[0].tolist() == engine.grad(z.sum(), x)[0].tolist()
+    assert tl.autograd.grad(y.sum(), x)[0].tolist() == tl.autograd.grad(z.sum(), x)[0].tolist()
 
 
 def test_several_results_in_a_structure():

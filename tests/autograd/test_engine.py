@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
-from tensorlite.autograd import engine
 from tensorlite.errors import DTypeError, GraphError, ShapeError
 
 
@@ -130,7 +129,7 @@ def test_create_graph_makes_the_gradient_differentiable():
     x = leaf(2.0)
     (x**3).sum().backward(create_graph=True)
     assert x.grad.requires_grad
-    (second,) = engine.grad(x.grad.sum(), x)
+    (second,) = tl.autograd.grad(x.grad.sum(), x)
     assert second.tolist() == [12.0]
     x.grad = None  # else the graph of the gradient keeps x, and x keeps the gradient
 
@@ -165,7 +164,7 @@ def test_what_needs_no_gradient_has_no_backward():
 def test_grad_of_several_outputs_sums_over_them_and_fills_nothing():
     x, w = leaf(1.0, 2.0), leaf(3.0, 4.0)
     weights = [tl.tensor(10.0), tl.tensor([1.0, -1.0])]
-    gx, gw = engine.grad([(x * w).sum(), x * x], [x, w], weights)
+    gx, gw = tl.autograd.grad([(x * w).sum(), x * x], [x, w], weights)
     assert gx.tolist() == [30 + 2.0, 40 - 4.0]
     assert gw.tolist() == [10.0, 20.0]
     assert x.grad is None
@@ -175,14 +174,14 @@ def test_grad_of_several_outputs_sums_over_them_and_fills_nothing():
 def test_the_same_output_twice_counts_twice():
     x = leaf(3.0)
     y = (x * x).sum()
-    assert engine.grad([y, y], x)[0].tolist() == [12.0]
+    assert tl.autograd.grad([y, y], x)[0].tolist() == [12.0]
 
 
 def test_grad_for_an_output_itself_is_its_weight():
     x = leaf(1.0, 2.0)
     y = x * 3
     weight = tl.tensor([5.0, 7.0])
-    gy, gx = engine.grad(y, [y, x], weight)
+    gy, gx = tl.autograd.grad(y, [y, x], weight)
     assert gy.tolist() == [5.0, 7.0]
     assert gx.tolist() == [15.0, 21.0]
     assert not np.shares_memory(gy.array, weight.array)
@@ -191,29 +190,29 @@ def test_grad_for_an_output_itself_is_its_weight():
 def test_an_unused_input_is_an_error_or_none():
     x, other = leaf(1.0), tl.ones(2, 3, requires_grad=True)
     with pytest.raises(GraphError, match=r"do not depend on input 1, of shape \(2, 3\); pass allow_unused=True"):
-        engine.grad((x * x).sum(), [x, other])
-    gx, none = engine.grad((x * x).sum(), [x, other], allow_unused=True)
+        tl.autograd.grad((x * x).sum(), [x, other])
+    gx, none = tl.autograd.grad((x * x).sum(), [x, other], allow_unused=True)
     assert gx.tolist() == [2.0]
     assert none is None
     for create_graph in (False, True):
-        found = engine.grad((x * x).sum(), [x, other], None, None, create_graph, materialize_grads=True)
+        found = tl.autograd.grad((x * x).sum(), [x, other], None, None, create_graph, materialize_grads=True)
         assert [g.tolist() for g in found] == [gx.tolist(), [[0.0] * 3] * 2]
 
 
 def test_an_input_without_gradients_is_an_error():
     with pytest.raises(GraphError, match=r"^grad: an input of shape \(2,\) does not require gradients"):
-        engine.grad(leaf(1.0).sum(), tl.ones(2))
+        tl.autograd.grad(leaf(1.0).sum(), tl.ones(2))
     with pytest.raises(TypeError, match=r"^grad: expected a Tensor to differentiate, got float"):
-        engine.grad(3.0, leaf(1.0))
+        tl.autograd.grad(3.0, leaf(1.0))
     with pytest.raises(TypeError, match=r"^grad: expected a Tensor as an input, got float"):
-        engine.grad(leaf(1.0).sum(), 3.0)
+        tl.autograd.grad(leaf(1.0).sum(), 3.0)
 
 
 def test_gradients_never_share_memory():
     x, y = leaf(1.0, 2.0), leaf(3.0, 4.0)
     seed = tl.tensor([1.0, 2.0])
-    gx, gy = engine.grad(x + y, [x, y], seed)
-    twice = engine.grad(x * 1 + 0, [x, x], seed)
+    gx, gy = tl.autograd.grad(x + y, [x, y], seed)
+    twice = tl.autograd.grad(x * 1 + 0, [x, x], seed)
     arrays = [seed.array, gx.array, gy.array, *(g.array for g in twice)]
     assert not any(np.shares_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i])
     (x + y.reshape(2, 1).T.flatten()).backward(seed)
@@ -241,7 +240,7 @@ def test_derivatives_up_to_the_fourth(f, derivatives):
     x = leaf(0.5, -1.5, dtype=tl.float64)
     y = f(x)
     for expected in derivatives:
-        (y,) = engine.grad(y.sum(), x, create_graph=True)
+        (y,) = tl.autograd.grad(y.sum(), x, create_graph=True)
         np.testing.assert_allclose(y.detach().numpy(), expected(x.detach().numpy()), rtol=1e-13)
 
 
@@ -430,7 +429,7 @@ def test_hooks_run_for_autograd_grad_too():
     x = leaf(2.0)
     y = x * x
     y.register_hook(lambda g: g * 5)
-    gy, gx = engine.grad(y.sum(), [y, x])
+    gy, gx = tl.autograd.grad(y.sum(), [y, x])
     assert gy.tolist() == [5.0]
     assert gx.tolist() == [20.0]
 
@@ -445,10 +444,10 @@ def test_ops_in_a_hook_are_recorded_only_under_create_graph():
 
     y = x * x
     handle = y.register_hook(cube)
-    (gx,) = engine.grad((y * y).sum(), x, create_graph=True)  # (2 x^2)^3 2 x = 16 x^7
+    (gx,) = tl.autograd.grad((y * y).sum(), x, create_graph=True)  # (2 x^2)^3 2 x = 16 x^7
     handle.remove()
     assert gx.tolist() == [16 * 2.0**7]
-    assert engine.grad(gx.sum(), x)[0].tolist() == [112 * 2.0**6]
+    assert tl.autograd.grad(gx.sum(), x)[0].tolist() == [112 * 2.0**6]
     assert recorded == [True]
     z = x * x
     z.register_hook(cube)
@@ -523,7 +522,7 @@ def test_a_part_of_a_split_at_higher_orders(order):
     y = x.split([1, 3])[1] ** 3
     expected = [None, [0, 12, 27, 48], [0, 12, 18, 24], [0, 6, 6, 6]][order]
     for _ in range(order):
-        (y,) = engine.grad(y.sum(), x, create_graph=True)
+        (y,) = tl.autograd.grad(y.sum(), x, create_graph=True)
     assert y.tolist() == expected
 
 
@@ -545,7 +544,7 @@ def test_hooks_and_targets_on_one_of_several_results():
     x = leaf(1.0, 2.0)
     a, b = x.unbind()
     a.register_hook(lambda g: g * 10)
-    ga, gb, gx = engine.grad(a * 3 + b * b, [a, b, x])
+    ga, gb, gx = tl.autograd.grad(a * 3 + b * b, [a, b, x])
     assert (ga.item(), gb.item(), gx.tolist()) == (30.0, 4.0, [30.0, 4.0])
 
 
@@ -557,12 +556,12 @@ def test_each_leaf_gets_gradients_of_its_own_dtype(create_graph):
     x, w = leaf(1.5, 2.0), leaf(3.0, 4.0, dtype=tl.float64)
     y = x * w + x
     assert y.dtype == tl.float64
-    gx, gw = engine.grad((y * y).sum(), [x, w], create_graph=create_graph)
+    gx, gw = tl.autograd.grad((y * y).sum(), [x, w], create_graph=create_graph)
     assert (gx.dtype, gw.dtype) == (tl.float32, tl.float64)
     expected = 2 * np.array([6.0, 10.0]) * np.array([4.0, 5.0])
     np.testing.assert_array_equal(gx.detach().numpy(), expected)
     if create_graph:
-        sx, sw = engine.grad(gx.sum() + gw.sum(), [x, w])
+        sx, sw = tl.autograd.grad(gx.sum() + gw.sum(), [x, w])
         assert (sx.dtype, sw.dtype) == (tl.float32, tl.float64)
         # L = x^2 (w+1)^2:  L_xx + L_wx = 2 (w+1)^2 + 4 x (w+1),  L_xw + L_ww = 4 x (w+1) + 2 x^2
         assert sx.tolist() == [2 * 16 + 24.0, 2 * 25 + 40.0]
@@ -596,9 +595,9 @@ def test_rules_in_ops_can_be_differentiated_again():
         return x * y
 
     x, y = leaf(2.0, dtype=tl.float64), leaf(3.0, dtype=tl.float64)
-    (g,) = engine.grad(product(product(x, x), y).sum(), x, create_graph=True)
+    (g,) = tl.autograd.grad(product(product(x, x), y).sum(), x, create_graph=True)
     assert g.tolist() == [12.0]
-    assert [v.tolist() for v in engine.grad(g.sum(), [x, y])] == [[6.0], [4.0]]
+    assert [v.tolist() for v in tl.autograd.grad(g.sum(), [x, y])] == [[6.0], [4.0]]
 
 
 def test_a_gradient_that_is_still_broadcast_is_summed_down():
@@ -653,11 +652,11 @@ def test_a_backward_function_and_its_composite():
     mine = scaled_sigmoid(calls)
     x = leaf(0.3, -0.7, dtype=tl.float64)
     y = x.sigmoid()
-    (first,) = engine.grad(mine(x).sum(), x)
+    (first,) = tl.autograd.grad(mine(x).sum(), x)
     assert calls == [(0,)]
     np.testing.assert_allclose(first.numpy(), (y * (1 - y)).detach().numpy(), rtol=1e-14)
-    (again,) = engine.grad(mine(x).sum(), x, create_graph=True)
-    (second,) = engine.grad(again.sum(), x)
+    (again,) = tl.autograd.grad(mine(x).sum(), x, create_graph=True)
+    (second,) = tl.autograd.grad(again.sum(), x)
     np.testing.assert_allclose(again.detach().numpy(), first.numpy(), rtol=1e-14)
     np.testing.assert_allclose(second.numpy(), (y * (1 - y) * (1 - 2 * y)).detach().numpy(), rtol=1e-13)
     assert len(calls) == 1  # with a graph the composite is differentiated
@@ -678,7 +677,7 @@ def test_an_op_may_call_ops_and_differentiate_in_its_forward():
     @tl.op(lambda g, x: g * tl.tanh(x))
     def log_cosh(xp, x):
         inside = tl.tensor(x, requires_grad=True)
-        (slope,) = engine.grad((inside * inside).sum(), inside)
+        (slope,) = tl.autograd.grad((inside * inside).sum(), inside)
         assert np.array_equal(slope.numpy(), 2 * x)
         return tl.log(tl.cosh(x))  # on raw arrays
 
@@ -793,11 +792,11 @@ def test_no_reference_cycles(no_collector, create_graph):
     a, b = h.split(2)
     loss = (a * b).logsumexp(-1).sum()
     refs = [weakref.ref(v) for v in (h.array, a.array, h.grad_fn, loss.grad_fn, loss, h)]
-    (g,) = engine.grad(loss, x, create_graph=create_graph)
+    (g,) = tl.autograd.grad(loss, x, create_graph=create_graph)
     refs += [weakref.ref(g), weakref.ref(g.array)]
     del h, a, b, loss, g
     assert [r() for r in refs] == [None] * len(refs)
-    assert gc.collect() == 0 or not any(isinstance(o, engine.Node) for o in gc.garbage)
+    assert gc.collect() == 0 or not any(isinstance(o, tl.autograd.Node) for o in gc.garbage)
 
 
 def test_backward_keeps_nothing_but_the_gradients(no_collector):
@@ -860,13 +859,13 @@ def test_detach_and_detach_cut_the_graph():
 def test_the_graph_can_be_looked_at():
     x = leaf(1.0)
     y = (x * 2).exp()
-    assert [n.name for n in engine.walk([y.grad_fn])] == ["exp", "mul"]
+    assert [n.name for n in tl.autograd.walk([y.grad_fn])] == ["exp", "mul"]
     assert repr(y.grad_fn) == "<exp>"
     assert y.grad_fn.edges[0].edges == [x]
 
 
 def test_backward_takes_pytorchs_names():
     x = tl.tensor([1.0, 2.0], requires_grad=True)
-    engine.backward(tensors=[x * 2, x * 3], grad_tensors=[tl.ones(2), tl.ones(2)], inputs=[x])
+    tl.autograd.backward(tensors=[x * 2, x * 3], grad_tensors=[tl.ones(2), tl.ones(2)], inputs=[x])
     assert x.grad.tolist() == [5.0, 5.0]
-    assert engine.detect_anomaly is tl.detect_anomaly
+    assert tl.autograd.detect_anomaly is tl.detect_anomaly

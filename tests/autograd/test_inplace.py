@@ -8,7 +8,6 @@ import pytest
 
 import tensorlite as tl
 from tensorlite import func
-from tensorlite.autograd import engine
 from tensorlite.errors import DTypeError, GraphError, ShapeError, VersionError
 
 MASK = np.array([[True, False, True], [False, False, True]])
@@ -101,7 +100,7 @@ def test_the_gradient_is_that_of_the_op(name, args, expected):
     y = leaf * 1
     getattr(y, name)(*args)
     assert y.requires_grad
-    (found,) = engine.grad((y * weight).sum(), leaf, allow_unused=True)
+    (found,) = tl.autograd.grad((y * weight).sum(), leaf, allow_unused=True)
     found = np.zeros((2, 3)) if found is None else found.numpy()
     step, at = 1e-6, leaf.detach().numpy()
     for i in np.ndindex(2, 3):
@@ -612,6 +611,6 @@ def test_the_second_derivative_through_a_change():
     y = leaf * leaf
     y.mul_(leaf)
     y[0] = y[1].clone() * leaf[0]  # [x1^3 x0, x1^3]
-    (g,) = engine.grad(y.sum(), leaf, create_graph=True)
+    (g,) = tl.autograd.grad(y.sum(), leaf, create_graph=True)
     assert g.tolist() == [27.0, 3 * 9 * 2 + 27.0]
-    assert engine.grad(g[1], leaf)[0].tolist() == [27.0, 6 * 3 * 2 + 6 * 3.0]
+    assert tl.autograd.grad(g[1], leaf)[0].tolist() == [27.0, 6 * 3 * 2 + 6 * 3.0]

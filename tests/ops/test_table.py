@@ -12,7 +12,8 @@ import pytest
 
 import tensorlite as tl
 import tensorlite.nn.functional as F
-from tensorlite.autograd.engine import Op, Plan, walk
+from tensorlite.autograd.function import Op
+from tensorlite.autograd.graph import Plan, walk
 from tensorlite.testing import Input, OpSpec, check_against
 from tests.ops.op_table import MODULES, SPECS
 

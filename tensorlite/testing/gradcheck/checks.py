@@ -20,8 +20,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ...autograd.engine import Node, enable_grad, no_grad, walk
-from ...autograd.engine import grad as _grad
+from ...autograd.grad_mode import enable_grad, no_grad
+from ...autograd.gradients import grad as _grad
+from ...autograd.graph import Node, walk
 from ...func import jvp
 from ...tensors.tensor import Tensor
 from ..report import GradientError, GradReport

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd.engine import enable_grad, no_grad
-from ...autograd.engine import grad as _grad
+from ...autograd.grad_mode import enable_grad, no_grad
+from ...autograd.gradients import grad as _grad
 from ...errors import DTypeError
 from ...tensors.creation import tensor
 from ...tensors.tensor import Tensor

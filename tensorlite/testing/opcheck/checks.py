@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd.engine import Variable, enable_grad, no_grad, op
-from ...autograd.engine import grad as _grad
+from ...autograd.function import op
+from ...autograd.grad_mode import enable_grad, no_grad
+from ...autograd.gradients import grad as _grad
+from ...autograd.graph import Variable
 from ...errors import GraphError
 from ...tensors.creation import tensor
 from ...tensors.tensor import Tensor

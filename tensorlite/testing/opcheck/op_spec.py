@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd.engine import grad as _grad
+from ...autograd.gradients import grad as _grad
 from ...tensors.creation import tensor
 from ...tensors.tensor import Tensor
 from ..gradcheck.checks import Kinks, check_adjoint, check_grad

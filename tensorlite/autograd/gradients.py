@@ -1,0 +1,232 @@
+"""What users call: gradients of tensors, and hooks on them."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..backends.registry import BACKENDS, Array, describe_array
+from ..errors import DeviceError, DTypeError, GraphError, ShapeError
+from . import version_counter
+from .engine import sweep
+from .grad_mode import set_grad_enabled
+from .graph import Edge, Value, Variable, wrap
+from .views import check_inputs
+
+__all__ = ["accumulate_grad", "add_hook", "backward", "grad", "retain_grad"]
+
+
+def _seeds(name: str, outputs: Sequence[Any], gradients: Sequence[Any], create_graph: bool) -> dict[Edge, Value]:
+    """The gradient that each output starts with, checked."""
+    seeds: dict[Edge, Any] = {}
+    if len(outputs) != len(gradients):
+        raise GraphError(f"{name}: got {len(outputs)} outputs but {len(gradients)} gradients for them")
+    for out, g in zip(outputs, gradients, strict=True):
+        if not isinstance(out, Variable):
+            raise TypeError(f"{name}: expected a Tensor to differentiate, got {type(out).__name__}")
+        if not out.tracked:
+            raise GraphError(
+                f"{name}: this tensor of shape {tuple(out.array.shape)} does not require gradients and no op recorded "
+                f"how it was made. Set requires_grad=True on what it is computed from, outside no_grad()"
+            )
+        if version_counter.rebased:
+            check_inputs(name, [out])
+        if g is None:
+            if out.array.size != 1:
+                raise GraphError(
+                    f"{name}: the gradient can be left out only for a scalar, and this tensor has shape "
+                    f"{tuple(out.array.shape)}. Reduce it first (say .sum()), or pass a gradient of that shape"
+                )
+            g = BACKENDS[type(out.array)].ones_like(out.array)
+        else:
+            raw = g.array if isinstance(g, Variable) else g
+            if type(raw) not in BACKENDS:
+                raise TypeError(
+                    f"{name}: the gradient must be a Tensor of shape {tuple(out.array.shape)}, got {type(raw).__name__}"
+                )
+            if type(raw) is not type(out.array):
+                raise DeviceError(
+                    f"{name}: the gradient is {describe_array(raw)}, but the tensor is {describe_array(out.array)}"
+                )
+            if raw.shape != out.array.shape:
+                raise ShapeError(
+                    f"{name}: a gradient of shape {tuple(raw.shape)} for a tensor of shape {tuple(out.array.shape)}"
+                )
+            if raw.dtype != out.array.dtype:
+                raise DTypeError(f"{name}: a gradient of dtype {raw.dtype} for a tensor of dtype {out.array.dtype}")
+            g = g if create_graph and isinstance(g, Variable) else raw
+        if create_graph and not isinstance(g, Variable):
+            g = wrap(g)
+        edge = out.node or out
+        with set_grad_enabled(create_graph):
+            seeds[edge] = seeds[edge] + g if edge in seeds else g
+    return seeds
+
+
+def _as_list(values: Any) -> list[Any]:
+    return list(values) if isinstance(values, (list, tuple)) else [values]
+
+
+def grad(
+    outputs: Any,
+    inputs: Any,
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+    materialize_grads: bool = False,
+) -> tuple[Any, ...]:
+    """The gradients of ``outputs`` (a Tensor or several) with respect to each of ``inputs``, as a tuple of Tensors.
+
+    With several outputs, or one that is not a scalar, ``grad_outputs`` weighs them: the result is the vector-Jacobian
+    product ``sum_k <grad_outputs[k], d outputs[k] / d input>``. Nothing is added to any ``.grad``.
+
+    retain_graph: keep the saved values for another pass; by default what ``create_graph`` is.
+    create_graph: record the computation of the gradients, so that they can be differentiated again.
+    allow_unused: give None for an input that the outputs do not depend on, instead of raising GraphError.
+    materialize_grads: give zeros for it.
+
+    Raises GraphError if an output or an input does not require gradients, if a non-scalar output has no gradient, or if
+    the graph has been freed; VersionError if a value that is needed was changed in place.
+    """
+    outputs, inputs = _as_list(outputs), _as_list(inputs)
+    for x in inputs:
+        if not isinstance(x, Variable):
+            raise TypeError(f"grad: expected a Tensor as an input, got {type(x).__name__}")
+        if not x.tracked:
+            raise GraphError(
+                f"grad: an input of shape {tuple(x.array.shape)} does not require gradients; set requires_grad=True on "
+                f"it before computing the outputs"
+            )
+    seeds = _seeds(
+        "grad", outputs, [None] * len(outputs) if grad_outputs is None else _as_list(grad_outputs), create_graph
+    )
+    retain = create_graph if retain_graph is None else retain_graph
+    edges = [x.node or x for x in inputs]
+    found = sweep(seeds, create_graph, retain, set(edges))
+    if materialize_grads:
+        for edge, x in zip(edges, inputs, strict=True):
+            if edge not in found:
+                zeros = BACKENDS[type(x.array)].zeros(x.array.shape, x.array.dtype)
+                found[edge] = wrap(zeros) if create_graph else zeros
+    elif not allow_unused:
+        for k, edge in enumerate(edges):
+            if edge not in found:
+                raise GraphError(
+                    f"grad: the outputs do not depend on input {k}, of shape {tuple(inputs[k].array.shape)}; "
+                    f"pass allow_unused=True to get None for it"
+                )
+    if create_graph:
+        return tuple(found.get(e) for e in edges)
+    mine = _Ownership(seeds.values())
+    return tuple(wrap(mine.take(found[e])) if e in found else None for e in edges)
+
+
+def backward(
+    tensors: Any,
+    grad_tensors: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Any = None,
+) -> None:
+    """Add the gradients of ``tensors`` to the ``.grad`` of the leaves they depend on, or of ``inputs`` if given.
+
+    grad_tensors: the weight of each, as ``grad_outputs`` in :func:`grad`, which has the other arguments and the errors.
+    """
+    outputs = _as_list(tensors)
+    weights = [None] * len(outputs) if grad_tensors is None else _as_list(grad_tensors)
+    seeds = _seeds("backward", outputs, weights, create_graph)
+    retain = create_graph if retain_graph is None else retain_graph
+    if inputs is None:
+        found = sweep(seeds, create_graph, retain, None)
+        receivers = {e: e for e in found if isinstance(e, Variable)}
+    else:
+        inputs = _as_list(inputs)
+        if not inputs:
+            raise GraphError("backward: inputs is empty; leave it out for the gradients of all leaves")
+        for x in inputs:
+            if not isinstance(x, Variable) or not x.tracked:
+                raise GraphError("backward: every one of inputs must be a Tensor that requires gradients")
+        receivers = {x.node or x: x for x in inputs}
+        found = sweep(seeds, create_graph, retain, set(receivers))
+    mine = _Ownership(seeds.values())
+    for edge, x in receivers.items():
+        if edge in found:
+            accumulate_grad(x, found[edge] if create_graph else mine.take(found[edge]))
+
+
+def accumulate_grad(x: Variable, g: Value) -> None:
+    """Add to ``x.grad``: in place where no graph can notice, so that who holds it sees the sum."""
+    if x.grad is None:
+        x.grad = g if isinstance(g, Variable) else wrap(g)
+    elif not isinstance(x.grad, Variable) or x.grad.array.shape != g.shape:
+        raise ShapeError(
+            f"backward: grad was set to {describe_array(getattr(x.grad, 'array', x.grad))}, and the gradient to add to "
+            f"it has shape {tuple(g.shape)}; set it to None, or to a Tensor of that shape"
+        )
+    elif isinstance(g, Variable) or x.grad.tracked or x.grad.array.dtype != g.dtype:
+        with set_grad_enabled(isinstance(g, Variable)):
+            x.grad = x.grad + g
+    else:
+        x.grad.array += g
+        version_counter.touch(x.grad.array)
+
+
+class _Ownership:
+    """Sees to it that no two gradients handed out share memory: rules may pass on the gradient they got, or a view."""
+
+    def __init__(self, seeds: Collection[Value]) -> None:
+        roots = [version_counter.owner(g.array if isinstance(g, Variable) else g) for g in seeds]
+        self.taken = {id(r): r for r in roots}
+
+    def take(self, g: Value) -> Array:
+        xp = BACKENDS.get(type(g))
+        if xp is None:  # a NumPy scalar
+            return np.asarray(g)
+        root = version_counter.owner(g)
+        broadcast = not getattr(g.flags, "writeable", True)  # of one entry to one entry: NumPy forbids to write
+        if id(root) in self.taken or root.size != g.size or root.base is not None or not g.size or broadcast:
+            return xp.array(g, copy=True, order="C")
+        self.taken[id(root)] = root
+        return g
+
+
+def retain_grad(x: Variable) -> None:
+    """Make ``backward`` fill ``x.grad`` although x is not a leaf."""
+    if not x.tracked:
+        raise GraphError("retain_grad: this tensor does not require gradients")
+    if x.node is None:
+        return
+    ref = weakref.ref(x)
+
+    def keep(g: Any) -> None:
+        tensor = ref()
+        if tensor is not None:
+            accumulate_grad(tensor, g if g.tracked else g.array.copy())
+
+    add_hook(x, keep)
+
+
+def add_hook(x: Variable, hook: Callable[[Any], Any]) -> Callable[[], None]:
+    """Show the gradient of ``x`` to ``hook`` in every backward; what it returns, if not None, takes its place.
+
+    Returns a function that takes the hook away again. Raises GraphError if x does not require gradients.
+    """
+    if not callable(hook):
+        raise TypeError(f"register_hook: expected a function of the gradient, got {type(hook).__name__}")
+    if not x.tracked:
+        raise GraphError("register_hook: this tensor does not require gradients, so it will never get any")
+    place = x.node or x
+    if place.hooks is None:
+        place.hooks = []
+    hooks = place.hooks
+    hooks.append(hook)
+
+    def remove() -> None:
+        if hook in hooks:
+            hooks.remove(hook)
+
+    return remove
