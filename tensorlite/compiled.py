@@ -22,15 +22,16 @@ hands it on to what it calls. 0 is no pool: everything stays on the calling thre
 
 from __future__ import annotations
 
-from .backends.cpu.thread_pool import load_crew
+from .backends.cpu.find_compiled import load_crew
 
 if load_crew() is None:
     raise ImportError(
         "tensorlite.compiled needs numba: pip install 'tensorlite[fast]' (and TENSORLITE_JIT must not be 0)"
     )
 
-from .backends.cpu.compiled.parallel_for import bind_kernel, njit, parallel_for
+from .backends.cpu.compiled.parallel_for import bind_kernel, parallel_for
 from .backends.cpu.compiled.row_kernels import decode_attention, gelu, layer_norm, linear
+from .backends.cpu.compiled.support import njit
 from .backends.cpu.thread_pool import share as run
 
 __all__ = ["bind_kernel", "decode_attention", "gelu", "layer_norm", "linear", "njit", "parallel_for", "run"]

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from tensorlite.backends import reference, registry
+from tensorlite.backends.cpu import blas, find_compiled, thread_pool
 from tensorlite.backends.cpu import kernels as cpu
-from tensorlite.backends.cpu import thread_pool
 
 XP = registry.namespace(registry.device("cpu"))
 EXACT = {"float32": 3e-6, "float64": 1e-12, "float16": 4e-3}
@@ -375,21 +375,21 @@ def test_threads_do_not_warn_of_what_an_op_does_not(recwarn):
 
 
 def test_blas_gets_its_threads_back():
-    blas = thread_pool._blas()
-    if blas is None:
+    openblas = blas.find_blas()
+    if openblas is None:
         pytest.skip("NumPy's BLAS is no OpenBLAS that can be found")
-    before = blas.get()
+    before = openblas.get()
     x = np.ones((300, 300), np.float32)
     cpu.matmul(XP, x, x)
-    assert blas.get() == before
-    with pytest.raises(ZeroDivisionError), thread_pool.one_blas_thread:
-        assert blas.get() == 1
+    assert openblas.get() == before
+    with pytest.raises(ZeroDivisionError), blas.one_blas_thread:
+        assert openblas.get() == 1
         raise ZeroDivisionError
-    assert blas.get() == before
+    assert openblas.get() == before
 
 
 def test_a_signal_that_comes_while_blas_is_told_may_compute():
-    block = thread_pool.one_blas_thread
+    block = blas.one_blas_thread
     with block.lock, block:  # as a handler's op, called inside
         pass
     assert not block.inside
@@ -436,7 +436,7 @@ def test_a_forked_child_has_threads_of_its_own(three):
 
 @pytest.fixture
 def crew(three):
-    if thread_pool.load_crew() is None or not thread_pool.gemm_address(np.dtype(np.float32)):
+    if find_compiled.load_crew() is None or not blas.gemm_address(np.dtype(np.float32)):
         pytest.skip("needs numba, and an OpenBLAS of 64-bit sizes")
 
 
@@ -455,10 +455,10 @@ def test_a_single_row_or_column(dtype):
 def test_gemm_is_not_asked_for_a_single_row_or_column(monkeypatch):
     """It takes several times as long as the sums, for it copies the matrix; float64's are left to NumPy's gemv."""
     row, matrix = np.ones((1, 700), np.float32), np.ones((1000, 700), np.float32)
-    monkeypatch.setattr(thread_pool, "gemm_address", lambda dtype: 1)  # a call of it would end the process
-    assert (thread_pool.product(row, matrix.T) == 700).all()
-    assert (thread_pool.product(matrix, row.T) == 700).all()
-    assert thread_pool.product(row.astype(np.float64), matrix.T.astype(np.float64)) is None
+    monkeypatch.setattr(cpu, "gemm_address", lambda dtype: 1)  # a call of it would end the process
+    assert (cpu._product(row, matrix.T) == 700).all()
+    assert (cpu._product(matrix, row.T) == 700).all()
+    assert cpu._product(row.astype(np.float64), matrix.T.astype(np.float64)) is None
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -474,30 +474,30 @@ def test_shared_products_of_every_shape_and_layout(dtype):
             y = np.asfortranarray(y)
         if trial % 5 == 1:
             x = np.repeat(x, 2, axis=1)[:, :k]  # a view of longer rows
-        found = thread_pool.product(x, y)
+        found = cpu._product(x, y)
         if found is None:
             assert min(m, n) == 1
             continue
         np.testing.assert_allclose(found, x @ y, rtol=0, atol=(1e-5 if dtype == np.float32 else 1e-13) * k)
-        assert (thread_pool.product(x, y) == found).all()
+        assert (cpu._product(x, y) == found).all()
 
 
 @pytest.mark.usefixtures("crew")
 def test_what_cannot_be_shared_is_left_to_numpy():
     x = np.ones((64, 64), np.float32)
     for y in (x[:, ::2], x[::-1], np.broadcast_to(x[:1], x.shape), x.astype(np.float16)):
-        assert thread_pool.product(y if y.dtype == np.float16 else x[:, : len(y)], y) is None
+        assert cpu._product(y if y.dtype == np.float16 else x[:, : len(y)], y) is None
         np.testing.assert_array_equal(cpu.matmul(XP, x.astype(y.dtype), y), x.astype(y.dtype) @ y)
 
 
 @pytest.mark.usefixtures("crew")
 def test_workers_sleep_and_come_again():
     x = np.random.default_rng(0).standard_normal((150, 150)).astype(np.float32)
-    expected = thread_pool.product(x, x)
+    expected = cpu._product(x, x)
     workers = thread_pool._workers(3, 2)
     for pause in (0.0, 0.0005, 0.02) * 10:
         time.sleep(pause)
-        assert (thread_pool.product(x, x) == expected).all()
+        assert (cpu._product(x, x) == expected).all()
         counts = np.zeros(9, int)
         thread_pool.spread(lambda a, b, counts=counts: counts.__setitem__(slice(a, b), 1), 9)
         assert counts.all()
@@ -542,7 +542,7 @@ def test_the_number_of_threads_may_change_at_any_time(monkeypatch):
 @pytest.mark.usefixtures("crew")
 def test_many_threads_may_compute_at_once():
     """One of them has the workers, the others compute alone: the bits are the same, and nobody waits for ever."""
-    before = thread_pool._blas().get()
+    before = blas.find_blas().get()
     rng = np.random.default_rng(0)
     x = rng.standard_normal((150, 150)).astype(np.float32)
     wrong = []
@@ -567,7 +567,7 @@ def test_many_threads_may_compute_at_once():
         thread.join(60)
     assert not any(thread.is_alive() for thread in several)
     assert wrong == []
-    assert thread_pool._blas().get() == before
+    assert blas.find_blas().get() == before
 
 
 @pytest.mark.parametrize("count", [2, 3, 7, 100])

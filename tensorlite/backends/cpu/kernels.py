@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from .. import reference
-from .thread_pool import gemm_address, load_crew, one_blas_thread, product, share, spread
+from .blas import gemm_address, one_blas_thread
+from .find_compiled import load_crew
+from .thread_pool import get_num_threads, share, spread
 
 __all__ = [
     "adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "embedding_backward",
@@ -85,7 +87,7 @@ def matmul(xp: XP, x: Array, y: Array) -> Array:
     work = x.size * y.shape[1] if x.ndim == 2 == y.ndim else 0
     if work < _FLOPS_ALONE or x.dtype != y.dtype or x.dtype.kind != "f" or x.shape[1] != y.shape[0]:
         return np.matmul(x, y)
-    shared = product(x, y)
+    shared = _product(x, y)
     if shared is not None:
         return shared
     with one_blas_thread:
@@ -97,6 +99,18 @@ def matmul(xp: XP, x: Array, y: Array) -> Array:
         else:
             spread(lambda start, stop: _into(out[:, start:stop], x, y[:, start:stop]), y.shape[1])
         return out
+
+
+def _product(x: Array, y: Array) -> Array | None:
+    """``x @ y`` of two matrices of one floating dtype, shared among all threads; None if that cannot be."""
+    if get_num_threads() <= 1 or load_crew() is None or not (x.flags.writeable and y.flags.writeable):
+        return None
+    function = gemm_address(x.dtype)
+    if not function:
+        return None
+    out = np.empty((x.shape[0], y.shape[1]), x.dtype)
+    with one_blas_thread:
+        return out if share(load_crew().product, x, y, out, function) else None
 
 
 def _into(out: Array, x: Array, y: Array) -> None:

@@ -18,84 +18,18 @@ import threading
 from collections.abc import Callable
 from functools import cache
 from itertools import count
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "gemm_address", "get_num_threads", "load_crew", "one_blas_thread", "product", "set_num_threads", "share", "spread",
-]  # fmt: skip
+from .blas import find_blas
+from .find_compiled import load_crew
+
+__all__ = ["get_num_threads", "set_num_threads", "share", "spread"]
 
 VARIABLE = "TENSORLITE_NUM_THREADS"
 _MOST = 8  # Python threads hand the interpreter's lock around between calls: more would wait for it
-
-# ---- BLAS -----------------------------------------------------------------------------------
-
-
-class _Blas:
-    """The OpenBLAS that NumPy computes with, as far as it can be told how many threads to use."""
-
-    def __init__(self, library: Any, prefix: str, suffix: str) -> None:
-        self.set = getattr(library, f"{prefix}openblas_set_num_threads{suffix}")
-        self.get = getattr(library, f"{prefix}openblas_get_num_threads{suffix}")
-        self.set.argtypes, self.set.restype = [ctypes.c_int], None
-        self.get.argtypes, self.get.restype = [], ctypes.c_int
-        self.threads = int(self.get())  # before anyone has changed it
-        self.gemm = {
-            dtype: getattr(library, f"{prefix}cblas_{letter}gemm{suffix}", None) if suffix else None  # of 64-bit sizes
-            for dtype, letter in ((np.dtype(np.float32), "s"), (np.dtype(np.float64), "d"))
-        }
-
-
-@cache
-def _blas() -> _Blas | None:
-    """What NumPy has loaded: its wheels bring an OpenBLAS of their own, distributions have one in the system."""
-    home = Path(np.__file__).parent
-    paths = [p for folder in (home.parent / "numpy.libs", home / ".dylibs") for p in folder.glob("*openblas*")]
-    try:
-        maps = Path("/proc/self/maps").read_text("utf-8")
-        paths += {Path(line.split(maxsplit=5)[5]) for line in maps.splitlines() if "openblas" in line}
-    except (OSError, IndexError):
-        pass
-    for path in paths:
-        for prefix in ("scipy_", ""):
-            for suffix in ("64_", ""):
-                try:
-                    return _Blas(ctypes.CDLL(str(path)), prefix, suffix)
-                except (OSError, AttributeError):
-                    continue
-    return None
-
-
-class _OneBlasThread:
-    """Inside this block BLAS computes on the thread that calls it, whoever else is in such a block at the time."""
-
-    def __init__(self) -> None:
-        self.lock, self.before = threading.RLock(), 0  # a signal may come inside, whose handler computes
-        self.inside: set[int] = set()  # threads: what an interrupt leaves behind, the next block of its thread mends
-
-    def __enter__(self) -> None:
-        blas = _blas()
-        if blas is not None:
-            with self.lock:
-                if not self.inside:
-                    self.before = blas.get()
-                self.inside.add(threading.get_ident())
-                blas.set(1)
-
-    def __exit__(self, *exc: object) -> None:
-        blas = _blas()
-        if blas is not None:
-            with self.lock:
-                me = threading.get_ident()
-                if self.inside == {me}:
-                    blas.set(self.before)
-                self.inside.discard(me)
-
-
-one_blas_thread = _OneBlasThread()
 
 # ---- how many -------------------------------------------------------------------------------
 
@@ -104,7 +38,7 @@ _threads: int | None = None
 
 def _available() -> int:
     """The cores of this process, or fewer if BLAS was told to use fewer; 1 if BLAS would not listen to us."""
-    blas = _blas()
+    blas = find_blas()
     if blas is None:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -141,22 +75,10 @@ _PATIENCE = 50_000  # looks of about 20 ns
 
 
 @cache
-def load_crew() -> Any:
-    """The compiled part of sharing work, or None if nothing is: without numba, or with ``TENSORLITE_JIT=0``."""
-    if os.environ.get("TENSORLITE_JIT") == "0":
-        return None
-    try:
-        from .compiled import parallel_for as crew
-    except ImportError:
-        return None
-    return crew
-
-
-@cache
 def _sched_yield() -> int:
     """The address of the system's function that offers the core to others; 0 where there is none."""
     try:
-        return int(load_crew().address_of(ctypes.CDLL(None).sched_yield))
+        return int(ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0)
     except (AttributeError, OSError, TypeError):
         return 0
 
@@ -280,9 +202,6 @@ def _after_fork() -> None:
     global _busy, _pool
     _pool = None
     _busy = threading.RLock()
-    if one_blas_thread.inside and (blas := _blas()) is not None:
-        blas.set(one_blas_thread.before)
-    one_blas_thread.lock, one_blas_thread.inside = threading.RLock(), set()
 
 
 if hasattr(os, "register_at_fork"):
@@ -337,23 +256,3 @@ def _on_their_board(threads: int, kernel: Callable[..., Any], *args: Any) -> Any
 def _on_a_new_board(threads: int, kernel: Callable[..., Any], *args: Any) -> Any:  # the same pieces, without help
     board = load_crew().board(threads)
     return kernel(board.ctypes.data, *args)
-
-
-def product(x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
-    """``x @ y`` of two matrices of one floating dtype, shared among all threads; None if that cannot be."""
-    if get_num_threads() <= 1 or load_crew() is None or not (x.flags.writeable and y.flags.writeable):
-        return None
-    function = gemm_address(x.dtype)
-    if not function:
-        return None
-    out = np.empty((x.shape[0], y.shape[1]), x.dtype)
-    with one_blas_thread:
-        return out if share(load_crew().product, x, y, out, function) else None
-
-
-@cache
-def gemm_address(dtype: Any) -> int:
-    """Where BLAS's function for matrices of this dtype is, 0 if there is none."""
-    blas = _blas()
-    gemm = None if blas is None else blas.gemm.get(dtype)
-    return 0 if gemm is None else int(load_crew().address_of(gemm))

@@ -21,7 +21,9 @@ from numba import carray, types
 from numba.extending import intrinsic
 
 from ...reference import ERF_TANH
-from .parallel_for import AS_IT_IS, TRANSPOSED, bind_kernel, cut, floats, njit, parallel_for, sgemm
+from .gemm import AS_IT_IS, TRANSPOSED, sgemm
+from .parallel_for import bind_kernel, cut, parallel_for
+from .support import floats, njit
 
 __all__ = [
     "adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward",

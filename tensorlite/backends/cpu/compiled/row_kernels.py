@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from .gemm import rows_times
 from .kernels import _LOOP, _gelu, _layer_norm, _softmax_of_scores
-from .parallel_for import bind_kernel, njit, parallel_for, rows_times
+from .parallel_for import bind_kernel, parallel_for
+from .support import njit
 
 __all__ = ["decode_attention", "gelu", "layer_norm", "linear"]
 
