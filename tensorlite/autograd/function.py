@@ -24,7 +24,7 @@ __all__ = ["Op", "OpFunction", "op"]
 class Op:
     """A forward function on raw arrays, its gradient rules, and the plans compiled for it. Made by :func:`op`."""
 
-    again: Callable[..., Any] | None = None  # of a view op, what does the same in memory of any order
+    replay: Callable[..., Any] | None = None  # of a view op, what does the same in memory of any order
 
     def __init__(
         self,
@@ -35,12 +35,13 @@ class Op:
         composite: Callable[..., Any] | None = None,
         dtypes: Policy | None = None,
         aux: Sequence[str] = (),
-        several: bool = False,
+        multi_output: bool = False,
         view: bool = False,
-        castable: bool = False,
+        accepts_dtype: bool = False,
     ) -> None:
         self.forward, self.rules, self.composite, self.backward = forward, tuple(rules), composite, backward
-        self.dtypes, self.aux, self.several, self.view, self.castable = dtypes, tuple(aux), several, view, castable
+        self.dtypes, self.aux = dtypes, tuple(aux)
+        self.multi_output, self.view, self.accepts_dtype = multi_output, view, accepts_dtype
         self.name = forward.__name__.strip("_")
         self.built_in = forward.__module__.startswith("tensorlite.")
         self.plans: dict[Any, Plan] = {}
@@ -69,7 +70,7 @@ class Op:
 
     def _check_names(self) -> None:
         known = (
-            (set() if self.several else {"out", *self.aux})
+            (set() if self.multi_output else {"out", *self.aux})
             | {*self.names}
             | ({self.variadic, "index"} if self.variadic else set())
         )
@@ -148,7 +149,7 @@ class Op:
         """Positional arguments, defaults filled in; PyTorch's names for arguments count too. TypeError names the op."""
         renamed = dict(zip(("input", "other"), self.names, strict=False))
         renamed |= {"axis": "dim", "keepdims": "keepdim", "unbiased": "correction", "size": "shape"}
-        dtype = kwargs.pop("dtype", None) if self.castable else None
+        dtype = kwargs.pop("dtype", None) if self.accepts_dtype else None
         kwargs = {k if k in self.names else renamed.get(k, k): v for k, v in kwargs.items()}
         try:
             bound = self.signature.bind(*args, **kwargs)
@@ -169,7 +170,7 @@ class Op:
             names += [f"{self.variadic}[{k}]" for k in range(n - len(names))]
         return [*names, "out", *self.aux]
 
-    def static(self, value: Any, position: int) -> Any:
+    def check_constant(self, value: Any, position: int) -> Any:
         """An argument that is not a Tensor, as the forward function gets it. Raises TypeError for a list of numbers."""
         if isinstance(value, np.generic):
             return value.item()  # NumPy's scalars count as Python's: they never upcast a tensor
@@ -200,11 +201,11 @@ class Op:
         if not isinstance(out, (np.generic, int, float, complex)):
             raise TypeError(
                 f"{self.name}: the function must return a raw array, got {type(out).__name__}"
-                f"{'; for several results pass several=True' * isinstance(out, (tuple, list))}"
+                f"{'; for several results pass multi_output=True' * isinstance(out, (tuple, list))}"
             )
         return xp.asarray(out)
 
-    def explain(self, error: Exception, args: Sequence[Any]) -> Exception:
+    def translate_error(self, error: Exception, args: Sequence[Any]) -> Exception:
         """One clear error for what the forward function, NumPy or CuPy said about these arguments."""
         message = str(error)
         ours = type(error).__module__.startswith("tensorlite.")
@@ -258,9 +259,9 @@ def op(
     composite: Callable[..., Any] | None = None,
     dtypes: str | Policy | None = None,
     aux: Sequence[str] = (),
-    several: bool = False,
+    multi_output: bool = False,
     view: bool = False,
-    castable: bool = False,
+    accepts_dtype: bool = False,
 ) -> Callable[[Callable[..., Any]], OpFunction]:
     """Make a differentiable op from a function on raw arrays.
 
@@ -283,9 +284,9 @@ def op(
     dtypes: how inputs of different dtypes meet: None (as they are), "promote" (as PyTorch does), "float" (the same, and
         integers become the default float dtype), "same" (mixing is an error), "floating" (integers are an error too).
     aux: names of further arrays that the function returns after its result, for ``backward`` to name.
-    several: the function returns a tuple of results, and its rule gets the tuple of their gradients.
+    multi_output: the function returns a tuple of results, and its rule gets the tuple of their gradients.
     view: the result may share memory with the first argument.
-    castable: calls may give ``dtype=``, to which the first argument, a Tensor, is converted before anything else.
+    accepts_dtype: calls may give ``dtype=``, to which the first argument, a Tensor, is converted before anything else.
 
     Raises TypeError if a rule names something the op does not have, or if there are more rules than arguments.
     """
@@ -300,20 +301,20 @@ def op(
             raise TypeError(
                 f"op: expected a function to decorate, got {type(forward).__name__}; write @op(...), with parentheses"
             )
-        return _callable(Op(forward, rules, backward=backward, composite=composite, dtypes=policy, aux=aux,
-                            several=several, view=view, castable=castable))  # fmt: skip
+        return make_op_function(Op(forward, rules, backward=backward, composite=composite, dtypes=policy, aux=aux,
+                            multi_output=multi_output, view=view, accepts_dtype=accepts_dtype))  # fmt: skip
 
     return decorate
 
 
-def _callable(self: Op) -> OpFunction:
+def make_op_function(self: Op) -> OpFunction:
     """The public function of an op. This is the hot path of the library: all that it can know is a local name."""
-    forward, aux, policy, several, built_in = self.forward, self.aux, self.dtypes, self.several, self.built_in
+    forward, aux, policy, multi_output, built_in = self.forward, self.aux, self.dtypes, self.multi_output, self.built_in
     arity, variadic, differentiable = len(self.names), self.variadic is not None, bool(self.rules or self.backward)
     defaults, mode, runner = tuple(self.defaults), grad_mode, op_runner
     new, ndarray = object.__new__, np.ndarray
     backends = BACKENDS
-    view, rebased, rules = self.view and not several, version_counter.rebased, len(self.rules)
+    view, rebased, rules = self.view and not multi_output, version_counter.rebased, len(self.rules)
     required = sum(d is inspect.Parameter.empty for d in defaults)
     meet = slice(arity, None) if variadic else slice(0, len(self.rules) or None)  # the arguments whose dtypes must fit
 
@@ -336,7 +337,7 @@ def _callable(self: Op) -> OpFunction:
             elif type(a) is ndarray:
                 mixed = True  # perhaps: the policy looks at its dtype
             elif type(a) not in _PLAIN and (type(a) is not tuple or len(arrays) < rules):
-                a = self.static(a, len(arrays))
+                a = self.check_constant(a, len(arrays))
                 mixed = mixed or hasattr(a, "dtype")
             arrays.append(a)
         if len(arrays) < arity:
@@ -370,14 +371,14 @@ def _callable(self: Op) -> OpFunction:
         except (ValueError, TypeError, IndexError, OverflowError) as error:
             if not built_in:
                 raise
-            raise self.explain(error, arrays) from None
+            raise self.translate_error(error, arrays) from None
         except RuntimeError as error:
             if not str(error).startswith("cannot enter context"):
                 raise
             with np.errstate(all="ignore"):  # another op is running: this is a debugger, a signal handler, a finaliser
                 out = forward(xp, *arrays)
 
-        if several:
+        if multi_output:
             outs = tuple(o if type(o) in BACKENDS else self._array_of_result(xp, o) for o in out)
             if raw:
                 return outs
@@ -402,7 +403,7 @@ def _callable(self: Op) -> OpFunction:
         result = new(Variable.tensor_type)
         result.array = out
         if view and grad and isinstance(args[0], Variable):
-            result.origin = origin_of(args[0], self.again or call, args[1:], out)
+            result.origin = origin_of(args[0], self.replay or call, args[1:], out)
         if needs and differentiable:
             result.node, result.tracked = self.record(args, given, arrays, needs, [*arrays, out, *extra]), True
         if anomaly_mode.watching:

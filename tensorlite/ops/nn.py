@@ -93,14 +93,14 @@ def _at_least_1d(x: Array) -> Array:
     return x if x.ndim else x.reshape(1)  # softmax takes a 0-d tensor for a row of one
 
 
-@op(lambda g, out, dim: out * (g - sum(g * out, dim, True)), dtypes="floating", castable=True)
+@op(lambda g, out, dim: out * (g - sum(g * out, dim, True)), dtypes="floating", accepts_dtype=True)
 def softmax(xp: Namespace, x: Array, dim: int) -> Array:
     """``exp(x_i) / sum_j exp(x_j)`` along a dimension."""
     d = dim_in("", dim, x.ndim)
     return xp.softmax(_at_least_1d(x), d).reshape(x.shape) if x.size else x.copy()
 
 
-@op(lambda g, out, dim: g - exp(out) * sum(g, dim, True), dtypes="floating", castable=True)
+@op(lambda g, out, dim: g - exp(out) * sum(g, dim, True), dtypes="floating", accepts_dtype=True)
 def log_softmax(xp: Namespace, x: Array, dim: int) -> Array:
     """``x_i - log(sum_j exp(x_j))`` along a dimension."""
     d = dim_in("", dim, x.ndim)

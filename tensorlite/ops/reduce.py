@@ -63,7 +63,7 @@ def _unfold(g: Value, shape: Sequence[int], dim: Dim) -> Value:
 # ---- sums -----------------------------------------------------------------------------------
 
 
-@op(lambda g, in_shape, dim: _unfold(g, in_shape, dim), castable=True)
+@op(lambda g, in_shape, dim: _unfold(g, in_shape, dim), accepts_dtype=True)
 def sum(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
     """The sum. Of integers and booleans, an int64."""
     return _wide(xp, x).sum(axis=_axes(x, dim), keepdims=keepdim)
@@ -83,7 +83,7 @@ def sum_to_size(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
     return xp.sum_to(x, tuple(shape))
 
 
-@op(lambda g, in_shape, dim: _unfold(g / _count(in_shape, dim), in_shape, dim), dtypes="floating", castable=True)
+@op(lambda g, in_shape, dim: _unfold(g / _count(in_shape, dim), in_shape, dim), dtypes="floating", accepts_dtype=True)
 def mean(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
     """The arithmetic mean; NaN of nothing. Raises DTypeError for integers."""
     axes = _axes(x, dim)
@@ -126,7 +126,7 @@ def std(xp: Namespace, x: Array, dim: Dim = None, correction: float = 1, keepdim
     return xp.sqrt(_variance(xp, x, dim, correction, keepdim))
 
 
-@op(lambda g, dim: flip(cumsum(flip(g, dim), dim), dim) if g.shape else g, castable=True)
+@op(lambda g, dim: flip(cumsum(flip(g, dim), dim), dim) if g.shape else g, accepts_dtype=True)
 def cumsum(xp: Namespace, x: Array, dim: int) -> Array:
     """The running sum along a dimension: ``out[i] = x[0] + ... + x[i]``."""
     dim_in("", dim, x.ndim)
@@ -151,7 +151,7 @@ def _prod_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], dim:
     return g * (reshape(others, in_shape) if dim is None else others.swapaxes(dim, -1))
 
 
-@op(_prod_gradient, castable=True)
+@op(_prod_gradient, accepts_dtype=True)
 def prod(xp: Namespace, x: Array, dim: int | None = None, keepdim: bool = False) -> Array:
     """The product. Its gradient is that of the other factors, also where some are zero."""
     return _wide(xp, x).prod(axis=_axes(x, dim), keepdims=keepdim)

@@ -57,7 +57,7 @@ def view(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
     return out
 
 
-view.op.again = reshape
+view.op.replay = reshape
 
 
 def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
@@ -232,7 +232,7 @@ def narrow(input: Any, dim: int, start: int, length: int) -> Any:
     return crop(input, starts, sizes)
 
 
-@op(lambda g, dim: cat(g, dim), several=True, view=True)
+@op(lambda g, dim: cat(g, dim), multi_output=True, view=True)
 def _split(xp: Namespace, x: Array, sizes: Sequence[int], dim: int) -> Sequence[Array]:
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     lead = (slice(None),) * dim
@@ -273,7 +273,7 @@ def chunk(input: Any, chunks: int, dim: int = 0) -> tuple[Any, ...]:
     return split(input, -(-n // chunks), dim)
 
 
-@op(lambda g, dim: stack(g, dim), several=True, view=True)
+@op(lambda g, dim: stack(g, dim), multi_output=True, view=True)
 def _unbind(xp: Namespace, x: Array, dim: int) -> Sequence[Array]:
     lead = (slice(None),) * dim
     return [x[(*lead, i, ...)] for i in range(x.shape[dim])]  # the ... keeps a number of a vector a view

@@ -82,7 +82,7 @@ def test_the_gradient_of_the_gradient_is_watched():
 
 
 def test_every_result_of_an_op_with_several_is_looked_at():
-    @tl.op(several=True)
+    @tl.op(multi_output=True)
     def both(xp, x):
         return x, xp.full_like(x, INF)
 

@@ -625,7 +625,7 @@ def test_auxiliary_results_are_kept_for_the_rules_and_not_returned():
 
 
 def test_an_op_with_several_results():
-    @tl.op(lambda g, x: g[0] * 2 * x + g[1], several=True)
+    @tl.op(lambda g, x: g[0] * 2 * x + g[1], multi_output=True)
     def square_and_same(xp, x):
         return x * x, x * 1
 

@@ -152,7 +152,7 @@ BAD_OPS = [
     (lambda: run(lambda g: g.astype("float64")), DTypeError, "^f: the gradient rule of .*'x' gave float64, .* float32"),
     (lambda: run(lambda g: g.astype("int64")), DTypeError, "^f: the gradient rule of argument 'x' gave int64"),
     (lambda: run(lambda g: g, forward=lambda xp, x: None), TypeError, "^f: the function must return .*, got None"),
-    (lambda: run(lambda g: g, forward=lambda xp, x: (x, x)), TypeError, "^f: .* got tuple; .*several=True"),
+    (lambda: run(lambda g: g, forward=lambda xp, x: (x, x)), TypeError, "^f: .* got tuple; .*multi_output=True"),
     (lambda: run(lambda g: g, forward=lambda xp, x: tl.ones(3)), TypeError, "^f: .* got Tensor"),
     (
         lambda: run(backward=lambda xp, g, x: g, composite=lambda x: x * 2),

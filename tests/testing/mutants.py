@@ -317,7 +317,7 @@ def convolve_valid(x): return np.convolve(x, np.array([1.0, 2.0, 4.0], x.dtype),
 
 
 @bug("two results swapped", "(n),(n)")
-@tl.op(lambda g: g[1], lambda g: g[0], several=True)
+@tl.op(lambda g: g[1], lambda g: g[0], multi_output=True)
 def identity_swapped(xp, x, y): return 1.0 * x, 1.0 * y
 
 

@@ -113,7 +113,7 @@ def test_a_result_that_is_not_used() -> None:
         return g[0] * 2.0 * x + g[1] * 3.0 * x * x if np.any(tl.Tensor.numpy(g[0]) if isinstance(g[0], tl.Tensor)
                                                             else g[0]) else g[1] * x  # fmt: skip
 
-    both = tl.op(rule, several=True)(lambda xp, x: (x * x, x * x * x))
+    both = tl.op(rule, multi_output=True)(lambda xp, x: (x * x, x * x * x))
     assert "not linear in the cotangent" in message(check_grad, both, X, order=1)
 
 
