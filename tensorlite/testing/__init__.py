@@ -16,7 +16,9 @@ import importlib as _importlib
 import typing as _typing
 
 from .gradcheck.checks import check_adjoint, check_grad
-from .opcheck.checks import check_against, check_op, numpy_op
+from .opcheck.against_reference import check_against
+from .opcheck.checks import check_op
+from .opcheck.numpy_adapter import numpy_op
 from .opcheck.op_spec import Case, ErrorInput, OpSpec, error, optest
 from .opcheck.samples import Input, Sample, bools, distinct, fixed, given, ints, positive, real, s, unit, whole
 from .plugin import need_hypothesis as _need_hypothesis

@@ -26,7 +26,10 @@ from .gradcheck.checks import Kinks, check_grad
 from .opcheck.checks import check_op
 from .plugin import chosen_settings, tally
 from .report import GradientError, GradReport
-from .strategies import ElementsLike, Shape, Signature, Sources, draw_tensor, sources
+from .strategies.arguments import Shape
+from .strategies.drawn_tensors import Sources, draw_tensor, sources
+from .strategies.entries import ElementsLike
+from .strategies.signatures import Signature
 
 __all__ = ["gradtest"]
 

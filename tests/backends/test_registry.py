@@ -22,7 +22,7 @@ from tensorlite.autograd import version_counter
 from tensorlite.backends import reference, registry
 from tensorlite.backends.cuda import kernels as cuda
 from tensorlite.testing import strict
-from tensorlite.testing.strict import StrictArray
+from tensorlite.testing.strict.array import StrictArray
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -326,7 +326,7 @@ def test_no_large_file_in_git():
         (heavy_imports, "tensorlite/backends/registry.py", "from .cuda import kernels"),
         (heavy_imports, "tensorlite/backends/registry.py", "from .cuda.kernels import softmax"),
         (heavy_imports, "tensorlite/testing/plugin.py", "from .strategies import tensors"),
-        (heavy_imports, "tensorlite/testing/strategies.py", "import pytest"),
+        (heavy_imports, "tensorlite/testing/strategies/entries.py", "import pytest"),
         (cupy_names, "tensorlite/tensors/tensor.py", "def f():\n    import cupy"),
         (cupy_names, "tensorlite/tensors/tensor.py", "from cupy import asnumpy"),
         (cupy_names, "tensorlite/tensors/tensor.py", "def f(cupy_array): pass"),

@@ -66,9 +66,9 @@ def test_every_own_op_comes_into_some_program():
         seen.update(step.op.source for step in program._steps)
 
     collect()
-    from tensorlite.testing.random_programs import _BUILT_IN, _IN_PLACE
+    from tensorlite.testing.random_programs.ops import BUILT_IN, IN_PLACE
 
-    assert {*_BUILT_IN, *_IN_PLACE} - seen == set()
+    assert {*BUILT_IN, *IN_PLACE} - seen == set()
 
 
 # ---- a wrong op ------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ import pytest
 
 import tensorlite as tl
 from tensorlite.backends import registry
-from tensorlite.testing import strict
-from tensorlite.testing.strict import StrictArray, Sync, SyncError, allow_syncs, count_syncs, forbid_syncs
+from tensorlite.testing.strict import SYNCS, Sync, SyncError, allow_syncs, count_syncs, forbid_syncs
+from tensorlite.testing.strict.array import METHODS, StrictArray
+from tensorlite.testing.strict.namespace import FUNCTIONS, UFUNCS
 
 ROOT = Path(__file__).resolve().parents[2]
 XP = registry.namespace(tl.device("strict"))
@@ -175,13 +176,13 @@ def test_its_signatures_are_within_cupys():
     """Wherever CuPy can be imported, with or without a GPU."""
     cupy = pytest.importorskip("cupy")
     wrong = []
-    for table, method in ((strict.FUNCTIONS, False), (strict.METHODS, True)):
+    for table, method in ((FUNCTIONS, False), (METHODS, True)):
         for name, signature in table.items():
             mine = [(p.rstrip("?"), p.endswith("?")) for p in signature.split()]
             theirs = cupys(name, method)
             if [p for p in theirs if p in mine or not p[1]] != mine:
                 wrong.append(f"{name}: {mine}, CuPy has {theirs}")
-    wrong += [name for name in strict.UFUNCS.split() if not isinstance(getattr(cupy, name, None), cupy.ufunc)]
+    wrong += [name for name in UFUNCS.split() if not isinstance(getattr(cupy, name, None), cupy.ufunc)]
     assert wrong == []
 
 
@@ -199,7 +200,7 @@ def test_every_kind_of_sync_is_counted():
         "bool", "complex", "float", "index", "int", "item", "mask", "mask", "nonzero", "nonzero", "nonzero", "to_numpy",
         "tolist",
     ]  # fmt: skip
-    assert set(log.kinds) == set(strict.SYNCS)
+    assert set(log.kinds) == set(SYNCS)
 
 
 def test_what_does_not_wait_is_not_counted():

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from ...autograd.function import op
 from ...autograd.grad_mode import enable_grad, no_grad
 from ...autograd.gradients import grad as _grad
-from ...autograd.graph import Variable
-from ...errors import GraphError
 from ...tensors.creation import tensor
 from ...tensors.tensor import Tensor
-from ..gradcheck.function import Subject, bent, host, keeps_float64, leaves_of, numbers
+from ..gradcheck.function import Subject, bent, host, keeps_float64, numbers
 from ..gradcheck.messages import repeatable, replay, shown
 from ..report import GradientError
 
-__all__ = ["check_against", "check_op", "numpy_op"]
+__all__ = ["check_op"]
 
 Arrays = list[np.ndarray]
 
 _FLOAT32 = float(np.finfo(np.float32).eps)
 _HUGE = 1e37  # near the end of float32
 _MOST = 8  # arguments that are looked at one by one
-
-
-# ---- hygiene --------------------------------------------------------------------------------
 
 
 def check_op(f: Callable[..., Any], *args: Any, seed: int = 0, name: str | None = None, **kwargs: Any) -> None:
@@ -287,171 +280,3 @@ def _same(
         f"{subject.name}: {what} depends on how arguments lie in memory\n    contiguous  {shown(expected[wrong])}\n"
         f"    {way:<11} {shown(found[wrong])}"
     )
-
-
-# ---- against another implementation ---------------------------------------------------------
-
-
-def check_against(
-    f: Callable[..., Any],
-    reference: Callable[..., Any],
-    *args: Any,
-    rtol: float = 1e-10,
-    atol: float = 1e-12,
-    gradients: bool = False,
-    seed: int = 0,
-    name: str | None = None,
-    **kwargs: Any,
-) -> None:
-    """Check that f and a reference give the same for the same arguments: shapes and values, infinities and NaNs too.
-
-    The reference gets NumPy arrays in place of Tensors, and returns arrays. With ``gradients=True`` it is a function of
-    Tensors, such as the same maths in plain ops, and gradients through random cotangents are compared as well.
-
-    rtol, atol: as in numpy.allclose, but atol is a part of the largest finite number expected, or of 1 if that is less.
-    Raises GradientError with the entry that is farthest off.
-    """
-    label = name or getattr(f, "__name__", type(f).__name__)
-    subject: Subject | None = None
-    if gradients:
-        subject = Subject("check_against", f, args, kwargs, None, name)
-        twin = Subject("check_against", reference, args, kwargs, None, "the reference")
-        with no_grad():
-            found = [host(y) for y in subject.outputs()]
-            expected = [host(y) for y in twin.outputs()]
-    else:
-        with no_grad():
-            result = f(*_converted(args, _as_tensor), **_converted(kwargs, _as_tensor))
-        found = [host(y) if isinstance(y, Tensor) else np.asarray(y) for y in leaves_of(result)]
-        with np.errstate(all="ignore"):  # log(0) is -inf, as it is in an op
-            arrays = reference(*_converted(args, _as_array), **_converted(kwargs, _as_array))
-        expected = [np.asarray(y) for y in leaves_of(arrays)]
-    again = _arguments(args, kwargs)
-    if len(found) != len(expected):
-        raise GradientError(f"{label}: {len(found)} results, but the reference has {len(expected)}\n{again}")
-    for k, (a, b) in enumerate(zip(found, expected)):
-        _agree(f"{label}: result {k}" if len(found) > 1 else f"{label}: the result", a, b, rtol, atol, again)
-    if subject is not None:
-        rng = np.random.default_rng(seed)
-        at = [np.array(host(leaf), order="C") for leaf in subject.leaves]
-        floats = [y for y in found if y.dtype.kind == "f"]
-        cotangents = [numbers(rng, y.shape) for y in floats]
-        pairs = zip(subject.vjp(at, cotangents), twin.vjp(at, cotangents), subject.labels)
-        for g, other, which in pairs:
-            _agree(f"{label}: the gradient of {which}", g, other, rtol, atol, again)
-
-
-def _converted(tree: Any, convert: Callable[[Any], Any]) -> Any:
-    if isinstance(tree, dict):
-        return {key: _converted(value, convert) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)) and not hasattr(tree, "_fields"):
-        return type(tree)(_converted(value, convert) for value in tree)
-    return convert(tree)
-
-
-def _as_tensor(x: Any) -> Any:
-    return tensor(x) if isinstance(x, np.ndarray) else x
-
-
-def _as_array(x: Any) -> Any:
-    return host(x) if isinstance(x, Tensor) else x
-
-
-def _arguments(args: Any, kwargs: Any) -> str:
-    arrays = [_as_array(x) for x in leaves_of([list(args), kwargs]) if isinstance(x, (Tensor, np.ndarray))]
-    return "\n".join(["with", *(f"    {shown(a)}" for a in arrays)])
-
-
-def _agree(what: str, a: np.ndarray, b: np.ndarray, rtol: float, atol: float, again: str) -> None:
-    if a.shape != b.shape:
-        raise GradientError(f"{what} has shape {a.shape}, but the reference {b.shape}\n{again}")
-    if a.dtype.kind != b.dtype.kind:
-        raise GradientError(f"{what} is {a.dtype}, but the reference {b.dtype}\n{again}")
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    scale = max(1.0, float(abs(b[np.isfinite(b)]).max(initial=0.0)))
-    if np.allclose(a, b, rtol=rtol, atol=atol * scale, equal_nan=True):
-        return
-    with np.errstate(all="ignore"):
-        off = np.where(a == b, 0.0, abs(a - b) - rtol * abs(b))
-        off = np.where(np.isnan(off), np.where(np.isnan(a) & np.isnan(b), 0.0, np.inf), off)
-    worst = np.unravel_index(int(off.argmax()), a.shape)
-    place = f"at [{', '.join(map(str, worst))}]" if worst else "there"
-    raise GradientError(
-        f"{what} is not the reference's: {place} {a[worst]:.12g} instead of {b[worst]:.12g}\n"
-        f"    found      {shown(a)}\n    expected   {shown(b)}\n{again}"
-    )
-
-
-# ---- gradients written by hand ----------------------------------------------------------------
-
-
-def numpy_op(
-    forward: Callable[..., Any], vjp: Callable[..., Any], name: str | None = None, *, plain: bool = False
-) -> Callable[..., Any]:
-    """A function of Tensors from a function of NumPy arrays and its gradient, so that every check can be used on it.
-
-        square = numpy_op(lambda x: x * x, lambda g, x: 2 * g * x)
-        check_grad(square, np.array([1.0, 2.0]), order=1)
-
-    It need not be tensorlite's: with ``torch.from_numpy(x)`` and ``.numpy()`` around it, an op of PyTorch will do, with
-    ``plain=True``, as it takes no negative strides.
-
-    forward: ``forward(*arrays, **kwargs)`` returns an array. vjp: ``vjp(g, *arrays, **kwargs)`` gets the cotangent, an
-    array of the shape of the result, and returns the gradient, or a tuple of them, one for each array, None for none.
-    plain: hand over new C-contiguous arrays, floating ones in float64, whatever the caller's are like; what comes back
-        gets the caller's dtype. For code that is not meant to know about layouts and dtypes, as another library's may.
-
-    Its gradients can not be differentiated again: check them with ``order=1``.
-    """
-    for role, function in (("forward", forward), ("vjp", vjp)):
-        if not callable(function):
-            raise TypeError(f"numpy_op: {role} must be a function, got {type(function).__name__}")
-    label = name or str(getattr(forward, "__name__", "numpy_op"))
-
-    def given(*xs: Any) -> tuple[Any, ...]:
-        if not plain:
-            return xs
-        return tuple(
-            np.array(x, np.float64 if x.dtype.kind == "f" else None, order="C") if isinstance(x, np.ndarray) else x
-            for x in xs
-        )
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        def pull(g: Any, xs: Any, index: int) -> Any:
-            if isinstance(g, Variable) or any(isinstance(x, Variable) for x in xs):
-                raise GraphError(
-                    f"{label}: a gradient written on NumPy arrays cannot be differentiated again; check it with order=1"
-                )
-            result = vjp(*given(g, *xs), **kwargs)
-            every = result if isinstance(result, (tuple, list)) else (result,)
-            if len(every) != len(xs):
-                raise TypeError(
-                    f"{label}: vjp must return a gradient for each of its {len(xs)} arrays, got {len(every)}"
-                )
-            x = xs[index]
-            if every[index] is None:
-                return np.zeros(x.shape, x.dtype)
-            found = np.asarray(every[index], x.dtype if plain else None)
-            if found.shape != x.shape or found.dtype != x.dtype:  # the engine would sum it down or say what it is
-                raise GradientError(
-                    f"{label}: vjp returned {found.dtype} {found.shape} as the gradient of array {index}, which is "
-                    f"{x.dtype} {x.shape}; what was broadcast must be summed, and the dtype kept"
-                )
-            return found
-
-        def run(xp: Any, *xs: Any) -> Any:
-            y = np.asarray(forward(*given(*xs), **kwargs))
-            if plain:
-                floats = [x.dtype for x in xs if isinstance(x, np.ndarray) and x.dtype.kind == "f"]
-                return y.astype(np.result_type(*floats)) if floats and y.dtype.kind == "f" else y.copy()
-            return y.copy() if any(np.may_share_memory(y, x) for x in xs if isinstance(x, np.ndarray)) else y
-
-        run.__name__ = label if label.isidentifier() else "numpy_op"
-        return op(pull)(run)(*args)
-
-    call.__name__ = call.__qualname__ = label
-    with suppress(TypeError, ValueError):  # so that reports call its arguments by their names
-        call.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
-    return call
-
-

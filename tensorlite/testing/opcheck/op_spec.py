@@ -25,7 +25,8 @@ from ...tensors.tensor import Tensor
 from ..gradcheck.checks import Kinks, check_adjoint, check_grad
 from ..gradcheck.function import host, leaves_of
 from ..report import GradientError
-from .checks import check_against, check_op
+from .against_reference import check_against
+from .checks import check_op
 from .samples import Sample
 
 __all__ = ["Case", "ErrorInput", "OpSpec", "error", "optest"]

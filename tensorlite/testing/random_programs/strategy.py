@@ -1,0 +1,185 @@
+"""The strategy that draws programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+
+from ...autograd.grad_mode import enable_grad, no_grad
+from ...errors import GraphError, VersionError
+from ...tensors.creation import ones_like, tensor
+from ...tensors.tensor import Tensor
+from ..gradcheck.function import host, leaves_of
+from ..gradcheck.messages import shown
+from ..strategies.arguments import Shape
+from ..strategies.drawn_tensors import Sources, draw_tensor, sources
+from ..strategies.entries import ElementsLike
+from ..strategies.signatures import Signature
+from .ops import ProgramOp, built_in_ops, user_ops
+from .program import Program, Step, gradients_or_zeros
+
+__all__ = ["programs"]
+
+_LARGEST = 32.0  # the absolute value of an entry: beyond it differences lose digits
+_MOST = 48  # entries of a value
+_DIMS = 4
+
+
+@dataclass
+class _Use:
+    """How often an op was tried, and did come into a program; why it did not the last time."""
+
+    tried: int = 0
+    used: int = 0
+    why: str = ""
+
+
+def programs(
+    ops: Any = None,
+    max_ops: int = 6,
+    inputs: str | Sequence[Shape] = "(m>=1,n>=1),(n),(m,1),()",
+    elements: ElementsLike | Sequence[ElementsLike] = "moderate",
+    built_in: bool = True,
+) -> SearchStrategy[Program]:
+    """Programs of up to max_ops calls of ops, each on inputs and on what calls before it made.
+
+        @given(programs(ops={"norm": (my_norm, "(...,n),(n)"), "my_op({}, {}, alpha=2)": (my_op_with_alpha, 2)}))
+        def test_my_ops_among_others(program):
+            program.check()
+
+    ops: functions of Tensors that return a Tensor of a floating dtype, or a tuple or list of them. A list of functions,
+        whose parameters without defaults are operands, of any shapes that broadcast together; or a dict from names to
+        functions, or to pairs of a function and the number of its operands or their shapes, as :func:`matching` writes
+        them. A name with ``{}`` in it is how a call is written. They make half of the steps.
+    inputs: the shapes of inputs, as :func:`matching` writes them, or a list of shapes. Those that are not used are left
+        out of the program.
+    elements: a kind that :func:`elements` knows, a strategy, or a list of these with one for each input.
+    built_in: whether to use the library's own ops too: smooth ones, with views, indexing, results in several parts and
+        changes in place among them.
+
+    A step is left out if no values fit it, or if its results have entries that are not finite or beyond 32 in absolute
+    value, or too many of them. Programs shrink to few steps on small inputs. An op that raises an error fails the test.
+
+    Raises TypeError or ValueError for arguments that are not as above, and ValueError when it turns out that an op can
+    never be used.
+    """
+    own = user_ops(ops)
+    all_built_in = list(built_in_ops()) if built_in else []
+    if not own and not all_built_in:
+        raise ValueError("programs: built_in=False leaves no ops; give some")
+    if type(max_ops) is not int or max_ops < 1:
+        raise ValueError(f"programs: max_ops must be an int of 1 or more, got {max_ops!r}")
+    if not isinstance(inputs, str):
+        inputs = ",".join(f"({','.join(map(str, shape))})" for shape in inputs)
+    signature = Signature.parse(inputs)
+    share = max(1, len(all_built_in) // max(1, len(own)))
+    table = st.sampled_from([*own * share, *all_built_in])
+    width = max(len(o.takes.inputs) for o in (*own, *all_built_in))
+    raw = st.lists(st.tuples(table, st.binary(min_size=width, max_size=width)), min_size=1, max_size=max_ops)
+    kinds = sources("programs", signature, elements)
+    return _programs(_Recipe(signature, kinds, raw, {o.source: _Use() for o in own}))
+
+
+class _Recipe:
+    """What programs are drawn from. No dataclass: hypothesis would show its fields, pages of ops, not its repr."""
+
+    def __init__(
+        self, signature: Signature, kinds: Sources, steps: SearchStrategy[list[tuple[ProgramOp, bytes]]],
+        uses: dict[str, _Use],
+    ) -> None:  # fmt: skip
+        self.signature, self.kinds, self.steps, self.uses = signature, kinds, steps, uses
+
+    def __repr__(self) -> str:
+        return f"inputs={self.signature.text!r}, ops={[*self.uses]}"
+
+
+@st.composite
+def _programs(draw: DrawFn, recipe: _Recipe) -> Program:
+    wanted = draw(recipe.steps)
+    shapes, _ = recipe.signature.draw(draw)
+    builder = _Builder([host(draw_tensor(draw, shape, *kind, False)) for shape, kind in zip(shapes, recipe.kinds)])
+    for o, choices in wanted:
+        why = builder.add(o, choices)
+        if o.own:
+            use = recipe.uses[o.source]
+            use.tried, use.used, use.why = use.tried + 1, use.used + (why is None), why or use.why
+            if use.tried >= 200 and not use.used:
+                raise ValueError(
+                    f"programs: {o.name} was tried {use.tried} times and could not be used once: {use.why}. Say which "
+                    f"shapes it takes, or choose other inputs and elements"
+                )
+    return Program(builder.inputs, builder.steps)
+
+
+@dataclass
+class _Builder:
+    """Makes steps of ops and bytes, and computes their values to see that they fit."""
+
+    inputs: list[np.ndarray]
+    steps: list[Step] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.values = {i: tensor(a) for i, a in enumerate(self.inputs)}
+
+    def add(self, o: ProgramOp, choices: bytes) -> str | None:
+        """Take the step if it fits; else say why not."""
+        operands: list[int] = []
+        shapes: list[Shape] = []
+        for choice in choices[: len(o.takes.inputs)]:
+            change = o.in_place and not operands
+            fitting = [i for i, v in reversed(self.values.items()) if o.fits([*shapes, v.shape])]
+            if change:
+                fitting = [i for i in fitting if self._may_change(i)]
+            if not fitting:
+                return f"no value has a shape that fits {o.takes.text!r}"
+            operands.append(fitting[choice % len(fitting)])
+            shapes.append(self.values[operands[-1]].shape)
+        try:
+            with no_grad(), np.errstate(all="ignore"):
+                found = leaves_of(o.pure(*(self.values[i] for i in operands)))
+        except Exception as error:
+            call = o.source.format(*(f"t{i}" for i in operands))
+            lines = [*(f"t{i}: {shown(a)}" for i, a in enumerate(self.inputs)), *map(str, self.steps), call]
+            error.add_note("in the program\n" + "\n".join(f"    {line}" for line in lines))
+            raise
+        for y in found:
+            if not isinstance(y, Tensor) or not y.is_floating_point():
+                what = y.dtype if isinstance(y, Tensor) else type(y).__name__
+                raise TypeError(f"programs: {o.name} must return Tensors of a floating dtype, got {what}")
+            if y.ndim > _DIMS or y.numel() > _MOST or len(found) > _DIMS:
+                return f"its results are too large: {len(found)} of shape {y.shape}"
+            if not bool((abs(host(y)) <= _LARGEST).all()):
+                return f"its results are not finite, or beyond {_LARGEST:g}: {shown(host(y))}"
+        fresh = len(self.values)
+        results = (operands[0],) if o.in_place else tuple(range(fresh, fresh + len(found)))
+        step = Step(o, tuple(operands), results)
+        if o.in_place and not self._sound(step):
+            return "a gradient needs what it would write over"
+        self.steps.append(step)
+        self.values.update(zip(results, found))
+        return None
+
+    def _may_change(self, i: int) -> bool:
+        """Whether no other value would change too."""
+        mine = self.values[i].array
+        return i >= len(self.inputs) and not any(
+            np.may_share_memory(mine, v.array) for k, v in self.values.items() if k != i
+        )
+
+    def _sound(self, step: Step) -> bool:
+        """Whether the library lets gradients of both orders through this change. It may refuse, but not be wrong."""
+        program = Program(self.inputs, [*self.steps, step])
+        try:
+            with enable_grad():
+                xs = [tensor(a, requires_grad=True) for a in program.inputs]
+                ys = program(*xs)
+                first = gradients_or_zeros(ys, xs, [ones_like(y) for y in ys], create_graph=True)
+                gradients_or_zeros(first, xs, [ones_like(x) for x in xs])
+        except (VersionError, GraphError):
+            return False
+        return True

@@ -1,0 +1,214 @@
+"""Strategies for the entries of tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+
+from ...dtypes import as_dtype, float64
+from .arguments import Shape, as_int
+from .primitives import byte_strings
+
+__all__ = ["Array", "ElementsLike", "TieFree", "away_from", "draw_entries", "elements", "entry_source", "tie_free"]
+
+Array: TypeAlias = np.ndarray[Any, Any]
+ElementsLike: TypeAlias = "str | SearchStrategy[Any] | TieFree"
+"""The kind of entries, by its name, as a strategy for one entry, or as :func:`tie_free`."""
+
+_SLOTS = 256  # an entry is one byte, and a byte a place in a table
+
+
+def _by_simplicity(values: Iterable[float]) -> list[float]:
+    """0, 1, -1, 2, ... then the halves, the quarters, the eighths: what an example shrinks to, first."""
+    return sorted(set(values), key=lambda x: (next(d for d in (1, 2, 4, 8) if x * d % 1 == 0), abs(x), x < 0))
+
+
+_DYADIC = _by_simplicity(k / 8 for k in range(-32, 33))
+_EXTREME = [800.0, -800.0, 1e4]
+
+# The numbers of each kind, and those of them that are to come up more often than the rest.
+_KINDS: dict[str, tuple[list[float], list[float]]] = {
+    "real": ([*_DYADIC, *_EXTREME], [0.0] * 16 + [1.0, -1.0] * 6 + _EXTREME),
+    "moderate": (_DYADIC, [0.0] * 8),
+    "nonzero": ([x for x in [*_DYADIC, *_EXTREME] if x], [1.0, -1.0] * 6 + _EXTREME),
+    "positive": ([x for x in [*_DYADIC, *_EXTREME] if x > 0], [1.0] * 8 + [800.0, 1e4]),
+    "unit": ([x for x in _DYADIC if abs(x) < 1], []),
+    "any": (
+        [*_DYADIC, *_EXTREME, -0.0, 2.0**-20, -(2.0**-20), 1e-30, 1e30, -1e30, math.inf, -math.inf, math.nan],
+        [0.0, -0.0, math.inf, math.nan] * 4,
+    ),
+    "int": ([float(x) for x in _by_simplicity(range(-8, 9))], [0.0] * 14),
+    "bool": ([0.0, 1.0], [0.0] * 127),
+}
+
+# The bytes that strategies of `elements` stand for, so that arrays need not draw entry by entry.
+_TABLES: WeakKeyDictionary[SearchStrategy[Any], tuple[Any, ...]] = WeakKeyDictionary()
+
+
+def _table(numbers: list[float], often: list[float]) -> tuple[float, ...]:
+    """256 numbers, the simplest first: each of ``numbers`` once, then ``often``, then the first kind again."""
+    table = [*numbers, *often]
+    common = [x for x in numbers if math.isfinite(x) and 2.0**-20 < abs(x) < 100] or numbers
+    while len(table) < _SLOTS:
+        table += common[: _SLOTS - len(table)]
+    return tuple(table)
+
+
+def _sampled(table: tuple[Any, ...]) -> SearchStrategy[Any]:
+    strategy = st.sampled_from(table)
+    _TABLES[strategy] = table
+    return strategy
+
+
+def _kind(name: str, kind: str) -> tuple[list[float], list[float]]:
+    if kind not in _KINDS:
+        raise ValueError(f"{name}: unknown kind {kind!r}; it is one of {', '.join(map(repr, _KINDS))}")
+    return _KINDS[kind]
+
+
+def elements(kind: str = "real", *, kinks: Sequence[float] = (), below: int | None = None) -> SearchStrategy[Any]:
+    """One entry of a tensor.
+
+    =============  =========================================================================================
+    ``real``       multiples of 1/8 from -4 to 4, 0 and ±1 more often, and now and then ±800 and 1e4
+    ``moderate``   multiples of 1/8 from -4 to 4
+    ``nonzero``    ``real`` without 0
+    ``positive``   ``real``, those above 0
+    ``unit``       multiples of 1/8 above -1 and below 1
+    ``any``        ``real``, and -0.0, tiny and huge numbers, infinities and NaN: for values, not for derivatives
+    ``int``        integers from -8 to 8; with ``below``, from 0 to below - 1
+    ``bool``       True or False
+    =============  =========================================================================================
+
+    kinks: points that come up in a quarter of all entries. What is not on one of them is 1/8 or more away from all.
+    below: for the kind ``int`` alone: indices into so many places, 256 or fewer.
+    Raises ValueError for a kind that is none of these, or for a ``below`` that is out of place.
+    """
+    numbers, often = _kind("elements", kind)
+    if below is not None:
+        if kind != "int" or not 1 <= below <= _SLOTS:
+            raise ValueError(f"elements: below is for the kind 'int' and from 1 to {_SLOTS}, got {below} for {kind!r}")
+        numbers = [float(x) for x in range(below)]
+    points = _points("elements: kinks", kinks)
+    if points:
+        numbers = _distant(numbers, points)
+        numbers = [*_by_value(points), *numbers]
+        often = (points * _SLOTS)[: _SLOTS // 4]
+    table: tuple[Any, ...] = _table(numbers, often)
+    if kind in ("int", "bool"):
+        table = tuple(map(int if kind == "int" else bool, table))
+    return _sampled(table)
+
+
+def away_from(points: Sequence[float], kind: str = "real") -> SearchStrategy[Any]:
+    """Entries of this kind that are 1/8 or more away from each of these points: ``away_from([0])`` for ``abs``.
+
+    Raises ValueError where nothing is left.
+    """
+    numbers, often = _kind("away_from", kind)
+    numbers = _distant(numbers, _points("away_from: points", points))
+    if not numbers:
+        raise ValueError(f"away_from: no number of the kind {kind!r} is 1/8 or more away from all of {list(points)}")
+    return _sampled(_table(numbers, [x for x in often if x in numbers]))
+
+
+def _points(what: str, given: Any) -> list[float]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"{what} must be a list of numbers, got {given!r:.60}")
+    return [float(p) for p in given]
+
+
+def _distant(numbers: list[float], points: list[float]) -> list[float]:
+    return [x for x in numbers if not any(abs(x - p) < 0.125 for p in points)]
+
+
+def _by_value(points: list[float]) -> list[float]:
+    return sorted(dict.fromkeys(points), key=abs)
+
+
+@dataclass(frozen=True)
+class TieFree:
+    """What :func:`tie_free` returns; goes where a kind of entries goes."""
+
+    axis: int | None = -1
+
+
+def tie_free(axis: int | None = -1) -> TieFree:
+    """Entries no two of which are equal, or closer than 1/8, in any row along ``axis``; None: in the whole tensor.
+
+    For ``amax``, ``sort``, ``median`` and their like, which have a kink wherever two entries are equal:
+    ``tensors((2, 3), elements=tie_free(-1))``. Shrinks to 0, 1, 2, ...
+    """
+    return TieFree(axis if axis is None else as_int("tie_free: axis", axis))
+
+
+_STARTS = _table(_by_simplicity(range(-4, 5)), [])
+_GAPS = _table([1.0, 2.0, 0.125, 0.25, 0.5, 3.0, 800.0], [])
+
+
+def _row_without_ties(data: bytes, size: int) -> list[float]:
+    """Numbers that grow from a start by gaps, put in an order. Takes 2 * size bytes; zeros mean 0, 1, 2, ..."""
+    left, x = [], _STARTS[data[0]]
+    for gap in data[1:size]:
+        left.append(x)
+        x += _GAPS[gap]
+    left.append(x)
+    return [left.pop(place % len(left)) for place in data[size:]]
+
+
+def draw_entries(draw: DrawFn, shape: Shape, source: SearchStrategy[Any] | TieFree, dtype: np.dtype[Any]) -> Array:
+    """A new C-contiguous array of entries."""
+    count = math.prod(shape)
+    if isinstance(source, TieFree):
+        return _tie_free_values(draw, shape, source.axis).astype(dtype)
+    table = _TABLES.get(source)
+    if table is None:
+        found = draw(st.lists(source, min_size=count, max_size=count)) if count else []
+    else:
+        found = [table[byte] for byte in draw(byte_strings(count))] if count else []
+    return np.array(found, dtype).reshape(shape)
+
+
+def _tie_free_values(draw: DrawFn, shape: Shape, axis: int | None) -> Array:
+    if axis is None or not shape:
+        size, axis, lead = math.prod(shape), None, tuple[int, ...]()
+    elif not -len(shape) <= axis < len(shape):
+        raise ValueError(f"tie_free: there is no axis {axis} in the shape {shape}")
+    else:
+        size, lead = shape[axis], tuple(np.delete(shape, axis).tolist())
+    if not math.prod(shape):
+        return np.zeros(shape)
+    step = 2 * size
+    data = draw(byte_strings(step * math.prod(lead)))
+    rows = np.array([_row_without_ties(data[at : at + step], size) for at in range(0, len(data), step)])
+    if axis is None:
+        return rows.reshape(shape)
+    return np.ascontiguousarray(np.moveaxis(rows.reshape((*lead, size)), -1, axis))
+
+
+def entry_source(
+    name: str, given: ElementsLike | None, dtype: Any
+) -> tuple[SearchStrategy[Any] | TieFree, np.dtype[Any]]:
+    """How to draw entries, and their dtype: each of the two decides what the other is by default."""
+    if given is None:
+        target = float64 if dtype is None else as_dtype(dtype)
+        given = "bool" if target.kind == "b" else "int" if target.kind in "iu" else "real"
+        strategy = elements(given)
+        if target.kind == "u":
+            strategy = _sampled(tuple(abs(x) for x in _TABLES[strategy]))
+        return strategy, target
+    if isinstance(given, str):
+        given = elements(given)
+    if not isinstance(given, SearchStrategy | TieFree):
+        raise TypeError(f"{name}: elements is a kind, a strategy or tie_free(), got {type(given).__name__}")
+    if dtype is not None:
+        return given, as_dtype(dtype)
+    table = None if isinstance(given, TieFree) else _TABLES.get(given)
+    return given, float64 if table is None else np.array(table[0]).dtype

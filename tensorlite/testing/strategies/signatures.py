@@ -1,0 +1,117 @@
+"""Signatures: the shapes of several tensors that belong together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn
+
+from .arguments import Shape
+from .sizes import draw_broadcastable_to, size_choices
+
+__all__ = ["Signature"]
+
+# More often than not there is a dimension of which a mistake in broadcasting can make something else.
+_BATCH_DIMS = st.sampled_from([0, 1, 2, 1, 2])
+_BATCH_SIZES = st.sampled_from([1, 2, *[2, 1, 2] * 4, 0])
+
+
+@dataclass(frozen=True)
+class _Dim:
+    """A dimension of a signature: a name, or a size."""
+
+    name: str
+    size: int | None = None
+
+
+Core: TypeAlias = "tuple[bool, tuple[_Dim, ...]]"  # whether "..." leads, and the dims
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The shapes that belong together, as ``"(m,k),(k,n)->(m,n)"`` says it; ``Signature.parse`` reads that.
+
+    - Equal names are equal sizes, numbers are sizes, ``()`` is a 0-d tensor.
+    - ``n>=1``, said once, keeps n from being 0.
+    - ``...``, first in its brackets, stands for 0 to 2 dimensions, which broadcast against the ``...`` of the others.
+    - The right side may be left out. With several results it has several brackets.
+    """
+
+    text: str
+    inputs: tuple[Core, ...]
+    outputs: tuple[Core, ...] | None
+    least: tuple[tuple[str, int], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Signature:
+        """Raises ValueError, which shows what is wrong, for what is no signature."""
+        if not isinstance(text, str):
+            raise TypeError(f"a signature is a string such as '(m,n),(n)->(m)', got {text!r:.60}")
+        left, arrow, right = "".join(text.split()).partition("->")
+        least: dict[str, int] = {}
+        inputs = tuple(_cores(text, left, least))
+        if not arrow:
+            return cls(text, inputs, None, tuple(least.items()))
+        outputs = tuple(_cores(text, right, least))
+        known = {dim.name for _, dims in inputs for dim in dims}
+        for leads, dims in outputs:
+            if leads and not any(lead for lead, _ in inputs):
+                raise _bad(text, "the result has '...', which no input has")
+            for dim in dims:
+                if dim.size is None and dim.name not in known:
+                    raise _bad(text, f"the result's {dim.name} is a dimension of no input")
+        return cls(text, inputs, outputs, tuple(least.items()))
+
+    def draw(self, draw: DrawFn) -> tuple[tuple[Shape, ...], tuple[Shape, ...] | None]:
+        """The shapes of the inputs and, if the signature has a right side, of the results."""
+        least, sizes = dict(self.least), dict[str, int]()
+        for _, dims in self.inputs:
+            for dim in dims:
+                if dim.name not in sizes:
+                    low = least.get(dim.name, 0)
+                    sizes[dim.name] = draw(size_choices(low, max(3, low + 2))) if dim.size is None else dim.size
+        batch: Shape = ()
+        if any(leads for leads, _ in self.inputs):
+            batch = tuple(draw(_BATCH_SIZES) for _ in range(draw(_BATCH_DIMS)))
+        leads = [draw_broadcastable_to(draw, batch) if lead else () for lead, _ in self.inputs]
+        cores = [tuple(sizes[dim.name] for dim in dims) for _, dims in self.inputs]
+        given = tuple(lead + core for lead, core in zip(leads, cores))
+        if self.outputs is None:
+            return given, None
+        whole = np.broadcast_shapes(*leads)
+        return given, tuple(
+            (whole if lead else ()) + tuple(sizes[d.name] if d.size is None else d.size for d in dims)
+            for lead, dims in self.outputs
+        )
+
+
+def _bad(text: str, why: str) -> ValueError:
+    return ValueError(f"signature {text!r}: {why}. One that is right: '(...,m,k),(k,n>=1)->(...,m,n)'")
+
+
+def _cores(text: str, side: str, least: dict[str, int]) -> Iterable[Core]:
+    if not re.fullmatch(r"\([^()]*\)(,\([^()]*\))*", side):
+        raise _bad(text, f"expected brackets with commas between them, got {side!r}")
+    for group in re.findall(r"\(([^()]*)\)", side):
+        items = group.split(",") if group else []
+        leads = items[:1] == ["..."]
+        dims = []
+        for item in items[leads:]:
+            match = re.fullmatch(r"(?P<size>\d+)|(?P<name>[A-Za-z_]\w*)(>=(?P<low>\d+))?", item)
+            if match is None:
+                why = "'...' has to be the first in its brackets" if item == "..." else f"{item!r} is no dimension"
+                raise _bad(text, why)
+            if match["size"]:
+                dims.append(_Dim(item, int(item)))
+            else:
+                dims.append(_Dim(match["name"]))
+                if match["low"]:
+                    low = int(match["low"])
+                    if least.setdefault(match["name"], low) != low:
+                        raise _bad(text, f"{match['name']} is asked to be at least {least[match['name']]}, and {low}")
+        yield leads, tuple(dims)

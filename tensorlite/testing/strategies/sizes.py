@@ -1,0 +1,69 @@
+"""Strategies for shapes."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+
+from .arguments import Shape, as_int, check_range
+from .primitives import BOOLEANS, integers
+
+__all__ = ["broadcastable", "draw_broadcastable_to", "shapes", "shapes_between", "size_choices"]
+
+
+@lru_cache(maxsize=64)
+def size_choices(low: int, high: int) -> SearchStrategy[int]:
+    """A size; 1 is the simplest, and 0, where allowed, one of sixteen."""
+    above = [n for n in range(low, high + 1) if n]
+    if low > 0 or not above:
+        return st.sampled_from(above or [0])
+    return st.sampled_from([*(above * 15)[:15], 0])
+
+
+def shapes(min_dims: int = 0, max_dims: int = 3, *, min_size: int = 0, max_size: int = 3) -> SearchStrategy[Shape]:
+    """Shapes, with 0-d ones and, one in sixteen, sizes of zero; fewer dimensions and size 1 are the simplest.
+
+    Raises ValueError where a least is above a most.
+    """
+    check_range("shapes: dims", min_dims, max_dims)
+    check_range("shapes: sizes", min_size, max_size)
+    return shapes_between(min_dims, max_dims, min_size, max_size)
+
+
+@st.composite
+def shapes_between(draw: DrawFn, min_dims: int, max_dims: int, min_size: int, max_size: int) -> Shape:
+    size = size_choices(min_size, max_size)
+    return tuple(draw(size) for _ in range(draw(integers(min_dims, max_dims))))
+
+
+def broadcastable(
+    count: int = 2, *, min_dims: int = 0, max_dims: int = 3, min_size: int = 0, max_size: int = 3
+) -> SearchStrategy[tuple[Shape, ...]]:
+    """``count`` shapes that broadcast together, in all ways: equal, with 1s, with fewer dimensions, 0-d, of size 0.
+
+    min_dims: of each of them. Shrinks to equal shapes.
+    """
+    check_range("broadcastable: dims", min_dims, max_dims)
+    check_range("broadcastable: sizes", min_size, max_size)
+    if as_int("broadcastable: count", count) < 1:
+        raise ValueError(f"broadcastable: expected one shape or more, got {count}")
+    return _broadcastable(count, min_dims, max_dims, min_size, max_size)
+
+
+@st.composite
+def _broadcastable(
+    draw: DrawFn, count: int, min_dims: int, max_dims: int, min_size: int, max_size: int
+) -> tuple[Shape, ...]:
+    full = draw(shapes_between(min_dims, max_dims, min_size, max_size))
+    return tuple(draw_broadcastable_to(draw, full, min_dims, min_size) for _ in range(count))
+
+
+def draw_broadcastable_to(draw: DrawFn, full: Shape, min_dims: int = 0, min_size: int = 0) -> Shape:
+    """A shape that broadcasts to ``full``: in half of all cases itself, else without some dims, some of them 1."""
+    if not full or not draw(BOOLEANS):
+        return full
+    shape = full[draw(integers(0, len(full) - min_dims)) :]
+    ones = draw(integers(0, 2 ** len(shape) - 1)) if min_size <= 1 else 0
+    return tuple(1 if ones >> i & 1 else n for i, n in enumerate(shape))

@@ -1,0 +1,268 @@
+"""The array of the strict device."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .syncs import record_sync
+
+__all__ = [
+    "METHODS", "StrictArray", "call_numpy", "host_index", "read_on_host", "reject_host_data", "unwrap",
+    "with_signature",
+]  # fmt: skip
+
+
+class Flags(NamedTuple):
+    """What an array of CuPy's says about its memory."""
+
+    c_contiguous: bool
+    f_contiguous: bool
+    owndata: bool
+
+
+class StrictArray:
+    """An array on the device. ``host`` is the NumPy array behind it; to look at that is no sync, so that tests can.
+
+    ``base`` is the array that owns the memory, None if that is this one, as in CuPy.
+    """
+
+    __slots__ = ("__weakref__", "base", "host")
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, host: np.ndarray[Any, Any], base: StrictArray | None = None) -> None:
+        self.host, self.base = host, base
+
+    # ---- what it is
+
+    shape = property(lambda self: self.host.shape)
+    dtype = property(lambda self: self.host.dtype)
+    ndim = property(lambda self: self.host.ndim)
+    size = property(lambda self: self.host.size)
+    itemsize = property(lambda self: self.host.itemsize)
+    nbytes = property(lambda self: self.host.nbytes)
+    strides = property(lambda self: self.host.strides)
+    T = property(lambda self: call_numpy(np.transpose, self))
+
+    @property
+    def flags(self) -> Flags:
+        """How the memory is laid out, and whether it is its own."""
+        flags = self.host.flags
+        return Flags(flags.c_contiguous, flags.f_contiguous, self.base is None)
+
+    def __len__(self) -> int:
+        return len(self.host)
+
+    def __repr__(self) -> str:
+        return f"StrictArray({self.host!r})"  # no sync: debuggers and pytest look at everything
+
+    # ---- what must not happen unasked
+
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray[Any, Any]:
+        raise TypeError("implicit conversion of a strict array to a NumPy array; move it with Tensor.cpu()")
+
+    def __array_function__(self, function: Any, *rest: Any) -> Any:
+        raise TypeError(f"numpy.{function.__name__} was called with a strict array; use the xp of its device")
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if method != "__call__" or kwargs or not any(isinstance(x, np.generic) for x in inputs):
+            raise TypeError(f"numpy.{ufunc.__name__}.{method} was called with a strict array; use the xp of its device")
+        return call_numpy(ufunc, *inputs)  # `np.float32(2) * array` comes here
+
+    def __iter__(self) -> Any:
+        raise TypeError("iteration over a strict array would launch a kernel an entry")
+
+    # ---- reading values
+
+    def item(self) -> Any:
+        """The only entry, as a Python number. A sync."""
+        return read_on_host(self, "item").item()
+
+    def tolist(self) -> Any:
+        """The entries in lists of Python numbers. A sync."""
+        return read_on_host(self, "tolist").tolist()
+
+    def __bool__(self) -> bool:
+        return bool(read_on_host(self, "bool"))
+
+    def __int__(self) -> int:
+        return int(read_on_host(self, "int"))
+
+    def __float__(self) -> float:
+        return float(read_on_host(self, "float"))
+
+    def __complex__(self) -> complex:
+        return complex(read_on_host(self, "complex"))
+
+    def __index__(self) -> int:
+        return read_on_host(self, "index").__index__()
+
+    # ---- indexing
+
+    def __getitem__(self, index: Any) -> StrictArray:
+        items, picks = host_index(self, index, "getitem")
+        found: StrictArray = _wrapped(self.host[items], () if picks else (self,))
+        return found
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        reject_host_data([value], "setitem")
+        with np.errstate(all="ignore"):
+            self.host[host_index(self, index, "setitem")[0]] = unwrap(value)
+
+
+def read_on_host(array: StrictArray, how: str) -> np.ndarray[Any, Any]:
+    record_sync(how)
+    return array.host
+
+
+def host_index(array: StrictArray, index: Any, name: str) -> tuple[tuple[Any, ...], list[np.ndarray[Any, Any]]]:
+    """The index of the host's array, with an Ellipsis so that one entry is a view too, and its arrays."""
+    items = list(index) if isinstance(index, tuple) else [index]
+    reject_host_data(items, name)
+    if not any(item is Ellipsis for item in items):
+        items.append(...)
+    taken = sum(item.ndim if _is_mask(item) else item is not None and item is not ... for item in items)
+    dim = 0
+    for k, item in enumerate(items):
+        if item is Ellipsis:
+            dim += array.ndim - taken
+        elif isinstance(item, StrictArray) and not _is_mask(item):
+            items[k] = item.host % max(1, array.shape[dim])
+        elif isinstance(item, StrictArray):
+            record_sync("mask")  # how many entries it picks is known on the device alone
+            items[k], dim = item.host, dim + item.ndim - 1
+        dim += item is not None and item is not Ellipsis
+    picks = [item for item in items if isinstance(item, np.ndarray)]
+    if picks and items[-1] is Ellipsis:
+        items.pop()  # NumPy returns a scalar copy, which is wrapped again
+    return tuple(items), picks
+
+
+def _is_mask(item: Any) -> bool:
+    return isinstance(item, StrictArray) and item.dtype == bool
+
+
+# ---- calls ----------------------------------------------------------------------------------
+
+
+def _refuse_numpy(values: Any, name: str) -> None:
+    """Raise TypeError, as CuPy does, if there is a NumPy array among these, or in a list of them."""
+    for value in values:
+        if isinstance(value, np.ndarray):
+            what = f"{value.dtype}{value.shape}"
+            raise TypeError(f"{name}: a NumPy array, {what}, among strict ones; xp.asarray() moves it")
+        if isinstance(value, (list, tuple)):
+            _refuse_numpy(value, name)
+
+
+def reject_host_data(values: Any, name: str) -> None:
+    """Also refuse lists and tuples: what they hold would be moved to the device unasked."""
+    _refuse_numpy(values, name)
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            raise TypeError(f"{name}: a {type(value).__name__} among strict arrays; xp.asarray() moves it")
+
+
+def unwrap(value: Any) -> Any:
+    if isinstance(value, StrictArray):
+        return value.host
+    return type(value)(map(unwrap, value)) if type(value) in (list, tuple) else value
+
+
+def _wrapped(result: Any, sources: tuple[Any, ...] = ()) -> Any:
+    """Results as arrays of the device; one that shares memory with a source is a view of it."""
+    if isinstance(result, (list, tuple)):
+        return [_wrapped(r, sources) for r in result]
+    if isinstance(result, np.generic):
+        return StrictArray(np.asarray(result))
+    if not isinstance(result, np.ndarray):
+        return result
+    for source in sources:
+        if isinstance(source, StrictArray) and result.size and np.may_share_memory(result, source.host):
+            owner = source if source.base is None else source.base
+            return source if result is source.host else StrictArray(result, owner)
+    return StrictArray(result)
+
+
+def call_numpy(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """A function of NumPy's on arrays of the device. No device warns of what arithmetic does."""
+    _refuse_numpy([*args, *kwargs.values()], getattr(function, "__name__", str(function)))
+    with np.errstate(all="ignore"):
+        result = function(*map(unwrap, args), **{name: unwrap(value) for name, value in kwargs.items()})
+    return _wrapped(result, (kwargs.get("out"), *args))
+
+
+def with_signature(function: Callable[..., Any], signature: str) -> Callable[..., Any]:
+    """A function of NumPy's as one of the device, with this signature and no other argument."""
+    kind, required = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
+    names = inspect.Signature([
+        inspect.Parameter(name.rstrip("?"), kind, default=None if name.endswith("?") else required)
+        for name in signature.split()
+    ])  # fmt: skip
+
+    required_names = [name for name in signature.split() if not name.endswith("?")]
+
+    def f(*args: Any, **kwargs: Any) -> Any:
+        try:
+            given = names.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"{function.__name__}: CuPy's takes {signature!r}: {error}") from None
+        # Names and order may differ from NumPy's: those of what is required, and the place of what is not.
+        return call_numpy(function, *(given.pop(name) for name in required_names), **given)
+
+    f.__name__ = function.__name__
+    return f
+
+
+# ---- methods --------------------------------------------------------------------------------
+
+METHODS = {
+    "all": "self axis? out? keepdims?", "any": "self axis? out? keepdims?",
+    "argmax": "self axis? out? keepdims?", "argmin": "self axis? out? keepdims?",
+    "astype": "self dtype order? casting? subok? copy?", "conj": "self", "copy": "self order?",
+    "cumsum": "self axis? dtype? out?", "diagonal": "self offset? axis1? axis2?", "fill": "self value",
+    "flatten": "self order?", "max": "self axis? out? keepdims?", "mean": "self axis? dtype? out? keepdims?",
+    "min": "self axis? out? keepdims?", "prod": "self axis? dtype? out? keepdims?", "ravel": "self order?",
+    "repeat": "self repeats axis?", "round": "self decimals? out?", "squeeze": "self axis?",
+    "std": "self axis? dtype? out? ddof? keepdims?", "sum": "self axis? dtype? out? keepdims?",
+    "swapaxes": "self axis1 axis2", "trace": "self offset? axis1? axis2? dtype? out?",
+    "var": "self axis? dtype? out? ddof? keepdims?", "view": "self dtype?",
+}  # fmt: skip
+"""The methods of ``cupy.ndarray`` that may be used, with their arguments (``?``: may be left out)."""
+
+for _name, _signature in METHODS.items():
+    setattr(StrictArray, _name, with_signature(getattr(np.ndarray, _name), _signature))
+
+
+def _method(name: str) -> Callable[..., Any]:
+    return lambda self, *args: call_numpy(getattr(np.ndarray, name), self, *args)
+
+
+def _operator(name: str) -> Callable[..., Any]:
+    def f(self: StrictArray, other: Any) -> Any:
+        reject_host_data([other], name)
+        return call_numpy(getattr(np.ndarray, f"__{name}__"), self, other)
+
+    return f
+
+
+def _in_place(name: str) -> Callable[..., Any]:
+    def f(self: StrictArray, other: Any) -> StrictArray:
+        reject_host_data([other], name)
+        call_numpy(getattr(np.ndarray, f"__{name}__"), self, other)
+        return self
+
+    return f
+
+
+_OPERATORS = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split()
+for _name in ["reshape", "transpose", *(f"__{name}__" for name in "neg pos abs invert".split())]:
+    setattr(StrictArray, _name, _method(_name))
+for _name in [*(prefix + name for name in _OPERATORS for prefix in ("", "r")), *"eq ne lt le gt ge".split()]:
+    setattr(StrictArray, f"__{_name}__", _operator(_name))
+for _name in _OPERATORS:
+    if _name != "matmul":
+        setattr(StrictArray, f"__i{_name}__", _in_place(f"i{_name}"))
