@@ -11,7 +11,8 @@ from ..autograd import version_counter
 from ..autograd.grad_mode import no_grad
 from ..dtypes import float16, float32, float64, is_floating
 from ..errors import DTypeError
-from ..tensors.tensor import Tensor
+from ..tensors.tensor import RemovableHandle, Tensor
+from .hooks import Hook, add_hook, call_with_hooks
 from .parameter import Parameter, clear_grads
 
 __all__ = ["LoadResult", "Module"]
@@ -38,12 +39,15 @@ class Module:
     """Whether layers such as Dropout behave as in training; see :meth:`train` and :meth:`eval`."""
 
     _buffers: dict[str, bool]  # name -> whether it is part of the state_dict
+    _hooks: list[Hook] | None = None  # an attribute of the module from its first hook on
 
     def __init__(self) -> None:
         self._buffers = {}
         self.training = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._hooks:
+            return call_with_hooks(self, self.forward, self._hooks, args, kwargs)
         return self.forward(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -109,6 +113,72 @@ class Module:
     def add_module(self, name: str, module: Module | None) -> None:
         """Same as assigning the attribute; ``name`` need not be an identifier. Raises KeyError if it is taken."""
         self._register("module", name, module, Module)
+
+    # ---- hooks --------------------------------------------------------------------------------
+
+    def _add_hook(self, hook: Hook, prepend: bool) -> RemovableHandle:
+        hooks = [] if self._hooks is None else self._hooks
+        handle = add_hook(hooks, hook, prepend)
+        object.__setattr__(self, "_hooks", hooks)
+        return handle
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(module, args)`` before each forward. What it returns, if not None, replaces the arguments.
+
+        hook: returns None, a tuple of positional arguments, or one argument. With ``with_kwargs`` it is called as
+            ``hook(module, args, kwargs)``, and returns None or a tuple ``(args, kwargs)``.
+        prepend: call it before the hooks that are registered already, instead of after them.
+
+        Returns a handle whose ``remove()`` removes the hook; it can be used as a context manager. Hooks are copied by
+        ``deepcopy`` and pickled with the module; they are not part of its ``state_dict``.
+        """
+        return self._add_hook(Hook("forward_pre", hook, with_kwargs), prepend)
+
+    def register_forward_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False, always_call: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(module, args, output)`` after each forward. What it returns, if not None, replaces the output.
+
+        prepend: call it before the hooks that are registered already, instead of after them.
+        with_kwargs: call it as ``hook(module, args, kwargs, output)``.
+        always_call: call it even if the forward or another hook raises an error; then ``output`` may be None.
+
+        Only a call of the module runs its hooks; ``module.forward(...)`` does not. Returns a handle, see
+        :meth:`register_forward_pre_hook`.
+
+            activations = {}
+            with model.head.register_forward_hook(lambda module, args, output: activations.update(head=output)):
+                model(x)
+        """
+        return self._add_hook(Hook("forward", hook, with_kwargs, always_call), prepend)
+
+    def register_full_backward_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call ``hook(module, grad_output)`` in backward, once the gradients of the module's outputs are known.
+
+        grad_output: a tuple with a gradient for each output; None for those that no gradient has reached.
+        hook: returns None, or the gradients to use instead. It must not change ``grad_output`` in place.
+        prepend: call it before the hooks that are registered already, instead of after them.
+
+        The module must return a Tensor or a tuple of Tensors. Returns a handle, see :meth:`register_forward_pre_hook`.
+        """
+        return self._add_hook(Hook("full_backward_pre", hook), prepend)
+
+    def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call ``hook(module, grad_input, grad_output)`` in backward, once the gradients of the inputs are known.
+
+        grad_input: a tuple with a gradient for each positional argument, None for those that are not Tensors. It is
+            zeros for Tensors that do not require gradients, and for those that no gradient has reached.
+        grad_output: a tuple with a gradient for each output; None for those that no gradient has reached.
+        hook: returns None, or the gradients to use instead of ``grad_input``. It must not change its arguments in
+            place.
+        prepend: call it before the hooks that are registered already, instead of after them.
+
+        If no argument requires gradients, the hook is called when the gradients of the outputs are known. The module
+        must return a Tensor or a tuple of Tensors. Returns a handle, see :meth:`register_forward_pre_hook`.
+        """
+        return self._add_hook(Hook("full_backward", hook), prepend)
 
     # ---- what is inside ---------------------------------------------------------------------
 
