@@ -12,7 +12,7 @@ VENV_PYTHON := env -u PYTHONHOME -u PYTHONPATH -u VIRTUAL_ENV .venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test check lint types mutants nightly gpu-check bench bench-ops bench-step bench-generate bench-speedrun oracle clean
+.PHONY: help train test check lint types mutants nightly gpu-check bench bench-ops bench-step bench-generate bench-speedrun bench-gpu oracle clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +66,9 @@ bench-generate: .venv/.installed-bench  ## the time of a token that is written, 
 
 bench-speedrun: .venv/.installed-bench  ## the time of training to a loss, against nanoGPT's recipe on PyTorch
 	@$(VENV_PYTHON) benchmarks/bench_speedrun.py $(ARGS)
+
+bench-gpu:  ## the time of a training step and of a token on the GPU, against PyTorch
+	@$(GPU_PYTHON) benchmarks/bench_gpu.py $(ARGS)
 
 clean:  ## remove .venv, builds and caches, and nothing that training wrote
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
