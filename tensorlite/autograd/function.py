@@ -20,6 +20,9 @@ from .views import check_inputs, origin_of, taken_again
 
 __all__ = ["Op", "OpFunction", "op"]
 
+NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "unbiased": "correction", "size": "shape"}
+"""Other names of arguments, NumPy's and PyTorch's, that every op accepts."""
+
 
 class Op:
     """A forward function on raw arrays, its gradient rules, and the plans compiled for it. Made by :func:`op`."""
@@ -47,14 +50,29 @@ class Op:
         self.plans: dict[Any, Plan] = {}
 
         parameters = list(inspect.signature(forward).parameters.values())[1:]
-        self.signature = inspect.Signature([p.replace(annotation=p.empty) for p in parameters])
+        self.signature = inspect.Signature(self._public_parameters(parameters))
         self.names = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
         self.variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
         self.defaults = [p.default for p in parameters if p.kind is not p.VAR_POSITIONAL]
+        public = list(self.signature.parameters)
+        self.renamed = {**NUMPY_NAMES, **dict(zip(("input", "other"), public)), **dict(zip(self.names, public))}
+        self.renamed |= {name: name for name in public}
         self._check_rules()
         self.wants = [() if r is None else tuple(inspect.signature(r).parameters)[1:] for r in self.rules]
         self.backward_names = () if backward is None else tuple(inspect.signature(backward).parameters)[2:]
         self._check_names()
+
+    def _public_parameters(self, parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
+        """Return the parameters as callers see them. In the library's own ops ``x`` and ``y`` have PyTorch's names."""
+        theirs = iter(("input", "other"))
+        names = {p.name: next(theirs) for p in parameters if p.name in ("x", "y")} if self.built_in else {}
+        return [p.replace(name=names.get(p.name, p.name), annotation=p.empty) for p in parameters]
+
+    @property
+    def public_signature(self) -> inspect.Signature:
+        """The signature of the op's function, with ``dtype`` where :meth:`bind` accepts it."""
+        dtype = inspect.Parameter("dtype", inspect.Parameter.KEYWORD_ONLY, default=None)
+        return inspect.Signature([*self.signature.parameters.values(), *[dtype] * self.accepts_dtype])
 
     def _check_rules(self) -> None:
         arguments = [*self.names, *filter(None, [self.variadic])]
@@ -147,14 +165,12 @@ class Op:
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Positional arguments, defaults filled in; PyTorch's names for arguments count too. TypeError names the op."""
-        renamed = dict(zip(("input", "other"), self.names, strict=False))
-        renamed |= {"axis": "dim", "keepdims": "keepdim", "unbiased": "correction", "size": "shape"}
         dtype = kwargs.pop("dtype", None) if self.accepts_dtype else None
-        kwargs = {k if k in self.names else renamed.get(k, k): v for k, v in kwargs.items()}
+        kwargs = {self.renamed.get(k, k): v for k, v in kwargs.items()}
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self.name}: {error}; its signature is {self.name}{self.signature}") from None
+            raise TypeError(f"{self.name}: {error}; its signature is {self.name}{self.public_signature}") from None
         bound.apply_defaults()
         if dtype is None:
             return bound.args
@@ -412,7 +428,7 @@ def make_op_function(self: Op) -> OpFunction:
 
     functools.update_wrapper(call, self.forward)
     del call.__wrapped__  # type: ignore[attr-defined]  # its signature has the namespace, which no caller passes
-    call.__signature__ = self.signature  # type: ignore[attr-defined]
+    call.__signature__ = self.public_signature  # type: ignore[attr-defined]
     call.__name__ = self.name
     call.op = self  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]
