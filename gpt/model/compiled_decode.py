@@ -149,6 +149,8 @@ def _is_as_made(model: GPT, cache: KeyValueCache) -> bool:
     blocks, norms, eps = list(model.h), [model.ln_f.weight], {model.ln_f.eps}
     if len(blocks) != len(cache.keys):
         return False
+    if any(module.has_hooks() for module in model.modules()):  # they would not be called
+        return False
     for b in blocks:
         if {name: type(m) for name, m in b.named_modules()} != INNER:
             return False

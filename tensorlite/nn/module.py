@@ -122,6 +122,10 @@ class Module:
         object.__setattr__(self, "_hooks", hooks)
         return handle
 
+    def has_hooks(self) -> bool:
+        """Return whether a hook is registered on this module itself; the modules inside it are not asked."""
+        return bool(self._hooks)
+
     def register_forward_pre_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
     ) -> RemovableHandle:

@@ -124,8 +124,12 @@ def read_only(model):
     model.wte.weight.array.flags.writeable = False
 
 
+def hook_on_a_layer(model):
+    model.h[1].mlp.register_forward_hook(lambda module, args, output: output * 0)
+
+
 @pytest.mark.parametrize("change", [
-    wider_mlp, fewer_layers, other_eps, other_gelu, no_gains, no_norm, forward_of_its_own, read_only,
+    hook_on_a_layer, wider_mlp, fewer_layers, other_eps, other_gelu, no_gains, no_norm, forward_of_its_own, read_only,
 ])  # fmt: skip
 def test_a_model_that_somebody_changed_is_its_own_reader(change, monkeypatch):
     model = made()

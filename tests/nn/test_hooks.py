@@ -249,6 +249,16 @@ def test_a_hook_must_be_a_function():
     assert layer(tl.ones(1, 2)).shape == (1, 2)
 
 
+def test_has_hooks():
+    model = nn.Sequential(nn.ReLU())
+    assert not model.has_hooks()
+    handle = model.register_forward_hook(lambda *args: None)
+    assert model.has_hooks()
+    assert not model[0].has_hooks()
+    handle.remove()
+    assert not model.has_hooks()
+
+
 # ---- copies -------------------------------------------------------------------------------------
 
 CALLS = []
