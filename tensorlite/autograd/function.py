@@ -16,7 +16,7 @@ from . import anomaly_mode, version_counter
 from .grad_mode import grad_mode
 from .graph import Node, Output, Plan, Rule, Value, Variable, wrap
 from .op_hooks import op_runner
-from .views import check_inputs, origin_of, taken_again
+from .views import record_view, regenerate_view, regenerate_views
 
 __all__ = ["Op", "OpFunction", "op"]
 
@@ -204,8 +204,8 @@ class Op:
         plan = self.plans.get(key)
         if plan is None:
             plan = self.plans[key] = self.plan(needs, self.argument_names(len(args)))
-        if version_counter.rebased:
-            check_inputs(self.name, args)
+        if version_counter.inplace_in_graph:
+            regenerate_views(self.name, args)
         node = Node(plan, [args[i].node or args[i] for i in needs], [arrays[i].shape for i in needs],
                     [values[p] for p in plan.saved_positions])  # fmt: skip
         if arrays is not given or not self.built_in:
@@ -330,7 +330,7 @@ def make_op_function(self: Op) -> OpFunction:
     defaults, mode, runner = tuple(self.defaults), grad_mode, op_runner
     new, ndarray = object.__new__, np.ndarray
     backends = BACKENDS
-    view, rebased, rules = self.view and not multi_output, version_counter.rebased, len(self.rules)
+    view, inplace_in_graph, rules = self.view and not multi_output, version_counter.inplace_in_graph, len(self.rules)
     required = sum(d is inspect.Parameter.empty for d in defaults)
     meet = slice(arity, None) if variadic else slice(0, len(self.rules) or None)  # the arguments whose dtypes must fit
 
@@ -345,7 +345,7 @@ def make_op_function(self: Op) -> OpFunction:
         for a in args:
             if isinstance(a, Variable):
                 raw = False
-                if grad and (a.tracked or (rebased and taken_again(a))):
+                if grad and (a.tracked or (inplace_in_graph and regenerate_view(a))):
                     needs += (len(arrays),)
                 a = a.array
                 if a.dtype is not dtype:
@@ -419,7 +419,7 @@ def make_op_function(self: Op) -> OpFunction:
         result = new(Variable.tensor_type)
         result.array = out
         if view and grad and isinstance(args[0], Variable):
-            result.origin = origin_of(args[0], self.replay or call, args[1:], out)
+            result.view_info = record_view(args[0], self.replay or call, args[1:], out)
         if needs and differentiable:
             result.node, result.tracked = self.record(args, given, arrays, needs, [*arrays, out, *extra]), True
         if anomaly_mode.watching:

@@ -14,7 +14,7 @@ from . import version_counter
 from .engine import sweep
 from .grad_mode import set_grad_enabled
 from .graph import Edge, Value, Variable, wrap
-from .views import check_inputs
+from .views import regenerate_views
 
 __all__ = ["accumulate_grad", "add_hook", "backward", "grad", "retain_grad"]
 
@@ -32,8 +32,8 @@ def _seeds(name: str, outputs: Sequence[Any], gradients: Sequence[Any], create_g
                 f"{name}: this tensor of shape {tuple(out.array.shape)} does not require gradients and no op recorded "
                 f"how it was made. Set requires_grad=True on what it is computed from, outside no_grad()"
             )
-        if version_counter.rebased:
-            check_inputs(name, [out])
+        if version_counter.inplace_in_graph:
+            regenerate_views(name, [out])
         if g is None:
             if out.array.size != 1:
                 raise GraphError(
@@ -172,21 +172,21 @@ def accumulate_grad(x: Variable, g: Value) -> None:
             x.grad = x.grad + g
     else:
         x.grad.array += g
-        version_counter.touch(x.grad.array)
+        version_counter.bump_version(x.grad.array)
 
 
 class _Ownership:
     """Sees to it that no two gradients handed out share memory: rules may pass on the gradient they got, or a view."""
 
     def __init__(self, seeds: Collection[Value]) -> None:
-        roots = [version_counter.owner(g.array if isinstance(g, Variable) else g) for g in seeds]
+        roots = [version_counter.base_array(g.array if isinstance(g, Variable) else g) for g in seeds]
         self.taken = {id(r): r for r in roots}
 
     def take(self, g: Value) -> Array:
         xp = BACKENDS.get(type(g))
         if xp is None:  # a NumPy scalar
             return np.asarray(g)
-        root = version_counter.owner(g)
+        root = version_counter.base_array(g)
         broadcast = not getattr(g.flags, "writeable", True)  # of one entry to one entry: NumPy forbids to write
         if id(root) in self.taken or root.size != g.size or root.base is not None or not g.size or broadcast:
             return xp.array(g, copy=True, order="C")

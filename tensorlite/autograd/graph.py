@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from ..backends.registry import Array
 from . import version_counter
+from .views import ViewInfo
 
 __all__ = ["Edge", "Lazy", "Node", "Output", "Plan", "Rule", "Value", "Variable", "attach", "walk", "wrap"]
 
@@ -24,8 +25,7 @@ class Variable:
     grad: what ``backward`` has accumulated here, or None.
     node: the Node that made it; None for a leaf.
     tracked: whether gradients flow through it.
-    origin: of a view, the tensor whose memory it shows, and the way from there: ``(way to what it was taken from, view
-        op, its arguments)``, which starts with None. ``(None, None)`` of a view op's result that shares no memory.
+    view_info: for a view, its base and the view ops that lead to it; None for what no view op made.
     """
 
     tensor_type: ClassVar[type[Variable]]
@@ -36,7 +36,7 @@ class Variable:
     node: Node | None = None
     tracked: bool = False
     hooks: list[Callable[[Any], Any]] | None = None
-    origin: tuple[Any, tuple[Any, Callable[..., Any], tuple[Any, ...]] | None] | None = None
+    view_info: ViewInfo | None = None
 
     __array_ufunc__ = None  # so that `ndarray * Variable` is left to Variable.__rmul__
 

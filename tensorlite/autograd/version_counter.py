@@ -1,8 +1,8 @@
-"""Who changed which memory in place, and when.
+"""Version counters: detect saved values that were changed in place.
 
-Nodes and in-place changes take their numbers from one clock, so nothing need be written down when a value is saved: a
+Nodes and in-place changes take their numbers from one clock, so nothing is written down when a node saves a value. A
 saved array is stale exactly if its memory was changed at a later tick than its node was made. Only memory that was
-ever changed has an entry here, and views share the entry of the array that owns their memory.
+changed at least once has a counter, and all views of that memory share it.
 """
 
 from __future__ import annotations
@@ -15,80 +15,87 @@ from typing import Any
 from ..backends.registry import BACKENDS, Array
 from ..errors import VersionError
 
-__all__ = ["changed", "changed_between", "check_saved", "clock", "last_change", "owner", "rebased", "touch", "version"]
+__all__ = ["base_array", "bump_version", "changed_between", "check_saved", "clock", "inplace_in_graph", "last_change",
+           "version", "version_counters"]  # fmt: skip
 
 clock = count(1).__next__
-"""Ticks once for every recorded op and every in-place change: a topological order of the graph."""
+"""Return the next tick. Every recorded op and every in-place change takes one, so ticks order the graph."""
 
-_REMEMBERED = 64  # ticks kept a buffer, for the version numbers in messages
+_REMEMBERED = 64  # ticks kept for each counter, so that messages can give the version of a saved value
 
 
-class _History:
-    """The in-place changes of one buffer."""
+class VersionCounter:
+    """The in-place changes of one block of memory: their number, the first tick and the latest ticks."""
 
     def __init__(self, array: Array) -> None:
         self.count = 0
-        self.first = 0  # the tick of the first of them
+        self.first = 0
         self.ticks: deque[int] = deque(maxlen=_REMEMBERED)
         key = id(array)
-        self.alive = weakref.ref(array, lambda _: (changed.pop(key, None), rebased.pop(key, None)))
+        self.alive = weakref.ref(array, lambda _: (version_counters.pop(key, None), inplace_in_graph.pop(key, None)))
 
 
-changed: dict[int, _History] = {}
-"""The buffers that were ever changed in place, by the id of the array that owns them."""
+version_counters: dict[int, VersionCounter] = {}
+"""The counters of memory that was changed in place, by the id of the array that owns the memory."""
 last_change = 0
-"""The tick of the latest change of any buffer: what was saved since then is as it was."""
-rebased: dict[int, int] = {}
-"""The buffers whose in-place change is part of the graph: views made before that tick have lost their history."""
+"""The tick of the latest in-place change of any memory. What was saved later than that cannot be stale."""
+inplace_in_graph: dict[int, int] = {}
+"""The tick of the latest recorded in-place change, by the id of the owning array. Older views are outdated."""
 
 
-def owner(array: Array) -> Array:
-    """The array that owns the memory of this one: itself, or what it is a view of."""
+def base_array(array: Array) -> Array:
+    """Return the array that owns the memory of this one: itself, or the array that it is a view of."""
     while type(array.base) in BACKENDS:
         array = array.base
     return array
 
 
-def touch(array: Array, *, in_graph: bool = False) -> int:
-    """Note that this array's memory has been changed; ``in_graph`` if the change has a gradient. Returns the tick."""
+def bump_version(array: Array, *, in_graph: bool = False) -> int:
+    """Record that this array's memory was changed in place, and return the tick of the change.
+
+    in_graph: whether the change is recorded in the graph, that is, has a gradient.
+    """
     global last_change
-    buffer = owner(array)
-    history = changed.get(id(buffer))
-    if history is None:
-        history = changed[id(buffer)] = _History(buffer)
+    memory = base_array(array)
+    counter = version_counters.get(id(memory))
+    if counter is None:
+        counter = version_counters[id(memory)] = VersionCounter(memory)
     tick = last_change = clock()
-    history.first = history.first or tick
-    history.count += 1
-    history.ticks.append(tick)
+    counter.first = counter.first or tick
+    counter.count += 1
+    counter.ticks.append(tick)
     if in_graph:
-        rebased[id(buffer)] = tick
+        inplace_in_graph[id(memory)] = tick
     return tick
 
 
 def version(array: Array) -> int:
-    """How often this array's memory has been changed in place."""
-    history = changed.get(id(owner(array)))
-    return 0 if history is None else history.count
+    """Return how often this array's memory was changed in place."""
+    counter = version_counters.get(id(base_array(array)))
+    return 0 if counter is None else counter.count
 
 
 def changed_between(array: Any, start: int, stop: int) -> bool:
-    """Whether this array's memory has been changed in place, each time after tick ``start`` and not after ``stop``."""
-    history = changed.get(id(owner(array))) if type(array) in BACKENDS else None
-    return history is not None and start < history.first and history.ticks[-1] <= stop
+    """Return whether this array's memory was changed in place, and every time after ``start`` and up to ``stop``."""
+    counter = version_counters.get(id(base_array(array))) if type(array) in BACKENDS else None
+    return counter is not None and start < counter.first and counter.ticks[-1] <= stop
 
 
 def check_saved(op: str, seq: int, names: list[str], saved: list[Any]) -> None:
-    """Raise VersionError if a value that a node saved at tick ``seq`` has been changed since."""
+    """Raise VersionError if a value that a node saved at tick ``seq`` was changed in place since.
+
+    names: the names of the saved values, for the message.
+    """
     for name, value in zip(names, saved, strict=True):
         if type(value) not in BACKENDS:
             continue
-        history = changed.get(id(owner(value)))
-        if history is not None and history.ticks[-1] > seq:
-            later = sum(t > seq for t in history.ticks)
-            then = f"at version {history.count - later}" if later < _REMEMBERED else f"{later} or more versions earlier"
+        counter = version_counters.get(id(base_array(value)))
+        if counter is not None and counter.ticks[-1] > seq:
+            later = sum(t > seq for t in counter.ticks)
+            then = f"at version {counter.count - later}" if later < _REMEMBERED else f"{later} or more versions earlier"
             what = "its result" if name == "out" else f"its argument {name!r}"
             raise VersionError(
                 f"{op}: the backward pass needs {what}, {value.dtype}{tuple(value.shape)}, which was saved {then} and "
-                f"has been changed in place since (it is at version {history.count}). Use the op that returns a new "
+                f"has been changed in place since (it is at version {counter.count}). Use the op that returns a new "
                 f"tensor, or clone() before changing it"
             )

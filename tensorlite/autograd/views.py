@@ -1,30 +1,63 @@
-"""Views: which base a tensor shows, and how to take it again after a change in place."""
+"""Views: the base that a view shows, and how to take the view again after a change in place.
+
+A view op (``reshape``, ``transpose``, indexing with slices, ...) returns a tensor on its input's memory. Each view
+remembers its base and the view ops between the two. A change in place of a view is then recorded as a change of the
+base, and every other view of that base is regenerated when it is next used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 from ..backends.registry import Array
 from ..errors import VersionError
-from . import version_counter
-from .graph import Variable
+from .version_counter import base_array, inplace_in_graph
 
-__all__ = ["along", "check_inputs", "origin_of", "taken_again"]
+__all__ = [
+    "COPIED", "ViewInfo", "ViewSteps", "current_view_info", "owns_memory", "record_view", "regenerate_view",
+    "regenerate_views", "replay_view",
+]  # fmt: skip
+
+ViewSteps: TypeAlias = tuple[Any, Callable[..., Any], tuple[Any, ...]] | None
+"""The view ops from a base to a view, as a linked list: ``(earlier steps, last view op, its other arguments)``."""
 
 
-def origin_of(x: Variable, view: Callable[..., Any], arguments: tuple[Any, ...], out: Array) -> Any:
-    """Where the result of a view op comes from; from nowhere if it had to be copied."""
-    data, shown = x.array, out.base
-    if shown is None or (shown is not data and shown is not data.base):
-        if out is not data and version_counter.owner(out) is not version_counter.owner(data):
-            return None, None
-    base, steps = x.origin or (x, None)
+ViewInfo: TypeAlias = tuple[Any, ViewSteps]
+"""``(base, steps)``: the Variable whose memory a view shows, and the view ops that lead from it to the view.
+
+A plain tuple, because every call of a view op makes one, and a class would cost 3% of the call.
+"""
+
+COPIED: ViewInfo = (None, None)
+"""The view info of a view op's result that shares no memory with the op's input."""
+
+
+def record_view(x: Any, view: Callable[..., Any], arguments: tuple[Any, ...], out: Array) -> ViewInfo:
+    """Return the view info of ``view(x, *arguments)``, whose raw array is ``out``."""
+    array, memory = x.array, out.base
+    if memory is None or (memory is not array and memory is not array.base):
+        if out is not array and base_array(out) is not base_array(array):
+            return COPIED
+    base, steps = x.view_info or COPIED
     return (x if base is None else base), (steps, view, arguments)
 
 
-def along(steps: Any, value: Any) -> Any:
-    """What the view ops of an ``origin`` make of a value."""
+def current_view_info(x: Any) -> ViewInfo:
+    """Return the base of x and the steps to x. A tensor that is not a view, or no longer one, is its own base."""
+    base, steps = x.view_info or COPIED
+    if base is None or base_array(base.array) is not base_array(x.array):
+        return x, None
+    return base, steps
+
+
+def owns_memory(x: Any) -> bool:
+    """Return whether x holds memory that no earlier tensor shows."""
+    return x.array is base_array(x.array) or x.view_info is COPIED
+
+
+def replay_view(steps: ViewSteps, value: Any) -> Any:
+    """Apply the view ops of a ``ViewInfo.steps`` to a Variable or to a raw array."""
     path = []
     while steps is not None:
         steps, view, arguments = steps
@@ -34,29 +67,32 @@ def along(steps: Any, value: Any) -> Any:
     return value
 
 
-def taken_again(v: Any) -> bool:
-    """Whether a view could be taken again from its base, which was changed in place under the graph since."""
-    base, steps = v.origin or (None, None)
+def regenerate_view(x: Any) -> bool:
+    """Take the view x again from its base, if that was changed in place in the graph since. Return whether it was."""
+    base, steps = x.view_info or COPIED
     if base is None or base.node is None:
         return False
-    buffer = version_counter.owner(v.array)
-    if version_counter.owner(base.array) is not buffer or version_counter.rebased.get(id(buffer), 0) > base.node.seq:
+    memory = base_array(x.array)
+    if base_array(base.array) is not memory or inplace_in_graph.get(id(memory), 0) > base.node.seq:
         return False
-    again = along(steps, base)
+    again = replay_view(steps, base)
     if again.node is None:  # nothing is recorded now
         return False
-    v.node, v.tracked = again.node, True
+    x.node, x.tracked = again.node, True
     return True
 
 
-def check_inputs(op: str, variables: Any) -> None:
-    """Take views again whose base was changed in place under the graph. Raise VersionError if one cannot be."""
-    for v in variables:
-        node = getattr(v, "node", None)
-        if node is None or version_counter.rebased.get(id(version_counter.owner(v.array)), 0) <= node.seq:
+def regenerate_views(op: str, values: Iterable[Any]) -> None:
+    """Regenerate each view among the values whose base was changed in place in the graph.
+
+    Raises VersionError, with the op's name, if a view cannot be regenerated.
+    """
+    for x in values:
+        node = getattr(x, "node", None)
+        if node is None or inplace_in_graph.get(id(base_array(x.array)), 0) <= node.seq:
             continue
-        if not taken_again(v):
+        if not regenerate_view(x):
             raise VersionError(
-                f"{op}: a view of shape {tuple(v.array.shape)} was taken before the tensor it belongs to was changed "
-                f"in place, so its gradient would be wrong. Take the view again after the change, or clone() it before"
+                f"{op}: a view of shape {tuple(x.array.shape)} was taken before its base was changed in place, so its "
+                f"gradient would be wrong. Take the view again after the change, or clone() it before the change"
             )

@@ -304,7 +304,7 @@ class Module:
             if name in own:
                 target = own[name]
                 target.array[...] = value.detach().to(device=target.device, dtype=target.dtype).array
-                version_counter.touch(target.array)
+                version_counter.bump_version(target.array)
         return LoadResult(missing, unexpected)
 
     # ---- modes, devices, dtypes ---------------------------------------------------------------

@@ -61,7 +61,7 @@ def _clip_grad_norm(gradients: list[Tensor], max_norm: float, p: float, error_if
     factors = {dtype: factor.astype(dtype) for dtype in {g.array.dtype for g in gradients}}
     for g in gradients:
         g.array *= factors[g.array.dtype]
-        version_counter.touch(g.array)
+        version_counter.bump_version(g.array)
     return total
 
 
@@ -91,4 +91,4 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
         raise ValueError(f"clip_grad_value_: clip_value must not be negative, got {clip_value}")
     for g in _gradients("clip_grad_value_", parameters):
         BACKENDS[type(g.array)].clip(g.array, -clip_value, clip_value, out=g.array)
-        version_counter.touch(g.array)
+        version_counter.bump_version(g.array)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..autograd.function import op
 from ..autograd.graph import Value, Variable
-from ..autograd.views import along
+from ..autograd.views import replay_view
 from ..backends.registry import BACKENDS, Array, Namespace, describe_array
 from ..dtypes import DType
 from ..errors import DeviceError, DTypeError, ShapeError
@@ -299,15 +299,15 @@ def _outside(g: Value, steps: Any, shape: Sequence[int]) -> Value:
     xp = BACKENDS[type(array_of(g))]
     size = math.prod(shape)
     covered = xp.zeros(size, bool)
-    covered[along(steps, xp.arange(size).reshape(shape)).reshape(-1)] = True
+    covered[replay_view(steps, xp.arange(size).reshape(shape)).reshape(-1)] = True
     return where(covered.reshape(shape), 0.0, g)
 
 
-@op(lambda g, steps, in_shape: _outside(g, steps, in_shape), lambda g, steps: along(steps, g))
+@op(lambda g, steps, in_shape: _outside(g, steps, in_shape), lambda g, steps: replay_view(steps, g))
 def with_view(xp: Namespace, x: Array, part: Array, steps: Any) -> Array:
     """x, as it is once ``part`` is written to a view of it: the same memory, at a new place in the graph.
 
-    steps: the way from x to the view, as in ``Variable.origin``."""
+    steps: the way from x to the view, as in ``Variable.view_info``."""
     return x
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.function import op
-from ..autograd.version_counter import owner
+from ..autograd.version_counter import base_array
 from ..backends.registry import Array, Namespace
 from ..errors import ShapeError
 from .arguments import dim_in, ints_in, numpy_names, shape_of
@@ -50,7 +50,7 @@ def _reshaped(x: Array, shape: Sequence[int]) -> Array:
 def view(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
     """As :func:`reshape`, but never a copy. Raises ShapeError where the memory does not allow a view."""
     out = _reshaped(x, shape)
-    if out.size and owner(out) is not owner(x):
+    if out.size and base_array(out) is not base_array(x):
         raise ShapeError(
             f"shape {out.shape} needs a copy of this non-contiguous tensor; use reshape() or contiguous()"
         )

@@ -116,7 +116,7 @@ class Optimizer:
         """The updates of a step, under the name that a profile shows."""
         for p, group in ready:
             self._update(p, p.grad.array, self.state.setdefault(p, {}), group)
-            version_counter.touch(p.array)  # so that graphs which saved the old value notice
+            version_counter.bump_version(p.array)  # so that graphs which saved the old value notice
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters, or make them zero in place."""

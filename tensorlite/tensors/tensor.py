@@ -14,7 +14,7 @@ from ..autograd import gradients, version_counter
 from ..autograd.function import op
 from ..autograd.grad_mode import is_grad_enabled
 from ..autograd.graph import Node, Variable, wrap
-from ..autograd.views import taken_again
+from ..autograd.views import current_view_info, owns_memory, regenerate_view
 from ..backends.registry import BACKENDS, Array, Device, DeviceLike, Namespace, device_of, namespace
 from ..backends.registry import device as as_device
 from ..dtypes import (
@@ -302,12 +302,12 @@ class Tensor(Variable):
         result = object.__new__(type(self))
         memo[id(self)] = result
         for name, value in vars(self).items():
-            if name != "origin":
+            if name != "view_info":
                 setattr(result, name, self.array.copy() if name == "array" else copy.deepcopy(value, memo))
         return result
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "origin"}
+        return {name: value for name, value in vars(self).items() if name != "view_info"}
 
     # ---- leaving the graph -------------------------------------------------------------------
 
@@ -354,7 +354,7 @@ class Tensor(Variable):
 
     def detach_(self) -> Tensor:
         """Cut this tensor itself off from its history."""
-        self.node, self.tracked, self.hooks, self.origin = None, False, None, None
+        self.node, self.tracked, self.hooks, self.view_info = None, False, None, None
         return self
 
     def clone(self) -> Tensor:
@@ -661,13 +661,13 @@ class Tensor(Variable):
             write()
         except ValueError as error:
             raise ShapeError(f"{name}: cannot write into a tensor of shape {self.shape}: {error}") from None
-        version_counter.touch(self.array)
+        version_counter.bump_version(self.array)
         return self
 
     def _assign(self, name: str, index: Any, value: Any) -> Tensor:
         """``self[index] = value``: what was there before gets no gradient, the value does."""
-        if version_counter.rebased and is_grad_enabled() and not self.tracked:
-            taken_again(self)
+        if version_counter.inplace_in_graph and is_grad_enabled() and not self.tracked:
+            regenerate_view(self)
         plain = not self.tracked and not (isinstance(value, Variable) and value.tracked)
         if plain or not is_grad_enabled():
             return self._change(name, lambda: assign(self.array, index, value))
@@ -675,13 +675,9 @@ class Tensor(Variable):
 
     def _base(self, name: str) -> tuple[Tensor, Any]:
         """The tensor that changes when this one does, which is itself or what it is a view of, and the way to here."""
-        memory = version_counter.owner(self.array)
-        base, steps = self.origin or (self, None)
-        if base is None or version_counter.owner(base.array) is not memory:
-            base, steps = self, None
+        base, steps = current_view_info(self)
         base._refuse_leaf(name)
-        own = base.array is memory or base.origin == (None, None)
-        if not own and (base.node is None or base.node.plan.is_view):
+        if not owns_memory(base) and (base.node is None or base.node.plan.is_view):
             raise GraphError(
                 f"{name}: this tensor is a view, and its base would not notice that its gradient has changed; clone() "
                 f"it first, or change the base by indexing: base[...] = value"
@@ -706,18 +702,18 @@ class Tensor(Variable):
         node = out.node
         assert node is not None
         if isinstance(node.saved, list):  # the op's own inputs must outlive the change
-            memory = version_counter.owner(self.array)
+            memory = version_counter.base_array(self.array)
             node.saved = [
-                v.copy() if type(v) in BACKENDS and version_counter.owner(v) is memory else v for v in node.saved
+                v.copy() if type(v) in BACKENDS and version_counter.base_array(v) is memory else v for v in node.saved
             ]
         if steps is not None:  # it is the base that changes; this view is then taken again
             node = with_view(base, out, steps).node
             assert node is not None
         self.array[...] = out.array
-        node.seq = version_counter.touch(self.array, in_graph=True)
+        node.seq = version_counter.bump_version(self.array, in_graph=True)
         base.node, base.tracked = node, True
         if steps is not None:
-            taken_again(self)
+            regenerate_view(self)
         return self
 
     def add_(self, other: Any, *, alpha: Any = 1) -> Tensor:
