@@ -8,7 +8,7 @@ them from the last to the first, as loss.backward() does. That sweep is all of b
 """
 
 import tensorlite as tl
-from tensorlite.autograd import walk
+from tensorlite.autograd import topological_order
 
 # ---- 1. forward: compute, and leave a graph behind ----------------------------------------------
 
@@ -27,7 +27,7 @@ for line, value in (("h = w * x", h), ("t = tanh(h)", t), ("y = x + t", y), ("lo
 # ---- 2. the graph: nodes know their op, their inputs' places, and what they saved ---------------
 
 names = {w: "w", x: "x", h.grad_fn: "h", t.grad_fn: "t", y.grad_fn: "y", loss.grad_fn: "loss"}
-nodes = walk([loss.grad_fn])  # all that leads to the loss, newest first
+nodes = topological_order([loss.grad_fn])  # all that leads to the loss, newest first
 
 
 def saved(node):

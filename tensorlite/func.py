@@ -16,7 +16,7 @@ import numpy as np
 from .autograd.function import op
 from .autograd.grad_mode import enable_grad, is_grad_enabled
 from .autograd.gradients import grad as _grad
-from .autograd.graph import Variable, walk, wrap
+from .autograd.graph import Variable, topological_order, wrap
 from .backends.registry import BACKENDS, Array
 from .errors import DTypeError, GraphError, ShapeError
 from .ops.arguments import ints_in
@@ -128,7 +128,7 @@ def _reaches_others(outputs: Sequence[Any], own: set[Any]) -> bool:
     seen = {y.node or y for y in outputs if y.tracked}
     if any(isinstance(e, Variable) and e not in own for e in seen):
         return True
-    for node in walk(seen):
+    for node in topological_order(seen):
         if node in own:
             if node.edges:  # an argument that is tracked further out
                 return True

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .autograd.graph import Node
-from .autograd.op_hooks import watch
+from .autograd.op_hooks import OpHooks, set_op_hooks
 
 __all__ = ["OpTime", "profile"]
 
@@ -52,13 +52,13 @@ class profile:
         self._differentiating = False
 
     def __enter__(self) -> profile:
-        self._before = watch(self._forward, self._backward)
+        self._before = set_op_hooks(OpHooks(self._forward, self._backward))
         self._began = time.perf_counter()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.seconds += time.perf_counter() - self._began
-        watch(*self._before)
+        set_op_hooks(self._before)
 
     def _forward(self, run: Callable[..., Any], f: Callable[..., Any], *args: Any) -> Any:
         began = time.perf_counter()

@@ -4,9 +4,9 @@ from .anomaly_mode import detect_anomaly
 from .function import Op, OpFunction, op
 from .grad_mode import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .gradients import backward, grad
-from .graph import Node, Variable, walk
+from .graph import Node, Variable, topological_order
 
 __all__ = [
     "Node", "Op", "OpFunction", "Variable", "backward", "detect_anomaly", "enable_grad", "grad", "is_grad_enabled",
-    "no_grad", "op", "set_grad_enabled", "walk",
+    "no_grad", "op", "set_grad_enabled", "topological_order",
 ]  # fmt: skip

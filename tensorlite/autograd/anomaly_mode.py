@@ -10,17 +10,17 @@ from typing import Any
 from ..backends.registry import BACKENDS, Array
 from ..errors import AnomalyError
 
-__all__ = ["call_site", "check_backward", "check_forward", "detect_anomaly", "watching"]
+__all__ = ["call_site", "check_backward", "check_forward", "detect_anomaly", "enabled"]
 
-watching = 0
+enabled = 0
 """How many ``detect_anomaly()`` blocks are open, in any thread: zero keeps ops from asking further."""
 
 
-class _Watch(threading.local):
+class _State(threading.local):
     depth = 0
 
 
-_watch = _Watch()
+_state = _State()
 
 
 class detect_anomaly:
@@ -31,14 +31,14 @@ class detect_anomaly:
     """
 
     def __enter__(self) -> None:
-        global watching
-        watching += 1
-        _watch.depth += 1
+        global enabled
+        enabled += 1
+        _state.depth += 1
 
     def __exit__(self, *exc: object) -> None:
-        global watching
-        watching -= 1
-        _watch.depth -= 1
+        global enabled
+        enabled -= 1
+        _state.depth -= 1
 
 
 def call_site() -> str:
@@ -52,7 +52,7 @@ def call_site() -> str:
     return f"{file}:{line}, in {frame.f_code.co_name}" + (f": {text}" if text else "")
 
 
-def _made(values: list[Any], out: Array) -> str | None:
+def introduced_nonfinite(values: list[Any], out: Array) -> str | None:
     """What is in ``out`` and not already in the values it was made from: "NaN", "infinity" or None."""
     if out.dtype.kind not in "fc":
         return None
@@ -70,21 +70,21 @@ def _made(values: list[Any], out: Array) -> str | None:
 
 def check_forward(op: str, values: list[Any], out: Array, node: Any) -> None:
     """Blame the op if it made a NaN or an infinity; remember the line that called it, for the backward pass."""
-    if not _watch.depth:
+    if not _state.depth:
         return
     where = call_site()
     if node is not None:
         node.where = where
-    what = _made(values, out)
+    what = introduced_nonfinite(values, out)
     if what is not None:
         raise AnomalyError(f"{op}: the forward pass made the first {what} here\n  {where}")
 
 
 def check_backward(op: str, where: str | None, values: list[Any], gradient: Array, name: str) -> None:
     """Blame a gradient rule if it made a NaN or an infinity out of finite values."""
-    if not _watch.depth:
+    if not _state.depth:
         return
-    what = _made(values, gradient)
+    what = introduced_nonfinite(values, gradient)
     if what is not None:
         called = (
             f"\n  forward call: {where}" if where else " (run the forward pass under detect_anomaly() to see its line)"

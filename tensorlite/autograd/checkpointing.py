@@ -12,13 +12,13 @@ from typing import Any
 from .. import random
 from ..errors import GraphError
 from .grad_mode import enable_grad, is_grad_enabled
-from .graph import Lazy, Node, Output, Variable, walk
+from .graph import Node, Output, RecomputedValues, Variable, topological_order
 from .version_counter import changed_between, check_saved, clock
 
 __all__ = ["checkpoint"]
 
 
-class _Region(Lazy):
+class CheckpointedRegion(RecomputedValues):
     """The nodes that one call of f recorded, whose saved values come back when the first of them is needed."""
 
     def __init__(
@@ -44,7 +44,7 @@ class _Region(Lazy):
                 f"{b}; it must depend on arguments and parameters alone"
             )
         first = dict(zip(again, self.nodes, strict=True))
-        for inner in {n.saved for n in again if isinstance(n.saved, _Region)}:
+        for inner in {n.saved for n in again if isinstance(n.saved, CheckpointedRegion)}:
             inner.nodes = [first.get(n, n) for n in inner.nodes]  # of a checkpoint in f: it will fill our nodes
         for node, twin in zip(self.nodes, again, strict=True):
             if node.saved is self:
@@ -70,7 +70,7 @@ def _tensors(value: Any) -> list[Variable]:
 def _recorded(result: Any, start: int) -> list[Node]:
     """The nodes since tick ``start`` that lead to the result, newest first."""
     roots = [t.node for t in _tensors(result) if t.node is not None and t.node.seq >= start]
-    return [n for n in walk(roots, start) if type(n) is not Output]
+    return [n for n in topological_order(roots, start) if type(n) is not Output]
 
 
 def checkpoint(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -93,7 +93,7 @@ def checkpoint(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             f"{type(result).__name__}"
         )
     nodes = _recorded(result, start)
-    region = _Region(f, args, kwargs, state, start, nodes)
+    region = CheckpointedRegion(f, args, kwargs, state, start, nodes)
     for node in nodes:
         if node.saved:
             node.saved = region

@@ -22,10 +22,10 @@ from ..backends.registry import BACKENDS, Array, describe_array
 from ..errors import DTypeError, GraphError, ShapeError
 from . import anomaly_mode, version_counter
 from .grad_mode import grad_mode
-from .graph import Edge, Lazy, Node, Output, Plan, Value, Variable, attach, walk, wrap
+from .graph import Edge, Node, Output, Plan, RecomputedValues, Value, Variable, attach, topological_order, wrap
 from .op_hooks import op_runner
 
-__all__ = ["sweep", "unbroadcast"]
+__all__ = ["run_backward", "unbroadcast"]
 
 
 def unbroadcast(g: Value, shape: tuple[int, ...]) -> Value:
@@ -33,7 +33,7 @@ def unbroadcast(g: Value, shape: tuple[int, ...]) -> Value:
     return BACKENDS[type(g)].sum_to(g, shape) if type(g) in BACKENDS else g.sum_to_size(shape)
 
 
-def sweep(
+def run_backward(
     seeds: dict[Edge, Value], create_graph: bool, retain: bool, targets: Collection[Edge] | None
 ) -> dict[Edge, Value]:
     """Push the seeds back through the graph and return the gradients of the leaves, or of the targets if given.
@@ -44,7 +44,7 @@ def sweep(
     oldest = 0
     if targets is not None and all(isinstance(t, Node) for t in targets):
         oldest = min((t.seq for t in targets if isinstance(t, Node)), default=0)  # nothing older leads to a target
-    order = walk(seeds, oldest)
+    order = topological_order(seeds, oldest)
     wanted: set[Edge] | None = None
     if targets is not None:
         wanted = set(targets)
@@ -52,8 +52,8 @@ def sweep(
             if not wanted.isdisjoint(node.edges):
                 wanted.add(node)
     found: dict[Edge, Any] = dict(seeds)
-    watcher = op_runner.watchers[1]
-    back = _back if watcher is None else functools.partial(watcher, _back)
+    watcher = op_runner.hooks.backward
+    back = _backward_step if watcher is None else functools.partial(watcher, _backward_step)
     old, grad_mode.enabled = grad_mode.enabled, create_graph
     try:
         with np.errstate(all="ignore"):
@@ -64,7 +64,7 @@ def sweep(
                 if isinstance(g, np.generic):  # NumPy's operators make scalars of 0-d arrays
                     g = np.asarray(g)
                 if type(g) is list:
-                    g = _fill(node, g)
+                    g = fill_missing_with_zeros(node, g)
                 elif node.hooks:
                     g = _run_hooks(node.hooks, g)
                 if wanted is not None:
@@ -87,10 +87,10 @@ def sweep(
     return found
 
 
-def _back(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, found: dict[Edge, Any]) -> None:
+def _backward_step(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, found: dict[Edge, Any]) -> None:
     """One step of the sweep: run a node's rules, and add what they give to the gradients found so far."""
     plan = node.plan
-    while isinstance(node.saved, Lazy):  # a checkpoint inside another takes two steps
+    while isinstance(node.saved, RecomputedValues):  # a checkpoint inside another takes two steps
         node.saved.fill()
     saved = node.saved
     if saved is None:
@@ -100,7 +100,7 @@ def _back(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, fo
         )
     if version_counter.last_change > node.seq:
         version_counter.check_saved(plan.op_name, node.seq, plan.saved_names, saved)
-    values = _lift(node, saved) if create_graph else saved
+    values = attach_saved_values(node, saved) if create_graph else saved
     if plan.backward is None:
         gradients: Sequence[Value] = [
             rule(g, *[shape if j < 0 else values[j] for j in places])
@@ -127,10 +127,10 @@ def _back(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, fo
                 )
             continue
         if getattr(d, "shape", None) != shape:
-            d = _fit(plan, k, d, shape)
+            d = sum_to_input_shape(plan, k, d, shape)
         if node.dtypes is not None and d.dtype != node.dtypes[k]:
-            d = _cast(plan, k, d, node.dtypes[k])
-        if anomaly_mode.watching:
+            d = cast_to_input_dtype(plan, k, d, node.dtypes[k])
+        if anomaly_mode.enabled:
             raw = [v.array if isinstance(v, Variable) else v for v in (*saved, g)]
             made = d.array if isinstance(d, Variable) else d
             made = np.asarray(made) if isinstance(made, np.generic) else made
@@ -139,7 +139,7 @@ def _back(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, fo
         found[edge] = d if before is None else before + d
 
 
-def _fit(plan: Plan, k: int, d: Value, shape: tuple[int, ...]) -> Value:
+def sum_to_input_shape(plan: Plan, k: int, d: Value, shape: tuple[int, ...]) -> Value:
     """Sum a gradient down to its input's shape; an error that names the rule if it cannot be."""
     if not hasattr(d, "shape"):
         raise TypeError(
@@ -155,7 +155,7 @@ def _fit(plan: Plan, k: int, d: Value, shape: tuple[int, ...]) -> Value:
     return unbroadcast(d, shape)
 
 
-def _cast(plan: Plan, k: int, d: Value, dtype: Any) -> Value:
+def cast_to_input_dtype(plan: Plan, k: int, d: Value, dtype: Any) -> Value:
     """A gradient in the dtype that the input had before the op converted it."""
     if not plan.casts_gradients:
         raise DTypeError(
@@ -165,7 +165,7 @@ def _cast(plan: Plan, k: int, d: Value, dtype: Any) -> Value:
     return d.to(dtype) if isinstance(d, Variable) else d.astype(dtype)  # type: ignore[attr-defined]
 
 
-def _fill(node: Node, gradients: list[Value]) -> tuple[Value, ...]:
+def fill_missing_with_zeros(node: Node, gradients: list[Value]) -> tuple[Value, ...]:
     """The gradients of all results of a node: zeros for those that nobody used."""
     known = next(g for g in gradients if g is not None)
     xp = BACKENDS[type(known.array if isinstance(known, Variable) else known)]
@@ -189,7 +189,7 @@ def _run_hooks(hooks: list[Callable[[Any], Any]], g: Value) -> Value:
     return g
 
 
-def _lift(node: Node, saved: list[Any]) -> list[Any]:
+def attach_saved_values(node: Node, saved: list[Any]) -> list[Any]:
     """The saved values as Variables at their places in the graph, so that what is computed from them is recorded."""
     values: list[Any] = []
     for value, k in zip(saved, node.plan.saved_edges, strict=True):
@@ -226,7 +226,7 @@ def _through_composite(node: Node, values: list[Any], g: Value) -> list[Value]:
         leaves.append(args[i].node)
     assert plan.composite is not None
     out = plan.composite(*args)
-    found = sweep({out.node: g}, True, True, leaves)
+    found = run_backward({out.node: g}, True, True, leaves)
     return [found.get(leaf) for leaf in leaves]
 
 

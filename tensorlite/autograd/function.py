@@ -379,11 +379,11 @@ def make_op_function(self: Op) -> OpFunction:
             raise TypeError(f"{self.name}: expected a Tensor, got {got}")
         try:
             if built_in:
-                out = runner.quietly(forward, xp, *arrays)
-            elif runner.watchers[0] is None:
+                out = runner.run(forward, xp, *arrays)
+            elif runner.hooks.forward is None:
                 out = forward(xp, *arrays)
             else:
-                out = runner.watchers[0](_plainly, forward, xp, *arrays)
+                out = runner.hooks.forward(_plainly, forward, xp, *arrays)
         except (ValueError, TypeError, IndexError, OverflowError) as error:
             if not built_in:
                 raise
@@ -404,7 +404,7 @@ def make_op_function(self: Op) -> OpFunction:
                 node.outputs = [(o.shape, o.dtype) for o in outs]
                 for k, result in enumerate(results):
                     result.node, result.tracked = Output(node, k), True
-            if anomaly_mode.watching:
+            if anomaly_mode.enabled:
                 for result in results:
                     anomaly_mode.check_forward(self.name, given, result.array, result.node and result.node.edges[0])
             return results
@@ -422,7 +422,7 @@ def make_op_function(self: Op) -> OpFunction:
             result.view_info = record_view(args[0], self.replay or call, args[1:], out)
         if needs and differentiable:
             result.node, result.tracked = self.record(args, given, arrays, needs, [*arrays, out, *extra]), True
-        if anomaly_mode.watching:
+        if anomaly_mode.enabled:
             anomaly_mode.check_forward(self.name, given, out, result.node)
         return result
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..backends.registry import BACKENDS, Array, describe_array
 from ..errors import DeviceError, DTypeError, GraphError, ShapeError
 from . import version_counter
-from .engine import sweep
+from .engine import run_backward
 from .grad_mode import set_grad_enabled
 from .graph import Edge, Value, Variable, wrap
 from .views import regenerate_views
@@ -106,7 +106,7 @@ def grad(
     )
     retain = create_graph if retain_graph is None else retain_graph
     edges = [x.node or x for x in inputs]
-    found = sweep(seeds, create_graph, retain, set(edges))
+    found = run_backward(seeds, create_graph, retain, set(edges))
     if materialize_grads:
         for edge, x in zip(edges, inputs, strict=True):
             if edge not in found:
@@ -121,8 +121,8 @@ def grad(
                 )
     if create_graph:
         return tuple(found.get(e) for e in edges)
-    mine = _Ownership(seeds.values())
-    return tuple(wrap(mine.take(found[e])) if e in found else None for e in edges)
+    ownership = Ownership(seeds.values())
+    return tuple(wrap(ownership.copy_if_shared(found[e])) if e in found else None for e in edges)
 
 
 def backward(
@@ -141,7 +141,7 @@ def backward(
     seeds = _seeds("backward", outputs, weights, create_graph)
     retain = create_graph if retain_graph is None else retain_graph
     if inputs is None:
-        found = sweep(seeds, create_graph, retain, None)
+        found = run_backward(seeds, create_graph, retain, None)
         receivers = {e: e for e in found if isinstance(e, Variable)}
     else:
         inputs = _as_list(inputs)
@@ -151,11 +151,11 @@ def backward(
             if not isinstance(x, Variable) or not x.tracked:
                 raise GraphError("backward: every one of inputs must be a Tensor that requires gradients")
         receivers = {x.node or x: x for x in inputs}
-        found = sweep(seeds, create_graph, retain, set(receivers))
-    mine = _Ownership(seeds.values())
+        found = run_backward(seeds, create_graph, retain, set(receivers))
+    ownership = Ownership(seeds.values())
     for edge, x in receivers.items():
         if edge in found:
-            accumulate_grad(x, found[edge] if create_graph else mine.take(found[edge]))
+            accumulate_grad(x, found[edge] if create_graph else ownership.copy_if_shared(found[edge]))
 
 
 def accumulate_grad(x: Variable, g: Value) -> None:
@@ -175,14 +175,14 @@ def accumulate_grad(x: Variable, g: Value) -> None:
         version_counter.bump_version(x.grad.array)
 
 
-class _Ownership:
+class Ownership:
     """Sees to it that no two gradients handed out share memory: rules may pass on the gradient they got, or a view."""
 
     def __init__(self, seeds: Collection[Value]) -> None:
         roots = [version_counter.base_array(g.array if isinstance(g, Variable) else g) for g in seeds]
         self.taken = {id(r): r for r in roots}
 
-    def take(self, g: Value) -> Array:
+    def copy_if_shared(self, g: Value) -> Array:
         xp = BACKENDS.get(type(g))
         if xp is None:  # a NumPy scalar
             return np.asarray(g)

@@ -11,7 +11,8 @@ from ..backends.registry import Array
 from . import version_counter
 from .views import ViewInfo
 
-__all__ = ["Edge", "Lazy", "Node", "Output", "Plan", "Rule", "Value", "Variable", "attach", "walk", "wrap"]
+__all__ = ["Edge", "Node", "Output", "Plan", "RecomputedValues", "Rule", "Value", "Variable", "attach",
+           "topological_order", "wrap"]  # fmt: skip
 
 Value: TypeAlias = Any
 """What a rule computes on: raw arrays, or Variables under ``create_graph``."""
@@ -58,7 +59,7 @@ class Node:
     where: str | None = None  # the line of user code, under detect_anomaly()
 
     def __init__(
-        self, plan: Plan, edges: list[Edge], shapes: list[tuple[int, ...]], saved: list[Any] | Lazy | None
+        self, plan: Plan, edges: list[Edge], shapes: list[tuple[int, ...]], saved: list[Any] | RecomputedValues | None
     ) -> None:
         self.plan = plan
         self.edges = edges
@@ -124,7 +125,7 @@ class Plan:
     casts_gradients: bool = True
 
 
-class Lazy:
+class RecomputedValues:
     """Stands for the saved values of nodes whose forward will be computed again; see :func:`checkpoint`."""
 
     def fill(self) -> None:
@@ -146,7 +147,7 @@ def attach(array: Array, node: Node) -> Any:
     return result
 
 
-def walk(roots: Collection[Edge], oldest: int = 0) -> list[Node]:
+def topological_order(roots: Collection[Edge], oldest: int = 0) -> list[Node]:
     """All nodes that lead to the roots, newest first, as far back as tick ``oldest``. Creation order is topological."""
     seen = {e for e in roots if isinstance(e, Node)}
     stack = list(seen)

@@ -1,4 +1,4 @@
-"""How an op's function is run on arrays: without NumPy's warnings, and seen by the profiler."""
+"""Run the functions of ops on raw arrays, through the profiler's hooks if there are any."""
 
 from __future__ import annotations
 
@@ -6,42 +6,48 @@ import functools
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Watchers", "op_runner", "quietly", "watch"]
+__all__ = ["OpHooks", "op_runner", "run_op", "set_op_hooks"]
+
+
+class OpHooks(NamedTuple):
+    """The functions that a thread's ops run through; None for no hook.
+
+    forward: called as ``forward(run, f, *args)`` for each op call. It has to return ``run(f, *args)``.
+    backward: called as ``backward(run, node, *args)`` for each node of a backward pass. It has to call
+        ``run(node, *args)``.
+    """
+
+    forward: Callable[..., Any] | None = None
+    backward: Callable[..., Any] | None = None
 
 
 class OpRunner(threading.local):
-    """What each thread has for itself: a context in which NumPy does not warn, and who watches."""
+    """The per-thread state of op calls: ``run(f, *args)`` calls an op's function, ``hooks`` are the hooks."""
 
-    watchers: Watchers = (None, None)
+    hooks = OpHooks()
 
     def __init__(self) -> None:
         context = copy_context()
-        context.run(np.seterr, all="ignore")  # log(0) is -inf and no warning, as on a GPU
-        self.quietly: Callable[..., Any] = context.run
-        self.unwatched = self.quietly
+        context.run(np.seterr, all="ignore")  # log(0) is -inf without a warning, as on a GPU
+        self.run: Callable[..., Any] = context.run
+        self.run_without_hooks = self.run
 
-
-Watchers: TypeAlias = tuple[Callable[..., Any] | None, Callable[..., Any] | None]
 
 op_runner = OpRunner()
 
 
-def watch(forward: Callable[..., Any] | None, backward: Callable[..., Any] | None) -> Watchers:
-    """Have this thread's ops run through these functions, or through none. Returns those that were there.
-
-    ``forward(run, f, *args)`` has to return ``run(f, *args)``, and ``backward(run, node, *args)`` has to call
-    ``run(node, *args)``; see :mod:`tensorlite.profiler`.
-    """
-    before, op_runner.watchers = op_runner.watchers, (forward, backward)
-    run = op_runner.unwatched
-    op_runner.quietly = run if forward is None else functools.partial(forward, run)
+def set_op_hooks(hooks: OpHooks) -> OpHooks:
+    """Set this thread's op hooks and return the previous ones. See :mod:`tensorlite.profiler`."""
+    before, op_runner.hooks = op_runner.hooks, hooks
+    run = op_runner.run_without_hooks
+    op_runner.run = run if hooks.forward is None else functools.partial(hooks.forward, run)
     return before
 
 
-def quietly(f: Callable[..., Any], *args: Any) -> Any:
-    """``f(*args)``, without NumPy's warnings, and seen by who watches."""
-    return op_runner.quietly(f, *args)
+def run_op(f: Callable[..., Any], *args: Any) -> Any:
+    """Return ``f(*args)``, computed without NumPy's warnings and through this thread's op hooks."""
+    return op_runner.run(f, *args)

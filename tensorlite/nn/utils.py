@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..autograd import version_counter
-from ..autograd.op_hooks import quietly
+from ..autograd.op_hooks import run_op
 from ..backends.registry import BACKENDS
 from ..dtypes import float16, float32
 from ..errors import DeviceError
@@ -49,7 +49,7 @@ def clip_grad_norm_(
     gradients = _gradients("clip_grad_norm_", parameters)
     if not gradients:
         return Tensor(0.0)
-    return Tensor(quietly(_clip_grad_norm, gradients, max_norm, norm_type, error_if_nonfinite))
+    return Tensor(run_op(_clip_grad_norm, gradients, max_norm, norm_type, error_if_nonfinite))
 
 
 def _clip_grad_norm(gradients: list[Tensor], max_norm: float, p: float, error_if_nonfinite: bool) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from ..autograd import version_counter
 from ..autograd.grad_mode import enable_grad
-from ..autograd.op_hooks import quietly
+from ..autograd.op_hooks import run_op
 from ..errors import DTypeError, GraphError, ShapeError
 from ..nn.parameter import clear_grads
 from ..tensors.tensor import Tensor
@@ -109,7 +109,7 @@ class Optimizer:
                     f"{type(self).__name__}: a gradient of shape {p.grad.shape} on {p.grad.device} for a parameter of "
                     f"shape {p.shape} on {p.device}"
                 )
-        quietly(self._optimizer_step, ready)
+        run_op(self._optimizer_step, ready)
         return loss
 
     def _optimizer_step(self, ready: list[tuple[Tensor, dict[str, Any]]]) -> None:

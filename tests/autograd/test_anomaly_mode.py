@@ -129,7 +129,7 @@ def test_it_is_off_outside_the_block_also_after_an_error():
     with pytest.raises(AnomalyError), tl.detect_anomaly():
         x.log()
     assert x.log().isnan().all()
-    assert tl.autograd.anomaly_mode.watching == 0
+    assert tl.autograd.anomaly_mode.enabled == 0
 
 
 def test_blocks_nest_and_can_be_used_again():

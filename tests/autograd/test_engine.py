@@ -859,7 +859,7 @@ def test_detach_and_detach_cut_the_graph():
 def test_the_graph_can_be_looked_at():
     x = leaf(1.0)
     y = (x * 2).exp()
-    assert [n.name for n in tl.autograd.walk([y.grad_fn])] == ["exp", "mul"]
+    assert [n.name for n in tl.autograd.topological_order([y.grad_fn])] == ["exp", "mul"]
     assert repr(y.grad_fn) == "<exp>"
     assert y.grad_fn.edges[0].edges == [x]
 

@@ -88,7 +88,7 @@ def test_only_inside_the_block_and_only_this_thread(x, w):
         raise ZeroDivisionError
     step(x, w)
     assert prof.ops == {}
-    assert tl.autograd.op_hooks.op_runner.watchers == (None, None)
+    assert tl.autograd.op_hooks.op_runner.hooks == (None, None)
 
 
 def test_blocks_nest_and_add_up(x, w):

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ...autograd.grad_mode import enable_grad
-from ...autograd.graph import Node, walk
+from ...autograd.graph import Node, topological_order
 from ...func import jvp
 from ...tensors.tensor import Tensor
 from ..report import GradientError, GradReport
@@ -150,7 +150,7 @@ def _on_kinks(problem: Problem) -> bool:
 def _may_kink(subject: Subject) -> int:
     """How many ops in the graph of f are not known to be smooth."""
     with enable_grad():
-        nodes = walk([y.node for y in subject.outputs() if isinstance(y.node, Node)])
+        nodes = topological_order([y.node for y in subject.outputs() if isinstance(y.node, Node)])
     shared = {id(node.plan): node for node in nodes if not (node.plan.built_in and node.name in _SMOOTH)}
     return max(len(shared), sum(type(n) is Node for n in nodes if not (n.plan.built_in and n.name in _SMOOTH)))
 

@@ -15,7 +15,7 @@ from ... import ops as op
 from ...autograd.checkpointing import checkpoint
 from ...autograd.grad_mode import enable_grad, no_grad
 from ...autograd.gradients import grad as _grad
-from ...autograd.graph import walk
+from ...autograd.graph import topological_order
 from ...func import jvp, vjp
 from ...tensors.creation import tensor, zeros_like
 from ...tensors.tensor import Tensor
@@ -261,7 +261,7 @@ class Program:
             xs = self._leaves()
             values = self._run(xs)
             ys = [values[i] for i in self._results]
-            nodes = walk([y.node for y in ys if y.node is not None])
+            nodes = topological_order([y.node for y in ys if y.node is not None])
             alive: list[tuple[weakref.ref[Any], str]] = []
             alive += [(weakref.ref(node), f"the graph's node of {node.name}") for node in nodes]
             alive += [(weakref.ref(t), f"t{i}") for i, t in values.items() if i >= len(xs)]
