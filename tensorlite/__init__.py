@@ -43,6 +43,7 @@ from .ops import __all__ as _ops
 from .random import Generator, get_rng_state, manual_seed, set_rng_state
 from .serialization import load, save
 from .tensors.comparison import allclose, equal, is_floating_point, is_tensor, isclose, numel
+from .tensors.convert import clone
 from .tensors.creation import (
     arange,
     as_tensor,
@@ -66,7 +67,7 @@ from .tensors.creation import (
     zeros,
     zeros_like,
 )
-from .tensors.tensor import Tensor, clone
+from .tensors.tensor import Tensor
 
 # PyTorch's other names for number types.
 half, float, double, short, int, long, bool = float16, float32, float64, int16, int32, int64, bool_

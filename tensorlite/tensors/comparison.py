@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..autograd.graph import Variable
 from ..dtypes import is_floating
+from .arguments import require_tensors
 from .tensor import Tensor
 
 __all__ = ["allclose", "equal", "is_floating_point", "is_tensor", "isclose", "numel"]
@@ -24,25 +25,19 @@ def numel(x: Tensor) -> int:
     return x.numel()
 
 
-def _require_tensors(name: str, *values: object) -> None:
-    for value in values:
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name}: expected two Tensors, got {type(value).__name__}")
-
-
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether both have the same shape and the same entries."""
-    _require_tensors("equal", input, other)
+    require_tensors("equal", input, other)
     return bool(input.equal(other))
 
 
 def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
     """Whether ``|input - other| <= atol + rtol * |other|``, entry by entry; infinities are close to themselves."""
-    _require_tensors("isclose", input, other)
+    require_tensors("isclose", input, other)
     return input.isclose(other, rtol, atol, equal_nan)
 
 
 def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
     """Whether all entries are close, as :func:`isclose` says. Raises ShapeError if the shapes do not broadcast."""
-    _require_tensors("allclose", input, other)
+    require_tensors("allclose", input, other)
     return bool(input.allclose(other, rtol, atol, equal_nan))

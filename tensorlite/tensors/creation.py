@@ -19,7 +19,9 @@ from ..backends.registry import device as as_device
 from ..dtypes import DType, as_dtype, get_default_dtype, int64, promote_types
 from ..errors import DTypeError, ShapeError
 from ..ops.arguments import ints_in
-from .tensor import Tensor, as_array
+from .arguments import check_sizes, require_tensors
+from .convert import as_array
+from .tensor import Tensor
 
 __all__ = [
     "arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like", "linspace", "ones",
@@ -33,28 +35,6 @@ def _made(array: Array, requires_grad: bool) -> Tensor:
     if requires_grad:
         result.requires_grad = True
     return result
-
-
-def _shape(name: str, size: tuple[Any, ...]) -> tuple[int, ...]:
-    if len(size) == 1 and isinstance(size[0], (tuple, list)):
-        size = tuple(size[0])
-    try:
-        shape = tuple(n.__index__() for n in size)
-    except AttributeError:
-        raise TypeError(f"{name}: sizes must be ints, got {size}") from None
-    if any(n < 0 for n in shape):
-        raise ShapeError(f"{name}: sizes must not be negative, got {shape}")
-    return shape
-
-
-def _require_tensor(name: str, x: Any) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: expected a Tensor, got {type(x).__name__}")
-
-
-def _given(sizes: tuple[Any, ...], size: Any) -> tuple[Any, ...]:
-    """``f(2, 3)``, ``f((2, 3))`` and ``f(size=(2, 3))`` mean the same."""
-    return sizes if size is None else (*sizes, size)
 
 
 # ---- from data ------------------------------------------------------------------------------
@@ -94,35 +74,32 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
 
 
 def _filled(
-    name: str, fill: Callable[[Namespace, tuple[int, ...], DType], Array], size: Any, dtype: Any, device: DeviceLike,
-    requires_grad: bool,
+    name: str, fill: Callable[[Namespace, tuple[int, ...], DType], Array], sizes: tuple[Any, ...], size: Any,
+    dtype: Any, device: DeviceLike, requires_grad: bool,
 ) -> Tensor:  # fmt: skip
-    where = as_device(device)
-    return _made(
-        fill(namespace(where), _shape(name, size), get_default_dtype() if dtype is None else as_dtype(dtype)),
-        requires_grad,
-    )
+    xp, shape = namespace(as_device(device)), check_sizes(name, sizes, size)
+    return _made(fill(xp, shape, get_default_dtype() if dtype is None else as_dtype(dtype)), requires_grad)
 
 
 def zeros(
-    *_: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+    *sizes: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
 ) -> Tensor:
     """A tensor of zeros."""
-    return _filled("zeros", lambda xp, shape, t: xp.zeros(shape, t), _given(_, size), dtype, device, requires_grad)
+    return _filled("zeros", lambda xp, shape, t: xp.zeros(shape, t), sizes, size, dtype, device, requires_grad)
 
 
 def ones(
-    *_: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+    *sizes: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
 ) -> Tensor:
     """A tensor of ones."""
-    return _filled("ones", lambda xp, shape, t: xp.ones(shape, t), _given(_, size), dtype, device, requires_grad)
+    return _filled("ones", lambda xp, shape, t: xp.ones(shape, t), sizes, size, dtype, device, requires_grad)
 
 
 def empty(
-    *_: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+    *sizes: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
 ) -> Tensor:
     """A tensor whose entries are whatever the memory holds."""
-    return _filled("empty", lambda xp, shape, t: xp.empty(shape, t), _given(_, size), dtype, device, requires_grad)
+    return _filled("empty", lambda xp, shape, t: xp.empty(shape, t), sizes, size, dtype, device, requires_grad)
 
 
 def full(
@@ -135,25 +112,24 @@ def full(
         raise ShapeError(f"full: fill_value must be one number, got shape {given.shape}")
     if dtype is None:
         dtype = as_array(value, where="cpu").dtype
-    sizes = size if isinstance(size, (tuple, list)) else (size,)
-    return _filled("full", lambda xp, shape, t: xp.full(shape, value, t), (sizes,), dtype, device, requires_grad)
+    return _filled("full", lambda xp, shape, t: xp.full(shape, value, t), (size,), None, dtype, device, requires_grad)
 
 
 def zeros_like(input: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
     """Zeros in the shape, dtype and on the device of the input."""
-    _require_tensor("zeros_like", input)
+    require_tensors("zeros_like", input)
     return zeros(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
 def ones_like(input: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
     """Ones in the shape, dtype and on the device of the input."""
-    _require_tensor("ones_like", input)
+    require_tensors("ones_like", input)
     return ones(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
 def empty_like(input: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
     """Unset entries in the shape, dtype and on the device of the input."""
-    _require_tensor("empty_like", input)
+    require_tensors("empty_like", input)
     return empty(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
@@ -161,7 +137,7 @@ def full_like(
     input: Tensor, fill_value: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
 ) -> Tensor:
     """``fill_value`` in the shape, dtype and on the device of the input."""
-    _require_tensor("full_like", input)
+    require_tensors("full_like", input)
     return full(input.shape, fill_value, dtype or input.dtype, device or input.device, requires_grad)
 
 
@@ -210,7 +186,7 @@ def linspace(
     start: float, end: float, steps: int, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
 ) -> Tensor:
     """``steps`` evenly spaced numbers from ``start`` to ``end``, both included."""
-    xp, (n,) = namespace(as_device(device)), _shape("linspace", (steps,))
+    xp, (n,) = namespace(as_device(device)), check_sizes("linspace", (steps,))
     spaced = xp.linspace(_number("linspace", start), _number("linspace", end), n)
     return _made(spaced.astype(as_dtype(dtype or get_default_dtype())), requires_grad)
 
@@ -219,9 +195,8 @@ def eye(
     n: int, m: int | None = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
 ) -> Tensor:
     """The (n, m) matrix with ones on its diagonal, zeros elsewhere; square without m."""
-    return _filled(
-        "eye", lambda xp, shape, t: xp.eye(*shape, dtype=t), (n, n if m is None else m), dtype, device, requires_grad
-    )
+    sizes = (n, n if m is None else m)
+    return _filled("eye", lambda xp, shape, t: xp.eye(*shape, dtype=t), sizes, None, dtype, device, requires_grad)
 
 
 # ---- random ---------------------------------------------------------------------------------
@@ -234,28 +209,29 @@ def _source(generator: random.Generator | None) -> random.Generator:
 
 
 def _drawn(
-    name: str, draw: Callable[..., Array], size: Any, dtype: Any, device: DeviceLike, requires_grad: bool
-) -> Tensor:
+    name: str, draw: Callable[..., Array], sizes: tuple[Any, ...], size: Any, dtype: Any, device: DeviceLike,
+    requires_grad: bool,
+) -> Tensor:  # fmt: skip
     kind = get_default_dtype() if dtype is None else as_dtype(dtype)
     if kind.kind != "f":
         raise DTypeError(f"{name}: random numbers need a floating point dtype, got {kind}; see randint()")
-    return _made(draw(namespace(as_device(device)), _shape(name, size), kind), requires_grad)
+    return _made(draw(namespace(as_device(device)), check_sizes(name, sizes, size), kind), requires_grad)
 
 
 def rand(
-    *_: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False,
+    *sizes: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False,
     generator: random.Generator | None = None,
 ) -> Tensor:  # fmt: skip
     """Random numbers, uniform on [0, 1)."""
-    return _drawn("rand", _source(generator).uniform, _given(_, size), dtype, device, requires_grad)
+    return _drawn("rand", _source(generator).uniform, sizes, size, dtype, device, requires_grad)
 
 
 def randn(
-    *_: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False,
+    *sizes: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False,
     generator: random.Generator | None = None,
 ) -> Tensor:  # fmt: skip
     """Random numbers from the standard normal distribution."""
-    return _drawn("randn", _source(generator).normal, _given(_, size), dtype, device, requires_grad)
+    return _drawn("randn", _source(generator).normal, sizes, size, dtype, device, requires_grad)
 
 
 def randint(
@@ -278,26 +254,26 @@ def randint(
         raise DTypeError(f"randint: the integers from {low} to {high - 1} do not fit into {kind}")
     source = _source(generator)
     return _made(
-        source.integers(namespace(as_device(device)), low, high, _shape("randint", (size,)), kind),
+        source.integers(namespace(as_device(device)), low, high, check_sizes("randint", (size,)), kind),
         False,
     )
 
 
 def randperm(n: int, *, device: DeviceLike = None, generator: random.Generator | None = None) -> Tensor:
     """The integers below n in random order, int64."""
-    (n,) = _shape("randperm", (n,))
+    (n,) = check_sizes("randperm", (n,))
     return _made(_source(generator).permutation(namespace(as_device(device)), n), False)
 
 
 def rand_like(input: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
     """Uniform random numbers in the shape, dtype and on the device of the input."""
-    _require_tensor("rand_like", input)
+    require_tensors("rand_like", input)
     return rand(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
 def randn_like(input: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
     """Normal random numbers in the shape, dtype and on the device of the input."""
-    _require_tensor("randn_like", input)
+    require_tensors("randn_like", input)
     return randn(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
@@ -305,7 +281,7 @@ def randint_like(
     input: Tensor, low: int, high: int | None = None, dtype: Any = None, device: DeviceLike = None
 ) -> Tensor:
     """Random integers in the shape, dtype and on the device of the input."""
-    _require_tensor("randint_like", input)
+    require_tensors("randint_like", input)
     low, high = (0, low) if high is None else (low, high)
     return randint(low, high, input.shape, dtype=dtype or input.dtype, device=device or input.device)
 

@@ -852,7 +852,7 @@ def test_detach_and_detach_cut_the_graph():
     assert y.detach_() is y
     assert y.is_leaf
     assert y.grad_fn is None
-    with pytest.raises(GraphError, match=r"use detach"):
+    with pytest.raises(GraphError, match=r"Use detach"):
         (x * 2).requires_grad = False
 
 

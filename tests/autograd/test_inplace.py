@@ -75,7 +75,7 @@ def start():
 
 
 def test_every_in_place_method_is_in_the_table():
-    ends = {n for n in vars(tl.Tensor) if n.endswith("_") and not n.startswith("_")}
+    ends = {n for n in dir(tl.Tensor) if n.endswith("_") and not n.startswith("_")}
     assert ends == {*NAMES, "uniform_", "normal_", "requires_grad_", "detach_"}
 
 

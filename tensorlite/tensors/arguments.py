@@ -1,0 +1,37 @@
+"""Checks of arguments that the functions and methods of tensors have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..autograd.graph import Variable
+from ..errors import ShapeError
+
+__all__ = ["check_sizes", "flatten_sizes", "require_tensors"]
+
+
+def flatten_sizes(sizes: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the sizes as one tuple: ``f(2, 3)`` and ``f((2, 3))`` mean the same."""
+    return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+
+
+def check_sizes(name: str, sizes: tuple[Any, ...], size: Any = None) -> tuple[int, ...]:
+    """Return the sizes of ``f(2, 3)``, ``f((2, 3))`` or ``f(size=(2, 3))`` as a tuple of ints.
+
+    Raises TypeError if one is not an int, ShapeError if one is negative.
+    """
+    sizes = flatten_sizes(sizes if size is None else (*sizes, size))
+    try:
+        shape = tuple(n.__index__() for n in sizes)
+    except AttributeError:
+        raise TypeError(f"{name}: sizes must be ints, got {sizes}") from None
+    if any(n < 0 for n in shape):
+        raise ShapeError(f"{name}: sizes must not be negative, got {shape}")
+    return shape
+
+
+def require_tensors(name: str, *values: object) -> None:
+    """Raise TypeError if one of the values is not a Tensor."""
+    for value in values:
+        if not isinstance(value, Variable):
+            raise TypeError(f"{name}: expected a Tensor, got {type(value).__name__}")

@@ -1,0 +1,204 @@
+"""Methods that change a tensor in place: their names end in ``_``, as in PyTorch.
+
+An op computes the new value. It is written into the tensor's memory, and the tensor takes the op's place in the graph.
+Views of the memory see the change. Where the graph had saved the old value, the backward pass raises VersionError.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+
+from .. import ops, random
+from ..autograd import version_counter
+from ..autograd.grad_mode import is_grad_enabled
+from ..autograd.graph import Variable, wrap
+from ..autograd.views import current_view_info, owns_memory, regenerate_view
+from ..backends.registry import BACKENDS, device_of
+from ..dtypes import is_floating
+from ..errors import DTypeError, GraphError, ShapeError
+from ..ops.arguments import numpy_names
+from ..ops.index import assign, index_put, with_view
+from .convert import as_array, to_device, to_dtype
+
+__all__ = ["InPlaceMethods"]
+
+
+def _check_leaf(x: Any, name: str) -> None:
+    """Raise GraphError if x is a leaf that requires gradients and the grad mode is on."""
+    if x.tracked and x.node is None and is_grad_enabled():
+        raise GraphError(
+            f"{name}: this leaf requires gradients, which a change in place would lose. Do it under no_grad(), or use "
+            f"the op that returns a new tensor."
+        )
+
+
+def _check_writable(x: Any, name: str) -> None:
+    """Raise ShapeError if the memory of x is read-only."""
+    if not getattr(x.array.flags, "writeable", True):
+        raise ShapeError(
+            f"{name}: cannot write into a tensor of shape {x.array.shape}: its memory is read-only, as that of an "
+            f"expanded tensor or a diagonal is. clone() it first."
+        )
+
+
+def _check_floating(x: Any, name: str) -> None:
+    """Raise DTypeError if x holds no floating point numbers."""
+    if not is_floating(x.array.dtype):
+        raise DTypeError(f"{name}: expected a floating point tensor for random numbers, got {x.array.dtype}")
+
+
+def _write(x: Any, name: str, write: Callable[[], None]) -> Any:
+    """Change the memory of x by ``write()``, with no gradient, and count the change. Return x."""
+    _check_leaf(x, name)
+    _check_writable(x, name)
+    try:
+        write()
+    except ValueError as error:
+        raise ShapeError(f"{name}: cannot write into a tensor of shape {x.array.shape}: {error}") from None
+    version_counter.bump_version(x.array)
+    return x
+
+
+def _assign(x: Any, name: str, index: Any, value: Any) -> Any:
+    """Set ``x[index] = value`` and return x. Gradients flow to the value, not to what was overwritten."""
+    if version_counter.inplace_in_graph and is_grad_enabled() and not x.tracked:
+        regenerate_view(x)
+    plain = not x.tracked and not (isinstance(value, Variable) and value.tracked)
+    if plain or not is_grad_enabled():
+        return _write(x, name, lambda: assign(x.array, index, value))
+    return _update_in_place(x, name, index_put(x, index, value))
+
+
+def _base_of(x: Any, name: str) -> tuple[Any, Any]:
+    """Return the tensor that changes when x does, and the view ops that lead from it to x: (x, None) if x is no view.
+
+    Raises GraphError if the base could not notice the change.
+    """
+    base, steps = current_view_info(x)
+    _check_leaf(base, name)
+    if not owns_memory(base) and (base.node is None or base.node.plan.is_view):
+        raise GraphError(
+            f"{name}: this tensor is a view, and its base would not notice that its gradient has changed. clone() "
+            f"it first, or change the base by indexing: base[...] = value"
+        )
+    return base, steps
+
+
+def _update_in_place(x: Any, name: str, out: Any) -> Any:
+    """Write ``out``, the result of an op, into the memory of x, and let x take its place in the graph. Return x."""
+    _check_leaf(x, name)
+    array = x.array
+    if out.array.shape != array.shape:
+        raise ShapeError(
+            f"{name}: the result has shape {out.array.shape}, which does not fit in place into shape {array.shape}"
+        )
+    if out.array.dtype != array.dtype and not np.can_cast(out.array.dtype, array.dtype, "same_kind"):
+        raise DTypeError(f"{name}: the result is {out.array.dtype}, which cannot be stored in place as {array.dtype}")
+    node = out.node
+    if node is None:
+        return _write(x, name, lambda: array.__setitem__(..., out.array))
+    base, steps = _base_of(x, name)
+    _check_writable(x, name)
+    out = to_dtype(out, array.dtype)
+    node = out.node
+    assert node is not None
+    if isinstance(node.saved, list):  # the op's own inputs must outlive the change
+        memory = version_counter.base_array(array)
+        node.saved = [v.copy() if type(v) in BACKENDS and version_counter.base_array(v) is memory else v for v in node.saved]
+    if steps is not None:  # x is a view: its base changes, and then x is taken from it again
+        node = with_view(base, out, steps).node
+        assert node is not None
+    array[...] = out.array
+    node.seq = version_counter.bump_version(array, in_graph=True)
+    base.node, base.tracked = node, True
+    if steps is not None:
+        regenerate_view(x)
+    return x
+
+
+def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make the method that writes an op's result into the tensor: ``x.exp_()`` from ``ops.exp``."""
+    name = f"{function.__name__}_"
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return _update_in_place(self, name, function(self, *args, **kwargs))
+
+    method.__name__, method.__qualname__ = name, f"InPlaceMethods.{name}"
+    method.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    method.__doc__ = f"Do :func:`tensorlite.{function.__name__}` in place and return this tensor.\n\n{function.__doc__}"
+    return method
+
+
+class InPlaceMethods(Variable):
+    """A Variable with the methods that change it in place: a base class of :class:`tensorlite.Tensor`.
+
+    All of them return the tensor. They raise GraphError for a leaf that requires gradients, ShapeError if the result
+    has another shape or the memory is read-only, DTypeError if the tensor's dtype cannot hold the result.
+    """
+
+    add_ = __iadd__ = _in_place(ops.add)
+    sub_ = subtract_ = __isub__ = _in_place(ops.sub)
+    mul_ = multiply_ = __imul__ = _in_place(ops.mul)
+    div_ = divide_ = __itruediv__ = _in_place(ops.div)
+    pow_ = __ipow__ = _in_place(ops.pow)
+    remainder_ = __imod__ = _in_place(ops.remainder)
+    floor_divide_ = __ifloordiv__ = _in_place(ops.floor_divide)
+
+    neg_, abs_, sign_ = _in_place(ops.neg), _in_place(ops.abs), _in_place(ops.sign)
+    square_, reciprocal_ = _in_place(ops.square), _in_place(ops.reciprocal)
+    sqrt_, rsqrt_ = _in_place(ops.sqrt), _in_place(ops.rsqrt)
+    exp_, expm1_, log_, log1p_ = _in_place(ops.exp), _in_place(ops.expm1), _in_place(ops.log), _in_place(ops.log1p)
+    sin_, cos_, tanh_, erf_ = _in_place(ops.sin), _in_place(ops.cos), _in_place(ops.tanh), _in_place(ops.erf)
+    sigmoid_, relu_ = _in_place(ops.sigmoid), _in_place(ops.relu)
+    floor_, ceil_ = _in_place(ops.floor), _in_place(ops.ceil)
+    round_, trunc_ = _in_place(ops.round), _in_place(ops.trunc)
+    clamp_ = clip_ = _in_place(ops.clamp)
+    tril_, triu_ = _in_place(ops.tril), _in_place(ops.triu)
+    masked_fill_, index_add_ = _in_place(ops.masked_fill), _in_place(numpy_names(ops.index_add))
+    scatter_, scatter_add_ = _in_place(numpy_names(ops.scatter)), _in_place(numpy_names(ops.scatter_add))
+
+    def clamp_min_(self, min: Any) -> Self:
+        """Raise the entries below ``min`` to it, in place."""
+        return _update_in_place(self, "clamp_min_", ops.clamp(self, min, None))
+
+    def clamp_max_(self, max: Any) -> Self:
+        """Lower the entries above ``max`` to it, in place."""
+        return _update_in_place(self, "clamp_max_", ops.clamp(self, None, max))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        _assign(self, "setitem", index, value)
+
+    def copy_(self, source: Any) -> Self:
+        """Set the entries to those of ``source``, broadcast to this shape and converted to this dtype and device.
+
+        source: a Tensor, an array, a number, or nested sequences of numbers. Gradients flow to a Tensor.
+        """
+        device = device_of(self.array)
+        value = source if isinstance(source, Variable) else wrap(as_array(source, where=device))
+        return _assign(self, "copy_", ..., to_device(to_dtype(value, self.array.dtype), device))
+
+    def fill_(self, value: Any) -> Self:
+        """Set every entry to a number or a 0-d Tensor. Gradients flow to a Tensor."""
+        return self.copy_(value) if isinstance(value, Variable) else _assign(self, "fill_", ..., value)
+
+    def zero_(self) -> Self:
+        """Set every entry to 0."""
+        return _assign(self, "zero_", ..., 0)
+
+    def uniform_(self, low: float = 0.0, high: float = 1.0, *, generator: random.Generator | None = None) -> Self:
+        """Set the entries to random numbers, uniform on [low, high). Raises DTypeError for integers."""
+        _check_floating(self, "uniform_")
+        xp, array = BACKENDS[type(self.array)], self.array
+        draw = (generator or random.default_generator).uniform(xp, array.shape, array.dtype)
+        return _assign(self, "uniform_", ..., draw * (high - low) + low)
+
+    def normal_(self, mean: float = 0.0, std: float = 1.0, *, generator: random.Generator | None = None) -> Self:
+        """Set the entries to random numbers of the normal distribution. Raises DTypeError for integers."""
+        _check_floating(self, "normal_")
+        xp, array = BACKENDS[type(self.array)], self.array
+        draw = (generator or random.default_generator).normal(xp, array.shape, array.dtype)
+        return _assign(self, "normal_", ..., draw * std + mean)
