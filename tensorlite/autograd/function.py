@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,6 +49,7 @@ class Op:
         self.name = forward.__name__.strip("_")
         self.built_in = forward.__module__.startswith("tensorlite.")
         self.plans: dict[Any, Plan] = {}
+        self.orders: dict[Any, Callable[[tuple[Any, ...]], tuple[Any, ...]]] = {}
 
         parameters = list(inspect.signature(forward).parameters.values())[1:]
         self.signature = inspect.Signature(self._public_parameters(parameters))
@@ -164,20 +166,38 @@ class Op:
         return with_index, places + fixed
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """Positional arguments, defaults filled in; PyTorch's names for arguments count too. TypeError names the op."""
-        dtype = kwargs.pop("dtype", None) if self.accepts_dtype else None
-        kwargs = {self.renamed.get(k, k): v for k, v in kwargs.items()}
+        """Return the arguments by position, defaults filled in; PyTorch's names for them count too.
+
+        Raises TypeError, which names the op. Later calls with the same names find the order of their arguments in
+        ``orders``.
+        """
+        if self.accepts_dtype and "dtype" in kwargs:
+            dtype = kwargs.pop("dtype")
+            first, *rest = self.bind(args, kwargs)
+            if dtype is not None and not isinstance(first, Variable):
+                raise TypeError(f"{self.name}: expected a Tensor, got {type(first).__name__}")
+            return (first if dtype is None else first.to(dtype=dtype), *rest)
+        order = self._order(len(args), tuple(kwargs))
+        if len(order) > 1 and not self.variadic:
+            self.orders[len(args), *kwargs] = itemgetter(*order)
+        values = (*args, *kwargs.values(), *self.defaults)
+        return tuple(values[k] for k in order)
+
+    def _order(self, n: int, keywords: tuple[str, ...]) -> list[int]:
+        """Return where each argument is among n positional values, then the keywords' values, then the defaults."""
+        places: dict[str, int] = {}
+        for k, keyword in enumerate(keywords):
+            name = self.renamed.get(keyword, keyword)
+            if name in places:
+                raise TypeError(f"{self.name}: {keywords[places[name] - n]} and {keyword} are the same argument")
+            places[name] = n + k
         try:
-            bound = self.signature.bind(*args, **kwargs)
+            bound = self.signature.bind(*range(n), **places).arguments
         except TypeError as error:
             raise TypeError(f"{self.name}: {error}; its signature is {self.name}{self.public_signature}") from None
-        bound.apply_defaults()
-        if dtype is None:
-            return bound.args
-        first, *rest = bound.args
-        if not isinstance(first, Variable):
-            raise TypeError(f"{self.name}: expected a Tensor, got {type(first).__name__}")
-        return (first.to(dtype=dtype), *rest)  # type: ignore[attr-defined]
+        public = [name for name in self.signature.parameters if name != self.variadic]
+        order = [bound.get(name, n + len(keywords) + k) for k, name in enumerate(public)]
+        return order + list(bound.get(self.variadic or "", ()))
 
     def argument_names(self, n: int) -> list[str]:
         """The names of the arguments of a call with n of them, then ``out`` and the auxiliary results."""
@@ -329,14 +349,17 @@ def make_op_function(self: Op) -> OpFunction:
     arity, variadic, differentiable = len(self.names), self.variadic is not None, bool(self.rules or self.backward)
     defaults, mode, runner = tuple(self.defaults), grad_mode, op_runner
     new, ndarray = object.__new__, np.ndarray
-    backends = BACKENDS
+    backends, orders = BACKENDS, self.orders
     view, inplace_in_graph, rules = self.view and not multi_output, version_counter.inplace_in_graph, len(self.rules)
     required = sum(d is inspect.Parameter.empty for d in defaults)
     meet = slice(arity, None) if variadic else slice(0, len(self.rules) or None)  # the arguments whose dtypes must fit
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if kwargs or (len(args) != arity and not (variadic and len(args) > arity)):
-            if kwargs or len(args) > arity or len(args) < required:
+        if kwargs:
+            order = orders.get((len(args), *kwargs))
+            args = self.bind(args, kwargs) if order is None else order((*args, *kwargs.values(), *defaults))
+        elif len(args) != arity and not (variadic and len(args) > arity):
+            if len(args) > arity or len(args) < required:
                 args = self.bind(args, kwargs)
         arrays: list[Any] = []
         needs: tuple[int, ...] = ()

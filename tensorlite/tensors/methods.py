@@ -14,11 +14,9 @@ from typing import Any
 from .. import ops
 from ..autograd.graph import Variable
 from ..dtypes import DType, bool_, float16, float32, float64, int8, int16, int32, int64, uint8
+from ..ops import index, reduce, shape
 from ..ops.arguments import numpy_names
-from ..ops.index import getitem
-from ..ops.reduce import sum_to_size
-from ..ops.shape import expand, repeat, view
-from .convert import clone, to_dtype
+from . import convert
 
 __all__ = ["OpMethods"]
 
@@ -56,7 +54,7 @@ def _to(name: str, dtype: DType) -> Callable[[Any], Any]:
     """Make the method that converts to one dtype."""
 
     def method(self: Any) -> Any:
-        return to_dtype(self, dtype)
+        return convert.to_dtype(self, dtype)
 
     method.__name__, method.__doc__ = name, f"Return this tensor as {dtype}, or itself if it is {dtype}."
     return method
@@ -82,7 +80,7 @@ class OpMethods(Variable):
     __xor__ = __rxor__ = ops.bitwise_xor
     __neg__, __abs__, __invert__ = ops.neg, ops.abs, ops.bitwise_not
     __lt__, __le__, __gt__, __ge__ = ops.lt, ops.le, ops.gt, ops.ge
-    __getitem__ = getitem
+    __getitem__ = index.getitem
 
     def __eq__(self, other: Any) -> Any:
         return ops.eq(self, other) if other is not None else NotImplemented
@@ -130,7 +128,7 @@ class OpMethods(Variable):
     max, min, amax, amin, argmax, argmin = ops.max, ops.min, ops.amax, ops.amin, ops.argmax, ops.argmin
     all, any = ops.all, ops.any
     logsumexp, cumsum = ops.logsumexp, ops.cumsum
-    sum_to_size = _with_sizes(sum_to_size, "size")
+    sum_to_size = _with_sizes(reduce.sum_to_size, "size")
 
     # ---- products ----------------------------------------------------------------------------
 
@@ -140,16 +138,16 @@ class OpMethods(Variable):
 
     # ---- shape -------------------------------------------------------------------------------
 
-    clone = clone
-    reshape, view = _with_sizes(ops.reshape, "shape"), _with_sizes(view, "size")
-    expand, broadcast_to = _with_sizes(expand, "size"), ops.broadcast_to
+    clone = convert.clone
+    reshape, view = _with_sizes(ops.reshape, "shape"), _with_sizes(shape.view, "size")
+    expand, broadcast_to = _with_sizes(shape.expand, "size"), ops.broadcast_to
     permute, transpose, swapaxes = _with_sizes(ops.permute, "dims"), ops.transpose, ops.swapaxes
     movedim = moveaxis = ops.movedim
     squeeze, unsqueeze = ops.squeeze, ops.unsqueeze
     flatten, unflatten = ops.flatten, numpy_names(ops.unflatten)
     flip, roll = _with_sizes(ops.flip, "dims"), ops.roll
     narrow, chunk, unbind = numpy_names(ops.narrow), ops.chunk, ops.unbind
-    repeat, tile = _with_sizes(repeat, "sizes"), _with_sizes(ops.tile, "dims")
+    repeat, tile = _with_sizes(shape.repeat, "sizes"), _with_sizes(ops.tile, "dims")
     repeat_interleave = ops.repeat_interleave
 
     # ---- gather, scatter, sort ---------------------------------------------------------------
