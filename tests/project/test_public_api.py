@@ -23,13 +23,15 @@ EXPORTS = [(module, name) for module in MODULES for name in module.__all__]
 CLASSES = {value for module, name in EXPORTS if inspect.isclass(value := getattr(module, name))}
 
 
+def defined_names(cls: type) -> set[str]:
+    """Return the names that a class of tensorlite and its bases in tensorlite define."""
+    return {name for base in cls.__mro__ if base.__module__.startswith("tensorlite") for name in vars(base)}
+
+
 def members(cls: type) -> list[str]:
-    """The public methods and attributes that a class of tensorlite adds to those of its exported bases."""
-    names: dict[bool, set[str]] = {True: set(), False: set()}
-    for base in cls.__mro__:
-        if base.__module__.startswith("tensorlite"):
-            names[base in CLASSES and base is not cls] |= set(vars(base))
-    return sorted(name for name in names[False] - names[True] if not name.startswith("_"))
+    """Return the public methods and attributes that a class of tensorlite adds to those of its exported bases."""
+    inherited = {name for base in cls.__mro__[1:] if base in CLASSES for name in defined_names(base)}
+    return sorted(name for name in defined_names(cls) - inherited if not name.startswith("_"))
 
 
 def public_names() -> list[str]:

@@ -344,7 +344,7 @@ def test_leaves():
         y.requires_grad_(False)
     y.detach_()
     assert y.is_leaf
-    with pytest.raises(tl.DTypeError, match="requires_grad: only floating point"):
+    with pytest.raises(tl.DTypeError, match="requires_grad: expected a floating point tensor"):
         tl.tensor([1]).requires_grad_()
 
 
