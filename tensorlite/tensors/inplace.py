@@ -108,7 +108,9 @@ def _update_in_place(x: Any, name: str, out: Any) -> Any:
     assert node is not None
     if isinstance(node.saved, list):  # the op's own inputs must outlive the change
         memory = version_counter.base_array(array)
-        node.saved = [v.copy() if type(v) in BACKENDS and version_counter.base_array(v) is memory else v for v in node.saved]
+        node.saved = [
+            v.copy() if type(v) in BACKENDS and version_counter.base_array(v) is memory else v for v in node.saved
+        ]
     if steps is not None:  # x is a view: its base changes, and then x is taken from it again
         node = with_view(base, out, steps).node
         assert node is not None
