@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
 from ..autograd.graph import Variable
 from ..backends.registry import BACKENDS, Array, describe_array
 from ..errors import DeviceError, DTypeError
+
+Number: TypeAlias = int | float | complex | np.number[Any] | np.bool_
+"""A number of Python or a scalar of NumPy."""
+Operand: TypeAlias = Any
+"""A Tensor or a number. The function of an op gets a raw array or a number."""
+Dim: TypeAlias = int | Sequence[int] | None
+"""One dimension, several, or all."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 

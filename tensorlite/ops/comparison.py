@@ -2,6 +2,7 @@
 
 from ..autograd.function import op
 from ..backends.registry import Array, Namespace
+from .arguments import Operand
 
 __all__ = [
     "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "eq",
@@ -11,55 +12,55 @@ __all__ = [
 
 
 @op()
-def eq(xp: Namespace, x: Array, y: Array) -> Array:
+def eq(xp: Namespace, x: Operand, y: Operand) -> Array:
     """``x == y``, element by element."""
     return x == y
 
 
 @op()
-def ne(xp: Namespace, x: Array, y: Array) -> Array:
+def ne(xp: Namespace, x: Operand, y: Operand) -> Array:
     """``x != y``, element by element."""
     return x != y
 
 
 @op()
-def lt(xp: Namespace, x: Array, y: Array) -> Array:
+def lt(xp: Namespace, x: Operand, y: Operand) -> Array:
     """``x < y``, element by element."""
     return x < y
 
 
 @op()
-def le(xp: Namespace, x: Array, y: Array) -> Array:
+def le(xp: Namespace, x: Operand, y: Operand) -> Array:
     """``x <= y``, element by element."""
     return x <= y
 
 
 @op()
-def gt(xp: Namespace, x: Array, y: Array) -> Array:
+def gt(xp: Namespace, x: Operand, y: Operand) -> Array:
     """``x > y``, element by element."""
     return x > y
 
 
 @op()
-def ge(xp: Namespace, x: Array, y: Array) -> Array:
+def ge(xp: Namespace, x: Operand, y: Operand) -> Array:
     """``x >= y``, element by element."""
     return x >= y
 
 
 @op()
-def logical_and(xp: Namespace, x: Array, y: Array) -> Array:
+def logical_and(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Whether both are nonzero."""
     return xp.logical_and(x, y)
 
 
 @op()
-def logical_or(xp: Namespace, x: Array, y: Array) -> Array:
+def logical_or(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Whether either is nonzero."""
     return xp.logical_or(x, y)
 
 
 @op()
-def logical_xor(xp: Namespace, x: Array, y: Array) -> Array:
+def logical_xor(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Whether exactly one is nonzero."""
     return xp.logical_xor(x, y)
 
@@ -71,19 +72,19 @@ def logical_not(xp: Namespace, x: Array) -> Array:
 
 
 @op()
-def bitwise_and(xp: Namespace, x: Array, y: Array) -> Array:
+def bitwise_and(xp: Namespace, x: Operand, y: Operand) -> Array:
     """``x & y`` of integers or booleans."""
     return x & y
 
 
 @op()
-def bitwise_or(xp: Namespace, x: Array, y: Array) -> Array:
+def bitwise_or(xp: Namespace, x: Operand, y: Operand) -> Array:
     """``x | y`` of integers or booleans."""
     return x | y
 
 
 @op()
-def bitwise_xor(xp: Namespace, x: Array, y: Array) -> Array:
+def bitwise_xor(xp: Namespace, x: Operand, y: Operand) -> Array:
     """``x ^ y`` of integers or booleans."""
     return x ^ y
 
@@ -95,13 +96,13 @@ def bitwise_not(xp: Namespace, x: Array) -> Array:
 
 
 @op()
-def bitwise_left_shift(xp: Namespace, x: Array, y: Array) -> Array:
+def bitwise_left_shift(xp: Namespace, x: Operand, y: Operand) -> Array:
     """``x << y`` of integers."""
     return x << y
 
 
 @op()
-def bitwise_right_shift(xp: Namespace, x: Array, y: Array) -> Array:
+def bitwise_right_shift(xp: Namespace, x: Operand, y: Operand) -> Array:
     """``x >> y`` of integers."""
     return x >> y
 

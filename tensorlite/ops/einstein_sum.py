@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from string import ascii_letters
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
+from ..autograd.graph import Value
 from ..errors import DTypeError, ShapeError
 from .arguments import shape_of
 from .elementwise import mul
@@ -23,6 +24,12 @@ Label: TypeAlias = str | int
 Shape: TypeAlias = tuple[int, ...]
 
 
+@overload
+def einsum(equation: str, operands: Sequence[Value], /) -> Value: ...
+@overload
+def einsum(equation: str, *operands: Value) -> Value: ...
+@overload
+def einsum(operand: Value, dims: Sequence[Any], /, *more: Value | Sequence[Any]) -> Value: ...
 def einsum(equation: Any, *operands: Any) -> Any:
     """The sum of products that the equation spells out: ``einsum("bij,bjk->bik", x, y)`` is ``x @ y``.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
 from ..dtypes import DType, result_type
 from ..errors import DTypeError
+from .arguments import Operand
 
 __all__ = [
     "abs", "absolute", "acos", "add", "arccos", "arcsin", "arctan", "asin", "atan", "atan2", "ceil", "clamp", "clip",
@@ -25,25 +26,25 @@ __all__ = [
 
 
 @op(lambda g: g, lambda g, alpha: g if alpha == 1 else g * alpha, dtypes="promote")
-def add(xp: Namespace, x: Array, y: Array, alpha: float = 1) -> Array:
+def add(xp: Namespace, x: Operand, y: Operand, alpha: float = 1) -> Array:
     """``x + alpha * y``, with broadcasting."""
     return x + y if alpha == 1 else x + alpha * y
 
 
 @op(lambda g: g, lambda g, alpha: -g if alpha == 1 else g * -alpha, dtypes="promote")
-def sub(xp: Namespace, x: Array, y: Array, alpha: float = 1) -> Array:
+def sub(xp: Namespace, x: Operand, y: Operand, alpha: float = 1) -> Array:
     """``x - alpha * y``, with broadcasting."""
     return x - y if alpha == 1 else x - alpha * y
 
 
 @op(lambda g, y: g * y, lambda g, x: g * x, dtypes="promote")
-def mul(xp: Namespace, x: Array, y: Array) -> Array:
+def mul(xp: Namespace, x: Operand, y: Operand) -> Array:
     """``x * y``, with broadcasting."""
     return x * y
 
 
 @op(lambda g, y: g / y, lambda g, x, y: -g * (x / y) / y, dtypes="float")
-def true_divide(xp: Namespace, x: Array, y: Array) -> Array:
+def true_divide(xp: Namespace, x: Operand, y: Operand) -> Array:
     """``x / y``, with broadcasting; of integers, a float."""
     return x / y
 
@@ -54,7 +55,7 @@ def _check_divisor(name: str, x: Array, y: Array) -> None:
         raise RuntimeError(f"{name}: division of integers by 0; convert with .float() for an infinity")
 
 
-def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
+def div(input: Operand, other: Operand, *, rounding_mode: Literal["floor", "trunc"] | None = None) -> Value:
     """``input / other``, with broadcasting; of integers, a float.
 
     ``rounding_mode`` "floor" or "trunc" rounds the quotient and keeps integers integers; its gradient is zero.
@@ -69,21 +70,21 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
 
 
 @op(lambda g: _zero(g), lambda g: _zero(g), dtypes="promote")
-def _truncated_divide(xp: Namespace, x: Array, y: Array) -> Array:
+def _truncated_divide(xp: Namespace, x: Operand, y: Operand) -> Array:
     _check_divisor("div", x, y)
     quotient = xp.trunc(x / y)
     return quotient.astype(xp.result_type(x, y), copy=False)
 
 
 @op(lambda g: _zero(g), lambda g: _zero(g), dtypes="promote")
-def floor_divide(xp: Namespace, x: Array, y: Array) -> Array:
+def floor_divide(xp: Namespace, x: Operand, y: Operand) -> Array:
     """``floor(x / y)``. Its gradient is zero. Raises RuntimeError for integers divided by 0, if they are on the CPU."""
     _check_divisor("floor_divide", x, y)
     return x // y
 
 
 @op(lambda g: g, lambda g, x, y: -g * floor(x / y), dtypes="promote")
-def remainder(xp: Namespace, x: Array, y: Array) -> Array:
+def remainder(xp: Namespace, x: Operand, y: Operand) -> Array:
     """``x - y * floor(x / y)``: the remainder with the sign of the divisor, as Python's ``%``.
 
     Raises RuntimeError for integers divided by 0, if they are on the CPU.
@@ -93,7 +94,7 @@ def remainder(xp: Namespace, x: Array, y: Array) -> Array:
 
 
 @op(lambda g: g, lambda g, x, y: -g * trunc(x / y), dtypes="promote")
-def fmod(xp: Namespace, x: Array, y: Array) -> Array:
+def fmod(xp: Namespace, x: Operand, y: Operand) -> Array:
     """``x - y * trunc(x / y)``: the remainder with the sign of the dividend, as C's ``fmod``.
 
     Raises RuntimeError for integers divided by 0, if they are on the CPU.
@@ -118,7 +119,7 @@ def _power_exponent(g: Value, x: Value, exponent: Value, out: Value) -> Value:
 
 
 @op(_power_base, _power_exponent, dtypes="promote")
-def pow(xp: Namespace, x: Array, exponent: Array) -> Array:
+def pow(xp: Namespace, x: Operand, exponent: Operand) -> Array:
     """``x ** exponent``, with broadcasting. At exponent 0 the gradient for x is 0; at ``x == 0`` and an exponent that
     is not negative, the one for the exponent is."""
     if type(exponent) in (int, float) and exponent == 3:
@@ -196,7 +197,7 @@ def log10(xp: Namespace, x: Array) -> Array:
     lambda g, x, y, out: g * _share(y, x, out),
     dtypes="float",
 )
-def logaddexp(xp: Namespace, x: Array, y: Array) -> Array:
+def logaddexp(xp: Namespace, x: Operand, y: Operand) -> Array:
     """``log(exp(x) + exp(y))`` without overflow."""
     return xp.logaddexp(x, y)
 
@@ -294,7 +295,7 @@ def _over_radius(g: Value, side: Value, x: Value, y: Value) -> Value:
 
 
 @op(lambda g, y, x: _over_radius(g, x, x, y), lambda g, y, x: _over_radius(-g, y, x, y), dtypes="float")
-def atan2(xp: Namespace, y: Array, x: Array) -> Array:
+def atan2(xp: Namespace, y: Operand, x: Operand) -> Array:
     """The angle of the point ``(x, y)``, in radians from -pi to pi. At the origin the gradient is 0."""
     return xp.arctan2(y, x)
 
@@ -349,13 +350,13 @@ def _larger(g: Value, x: Value, y: Value) -> Value:
 
 
 @op(lambda g, x, y: _larger(g, x, y), lambda g, x, y: _larger(g, y, x), dtypes="promote")
-def maximum(xp: Namespace, x: Array, y: Array) -> Array:
+def maximum(xp: Namespace, x: Operand, y: Operand) -> Array:
     """The larger of x and y; NaN if either is. Where they are equal, each gets half the gradient."""
     return xp.maximum(x, y)
 
 
 @op(lambda g, x, y: _larger(g, y, x), lambda g, x, y: _larger(g, x, y), dtypes="promote")
-def minimum(xp: Namespace, x: Array, y: Array) -> Array:
+def minimum(xp: Namespace, x: Operand, y: Operand) -> Array:
     """The smaller of x and y; NaN if either is. Where they are equal, each gets half the gradient."""
     return xp.minimum(x, y)
 
@@ -376,7 +377,7 @@ def _above(g: Value, x: Value, min: Value, max: Value) -> Value:
 
 
 @op(_inside, _below, _above, dtypes="promote")
-def clamp(xp: Namespace, x: Array, min: Array = None, max: Array = None) -> Array:
+def clamp(xp: Namespace, x: Array, min: Operand | None = None, max: Operand | None = None) -> Array:
     """``minimum(maximum(x, min), max)``. The gradient passes where x is inside or on a bound."""
     if min is None and max is None:
         raise ValueError("at least one of min and max must not be None")
@@ -386,7 +387,7 @@ def clamp(xp: Namespace, x: Array, min: Array = None, max: Array = None) -> Arra
 
 
 @op(None, lambda g, condition: where(condition, g, 0.0), lambda g, condition: where(condition, 0.0, g), dtypes="choose")
-def where(xp: Namespace, condition: Array, x: Array, y: Array) -> Array:
+def where(xp: Namespace, condition: Array, x: Operand, y: Operand) -> Array:
     """x where ``condition``, of booleans, is true, else y, with broadcasting."""
     if not isinstance(condition, bool) and condition.dtype.kind != "b":
         raise DTypeError(f"the condition must be of booleans, got {condition.dtype}; convert it with .bool()")

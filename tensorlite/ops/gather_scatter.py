@@ -5,15 +5,15 @@ All picking is :func:`~tensorlite.ops.index.index_` with the right index arrays,
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from ..autograd.function import op
-from ..autograd.graph import Variable
+from ..autograd.graph import Value, Variable
 from ..backends.registry import BACKENDS, Array, Namespace, describe_array
 from ..errors import DTypeError, ShapeError
-from .arguments import array_of, check_range, dim_in, index_array, numpy_names, shape_of
+from .arguments import Operand, array_of, check_range, dim_in, index_array, numpy_names, shape_of
 from .elementwise import mul
 from .elementwise import where as choose
 from .index import fitting, getitem, index_, index_put_
@@ -43,14 +43,14 @@ def _grid(name: str, x: Any, dim: int, index: Any) -> tuple[tuple[int, ...], lis
     return tuple(range(len(grid))), grid
 
 
-def pick_along(name: str, x: Any, dim: int, index: Any, unique: bool = False) -> Any:
+def pick_along(name: str, x: Value, dim: int, index: Value, unique: bool = False) -> Value:
     """The entries of x that ``index`` points at along a dimension; ``unique`` promises that it names none twice."""
     slots, grid = _grid(name, x, dim, index)
     return index_(x if shape_of(name, x) else reshape(x, (1,)), slots, unique, *grid)
 
 
 @numpy_names
-def gather(input: Any, dim: int, index: Any) -> Any:
+def gather(input: Value, dim: int, index: Value) -> Value:
     """``out[i][j][k] = input[i][index[i][j][k]][k]`` for ``dim=1``, and so on; ``index`` has as many dimensions.
 
     Raises IndexError for an index out of range, ShapeError if ``index`` is larger than the input outside of ``dim``.
@@ -59,7 +59,7 @@ def gather(input: Any, dim: int, index: Any) -> Any:
 
 
 @numpy_names
-def take_along_dim(input: Any, indices: Any, dim: int | None = None) -> Any:
+def take_along_dim(input: Value, indices: Value, dim: int | None = None) -> Value:
     """As :func:`gather`, where the two broadcast outside of ``dim``; without one both are flattened."""
     if dim is None:
         return pick_along("take_along_dim", reshape(input, (-1,)), 0, reshape(indices, (-1,)))
@@ -78,7 +78,11 @@ def take_along_dim(input: Any, indices: Any, dim: int | None = None) -> Any:
     return pick_along("take_along_dim", wide, d, places)
 
 
-def scatter(input: Any, dim: int, index: Any, src: Any = None, *, value: Any = None) -> Any:
+@overload
+def scatter(input: Value, dim: int, index: Value, src: Operand) -> Value: ...
+@overload
+def scatter(input: Value, dim: int, index: Value, *, value: Operand) -> Value: ...
+def scatter(input: Value, dim: int, index: Value, src: Any = None, *, value: Any = None) -> Any:
     """A copy of the input in which ``input[i][index[i][j][k]][k] = src[i][j][k]`` for ``dim=1``, and so on.
 
     src, or value: a number, or a tensor at least as large as ``index``. Where ``index`` names an entry twice, one is
@@ -90,7 +94,7 @@ def scatter(input: Any, dim: int, index: Any, src: Any = None, *, value: Any = N
     return _scattered("scatter", input, dim, index, value if src is None else src, False)
 
 
-def scatter_add(input: Any, dim: int, index: Any, src: Any) -> Any:
+def scatter_add(input: Value, dim: int, index: Value, src: Value) -> Value:
     """As :func:`scatter`, but the values are added: an entry that ``index`` names twice gets both."""
     return _scattered("scatter_add", input, dim, index, src, True)
 
@@ -110,7 +114,7 @@ def _scattered(name: str, x: Any, dim: int, index: Any, src: Any, accumulate: bo
 
 
 @numpy_names
-def index_select(input: Any, dim: int, index: Any) -> Any:
+def index_select(input: Value, dim: int, index: Value) -> Value:
     """The entries along a dimension that a vector of indices names. Raises IndexError for one out of range."""
     ids, shape = _vector("index_select", input, dim, index)
     d = dim_in("index_select", dim, len(shape))
@@ -119,7 +123,7 @@ def index_select(input: Any, dim: int, index: Any) -> Any:
 
 
 @numpy_names
-def repeat_interleave(input: Any, repeats: Any, dim: int | None = None) -> Any:
+def repeat_interleave(input: Value, repeats: int | Value, dim: int | None = None) -> Value:
     """Each entry along ``dim`` (None: of the flattened tensor) ``repeats`` times in a row.
 
     repeats: an int, or a vector of ints with one for each entry. Raises ShapeError if it has another length, ValueError
@@ -142,7 +146,7 @@ def repeat_interleave(input: Any, repeats: Any, dim: int | None = None) -> Any:
     return index_select(input, dim, xp.asarray(np.repeat(np.arange(n), counts)))
 
 
-def index_add(input: Any, dim: int, index: Any, source: Any, alpha: float = 1) -> Any:
+def index_add(input: Value, dim: int, index: Value, source: Value, alpha: float = 1) -> Value:
     """A copy in which entry ``index[i]`` along a dimension has got ``alpha`` times entry i of ``source`` added.
 
     Raises IndexError for an index out of range, ShapeError if ``source`` is of another shape outside of ``dim``.
@@ -176,7 +180,7 @@ def _check_mask(name: str, mask: Any) -> None:
         raise DTypeError(f"{name}: expected a mask of booleans, got {describe_array(array)}; convert it with .bool()")
 
 
-def masked_fill(input: Any, mask: Any, value: Any) -> Any:
+def masked_fill(input: Value, mask: Value, value: Operand) -> Value:
     """``value``, a number or a 0-d tensor, where ``mask`` is true, else the input, whose dtype is kept; they broadcast.
 
     Raises DTypeError if the mask is not of booleans or the value does not fit the dtype, ShapeError if it is not 0-d.
@@ -188,7 +192,7 @@ def masked_fill(input: Any, mask: Any, value: Any) -> Any:
     return where(mask, fitting("masked_fill", value, dtype), input)
 
 
-def masked_select(input: Any, mask: Any) -> Any:
+def masked_select(input: Value, mask: Value) -> Value:
     """The entries of the input where ``mask`` is true, as a vector; they broadcast.
 
     Raises DTypeError if the mask is not of booleans.
@@ -206,7 +210,11 @@ def _argwhere(xp: Namespace, x: Array) -> Array:
     return xp.argwhere(x) if x.ndim else xp.zeros((int(x != 0), 0), xp.int64)
 
 
-def nonzero(input: Any, as_tuple: bool = False) -> Any:
+@overload
+def nonzero(input: Value, as_tuple: Literal[False] = False) -> Value: ...
+@overload
+def nonzero(input: Value, as_tuple: Literal[True]) -> tuple[Value, ...]: ...
+def nonzero(input: Value, as_tuple: bool = False) -> Any:
     """The places where the input is not zero, int64: (n, ndim), or with ``as_tuple`` one vector for each dimension."""
     shape = shape_of("nonzero", input)
     if not as_tuple:
@@ -215,7 +223,11 @@ def nonzero(input: Any, as_tuple: bool = False) -> Any:
     return tuple(getitem(places, (slice(None), d)) for d in range(max(len(shape), 1)))
 
 
-def where(condition: Any, input: Any = None, other: Any = None) -> Any:
+@overload
+def where(condition: Value) -> tuple[Value, ...]: ...
+@overload
+def where(condition: Value, input: Operand, other: Operand) -> Value: ...
+def where(condition: Value, input: Any = None, other: Any = None) -> Any:
     """``input`` where ``condition`` is true, else ``other``: tensors or numbers that broadcast.
 
     ``where(condition)`` alone is ``nonzero(condition, as_tuple=True)``. Raises DTypeError if the condition is not of

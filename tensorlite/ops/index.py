@@ -19,7 +19,7 @@ from ..autograd.views import replay_view
 from ..backends.registry import BACKENDS, Array, Namespace, describe_array
 from ..dtypes import DType
 from ..errors import DeviceError, DTypeError, ShapeError
-from .arguments import array_of, check_range, outlier
+from .arguments import Operand, array_of, check_range, outlier
 from .elementwise import convert, convert_to_discrete, where
 from .shape import reshape
 
@@ -167,7 +167,7 @@ def _unindex(xp: Namespace, x: Array, shape: Sequence[int], slots: Any, unique: 
     return xp.scatter_add_into(out, _at(slots, arrays), x)
 
 
-def getitem(x: Any, index: Any) -> Any:
+def getitem(x: Value, index: Any) -> Value:
     """``x[index]``, for integers, slices, None, Ellipsis, index arrays and masks (Tensors, arrays or lists), and tuples
     of these. As in PyTorch, integers never move the dimensions of index arrays; as in NumPy, steps may be negative and
     a nested list is one index array. A view if there is neither an index array nor a mask.
@@ -278,7 +278,7 @@ def _write(view: Array, slots: Sequence[Any], arrays: Sequence[Array], value: An
         raise ShapeError(f"a value of shape {given} does not broadcast to the indexed shape {room}") from None
 
 
-def index_put(x: Any, index: Any, value: Any, accumulate: bool = False) -> Any:
+def index_put(x: Value, index: Any, value: Operand, accumulate: bool = False) -> Value:
     """A copy of x in which ``x[index] = value``, or ``x[index] += value`` if ``accumulate``: then an entry that the
     index names twice gets both. ``value`` broadcasts, and gets a gradient as well.
 

@@ -80,27 +80,27 @@ def _product(name: str, x: Any, y: Any, wanted: str, ranks: tuple[int, int]) -> 
     return matmul(x, y)
 
 
-def mm(input: Any, mat2: Any) -> Any:
+def mm(input: Value, mat2: Value) -> Value:
     """The product of matrices (n, k) and (k, m). Raises ShapeError for anything else."""
     return _product("mm", input, mat2, "(n, k) and (k, m)", (2, 2))
 
 
-def bmm(input: Any, mat2: Any) -> Any:
+def bmm(input: Value, mat2: Value) -> Value:
     """The products of two stacks of matrices, (b, n, k) and (b, k, m). Raises ShapeError for anything else."""
     return _product("bmm", input, mat2, "(b, n, k) and (b, k, m)", (3, 3))
 
 
-def mv(input: Any, vec: Any) -> Any:
+def mv(input: Value, vec: Value) -> Value:
     """The product of a matrix (n, k) and a vector (k,). Raises ShapeError for anything else."""
     return _product("mv", input, vec, "(n, k) and (k,)", (2, 1))
 
 
-def dot(input: Any, tensor: Any) -> Any:
+def dot(input: Value, tensor: Value) -> Value:
     """The scalar product of two vectors of one length. Raises ShapeError for anything else."""
     return _product("dot", input, tensor, "(n,) and (n,)", (1, 1))
 
 
-def outer(input: Any, vec2: Any) -> Any:
+def outer(input: Value, vec2: Value) -> Value:
     """``input[i] * vec2[j]`` of vectors (n,) and (m,), as (n, m). Raises ShapeError for anything else."""
     n, m = shape_of("outer", input), shape_of("outer", vec2)
     if len(n) != 1 or len(m) != 1:
@@ -159,26 +159,26 @@ def _undiagonal(xp: Namespace, x: Array, shape: Sequence[int], offset: int, dim1
     return out
 
 
-def diag(x: Any, diagonal: int = 0) -> Any:
+def diag(input: Value, diagonal: int = 0) -> Value:
     """A square matrix with the vector x on its diagonal, or the diagonal of the matrix x; 1 is the one above it."""
-    shape = shape_of("diag", x)
+    shape = shape_of("diag", input)
     if len(shape) == 1:
         n = shape[0] + abs(diagonal)
-        return _undiagonal(x, (n, n), diagonal, 0, 1)
+        return _undiagonal(input, (n, n), diagonal, 0, 1)
     if len(shape) != 2:
         raise ShapeError(f"diag: expected a vector or a matrix, got shape {shape}")
-    return _diagonal(x, diagonal)
+    return _diagonal(input, diagonal)
 
 
 _diagonal = diagonal  # the name that `diag` has for its argument, as in PyTorch
 
 
-def trace(x: Any) -> Any:
+def trace(input: Value) -> Value:
     """The sum of the diagonal of a matrix. Raises ShapeError for anything else."""
-    shape = shape_of("trace", x)
+    shape = shape_of("trace", input)
     if len(shape) != 2:
         raise ShapeError(f"trace: expected a matrix, got shape {shape}")
-    return sum(diagonal(x))
+    return sum(diagonal(input))
 
 
 # ---- triangles -------------------------------------------------------------------------------

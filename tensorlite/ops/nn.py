@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from ..autograd.function import op
 from ..autograd.graph import Value
@@ -76,7 +77,7 @@ def _gelu_composite(x: Value, approximate: str) -> Value:
     composite=_gelu_composite,
     dtypes="floating",
 )
-def gelu(xp: Namespace, x: Array, approximate: str = "none") -> Array:
+def gelu(xp: Namespace, x: Array, approximate: Literal["none", "tanh"] = "none") -> Array:
     """``x * cdf(x)`` with the normal distribution's cdf; ``approximate="tanh"`` is GPT-2's approximation.
 
     Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 from ..autograd.function import op
 from ..autograd.graph import Value, Variable
 from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
-from .arguments import dim_in, ints_in, numpy_names, shape_of
+from .arguments import Dim, dim_in, ints_in, numpy_names, shape_of
 from .elementwise import abs, convert, exp, maximum, minimum, pow, sign, where
 from .shape import broadcast_to, flip, reshape
 
@@ -22,7 +22,7 @@ __all__ = [
     "std", "sum", "var",
 ]  # fmt: skip
 
-Dim: TypeAlias = int | Sequence[int] | None
+V = TypeVar("V")
 
 
 def _axes(x: Array, dim: Dim) -> tuple[int, ...]:
@@ -214,11 +214,11 @@ def _pick(xp: Namespace, x: Array, index: Array, dim: int, keepdim: bool) -> Arr
     return out if keepdim else out.squeeze(dim)
 
 
-class MaxMin(NamedTuple):
-    """The result of ``max`` or ``min`` along a dimension."""
+class MaxMin(NamedTuple, Generic[V]):
+    """The result of ``max`` or ``min`` along a dimension: the values, and their indices in the input."""
 
-    values: Any
-    indices: Any
+    values: V
+    indices: V
 
 
 def _max_or_min(name: str, x: Any, dim: Any, keepdim: bool, whole: Any, both: Any, arg: Any) -> Any:
@@ -232,8 +232,16 @@ def _max_or_min(name: str, x: Any, dim: Any, keepdim: bool, whole: Any, both: An
     return MaxMin(values, index if keepdim or not index.shape else reshape(index, values.shape))
 
 
+@overload
+def max(input: Value, dim: None = None) -> Value: ...
+@overload
+def max(input: Value, dim: int, keepdim: bool = False) -> MaxMin[Value]: ...
+@overload
+def max(input: Value, other: Value, /) -> Value: ...
+@overload
+def max(input: Value, *, other: Value) -> Value: ...
 @numpy_names
-def max(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
+def max(input: Value, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """``max(input)``: the largest value; equal ones share the gradient. ``max(input, other)``: :func:`maximum`.
 
     ``max(input, dim)``: the pair ``(values, indices)`` along one dimension; the gradient goes to the picked entry.
@@ -241,8 +249,16 @@ def max(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None
     return _max_or_min("max", input, dim if other is None else other, keepdim, amax, maximum, argmax)
 
 
+@overload
+def min(input: Value, dim: None = None) -> Value: ...
+@overload
+def min(input: Value, dim: int, keepdim: bool = False) -> MaxMin[Value]: ...
+@overload
+def min(input: Value, other: Value, /) -> Value: ...
+@overload
+def min(input: Value, *, other: Value) -> Value: ...
 @numpy_names
-def min(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
+def min(input: Value, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """As :func:`max`, for the smallest value."""
     return _max_or_min("min", input, dim if other is None else other, keepdim, amin, minimum, argmin)
 
@@ -301,7 +317,7 @@ def _norm(xp: Namespace, x: Array, p: float, dim: Dim, keepdim: bool) -> Array:
 
 
 @numpy_names
-def norm(input: Any, p: float | str = 2, dim: Dim = None, keepdim: bool = False) -> Any:
+def norm(input: Value, p: float | str = 2, dim: Dim = None, keepdim: bool = False) -> Value:
     """The p-norm ``(sum |x_i|^p)^(1/p)``; the largest or smallest ``|x_i|`` for p = inf or -inf, the number of nonzero
     entries for p = 0. Where the 2-norm is 0 its gradient is 0."""
     if p == "fro":

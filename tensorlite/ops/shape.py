@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..autograd.function import op
+from ..autograd.function import op
+from ..autograd.graph import Value
 from ..autograd.version_counter import base_array
 from ..backends.registry import Array, Namespace
 from ..errors import ShapeError
@@ -60,7 +62,7 @@ def view(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
 view.op.replay = reshape
 
 
-def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
+def flatten(input: Value, start_dim: int = 0, end_dim: int = -1) -> Value:
     """Dimensions ``start_dim`` to ``end_dim`` made one."""
     shape = shape_of("flatten", input)
     start, end = dim_in("flatten", start_dim, len(shape)), dim_in("flatten", end_dim, len(shape))
@@ -69,7 +71,7 @@ def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     return reshape(input, (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]))
 
 
-def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:
+def unflatten(input: Value, dim: int, sizes: Sequence[int]) -> Value:
     """One dimension made several."""
     shape = shape_of("unflatten", input)
     d = dim_in("unflatten", dim, len(shape))
@@ -80,7 +82,7 @@ def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:
 
 
 @numpy_names
-def unsqueeze(input: Any, dim: int) -> Any:
+def unsqueeze(input: Value, dim: int) -> Value:
     """A new dimension of size 1 at ``dim``."""
     shape = shape_of("unsqueeze", input)
     d = dim_in("unsqueeze", dim, len(shape) + 1)
@@ -88,7 +90,7 @@ def unsqueeze(input: Any, dim: int) -> Any:
 
 
 @numpy_names
-def squeeze(input: Any, dim: int | Sequence[int] | None = None) -> Any:
+def squeeze(input: Value, dim: int | Sequence[int] | None = None) -> Value:
     """Without the dimensions of size 1: all of them, or those of ``dim`` that have size 1."""
     shape = shape_of("squeeze", input)
     if dim is None:
@@ -110,7 +112,7 @@ def broadcast_to(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
         raise ShapeError(f"it does not broadcast to shape {sizes}") from None
 
 
-def expand(x: Any, shape: Sequence[int]) -> Any:
+def expand(x: Value, shape: Sequence[int]) -> Value:
     """As :func:`broadcast_to`; an entry -1 keeps the size of x."""
     own, shape = shape_of("expand", x), ints_in("expand", "sizes", shape)
     lead = len(shape) - len(own)
@@ -121,7 +123,7 @@ def expand(x: Any, shape: Sequence[int]) -> Any:
     return broadcast_to(x, tuple(own[i - lead] if n == -1 else n for i, n in enumerate(shape)))
 
 
-def broadcast_tensors(*tensors: Any) -> tuple[Any, ...]:
+def broadcast_tensors(*tensors: Value) -> tuple[Value, ...]:
     """The tensors expanded to the shape they have in common."""
     shapes = [shape_of("broadcast_tensors", t) for t in tensors]
     try:
@@ -161,7 +163,7 @@ def transpose(xp: Namespace, x: Array, dim0: int, dim1: int) -> Array:
 swapaxes = transpose
 
 
-def movedim(input: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
+def movedim(input: Value, source: int | Sequence[int], destination: int | Sequence[int]) -> Value:
     """Dimensions ``source`` moved to ``destination``, the others in their order."""
     ndim = len(shape_of("movedim", input))
     src = [dim_in("movedim", d, ndim) for d in ([source] if isinstance(source, int) else source)]
@@ -219,7 +221,7 @@ def pad_dims(xp: Namespace, x: Array, widths: Sequence[tuple[int, int]], value: 
     return out
 
 
-def narrow(input: Any, dim: int, start: int, length: int) -> Any:
+def narrow(input: Value, dim: int, start: int, length: int) -> Value:
     """Entries ``start`` to ``start + length`` along a dimension, as a view. Raises IndexError outside of it."""
     shape = shape_of("narrow", input)
     d = dim_in("narrow", dim, len(shape))
@@ -239,7 +241,7 @@ def _split(xp: Namespace, x: Array, sizes: Sequence[int], dim: int) -> Sequence[
     return [x[(*lead, slice(end - n, end))] for n, end in zip(sizes, ends, strict=True)]
 
 
-def split(input: Any, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Any, ...]:
+def split(input: Value, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Value, ...]:
     """Views of the input cut along ``dim``: of this size each (the last may be smaller), or of these sizes.
 
     Raises ShapeError if the sizes do not add up to that of the input.
@@ -262,7 +264,7 @@ def split(input: Any, split_size_or_sections: int | Sequence[int], dim: int = 0)
 
 
 @numpy_names
-def chunk(input: Any, chunks: int, dim: int = 0) -> tuple[Any, ...]:
+def chunk(input: Value, chunks: int, dim: int = 0) -> tuple[Value, ...]:
     """The input cut along ``dim`` into at most so many views of equal size (the last may be smaller)."""
     if not isinstance(chunks, int) or chunks < 1:
         raise ValueError(f"chunk: the number of chunks must be positive, got {chunks}")
@@ -280,7 +282,7 @@ def _unbind(xp: Namespace, x: Array, dim: int) -> Sequence[Array]:
 
 
 @numpy_names
-def unbind(input: Any, dim: int = 0) -> tuple[Any, ...]:
+def unbind(input: Value, dim: int = 0) -> tuple[Value, ...]:
     """The views ``input[0], input[1], ...`` along a dimension, which they no longer have."""
     shape = shape_of("unbind", input)
     if not shape:
@@ -310,7 +312,7 @@ def _sequence(name: str, tensors: Any) -> None:
 
 
 @numpy_names
-def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
+def cat(tensors: Sequence[Value], dim: int = 0) -> Value:
     """The tensors joined along an existing dimension. Raises ShapeError if another dimension differs."""
     _sequence("cat", tensors)
     shapes = [shape_of("cat", t) for t in tensors]
@@ -330,7 +332,7 @@ concat = concatenate = cat
 
 
 @numpy_names
-def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
+def stack(tensors: Sequence[Value], dim: int = 0) -> Value:
     """The tensors, all of one shape, joined along a new dimension. Raises ShapeError if their shapes differ."""
     _sequence("stack", tensors)
     shapes = [shape_of("stack", t) for t in tensors]
@@ -343,7 +345,7 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
 # ---- repetition -----------------------------------------------------------------------------
 
 
-def repeat(x: Any, sizes: Sequence[int]) -> Any:
+def repeat(x: Value, sizes: Sequence[int]) -> Value:
     """x laid ``sizes[d]`` times along dimension d; further dimensions are added in front."""
     shape, sizes = shape_of("repeat", x), ints_in("repeat", "sizes", sizes)
     if min(sizes, default=0) < 0:
@@ -358,7 +360,7 @@ def repeat(x: Any, sizes: Sequence[int]) -> Any:
     return reshape(broadcast_to(reshape(x, ones), pairs), tuple(s * n for s, n in zip(sizes, full, strict=True)))
 
 
-def tile(input: Any, dims: Sequence[int]) -> Any:
+def tile(input: Value, dims: Sequence[int]) -> Value:
     """As :func:`repeat`, where missing leading numbers count as 1."""
     dims = ints_in("tile", "dims", dims)
     return repeat(input, (1,) * (len(shape_of("tile", input)) - len(dims)) + dims)

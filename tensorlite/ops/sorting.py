@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from ..autograd.function import op
+from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
 from ..errors import ShapeError
 from .arguments import dim_in, numpy_names, shape_of
@@ -12,12 +13,14 @@ from .gather_scatter import pick_along
 
 __all__ = ["argsort", "searchsorted", "sort", "topk"]
 
+V = TypeVar("V")
 
-class Sorted(NamedTuple):
+
+class Sorted(NamedTuple, Generic[V]):
     """The result of ``sort`` or ``topk``: the values, and where in the input they were."""
 
-    values: Any
-    indices: Any
+    values: V
+    indices: V
 
 
 @op()
@@ -33,7 +36,7 @@ def argsort(xp: Namespace, x: Array, dim: int = -1, descending: bool = False, st
 
 
 @numpy_names
-def sort(input: Any, dim: int = -1, descending: bool = False, stable: bool = False) -> Sorted:
+def sort(input: Value, dim: int = -1, descending: bool = False, stable: bool = False) -> Sorted[Value]:
     """The input sorted along a dimension, and the indices that do it: ``(values, indices)``. NaN counts as the largest.
 
     ``stable`` keeps equal entries in their order.
@@ -66,7 +69,7 @@ def topk_(xp: Namespace, x: Array, k: int, dim: int, largest: bool, sorted: bool
 
 
 @numpy_names
-def topk(input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
+def topk(input: Value, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted[Value]:
     """The k largest (or smallest) entries along a dimension, in order if ``sorted``: ``(values, indices)``.
 
     NaN counts as the largest. Raises IndexError if k is negative or larger than the dimension.
@@ -76,8 +79,8 @@ def topk(input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool =
 
 
 @op()
-def searchsorted(xp: Namespace, sorted_sequence: Array, values: Array, right: bool = False) -> Array:
-    """Where to insert ``values`` in a sorted vector, int64: before equal entries, or with ``right`` after them."""
+def searchsorted(xp: Namespace, sorted_sequence: Array, input: Array, right: bool = False) -> Array:
+    """Where to insert ``input`` in a sorted vector, int64: before equal entries, or with ``right`` after them."""
     if sorted_sequence.ndim != 1:
         raise ShapeError(f"expected a sorted vector, got shape {sorted_sequence.shape}")
-    return xp.searchsorted(sorted_sequence, values, side="right" if right else "left")
+    return xp.searchsorted(sorted_sequence, input, side="right" if right else "left")
