@@ -1,5 +1,7 @@
 """Element-wise comparison, logic and bits. The results are booleans or integers, so these ops have no gradient."""
 
+from __future__ import annotations
+
 from ..autograd.function import op
 from ..backends.registry import Array, Namespace
 from .arguments import Operand

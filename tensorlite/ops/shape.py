@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from ..autograd.function import op
-from ..autograd.function import op
 from ..autograd.graph import Value
 from ..autograd.version_counter import base_array
 from ..backends.registry import Array, Namespace
