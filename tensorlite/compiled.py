@@ -22,9 +22,9 @@ hands it on to what it calls. 0 is no pool: everything stays on the calling thre
 
 from __future__ import annotations
 
-from .backends.cpu.find_compiled import load_crew
+from .backends.cpu.find_compiled import find_compiled
 
-if load_crew() is None:
+if find_compiled() is None:
     raise ImportError(
         "tensorlite.compiled needs numba: pip install 'tensorlite[fast]' (and TENSORLITE_JIT must not be 0)"
     )
@@ -32,6 +32,6 @@ if load_crew() is None:
 from .backends.cpu.compiled.parallel_for import bind_kernel, parallel_for
 from .backends.cpu.compiled.row_kernels import decode_attention, gelu, layer_norm, linear
 from .backends.cpu.compiled.support import njit
-from .backends.cpu.thread_pool import share as run
+from .backends.cpu.thread_pool import run_parallel as run
 
 __all__ = ["bind_kernel", "decode_attention", "gelu", "layer_norm", "linear", "njit", "parallel_for", "run"]

@@ -17,7 +17,7 @@ f32 = np.float32
 
 @pytest.fixture(params=[1, 3], autouse=True)
 def count(request, monkeypatch):
-    monkeypatch.setattr(thread_pool, "_threads", request.param)
+    monkeypatch.setattr(thread_pool, "_num_threads", request.param)
     monkeypatch.setattr(thread_pool, "_pool", None)
     return request.param
 
@@ -151,7 +151,7 @@ def test_pieces_that_are_none_are_refused(unit, each):
     def ones(pool, x, unit, each):
         compiled.parallel_for(pool, compiled.bind_kernel(part, (x,)), x.size, unit, each)
 
-    with pytest.raises(ValueError, match="parallel_for: expected unit and each of 1 or more"):
+    with pytest.raises(ValueError, match="parallel_for: expected grain_size and chunks_per_thread of 1 or more"):
         compiled.run(ones, np.zeros(100, f32), unit, each)
 
 

@@ -1,5 +1,6 @@
 """The fast kernels of the CPU against their reference: blocked NumPy, numba's loops, and work shared among threads."""
 
+import ast
 import itertools
 import multiprocessing
 import signal
@@ -26,18 +27,18 @@ def compiled(request, monkeypatch):
     if request.param == "numba":
         pytest.importorskip("numba")
     else:
-        monkeypatch.setattr(cpu, "_loops", lambda: None)
+        monkeypatch.setattr(cpu, "_compiled_kernels", lambda: None)
     return request.param == "numba"
 
 
 @pytest.fixture(params=[1, 3])
 def shared(request, monkeypatch):
     """On one thread, and with every loop shared among several, however small its arrays."""
-    monkeypatch.setattr(thread_pool, "_threads", request.param)
-    monkeypatch.setattr(cpu, "_HUGE", 1)
-    monkeypatch.setattr(cpu, "_LARGE", 1)
-    monkeypatch.setattr(cpu, "_FLOPS_ALONE", 0)
-    monkeypatch.setattr(cpu, "_FLOPS_SHARED", 1)
+    monkeypatch.setattr(thread_pool, "_num_threads", request.param)
+    monkeypatch.setattr(cpu, "_MIN_SHARED", 1)
+    monkeypatch.setattr(cpu, "_MIN_COMPILED", 1)
+    monkeypatch.setattr(cpu, "_MIN_FLOPS", 0)
+    monkeypatch.setattr(cpu, "_MIN_FLOPS_PYTHON_THREADS", 1)
 
 
 def arrays(shape, dtype, layout, count=2):
@@ -163,7 +164,7 @@ def test_attention(case, causal, dtype):
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_without_a_blas_that_can_be_called(causal, monkeypatch):
     pytest.importorskip("numba")
-    monkeypatch.setattr(cpu, "gemm_address", lambda dtype: 0)
+    monkeypatch.setattr(cpu, "gemm_pointer", lambda dtype: 0)
     rng = np.random.default_rng(0)
     q, k, v, g = (rng.standard_normal((2, 3, 130, 8)).astype(np.float32) for _ in range(4))
     args = (None, None)
@@ -195,7 +196,7 @@ def test_masked_and_dropped_attention_goes_to_the_reference():
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_stays_so(value):
     """A compiled loop must not lose it: NaN compares with nothing, and -inf has probability 0."""
-    if cpu._loops() is None:
+    if cpu._compiled_kernels() is None:
         pytest.skip("needs numba, and no TENSORLITE_JIT=0")
     x = np.random.default_rng(0).standard_normal((64, 100)).astype(np.float32)
     x[3, 5] = x[7, 0] = x[7, 99] = value
@@ -262,7 +263,7 @@ def test_targets_that_are_no_class_are_refused():
 
 def test_gelus_gradient_far_out():
     x = np.array([1e13, -1e13, 1e14, -1e14, 1e20, np.nan] * 1000, np.float32)
-    if cpu._loops() is None:
+    if cpu._compiled_kernels() is None:
         pytest.skip("needs numba, and no TENSORLITE_JIT=0")
     dx = cpu.gelu_backward(XP, np.ones_like(x), x, True)[:6]
     np.testing.assert_allclose(dx, [1, 0, 1, 0, 1, np.nan], atol=1e-6)
@@ -273,7 +274,7 @@ def test_gelus_gradient_far_out():
 
 @pytest.fixture
 def three(monkeypatch):
-    monkeypatch.setattr(thread_pool, "_threads", 3)
+    monkeypatch.setattr(thread_pool, "_num_threads", 3)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 10, 1001])
@@ -285,7 +286,7 @@ def test_every_entry_is_worked_on_once(n):
         counts[start:stop] += 1
 
     for _ in range(20):
-        thread_pool.spread(part, n)
+        thread_pool.parallel_for(part, n)
     assert (counts == 20).all()
 
 
@@ -297,7 +298,7 @@ def test_several_threads_do_work():
         seen.add(threading.get_ident())
         time.sleep(0.05)
 
-    thread_pool.spread(part, 3)
+    thread_pool.parallel_for(part, 3)
     assert len(seen) == 3
 
 
@@ -309,9 +310,9 @@ def test_an_error_in_a_part_is_raised_and_nothing_hangs():
 
     for _ in range(3):
         with pytest.raises(ZeroDivisionError, match="in a part"):
-            thread_pool.spread(part, 9)
+            thread_pool.parallel_for(part, 9)
     done = []
-    thread_pool.spread(lambda start, stop: done.append(stop - start), 9)
+    thread_pool.parallel_for(lambda start, stop: done.append(stop - start), 9)
     assert sum(done) == 9
 
 
@@ -330,7 +331,7 @@ def test_an_interrupt_while_waiting_leaves_nothing_behind():
     try:
         with pytest.raises(KeyboardInterrupt):
             timer.start()
-            thread_pool.spread(slow, 3)
+            thread_pool.parallel_for(slow, 3)
             time.sleep(5)  # the signal may come late
     finally:
         signal.signal(signal.SIGINT, before)
@@ -341,7 +342,7 @@ def test_an_interrupt_while_waiting_leaves_nothing_behind():
         time.sleep(0.02 if threading.get_ident() == mine else 0.1)
         counts[start:stop] += 1
 
-    thread_pool.spread(part, 3)
+    thread_pool.parallel_for(part, 3)
     assert (counts == 1).all()
 
 
@@ -351,10 +352,10 @@ def test_work_inside_work_stays_on_its_thread():
 
     def part(start, stop):
         mine = []
-        thread_pool.spread(lambda a, b: mine.append((a, b, threading.get_ident())), 5)
+        thread_pool.parallel_for(lambda a, b: mine.append((a, b, threading.get_ident())), 5)
         seen.append(mine)
 
-    thread_pool.spread(part, 3)
+    thread_pool.parallel_for(part, 3)
     assert len(seen) == 3
     for mine in seen:
         assert [(a, b) for a, b, _ in mine] == [(0, 2), (2, 4), (4, 5)]
@@ -369,23 +370,23 @@ def test_threads_do_not_warn_of_what_an_op_does_not(recwarn):
         np.log(np.zeros(stop - start), out=out[start:stop])
 
     with np.errstate(all="ignore"):
-        thread_pool.spread(part, 9)
+        thread_pool.parallel_for(part, 9)
     assert (out == -np.inf).all()
     assert not recwarn.list
 
 
 def test_blas_gets_its_threads_back():
-    openblas = blas.find_blas()
+    openblas = blas.find_openblas()
     if openblas is None:
         pytest.skip("NumPy's BLAS is no OpenBLAS that can be found")
-    before = openblas.get()
+    before = openblas.get_num_threads()
     x = np.ones((300, 300), np.float32)
     cpu.matmul(XP, x, x)
-    assert openblas.get() == before
+    assert openblas.get_num_threads() == before
     with pytest.raises(ZeroDivisionError), blas.one_blas_thread:
-        assert openblas.get() == 1
+        assert openblas.get_num_threads() == 1
         raise ZeroDivisionError
-    assert openblas.get() == before
+    assert openblas.get_num_threads() == before
 
 
 def test_a_signal_that_comes_while_blas_is_told_may_compute():
@@ -396,14 +397,14 @@ def test_a_signal_that_comes_while_blas_is_told_may_compute():
 
 
 def test_how_many_threads(monkeypatch):
-    monkeypatch.setattr(thread_pool, "_threads", None)
+    monkeypatch.setattr(thread_pool, "_num_threads", None)
     assert 1 <= thread_pool.get_num_threads() <= 8
     thread_pool.set_num_threads(5)
     assert thread_pool.get_num_threads() == 5
-    monkeypatch.setattr(thread_pool, "_threads", None)
+    monkeypatch.setattr(thread_pool, "_num_threads", None)
     monkeypatch.setenv("TENSORLITE_NUM_THREADS", "2")
     assert thread_pool.get_num_threads() == 2
-    monkeypatch.setattr(thread_pool, "_threads", None)
+    monkeypatch.setattr(thread_pool, "_num_threads", None)
     monkeypatch.setenv("TENSORLITE_NUM_THREADS", "zero")
     with pytest.raises(ValueError, match="TENSORLITE_NUM_THREADS must be a number of 1 or more, got 'zero'"):
         thread_pool.get_num_threads()
@@ -418,7 +419,7 @@ def test_a_forked_child_has_threads_of_its_own(three):
     x = np.ones((200, 200), np.float32)
 
     def compute():
-        thread_pool.spread(lambda a, b: None, 3)
+        thread_pool.parallel_for(lambda a, b: None, 3)
         assert (cpu.matmul(XP, x, x) == 200).all()
 
     compute()
@@ -435,8 +436,8 @@ def test_a_forked_child_has_threads_of_its_own(three):
 
 
 @pytest.fixture
-def crew(three):
-    if find_compiled.load_crew() is None or not blas.gemm_address(np.dtype(np.float32)):
+def compiled_and_blas(three):
+    if find_compiled.find_compiled() is None or not blas.gemm_pointer(np.dtype(np.float32)):
         pytest.skip("needs numba, and an OpenBLAS of 64-bit sizes")
 
 
@@ -451,18 +452,18 @@ def test_a_single_row_or_column(dtype):
             np.testing.assert_allclose(cpu.matmul(XP, x, y), x.astype(float) @ y.astype(float), rtol=1e-4)
 
 
-@pytest.mark.usefixtures("crew")
+@pytest.mark.usefixtures("compiled_and_blas")
 def test_gemm_is_not_asked_for_a_single_row_or_column(monkeypatch):
     """It takes several times as long as the sums, for it copies the matrix; float64's are left to NumPy's gemv."""
     row, matrix = np.ones((1, 700), np.float32), np.ones((1000, 700), np.float32)
-    monkeypatch.setattr(cpu, "gemm_address", lambda dtype: 1)  # a call of it would end the process
-    assert (cpu._product(row, matrix.T) == 700).all()
-    assert (cpu._product(matrix, row.T) == 700).all()
-    assert cpu._product(row.astype(np.float64), matrix.T.astype(np.float64)) is None
+    monkeypatch.setattr(cpu, "gemm_pointer", lambda dtype: 1)  # a call of it would end the process
+    assert (cpu._shared_matmul(row, matrix.T) == 700).all()
+    assert (cpu._shared_matmul(matrix, row.T) == 700).all()
+    assert cpu._shared_matmul(row.astype(np.float64), matrix.T.astype(np.float64)) is None
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.usefixtures("crew")
+@pytest.mark.usefixtures("compiled_and_blas")
 def test_shared_products_of_every_shape_and_layout(dtype):
     rng = np.random.default_rng(0)
     for trial in range(300):
@@ -474,32 +475,32 @@ def test_shared_products_of_every_shape_and_layout(dtype):
             y = np.asfortranarray(y)
         if trial % 5 == 1:
             x = np.repeat(x, 2, axis=1)[:, :k]  # a view of longer rows
-        found = cpu._product(x, y)
+        found = cpu._shared_matmul(x, y)
         if found is None:
             assert min(m, n) == 1
             continue
         np.testing.assert_allclose(found, x @ y, rtol=0, atol=(1e-5 if dtype == np.float32 else 1e-13) * k)
-        assert (cpu._product(x, y) == found).all()
+        assert (cpu._shared_matmul(x, y) == found).all()
 
 
-@pytest.mark.usefixtures("crew")
+@pytest.mark.usefixtures("compiled_and_blas")
 def test_what_cannot_be_shared_is_left_to_numpy():
     x = np.ones((64, 64), np.float32)
     for y in (x[:, ::2], x[::-1], np.broadcast_to(x[:1], x.shape), x.astype(np.float16)):
-        assert cpu._product(y if y.dtype == np.float16 else x[:, : len(y)], y) is None
+        assert cpu._shared_matmul(y if y.dtype == np.float16 else x[:, : len(y)], y) is None
         np.testing.assert_array_equal(cpu.matmul(XP, x.astype(y.dtype), y), x.astype(y.dtype) @ y)
 
 
-@pytest.mark.usefixtures("crew")
+@pytest.mark.usefixtures("compiled_and_blas")
 def test_workers_sleep_and_come_again():
     x = np.random.default_rng(0).standard_normal((150, 150)).astype(np.float32)
-    expected = cpu._product(x, x)
-    workers = thread_pool._workers(3, 2)
+    expected = cpu._shared_matmul(x, x)
+    workers = thread_pool._get_workers(3, 2)
     for pause in (0.0, 0.0005, 0.02) * 10:
         time.sleep(pause)
-        assert (cpu._product(x, x) == expected).all()
+        assert (cpu._shared_matmul(x, x) == expected).all()
         counts = np.zeros(9, int)
-        thread_pool.spread(lambda a, b, counts=counts: counts.__setitem__(slice(a, b), 1), 9)
+        thread_pool.parallel_for(lambda a, b, counts=counts: counts.__setitem__(slice(a, b), 1), 9)
         assert counts.all()
     for _ in range(200):
         if all(worker.asleep for worker in workers):
@@ -509,7 +510,7 @@ def test_workers_sleep_and_come_again():
 
 
 def test_the_number_of_threads_may_change_at_any_time(monkeypatch):
-    monkeypatch.setattr(thread_pool, "_threads", 2)
+    monkeypatch.setattr(thread_pool, "_num_threads", 2)
     x = np.random.default_rng(0).standard_normal((150, 150)).astype(np.float32)
     expected, before, errors, over = x @ x, threading.active_count(), [], threading.Event()
 
@@ -517,7 +518,7 @@ def test_the_number_of_threads_may_change_at_any_time(monkeypatch):
         try:
             while not over.is_set():
                 np.testing.assert_allclose(cpu.matmul(XP, x, x), expected, atol=1e-4)
-                thread_pool.spread(lambda start, stop: None, 9)
+                thread_pool.parallel_for(lambda start, stop: None, 9)
         except Exception as error:
             errors.append(error)
 
@@ -539,10 +540,10 @@ def test_the_number_of_threads_may_change_at_any_time(monkeypatch):
     assert threading.active_count() <= before + 3  # whom nobody calls any more ends
 
 
-@pytest.mark.usefixtures("crew")
+@pytest.mark.usefixtures("compiled_and_blas")
 def test_many_threads_may_compute_at_once():
     """One of them has the workers, the others compute alone: the bits are the same, and nobody waits for ever."""
-    before = blas.find_blas().get()
+    before = blas.find_openblas().get_num_threads()
     rng = np.random.default_rng(0)
     x = rng.standard_normal((150, 150)).astype(np.float32)
     wrong = []
@@ -567,30 +568,45 @@ def test_many_threads_may_compute_at_once():
         thread.join(60)
     assert not any(thread.is_alive() for thread in several)
     assert wrong == []
-    assert blas.find_blas().get() == before
+    assert blas.find_openblas().get_num_threads() == before
 
 
 @pytest.mark.parametrize("count", [2, 3, 7, 100])
-@pytest.mark.usefixtures("crew")
+@pytest.mark.usefixtures("compiled_and_blas")
 def test_each_entry_is_worked_on_by_one_of_any_number_of_threads(count, monkeypatch):
     jit = pytest.importorskip("tensorlite.backends.cpu.compiled.kernels", exc_type=ImportError)
-    monkeypatch.setattr(thread_pool, "_threads", count)
+    monkeypatch.setattr(thread_pool, "_num_threads", count)
     monkeypatch.setattr(thread_pool, "_pool", None)
     rng = np.random.default_rng(0)
     for size in (0, 1, 1000, 1024, 1025, 50_000, 200_001):
         p, g = rng.standard_normal((2, size)).astype(np.float32)
         once = p - np.float32(0.5) * np.sign(g)  # Adam's first step, done twice, would be two steps
         m, v = np.zeros((2, size), np.float32)
-        thread_pool.share(jit.adam_step, p, g, m, v, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.5)
+        thread_pool.run_parallel(jit.adam_step, p, g, m, v, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.5)
         np.testing.assert_allclose(p, once, rtol=1e-6)
         assert (m == g).all()
 
 
-@pytest.mark.usefixtures("crew")
-def test_what_numba_keeps_counts_only_as_long_as_no_kernel_changes():
-    """numba looks at the file of the function alone, and each has parts of others in it."""
-    jit = pytest.importorskip("tensorlite.backends.cpu.compiled.kernels", exc_type=ImportError)
-    stamp = jit.gelu._cache._cache_file._source_stamp
-    files = sorted(Path(jit.__file__).parent.glob("*.py"))
-    assert stamp[1] == [(file.stat().st_mtime, file.stat().st_size) for file in files]
-    assert "parallel_for.py" in {file.name for file in files}
+@pytest.mark.usefixtures("compiled_and_blas")
+def test_the_cache_of_numba_is_invalidated_when_a_source_of_the_kernels_changes():
+    """numba looks only at the file of the function, but code and constants of other files are compiled into it."""
+    kernels = pytest.importorskip("tensorlite.backends.cpu.compiled.kernels", exc_type=ImportError)
+    sources = [*sorted(Path(kernels.__file__).parent.glob("*.py")), Path(reference.__file__)]
+    for function in (kernels.gelu, kernels.attention_backward):
+        stamp = function._cache._cache_file._source_stamp
+        assert stamp[1] == [(file.stat().st_mtime, file.stat().st_size) for file in sources]
+
+
+def test_every_file_that_compiled_kernels_import_is_one_of_their_sources():
+    """A constant of any of these files may be frozen into machine code."""
+    support = pytest.importorskip("tensorlite.backends.cpu.compiled.support", exc_type=ImportError)
+    folder, sources = Path(support.__file__).parent, support.kernel_sources()
+    imported = set()
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                package = path.parents[node.level - 1] / (node.module or "").replace(".", "/")
+                names = [package.with_suffix(".py")] if node.module else [package / f"{a.name}.py" for a in node.names]
+                imported |= {name for name in names if name.exists()}
+    assert Path(reference.__file__) in imported
+    assert imported <= set(sources)

@@ -41,7 +41,7 @@ def agree(found, expected):
     {"n_embd": 192, "n_head": 6, "block_size": 400, "bias": True, "n_layer": 1},  # large enough for threads to share
 ], ids=str)  # fmt: skip
 def test_every_token_is_read_as_the_model_reads_it(options, count, monkeypatch):
-    monkeypatch.setattr(thread_pool, "_threads", count)
+    monkeypatch.setattr(thread_pool, "_num_threads", count)
     monkeypatch.setattr(thread_pool, "_pool", None)
     monkeypatch.setattr(decoder, "LARGE", 0)
     model = made(**options)

@@ -1,4 +1,4 @@
-"""Find the compiled kernels: numba is an extra."""
+"""Detection of the compiled kernels, which need numba."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import os
 from functools import cache
 from typing import Any
 
-__all__ = ["load_crew"]
+__all__ = ["find_compiled"]
 
 
 @cache
-def load_crew() -> Any:
-    """The compiled part of sharing work, or None if nothing is: without numba, or with ``TENSORLITE_JIT=0``."""
+def find_compiled() -> Any:
+    """Return the package ``compiled``, or None if numba is not installed or ``TENSORLITE_JIT=0`` is set.
+
+    The first call imports numba, which takes about half a second.
+    """
     if os.environ.get("TENSORLITE_JIT") == "0":
         return None
     try:
-        from . import compiled as crew
+        from . import compiled
     except ImportError:
         return None
-    return crew
+    return compiled

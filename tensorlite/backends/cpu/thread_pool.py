@@ -1,13 +1,11 @@
-"""The cores: how many this library may use, and how work is shared among them.
+"""Threads that share the loops of the CPU kernels.
 
 NumPy's loops and products release the interpreter's lock, so two Python threads that work on two halves of an array
-take half the time. BLAS has threads of its own, which spin for a while when they are done and would keep the cores
-from ours, and which wait for each other for milliseconds where something else needs a core; so while a kernel here
-computes, BLAS gets one thread, and each of our threads calls it for its own part. Where we cannot tell BLAS so (it is
-not an OpenBLAS that we can find), it keeps the cores and we use one.
+take half the time. Waking a sleeping thread takes 40 us (measured on two cores), so sharing pays for work that takes
+longer than about 200 us. With numba a worker looks for more work before it sleeps, so sharing pays for much shorter
+loops (see ``compiled/parallel_for.py``).
 
-Measured on two cores: a sleeping thread takes 40 us to come, so only what takes longer than about 200 is worth it. With
-numba, a worker that has just worked looks around for more before it sleeps (see ``crew``).
+If NumPy's BLAS is not an OpenBLAS that we can control, it keeps the cores and we use one thread (see ``blas.py``).
 """
 
 from __future__ import annotations
@@ -19,64 +17,67 @@ from collections.abc import Callable
 from functools import cache
 from itertools import count
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from .blas import find_blas
-from .find_compiled import load_crew
+from .blas import find_openblas
+from .find_compiled import find_compiled
 
-__all__ = ["get_num_threads", "set_num_threads", "share", "spread"]
+__all__ = ["get_num_threads", "parallel_for", "run_parallel", "set_num_threads"]
 
 VARIABLE = "TENSORLITE_NUM_THREADS"
-_MOST = 8  # Python threads hand the interpreter's lock around between calls: more would wait for it
+_MAX_DEFAULT_THREADS = 8  # Python threads pass the interpreter's lock around between calls, so more of them would wait
 
-# ---- how many -------------------------------------------------------------------------------
+# ---- the number of threads ------------------------------------------------------------------
 
-_threads: int | None = None
+_num_threads: int | None = None
 
 
-def _available() -> int:
-    """The cores of this process, or fewer if BLAS was told to use fewer; 1 if BLAS would not listen to us."""
-    blas = find_blas()
+def _available_threads() -> int:
+    """Return the number of this process's cores, or fewer if OpenBLAS was set to fewer; 1 without OpenBLAS."""
+    blas = find_openblas()
     if blas is None:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, blas.threads, _MOST))
+    return max(1, min(cores, blas.initial_num_threads, _MAX_DEFAULT_THREADS))
 
 
 def get_num_threads() -> int:
-    """How many threads ops on the CPU may use: by ``set_num_threads``, else ``TENSORLITE_NUM_THREADS``, else as many as
-    there are cores and BLAS would use (``OPENBLAS_NUM_THREADS``, ``OMP_NUM_THREADS``), at most 8.
+    """Return the number of threads that ops on the CPU may use.
 
-    Raises ValueError if the variable is no positive number.
+    It is the number given to ``set_num_threads``, else that of the environment variable ``TENSORLITE_NUM_THREADS``. By
+    default it is the number of cores that this process and OpenBLAS may use (``OPENBLAS_NUM_THREADS``,
+    ``OMP_NUM_THREADS``), at most 8.
+
+    Raises ValueError if the variable is set to anything except a positive integer.
     """
-    global _threads
-    if _threads is None:
+    global _num_threads
+    if _num_threads is None:
         text = os.environ.get(VARIABLE, "")
         if text and not (text.isdecimal() and int(text)):
             raise ValueError(f"{VARIABLE} must be a number of 1 or more, got {text!r}")
-        _threads = int(text) if text else _available()
-    return _threads
+        _num_threads = int(text) if text else _available_threads()
+    return _num_threads
 
 
 def set_num_threads(n: int) -> None:
-    """Let ops on the CPU use ``n`` threads from now on. Raises ValueError unless it is an int of 1 or more."""
-    global _threads
+    """Set the number of threads that ops on the CPU may use. Raises ValueError unless ``n`` is an int of 1 or more."""
+    global _num_threads
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"set_num_threads: expected an int of 1 or more, got {n!r}")
-    _threads = n
+    _num_threads = n
 
 
-# ---- work on all of them ----------------------------------------------------------------------
+# ---- workers --------------------------------------------------------------------------------
 
-Part = Callable[[int, int], None]
-_PATIENCE = 50_000  # looks of about 20 ns
+RangeFunction: TypeAlias = Callable[[int, int], None]
+_MAX_SPINS = 50_000  # looks for work before a worker sleeps, of about 20 ns each
 
 
 @cache
-def _sched_yield() -> int:
-    """The address of the system's function that offers the core to others; 0 where there is none."""
+def _sched_yield_pointer() -> int:
+    """Return the address of the system's ``sched_yield``, or 0 if the C library has none."""
     try:
         return int(ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0)
     except (AttributeError, OSError, TypeError):
@@ -84,175 +85,184 @@ def _sched_yield() -> int:
 
 
 class _Job:
-    """``part(start, stop)`` for pieces of ``range(n)``, which whoever is free takes, one after the other."""
+    """Calls of ``function(start, stop)`` for chunks of ``range(n)``, which the threads claim one after the other."""
 
-    def __init__(self, part: Part, n: int, size: int) -> None:
-        self.part, self.n, self.size = part, n, size
-        self.take, self.leave = count().__next__, count(1).__next__  # atomic
+    def __init__(self, function: RangeFunction, n: int, chunk_size: int) -> None:
+        self.function, self.n, self.chunk_size = function, n, chunk_size
+        self.next_chunk, self.finish = count().__next__, count(1).__next__  # atomic under the interpreter's lock
         self.error: BaseException | None = None
-        # A job's own, so that who is interrupted while waiting for one does not take its end for that of the next.
+        # One lock per job, because a thread interrupted while it waits must not mistake this job's completion for the
+        # next one's.
         self.done = threading.Lock()
         self.done.acquire()
 
-    def help(self, helpers: int) -> None:
-        """Work on it as one of so many helpers; the last one to leave says that it is done."""
-        self.work()
-        if self.leave() == helpers:
+    def run(self, num_helpers: int) -> None:
+        """Run chunks as one of the helpers; the last helper to finish releases the lock ``done``."""
+        self.run_chunks()
+        if self.finish() == num_helpers:
             self.done.release()
 
-    def work(self) -> None:
+    def run_chunks(self) -> None:
         try:
-            while (start := self.take() * self.size) < self.n:
-                self.part(start, min(start + self.size, self.n))
+            while (start := self.next_chunk() * self.chunk_size) < self.n:
+                self.function(start, min(start + self.chunk_size, self.n))
         except BaseException as error:
             self.error = error
             self.n = 0
 
 
 class _Worker(threading.Thread):
-    """A thread that waits for jobs: looking for compiled work for a while, then asleep."""
+    """A thread that runs jobs. Between jobs it spins for compiled work for a while, then it sleeps."""
 
     def __init__(self, pool: _Pool) -> None:
         super().__init__(name="tensorlite", daemon=True)
-        self.pool, self.number = pool, len(pool.workers) + 1
+        self.pool, self.index = pool, len(pool.workers) + 1
         self.job: tuple[_Job, int] | None = None
-        self.asleep = self.over = False
+        self.asleep = self.stopped = False
         self.wake: SimpleQueue[None] = SimpleQueue()
-        self.called = np.zeros(1, np.int64) if pool.crew is None else pool.crew.numbers(8)
+        self.wake_flag = np.zeros(1, np.int64) if pool.compiled is None else pool.compiled.aligned_zeros(8)
         self.start()
 
-    def call(self, job: tuple[_Job, int] | None) -> None:
-        """Hand it a job, and how many helpers it has; or with None just wake it."""
+    def submit(self, job: tuple[_Job, int] | None) -> None:
+        """Give the worker a job and its number of helpers, or None to wake it for compiled work."""
         if job is not None:
             self.job = job
-            self.called[0] = 1
+            self.wake_flag[0] = 1
         if self.asleep:
             self.asleep = False
             self.wake.put(None)
 
-    def end(self) -> None:
-        self.over, self.called[0] = True, 1
-        self.call(None)
+    def stop(self) -> None:
+        self.stopped, self.wake_flag[0] = True, 1
+        self.submit(None)
 
     def run(self) -> None:
-        crew, called = self.pool.crew, self.called.ctypes.data
-        with np.errstate(all="ignore"):  # as in an op
-            while not self.over:
+        compiled, wake_flag = self.pool.compiled, self.wake_flag.ctypes.data
+        with np.errstate(all="ignore"):  # as in an op: NumPy's warnings are per thread
+            while not self.stopped:
                 if self.job is not None:
-                    (job, helpers), self.job, self.called[0] = self.job, None, 0
-                    job.help(helpers)
+                    (job, num_helpers), self.job, self.wake_flag[0] = self.job, None, 0
+                    job.run(num_helpers)
                     del job
-                elif crew is None or not crew.serve(self.pool.address, self.number, called, _PATIENCE):
+                elif compiled is None or not compiled.worker_loop(
+                    self.pool.address, self.index, wake_flag, _MAX_SPINS
+                ):
                     self.asleep = True
-                    if self.job is None and not self.over:  # else it came just now
+                    if self.job is None and not self.stopped:  # a job may have come since the last look
                         self.wake.get()
                     self.asleep = False
 
 
 class _Pool:
-    """The workers, and the board on which work is put for them and who calls them: so many threads."""
+    """The workers for one number of threads, with the memory through which compiled loops are shared."""
 
-    def __init__(self, threads: int) -> None:
-        self.threads, self.crew = threads, load_crew()
-        self.board = None if self.crew is None else self.crew.board(threads, _sched_yield())
-        self.address = 0 if self.board is None else self.board.ctypes.data
+    def __init__(self, num_threads: int) -> None:
+        self.num_threads, self.compiled = num_threads, find_compiled()
+        self.memory = None if self.compiled is None else self.compiled.create_pool(num_threads, _sched_yield_pointer())
+        self.address = 0 if self.memory is None else self.memory.ctypes.data
         self.workers: list[_Worker] = []
 
-    def of(self, count: int) -> list[_Worker]:
+    def get_workers(self, count: int) -> list[_Worker]:
         while len(self.workers) < count:
             self.workers.append(_Worker(self))
         return self.workers[:count]
 
 
 _pool: _Pool | None = None
-_busy = threading.RLock()
+_pool_lock = threading.RLock()
 
 
-def _workers(threads: int, count: int) -> list[_Worker]:
-    """So many of the workers that there are for a number of threads. Those for another number are sent home."""
+def _get_workers(num_threads: int, count: int) -> list[_Worker]:
+    """Return ``count`` workers of the pool for ``num_threads`` threads; workers of another pool are stopped."""
     global _pool
     pool = _pool
-    if pool is None or pool.threads != threads:
-        _pool = None  # first: an interrupt must not leave a pool whose workers end
+    if pool is None or pool.num_threads != num_threads:
+        _pool = None  # first, because an interrupt must not leave a pool whose workers stop
         for worker in [] if pool is None else pool.workers:
-            worker.end()
-        _pool = pool = _Pool(threads)
-    return pool.of(count)
+            worker.stop()
+        _pool = pool = _Pool(num_threads)
+    return pool.get_workers(count)
 
 
-def _with_workers(together: Callable[..., Any], alone: Callable[..., Any], *args: Any) -> Any:
-    """``together(*args)``, in which the workers are this thread's; ``alone(*args)`` if they are taken, by this thread
-    too."""
-    mine = _busy._is_owned  # type: ignore[attr-defined]
-    nested = mine()
+def _with_pool(parallel: Callable[..., Any], serial: Callable[..., Any], *args: Any) -> Any:
+    """Return ``parallel(*args)`` while this thread owns the pool, or ``serial(*args)`` if the pool is in use.
+
+    It is also in use if this thread owns it already, in an outer call.
+    """
+    is_owned = _pool_lock._is_owned  # type: ignore[attr-defined]
+    nested = is_owned()
     try:
-        if nested or not _busy.acquire(blocking=False):
-            return alone(*args)
-        result = together(*args)
-        _busy.release()
+        if nested or not _pool_lock.acquire(blocking=False):
+            return serial(*args)
+        result = parallel(*args)
+        _pool_lock.release()
         return result
     except BaseException:  # an interrupt may come between any two lines
-        if not nested and mine():
-            _busy.release()
+        if not nested and is_owned():
+            _pool_lock.release()
         raise
 
 
 def _after_fork() -> None:
-    """In a child process there is only the thread that forked."""
-    global _busy, _pool
+    """Forget the pool in a forked child, where only the thread that forked exists."""
+    global _pool_lock, _pool
     _pool = None
-    _busy = threading.RLock()
+    _pool_lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
+# ---- shared work ----------------------------------------------------------------------------
 
-def spread(part: Part, n: int) -> None:
-    """Call ``part(start, stop)`` for ranges that make up ``range(n)``, on all threads; return when all is done.
 
-    The ranges must not depend on one another; which they are depends on n and the number of threads alone.
-    Inside another call, or while another thread computes, all are worked on by the calling thread. What a part raises
-    is raised here.
+def parallel_for(function: RangeFunction, n: int) -> None:
+    """Call ``function(start, stop)`` on all threads for ranges that make up ``range(n)``; return when all are done.
+
+    The ranges must not depend on one another. Their bounds depend only on ``n`` and the number of threads. Inside
+    another call, or while another thread uses the pool, the calling thread runs all ranges. An exception that the
+    function raises is raised here.
     """
-    most = get_num_threads()  # once: another thread may set it
-    threads = min(most, n)
-    if threads <= 1:
-        part(0, n)
+    max_threads = get_num_threads()  # read once, because another thread may set it
+    num_threads = min(max_threads, n)
+    if num_threads <= 1:
+        function(0, n)
         return
-    job = _Job(part, n, -(-n // threads))
+    job = _Job(function, n, -(-n // num_threads))
 
-    def together() -> None:
-        helpers = _workers(most, threads - 1)
+    def parallel() -> None:
+        helpers = _get_workers(max_threads, num_threads - 1)
         for worker in helpers:
-            worker.call((job, len(helpers)))
-        job.work()
+            worker.submit((job, len(helpers)))
+        job.run_chunks()
         job.done.acquire()
 
-    _with_workers(together, job.work)
+    _with_pool(parallel, job.run_chunks)
     if job.error is not None:
         raise job.error
 
 
-def share(kernel: Callable[..., Any], *args: Any) -> Any:
-    """``kernel(board, *args)`` for a compiled function that shares its loops over a board (see ``crew``).
+def run_parallel(kernel: Callable[..., Any], *args: Any) -> Any:
+    """Return ``kernel(pool, *args)`` for a compiled function that shares its loops among the threads of a pool.
 
-    Its bits depend on its arguments and the number of threads alone, not on who helps.
+    pool: an int to pass on to ``tensorlite.compiled.parallel_for``. It is 0 if only one thread may be used. The result
+    depends only on the arguments and the number of threads, to the bit.
     """
-    threads = get_num_threads()  # once: another thread may set it
-    if threads <= 1:
+    num_threads = get_num_threads()  # read once, because another thread may set it
+    if num_threads <= 1:
         return kernel(0, *args)
-    return _with_workers(_on_their_board, _on_a_new_board, threads, kernel, *args)
+    return _with_pool(_run_with_workers, _run_serially, num_threads, kernel, *args)
 
 
-def _on_their_board(threads: int, kernel: Callable[..., Any], *args: Any) -> Any:
-    workers = _workers(threads, threads - 1)
+def _run_with_workers(num_threads: int, kernel: Callable[..., Any], *args: Any) -> Any:
+    workers = _get_workers(num_threads, num_threads - 1)
     for worker in workers:
         if worker.asleep:
-            worker.call(None)
+            worker.submit(None)
     return kernel(workers[0].pool.address, *args)
 
 
-def _on_a_new_board(threads: int, kernel: Callable[..., Any], *args: Any) -> Any:  # the same pieces, without help
-    board = load_crew().board(threads)
-    return kernel(board.ctypes.data, *args)
+def _run_serially(num_threads: int, kernel: Callable[..., Any], *args: Any) -> Any:
+    """Run a kernel with a pool that has no workers, so that it makes the same chunks and the same bits."""
+    memory = find_compiled().create_pool(num_threads)
+    return kernel(memory.ctypes.data, *args)

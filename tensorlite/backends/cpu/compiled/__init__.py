@@ -1,7 +1,7 @@
 """Kernels that numba compiles. This is the only folder that imports numba."""
 
-from .gemm import product
-from .parallel_for import board, serve
-from .support import numbers
+from .gemm import matmul
+from .parallel_for import create_pool, worker_loop
+from .support import aligned_zeros
 
-__all__ = ["board", "numbers", "product", "serve"]
+__all__ = ["aligned_zeros", "create_pool", "matmul", "worker_loop"]

@@ -1,4 +1,4 @@
-"""Products of matrices by NumPy's own BLAS, called by its address and shared among threads."""
+"""Products of matrices that threads share, by calls of NumPy's own BLAS."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ from numba import carray, types
 from numba.extending import intrinsic
 
 from .parallel_for import bind_kernel, parallel_for
-from .support import COMPILED, I64, INLINE, PART, SUM, floats, njit, pointer
+from .support import ENTRY, I64, INLINE, INNER, LOOP, float32_pointer, njit, to_pointer
 
-__all__ = ["AS_IT_IS", "TRANSPOSED", "as_read", "product", "rows_times", "sgemm"]
+__all__ = ["NO_TRANS", "TRANS", "blas_layout", "gemv", "matmul", "sgemm"]
 
-AS_IT_IS, TRANSPOSED = 111, 112  # CblasNoTrans, CblasTrans
-_TILE = 16  # rows, or columns, that BLAS computes at a time: pieces are made of whole ones
-_LARGE = 20_000_000  # multiplications and additions from which smaller pieces cost little, and even out delays
+NO_TRANS, TRANS = 111, 112  # CblasNoTrans, CblasTrans
+_GRAIN_SIZE = 16  # rows or columns, because OpenBLAS computes about that many at a time
+_LARGE = 20_000_000  # multiplications, from which smaller chunks cost little and even out delays
+
+# ---- calls of BLAS --------------------------------------------------------------------------
 
 
 def _gemm(number: Any, numba_number: Any) -> Any:
-    """cblas_sgemm or cblas_dgemm by its address, row-major, with 64-bit sizes: ``C = op(A) op(B) + beta C``."""
+    """Make a compiled function that calls ``cblas_sgemm`` or ``cblas_dgemm`` at an address.
+
+    It computes ``C = op(A) op(B) + beta C`` for row-major matrices, with 64-bit sizes. Matrices are given by addresses.
+    """
 
     @intrinsic
     def gemm(
@@ -30,16 +35,17 @@ def _gemm(number: Any, numba_number: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             function, ta, tb, m, n, k, a, lda, b, ldb, beta, c, ldc = args
             enum, size, memory = ir.IntType(32), I64, ir.IntType(8).as_pointer()
-            kind = ir.FunctionType(
+            function_type = ir.FunctionType(
                 ir.VoidType(),
                 [enum, enum, enum, size, size, size, number, memory, size, memory, size, number, memory, size],
             )
-            short = lambda value: builder.trunc(value, enum)
-            place = lambda value: builder.inttoptr(value, memory)
+            to_enum = lambda value: builder.trunc(value, enum)
+            to_matrix = lambda value: builder.inttoptr(value, memory)
+            row_major, alpha = enum(101), number(1.0)
             builder.call(
-                pointer(builder, function, kind),
-                [enum(101), short(ta), short(tb), m, n, k, number(1.0), place(a), lda, place(b), ldb, beta,
-                 place(c), ldc],
+                to_pointer(builder, function, function_type),
+                [row_major, to_enum(ta), to_enum(tb), m, n, k, alpha, to_matrix(a), lda, to_matrix(b), ldb, beta,
+                 to_matrix(c), ldc],
             )  # fmt: skip
             return context.get_dummy_value()
 
@@ -52,30 +58,35 @@ sgemm, _dgemm = _gemm(ir.FloatType(), types.float32), _gemm(ir.DoubleType(), typ
 
 
 @njit(**INLINE)
-def as_read(x: Any) -> tuple[int, int]:
-    """How BLAS reads a matrix: as it is or transposed, and the entries from one of its rows in memory to the next. 0 if
-    it cannot."""
+def blas_layout(x: Any) -> tuple[int, int]:
+    """Return NO_TRANS or TRANS and the leading dimension with which BLAS reads a matrix; ``(0, 0)`` if it cannot.
+
+    The leading dimension is the number of entries from one row in memory to the next.
+    """
     size, rows, columns = x.itemsize, x.shape[0], x.shape[1]
     down, across = x.strides[0], x.strides[1]
     if across == size and down >= size * columns and down % size == 0:
-        return AS_IT_IS, down // size
+        return NO_TRANS, down // size
     if down == size and across >= size * rows and across % size == 0:
-        return TRANSPOSED, across // size
+        return TRANS, across // size
     return 0, 0
 
 
-@njit(**PART)
-def _piece_of_product(
+# ---- products -------------------------------------------------------------------------------
+
+
+@njit(**INNER)
+def _matmul_chunk(
     function: int, width: int, by_rows: bool, ta: int, tb: int, m: int, n: int, k: int, a: int, lda: int, b: int,
     ldb: int, c: int, ldc: int, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Rows, or columns, ``start`` to ``stop`` of the result."""
+    """Compute rows (``by_rows``) or columns ``start`` to ``stop`` of the product."""
     if by_rows:
-        a += width * start * (lda if ta == AS_IT_IS else 1)
+        a += width * start * (lda if ta == NO_TRANS else 1)
         c += width * start * ldc
         m = stop - start
     else:
-        b += width * start * (1 if tb == AS_IT_IS else ldb)
+        b += width * start * (1 if tb == NO_TRANS else ldb)
         c += width * start
         n = stop - start
     if width == 4:
@@ -84,18 +95,20 @@ def _piece_of_product(
         _dgemm(function, ta, tb, m, n, k, a, lda, b, ldb, 0.0, c, ldc)
 
 
-@njit(**SUM)
-def rows_times(w: int, ldw: int, k: int, x: int, y: int, start: int, stop: int) -> None:
-    """``y[i] = sum_j w[i, j] x[j]`` of float32 by their addresses, four rows at a time: at memory speed.
+@njit(**LOOP)
+def gemv(w: int, ldw: int, k: int, x: int, y: int, start: int, stop: int) -> None:
+    """Compute ``y[i] = sum_j w[i, j] x[j]`` for rows ``start`` to ``stop``, as fast as memory is read.
 
-    w: a matrix of rows of k entries, each ldw behind the one before. x: k entries. y: one entry a row.
+    w, x, y: addresses of float32 numbers. w: rows of k entries, with ldw entries from one row to the next. x: k
+    entries. y: one entry per row.
     """
-    v, out = carray(floats(x), k), carray(floats(y), stop)
+    # Four rows at a time, so that x is loaded once for four of them.
+    v, out = carray(float32_pointer(x), k), carray(float32_pointer(y), stop)
     i = start
     while i + 4 <= stop:
         row = w + 4 * ldw * i
-        p, q = carray(floats(row), k), carray(floats(row + 4 * ldw), k)
-        r, s = carray(floats(row + 8 * ldw), k), carray(floats(row + 12 * ldw), k)
+        p, q = carray(float32_pointer(row), k), carray(float32_pointer(row + 4 * ldw), k)
+        r, s = carray(float32_pointer(row + 8 * ldw), k), carray(float32_pointer(row + 12 * ldw), k)
         a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
         for j in range(k):
             a += p[j] * v[j]
@@ -105,34 +118,36 @@ def rows_times(w: int, ldw: int, k: int, x: int, y: int, start: int, stop: int) 
         out[i], out[i + 1], out[i + 2], out[i + 3] = a, b, c, d
         i += 4
     while i < stop:
-        p, a = carray(floats(w + 4 * ldw * i), k), np.float32(0)
+        p, a = carray(float32_pointer(w + 4 * ldw * i), k), np.float32(0)
         for j in range(k):
             a += p[j] * v[j]
         out[i] = a
         i += 1
 
 
-@njit(*(f"b1(i8, {t}[:, :], {t}[:, :], {t}[:, ::1], i8)" for t in ("f4", "f8")), **COMPILED)
-def product(board: int, x: Any, y: Any, out: Any, function: int) -> bool:
-    """``x @ y`` into ``out``, shared. False if it cannot be: BLAS cannot read these matrices, or it would copy one for
-    a single row or column.
+@njit(*(f"b1(i8, {t}[:, :], {t}[:, :], {t}[:, ::1], i8)" for t in ("f4", "f8")), **ENTRY)
+def matmul(pool: int, x: Any, y: Any, out: Any, function: int) -> bool:
+    """Write ``x @ y`` into ``out``, shared among the threads of a pool. Return whether it could.
 
-    function: the address of BLAS's gemm for their dtype.
+    x (m, k), y (k, n), out (m, n): all float32 or all float64. function: the address of BLAS's gemm for that dtype.
+
+    It returns False if BLAS cannot read the strides of a matrix. It also does for a single row or column of float64,
+    because gemm would copy the matrix for it.
     """
-    (ta, lda), (tb, ldb) = as_read(x), as_read(y)
+    (ta, lda), (tb, ldb) = blas_layout(x), blas_layout(y)
     if ta == 0 or tb == 0:
         return False
     m, k, n, width = x.shape[0], x.shape[1], y.shape[1], x.itemsize
     a, b, c = np.int64(x.ctypes.data), np.int64(y.ctypes.data), np.int64(out.ctypes.data)
-    each = 2 if m * n * k > _LARGE else 1
+    chunks_per_thread = 2 if m * n * k > _LARGE else 1
     if min(m, n) > 1:
         by_rows = m >= n
         arguments = (function, width, by_rows, ta, tb, m, n, k, a, lda, b, ldb, c, n)
-        parallel_for(board, bind_kernel(_piece_of_product, arguments), m if by_rows else n, _TILE, each)
-    elif width == 4 and m == 1 and x.strides[1] == 4 and tb == TRANSPOSED:
-        parallel_for(board, bind_kernel(rows_times, (b, ldb, k, a, c)), n, _TILE, 2)
-    elif width == 4 and n == 1 and y.strides[0] == 4 and ta == AS_IT_IS:
-        parallel_for(board, bind_kernel(rows_times, (a, lda, k, b, c)), m, _TILE, 2)
+        parallel_for(pool, bind_kernel(_matmul_chunk, arguments), m if by_rows else n, _GRAIN_SIZE, chunks_per_thread)
+    elif width == 4 and m == 1 and x.strides[1] == 4 and tb == TRANS:
+        parallel_for(pool, bind_kernel(gemv, (b, ldb, k, a, c)), n, _GRAIN_SIZE, 2)
+    elif width == 4 and n == 1 and y.strides[0] == 4 and ta == NO_TRANS:
+        parallel_for(pool, bind_kernel(gemv, (a, lda, k, b, c)), m, _GRAIN_SIZE, 2)
     else:
         return False
     return True

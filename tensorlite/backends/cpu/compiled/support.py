@@ -1,4 +1,4 @@
-"""What numba lacks for the compiled kernels: a cache that knows their sources, atomic numbers, pointers."""
+"""Extensions of numba that the compiled kernels are built on."""
 
 from __future__ import annotations
 
@@ -11,132 +11,151 @@ from numba import config, types
 from numba import njit as _njit
 from numba.extending import intrinsic
 
+from ... import reference
+
 if config.DISABLE_JIT:
-    raise ImportError("numba is told not to compile (NUMBA_DISABLE_JIT)")
+    raise ImportError("numba is set not to compile (NUMBA_DISABLE_JIT)")
 
 __all__ = [
-    "COMPILED", "I64", "INLINE", "LINE", "PART", "SUM", "atomic_add", "atomic_load", "atomic_or", "atomic_store",
-    "floats", "njit", "numbers", "pointer", "sched_yield",
+    "CACHE_LINE", "ENTRY", "I64", "INLINE", "INNER", "LOOP", "aligned_zeros", "atomic_add", "atomic_load", "atomic_or",
+    "atomic_store", "float32_pointer", "njit", "sched_yield", "to_pointer",
 ]  # fmt: skip
 
-# ---- compiling ------------------------------------------------------------------------------
+# ---- compilation ----------------------------------------------------------------------------
 
-COMPILED: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
-INLINE: dict[str, Any] = {"inline": "always", "error_model": "numpy"}
-PART: dict[str, Any] = {  # of other compiled functions, so that nobody calls it from Python
+# Options of njit. ENTRY: a function that Python calls, cached on disk. INNER: one that only compiled functions call.
+# LOOP: an inner function whose sums may be reordered, so that they are vectorised; NaN and infinity keep their meaning.
+ENTRY: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+INNER: dict[str, Any] = {
     "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "no_cpython_wrapper": True,
 }  # fmt: skip
-SUM: dict[str, Any] = {**PART, "fastmath": {"reassoc", "contract", "nsz"}}  # so that sums are vectorised
+LOOP: dict[str, Any] = {**INNER, "fastmath": {"reassoc", "contract", "arcp", "nsz"}}
+INLINE: dict[str, Any] = {"inline": "always", "error_model": "numpy"}
 
 
 def njit(*signature: Any, **options: Any) -> Any:
-    """numba's decorator, with its options; with ``cache=True`` it keeps what it has compiled, if there is a folder that
-    it can write to, until that function's file or one of the kernels' changes."""
+    """Compile a function with numba's ``njit``; the arguments are those of ``njit``.
+
+    With ``cache=True`` the machine code is kept on disk until the function's own file or a source of the kernels
+    changes. If no folder for the cache is writable, the function is compiled in each process.
+    """
     if signature and callable(signature[0]):  # `@njit` without parentheses
         return njit()(signature[0])
 
     def decorate(function: Any) -> Any:
         try:
-            return _compiled(function, signature, options)
-        except (RuntimeError, OSError):  # there is no such folder
-            return _compiled(function, signature, {**options, "cache": False})
+            return _compile(function, signature, options)
+        except (RuntimeError, OSError):  # there is no folder for the cache
+            return _compile(function, signature, {**options, "cache": False})
 
     return decorate
 
 
-def _compiled(function: Any, signature: tuple[str, ...], options: dict[str, Any]) -> Any:
-    result = _njit(**options)(function)
+def _compile(function: Any, signatures: tuple[str, ...], options: dict[str, Any]) -> Any:
+    dispatcher = _njit(**options)(function)
     if options.get("cache"):
-        _stamp(result)
-    for types_of_arguments in signature:
-        result.compile(types_of_arguments)
-    if signature:
-        result.disable_compile()  # for others
-    return result
+        _add_kernel_sources_to_stamp(dispatcher)
+    for signature in signatures:
+        dispatcher.compile(signature)
+    if signatures:
+        dispatcher.disable_compile()  # for other types of arguments
+    return dispatcher
 
 
-def _stamp(compiled: Any) -> None:
-    """Have what numba keeps of a function count for nothing once a file of kernels has changed.
+def kernel_sources() -> list[Path]:
+    """Return the files whose code or constants are compiled into kernels."""
+    return [*sorted(Path(__file__).parent.glob("*.py")), Path(reference.__file__)]
 
-    A kernel is compiled into each function that calls it, wherever that is, and numba looks at the caller's file alone.
+
+def _add_kernel_sources_to_stamp(dispatcher: Any) -> None:
+    """Invalidate the cached machine code of a function when any source of the kernels changes.
+
+    numba looks only at the function's own file. But the kernels that a function calls are compiled into it, and so are
+    constants, such as ``reference.ERF_TANH``.
     """
     try:
-        files = [path.stat() for path in sorted(Path(__file__).parent.glob("*.py"))]
-        kept = compiled._cache._cache_file
-        kept._source_stamp = (kept._source_stamp, [(file.st_mtime, file.st_size) for file in files])
-    except (AttributeError, OSError):  # numba's own affair, and it may change
+        files = [path.stat() for path in kernel_sources()]
+        cache_file = dispatcher._cache._cache_file
+        cache_file._source_stamp = (cache_file._source_stamp, [(file.st_mtime, file.st_size) for file in files])
+    except (AttributeError, OSError):  # these attributes are private to numba, so they may change
         pass
 
 
-# ---- atomic numbers, and pointers -----------------------------------------------------------
+# ---- atomic operations on 64-bit integers, given by their addresses -------------------------
 
 I64 = ir.IntType(64)
 
 
-def pointer(builder: Any, address: Any, to: Any) -> Any:
+def to_pointer(builder: Any, address: Any, to: Any) -> Any:
+    """Return LLVM's pointer to a value of type ``to`` at an integer address."""
     return builder.inttoptr(address, to.as_pointer())
 
 
 @intrinsic
 def atomic_load(context: Any, address: Any) -> Any:
+    """Read a number that other threads may write."""
+
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load_atomic(pointer(builder, args[0], I64), "seq_cst", 8)
+        return builder.load_atomic(to_pointer(builder, args[0], I64), "seq_cst", 8)
 
     return types.int64(types.int64), generate
 
 
 @intrinsic
 def atomic_store(context: Any, address: Any, value: Any) -> Any:
+    """Write a number that other threads may read."""
+
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store_atomic(args[1], pointer(builder, args[0], I64), "seq_cst", 8)
+        builder.store_atomic(args[1], to_pointer(builder, args[0], I64), "seq_cst", 8)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), generate
 
 
 def _atomic_rmw(operation: str) -> Any:
-    """Changes a number so, in one piece, and returns what it was before."""
+    """Make a compiled function that applies an operation to a number atomically and returns the old value."""
 
     @intrinsic
-    def change(context: Any, address: Any, value: Any) -> Any:
+    def read_modify_write(context: Any, address: Any, value: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.atomic_rmw(operation, pointer(builder, args[0], I64), args[1], "seq_cst")
+            return builder.atomic_rmw(operation, to_pointer(builder, args[0], I64), args[1], "seq_cst")
 
         return types.int64(types.int64, types.int64), generate
 
-    return change
+    return read_modify_write
 
 
 atomic_add, atomic_or = _atomic_rmw("add"), _atomic_rmw("or")
 
+# ---- pointers -------------------------------------------------------------------------------
+
+CACHE_LINE = 8  # 64-bit numbers
+
 
 @intrinsic
-def floats(context: Any, address: Any) -> Any:
-    """A pointer to float32, for ``numba.carray``."""
+def float32_pointer(context: Any, address: Any) -> Any:
+    """Return a pointer to float32 numbers at an address, for ``numba.carray``."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return pointer(builder, args[0], ir.FloatType())
+        return to_pointer(builder, args[0], ir.FloatType())
 
     return types.CPointer(types.float32)(types.int64), generate
 
 
 @intrinsic
 def sched_yield(context: Any, function: Any) -> Any:
-    """Call ``int function(void)`` by its address: the system's sched_yield."""
+    """Call the C function ``int sched_yield(void)`` at an address."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.IntType(32), [])
-        builder.call(pointer(builder, args[0], kind), [])
+        function_type = ir.FunctionType(ir.IntType(32), [])
+        builder.call(to_pointer(builder, args[0], function_type), [])
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
 
 
-LINE = 8  # numbers in a cache line
-
-
-def numbers(length: int) -> Any:
-    """So many zeros, in cache lines of their own."""
-    room = np.zeros(length + 2 * LINE, np.int64)
-    skip = (-room.ctypes.data // 8) % LINE
-    return room[skip : skip + length]
+def aligned_zeros(length: int) -> Any:
+    """Return ``length`` zeros (int64) that share no cache line with other data."""
+    buffer = np.zeros(length + 2 * CACHE_LINE, np.int64)
+    skip = (-buffer.ctypes.data // 8) % CACHE_LINE
+    return buffer[skip : skip + length]
