@@ -81,17 +81,15 @@ def erf(xp: XP, x: Array) -> Array:
 
 
 def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:
-    """As the reference, by atomic additions: their order, and so the last bits, may differ from run to run."""
-    import cupyx
-
-    if out.dtype == np.int64:  # not among the atomic types, but adding is the same on the same bits without a sign
-        cupyx.scatter_add(out.view(np.uint64), index, source.astype(np.int64, copy=False).view(np.uint64))
+    """Add by atomic operations, as the reference does in order. The last bits may differ from run to run."""
+    if out.dtype == np.int64:  # CuPy has no atomic addition for int64; uint64 adds the same bits
+        xp.add.at(out.view(np.uint64), index, source.astype(np.int64, copy=False).view(np.uint64))
     elif out.dtype.itemsize < 4:
         wide = out.astype(np.float32 if out.dtype.kind == "f" else np.int32)
-        cupyx.scatter_add(wide, index, source.astype(wide.dtype))
+        xp.add.at(wide, index, source.astype(wide.dtype))
         out[...] = wide
     else:
-        cupyx.scatter_add(out, index, source)
+        xp.add.at(out, index, source)
     return out
 
 
