@@ -258,14 +258,14 @@ def cross_entropy_backward(
 
 
 def attention(
-    xp: XP, q: Array, k: Array, v: Array, mask: Array | None, keep: Array | None, causal: bool, scale: float
+    xp: XP, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, causal: bool, scale: float
 ) -> tuple[Array, Array]:
     """``softmax(scale * q k^T + mask) v``, and the logsumexp of its rows (..., T, 1).
 
     q (..., T, D), k (..., S, D), v (..., S, E).
 
     mask: booleans (True takes part) or numbers that are added, broadcastable to (..., T, S). A query that may look
-    nowhere gives zeros. causal: query t sees keys 0..t. keep: dropout's factors for the softmax, or None.
+    nowhere gives zeros. causal: query t sees keys 0..t. dropout_mask: factors for the softmax, or None.
     """
     scores = _scores(xp, q, k, mask, causal, scale)
     top = scores.max(axis=-1, keepdims=True) if k.shape[-2] else xp.zeros((*scores.shape[:-1], 1), scores.dtype)
@@ -278,7 +278,7 @@ def attention(
     if mask is not None:
         total = xp.where(total == 0, 1.0, total)
     p /= total
-    return (p if keep is None else p * keep) @ v, lse
+    return (p if dropout_mask is None else p * dropout_mask) @ v, lse
 
 
 def _scores(xp: XP, q: Array, k: Array, mask: Array | None, causal: bool, scale: float) -> Array:
@@ -293,8 +293,8 @@ def _scores(xp: XP, q: Array, k: Array, mask: Array | None, causal: bool, scale:
 
 
 def attention_backward(
-    xp: XP, g: Array, q: Array, k: Array, v: Array, mask: Array | None, keep: Array | None, lse: Array, causal: bool,
-    scale: float,
+    xp: XP, g: Array, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, lse: Array,
+    causal: bool, scale: float,
 ) -> tuple[Array, Array, Array, Array]:  # fmt: skip
     """The gradients for q, k, v and for the scores before the mask was added (which are those of an added mask).
 
@@ -303,10 +303,10 @@ def attention_backward(
     p = _scores(xp, q, k, mask, causal, scale)
     p -= xp.where(lse == -math.inf, 0.0, lse)  # a row that is masked whole
     p = xp.exp(p, out=p)
-    dv = (p if keep is None else p * keep).swapaxes(-1, -2) @ g
+    dv = (p if dropout_mask is None else p * dropout_mask).swapaxes(-1, -2) @ g
     ds = g @ v.swapaxes(-1, -2)
-    if keep is not None:
-        ds *= keep
+    if dropout_mask is not None:
+        ds *= dropout_mask
     ds *= p
     ds -= p * ds.sum(axis=-1, keepdims=True)
     dq = ds @ k

@@ -100,7 +100,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         return input
     check_tensors("dropout", input=input)
     check_floating("dropout", input)
-    return nn_ops.dropout_with(input, random.dropout_mask(input.array, p))
+    return nn_ops.apply_dropout_mask(input, random.dropout_mask(input.array, p))
 
 
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
@@ -289,11 +289,11 @@ def scaled_dot_product_attention(
     Source: Vaswani et al., "Attention Is All You Need", 2017.
     """
     weights = check_attention(query, key, value, attn_mask, dropout_p)
-    keep = None
+    dropout_mask = None
     if dropout_p:
-        keep = random.dropout_mask(BACKENDS[type(query.array)].empty(weights, query.dtype), dropout_p)
+        dropout_mask = random.dropout_mask(BACKENDS[type(query.array)].empty(weights, query.dtype), dropout_p)
     factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
-    return nn_ops.attention(query, key, value, attn_mask, keep, is_causal, factor)
+    return nn_ops.attention(query, key, value, attn_mask, dropout_mask, is_causal, factor)
 
 
 # ---- padding and distances ------------------------------------------------------------------

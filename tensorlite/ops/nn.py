@@ -169,10 +169,10 @@ def rms_norm_rows(xp: Namespace, x: Array, weight: Array | None = None, eps: flo
     return xp.rms_norm(x, weight, eps)
 
 
-@op(lambda g, keep: g * keep)
-def dropout_with(xp: Namespace, x: Array, keep: Array) -> Array:
-    """``x * keep`` with dropout's factors: 0, or ``1 / (1 - p)``."""
-    return x * keep
+@op(lambda g, dropout_mask: g * dropout_mask)
+def apply_dropout_mask(xp: Namespace, x: Array, dropout_mask: Array) -> Array:
+    """Return ``x * dropout_mask``, whose factors are 0 or ``1 / (1 - p)``."""
+    return x * dropout_mask
 
 
 # ---- tables ----------------------------------------------------------------------------------
@@ -257,7 +257,9 @@ def cross_entropy_rows(
 # ---- attention ------------------------------------------------------------------------------
 
 
-def _attention_composite(q: Value, k: Value, v: Value, mask: Value, keep: Value, causal: bool, scale: float) -> Value:
+def _attention_composite(
+    q: Value, k: Value, v: Value, mask: Value, dropout_mask: Value, causal: bool, scale: float
+) -> Value:
     scores = matmul(q, transpose(k, -1, -2)) * scale
     if causal:
         seen = BACKENDS[type(array_of(q))].tri(q.shape[-2], k.shape[-2], dtype=bool)
@@ -266,24 +268,25 @@ def _attention_composite(q: Value, k: Value, v: Value, mask: Value, keep: Value,
         scores = where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask
     lse = logsumexp(scores, -1, True)
     p = exp(scores - where(lse == -math.inf, 0.0, lse))
-    return matmul(p if keep is None else p * keep, v)
+    return matmul(p if dropout_mask is None else p * dropout_mask, v)
 
 
 def _attention_backward(
-    xp: Namespace, g: Array, q: Array, k: Array, v: Array, mask: Array, keep: Array, lse: Array, causal: bool,
+    xp: Namespace, g: Array, q: Array, k: Array, v: Array, mask: Array, dropout_mask: Array, lse: Array, causal: bool,
     scale: float,
 ) -> tuple[Array, ...]:  # fmt: skip
-    return xp.attention_backward(g, q, k, v, mask, keep, lse, causal, scale)
+    return xp.attention_backward(g, q, k, v, mask, dropout_mask, lse, causal, scale)
 
 
 @op(backward=_attention_backward, composite=_attention_composite, aux=("lse",))
 def attention(
-    xp: Namespace, q: Array, k: Array, v: Array, mask: Array | None, keep: Array | None, causal: bool, scale: float
-) -> tuple[Array, Array]:
+    xp: Namespace, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, causal: bool,
+    scale: float,
+) -> tuple[Array, Array]:  # fmt: skip
     """``softmax(scale * q k^T + mask) v`` for q (..., T, D), k (..., S, D), v (..., S, E).
 
-    mask: booleans (True takes part) or numbers to add, broadcastable to (..., T, S); keep: dropout's factors for the
+    mask: booleans (True takes part) or numbers to add, broadcastable to (..., T, S); dropout_mask: factors for the
     softmax; causal: query t sees keys 0 to t. A query that may look nowhere gives zeros.
     Source: Vaswani et al., "Attention Is All You Need", 2017.
     """
-    return xp.attention(q, k, v, mask, keep, causal, scale)
+    return xp.attention(q, k, v, mask, dropout_mask, causal, scale)

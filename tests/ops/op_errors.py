@@ -222,7 +222,7 @@ refuses(NORMS, ShapeError, r"^{op}.*must have normalized_shape \(3,\)", real(2, 
 refuses(NORMS, DTypeError, "^{op}.*floating point", ints(3, 2, 3), (3,))
 refuses("F.dropout", ValueError, r"p must be a number from 0 to 1, got 1\.5", real(3), 1.5)
 refuses("F.dropout", DTypeError, FLOATING, ints(4, 3), 0.5)
-refuses("dropout_with", ShapeError, BROADCAST, real(2, 3), fixed(real(2)))
+refuses("apply_dropout_mask", ShapeError, BROADCAST, real(2, 3), fixed(real(2)))
 refuses("F.embedding", IndexError, r"id 5 at position \(1,\) is not in the table of 5 rows", given([0, 5]), real(5, 2))
 refuses("F.embedding", DTypeError, INDICES, fixed(real(2)), real(5, 2))
 refuses("F.embedding", ShapeError, r"expected a table \(V, C\), got shape \(5,\)", ints(5, 2), real(5))

@@ -155,7 +155,7 @@ REFERENCES |= {
     "relu F.relu": each(lambda x: max(x, 0.0)),
     "silu F.silu": each(lambda x: x * sigmoid(x)),
     "elu F.elu": each(lambda x, alpha=1.0: x if x > 0 else alpha * (math.exp(x) - 1)),
-    "dropout_with": each(lambda x, keep: x * keep),
+    "apply_dropout_mask": each(lambda x, dropout_mask: x * dropout_mask),
 }  # fmt: skip
 
 

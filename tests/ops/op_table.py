@@ -284,7 +284,7 @@ row(
 )  # fmt: skip
 row("rms_norm_rows", s(real(2, 3)), s(real(2, 2, 3), real(3)), s(real(4), None, 1e-3), s(real(0, 3), real(3)))
 row("F.rms_norm", s(real(2, 3), (3,)), s(real(2, 2, 3), (2, 3), real(2, 3)), s(real(2, 3), (3,), weight=real(3), eps=0.1), s(real(0, 3), (3,), real(3)))
-row("dropout_with", s(real(2, 3), fixed(given([[0.0, 2.0, 2.0], [2.0, 0.0, 2.0]]))))
+row("apply_dropout_mask", s(real(2, 3), fixed(given([[0.0, 2.0, 2.0], [2.0, 0.0, 2.0]]))))
 row("F.dropout", s(real(2, 3), 0.0), s(real(2, 3), 0.5, training=False), s(real(2, 3), p=1.0))
 row(
     "F.embedding", s(ints(5, 3), real(5, 2)), s(given([[1, 1], [0, 4]]), real(5, 2)), s(ints(5), real(5, 2)),

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 # Ops that are ours alone: what public ones are made of, or PyTorch has only as a method or under another name.
 NO_TWIN = {
-    "attention", "convert", "convert_to_discrete", "crop", "cross_entropy_rows", "dropout_with", "index_put",
+    "attention", "convert", "convert_to_discrete", "crop", "cross_entropy_rows", "apply_dropout_mask", "index_put",
     "layer_norm_rows", "linear", "pad_dims", "rms_norm_rows", "sum_to_size", "view",
 }  # fmt: skip
 TWINS = {
