@@ -1,37 +1,51 @@
-"""Learning rates that change as training goes on.
+"""Learning rate schedulers.
 
-Each scheduler gives every group's learning rate as a function of its first one and of the number of steps done. Call
-``scheduler.step()`` once after every ``optimizer.step()``.
+A scheduler computes the learning rate of each parameter group from the group's initial learning rate and the number of
+steps done. Call ``scheduler.step()`` once after every ``optimizer.step()``. Steps are whole numbers; they are called
+epochs where PyTorch calls them so.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from .optimizer import Optimizer, require_number
 
-__all__ = ["ConstantLR", "CosineAnnealingLR", "CosineWithWarmup", "LRScheduler", "LambdaLR", "LinearLR"]
+__all__ = ["ConstantLR", "CosineAnnealingLR", "CosineWithWarmup", "ExponentialLR", "LRScheduler", "LambdaLR",
+           "LinearLR", "MultiStepLR", "OneCycleLR", "SequentialLR", "StepLR"]  # fmt: skip
 
 
 class LRScheduler:
-    """Base class of the schedulers. A subclass defines ``_lr(base, step)``: the rate at a step, from the first rate.
+    """Base class of the schedulers. A subclass defines ``_lr(base, step)``: the rate at a step, from the initial rate.
 
-    base_lrs: the first learning rate of each group.
-    last_epoch: the number of steps done; to go on with a run, pass how many it had done, less one.
+    The initial learning rate of a group is ``group["initial_lr"]``. The first scheduler of an optimizer sets it to the
+    group's learning rate.
+
+    optimizer: the Optimizer whose groups get the learning rates.
+    last_epoch: the number of the last step done. -1 starts a new run. To continue a run after n steps, pass n - 1; then
+        every group must have an ``initial_lr``.
+
+    base_lrs: the initial learning rate of each group.
+
+    Raises TypeError if ``optimizer`` is not an Optimizer, ValueError for options out of range.
     """
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         name = type(self).__name__
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"{name}: expected an Optimizer, got {type(optimizer).__name__}")
+        _require_optimizer(name, optimizer)
         self.optimizer = optimizer
         for i, group in enumerate(optimizer.param_groups):
             if last_epoch == -1:
-                group["initial_lr"] = group["lr"]
+                group.setdefault("initial_lr", group["lr"])
             elif "initial_lr" not in group:
-                raise ValueError(f"{name}: to go on from step {last_epoch}, group {i} needs an 'initial_lr'")
+                raise ValueError(
+                    f"{name}: to continue from step {last_epoch}, group {i} needs an 'initial_lr'. Load the "
+                    f"optimizer's state_dict() first"
+                )
         self.base_lrs: list[float] = [group["initial_lr"] for group in optimizer.param_groups]
         self.last_epoch = last_epoch
         self.step()
@@ -40,21 +54,26 @@ class LRScheduler:
         raise NotImplementedError(f"{type(self).__name__} does not define _lr()")
 
     def _lrs(self, step: int) -> list[float]:
+        """Return the learning rate of each group at a step."""
         return [self._lr(base, step) for base in self.base_lrs]
+
+    def _set_options(self, step: int) -> None:
+        """Set the options of every group to their values at a step."""
+        for group, lr in zip(self.optimizer.param_groups, self._lrs(step), strict=False):
+            require_number(type(self).__name__, "the learning rate", lr, least=-math.inf)
+            group["lr"] = lr
 
     def step(self) -> None:
         """Count a step, and set the learning rate of every group for the next one."""
         self.last_epoch += 1
-        for group, lr in zip(self.optimizer.param_groups, self._lrs(self.last_epoch), strict=False):
-            require_number(type(self).__name__, "the learning rate", lr, least=-math.inf)
-            group["lr"] = lr
+        self._set_options(self.last_epoch)
 
     def get_last_lr(self) -> list[float]:
-        """The learning rate of each group now."""
+        """Return the current learning rate of each group."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """The scheduler's numbers, which JSON can hold; functions are left out."""
+        """Return the scheduler's numbers, which JSON can hold. Functions are left out."""
         return {
             key: list(value) if isinstance(value, list) else value
             for key, value in vars(self).items()
@@ -62,23 +81,38 @@ class LRScheduler:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave, and set the learning rates. Raises ValueError for other keys."""
+        """Continue from what :meth:`state_dict` returned, and set the learning rates. The options are loaded too.
+
+        Raises TypeError if ``state_dict`` is not a mapping, ValueError if it has other keys or another number of
+        groups; then nothing is changed.
+        """
+        self._check_state(state_dict)
+        self._load(state_dict)
+        self.last_epoch -= 1
+        self.step()
+
+    def _check_state(self, state_dict: Mapping[str, Any]) -> None:
+        """Raise an error if the state is not for a scheduler such as this."""
+        name = type(self).__name__
         if not isinstance(state_dict, Mapping):
-            raise TypeError(f"{type(self).__name__}: expected a state_dict(), got {type(state_dict).__name__}")
+            raise TypeError(f"{name}: expected a state_dict(), got {type(state_dict).__name__}")
         expected = self.state_dict().keys()
         if state_dict.keys() != expected:
             raise ValueError(
-                f"{type(self).__name__}: expected a state with {', '.join(sorted(expected))}, "
-                f"got {', '.join(sorted(state_dict))}"
+                f"{name}: expected a state with {', '.join(sorted(expected))}, got {', '.join(sorted(state_dict))}"
             )
-        if len(state_dict["base_lrs"]) != len(self.optimizer.param_groups):
-            raise ValueError(
-                f"{type(self).__name__}: the state is for {len(state_dict['base_lrs'])} groups, "
-                f"the optimizer has {len(self.optimizer.param_groups)}"
-            )
-        vars(self).update({**state_dict, "base_lrs": list(state_dict["base_lrs"])})
-        self.last_epoch -= 1
-        self.step()
+        saved, groups = len(state_dict["base_lrs"]), len(self.optimizer.param_groups)
+        if saved != groups:
+            raise ValueError(f"{name}: the state is for {saved} groups, the optimizer has {groups}")
+
+    def _load(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over a state that is checked."""
+        vars(self).update((key, list(value) if isinstance(value, list) else value) for key, value in state_dict.items())
+
+
+def _require_optimizer(name: str, optimizer: Any) -> None:
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"{name}: expected an Optimizer, got {type(optimizer).__name__}")
 
 
 def _require_steps(name: str, what: str, value: Any, least: int = 0) -> None:
@@ -86,8 +120,29 @@ def _require_steps(name: str, what: str, value: Any, least: int = 0) -> None:
         raise ValueError(f"{name}: {what} must be a whole number of at least {least}, got {value!r}")
 
 
+def _require_milestones(name: str, milestones: Sequence[int], *, distinct: bool) -> None:
+    for milestone in milestones:
+        _require_steps(name, "each of milestones", milestone)
+    if any(a > b or (distinct and a == b) for a, b in pairwise(milestones)):
+        raise ValueError(f"{name}: milestones must be in increasing order, got {list(milestones)}")
+
+
+def _for_each_group(name: str, what: str, value: Any, optimizer: Optimizer) -> list[float]:
+    """Return one number for each group, from a number for all of them or a list."""
+    groups = len(optimizer.param_groups)
+    values = list(value) if isinstance(value, (list, tuple)) else [value] * groups
+    if len(values) != groups:
+        raise ValueError(f"{name}: {what} must be a number or a list of {groups}, one for each group, got {value!r}")
+    for v in values:
+        require_number(name, what, v)
+    return values
+
+
 class LambdaLR(LRScheduler):
-    """The first rate times ``lr_lambda(step)``: one function for all groups, or a list of one for each."""
+    """The initial rate times ``lr_lambda(step)``.
+
+    lr_lambda: one function for all groups, or a list with a function for each group.
+    """
 
     def __init__(
         self,
@@ -108,7 +163,7 @@ class LambdaLR(LRScheduler):
 
 
 class ConstantLR(LRScheduler):
-    """The first rate times ``factor`` for the first ``total_iters`` steps, and the first rate from then on."""
+    """The initial rate times ``factor`` for the first ``total_iters`` steps, then the initial rate."""
 
     def __init__(
         self, optimizer: Optimizer, factor: float = 1.0 / 3.0, total_iters: int = 5, last_epoch: int = -1
@@ -124,7 +179,7 @@ class ConstantLR(LRScheduler):
 
 
 class LinearLR(LRScheduler):
-    """The first rate times a factor that goes from ``start_factor`` to ``end_factor`` linearly in ``total_iters``."""
+    """The initial rate times a factor that goes linearly from ``start_factor`` to ``end_factor`` in ``total_iters``."""
 
     def __init__(
         self,
@@ -148,13 +203,61 @@ class LinearLR(LRScheduler):
         return base * (self.start_factor + (self.end_factor - self.start_factor) * done)
 
 
+class StepLR(LRScheduler):
+    """The initial rate times ``gamma ** (step // step_size)``: a factor ``gamma`` every ``step_size`` steps."""
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
+        _require_steps("StepLR", "step_size", step_size, least=1)
+        require_number("StepLR", "gamma", gamma)
+        self.step_size, self.gamma = step_size, gamma
+        super().__init__(optimizer, last_epoch)
+
+    def _lr(self, base: float, step: int) -> float:
+        return base * self.gamma ** (step // self.step_size)
+
+
+class MultiStepLR(LRScheduler):
+    """The initial rate times a factor ``gamma`` for every milestone reached.
+
+    milestones: steps in increasing order; one that is listed twice counts twice.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1
+    ) -> None:
+        self.milestones = list(milestones)
+        _require_milestones("MultiStepLR", self.milestones, distinct=False)
+        require_number("MultiStepLR", "gamma", gamma)
+        self.gamma = gamma
+        super().__init__(optimizer, last_epoch)
+
+    def _lr(self, base: float, step: int) -> float:
+        return base * self.gamma ** bisect_right(self.milestones, step)
+
+
+class ExponentialLR(LRScheduler):
+    """The initial rate times ``gamma ** step``."""
+
+    def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
+        require_number("ExponentialLR", "gamma", gamma)
+        self.gamma = gamma
+        super().__init__(optimizer, last_epoch)
+
+    def _lr(self, base: float, step: int) -> float:
+        return base * self.gamma**step
+
+
 def _cosine(start: float, end: float, done: float) -> float:
-    """From start at ``done == 0`` to end at ``done == 1``, along half a cosine."""
+    """Return the value at ``done`` (from 0 to 1) of half a cosine that goes from ``start`` to ``end``."""
     return end + (start - end) * (1.0 + math.cos(math.pi * done)) / 2.0
 
 
+def _linear(start: float, end: float, done: float) -> float:
+    return (end - start) * done + start
+
+
 class CosineAnnealingLR(LRScheduler):
-    """From the first rate to ``eta_min`` in ``T_max`` steps, along half a cosine; then back up again, and so on.
+    """Half a cosine from the initial rate to ``eta_min`` in ``T_max`` steps, then back up in as many, and so on.
 
     Source: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017.
     """
@@ -169,10 +272,11 @@ class CosineAnnealingLR(LRScheduler):
 
 
 class CosineWithWarmup(LRScheduler):
-    """How GPTs are trained: up linearly, down along half a cosine, and on at the lowest rate.
+    """The schedule of GPTs: linear warm-up, then half a cosine down to ``min_lr``, which is kept.
 
-    warmup_steps: step k of them has the first rate times ``(k + 1) / (warmup_steps + 1)``.
-    total_steps: the step at which ``min_lr`` is reached, and kept.
+    warmup_steps: the length of the warm-up. Step k of it has the initial rate times ``(k + 1) / (warmup_steps + 1)``.
+    total_steps: the step at which ``min_lr`` is reached.
+    min_lr: the lowest learning rate, of all groups.
     """
 
     def __init__(
@@ -191,3 +295,164 @@ class CosineWithWarmup(LRScheduler):
         if step >= self.total_steps:
             return self.min_lr
         return _cosine(base, self.min_lr, (step - self.warmup_steps) / (self.total_steps - self.warmup_steps))
+
+
+_ANNEALING = {"cos": _cosine, "linear": _linear}
+
+
+class OneCycleLR(LRScheduler):
+    """The 1cycle policy: up from ``max_lr / div_factor`` to ``max_lr``, then down to far below the start.
+
+    The momentum goes the other way: it is lowest where the learning rate is highest.
+
+    max_lr: the highest learning rate, a number or one for each group.
+    total_steps: the length of the cycle; ``epochs * steps_per_epoch`` if it is None. Stepping further is an error.
+    pct_start: the fraction of the cycle in which the rate rises, 0 to 1.
+    anneal_strategy: "cos" or "linear", the form of the curves between the lowest and the highest rate.
+    cycle_momentum: whether the momentum (of Adam and AdamW: the first of betas) changes too.
+    base_momentum, max_momentum: the lowest and the highest momentum, a number or one for each group.
+    div_factor: the first rate is ``max_lr / div_factor``; it becomes the initial rate of the group.
+    final_div_factor: the last rate is the first one divided by this.
+    three_phase: go down to the first rate as fast as up, and only then to the last one.
+
+    Source: Smith and Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates",
+    2019.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        max_lr: float | Sequence[float],
+        total_steps: int | None = None,
+        epochs: int | None = None,
+        steps_per_epoch: int | None = None,
+        pct_start: float = 0.3,
+        anneal_strategy: str = "cos",
+        cycle_momentum: bool = True,
+        base_momentum: float | Sequence[float] = 0.85,
+        max_momentum: float | Sequence[float] = 0.95,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        three_phase: bool = False,
+        last_epoch: int = -1,
+    ) -> None:
+        name = "OneCycleLR"
+        _require_optimizer(name, optimizer)
+        if total_steps is None:
+            if epochs is None or steps_per_epoch is None:
+                raise ValueError(f"{name}: expected total_steps, or epochs and steps_per_epoch")
+            _require_steps(name, "epochs", epochs, least=1)
+            _require_steps(name, "steps_per_epoch", steps_per_epoch, least=1)
+            total_steps = epochs * steps_per_epoch
+        _require_steps(name, "total_steps", total_steps, least=1)
+        require_number(name, "pct_start", pct_start)
+        if pct_start > 1.0:
+            raise ValueError(f"{name}: pct_start must be from 0 to 1, got {pct_start!r}")
+        if anneal_strategy not in _ANNEALING:
+            raise ValueError(f"{name}: anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}")
+        for what, factor in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
+            require_number(name, what, factor)
+            if factor == 0:
+                raise ValueError(f"{name}: {what} must not be 0")
+        if cycle_momentum and not {"momentum", "betas"} & optimizer.defaults.keys():
+            raise ValueError(f"{name}: {type(optimizer).__name__} has no momentum to change. Pass cycle_momentum=False")
+        self.total_steps, self.pct_start, self.anneal_strategy = total_steps, pct_start, anneal_strategy
+        self.max_lrs = _for_each_group(name, "max_lr", max_lr, optimizer)
+        self.cycle_momentum, self.three_phase = cycle_momentum, three_phase
+        self.base_momentums = _for_each_group(name, "base_momentum", base_momentum, optimizer)
+        self.max_momentums = _for_each_group(name, "max_momentum", max_momentum, optimizer)
+        self.final_div_factor = final_div_factor
+        if last_epoch == -1:
+            for group, lr in zip(optimizer.param_groups, self.max_lrs, strict=True):
+                group["initial_lr"] = lr / div_factor
+        super().__init__(optimizer, last_epoch)
+
+    def _phase(self, step: int) -> tuple[int, float]:
+        """Return the phase of a step, and which fraction of it is done. Phases: 0 is up, 1 down, 2 down from there."""
+        if step > self.total_steps:
+            raise ValueError(f"OneCycleLR: step {step} is beyond the cycle, which has total_steps={self.total_steps}")
+        up = float(self.pct_start * self.total_steps) - 1
+        ends = [up, *([2 * up] if self.three_phase else []), self.total_steps - 1]
+        phase = next((i for i, end in enumerate(ends) if step <= end), len(ends) - 1)
+        start = ends[phase - 1] if phase else 0.0
+        length = ends[phase] - start
+        return phase, (step - start) / length if length else 1.0
+
+    def _between(self, points: Sequence[float], phase: int, done: float) -> float:
+        return _ANNEALING[self.anneal_strategy](points[phase], points[phase + 1], done)
+
+    def _lrs(self, step: int) -> list[float]:
+        phase, done = self._phase(step)
+        rates = []
+        for initial, highest in zip(self.base_lrs, self.max_lrs, strict=True):
+            lowest = initial / self.final_div_factor
+            points = [initial, highest, initial, lowest] if self.three_phase else [initial, highest, lowest]
+            rates.append(self._between(points, phase, done))
+        return rates
+
+    def _set_options(self, step: int) -> None:
+        super()._set_options(step)
+        if not self.cycle_momentum:
+            return
+        phase, done = self._phase(step)
+        groups = zip(self.optimizer.param_groups, self.base_momentums, self.max_momentums, strict=False)
+        for group, lowest, highest in groups:
+            momentum = self._between([highest, lowest, highest, highest], phase, done)
+            if "betas" in group:
+                group["betas"] = (momentum, *group["betas"][1:])
+            else:
+                group["momentum"] = momentum
+
+
+class SequentialLR(LRScheduler):
+    """Several schedulers, one after the other. Each starts at its own step 0.
+
+    schedulers: schedulers of this optimizer, all made before; the SequentialLR does their steps.
+    milestones: the steps at which the second scheduler, the third, ... take over, in increasing order.
+
+    Raises ValueError if a scheduler is for another optimizer, or if the number of milestones does not fit.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int], last_epoch: int = -1
+    ) -> None:
+        name = "SequentialLR"
+        self.schedulers, self.milestones = list(schedulers), list(milestones)
+        if not self.schedulers:
+            raise ValueError(f"{name}: expected at least one scheduler")
+        for i, scheduler in enumerate(self.schedulers):
+            if not isinstance(scheduler, LRScheduler):
+                raise TypeError(f"{name}: expected schedulers, got {type(scheduler).__name__} at index {i}")
+            if scheduler.optimizer is not optimizer:
+                raise ValueError(f"{name}: the {type(scheduler).__name__} at index {i} is for another optimizer")
+        if len(self.milestones) != len(self.schedulers) - 1:
+            raise ValueError(
+                f"{name}: expected {len(self.schedulers) - 1} milestones for {len(self.schedulers)} schedulers, got "
+                f"{len(self.milestones)}"
+            )
+        _require_milestones(name, self.milestones, distinct=True)
+        super().__init__(optimizer, last_epoch)
+
+    def _set_options(self, step: int) -> None:
+        index = bisect_right(self.milestones, step)
+        start = self.milestones[index - 1] if index else 0
+        scheduler = self.schedulers[index]
+        scheduler.last_epoch = step - start
+        scheduler._set_options(scheduler.last_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the numbers of this scheduler and, under "schedulers", of the others. JSON can hold them."""
+        return {**super().state_dict(), "schedulers": [scheduler.state_dict() for scheduler in self.schedulers]}
+
+    def _check_state(self, state_dict: Mapping[str, Any]) -> None:
+        super()._check_state(state_dict)
+        states = state_dict["schedulers"]
+        if len(states) != len(self.schedulers):
+            raise ValueError(f"SequentialLR: the state is for {len(states)} schedulers, not {len(self.schedulers)}")
+        for scheduler, state in zip(self.schedulers, states, strict=True):
+            scheduler._check_state(state)
+
+    def _load(self, state_dict: Mapping[str, Any]) -> None:
+        for scheduler, state in zip(self.schedulers, state_dict["schedulers"], strict=True):
+            scheduler._load(state)
+        super()._load({key: value for key, value in state_dict.items() if key != "schedulers"})

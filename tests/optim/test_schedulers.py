@@ -18,12 +18,56 @@ SCHEDULERS = {
     "CosineAnnealingLR": lambda s, o: s.CosineAnnealingLR(o, T_max=50, eta_min=0.001),
     "CosineAnnealingLR and back": lambda s, o: s.CosineAnnealingLR(o, 20),
     "LambdaLR": lambda s, o: s.LambdaLR(o, lambda step: 0.9**step),
-}
+    "StepLR": lambda s, o: s.StepLR(o, 7),
+    "StepLR gamma": lambda s, o: s.StepLR(o, step_size=3, gamma=0.9),
+    "MultiStepLR": lambda s, o: s.MultiStepLR(o, [3, 3, 10, 40], gamma=0.5),
+    "ExponentialLR": lambda s, o: s.ExponentialLR(o, 0.97),
+    "SequentialLR": lambda s, o: s.SequentialLR(
+        o, [s.LinearLR(o, 0.1, total_iters=5), s.CosineAnnealingLR(o, 30), s.ConstantLR(o, 0.5, 2)], [5, 35]
+    ),
+    "SequentialLR made last first": lambda s, o: s.SequentialLR(
+        o, [s.ConstantLR(o, 0.5, 100), s.StepLR(o, 4, 0.5)][::-1], milestones=[11]
+    ),
+    "SequentialLR from the second": lambda s, o: s.SequentialLR(o, [s.StepLR(o, 4), s.LinearLR(o)], [0]),
+    "OneCycleLR": lambda s, o: s.OneCycleLR(o, 2.0, total_steps=400),
+    "OneCycleLR options": lambda s, o: s.OneCycleLR(
+        o, max_lr=0.5, epochs=40, steps_per_epoch=10, pct_start=0.25, anneal_strategy="linear", base_momentum=0.5,
+        max_momentum=0.7, div_factor=10.0, final_div_factor=100.0
+    ),
+    "OneCycleLR three phases": lambda s, o: s.OneCycleLR(o, 0.5, 399, pct_start=0.4, three_phase=True),
+    "OneCycleLR without momentum": lambda s, o: s.OneCycleLR(o, 0.5, 400, cycle_momentum=False, pct_start=1.0),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_scheduled_trajectory(name):
     same_trajectory(OPTIMIZERS["groups"], scheduler=SCHEDULERS[name])
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_400_steps_set_the_options_that_pytorch_sets(name, optimizer):
+    torch = pytest.importorskip("torch")
+    runs = []
+    for library in (tl, torch):
+        parameters = [library.ones(1, requires_grad=True) for _ in range(2)]
+        groups = [{"params": parameters[:1], "lr": 0.5}, {"params": parameters[1:]}]
+        o = getattr(library.optim, optimizer)(groups, lr=2.0, **({"momentum": 0.9} if optimizer == "SGD" else {}))
+        scheduler = SCHEDULERS[name](library.optim.lr_scheduler, o)
+        o.step()
+        seen = []
+        for _ in range(399):
+            last = scheduler.get_last_lr()
+            assert last == [group["lr"] for group in o.param_groups]
+            seen.append([v for g in o.param_groups for v in (g["lr"], *g.get("betas", [g.get("momentum")]))])
+            scheduler.step()
+        runs.append(seen)
+    for step, (mine, theirs) in enumerate(zip(*runs, strict=True)):
+        assert mine == pytest.approx(theirs, rel=1e-9, abs=1e-14), step
+
+
+def test_rates_of_each_group():
+    same_trajectory(OPTIMIZERS["groups"], scheduler=lambda s, o: s.OneCycleLR(o, [0.1, 0.2, 0.3], 60))
 
 
 def test_lambda_of_each_group():
@@ -71,17 +115,18 @@ def test_scheduler_state_goes_through_json(name):
         second.step()
 
 
-def test_going_on_from_a_step():
+def test_continuing_from_a_step():
     optimizer = optim.SGD([tl.ones(1, requires_grad=True)], lr=1.0)
-    with pytest.raises(ValueError, match="to go on from step 4, group 0 needs an 'initial_lr'"):
+    with pytest.raises(ValueError, match="to continue from step 4, group 0 needs an 'initial_lr'"):
         lr_scheduler.LinearLR(optimizer, last_epoch=4)
     optimizer.param_groups[0]["initial_lr"] = 2.0
     scheduler = lr_scheduler.LinearLR(optimizer, 0.5, total_iters=10, last_epoch=4)
     assert scheduler.get_last_lr() == [1.5]
 
 
-def test_schedulers_say_what_is_wrong():
+def test_wrong_options_are_errors():
     optimizer = optim.SGD([tl.ones(1, requires_grad=True)], lr=1.0)
+    other = optim.SGD([tl.ones(1, requires_grad=True)], lr=1.0)
     s = lr_scheduler
     for make, message in [
         (lambda: s.ConstantLR(optimizer, factor=2), "ConstantLR: factor"),
@@ -94,6 +139,21 @@ def test_schedulers_say_what_is_wrong():
         (lambda: s.CosineWithWarmup(optimizer, 1, 4, min_lr=-1), "min_lr"),
         (lambda: s.LambdaLR(optimizer, [lambda k: 1, lambda k: 1]), "LambdaLR: expected 1 functions"),
         (lambda: s.ConstantLR(optimizer).load_state_dict({}), "expected a state with base_lrs, factor"),
+        (lambda: s.StepLR(optimizer, 0), "StepLR: step_size must be a whole number of at least 1, got 0"),
+        (lambda: s.StepLR(optimizer, 3, gamma="0.1"), "StepLR: gamma must be a number"),
+        (lambda: s.ExponentialLR(optimizer, -1.0), "ExponentialLR: gamma must be a number of at least 0, got -1.0"),
+        (lambda: s.MultiStepLR(optimizer, [5, 3]), "MultiStepLR: milestones must be in increasing order"),
+        (lambda: s.MultiStepLR(optimizer, [0.5]), "each of milestones must be a whole number"),
+        (lambda: s.SequentialLR(optimizer, [], []), "SequentialLR: expected at least one scheduler"),
+        (lambda: s.SequentialLR(optimizer, [s.StepLR(optimizer, 1)], [3]), "expected 0 milestones for 1 schedulers"),
+        (lambda: s.SequentialLR(optimizer, [s.StepLR(optimizer, 1)] * 3, [3, 3]), "in increasing order"),
+        (lambda: s.SequentialLR(optimizer, [s.StepLR(other, 1)], []), "the StepLR at index 0 is for another optim"),
+        (lambda: s.OneCycleLR(optimizer, 1.0), "expected total_steps, or epochs and steps_per_epoch"),
+        (lambda: s.OneCycleLR(optimizer, 1.0, 0), "total_steps must be a whole number of at least 1, got 0"),
+        (lambda: s.OneCycleLR(optimizer, [1.0, 2.0], 9), "max_lr must be a number or a list of 1, one for each group"),
+        (lambda: s.OneCycleLR(optimizer, 1.0, 9, pct_start=1.5), "pct_start must be from 0 to 1, got 1.5"),
+        (lambda: s.OneCycleLR(optimizer, 1.0, 9, anneal_strategy="exp"), "anneal_strategy must be 'cos' or 'linear'"),
+        (lambda: s.OneCycleLR(optimizer, 1.0, 9, div_factor=0), "div_factor must not be 0"),
     ]:
         with pytest.raises(ValueError, match=message):
             make()
@@ -102,3 +162,41 @@ def test_schedulers_say_what_is_wrong():
     state = s.ConstantLR(optimizer).state_dict()
     with pytest.raises(ValueError, match="the state is for 2 groups, the optimizer has 1"):
         s.ConstantLR(optimizer).load_state_dict({**state, "base_lrs": [1.0, 2.0]})
+    with pytest.raises(TypeError, match="SequentialLR: expected schedulers, got int at index 0"):
+        s.SequentialLR(optimizer, [1], [])
+
+
+def test_onecycle_ends_with_an_error():
+    optimizer = optim.SGD([tl.ones(1, requires_grad=True)], lr=1.0)
+    scheduler = lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=4)
+    for _ in range(4):
+        scheduler.step()
+    with pytest.raises(ValueError, match="step 5 is beyond the cycle, which has total_steps=4"):
+        scheduler.step()
+
+
+def test_the_state_of_other_schedulers_is_an_error_and_changes_nothing():
+    optimizer = optim.SGD([tl.ones(1, requires_grad=True)], lr=1.0)
+    s = lr_scheduler
+
+    def make(second):
+        return s.SequentialLR(optimizer, [s.LinearLR(optimizer), second], [5])
+
+    scheduler = make(s.StepLR(optimizer, 3))
+    for _ in range(7):
+        scheduler.step()
+    before, lr = scheduler.state_dict(), optimizer.param_groups[0]["lr"]
+    with pytest.raises(ValueError, match="StepLR: expected a state with base_lrs, gamma, last_epoch, step_size"):
+        scheduler.load_state_dict({**before, "schedulers": make(s.ConstantLR(optimizer)).state_dict()["schedulers"]})
+    with pytest.raises(ValueError, match="the state is for 1 schedulers, not 2"):
+        scheduler.load_state_dict({**before, "schedulers": before["schedulers"][:1]})
+    assert scheduler.state_dict() == before
+    scheduler.load_state_dict(before)
+    assert optimizer.param_groups[0]["lr"] == lr
+
+
+def test_the_first_scheduler_sets_the_initial_rate():
+    optimizer = optim.SGD([tl.ones(1, requires_grad=True)], lr=1.0)
+    lr_scheduler.ConstantLR(optimizer, 0.25)
+    assert optimizer.param_groups[0]["lr"] == 0.25
+    assert lr_scheduler.StepLR(optimizer, 3).base_lrs == [1.0]
