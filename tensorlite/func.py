@@ -21,6 +21,7 @@ from .backends.registry import BACKENDS, Array
 from .errors import DTypeError, GraphError, ShapeError
 from .ops.arguments import ints_in
 from .ops.shape import reshape, stack
+from .pytree import tree_leaves, tree_map
 from .tensors.creation import as_tensor, zeros_like
 from .tensors.tensor import Tensor
 
@@ -33,25 +34,15 @@ def alias(xp: Any, x: Array) -> Array:
     return x
 
 
-# ---- trees of tensors -----------------------------------------------------------------------
+# ---- trees of tensors, in which None may stand for a tensor ---------------------------------
 
 
 def _flatten(tree: Any) -> list[Any]:
-    if isinstance(tree, dict):
-        return [leaf for value in tree.values() for leaf in _flatten(value)]
-    if isinstance(tree, (list, tuple)):
-        return [leaf for value in tree for leaf in _flatten(value)]
-    return [] if tree is None else [tree]
+    return [leaf for leaf in tree_leaves(tree) if leaf is not None]
 
 
 def _map(f: Callable[[Any], Any], tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {key: _map(f, value) for key, value in tree.items()}
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(_map(f, value) for value in tree))
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(_map(f, value) for value in tree)
-    return None if tree is None else f(tree)
+    return tree_map(lambda leaf: None if leaf is None else f(leaf), tree)
 
 
 def _unflatten(tree: Any, leaves: Sequence[Any]) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import random
 from ..errors import GraphError
+from ..pytree import tree_leaves
 from .grad_mode import enable_grad, is_grad_enabled
 from .graph import Node, Output, RecomputedValues, Variable, topological_order
 from .version_counter import changed_between, check_saved, clock
@@ -59,12 +60,9 @@ def _name(f: Callable[..., Any]) -> str:
     return getattr(f, "__name__", type(f).__name__)
 
 
-def _tensors(value: Any) -> list[Variable]:
-    if isinstance(value, Variable):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [t for item in value for t in _tensors(item)] if isinstance(value, (list, tuple)) else []
+def _tensors(tree: Any) -> list[Variable]:
+    """Return the Variables among the leaves of a tree."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Variable)]
 
 
 def _recorded(result: Any, start: int) -> list[Node]:

@@ -22,10 +22,11 @@ import numpy as np
 from ...autograd.grad_mode import enable_grad
 from ...autograd.graph import Node, topological_order
 from ...func import jvp
+from ...pytree import tree_leaves, tree_map
 from ...tensors.tensor import Tensor
 from ..report import GradientError, GradReport
 from .compare import TRUSTED, Problem
-from .function import Subject, host, leaves_of, mapped, numbers
+from .function import Subject, host, numbers
 from .invariants import checked_gradients, numbered, repeatable_values
 from .messages import message, repeatable, replay, shown
 
@@ -237,8 +238,8 @@ def _by_jvp(subject: Subject, v: Arrays, cotangents: Arrays) -> float:
 
     def g(*xs: Tensor) -> Any:
         swap = lambda x: xs[places[id(x)]] if id(x) in places else x
-        result = subject.f(*mapped(swap, subject.args), **mapped(swap, subject.kwargs))
-        return tuple(y for y in leaves_of(result) if np.dtype(y.dtype).kind == "f")
+        result = subject.f(*tree_map(swap, subject.args), **tree_map(swap, subject.kwargs))
+        return tuple(y for y in tree_leaves(result) if np.dtype(y.dtype).kind == "f")
 
     primals = tuple(leaf.detach() for leaf in subject.leaves)
     _, tangents = jvp(g, primals, tuple(subject.on_device(d) for d in v))

@@ -12,37 +12,19 @@ import numpy as np
 from ...autograd.grad_mode import enable_grad, no_grad
 from ...autograd.gradients import grad as _grad
 from ...errors import DTypeError
+from ...pytree import tree_leaves, tree_map
 from ...tensors.creation import tensor
 from ...tensors.tensor import Tensor
 from ..report import GradientError
 
-__all__ = ["Subject", "bent", "host", "keeps_float64", "leaves_of", "mapped", "numbers"]
+__all__ = ["Subject", "bent", "host", "keeps_float64", "numbers"]
 
 Arrays = list[np.ndarray]
 
 _EPS = float(np.finfo(np.float64).eps)
 
 
-# ---- arrays and trees ------------------------------------------------------------------------
-
-
-def leaves_of(tree: Any) -> list[Any]:
-    """What is in nested tuples, lists and dicts."""
-    if isinstance(tree, dict):
-        return [leaf for value in tree.values() for leaf in leaves_of(value)]
-    if isinstance(tree, (list, tuple)):
-        return [leaf for value in tree for leaf in leaves_of(value)]
-    return [tree]
-
-
-def mapped(f: Callable[[Any], Any], tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {key: mapped(f, value) for key, value in tree.items()}
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(mapped(f, value) for value in tree))
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(mapped(f, value) for value in tree)
-    return f(tree)
+# ---- arrays ------------------------------------------------------------------------------
 
 
 def host(x: Tensor) -> np.ndarray:
@@ -103,8 +85,8 @@ class Subject:
             return convert
 
         names = _parameter_names(f, len(args))
-        self.args = tuple(mapped(enter(label), arg) for label, arg in zip(names, args))
-        self.kwargs = {key: mapped(enter(key), value) for key, value in kwargs.items()}
+        self.args = tuple(tree_map(enter(label), arg) for label, arg in zip(names, args))
+        self.kwargs = {key: tree_map(enter(key), value) for key, value in kwargs.items()}
         for label in {label for label in labels if labels.count(label) > 1}:  # tensors in one list
             for number, place in enumerate([i for i, other in enumerate(labels) if other == label]):
                 labels[place] = f"{label}[{number}]"
@@ -151,7 +133,7 @@ class Subject:
     def outputs(self) -> list[Tensor]:
         """The floating-point results of f, as the leaves are now."""
         result = self.f(*self.args, **self.kwargs)
-        found = leaves_of(result)
+        found = tree_leaves(result)
         for y in found:
             if not isinstance(y, Tensor):
                 raise TypeError(f"{self.check}: {self.name} must return Tensors, got {type(y).__name__}")
@@ -201,7 +183,7 @@ class Subject:
         """The same function with one leaf in the place of another too; nothing depends on that one any more."""
         one = copy(self)
         one.args, one.kwargs = (
-            mapped(lambda x: self.leaves[instead] if x is self.leaves[gone] else x, tree)
+            tree_map(lambda x: self.leaves[instead] if x is self.leaves[gone] else x, tree)
             for tree in (self.args, self.kwargs)
         )
         return one

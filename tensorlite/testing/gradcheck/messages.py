@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from ...pytree import tree_leaves
 from ...tensors.tensor import Tensor
 from ..report import GradientError
 from .compare import Comparison
-from .function import Subject, host, leaves_of
+from .function import Subject, host
 
 __all__ = ["message", "repeatable", "replay", "shown"]
 
@@ -95,7 +96,7 @@ def repeatable(again: str) -> Iterator[None]:
 def replay(check: str, subject: Subject, **options: Any) -> str:
     """The call that repeats a check, in one line; empty if the arguments are too large to write down."""
     args, kwargs = subject.original
-    arrays = [x for x in leaves_of([list(args), dict(kwargs)]) if isinstance(x, (Tensor, np.ndarray))]
+    arrays = [x for x in tree_leaves([list(args), dict(kwargs)]) if isinstance(x, (Tensor, np.ndarray))]
     if sum(math.prod(x.shape) for x in arrays) > _SHOWN:
         return ""
     given: list[str] = [*map(_literal, args), *(f"{key}={_literal(value)}" for key, value in kwargs.items())]

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from ...autograd.grad_mode import no_grad
+from ...pytree import tree_leaves, tree_map
 from ...tensors.creation import tensor
 from ...tensors.tensor import Tensor
-from ..gradcheck.function import Subject, host, leaves_of, numbers
+from ..gradcheck.function import Subject, host, numbers
 from ..gradcheck.messages import shown
 from ..report import GradientError
 
@@ -46,11 +47,11 @@ def check_against(
             expected = [host(y) for y in twin.outputs()]
     else:
         with no_grad():
-            result = f(*_converted(args, _as_tensor), **_converted(kwargs, _as_tensor))
-        found = [host(y) if isinstance(y, Tensor) else np.asarray(y) for y in leaves_of(result)]
+            result = f(*tree_map(_as_tensor, args), **tree_map(_as_tensor, kwargs))
+        found = [host(y) if isinstance(y, Tensor) else np.asarray(y) for y in tree_leaves(result)]
         with np.errstate(all="ignore"):  # log(0) is -inf, as it is in an op
-            arrays = reference(*_converted(args, _as_array), **_converted(kwargs, _as_array))
-        expected = [np.asarray(y) for y in leaves_of(arrays)]
+            arrays = reference(*tree_map(_as_array, args), **tree_map(_as_array, kwargs))
+        expected = [np.asarray(y) for y in tree_leaves(arrays)]
     again = _arguments(args, kwargs)
     if len(found) != len(expected):
         raise GradientError(f"{label}: {len(found)} results, but the reference has {len(expected)}\n{again}")
@@ -66,14 +67,6 @@ def check_against(
             _agree(f"{label}: the gradient of {which}", g, other, rtol, atol, again)
 
 
-def _converted(tree: Any, convert: Callable[[Any], Any]) -> Any:
-    if isinstance(tree, dict):
-        return {key: _converted(value, convert) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)) and not hasattr(tree, "_fields"):
-        return type(tree)(_converted(value, convert) for value in tree)
-    return convert(tree)
-
-
 def _as_tensor(x: Any) -> Any:
     return tensor(x) if isinstance(x, np.ndarray) else x
 
@@ -83,7 +76,7 @@ def _as_array(x: Any) -> Any:
 
 
 def _arguments(args: Any, kwargs: Any) -> str:
-    arrays = [_as_array(x) for x in leaves_of([list(args), kwargs]) if isinstance(x, (Tensor, np.ndarray))]
+    arrays = [_as_array(x) for x in tree_leaves([list(args), kwargs]) if isinstance(x, (Tensor, np.ndarray))]
     return "\n".join(["with", *(f"    {shown(a)}" for a in arrays)])
 
 

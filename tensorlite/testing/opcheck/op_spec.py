@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 
 from ...autograd.gradients import grad as _grad
+from ...pytree import tree_leaves
 from ...tensors.creation import tensor
 from ...tensors.tensor import Tensor
 from ..gradcheck.checks import Kinks, check_adjoint, check_grad
-from ..gradcheck.function import host, leaves_of
+from ..gradcheck.function import host
 from ..report import GradientError
 from .against_reference import check_against
 from .checks import check_op
@@ -118,7 +119,7 @@ class OpSpec:
     def results(self, k: int, tensors: Sequence[Tensor]) -> list[Tensor]:
         """What the op makes of sample k with these tensors in the places of its inputs."""
         args, kwargs = self.samples[k].fill(tensors)
-        found: list[Tensor] = leaves_of(self.f(*args, **kwargs))
+        found: list[Tensor] = tree_leaves(self.f(*args, **kwargs))
         return found
 
     # ---- cases
@@ -186,7 +187,7 @@ class OpSpec:
 
     def _adjoint(self, k: int) -> None:
         f, args, kwargs = self._call(k)
-        every = range(sum(a.dtype.kind == "f" for a in leaves_of([list(args), kwargs]) if isinstance(a, np.ndarray)))
+        every = range(sum(a.dtype.kind == "f" for a in tree_leaves([list(args), kwargs]) if isinstance(a, np.ndarray)))
         check_adjoint(f, *args, wrt=None if self.order == 2 else every, name=self.name, **kwargs)
 
     def _hygiene(self, k: int) -> None:

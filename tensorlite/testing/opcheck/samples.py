@@ -10,11 +10,13 @@ that differences see a smooth function there. Whatever is not an array is passed
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from ...pytree import tree_leaves, tree_map
 
 __all__ = ["Input", "Sample", "bools", "distinct", "fixed", "given", "ints", "positive", "real", "s", "unit", "whole"]
 
@@ -106,7 +108,7 @@ class Sample:
 
     def inputs(self) -> list[Input]:
         """All arrays that it takes, in order."""
-        return list(_inputs([self.args, self.kwargs]))
+        return [leaf for leaf in tree_leaves([self.args, self.kwargs]) if isinstance(leaf, Input)]
 
     def arrays(self, rng: np.random.Generator) -> list[np.ndarray]:
         """An array for each input."""
@@ -114,26 +116,11 @@ class Sample:
 
     def fill(self, arrays: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments with these, arrays or tensors, in the places of its inputs."""
-        args, kwargs = _fill([self.args, self.kwargs], iter(arrays))
+        rest = iter(arrays)
+        args, kwargs = tree_map(lambda x: next(rest) if isinstance(x, Input) else x, [self.args, self.kwargs])
         return args, kwargs
 
 
 def s(*args: Any, **kwargs: Any) -> Sample:
     """The sample with these arguments."""
     return Sample(args, kwargs)
-
-
-def _inputs(value: Any) -> Iterator[Input]:
-    if isinstance(value, Input):
-        yield value
-    elif isinstance(value, (tuple, list, dict)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _inputs(item)
-
-
-def _fill(value: Any, arrays: Iterator[Any]) -> Any:
-    if isinstance(value, Input):
-        return next(arrays)
-    if isinstance(value, dict):
-        return {k: _fill(v, arrays) for k, v in value.items()}
-    return type(value)(_fill(v, arrays) for v in value) if isinstance(value, (tuple, list)) else value

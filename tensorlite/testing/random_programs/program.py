@@ -17,10 +17,11 @@ from ...autograd.grad_mode import enable_grad, no_grad
 from ...autograd.gradients import grad as _grad
 from ...autograd.graph import topological_order
 from ...func import jvp, vjp
+from ...pytree import tree_leaves
 from ...tensors.creation import tensor, zeros_like
 from ...tensors.tensor import Tensor
 from ..gradcheck.checks import check_grad
-from ..gradcheck.function import host, leaves_of, numbers
+from ..gradcheck.function import host, numbers
 from ..gradcheck.messages import shown
 from ..report import GradientError, GradReport
 from .ops import BUILT_IN, ProgramOp, built_in_ops
@@ -64,7 +65,7 @@ class Step:
         """Do it, on values that have their numbers."""
         found = self.op.f(*(values[i] for i in self.operands))
         if not self.op.in_place:
-            values.update(zip(self.results, leaves_of(found), strict=True))
+            values.update(zip(self.results, tree_leaves(found), strict=True))
 
 
 class Program:
@@ -187,13 +188,13 @@ class Program:
             operands = tuple(values[i] for i in step.operands)
             given.append(operands)
             found, moved = jvp(step.op.pure, operands, [along[i] for i in step.operands])
-            values.update(zip(step.results, leaves_of(found)))
-            along.update(zip(step.results, leaves_of(moved)))
+            values.update(zip(step.results, tree_leaves(found)))
+            along.update(zip(step.results, tree_leaves(moved)))
         back: dict[int, Tensor] = dict(zip(self._results, cotangents))
         for step, operands in zip(reversed(self._steps), reversed(given)):
             found, pull = vjp(step.op.pure, *operands)
             weights = [back.pop(i, None) for i in step.results]
-            filled = [zeros_like(y) if w is None else w for w, y in zip(weights, leaves_of(found))]
+            filled = [zeros_like(y) if w is None else w for w, y in zip(weights, tree_leaves(found))]
             for i, g in zip(step.operands, pull(filled)):
                 back[i] = back[i] + g if i in back else g
         chained = [back.get(i, zeros_like(x)) for i, x in enumerate(inputs)]
@@ -295,7 +296,7 @@ class Program:
                         alone._checked(order, rtol, seed)
                 except Exception:
                     return f"{step.op.name} fails alone too, at the values that it got: {step}"
-                values.update(zip(step.results, leaves_of(step.op.pure(*(values[i] for i in step.operands)))))
+                values.update(zip(step.results, tree_leaves(step.op.pure(*(values[i] for i in step.operands)))))
         return "each op alone is right at the values that it got, but together they are not"
 
 

@@ -12,9 +12,10 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from ...autograd.grad_mode import enable_grad, no_grad
 from ...errors import GraphError, VersionError
+from ...pytree import tree_leaves
 from ...tensors.creation import ones_like, tensor
 from ...tensors.tensor import Tensor
-from ..gradcheck.function import host, leaves_of
+from ..gradcheck.function import host
 from ..gradcheck.messages import shown
 from ..strategies.arguments import Shape
 from ..strategies.drawn_tensors import Sources, draw_tensor, sources
@@ -141,7 +142,7 @@ class _Builder:
             shapes.append(self.values[operands[-1]].shape)
         try:
             with no_grad(), np.errstate(all="ignore"):
-                found = leaves_of(o.pure(*(self.values[i] for i in operands)))
+                found = tree_leaves(o.pure(*(self.values[i] for i in operands)))
         except Exception as error:
             call = o.source.format(*(f"t{i}" for i in operands))
             lines = [*(f"t{i}: {shown(a)}" for i, a in enumerate(self.inputs)), *map(str, self.steps), call]
