@@ -397,7 +397,7 @@ def make_op_function(self: Op) -> OpFunction:
         if xp is None:
             for a in arrays:
                 if isinstance(a, Variable):
-                    BACKENDS[type(a)]  # the data of a Tensor is a Tensor, which this says
+                    BACKENDS[type(a)]  # raises: the array of a Tensor is a Tensor
             got = ", ".join(map(describe_array, arrays)) or "nothing"
             raise TypeError(f"{self.name}: expected a Tensor, got {got}")
         try:

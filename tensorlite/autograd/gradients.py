@@ -161,6 +161,11 @@ def backward(
 def accumulate_grad(x: Variable, g: Value) -> None:
     """Add to ``x.grad``: in place where no graph can notice, so that who holds it sees the sum."""
     if x.grad is None:
+        if x.array.shape != g.shape:
+            raise ShapeError(
+                f"backward: the gradient has shape {tuple(g.shape)}, but its tensor has shape {tuple(x.array.shape)} "
+                f"since its data was replaced. Run the forward pass again."
+            )
         x.grad = g if isinstance(g, Variable) else wrap(g)
     elif not isinstance(x.grad, Variable) or x.grad.array.shape != g.shape:
         raise ShapeError(

@@ -54,8 +54,8 @@ class Namespace(SimpleNamespace):
 class _Backends(dict[type, Namespace]):
     def __missing__(self, kind: type) -> Namespace:
         raise TypeError(
-            f"the data of a tensor must be a raw array of one of its backends, and is a {kind.__name__}; to change "
-            f"what a tensor x holds, write x.copy_(value), or x -= step, under no_grad()"
+            f"the array of a tensor must be a raw array of one of its backends, got {kind.__name__}. To change what "
+            f"a tensor x holds, write x.data = value or x.data -= step."
         )
 
 

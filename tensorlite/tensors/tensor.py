@@ -12,7 +12,7 @@ import numpy as np
 from .. import ops
 from ..autograd import gradients, version_counter
 from ..autograd.graph import Node, Variable, wrap
-from ..backends.registry import BACKENDS, Device, DeviceLike, device_of
+from ..backends.registry import BACKENDS, Device, DeviceLike, describe_array, device_of
 from ..backends.registry import device as as_device
 from ..dtypes import DType, as_dtype, bool_, get_default_dtype, int64, is_floating
 from ..errors import DeviceError, DTypeError, GraphError, ShapeError
@@ -302,14 +302,35 @@ class Tensor(OpMethods, InPlaceMethods):
 
     @property
     def data(self) -> Tensor:
-        """Return a detached Tensor that shares this one's memory, as in PyTorch. The raw array is ``.array``."""
-        return self.detach()
+        """A detached Tensor that shares this one's memory, as in PyTorch. The raw array is ``array``.
+
+        A change through it, ``w.data -= lr * w.grad``, is not recorded, but it counts as a change in place: a backward
+        pass that needs the old value raises VersionError. (PyTorch does not notice it.)
+
+        Setting it, ``w.data = other``, lets this tensor share the memory of ``other``. Graphs that used the tensor
+        before keep the old value. A leaf may change its shape, dtype and device. Raises TypeError if ``other`` is not
+        a Tensor, DTypeError if it is not a floating point one and this tensor requires gradients, GraphError if this
+        tensor is the result of an op and ``other`` has another shape, dtype or device.
+        """
+        return wrap(self.array)
 
     @data.setter
     def data(self, value: Tensor) -> None:
         if not isinstance(value, Variable):
-            raise TypeError(f"data: expected a Tensor, got {type(value).__name__}. Set .array to a raw array.")
-        self.array = value.array
+            raise TypeError(f"data: expected a Tensor, got {type(value).__name__}. Make one with tl.tensor().")
+        old, new = self.array, value.array
+        if new is old:  # the assignment at the end of `w.data -= step`
+            return
+        if self.tracked and not is_floating(new.dtype):
+            raise DTypeError(
+                f"data: expected a floating point tensor, because this one requires gradients; got {new.dtype}"
+            )
+        if self.node is not None and (new.shape, new.dtype, device_of(new)) != (old.shape, old.dtype, device_of(old)):
+            raise GraphError(
+                f"data: this tensor is the result of {self.node.name}, expected {describe_array(old)} as before, "
+                f"got {describe_array(new)}. Use detach() first."
+            )
+        self.array, self.view_info = new, None
 
     # ---- dtypes and devices ------------------------------------------------------------------
 
