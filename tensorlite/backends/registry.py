@@ -19,6 +19,8 @@ from ..errors import DeviceError
 from . import reference
 from .cpu import kernels as cpu
 from .cpu import malloc
+from .cpu.generator import Pcg64Generator
+from .philox import PhiloxGenerator
 
 __all__ = [
     "BACKENDS",
@@ -47,8 +49,11 @@ class Namespace(SimpleNamespace):
 
     Beside those names it has ``device_type`` (``"cpu"``), ``array_type``, ``from_numpy(array, index)``,
     ``to_numpy(array)``, ``index_of(array)`` (the ordinal of the device that holds an array, None on the CPU), and
-    ``select(index)``, which makes the device of that ordinal the current one.
+    ``select(index)``, which makes the device of that ordinal the current one. ``generator`` is the class of its random
+    numbers: Philox, unless the backend names another.
     """
+
+    generator: type = PhiloxGenerator
 
 
 class _Backends(dict[type, Namespace]):
@@ -195,6 +200,7 @@ def _load_cpu() -> Namespace:
         to_numpy=lambda array: array,
         index_of=lambda array: None,
         select=lambda index: None,
+        generator=Pcg64Generator,
     )
 
 

@@ -169,6 +169,17 @@ def test_a_state_is_saved_and_restored_through_json(device):
     assert same(draws(device, other), first)
 
 
+def test_the_state_of_a_new_generator():
+    """Checkpoints hold states, so their format and what a seed gives must not change."""
+    for seed, negative in ((7, 0), (-7, 1)):
+        sequence = np.random.SeedSequence(7, spawn_key=(negative,))
+        pcg64 = np.random.PCG64(np.random.SeedSequence(7, spawn_key=(negative,)))
+        expected = {"cpu": pcg64.state, "seed": int(sequence.generate_state(1, np.uint64)[0]), "offset": 0}
+        assert tl.Generator(seed).get_state() == expected
+        numbers = np.random.Generator(pcg64).random(3, np.float32)
+        np.testing.assert_array_equal(numpy(tl.rand(3, generator=tl.Generator(seed))), numbers)
+
+
 def test_a_state_does_not_change_later():
     state = tl.get_rng_state()
     text = json.dumps(state)

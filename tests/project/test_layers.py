@@ -37,10 +37,10 @@ LOADED_LAZILY = {
     "tensorlite.testing.random_programs": {"hypothesis"},
 }
 
-# The only packages that may name CuPy, and those that may compare with the name of a device: the generator has a state
-# on each device, and autograd and tensors show the device in messages.
+# The only packages that may name CuPy, and those that may compare with the name of a device: autograd and tensors show
+# the device in messages.
 CUPY_AWARE = ("tensorlite.backends",)
-DEVICE_AWARE = (*CUPY_AWARE, "tensorlite.random", "tensorlite.autograd", "tensorlite.tensors", "tensorlite.cuda")
+DEVICE_AWARE = (*CUPY_AWARE, "tensorlite.autograd", "tensorlite.tensors", "tensorlite.cuda")
 DEVICE_NAMES = {"cpu", "cuda", "gpu", "cupy", "numpy"}
 
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
