@@ -12,7 +12,7 @@ VENV_PYTHON := env -u PYTHONHOME -u PYTHONPATH -u VIRTUAL_ENV .venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test check lint types mutants nightly gpu-check bench bench-ops bench-step bench-generate bench-speedrun bench-gpu oracle clean
+.PHONY: help train test check lint types stubs mutants nightly gpu-check bench bench-ops bench-step bench-generate bench-speedrun bench-gpu oracle clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,9 @@ lint: .venv/.installed-dev  ## ruff, and import-linter for the layers
 
 types: .venv/.installed-dev  ## mypy --strict on tensorlite
 	@$(VENV_PYTHON) -m mypy
+
+stubs: .venv/.installed-dev  ## write the type stubs of the ops and of Tensor's methods, after a change of an op's signature
+	@$(VENV_PYTHON) tools/make_stubs.py
 
 oracle: .venv/.installed-oracle  ## install PyTorch, which the tests compare with where it is installed
 

@@ -43,7 +43,6 @@ from .ops import __all__ as _ops
 from .random import Generator, get_rng_state, manual_seed, set_rng_state
 from .serialization import load, save
 from .tensors.comparison import allclose, equal, is_floating_point, is_tensor, isclose, numel
-from .tensors.convert import clone
 from .tensors.creation import (
     arange,
     as_tensor,
@@ -89,7 +88,7 @@ __all__ = [
     "int64", "int8", "promote_types", "result_type", "set_default_dtype", "uint8",
     "AnomalyError", "DTypeError", "DeviceError", "GraphError", "ShapeError", "VersionError",
     "allclose", "equal", "is_floating_point", "is_tensor", "isclose", "numel",
-    *_ops, "clone",
+    *_ops,
     "bool", "double", "float", "half", "int", "long", "short", "finfo", "iinfo", "inf", "nan", "pi",
     "Generator", "get_rng_state", "manual_seed", "set_rng_state",
     "load", "save",

@@ -18,6 +18,8 @@ __all__ = ["DType", "as_dtype", "bool_", "complex64", "complex128", "float16", "
            "set_default_dtype", "uint8"]  # fmt: skip
 
 DType: TypeAlias = np.dtype[Any]
+DTypeLike: TypeAlias = DType | str | type[Any]
+"""A dtype, its name, or a type of Python or NumPy that stands for one."""
 
 bool_ = np.dtype(np.bool_)
 uint8, int8, int16, int32, int64 = map(np.dtype, (np.uint8, np.int8, np.int16, np.int32, np.int64))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from ..tensors.tensor import Tensor
 from . import functional as F
 from .module import Module
@@ -28,7 +30,7 @@ class ReLU(Module):
 class GELU(Module):
     """``x * cdf(x)`` with the normal distribution's cdf; ``approximate="tanh"`` is GPT-2's approximation."""
 
-    def __init__(self, approximate: str = "none") -> None:
+    def __init__(self, approximate: Literal["none", "tanh"] = "none") -> None:
         super().__init__()
         if approximate not in ("none", "tanh"):
             raise ValueError(f"GELU: approximate must be 'none' or 'tanh', got {approximate!r}")

@@ -14,7 +14,7 @@ from ..errors import ShapeError
 from ..ops import nn as nn_ops
 from ..ops import relu, sigmoid, tanh
 from ..ops.arguments import ints_in
-from ..ops.nn import elu, gelu, one_hot, silu, softplus
+from ..ops.functional import elu, gelu, one_hot, silu, softplus
 from ..ops.shape import crop, pad_dims
 from ..tensors.tensor import Tensor
 from .checks import (

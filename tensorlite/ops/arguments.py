@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, TypeVar, cast
+from types import EllipsisType
+from typing import Any, SupportsIndex, TypeAlias, TypeVar, cast
 
 import numpy as np
 
@@ -17,6 +18,9 @@ Number: TypeAlias = int | float | complex | np.number[Any] | np.bool_
 """A number of Python or a scalar of NumPy."""
 Operand: TypeAlias = Any
 """A Tensor or a number. The function of an op gets a raw array or a number."""
+BasicIndex: TypeAlias = SupportsIndex | slice | EllipsisType | list[Any] | range | np.ndarray[Any, Any] | None
+Index: TypeAlias = BasicIndex | tuple[BasicIndex, ...]
+"""An index of a Tensor, ``x[index]``. Index tensors and masks count as SupportsIndex: a Tensor has ``__index__``."""
 Dim: TypeAlias = int | Sequence[int] | None
 """One dimension, several, or all."""
 

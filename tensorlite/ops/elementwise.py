@@ -16,9 +16,9 @@ from .arguments import Operand
 
 __all__ = [
     "abs", "absolute", "acos", "add", "arccos", "arcsin", "arctan", "asin", "atan", "atan2", "ceil", "clamp", "clip",
-    "cos", "cosh", "div", "divide", "erf", "exp", "expm1", "floor", "floor_divide", "fmod", "log", "log10", "log1p",
-    "log2", "logaddexp", "maximum", "minimum", "mul", "multiply", "neg", "negative", "pow", "reciprocal", "remainder",
-    "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "square", "sub", "subtract", "tan", "tanh",
+    "clone", "cos", "cosh", "div", "divide", "erf", "exp", "expm1", "floor", "floor_divide", "fmod", "log", "log10",
+    "log1p", "log2", "logaddexp", "maximum", "minimum", "mul", "multiply", "neg", "negative", "pow", "reciprocal",
+    "remainder", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "square", "sub", "subtract", "tan", "tanh",
     "true_divide", "trunc",
 ]  # fmt: skip
 
@@ -398,7 +398,13 @@ def where(xp: Namespace, condition: Array, x: Operand, y: Operand) -> Array:
     return xp.where(xp.asarray(condition) if isinstance(condition, bool) else condition, x, y)
 
 
-# ---- conversion -----------------------------------------------------------------------------
+# ---- copies and conversion ------------------------------------------------------------------
+
+
+@op(lambda g: g)
+def clone(xp: Namespace, x: Array) -> Array:
+    """Return a copy of x. Gradients flow through it."""
+    return x.copy()
 
 
 @op(lambda g, in_dtype: convert(g, in_dtype, g.dtype))

@@ -19,7 +19,7 @@ from ..autograd.views import replay_view
 from ..backends.registry import BACKENDS, Array, Namespace, describe_array
 from ..dtypes import DType
 from ..errors import DeviceError, DTypeError, ShapeError
-from .arguments import Operand, array_of, check_range, outlier
+from .arguments import Index, Operand, array_of, check_range, outlier
 from .elementwise import convert, convert_to_discrete, where
 from .shape import reshape
 
@@ -167,7 +167,7 @@ def _unindex(xp: Namespace, x: Array, shape: Sequence[int], slots: Any, unique: 
     return xp.scatter_add_into(out, _at(slots, arrays), x)
 
 
-def getitem(x: Value, index: Any) -> Value:
+def getitem(x: Value, index: Index) -> Value:
     """``x[index]``, for integers, slices, None, Ellipsis, index arrays and masks (Tensors, arrays or lists), and tuples
     of these. As in PyTorch, integers never move the dimensions of index arrays; as in NumPy, steps may be negative and
     a nested list is one index array. A view if there is neither an index array nor a mask.

@@ -14,7 +14,7 @@ from ..dtypes import DType, as_dtype, get_default_dtype, is_floating
 from ..errors import DTypeError, ShapeError
 from ..ops.elementwise import convert, convert_to_discrete
 
-__all__ = ["as_array", "clone", "to_device", "to_dtype", "transfer"]
+__all__ = ["as_array", "to_device", "to_dtype", "transfer"]
 
 
 def as_array(data: Any, dtype: Any = None, where: DeviceLike = None) -> Array:
@@ -81,12 +81,6 @@ def _move(array: Array, where: Device) -> Array:
 def transfer(xp: Namespace, x: Array, target: Device, source: Device) -> Array:
     """Copy x to another device. Its gradient goes back to ``source``, the device of x."""
     return _move(x, target)
-
-
-@op(lambda g: g)
-def clone(xp: Namespace, x: Array) -> Array:
-    """Return a copy of x. Gradients flow through it."""
-    return x.copy()
 
 
 def to_dtype(x: Any, target: DType) -> Any:

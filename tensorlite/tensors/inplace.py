@@ -20,11 +20,10 @@ from ..autograd.views import current_view_info, owns_memory, regenerate_view
 from ..backends.registry import BACKENDS, device_of
 from ..dtypes import is_floating
 from ..errors import DTypeError, GraphError, ShapeError
-from ..ops.arguments import numpy_names
 from ..ops.index import assign, index_put, with_view
 from .convert import as_array, to_device, to_dtype
 
-__all__ = ["InPlaceMethods"]
+__all__ = ["InPlaceMethods", "in_place"]
 
 
 def _check_leaf(x: Any, name: str) -> None:
@@ -122,14 +121,14 @@ def _update_in_place(x: Any, name: str, out: Any) -> Any:
     return x
 
 
-def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
+def in_place(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make the method that writes an op's result into the tensor: ``x.exp_()`` from ``ops.exp``."""
     name = f"{function.__name__}_"
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         return _update_in_place(self, name, function(self, *args, **kwargs))
 
-    method.__name__, method.__qualname__ = name, f"InPlaceMethods.{name}"
+    method.__name__, method.__qualname__ = name, f"OpMethods.{name}"
     method.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
     method.__doc__ = f"Do :func:`tensorlite.{function.__name__}` in place and return this tensor.\n\n{function.__doc__}"
     return method
@@ -142,34 +141,13 @@ class InPlaceMethods(Variable):
     has another shape or the memory is read-only, DTypeError if the tensor's dtype cannot hold the result.
     """
 
-    add_ = __iadd__ = _in_place(ops.add)
-    sub_ = subtract_ = __isub__ = _in_place(ops.sub)
-    mul_ = multiply_ = __imul__ = _in_place(ops.mul)
-    div_ = divide_ = __itruediv__ = _in_place(ops.div)
-    pow_ = __ipow__ = _in_place(ops.pow)
-    remainder_ = __imod__ = _in_place(ops.remainder)
-    floor_divide_ = __ifloordiv__ = _in_place(ops.floor_divide)
-
-    neg_, abs_, sign_ = _in_place(ops.neg), _in_place(ops.abs), _in_place(ops.sign)
-    square_, reciprocal_ = _in_place(ops.square), _in_place(ops.reciprocal)
-    sqrt_, rsqrt_ = _in_place(ops.sqrt), _in_place(ops.rsqrt)
-    exp_, expm1_, log_, log1p_ = _in_place(ops.exp), _in_place(ops.expm1), _in_place(ops.log), _in_place(ops.log1p)
-    sin_, cos_, tanh_, erf_ = _in_place(ops.sin), _in_place(ops.cos), _in_place(ops.tanh), _in_place(ops.erf)
-    sigmoid_, relu_ = _in_place(ops.sigmoid), _in_place(ops.relu)
-    floor_, ceil_ = _in_place(ops.floor), _in_place(ops.ceil)
-    round_, trunc_ = _in_place(ops.round), _in_place(ops.trunc)
-    clamp_ = clip_ = _in_place(ops.clamp)
-    tril_, triu_ = _in_place(ops.tril), _in_place(ops.triu)
-    masked_fill_, index_add_ = _in_place(ops.masked_fill), _in_place(numpy_names(ops.index_add))
-    scatter_, scatter_add_ = _in_place(numpy_names(ops.scatter)), _in_place(numpy_names(ops.scatter_add))
-
     def clamp_min_(self, min: Any) -> Self:
         """Raise the entries below ``min`` to it, in place."""
-        return _update_in_place(self, "clamp_min_", ops.clamp(self, min, None))
+        return _update_in_place(self, "clamp_min_", ops.clamp(self, min, None))  # type: ignore[arg-type]
 
     def clamp_max_(self, max: Any) -> Self:
         """Lower the entries above ``max`` to it, in place."""
-        return _update_in_place(self, "clamp_max_", ops.clamp(self, None, max))
+        return _update_in_place(self, "clamp_max_", ops.clamp(self, None, max))  # type: ignore[arg-type]
 
     def __setitem__(self, index: Any, value: Any) -> None:
         _assign(self, "setitem", index, value)

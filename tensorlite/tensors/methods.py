@@ -1,80 +1,47 @@
 """The operators and the ops as methods of a Tensor, assigned from the ops.
 
 An op is a Python function, so it is a method once it is an attribute of the class: ``x.sum(dim=0)`` calls
-``ops.sum(x, dim=0)``. An op with a method needs one line here; :mod:`tensorlite.tensors.inplace` has its variant that
-ends in ``_``. Methods that are more than the op of the same name are in :class:`tensorlite.Tensor`.
+``ops.sum(x, dim=0)``. An op with a method needs one line here. Methods that are more than the op of the same name are
+in :class:`tensorlite.Tensor`.
+
+Type checkers read ``methods.pyi`` instead of this file. ``tools/make_stubs.py`` writes it from the ops' signatures.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from typing import Any
 
 from .. import ops
 from ..autograd.graph import Variable
-from ..dtypes import DType, bool_, float16, float32, float64, int8, int16, int32, int64, uint8
+from ..dtypes import bool_, float16, float32, float64, int8, int16, int32, int64, uint8
 from ..ops import index, reduce, shape
 from ..ops.arguments import numpy_names
-from . import convert
+from .inplace import in_place
+from .method_makers import reflected, to_method, with_sizes
 
 __all__ = ["OpMethods"]
 
 
-def _reflected(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make the method for ``other * x`` from the op of ``x * other``."""
-
-    def method(self: Any, other: Any) -> Any:
-        return function(other, self)
-
-    method.__doc__ = f"Return ``{function.__name__}(other, self)``."
-    return method
-
-
-def _with_sizes(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Make a method that takes ``f(2, 3)``, ``f((2, 3))`` and ``f(name=(2, 3))`` from an op that takes one tuple."""
-
-    def method(self: Any, *sizes: Any, **named: Any) -> Any:
-        if named:
-            if set(named) != {name} or sizes:
-                raise TypeError(f"{function.__name__}: expected sizes or {name}=, got {', '.join(map(repr, named))}")
-            sizes = (named[name],)
-        if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
-            sizes = tuple(sizes[0])
-        return function(self, sizes)
-
-    first = next(iter(inspect.signature(function).parameters.values()))
-    rest = inspect.Parameter(name, inspect.Parameter.VAR_POSITIONAL)
-    method.__signature__ = inspect.Signature([first.replace(annotation=first.empty), rest])  # type: ignore[attr-defined]
-    method.__name__, method.__doc__ = function.__name__, function.__doc__
-    return method
-
-
-def _to(name: str, dtype: DType) -> Callable[[Any], Any]:
-    """Make the method that converts to one dtype."""
-
-    def method(self: Any) -> Any:
-        return convert.to_dtype(self, dtype)
-
-    method.__name__, method.__doc__ = name, f"Return this tensor as {dtype}, or itself if it is {dtype}."
-    return method
-
-
 class OpMethods(Variable):
-    """A Variable with the operators and with the ops as methods: a base class of :class:`tensorlite.Tensor`."""
+    """A Variable with the operators and with the ops as methods: a base class of :class:`tensorlite.Tensor`.
+
+    A method whose name ends in ``_`` writes the op's result into the tensor and returns the tensor. It raises
+    GraphError for a leaf that requires gradients, ShapeError if the result has another shape or the memory is
+    read-only, DTypeError if the tensor's dtype cannot hold the result.
+    """
 
     # ---- operators ---------------------------------------------------------------------------
 
-    __add__, __radd__ = ops.add, _reflected(ops.add)
-    __sub__, __rsub__ = ops.sub, _reflected(ops.sub)
-    __mul__, __rmul__ = ops.mul, _reflected(ops.mul)
-    __truediv__, __rtruediv__ = ops.true_divide, _reflected(ops.true_divide)
-    __floordiv__, __rfloordiv__ = ops.floor_divide, _reflected(ops.floor_divide)
-    __mod__, __rmod__ = ops.remainder, _reflected(ops.remainder)
-    __pow__, __rpow__ = ops.pow, _reflected(ops.pow)
-    __matmul__, __rmatmul__ = ops.matmul, _reflected(ops.matmul)
-    __lshift__, __rlshift__ = ops.bitwise_left_shift, _reflected(ops.bitwise_left_shift)
-    __rshift__, __rrshift__ = ops.bitwise_right_shift, _reflected(ops.bitwise_right_shift)
+    __add__, __radd__ = ops.add, reflected(ops.add)
+    __sub__, __rsub__ = ops.sub, reflected(ops.sub)
+    __mul__, __rmul__ = ops.mul, reflected(ops.mul)
+    __truediv__, __rtruediv__ = ops.true_divide, reflected(ops.true_divide)
+    __floordiv__, __rfloordiv__ = ops.floor_divide, reflected(ops.floor_divide)
+    __mod__, __rmod__ = ops.remainder, reflected(ops.remainder)
+    __pow__, __rpow__ = ops.pow, reflected(ops.pow)
+    __matmul__, __rmatmul__ = ops.matmul, reflected(ops.matmul)
+    __lshift__, __rlshift__ = ops.bitwise_left_shift, reflected(ops.bitwise_left_shift)
+    __rshift__, __rrshift__ = ops.bitwise_right_shift, reflected(ops.bitwise_right_shift)
     __and__ = __rand__ = ops.bitwise_and
     __or__ = __ror__ = ops.bitwise_or
     __xor__ = __rxor__ = ops.bitwise_xor
@@ -128,7 +95,7 @@ class OpMethods(Variable):
     max, min, amax, amin, argmax, argmin = ops.max, ops.min, ops.amax, ops.amin, ops.argmax, ops.argmin
     all, any = ops.all, ops.any
     logsumexp, cumsum = ops.logsumexp, ops.cumsum
-    sum_to_size = _with_sizes(reduce.sum_to_size, "size")
+    sum_to_size = with_sizes(reduce.sum_to_size, "size")
 
     # ---- products ----------------------------------------------------------------------------
 
@@ -138,16 +105,16 @@ class OpMethods(Variable):
 
     # ---- shape -------------------------------------------------------------------------------
 
-    clone = convert.clone
-    reshape, view = _with_sizes(ops.reshape, "shape"), _with_sizes(shape.view, "size")
-    expand, broadcast_to = _with_sizes(shape.expand, "size"), ops.broadcast_to
-    permute, transpose, swapaxes = _with_sizes(ops.permute, "dims"), ops.transpose, ops.swapaxes
+    clone = ops.clone
+    reshape, view = with_sizes(ops.reshape, "shape"), with_sizes(shape.view, "size")
+    expand, broadcast_to = with_sizes(shape.expand, "size"), ops.broadcast_to
+    permute, transpose, swapaxes = with_sizes(ops.permute, "dims"), ops.transpose, ops.swapaxes
     movedim = moveaxis = ops.movedim
     squeeze, unsqueeze = ops.squeeze, ops.unsqueeze
     flatten, unflatten = ops.flatten, numpy_names(ops.unflatten)
-    flip, roll = _with_sizes(ops.flip, "dims"), ops.roll
+    flip, roll = with_sizes(ops.flip, "dims"), ops.roll
     narrow, chunk, unbind = numpy_names(ops.narrow), ops.chunk, ops.unbind
-    repeat, tile = _with_sizes(shape.repeat, "sizes"), _with_sizes(ops.tile, "dims")
+    repeat, tile = with_sizes(shape.repeat, "sizes"), with_sizes(ops.tile, "dims")
     repeat_interleave = ops.repeat_interleave
 
     # ---- gather, scatter, sort ---------------------------------------------------------------
@@ -161,6 +128,29 @@ class OpMethods(Variable):
 
     # ---- dtypes ------------------------------------------------------------------------------
 
-    double, float, half = _to("double", float64), _to("float", float32), _to("half", float16)
-    long, int, short, char = _to("long", int64), _to("int", int32), _to("short", int16), _to("char", int8)
-    byte, bool = _to("byte", uint8), _to("bool", bool_)
+    double, float, half = to_method("double", float64), to_method("float", float32), to_method("half", float16)
+    long, int, short = to_method("long", int64), to_method("int", int32), to_method("short", int16)
+    char, byte, bool = to_method("char", int8), to_method("byte", uint8), to_method("bool", bool_)
+
+    # ---- in place ----------------------------------------------------------------------------
+
+    add_ = __iadd__ = in_place(ops.add)
+    sub_ = subtract_ = __isub__ = in_place(ops.sub)
+    mul_ = multiply_ = __imul__ = in_place(ops.mul)
+    div_ = divide_ = __itruediv__ = in_place(ops.div)
+    pow_ = __ipow__ = in_place(ops.pow)
+    remainder_ = __imod__ = in_place(ops.remainder)
+    floor_divide_ = __ifloordiv__ = in_place(ops.floor_divide)
+
+    neg_, abs_, sign_ = in_place(ops.neg), in_place(ops.abs), in_place(ops.sign)
+    square_, reciprocal_ = in_place(ops.square), in_place(ops.reciprocal)
+    sqrt_, rsqrt_ = in_place(ops.sqrt), in_place(ops.rsqrt)
+    exp_, expm1_, log_, log1p_ = in_place(ops.exp), in_place(ops.expm1), in_place(ops.log), in_place(ops.log1p)
+    sin_, cos_, tanh_, erf_ = in_place(ops.sin), in_place(ops.cos), in_place(ops.tanh), in_place(ops.erf)
+    sigmoid_, relu_ = in_place(ops.sigmoid), in_place(ops.relu)
+    floor_, ceil_ = in_place(ops.floor), in_place(ops.ceil)
+    round_, trunc_ = in_place(ops.round), in_place(ops.trunc)
+    clamp_ = clip_ = in_place(ops.clamp)
+    tril_, triu_ = in_place(ops.tril), in_place(ops.triu)
+    masked_fill_, index_add_ = in_place(ops.masked_fill), in_place(numpy_names(ops.index_add))
+    scatter_, scatter_add_ = in_place(numpy_names(ops.scatter)), in_place(numpy_names(ops.scatter_add))

@@ -20,7 +20,7 @@ from ..ops.arguments import dim_in, ints_in, numpy_names
 from ..ops.index import getitem
 from ..ops.shape import expand, view
 from .arguments import flatten_sizes
-from .convert import as_array, clone, to_device, to_dtype
+from .convert import as_array, to_device, to_dtype
 from .inplace import InPlaceMethods
 from .methods import OpMethods
 
@@ -355,7 +355,7 @@ class Tensor(OpMethods, InPlaceMethods):
             result = to_dtype(result, as_dtype(dtype))
         if device is not None:
             result = to_device(result, as_device(device))
-        return clone(result) if copy and result is self else result
+        return ops.clone(result) if copy and result is self else result
 
     def type(self, dtype: Any) -> Tensor:
         """Return this tensor in another dtype."""
@@ -375,7 +375,7 @@ class Tensor(OpMethods, InPlaceMethods):
 
     def contiguous(self) -> Tensor:
         """Return this tensor if its entries lie in memory in order, otherwise a copy in which they do."""
-        return self if self.is_contiguous() else clone(self)
+        return self if self.is_contiguous() else ops.clone(self)
 
     # ---- new tensors of the same dtype and device --------------------------------------------
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ... import ops as op
 from ...nn import functional as F
-from ...tensors.convert import clone
+from ...ops import clone
 from ...tensors.creation import tensor
 from ...tensors.tensor import Tensor
 from ..strategies.arguments import Shape
