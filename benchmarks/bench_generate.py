@@ -25,8 +25,8 @@ from processes import options, started, tables
 
 import tensorlite as tl
 from gpt.config import ModelConfig
-from gpt.generation import generate, next_logits
-from gpt.model import GPT, KeyValueCache, inference
+from gpt.generation import SamplingConfig, generate, next_logits
+from gpt.model import GPT, KVCache, eval_mode
 from gpt.model.size import parameter_count
 
 # layers, heads, width, context, vocabulary
@@ -54,11 +54,11 @@ def pieces(ids: list[int]) -> list[list[int]]:
 
 def tensorlite_writer(model: GPT) -> Writer:
     def text(ids: list[int], count: int) -> Iterator[int]:
-        return generate(model, ids, count, temperature=0)
+        return generate(model, ids, count, SamplingConfig(temperature=0))
 
     def logits(ids: list[int]) -> np.ndarray:
-        cache = KeyValueCache(model)
-        with inference(model):
+        cache = KVCache(model)
+        with eval_mode(model):
             return [next_logits(model, piece, cache) for piece in pieces(ids)][-1]
 
     return Writer(text, logits)

@@ -19,8 +19,9 @@ from environment import described, saved
 
 import tensorlite as tl
 from gpt.config import ModelConfig
-from gpt.generation import generate
+from gpt.generation import SamplingConfig, generate
 from gpt.model import GPT
+from gpt.train import configure_optimizer
 
 # layers, heads, width, context, batch
 SHAPES = {
@@ -40,12 +41,7 @@ def tensorlite_step(config: ModelConfig, weights: Weights) -> Step:
     model.load_state_dict({name: tl.from_numpy(value) for name, value in weights.items()})
     model.to("cuda")
     parameters = list(model.parameters())
-    try:
-        from gpt.train.optimizer import configure_optimizer
-    except ImportError:
-        optimizer = model.configure_optimizer(OPTIM)
-    else:
-        optimizer = configure_optimizer(model, OPTIM)
+    optimizer = configure_optimizer(model, OPTIM)
 
     def step(x: np.ndarray, y: np.ndarray) -> float:
         _, loss = model(tl.tensor(x, device="cuda"), tl.tensor(y, device="cuda"))
@@ -161,7 +157,7 @@ def measure_tokens(shape: str) -> None:
     theirs = TorchGPT(config).to("cuda").eval()
 
     def tensorlite_text() -> None:
-        assert len(list(generate(ours, [1], TOKENS, temperature=0.0))) == TOKENS
+        assert len(list(generate(ours, [1], TOKENS, SamplingConfig(temperature=0)))) == TOKENS
 
     @torch.no_grad()
     def torch_text() -> None:

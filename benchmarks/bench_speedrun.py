@@ -23,8 +23,9 @@ from processes import started
 import tensorlite as tl
 from gpt.config import Config
 from gpt.data import Dataset, load_dataset
-from gpt.evaluate import as_input, evaluate
+from gpt.evaluate import evaluate
 from gpt.model import GPT
+from gpt.train import configure_optimizer
 from tensorlite.optim import lr_scheduler
 
 TARGET = 1.898  # nats a character
@@ -37,14 +38,14 @@ def tensorlite_run(config: Config, dataset: Dataset) -> Any:
     """Its step, and how its loss is evaluated."""
     tl.manual_seed(config.train.seed)
     model = GPT(config.model)
-    optimizer = model.configure_optimizer(config.optim)
+    optimizer = configure_optimizer(model, config.optim)
     o = config.optim
     schedule = lr_scheduler.CosineWithWarmup(optimizer, o.warmup_steps, config.train.steps, o.min_lr)
     parameters = list(model.parameters())
 
     def step(x: np.ndarray, y: np.ndarray) -> None:
         optimizer.zero_grad()
-        model(as_input(model, x), as_input(model, y))[1].backward()
+        model(tl.tensor(x, device=model.device), tl.tensor(y, device=model.device))[1].backward()
         if o.grad_clip:
             tl.nn.utils.clip_grad_norm_(parameters, o.grad_clip)
         optimizer.step()

@@ -22,6 +22,7 @@ from processes import options, started, tables
 import tensorlite as tl
 from gpt.config import ModelConfig, OptimConfig
 from gpt.model import GPT
+from gpt.train import configure_optimizer
 
 # layers, heads, width, context, batch
 SHAPES = {
@@ -44,7 +45,7 @@ def tensorlite_step(config: ModelConfig, weights: Weights) -> Step:
     model = GPT(config)
     model.load_state_dict({name: tl.from_numpy(value) for name, value in weights.items()})
     parameters = list(model.parameters())
-    optimizer = model.configure_optimizer(OPTIM)
+    optimizer = configure_optimizer(model, OPTIM)
 
     def step(x: np.ndarray, y: np.ndarray) -> float:
         _, loss = model(tl.from_numpy(x), tl.from_numpy(y))

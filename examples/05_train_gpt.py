@@ -16,7 +16,7 @@ import numpy as np
 
 import tensorlite as tl
 from gpt.config import ModelConfig
-from gpt.generation import generate
+from gpt.generation import SamplingConfig, generate
 from gpt.model import GPT
 from gpt.tokenizer import CharTokenizer
 from tensorlite import nn, optim
@@ -80,7 +80,7 @@ for step in range(1, steps + 1):
 # ---- writing: predict, pick, append, repeat -----------------------------------------------------
 
 start = text[:12]
-new = generate(model, tokenizer.encode(start), max_new_tokens=len(text) - len(start), temperature=0)
+new = generate(model, tokenizer.encode(start), len(text) - len(start), SamplingConfig(temperature=0))
 written = start + tokenizer.decode(list(new))
 print(f"\nIt was given {start!r} and wrote:\n\n{written}")
 

@@ -1,9 +1,10 @@
-"""`python -m gpt`, and the command `tensorlite-gpt`."""
+"""The entry point of `python -m gpt` and of the command `tensorlite-gpt`."""
 
 import sys
 
 
 def main() -> None:
+    """Run the command line, or exit with what to install."""
     try:
         import click  # noqa: F401
     except ImportError:

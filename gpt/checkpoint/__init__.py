@@ -1,31 +1,7 @@
-"""Checkpoints: everything a run needs to continue or to generate text, in one file."""
+"""Checkpoints: everything that a run needs to continue or to generate text, in one file."""
 
-from gpt.checkpoint.native import (
-    BEST,
-    KEY,
-    LATEST,
-    Checkpoint,
-    CheckpointError,
-    build,
-    damage,
-    find,
-    load,
-    load_config,
-    newest,
-    save,
-)
+from gpt.checkpoint.base import Checkpoint, CheckpointError, corruption_errors
+from gpt.checkpoint.formats import load, load_config
+from gpt.checkpoint.native import save
 
-__all__ = [
-    "BEST",
-    "KEY",
-    "LATEST",
-    "Checkpoint",
-    "CheckpointError",
-    "build",
-    "damage",
-    "find",
-    "load",
-    "load_config",
-    "newest",
-    "save",
-]
+__all__ = ["Checkpoint", "CheckpointError", "corruption_errors", "load", "load_config", "save"]

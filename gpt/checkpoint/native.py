@@ -1,54 +1,28 @@
-"""Checkpoints: everything a run needs to go on or to write text, in one file.
+"""The checkpoint format of this project: one safetensors file.
 
-A checkpoint is a safetensors file. Its tensors are `model.<parameter>` and `optimizer.<index>.<moment>`; the rest,
-configuration, tokenizer, step, and the state of the random numbers, is JSON in the file's metadata. One file, put in
-place at once: weights and what they belong to cannot be mismatched. Nothing is pickled. The JSON holds a CRC-32 of
-every tensor and one of its own, so that a file which changed on its way is found out.
-
-A run's folder holds `checkpoint.safetensors`, the latest, and `best.safetensors`, that of the evaluation with the
-lowest loss on the validation set.
+Its tensors are `model.<parameter>` and `optimizer.<index>.<moment>`. The rest is JSON in the metadata of the file:
+configuration, tokenizer, step, and the state of the random numbers. The file is replaced as a whole, so that weights
+always match their configuration. Nothing is pickled. The JSON holds a CRC-32 of every tensor and of itself, so that
+damage in storage or transfer is detected.
 """
 
 import json
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 import tensorlite as tl
 from gpt import tokenizer as tokenizers
+from gpt.checkpoint.base import Checkpoint, CheckpointError, corruption_errors
 from gpt.config import Config
-from gpt.errors import UserError
-from gpt.model import GPT
+from gpt.model import GPT, build_model
 from gpt.tokenizer import Tokenizer
-from tensorlite import optim, serialization
+from tensorlite import nn, optim, serialization
 
-LATEST = "checkpoint.safetensors"
-BEST = "best.safetensors"
-
-KEY = "tensorlite.gpt"  # of our JSON in the metadata
+KEY = "tensorlite.gpt"  # The key of our JSON in the metadata.
 FORMAT = 1
-
-
-class CheckpointError(UserError, ValueError):
-    """A checkpoint that is missing, broken, or not ours."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a checkpoint holds. `step` steps were done; `optimizer` and `state` matter to training alone."""
-
-    config: Config
-    tokenizer: Tokenizer
-    step: int
-    model: GPT
-    optimizer: dict[str, Any] | None
-    state: dict[str, Any]
 
 
 def save(
@@ -61,9 +35,10 @@ def save(
     optimizer: optim.Optimizer,
     state: dict[str, Any],
 ) -> None:
-    """Writes a checkpoint. Whatever goes wrong, `path` is the old file or the new one, whole.
+    """Write a checkpoint. After any error `path` still holds the previous file.
 
-    state: what else training needs to go on, in types that JSON has. Raises CheckpointError if it cannot be written.
+    state: what else training needs to continue, in types that JSON has. Raises CheckpointError if the file cannot be
+    written.
     """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     moments = optimizer.state_dict()
@@ -84,31 +59,33 @@ def save(
         "state": state,
         "crc32": {name: crc32(value.numpy()) for name, value in tensors.items()},
     }
-    header["check"] = check(header)
+    header["check"] = header_checksum(header)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         serialization.save(tensors, path, metadata={KEY: json.dumps(header, allow_nan=False)})
     except OSError as error:
-        raise CheckpointError(f"cannot write the checkpoint: {error}. What was saved before is kept") from error
+        raise CheckpointError(f"cannot write the checkpoint: {error}. The previous one is kept") from error
 
 
 def load(path: Path, device: str = "auto", *, training: bool = False) -> Checkpoint:
-    """Reads a checkpoint onto `device` (as `train.device`). Raises CheckpointError, and DeviceError.
+    """Read a checkpoint onto `device` (see `train.device`). Raises CheckpointError and DeviceError.
 
-    training: read what the optimizer keeps, too; otherwise `optimizer` is None and the model is in evaluation mode.
+    training: also read the state of the optimizer. Without it, `optimizer` is None and the model in evaluation mode.
     """
-    with opened(path) as file:  # once: a run that replaces the file meanwhile cannot mix two checkpoints
+    # The file is opened once, so that a run that replaces it meanwhile cannot mix two checkpoints.
+    with open_checkpoint(path) as file:
         header = read_header(path, file)
-        with damage(path):
+        with corruption_errors(path):
             names = [name for name in file.keys() if training or name.startswith("model.")]
             arrays = {name: file.get_tensor(name) for name in names}
             sums = header.get("crc32", {})
             if wrong := [name for name in names if name in sums and crc32(arrays[name]) != sums[name]]:
                 raise ValueError(f"the checksum of {wrong[0]} does not match")
-    with damage(path):
+    with corruption_errors(path):
         config = Config.from_dict(header["config"])
         tokenizer = tokenizers.from_dict(header["tokenizer"])
-        model = build(config, device)
+        with nn.init.skip_init():  # The weights are loaded below.
+            model = build_model(config.model, device, config.train.dtype)
         model.load_state_dict(with_prefix("model.", arrays))
         if tokenizer.vocab_size != config.model.vocab_size:
             raise ValueError(f"{config.model.vocab_size} tokens in the model, {tokenizer.vocab_size} in its tokenizer")
@@ -118,67 +95,19 @@ def load(path: Path, device: str = "auto", *, training: bool = False) -> Checkpo
 
 
 def load_config(path: Path) -> Config:
-    """The configuration in a checkpoint, without reading its weights. Raises CheckpointError."""
-    with opened(path) as file:
+    """Return the configuration in a checkpoint, without reading its weights. Raises CheckpointError."""
+    with open_checkpoint(path) as file:
         header = read_header(path, file)
-    with damage(path):
+    with corruption_errors(path):
         return Config.from_dict(header["config"])
 
 
-@contextmanager
-def damage(path: Path) -> Iterator[None]:
-    """What goes wrong inside is the file's fault: a CheckpointError. A DeviceError is not."""
+def open_checkpoint(path: Path) -> Any:
+    """Return the open safetensors file `path`. Raises CheckpointError if it is missing, unreadable or truncated."""
+    from safetensors import SafetensorError, safe_open
+
     try:
-        yield
-    except tl.DeviceError:
-        raise
-    except (UserError, SafetensorError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{str(path)!r} is damaged: {type(error).__name__}: {error}") from error
-
-
-def crc32(array: Any) -> int:
-    """The checksum of a NumPy array's numbers."""
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-
-
-def check(header: dict[str, Any]) -> int:
-    """The checksum of our JSON, which is what it was again after it was read."""
-    return zlib.crc32(json.dumps(header).encode())
-
-
-def build(config: Config, device: str) -> GPT:
-    """A new model of the dtype that `config` asks for, on `device`: a name that tensorlite knows, or `auto`."""
-    place = tl.device(None if device == "auto" else device)
-    return GPT(config.model).to(place, getattr(tl, config.train.dtype))
-
-
-def find(path: Path) -> Path:
-    """The checkpoint that `path` means: a file, or the latest in the folder of a run. Raises CheckpointError."""
-    if path.is_file():
-        return path
-    if (path / LATEST).is_file():
-        return path / LATEST
-    what = "give a checkpoint or the folder of a run, such as runs/NAME"
-    if path.is_dir():
-        raise CheckpointError(f"there is no {LATEST} in the folder {str(path)!r}: {what}")
-    raise CheckpointError(f"there is no checkpoint {str(path)!r}: {what}")
-
-
-def newest(folder: Path) -> Path:
-    """The checkpoint below `folder` that was written last. Raises CheckpointError if there is none."""
-    found = [path for path in folder.rglob(LATEST) if path.is_file()]
-    if not found:
-        raise CheckpointError(
-            f"there is no checkpoint below {str(folder)!r}: train a model first (python -m gpt train), "
-            "or name a checkpoint"
-        )
-    return max(found, key=lambda path: (path.stat().st_mtime_ns, str(path)))
-
-
-def opened(path: Path) -> Any:
-    """The safetensors file `path`, whose header has been read and fits its length."""
-    try:
-        path.open("rb").close()  # safe_open calls a file missing that may not be read
+        path.open("rb").close()  # Open it first, because safe_open reports an unreadable file as missing.
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {str(path)!r}") from None
     except OSError as error:
@@ -187,15 +116,15 @@ def opened(path: Path) -> Any:
         return safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{str(path)!r} is no checkpoint, or only a part of one is left (not a whole safetensors file: {error})"
+            f"{str(path)!r} is not a checkpoint, or only a part of one (not a whole safetensors file: {error})"
         ) from error
 
 
 def read_header(path: Path, file: Any) -> dict[str, Any]:
-    """Our JSON in the metadata of an open file."""
+    """Return our JSON from the metadata of an open file. Raises CheckpointError."""
     text = (file.metadata() or {}).get(KEY)
     if text is None:
-        raise CheckpointError(f"{str(path)!r} is a safetensors file, but no checkpoint of this program")
+        raise CheckpointError(f"{str(path)!r} is a safetensors file, but not a checkpoint of this program")
     try:
         header = json.loads(text)
         version = int(header["format"])
@@ -206,20 +135,30 @@ def read_header(path: Path, file: Any) -> dict[str, Any]:
             f"{str(path)!r} has format {version}, and this version of tensorlite reads formats up to {FORMAT}: "
             "upgrade it"
         )
-    if "check" in header and header.pop("check") != check(header):
+    if "check" in header and header.pop("check") != header_checksum(header):
         raise CheckpointError(f"{str(path)!r} is damaged: the checksum of its JSON does not match")
     return dict(header)
 
 
+def crc32(array: Any) -> int:
+    """Return the CRC-32 of the values of a NumPy array."""
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def header_checksum(header: dict[str, Any]) -> int:
+    """Return the CRC-32 of our JSON, which does not change when it is parsed and written again."""
+    return zlib.crc32(json.dumps(header).encode())
+
+
 def with_prefix(prefix: str, arrays: dict[str, Any]) -> dict[str, tl.Tensor]:
-    """The arrays whose names begin with `prefix`, as Tensors under the rest of their names."""
+    """Return the arrays whose names begin with `prefix` as Tensors, named by the rest of their names."""
     return {
         name.removeprefix(prefix): tl.from_numpy(array) for name, array in arrays.items() if name.startswith(prefix)
     }
 
 
 def optimizer_state(header: dict[str, Any], arrays: dict[str, Any]) -> dict[str, Any]:
-    """What `Optimizer.state_dict` gave to `save`."""
+    """Return the `Optimizer.state_dict` that `save` stored."""
     state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in header["numbers"].items()}
     for name, value in with_prefix("optimizer.", arrays).items():
         index, _, moment = name.partition(".")

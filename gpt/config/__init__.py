@@ -1,27 +1,37 @@
-"""Configurations: frozen dataclasses, read from presets or TOML files, with every field checked."""
+"""Configurations: frozen dataclasses that validate every field, read from presets or TOML files.
 
-from gpt.config.config import (
-    DEFAULT_PRESET,
+A `Config` has a name and four sections: `data`, `model`, `optim`, `train`. Each field describes itself, and the command
+line makes an option from that description. Configurations are data: TOML is parsed, never executed.
+"""
+
+from gpt.config.config import DEFAULT_PRESET, Config
+from gpt.config.fields import ConfigError, Field, Section, value_type
+from gpt.config.sections import (
+    OPTIMIZERS,
     SECTIONS,
-    Config,
-    ConfigError,
+    TOKENIZERS,
     DataConfig,
     ModelConfig,
     OptimConfig,
+    SamplingConfig,
     TrainConfig,
-    options,
-    preset_names,
 )
+from gpt.config.toml import preset_names
 
 __all__ = [
     "DEFAULT_PRESET",
+    "OPTIMIZERS",
     "SECTIONS",
+    "TOKENIZERS",
     "Config",
     "ConfigError",
     "DataConfig",
+    "Field",
     "ModelConfig",
     "OptimConfig",
+    "SamplingConfig",
+    "Section",
     "TrainConfig",
-    "options",
     "preset_names",
+    "value_type",
 ]

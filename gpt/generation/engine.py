@@ -1,7 +1,6 @@
-"""Generation: one token after the other, each drawn from what the model predicts."""
+"""Generate tokens: read a prompt, then one token after the other."""
 
 import itertools
-import math
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -9,125 +8,131 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt.errors import UserError
-from gpt.evaluate import TokenError, as_input, valid_tokens
-from gpt.model import GPT, KeyValueCache, inference
-from gpt.tokenizer import Ids
+import tensorlite as tl
+from gpt.config import SamplingConfig
+from gpt.generation.sampling import sample_token
+from gpt.model import GPT, KVCache, eval_mode
+from gpt.tokenizer import Ids, TokenError, check_token_ids
 
 if TYPE_CHECKING:
-    from gpt.model.compiled_decode import Decoder
+    from gpt.model.compiled_decode import CompiledDecoder
 
+Logits = NDArray[np.float64]
 
-TOLERANCE = 1e-3  # of the largest logit: rounding is a hundred times less, another formula more
-
-
-class SampleError(UserError, ValueError):
-    """Options that nothing can be drawn with."""
+# The compiled decoder and the model agree if they differ by less than this fraction of the largest logit. Rounding
+# differs by a hundredth of that, another formula by more.
+TOLERANCE = 1e-3
 
 
 def generate(
     model: GPT,
     ids: Sequence[int] | Ids,
     max_new_tokens: int | None = None,
+    sampling: SamplingConfig | None = None,
     *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
     stop_tokens: Collection[int] = (),
-    seed: int | None = None,
 ) -> Iterator[int]:
-    """Yields the tokens that follow `ids`, as they are drawn, until `max_new_tokens` (None: without end) or a stop.
+    """Yield the tokens that follow `ids`, each as soon as it is sampled.
 
-    ids: the prompt, at least one token (`gpt.tokenizer.start_ids` for nothing in particular). The model sees its
-        last block_size tokens, and of a longer text between half of block_size and all of it: see below.
-    temperature: the logits are divided by it; 0 always takes the likeliest token.
-    top_k: only the k likeliest tokens are drawn from; of equal ones the lower ids.
+    ids: the prompt, at least one token (`gpt.tokenizer.start_ids` gives a neutral one). The model sees its last
+        block_size tokens; see `Engine` for longer texts.
+    max_new_tokens: the number of tokens to generate; None generates without end.
+    sampling: temperature, top_k and seed; None takes the defaults of `SamplingConfig`. With the same seed the text is
+        the same.
     stop_tokens: the first of these ends the text; it is not yielded.
-    seed: of the draws: the same seed gives the same text. None: a new one each time.
 
-    The prompt is read in one pass, then each token alone, with the keys and values of those before it in a cache. Once
-    that holds block_size tokens, the model starts anew from the last block_size // 2: what is cached depends on how far
-    from the start of its context a token stood, so the oldest ones cannot just be dropped.
-
-    The model's mode and the grad mode are those of the caller between two tokens; its weights must stay as they are.
-    Raises SampleError or TokenError at once, for options or ids that cannot be used.
+    Between two tokens, the model and the grad mode are in the mode of the caller. Do not change the weights meanwhile.
+    Raises TokenError at once for ids that cannot be used, ValueError for a negative max_new_tokens, and SampleError
+    if the model predicts numbers that are not finite.
     """
-    tokens = valid_tokens(model, ids)
-    if not tokens.size:
+    prompt = check_token_ids(ids, model.config.vocab_size)
+    if not prompt.size:
         raise TokenError("a prompt needs at least one token; gpt.tokenizer.start_ids(tokenizer) gives a start")
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise SampleError(f"temperature = {temperature}: expected a finite number >= 0 (0 takes the likeliest token)")
-    if top_k is not None and top_k < 1:
-        raise SampleError(f"top_k = {top_k}: expected at least 1, or None for all tokens")
     if max_new_tokens is not None and max_new_tokens < 0:
-        raise SampleError(f"max_new_tokens = {max_new_tokens}: expected at least 0, or None for no limit")
-    rng = np.random.default_rng(seed)
+        raise ValueError(f"generate: expected max_new_tokens >= 0, or None for no limit, got {max_new_tokens}")
+    options = sampling or SamplingConfig()
     stops = frozenset(int(token) for token in stop_tokens)
 
-    def drawn() -> Iterator[int]:
-        block_size = model.config.block_size
-        cache, evaluating = KeyValueCache(model), inference(model)
-        decoder, sought = None, False
-        recent = deque(tokens.tolist(), maxlen=max(1, block_size // 2))  # what a new start begins with
-        new = tokens[-block_size:].tolist()  # what the cache does not hold yet
+    def tokens() -> Iterator[int]:
+        engine, rng, token = Engine(model), np.random.default_rng(options.seed), None
         for _ in itertools.count() if max_new_tokens is None else range(max_new_tokens):
-            if cache.length == block_size:
-                cache.length, new = 0, list(recent)
-            if len(new) == 1 and not (decoder.holds() if decoder is not None else sought):
-                decoder, sought = decoder_of(model, cache, new[0]), True
-            if decoder is not None and len(new) == 1:
-                logits = decoder.next_logits(new[0]).astype(np.float64)
-            else:
-                with evaluating:
-                    logits = next_logits(model, new, cache)
-            token = draw(logits, temperature, top_k, rng)
+            logits = engine.prefill(prompt) if token is None else engine.step(token)
+            token = sample_token(logits, options, rng)
             if token in stops:
                 return
             yield token
-            recent.append(token)
-            new = [token]
 
-    return drawn()
+    return tokens()
 
 
-def decoder_of(model: GPT, cache: KeyValueCache, token: int) -> "Decoder | None":
-    """What reads one token faster than the model itself, and says the same of this one; None if nothing does."""
+class Engine:
+    """A model that reads one sequence, a prompt and then single tokens, and predicts the token after it.
+
+    It keeps the keys and values of the tokens in a cache, and reads single tokens with the compiled decoder where there
+    is one. Once the cache holds block_size tokens, it starts again from the last block_size // 2. It cannot drop the
+    oldest tokens alone, because a cached value depends on the position of its token in the context.
+    """
+
+    def __init__(self, model: GPT) -> None:
+        self.model = model
+        self.cache = KVCache(model)
+        self.eval_mode = eval_mode(model)
+        self.recent: deque[int] = deque(maxlen=max(1, model.config.block_size // 2))
+        self.decoder: CompiledDecoder | None = None
+        self.decoder_sought = False
+
+    def prefill(self, ids: Sequence[int] | Ids) -> Logits:
+        """Start a new sequence with the last block_size of `ids`; return the logits (V,) of the next token."""
+        tokens = np.asarray(ids)[-self.model.config.block_size :].tolist()
+        self.cache.length = 0
+        self.recent.clear()
+        self.recent.extend(tokens)
+        return self._read(tokens)
+
+    def step(self, token: int) -> Logits:
+        """Append a token to the sequence; return the logits (V,) of the next one."""
+        self.recent.append(token)
+        if self.cache.length == self.cache.block_size:
+            self.cache.length = 0
+            return self._read(list(self.recent))
+        return self._read([token])
+
+    def _read(self, tokens: list[int]) -> Logits:
+        """Return the logits (V,) of the token after these, which follow the cached ones."""
+        if len(tokens) == 1:
+            if not (self.decoder.is_current() if self.decoder is not None else self.decoder_sought):
+                self.decoder, self.decoder_sought = find_decoder(self.model, self.cache, tokens[0]), True
+            if self.decoder is not None:
+                return self.decoder.next_logits(tokens[0]).astype(np.float64)
+        with self.eval_mode:
+            return next_logits(self.model, tokens, self.cache)
+
+
+def find_decoder(model: GPT, cache: KVCache, token: int) -> "CompiledDecoder | None":
+    """Return a compiled decoder that predicts what the model predicts after this token, or None if there is none."""
     try:
-        from gpt.model.compiled_decode import Decoder
-    except ImportError:  # nothing is compiled here
+        from gpt.model.compiled_decode import CompiledDecoder
+    except ImportError:  # numba is not installed.
         return None
-    decoder = Decoder.of(model, cache)
+    decoder = CompiledDecoder.for_model(model, cache)
     if decoder is None:
         return None
-    # Who has changed what a layer does, in its source or from outside, shall not read a text of the old model.
+    # If the user modified a layer, fall back to the model, because the decoder would compute the unmodified layer.
     length = cache.length
-    found = decoder.next_logits(token)
+    compiled = decoder.next_logits(token)
     cache.length = length
-    with inference(model):
-        own = next_logits(model, [token], cache)
+    with eval_mode(model):
+        expected = next_logits(model, [token], cache)
     cache.length = length
-    with np.errstate(invalid="ignore"):  # of broken weights: then the model shall be the one to say so
-        agree = bool((np.abs(found - own) <= TOLERANCE * np.abs(own).max()).all())
+    with np.errstate(invalid="ignore"):  # NaN does not agree with anything; sampling then reports broken weights.
+        agree = bool((np.abs(compiled - expected) <= TOLERANCE * np.abs(expected).max()).all())
     return decoder if agree else None
 
 
-def next_logits(model: GPT, ids: Sequence[int] | Ids, cache: KeyValueCache | None = None) -> NDArray[np.float64]:
-    """The logits (V,) of the token after `ids`, (T,), which follow those in the cache; on the host.
+def next_logits(model: GPT, ids: Sequence[int] | Ids, cache: KVCache | None = None) -> Logits:
+    """Return the logits (V,) of the token after `ids`, (T,), which follow the cached tokens; on the host.
 
-    To be called in `inference(model)`. T and what the cache holds are at most block_size tokens together.
+    Call it in `eval_mode(model)`. T and the cached tokens are at most block_size together.
     """
-    x = model.features(as_input(model, np.asarray(ids)[None]), cache)  # (1, T, C)
-    return model.head(x[0, -1]).cpu().numpy().astype(np.float64)  # the last position's alone
-
-
-def draw(logits: NDArray[np.float64], temperature: float, top_k: int | None, rng: np.random.Generator) -> int:
-    """One token id from softmax(logits / temperature) over the `top_k` largest logits, for logits (V,)."""
-    if not np.isfinite(logits).all():
-        raise SampleError("the model's logits are not finite: its weights are broken, take an earlier checkpoint")
-    if temperature == 0:
-        return int(logits.argmax())
-    order = np.arange(len(logits)) if top_k is None else np.argsort(-logits, kind="stable")[:top_k]
-    with np.errstate(over="ignore"):  # far below the largest, a tiny temperature makes -inf: probability 0
-        p = np.exp((logits[order] - logits[order].max()) / temperature)
-    cumulative = p.cumsum()
-    place = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
-    return int(order[place])
+    x = model.hidden_states(tl.tensor(np.asarray(ids)[None], device=model.device), cache)  # (1, T, C)
+    return model.head(x[0, -1]).cpu().numpy().astype(np.float64)  # The head reads the last position only.

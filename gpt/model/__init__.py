@@ -1,5 +1,5 @@
-"""The GPT, its key-value cache, and its size."""
+"""The GPT, with its key-value cache."""
 
-from gpt.model.gpt import GPT, MLP, Block, CausalSelfAttention, KeyValueCache, inference, sinusoids
+from gpt.model.gpt import GPT, MLP, Block, CausalSelfAttention, KVCache, build_model, eval_mode, sinusoids
 
-__all__ = ["GPT", "MLP", "Block", "CausalSelfAttention", "KeyValueCache", "inference", "sinusoids"]
+__all__ = ["GPT", "MLP", "Block", "CausalSelfAttention", "KVCache", "build_model", "eval_mode", "sinusoids"]

@@ -1,8 +1,8 @@
-"""The GPT's forward pass for one token, as compiled functions: what `gpt.model` says, without Python between the ops.
+"""The forward pass of `gpt.model.GPT` for one token, in compiled functions.
 
-A token of the model of `make train` takes some twenty small ops a layer, each of which costs Python more time than
-its arithmetic. Here a block is one call, for float32 on a CPU. Importing this needs numba (the extra `fast`); without
-it, and for all other models, `generate` reads a token as it reads the prompt.
+In the model of `make train`, a token takes about twenty small ops per layer, and calling them from Python takes longer
+than their arithmetic. Here one compiled call processes a block, for float32 on a CPU. Importing this module needs numba
+(the extra `fast`). Without numba, and for all other models, `gpt.generation.Engine` calls the model.
 """
 
 import math
@@ -10,18 +10,19 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt.model import GPT, MLP, Block, CausalSelfAttention, KeyValueCache
+from gpt.model.gpt import GPT, MLP, Block, CausalSelfAttention, KVCache
 from tensorlite import Tensor, compiled, nn
 
 Array = NDArray[np.float32]
 
-INNER = {
+# The modules of a block and of a model, by name, that the functions here compute.
+BLOCK_MODULES = {
     "": Block, "ln_1": nn.LayerNorm, "ln_2": nn.LayerNorm, "attn": CausalSelfAttention, "attn.c_attn": nn.Linear,
     "attn.c_proj": nn.Linear, "attn.resid_dropout": nn.Dropout, "mlp": MLP, "mlp.c_fc": nn.Linear,
     "mlp.c_proj": nn.Linear, "mlp.dropout": nn.Dropout,
 }  # fmt: skip
-OUTER = {"": GPT, "wte": nn.Embedding, "drop": nn.Dropout, "h": nn.ModuleList, "ln_f": nn.LayerNorm}
-LARGE = 1 << 20  # weights from which other cores help to read them; fewer come out of the caches
+MODEL_MODULES = {"": GPT, "wte": nn.Embedding, "drop": nn.Dropout, "h": nn.ModuleList, "ln_f": nn.LayerNorm}
+LARGE = 1 << 20  # Number of weights from which several threads read them; fewer weights fit the caches.
 
 
 @compiled.njit(nogil=True, cache=True, error_model="numpy")
@@ -30,9 +31,9 @@ def block(
     proj_bias: Array | None, norm_2: Array, norm_2_bias: Array | None, fc: Array, fc_bias: Array | None, out: Array,
     out_bias: Array | None, keys: Array, values: Array, position: int, eps: float, tanh: bool,
 ) -> None:  # fmt: skip
-    """`gpt.model.Block`, for one token: adds to its residual stream x, (C,), and to the keys and values.
+    """Compute `gpt.model.Block` for one token: update its residual stream x, (C,), and append its key and value.
 
-    keys, values: (H, block_size, D), of which those before `position` are filled.
+    keys, values: (H, block_size, D), where the positions before `position` are filled.
     """
     C = x.size
     H, size, D = keys.shape
@@ -59,24 +60,24 @@ def block(
 
 @compiled.njit(nogil=True, cache=True, error_model="numpy")
 def head(pool: int, x: Array, norm: Array, norm_bias: Array | None, wte: Array, eps: float, logits: Array) -> None:
-    """The final norm, and the logits (V,)."""
+    """Compute the final norm and the logits (V,)."""
     y = np.empty_like(x)
     compiled.layer_norm(x, norm, norm_bias, eps, y)
     compiled.linear(pool, y, wte, None, logits)
 
 
-class Decoder:
-    """Reads one token after those in a cache, and says the logits of the next; made by `of`."""
+class CompiledDecoder:
+    """A reader of single tokens after those in a cache, which returns the logits of the next; made by `for_model`."""
 
     @classmethod
-    def of(cls, model: GPT, cache: KeyValueCache) -> "Decoder | None":
-        """A decoder for this model and cache, or None if the functions here do not compute what they do."""
-        if cache.batch_size != 1 or not _is_as_made(model, cache):
+    def for_model(cls, model: GPT, cache: KVCache) -> "CompiledDecoder | None":
+        """Return a decoder for this model and cache, or None if the functions here do not compute this model."""
+        if cache.batch_size != 1 or not _matches_config(model, cache):
             return None
         decoder = cls(model, cache)
-        return decoder if all(map(_is_plain, decoder.tensors)) else None
+        return decoder if all(map(_is_writable_float32, decoder.tensors)) else None
 
-    def __init__(self, model: GPT, cache: KeyValueCache) -> None:
+    def __init__(self, model: GPT, cache: KVCache) -> None:
         self.model, self.cache = model, cache
         self.tensors = _tensors(model, cache)
         self.arrays = [tensor.array for tensor in self.tensors]
@@ -86,16 +87,16 @@ class Decoder:
             for b, keys, values in zip(model.h, cache.keys, cache.values, strict=True)
         ]
 
-    def holds(self) -> bool:
-        """Whether the model's parameters still have the arrays in which they were found."""
+    def is_current(self) -> bool:
+        """Return whether the parameters of the model still have the arrays that this decoder reads."""
         return all(tensor.array is array for tensor, array in zip(self.tensors, self.arrays, strict=True))
 
     def next_logits(self, token: int) -> Array:
-        """The logits (V,) of the token after this one, whose key and value join the cache.
+        """Return the logits (V,), float32, of the token after this one; append its key and value to the cache.
 
         Raises ValueError if the cache is full, IndexError for a token outside the vocabulary.
         """
-        self.cache.require(1, 1)
+        self.cache.check_capacity(1, 1)
         if not 0 <= token < self.model.config.vocab_size:
             raise IndexError(f"GPT: token {token} is not in the vocabulary of {self.model.config.vocab_size}")
         logits: Array = compiled.run(self._read, token) if self.large else self._read(0, token)
@@ -117,13 +118,13 @@ class Decoder:
 
 
 def _weights(b: Block) -> list[Tensor | None]:
-    """The weights of a block, each with its bias or None, in the order in which `block` takes them."""
+    """Return the weights of a block, each followed by its bias or None, in the order of the arguments of `block`."""
     layers = (b.ln_1, b.attn.c_attn, b.attn.c_proj, b.ln_2, b.mlp.c_fc, b.mlp.c_proj)
     return [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
 
 
-def _tensors(model: GPT, cache: KeyValueCache) -> list[Tensor]:
-    """All that the functions here read."""
+def _tensors(model: GPT, cache: KVCache) -> list[Tensor]:
+    """Return all tensors that the functions here read."""
     outer = [model.wte.weight, model.ln_f.weight, model.ln_f.bias, *cache.keys, *cache.values]
     if model.config.position == "learned":
         outer.append(model.wpe.weight)
@@ -134,25 +135,26 @@ def _array(tensor: Tensor | None) -> Array | None:
     return None if tensor is None else tensor.array
 
 
-def _is_plain(tensor: Tensor) -> bool:
+def _is_writable_float32(tensor: Tensor) -> bool:
     a = tensor.array
-    return type(a) is np.ndarray and a.dtype == np.float32 and a.flags.carray  # read-only is another type to numba
+    # To numba, a read-only array is of another type, for which it would compile again.
+    return type(a) is np.ndarray and a.dtype == np.float32 and a.flags.carray
 
 
-def _is_as_made(model: GPT, cache: KeyValueCache) -> bool:
-    """Whether the layers are those of GPT(config): nobody exchanged one, its shape or its options."""
+def _matches_config(model: GPT, cache: KVCache) -> bool:
+    """Return whether the layers are those of GPT(config), with the same types, shapes and options."""
     config = model.config
     V, C = config.vocab_size, config.n_embd
-    outer = OUTER | ({"wpe": nn.Embedding} if config.position == "learned" else {})
+    outer = MODEL_MODULES | ({"wpe": nn.Embedding} if config.position == "learned" else {})
     if {name: type(m) for name, m in model.named_modules() if not name.startswith("h.")} != outer:
         return False
     blocks, norms, eps = list(model.h), [model.ln_f.weight], {model.ln_f.eps}
     if len(blocks) != len(cache.keys):
         return False
-    if any(module.has_hooks() for module in model.modules()):  # they would not be called
+    if any(module.has_hooks() for module in model.modules()):  # The functions here would not call them.
         return False
     for b in blocks:
-        if {name: type(m) for name, m in b.named_modules()} != INNER:
+        if {name: type(m) for name, m in b.named_modules()} != BLOCK_MODULES:
             return False
         norms += [b.ln_1.weight, b.ln_2.weight]
         eps |= {b.ln_1.eps, b.ln_2.eps}

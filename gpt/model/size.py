@@ -1,40 +1,59 @@
-"""What a configuration costs, from its numbers alone: parameters, memory and arithmetic. Builds no model."""
+"""The cost of a configuration: parameters, memory and arithmetic, without drawing any weights."""
+
+import dataclasses
+import functools
+import math
 
 from gpt.config import Config, ModelConfig
+from gpt.model.gpt import GPT
+from tensorlite import nn
 
-# AdamW keeps a mean and a mean square for each parameter, Muon a mean.
+# Numbers that an optimizer keeps per parameter: AdamW a mean and a mean square, Muon a mean.
 ADAMW_MOMENTS, MUON_MOMENTS = 2, 1
+
+# The parts of a model, each with what the names of its parameters contain.
+PARTS = {
+    "token embedding (and head)": "wte",
+    "position embedding": "wpe",
+    "attention": "attn",
+    "MLP": "mlp",
+    "layer norms": "ln",
+}
+
+
+@functools.cache
+def shapes(model: ModelConfig) -> list[tuple[str, tuple[int, ...], int]]:
+    """Return (name, shape, number of layers that have it) of the parameters of a model with one block."""
+    with nn.init.skip_init():  # Memory that is never written to costs next to nothing.
+        one_block = GPT(dataclasses.replace(model, n_layer=1))
+    return [
+        (name, parameter.shape, model.n_layer if name.startswith("h.") else 1)
+        for name, parameter in one_block.named_parameters()
+    ]
 
 
 def parameters(model: ModelConfig) -> dict[str, int]:
-    """Number of parameters of each part. The head is the token embedding, so that it adds none."""
-    C, V = model.n_embd, model.vocab_size
-    bias = int(model.bias)
-    norm = C + bias * C
-    attention = C * 3 * C + bias * 3 * C + C * C + bias * C  # query, key and value; projection
-    mlp = C * 4 * C + bias * 4 * C + 4 * C * C + bias * C
-    return {
-        "token embedding (and head)": V * C,
-        "position embedding": model.block_size * C if model.position == "learned" else 0,
-        "attention": model.n_layer * attention,
-        "MLP": model.n_layer * mlp,
-        "layer norms": (2 * model.n_layer + 1) * norm,
-    }
+    """Return the number of parameters of each part. The head adds none, because it is the token embedding."""
+    result = dict.fromkeys(PARTS, 0)
+    for name, shape, layers in shapes(model):
+        words = name.replace("_", ".").split(".")
+        part = next(part for part, word in PARTS.items() if word in words)
+        result[part] += layers * math.prod(shape)
+    return result
 
 
 def parameter_count(model: ModelConfig) -> int:
-    """All parameters: 124,439,808 for GPT-2."""
+    """Return the number of parameters, 124,439,808 for GPT-2."""
     return sum(parameters(model).values())
 
 
 def memory(config: Config) -> dict[str, int]:
-    """Bytes that a training step holds at its peak. All but the activations are exact.
+    """Return the bytes that a training step holds at its peak. All are exact except the activations.
 
-    Activations are an estimate: what the backward pass needs of one batch, if each operation keeps its inputs
-    or its output once. For a token that is, in each block, 16 rows of C (norm inputs and outputs, q, k, v,
-    attention output, MLP hidden layer before and after GELU, residual); and at the end 2 rows of C and 2 of V
-    (logits and their gradient). Attention weights are computed again, not kept. Dropout adds its masks, for each
-    head one of T.
+    Activations are an estimate: what the backward pass needs of one batch, if each op keeps its inputs or its output
+    once. Per token that is, in each block, 16 rows of C (inputs and outputs of the norms, q, k, v, attention output,
+    hidden layer of the MLP before and after GELU, residual); and at the end 2 rows of C and 2 of V (logits and their
+    gradient). Attention weights are not kept but computed again. Dropout adds its masks, one row of T for each head.
     """
     m, t = config.model, config.train
     size = {"float32": 4, "float64": 8}[t.dtype]
@@ -52,36 +71,40 @@ def memory(config: Config) -> dict[str, int]:
 
 
 def moments(config: Config) -> int:
-    """Numbers that the optimizer keeps from step to step."""
-    m = config.model
-    count = ADAMW_MOMENTS * parameter_count(m)
+    """Return how many numbers the optimizer keeps from step to step."""
+    count = ADAMW_MOMENTS * parameter_count(config.model)
     if config.optim.optimizer == "muon":
-        inner = m.n_layer * 12 * m.n_embd**2  # the four matrices of each block
+        inner = sum(
+            layers * math.prod(shape)
+            for name, shape, layers in shapes(config.model)
+            if name.startswith("h.") and len(shape) >= 2
+        )
         count -= (ADAMW_MOMENTS - MUON_MOMENTS) * inner
     return count
 
 
 def flops_per_token(model: ModelConfig) -> int:
-    """Floating-point operations, forward and backward, a token: 6 N + 12 L H Q T (PaLM, appendix B).
+    """Return floating-point operations per token, forward and backward: 6 N + 12 L H Q T (PaLM, appendix B).
 
-    N leaves out the position embedding, which multiplies nothing; the token embedding counts, as the head. Q
-    is the width of a head: H Q = C.
+    N excludes the position embedding, which multiplies nothing, and includes the token embedding, which is the head.
+    Q is the width of a head: H Q = C.
     """
     n = parameter_count(model) - parameters(model)["position embedding"]
     return 6 * n + 12 * model.n_layer * model.n_embd * model.block_size
 
 
 def tokens_per_step(config: Config) -> int:
+    """Return the number of tokens in one optimizer step."""
     return config.train.grad_accum * config.train.batch_size * config.model.block_size
 
 
 def flops_per_step(config: Config) -> int:
-    """Floating-point operations of one optimizer step, forward and backward."""
+    """Return floating-point operations of one optimizer step, forward and backward."""
     return flops_per_token(config.model) * tokens_per_step(config)
 
 
-def report(config: Config) -> str:
-    """What `info` prints: the parts and the sums, with their units."""
+def summary(config: Config) -> str:
+    """Return the text that `info` prints: the parts and the sums, with their units."""
     m, t = config.model, config.train
     count, bytes_ = parameters(m), memory(config)
     step = flops_per_step(config)
@@ -92,19 +115,19 @@ def report(config: Config) -> str:
         *table("parameters", {name: f"{n:,}" for name, n in count.items()}, f"{parameter_count(m):,}"),
         "",
         *table(
-            f"memory of a training step ({t.dtype}, {t.batch_size} sequences a batch)",
-            {name: scaled(n, "B") for name, n in bytes_.items()},
-            scaled(sum(bytes_.values()), "B"),
+            f"memory of a training step ({t.dtype}, {t.batch_size} sequences per batch)",
+            {name: format_si(n, "B") for name, n in bytes_.items()},
+            format_si(sum(bytes_.values()), "B"),
         ),
         "",
         *table(
             "arithmetic",
             {
-                "tokens a step": f"{tokens_per_step(config):,}",
-                "a token": scaled(flops_per_token(m), "FLOP"),
-                "a step": scaled(step, "FLOP"),
+                "tokens per step": f"{tokens_per_step(config):,}",
+                "per token": format_si(flops_per_token(m), "FLOP"),
+                "per step": format_si(step, "FLOP"),
             },
-            scaled(step * t.steps, "FLOP"),
+            format_si(step * t.steps, "FLOP"),
             f"the whole run, {t.steps:,} steps",
         ),
     ]
@@ -112,11 +135,12 @@ def report(config: Config) -> str:
 
 
 def table(title: str, rows: dict[str, str], total: str, total_name: str = "total") -> list[str]:
+    """Return the lines of a table with a name and a value in each row, the total last."""
     return [title, *(f"  {name:<32}{value:>16}" for name, value in [*rows.items(), (total_name, total)])]
 
 
-def scaled(value: float, unit: str) -> str:
-    """A number with three digits and a decimal prefix: 1.23 MB."""
+def format_si(value: float, unit: str) -> str:
+    """Return a number with three digits and a decimal prefix, such as 1.23 MB."""
     power = 0
     while value >= 999.5 and power < 7:
         value, power = value / 1000, power + 1

@@ -1,6 +1,20 @@
-"""The folder of a run: its metrics and its loss curve."""
+"""Runs: the folder of a run, its metrics and its loss curve."""
 
-from gpt.runs.metrics import FINAL, Metrics, read, writing
+from gpt.runs.errors import RunFolderError
+from gpt.runs.folder import BEST, CURVE, LATEST, METRICS, RunFolder, find_checkpoint, newest_checkpoint
+from gpt.runs.metrics import Metrics, read
 from gpt.runs.plot import loss_curve
 
-__all__ = ["FINAL", "Metrics", "loss_curve", "read", "writing"]
+__all__ = [
+    "BEST",
+    "CURVE",
+    "LATEST",
+    "METRICS",
+    "Metrics",
+    "RunFolder",
+    "RunFolderError",
+    "find_checkpoint",
+    "loss_curve",
+    "newest_checkpoint",
+    "read",
+]

@@ -1,4 +1,4 @@
-"""The loss curve of a run as a picture. Needs matplotlib, the extra `plot`."""
+"""The loss curve of a run as a picture. Needs matplotlib (the extra `plot`)."""
 
 from pathlib import Path
 from typing import Any
@@ -7,10 +7,10 @@ from gpt.runs.metrics import FINAL
 
 
 def loss_curve(metrics: list[dict[str, Any]], path: Path, title: str = "") -> None:
-    """Draws the losses in `metrics` over the steps and writes a PNG. Raises ImportError without matplotlib."""
+    """Draw the losses in `metrics` against the steps and write a PNG. Raises ImportError without matplotlib."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained")  # no pyplot: it would need a display, or keep the figure
+    figure = Figure(figsize=(8, 5), layout="constrained")  # pyplot would need a display, or keep the figure in memory.
     axes = figure.add_subplot()
 
     def curve(key: str, label: str, **style: Any) -> None:
@@ -21,7 +21,7 @@ def loss_curve(metrics: list[dict[str, Any]], path: Path, title: str = "") -> No
     curve("train_loss", "training set (estimate)", color="tab:blue", marker="o", markersize=3)
     curve("val_loss", "validation set (estimate)", color="tab:orange", marker="o", markersize=3)
     curve(FINAL, "validation set (whole)", color="tab:red", marker="*", markersize=12, linestyle="none")
-    axes.set(xlabel="step", ylabel="loss (nats a token)", title=title)
+    axes.set(xlabel="step", ylabel="loss (nats per token)", title=title)
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend()

@@ -1,5 +1,17 @@
-"""Training: a new or a resumed run, its loop, and what it prints."""
+"""Training: a new or a resumed run, its optimizer, its loop, and what it prints."""
 
-from gpt.train.trainer import CURVE, METRICS, Run, TrainingError, alone_in, profile, train
+from gpt.train.optimizer import configure_optimizer
+from gpt.train.run import profile, train
+from gpt.train.setup import RESUMABLE_OPTIONS, resume, start
+from gpt.train.trainer import Trainer, TrainingError
 
-__all__ = ["CURVE", "METRICS", "Run", "TrainingError", "alone_in", "profile", "train"]
+__all__ = [
+    "RESUMABLE_OPTIONS",
+    "Trainer",
+    "TrainingError",
+    "configure_optimizer",
+    "profile",
+    "resume",
+    "start",
+    "train",
+]

@@ -1,4 +1,4 @@
-"""What a person sees and does while a model trains: the measurements of a step, the progress bar, Ctrl-C."""
+"""Measurements of a step, the progress bar, and Ctrl-C, while a model trains."""
 
 import os
 import shlex
@@ -10,18 +10,19 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self, TextIO
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from tensorlite import Tensor
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 class Meter:
     """Losses, gradient norms and time of the steps since the last reading.
 
-    The numbers stay on the device until they are read, because to read one is to wait for it. What happens inside
-    `with meter:` is timed.
+    The values stay on the device until they are read, because reading one waits for the device. `with meter:` times its
+    block.
     """
 
     def __init__(self, tokens_per_step: int) -> None:
@@ -36,11 +37,11 @@ class Meter:
         self.seconds += time.perf_counter() - self.began
 
     def add(self, loss: Tensor, norm: Tensor) -> None:
-        """The loss of a step and the norm of its gradient, 0-d."""
+        """Add the loss of a step and the norm of its gradient, 0-d each."""
         self.pending.append((loss, norm))
 
     def read(self) -> tuple[list[tuple[float, float]], dict[str, float]]:
-        """(loss, norm) of each step, and what a line of metrics says about them all. Starts anew."""
+        """Return (loss, norm) of each step, and their averages as a line of metrics has them; then reset."""
         with self:
             values = [(float(loss.item()), float(norm.item())) for loss, norm in self.pending]
         steps, seconds = len(values), self.seconds
@@ -54,23 +55,25 @@ class Meter:
 
 
 def progress_bar(step: int, steps: int) -> "tqdm[Any]":
-    """A line of numbers on stderr, if that is a terminal, and a bar in what room they leave."""
-    # The bar comes last: a narrow terminal cuts the end off, and 80 columns hold the numbers alone.
+    """Return a progress bar on stderr, which shows the measurements first; hidden if stderr is not a terminal."""
+    from tqdm import tqdm
+
+    # The bar itself comes last, because a narrow terminal cuts off the end. The numbers fit into 80 columns.
     form = "step {n_fmt}/{total_fmt}{postfix}, {remaining} left {bar}"
     size = {"dynamic_ncols": True} if knows_its_width(sys.stderr) else {"ncols": 80, "nrows": 24}
     return tqdm(total=steps, initial=step, bar_format=form, disable=None, file=sys.stderr, **size)
 
 
 def knows_its_width(stream: TextIO) -> bool:
-    """Whether a terminal says how wide it is; some say 0, as does one that a program has opened (`script`)."""
+    """Return whether a terminal reports its width; some report 0, such as those that `script` opens."""
     try:
         return os.get_terminal_size(stream.fileno()).columns > 0
-    except (OSError, ValueError):  # no terminal, no file
+    except (OSError, ValueError):  # The stream is not a terminal, or not a file.
         return False
 
 
-def shown(line: dict[str, Any]) -> str:
-    """A line of metrics for the bar."""
+def format_metrics(line: dict[str, Any]) -> str:
+    """Return a line of metrics as text for the progress bar."""
     return (
         f"loss {line['loss']:.3f}, lr {line['lr']:.1e}, {line['ms_per_step']:.1f} ms/step, "
         f"{line['tokens_per_second'] / 1000:.1f}k tok/s"
@@ -78,7 +81,7 @@ def shown(line: dict[str, Any]) -> str:
 
 
 def this_python() -> str:
-    """The running interpreter, as it is called in a shell here: after `make train` no environment is active."""
+    """Return the shell command for the running interpreter, which need not be on PATH after `make train`."""
     path = Path(sys.executable)
     if (found := shutil.which("python")) and Path(found).absolute() == path:
         return "python"
@@ -88,28 +91,29 @@ def this_python() -> str:
 
 
 class Interrupt:
-    """Ctrl-C within a `with` block asks to stop (`requested`); a second one raises KeyboardInterrupt."""
+    """Context manager in which Ctrl-C sets `requested`, and a second Ctrl-C raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.requested = False
-        self.ours = False
+        self.installed = False
 
     def __enter__(self) -> Self:
-        # Another handler, or none, as for a job in the background, is somebody's wish.
-        self.ours = (
+        # Respect an existing SIGINT handler, and SIG_IGN of background jobs.
+        self.installed = (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         )
-        if self.ours:
+        if self.installed:
             signal.signal(signal.SIGINT, self.handle)
         return self
 
     def handle(self, number: int, frame: FrameType | None) -> None:
+        """Handle the first Ctrl-C, and restore the default for the second."""
         self.requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        # No print: the signal may have come in the middle of another one.
+        # print() could fail here, because the signal may have interrupted another print().
         os.write(2, b"\nFinishing the step and saving; Ctrl-C again stops at once.\n")
 
     def __exit__(self, *exception: object) -> None:
-        if self.ours:
+        if self.installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -10,8 +10,9 @@ import pytest
 import tensorlite as tl
 import tensorlite.nn.functional as F
 from gpt.config import ModelConfig
-from gpt.generation import generate
-from gpt.model import GPT, KeyValueCache
+from gpt.generation import SamplingConfig, generate
+from gpt.model import GPT, KVCache
+from gpt.train import configure_optimizer
 from tensorlite import nn, optim
 from tensorlite.testing import strict
 from tests.support.devices import difference, numpy, on
@@ -77,7 +78,7 @@ def test_a_training_step_does_not_wait(options):
     tl.manual_seed(0)
     config = {"vocab_size": 16, "block_size": 8, "n_layer": 2, "n_head": 2, "n_embd": 16}
     model = GPT(ModelConfig(**config, **options)).to("strict")
-    optimizer = model.configure_optimizer(OPTIM)
+    optimizer = configure_optimizer(model, OPTIM)
     schedule = optim.lr_scheduler.CosineWithWarmup(optimizer, 2, 10)
     syncs = {}
     for x, y in batches(3):
@@ -107,11 +108,12 @@ def test_a_token_waits_once(temperature, top_k):
     """A token has one sync, to move its logits to the host, also beyond the block size."""
     tl.manual_seed(0)
     model = GPT(MODEL).to("strict")
+    sampling = SamplingConfig(temperature=temperature, top_k=top_k, seed=1)
     with strict.forbid_syncs(allow=["to_numpy"]) as log:
-        tokens = list(generate(model, [1, 2], 12, temperature=temperature, top_k=top_k, seed=1))
+        tokens = list(generate(model, [1, 2], 12, sampling))
     assert len(tokens) == 12
     assert len(log) == 12
-    expected = list(generate(model.to("cpu"), [1, 2], 12, temperature=temperature, top_k=top_k, seed=1))
+    expected = list(generate(model.to("cpu"), [1, 2], 12, sampling))
     assert tokens == expected
 
 
@@ -124,7 +126,7 @@ def test_reading_with_a_cache_does_not_wait(position, other_device):
     ids = np.array([[1, 0, 3, 3, 2, 0], [2, 2, 1, 0, 1, 3]])
     expected = numpy(model(tl.tensor(ids))[0])
     model.to(other_device)
-    cache = KeyValueCache(model, 2)
+    cache = KVCache(model, 2)
     assert {t.device.type for t in (*cache.keys, *cache.values)} == {other_device.type}
     with strict.forbid_syncs() as log, tl.no_grad():
         pieces = [tl.tensor(part, device=other_device) for part in np.split(ids, [2, 3, 5], axis=1)]
@@ -164,8 +166,9 @@ def trained():
 
 @pytest.mark.parametrize(("temperature", "top_k"), [(0.0, None), (1.0, None), (0.8, 3)])
 def test_a_trained_model_writes_the_same_text(temperature, top_k, other_device, trained):
+    sampling = SamplingConfig(temperature=temperature, top_k=top_k, seed=7)
     texts = [
-        list(generate(trained.to(where), [1, 2, 3], 40, temperature=temperature, top_k=top_k, seed=7))
+        list(generate(trained.to(where), [1, 2, 3], 40, sampling))
         for where in (other_device, tl.device("cpu"))
     ]
     assert texts[0] == texts[1]

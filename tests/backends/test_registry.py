@@ -483,8 +483,9 @@ def test_a_run_is_saved_and_resumed(tmp_path, capsys):
         pytest.importorskip(extra)
     from gpt import checkpoint
     from gpt.config import Config
-    from gpt.generation import generate
-    from gpt.train import Run
+    from gpt.generation import SamplingConfig, generate
+    from gpt.runs import LATEST
+    from gpt.train import resume, start
 
     words = np.random.default_rng(0).choice(["the ", "cat ", "sat ", "on "], 300)
     (tmp_path / "text").write_text("".join(words))
@@ -500,7 +501,7 @@ def test_a_run_is_saved_and_resumed(tmp_path, capsys):
         return {name: value.cpu().numpy() for name, value in run.model.state_dict().items()}
 
     def started(folder):
-        return Run.start(Config.load("shakespeare-char-cpu", {**tiny, "train.out_dir": str(tmp_path / folder)}))
+        return start(Config.load("shakespeare-char-cpu", {**tiny, "train.out_dir": str(tmp_path / folder)}))
 
     whole = started("whole")
     assert whole.optimize()
@@ -508,12 +509,12 @@ def test_a_run_is_saved_and_resumed(tmp_path, capsys):
     with strict.forbid_syncs():
         for _ in range(3):
             half.train_step()
-    half.save(checkpoint.LATEST)
+    half.save(LATEST)
     tl.manual_seed(0)  # the state of the random numbers comes from the file
-    path = tmp_path / "half" / checkpoint.LATEST
-    resumed = Run.resumed(checkpoint.load_config(path), path)
+    path = tmp_path / "half" / LATEST
+    resumed = resume(checkpoint.load_config(path), path)
     assert resumed.step == 3
     assert resumed.optimize()
     for name, value in weights(resumed).items():
         np.testing.assert_array_equal(value, weights(whole)[name])
-    assert len(list(generate(resumed.model, [0], 10, seed=0))) == 10
+    assert len(list(generate(resumed.model, [0], 10, SamplingConfig(seed=0)))) == 10

@@ -13,10 +13,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 import tensorlite as tl
-from gpt.checkpoint import BEST, KEY, LATEST, CheckpointError
-from gpt.checkpoint import native as checkpoint
+from gpt import checkpoint
+from gpt.checkpoint import CheckpointError, native
+from gpt.checkpoint.native import KEY
 from gpt.config import Config
+from gpt.model import build_model
+from gpt.runs import BEST, LATEST, find_checkpoint, newest_checkpoint
 from gpt.tokenizer import BPETokenizer, CharTokenizer
+from gpt.train import configure_optimizer
 
 CONFIG = Config.load(
     "shakespeare-char-cpu",
@@ -28,8 +32,8 @@ STATE = {"best": 2.5, "batches": {"a": [1, 2**100]}, "none": None}
 def trained(config=CONFIG, steps=2):
     """A model and its optimizer after some steps."""
     tl.manual_seed(0)
-    model = checkpoint.build(config, "cpu")
-    optimizer = model.configure_optimizer(config.optim)
+    model = build_model(config.model, "cpu", config.train.dtype)
+    optimizer = configure_optimizer(model, config.optim)
     for i in range(steps):
         optimizer.zero_grad()
         idx = tl.tensor(np.random.default_rng(i).integers(0, 5, (2, 4)))
@@ -73,7 +77,7 @@ def test_round_trip(tmp_path, overrides):
     assert loaded.model.wte.weight.dtype == np.dtype(config.train.dtype)
     assert loaded.model.training
 
-    again = loaded.model.configure_optimizer(config.optim)
+    again = configure_optimizer(loaded.model, config.optim)
     again.load_state_dict(loaded.optimizer)
     idx = tl.tensor([[1, 2, 3]])
     for m, o in ((model, optimizer), (loaded.model, again)):  # and the next step is the same
@@ -102,7 +106,7 @@ def test_a_trained_tokenizer_travels_along(tmp_path):
 
 def test_config_is_read_without_the_weights(tmp_path, monkeypatch):
     save(tmp_path / LATEST)
-    monkeypatch.setattr(checkpoint, "GPT", None)
+    monkeypatch.setattr(native, "build_model", None)
     assert checkpoint.load_config(tmp_path / LATEST) == CONFIG
 
 
@@ -201,20 +205,20 @@ def test_a_truncated_file(tmp_path, keep):
     path = tmp_path / LATEST
     save(path)
     os.truncate(path, keep if keep >= 0 else path.stat().st_size - 1)
-    assert "no checkpoint, or only a part of one is left" in refused(path)
+    assert "is not a checkpoint, or only a part of one" in refused(path)
 
 
 def test_a_file_of_another_kind(tmp_path):
     path = tmp_path / "x"
     path.write_text("First Citizen:\nBefore we proceed any further, hear me speak.\n")
-    assert "no checkpoint, or only a part of one is left" in refused(path)
+    assert "is not a checkpoint, or only a part of one" in refused(path)
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
 def test_safetensors_of_another_program(tmp_path, metadata):
     path = tmp_path / "x"
     save_file({"a": np.zeros(3)}, path, metadata=metadata)
-    assert "is a safetensors file, but no checkpoint of this program" in refused(path)
+    assert "is a safetensors file, but not a checkpoint of this program" in refused(path)
 
 
 def test_json_that_does_not_parse(tmp_path):
@@ -307,23 +311,23 @@ def test_a_device_that_is_not_there_is_no_damage(tmp_path):
 
 def test_find(tmp_path):
     save(tmp_path / "run" / LATEST)
-    assert checkpoint.find(tmp_path / "run") == tmp_path / "run" / LATEST
-    assert checkpoint.find(tmp_path / "run" / LATEST) == tmp_path / "run" / LATEST
+    assert find_checkpoint(tmp_path / "run") == tmp_path / "run" / LATEST
+    assert find_checkpoint(tmp_path / "run" / LATEST) == tmp_path / "run" / LATEST
     with pytest.raises(CheckpointError, match=f"no {LATEST} in the folder"):
-        checkpoint.find(tmp_path)
+        find_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match=r"there is no checkpoint '.*nowhere'"):
-        checkpoint.find(tmp_path / "nowhere")
+        find_checkpoint(tmp_path / "nowhere")
 
 
 def test_newest(tmp_path):
     with pytest.raises(CheckpointError, match="train a model first"):
-        checkpoint.newest(tmp_path / "runs")
+        newest_checkpoint(tmp_path / "runs")
     for age, name in enumerate(["b/" + LATEST, "a/" + LATEST, "deep/er/" + LATEST, "z/" + BEST]):
         path = tmp_path / name
         path.parent.mkdir(parents=True)
         path.write_text("")
         os.utime(path, ns=(10**18 - age * 10**9,) * 2)
     os.utime(tmp_path / "z" / BEST)
-    assert checkpoint.newest(tmp_path) == tmp_path / "b" / LATEST
+    assert newest_checkpoint(tmp_path) == tmp_path / "b" / LATEST
     os.utime(tmp_path / "deep" / "er" / LATEST)
-    assert checkpoint.newest(tmp_path) == tmp_path / "deep" / "er" / LATEST
+    assert newest_checkpoint(tmp_path) == tmp_path / "deep" / "er" / LATEST

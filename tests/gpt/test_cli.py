@@ -18,8 +18,9 @@ pytest.importorskip("platformdirs")
 from click.testing import CliRunner
 
 import gpt
-from gpt.cli import app as cli
-from gpt.config import SECTIONS, Config, options
+from gpt.cli import main
+from gpt.cli.options import HIDDEN, OPTION_NAMES
+from gpt.config import SECTIONS, Config, SamplingConfig
 from gpt.errors import UserError
 from gpt.tokenizer import CharTokenizer
 
@@ -32,7 +33,7 @@ def quiet_logger(monkeypatch):
 
 
 def run(*arguments):
-    return CliRunner().invoke(cli.main, list(map(str, arguments)))
+    return CliRunner().invoke(main, list(map(str, arguments)))
 
 
 def succeeds(*arguments):
@@ -72,8 +73,8 @@ def rooms(monkeypatch):
     loaded = types.SimpleNamespace(model="the model", tokenizer=rooms.tokenizer, config=rooms.config, step=7)
     fakes = {
         "train.train": rooms.ask("train", True),
-        "checkpoint.find": rooms.ask("find", Path("found.safetensors")),
-        "checkpoint.newest": rooms.ask("newest", Path("newest.safetensors")),
+        "runs.find_checkpoint": rooms.ask("find", Path("found.safetensors")),
+        "runs.newest_checkpoint": rooms.ask("newest", Path("newest.safetensors")),
         "checkpoint.load_config": rooms.ask("load_config", rooms.config),
         "checkpoint.load": rooms.ask("load", loaded),
         "generation.generate": rooms.ask("generate", lambda: itertools.cycle([1, 2])),
@@ -103,7 +104,7 @@ def test_a_profile_says_where_the_time_goes_and_writes_nothing(tmp_path, monkeyp
     output = succeeds("train", "gpt-nano", "--data", str(text), "--profile").output
     for name in ("linear", "attention", "layer_norm_rows", "optimizer_step", "clip_grad_norm", "between ops", "in all"):
         assert re.search(rf"^{name} +[\d.]", output, re.MULTILINE), output
-    assert re.search(r"^20 steps after 5 to warm up; \d+\.\d\d ms a step$", output, re.MULTILINE)
+    assert re.search(r"^20 steps after 5 to warm up; \d+\.\d\d ms per step$", output, re.MULTILINE)
     assert sorted(tmp_path.rglob("*")) == before
     assert run("train", "--profile", "--resume").exit_code == 2
 
@@ -111,10 +112,10 @@ def test_a_profile_says_where_the_time_goes_and_writes_nothing(tmp_path, monkeyp
 def test_train_help_has_every_option_with_default_and_unit():
     text = " ".join(succeeds("train", "--help").output.split())
     for section in SECTIONS:
-        for key, field, value in options(Config.load(), section):
+        for key, field, value in getattr(Config.load(), section).options():
             if key == "model.vocab_size":
                 continue
-            flag = cli.OPTION_NAMES.get(key, field.name).replace("_", "-")
+            flag = OPTION_NAMES.get(key, field.name).replace("_", "-")
             assert f"--{flag} " in text, key
             meaning = field.metadata["help"]
             assert meaning[1:] in text, key
@@ -134,7 +135,7 @@ def test_help_imports_nothing_heavy():
         "import sys; from gpt.cli import main; main(['train', '--help'], standalone_mode=False); "
         "print(sorted({'numpy', 'tensorlite', 'tiktoken', 'pooch', 'matplotlib'} & set(sys.modules)))"
     )
-    root = Path(cli.__file__).parents[1]
+    root = Path(gpt.__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=True
     )
@@ -172,10 +173,10 @@ def test_every_option_reaches_its_field(rooms):
         "data.bpe_vocab_size": 300, "optim.muon_lr": 0.03,
     }  # fmt: skip
     for section in SECTIONS:
-        for key, field, value in options(Config.load(), section):
-            if key in cli.HIDDEN:
+        for key, field, value in getattr(Config.load(), section).options():
+            if key in HIDDEN:
                 continue
-            arguments = ["--" + cli.OPTION_NAMES.get(key, field.name).replace("_", "-")]
+            arguments = ["--" + OPTION_NAMES.get(key, field.name).replace("_", "-")]
             if isinstance(value, bool):
                 wanted = not value
             else:
@@ -239,7 +240,7 @@ def test_resume_from_a_path(rooms):
         (["info", "gpt-2"], "no preset 'gpt-2'; did you mean 'gpt2'?"),
         (["presets", "gpt-2"], "no preset 'gpt-2'; did you mean 'gpt2'?"),
         (["sample", "--chars", "3", "--tokens", "4"], "give --tokens or --chars, not both"),
-        (["sample", "--temperature", "-1"], "Invalid value for '--temperature'"),
+        (["sample", "--temperature", "-1"], "sampling.temperature = -1.0: must be >= 0"),
         (["score"], "give a TEXT or a --file"),
         (["score", "text", "--file", "x"], "give a TEXT or a --file"),
         (["score", "--file", "nowhere.txt"], "cannot read the text 'nowhere.txt': No such file"),
@@ -315,7 +316,7 @@ def test_sample(rooms):
     assert load == ("load", (Path("newest.safetensors"),), {"device": "auto"})
     assert generate[1][0] == "the model"
     assert generate[1][1].tolist() == [2, 1]
-    assert generate[2] == {"temperature": 0.5, "top_k": 2, "seed": 3}
+    assert generate[2] == {"sampling": SamplingConfig(temperature=0.5, top_k=2, seed=3)}
     # What is needed to repeat it, where it does not mix with the text.
     assert result.stderr == "checkpoint newest.safetensors\nseed 3\n"
 
@@ -327,10 +328,11 @@ def test_sample_defaults(rooms):
     assert find == ("find", (Path("here"),), {})
     assert load[2] == {"device": "cpu"}
     assert generate[1][1].tolist() == [0]  # a line break
-    assert (generate[2]["temperature"], generate[2]["top_k"]) == (1.0, None)
-    seeds = {generate[2]["seed"]}
+    sampling = generate[2]["sampling"]
+    assert (sampling.temperature, sampling.top_k) == (1.0, None)
+    seeds = {sampling.seed}
     succeeds("sample")
-    seeds.add(rooms.asked[-1][2]["seed"])
+    seeds.add(rooms.asked[-1][2]["sampling"].seed)
     assert len(seeds) == 2
 
 
@@ -349,7 +351,7 @@ def test_characters_that_the_terminal_does_not_have():
     done = subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, "PYTHONIOENCODING": "latin-1"},
-        cwd=Path(cli.__file__).parents[1],
+        cwd=Path(gpt.__file__).parents[1],
         capture_output=True,
         check=False,
     )
@@ -370,9 +372,9 @@ def test_score(rooms, tmp_path):
     assert rooms.asked[-1][1][1].tolist() == [1, 2, 1]
     # Two characters with probabilities 1/2 and 1/8: a quarter on average, so two bits each.
     assert result.stdout.split("\n")[:3] == [
-        "loss              1.3863 nats a token",
-        "perplexity        4.000 a token",
-        "                  2.0000 bits a character",
+        "loss              1.3863 nats per token",
+        "perplexity        4.000 per token",
+        "                  2.0000 bits per character",
     ]
     assert "log-probability   -2.773 nats, of 2 tokens after the first" in result.stdout
     (tmp_path / "text.txt").write_text("aba", encoding="utf-8")
@@ -386,14 +388,14 @@ def test_score_needs_two_tokens(rooms):
 
 def test_a_loss_without_a_perplexity(rooms, monkeypatch):
     monkeypatch.setattr(gpt.evaluate, "log_probs", rooms.ask("log_probs", np.array([-1000.0])))
-    assert "perplexity        inf a token" in succeeds("score", "ab").stdout
+    assert "perplexity        inf per token" in succeeds("score", "ab").stdout
 
 
 def test_eval(rooms, tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("ab" * 1000, encoding="utf-8")
     result = succeeds("eval", "--data", path)
-    assert "1.0000 bits a character" in result.stdout
+    assert "1.0000 bits per character" in result.stdout
     model, dataset, split = rooms.asked[-1][1]
     assert (model, split) == ("the model", "val")
     assert dataset.tokenizer is rooms.tokenizer
@@ -421,7 +423,7 @@ def test_presets():
 
 
 def test_as_a_module():
-    root = Path(cli.__file__).parents[1]
+    root = Path(gpt.__file__).parents[1]
     command = [sys.executable, "-m", "gpt", "train", "nope"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == 2

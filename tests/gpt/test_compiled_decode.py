@@ -4,12 +4,12 @@ import pytest
 
 import tensorlite as tl
 from gpt.config import ModelConfig
-from gpt.generation import SampleError, generate, next_logits
-from gpt.model import GPT, MLP, Block, CausalSelfAttention, KeyValueCache, inference
+from gpt.generation import SampleError, SamplingConfig, generate, next_logits
+from gpt.model import GPT, MLP, Block, CausalSelfAttention, KVCache, eval_mode
 from tensorlite.backends.cpu import thread_pool
 
 decoder = pytest.importorskip("gpt.model.compiled_decode", exc_type=ImportError)
-Decoder = decoder.Decoder
+CompiledDecoder = decoder.CompiledDecoder
 
 
 def made(**options):
@@ -26,7 +26,7 @@ def made(**options):
 
 def plain(model, ids):
     """The logits after all of ids, by the model's own forward pass."""
-    with inference(model):
+    with eval_mode(model):
         return model(tl.tensor(np.asarray(ids)[None]))[0].numpy()[0, -1]
 
 
@@ -47,8 +47,8 @@ def test_every_token_is_read_as_the_model_reads_it(options, count, monkeypatch):
     model = made(**options)
     size, V = model.config.block_size, model.config.vocab_size
     ids = np.random.default_rng(0).integers(0, V, size)
-    cache = KeyValueCache(model)
-    reader = Decoder.of(model, cache)
+    cache = KVCache(model)
+    reader = CompiledDecoder.for_model(model, cache)
     checked = range(size) if size < 20 else (0, 1, 100, size - 1)
     for i, token in enumerate(ids.tolist()):
         found = reader.next_logits(token)
@@ -60,9 +60,9 @@ def test_every_token_is_read_as_the_model_reads_it(options, count, monkeypatch):
 def test_it_goes_on_from_what_the_model_read_and_the_model_from_that():
     model = made()
     ids = [3, 1, 4, 1, 5, 9, 2, 6]
-    cache = KeyValueCache(model)
-    reader = Decoder.of(model, cache)
-    with inference(model):
+    cache = KVCache(model)
+    reader = CompiledDecoder.for_model(model, cache)
+    with eval_mode(model):
         next_logits(model, ids[:3], cache)
         reader.next_logits(ids[3])
         agree(next_logits(model, ids[4:6], cache).astype(np.float32), plain(model, ids[:6]))
@@ -74,20 +74,20 @@ def test_it_goes_on_from_what_the_model_read_and_the_model_from_that():
 
 def test_what_it_does_not_compute_is_left_to_the_model():
     model = made()
-    assert Decoder.of(model, KeyValueCache(model)) is not None
-    assert Decoder.of(model, KeyValueCache(model, batch_size=2)) is None
+    assert CompiledDecoder.for_model(model, KVCache(model)) is not None
+    assert CompiledDecoder.for_model(model, KVCache(model, batch_size=2)) is None
 
     class OtherMLP(MLP):
         pass
 
     other = made()
     other.h[1].mlp = OtherMLP(other.config)
-    assert Decoder.of(other, KeyValueCache(other)) is None
+    assert CompiledDecoder.for_model(other, KVCache(other)) is None
     wide = made().to(tl.float64)
-    assert Decoder.of(wide, KeyValueCache(wide)) is None
+    assert CompiledDecoder.for_model(wide, KVCache(wide)) is None
     turned = made()
     turned.h[0].mlp.c_fc.weight.array = np.asfortranarray(turned.h[0].mlp.c_fc.weight.array)
-    assert Decoder.of(turned, KeyValueCache(turned)) is None
+    assert CompiledDecoder.for_model(turned, KVCache(turned)) is None
 
 
 def wider_mlp(model):
@@ -142,7 +142,7 @@ def test_a_model_that_somebody_changed_is_its_own_reader(change, monkeypatch):
 @pytest.mark.parametrize("layer", [MLP, CausalSelfAttention, Block, GPT])
 def test_who_edits_the_source_of_a_layer_gets_what_it_says(layer, monkeypatch):
     """As a learner does: the decoder, which knows nothing of it, reads one token, and is found out."""
-    name = "features" if layer is GPT else "forward"
+    name = "hidden_states" if layer is GPT else "forward"
     before = getattr(layer, name)
     monkeypatch.setattr(layer, name, lambda self, x, *args: before(self, x, *args) * 1.5)
     fast, slow, count = texts(made(), monkeypatch, temperature=0)
@@ -151,22 +151,22 @@ def test_who_edits_the_source_of_a_layer_gets_what_it_says(layer, monkeypatch):
 
 def test_weights_that_change_in_place_are_seen():
     model = made()
-    reader = Decoder.of(model, KeyValueCache(model))
+    reader = CompiledDecoder.for_model(model, KVCache(model))
     with tl.no_grad():
         model.wte.weight.mul_(-0.5)
-    assert reader.holds()
+    assert reader.is_current()
     agree(reader.next_logits(3), plain(model, [3]))
 
 
 def texts(model, monkeypatch, **options):
     """The same text twice, read by the decoder and without it; and how many tokens the decoder read."""
     read = []
-    next_of = Decoder.next_logits
-    monkeypatch.setattr(Decoder, "next_logits", lambda self, token: read.append(token) or next_of(self, token))
-    fast = list(generate(model, [3, 1], 40, **options))
+    next_of = CompiledDecoder.next_logits
+    monkeypatch.setattr(CompiledDecoder, "next_logits", lambda self, token: read.append(token) or next_of(self, token))
+    fast = list(generate(model, [3, 1], 40, SamplingConfig(**options)))
     count = len(read)
-    monkeypatch.setattr(Decoder, "of", lambda model, cache: None)
-    slow = list(generate(model, [3, 1], 40, **options))
+    monkeypatch.setattr(CompiledDecoder, "for_model", lambda model, cache: None)
+    slow = list(generate(model, [3, 1], 40, SamplingConfig(**options)))
     assert len(read) == count
     return fast, slow, count
 
@@ -180,30 +180,30 @@ def test_generate_writes_the_same_text_with_it(options, monkeypatch):
 
 def test_an_array_that_is_exchanged_on_the_way_is_found(monkeypatch):
     model = made()
-    text = generate(model, [3, 1], 8, temperature=0)
+    text = generate(model, [3, 1], 8, SamplingConfig(temperature=0))
     next(text), next(text)
     weight = model.h[0].mlp.c_fc.weight
     weight.array = np.asfortranarray(weight.array)  # the same numbers, as the decoder cannot read them
     rest = list(text)
     weight.array = np.ascontiguousarray(weight.array)
-    assert rest == list(generate(model, [3, 1], 8, temperature=0))[2:]
+    assert rest == list(generate(model, [3, 1], 8, SamplingConfig(temperature=0)))[2:]
 
 
 def test_a_full_cache_and_a_token_that_is_none_are_refused():
     model = made()
-    cache = KeyValueCache(model)
-    reader = Decoder.of(model, cache)
+    cache = KVCache(model)
+    reader = CompiledDecoder.for_model(model, cache)
     for token in (-1, 31, 10**9):
         with pytest.raises(IndexError, match=f"token {token} is not in the vocabulary of 31"):
             reader.next_logits(token)
     assert cache.length == 0
     cache.length = 12
-    with pytest.raises(ValueError, match="a cache of block_size = 12 positions holds 12"):
+    with pytest.raises(ValueError, match="the cache holds 12 of block_size = 12 positions"):
         reader.next_logits(1)
 
 
 def test_broken_weights_are_reported():
     model = made()
     model.h[1].ln_2.weight.array[3] = np.nan
-    with pytest.raises(SampleError, match="logits are not finite"):
+    with pytest.raises(SampleError, match="logits of the model are not finite"):
         list(generate(model, [1], 3))

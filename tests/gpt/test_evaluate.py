@@ -101,5 +101,5 @@ def test_refusals(model):
         log_probs(model, [1])
     with pytest.raises(TokenError, match=f"token id {V} at position 2 is outside the vocabulary of {V} tokens"):
         log_probs(model, [1, 2, V])
-    with pytest.raises(ValueError, match=f"stride = {T + 1}, expected 1 to block_size = {T}"):
+    with pytest.raises(ValueError, match=f"expected stride from 1 to block_size = {T}, got {T + 1}"):
         log_probs(model, [1, 2], stride=T + 1)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
-from gpt.config import ModelConfig
-from gpt.evaluate import TokenError
-from gpt.generation import SampleError, draw, generate, next_logits
-from gpt.model import GPT, KeyValueCache, inference
+from gpt.config import ConfigError, ModelConfig
+from gpt.generation import SampleError, SamplingConfig, generate, next_logits, sample_token
+from gpt.model import GPT, KVCache, eval_mode
+from gpt.tokenizer import TokenError
 
 V, T = 11, 6
 
@@ -33,9 +33,9 @@ def last_logits(model, context):
 
 
 def test_a_seed_decides_the_text(model):
-    one = list(generate(model, [1, 2], 40, seed=7))
-    assert one == list(generate(model, [1, 2], 40, seed=7))
-    assert one != list(generate(model, [1, 2], 40, seed=8))
+    one = list(generate(model, [1, 2], 40, SamplingConfig(seed=7)))
+    assert one == list(generate(model, [1, 2], 40, SamplingConfig(seed=7)))
+    assert one != list(generate(model, [1, 2], 40, SamplingConfig(seed=8)))
     assert len(one) == 40
     assert set(one) <= set(range(V))
     assert all(type(token) is int for token in one)
@@ -46,14 +46,14 @@ def test_without_a_seed_each_text_is_another(model):
 
 
 def test_tokens_come_one_at_a_time_without_end(model):
-    stream = generate(model, [1], seed=0)
+    stream = generate(model, [1], sampling=SamplingConfig(seed=0))
     first = list(itertools.islice(stream, 3 * T))
-    assert [*first, next(stream)] == list(generate(model, [1], 3 * T + 1, seed=0))
+    assert [*first, next(stream)] == list(generate(model, [1], 3 * T + 1, SamplingConfig(seed=0)))
 
 
-def plainly(model, prompt, count, temperature=1.0, top_k=None, seed=None, anew=True):
+def plainly(model, prompt, count, sampling, anew=True):
     """What generate() writes, by whole passes without a cache. `anew`: as it does beyond the context, else sliding."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(sampling.seed)
     text, size = list(prompt), model.config.block_size
     start = max(0, len(text) - size)
     for _ in range(count):
@@ -63,7 +63,7 @@ def plainly(model, prompt, count, temperature=1.0, top_k=None, seed=None, anew=T
         model.eval()
         logits = model(tl.tensor(np.asarray(text)[None, start:]))[0].detach().numpy()[0, -1]
         model.train()
-        text.append(draw(logits, temperature, top_k, rng))
+        text.append(sample_token(logits, sampling, rng))
     return text[len(prompt) :]
 
 
@@ -76,8 +76,8 @@ def test_the_text_is_the_one_without_a_cache(model, options, length):
     """In the context, and beyond it, where the model starts anew from the last half of a context."""
     for seed in range(5):
         prompt = np.random.default_rng(seed).integers(0, V, length).tolist()
-        text = list(generate(model, prompt, 4 * T, seed=seed, **options))
-        assert text == plainly(model, prompt, 4 * T, seed=seed, **options)
+        text = list(generate(model, prompt, 4 * T, SamplingConfig(seed=seed, **options)))
+        assert text == plainly(model, prompt, 4 * T, SamplingConfig(seed=seed, **options))
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -86,8 +86,8 @@ def test_a_context_is_seen_whole_until_it_is_full(model, options):
     others = 0
     for seed in range(20):
         prompt = np.random.default_rng(seed).integers(0, V, 2).tolist()
-        text = list(generate(model, prompt, 4 * T, seed=seed, **options))
-        slid = plainly(model, prompt, 4 * T, seed=seed, anew=False, **options)
+        text = list(generate(model, prompt, 4 * T, SamplingConfig(seed=seed, **options)))
+        slid = plainly(model, prompt, 4 * T, SamplingConfig(seed=seed, **options), anew=False)
         assert text[: T - 1] == slid[: T - 1]
         others += text != slid
     assert others
@@ -102,32 +102,33 @@ def test_the_smallest_contexts(block_size, position):
     for parameter in model.parameters():
         parameter.array *= 8
     for prompt in ([4], [4, 2, 9]):
-        assert list(generate(model, prompt, 12, seed=5)) == plainly(model, prompt, 12, seed=5)
+        sampling = SamplingConfig(seed=5)
+        assert list(generate(model, prompt, 12, sampling)) == plainly(model, prompt, 12, sampling)
 
 
 def test_each_token_is_read_once(model, monkeypatch):
     """The prompt in one pass, each token in one of its own, and half a context when it is full."""
-    sizes, features = [], GPT.features
+    sizes, features = [], GPT.hidden_states
 
     def counted(self, idx, cache):
         sizes.append(idx.shape[1])
         return features(self, idx, cache)
 
-    monkeypatch.setattr(GPT, "features", counted)
-    assert len(list(generate(model, [1, 2, 3], 10, seed=0))) == 10
+    monkeypatch.setattr(GPT, "hidden_states", counted)
+    assert len(list(generate(model, [1, 2, 3], 10, SamplingConfig(seed=0)))) == 10
     assert sizes == [3, 1, 1, 1, T // 2, 1, 1, 1, T // 2, 1]
 
 
 def test_top_k_of_one_is_greedy(model):
-    greedy = list(generate(model, [1], 20, temperature=0))
-    assert list(generate(model, [1], 20, top_k=1, seed=1)) == greedy
-    assert list(generate(model, [1], 20, temperature=1e-300, seed=1)) == greedy
+    greedy = list(generate(model, [1], 20, SamplingConfig(temperature=0)))
+    assert list(generate(model, [1], 20, SamplingConfig(top_k=1, seed=1))) == greedy
+    assert list(generate(model, [1], 20, SamplingConfig(temperature=1e-300, seed=1))) == greedy
 
 
 def test_next_logits_are_those_of_the_last_position(model):
     expected = last_logits(model, [3, 1, 4])
-    cache = KeyValueCache(model)
-    with inference(model):
+    cache = KVCache(model)
+    with eval_mode(model):
         np.testing.assert_allclose(next_logits(model, np.array([3, 1, 4])), expected, rtol=0, atol=1e-12)
         next_logits(model, [3, 1], cache)
         np.testing.assert_allclose(next_logits(model, [4], cache), expected, rtol=0, atol=1e-12)
@@ -142,8 +143,8 @@ def test_draws_follow_the_distribution(temperature, top_k):
     if top_k == 3:
         p[np.argsort(logits)[:-3]] = 0
     p /= p.sum()
-    n = 20_000
-    counts = np.bincount([draw(logits, temperature, top_k, rng) for _ in range(n)], minlength=V)
+    n, sampling = 20_000, SamplingConfig(temperature=temperature, top_k=top_k)
+    counts = np.bincount([sample_token(logits, sampling, rng) for _ in range(n)], minlength=V)
     assert (counts[p == 0] == 0).all()
     assert (np.abs(counts - n * p) <= 5 * np.sqrt(n * p * (1 - p)) + 1e-9).all()
 
@@ -151,20 +152,20 @@ def test_draws_follow_the_distribution(temperature, top_k):
 def test_of_equal_tokens_top_k_takes_the_first():
     logits = np.zeros(V)
     rng = np.random.default_rng(0)
-    assert {draw(logits, 1.0, 3, rng) for _ in range(200)} == {0, 1, 2}
-    assert draw(logits, 0, None, rng) == 0
+    assert {sample_token(logits, SamplingConfig(top_k=3), rng) for _ in range(200)} == {0, 1, 2}
+    assert sample_token(logits, SamplingConfig(temperature=0), rng) == 0
 
 
 def test_a_stop_token_ends_the_text_and_is_left_out(model):
-    text = list(generate(model, [1], 40, seed=7))
+    text = list(generate(model, [1], 40, SamplingConfig(seed=7)))
     stop = text[10]
-    assert list(generate(model, [1], 40, stop_tokens=[stop, 99], seed=7)) == text[: text.index(stop)]
+    assert list(generate(model, [1], 40, SamplingConfig(seed=7), stop_tokens=[stop, 99])) == text[: text.index(stop)]
 
 
 def test_dropout_is_off_and_the_modes_are_the_callers_between_tokens(model):
     model.train()
     assert tl.is_grad_enabled()
-    stream = generate(model, [1], 5, temperature=0)
+    stream = generate(model, [1], 5, SamplingConfig(temperature=0))
     first = next(stream)
     assert model.training
     assert model.h[0].attn.training
@@ -186,16 +187,29 @@ def test_nothing_to_write(model):
         ([], {}, TokenError, "at least one token; gpt.tokenizer.start_ids"),
         ([1, V], {}, TokenError, f"token id {V} at position 1 is outside the vocabulary of {V} tokens"),
         ([-1], {}, TokenError, "token id -1 at position 0"),
-        ([1], {"temperature": -0.1}, SampleError, "temperature = -0.1: expected a finite number >= 0"),
-        ([1], {"temperature": math.nan}, SampleError, "temperature = nan"),
-        ([1], {"temperature": math.inf}, SampleError, "temperature = inf"),
-        ([1], {"top_k": 0}, SampleError, "top_k = 0: expected at least 1"),
-        ([1], {"max_new_tokens": -1}, SampleError, "max_new_tokens = -1"),
+        ([1], {"max_new_tokens": -1}, ValueError, "expected max_new_tokens >= 0, or None for no limit, got -1"),
     ],
 )
-def test_refusals_come_at_once(model, ids, options, error, message):
+def test_bad_arguments_are_refused_at_once(model, ids, options, error, message):
     with pytest.raises(error) as caught:
         generate(model, ids, **options)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -0.1}, "sampling.temperature = -0.1: must be >= 0"),
+        ({"temperature": math.nan}, "sampling.temperature = nan: expected a finite number"),
+        ({"temperature": math.inf}, "sampling.temperature = inf: expected a finite number"),
+        ({"top_k": 0}, "sampling.top_k = 0: must be >= 1"),
+        ({"top_k": 1.5}, "sampling.top_k = 1.5: expected int, got float"),
+        ({"seed": -1}, "sampling.seed = -1: must be >= 0"),
+    ],
+)
+def test_bad_sampling_options_are_refused(options, message):
+    with pytest.raises(ConfigError) as caught:
+        SamplingConfig(**options)
     assert message in str(caught.value)
 
 
@@ -203,4 +217,4 @@ def test_refusals_come_at_once(model, ids, options, error, message):
 @pytest.mark.parametrize("temperature", [0, 1])
 def test_broken_weights_are_an_error(bad, temperature):
     with pytest.raises(SampleError, match="not finite"):
-        draw(np.array([0.0, bad]), temperature, None, np.random.default_rng(0))
+        sample_token(np.array([0.0, bad]), SamplingConfig(temperature=temperature), np.random.default_rng(0))

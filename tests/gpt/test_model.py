@@ -9,8 +9,9 @@ import pytest
 
 import tensorlite as tl
 from gpt.config import Config, ModelConfig, OptimConfig
-from gpt.model import GPT, KeyValueCache, inference, sinusoids
+from gpt.model import GPT, KVCache, eval_mode, sinusoids
 from gpt.model.size import parameter_count
+from gpt.train import configure_optimizer
 from tensorlite.testing import check_adjoint, check_grad
 
 TINY = {"vocab_size": 13, "block_size": 8, "n_layer": 2, "n_head": 2, "n_embd": 12}
@@ -74,7 +75,7 @@ def test_logits_loss_and_gradients_agree_with_torch(config, T):
 
 
 def test_gpt2_has_its_number_of_parameters_and_its_names():
-    config = Config.load("gpt2").with_expected_vocab_size().model
+    config = Config.load("gpt2").model
     assert parameter_count(config) == 124_439_808
     small = ModelConfig(**TINY, bias=True)
     model = GPT(small)
@@ -90,7 +91,7 @@ def test_gpt2_has_its_number_of_parameters_and_its_names():
 
 def test_gpt2_itself_has_its_number_of_parameters(monkeypatch):
     monkeypatch.setattr(GPT, "init_weights", lambda self: None)
-    assert GPT(Config.load("gpt2").with_expected_vocab_size().model).num_params() == 124_439_808
+    assert GPT(Config.load("gpt2").model).num_params() == 124_439_808
 
 
 def test_parameter_count_of_every_variant(config):
@@ -183,11 +184,11 @@ def test_dropout_is_for_training_alone():
     assert (model(x)[0].detach().numpy() == same(x)[0].detach().numpy()).all()
 
 
-def test_inference_restores_each_mode():
+def test_eval_mode_restores_each_mode():
     model = make(ModelConfig(**TINY))
     model.h[1].eval()
     modes = [m.training for m in model.modules()]
-    with pytest.raises(KeyError), inference(model):
+    with pytest.raises(KeyError), eval_mode(model):
         assert not any(m.training for m in model.modules())
         assert not tl.is_grad_enabled()
         assert not model(tl.tensor(ids(1, 2)))[0].requires_grad
@@ -197,9 +198,9 @@ def test_inference_restores_each_mode():
     assert tl.is_grad_enabled()
 
 
-def test_inference_can_be_entered_again():
+def test_eval_mode_can_be_entered_again():
     model = make(ModelConfig(**TINY))
-    evaluating = inference(model)
+    evaluating = eval_mode(model)
     for mode in (True, False, True):
         model.train(mode)
         model.h[0].train(not mode)
@@ -224,7 +225,7 @@ def test_float32_stays_float32():
 
 def read(model, x, stops, cache=None):
     """The logits of x (B, T), read with a cache up to each of the stops in turn."""
-    cache = KeyValueCache(model, len(x)) if cache is None else cache
+    cache = KVCache(model, len(x)) if cache is None else cache
     with tl.no_grad():
         parts = [model(tl.tensor(x[:, i:j]), cache=cache)[0] for i, j in itertools.pairwise([0, *stops])]
     return np.concatenate([part.numpy() for part in parts], axis=1)
@@ -255,7 +256,7 @@ def test_a_cache_forgets_what_its_length_leaves_out(config):
     model = make(config)
     x, y = ids(2, 8, seed=1), ids(2, 8, seed=2)
     y[:, :3] = x[:, :3]
-    cache = KeyValueCache(model, 2)
+    cache = KVCache(model, 2)
     read(model, x, [5, 8], cache)
     assert cache.length == 8
     expected = model(tl.tensor(y))[0].detach().numpy()
@@ -270,7 +271,7 @@ def test_a_cache_forgets_what_its_length_leaves_out(config):
 def test_the_loss_with_a_cache_is_that_of_the_new_tokens():
     model = make(ModelConfig(**TINY))
     x, y = ids(2, 8, seed=1), ids(2, 8, seed=2)
-    cache = KeyValueCache(model, 2)
+    cache = KVCache(model, 2)
     with tl.no_grad():
         first = model(tl.tensor(x[:, :6]), tl.tensor(y[:, :6]), cache)[1].item()
         second = model(tl.tensor(x[:, 6:]), tl.tensor(y[:, 6:]), cache)[1].item()
@@ -281,7 +282,7 @@ def test_the_loss_with_a_cache_is_that_of_the_new_tokens():
 @pytest.mark.parametrize("position", ["learned", "sinusoidal"])
 def test_a_cache_has_the_models_dtype(dtype, position):
     model = make(ModelConfig(**TINY, position=position), dtype=dtype)
-    cache = KeyValueCache(model, 2)
+    cache = KVCache(model, 2)
     assert {t.dtype for t in (*cache.keys, *cache.values)} == {np.dtype(dtype)}
     assert {t.shape for t in (*cache.keys, *cache.values)} == {(2, 2, 8, 6)}
     assert read(model, ids(2, 8), [3, 5, 6, 8], cache).dtype == dtype
@@ -289,7 +290,7 @@ def test_a_cache_has_the_models_dtype(dtype, position):
 
 def test_a_cache_is_filled_in_place_and_keeps_no_graph():
     model = make(ModelConfig(**TINY))
-    cache = KeyValueCache(model)
+    cache = KVCache(model)
     memory = [t.numpy() for t in (*cache.keys, *cache.values)]
     gc.collect()
     before = count_nodes()
@@ -305,7 +306,7 @@ def test_a_cache_is_filled_in_place_and_keeps_no_graph():
 def test_a_pass_that_fails_leaves_the_cache_as_it_was():
     model = make(ModelConfig(**TINY))
     x = ids(1, 8)
-    cache = KeyValueCache(model)
+    cache = KVCache(model)
     read(model, x, [4], cache)
     with tl.no_grad(), pytest.raises(IndexError, match="13"):
         model(tl.tensor([[1, 13]]), cache=cache)
@@ -317,21 +318,21 @@ def test_a_pass_that_fails_leaves_the_cache_as_it_was():
 
 def test_what_a_cache_refuses():
     model = make(ModelConfig(**TINY))
-    cache = KeyValueCache(model, 2)
+    cache = KVCache(model, 2)
     x = tl.tensor(ids(2, 5))
-    with pytest.raises(tl.GraphError, match=r"a cache is for reading without gradients; call .* under no_grad\(\)"):
+    with pytest.raises(tl.GraphError, match=r"a cache records no gradients. Call .* under no_grad\(\)"):
         model(x, cache=cache)
     with tl.no_grad():
-        with pytest.raises(ValueError, match="a batch of 3 sequences, and a cache for 2; make one for 3"):
+        with pytest.raises(ValueError, match=r"expected a batch of 2 sequences, .* got 3\. Make"):
             model(tl.tensor(ids(3, 5)), cache=cache)
         model(x, cache=cache)
-        with pytest.raises(ValueError, match=r"block_size = 8 positions holds 5, .* for 4 more; set its length to 0"):
+        with pytest.raises(ValueError, match=r"holds 5 of block_size = 8 positions, and 4 more do not fit\. Set"):
             model(x[:, :4], cache=cache)
-        with pytest.raises(ValueError, match="9 tokens do not fit the context of block_size = 8"):
+        with pytest.raises(ValueError, match="expected at most block_size = 8 tokens, got 9"):
             model(tl.tensor(ids(2, 9)), cache=cache)
         assert cache.length == 5
         model(x[:, :3], cache=cache)
-        with pytest.raises(ValueError, match="holds 8, which leaves no room for 1 more"):
+        with pytest.raises(ValueError, match="holds 8 of block_size = 8 positions, and 1 more do not fit"):
             model(x[:, :1], cache=cache)
 
 
@@ -340,7 +341,7 @@ def test_a_frozen_model_reads_with_a_cache_anywhere():
     model = make(ModelConfig(**TINY)).requires_grad_(False)
     assert tl.is_grad_enabled()
     x = ids(1, 8)
-    cache = KeyValueCache(model)
+    cache = KVCache(model)
     parts = [model(tl.tensor(x[:, i : i + 2]), cache=cache)[0].numpy() for i in range(0, 8, 2)]
     np.testing.assert_allclose(np.hstack(parts), model(tl.tensor(x))[0].numpy(), rtol=0, atol=1e-12)
 
@@ -350,7 +351,7 @@ def test_a_frozen_model_reads_with_a_cache_anywhere():
 
 def test_refusals():
     model = make(ModelConfig(**TINY))
-    with pytest.raises(ValueError, match="9 tokens do not fit the context of block_size = 8"):
+    with pytest.raises(ValueError, match="expected at most block_size = 8 tokens, got 9"):
         model(tl.tensor(ids(1, 9)))
     with pytest.raises(ValueError, match=r"shape \(B, T\), got \(8,\)"):
         model(tl.tensor(ids(8)))
@@ -364,7 +365,7 @@ def test_refusals():
 def test_only_matrices_decay():
     model = make(ModelConfig(**TINY, bias=True))
     config = OptimConfig(lr=0.5, beta1=0.8, beta2=0.7, eps=1e-3, weight_decay=0.25)
-    optimizer = model.configure_optimizer(config)
+    optimizer = configure_optimizer(model, config)
     decayed, kept = optimizer.param_groups
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.25, 0.0)
     assert {p.ndim for p in decayed["params"]} == {2}

@@ -6,6 +6,7 @@ import tensorlite as tl
 from gpt.config import Config, ModelConfig, OptimConfig
 from gpt.model import GPT
 from gpt.model.size import memory, moments
+from gpt.train import configure_optimizer
 from tensorlite import optim
 from tensorlite.optim import CombinedOptimizer, lr_scheduler
 
@@ -15,7 +16,7 @@ MODEL = ModelConfig(vocab_size=7, block_size=4, n_layer=2, n_head=1, n_embd=4, b
 def model_and_optimizer(seed=0, **options):
     tl.manual_seed(seed)
     model = GPT(MODEL).to(tl.float64)
-    return model, model.configure_optimizer(OptimConfig(optimizer="muon", **options))
+    return model, configure_optimizer(model, OptimConfig(optimizer="muon", **options))
 
 
 def step(model, optimizer, seed):
@@ -99,7 +100,7 @@ def test_a_saved_state_goes_on_exactly():
 
 def test_a_state_of_another_optimizer_is_refused():
     model, optimizer = model_and_optimizer()
-    adamw = model.configure_optimizer(OptimConfig())
+    adamw = configure_optimizer(model, OptimConfig())
     one = optim.AdamW(model.parameters())
     with pytest.raises(ValueError, match="1 saved groups of parameters, and 2 of these"):
         optimizer.load_state_dict(one.state_dict())
@@ -128,7 +129,7 @@ def test_a_closure_computes_the_loss_once():
 def test_what_it_keeps_is_counted():
     config = Config.load("gpt-nano", {"optim.optimizer": "muon"})
     model = GPT(config.model)
-    optimizer = model.configure_optimizer(config.optim)
+    optimizer = configure_optimizer(model, config.optim)
     ids = tl.tensor(np.zeros((1, 2), np.int64))
     model(ids, ids)[1].backward()
     optimizer.step()

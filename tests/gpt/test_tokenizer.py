@@ -16,8 +16,12 @@ pytest.importorskip("tokenizers")
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gpt.download import FetchError
-from gpt.tokenizer import bpe as t
+from gpt import tokenizer as t
+from gpt.config import TOKENIZERS, DataConfig
+from gpt.download import DownloadError
+from gpt.generation import stream
+from gpt.tokenizer import bpe as bpe_module
+from gpt.tokenizer.kinds import tokenizer_class
 
 TEXT = (
     "It was a bright cold day, and the clocks didn't strike 13.\n\n"
@@ -38,8 +42,8 @@ def gpt2(tmp_path_factory):
         patch.delenv("TIKTOKEN_CACHE_DIR", raising=False)
         patch.setenv("TENSORLITE_CACHE", str(tmp_path_factory.mktemp("cache")))
         try:
-            return t.BPETokenizer.gpt2()
-        except FetchError as error:
+            return t.GPT2Tokenizer.load()
+        except DownloadError as error:
             pytest.skip(f"GPT-2's vocabulary is out of reach: {error}")
 
 
@@ -151,7 +155,7 @@ def test_bpe_needs_all_bytes():
 def test_byte_alphabet_is_the_trainers():
     from tokenizers import pre_tokenizers
 
-    alphabet = t.byte_alphabet()
+    alphabet = bpe_module.byte_alphabet()
     assert set(alphabet) == set(pre_tokenizers.ByteLevel.alphabet())
     assert sorted(alphabet.values()) == list(range(256))
     assert alphabet["Ġ"] == ord(" ")
@@ -160,29 +164,29 @@ def test_byte_alphabet_is_the_trainers():
 def test_gpt2(gpt2):
     assert gpt2.vocab_size == 50257
     assert gpt2.encode("Hello world").tolist() == [15496, 995]
-    assert gpt2.decode([50256]) == t.END_OF_TEXT
+    assert gpt2.decode([50256]) == bpe_module.END_OF_TEXT
     # Text is never taken for a special token.
-    assert 50256 not in gpt2.encode(t.END_OF_TEXT)
+    assert 50256 not in gpt2.encode(bpe_module.END_OF_TEXT)
     assert travelled(gpt2).encode(TEXT).tolist() == gpt2.encode(TEXT).tolist()
 
 
 def test_gpt2_uses_the_users_tiktoken_cache(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(t, "fetch", lambda file, folder: asked.append((file.name, folder)))
+    monkeypatch.setattr(bpe_module, "fetch", lambda file, folder: asked.append((file.name, folder)))
     monkeypatch.setattr("tiktoken.get_encoding", lambda name: pytest.fail(os.environ["TIKTOKEN_CACHE_DIR"]))
     monkeypatch.setenv("TENSORLITE_CACHE", str(tmp_path / "ours"))
     monkeypatch.delenv("TIKTOKEN_CACHE_DIR", raising=False)
     for folder in (tmp_path / "ours" / "tiktoken", tmp_path / "theirs"):
         with pytest.raises(pytest.fail.Exception, match=re.escape(str(folder))):
-            t.BPETokenizer.gpt2()
-        assert asked == [(file.name, folder) for file in t.GPT2_FILES]
+            t.GPT2Tokenizer.load()
+        assert asked == [(file.name, folder) for file in bpe_module.GPT2_FILES]
         asked.clear()
         assert os.environ.get("TIKTOKEN_CACHE_DIR") in (None, str(folder))
         monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "theirs"))
 
 
 def test_gpt2_files_have_the_names_that_tiktoken_looks_for():
-    for file in t.GPT2_FILES:
+    for file in bpe_module.GPT2_FILES:
         assert file.name == hashlib.sha1(file.url.encode()).hexdigest()
 
 
@@ -197,7 +201,8 @@ def test_gpt2_round_trip(gpt2, text):
 @pytest.mark.parametrize("bad", [[-1], [0, 340], [2**40]])
 def test_bad_ids_are_named(bpe, bad):
     for tokenizer in (bpe, t.CharTokenizer.train(TEXT)):
-        with pytest.raises(t.TokenizerError, match=f"token id {bad[-1]} is outside the vocabulary of"):
+        where = rf"token id {bad[-1]} at position {len(bad) - 1} is outside the vocabulary of"
+        with pytest.raises(t.TokenizerError, match=where):
             tokenizer.decode(bad)
 
 
@@ -208,10 +213,15 @@ def test_half_a_surrogate_pair_is_refused(bpe):
 
 
 def test_build_and_refuse():
-    assert t.build("char", "ab").vocab_size == 2
-    assert t.build("bpe", TEXT, 300).vocab_size == 300
+    assert t.build("ab", "a", DataConfig(tokenizer="char")).vocab_size == 2
+    assert t.build(TEXT, TEXT, DataConfig(tokenizer="bpe", bpe_vocab_size=300)).vocab_size == 300
     with pytest.raises(t.TokenizerError, match="no tokenizer 'word'"):
-        t.build("word", TEXT)
+        t.from_dict({"kind": "word"})
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_each_tokenizer_has_the_name_of_its_kind(kind):
+    assert tokenizer_class(kind).kind == kind
 
 
 BYTES = " ".join(base64.b64encode(bytes([b])).decode() for b in range(256))
@@ -244,7 +254,7 @@ def test_start():
 
 
 def streamed(tokenizer, ids, **limits):
-    return list(t.stream(tokenizer, ids, **limits))
+    return list(stream(tokenizer, ids, **limits))
 
 
 @given(any_text)
@@ -273,7 +283,7 @@ def test_stream_limits(text, stop, chars):
 
 
 def test_stream_cuts_inside_a_token():
-    bpe = t.BPETokenizer("bpe", [*(bytes([b]) for b in range(256)), b"ab", b"abc"], r"\p{L}+")
+    bpe = t.BPETokenizer([*(bytes([b]) for b in range(256)), b"ab", b"abc"], r"\p{L}+")
     assert bpe.encode("abcabc").tolist() == [257, 257]
     assert streamed(bpe, [257, 257], max_chars=4) == ["abc", "a"]
     assert streamed(bpe, [257, 257], stop="ca") == ["ab"]
@@ -282,8 +292,8 @@ def test_stream_cuts_inside_a_token():
 def test_stream_does_not_wait_and_takes_no_more_than_it_needs():
     char = t.CharTokenizer("ab")
     endless = itertools.cycle([0, 1])
-    stream = t.stream(char, endless, max_chars=3, stop="bb")
-    assert next(stream) == "a"
+    pieces = stream(char, endless, max_chars=3, stop="bb")
+    assert next(pieces) == "a"
     assert next(endless) == 1
-    assert "".join(stream) == "ab"
+    assert "".join(pieces) == "ab"
     assert next(endless) == 0

@@ -18,16 +18,15 @@ pytest.importorskip("platformdirs")
 pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
 import tensorlite as tl
-from gpt.checkpoint import BEST, LATEST
-from gpt.checkpoint import native as checkpoint
+from gpt import checkpoint, train
+from gpt.checkpoint.native import KEY
 from gpt.config import Config, ConfigError
 from gpt.data import load_dataset
 from gpt.errors import UserError
 from gpt.evaluate import evaluate
-from gpt.runs.metrics import Metrics, read
-from gpt.train import CURVE, METRICS, Run, TrainingError, alone_in
-from gpt.train import trainer as train
-from gpt.train.progress import Interrupt, progress_bar, shown, this_python
+from gpt.runs import BEST, CURVE, LATEST, METRICS, Metrics, RunFolder, RunFolderError, newest_checkpoint, read
+from gpt.train import Trainer, TrainingError, report, start, trainer
+from gpt.train.progress import Interrupt, format_metrics, progress_bar, this_python
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
@@ -80,7 +79,7 @@ def content(path):
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        header = json.loads(file.metadata()[checkpoint.KEY])
+        header = json.loads(file.metadata()[KEY])
         del header["config"]["train"]["out_dir"], header["check"]
         return header, {name: file.get_tensor(name) for name in file.keys()}
 
@@ -101,14 +100,14 @@ def measured(folder):
 
 def at_step(monkeypatch, step, action):
     """Calls `action(run)` when a run is about to do step number `step` (from 1)."""
-    original = Run.train_step
+    original = Trainer.train_step
 
     def patched(run):
         if run.step == step - 1:
             action(run)
         return original(run)
 
-    monkeypatch.setattr(Run, "train_step", patched)
+    monkeypatch.setattr(Trainer, "train_step", patched)
 
 
 def ctrl_c(run):
@@ -124,7 +123,7 @@ def test_300_steps_agree_with_torch(tiny, dtype, tolerance):
     from tests.support.torch_reference_gpt import TorchGPT, TorchTrainer
 
     config = tiny(train__steps=300, train__dtype=dtype, optim__warmup_steps=20)
-    run = Run.start(config)
+    run = start(config)
     weights = {name: value.numpy().copy() for name, value in run.model.state_dict().items()}
     oracle = TorchTrainer(TorchGPT(run.config.model, weights), config.optim, config.train.steps)
     rng = np.random.default_rng(config.train.seed)
@@ -143,23 +142,23 @@ def test_300_steps_agree_with_torch(tiny, dtype, tolerance):
 
 
 def test_the_learning_rate_is_that_of_the_step_it_is_logged_with(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "LOG_INTERVAL", 1)
+    monkeypatch.setattr(trainer, "LOG_INTERVAL", 1)
     config = tiny(optim__lr=0.1, optim__min_lr=0.01, optim__warmup_steps=4, train__steps=12)
-    Run.start(config).optimize()
+    start(config).optimize()
     rates = [line["lr"] for line in read(tmp_path / "run" / METRICS) if "lr" in line]
     cosine = [0.01 + 0.09 * (1 + math.cos(math.pi * k / 8)) / 2 for k in range(8)]
     assert rates == pytest.approx([0.02, 0.04, 0.06, 0.08, *cosine], rel=1e-12)
 
 
 def test_a_run_shorter_than_its_warm_up(tiny, tmp_path):
-    Run.start(tiny(train__steps=2)).optimize()
+    start(tiny(train__steps=2)).optimize()
     assert read(tmp_path / "run" / METRICS)[0]["lr"] == pytest.approx(1e-2 * 2 / 6)
 
 
 def test_accumulated_batches_are_one_large_batch(tiny):
     """The gradient of 3 batches of 4 is the mean of theirs."""
-    run = Run.start(tiny(train__grad_accum=3, train__dtype="float64", optim__grad_clip=0.0))
-    other = Run.start(tiny(run="other", train__dtype="float64"))
+    run = start(tiny(train__grad_accum=3, train__dtype="float64", optim__grad_clip=0.0))
+    other = start(tiny(run="other", train__dtype="float64"))
     loss, norm = run.train_step()
     total = 0.0
     for _ in range(3):
@@ -203,7 +202,7 @@ def test_a_run_writes_what_it_says(tiny, tmp_path, capsys):
         "final_val_loss": final,
         "final_val_bits_per_char": pytest.approx(final / math.log(2), rel=1e-12),
     }
-    assert f"validation loss {final:.4f} nats a token" in out
+    assert f"validation loss {final:.4f} nats per token" in out
     assert loaded.step == 30
     assert loaded.config == config.with_vocab_size(dataset.tokenizer.vocab_size)
     sample = out.partition("A sample of 40 characters:\n\n")[2].partition("\n\nwrote")[0]
@@ -213,8 +212,8 @@ def test_a_run_writes_what_it_says(tiny, tmp_path, capsys):
 
 def test_the_best_model_is_kept(tiny, tmp_path, monkeypatch):
     estimates = iter([3.0, 9.0, 3.0, 2.0, 3.0, 2.5])  # train, validation
-    monkeypatch.setattr(train, "mean_loss", lambda model, batches: next(estimates))
-    run = Run.start(tiny())
+    monkeypatch.setattr(trainer, "mean_loss", lambda model, batches: next(estimates))
+    run = start(tiny())
     run.optimize()
     assert checkpoint.load(tmp_path / "run" / BEST).step == 20
     assert checkpoint.load(tmp_path / "run" / LATEST).step == 30
@@ -224,19 +223,19 @@ def test_the_best_model_is_kept(tiny, tmp_path, monkeypatch):
 def test_an_estimate_disturbs_nothing(tiny, tmp_path):
     """Dropout and batches of training are the same, however often the loss is estimated."""
     for name, interval in (("a", 10), ("b", 1)):
-        Run.start(tiny(run=name, model__dropout=0.2, train__eval_interval=interval)).optimize()
+        start(tiny(run=name, model__dropout=0.2, train__eval_interval=interval)).optimize()
     (_, a), (_, b) = content(tmp_path / "a" / LATEST), content(tmp_path / "b" / LATEST)
     assert all((a[name] == b[name]).all() for name in a)
 
 
 def test_two_runs_never_write_to_one_folder(tiny, tmp_path):
     config = tiny()
-    with alone_in(config.run_dir):
-        with pytest.raises(TrainingError, match=r"another process is training in .*run.*--name or --out"):
+    with RunFolder(config.run_dir).lock():
+        with pytest.raises(RunFolderError, match=r"another process is training in .*run.*--name or --out"):
             train.train(config)
         assert not (config.run_dir / "metrics.jsonl").exists()
     assert train.train(config)
-    with alone_in(config.run_dir), pytest.raises(TrainingError, match="another process is training"):
+    with RunFolder(config.run_dir).lock(), pytest.raises(RunFolderError, match="another process is training"):
         train.train(config, resume=config.run_dir / LATEST)
 
 
@@ -248,7 +247,7 @@ def test_a_second_run_sets_the_first_aside(tiny, tmp_path, capsys):
     assert seeds == [1, 2, 3]
     assert (folder / "earlier-1" / METRICS).exists()
     assert f"The run that was in {folder} is now in {folder / 'earlier-2'}" in capsys.readouterr().out
-    assert checkpoint.newest(tmp_path) == folder / LATEST
+    assert newest_checkpoint(tmp_path) == folder / LATEST
 
 
 def test_without_matplotlib_there_is_no_curve(tiny, tmp_path, monkeypatch, capsys):
@@ -273,7 +272,7 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tiny, tmp_path, monkeypatch, caps
         assert train.train(tiny(run="broken", **options)) is False
     folder = tmp_path / "broken"
     stopped = capsys.readouterr()
-    assert f"Stopped after step {stop} and saved. To go on: {this_python()} -m gpt train --resume " in stopped.out
+    assert f"Stopped after step {stop} and saved. To continue: {this_python()} -m gpt train --resume " in stopped.out
     assert f" --resume {folder}\n" in stopped.out
     assert checkpoint.load(folder / LATEST).step == stop
 
@@ -295,7 +294,7 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tiny, tmp_path, monkeypatch, caps
 
 def test_after_a_crash_the_metrics_have_no_step_twice(tiny, tmp_path, monkeypatch):
     def crash(run):
-        with (run.folder / METRICS).open("a") as file:
+        with run.metrics.path.open("a") as file:
             file.write('{"step": 18, "lo')
         raise MemoryError
 
@@ -365,7 +364,7 @@ def test_a_damaged_checkpoint_is_one_error(tiny, tmp_path, change):
     header, tensors = content(path)
     header["config"]["train"]["out_dir"] = str(tmp_path / "run")
     change(header)
-    save_file(tensors, path, metadata={checkpoint.KEY: json.dumps(header)})
+    save_file(tensors, path, metadata={KEY: json.dumps(header)})
     before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
     with pytest.raises(checkpoint.CheckpointError, match=f"{LATEST}' is damaged: "):
         train.train(checkpoint.load_config(path), resume=path)
@@ -403,7 +402,7 @@ def test_a_text_that_changed_is_noticed(tiny, text, tmp_path):
 def test_resuming_never_overwrites_a_later_checkpoint(tiny, tmp_path):
     train.train(tiny(train__steps=2, train__sample_chars=0))
     path = tmp_path / "run" / BEST
-    with pytest.raises(ConfigError, match=f"would overwrite {LATEST} beside it"):
+    with pytest.raises(ConfigError, match=f"would overwrite {LATEST} in the same folder"):
         train.train(checkpoint.load_config(path).replace({"train.steps": 3}), resume=path)
 
 
@@ -494,7 +493,7 @@ def test_the_bar_shows_every_number_on_80_columns(monkeypatch, columns):
     with open(theirs, "w") as stream:
         monkeypatch.setattr(sys, "stderr", stream)
         with progress_bar(1230, 2000) as bar:
-            bar.set_postfix_str(shown(line))
+            bar.set_postfix_str(format_metrics(line))
             while select.select([ours], [], [], 0.1)[0]:
                 shows += os.read(ours, 10000)
         monkeypatch.undo()
@@ -542,7 +541,7 @@ def test_a_gradient_that_is_not_finite_is_never_saved(tiny, tmp_path, monkeypatc
 
 def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path, monkeypatch):
     """The loss and the gradient of step 10 are finite; the weights after it are not."""
-    step = Run.train_step
+    step = Trainer.train_step
 
     def patched(run):
         result = step(run)
@@ -550,7 +549,7 @@ def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path, monkeypatch
             run.model.h[0].ln_1.weight.array[2] = -math.inf
         return result
 
-    monkeypatch.setattr(Run, "train_step", patched)
+    monkeypatch.setattr(Trainer, "train_step", patched)
     with pytest.raises(TrainingError, match=r"diverged at step 10: there are weights that are not finite.* is kept"):
         train.train(tiny(train__eval_interval=30))
     assert checkpoint.load(tmp_path / "run" / LATEST).step == 5
@@ -577,7 +576,7 @@ def test_metrics_that_a_crash_made_unreadable(tmp_path):
     path = tmp_path / METRICS
     path.write_bytes(b'{"step": 1, "loss": 2.5}\n{"step": "2"}\n\xff\x00\n{"step": 3, "lo')
     assert read(path) == [{"step": 1, "loss": 2.5}]
-    Metrics(path).go_back_to(1)
+    Metrics(path).truncate_after(1)
     assert path.read_text() == '{"step": 1, "loss": 2.5}\n'
 
 
@@ -614,7 +613,7 @@ def test_a_curve_that_cannot_be_written_is_left_out(tiny, tmp_path, monkeypatch,
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(train, "loss_curve", full)
+    monkeypatch.setattr(report, "loss_curve", full)
     assert train.train(tiny(train__steps=2)) is True
     out = capsys.readouterr().out
     assert f"no {CURVE}: No space left on device" in out

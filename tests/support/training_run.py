@@ -8,6 +8,7 @@ import numpy as np
 import tensorlite as tl
 from gpt.config import ModelConfig, OptimConfig
 from gpt.model import GPT
+from gpt.train import configure_optimizer
 from tensorlite import nn, optim
 from tests.support.devices import numpy
 
@@ -46,7 +47,7 @@ class Run:
         finally:
             tl.set_default_device(default)
         model.to(device)
-        optimizer = model.configure_optimizer(OPTIM)
+        optimizer = configure_optimizer(model, OPTIM)
         schedule = optim.lr_scheduler.CosineWithWarmup(optimizer, OPTIM.warmup_steps, STEPS, OPTIM.min_lr)
         return cls(model, optimizer, schedule, device)
 

@@ -1,0 +1,42 @@
+"""The content of a checkpoint, in any format."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorlite as tl
+from gpt.config import Config
+from gpt.errors import UserError
+from gpt.model import GPT
+from gpt.tokenizer import Tokenizer
+
+
+class CheckpointError(UserError, ValueError):
+    """A checkpoint that is missing, damaged, or of another program."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of a checkpoint, after `step` steps. Only training uses `optimizer` and `state`."""
+
+    config: Config
+    tokenizer: Tokenizer
+    step: int
+    model: GPT
+    optimizer: dict[str, Any] | None
+    state: dict[str, Any]
+
+
+@contextmanager
+def corruption_errors(path: Path) -> Iterator[None]:
+    """Context manager that turns an error about the content of a file into a CheckpointError. DeviceError passes."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except tl.DeviceError:
+        raise
+    except (UserError, SafetensorError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{str(path)!r} is damaged: {type(error).__name__}: {error}") from error

@@ -1,0 +1,62 @@
+"""The command `sample`."""
+
+import dataclasses
+import secrets
+from typing import Any
+
+import click
+
+from gpt.cli.options import (
+    Command,
+    apply_decorators,
+    checkpoint_options,
+    given_options,
+    load_checkpoint,
+    section_options,
+)
+from gpt.config import SamplingConfig
+
+
+def sampling_options(command: Command) -> Command:
+    """Add an option for every field of SamplingConfig."""
+    return apply_decorators(command, section_options(SamplingConfig()))
+
+
+@click.command()
+@checkpoint_options
+@click.option("--prompt", help="Text to continue.  [default: a line break]")
+@click.option("--tokens", type=click.IntRange(min=1), help="Length of the new text in tokens.  [default: see --chars]")
+@click.option(
+    "--chars", type=click.IntRange(min=1), help="Length of the new text in characters.  [default: 500 characters]"
+)
+@click.option("--stop", metavar="TEXT", help="Stop before this text.  [default: never]")
+@sampling_options
+def sample(
+    checkpoint: str | None,
+    device: str,
+    prompt: str | None,
+    tokens: int | None,
+    chars: int | None,
+    stop: str | None,
+    **fields: Any,
+) -> None:
+    """Generate text from a checkpoint, and print it as it is generated."""
+    if tokens and chars:
+        raise click.UsageError("give --tokens or --chars, not both")
+    sampling = SamplingConfig(**{key.partition(".")[2]: value for key, value in given_options(fields).items()})
+    if sampling.seed is None:
+        sampling = dataclasses.replace(sampling, seed=secrets.randbits(32))
+    from gpt.generation import generate, stream
+    from gpt.tokenizer import start_ids
+
+    loaded = load_checkpoint(checkpoint, device)
+    tokenizer = loaded.tokenizer
+    click.echo(f"seed {sampling.seed}", err=True)
+    ids = tokenizer.encode(prompt) if prompt else start_ids(tokenizer)
+    new = generate(loaded.model, ids, sampling=sampling)
+    click.echo(prompt or "", nl=False)
+    for text in stream(
+        tokenizer, new, max_tokens=tokens, max_chars=None if tokens else chars or 500, stop=stop
+    ):
+        click.echo(text, nl=False)
+    click.echo()

@@ -1,0 +1,146 @@
+"""The sections of a configuration: data, model, optimizer, training, and sampling."""
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gpt.config.fields import ConfigError, Section, option
+
+# Tokenizers and optimizers by name, each with where it is implemented. To add one, write it and add a line here. The
+# names are strings, because importing them would slow down `--help`; `pkgutil.resolve_name` finds them.
+TOKENIZERS = {
+    "char": "gpt.tokenizer.char:CharTokenizer",
+    "gpt2": "gpt.tokenizer.bpe:GPT2Tokenizer",
+    "bpe": "gpt.tokenizer.bpe:BPETokenizer",
+}
+OPTIMIZERS = {
+    "adamw": "gpt.train.optimizer:adamw",
+    "muon": "gpt.train.optimizer:muon",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Section):
+    """The text to train on, and the tokenizer that encodes it."""
+
+    section: ClassVar[str] = "data"
+
+    dataset: str = option("tinyshakespeare", "name of a data set, or path of a UTF-8 text file")
+    tokenizer: str = option(
+        "char", "one token per character, GPT-2's BPE, or a BPE trained on the text", choices=TOKENIZERS
+    )
+    bpe_vocab_size: int = option(
+        1024, "size of the trained BPE's vocabulary", "tokens", ge=257, le=1_000_000
+    )
+    val_fraction: float = option(
+        0.1, "fraction of the text, at its end, that is used for validation", "of the text", gt=0, lt=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Section):
+    """The shape of the transformer."""
+
+    section: ClassVar[str] = "model"
+
+    vocab_size: int = option(65, "size of the vocabulary; training sets it from the tokenizer", "tokens", ge=1)
+    block_size: int = option(64, "context length", "tokens", ge=1, lt=2**31)
+    n_layer: int = option(4, "number of transformer blocks", "blocks", ge=1, le=10_000)
+    n_head: int = option(4, "attention heads in each block", "heads", ge=1, lt=2**31)
+    n_embd: int = option(128, "width of the residual stream; a multiple of n_head", "features", ge=1, lt=2**31)
+    dropout: float = option(0.0, "probability that dropout zeroes an activation", ge=0, lt=1)
+    bias: bool = option(False, "biases in the linear layers and layer norms, as in GPT-2")
+    gelu: str = option("erf", "GELU of the MLP: exact, or GPT-2's tanh approximation", choices=("erf", "tanh"))
+    position: str = option("learned", "positional embedding", choices=("learned", "sinusoidal"))
+
+    def check(self) -> None:
+        if self.n_embd % self.n_head:
+            raise ConfigError(
+                f"model.n_embd = {self.n_embd} is not divisible by model.n_head = {self.n_head}: "
+                "each head takes an equal share of the features"
+            )
+        if self.position == "sinusoidal" and self.n_embd % 2:
+            raise ConfigError(
+                f"model.n_embd = {self.n_embd} is odd, and position = 'sinusoidal' pairs sines with cosines"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig(Section):
+    """The optimizer, and a learning rate with linear warm-up and cosine decay."""
+
+    section: ClassVar[str] = "optim"
+
+    optimizer: str = option(
+        "adamw",
+        "AdamW for all parameters, or Muon for the matrices inside the blocks and AdamW for the rest",
+        choices=OPTIMIZERS,
+    )
+    muon_lr: float = option(0.02, "peak learning rate of Muon; it follows the schedule of lr", "per step", gt=0)
+    lr: float = option(1e-3, "peak learning rate", "per step", gt=0)
+    min_lr: float = option(1e-4, "learning rate at the end of the cosine decay", "per step", ge=0)
+    warmup_steps: int = option(100, "steps of linear warm-up", "steps", ge=0)
+    beta1: float = option(0.9, "decay of the gradient's running mean", "per step", ge=0, lt=1)
+    beta2: float = option(0.99, "decay of the squared gradient's running mean", "per step", ge=0, lt=1)
+    eps: float = option(1e-8, "added to the denominator of the update", gt=0)
+    weight_decay: float = option(
+        0.1,
+        "decoupled weight decay, on matrices only (with Muon, on those that Muon updates)",
+        "per step, times lr",
+        ge=0,
+    )
+    grad_clip: float = option(1.0, "largest L2 norm of the whole gradient; 0 turns clipping off", ge=0)
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """Return (beta1, beta2)."""
+        return (self.beta1, self.beta2)
+
+    def check(self) -> None:
+        if self.min_lr > self.lr:
+            raise ConfigError(f"optim.min_lr = {self.min_lr} is larger than optim.lr = {self.lr}: set it lower, too")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Section):
+    """The length of a run, its device, and when it evaluates and saves."""
+
+    section: ClassVar[str] = "train"
+
+    steps: int = option(2000, "optimizer steps", "steps", ge=1)
+    batch_size: int = option(12, "sequences in a batch", "sequences", ge=1, lt=2**31)
+    grad_accum: int = option(
+        1, "batches whose gradients are averaged for one step", "times batch_size", ge=1
+    )
+    eval_interval: int = option(250, "steps between evaluations", "steps", ge=1)
+    eval_batches: int = option(20, "random batches of each split in an evaluation", "batches", ge=1)
+    checkpoint_interval: int = option(250, "steps between checkpoints", "steps", ge=1)
+    sample_chars: int = option(500, "length of the sample written at the end", "characters", ge=0)
+    seed: int = option(1337, "seed of weights, batches, dropout and the sample", ge=0, lt=2**63)
+    device: str = option(
+        "auto", "where to compute: cpu, cuda or cuda:N; auto takes TENSORLITE_DEVICE, else cpu"
+    )
+    dtype: str = option("float32", "type of parameters and activations", choices=("float32", "float64"))
+    out_dir: str = option("", "folder for checkpoint, metrics and loss curve; runs/NAME if empty")
+
+    def check(self) -> None:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ConfigError(f"train.device = {self.device!r} is not one of auto, cpu, cuda, cuda:N")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig(Section):
+    """How a token is chosen from the predicted distribution. No part of a `Config`: it belongs to no run."""
+
+    section: ClassVar[str] = "sampling"
+
+    temperature: float = option(
+        1.0, "divisor of the logits: lower is more predictable, 0 always takes the most likely token", ge=0
+    )
+    top_k: int | None = option(None, "sample from the K most likely tokens only; all tokens if not given", ge=1)
+    seed: int | None = option(None, "seed of the random numbers; a new one each time if not given", ge=0)
+
+
+SECTIONS: dict[str, type[Section]] = {
+    cls.section: cls for cls in (DataConfig, ModelConfig, OptimConfig, TrainConfig)
+}

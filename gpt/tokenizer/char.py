@@ -1,0 +1,79 @@
+"""A tokenizer with one token per character."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt.config import DataConfig
+from gpt.tokenizer.base import Ids, TokenizerError, check_token_ids
+
+
+class CharTokenizer:
+    """One token per character; `vocab` holds the characters in the order of their ids."""
+
+    kind = "char"
+
+    def __init__(self, vocab: str) -> None:
+        if not vocab:
+            raise TokenizerError("a character vocabulary needs at least one character")
+        if len(set(vocab)) != len(vocab):
+            raise TokenizerError("a character vocabulary holds each character once")
+        self.vocab = vocab
+        self.vocab_size = len(vocab)
+        codes = code_points(vocab)
+        self._order = np.argsort(codes)
+        self._sorted = codes[self._order]
+
+    @classmethod
+    def create(cls, text: str, train_text: str, config: DataConfig) -> Self:
+        return cls.train(text)
+
+    @classmethod
+    def train(cls, text: str) -> Self:
+        """Return a tokenizer for the characters of `text`, in the order of their code points."""
+        return cls("".join(sorted(set(text))))
+
+    @classmethod
+    def expected_vocab_size(cls, config: DataConfig) -> int | None:
+        return None
+
+    def encode(self, text: str) -> Ids:
+        codes = code_points(text)
+        # A binary search encodes a million characters in milliseconds; a dictionary needs a Python step for each.
+        place = np.minimum(np.searchsorted(self._sorted, codes), self.vocab_size - 1)
+        unknown = np.flatnonzero(self._sorted[place] != codes)
+        if unknown.size:
+            position = int(unknown[0])
+            raise TokenizerError(
+                f"character {text[position]!r} at position {position} is not in the vocabulary of "
+                f"{self.vocab_size} characters: {format_vocab(self.vocab)}"
+            )
+        return self._order[place].astype(np.int64)
+
+    def decode_bytes(self, ids: Sequence[int] | Ids) -> bytes:
+        return self.decode(ids).encode()
+
+    def decode(self, ids: Sequence[int] | Ids) -> str:
+        return "".join(self.vocab[i] for i in check_token_ids(ids, self.vocab_size))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "vocab": self.vocab}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        return cls(values["vocab"])
+
+
+def code_points(text: str) -> NDArray[np.uint32]:
+    """Return the Unicode code points of `text`, one per character. Raises TokenizerError for half a surrogate pair."""
+    try:
+        return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+    except UnicodeEncodeError as error:
+        raise TokenizerError(f"{text[error.start]!r} at position {error.start} is not a character") from None
+
+
+def format_vocab(vocab: str, limit: int = 200) -> str:
+    """Return a vocabulary for a message: control characters escaped, and cut after `limit` characters."""
+    return repr(vocab) if len(vocab) <= limit else f"{vocab[:limit]!r} and {len(vocab) - limit} more"

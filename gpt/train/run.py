@@ -1,0 +1,51 @@
+"""Train a model from start to end."""
+
+import shlex
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import tensorlite as tl
+from gpt.config import Config
+from gpt.runs import RunFolder
+from gpt.train.progress import this_python
+from gpt.train.report import report, summary
+from gpt.train.setup import resume as resume_run
+from gpt.train.setup import start
+
+
+def train(config: Config, resume: Path | None = None) -> bool:
+    """Train a model, evaluate it, and print what was written. Return whether the run reached its last step.
+
+    resume: a checkpoint to continue from, as if the run had never stopped; `config` is then the one in the checkpoint,
+        except for RESUMABLE_OPTIONS. (More steps stretch the cosine of the learning rate.)
+
+    Ctrl-C finishes the step and saves; a second one stops at once. Raises UserError: a loss that is not finite
+    (TrainingError), options that differ from the checkpoint (ConfigError), a folder that cannot be used
+    (RunFolderError), or data or a checkpoint that cannot be used.
+    """
+    folder = RunFolder(config.run_dir if resume is None else resume.parent)
+    with folder.lock():
+        trainer = start(config, folder) if resume is None else resume_run(config, resume)
+        print(summary(trainer), flush=True)
+        began, first = time.perf_counter(), trainer.step
+        if not trainer.optimize():
+            command = f"{this_python()} -m gpt train --resume {shlex.quote(str(folder.path))}"
+            print(f"Stopped after step {trainer.step} and saved. To continue: {command}")
+            return False
+        print(f"{trainer.step - first} steps in {time.perf_counter() - began:.1f} s")
+        report(trainer)
+    return True
+
+
+def profile(config: Config, steps: int = 20, warmup: int = 5) -> str:
+    """Return a table of the time that each op takes in a few steps. Leaves the folder of the run unchanged."""
+    with TemporaryDirectory() as folder:
+        trainer = start(config, RunFolder(Path(folder)))
+        for _ in range(warmup):
+            trainer.train_step()
+        with tl.profiler.profile() as measured:
+            for _ in range(steps):
+                trainer.train_step()
+    ms = 1e3 * measured.seconds / steps
+    return f"{measured.table()}\n{steps} steps after {warmup} to warm up; {ms:.2f} ms per step"

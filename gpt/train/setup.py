@@ -1,0 +1,83 @@
+"""Set up a run: a new one, or one that resumes from a checkpoint."""
+
+from pathlib import Path
+
+import tensorlite as tl
+from gpt import checkpoint
+from gpt.checkpoint import Checkpoint
+from gpt.config import Config, ConfigError
+from gpt.data import Dataset, load_dataset
+from gpt.model import GPT, build_model
+from gpt.runs import LATEST, RunFolder
+from gpt.train.trainer import Trainer, digest
+
+# The options that may change when a run resumes. With another value of any other option it would be another run.
+RESUMABLE_OPTIONS = {
+    "data.dataset",  # Only the place of the text may change; `resume` checks that its content did not.
+    "train.steps",
+    "train.eval_interval",
+    "train.eval_batches",
+    "train.checkpoint_interval",
+    "train.sample_chars",
+    "train.device",
+}
+
+
+def build_run(config: Config) -> tuple[Config, Dataset, GPT]:
+    """Return the parts of a new run: its configuration with the size of the vocabulary, its data and its model."""
+    dataset = load_dataset(config.data, config.model.block_size)
+    config = config.with_vocab_size(dataset.tokenizer.vocab_size)
+    tl.manual_seed(config.train.seed)  # Seeds the weights and dropout.
+    return config, dataset, build_model(config.model, config.train.device, config.train.dtype)
+
+
+def start(config: Config, folder: RunFolder | None = None) -> Trainer:
+    """Return a new run in `folder` (`config.run_dir`), after archiving what an earlier run left there."""
+    folder = folder or RunFolder(config.run_dir)
+    config, dataset, model = build_run(config)
+    if archive := folder.archive_previous_run():
+        print(f"The run that was in {folder.path} is now in {archive}")
+    return Trainer(config, dataset, model, folder)
+
+
+def resume(config: Config, path: Path) -> Trainer:
+    """Return the run that saved the checkpoint `path`, in the folder of the checkpoint.
+
+    config: that of the checkpoint, except for RESUMABLE_OPTIONS. Raises ConfigError if other options or the text
+    differ, CheckpointError if the checkpoint is damaged.
+    """
+    saved = checkpoint.load(path, config.train.device, training=True)
+    check_resumable(config, saved, path)
+    dataset = load_dataset(config.data, config.model.block_size, saved.tokenizer)
+    trainer = Trainer(config, dataset, saved.model, RunFolder(path.parent))
+    with checkpoint.corruption_errors(path):
+        text = saved.state["text"]
+        trainer.load_state(saved)
+    if digest(dataset) != text:
+        raise ConfigError(
+            f"the text {config.data.dataset!r} is not the one that {str(path)!r} was trained on: "
+            "restore that text (--data FILE says where it is now), or start a new run"
+        )
+    trainer.metrics.truncate_after(trainer.step)
+    return trainer
+
+
+def check_resumable(config: Config, saved: Checkpoint, path: Path) -> None:
+    """Raise ConfigError if a run with `config` cannot continue the one that was saved."""
+    old, new = saved.config.flatten(), config.flatten()
+    changed = [
+        f"{name} = {new[name]!r} instead of {old[name]!r}"
+        for name in new
+        if new[name] != old[name] and name not in RESUMABLE_OPTIONS
+    ]
+    if changed:
+        raise ConfigError(
+            f"a resumed run keeps its options, and these differ from the checkpoint's: {'; '.join(changed)}. "
+            "Leave them out, or start a new run"
+        )
+    if config.train.steps < saved.step:
+        raise ConfigError(f"train.steps = {config.train.steps}, but {str(path)!r} has done {saved.step} steps already")
+    if path.name != LATEST and (path.parent / LATEST).exists():
+        raise ConfigError(
+            f"resuming from {str(path)!r} would overwrite {LATEST} in the same folder: copy it elsewhere first"
+        )
