@@ -1,9 +1,10 @@
-"""Differentiation as functions of functions: ``grad(f)`` is a function, and can be differentiated again.
+"""Differentiation of functions: ``grad(f)`` is a function too, and can be differentiated again.
 
 Everything here is reverse mode. A Jacobian-vector product needs no forward mode: the vector-Jacobian product
-``u -> J^T u`` is linear in u, and the transpose of that map, again a vector-Jacobian product, is ``v -> J v``.
+``u -> J^T u`` is linear in u, and the transpose of that map, which is again a vector-Jacobian product, is ``v -> J v``.
 
-Arguments and results of f are Tensors, or tuples, lists and dicts of them.
+The arguments and results of f are Tensors, or tuples, lists and dicts of Tensors. The function names are those of
+``torch.func`` and ``torch.autograd.functional``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from .autograd.function import op
 from .autograd.grad_mode import enable_grad, is_grad_enabled
 from .autograd.gradients import grad as _grad
-from .autograd.graph import Variable, topological_order, wrap
+from .autograd.graph import Edge, Variable, topological_order, wrap
 from .backends.registry import BACKENDS, Array
 from .errors import DTypeError, GraphError, ShapeError
 from .ops.arguments import ints_in
@@ -26,12 +27,6 @@ from .tensors.creation import as_tensor, zeros_like
 from .tensors.tensor import Tensor
 
 __all__ = ["grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"]
-
-
-@op(lambda g: g, view=True)
-def alias(xp: Any, x: Array) -> Array:
-    """The same value, as a new place in the graph."""
-    return x
 
 
 # ---- trees of tensors, in which None may stand for a tensor ---------------------------------
@@ -50,11 +45,17 @@ def _unflatten(tree: Any, leaves: Sequence[Any]) -> Any:
     return _map(lambda _: next(rest), tree)
 
 
-# ---- one run of f ---------------------------------------------------------------------------
+# ---- one evaluation of f --------------------------------------------------------------------
 
 
-class _Run:
-    """f at some arguments, with its graph cut free where the arguments enter."""
+class _Linearization:
+    """The graph of one call of f, from fresh inputs to outputs.
+
+    primals: the arguments, with a fresh input for each Tensor or number in them. inputs: those fresh inputs.
+    out: the result. outputs: the Tensors in it. aux: the auxiliary results, or None.
+    outer: whether the caller records. nested: whether the outputs also depend on tensors that the caller
+        differentiates; only then do the results stay attached to the graph.
+    """
 
     def __init__(self, name: str, f: Callable[..., Any], primals: Sequence[Any], has_aux: bool = False) -> None:
         if not callable(f):
@@ -62,7 +63,7 @@ class _Run:
         self.name = name
         self.outer = is_grad_enabled()
         with enable_grad():
-            self.primals = [_map(lambda x: _enter(name, x), p) for p in primals]
+            self.primals = [_map(lambda x: _as_input(name, x), p) for p in primals]
             self.inputs = [x for p in self.primals for x in _flatten(p)]
             result = f(*self.primals)
         self.aux = None
@@ -75,33 +76,57 @@ class _Run:
         for y in self.outputs:
             if not isinstance(y, Variable):
                 raise TypeError(f"{name}: the function must return Tensors, got {type(y).__name__}")
-        # What comes out stays attached only if it depends on something that is being differentiated further out.
-        own = {x.node or x for x in self.inputs}
-        self.nested = self.outer and _reaches_others(self.outputs, own)
+        self.nested = self.outer and self._reaches_outer_leaves(self.outputs)
 
-    def pull(self, cotangents: Sequence[Any], create_graph: bool | None = None, retain: bool = False) -> list[Any]:
-        """The gradients of the outputs, so weighed, for every input; zeros where there is no dependence."""
+    def _reaches_outer_leaves(self, outputs: Sequence[Any]) -> bool:
+        """Return whether some output depends on a leaf that is not one of the inputs."""
+        inputs: set[Edge] = {x.node or x for x in self.inputs}
+        roots = {y.node or y for y in outputs if y.tracked}
+        if any(isinstance(e, Variable) and e not in inputs for e in roots):
+            return True
+        for node in topological_order(roots):
+            if node in inputs:
+                if node.edges:  # this input is an alias of a tensor that the caller differentiates
+                    return True
+            elif any(isinstance(e, Variable) and e not in inputs for e in node.edges):
+                return True
+        return False
+
+    def vjp(self, cotangents: Sequence[Any], create_graph: bool | None = None, retain: bool = False) -> list[Any]:
+        """Return the vector-Jacobian product for each input, zeros where no output depends on it.
+
+        create_graph: whether to record the products; None: if the linearization is nested.
+        """
         create = self.nested if create_graph is None else create_graph
         tracked = [(y, u) for y, u in zip(self.outputs, cotangents, strict=True) if y.tracked]
         if not tracked:
             return [zeros_like(x) for x in self.inputs]
         outs, weights = zip(*tracked, strict=True)
-        found = _grad(outs, self.inputs, weights, retain or create, create, allow_unused=True)
-        return [zeros_like(x) if d is None else d for x, d in zip(self.inputs, found, strict=True)]
+        grads = _grad(outs, self.inputs, weights, retain or create, create, allow_unused=True)
+        return [zeros_like(x) if g is None else g for x, g in zip(self.inputs, grads, strict=True)]
 
-    def leave(self, tree: Any) -> Any:
-        """Results as the caller may have them: attached only if something further out is being differentiated."""
-        return tree if self.nested else _map(lambda y: y.detach() if isinstance(y, Tensor) else y, tree)
+    def detach_if_outermost(self, tree: Any) -> Any:
+        """Return the results, detached unless the caller differentiates something that they depend on."""
+        return tree if self.nested else _detach(tree)
 
-    def leave_aux(self) -> Any:
-        """As :meth:`leave`, of the auxiliary results, which may depend on other things than the outputs do."""
+    def detached_aux(self) -> Any:
+        """Return the auxiliary results, detached by the same rule; they may depend on more than the outputs do."""
         tensors = [y for y in _flatten(self.aux) if isinstance(y, Variable)]
-        if self.outer and _reaches_others(tensors, {x.node or x for x in self.inputs}):
-            return self.aux
-        return _map(lambda y: y.detach() if isinstance(y, Tensor) else y, self.aux)
+        return self.aux if self.outer and self._reaches_outer_leaves(tensors) else _detach(self.aux)
 
 
-def _enter(name: str, x: Any) -> Any:
+def _detach(tree: Any) -> Any:
+    return _map(lambda y: y.detach() if isinstance(y, Tensor) else y, tree)
+
+
+@op(lambda g: g, view=True)
+def _alias(xp: Any, x: Array) -> Array:
+    """Return the same array at a new place in the graph."""
+    return x
+
+
+def _as_input(name: str, x: Any) -> Any:
+    """Return a tensor with the value of x that the gradients of f end at. Raises DTypeError if it is not floating."""
     if not isinstance(x, Variable):
         x = as_tensor(float(x) if isinstance(x, int) and not isinstance(x, bool) else x)
     if x.array.dtype.kind != "f":
@@ -109,80 +134,89 @@ def _enter(name: str, x: Any) -> Any:
             f"{name}: only floating point arguments can be differentiated, got {x.array.dtype}; see argnums"
         )
     if x.tracked:
-        return alias(x)
+        return _alias(x)
     fresh = wrap(x.array)
     fresh.tracked = True
     return fresh
 
 
-def _reaches_others(outputs: Sequence[Any], own: set[Any]) -> bool:
-    seen = {y.node or y for y in outputs if y.tracked}
-    if any(isinstance(e, Variable) and e not in own for e in seen):
-        return True
-    for node in topological_order(seen):
-        if node in own:
-            if node.edges:  # an argument that is tracked further out
-                return True
-        elif any(isinstance(e, Variable) and e not in own for e in node.edges):
-            return True
-    return False
-
-
-def _scalar(name: str, run: _Run) -> Any:
-    if len(run.outputs) != 1 or run.outputs[0].array.size != 1:
-        shapes = ", ".join(str(tuple(y.array.shape)) for y in run.outputs) or "nothing"
+def _scalar_cotangent(name: str, linear: _Linearization) -> Array:
+    """Return the cotangent 1 for the one scalar output. Raises ShapeError if there is no such output."""
+    if len(linear.outputs) != 1 or linear.outputs[0].array.size != 1:
+        shapes = ", ".join(str(tuple(y.array.shape)) for y in linear.outputs) or "nothing"
         raise ShapeError(f"{name}: the function must return one scalar, got {shapes}; see jacobian() and vjp()")
-    return BACKENDS[type(run.outputs[0].array)].ones_like(run.outputs[0].array)
+    array = linear.outputs[0].array
+    return BACKENDS[type(array)].ones_like(array)
 
 
-def _chosen(
+def _linearize_argnums(
     name: str, f: Callable[..., Any], args: tuple[Any, ...], kwargs: Any, argnums: int | Sequence[int], has_aux: bool
-) -> _Run:
+) -> _Linearization:
+    """Linearize f in the positional arguments that ``argnums`` names, with the others held fixed."""
     if not callable(f):
         raise TypeError(f"{name}: expected a function to differentiate, got {type(f).__name__}")
-    picked = ints_in(name, "argnums", argnums)
-    for i in picked:
+    chosen = ints_in(name, "argnums", argnums)
+    for i in chosen:
         if not -len(args) <= i < len(args):
             raise IndexError(f"{name}: argnums {i} is out of range for {len(args)} positional arguments")
-    if len({i % len(args) for i in picked}) < len(picked):
-        raise ValueError(f"{name}: argnums {picked} names an argument twice")
+    if len({i % len(args) for i in chosen}) < len(chosen):
+        raise ValueError(f"{name}: argnums {chosen} names an argument twice")
 
     def of_chosen(*primals: Any) -> Any:
         full = list(args)
-        for i, p in zip(picked, primals, strict=True):
+        for i, p in zip(chosen, primals, strict=True):
             full[i] = p
         return f(*full, **kwargs)
 
-    return _Run(name, of_chosen, [args[i] for i in picked], has_aux)
+    return _Linearization(name, of_chosen, [args[i] for i in chosen], has_aux)
 
 
-# ---- what users call ------------------------------------------------------------------------
+def _check_shapes(name: str, what: str, given: Sequence[Any], of: str, expected: Sequence[Any]) -> None:
+    """Raise ShapeError if the given tensors do not have the shapes of the expected ones."""
+    got = [tuple(x.array.shape if isinstance(x, Variable) else np.shape(x)) for x in given]
+    wanted = [tuple(y.array.shape) for y in expected]
+    if got != wanted:
+        shapes = [", ".join(map(str, group)) or "nothing" for group in (got, wanted)]
+        raise ShapeError(f"{name}: {what} of shape {shapes[0]} for {of} of shape {shapes[1]}")
+
+
+def _check_tuples(name: str, primals: Any, tangents: Any) -> None:
+    if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)):
+        raise TypeError(
+            f"{name}: primals and tangents must be tuples, with one entry for each argument of the function"
+        )
+
+
+# ---- public functions -----------------------------------------------------------------------
 
 
 def value_and_grad(
     f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False
 ) -> Callable[..., tuple[Any, Any]]:
-    """A function that returns ``(f(*args), gradient)`` of a scalar-valued f.
+    """Return a function of f's arguments that returns ``(f(*args), gradient)``. f must return a scalar.
 
-    argnums: which positional argument to differentiate, or several, and then the gradient is a tuple.
-    has_aux: f returns ``(value, anything)``, and so does the new function in place of the value.
-    Raises ShapeError if the value is not a scalar, DTypeError if the argument is not floating point.
+    argnums: the positional argument to differentiate, or several; for several the gradient is a tuple.
+    has_aux: whether f returns ``(value, aux)``; then the new function returns ``((value, aux), gradient)``.
+
+    The new function raises ShapeError if the value is not a scalar, DTypeError if an argument to differentiate is not
+    floating point, IndexError if there is no such argument.
     """
 
     def differentiated(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        run = _chosen("grad", f, args, kwargs, argnums, has_aux)
-        leaves = run.pull([_scalar("grad", run)])
-        grads = tuple(_unflatten(run.primals, leaves))
-        value = run.leave(run.out)
-        return ((value, run.leave_aux()) if has_aux else value), (grads[0] if isinstance(argnums, int) else grads)
+        linear = _linearize_argnums("grad", f, args, kwargs, argnums, has_aux)
+        leaves = linear.vjp([_scalar_cotangent("grad", linear)])
+        grads = tuple(_unflatten(linear.primals, leaves))
+        value = linear.detach_if_outermost(linear.out)
+        return ((value, linear.detached_aux()) if has_aux else value), (grads[0] if isinstance(argnums, int) else grads)
 
     return differentiated
 
 
 def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
-    """The gradient of a scalar-valued f, as a function of the same arguments. It can be differentiated again.
+    """Return the gradient of a scalar-valued f, as a function of f's arguments that can be differentiated again.
 
-    The arguments are those of :func:`value_and_grad`. With ``has_aux`` the result is ``(gradient, aux)``.
+    The arguments and errors are those of :func:`value_and_grad`. With ``has_aux`` the new function returns
+    ``(gradient, aux)``.
     """
     both = value_and_grad(f, argnums, has_aux)
 
@@ -194,101 +228,99 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool 
 
 
 def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
-    """``(f(*primals), pull)``, where ``pull(u)`` is the tuple of vector-Jacobian products ``J_i^T u``, one an argument.
+    """Return ``(f(*primals), pullback)``, or ``(output, pullback, aux)`` with ``has_aux``.
 
-    u has the structure and shapes of the output. ``pull`` can be called any number of times.
+    ``pullback(u)`` returns the tuple of vector-Jacobian products ``J_i^T u``, one for each primal. u has the structure
+    and shapes of the output. The pullback can be called any number of times.
+
+    Raises DTypeError if a primal is not floating point; the pullback raises ShapeError if u does not fit.
     """
-    run = _Run("vjp", f, primals, has_aux)
+    linear = _Linearization("vjp", f, primals, has_aux)
 
-    def pull(cotangent: Any) -> Any:
+    def pullback(cotangent: Any) -> Any:
         weights = _flatten(cotangent)
-        _same_shapes("vjp", "cotangent", weights, "output", run.outputs)
-        attached = run.outer and any(isinstance(u, Variable) and u.tracked for u in weights)
-        return tuple(_unflatten(run.primals, run.pull(weights, run.nested or attached, retain=True)))
+        _check_shapes("vjp", "cotangent", weights, "output", linear.outputs)
+        attached = linear.outer and any(isinstance(u, Variable) and u.tracked for u in weights)
+        return tuple(_unflatten(linear.primals, linear.vjp(weights, linear.nested or attached, retain=True)))
 
-    return (run.leave(run.out), pull, run.leave_aux()) if has_aux else (run.leave(run.out), pull)
-
-
-def _same_shapes(name: str, what: str, given: Sequence[Any], of: str, expected: Sequence[Any]) -> None:
-    got = [tuple(x.array.shape if isinstance(x, Variable) else np.shape(x)) for x in given]
-    wanted = [tuple(y.array.shape) for y in expected]
-    if got != wanted:
-        shapes = [", ".join(map(str, group)) or "nothing" for group in (got, wanted)]
-        raise ShapeError(f"{name}: {what} of shape {shapes[0]} for {of} of shape {shapes[1]}")
+    out = linear.detach_if_outermost(linear.out)
+    return (out, pullback, linear.detached_aux()) if has_aux else (out, pullback)
 
 
-def _check_tuples(name: str, primals: Any, tangents: Any) -> None:
-    if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)):
-        raise TypeError(f"{name}: primals and tangents must be tuples, one entry an argument of the function")
+def _transpose(products: Sequence[Any], of: Sequence[Any], tangents: Sequence[Any], attached: bool) -> list[Any]:
+    """Return the gradients of ``sum_k <products[k], tangents[k]>`` by the tensors in ``of``, or zeros."""
+    linked = [(d, t) for d, t in zip(products, tangents, strict=True) if d.tracked]
+    if not linked:
+        return [zeros_like(x) for x in of]
+    ds, ts = zip(*linked, strict=True)
+    grads = _grad(ds, of, ts, create_graph=attached, allow_unused=True)
+    return [zeros_like(x) if g is None else g for x, g in zip(of, grads, strict=True)]
 
 
 def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
-    """``(f(*primals), J v)``: the output, and its derivative along ``tangents``, structured as the primals."""
+    """Return ``(f(*primals), J v)``: the output, and its directional derivative along v = ``tangents``.
+
+    primals, tangents: tuples with one entry for each argument of f; the entries have the same structures and shapes.
+    Raises TypeError if they are not tuples, ShapeError if the shapes differ, DTypeError for integers.
+    """
     _check_tuples("jvp", primals, tangents)
-    run = _Run("jvp", f, primals)
+    linear = _Linearization("jvp", f, primals)
     v = [as_tensor(t) for t in _flatten(list(tangents))]
-    _same_shapes("jvp", "tangents", v, "primals", run.inputs)
+    _check_shapes("jvp", "tangents", v, "primals", linear.inputs)
     with enable_grad():
-        u = [zeros_like(y, requires_grad=True) for y in run.outputs]
-        pulled = run.pull(u, create_graph=True)
-    attached = run.outer and (run.nested or any(t.tracked for t in v))
-    linear = [(d, t) for d, t in zip(pulled, v, strict=True) if d.tracked]
-    if linear:
-        ds, ts = zip(*linear, strict=True)
-        found: Sequence[Any] = _grad(ds, u, ts, create_graph=attached, allow_unused=True)
-    else:
-        found = [None] * len(u)
-    out = [zeros_like(y) if d is None else d for y, d in zip(run.outputs, found, strict=True)]
-    return run.leave(run.out), _unflatten(run.out, out)
+        u = [zeros_like(y, requires_grad=True) for y in linear.outputs]
+        products = linear.vjp(u, create_graph=True)  # J^T u, as a function of u
+    attached = linear.outer and (linear.nested or any(t.tracked for t in v))
+    out = _transpose(products, u, v, attached)
+    return linear.detach_if_outermost(linear.out), _unflatten(linear.out, out)
 
 
 def hvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
-    """``(f(*primals), H v)`` of a scalar-valued f: its Hessian times ``tangents``, without forming the Hessian."""
+    """Return ``(f(*primals), H v)`` of a scalar-valued f: its Hessian times v = ``tangents``, without the full Hessian.
+
+    ``H v`` has the structure of the primals; for one primal it is that primal's product alone.
+    Raises ShapeError if f does not return a scalar; the other arguments and errors are those of :func:`jvp`.
+    """
     _check_tuples("hvp", primals, tangents)
-    run = _Run("hvp", f, primals)
+    linear = _Linearization("hvp", f, primals)
     v = [as_tensor(t) for t in _flatten(list(tangents))]
-    _same_shapes("hvp", "tangents", v, "primals", run.inputs)
+    _check_shapes("hvp", "tangents", v, "primals", linear.inputs)
     with enable_grad():
-        first = run.pull([_scalar("hvp", run)], create_graph=True)
-    attached = run.outer and (run.nested or any(t.tracked for t in v))
-    linear = [(d, t) for d, t in zip(first, v, strict=True) if d.tracked]
-    if linear:
-        ds, ts = zip(*linear, strict=True)
-        found: Sequence[Any] = _grad(ds, run.inputs, ts, create_graph=attached, allow_unused=True)
-    else:
-        found = [None] * len(run.inputs)
-    out = [zeros_like(x) if d is None else d for x, d in zip(run.inputs, found, strict=True)]
-    product = _unflatten(list(run.primals), out)
-    return run.leave(run.out), product[0] if len(primals) == 1 else tuple(product)
+        first = linear.vjp([_scalar_cotangent("hvp", linear)], create_graph=True)
+    attached = linear.outer and (linear.nested or any(t.tracked for t in v))
+    out = _transpose(first, linear.inputs, v, attached)
+    product = _unflatten(list(linear.primals), out)
+    return linear.detach_if_outermost(linear.out), product[0] if len(primals) == 1 else tuple(product)
 
 
 def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
-    """A function that returns the matrix of all partial derivatives, of shape ``output.shape + argument.shape``.
+    """Return a function of f's arguments that returns the Jacobian, of shape ``output.shape + argument.shape``.
 
-    It takes one backward pass an output entry. With several ``argnums`` the result is a tuple.
+    It takes one backward pass for each entry of the output. With several ``argnums`` the result is a tuple.
+    Raises GraphError if f does not return one Tensor.
     """
 
     def differentiated(*args: Any, **kwargs: Any) -> Any:
-        run = _chosen("jacobian", f, args, kwargs, argnums, False)
-        if len(run.outputs) != 1:
-            raise GraphError(f"jacobian: the function must return one Tensor, got {len(run.outputs)}")
-        y = run.outputs[0]
+        linear = _linearize_argnums("jacobian", f, args, kwargs, argnums, False)
+        if len(linear.outputs) != 1:
+            raise GraphError(f"jacobian: the function must return one Tensor, got {len(linear.outputs)}")
+        y = linear.outputs[0]
         xp = BACKENDS[type(y.array)]
         basis = xp.eye(y.array.size, dtype=y.array.dtype).reshape(y.array.size, *y.array.shape)
-        rows = [run.pull([basis[i, ...]], retain=True) for i in range(y.array.size)]
-        whole = [
+        rows = [linear.vjp([basis[i, ...]], retain=True) for i in range(y.array.size)]
+        jacobians = [
             reshape(stack([row[k] for row in rows]), (*y.array.shape, *x.array.shape)) if rows
             else zeros_like(x).reshape(-1)[:0].reshape(*y.array.shape, *x.array.shape)
-            for k, x in enumerate(run.inputs)
+            for k, x in enumerate(linear.inputs)
         ]  # fmt: skip
-        trees = tuple(_unflatten(run.primals, whole))
+        trees = tuple(_unflatten(linear.primals, jacobians))
         return trees[0] if isinstance(argnums, int) else trees
 
     return differentiated
 
 
 def hessian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
-    """A function that returns the matrix of second derivatives of a scalar-valued f, of shape ``x.shape + x.shape``."""
+    """Return a function that returns the Hessian of a scalar-valued f, of shape ``x.shape + x.shape``."""
     if not isinstance(argnums, int):
         raise TypeError(f"hessian: argnums must be one int, got {argnums!r}")
     return jacobian(grad(f, argnums), argnums)
