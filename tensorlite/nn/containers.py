@@ -1,10 +1,10 @@
-"""Modules that hold modules."""
+"""Containers: modules that hold other modules, or parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
-from typing import Any
+from typing import Any, Generic, Self, TypeVar, overload
 
 from ..tensors.tensor import Tensor
 from .module import Module
@@ -13,13 +13,18 @@ from .parameter import Parameter
 __all__ = ["ModuleDict", "ModuleList", "ParameterList", "Sequential"]
 
 
-def _require_module(cls: type, value: object) -> Module:
+T = TypeVar("T", bound=Module | Parameter)
+M = TypeVar("M", bound=Module)
+
+
+def _check_module(cls: type, value: object) -> Any:
+    """Return the value. Raise TypeError if it is not a Module."""
     if not isinstance(value, Module):
         raise TypeError(f"{cls.__name__}: expected a Module, got {type(value).__name__}")
     return value
 
 
-class _IndexedModule(Module):
+class _IndexedModule(Module, Generic[T]):
     """A sequence whose items are attributes called "0", "1", ..."""
 
     def _names(self) -> list[str]:
@@ -33,7 +38,8 @@ class _IndexedModule(Module):
             raise IndexError(f"{type(self).__name__}: index {index} is out of range, it has {len(names)} items")
         return names[index]
 
-    def _replace(self, items: Iterable[Any]) -> None:
+    def _replace(self, items: Iterable[T]) -> None:
+        """Make these the items, numbered from 0."""
         items = list(items)
         for name in self._names():
             delattr(self, name)
@@ -43,9 +49,13 @@ class _IndexedModule(Module):
     def __len__(self) -> int:
         return len(self._names())
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[T]:
         return iter([getattr(self, name) for name in self._names()])
 
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return self._slice(index)
@@ -54,7 +64,7 @@ class _IndexedModule(Module):
     def _slice(self, index: slice) -> Any:
         return type(self)(list(self)[index])  # type: ignore[call-arg]
 
-    def __setitem__(self, index: int, item: Any) -> None:
+    def __setitem__(self, index: int, item: T) -> None:
         setattr(self, self._name(index), item)
 
     def __delitem__(self, index: int | slice) -> None:
@@ -62,64 +72,74 @@ class _IndexedModule(Module):
         del items[index]
         self._replace(items)
 
-    def _check(self, item: Any) -> Any:
-        return _require_module(type(self), item)
+    def _check(self, item: Any) -> T:
+        """Return the item as it is stored. Raise TypeError for what the container cannot hold."""
+        checked: T = _check_module(type(self), item)
+        return checked
 
-    def append(self, item: Any) -> Any:
-        """Put an item at the end. Returns the container."""
+    def append(self, item: T) -> Self:
+        """Add an item at the end. Return the container."""
         setattr(self, str(len(self)), self._check(item))
         return self
 
-    def extend(self, items: Iterable[Any]) -> Any:
-        """Put several items at the end. Returns the container."""
+    def extend(self, items: Iterable[T]) -> Self:
+        """Add several items at the end. Return the container."""
         for item in list(items):
             self.append(item)
         return self
 
-    def insert(self, index: int, item: Any) -> None:
-        """Put an item before the one that is at ``index`` now."""
+    def insert(self, index: int, item: T) -> None:
+        """Insert an item before the one at ``index``."""
         items = list(self)
         items.insert(index, self._check(item))
         self._replace(items)
 
 
-class Sequential(_IndexedModule):
-    """The modules one after the other: each gets what the one before it returned.
+class Sequential(_IndexedModule[Module]):
+    """A module that calls other modules one after the other: each gets the result of the one before.
 
-    Takes modules as arguments, or one mapping of names to modules. Can be indexed and sliced.
+    modules: modules, or one mapping of names to modules.
+
+    It can be indexed, sliced and iterated over. Raises TypeError for what is not a Module.
     """
 
     def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
         super().__init__()
+        named: Mapping[str, object]
         if len(modules) == 1 and isinstance(modules[0], Mapping):
-            named = dict(modules[0])
+            named = modules[0]
         else:
-            named = {str(i): module for i, module in enumerate(modules)}  # type: ignore[misc]
+            named = {str(i): module for i, module in enumerate(modules)}
         for name, module in named.items():
-            self.add_module(name, _require_module(type(self), module))
+            self.add_module(name, _check_module(type(self), module))
 
     def _slice(self, index: slice) -> Sequential:
         return type(self)({name: getattr(self, name) for name in self._names()[index]})
 
-    def forward(self, input: Any) -> Any:
-        """What the last module makes of it all; the input itself if there is none."""
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the last module's result; the input itself if there are no modules."""
         for module in self:
             input = module(input)
         return input
 
 
-class ModuleList(_IndexedModule):
-    """A list of modules whose parameters are found. It has no ``forward``: loop over it."""
+class ModuleList(_IndexedModule[M]):
+    """A list of modules that are part of the module which holds it. It has no ``forward``; loop over it.
 
-    def __init__(self, modules: Iterable[Module] = ()) -> None:
+    modules: the first items.
+
+    Raises TypeError for what is not a Module.
+    """
+
+    def __init__(self, modules: Iterable[M] = ()) -> None:
         super().__init__()
         self.extend(modules)
 
-    def __add__(self, other: Iterable[Module]) -> ModuleList:
+    def __add__(self, other: Iterable[M]) -> ModuleList[M]:
         return ModuleList([*self, *other])
 
     def _child_reprs(self) -> list[tuple[str, str]]:
-        """Equal neighbours on one line: ``(0-3): 4 x Block(...)``."""
+        """Show equal neighbours on one line: ``(0-3): 4 x Block(...)``."""
         lines = []
         for text, group in groupby(super()._child_reprs(), key=lambda child: child[1]):
             names = [name for name, _ in group]
@@ -128,13 +148,16 @@ class ModuleList(_IndexedModule):
         return lines
 
 
-class ModuleDict(Module):
-    """A dict of modules whose parameters are found. It has no ``forward``.
+class ModuleDict(Module, Generic[M]):
+    """A dict of modules that are part of the module which holds it. It has no ``forward``.
 
-    Keys are strings without dots, and not names that the class itself has, such as "keys": KeyError.
+    modules: a mapping of names to modules, or pairs of names and modules.
+
+    Raises TypeError for what is not a Module, and KeyError for a name that is not a string, has a dot in it, or is an
+    attribute of the class, such as "keys".
     """
 
-    def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] | None = None) -> None:
+    def __init__(self, modules: Mapping[str, M] | Iterable[tuple[str, M]] | None = None) -> None:
         super().__init__()
         self.update(modules or {})
 
@@ -147,50 +170,68 @@ class ModuleDict(Module):
     def __contains__(self, key: object) -> bool:
         return key in self.keys()
 
-    def __getitem__(self, key: str) -> Any:
+    def __getitem__(self, key: str) -> M:
         if key not in self:
             raise KeyError(f"ModuleDict: no module {key!r}; it has {', '.join(map(repr, self)) or 'none'}")
-        return getattr(self, key)
+        module: M = getattr(self, key)
+        return module
 
-    def __setitem__(self, key: str, module: Module) -> None:
-        self.add_module(key, _require_module(type(self), module))
+    def __setitem__(self, key: str, module: M) -> None:
+        self.add_module(key, _check_module(type(self), module))
 
     def __delitem__(self, key: str) -> None:
         self.pop(key)
 
     def keys(self) -> list[str]:
-        """The names, in order of insertion."""
+        """Return the names, in order of insertion."""
         return [name for name, value in vars(self).items() if isinstance(value, Module)]
 
-    def values(self) -> list[Any]:
-        """The modules, in order of insertion."""
+    def values(self) -> list[M]:
+        """Return the modules, in order of insertion."""
         return [getattr(self, name) for name in self.keys()]
 
-    def items(self) -> list[tuple[str, Any]]:
-        """Names and modules, in order of insertion."""
+    def items(self) -> list[tuple[str, M]]:
+        """Return the names and modules as pairs, in order of insertion."""
         return [(name, getattr(self, name)) for name in self.keys()]
 
-    def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
-        """Add the modules of a mapping, or of pairs of names and modules."""
+    def update(self, modules: Mapping[str, M] | Iterable[tuple[str, M]]) -> None:
+        """Add modules from a mapping of names to modules, or from pairs of names and modules."""
         for key, module in dict(modules).items():
             self[key] = module
 
-    def pop(self, key: str) -> Any:
-        """Take a module out and return it."""
+    def pop(self, key: str) -> M:
+        """Remove a module and return it. Raise KeyError if there is none of that name."""
         module = self[key]
         delattr(self, key)
         return module
 
 
-class ParameterList(_IndexedModule):
-    """A list of Parameters that are found; Tensors become Parameters."""
+class ParameterList(_IndexedModule[Parameter]):
+    """A list of Parameters that are part of the module which holds it.
+
+    values: the first items. Tensors become Parameters that share their memory.
+
+    Raises TypeError for what is not a Tensor.
+    """
 
     def __init__(self, values: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.extend(values)
 
-    def _check(self, item: Any) -> Parameter:
+    def _check(self, item: Tensor) -> Parameter:
         return item if isinstance(item, Parameter) else Parameter(item)
+
+    def append(self, item: Tensor) -> Self:
+        """Add a Parameter, or a Tensor as one, at the end. Return the container."""
+        return super().append(self._check(item))
+
+    def extend(self, items: Iterable[Tensor]) -> Self:
+        """Add several Parameters or Tensors at the end. Return the container."""
+        return super().extend(map(self._check, items))
+
+    def insert(self, index: int, item: Tensor) -> None:
+        """Insert a Parameter, or a Tensor as one, before the one at ``index``."""
+        super().insert(index, self._check(item))
 
     def _child_reprs(self) -> list[tuple[str, str]]:
         return [(name, f"Parameter of {p.dtype}{tuple(p.shape)}") for name, p in self.named_parameters()]

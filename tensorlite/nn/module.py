@@ -1,9 +1,9 @@
-"""Module: a function with parameters, built from other modules."""
+"""Module, the base class of layers and models."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -18,40 +18,69 @@ from .parameter import Parameter, clear_grads
 __all__ = ["LoadResult", "Module"]
 
 M = TypeVar("M", bound="Module")
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
 
 
 class LoadResult(NamedTuple):
-    """What :meth:`Module.load_state_dict` found different: names it missed, and names it did not know."""
+    """A result of :meth:`Module.load_state_dict`.
+
+    missing_keys: names of the module that the state has no value for.
+    unexpected_keys: names of the state that the module does not have.
+    """
 
     missing_keys: list[str]
     unexpected_keys: list[str]
 
 
-class Module:
-    """Base class of all layers and models: subclass it, call ``super().__init__()``, and define ``forward``.
+class _HasForward(Protocol[P, R_co]):
+    """Gives a call of a module the argument and result types of its ``forward``, for type checkers and editors."""
 
-    Parameters and Modules assigned as attributes belong to the module: ``parameters()``, ``state_dict()``, ``to()`` and
-    the like find them, by attribute name, in the order of assignment. What is found twice (tied weights) is one
-    parameter with two names: it is listed once, saved under both, and stays tied.
+    _hooks: list[Hook] | None
+
+    def forward(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+
+class Module:
+    """Base class of all layers and models. A subclass calls ``super().__init__()`` and defines ``forward``.
+
+    A Parameter or Module that is assigned to an attribute becomes part of the module: ``parameters()``,
+    ``state_dict()``, ``to()`` and other methods find it under the attribute's name, in the order of assignment. One
+    that is assigned to several attributes stays one (tied weights): ``parameters()`` lists it once, ``state_dict()``
+    under each of its names.
+
+        class Net(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.hidden = nn.Linear(2, 16)
+                self.head = nn.Linear(16, 1)
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.head(self.hidden(x).relu())
+
+        y = Net()(x)  # calls forward, and the module's hooks
     """
 
     training: bool
-    """Whether layers such as Dropout behave as in training; see :meth:`train` and :meth:`eval`."""
+    """Whether layers such as Dropout behave as in training. Set it with :meth:`train` and :meth:`eval`."""
 
-    _buffers: dict[str, bool]  # name -> whether it is part of the state_dict
-    _hooks: list[Hook] | None = None  # an attribute of the module from its first hook on
+    _buffers: dict[str, bool]  # maps each name to whether the buffer is part of the state_dict
+    _hooks: list[Hook] | None = None  # the first hook makes it an attribute of the module
 
     def __init__(self) -> None:
         self._buffers = {}
         self.training = True
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self: _HasForward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
         if self._hooks:
-            return call_with_hooks(self, self.forward, self._hooks, args, kwargs)
+            return cast("R_co", call_with_hooks(self, self.forward, self._hooks, args, kwargs))
         return self.forward(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What calling the module computes. Every subclass defines it."""
+        """Compute the result of a call of the module. Every subclass defines its own. Call the module instead of this.
+
+        Raises NotImplementedError if the subclass defines none.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
     # ---- attributes -------------------------------------------------------------------------
@@ -66,17 +95,15 @@ class Module:
             if isinstance(before, (Parameter, Module)):
                 kind = "Parameter" if isinstance(before, Parameter) else "Module"
                 raise TypeError(
-                    f"{type(self).__name__}.{name} is a {kind}, and {type(value).__name__} is not: assign a {kind} or "
-                    f"None"
+                    f"{type(self).__name__}.{name} is a {kind}: expected a {kind} or None, got {type(value).__name__}"
                 )
             if name in vars(self).get("_buffers", ()) and not isinstance(value, Tensor):
                 raise TypeError(
-                    f"{type(self).__name__}.{name} is a buffer, and {type(value).__name__} is not a Tensor: "
-                    f"assign a Tensor or None"
+                    f"{type(self).__name__}.{name} is a buffer: expected a Tensor or None, got {type(value).__name__}"
                 )
         object.__setattr__(self, name, value)
 
-    def __getattr__(self, name: str) -> Any:  # called for what is not there
+    def __getattr__(self, name: str) -> Any:  # called for attributes that do not exist
         self._require_init(f"asking for {name!r}", name)
         raise AttributeError(f"{type(self).__name__!r} module has no attribute {name!r}", name=name, obj=self)
 
@@ -94,24 +121,39 @@ class Module:
         self._require_init(f"registering {name!r}")
         cls = type(self).__name__
         if not isinstance(name, str) or not name or "." in name:
-            raise KeyError(f"{cls}: the name of a {what} must be a string, not empty and without dots: {name!r}")
+            raise KeyError(f"{cls}: the name of a {what} must be a string, not empty and without dots, got {name!r}")
         if hasattr(self, name) and not isinstance(vars(self).get(name, ...), (Tensor, Module, type(None))):
-            raise KeyError(f"{cls}: a {what} cannot be called {name!r}: the module has that attribute already")
+            raise KeyError(
+                f"{cls}: a {what} cannot be called {name!r}, because the module has an attribute of that name"
+            )
         if value is not None and not isinstance(value, kind):
             raise TypeError(f"{cls}: {what} {name!r} must be a {kind.__name__} or None, got {type(value).__name__}")
         setattr(self, name, value)
 
     def register_parameter(self, name: str, value: Parameter | None) -> None:
-        """Same as assigning the attribute; None says that an optional parameter is not there."""
+        """Assign a Parameter to the attribute ``name``. None stands for an optional parameter that is not used.
+
+        Raises TypeError for another value, KeyError if the module has another kind of attribute of that name.
+        """
         self._register("parameter", name, value, Parameter)
 
     def register_buffer(self, name: str, value: Tensor | None, persistent: bool = True) -> None:
-        """Make a Tensor that is not trained part of the module: it moves with ``to``, and is saved if persistent."""
+        """Assign a Tensor to the attribute ``name`` and make it part of the module, without training it.
+
+        ``to()`` moves and converts buffers, ``buffers()`` lists them.
+
+        persistent: whether ``state_dict()`` holds it.
+
+        Raises TypeError for another value, KeyError if the module has another kind of attribute of that name.
+        """
         self._register("buffer", name, value, Tensor)
         self._buffers[name] = persistent
 
     def add_module(self, name: str, module: Module | None) -> None:
-        """Same as assigning the attribute; ``name`` need not be an identifier. Raises KeyError if it is taken."""
+        """Assign a Module to the attribute ``name``, which need not be an identifier.
+
+        Raises TypeError for another value, KeyError if the module has another kind of attribute of that name.
+        """
         self._register("module", name, module, Module)
 
     # ---- hooks --------------------------------------------------------------------------------
@@ -184,10 +226,10 @@ class Module:
         """
         return self._add_hook(Hook("full_backward", hook), prepend)
 
-    # ---- what is inside ---------------------------------------------------------------------
+    # ---- modules, parameters and buffers ---------------------------------------------------------------------
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """The modules directly inside this one, each once."""
+        """Iterate over the names and modules directly inside this one, each module once."""
         seen = set()
         for name, value in list(vars(self).items()):
             if isinstance(value, Module) and value not in seen:
@@ -195,14 +237,18 @@ class Module:
                 yield name, value
 
     def children(self) -> Iterator[Module]:
-        """The modules directly inside this one, each once."""
+        """Iterate over the modules directly inside this one, each once."""
         return (module for _, module in self.named_children())
 
     def named_modules(self, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
-        """This module and all inside it, outermost first, with their dotted names below ``prefix``."""
-        return self._walk(prefix, set() if remove_duplicate else None)
+        """Iterate over the dotted names and modules of this module and all inside it, outermost first.
 
-    def _walk(self, prefix: str, seen: set[Module] | None) -> Iterator[tuple[str, Module]]:
+        prefix: the name of this module, which is put before the others.
+        remove_duplicate: whether a module with several names comes once.
+        """
+        return self._iterate_modules(prefix, set() if remove_duplicate else None)
+
+    def _iterate_modules(self, prefix: str, seen: set[Module] | None) -> Iterator[tuple[str, Module]]:
         if seen is not None:
             if self in seen:
                 return
@@ -210,10 +256,10 @@ class Module:
         yield prefix, self
         for name, value in list(vars(self).items()):
             if isinstance(value, Module):
-                yield from value._walk(f"{prefix}.{name}" if prefix else name, seen)
+                yield from value._iterate_modules(f"{prefix}.{name}" if prefix else name, seen)
 
     def modules(self) -> Iterator[Module]:
-        """This module and all inside it, each once."""
+        """Iterate over this module and all inside it, each once."""
         return (module for _, module in self.named_modules())
 
     def _named_tensors(
@@ -241,21 +287,26 @@ class Module:
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Parameter]]:
-        """All parameters with their dotted names; one with several comes once, unless ``remove_duplicate`` is False."""
+        """Iterate over the dotted names and parameters of this module and of all inside it.
+
+        prefix: the name of this module, which is put before the others.
+        recurse: whether the modules inside it are included.
+        remove_duplicate: whether a parameter with several names (tied weights) comes once.
+        """
         return self._named_tensors(Module._own_parameters, prefix, recurse, remove_duplicate)
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
-        """All parameters, each once: what an optimizer takes."""
+        """Iterate over the parameters, each once. Optimizers take this."""
         return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
     def named_buffers(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Tensor]]:
-        """All buffers with their dotted names, persistent or not."""
+        """Iterate over the dotted names and buffers, persistent or not. See :meth:`named_parameters`."""
         return self._named_tensors(Module._own_buffers, prefix, recurse, remove_duplicate)
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
-        """All buffers, each once."""
+        """Iterate over the buffers, each once."""
         return (buffer for _, buffer in self.named_buffers(recurse=recurse))
 
     # ---- state ------------------------------------------------------------------------------
@@ -268,9 +319,10 @@ class Module:
         return self._named_tensors(own, prefix, True, False)
 
     def state_dict(self, prefix: str = "", keep_vars: bool = False) -> dict[str, Tensor]:
-        """The parameters and persistent buffers by name, as detached Tensors that share the module's memory.
+        """Return the parameters and persistent buffers by name, as detached Tensors that share the module's memory.
 
-        ``keep_vars`` gives the Parameters themselves. A tied parameter stands under each of its names.
+        prefix: a text to put before every name.
+        keep_vars: whether to return the Parameters and buffers themselves.
         """
         named = self._named_state(prefix.removesuffix("."))
         return {name: value if keep_vars else value.detach() for name, value in named}
@@ -278,8 +330,11 @@ class Module:
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadResult:
         """Copy values into the parameters and persistent buffers, converted to their dtype and device.
 
-        Of a tied parameter one name is enough. Either all of it is loaded or nothing: one RuntimeError lists every name
-        that is missing or unexpected (these two pass if not ``strict``) and every value that has the wrong shape.
+        state_dict: Tensors by name. One name of a tied parameter is enough.
+        strict: whether missing and unexpected names are errors.
+
+        Raises TypeError if ``state_dict`` is not a mapping. Raises one RuntimeError that lists every missing or
+        unexpected name and every value that is not a Tensor of the right shape; then nothing is loaded.
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(
@@ -294,9 +349,11 @@ class Module:
         problems = problems if strict else []
         for name, value in state_dict.items():
             if not isinstance(value, Tensor):
-                problems.append(f"not a Tensor but {type(value).__name__}: {name}")
+                problems.append(f"not a Tensor: {name} is {type(value).__name__}")
             elif name in own and value.shape != own[name].shape:
-                problems.append(f"wrong shape: {name} is {own[name].shape} here, {value.shape} in the state_dict")
+                problems.append(
+                    f"wrong shape: {name} is {own[name].shape} in the module, {value.shape} in the state_dict"
+                )
         if problems:
             listed = "".join(f"\n  {problem}" for problem in problems)
             raise RuntimeError(f"{type(self).__name__}.load_state_dict: the state_dict does not fit the module{listed}")
@@ -310,14 +367,17 @@ class Module:
     # ---- modes, devices, dtypes ---------------------------------------------------------------
 
     def apply(self: M, f: Callable[[Module], object]) -> M:
-        """Call ``f`` on every module inside, innermost first, and on this one: to initialise weights, say."""
+        """Call ``f`` on every module inside, innermost first, and then on this one. Return the module."""
         for child in self.children():
             child.apply(f)
         f(self)
         return self
 
     def train(self: M, mode: bool = True) -> M:
-        """Put this module and all inside it in training mode, or out of it."""
+        """Put this module and all inside it into training mode, or into evaluation mode if ``mode`` is False.
+
+        Returns the module. Raises TypeError if ``mode`` is not a bool.
+        """
         if not isinstance(mode, bool):
             raise TypeError(f"{type(self).__name__}.train: mode must be a bool, got {type(mode).__name__}")
         for module in self.modules():
@@ -325,21 +385,24 @@ class Module:
         return self
 
     def eval(self: M) -> M:
-        """Same as ``train(False)``: no dropout. It does not switch gradients off; ``no_grad`` does."""
+        """Put this module and all inside it into evaluation mode: no dropout. Return the module.
+
+        Gradients are still recorded; use ``no_grad`` to switch that off.
+        """
         return self.train(False)
 
     def requires_grad_(self: M, requires_grad: bool = True) -> M:
-        """Let all parameters be trained, or freeze them."""
+        """Let all parameters be trained, or freeze them if ``requires_grad`` is False. Return the module."""
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients of all parameters, or make them zero in place."""
+        """Set the gradients of all parameters to None, or to zeros in place if ``set_to_none`` is False."""
         clear_grads(self.parameters(), set_to_none)
 
     def _convert(self: M, f: Callable[[Tensor], Tensor]) -> M:
-        """Put ``f`` of every parameter, gradient and buffer in its place; Parameters stay the objects they are."""
+        """Replace the values of parameters, gradients and buffers by ``f`` of them, and keep the Parameter objects."""
         buffers: dict[Tensor, Tensor] = {}
         with no_grad():
             for parameter in self.parameters():
@@ -355,10 +418,12 @@ class Module:
         return self
 
     def to(self: M, device: Any = None, dtype: Any = None) -> M:
-        """Move parameters and buffers to a device, or convert those of floating point to a dtype, or both; in place.
+        """Move parameters and buffers to a device, convert those of floating point to a dtype, or both. Works in place.
 
-        As in PyTorch: ``to(device)``, ``to(dtype)``, ``to(device, dtype)``, ``to(tensor)``. Returns the module. Make
-        optimizers afterwards. Raises DTypeError if the dtype is not a floating point one.
+        Called as in PyTorch: ``to(device)``, ``to(dtype)``, ``to(device, dtype)`` or ``to(tensor)``. Make optimizers
+        afterwards, because their state stays where it is.
+
+        Returns the module. Raises DTypeError if the dtype is not a floating point one.
         """
         if isinstance(device, Tensor):
             device, dtype = device.device, device.dtype
@@ -374,33 +439,33 @@ class Module:
         return self._convert(move)
 
     def cpu(self: M) -> M:
-        """Same as ``to("cpu")``."""
+        """Move parameters and buffers: the same as ``to("cpu")``."""
         return self.to("cpu")
 
     def cuda(self: M) -> M:
-        """Same as ``to("cuda")``."""
+        """Move parameters and buffers: the same as ``to("cuda")``."""
         return self.to("cuda")
 
     def float(self: M) -> M:
-        """Same as ``to(float32)``."""
+        """Convert parameters and buffers: the same as ``to(float32)``."""
         return self.to(float32)
 
     def double(self: M) -> M:
-        """Same as ``to(float64)``."""
+        """Convert parameters and buffers: the same as ``to(float64)``."""
         return self.to(float64)
 
     def half(self: M) -> M:
-        """Same as ``to(float16)``."""
+        """Convert parameters and buffers: the same as ``to(float16)``."""
         return self.to(float16)
 
     # ---- repr ---------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
-        """What ``repr`` shows between the parentheses: a subclass's options."""
+        """Return the text that ``repr`` shows between the parentheses. Subclasses return their options."""
         return ""
 
     def _child_reprs(self) -> list[tuple[str, str]]:
-        """A label and a repr for each line of the nested repr."""
+        """Return a label and a repr for each line of the nested repr."""
         return [(name, repr(value)) for name, value in vars(self).items() if isinstance(value, Module)]
 
     def __repr__(self) -> str:
