@@ -13,7 +13,7 @@ from math import inf, nan, pi
 
 from numpy import finfo, iinfo
 
-from . import autograd, errors, func, nn, optim, profiler, serialization
+from . import autograd, cuda, errors, func, nn, optim, profiler, serialization
 from .autograd.anomaly_mode import detect_anomaly
 from .autograd.checkpointing import checkpoint
 from .autograd.function import op
@@ -75,7 +75,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "__version__",
-    "autograd", "errors", "func", "nn", "optim", "profiler", "serialization",
+    "autograd", "cuda", "errors", "func", "nn", "optim", "profiler", "serialization",
     "detect_anomaly",
     "enable_grad", "is_grad_enabled", "no_grad", "op", "set_grad_enabled",
     "Device", "cuda_is_available", "device", "get_default_device", "set_default_device",

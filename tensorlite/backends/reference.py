@@ -367,6 +367,26 @@ def adam_step(
     p -= scratch
 
 
+def adam_coefficients(
+    t: int, lr: float, beta1: float, beta2: float, eps: float, decay: float, decoupled: bool, maximize: bool
+) -> tuple[float, ...]:  # fmt: skip
+    """Return the ten numbers that a fused kernel of :func:`adam_step` takes, in this order.
+
+    - sign: -1 to maximize, else 1; the gradient is multiplied by it.
+    - decay_factor: what decoupled decay multiplies p by, ``1 - lr decay``, else 1.
+    - decay: the multiple of p that is added to the gradient; 0 for decoupled decay.
+    - beta1, one_minus_beta1, beta2, one_minus_beta2.
+    - correction2: ``sqrt(1 - beta2^t)``, by which ``sqrt(v)`` is divided.
+    - eps.
+    - rate: ``lr / (1 - beta1^t)``.
+    """
+    return (
+        -1.0 if maximize else 1.0, float(1.0 - lr * decay) if decoupled else 1.0, 0.0 if decoupled else float(decay),
+        float(beta1), float(1.0 - beta1), float(beta2), float(1.0 - beta2), math.sqrt(1.0 - beta2**t), float(eps),
+        float(lr / (1.0 - beta1**t)),
+    )  # fmt: skip
+
+
 def orthogonal(xp: XP, x: Array, coefficients: tuple[float, float, float], steps: int, eps: float) -> Array:
     """About ``U V^T`` for a matrix ``U S V^T``: each step maps every singular value s to ``a s + b s^3 + c s^5``."""
     a, b, c = coefficients

@@ -205,19 +205,17 @@ def _load_cpu() -> Namespace:
 
 
 def _load_cuda() -> Namespace:
-    from .cuda import kernels as cuda  # CuPy is an extra: only who asks for the GPU pays for its import
+    from .cuda import devices, find_cupy, kernels  # here, because CuPy is an extra and slow to import
 
-    module, reason = cuda.find_cupy()
-    if module is None:
-        raise DeviceError(f"device 'cuda' cannot be used: {reason}")
-    return build_namespace(module, reference, cuda, **cuda.describe(module))
+    module = find_cupy.require_cupy()
+    return build_namespace(module, reference, kernels, **devices.namespace_attributes(module))
 
 
 def cuda_is_available() -> bool:
-    """Whether a GPU can be used through CuPy."""
-    from .cuda import kernels as cuda
+    """Return whether a GPU can be used through CuPy."""
+    from .cuda import find_cupy
 
-    return cuda.find_cupy()[0] is not None
+    return find_cupy.find_cupy()[0] is not None
 
 
 register_backend("cpu", _load_cpu)

@@ -20,7 +20,7 @@ import tensorlite.nn.functional as F
 from tensorlite import nn, optim
 from tensorlite.autograd import version_counter
 from tensorlite.backends import reference, registry
-from tensorlite.backends.cuda import kernels as cuda
+from tensorlite.backends.cuda import devices, find_cupy
 from tensorlite.testing import strict
 from tensorlite.testing.strict.array import StrictArray
 
@@ -191,11 +191,11 @@ def cupy_with(count=1, product=26.0):
 )
 def test_the_reason_why_there_is_no_gpu(monkeypatch, cupy, reason):
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    cuda.find_cupy.cache_clear()
+    find_cupy.find_cupy.cache_clear()
     try:
-        found, why = cuda.find_cupy()
+        found, why = find_cupy.find_cupy()
     finally:
-        cuda.find_cupy.cache_clear()
+        find_cupy.find_cupy.cache_clear()
     assert found is (None if why else cupy)
     assert re.search(reason, why)
 
@@ -212,7 +212,7 @@ def test_one_of_several_gpus_is_made_current():
 
     cupy = cupy_with(2)
     cupy.ndarray, cupy.asnumpy, cupy.cuda.Device = object, None, Device
-    select = cuda.describe(cupy)["select"]
+    select = devices.namespace_attributes(cupy)["select"]
     select(1)
     assert current == [1]
     with pytest.raises(tl.DeviceError, match="'cuda:2' is not there: CuPy finds 2, the first is cuda:0"):

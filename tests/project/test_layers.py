@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # What a user may import. The rest of tensorlite is private, whatever its name.
 PUBLIC_MODULES = [
-    "tensorlite", "tensorlite.autograd", "tensorlite.compiled", "tensorlite.errors", "tensorlite.func",
-    "tensorlite.nn", "tensorlite.nn.functional", "tensorlite.nn.init", "tensorlite.nn.utils",
+    "tensorlite", "tensorlite.autograd", "tensorlite.compiled", "tensorlite.cuda", "tensorlite.errors",
+    "tensorlite.func", "tensorlite.nn", "tensorlite.nn.functional", "tensorlite.nn.init", "tensorlite.nn.utils",
     "tensorlite.optim", "tensorlite.optim.lr_scheduler", "tensorlite.profiler", "tensorlite.serialization",
     "tensorlite.testing", "tensorlite.testing.strict",
 ]

@@ -362,13 +362,10 @@ def adam_step(
 ) -> None:  # fmt: skip
     """Do what the reference does, in one pass over memory."""
     if p.size >= 1 << 5 and _is_contiguous_float32(p, g, m, v) and (kernels := _compiled_kernels()):
-        numbers = (
-            -1.0 if maximize else 1.0, 1.0 - lr * decay if decoupled else 1.0, 0.0 if decoupled else decay, beta1,
-            1.0 - beta1, beta2, 1.0 - beta2, math.sqrt(1.0 - beta2**t), eps, lr / (1.0 - beta1**t),
-        )  # fmt: skip
-        floats = [float(number) for number in numbers]
+        coefficients = reference.adam_coefficients(t, lr, beta1, beta2, eps, decay, decoupled, maximize)
         # The caller's core has just computed the gradient, so sharing pays only for larger arrays.
-        _launch(kernels.adam_step, p.size // 16, p.reshape(-1), g.reshape(-1), m.reshape(-1), v.reshape(-1), *floats)
+        flat = (p.reshape(-1), g.reshape(-1), m.reshape(-1), v.reshape(-1))
+        _launch(kernels.adam_step, p.size // 16, *flat, *coefficients)
         return
     step = reference.adam_step
     if p.size <= _BLOCK or not all(a.flags.c_contiguous for a in (p, g, m, v)):

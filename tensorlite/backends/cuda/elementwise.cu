@@ -1,10 +1,10 @@
-// The kernels that work entry by entry, each in one pass over memory: Adam's step, and GELU with its gradient.
+// Elementwise kernels, each in one pass over memory: Adam's step, and GELU with its gradient.
 //
-// The maths is that of reference.py, in the precision of the arrays. Every array is contiguous and has n entries; the
-// host checks that, and gives every number in the type that stands here. A kernel is instantiated at the end of the
-// file, under its name and the name of the dtype: adam_step_float32.
+// The maths is that of reference.py, in the precision of the arrays. Every array is contiguous and has n entries. The
+// host checks that, and passes every number in the type that is declared here. The end of the file instantiates each
+// kernel under its name and the name of the dtype, such as adam_step_float32.
 //
-// NVRTC compiles this file on a GPU's machine; with a few definitions any C++ compiler does, which is how it is tested.
+// NVRTC compiles this file on a machine with a GPU. Any C++ compiler does so with tests/support/cuda_shim.h, for tests.
 
 #define FOR_EACH_ENTRY(i, n)                                                                                           \
     for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < (n);                                      \
@@ -12,17 +12,16 @@
 
 // ---- optimizers -----------------------------------------------------------------------------
 
-// sign: -1 to go up the gradient, else 1.
-// kept: what decoupled decay leaves of p, 1 - lr * decay. decay: what is added to the gradient, as a part of p.
-// correction2: sqrt(1 - beta2^t). rate: lr / (1 - beta1^t).
+// The ten numbers are those of adam_coefficients in reference.py.
 template <typename T>
-__device__ __forceinline__ void adam_step(T* p, const T* g, T* m, T* v, long long n, T sign, T kept, T decay, T beta1,
-                                          T rest1, T beta2, T rest2, T correction2, T eps, T rate) {
+__device__ __forceinline__ void adam_step(T* p, const T* g, T* m, T* v, long long n, T sign, T decay_factor, T decay,
+                                          T beta1, T one_minus_beta1, T beta2, T one_minus_beta2, T correction2, T eps,
+                                          T rate) {
     FOR_EACH_ENTRY(i, n) {
-        T x = p[i] * kept, d = sign * g[i];
+        T x = p[i] * decay_factor, d = sign * g[i];
         if (decay != T(0)) d += decay * x;
-        T mean = beta1 * m[i] + rest1 * d;
-        T square = beta2 * v[i] + rest2 * (d * d);
+        T mean = beta1 * m[i] + one_minus_beta1 * d;
+        T square = beta2 * v[i] + one_minus_beta2 * (d * d);
         m[i] = mean;
         v[i] = square;
         p[i] = x - rate * (mean / (sqrt(square) / correction2 + eps));
@@ -69,12 +68,14 @@ __device__ __forceinline__ void gelu_tanh_backward(const T* g, const T* x, T* dx
     }
 }
 
-// ---- one of each for each dtype -------------------------------------------------------------
+// ---- instantiation for each dtype -----------------------------------------------------------
 
 #define KERNELS(T, dtype)                                                                                              \
-    extern "C" __global__ void adam_step_##dtype(T* p, const T* g, T* m, T* v, long long n, T sign, T kept, T decay,   \
-                                                 T beta1, T rest1, T beta2, T rest2, T correction2, T eps, T rate) {   \
-        adam_step<T>(p, g, m, v, n, sign, kept, decay, beta1, rest1, beta2, rest2, correction2, eps, rate);            \
+    extern "C" __global__ void adam_step_##dtype(T* p, const T* g, T* m, T* v, long long n, T sign, T decay_factor,    \
+                                                 T decay, T beta1, T one_minus_beta1, T beta2, T one_minus_beta2,      \
+                                                 T correction2, T eps, T rate) {                                       \
+        adam_step<T>(p, g, m, v, n, sign, decay_factor, decay, beta1, one_minus_beta1, beta2, one_minus_beta2,         \
+                     correction2, eps, rate);                                                                          \
     }                                                                                                                  \
     extern "C" __global__ void gelu_##dtype(const T* x, T* y, long long n) { gelu<T>(x, y, n); }                       \
     extern "C" __global__ void gelu_backward_##dtype(const T* g, const T* x, T* dx, long long n) {                     \
