@@ -6,14 +6,16 @@
     (x * x).sum().backward()
     x.grad                      # tensor([2., 4.])
 
-Names are PyTorch's where PyTorch has one.
+Names are PyTorch's where PyTorch has one. ``tl.testing`` and ``tl.compiled`` are loaded on first use.
 """
 
+import importlib as _importlib
+import typing as _typing
 from math import inf, nan, pi
 
 from numpy import finfo, iinfo
 
-from . import autograd, cuda, errors, func, nn, optim, profiler, serialization
+from . import autograd, cuda, errors, func, nn, ops, optim, profiler, serialization
 from .autograd.anomaly_mode import detect_anomaly
 from .autograd.checkpointing import checkpoint
 from .autograd.function import op
@@ -39,7 +41,6 @@ from .dtypes import (
 )
 from .errors import AnomalyError, DeviceError, DTypeError, GraphError, ShapeError, VersionError
 from .ops import *
-from .ops import __all__ as _ops
 from .random import Generator, get_rng_state, manual_seed, set_rng_state
 from .serialization import load, save
 from .tensors.comparison import allclose, equal, is_floating_point, is_tensor, isclose, numel
@@ -68,6 +69,10 @@ from .tensors.creation import (
 )
 from .tensors.tensor import Tensor
 
+if _typing.TYPE_CHECKING:
+    from . import compiled as compiled
+    from . import testing as testing
+
 # PyTorch's other names for number types.
 half, float, double, short, int, long, bool = float16, float32, float64, int16, int32, int64, bool_
 
@@ -88,9 +93,20 @@ __all__ = [
     "int64", "int8", "promote_types", "result_type", "set_default_dtype", "uint8",
     "AnomalyError", "DTypeError", "DeviceError", "GraphError", "ShapeError", "VersionError",
     "allclose", "equal", "is_floating_point", "is_tensor", "isclose", "numel",
-    *_ops,
     "bool", "double", "float", "half", "int", "long", "short", "finfo", "iinfo", "inf", "nan", "pi",
     "Generator", "get_rng_state", "manual_seed", "set_rng_state",
     "load", "save",
     "Tensor",
 ]  # fmt: skip
+__all__ += ops.__all__
+
+if not _typing.TYPE_CHECKING:  # a type checker would take any name for one of this module
+
+    def __getattr__(name: str) -> object:
+        """Load ``testing`` or ``compiled``. Raises AttributeError for any other name, and if numba is missing."""
+        if name not in ("compiled", "testing"):
+            raise AttributeError(f"module 'tensorlite' has no attribute {name!r}")
+        try:
+            return _importlib.import_module(f"tensorlite.{name}")
+        except ImportError as error:
+            raise AttributeError(str(error)) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 
@@ -48,16 +48,27 @@ def _is_dtype(name: str) -> bool:
     return True
 
 
+def _constructor_error(*args: Any) -> TypeError:
+    """Return the error for ``Tensor(2, 3)``, which is a shape in PyTorch, and for other wrong arguments."""
+    given = ", ".join(f"{a!r:.40}" for a in args)
+    if all(isinstance(a, int) for a in args):
+        return TypeError(f"Tensor: expected data, got sizes. Tensor takes data; for a shape use tl.empty({given}).")
+    return TypeError(f"Tensor: expected data and a bool for requires_grad, got {given}.")
+
+
 class Tensor(OpMethods, InPlaceMethods):
     """An n-dimensional array that records the ops it goes through, so that gradients can flow back.
 
     data: numbers, nested sequences, an array or a Tensor; copied. See :func:`tensorlite.tensor`.
     requires_grad: whether ops on it are recorded and ``backward`` fills its ``grad``.
+    sizes: not accepted. ``Tensor(2, 3)`` is an error, unlike in PyTorch: use ``tl.empty(2, 3)``.
 
     ``x.array`` is the raw array. The graph does not notice what is written into it.
     """
 
-    def __init__(self, data: Any, requires_grad: bool = False) -> None:
+    def __init__(self, data: Any, requires_grad: bool = False, *sizes: Never) -> None:
+        if sizes or not isinstance(requires_grad, (bool, np.bool_)):
+            raise _constructor_error(data, requires_grad, *sizes)
         array = as_array(data)
         source = data.array if isinstance(data, Variable) else data
         self.array = array.copy() if array is source else array

@@ -1,7 +1,10 @@
 """Tensors as objects: how they are made, shown, read and converted, and how they meet Python's and NumPy's numbers."""
 
 import copy
+import inspect
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -713,3 +716,38 @@ def test_methods_are_functions():
         for found, expected in pairs:
             assert found.tolist() == expected.tolist()
             assert found.dtype == expected.dtype
+
+
+def test_help_shows_the_ops_text_and_signature():
+    assert tl.Tensor.exp is tl.exp
+    assert tl.Tensor.exp.__doc__ == tl.exp.__doc__
+    assert str(inspect.signature(tl.Tensor.sum)) == "(input, dim=None, keepdim=False, *, dtype=None)"
+    assert str(inspect.signature(x23().sum)) == "(dim=None, keepdim=False, *, dtype=None)"
+    assert str(inspect.signature(x23().add_)) == "(other, alpha=1)"
+    assert str(inspect.signature(x23().reshape)) == "(*shape)"
+    assert tl.exp.__doc__ in tl.Tensor.exp_.__doc__
+
+
+def test_keywords_keep_their_meaning_in_any_order():
+    x = x23()
+    assert x.sum(keepdim=True, dim=0).tolist() == x.sum(0, True).tolist() == x.sum(axis=0, keepdims=True).tolist()
+    assert tl.sum(input=x, dim=1).tolist() == tl.sum(dim=1, input=x).tolist() == [6.0, 15.0]
+    assert tl.sub(other=x, input=2 * x).tolist() == x.tolist()
+    for _ in range(2):
+        with pytest.raises(TypeError, match=r"^sum: dim and axis are the same argument"):
+            x.sum(dim=0, axis=0)
+        with pytest.raises(TypeError, match=r"^sum: .*unexpected keyword argument 'dims'"):
+            x.sum(dims=0)
+
+
+# ---- the package ----------------------------------------------------------------------------
+
+
+def test_modules_that_are_loaded_on_first_use():
+    code = (
+        "import sys, tensorlite as tl\n"
+        "assert 'tensorlite.testing' not in sys.modules\n"
+        "assert tl.testing is sys.modules['tensorlite.testing']\n"
+        "assert not hasattr(tl, 'no_such_name')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
