@@ -5,6 +5,7 @@ import math
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -343,6 +344,22 @@ def test_a_text_that_moved_goes_on_where_it_is(tiny, text, tmp_path):
     text.write_text("the " + text.read_text())
     with pytest.raises(ConfigError, match=r"is not the one that .* was trained on"):
         train.train(checkpoint.load_config(path).replace(more), resume=path)
+
+
+def test_a_checkpoint_of_an_earlier_version_resumes(tmp_path):
+    """The file was written at commit 03bb663, whose run then ended with the loss below."""
+    words = ["the ", "cat ", "sat\n", "on ", "a ", "mat, ", "and ", "then "]
+    text = tmp_path / "text.txt"
+    text.write_text("".join(np.random.default_rng(0).choice(words, 200)))
+    path = tmp_path / "run" / LATEST
+    path.parent.mkdir()
+    shutil.copy(Path(__file__).parent / "data" / "checkpoint-format-1.safetensors", path)
+    config = checkpoint.load_config(path)
+    assert (config.name, config.optim.optimizer, config.train.steps) == ("old", "muon", 10)
+    train.train(config.replace({"train.steps": 15, "data.dataset": str(text)}), resume=path)
+    final = read(path.parent / METRICS)[-1]
+    assert final["step"] == 15
+    assert final["final_val_loss"] == pytest.approx(2.453517108742109, abs=1e-9)
 
 
 @pytest.mark.parametrize(
