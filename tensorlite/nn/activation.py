@@ -1,4 +1,4 @@
-"""The activation functions as modules."""
+"""Activation functions as modules. Each maps a Tensor of any shape to the same shape."""
 
 from __future__ import annotations
 
@@ -12,23 +12,31 @@ __all__ = ["ELU", "GELU", "LeakyReLU", "LogSoftmax", "ReLU", "SiLU", "Sigmoid", 
 
 
 class ReLU(Module):
-    """``max(x, 0)``; with ``inplace`` in the memory of its input."""
+    """``max(x, 0)``.
+
+    inplace: write the result into the memory of the input.
+    """
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
         self.inplace = inplace
 
     def forward(self, input: Tensor) -> Tensor:
-        """See :func:`tensorlite.nn.functional.relu`."""
+        """Apply :func:`tensorlite.nn.functional.relu`."""
         return input.relu_() if self.inplace else F.relu(input)
 
     def extra_repr(self) -> str:
-        """Whether it is in place."""
+        """Return the options for ``repr``."""
         return "inplace=True" if self.inplace else ""
 
 
 class GELU(Module):
-    """``x * cdf(x)`` with the normal distribution's cdf; ``approximate="tanh"`` is GPT-2's approximation."""
+    """``x * cdf(x)``, where cdf is the cumulative distribution function of the standard normal distribution.
+
+    approximate: "none", or "tanh" for the approximation that GPT-2 uses.
+
+    Raises ValueError for another approximation. Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
+    """
 
     def __init__(self, approximate: Literal["none", "tanh"] = "none") -> None:
         super().__init__()
@@ -37,19 +45,23 @@ class GELU(Module):
         self.approximate = approximate
 
     def forward(self, input: Tensor) -> Tensor:
-        """See :func:`tensorlite.nn.functional.gelu`."""
+        """Apply :func:`tensorlite.nn.functional.gelu`."""
         return F.gelu(input, self.approximate)
 
     def extra_repr(self) -> str:
-        """The approximation."""
+        """Return the options for ``repr``."""
         return f"approximate={self.approximate!r}"
 
 
 class SiLU(Module):
-    """``x * sigmoid(x)``."""
+    """``x * sigmoid(x)``, also known as swish.
+
+    Source: Elfwing, Uchibe and Doya, "Sigmoid-Weighted Linear Units for Neural Network Function Approximation in
+    Reinforcement Learning", 2017.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
-        """See :func:`tensorlite.nn.functional.silu`."""
+        """Apply :func:`tensorlite.nn.functional.silu`."""
         return F.silu(input)
 
 
@@ -57,7 +69,7 @@ class Sigmoid(Module):
     """``1 / (1 + exp(-x))``."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """See :func:`tensorlite.nn.functional.sigmoid`."""
+        """Apply :func:`tensorlite.nn.functional.sigmoid`."""
         return F.sigmoid(input)
 
 
@@ -65,23 +77,23 @@ class Tanh(Module):
     """The hyperbolic tangent."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """See :func:`tensorlite.nn.functional.tanh`."""
+        """Apply :func:`tensorlite.nn.functional.tanh`."""
         return F.tanh(input)
 
 
 class Softplus(Module):
-    """``log(1 + exp(beta * x)) / beta``, and x itself where ``beta * x`` is above ``threshold``."""
+    """``log(1 + exp(beta * x)) / beta``; x itself where ``beta * x`` is above ``threshold``."""
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         super().__init__()
         self.beta, self.threshold = beta, threshold
 
     def forward(self, input: Tensor) -> Tensor:
-        """See :func:`tensorlite.nn.functional.softplus`."""
+        """Apply :func:`tensorlite.nn.functional.softplus`."""
         return F.softplus(input, self.beta, self.threshold)
 
     def extra_repr(self) -> str:
-        """The constants."""
+        """Return the options for ``repr``."""
         return f"beta={self.beta}, threshold={self.threshold}"
 
 
@@ -93,57 +105,61 @@ class LeakyReLU(Module):
         self.negative_slope = negative_slope
 
     def forward(self, input: Tensor) -> Tensor:
-        """See :func:`tensorlite.nn.functional.leaky_relu`."""
+        """Apply :func:`tensorlite.nn.functional.leaky_relu`."""
         return F.leaky_relu(input, self.negative_slope)
 
     def extra_repr(self) -> str:
-        """The slope."""
+        """Return the options for ``repr``."""
         return f"negative_slope={self.negative_slope}"
 
 
 class ELU(Module):
-    """x where it is positive, else ``alpha * (exp(x) - 1)``."""
+    """x where it is positive, else ``alpha * (exp(x) - 1)``.
+
+    Source: Clevert, Unterthiner and Hochreiter, "Fast and Accurate Deep Network Learning by Exponential Linear Units",
+    2015.
+    """
 
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
         self.alpha = alpha
 
     def forward(self, input: Tensor) -> Tensor:
-        """See :func:`tensorlite.nn.functional.elu`."""
+        """Apply :func:`tensorlite.nn.functional.elu`."""
         return F.elu(input, self.alpha)
 
     def extra_repr(self) -> str:
-        """The scale."""
+        """Return the options for ``repr``."""
         return f"alpha={self.alpha}"
 
 
 class Softmax(Module):
-    """``exp(x_i) / sum_j exp(x_j)`` along ``dim``."""
+    """``exp(x_i) / sum_j exp(x_j)`` along the dimension ``dim``."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
 
     def forward(self, input: Tensor) -> Tensor:
-        """See :func:`tensorlite.nn.functional.softmax`."""
+        """Apply :func:`tensorlite.nn.functional.softmax`."""
         return F.softmax(input, self.dim)
 
     def extra_repr(self) -> str:
-        """The dimension."""
+        """Return the options for ``repr``."""
         return f"dim={self.dim}"
 
 
 class LogSoftmax(Module):
-    """The logarithm of the softmax along ``dim``."""
+    """The logarithm of the softmax along the dimension ``dim``."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
 
     def forward(self, input: Tensor) -> Tensor:
-        """See :func:`tensorlite.nn.functional.log_softmax`."""
+        """Apply :func:`tensorlite.nn.functional.log_softmax`."""
         return F.log_softmax(input, self.dim)
 
     def extra_repr(self) -> str:
-        """The dimension."""
+        """Return the options for ``repr``."""
         return f"dim={self.dim}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import ops
 from ..backends.registry import BACKENDS, DeviceLike
+from ..dtypes import DTypeLike
 from ..errors import DTypeError, ShapeError
 from ..tensors.creation import empty
 from ..tensors.tensor import Tensor
@@ -47,7 +48,7 @@ class MultiheadAttention(Module):
         vdim: int | None = None,
         batch_first: bool = False,
         device: DeviceLike = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         if embed_dim <= 0 or num_heads <= 0 or embed_dim % num_heads:

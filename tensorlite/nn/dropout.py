@@ -1,4 +1,4 @@
-"""Dropout: entries of the input switched off at random, in training only."""
+"""Dropout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ __all__ = ["Dropout"]
 
 
 class Dropout(Module):
-    """In training, each entry is made 0 with probability p, and the others are scaled by ``1 / (1 - p)``."""
+    """Sets each entry to 0 with probability ``p`` in training, and scales the others by ``1 / (1 - p)``.
+
+    In evaluation it returns the input itself. Raises ValueError if p is not from 0 to 1.
+    Source: Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", 2014.
+    """
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
@@ -19,9 +23,9 @@ class Dropout(Module):
         self.p = p
 
     def forward(self, input: Tensor) -> Tensor:
-        """Maps any shape to the same shape."""
+        """Map a Tensor of any shape to the same shape."""
         return F.dropout(input, self.p, self.training)
 
     def extra_repr(self) -> str:
-        """The probability."""
+        """Return the options for ``repr``."""
         return f"p={self.p}"

@@ -1,10 +1,9 @@
-"""Embedding: a table with one row for each id."""
+"""Embedding: a table with one vector for each index."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..backends.registry import DeviceLike
+from ..dtypes import DTypeLike
 from ..tensors.creation import empty
 from ..tensors.tensor import Tensor
 from . import functional as F
@@ -16,10 +15,13 @@ __all__ = ["Embedding"]
 
 
 class Embedding(Module):
-    """The rows of ``weight`` (num_embeddings, embedding_dim) that ids name: integers (...) to (..., embedding_dim).
+    """A table of ``num_embeddings`` vectors that are looked up by index. Maps integers (...) to (..., embedding_dim).
 
-    The rows start from the standard normal distribution. ``padding_idx`` names one that starts as zeros and gets no
-    gradient. Raises ValueError if that is out of range.
+    weight: (num_embeddings, embedding_dim). Its entries start from the standard normal distribution.
+    padding_idx: a row that starts as zeros and gets no gradient.
+    device, dtype: of the weight; the dtype is the default one if None.
+
+    Raises ValueError if padding_idx is out of range.
     """
 
     weight: Parameter
@@ -30,7 +32,7 @@ class Embedding(Module):
         embedding_dim: int,
         padding_idx: int | None = None,
         device: DeviceLike = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         if padding_idx is not None:
@@ -42,16 +44,19 @@ class Embedding(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new first values."""
+        """Draw new initial values for the weight. Row ``padding_idx`` becomes zeros."""
         init.normal_(self.weight)
         if self.padding_idx is not None:
             self.weight.detach()[self.padding_idx] = 0.0
 
     def forward(self, input: Tensor) -> Tensor:
-        """Maps ids (...) to (..., embedding_dim). See :func:`tensorlite.nn.functional.embedding` for what is raised."""
+        """Map integers (...) to (..., embedding_dim).
+
+        Raises the errors of :func:`tensorlite.nn.functional.embedding`.
+        """
         return F.embedding(input, self.weight, self.padding_idx)
 
     def extra_repr(self) -> str:
-        """The sizes, and which row is padding."""
+        """Return the options for ``repr``."""
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
         return f"{self.num_embeddings}, {self.embedding_dim}{padding}"

@@ -1,15 +1,20 @@
-"""The functions that layers are made of, with PyTorch's signatures: ``import tensorlite.nn.functional as F``."""
+"""Functions of neural networks, with PyTorch's names and signatures.
+
+Import it as ``import tensorlite.nn.functional as F``. Every function checks its arguments, and its errors start with
+its name. Shapes: N is a batch size, C a number of classes, and ``...`` stands for any number of dimensions.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from .. import ops, random
 from ..backends.registry import BACKENDS
+from ..dtypes import DTypeLike
 from ..errors import ShapeError
 from ..ops import nn as nn_ops
 from ..ops import relu, sigmoid, tanh
@@ -37,17 +42,26 @@ __all__ = ["binary_cross_entropy_with_logits", "cosine_similarity", "cross_entro
            "softplus", "tanh"]  # fmt: skip
 
 
-def _reduce(loss: Tensor, reduction: str) -> Tensor:
+Reduction: TypeAlias = Literal["none", "mean", "sum"]
+"""What to do with the losses of all entries: keep them, average them, or add them up."""
+
+
+def _reduce(loss: Tensor, reduction: Reduction) -> Tensor:
     return loss if reduction == "none" else loss.mean() if reduction == "mean" else loss.sum()
 
 
-# ---- affine maps, normalisation, dropout ----------------------------------------------------
+# ---- linear, normalisation, dropout ----------------------------------------------------
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``input @ weight.T + bias`` for input (..., in), weight (out, in), bias (out,); the result is (..., out).
+    """Return ``input @ weight.T + bias``.
 
-    Raises ShapeError if they do not fit, DTypeError if they are not floating point numbers of one dtype.
+    input: (..., in).
+    weight: (out, in).
+    bias: (out,), or None.
+
+    Returns (..., out). Raises ShapeError for shapes that do not fit, DTypeError unless all have one floating point
+    dtype, DeviceError for tensors on different devices.
     """
     check_linear(input, weight, bias)
     return nn_ops.linear(input, weight, bias)
@@ -60,10 +74,16 @@ def layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """``(x - mean) / sqrt(variance + eps) * weight + bias`` over the last dimensions, which are ``normalized_shape``.
+    """Normalise over the last dimensions: ``(x - mean) / sqrt(variance + eps) * weight + bias``.
 
-    weight and bias have that shape. Source: Ba, Kiros and Hinton, "Layer Normalization", 2016.
-    Raises ShapeError, DTypeError.
+    input: (..., *normalized_shape).
+    normalized_shape: the sizes of the dimensions over which mean and variance are taken.
+    weight, bias: of shape ``normalized_shape``, or None.
+    eps: a small number that keeps the root away from 0.
+
+    Returns the shape of the input. Raises ShapeError for shapes that do not fit, DTypeError unless all have one
+    floating point dtype.
+    Source: Ba, Kiros and Hinton, "Layer Normalization", 2016.
     """
     shape = check_normalized_shape("layer_norm", input, normalized_shape, weight, bias)
     if len(shape) == 1:
@@ -76,9 +96,15 @@ def layer_norm(
 def rms_norm(
     input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None
 ) -> Tensor:
-    """``x / sqrt(mean(x^2) + eps) * weight`` over the last dimensions, which are ``normalized_shape``.
+    """Scale by the root mean square over the last dimensions: ``x / sqrt(mean(x^2) + eps) * weight``.
 
-    weight has that shape. eps: None is the machine epsilon of the input's dtype. Raises ShapeError, DTypeError.
+    input: (..., *normalized_shape).
+    normalized_shape: the sizes of the dimensions over which the mean is taken.
+    weight: of shape ``normalized_shape``, or None.
+    eps: a small number that keeps the root away from 0. None is the machine epsilon of the input's dtype.
+
+    Returns the shape of the input. Raises ShapeError for shapes that do not fit, DTypeError unless both have one
+    floating point dtype.
     Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
     """
     shape = check_normalized_shape("rms_norm", input, normalized_shape, weight)
@@ -91,9 +117,12 @@ def rms_norm(
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
-    """In training, each entry is made 0 with probability p, and the others are scaled by ``1 / (1 - p)``.
+    """Set each entry to 0 with probability ``p``, and scale the others by ``1 / (1 - p)``.
 
-    Source: Srivastava et al., "Dropout", 2014. Raises ValueError if p is not from 0 to 1.
+    training: False returns the input itself.
+
+    Raises ValueError if p is not from 0 to 1, DTypeError if the input is not of floating point.
+    Source: Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", 2014.
     """
     check_probability("dropout", "p", p)
     if not training or p == 0:
@@ -104,10 +133,14 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
 
 
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
-    """The rows of weight (V, D) that the integers of input (...) name, as (..., D).
+    """Return the rows of ``weight`` with the indices ``input``.
 
-    padding_idx: a row that gets no gradient. Raises IndexError for an id that is not from 0 to V - 1 (on the CPU; a GPU
-    is not waited for), DTypeError for ids that are not integers.
+    input: integers (...).
+    weight: (V, D).
+    padding_idx: a row that gets no gradient.
+
+    Returns (..., D). Raises IndexError for an index that is not from 0 to V - 1 (on the CPU only: on a GPU the check
+    would force a sync), DTypeError for indices that are not integers.
     """
     check_tensors("embedding", input=input, weight=weight)
     return nn_ops.embedding(weight, input, padding_idx)
@@ -117,34 +150,53 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
-    """x where it is positive, else ``negative_slope * x``."""
+    """Return x where it is positive, else ``negative_slope * x``. Any shape, of floating point."""
     return nn_ops.leaky_relu(input, negative_slope)
 
 
-def softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
-    """``exp(x_i) / sum_j exp(x_j)`` along ``dim``, computed in ``dtype`` if one is given.
+def softmax(input: Tensor, dim: int, dtype: DTypeLike | None = None) -> Tensor:
+    """Return ``exp(x_i) / sum_j exp(x_j)`` along ``dim``, in the shape of the input.
+
+    dtype: convert the input to this dtype first.
 
     Raises IndexError for a dim out of range, DTypeError for integers.
     """
     return ops.softmax(input if dtype is None else input.to(dtype=dtype), dim)
 
 
-def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
-    """``x_i - log(sum_j exp(x_j))`` along ``dim``, computed in ``dtype`` if one is given."""
+def log_softmax(input: Tensor, dim: int, dtype: DTypeLike | None = None) -> Tensor:
+    """Return ``x_i - log(sum_j exp(x_j))`` along ``dim``, in the shape of the input.
+
+    dtype: convert the input to this dtype first.
+
+    Raises IndexError for a dim out of range, DTypeError for integers.
+    """
     return ops.log_softmax(input if dtype is None else input.to(dtype=dtype), dim)
 
 
 # ---- losses ---------------------------------------------------------------------------------
 
 
-def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """``(input - target)^2``, averaged, summed, or left as it is. Raises ShapeError if the two differ in shape."""
+def mse_loss(input: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
+    """Return ``(input - target)^2``, reduced as ``reduction`` says.
+
+    input, target: Tensors of one shape. They do not broadcast, because (N, 1) and (N,) would give (N, N).
+    reduction: "mean", "sum", or "none" for the shape of the input.
+
+    Raises ShapeError if the shapes differ, ValueError for another reduction.
+    """
     check_same_shape("mse_loss", input, target, reduction)
     return _reduce(ops.square(input - target), reduction)
 
 
-def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """``|input - target|``, averaged, summed, or left as it is. Raises ShapeError if the two differ in shape."""
+def l1_loss(input: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
+    """Return ``|input - target|``, reduced as ``reduction`` says.
+
+    input, target: Tensors of one shape. They do not broadcast, because (N, 1) and (N,) would give (N, N).
+    reduction: "mean", "sum", or "none" for the shape of the input.
+
+    Raises ShapeError if the shapes differ, ValueError for another reduction.
+    """
     check_same_shape("l1_loss", input, target, reduction)
     return _reduce(ops.abs(input - target), reduction)
 
@@ -153,12 +205,19 @@ def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     pos_weight: Tensor | None = None,
 ) -> Tensor:
-    """``-(w t log s(x) + (1 - t) log(1 - s(x)))`` of logits x and probabilities t, with the logistic function s.
+    """Return ``-(w t log s(x) + (1 - t) log(1 - s(x)))`` with the logistic function s, reduced as ``reduction`` says.
 
-    weight scales each entry, pos_weight w those of the positive class; both broadcast. Raises ShapeError.
+    input: logits x, of any shape.
+    target: probabilities t of the positive class, in the shape of the input.
+    weight: a factor for each entry; broadcasts to the input.
+    reduction: "mean", "sum", or "none" for the shape of the input.
+    pos_weight: the factor w of the positive class; broadcasts to the input.
+
+    It stays finite for logits of any size. Raises ShapeError if input and target differ in shape, DTypeError unless all
+    have one floating point dtype.
     """
     name = "binary_cross_entropy_with_logits"
     check_same_shape(name, input, target, reduction)
@@ -173,38 +232,46 @@ def binary_cross_entropy_with_logits(
 def _class_targets(
     name: str, input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
 ) -> tuple[Tensor, Tensor]:
-    """Input and class indices as (N, C) and (N,), from (C,) and (), (N, C) and (N,), or (N, C, d...) and (N, d...)."""
+    """Check the arguments, and return input and class indices as (N, C) and (N,).
+
+    From (C,) and (), (N, C) and (N,), or (N, C, d1, ...) and (N, d1, ...).
+    """
     classes = check_class_targets(name, input, target, weight, ignore_index)
     rows = input if input.ndim < 3 else input.movedim(1, -1)
     return rows.reshape(target.numel(), classes), target.reshape(target.numel())
 
 
 def _reduce_rows(
-    loss: Tensor, target: Tensor, shape: tuple[int, ...], weight: Tensor | None, ignore_index: int, reduction: str
+    loss: Tensor, target: Tensor, shape: tuple[int, ...], weight: Tensor | None, ignore_index: int, reduction: Reduction
 ) -> Tensor:
-    """Losses (N,), zero where ignored, reduced; the mean is over the weights of those that are not ignored."""
+    """Reduce losses (N,), which are 0 where ignored. The mean is weighted, over the targets that are not ignored."""
     if reduction == "none":
         return loss.reshape(shape)
     if reduction == "sum":
         return loss.sum()
-    kept = target != ignore_index
+    counted = target != ignore_index
     if weight is None:
-        return loss.sum() / kept.sum()
-    return loss.sum() / ops.where(kept, weight[ops.where(kept, target, 0)], 0.0).sum()
+        return loss.sum() / counted.sum()
+    return loss.sum() / ops.where(counted, weight[ops.where(counted, target, 0)], 0.0).sum()
 
 
 def _weighted_nll(logp: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> Tensor:
-    """``-weight[target] * logp[target]`` for rows logp (N, C), zero where ignored."""
-    kept = target != ignore_index
-    safe = ops.where(kept, target, 0)
+    """Return ``-weight[target] * logp[target]`` for rows logp (N, C); 0 where the target is ignored."""
+    counted = target != ignore_index
+    safe = ops.where(counted, target, 0)
     loss = -logp.gather(1, safe.unsqueeze(1)).squeeze(1)
-    return ops.where(kept, loss if weight is None else loss * weight[safe], 0.0)
+    return ops.where(counted, loss if weight is None else loss * weight[safe], 0.0)
 
 
 def nll_loss(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean"
+    input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: Reduction = "mean"
 ) -> Tensor:
-    """``-weight[t] * input[t]`` of log-probabilities and class indices t; the rest is as in :func:`cross_entropy`."""
+    """Return the negative log-likelihood ``-weight[t] * input[t]`` of class indices t, reduced as ``reduction`` says.
+
+    input: log-probabilities (C,), (N, C) or (N, C, d1, ...).
+
+    The other arguments, the result and the errors are those of :func:`cross_entropy` with class indices.
+    """
     check_reduction("nll_loss", reduction)
     check_tensors("nll_loss", input=input, target=target)
     rows, indices = _class_targets("nll_loss", input, target, weight, ignore_index)
@@ -217,21 +284,21 @@ def cross_entropy(
     target: Tensor,
     weight: Tensor | None = None,
     ignore_index: int = -100,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """``-sum_c q_c weight_c log softmax(x)_c`` of logits x, with q the target's distribution over the classes.
+    """Return ``-sum_c q_c weight_c log softmax(x)_c``, where q is the target's distribution over the classes.
 
-    input: logits (C,), (N, C) or (N, C, d1, ...).
-    target: class indices, of that shape without C, or probabilities in the shape of input.
+    input: logits x, (C,), (N, C) or (N, C, d1, ...).
+    target: class indices, integers of the input's shape without C; or probabilities q in the shape of the input.
     weight: a factor for each class (C,).
-    ignore_index: a class index that adds nothing to the loss; the mean is over the others' weights.
-    reduction: "mean", "sum", or "none" for one loss a target.
-    label_smoothing: how much of the target goes to all classes in equal parts, 0 to 1.
+    ignore_index: a class index whose loss is 0. The mean leaves it out.
+    reduction: "mean" (divided by the sum of the targets' weights), "sum", or "none" for one loss a target.
+    label_smoothing: the part of q, from 0 to 1, that is spread over all classes equally.
 
-    Raises IndexError for a class index out of range (on the CPU; a GPU is not waited for), DTypeError for targets that
-    are neither integers of the one shape nor probabilities of the other, ShapeError for other shapes.
-    Source of the smoothing: Szegedy et al., "Rethinking the Inception Architecture", 2016.
+    Raises IndexError for a class index out of range (on the CPU only: on a GPU the check would force a sync),
+    DTypeError for targets that are neither class indices nor probabilities, ShapeError for shapes that do not fit.
+    Source of the smoothing: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016.
     """
     name = "cross_entropy"
     check_reduction(name, reduction)
@@ -252,7 +319,7 @@ def cross_entropy(
 
 
 def _cross_entropy_of_probabilities(
-    input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, label_smoothing: float
+    input: Tensor, target: Tensor, weight: Tensor | None, reduction: Reduction, label_smoothing: float
 ) -> Tensor:
     dim = min(1, input.ndim - 1)
     classes = input.shape[dim]
@@ -277,15 +344,19 @@ def scaled_dot_product_attention(
     is_causal: bool = False,
     scale: float | None = None,
 ) -> Tensor:
-    """``softmax(scale * query @ key^T + mask) @ value``, as (..., T, E).
+    """Return ``softmax(scale * query @ key^T + mask) @ value``.
 
-    query (..., T, D), key (..., S, D), value (..., S, E): of one dtype; the leading dimensions broadcast.
-    attn_mask: booleans (True takes part) or numbers that are added, broadcastable to (..., T, S).
-    dropout_p: the probability that an attention weight is dropped; pass 0 outside of training.
-    is_causal: query t sees keys 0 to t, also together with a mask.
-    scale: None is ``1 / sqrt(D)``.
+    query: (..., T, D), one row for each of T queries.
+    key: (..., S, D).
+    value: (..., S, E). All three have one floating point dtype, and their leading dimensions broadcast.
+    attn_mask: broadcastable to (..., T, S). Booleans, where True means that the query sees the key; or numbers of the
+        query's dtype, which are added.
+    dropout_p: the probability that an attention weight is dropped. Pass 0 in evaluation.
+    is_causal: let query t see keys 0 to t only; can be combined with a mask.
+    scale: the factor of the scores; None is ``1 / sqrt(D)``.
 
-    A query that may see no key gives zeros. Raises ShapeError, DTypeError, and ValueError for a bad dropout_p.
+    Returns (..., T, E); zeros for a query that sees no key. Raises ShapeError, DTypeError, and ValueError if dropout_p
+    is not from 0 to 1.
     Source: Vaswani et al., "Attention Is All You Need", 2017.
     """
     weights = check_attention(query, key, value, attn_mask, dropout_p)
@@ -302,10 +373,14 @@ _PADDING = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
-    """Entries put around the input; ``pad`` is (left, right) of the last dimension, then of the one before, and so on.
+    """Put entries around the input, or cut some off.
 
-    mode: "constant" (``value``, 0 if None; a negative width cuts off), "reflect" (without repeating the border),
-    "replicate" (the border) or "circular". Raises ShapeError for widths that do not fit.
+    pad: two widths (left, right) for the last dimension, then two for the dimension before it, and so on.
+    mode: "constant" puts ``value``, and cuts off for a negative width. "reflect" mirrors the entries without repeating
+        the border, "replicate" repeats the border, "circular" continues with the other end.
+    value: a number for the mode "constant"; None is 0.
+
+    Raises ShapeError for widths that do not fit, ValueError for another mode or a value without "constant".
     """
     check_tensors("pad", input=input)
     pad = ints_in("pad", "widths", pad)
@@ -314,7 +389,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     widths = list(zip(pad[::2], pad[1::2], strict=False))
     if len(pad) % 2 or len(widths) > input.ndim:
         raise ShapeError(
-            f"pad({format_tensors(input)}): expected two widths a dimension, for at most {input.ndim}, got {tuple(pad)}"
+            f"pad({format_tensors(input)}): expected two widths for each of at most {input.ndim} dimensions, got "
+            f"{tuple(pad)}"
         )
     if mode == "constant":
         every = [(0, 0)] * (input.ndim - len(widths)) + widths[::-1]
@@ -322,7 +398,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     if mode not in _PADDING:
         raise ValueError(f"pad: mode must be 'constant', 'reflect', 'replicate' or 'circular', got {mode!r}")
     if value is not None:
-        raise ValueError(f"pad: a value is for mode 'constant', not for {mode!r}")
+        raise ValueError(f"pad: value must be None in mode {mode!r}, got {value!r}. Use mode 'constant'")
     for i, (left, right) in enumerate(widths):
         dim = input.ndim - 1 - i
         n = input.shape[dim]
@@ -340,9 +416,10 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 
 
 def _pad_constant(input: Tensor, widths: list[tuple[int, int]], value: float) -> Tensor:
+    """Pad with a value, where a negative width cuts off."""
     shape = input.shape
     if any(n + min(a, 0) + min(b, 0) < 0 for n, (a, b) in zip(shape, widths, strict=True)):
-        raise ShapeError(f"pad({format_tensors(input)}): widths {widths} cut off more than there is")
+        raise ShapeError(f"pad({format_tensors(input)}): widths {widths} cut off more entries than there are")
     if any(min(ab) < 0 for ab in widths):
         starts = [max(-a, 0) for a, _ in widths]
         input = crop(input, starts, [n + min(a, 0) + min(b, 0) for n, (a, b) in zip(shape, widths, strict=True)])
@@ -350,12 +427,15 @@ def _pad_constant(input: Tensor, widths: list[tuple[int, int]], value: float) ->
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
-    """``x / max(norm(x), eps)`` with the p-norm along ``dim``."""
+    """Return ``x / max(norm(x), eps)`` with the p-norm along ``dim``, in the shape of the input."""
     return input / ops.clamp(ops.norm(input, p, dim, True), eps)
 
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    """``<x1, x2> / (max(|x1|, eps) max(|x2|, eps))`` along ``dim``; the inputs broadcast."""
+    """Return ``<x1, x2> / (max(|x1|, eps) max(|x2|, eps))`` along ``dim``.
+
+    x1, x2: Tensors that broadcast. The result has their shape without ``dim``.
+    """
     x1, x2 = ops.broadcast_tensors(x1, x2)
     lengths = ops.clamp(ops.norm(x1, 2, dim), eps) * ops.clamp(ops.norm(x2, 2, dim), eps)
     return (x1 * x2).sum(dim) / lengths

@@ -1,4 +1,4 @@
-"""Affine layers, and layers that only change the shape."""
+"""Linear, and the layers without parameters that stand next to it: Identity, Flatten."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ..backends.registry import DeviceLike
+from ..dtypes import DTypeLike
 from ..tensors.creation import empty
 from ..tensors.tensor import Tensor
 from . import functional as F
@@ -17,16 +18,25 @@ __all__ = ["Flatten", "Identity", "Linear"]
 
 
 class Linear(Module):
-    """``x @ weight.T + bias`` for x (..., in_features); weight is (out_features, in_features), bias (out_features,).
+    """``x @ weight.T + bias``. Maps (..., in_features) to (..., out_features).
 
-    Both start uniform in ``+-1 / sqrt(in_features)``.
+    weight: (out_features, in_features).
+    bias: (out_features,), or None without ``bias``.
+    device, dtype: of both; the dtype is the default one if None.
+
+    Their entries start from the uniform distribution between ``-1 / sqrt(in_features)`` and ``1 / sqrt(in_features)``.
     """
 
     weight: Parameter
     bias: Parameter | None
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, device: DeviceLike = None, dtype: Any = None
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: DeviceLike = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
@@ -35,43 +45,46 @@ class Linear(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new first values."""
+        """Draw new initial values for weight and bias."""
         init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
             bound = 1.0 / math.sqrt(max(1, self.in_features))
             init.uniform_(self.bias, -bound, bound)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Maps (..., in_features) to (..., out_features)."""
+        """Map (..., in_features) to (..., out_features).
+
+        Raises the errors of :func:`tensorlite.nn.functional.linear`.
+        """
         return F.linear(input, self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        """The sizes, and whether it has a bias."""
+        """Return the options for ``repr``."""
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
 class Identity(Module):
-    """Gives back what it gets. Takes and ignores any arguments, so that it can stand in for any layer."""
+    """Returns its input. It takes and ignores any arguments, so that it can replace any layer."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
 
     def forward(self, input: Tensor) -> Tensor:
-        """The input itself."""
+        """Return the input."""
         return input
 
 
 class Flatten(Module):
-    """Makes the dimensions ``start_dim`` to ``end_dim`` one; by default all but the first."""
+    """Merges the dimensions ``start_dim`` to ``end_dim`` into one. By default all but the first are merged."""
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
         self.start_dim, self.end_dim = start_dim, end_dim
 
     def forward(self, input: Tensor) -> Tensor:
-        """Maps (N, d1, d2, ...) to (N, d1 * d2 * ...) by default."""
+        """Map (N, d1, d2, ...) to (N, d1 * d2 * ...), with the default options."""
         return input.flatten(self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
-        """The dimensions."""
+        """Return the options for ``repr``."""
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"

@@ -1,55 +1,68 @@
-"""The losses as modules; each takes ``(input, target)``."""
+"""Loss functions as modules. Each is called with ``(input, target)``.
+
+Their ``reduction`` is "mean", "sum", or "none" for one loss an entry; another one raises ValueError.
+"""
 
 from __future__ import annotations
 
 from ..tensors.tensor import Tensor
 from . import functional as F
 from .checks import check_probability, check_reduction
+from .functional import Reduction
 from .module import Module
 
 __all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "L1Loss", "MSELoss", "NLLLoss"]
 
 
 class _Loss(Module):
-    def __init__(self, reduction: str = "mean") -> None:
+    def __init__(self, reduction: Reduction = "mean") -> None:
         super().__init__()
         check_reduction(type(self).__name__, reduction)
         self.reduction = reduction
 
 
 class MSELoss(_Loss):
-    """``(input - target)^2``, averaged, summed, or left as it is."""
+    """The squared error ``(input - target)^2`` of Tensors of one shape."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """See :func:`tensorlite.nn.functional.mse_loss`."""
+        """Apply :func:`tensorlite.nn.functional.mse_loss`."""
         return F.mse_loss(input, target, self.reduction)
 
 
 class L1Loss(_Loss):
-    """``|input - target|``, averaged, summed, or left as it is."""
+    """The absolute error ``|input - target|`` of Tensors of one shape."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """See :func:`tensorlite.nn.functional.l1_loss`."""
+        """Apply :func:`tensorlite.nn.functional.l1_loss`."""
         return F.l1_loss(input, target, self.reduction)
 
 
 class NLLLoss(_Loss):
-    """The negative of log-probabilities (N, C, ...) at class indices (N, ...)."""
+    """The negative log-likelihood of log-probabilities (N, C, ...) and class indices (N, ...).
+
+    weight: a factor for each class (C,).
+    ignore_index: a class index whose loss is 0. The mean leaves it out.
+    """
 
     weight: Tensor | None
 
-    def __init__(self, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> None:
+    def __init__(self, weight: Tensor | None = None, ignore_index: int = -100, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
         self.register_buffer("weight", weight)
         self.ignore_index = ignore_index
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """See :func:`tensorlite.nn.functional.nll_loss`."""
+        """Apply :func:`tensorlite.nn.functional.nll_loss`."""
         return F.nll_loss(input, target, self.weight, self.ignore_index, self.reduction)
 
 
 class CrossEntropyLoss(_Loss):
-    """The cross-entropy of logits (N, C, ...) with class indices (N, ...) or probabilities (N, C, ...)."""
+    """The cross-entropy of logits (N, C, ...) with class indices (N, ...) or probabilities (N, C, ...).
+
+    weight: a factor for each class (C,).
+    ignore_index: a class index whose loss is 0. The mean leaves it out.
+    label_smoothing: the part of the target, from 0 to 1, that is spread over all classes equally.
+    """
 
     weight: Tensor | None
 
@@ -57,7 +70,7 @@ class CrossEntropyLoss(_Loss):
         self,
         weight: Tensor | None = None,
         ignore_index: int = -100,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(reduction)
@@ -66,21 +79,27 @@ class CrossEntropyLoss(_Loss):
         self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """See :func:`tensorlite.nn.functional.cross_entropy`."""
+        """Apply :func:`tensorlite.nn.functional.cross_entropy`."""
         return F.cross_entropy(input, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing)
 
 
 class BCEWithLogitsLoss(_Loss):
-    """The binary cross-entropy of logits with probabilities of the same shape."""
+    """The binary cross-entropy of logits with probabilities of the same shape.
+
+    weight: a factor for each entry; broadcasts to the input.
+    pos_weight: a factor of the positive class; broadcasts to the input.
+    """
 
     weight: Tensor | None
     pos_weight: Tensor | None
 
-    def __init__(self, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None) -> None:
+    def __init__(
+        self, weight: Tensor | None = None, reduction: Reduction = "mean", pos_weight: Tensor | None = None
+    ) -> None:
         super().__init__(reduction)
         self.register_buffer("weight", weight)
         self.register_buffer("pos_weight", pos_weight)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """See :func:`tensorlite.nn.functional.binary_cross_entropy_with_logits`."""
+        """Apply :func:`tensorlite.nn.functional.binary_cross_entropy_with_logits`."""
         return F.binary_cross_entropy_with_logits(input, target, self.weight, self.reduction, self.pos_weight)

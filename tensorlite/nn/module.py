@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 import numpy as np
 
 from ..autograd import version_counter
 from ..autograd.grad_mode import no_grad
-from ..dtypes import float16, float32, float64, is_floating
+from ..backends.registry import DeviceLike
+from ..dtypes import DTypeLike, float16, float32, float64, is_floating
 from ..errors import DTypeError
 from ..tensors.tensor import RemovableHandle, Tensor
 from .hooks import Hook, add_hook, call_with_hooks
@@ -17,7 +18,6 @@ from .parameter import Parameter, clear_grads
 
 __all__ = ["LoadResult", "Module"]
 
-M = TypeVar("M", bound="Module")
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
@@ -366,14 +366,14 @@ class Module:
 
     # ---- modes, devices, dtypes ---------------------------------------------------------------
 
-    def apply(self: M, f: Callable[[Module], object]) -> M:
+    def apply(self, f: Callable[[Module], object]) -> Self:
         """Call ``f`` on every module inside, innermost first, and then on this one. Return the module."""
         for child in self.children():
             child.apply(f)
         f(self)
         return self
 
-    def train(self: M, mode: bool = True) -> M:
+    def train(self, mode: bool = True) -> Self:
         """Put this module and all inside it into training mode, or into evaluation mode if ``mode`` is False.
 
         Returns the module. Raises TypeError if ``mode`` is not a bool.
@@ -384,14 +384,14 @@ class Module:
             module.training = mode
         return self
 
-    def eval(self: M) -> M:
+    def eval(self) -> Self:
         """Put this module and all inside it into evaluation mode: no dropout. Return the module.
 
         Gradients are still recorded; use ``no_grad`` to switch that off.
         """
         return self.train(False)
 
-    def requires_grad_(self: M, requires_grad: bool = True) -> M:
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Let all parameters be trained, or freeze them if ``requires_grad`` is False. Return the module."""
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
@@ -401,7 +401,7 @@ class Module:
         """Set the gradients of all parameters to None, or to zeros in place if ``set_to_none`` is False."""
         clear_grads(self.parameters(), set_to_none)
 
-    def _convert(self: M, f: Callable[[Tensor], Tensor]) -> M:
+    def _convert(self, f: Callable[[Tensor], Tensor]) -> Self:
         """Replace the values of parameters, gradients and buffers by ``f`` of them, and keep the Parameter objects."""
         buffers: dict[Tensor, Tensor] = {}
         with no_grad():
@@ -417,7 +417,13 @@ class Module:
                     setattr(module, name, buffers[buffer])
         return self
 
-    def to(self: M, device: Any = None, dtype: Any = None) -> M:
+    @overload
+    def to(self, device: DeviceLike = None, dtype: DTypeLike | None = None) -> Self: ...
+    @overload
+    def to(self, dtype: DTypeLike, /) -> Self: ...
+    @overload
+    def to(self, tensor: Tensor, /) -> Self: ...
+    def to(self, device: Any = None, dtype: Any = None) -> Self:
         """Move parameters and buffers to a device, convert those of floating point to a dtype, or both. Works in place.
 
         Called as in PyTorch: ``to(device)``, ``to(dtype)``, ``to(device, dtype)`` or ``to(tensor)``. Make optimizers
@@ -438,23 +444,23 @@ class Module:
 
         return self._convert(move)
 
-    def cpu(self: M) -> M:
+    def cpu(self) -> Self:
         """Move parameters and buffers: the same as ``to("cpu")``."""
         return self.to("cpu")
 
-    def cuda(self: M) -> M:
+    def cuda(self) -> Self:
         """Move parameters and buffers: the same as ``to("cuda")``."""
         return self.to("cuda")
 
-    def float(self: M) -> M:
+    def float(self) -> Self:
         """Convert parameters and buffers: the same as ``to(float32)``."""
         return self.to(float32)
 
-    def double(self: M) -> M:
+    def double(self) -> Self:
         """Convert parameters and buffers: the same as ``to(float64)``."""
         return self.to(float64)
 
-    def half(self: M) -> M:
+    def half(self) -> Self:
         """Convert parameters and buffers: the same as ``to(float16)``."""
         return self.to(float16)
 

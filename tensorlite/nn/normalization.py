@@ -1,11 +1,11 @@
-"""Layers that normalise the last dimensions."""
+"""Layers that normalise over the last dimensions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..backends.registry import DeviceLike
+from ..dtypes import DTypeLike
 from ..tensors.creation import ones, zeros
 from ..tensors.tensor import Tensor
 from . import functional as F
@@ -16,14 +16,21 @@ from .parameter import Parameter
 __all__ = ["LayerNorm", "RMSNorm"]
 
 
-def _shape(normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
+def _as_tuple(normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
     return (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
 
 
 class LayerNorm(Module):
-    """``(x - mean) / sqrt(variance + eps) * weight + bias`` over the last dimensions, which are ``normalized_shape``.
+    """``(x - mean) / sqrt(variance + eps) * weight + bias`` over the last dimensions.
 
-    weight starts as ones and bias as zeros, both of that shape; neither is there without ``elementwise_affine``.
+    normalized_shape: the sizes of these dimensions.
+    eps: a small number that keeps the root away from 0.
+    elementwise_affine: whether there are a weight and a bias.
+    bias: whether there is a bias.
+    device, dtype: of both; the dtype is the default one if None.
+
+    weight: starts as ones, bias as zeros. Both have the shape ``normalized_shape``.
+    Source: Ba, Kiros and Hinton, "Layer Normalization", 2016.
     """
 
     weight: Parameter | None
@@ -36,34 +43,40 @@ class LayerNorm(Module):
         elementwise_affine: bool = True,
         bias: bool = True,
         device: DeviceLike = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
-        self.normalized_shape, self.eps, self.elementwise_affine = _shape(normalized_shape), eps, elementwise_affine
+        self.normalized_shape, self.eps, self.elementwise_affine = _as_tuple(normalized_shape), eps, elementwise_affine
         size = self.normalized_shape
         self.weight = Parameter(ones(size, device=device, dtype=dtype)) if elementwise_affine else None
         self.bias = Parameter(zeros(size, device=device, dtype=dtype)) if elementwise_affine and bias else None
 
     def reset_parameters(self) -> None:
-        """Ones and zeros again."""
+        """Set the weight to ones and the bias to zeros."""
         if self.weight is not None:
             init.ones_(self.weight)
         if self.bias is not None:
             init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Maps (..., *normalized_shape) to the same shape."""
+        """Map (..., *normalized_shape) to the same shape."""
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        """The shape and the options."""
+        """Return the options for ``repr``."""
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
 
 
 class RMSNorm(Module):
-    """``x / sqrt(mean(x^2) + eps) * weight`` over the last dimensions, which are ``normalized_shape``.
+    """``x / sqrt(mean(x^2) + eps) * weight`` over the last dimensions.
 
-    eps: None is the machine epsilon of the input's dtype. weight starts as ones.
+    normalized_shape: the sizes of these dimensions.
+    eps: a small number that keeps the root away from 0. None is the machine epsilon of the input's dtype.
+    elementwise_affine: whether there is a weight.
+    device, dtype: of the weight; the dtype is the default one if None.
+
+    weight: starts as ones, in the shape ``normalized_shape``.
+    Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
     """
 
     weight: Parameter | None
@@ -74,21 +87,21 @@ class RMSNorm(Module):
         eps: float | None = None,
         elementwise_affine: bool = True,
         device: DeviceLike = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
-        self.normalized_shape, self.eps, self.elementwise_affine = _shape(normalized_shape), eps, elementwise_affine
+        self.normalized_shape, self.eps, self.elementwise_affine = _as_tuple(normalized_shape), eps, elementwise_affine
         self.weight = Parameter(ones(self.normalized_shape, device=device, dtype=dtype)) if elementwise_affine else None
 
     def reset_parameters(self) -> None:
-        """Ones again."""
+        """Set the weight to ones."""
         if self.weight is not None:
             init.ones_(self.weight)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Maps (..., *normalized_shape) to the same shape."""
+        """Map (..., *normalized_shape) to the same shape."""
         return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
 
     def extra_repr(self) -> str:
-        """The shape and the options."""
+        """Return the options for ``repr``."""
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"

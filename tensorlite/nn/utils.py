@@ -1,4 +1,4 @@
-"""Keeping gradients small: what training loops call between ``backward`` and ``step``."""
+"""Gradient clipping. Training loops call it between ``loss.backward()`` and ``optimizer.step()``."""
 
 from __future__ import annotations
 
@@ -20,23 +20,26 @@ def _gradients(name: str, parameters: Tensor | Iterable[Tensor]) -> list[Tensor]
     tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     for p in tensors:
         if not isinstance(p, Tensor):
-            raise TypeError(f"{name}: expected a Tensor or several, got {type(p).__name__} among them")
+            raise TypeError(f"{name}: expected a Tensor or several, got {type(p).__name__}")
     gradients = list({p: p.grad for p in tensors if p.grad is not None}.values())  # a tensor given twice counts once
     if len({type(g.array) for g in gradients}) > 1:
-        raise DeviceError(f"{name}: the gradients are on different devices")
+        raise DeviceError(f"{name}: the gradients are on different devices. Clip those of each device apart")
     return gradients
 
 
 def clip_grad_norm_(
     parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
 ) -> Tensor:
-    """Scale all gradients in place by ``min(1, max_norm / (norm + 1e-6))``, so that their norm is at most max_norm.
+    """Scale all gradients in place by ``min(1, max_norm / (norm + 1e-6))``, so that their norm is at most ``max_norm``.
 
-    norm_type: the p of the p-norm of all gradients taken as one vector; ``inf`` is the largest absolute value.
-    error_if_nonfinite: raise RuntimeError if the norm is not finite; this waits for a GPU, nothing else here does.
+    parameters: a Tensor or several. Those without a gradient are skipped.
+    max_norm: the largest norm that is allowed.
+    norm_type: the p of the p-norm of all gradients as one vector; ``inf`` is the largest absolute value.
+    error_if_nonfinite: raise RuntimeError if the norm is not finite. On a GPU this forces a sync.
 
-    Returns the norm before clipping, a 0-d Tensor; 0 if there are no gradients. Raises ValueError for bad numbers.
-    Source: Pascanu et al., "On the difficulty of training recurrent neural networks", 2013.
+    Returns the norm before clipping, a 0-d Tensor; 0 if there are no gradients. Raises ValueError if max_norm is
+    negative or norm_type is not positive, DeviceError for gradients on different devices.
+    Source: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", 2013.
     """
     try:
         max_norm, norm_type = float(max_norm), float(norm_type)
@@ -44,7 +47,8 @@ def clip_grad_norm_(
         raise TypeError(f"clip_grad_norm_: expected numbers, got {max_norm!r} and {norm_type!r}") from None
     if not max_norm >= 0 or not norm_type > 0:
         raise ValueError(
-            f"clip_grad_norm_: max_norm must not be negative, and norm_type positive, got {max_norm}, {norm_type}"
+            f"clip_grad_norm_: max_norm must not be negative and norm_type must be positive, got {max_norm} and "
+            f"{norm_type}"
         )
     gradients = _gradients("clip_grad_norm_", parameters)
     if not gradients:
@@ -56,7 +60,10 @@ def _clip_grad_norm(gradients: list[Tensor], max_norm: float, p: float, error_if
     xp = BACKENDS[type(gradients[0].array)]
     total = _root(xp, xp.stack([_power_sum(xp, g.array, p) for g in gradients]), p)
     if error_if_nonfinite and not math.isfinite(total):
-        raise RuntimeError(f"clip_grad_norm_: the norm of the gradients is {float(total)}; they are as they were")
+        raise RuntimeError(
+            f"clip_grad_norm_: the gradient norm is {float(total)}; the gradients were not changed. Find the first NaN "
+            f"with detect_anomaly()"
+        )
     factor = xp.minimum(max_norm / (total + 1e-6), 1.0)
     factors = {dtype: factor.astype(dtype) for dtype in {g.array.dtype for g in gradients}}
     for g in gradients:
@@ -66,7 +73,7 @@ def _clip_grad_norm(gradients: list[Tensor], max_norm: float, p: float, error_if
 
 
 def _power_sum(xp: Any, g: Any, p: float) -> Any:
-    """The sum of the p-th powers of all entries, or the largest of them, as a 0-d array of at least float32."""
+    """Return the sum of the p-th powers of all entries (their maximum for p = inf), 0-d, of at least float32."""
     if g.dtype == float16:
         g = g.astype(float32)  # squares above 256 overflow float16
     if p == 2:
@@ -78,14 +85,19 @@ def _power_sum(xp: Any, g: Any, p: float) -> Any:
 
 
 def _root(xp: Any, sums: Any, p: float) -> Any:
-    """The p-norm of what has these power sums."""
+    """Return the p-norm of several tensors from their power sums."""
     if p == math.inf:
         return xp.asarray(sums.max())
     return xp.asarray(xp.sqrt(sums.sum()) if p == 2 else sums.sum() ** (1.0 / p))
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
-    """Hold every entry of every gradient between ``-clip_value`` and ``clip_value``, in place."""
+    """Clip every entry of every gradient to the range from ``-clip_value`` to ``clip_value``, in place.
+
+    parameters: a Tensor or several. Those without a gradient are skipped.
+
+    Raises ValueError if clip_value is negative, DeviceError for gradients on different devices.
+    """
     clip_value = float(clip_value)
     if not clip_value >= 0:
         raise ValueError(f"clip_grad_value_: clip_value must not be negative, got {clip_value}")

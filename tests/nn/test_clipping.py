@@ -61,7 +61,7 @@ def test_clip_grad_norm_takes_a_generator_and_mixed_dtypes():
 
 def test_clip_grad_norm_and_what_is_not_finite():
     tensors = with_gradients(np.array([1.0, math.inf]))
-    with pytest.raises(RuntimeError, match="the norm of the gradients is inf"):
+    with pytest.raises(RuntimeError, match="the gradient norm is inf"):
         nn.utils.clip_grad_norm_(tensors, 1.0, error_if_nonfinite=True)
     assert tensors[0].grad.tolist() == [1.0, math.inf]
     assert math.isinf(nn.utils.clip_grad_norm_(tensors, 1.0).item())

@@ -420,7 +420,7 @@ def test_pad(shape, pad, mode):
 def test_pad_says_what_is_wrong():
     x = tl.zeros(2, 3)
     for widths in [(1,), (1, 1, 1, 1, 1, 1)]:
-        with pytest.raises(tl.ShapeError, match="two widths a dimension"):
+        with pytest.raises(tl.ShapeError, match="expected two widths for each of at most 2 dimensions"):
             F.pad(x, widths)
     with pytest.raises(tl.ShapeError, match="cut off more"):
         F.pad(x, (-2, -2))
