@@ -1,4 +1,4 @@
-"""Questions about whole tensors, answered by a Python value (``isclose`` by a tensor of booleans)."""
+"""Compare tensors, and ask for what they are."""
 
 from __future__ import annotations
 
@@ -11,33 +11,37 @@ __all__ = ["allclose", "equal", "is_floating_point", "is_tensor", "isclose", "nu
 
 
 def is_tensor(value: object) -> bool:
-    """Whether it is a Tensor."""
+    """Return whether the value is a Tensor."""
     return isinstance(value, Variable)
 
 
 def is_floating_point(x: Tensor) -> bool:
-    """Whether the tensor's dtype is a floating point one."""
+    """Return whether the tensor's dtype is a floating point type."""
     return is_floating(x.dtype)
 
 
 def numel(x: Tensor) -> int:
-    """The number of entries."""
+    """Return the number of entries."""
     return x.numel()
 
 
 def equal(input: Tensor, other: Tensor) -> bool:
-    """Whether both have the same shape and the same entries."""
+    """Return whether both tensors have the same shape and equal entries. A NaN equals nothing."""
     require_tensors("equal", input, other)
     return bool(input.equal(other))
 
 
 def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
-    """Whether ``|input - other| <= atol + rtol * |other|``, entry by entry; infinities are close to themselves."""
+    """Return where ``|input - other| <= atol + rtol * |other|``, as booleans of the broadcast shape.
+
+    Equal infinities are close. NaN is close to nothing, with ``equal_nan`` to NaN. Raises ShapeError if the shapes do
+    not broadcast.
+    """
     require_tensors("isclose", input, other)
     return input.isclose(other, rtol, atol, equal_nan)
 
 
 def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
-    """Whether all entries are close, as :func:`isclose` says. Raises ShapeError if the shapes do not broadcast."""
+    """Return whether all entries are close: see :func:`isclose`. Raises ShapeError if the shapes do not broadcast."""
     require_tensors("allclose", input, other)
     return bool(input.allclose(other, rtol, atol, equal_nan))

@@ -1,14 +1,20 @@
-"""Functions that make tensors: from data, filled, counted, or random.
+"""Make tensors: from data, filled with a value, counted, or random.
 
-All take ``dtype`` (None: float32 unless :func:`set_default_dtype` changed it, or what the data say), ``device`` (None:
-the default device) and ``requires_grad``. Sizes are ints or one sequence of ints.
+Sizes are given one by one or as one sequence: ``zeros(2, 3)``, ``zeros((2, 3))`` or ``zeros(size=(2, 3))``.
+
+dtype: None for the default dtype, float32 unless :func:`set_default_dtype` has changed it; see each function.
+device: None for the default device.
+requires_grad: whether ops on the result are recorded. Raises DTypeError unless the dtype is a floating point type.
+generator: the source of random numbers; None for the default generator, see :func:`tensorlite.manual_seed`.
+
+All raise TypeError if a size is not an int, and ShapeError if one is negative.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 
@@ -16,7 +22,7 @@ from .. import random
 from ..autograd.graph import Variable, wrap
 from ..backends.registry import Array, DeviceLike, Namespace, namespace
 from ..backends.registry import device as as_device
-from ..dtypes import DType, as_dtype, get_default_dtype, int64, promote_types
+from ..dtypes import DType, DTypeLike, as_dtype, get_default_dtype, int64, promote_types
 from ..errors import DTypeError, ShapeError
 from ..ops.arguments import ints_in
 from .arguments import check_sizes, require_tensors
@@ -29,8 +35,14 @@ __all__ = [
     "zeros_like",
 ]  # fmt: skip
 
+Sizes: TypeAlias = int | Sequence[int]
+"""One size, or a sequence of sizes."""
+Real: TypeAlias = float | np.number[Any] | Tensor
+"""A real number; of a Tensor, its only entry."""
 
-def _made(array: Array, requires_grad: bool) -> Tensor:
+
+def _wrap(array: Array, requires_grad: bool) -> Tensor:
+    """Return a Tensor around a raw array, which is not copied."""
     result: Tensor = wrap(array)
     if requires_grad:
         result.requires_grad = True
@@ -40,34 +52,39 @@ def _made(array: Array, requires_grad: bool) -> Tensor:
 # ---- from data ------------------------------------------------------------------------------
 
 
-def tensor(data: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
-    """A new tensor with a copy of the data: a number, nested sequences of numbers, an array or a Tensor.
+def tensor(data: Any, dtype: DTypeLike | None = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """Return a new tensor with a copy of the data: a number, nested sequences of numbers, an array or a Tensor.
 
-    Python floats become float32 (the default dtype), ints int64, booleans bool; arrays keep their dtype.
-    Raises ShapeError for rows of different lengths, TypeError for what is not a number.
+    dtype: None keeps that of an array or a Tensor. Python floats become the default dtype, ints int64, booleans bool.
+
+    Raises ShapeError if rows differ in length, TypeError for anything but numbers, DTypeError if a number does not fit
+    into the dtype.
     """
     array = as_array(data, dtype, device)
     source = data.array if isinstance(data, Variable) else data
-    return _made(array.copy() if array is source else array, requires_grad)
+    return _wrap(array.copy() if array is source else array, requires_grad)
 
 
-def as_tensor(data: Any, dtype: Any = None, device: DeviceLike = None) -> Tensor:
-    """The data as a tensor, without a copy where none is needed. A Tensor that fits comes back as it is."""
+def as_tensor(data: Any, dtype: DTypeLike | None = None, device: DeviceLike = None) -> Tensor:
+    """Return the data as a tensor that shares their memory if possible, otherwise a copy; see :func:`tensor`.
+
+    A Tensor of this dtype and on this device is returned unchanged.
+    """
     if isinstance(data, Tensor):
         return data.to(dtype=dtype, device=device)
-    return _made(as_array(data, dtype, device), False)
+    return _wrap(as_array(data, dtype, device), False)
 
 
 def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
-    """A tensor on the CPU that shares the array's memory: a change of one is seen in the other.
+    """Return a tensor on the CPU that shares the array's memory: a change of one is a change of the other.
 
-    Raises TypeError if it is not an array of numbers or booleans in native byte order.
+    Raises TypeError if the argument is not an array of numbers or booleans in native byte order.
     """
     if not isinstance(array, np.ndarray):
         raise TypeError(f"from_numpy: expected a numpy.ndarray, got {type(array).__name__}")
     if array.dtype.kind not in "biufc" or not array.dtype.isnative:
-        raise TypeError(f"from_numpy: dtype {array.dtype} is not a native number type; convert with .astype()")
-    return _made(array.view(np.ndarray), False)
+        raise TypeError(f"from_numpy: expected native numbers, got {array.dtype}. Convert with .astype().")
+    return _wrap(array.view(np.ndarray), False)
 
 
 # ---- filled ---------------------------------------------------------------------------------
@@ -77,35 +94,53 @@ def _filled(
     name: str, fill: Callable[[Namespace, tuple[int, ...], DType], Array], sizes: tuple[Any, ...], size: Any,
     dtype: Any, device: DeviceLike, requires_grad: bool,
 ) -> Tensor:  # fmt: skip
+    """Return the tensor that ``fill(xp, shape, dtype)`` makes; its sizes are checked first."""
     xp, shape = namespace(as_device(device)), check_sizes(name, sizes, size)
-    return _made(fill(xp, shape, get_default_dtype() if dtype is None else as_dtype(dtype)), requires_grad)
+    return _wrap(fill(xp, shape, get_default_dtype() if dtype is None else as_dtype(dtype)), requires_grad)
 
 
 def zeros(
-    *sizes: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+    *sizes: Sizes,
+    size: Sizes | None = None,
+    dtype: DTypeLike | None = None,
+    device: DeviceLike = None,
+    requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of zeros."""
+    """Return a tensor of zeros. Its dtype is the default dtype unless one is given."""
     return _filled("zeros", lambda xp, shape, t: xp.zeros(shape, t), sizes, size, dtype, device, requires_grad)
 
 
 def ones(
-    *sizes: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+    *sizes: Sizes,
+    size: Sizes | None = None,
+    dtype: DTypeLike | None = None,
+    device: DeviceLike = None,
+    requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of ones."""
+    """Return a tensor of ones. Its dtype is the default dtype unless one is given."""
     return _filled("ones", lambda xp, shape, t: xp.ones(shape, t), sizes, size, dtype, device, requires_grad)
 
 
 def empty(
-    *sizes: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+    *sizes: Sizes,
+    size: Sizes | None = None,
+    dtype: DTypeLike | None = None,
+    device: DeviceLike = None,
+    requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor whose entries are whatever the memory holds."""
+    """Return a tensor with arbitrary entries. Its dtype is the default dtype unless one is given."""
     return _filled("empty", lambda xp, shape, t: xp.empty(shape, t), sizes, size, dtype, device, requires_grad)
 
 
 def full(
-    size: Any, fill_value: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+    size: Sizes, fill_value: Any, dtype: DTypeLike | None = None, device: DeviceLike = None, requires_grad: bool = False
 ) -> Tensor:
-    """A tensor with every entry ``fill_value``, whose type decides the dtype unless one is given."""
+    """Return a tensor with every entry ``fill_value``: a number, or a Tensor or an array with one entry.
+
+    dtype: None for the dtype that :func:`tensor` gives ``fill_value``.
+
+    Raises ShapeError if ``fill_value`` has more than one entry.
+    """
     value = fill_value.tolist() if isinstance(fill_value, Variable) else fill_value  # type: ignore[attr-defined]
     given = as_array(fill_value, where="cpu")
     if given.size != 1:
@@ -115,28 +150,38 @@ def full(
     return _filled("full", lambda xp, shape, t: xp.full(shape, value, t), (size,), None, dtype, device, requires_grad)
 
 
-def zeros_like(input: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
-    """Zeros in the shape, dtype and on the device of the input."""
+def zeros_like(
+    input: Tensor, dtype: DTypeLike | None = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
+    """Return zeros of the input's shape, dtype and device, unless others are given."""
     require_tensors("zeros_like", input)
     return zeros(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
-def ones_like(input: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
-    """Ones in the shape, dtype and on the device of the input."""
+def ones_like(
+    input: Tensor, dtype: DTypeLike | None = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
+    """Return ones of the input's shape, dtype and device, unless others are given."""
     require_tensors("ones_like", input)
     return ones(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
-def empty_like(input: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
-    """Unset entries in the shape, dtype and on the device of the input."""
+def empty_like(
+    input: Tensor, dtype: DTypeLike | None = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
+    """Return arbitrary entries of the input's shape, dtype and device, unless others are given."""
     require_tensors("empty_like", input)
     return empty(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
 def full_like(
-    input: Tensor, fill_value: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+    input: Tensor,
+    fill_value: Any,
+    dtype: DTypeLike | None = None,
+    device: DeviceLike = None,
+    requires_grad: bool = False,
 ) -> Tensor:
-    """``fill_value`` in the shape, dtype and on the device of the input."""
+    """Return a tensor full of ``fill_value``, of the input's shape, dtype and device, unless others are given."""
     require_tensors("full_like", input)
     return full(input.shape, fill_value, dtype or input.dtype, device or input.device, requires_grad)
 
@@ -144,8 +189,8 @@ def full_like(
 # ---- counted --------------------------------------------------------------------------------
 
 
-def _number(name: str, value: Any) -> Any:
-    """A finite Python number, from one, or from a NumPy scalar or a Tensor."""
+def _finite_number(name: str, value: Any) -> Any:
+    """Return a number, a NumPy scalar or a Tensor with one entry as a Python number. Raise ValueError if not finite."""
     value = value.item() if isinstance(value, (Tensor, np.generic)) else value
     if not isinstance(value, (int, float)):
         raise TypeError(f"{name}: expected numbers, got {type(value).__name__}")
@@ -155,20 +200,22 @@ def _number(name: str, value: Any) -> Any:
 
 
 def arange(
-    start: Any = 0,
-    end: Any = None,
-    step: Any = 1,
-    dtype: Any = None,
+    start: Real = 0,
+    end: Real | None = None,
+    step: Real = 1,
+    dtype: DTypeLike | None = None,
     device: DeviceLike = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """The numbers from ``start`` (0 if only an end is given) up to but without ``end``: int64 if all are ints.
+    """Return ``start``, ``start + step``, and so on up to but not including ``end``; ``arange(n)`` starts at 0.
 
-    Raises ValueError if ``step`` does not lead from one to the other, TypeError for what is not a number.
+    dtype: None for int64 if all arguments are ints, otherwise the default dtype.
+
+    Raises ValueError if ``step`` is 0 or leads away from ``end``, TypeError for anything but numbers.
     """
     if end is None:
         start, end = 0, start
-    start, end, step = (_number("arange", v) for v in (start, end, step))
+    start, end, step = (_finite_number("arange", v) for v in (start, end, step))
     if step == 0:
         raise ValueError("arange: step must not be 0")
     if (end - start) * step < 0:
@@ -179,22 +226,27 @@ def arange(
     n = math.ceil((end - start) / step)
     counted = namespace(as_device(device)).arange(n)
     wide = promote_types(dtype, np.float64) if dtype.kind == "f" else dtype
-    return _made((counted.astype(wide) * step + start).astype(dtype), requires_grad)
+    return _wrap((counted.astype(wide) * step + start).astype(dtype), requires_grad)
 
 
 def linspace(
-    start: float, end: float, steps: int, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+    start: Real,
+    end: Real,
+    steps: int,
+    dtype: DTypeLike | None = None,
+    device: DeviceLike = None,
+    requires_grad: bool = False,
 ) -> Tensor:
-    """``steps`` evenly spaced numbers from ``start`` to ``end``, both included."""
+    """Return ``steps`` evenly spaced numbers from ``start`` to ``end``, both included, in the default dtype."""
     xp, (n,) = namespace(as_device(device)), check_sizes("linspace", (steps,))
-    spaced = xp.linspace(_number("linspace", start), _number("linspace", end), n)
-    return _made(spaced.astype(as_dtype(dtype or get_default_dtype())), requires_grad)
+    spaced = xp.linspace(_finite_number("linspace", start), _finite_number("linspace", end), n)
+    return _wrap(spaced.astype(as_dtype(dtype or get_default_dtype())), requires_grad)
 
 
 def eye(
-    n: int, m: int | None = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False
+    n: int, m: int | None = None, dtype: DTypeLike | None = None, device: DeviceLike = None, requires_grad: bool = False
 ) -> Tensor:
-    """The (n, m) matrix with ones on its diagonal, zeros elsewhere; square without m."""
+    """Return the matrix (n, m) with ones on its diagonal and zeros elsewhere. It is square if m is left out."""
     sizes = (n, n if m is None else m)
     return _filled("eye", lambda xp, shape, t: xp.eye(*shape, dtype=t), sizes, None, dtype, device, requires_grad)
 
@@ -203,6 +255,7 @@ def eye(
 
 
 def _source(generator: random.Generator | None) -> random.Generator:
+    """Return the generator, or the default one for None. Raise TypeError for anything else."""
     if generator is not None and not isinstance(generator, random.Generator):
         raise TypeError(f"generator: expected a tensorlite.Generator, got {type(generator).__name__}")
     return generator or random.default_generator
@@ -212,35 +265,71 @@ def _drawn(
     name: str, draw: Callable[..., Array], sizes: tuple[Any, ...], size: Any, dtype: Any, device: DeviceLike,
     requires_grad: bool,
 ) -> Tensor:  # fmt: skip
+    """Return the tensor that ``draw(xp, shape, dtype)`` makes; its sizes and its dtype are checked first."""
     kind = get_default_dtype() if dtype is None else as_dtype(dtype)
     if kind.kind != "f":
-        raise DTypeError(f"{name}: random numbers need a floating point dtype, got {kind}; see randint()")
-    return _made(draw(namespace(as_device(device)), check_sizes(name, sizes, size), kind), requires_grad)
+        raise DTypeError(f"{name}: expected a floating point dtype, got {kind}. For integers use randint().")
+    return _wrap(draw(namespace(as_device(device)), check_sizes(name, sizes, size), kind), requires_grad)
 
 
 def rand(
-    *sizes: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False,
+    *sizes: Sizes,
+    size: Sizes | None = None,
+    dtype: DTypeLike | None = None,
+    device: DeviceLike = None,
+    requires_grad: bool = False,
     generator: random.Generator | None = None,
-) -> Tensor:  # fmt: skip
-    """Random numbers, uniform on [0, 1)."""
+) -> Tensor:
+    """Return random numbers, uniform on [0, 1). Raises DTypeError unless the dtype is a floating point type."""
     return _drawn("rand", _source(generator).uniform, sizes, size, dtype, device, requires_grad)
 
 
 def randn(
-    *sizes: Any, size: Any = None, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False,
+    *sizes: Sizes,
+    size: Sizes | None = None,
+    dtype: DTypeLike | None = None,
+    device: DeviceLike = None,
+    requires_grad: bool = False,
     generator: random.Generator | None = None,
-) -> Tensor:  # fmt: skip
-    """Random numbers from the standard normal distribution."""
+) -> Tensor:
+    """Return random numbers of the standard normal distribution: mean 0, variance 1.
+
+    Raises DTypeError unless the dtype is a floating point type.
+    """
     return _drawn("randn", _source(generator).normal, sizes, size, dtype, device, requires_grad)
 
 
+@overload
 def randint(
-    low: Any = 0, high: Any = None, size: Any = None, *, dtype: Any = None, device: DeviceLike = None,
+    high: int,
+    size: Sizes,
+    *,
+    dtype: DTypeLike | None = None,
+    device: DeviceLike = None,
     generator: random.Generator | None = None,
-) -> Tensor:  # fmt: skip
-    """Random integers from ``low`` to ``high - 1``, int64: ``randint(low, high, size)`` or ``randint(high, size)``.
+) -> Tensor: ...
+@overload
+def randint(
+    low: int,
+    high: int,
+    size: Sizes,
+    *,
+    dtype: DTypeLike | None = None,
+    device: DeviceLike = None,
+    generator: random.Generator | None = None,
+) -> Tensor: ...
+def randint(  # type: ignore[misc]  # randint(high, size): the second argument has two names
+    low: Any = 0,
+    high: Any = None,
+    size: Any = None,
+    *,
+    dtype: DTypeLike | None = None,
+    device: DeviceLike = None,
+    generator: random.Generator | None = None,
+) -> Tensor:
+    """Return random integers from ``low`` to ``high - 1``: ``randint(low, high, size)`` or ``randint(high, size)``.
 
-    Raises ValueError if there are none, DTypeError if the dtype does not have them all.
+    dtype: None for int64. Raises ValueError if ``high`` is not above ``low``, DTypeError if one does not fit.
     """
     if size is None:
         low, high, size = 0, low, high
@@ -252,36 +341,36 @@ def randint(
     kind = as_dtype(dtype or int64)
     if kind.kind in "iu" and not np.iinfo(kind).min <= low < high <= np.iinfo(kind).max + 1:
         raise DTypeError(f"randint: the integers from {low} to {high - 1} do not fit into {kind}")
-    source = _source(generator)
-    return _made(
-        source.integers(namespace(as_device(device)), low, high, check_sizes("randint", (size,)), kind),
-        False,
-    )
+    xp, shape = namespace(as_device(device)), check_sizes("randint", (size,))
+    return _wrap(_source(generator).integers(xp, low, high, shape, kind), False)
 
 
 def randperm(n: int, *, device: DeviceLike = None, generator: random.Generator | None = None) -> Tensor:
-    """The integers below n in random order, int64."""
+    """Return the integers from 0 to n - 1 in random order, shape (n,), int64."""
     (n,) = check_sizes("randperm", (n,))
-    return _made(_source(generator).permutation(namespace(as_device(device)), n), False)
+    return _wrap(_source(generator).permutation(namespace(as_device(device)), n), False)
 
 
-def rand_like(input: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
-    """Uniform random numbers in the shape, dtype and on the device of the input."""
+def rand_like(
+    input: Tensor, dtype: DTypeLike | None = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
+    """Return uniform random numbers on [0, 1) of the input's shape, dtype and device, unless others are given."""
     require_tensors("rand_like", input)
     return rand(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
-def randn_like(input: Tensor, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
-    """Normal random numbers in the shape, dtype and on the device of the input."""
+def randn_like(
+    input: Tensor, dtype: DTypeLike | None = None, device: DeviceLike = None, requires_grad: bool = False
+) -> Tensor:
+    """Return standard normal random numbers of the input's shape, dtype and device, unless others are given."""
     require_tensors("randn_like", input)
     return randn(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
 def randint_like(
-    input: Tensor, low: int, high: int | None = None, dtype: Any = None, device: DeviceLike = None
+    input: Tensor, low: int, high: int | None = None, dtype: DTypeLike | None = None, device: DeviceLike = None
 ) -> Tensor:
-    """Random integers in the shape, dtype and on the device of the input."""
+    """Return random integers from ``low`` to ``high - 1``, of the input's shape, dtype and device by default."""
     require_tensors("randint_like", input)
     low, high = (0, low) if high is None else (low, high)
     return randint(low, high, input.shape, dtype=dtype or input.dtype, device=device or input.device)
-
