@@ -16,10 +16,8 @@ from math import inf, nan, pi
 from numpy import finfo, iinfo
 
 from . import autograd, cuda, errors, func, nn, ops, optim, profiler, serialization
-from .autograd.anomaly_mode import detect_anomaly
+from .autograd import detect_anomaly, enable_grad, is_grad_enabled, no_grad, op, set_grad_enabled
 from .autograd.checkpointing import checkpoint
-from .autograd.function import op
-from .autograd.grad_mode import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .backends.cpu.thread_pool import get_num_threads, set_num_threads
 from .backends.registry import Device, cuda_is_available, device, get_default_device, set_default_device
 from .dtypes import (

@@ -20,12 +20,12 @@ import json
 import re
 import sys
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import tensorlite
-from tensorlite import ops
+from tensorlite import autograd, ops
 from tensorlite.ops import functional
 from tensorlite.tensors import method_makers
 from tensorlite.tensors.methods import OpMethods
@@ -33,17 +33,15 @@ from tensorlite.tensors.methods import OpMethods
 ROOT = Path(tensorlite.__file__).parent
 
 IMPORTS = {
-    "builtins": "import builtins",
-    "Sequence": "from collections.abc import Sequence",
-    **{name: f"from typing import {name}" for name in ("Any", "Literal", "Self", "overload")},
-    "Variable": "from ..autograd.graph import Variable",
-    "DTypeLike": "from ..dtypes import DTypeLike",
-    "Dim": "from ..ops.arguments import Dim",
-    "Index": "from ..ops.arguments import Index",
-    "Number": "from ..ops.arguments import Number",
-    "MaxMin": "from ..ops.reduce import MaxMin",
-    "Sorted": "from ..ops.sorting import Sorted",
-    "Tensor": "from ..tensors.tensor import Tensor",
+    **dict.fromkeys(("Callable", "Collection", "Sequence"), "from collections.abc import"),
+    **dict.fromkeys(("Any", "Concatenate", "Literal", "Self", "overload"), "from typing import"),
+    **dict.fromkeys(("OpFunction", "P"), "from ..autograd.function import"),
+    **dict.fromkeys(("Edge", "Node", "Rule", "Variable"), "from ..autograd.graph import"),
+    **dict.fromkeys(("DTypeLike", "Policy"), "from ..dtypes import"),
+    **dict.fromkeys(("Dim", "Index", "Number"), "from ..ops.arguments import"),
+    "MaxMin": "from ..ops.reduce import",
+    "Sorted": "from ..ops.sorting import",
+    "Tensor": "from ..tensors.tensor import",
 }
 """The import that a name in an annotation needs."""
 
@@ -64,7 +62,7 @@ def translate(annotation: Any) -> str:
 def signatures(function: Callable[..., Any]) -> list[inspect.Signature]:
     """Return the public signatures of an op or of a function of ops: several if it is overloaded."""
     op = getattr(function, "op", None)
-    if op is None:
+    if not isinstance(op, autograd.Op):
         own = inspect.unwrap(function)
         return [_translated(inspect.signature(f)) for f in typing.get_overloads(own) or [own]]
     public = inspect.signature(function)
@@ -128,36 +126,34 @@ def _definition(name: str, signature: inspect.Signature, indent: str, comment: s
     return f"{indent}def {name}(\n{body}{indent}) -> {signature.return_annotation}: ...{comment}\n"
 
 
-def with_imports(body: str, here: str) -> str:
-    """Return a stub's text with the imports that its annotations need."""
-    words = set(re.findall(r"(?<!\.)\b[A-Za-z]\w*\b", body))
-    needed: dict[str, set[str]] = {}
-    plain = []
+def with_imports(body: str, here: str, exported: Iterable[str] = ()) -> str:
+    """Return a stub's text with the imports that its annotations need, and with those that it re-exports."""
+    words = set(re.findall(r"(?<!\.)\b[A-Za-z]\w*\b", body)) - {line.split()[-1] for line in exported}
+    names: dict[str, list[str]] = {}
     for name, statement in IMPORTS.items():
-        if name not in words:
-            continue
-        if statement.startswith("import "):
-            plain.append(statement + "\n")
-            continue
-        module = statement.split()[1]
-        needed.setdefault(module.replace(f"..{here}.", "."), set()).add(name)
-    groups: tuple[list[str], list[str]] = ([], [])
-    for module in sorted(needed, key=lambda m: (m.startswith("."), not m.startswith(".."), m)):
-        groups[module.startswith(".")].append(f"from {module} import {', '.join(sorted(needed[module], key=str))}\n")
-    return HEADER + "".join([*plain, *groups[0]]) + "\n" * bool(plain or groups[0]) + "".join(groups[1]) + "\n" + body
+        if name in words:
+            names.setdefault(statement.replace(f"from ..{here}.", "from ."), []).append(name)
+    lines = [f"{statement} {', '.join(sorted(found))}\n" for statement, found in names.items()]
+    lines = sorted([*lines, *exported], key=lambda line: (line.split()[1].replace("..", " "), " as " in line, line))
+    relative = [line for line in lines if line.startswith("from .")]
+    absolute = [f"import {name}\n" for name in ("builtins",) if name in words]
+    absolute += [line for line in lines if line not in relative]
+    return HEADER + "".join(absolute) + "\n" * bool(absolute) + "".join(relative) + "\n" + body
 
 
 # ---- the stubs ------------------------------------------------------------------------------
 
 
-def functions_of(module: Any) -> str:
-    """Return the stub of a module that exports ops."""
+def stub_of(module: Any, here: str) -> str:
+    """Return the stub of a module that only re-exports ops, functions and classes of the package ``here``."""
     exported = {name: getattr(module, name) for name in module.__all__}
-    own = {name: f for name, f in exported.items() if name == f.__name__}
-    aliases = [f"{name} = {f.__name__}\n" for name, f in exported.items() if name not in own]
+    classes = {name: f for name, f in exported.items() if inspect.isclass(f)}
+    imports = [f"from .{f.__module__.rpartition('.')[2]} import {name} as {name}\n" for name, f in classes.items()]
+    functions = {name: f for name, f in exported.items() if name == f.__name__ and name not in classes}
+    lines = [declare(name, signatures(f)) for name, f in functions.items()]
+    lines += [f"{n} = {f.__name__}\n" for n, f in exported.items() if n not in {*functions, *classes}]
     names = "".join(f'    "{name}",\n' for name in exported)
-    functions = [declare(name, signatures(f)) for name, f in own.items()]
-    return f"__all__ = [\n{names}]\n\n" + "".join(functions + aliases)
+    return with_imports(f"__all__ = [\n{names}]\n\n" + "".join(lines), here, imports)
 
 
 REFLECTED = re.compile(r"__r(add|sub|mul|truediv|floordiv|mod|pow|lshift|rshift|and|or|xor)__")
@@ -235,11 +231,11 @@ def _without_dtype(signature: inspect.Signature) -> inspect.Signature:
 
 def stubs() -> Iterator[tuple[Path, str]]:
     """Yield the path and the text of every stub."""
-    yield ROOT / "ops" / "__init__.pyi", with_imports(functions_of(ops), "ops")
-    yield ROOT / "ops" / "functional.pyi", with_imports(functions_of(functional), "ops")
-    methods = with_imports(methods_of(OpMethods), "tensors")
-    methods = methods.replace("\n\nclass ", '\n\n__all__ = ["OpMethods"]\n\nclass ', 1)
-    yield ROOT / "tensors" / "methods.pyi", methods
+    yield ROOT / "autograd" / "__init__.pyi", stub_of(autograd, "autograd")
+    yield ROOT / "ops" / "__init__.pyi", stub_of(ops, "ops")
+    yield ROOT / "ops" / "functional.pyi", stub_of(functional, "ops")
+    methods = f'__all__ = ["{OpMethods.__name__}"]\n\n' + methods_of(OpMethods)
+    yield ROOT / "tensors" / "methods.pyi", with_imports(methods, "tensors")
 
 
 def main(check: bool) -> int:

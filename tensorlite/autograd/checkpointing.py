@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import zip_longest
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from .. import random
 from ..errors import GraphError
@@ -17,6 +17,9 @@ from .graph import Node, Output, RecomputedValues, Variable, topological_order
 from .version_counter import changed_between, check_saved, clock
 
 __all__ = ["checkpoint"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class CheckpointedRegion(RecomputedValues):
@@ -71,7 +74,7 @@ def _recorded(result: Any, start: int) -> list[Node]:
     return [n for n in topological_order(roots, start) if type(n) is not Output]
 
 
-def checkpoint(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def checkpoint(f: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """``f(*args, **kwargs)``, keeping nothing of what its ops save: the backward pass runs f again to have it back.
 
     f returns a Tensor, or a (nested) tuple, list or dict of Tensors. It must do the same when it is run again; random

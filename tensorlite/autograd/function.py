@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from .op_hooks import op_runner
 from .views import record_view, regenerate_view, regenerate_views
 
 __all__ = ["Op", "OpFunction", "op"]
+
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
 
 NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "unbiased": "correction", "size": "shape"}
 """Other names of arguments, NumPy's and PyTorch's, that every op accepts."""
@@ -277,18 +280,40 @@ def _holds(dtype: Any, number: int) -> bool:
     return int(np.iinfo(dtype).min) <= number <= int(np.iinfo(dtype).max)
 
 
-class OpFunction(Protocol):
+class OpFunction(Protocol[P, R]):
     """What :func:`op` makes: called with Tensors it gives a Tensor, called with raw arrays alone a raw array."""
 
     op: Op
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
 
 _PLAIN = {int, float, bool, type(None)}
 """Argument types that go to the forward function as they are."""
 
 
+@overload
+def op(
+    *rules: Rule | None,
+    backward: Callable[..., Any] | None = None,
+    composite: Callable[..., Any] | None = None,
+    dtypes: str | Policy | None = None,
+    aux: Sequence[str] = (),
+    multi_output: Literal[False] = False,
+    view: bool = False,
+    accepts_dtype: bool = False,
+) -> Callable[[Callable[Concatenate[Any, P], Any]], OpFunction[P, Value]]: ...
+@overload
+def op(
+    *rules: Rule | None,
+    backward: Callable[..., Any] | None = None,
+    composite: Callable[..., Any] | None = None,
+    dtypes: str | Policy | None = None,
+    aux: Sequence[str] = (),
+    multi_output: Literal[True],
+    view: bool = False,
+    accepts_dtype: bool = False,
+) -> Callable[[Callable[Concatenate[Any, P], Any]], OpFunction[P, tuple[Value, ...]]]: ...
 def op(
     *rules: Rule | None,
     backward: Callable[..., Any] | None = None,
@@ -298,7 +323,7 @@ def op(
     multi_output: bool = False,
     view: bool = False,
     accepts_dtype: bool = False,
-) -> Callable[[Callable[..., Any]], OpFunction]:
+) -> Any:
     """Make a differentiable op from a function on raw arrays.
 
         @op(lambda g, y: g * y,          # gradient for x
@@ -332,7 +357,7 @@ def op(
         raise ValueError(f"op: dtypes={dtypes!r} is no policy; choose from {', '.join(map(repr, POLICIES))}")
     policy = POLICIES[dtypes] if isinstance(dtypes, str) else dtypes
 
-    def decorate(forward: Callable[..., Any]) -> OpFunction:
+    def decorate(forward: Callable[..., Any]) -> OpFunction[..., Any]:
         if not inspect.isfunction(forward):
             raise TypeError(
                 f"op: expected a function to decorate, got {type(forward).__name__}; write @op(...), with parentheses"
@@ -343,7 +368,7 @@ def op(
     return decorate
 
 
-def make_op_function(self: Op) -> OpFunction:
+def make_op_function(self: Op) -> OpFunction[..., Any]:
     """The public function of an op. This is the hot path of the library: all that it can know is a local name."""
     forward, aux, policy, multi_output, built_in = self.forward, self.aux, self.dtypes, self.multi_output, self.built_in
     arity, variadic, differentiable = len(self.names), self.variadic is not None, bool(self.rules or self.backward)

@@ -6,9 +6,11 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 __all__ = ["enable_grad", "grad_mode", "is_grad_enabled", "no_grad", "set_grad_enabled"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class GradMode(threading.local):
@@ -25,7 +27,7 @@ def is_grad_enabled() -> bool:
     return grad_mode.enabled
 
 
-def _decorated(mode: Callable[[], Any], f: Callable[..., Any]) -> Callable[..., Any]:
+def _decorated(mode: Callable[[], Any], f: F) -> F:
     """f, each call of which runs in a new ``mode()``."""
     if inspect.isgeneratorfunction(f):
         raise TypeError(f"{f.__name__}: a generator runs between its calls; use a with block inside it instead")
@@ -35,7 +37,7 @@ def _decorated(mode: Callable[[], Any], f: Callable[..., Any]) -> Callable[..., 
         with mode():
             return f(*args, **kwargs)
 
-    return wrapped
+    return cast(F, wrapped)
 
 
 class set_grad_enabled:
@@ -51,7 +53,7 @@ class set_grad_enabled:
     def __exit__(self, *exc: object) -> None:
         grad_mode.enabled = self._old
 
-    def __call__(self, f: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self, f: F) -> F:
         grad_mode.enabled = self._old
         return _decorated(lambda: set_grad_enabled(self.mode), f)
 
@@ -74,7 +76,7 @@ class _GradMode:
     def __exit__(self, *exc: object) -> None:
         grad_mode.enabled = self._old.pop()
 
-    def __call__(self, f: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self, f: F) -> F:
         return _decorated(type(self), f)
 
 

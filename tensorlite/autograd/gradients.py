@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -70,6 +70,27 @@ def _as_list(values: Any) -> list[Any]:
     return list(values) if isinstance(values, (list, tuple)) else [values]
 
 
+@overload
+def grad(
+    outputs: Value | Sequence[Value],
+    inputs: Value | Sequence[Value],
+    grad_outputs: Value | Sequence[Value | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: Literal[False] = False,
+    materialize_grads: bool = False,
+) -> tuple[Value, ...]: ...
+@overload
+def grad(
+    outputs: Value | Sequence[Value],
+    inputs: Value | Sequence[Value],
+    grad_outputs: Value | Sequence[Value | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    *,
+    allow_unused: Literal[True],
+    materialize_grads: bool = False,
+) -> tuple[Value | None, ...]: ...
 def grad(
     outputs: Any,
     inputs: Any,
@@ -78,7 +99,7 @@ def grad(
     create_graph: bool = False,
     allow_unused: bool = False,
     materialize_grads: bool = False,
-) -> tuple[Any, ...]:
+) -> Any:
     """The gradients of ``outputs`` (a Tensor or several) with respect to each of ``inputs``, as a tuple of Tensors.
 
     With several outputs, or one that is not a scalar, ``grad_outputs`` weighs them: the result is the vector-Jacobian
@@ -126,11 +147,11 @@ def grad(
 
 
 def backward(
-    tensors: Any,
-    grad_tensors: Any = None,
+    tensors: Value | Sequence[Value],
+    grad_tensors: Value | Sequence[Value | None] | None = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
-    inputs: Any = None,
+    inputs: Value | Sequence[Value] | None = None,
 ) -> None:
     """Add the gradients of ``tensors`` to the ``.grad`` of the leaves they depend on, or of ``inputs`` if given.
 

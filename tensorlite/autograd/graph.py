@@ -16,7 +16,17 @@ __all__ = ["Edge", "Node", "Output", "Plan", "RecomputedValues", "Rule", "Value"
 
 Value: TypeAlias = Any
 """What a rule computes on: raw arrays, or Variables under ``create_graph``."""
-Rule: TypeAlias = Callable[..., Value]
+Rule: TypeAlias = (
+    Callable[[Value], Value]
+    | Callable[[Value, Any], Value]
+    | Callable[[Value, Any, Any], Value]
+    | Callable[[Value, Any, Any, Any], Value]
+    | Callable[[Value, Any, Any, Any, Any], Value]
+    | Callable[[Value, Any, Any, Any, Any, Any], Value]
+    | Callable[[Value, Any, Any, Any, Any, Any, Any], Value]
+    | Callable[..., Value]
+)
+"""A gradient rule. One alternative for each number of arguments, so that a type checker knows those of a lambda."""
 
 
 class Variable:

@@ -89,8 +89,8 @@ def layer_norm(
     if len(shape) == 1:
         return nn_ops.layer_norm_rows(input, weight, bias, eps)
     rows = input.flatten(-len(shape))
-    flat = [None if a is None else a.flatten() for a in (weight, bias)]
-    return nn_ops.layer_norm_rows(rows, *flat, eps).reshape(input.shape)
+    flat_weight, flat_bias = (None if a is None else a.flatten() for a in (weight, bias))
+    return nn_ops.layer_norm_rows(rows, flat_weight, flat_bias, eps).reshape(input.shape)
 
 
 def rms_norm(

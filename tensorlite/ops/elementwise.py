@@ -408,7 +408,7 @@ def clone(xp: Namespace, x: Array) -> Array:
 
 
 @op(lambda g, in_dtype: convert(g, in_dtype, g.dtype))
-def convert(xp: Namespace, x: Array, dtype: DType, in_dtype: DType) -> Array:
+def convert(xp: Namespace, x: Array, dtype: DType, in_dtype: DType | None) -> Array:
     """x in another floating point dtype; ``in_dtype`` is the one it has."""
     return x.astype(dtype)
 

@@ -1,8 +1,11 @@
 """Two optimizers for one model: what is inside the network to one, what is at its ends to another."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
 
 from .optimizer import Optimizer
+
+Loss = TypeVar("Loss")
 
 
 class CombinedOptimizer(Optimizer):
@@ -18,7 +21,11 @@ class CombinedOptimizer(Optimizer):
     def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
-    def step(self, closure: Any = None) -> Any:
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], Loss]) -> Loss: ...
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of each, after `closure`, if given, has computed the loss, which is returned."""
         loss = closure() if closure is not None else None
         for optimizer in self.optimizers:

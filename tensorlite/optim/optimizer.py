@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, overload
 
 from ..autograd import version_counter
 from ..autograd.grad_mode import enable_grad
@@ -14,6 +14,8 @@ from ..nn.parameter import clear_grads
 from ..tensors.tensor import Tensor
 
 __all__ = ["Optimizer", "Params"]
+
+Loss = TypeVar("Loss")
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 """Tensors, named tensors as ``named_parameters()`` gives them, or groups ``{"params": tensors, option: value}``."""
@@ -88,6 +90,10 @@ class Optimizer:
         self._check(group)
         self.param_groups.append(group)
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], Loss]) -> Loss: ...
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient. A ``closure`` computes the loss first, which is returned.
 
@@ -115,7 +121,7 @@ class Optimizer:
     def _optimizer_step(self, ready: list[tuple[Tensor, dict[str, Any]]]) -> None:
         """The updates of a step, under the name that a profile shows."""
         for p, group in ready:
-            self._update(p, p.grad.array, self.state.setdefault(p, {}), group)
+            self._update(p, p.grad.array, self.state.setdefault(p, {}), group)  # type: ignore[union-attr]  # step() has checked it
             version_counter.bump_version(p.array)  # so that graphs which saved the old value notice
 
     def zero_grad(self, set_to_none: bool = True) -> None:

@@ -66,6 +66,9 @@ class Tensor(OpMethods, InPlaceMethods):
     ``x.array`` is the raw array. The graph does not notice what is written into it.
     """
 
+    grad: Tensor | None
+    """The gradient that ``backward`` has accumulated, or None."""
+
     def __init__(self, data: Any, requires_grad: bool = False, *sizes: Never) -> None:
         if sizes or not isinstance(requires_grad, (bool, np.bool_)):
             raise _constructor_error(data, requires_grad, *sizes)
