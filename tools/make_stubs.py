@@ -134,7 +134,7 @@ def with_imports(body: str, here: str, exported: Iterable[str] = ()) -> str:
         if name in words:
             names.setdefault(statement.replace(f"from ..{here}.", "from ."), []).append(name)
     lines = [f"{statement} {', '.join(sorted(found))}\n" for statement, found in names.items()]
-    lines = sorted([*lines, *exported], key=lambda line: (line.split()[1].replace("..", " "), " as " in line, line))
+    lines = sorted([*lines, *exported], key=lambda line: (line.split()[1].replace("..", " "), line))
     relative = [line for line in lines if line.startswith("from .")]
     absolute = [f"import {name}\n" for name in ("builtins",) if name in words]
     absolute += [line for line in lines if line not in relative]

@@ -6,9 +6,9 @@ from typing import Any, Concatenate, Literal, overload
 from ..dtypes import Policy
 from ..tensors.tensor import Tensor
 from .anomaly_mode import detect_anomaly as detect_anomaly
-from .function import P
 from .function import Op as Op
 from .function import OpFunction as OpFunction
+from .function import P
 from .grad_mode import enable_grad as enable_grad
 from .grad_mode import no_grad as no_grad
 from .grad_mode import set_grad_enabled as set_grad_enabled
