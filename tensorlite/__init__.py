@@ -18,6 +18,7 @@ from numpy import finfo, iinfo
 from . import autograd, cuda, errors, func, nn, ops, optim, profiler, serialization
 from .autograd import detect_anomaly, enable_grad, is_grad_enabled, no_grad, op, set_grad_enabled
 from .autograd.checkpointing import checkpoint
+from .backends.cpu.malloc import keep_freed_memory
 from .backends.cpu.thread_pool import get_num_threads, set_num_threads
 from .backends.registry import Device, cuda_is_available, device, get_default_device, set_default_device
 from .dtypes import (
@@ -82,7 +83,7 @@ __all__ = [
     "detect_anomaly",
     "enable_grad", "is_grad_enabled", "no_grad", "op", "set_grad_enabled",
     "Device", "cuda_is_available", "device", "get_default_device", "set_default_device",
-    "get_num_threads", "set_num_threads",
+    "get_num_threads", "keep_freed_memory", "set_num_threads",
     "checkpoint",
     "arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like", "linspace", "ones",
     "ones_like", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "tensor",

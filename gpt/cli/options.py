@@ -122,8 +122,10 @@ def checkpoint_options(command: Command) -> Command:
 
 def load_checkpoint(path: str | None, device: str) -> "Checkpoint":
     """Return the checkpoint that a command works on, and print its path to stderr. Raises CheckpointError."""
+    import tensorlite as tl
     from gpt import checkpoint, runs
 
     found = runs.find_checkpoint(Path(path)) if path else runs.newest_checkpoint(RUNS)
     click.echo(f"checkpoint {found}", err=True)
+    tl.keep_freed_memory()  # These commands run no backward pass, which would do so.
     return checkpoint.load(found, device=device)

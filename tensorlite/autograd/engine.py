@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ..backends.cpu.malloc import keep_freed_memory
 from ..backends.registry import BACKENDS, Array, describe_array
 from ..errors import DTypeError, GraphError, ShapeError
 from . import anomaly_mode, version_counter
@@ -41,6 +42,7 @@ def run_backward(
     Nothing is computed that does not lead to a target. Saved values go back to the allocator as the sweep passes
     them, unless ``retain``.
     """
+    keep_freed_memory()  # once per process, so that the next step reuses the memory that this pass frees
     oldest = 0
     if targets is not None and all(isinstance(t, Node) for t in targets):
         oldest = min((t.seq for t in targets if isinstance(t, Node)), default=0)  # nothing older leads to a target

@@ -18,7 +18,6 @@ import numpy as np
 from ..errors import DeviceError
 from . import reference
 from .cpu import kernels as cpu
-from .cpu import malloc
 from .cpu.generator import Pcg64Generator
 from .philox import PhiloxGenerator
 
@@ -189,7 +188,6 @@ def build_namespace(module: ModuleType, *kernels: ModuleType, **names: Any) -> N
 
 
 def _load_cpu() -> Namespace:
-    malloc.keep_freed_memory()
     return build_namespace(
         np,
         reference,

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process on glibc: pages are cleared by the system once, not in every step."""
+"""Freed memory stays with the process on glibc, so that the system does not clear the same pages in every step."""
 import os
 import platform
 import subprocess
@@ -14,6 +14,8 @@ import resource
 import numpy as np
 import tensorlite as tl
 
+{setup}
+
 def round():
     arrays = [np.ones(1_000_000) for _ in range(4)]
 
@@ -23,24 +25,34 @@ for _ in range(10):
     round()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+BACKWARD = "tl.ones(3, requires_grad=True).sum().backward()"
+GRAD = "x = tl.ones(3, requires_grad=True); tl.autograd.grad(x.sum(), x)"
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 
 
-def faults(**settings: str) -> int:
+def faults(setup: str, **settings: str) -> int:
     env = {name: value for name, value in os.environ.items() if name not in (*_SETTINGS, "TENSORLITE_MALLOC")}
+    script = COUNT_FAULTS.format(setup=setup)
     done = subprocess.run(
-        [sys.executable, "-c", COUNT_FAULTS], env=env | settings, check=True, capture_output=True, text=True
+        [sys.executable, "-c", script], env=env | settings, check=True, capture_output=True, text=True
     )
     return int(done.stdout)
 
 
-def test_a_round_costs_no_page_faults():
-    assert faults() < 100
+@pytest.mark.parametrize("setup", [BACKWARD, GRAD, "assert tl.keep_freed_memory()"])
+def test_a_round_costs_no_page_faults(setup):
+    assert faults(setup) < 100
+
+
+@pytest.mark.parametrize("setup", ["", "tl.ones(3, requires_grad=True).sum()"])
+def test_an_import_or_a_forward_pass_changes_nothing(setup):
+    assert faults(setup) > 100
 
 
 @pytest.mark.parametrize(
     "settings", [{"TENSORLITE_MALLOC": "system"}, {"MALLOC_TRIM_THRESHOLD_": "131072"}], ids=lambda s: next(iter(s))
 )
-def test_whoever_sets_malloc_up_is_left_alone(settings):
-    assert faults(**settings) > 100
+def test_settings_of_the_user_stay(settings):
+    assert faults(BACKWARD, **settings) > 100
+    assert faults("assert not tl.keep_freed_memory()", **settings) > 100
