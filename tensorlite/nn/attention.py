@@ -22,13 +22,19 @@ __all__ = ["MultiheadAttention"]
 
 
 class MultiheadAttention(Module):
-    """``num_heads`` attentions side by side, each on its share of ``embed_dim``, and an affine map of their results.
+    """Multi-head attention: ``num_heads`` attentions in parallel, each on its slice of ``embed_dim``, and a linear map.
 
-    embed_dim: the width of queries and results, E; kdim and vdim are those of keys and values, E if None.
+    embed_dim: the width E of queries and results.
+    num_heads: the number of heads; it divides embed_dim.
     dropout: the probability that an attention weight is dropped in training.
-    batch_first: inputs are (N, T, E) rather than (T, N, E); without a batch they are (T, E) either way.
+    bias: whether the projections have biases.
+    kdim, vdim: the widths of keys and values, E if None.
+    batch_first: whether inputs are (N, T, E) instead of (T, N, E). Without a batch they are (T, E) in both cases.
+    device, dtype: of the parameters; the dtype is the default one if None.
 
-    Raises ValueError if num_heads does not divide embed_dim. Source: Vaswani et al., "Attention Is All You Need", 2017.
+    The projections start from Xavier's uniform distribution, and the biases as zeros. Raises ValueError if num_heads
+    does not divide embed_dim, or if dropout is not from 0 to 1.
+    Source: Vaswani et al., "Attention Is All You Need", 2017.
     """
 
     in_proj_weight: Parameter | None
@@ -52,7 +58,7 @@ class MultiheadAttention(Module):
     ) -> None:
         super().__init__()
         if embed_dim <= 0 or num_heads <= 0 or embed_dim % num_heads:
-            raise ValueError(f"MultiheadAttention: num_heads {num_heads} must divide embed_dim {embed_dim} into heads")
+            raise ValueError(f"MultiheadAttention: num_heads {num_heads} must divide embed_dim {embed_dim}")
         check_probability("MultiheadAttention", "dropout", dropout)
         self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, embed_dim // num_heads
         self.kdim = embed_dim if kdim is None else kdim
@@ -72,7 +78,7 @@ class MultiheadAttention(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new first values: Xavier's for the projections of the inputs, zeros for the biases."""
+        """Draw new initial values: Xavier's for the projections of the inputs, zeros for the biases."""
         for weight in (self.in_proj_weight, self.q_proj_weight, self.k_proj_weight, self.v_proj_weight):
             if weight is not None:
                 init.xavier_uniform_(weight)
@@ -93,14 +99,18 @@ class MultiheadAttention(Module):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """The result, in query's shape, and the attention weights: (N, T, S), or (N, num_heads, T, S) if not averaged.
+        """Return the result, in query's shape, and the attention weights or None.
 
-        query (T, N, E), key (S, N, kdim), value (S, N, vdim); (N, T, E) and so on with ``batch_first``.
-        key_padding_mask (N, S), attn_mask (T, S) or (N * num_heads, T, S): True *hides* a key; numbers are added.
-        need_weights: False gives None for the weights, and is faster.
-        is_causal: query t sees keys 0 to t.
+        query (T, N, E), key (S, N, kdim), value (S, N, vdim); with ``batch_first`` (N, T, E), (N, S, kdim) and
+            (N, S, vdim); without a batch (T, E), (S, kdim) and (S, vdim).
+        key_padding_mask: (N, S). True *hides* a key, unlike in ``scaled_dot_product_attention``; numbers are added.
+        need_weights: whether to return the attention weights. False is faster.
+        attn_mask: (T, S) or (N * num_heads, T, S), of the same kinds as key_padding_mask.
+        average_attn_weights: whether the weights are averaged over the heads, (N, T, S), or not, (N, num_heads, T, S).
+        is_causal: let query t see keys 0 to t only.
 
-        A query that may see no key gives the bias of ``out_proj``. Raises ShapeError, DTypeError.
+        A query that sees no key gets the bias of ``out_proj``. Raises ShapeError for shapes that do not fit, DTypeError
+        for a mask that is neither of booleans nor of the query's dtype.
         """
         batched = self._check(query, key, value)
         swap = batched and not self.batch_first
@@ -124,7 +134,7 @@ class MultiheadAttention(Module):
         return out.transpose(0, 1) if swap else out, weights
 
     def _check(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
-        """Whether there is a batch dimension."""
+        """Return whether there is a batch dimension. Raise ShapeError for shapes that do not fit."""
         check_tensors("MultiheadAttention", query=query, key=key, value=value)
         shapes = query.shape, key.shape, value.shape
         widths = [s[-1:] for s in shapes] == [(self.embed_dim,), (self.kdim,), (self.vdim,)]
@@ -133,15 +143,16 @@ class MultiheadAttention(Module):
         if not fits or (query.ndim == 3 and query.shape[batch] != key.shape[batch]):
             order = ("N, T", "N, S") if self.batch_first else ("T, N", "S, N")
             raise ShapeError(
-                f"MultiheadAttention: got query {shapes[0]}, key {shapes[1]}, value {shapes[2]}; expected query "
-                f"({order[0]}, {self.embed_dim}), key ({order[1]}, {self.kdim}) and value ({order[1]}, {self.vdim}), "
-                f"or the same without N"
+                f"MultiheadAttention: expected query ({order[0]}, {self.embed_dim}), key ({order[1]}, {self.kdim}) and "
+                f"value ({order[1]}, {self.vdim}), or these without N, got query {shapes[0]}, key {shapes[1]}, value "
+                f"{shapes[2]}"
             )
         return query.ndim == 3
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+        """Return the projected queries, keys and values, (..., E) each."""
         weight, bias = self.in_proj_weight, self.in_proj_bias
-        if weight is not None and query is key is value:  # one product for all three
+        if weight is not None and query is key is value:  # self-attention: one product for all three
             return F.linear(query, weight, bias).chunk(3, -1)
         apart = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         weights: Any = apart if weight is None else weight.chunk(3)
@@ -149,10 +160,11 @@ class MultiheadAttention(Module):
         return tuple(F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True))
 
     def _heads(self, x: Tensor) -> Tensor:
+        """Split (N, T, E) into heads (N, H, T, D)."""
         return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
 
     def _mask(self, q: Tensor, k: Tensor, padding: Tensor | None, attn: Tensor | None) -> Tensor | None:
-        """Both masks as one, broadcastable to (N, H, T, S); of booleans, True takes part."""
+        """Return both masks as one, broadcastable to (N, H, T, S). True means that a key is seen."""
         (n, heads, t), s = q.shape[:3], k.shape[2]
         masks = []
         if padding is not None:
@@ -178,7 +190,7 @@ class MultiheadAttention(Module):
         return added[0] + added[1] if len(added) == 2 else added[0]
 
     def _weights(self, q: Tensor, k: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
-        """The softmax that scaled_dot_product_attention keeps to itself, with zeros for a query that may see no key."""
+        """Return the attention weights (N, H, T, S); zeros for a query that sees no key."""
         scores = (q @ k.transpose(-1, -2)) * (1.0 / math.sqrt(self.head_dim))
         if is_causal:
             seen = BACKENDS[type(q.array)].tri(q.shape[-2], k.shape[-2], dtype=bool)
@@ -190,6 +202,6 @@ class MultiheadAttention(Module):
         return F.softmax(scores, -1)
 
     def extra_repr(self) -> str:
-        """The sizes and options."""
+        """Return the options for ``repr``."""
         sizes = f"embed_dim={self.embed_dim}, num_heads={self.num_heads}"
         return f"{sizes}, dropout={self.dropout}, batch_first={self.batch_first}"

@@ -1,6 +1,6 @@
-"""Argument checks that the functions and layers share.
+"""Argument checks of functions and layers.
 
-Each check raises an error that starts with ``name``, the function or layer that the user called.
+Every error starts with ``name``, the name of the function or layer that the user called.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def check_tensors(name: str, **tensors: Any) -> None:
         kind = type(value.array)
     if mixed:
         given = format_tensors(*tensors.values())
-        raise DeviceError(f"{name}({given}): tensors on different devices; move them with .to(device)")
+        raise DeviceError(f"{name}({given}): tensors on different devices. Move them with .to(device)")
 
 
 def check_tensors_or_none(name: str, **tensors: Any) -> None:
-    """Check the arguments that are not None as :func:`check_tensors` does."""
+    """Do :func:`check_tensors` for the arguments that are not None."""
     check_tensors(name, **{what: value for what, value in tensors.items() if value is not None})
 
 
@@ -49,7 +49,7 @@ def check_floating(name: str, *tensors: Tensor | None) -> None:
     dtypes = {t.dtype for t in tensors if t is not None}
     if len(dtypes) > 1 or next(iter(dtypes)).kind != "f":
         raise DTypeError(
-            f"{name}({format_tensors(*tensors)}): expected floating point tensors of one dtype; convert with .to(dtype)"
+            f"{name}({format_tensors(*tensors)}): expected floating point tensors of one dtype. Convert with .to(dtype)"
         )
 
 
@@ -108,7 +108,7 @@ def check_same_shape(name: str, input: Tensor, target: Tensor, reduction: str) -
     """Check the arguments of an elementwise loss. Raises ShapeError unless input and target have the same shape."""
     check_reduction(name, reduction)
     check_tensors(name, input=input, target=target)
-    if input.shape != target.shape:  # broadcasting (N, 1) with (N,) to (N, N) is never what was meant
+    if input.shape != target.shape:  # (N, 1) and (N,) would broadcast to (N, N), which is a mistake in all likelihood
         raise ShapeError(f"{name}({format_tensors(input, target)}): input and target must have the same shape")
 
 
@@ -127,7 +127,7 @@ def check_class_targets(name: str, input: Tensor, target: Tensor, weight: Tensor
         )
     if target.dtype.kind not in "iu":
         raise DTypeError(
-            f"{name}({format_tensors(input, target)}): class indices must be integers; convert with .long()"
+            f"{name}({format_tensors(input, target)}): class indices must be integers. Convert with .long()"
         )
     classes = input.shape[min(1, input.ndim - 1)]
     check_floating(name, input, weight)
@@ -140,7 +140,7 @@ def check_class_weight(name: str, input: Tensor, target: Tensor, weight: Tensor 
     """Raise ShapeError unless ``weight`` is None or has one entry for each class."""
     if weight is not None and weight.shape != (classes,):
         raise ShapeError(
-            f"{name}({format_tensors(input, target, weight)}): weight must have one entry a class, ({classes},)"
+            f"{name}({format_tensors(input, target, weight)}): weight must have one entry for each class, ({classes},)"
         )
 
 
@@ -150,8 +150,8 @@ def _check_class_indices(name: str, target: Any, classes: int, ignore_index: int
         wrong = target[(target != ignore_index) & ((target < 0) | (target >= classes))]
         if wrong.size:
             raise IndexError(
-                f"{name}: target {wrong[0]} is out of range: class indices are 0 to {classes - 1}, or ignore_index "
-                f"({ignore_index})"
+                f"{name}: target {wrong[0]} is out of range: expected class indices from 0 to {classes - 1}, or "
+                f"ignore_index ({ignore_index})"
             )
 
 
@@ -185,7 +185,7 @@ def check_attention(
         ) from None
     if attn_mask is not None and attn_mask.dtype != query.dtype and attn_mask.dtype.kind != "b":
         raise DTypeError(
-            f"{name}({format_tensors(query, attn_mask)}): attn_mask must be bool (True takes part), or numbers to add, "
-            f"in the dtype of the query"
+            f"{name}({format_tensors(query, attn_mask)}): attn_mask must be of booleans (True means seen), or of the "
+            f"query's dtype, to be added"
         )
     return weights

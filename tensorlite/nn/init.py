@@ -1,7 +1,10 @@
-"""Ways to fill a weight with its first values, in place; each returns the tensor it was given. No gradient follows.
+"""Initial values of weights.
 
-The *fan* of a weight (out, in, ...) is how many entries feed one output ("fan_in": in times the rest), or how many
-outputs one input feeds ("fan_out": out times the rest).
+Each function whose name ends in ``_`` fills a Tensor in place, whether or not it requires gradients, and returns it.
+Nothing is recorded in the graph. ``generator``: where the random numbers come from; None is the default generator.
+
+The *fan* of a weight (out, in, ...) is the number of entries that feed one output ("fan_in": in times the rest), or the
+number of outputs that one input feeds ("fan_out": out times the rest).
 """
 
 from __future__ import annotations
@@ -34,17 +37,19 @@ _state = _ThreadState()
 
 @contextmanager
 def skip_init() -> Iterator[None]:
-    """Context manager in which the functions of this module leave their tensor unchanged and draw nothing.
+    """Context manager in which the functions of this module leave their Tensor unchanged.
 
-    Use it to make a model whose weights are loaded right afterwards: layers allocate their parameters, but their first
-    values are whatever the memory held, NaN included. Layers that need no random numbers may still be filled, as
-    LayerNorm's ones are. The state of the random number generators does not change. Arguments are checked as usual.
-
-    It holds for the thread that enters it, can be nested, and ends when an error leaves it.
+    Use it to make a model whose weights are loaded afterwards:
 
         with nn.init.skip_init():
             model = Model()
         model.load_state_dict(state)
+
+    Layers allocate their parameters, but the entries are whatever the memory held, NaN included. No random number is
+    drawn, and arguments are checked as usual. Layers that need no random numbers may fill their parameters all the
+    same, as LayerNorm does.
+
+    It applies to the current thread. It can be nested, and it ends when an error leaves the block.
     """
     before, _state.skipped = _state.skipped, True
     try:
@@ -53,22 +58,22 @@ def skip_init() -> Iterator[None]:
         _state.skipped = before
 
 
-def _require_tensor(name: str, tensor: object) -> None:
+def _check_tensor(name: str, tensor: object) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name}: expected a Tensor to fill, got {type(tensor).__name__}")
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
-    """Random numbers from [a, b)."""
-    _require_tensor("uniform_", tensor)
+    """Fill with random numbers from the uniform distribution on [a, b)."""
+    _check_tensor("uniform_", tensor)
     if not _state.skipped:
         tensor.detach().uniform_(a, b, generator=generator)
     return tensor
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
-    """Random numbers from the normal distribution with this mean and standard deviation."""
-    _require_tensor("normal_", tensor)
+    """Fill with random numbers from the normal distribution with this mean and standard deviation."""
+    _check_tensor("normal_", tensor)
     if not _state.skipped:
         tensor.detach().normal_(mean, std, generator=generator)
     return tensor
@@ -82,44 +87,51 @@ def trunc_normal_(
     b: float = 2.0,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Random numbers from a normal distribution, of which only what lies in [a, b] is left.
+    """Fill with random numbers from the normal distribution, under the condition that they lie in [a, b].
+
+    mean, std: those of the normal distribution itself.
 
     Raises ValueError if a > b or std is not positive.
     """
     if a > b or std <= 0:
         raise ValueError(f"trunc_normal_: expected a <= b and std > 0, got a={a}, b={b}, std={std}")
-    _require_tensor("trunc_normal_", tensor)
+    _check_tensor("trunc_normal_", tensor)
     if _state.skipped:
         return tensor
     normal = NormalDist(mean, std)
     low, high = normal.cdf(a), normal.cdf(b)
     drawn = Tensor(np.empty(tensor.shape)).uniform_(low, high, generator=generator).numpy()
-    inside = np.clip(drawn, 1e-300, 1.0 - 2.0**-53)  # where the inverse is finite
+    inside = np.clip(drawn, 1e-300, 1.0 - 2.0**-53)  # where the inverse of the cdf is finite
     values = np.array([normal.inv_cdf(p) for p in inside.reshape(-1).tolist()]).reshape(tensor.shape)
     tensor.detach().copy_(np.clip(values, a, b))
     return tensor
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
-    """Every entry ``val``."""
-    _require_tensor("constant_", tensor)
+    """Fill with the number ``val``."""
+    _check_tensor("constant_", tensor)
     if not _state.skipped:
         tensor.detach().fill_(val)
     return tensor
 
 
 def ones_(tensor: Tensor) -> Tensor:
-    """Every entry 1."""
+    """Fill with ones."""
     return constant_(tensor, 1.0)
 
 
 def zeros_(tensor: Tensor) -> Tensor:
-    """Every entry 0."""
+    """Fill with zeros."""
     return constant_(tensor, 0.0)
 
 
 def eye_(tensor: Tensor) -> Tensor:
-    """The identity matrix, or what a matrix that is not square holds of it. Raises ShapeError if it is not a matrix."""
+    """Fill with the identity matrix: ones on the diagonal, zeros elsewhere.
+
+    tensor: (m, n).
+
+    Raises ShapeError if it is not a matrix.
+    """
     if tensor.ndim != 2:
         raise ShapeError(f"eye_: expected a matrix, got shape {tensor.shape}")
     if not _state.skipped:
@@ -128,8 +140,11 @@ def eye_(tensor: Tensor) -> Tensor:
 
 
 def _fans(name: str, tensor: Tensor) -> tuple[int, int]:
+    """Return fan_in and fan_out of a weight."""
     if tensor.ndim < 2:
-        raise ShapeError(f"{name}: the fan needs at least 2 dimensions, (out, in, ...), got shape {tensor.shape}")
+        raise ShapeError(
+            f"{name}: expected a weight of at least 2 dimensions, (out, in, ...), got shape {tensor.shape}"
+        )
     rest = math.prod(tensor.shape[2:])
     return tensor.shape[1] * rest, tensor.shape[0] * rest
 
@@ -138,27 +153,34 @@ _GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5.0 / 3.0, "relu": math.sqrt(2.
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
-    """The factor for weights in front of a nonlinearity that keeps the signal's scale.
+    """Return the factor for the weights before a nonlinearity that keeps the scale of the signal.
 
-    1 for "linear" and "sigmoid", 5/3 for "tanh", sqrt(2) for "relu", sqrt(2 / (1 + slope^2)) for "leaky_relu", whose
-    slope is ``param`` (0.01 if None), 3/4 for "selu". Raises ValueError for other names.
+    nonlinearity: "linear" or "sigmoid" (1), "tanh" (5/3), "relu" (sqrt(2)), "leaky_relu" (sqrt(2 / (1 + slope^2))) or
+        "selu" (3/4).
+    param: the slope of a leaky_relu, 0.01 if None.
+
+    Raises ValueError for another nonlinearity.
     """
     if nonlinearity == "leaky_relu":
         slope = 0.01 if param is None else param
         return math.sqrt(2.0 / (1.0 + slope**2))
     if nonlinearity not in _GAINS:
         known = ", ".join([*_GAINS, "leaky_relu"])
-        raise ValueError(f"calculate_gain: unknown nonlinearity {nonlinearity!r}; known are {known}")
+        raise ValueError(f"calculate_gain: expected one of {known}, got {nonlinearity!r}")
     return _GAINS[nonlinearity]
 
 
 def _xavier_std(name: str, tensor: Tensor, gain: float) -> float:
+    """Return ``gain * sqrt(2 / (fan_in + fan_out))``."""
     return gain * math.sqrt(2.0 / max(1, sum(_fans(name, tensor))))
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
-    """Uniform numbers with standard deviation ``gain * sqrt(2 / (fan_in + fan_out))``.
+    """Fill with uniform random numbers of standard deviation ``gain * sqrt(2 / (fan_in + fan_out))`` around 0.
 
+    tensor: a weight (out, in, ...).
+
+    Raises ShapeError for fewer than 2 dimensions.
     Source: Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010.
     """
     bound = math.sqrt(3.0) * _xavier_std("xavier_uniform_", tensor, gain)
@@ -166,11 +188,15 @@ def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | No
 
 
 def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
-    """Normal numbers with standard deviation ``gain * sqrt(2 / (fan_in + fan_out))``."""
+    """Fill with normal random numbers of standard deviation ``gain * sqrt(2 / (fan_in + fan_out))`` around 0.
+
+    See :func:`xavier_uniform_`.
+    """
     return normal_(tensor, 0.0, _xavier_std("xavier_normal_", tensor, gain), generator)
 
 
 def _kaiming_std(name: str, tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
+    """Return ``gain / sqrt(fan)``."""
     if mode not in ("fan_in", "fan_out"):
         raise ValueError(f"{name}: mode must be 'fan_in' or 'fan_out', got {mode!r}")
     fan = _fans(name, tensor)[mode == "fan_out"]
@@ -184,8 +210,14 @@ def kaiming_uniform_(
     nonlinearity: str = "leaky_relu",
     generator: Generator | None = None,
 ) -> Tensor:
-    """Uniform numbers with standard deviation ``gain / sqrt(fan)``; a is the slope of a leaky_relu.
+    """Fill with uniform random numbers of standard deviation ``gain / sqrt(fan)`` around 0.
 
+    tensor: a weight (out, in, ...).
+    a: the slope of a leaky_relu.
+    mode: "fan_in" keeps the scale in the forward pass, "fan_out" in the backward pass.
+    nonlinearity: what follows the weight; see :func:`calculate_gain`.
+
+    Raises ShapeError for fewer than 2 dimensions, ValueError for another mode or nonlinearity.
     Source: He et al., "Delving Deep into Rectifiers", 2015.
     """
     bound = math.sqrt(3.0) * _kaiming_std("kaiming_uniform_", tensor, a, mode, nonlinearity)
@@ -199,17 +231,24 @@ def kaiming_normal_(
     nonlinearity: str = "leaky_relu",
     generator: Generator | None = None,
 ) -> Tensor:
-    """Normal numbers with standard deviation ``gain / sqrt(fan)``; a is the slope of a leaky_relu."""
+    """Fill with normal random numbers of standard deviation ``gain / sqrt(fan)`` around 0.
+
+    See :func:`kaiming_uniform_`.
+    """
     return normal_(tensor, 0.0, _kaiming_std("kaiming_normal_", tensor, a, mode, nonlinearity), generator)
 
 
 def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
-    """A random matrix (out, everything else) with orthonormal rows or columns, whichever are fewer, times ``gain``.
+    """Fill with ``gain`` times a random matrix with orthonormal rows or columns, whichever are fewer.
 
-    Source: Saxe, McClelland and Ganguli, "Exact solutions to the nonlinear dynamics of learning", 2013.
+    tensor: (out, ...), seen as a matrix (out, everything else).
+
+    Raises ShapeError for fewer than 2 dimensions.
+    Source: Saxe, McClelland and Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep linear neural
+    networks", 2013.
     """
     if tensor.ndim < 2:
-        raise ShapeError(f"orthogonal_: expected at least 2 dimensions, got shape {tensor.shape}")
+        raise ShapeError(f"orthogonal_: expected a weight of at least 2 dimensions, got shape {tensor.shape}")
     if tensor.numel() == 0 or _state.skipped:
         return tensor
     rows = tensor.shape[0]
@@ -217,6 +256,6 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
     xp: Any = BACKENDS[type(tensor.array)]
     drawn = Tensor(xp.empty((max(shape), min(shape)))).normal_(generator=generator)
     q, r = xp.linalg.qr(drawn.array)
-    q = q * xp.where(xp.diagonal(r) < 0, -1.0, 1.0)  # makes it uniform over the orthogonal matrices
+    q = q * xp.where(xp.diagonal(r) < 0, -1.0, 1.0)  # so that all orthogonal matrices are equally likely
     tensor.detach().copy_((q if shape[0] >= shape[1] else q.T).reshape(tensor.shape) * gain)
     return tensor

@@ -302,7 +302,7 @@ def test_nll_loss(shape, target, reduction, weighted):
 @pytest.mark.parametrize("loss", [F.cross_entropy, F.nll_loss])
 def test_class_losses_say_what_is_wrong(loss):
     x, t = tl.zeros(4, 5), tl.tensor([0, 1, 2, 3])
-    with pytest.raises(IndexError, match=r"target 5 is out of range: class indices are 0 to 4"):
+    with pytest.raises(IndexError, match=r"target 5 is out of range: expected class indices from 0 to 4"):
         loss(x, tl.tensor([0, 5, 1, 1]))
     with pytest.raises(IndexError, match=r"target -1 is out of range"):
         loss(x, tl.tensor([0, -1, -100, 1]))
@@ -310,7 +310,7 @@ def test_class_losses_say_what_is_wrong(loss):
         loss(x, t.float())
     with pytest.raises(tl.ShapeError, match=r"int64\(3,\).*\(N, C\)"):
         loss(x, t[:3])
-    with pytest.raises(tl.ShapeError, match=r"weight must have one entry a class, \(5,\)"):
+    with pytest.raises(tl.ShapeError, match=r"weight must have one entry for each class, \(5,\)"):
         loss(x, t, weight=tl.ones(4))
     with pytest.raises(tl.DTypeError, match="int64"):
         loss(x.long(), t)
@@ -393,7 +393,7 @@ def test_attention_says_what_is_wrong():
         f(q, v, k)
     with pytest.raises(tl.ShapeError, match="attn_mask"):
         f(q, k, v, attn_mask=tl.zeros(4, 3, dtype=tl.float64))
-    with pytest.raises(tl.DTypeError, match="attn_mask must be bool"):
+    with pytest.raises(tl.DTypeError, match="attn_mask must be of booleans"):
         f(q, k, v, attn_mask=tl.zeros(3, 4, dtype=tl.int64))
     with pytest.raises(tl.DTypeError, match="float32"):
         f(q.float(), k, v)

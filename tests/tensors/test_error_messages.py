@@ -256,7 +256,7 @@ OTHER_MISTAKES = [
     (lambda: F.cross_entropy(M, I[:2], [1, 1, 1]), TypeError, "cross_entropy: weight must be a Tensor, got list"),
     (lambda: F.cross_entropy(M, I[:2], ignore_index="a"), TypeError, "cross_entropy: ignore_index must be an int"),
     (lambda: F.scaled_dot_product_attention(M, M, M, [1]), TypeError, ".*attn_mask must be a Tensor, got list"),
-    (lambda: F.pad(V, 1), ShapeError, r"pad.*expected two widths a dimension, for at most 1, got \(1,\)"),
+    (lambda: F.pad(V, 1), ShapeError, r"pad.*expected two widths for each of at most 1 dimensions, got \(1,\)"),
     (lambda: F.pad(V, (1.5, 1)), TypeError, r"pad: widths must be .*\(1.5, 1\)"),
     (lambda: F.pad(V, (1, 1), value="a"), TypeError, "pad: value must be a number or None, got 'a'"),
     (lambda: tl.nn.MultiheadAttention(2, 1)([1], M, M), TypeError, "MultiheadAttention: query must be a Tensor"),
