@@ -15,8 +15,17 @@ from math import inf, nan, pi
 
 from numpy import finfo, iinfo
 
-from . import autograd, cuda, errors, func, nn, ops, optim, profiler, serialization
-from .autograd import detect_anomaly, enable_grad, is_grad_enabled, no_grad, op, set_grad_enabled
+from . import autograd, cuda, errors, func, nn, ops, optim, profiler, serialization, utils
+from .autograd import (
+    detect_anomaly,
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    op,
+    set_grad_enabled,
+)
 from .autograd.checkpointing import checkpoint
 from .backends.cpu.malloc import keep_freed_memory
 from .backends.cpu.thread_pool import get_num_threads, set_num_threads
@@ -79,9 +88,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "__version__",
-    "autograd", "cuda", "errors", "func", "nn", "optim", "profiler", "serialization",
+    "autograd", "cuda", "errors", "func", "nn", "optim", "profiler", "serialization", "utils",
     "detect_anomaly",
-    "enable_grad", "is_grad_enabled", "no_grad", "op", "set_grad_enabled",
+    "enable_grad", "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "op",
+    "set_grad_enabled",
     "Device", "cuda_is_available", "device", "get_default_device", "set_default_device",
     "get_num_threads", "keep_freed_memory", "set_num_threads",
     "checkpoint",

@@ -1,13 +1,14 @@
-"""Tensors on disk, as safetensors files: a JSON header, then the raw numbers. Nothing is pickled, nothing is run.
+"""Save and load tensors as safetensors files: a JSON header, then the raw numbers.
 
-Format: https://github.com/huggingface/safetensors
+Nothing is pickled, so loading a file runs no code. Format: https://github.com/huggingface/safetensors
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,7 +19,7 @@ from .backends.registry import device as as_device
 from .tensors.creation import as_tensor
 from .tensors.tensor import Tensor
 
-__all__ = ["load", "load_metadata", "save"]
+__all__ = ["atomic_write", "load", "load_metadata", "save"]
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -35,62 +36,40 @@ def _safetensors() -> Any:
 # ---- writing --------------------------------------------------------------------------------
 
 
-def save(tensors: Mapping[str, Tensor], path: PathLike, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a ``state_dict()``, or any dict of names and Tensors, to one safetensors file.
+@contextmanager
+def atomic_write(path: PathLike) -> Iterator[Path]:
+    """Context manager that replaces the file at ``path`` in one step, so that no reader sees half a file.
 
-    The file is put in place whole: if anything goes wrong, what was at ``path`` is still there. Tensors that share
-    memory are written one by one; devices and ``requires_grad`` are not kept.
+        with atomic_write("metrics.json") as temporary:
+            temporary.write_text(text)
 
-    metadata: strings by name, for whatever else matters.
+    It yields the path of an empty temporary file in the same folder. At the end of the block that file is flushed to
+    the disk and renamed to ``path``. If the block or the flush fails, the old file stays and the temporary one is
+    removed. A symbolic link stays a link: the file that it points to is replaced. The new file gets the permissions
+    that the umask gives.
 
-    Raises TypeError for what is not a dict of str and Tensor or if metadata is not str, ValueError for a dtype or name
-    that the format does not have, and OSError, with the path, if it cannot be written.
+    Raises IsADirectoryError if ``path`` is a folder, FileNotFoundError if its folder does not exist, and OSError.
     """
-    library = _safetensors()
-    arrays = _arrays(tensors)
-    if metadata is not None:
-        for key, value in metadata.items():
-            if not isinstance(key, str) or not isinstance(value, str):
-                raise TypeError(f"save: metadata must be str by str, got {key!r}: {value!r:.80}; try json.dumps()")
-    target = Path(os.path.realpath(path))  # a link stays a link: what it points at is replaced
+    target = Path(os.path.realpath(path))
     if target.is_dir():
-        raise IsADirectoryError(f"save: {str(path)!r} is a folder")
+        raise IsADirectoryError(f"{str(path)!r} is a folder")
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"save: there is no folder {str(target.parent)!r} to write {target.name!r} to")
+        raise FileNotFoundError(f"there is no folder {str(target.parent)!r} to write {target.name!r} to")
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.touch()
-        mode = temporary.stat().st_mode  # what the umask says; the library makes files that only their owner can read
-        library.numpy.save_file(arrays, temporary, None if metadata is None else dict(metadata))
-        temporary.chmod(mode)
+        mode = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(mode)  # because some writers, as safetensors, replace the file by one with other permissions
         _flush(temporary)
         os.replace(temporary, target)
         _flush(target.parent)
-    except (library.SafetensorError, OSError) as error:
-        raise OSError(f"save: cannot write {str(path)!r}: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _arrays(tensors: Any) -> dict[str, Any]:
-    """The tensors as contiguous NumPy arrays, checked."""
-    if not isinstance(tensors, Mapping):
-        given = type(tensors).__name__
-        raise TypeError(f"save: expected a dict of names and Tensors, got {given}; a module has state_dict()")
-    arrays = {}
-    for name, value in tensors.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise TypeError(f"save: expected a dict of str and Tensor, got {name!r}: {type(value).__name__}")
-        if name == "__metadata__":
-            raise ValueError("save: the name '__metadata__' means something else in this format")
-        if value.dtype.kind == "c" or value.dtype.itemsize > 8:
-            raise ValueError(f"save: {name!r} is {value.dtype}, which this format does not have")
-        arrays[name] = np.ascontiguousarray(BACKENDS[type(value.array)].to_numpy(value.array)).reshape(value.shape)
-    return arrays
-
-
 def _flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on disk; folders cannot be opened everywhere."""
+    """Wait until a file, or the names in a folder, are on the disk. Some systems cannot open folders: skip those."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:
@@ -103,11 +82,54 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def save(tensors: Mapping[str, Tensor], path: PathLike, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a ``state_dict()``, or another dict of names and Tensors, to one safetensors file.
+
+    The file is replaced in one step: if anything fails, the old file at ``path`` stays. Tensors that share memory are
+    written separately. Devices and ``requires_grad`` are not saved.
+
+    metadata: strings by name, saved in the header of the file.
+
+    Raises TypeError if ``tensors`` is not a dict of str and Tensor or ``metadata`` is not a dict of str and str,
+    ValueError for a dtype or a name that the format does not have, and OSError, with the path, if writing fails.
+    """
+    library = _safetensors()
+    arrays = _arrays(tensors)
+    if metadata is not None:
+        for key, value in metadata.items():
+            if not isinstance(key, str) or not isinstance(value, str):
+                raise TypeError(f"save: metadata must be str by str, got {key!r}: {value!r:.80}; try json.dumps()")
+    try:
+        with atomic_write(path) as temporary:
+            library.numpy.save_file(arrays, temporary, None if metadata is None else dict(metadata))
+    except (IsADirectoryError, FileNotFoundError) as error:
+        raise type(error)(f"save: {error}") from None
+    except (library.SafetensorError, OSError) as error:
+        raise OSError(f"save: cannot write {str(path)!r}: {error}") from error
+
+
+def _arrays(tensors: Any) -> dict[str, Any]:
+    """Return the tensors as contiguous NumPy arrays by name. Raises TypeError or ValueError, see :func:`save`."""
+    if not isinstance(tensors, Mapping):
+        given = type(tensors).__name__
+        raise TypeError(f"save: expected a dict of names and Tensors, got {given}; a module has state_dict()")
+    arrays = {}
+    for name, value in tensors.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise TypeError(f"save: expected a dict of str and Tensor, got {name!r}: {type(value).__name__}")
+        if name == "__metadata__":
+            raise ValueError("save: the name '__metadata__' is reserved by the format. Rename the tensor")
+        if value.dtype.kind == "c" or value.dtype.itemsize > 8:
+            raise ValueError(f"save: {name!r} is {value.dtype}, which the format does not have")
+        arrays[name] = np.ascontiguousarray(BACKENDS[type(value.array)].to_numpy(value.array)).reshape(value.shape)
+    return arrays
+
+
 # ---- reading --------------------------------------------------------------------------------
 
 
 def _open(path: PathLike) -> Any:
-    """An open safetensors file. Raises FileNotFoundError, and ValueError if it is not one or not whole."""
+    """Return an open safetensors file. Raises FileNotFoundError, IsADirectoryError, and ValueError if it is damaged."""
     library = _safetensors()
     if not os.path.exists(path):
         raise FileNotFoundError(f"load: there is no file {str(path)!r}")
@@ -116,14 +138,16 @@ def _open(path: PathLike) -> Any:
     try:
         return library.safe_open(path, framework="numpy")
     except library.SafetensorError as error:
-        raise ValueError(f"load: {str(path)!r} is not a safetensors file, or not a whole one: {error}") from None
+        raise ValueError(f"load: {str(path)!r} is not a safetensors file, or it is incomplete: {error}") from None
 
 
 def load(path: PathLike, device: DeviceLike = None) -> dict[str, Tensor]:
-    """The Tensors of a safetensors file by name, on ``device`` (None: the default device), in the dtypes they have.
+    """Return the Tensors of a safetensors file by name, in the dtypes of the file.
 
-    Raises FileNotFoundError; ValueError if the file is damaged, or holds a dtype that NumPy does not have (bfloat16);
-    DeviceError.
+    device: where the tensors are made; None: on the default device.
+
+    Raises FileNotFoundError; ValueError if the file is damaged or holds a dtype that NumPy does not have (bfloat16);
+    DeviceError if the device cannot be used.
     """
     tensors, where = {}, as_device(device)
     with _open(path) as file:
@@ -139,6 +163,6 @@ def load(path: PathLike, device: DeviceLike = None) -> dict[str, Tensor]:
 
 
 def load_metadata(path: PathLike) -> dict[str, str]:
-    """The metadata of a safetensors file, without reading its tensors. Raises as :func:`load` does."""
+    """Return the metadata of a safetensors file, without reading its tensors. Raises as :func:`load` does."""
     with _open(path) as file:
         return dict(file.metadata() or {})

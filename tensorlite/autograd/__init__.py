@@ -2,11 +2,18 @@
 
 from .anomaly_mode import detect_anomaly
 from .function import Op, OpFunction, op
-from .grad_mode import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from .grad_mode import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
 from .gradients import backward, grad
 from .graph import Node, Variable, topological_order
 
 __all__ = [
-    "Node", "Op", "OpFunction", "Variable", "backward", "detect_anomaly", "enable_grad", "grad", "is_grad_enabled",
-    "no_grad", "op", "set_grad_enabled", "topological_order",
+    "Node", "Op", "OpFunction", "Variable", "backward", "detect_anomaly", "enable_grad", "grad", "inference_mode",
+    "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "op", "set_grad_enabled", "topological_order",
 ]  # fmt: skip

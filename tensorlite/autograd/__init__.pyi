@@ -10,6 +10,7 @@ from .function import Op as Op
 from .function import OpFunction as OpFunction
 from .function import P
 from .grad_mode import enable_grad as enable_grad
+from .grad_mode import inference_mode as inference_mode
 from .grad_mode import no_grad as no_grad
 from .grad_mode import set_grad_enabled as set_grad_enabled
 from .graph import Edge, Rule
@@ -25,7 +26,9 @@ __all__ = [
     "detect_anomaly",
     "enable_grad",
     "grad",
+    "inference_mode",
     "is_grad_enabled",
+    "is_inference_mode_enabled",
     "no_grad",
     "op",
     "set_grad_enabled",
@@ -61,6 +64,7 @@ def grad(
     materialize_grads: bool = False,
 ) -> tuple[Tensor | None, ...]: ...
 def is_grad_enabled() -> bool: ...
+def is_inference_mode_enabled() -> bool: ...
 @overload
 def op(
     *rules: Rule | None,

@@ -6,87 +6,139 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, overload
 
-__all__ = ["enable_grad", "grad_mode", "is_grad_enabled", "no_grad", "set_grad_enabled"]
+__all__ = ["enable_grad", "grad_mode", "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad",
+           "set_grad_enabled"]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class GradMode(threading.local):
-    """Whether ops are recorded, in each thread."""
+    """The grad mode of the current thread. Every op call reads ``enabled``."""
 
     enabled = True
+    inference = False
 
 
 grad_mode = GradMode()
 
 
 def is_grad_enabled() -> bool:
-    """Whether ops on tensors that require gradients are recorded, in this thread."""
+    """Return whether this thread records ops on tensors that require gradients."""
     return grad_mode.enabled
 
 
-def _decorated(mode: Callable[[], Any], f: F) -> F:
-    """f, each call of which runs in a new ``mode()``."""
+def is_inference_mode_enabled() -> bool:
+    """Return whether this thread is inside an ``inference_mode()`` block."""
+    return grad_mode.inference
+
+
+def _in_context(context: Callable[[], Any], f: F) -> F:
+    """Return f wrapped so that each call runs inside a new ``context()``."""
     if inspect.isgeneratorfunction(f):
         raise TypeError(f"{f.__name__}: a generator runs between its calls; use a with block inside it instead")
 
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        with mode():
+        with context():
             return f(*args, **kwargs)
 
-    return cast(F, wrapped)
+    return wrapped  # type: ignore[return-value]
 
 
 class set_grad_enabled:
-    """Switch recording on or off in this thread: at once, for a ``with`` block, or in the decorated function."""
+    """Context manager, function and decorator that switches recording on or off in this thread.
+
+    ``set_grad_enabled(False)`` takes effect at once. In a ``with`` statement the old mode returns at its end; on a
+    decorated function the mode holds during each call.
+    """
 
     def __init__(self, mode: bool) -> None:
         self.mode = bool(mode)
-        self._old, grad_mode.enabled = grad_mode.enabled, self.mode
+        self._previous, grad_mode.enabled = grad_mode.enabled, self.mode
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *exc: object) -> None:
-        grad_mode.enabled = self._old
+        grad_mode.enabled = self._previous
 
     def __call__(self, f: F) -> F:
-        grad_mode.enabled = self._old
-        return _decorated(lambda: set_grad_enabled(self.mode), f)
+        grad_mode.enabled = self._previous
+        return _in_context(lambda: set_grad_enabled(self.mode), f)
 
 
-class _GradMode:
-    """A context manager and decorator that sets the grad mode, nestable and reusable."""
+class _GradModeContext:
+    """A context manager and decorator that sets the grad mode. It can be nested and used again."""
 
     mode: bool
+    _previous: list[bool]
 
-    def __new__(cls, f: Callable[..., Any] | None = None) -> Any:
-        return super().__new__(cls) if f is None else _decorated(cls, f)  # `@no_grad` without its parentheses
-
-    def __init__(self) -> None:
-        self._old: list[bool] = []
+    @overload
+    def __new__(cls, f: F) -> F: ...  # type: ignore[misc]
+    @overload
+    def __new__(cls, f: None = None) -> _GradModeContext: ...
+    def __new__(cls, f: Any = None) -> Any:
+        if f is not None:  # `@no_grad` without its parentheses
+            return _in_context(cls, f)
+        self = super().__new__(cls)
+        self._previous = []
+        return self
 
     def __enter__(self) -> None:
-        self._old.append(grad_mode.enabled)
+        self._previous.append(grad_mode.enabled)
         grad_mode.enabled = self.mode
 
     def __exit__(self, *exc: object) -> None:
-        grad_mode.enabled = self._old.pop()
+        grad_mode.enabled = self._previous.pop()
 
     def __call__(self, f: F) -> F:
-        return _decorated(type(self), f)
+        return _in_context(type(self), f)
 
 
-class no_grad(_GradMode):
-    """Record nothing inside this ``with`` block, or inside the decorated function."""
+class no_grad(_GradModeContext):
+    """Context manager and decorator: ops inside are not recorded."""
 
     mode = False
 
 
-class enable_grad(_GradMode):
-    """Record again inside this ``with`` block, or inside the decorated function."""
+class enable_grad(_GradModeContext):
+    """Context manager and decorator: ops inside are recorded, also within a ``no_grad()`` block."""
 
     mode = True
+
+
+class inference_mode:
+    """Context manager and decorator for code that needs no gradients, as ``torch.inference_mode``.
+
+    ``inference_mode()`` switches recording off, ``inference_mode(False)`` switches it on. It does what ``no_grad()``
+    does, at the same cost: ops that are not recorded keep no views and no versions here. Unlike in PyTorch, the
+    tensors made inside are ordinary tensors. They may be changed in place and used in recorded ops afterwards, and
+    ``enable_grad()`` inside records again.
+    """
+
+    mode: bool
+    _previous: list[tuple[bool, bool]]
+
+    @overload
+    def __new__(cls, mode: F) -> F: ...  # type: ignore[misc]
+    @overload
+    def __new__(cls, mode: bool = True) -> inference_mode: ...
+    def __new__(cls, mode: Any = True) -> Any:
+        if callable(mode):  # `@inference_mode` without its parentheses
+            return _in_context(cls, mode)
+        self = super().__new__(cls)
+        self.mode = bool(mode)
+        self._previous = []
+        return self
+
+    def __enter__(self) -> None:
+        self._previous.append((grad_mode.enabled, grad_mode.inference))
+        grad_mode.enabled, grad_mode.inference = not self.mode, self.mode
+
+    def __exit__(self, *exc: object) -> None:
+        grad_mode.enabled, grad_mode.inference = self._previous.pop()
+
+    def __call__(self, f: F) -> F:
+        return _in_context(lambda: type(self)(self.mode), f)

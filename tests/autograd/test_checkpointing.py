@@ -283,3 +283,11 @@ def test_it_works_under_detect_anomaly():
     with tl.detect_anomaly():
         tl.checkpoint(block, x, leaf(0.5, 2.0)).sum().backward()
     assert x.grad.isfinite().all()
+
+
+def test_the_name_of_pytorch_takes_its_options():
+    x = tl.tensor([0.5, 1.0], requires_grad=True)
+    y = tl.utils.checkpoint.checkpoint(lambda a, scale: (a.sin() * scale).exp(), x, scale=2.0, use_reentrant=False)
+    (found,) = tl.autograd.grad(y.sum(), x)
+    (expected,) = tl.autograd.grad((x.sin() * 2.0).exp().sum(), x)
+    assert found.tolist() == expected.tolist()

@@ -832,6 +832,39 @@ def test_an_error_in_backward_keeps_nothing_alive(no_collector):
     assert data() is None
 
 
+def test_inference_mode():
+    x = tl.ones(2, requires_grad=True)
+    with tl.inference_mode():
+        assert tl.is_inference_mode_enabled()
+        assert not tl.is_grad_enabled()
+        y = x * 2
+        with tl.enable_grad():
+            assert (x * 2).requires_grad
+        with tl.inference_mode(False):
+            assert not tl.is_inference_mode_enabled()
+            assert (x * 2).requires_grad
+        assert tl.is_inference_mode_enabled()
+    assert not tl.is_inference_mode_enabled()
+    assert tl.is_grad_enabled()
+    assert not y.requires_grad
+    y.add_(1.0)
+    (x * y).sum().backward()  # y is an ordinary tensor
+    assert x.grad.tolist() == [3.0, 3.0]
+
+
+def test_inference_mode_decorates_and_is_put_back_after_errors():
+    def f(x):
+        return tl.is_inference_mode_enabled(), (x * 2).requires_grad
+
+    x = tl.ones(2, requires_grad=True)
+    assert tl.inference_mode(f)(x) == tl.inference_mode()(f)(x) == (True, False)
+    assert tl.inference_mode(False)(f)(x) == f(x) == (False, True)
+    with pytest.raises(KeyError), tl.inference_mode():
+        raise KeyError
+    assert tl.is_grad_enabled()
+    assert not tl.is_inference_mode_enabled()
+
+
 def test_nothing_is_saved_under_no_grad(no_collector):
     x = tl.ones(3, requires_grad=True)
     with tl.no_grad():

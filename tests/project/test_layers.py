@@ -22,8 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PUBLIC_MODULES = [
     "tensorlite", "tensorlite.autograd", "tensorlite.compiled", "tensorlite.cuda", "tensorlite.errors",
     "tensorlite.func", "tensorlite.nn", "tensorlite.nn.functional", "tensorlite.nn.init", "tensorlite.nn.utils",
-    "tensorlite.optim", "tensorlite.optim.lr_scheduler", "tensorlite.profiler", "tensorlite.serialization",
-    "tensorlite.testing", "tensorlite.testing.strict",
+    "tensorlite.optim", "tensorlite.optim.lr_scheduler", "tensorlite.profiler", "tensorlite.pytree",
+    "tensorlite.serialization", "tensorlite.testing", "tensorlite.testing.strict", "tensorlite.utils",
+    "tensorlite.utils.checkpoint",
 ]
 
 # What a package or module of tensorlite may import at its top besides numpy. Nothing else imports these at its top, so

@@ -175,7 +175,7 @@ def test_a_file_that_is_missing_cut_or_something_else(path, read):
     whole = path.read_bytes()
     for damaged in (b"", whole[:5], whole[:50], whole[:-1], whole + b"x", b"PK\x03\x04" + bytes(200)):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"weights\.safetensors' is not a safetensors file, or not a whole one"):
+        with pytest.raises(ValueError, match=r"weights\.safetensors' is not a safetensors file, or it is incomplete"):
             read(path)
 
 
@@ -208,3 +208,32 @@ def test_the_umask_decides_who_may_read(path):
     finally:
         os.umask(old)
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+# ---- atomic_write -------------------------------------------------------------------------------
+
+
+def test_atomic_write_replaces_the_file_at_the_end_of_the_block(tmp_path):
+    path = tmp_path / "lines.txt"
+    path.write_text("old")
+    with serialization.atomic_write(str(path)) as temporary:
+        assert temporary.parent == tmp_path
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_atomic_write_keeps_the_old_file_if_the_block_fails(tmp_path):
+    path = tmp_path / "lines.txt"
+    path.write_text("old")
+
+    def fail():
+        with serialization.atomic_write(path) as temporary:
+            temporary.write_text("new")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
