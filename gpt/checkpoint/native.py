@@ -142,7 +142,7 @@ def read_header(path: Path, file: Any) -> dict[str, Any]:
 
 def crc32(array: Any) -> int:
     """Return the CRC-32 of the values of a NumPy array."""
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def header_checksum(header: dict[str, Any]) -> int:

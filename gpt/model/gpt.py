@@ -12,6 +12,7 @@ Multitask Learners".
 """
 
 import math
+from typing import Literal
 
 import numpy as np
 
@@ -100,7 +101,7 @@ class MLP(nn.Module):
         C = config.n_embd
         self.c_fc = nn.Linear(C, 4 * C, bias=config.bias)
         self.c_proj = nn.Linear(4 * C, C, bias=config.bias)
-        self.approximate = {"erf": "none", "tanh": "tanh"}[config.gelu]
+        self.approximate: Literal["none", "tanh"] = "tanh" if config.gelu == "tanh" else "none"
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -142,7 +143,7 @@ class GPT(nn.Module):
 
     @property
     def device(self) -> tl.Device:
-        """The device of the parameters."""
+        """Return the device of the parameters."""
         return self.wte.weight.device
 
     def init_weights(self) -> None:

@@ -28,7 +28,7 @@ class RunFolder:
 
     @cached_property
     def metrics(self) -> Metrics:
-        """The metrics file, which is created on first use. Raises RunFolderError."""
+        """Open the metrics file, once, and create it if necessary. Raises RunFolderError."""
         return Metrics(self.path / METRICS)
 
     @contextmanager

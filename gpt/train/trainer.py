@@ -175,7 +175,7 @@ class Trainer:
         Raises KeyError, TypeError or ValueError if the checkpoint is damaged.
         """
         best = saved.state["best"]
-        self.optimizer.load_state_dict(saved.optimizer)
+        self.optimizer.load_state_dict(saved.optimizer or {})
         self.rng.bit_generator.state = saved.state["batches"]
         tl.set_rng_state(saved.state["dropout"])
         self.step = saved.step

@@ -52,7 +52,7 @@ def fails(*arguments):
 
 
 class Rooms:
-    """Stands in for the model: what it was asked, and a model that writes `ab` for ever."""
+    """Stands in for the model: what it was asked, and a model that writes `ab` forever."""
 
     def __init__(self):
         self.asked = []
