@@ -29,7 +29,7 @@ lint: .venv/.installed-dev  ## ruff, and import-linter for the layers
 	@$(VENV_PYTHON) -m ruff check .
 	@.venv/bin/lint-imports --no-cache --no-logo
 
-types: .venv/.installed-dev  ## mypy --strict on tensorlite
+types: .venv/.installed-dev  ## mypy --strict on tensorlite and gpt
 	@$(VENV_PYTHON) -m mypy
 
 stubs: .venv/.installed-dev  ## write the type stubs of the ops and of Tensor's methods, after a change of an op's signature

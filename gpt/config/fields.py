@@ -54,7 +54,7 @@ def validate(name: str, value: Any, field: Field) -> Any:
     """
     if value is None and field.default is None:
         return None
-    expected: type = value_type(field)
+    expected: Any = value_type(field)
     if expected is float and type(value) is int:
         value = float(value)
     if type(value) is not expected:  # Compare exactly, because True is an int too.

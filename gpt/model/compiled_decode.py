@@ -113,7 +113,8 @@ class CompiledDecoder:
         for arrays in self.blocks:
             block(pool, x, *arrays, position, eps, tanh)
         logits = np.empty(len(wte), np.float32)
-        head(pool, x, norm.weight.array, _array(norm.bias), wte, eps, logits)
+        # for_model() has checked that the norm has a weight.
+        head(pool, x, norm.weight.array, _array(norm.bias), wte, eps, logits)  # type: ignore[union-attr]
         return logits
 
 

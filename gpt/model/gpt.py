@@ -12,7 +12,7 @@ Multitask Learners".
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -161,12 +161,12 @@ class GPT(nn.Module):
 
     def forward(
         self, idx: Tensor, targets: Tensor | None = None, cache: KVCache | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Any]:
         """Return logits (B, T, V) for token ids (B, T), int64, and the mean cross-entropy in nats per token.
 
         logits[:, t] predicts the token after idx[:, t].
 
-        targets: (B, T), int64, -1 where a position does not count. Without targets the loss is None.
+        targets: (B, T), int64, -1 where a position does not count. The loss is a Tensor, 0-d, or None without targets.
         cache: see `hidden_states`.
 
         Raises ValueError if T exceeds block_size, IndexError for an id outside the vocabulary.
