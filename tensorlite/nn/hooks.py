@@ -10,8 +10,9 @@ from typing import Any, Literal, TypeAlias
 
 from ..autograd.function import op
 from ..autograd.grad_mode import is_grad_enabled
+from ..autograd.removable_handle import RemovableHandle
 from ..tensors.creation import zeros, zeros_like
-from ..tensors.tensor import RemovableHandle, Tensor
+from ..tensors.tensor import Tensor
 
 __all__ = ["Hook", "HookKind", "add_hook", "call_with_hooks"]
 

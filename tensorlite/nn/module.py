@@ -9,10 +9,11 @@ import numpy as np
 
 from ..autograd import version_counter
 from ..autograd.grad_mode import no_grad
+from ..autograd.removable_handle import RemovableHandle
 from ..backends.registry import DeviceLike
 from ..dtypes import DTypeLike, float16, float32, float64, is_floating
 from ..errors import DTypeError
-from ..tensors.tensor import RemovableHandle, Tensor
+from ..tensors.tensor import Tensor
 from .hooks import Hook, add_hook, call_with_hooks
 from .parameter import Parameter, clear_grads
 

@@ -7,7 +7,7 @@ from typing import Any
 from ..autograd.graph import Variable
 from ..errors import ShapeError
 
-__all__ = ["check_sizes", "flatten_sizes", "require_tensors"]
+__all__ = ["check_sizes", "constructor_error", "flatten_sizes", "require_tensors"]
 
 
 def flatten_sizes(sizes: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -35,3 +35,11 @@ def require_tensors(name: str, *values: object) -> None:
     for value in values:
         if not isinstance(value, Variable):
             raise TypeError(f"{name}: expected a Tensor, got {type(value).__name__}")
+
+
+def constructor_error(*args: Any) -> TypeError:
+    """Return the error for ``Tensor(2, 3)``, which is a shape in PyTorch, and for other wrong arguments."""
+    given = ", ".join(f"{a!r:.40}" for a in args)
+    if all(isinstance(a, int) for a in args):
+        return TypeError(f"Tensor: expected data, got sizes. Tensor takes data; for a shape use tl.empty({given}).")
+    return TypeError(f"Tensor: expected data and a bool for requires_grad, got {given}.")

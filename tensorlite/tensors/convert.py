@@ -14,7 +14,7 @@ from ..dtypes import DType, as_dtype, get_default_dtype, is_floating
 from ..errors import DTypeError, ShapeError
 from ..ops.elementwise import convert, convert_to_discrete
 
-__all__ = ["as_array", "to_device", "to_dtype", "transfer"]
+__all__ = ["as_array", "is_dtype_name", "to_device", "to_dtype", "transfer"]
 
 
 def as_array(data: Any, dtype: Any = None, where: DeviceLike = None) -> Array:
@@ -99,3 +99,12 @@ def to_device(x: Any, target: Device) -> Any:
     if here.type == target.type and target.index in (None, here.index):
         return x
     return transfer(x, target, here)
+
+
+def is_dtype_name(name: str) -> bool:
+    """Return whether a string names a dtype; otherwise it is a device."""
+    try:
+        np.dtype(name)
+    except TypeError:
+        return False
+    return True

@@ -5,55 +5,27 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Never
+from typing import Any, Never, overload
 
 import numpy as np
 
 from .. import ops
 from ..autograd import gradients, version_counter
 from ..autograd.graph import Node, Variable, wrap
+from ..autograd.removable_handle import RemovableHandle
 from ..backends.registry import BACKENDS, Device, DeviceLike, describe_array, device_of
 from ..backends.registry import device as as_device
-from ..dtypes import DType, as_dtype, bool_, get_default_dtype, int64, is_floating
+from ..dtypes import DType, DTypeLike, as_dtype, bool_, get_default_dtype, int64, is_floating
 from ..errors import DeviceError, DTypeError, GraphError, ShapeError
-from ..ops.arguments import dim_in, ints_in, numpy_names
+from ..ops.arguments import Number, dim_in, ints_in, numpy_names
 from ..ops.index import getitem
 from ..ops.shape import expand, view
-from .arguments import flatten_sizes
-from .convert import as_array, to_device, to_dtype
+from .arguments import constructor_error, flatten_sizes
+from .convert import as_array, is_dtype_name, to_device, to_dtype
 from .inplace import InPlaceMethods
 from .methods import OpMethods
 
-__all__ = ["RemovableHandle", "Tensor"]
-
-
-class RemovableHandle:
-    """The handle of a hook, returned by ``register_hook``: ``remove()`` removes it. Also a context manager."""
-
-    def __init__(self, remove: Callable[[], None]) -> None:
-        self.remove = remove
-
-    def __enter__(self) -> RemovableHandle:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.remove()
-
-
-def _is_dtype(name: str) -> bool:
-    try:
-        np.dtype(name)
-    except TypeError:
-        return False
-    return True
-
-
-def _constructor_error(*args: Any) -> TypeError:
-    """Return the error for ``Tensor(2, 3)``, which is a shape in PyTorch, and for other wrong arguments."""
-    given = ", ".join(f"{a!r:.40}" for a in args)
-    if all(isinstance(a, int) for a in args):
-        return TypeError(f"Tensor: expected data, got sizes. Tensor takes data; for a shape use tl.empty({given}).")
-    return TypeError(f"Tensor: expected data and a bool for requires_grad, got {given}.")
+__all__ = ["Tensor"]
 
 
 class Tensor(OpMethods, InPlaceMethods):
@@ -71,7 +43,7 @@ class Tensor(OpMethods, InPlaceMethods):
 
     def __init__(self, data: Any, requires_grad: bool = False, *sizes: Never) -> None:
         if sizes or not isinstance(requires_grad, (bool, np.bool_)):
-            raise _constructor_error(data, requires_grad, *sizes)
+            raise constructor_error(data, requires_grad, *sizes)
         array = as_array(data)
         source = data.array if isinstance(data, Variable) else data
         self.array = array.copy() if array is source else array
@@ -81,37 +53,37 @@ class Tensor(OpMethods, InPlaceMethods):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The size of each dimension."""
+        """Return the size of each dimension."""
         return self.array.shape
 
     @property
     def dtype(self) -> DType:
-        """The number type, a NumPy dtype."""
+        """Return the number type, a NumPy dtype."""
         return self.array.dtype
 
     @property
     def ndim(self) -> int:
-        """The number of dimensions."""
+        """Return the number of dimensions."""
         return self.array.ndim
 
     @property
     def device(self) -> Device:
-        """The device that holds the entries."""
+        """Return the device that holds the entries."""
         return device_of(self.array)
 
     @property
     def itemsize(self) -> int:
-        """The size of one entry in bytes."""
+        """Return the size of one entry in bytes."""
         return self.array.itemsize
 
     @property
     def nbytes(self) -> int:
-        """The size of all entries in bytes."""
+        """Return the size of all entries in bytes."""
         return self.array.nbytes
 
     @property
     def requires_grad(self) -> bool:
-        """True if gradients flow to or through this tensor. Can be set on leaves."""
+        """Return whether gradients flow to or through this tensor. It can be set on leaves."""
         return self.tracked
 
     @requires_grad.setter
@@ -124,40 +96,44 @@ class Tensor(OpMethods, InPlaceMethods):
 
     @property
     def is_leaf(self) -> bool:
-        """True if no recorded op made this tensor."""
+        """Return whether no recorded op made this tensor."""
         return self.node is None
 
     @property
     def grad_fn(self) -> Node | None:
-        """The recorded op call that made this tensor; None for a leaf."""
+        """Return the recorded op call that made this tensor, or None for a leaf."""
         return self.node
 
     @property
     def T(self) -> Tensor:
-        """A view with the dimensions in reverse order."""
+        """Return a view with the dimensions in reverse order."""
         return ops.permute(self, tuple(range(self.ndim))[::-1])
 
     @property
     def mT(self) -> Tensor:
-        """A view with the last two dimensions swapped."""
+        """Return a view with the last two dimensions swapped."""
         return ops.transpose(self, -2, -1)
 
     @property
     def is_cuda(self) -> bool:
-        """True if the entries are on an NVIDIA GPU."""
+        """Return whether the entries are on an NVIDIA GPU."""
         return self.device.type == "cuda"
 
     @property
     def _version(self) -> int:
-        """The number of in-place changes of this tensor's memory, as in PyTorch."""
+        """Return the number of in-place changes of this tensor's memory, as in PyTorch."""
         return version_counter.version(self.array)
 
     def dim(self) -> int:
         """Return the number of dimensions."""
         return self.ndim
 
+    @overload
+    def size(self, dim: None = None) -> tuple[int, ...]: ...
+    @overload
+    def size(self, dim: int) -> int: ...
     @numpy_names
-    def size(self, dim: int | None = None) -> Any:
+    def size(self, dim: Any = None) -> Any:
         """Return the shape, or the size of one dimension."""
         return self.shape if dim is None else self.shape[dim_in("size", dim, self.ndim)]
 
@@ -171,8 +147,12 @@ class Tensor(OpMethods, InPlaceMethods):
         """Return the size of one entry in bytes."""
         return self.itemsize
 
+    @overload
+    def stride(self, dim: None = None) -> tuple[int, ...]: ...
+    @overload
+    def stride(self, dim: int) -> int: ...
     @numpy_names
-    def stride(self, dim: int | None = None) -> Any:
+    def stride(self, dim: Any = None) -> Any:
         """Return the step in memory, in entries, to the next entry along each dimension, or along one of them."""
         steps = tuple(n // self.itemsize for n in self.array.strides)
         return steps if dim is None else steps[dim_in("stride", dim, self.ndim)]
@@ -257,9 +237,10 @@ class Tensor(OpMethods, InPlaceMethods):
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def _scalar(self) -> Any:
+        """Return the only entry, for ``bool(x)``, ``float(x)`` and their like."""
         if self.array.size != 1:
             raise ShapeError(
-                f"a tensor of shape {self.shape} has no single value; use any(), all() or item() of one entry"
+                f"expected a tensor with one entry, got shape {self.shape}. Use any() or all(), or index it."
             )
         return self.array.item()
 
@@ -274,7 +255,7 @@ class Tensor(OpMethods, InPlaceMethods):
 
     def __index__(self) -> int:
         if self.dtype.kind not in "iub":
-            raise TypeError(f"only integer tensors can be used as an index, this one is {self.dtype}")
+            raise TypeError(f"index: expected an integer tensor, got {self.dtype}")
         return int(self._scalar())
 
     def __format__(self, spec: str) -> str:
@@ -283,12 +264,17 @@ class Tensor(OpMethods, InPlaceMethods):
     # ---- gradients ---------------------------------------------------------------------------
 
     def backward(
-        self, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False, inputs: Any = None
+        self,
+        gradient: Tensor | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Tensor | Sequence[Tensor] | None = None,
     ) -> None:
         """Add the gradient of this tensor to the ``grad`` of every leaf that it depends on (or of ``inputs``).
 
-        gradient: the weight of each entry, of this tensor's shape; may be left out for a scalar.
-        Raises GraphError, VersionError: see :func:`tensorlite.autograd.grad`, which has the other arguments too.
+        gradient: the weight of each entry, of this tensor's shape and dtype. It can be left out for a scalar.
+
+        :func:`tensorlite.autograd.grad` describes the other arguments and the errors, GraphError and VersionError.
         """
         gradients.backward(self, gradient, retain_graph, create_graph, inputs)
 
@@ -316,7 +302,7 @@ class Tensor(OpMethods, InPlaceMethods):
 
     @property
     def data(self) -> Tensor:
-        """A detached Tensor that shares this one's memory, as in PyTorch. The raw array is ``array``.
+        """Return a detached Tensor that shares this one's memory, as in PyTorch. The raw array is ``array``.
 
         A change through it, ``w.data -= lr * w.grad``, is not recorded, but it counts as a change in place: a backward
         pass that needs the old value raises VersionError. (PyTorch does not notice it.)
@@ -349,7 +335,12 @@ class Tensor(OpMethods, InPlaceMethods):
     # ---- dtypes and devices ------------------------------------------------------------------
 
     def to(
-        self, *args: Any, dtype: Any = None, device: DeviceLike = None, non_blocking: bool = False, copy: bool = False
+        self,
+        *args: Tensor | DTypeLike | DeviceLike,
+        dtype: DTypeLike | None = None,
+        device: DeviceLike = None,
+        non_blocking: bool = False,
+        copy: bool = False,
     ) -> Tensor:
         """Return this tensor in another dtype, on another device, or both.
 
@@ -360,7 +351,7 @@ class Tensor(OpMethods, InPlaceMethods):
         for a in args:
             if isinstance(a, Variable):
                 dtype, device = a.array.dtype, device_of(a.array)
-            elif isinstance(a, Device) or (isinstance(a, str) and not _is_dtype(a)):
+            elif isinstance(a, Device) or (isinstance(a, str) and not is_dtype_name(a)):
                 device = a
             elif a is not None:
                 dtype = a
@@ -371,7 +362,7 @@ class Tensor(OpMethods, InPlaceMethods):
             result = to_device(result, as_device(device))
         return ops.clone(result) if copy and result is self else result
 
-    def type(self, dtype: Any) -> Tensor:
+    def type(self, dtype: DTypeLike) -> Tensor:
         """Return this tensor in another dtype."""
         return self.to(dtype=dtype)
 
@@ -393,30 +384,30 @@ class Tensor(OpMethods, InPlaceMethods):
 
     # ---- new tensors of the same dtype and device --------------------------------------------
 
-    def new_zeros(self, *size: Any, dtype: Any = None) -> Tensor:
+    def new_zeros(self, *size: int | Sequence[int], dtype: DTypeLike | None = None) -> Tensor:
         """Return zeros of this size, in this tensor's dtype unless one is given, and on its device."""
         return self.new_full(flatten_sizes(size), 0, dtype)
 
-    def new_ones(self, *size: Any, dtype: Any = None) -> Tensor:
+    def new_ones(self, *size: int | Sequence[int], dtype: DTypeLike | None = None) -> Tensor:
         """Return ones of this size, in this tensor's dtype unless one is given, and on its device."""
         return self.new_full(flatten_sizes(size), 1, dtype)
 
-    def new_empty(self, *size: Any, dtype: Any = None) -> Tensor:
+    def new_empty(self, *size: int | Sequence[int], dtype: DTypeLike | None = None) -> Tensor:
         """Return zeros of this size, as :meth:`new_zeros` does.
 
-        PyTorch leaves the entries uninitialized. Here they are 0; a program must not rely on that.
+        In PyTorch the entries are arbitrary. Here they are 0, but a program must not rely on it.
         """
         return self.new_zeros(*size, dtype=dtype)
 
-    def new_full(self, size: Sequence[Any], fill_value: Any, dtype: Any = None) -> Tensor:
+    def new_full(self, size: int | Sequence[int], fill_value: Any, dtype: DTypeLike | None = None) -> Tensor:
         """Return a tensor filled with one value, in this tensor's dtype unless one is given, and on its device."""
         kind = self.dtype if dtype is None else as_dtype(dtype)
         shape, value = ints_in("new_full", "sizes", size), as_array(fill_value, where="cpu")
         if min(shape, default=0) < 0 or value.size != 1:
-            raise ShapeError(f"new_full: cannot fill sizes {shape} with a value of shape {value.shape}")
+            raise ShapeError(f"new_full: expected sizes and one number, got {shape} and a value of shape {value.shape}")
         return wrap(BACKENDS[type(self.array)].full(shape, value.item(), kind))
 
-    def new_tensor(self, data: Any, dtype: Any = None) -> Tensor:
+    def new_tensor(self, data: Any, dtype: DTypeLike | None = None) -> Tensor:
         """Return a new tensor of the data, in this tensor's dtype unless one is given, and on its device."""
         return wrap(as_array(data, self.dtype if dtype is None else dtype, self.device).copy())
 
@@ -442,25 +433,25 @@ class Tensor(OpMethods, InPlaceMethods):
         except ShapeError:
             raise ShapeError(f"allclose: shapes {self.shape} and {other.shape} do not broadcast") from None
 
-    def clamp_min(self, min: Any) -> Tensor:
+    def clamp_min(self, min: Tensor | Number) -> Tensor:
         """Return the entries, those below ``min`` raised to it: see :func:`tensorlite.clamp`."""
         return ops.clamp(self, min, None)
 
-    def clamp_max(self, max: Any) -> Tensor:
+    def clamp_max(self, max: Tensor | Number) -> Tensor:
         """Return the entries, those above ``max`` lowered to it: see :func:`tensorlite.clamp`."""
         return ops.clamp(self, None, max)
 
-    def where(self, condition: Any, other: Any) -> Tensor:
+    def where(self, condition: Tensor, other: Tensor | Number) -> Tensor:
         """Return this tensor's entries where ``condition`` is true, otherwise those of ``other``."""
         return ops.where(condition, self, other)
 
     @numpy_names
-    def softmax(self, dim: int, dtype: Any = None) -> Tensor:
+    def softmax(self, dim: int, dtype: DTypeLike | None = None) -> Tensor:
         """Return ``exp(x_i) / sum_j exp(x_j)`` along a dimension, computed in ``dtype`` if one is given."""
         return ops.softmax(self if dtype is None else self.to(dtype=dtype), dim)
 
     @numpy_names
-    def log_softmax(self, dim: int, dtype: Any = None) -> Tensor:
+    def log_softmax(self, dim: int, dtype: DTypeLike | None = None) -> Tensor:
         """Return ``x_i - log(sum_j exp(x_j))`` along a dimension, computed in ``dtype`` if one is given."""
         return ops.log_softmax(self if dtype is None else self.to(dtype=dtype), dim)
 
@@ -488,12 +479,13 @@ class Tensor(OpMethods, InPlaceMethods):
 
     @numpy_names
     def select(self, dim: int, index: int) -> Tensor:
-        """Return the view of entry ``index`` along a dimension, without that dimension."""
+        """Return a view of entry ``index`` along a dimension, without that dimension."""
         return getitem(self, (slice(None),) * dim_in("select", dim, self.ndim) + (operator.index(index),))
 
     @numpy_names
     def split(self, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
         """Return views cut along a dimension: see :func:`tensorlite.split`."""
         return ops.split(self, split_size, dim)
+
 
 Variable.tensor_type = Tensor
