@@ -1,4 +1,4 @@
-"""Property-based tests of gradients, for this library's ops and for everyone else's.
+"""Property-based tests of gradients, for the ops of this library and of any other.
 
     from tensorlite.testing import check_grad, gradtest
 
@@ -8,8 +8,8 @@
     def test_rmsnorm(x, w):
         return my_rmsnorm(x, w)
 
-``check_grad``, ``check_adjoint``, ``check_against``, ``check_op`` and ``numpy_op`` need NumPy alone. What draws
-examples needs hypothesis (``pip install 'tensorlite[testing]'``) and is imported when it is first asked for.
+``check_grad``, ``check_adjoint``, ``check_against``, ``check_op`` and ``numpy_op`` only need NumPy. Functions that draw
+examples need hypothesis (``pip install 'tensorlite[testing]'``), which is imported when one of them is first used.
 """
 
 import importlib as _importlib
@@ -50,7 +50,7 @@ __all__ += [
     "programs", "shapes", "tensors", "tie_free",
 ]  # fmt: skip
 
-# Name -> the file of this package that has it.
+# Public name -> the module or package inside tensorlite.testing that defines it.
 _NEED_HYPOTHESIS = dict.fromkeys(__all__[__all__.index("away_from") :], "strategies") | {
     "gradtest": "gradtests", "Program": "random_programs", "programs": "random_programs",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The decorator that makes a property-based test of an op: of its shapes, gradients, and treatment of memory.
+"""The decorator that makes a property-based test of an op.
 
     from tensorlite.testing import axes, gradtest
 
@@ -23,6 +23,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from ..tensors.tensor import Tensor
 from .gradcheck.checks import Kinks, check_grad
+from .gradcheck.messages import has_replay, with_replay
 from .opcheck.checks import check_op
 from .plugin import chosen_settings, tally
 from .report import GradientError, GradReport
@@ -33,12 +34,12 @@ from .strategies.signatures import Signature
 
 __all__ = ["gradtest"]
 
-_SHOWN = 24  # entries of an array that an example shows
+_MAX_PRINTED = 24  # the number of entries up to which an example shows a tensor
 
 
 @dataclass(frozen=True, repr=False)
 class _Example:
-    """The arguments of one call. hypothesis prints it where the op itself raises; a report has its own way."""
+    """The arguments of one call. hypothesis prints it if the op itself raises an error."""
 
     tensors: tuple[Tensor, ...]
     results: tuple[Shape, ...] | None
@@ -46,18 +47,19 @@ class _Example:
     seed: int
 
     def __repr__(self) -> str:
-        shown = [*map(_shown, self.tensors), *(f"{key}={_shown(value)}" for key, value in self.options.items())]
-        return f"({', '.join(shown)})"
+        texts = list(map(_format_argument, self.tensors))
+        texts += [f"{key}={_format_argument(value)}" for key, value in self.options.items()]
+        return f"({', '.join(texts)})"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(repr(self))
 
 
-def _shown(x: Any) -> str:
+def _format_argument(x: Any) -> str:
     if not isinstance(x, Tensor):
         return f"{x!r:.200}"
     array = x.detach().numpy()
-    if array.size > _SHOWN:
+    if array.size > _MAX_PRINTED:
         return f"<{array.dtype} {array.shape}>"
     return f"tl.zeros({array.shape}, dtype=tl.{array.dtype})" if 0 in array.shape else (
         f"tl.tensor({array.tolist()}, dtype=tl.{array.dtype})"
@@ -105,24 +107,24 @@ def gradtest(
         def test_sum(x, dim):
             return tl.sum(x, dim)
 
-    The test takes no arguments and so needs no fixtures; it may be a method of a test class, and can be called. It
-    draws examples with hypothesis and checks in each of them the shapes of the results, the gradients (``check_grad``,
-    with a random cotangent), and memory, dtypes and layouts (``check_op``). What fails is shrunk first; the report ends
-    with the call that repeats it. ``test.f`` is the function itself.
+    The test takes no arguments, so it needs no fixtures. It may be a method of a test class, and it can be called. It
+    draws examples with hypothesis. In each of them it checks the shapes of the results, the gradients (``check_grad``
+    with a random cotangent) and memory, dtypes and layouts (``check_op``). A failing example is shrunk. The report ends
+    with the call that reproduces the failure. ``test.f`` is the decorated function.
 
-    signature: shapes that belong together, as :func:`matching` describes them. With ``->``, results must have the
-        shapes on its right side, at all of the sizes that are drawn, 0 among them: ``n>=1`` keeps n from it.
-    elements: what entries are drawn: a kind that :func:`elements` knows, a strategy for one entry, :func:`tie_free`, or
-        a list of these with one for each input. Inputs of the kinds ``"int"`` and ``"bool"`` are not differentiated.
-    order: of the derivatives to check, 1 or 2; 0 for functions without gradients, of which the rest is checked.
+    signature: the shapes of the inputs, as :func:`matching` describes them. With ``->``, the results must have the
+        shapes on its right side for all sizes that are drawn, 0 included: ``n>=1`` excludes 0.
+    elements: the entries to draw: a kind that :func:`elements` knows, a strategy for one entry, :func:`tie_free`, or a
+        list of these with one for each input. Inputs of the kinds ``"int"`` and ``"bool"`` are not differentiated.
+    order: the order of the derivatives to check, 1 or 2; 0 for functions without gradients.
     kinks, rtol, wrt: as in ``check_grad``.
-    layouts: whether the inputs' memory is laid out in every way that :func:`layouts` lists.
-    max_examples: None for as many as the profile says (100; see ``register_profiles``).
-    strategies: for each keyword argument of the function, a strategy.
+    layouts: whether to draw all memory layouts that :func:`layouts` lists.
+    max_examples: the number of examples; None for that of the profile (100; see ``register_profiles``).
+    strategies: a strategy for each keyword argument of the function.
 
-    The test fails with GradientError; also if not a single derivative could be checked in all examples, because all
-    were inconclusive or at a kink. Raises ValueError for a signature that is none, or that has another number of inputs
-    than the function or ``elements``; TypeError for a strategy that is none or has no parameter to go to.
+    The test fails with GradientError, also if all derivatives in all examples were inconclusive or at a kink.
+    Raises ValueError for an invalid signature, or if it does not match the function or ``elements``. Raises TypeError
+    for a keyword that is not a strategy or not a parameter of the function.
     """
     parsed = Signature.parse(signature)
     entries = sources("gradtest", parsed, elements)
@@ -165,7 +167,7 @@ def gradtest(
 
 
 def _require_parameters(f: Callable[..., Any], signature: Signature, strategies: dict[str, Any]) -> bool:
-    """Whether f is a method; raises if its parameters are not those of the inputs and strategies."""
+    """Return whether f is a method. Raise if its parameters do not match the inputs and strategies."""
     parameters = list(inspect.signature(f).parameters.values())
     is_method = bool(parameters) and parameters[0].name == "self"
     open_kinds = {p.kind for p in parameters}
@@ -182,17 +184,18 @@ def _require_parameters(f: Callable[..., Any], signature: Signature, strategies:
         )
     known = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
     if inspect.Parameter.VAR_KEYWORD not in open_kinds and (stray := [key for key in strategies if key not in known]):
-        raise TypeError(f"gradtest: {f.__name__} has no parameter {stray[0]!r} for the strategy of that name")
+        raise TypeError(f"gradtest: {f.__name__} has no parameter {stray[0]!r} for the strategy of this name")
     left = [
         p.name for p in parameters
         if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in strategies
     ]  # fmt: skip
     if left:
-        raise TypeError(f"gradtest: {f.__name__} needs {left[0]!r}: give a strategy, {left[0]}=...")
+        raise TypeError(f"gradtest: {f.__name__} needs the argument {left[0]!r}. Pass a strategy, {left[0]}=...")
     return is_method
 
 
 def _check_shapes(name: str, call: Callable[..., Any], signature: Signature, example: _Example) -> None:
+    """Raise GradientError if the results do not have the shapes of the signature."""
     __tracebackhide__ = True
     result = call(*example.tensors, **example.options)
     found = result if isinstance(result, tuple | list) else (result,)
@@ -203,10 +206,11 @@ def _check_shapes(name: str, call: Callable[..., Any], signature: Signature, exa
     if shapes != example.results:
         given = ", ".join(str(x.shape) for x in example.tensors)
         wanted = ", ".join(map(str, example.results or ()))
-        raise GradientError(
-            f"{name}: inputs of {given} give results of {', '.join(map(str, shapes))}, but by {signature.text!r} they "
-            f"have {wanted}\nreplay\n    {name}.f{example!r}"
+        text = (
+            f"{name}: by {signature.text!r}, expected results of shape {wanted} for inputs of {given}, got "
+            f"{', '.join(map(str, shapes))}"
         )
+        raise GradientError(with_replay(text, f"{name}.f{example!r}"))
 
 
 def _as_test(
@@ -218,7 +222,7 @@ def _as_test(
     is_method: bool,
     differentiates: bool,
 ) -> Any:
-    """The test: hypothesis calls ``run`` for each example, and pytest calls ``test``."""
+    """Return the test. pytest calls ``test``, and hypothesis calls ``run`` for each example."""
     totals = _Totals()
 
     def run(self: Any = None, *, example: _Example) -> None:
@@ -240,45 +244,45 @@ def _as_test(
         try:
             searched(*args)
         except Exception as error:
-            failure = _trimmed(error)
+            failure = _without_internal_frames(error)
         if failure is None and differentiates and totals.examples and not totals.report.checked:
             failure = GradientError(
-                f"{name}: not one derivative could be checked in {totals.examples} examples: "
+                f"{name}: no derivative could be checked in {totals.examples} examples: "
                 f"{totals.report.inconclusive:,} were inconclusive and {totals.report.kinks:,} at a kink. Choose other "
-                f"elements (away_from() keeps off kinks, 'moderate' is small), or order=0",
+                f"elements (away_from() avoids kinks, 'moderate' has no large numbers), or order=0",
                 totals.report,
             )
         if failure is not None:
             def raise_here() -> None: raise failure
 
-            # As if the line of the test had raised it: that is the place to show.
+            # Raise the error as if from the first line of the test, so that pytest shows the test's source.
             raise_here.__code__ = raise_here.__code__.replace(
                 co_filename=f.__code__.co_filename, co_firstlineno=f.__code__.co_firstlineno, co_name=f.__name__
             )
             raise_here()
 
     functools.update_wrapper(test, f, updated=())
-    del test.__wrapped__  # type: ignore[attr-defined]  # pytest would look there for fixtures
-    searched.__dict__.update({k: v for k, v in f.__dict__.items() if k not in searched.__dict__})  # marks of pytest
+    del test.__wrapped__  # type: ignore[attr-defined]  # else pytest would take the inputs for fixtures
+    searched.__dict__.update({k: v for k, v in f.__dict__.items() if k not in searched.__dict__})  # pytest's marks
     test.__dict__ = searched.__dict__  # so that @seed and @reproduce_failure above gradtest reach hypothesis
     test.f = f  # type: ignore[attr-defined]
     test.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
     return test
 
 
-def _trimmed(error: Exception) -> Exception:
-    """The same error, without the frames of hypothesis and of this file above it.
+def _without_internal_frames(error: Exception) -> Exception:
+    """Return the same error without the frames of hypothesis and of this file.
 
-    A GradientError's message is the whole report; the notes of hypothesis would say it twice, but where the arguments
-    are too large for a replay. Any other error comes from the op, and keeps its frames from there on and the note with
-    the example.
+    The message of a GradientError has everything, so it loses its frames. It also loses the notes of hypothesis, unless
+    its arguments are too large to be reproduced by a call. Any other error was raised by the op. It keeps the frames
+    from there on, and the note with the example.
     """
     if isinstance(error, GradientError):
-        if "\nreplay\n" in str(error):
+        if has_replay(error):
             error.__notes__ = []
         error.__cause__ = error.__context__ = None
         return error.with_traceback(None)
-    frames, above = error.__traceback__, {str(Path(hypothesis.__file__).parent), __file__}
-    while frames and any(frames.tb_frame.f_code.co_filename.startswith(path) for path in above):
+    frames, internal = error.__traceback__, {str(Path(hypothesis.__file__).parent), __file__}
+    while frames and any(frames.tb_frame.f_code.co_filename.startswith(path) for path in internal):
         frames = frames.tb_next
     return error.with_traceback(frames or error.__traceback__)

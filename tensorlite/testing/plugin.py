@@ -1,7 +1,7 @@
-"""The pytest plugin: hypothesis profiles for gradtests, their options, and a line that says how much was checked.
+"""The pytest plugin: hypothesis profiles of gradtests, command line options, and a line with the totals.
 
-pytest finds it by its entry point, in every run where tensorlite is installed; ``-p no:tensorlite`` switches it off. So
-it imports nothing that pytest has not imported already, and hypothesis only where a test asks for it.
+pytest finds it by its entry point in every run where tensorlite is installed; ``-p no:tensorlite`` switches it off. So
+it imports nothing that pytest has not imported already, and hypothesis only when a test needs it.
 
     pytest --gradtest-profile nightly          # or TENSORLITE_TESTING_PROFILE=nightly
     pytest --gradtest-examples 1000
@@ -24,18 +24,19 @@ PROFILES: dict[str, dict[str, Any]] = {
     "ci": {"deadline": None, "derandomize": True, "database": None, "print_blob": True},
     "nightly": {"deadline": None, "derandomize": False, "max_examples": 2000, "print_blob": True},
 }
-"""What each profile sets; the rest is what hypothesis has loaded. A deadline would fail on a busy machine only."""
+"""The settings of each profile. Others are those of the profile that hypothesis has loaded. There is no deadline,
+because it would only fail on a busy machine."""
 
 VARIABLE = "TENSORLITE_TESTING_PROFILE"
 _COUNTS = ("checked", "inconclusive", "kinks")
 
-# What the command line asks for, and what was counted since the process began.
+# The options of the command line, and the counts since the process began.
 _options: dict[str, Any] = {"profile": None, "examples": None}
 _counted = dict.fromkeys(_COUNTS, 0)
 
 
 def tally(checked: int, inconclusive: int, kinks: int) -> None:
-    """Add these derivatives to those of the running test."""
+    """Add to the counts of the running test."""
     for key, count in zip(_COUNTS, (checked, inconclusive, kinks)):
         _counted[key] += count
 
@@ -44,34 +45,38 @@ def tally(checked: int, inconclusive: int, kinks: int) -> None:
 
 
 def profile_name() -> str:
-    """By --gradtest-profile, else TENSORLITE_TESTING_PROFILE, else "ci" if CI is set, else "dev"."""
+    """Return the name of the profile.
+
+    It is that of --gradtest-profile, else of TENSORLITE_TESTING_PROFILE, else "ci" if CI is set, else "dev".
+    Raises ValueError for an unknown name.
+    """
     name = _options["profile"] or os.environ.get(VARIABLE)
     if name and name not in PROFILES:
-        raise ValueError(f"{VARIABLE}={name}: no such profile; there are {', '.join(PROFILES)}")
+        raise ValueError(f"{VARIABLE}={name}: unknown profile. Use one of {', '.join(PROFILES)}")
     return name or ("ci" if os.environ.get("CI") else "dev")
 
 
 def need_hypothesis(name: str) -> None:
-    """Raises ImportError that says what to install for ``tensorlite.testing.<name>``, if it is missing."""
+    """Raise ImportError, with the command to install it, if hypothesis is missing for ``tensorlite.testing.<name>``."""
     try:
         import hypothesis  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            f"tensorlite.testing.{name} needs hypothesis ({error}): pip install 'tensorlite[testing]'"
+            f"tensorlite.testing.{name} needs hypothesis ({error}). Install it: pip install 'tensorlite[testing]'"
         ) from None
 
 
 def register_profiles(load: bool = False) -> None:
-    """Make the profiles known to hypothesis, as ``tensorlite-dev``, ``tensorlite-ci`` and ``tensorlite-nightly``.
+    """Register the profiles ``tensorlite-dev``, ``tensorlite-ci`` and ``tensorlite-nightly`` with hypothesis.
 
-    - dev: no deadline; otherwise what hypothesis has loaded.
-    - ci: the same examples every time, so that it is the change under test that turns a run red; prints how to
-      reproduce a failure.
-    - nightly: 2,000 examples, new ones every time.
+    - dev: no deadline; otherwise the settings that hypothesis has loaded.
+    - ci: the same examples in every run, so that only a change of the code turns it red. It prints how to reproduce a
+      failure.
+    - nightly: 2,000 examples, new ones in every run.
 
-    gradtests use them without this. load: also load the chosen one (see TENSORLITE_TESTING_PROFILE and CI in
-    docs/testing.md), so that all tests with hypothesis run under it; a line for conftest.py.
-    Raises ImportError without hypothesis, ValueError for an environment variable that names no profile.
+    gradtests use these profiles without this call. load: also load the chosen profile for all tests with hypothesis, as
+    a line in conftest.py (TENSORLITE_TESTING_PROFILE and CI choose it; see docs/testing.md).
+    Raises ImportError without hypothesis, and ValueError if the environment variable is not the name of a profile.
     """
     need_hypothesis("register_profiles")
     from hypothesis import settings
@@ -83,8 +88,10 @@ def register_profiles(load: bool = False) -> None:
 
 
 def chosen_settings(max_examples: int | None) -> settings:
-    """Settings for one gradtest: those of the chosen profile, with as many examples as the command line, the test or
-    the profile asks for, in this order."""
+    """Return the settings of one gradtest: those of the chosen profile with a number of examples.
+
+    The number is that of the command line, else ``max_examples``, else that of the profile.
+    """
     from hypothesis import HealthCheck, Phase, settings
 
     values = dict(PROFILES[profile_name()])
@@ -104,14 +111,14 @@ def chosen_settings(max_examples: int | None) -> settings:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options."""
+    """Add the options."""
     group = parser.getgroup("tensorlite", "gradient tests (tensorlite.testing)")
     group.addoption(
         "--gradtest-profile",
         choices=list(PROFILES),
-        help=f"how gradtests draw examples (default: {VARIABLE}, else ci if CI is set, else dev)",
+        help=f"the hypothesis profile of gradtests (default: {VARIABLE}, else ci if CI is set, else dev)",
     )
-    group.addoption("--gradtest-examples", type=_positive, metavar="N", help="examples for every gradtest")
+    group.addoption("--gradtest-examples", type=_positive, metavar="N", help="the number of examples of each gradtest")
 
 
 def _positive(text: str) -> int:
@@ -121,20 +128,20 @@ def _positive(text: str) -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Take over what the command line says."""
+    """Apply the options of the command line."""
     config.pluginmanager.register(_Run(dict(_options)), "tensorlite-gradtest")
     _options.update(profile=config.getoption("--gradtest-profile"), examples=config.getoption("--gradtest-examples"))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Put back what was there before."""
+    """Restore the options from before this run."""
     run = config.pluginmanager.unregister(name="tensorlite-gradtest")
     if isinstance(run, _Run):
         _options.update(run.options_before)
 
 
 class _Run:
-    """The counts of one run. They travel in the reports of the tests, so those of pytest-xdist's workers arrive too."""
+    """The counts of one run. They are sent in the reports of tests, so those of pytest-xdist's workers count, too."""
 
     def __init__(self, options_before: dict[str, Any]) -> None:
         self.options_before = options_before

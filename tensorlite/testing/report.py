@@ -1,4 +1,4 @@
-"""What a check gives back: a report if all is well, an error if not."""
+"""The outcomes of a check: a report, or an error."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ __all__ = ["GradReport", "GradientError"]
 
 @dataclass(frozen=True)
 class GradReport:
-    """What a check found. Reports of several checks can be added.
+    """The counts of a check. Reports of several checks can be added.
 
-    checked: derivatives that were compared, and are right. inconclusive: derivatives whose numerical value is not known
-    well enough (the function jumps, overflows, or is too noisy there). kinks: derivatives at a kink that were left
-    out, because f is made of several ops. worst: the largest relative difference among those checked. method: what the
-    numerical derivatives were: "complex step", "differences", or both.
+    checked: the number of derivatives that were compared and are right.
+    inconclusive: the number of derivatives whose numerical value is not known well enough, because the function jumps,
+        overflows or is too noisy there.
+    kinks: the number of derivatives at a kink that were not compared, because f consists of several ops.
+    worst: the largest relative difference among those checked.
+    method: the numerical method: "complex step", "differences" or both.
     """
 
     checked: int = 0
@@ -41,9 +43,9 @@ class GradReport:
 
 
 class GradientError(AssertionError):
-    """A gradient is wrong. The message is the whole report.
+    """An error that reports a wrong gradient. The message has everything needed to reproduce it.
 
-    report: what was found until then.
+    report: the counts until the failure.
     """
 
     def __init__(self, message: str, report: GradReport | None = None) -> None:

@@ -1083,9 +1083,9 @@ def _check_name(error: BaseException) -> str:
     for words, name in (
         ("under create_graph", "create_graph"), ("shares memory", "aliasing"),
         ("changes when another", "reused memory"),
-        ("in place", "mutation"), ("two calls", "determinism"), ("in memory", "layout"),
+        ("in place", "mutation"), ("two calls", "determinism"), ("memory layout", "layout"),
         ("two backward passes", "determinism"), ("float32", "float32"), (" is float", "form"), ("vjp returned", "form"),
-        ("nothing", "inconclusive"), ("not one derivative", "inconclusive"),
+        ("nothing", "inconclusive"), ("no derivative", "inconclusive"),
     ):  # fmt: skip
         if words in first:
             return name

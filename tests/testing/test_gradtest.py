@@ -219,7 +219,7 @@ def test_a_wrong_shape():
         return x.sum(1)
 
     message = str(failure_of(wrong))
-    assert "wrong: inputs of (1, 2) give results of (1,), but by '(m,n)->(n)' they have (2,)" in message
+    assert "wrong: by '(m,n)->(n)', expected results of shape (2,) for inputs of (1, 2), got (1,)" in message
     assert message.endswith("wrong.f(tl.tensor([[0.0, 0.0]], dtype=tl.float64))")
 
 
@@ -263,7 +263,7 @@ def test_a_test_that_checks_nothing_fails():
         return x.abs()
 
     failure = failure_of(hollow)
-    assert re.search(r"hollow: not one derivative could be checked in \d+ examples: .* at a kink", str(failure))
+    assert re.search(r"hollow: no derivative could be checked in \d+ examples: .* at a kink", str(failure))
     assert failure.report.checked == 0
     assert failure.report.kinks > 0
 
@@ -294,7 +294,7 @@ def test_a_method_fails_under_its_own_name():
         (lambda: gradtest("(m)", order=3), ValueError, "order must be 0, 1 or 2, got 3"),
         (lambda: gradtest("(m)", dim=1), TypeError, r"dim must be a strategy, got int; st.just\(\) makes one"),
         (lambda: gradtest("(m)", dim=axes(1))(lambda x: x), TypeError, "<lambda> has no parameter 'dim'"),
-        (lambda: gradtest("(m)")(lambda x, *, dim: x), TypeError, "<lambda> needs 'dim': give a strategy, dim=..."),
+        (lambda: gradtest("(m)")(lambda x, *, dim: x), TypeError, r"<lambda> needs the argument 'dim'\. Pass a strat"),
     ],
 )
 def test_a_mistake_is_an_error_where_it_is_made(make, error, message):
@@ -348,7 +348,7 @@ def test_profiles_by_environment(monkeypatch):
     monkeypatch.setenv("TENSORLITE_TESTING_PROFILE", "nightly")
     assert profile_name() == "nightly"
     monkeypatch.setenv("TENSORLITE_TESTING_PROFILE", "daily")
-    with pytest.raises(ValueError, match="PROFILE=daily: no such profile; there are dev, ci, nightly"):
+    with pytest.raises(ValueError, match=r"PROFILE=daily: unknown profile\. Use one of dev, ci, nightly"):
         gradtest("(n)")(lambda x: x)
 
 

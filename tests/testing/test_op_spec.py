@@ -103,7 +103,7 @@ def test_0d_inputs_are_arrays(domain):
 
 def test_an_input_keeps_to_its_shape():
     assert Input((2,), lambda rng, shape: rng.gamma(2.0, size=shape)).array(RNG).min() > 0
-    with pytest.raises(ValueError, match=r"draw\(rng, \(2,\)\) made an array of shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"expected draw\(rng, \(2,\)\) to return that shape, got \(3,\)"):
         Input((2,), lambda rng, shape: np.zeros(3)).array(RNG)
 
 
@@ -137,7 +137,7 @@ def test_cases_are_named_after_checks():
     assert [case.name for case in spec.cases({"values", "dtypes", "error", "hygiene"})] == [
         "gradients-0", "adjoint-0", "gradients-1", "adjoint-1",
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="no check is called speed; they are"):
+    with pytest.raises(ValueError, match=r"unknown checks speed\. Use some of"):
         spec.cases(["speed"])
 
 
@@ -182,7 +182,7 @@ def test_float16_is_left_alone_without_half():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (error(ShapeError, "broadcast", real(2), real(2)), "but it took the arguments and returned tensor"),
+        (error(ShapeError, "broadcast", real(2), real(2)), "but the op returned tensor"),
         (error(TypeError, "broadcast", real(2), real(3)), r"expected TypeError with 'broadcast', got ShapeError: add"),
         (error(ShapeError, "^add: never", real(2), real(3)), "with '\\^add: never', got ShapeError: add"),
     ],
@@ -253,7 +253,7 @@ def test_several_results():
     [
         ({"order": 3}, "f: order must be 0, 1 or 2, got 3"),
         ({"kinks": "hope"}, "kinks must be 'auto', 'strict' or 'skip', got 'hope'"),
-        ({"samples": []}, "nothing to test; give samples, or a strategy"),
+        ({"samples": []}, "nothing to test. Pass samples or a strategy"),
     ],
 )
 def test_a_spec_that_makes_no_sense(options, message):

@@ -73,8 +73,11 @@ def reads_memory_in_order(xp, x):
         (counts_calls, r"sample: two calls with the same arguments differ in result 0"),
         (widens, r"sample: result 0 is float64 for arguments of float32"),
         (narrows, r"sample: result 0 is float32 for arguments of float64"),
-        (overflows_in_float32, r"sample: result 0 in float32 is not that of float64"),
-        (reads_memory_in_order, r"sample: result 0 depends on how arguments lie in memory\n    contiguous .*\n +\w+ "),
+        (overflows_in_float32, r"sample: result 0 in float32 differs from float64"),
+        (
+            reads_memory_in_order,
+            r"sample: result 0 depends on the memory layout of the arguments\n    contiguous .*\n +\w+ ",
+        ),
         (lambda xp, x: x, r"sample: result 0 shares memory with x"),
     ],
 )
@@ -89,7 +92,7 @@ def test_a_gradient_that_depends_on_layout_is_found():
         return g * 2.0 * np.frombuffer(x.tobytes("A"), x.dtype).reshape(x.shape)
 
     square = elementwise(lambda xp, x: x * x, rule)
-    with pytest.raises(GradientError, match="the gradient of x depends on how arguments lie in memory"):
+    with pytest.raises(GradientError, match="the gradient of x depends on the memory layout of the arguments"):
         check_op(square, X)
 
 
@@ -122,12 +125,15 @@ def test_a_reference_in_numpy():
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        (lambda x: np.exp(x) * (1 + 1e-7 * (x == 4)), r"exp: the result is not the reference's: at \[0, 2\] 54\.598"),
-        (lambda x: np.exp(x)[:1], r"exp: the result has shape \(2, 3\), but the reference \(1, 3\)"),
-        (lambda x: np.exp(x) > 0, r"exp: the result is float64, but the reference bool"),
+        (
+            lambda x: np.exp(x) * (1 + 1e-7 * (x == 4)),
+            r"exp: the result differs from the reference: expected 54\.598\d* at \[0, 2\], got 54\.598",
+        ),
+        (lambda x: np.exp(x)[:1], r"exp: the result has shape \(2, 3\), but the reference has \(1, 3\)"),
+        (lambda x: np.exp(x) > 0, r"exp: the result is float64, but the reference is bool"),
         (lambda x: (np.exp(x), x), r"exp: 1 results, but the reference has 2"),
-        (lambda x: np.where(x == 2, np.nan, np.exp(x)), r"at \[0, 1\] 7\.389\d* instead of nan"),
-        (lambda x: np.where(x == 2, np.inf, np.exp(x)), r"at \[0, 1\] 7\.389\d* instead of inf"),
+        (lambda x: np.where(x == 2, np.nan, np.exp(x)), r"expected nan at \[0, 1\], got 7\.389"),
+        (lambda x: np.where(x == 2, np.inf, np.exp(x)), r"expected inf at \[0, 1\], got 7\.389"),
     ],
 )
 def test_what_differs_from_the_reference_is_found(reference, message):
@@ -142,7 +148,7 @@ def test_a_reference_in_tensors_has_its_gradients_compared():
         return e / e.sum(dim, keepdim=True)
 
     check_against(tl.softmax, composite, X, gradients=True, dim=1)
-    with pytest.raises(GradientError, match="the gradient of x is not the reference"):
+    with pytest.raises(GradientError, match="the gradient of x differs from the reference"):
         check_against(tl.softmax, lambda x, dim: composite(x, dim).detach() + x - x, X, gradients=True, dim=1)
 
 
@@ -163,7 +169,7 @@ def test_it_computes_in_models():
     x = tl.tensor(X, requires_grad=True)
     (square(x.sin()) * 3.0).sum().backward()
     np.testing.assert_allclose(x.grad.numpy(), 6 * np.sin(X) * np.cos(X))
-    with pytest.raises(tl.errors.GraphError, match=r"square: .* cannot be differentiated again; check it with order=1"):
+    with pytest.raises(tl.errors.GraphError, match=r"square: .* cannot be differentiated again. Check it with order=1"):
         check_grad(square, X)
 
 
@@ -174,7 +180,7 @@ def test_it_computes_in_models():
         (lambda g, x: np.multiply(g, 2 * x, out=g), r"square: the backward pass changes the cotangent in place"),
         (lambda g, x: (2 * g * x).astype(np.float32), r"square: vjp returned float32 \(2, 3\) as the gradient of"),
         (lambda g, x: None, r"square: the gradient of x is wrong(.|\n)*the gradient is 0"),
-        (lambda g, x: (2 * g * x, g), r"square: vjp must return a gradient for each of its 1 arrays, got 2"),
+        (lambda g, x: (2 * g * x, g), r"square: expected vjp to return 1 gradients, one for each array, got 2"),
     ],
 )
 def test_wrong_gradients_are_found(vjp, message):

@@ -1,4 +1,7 @@
-"""Analytic derivatives against numerical ones: right, wrong, or not known well enough to say."""
+"""Compare analytic derivatives with numerical ones.
+
+Each derivative is right, wrong or inconclusive. It is inconclusive where the numerical value is not known well enough.
+"""
 
 from __future__ import annotations
 
@@ -12,59 +15,77 @@ import numpy as np
 from ..report import GradReport
 from .numerical import STEPS, Slope, complex_slope, slope
 
-__all__ = ["TRUSTED", "Comparison", "Entry", "Problem"]
+__all__ = ["MAX_RELATIVE_ERROR", "Comparison", "Derivative", "Problem"]
 
 Arrays = list[np.ndarray]
 
+MAX_RELATIVE_ERROR = 1e-5
+"""The largest relative error of a numerical derivative that can still tell right from wrong."""
+
 _EPS = float(np.finfo(np.float64).eps)
-_PLACES = np.linspace(-1.0, 1.0, 16)
-_SMOOTH = np.linalg.qr(np.vander(_PLACES, 3))[0]  # of what is smooth on a short line, nothing else is left
-TRUSTED = 1e-5  # a numerical derivative that is not known to this part says nothing
+
+# Points on a short line, and an orthonormal basis of the parabolas on them. A smooth function is such a parabola there,
+# so what remains after subtracting the fit is roughness.
+_LINE = np.linspace(-1.0, 1.0, 16)
+_PARABOLAS = np.linalg.qr(np.vander(_LINE, 3))[0]
 
 
 @dataclass
-class Entry:
-    """One derivative: of <cotangents, f> along one entry of a leaf, or along a direction."""
+class Derivative:
+    """One derivative of <cotangents, f>: along one entry of a leaf, or along a direction.
 
-    where: tuple[int, tuple[int, ...]] | None  # leaf and index, None for a direction
+    position: leaf and index, or None for a direction.
+    analytic, numeric: the two values that are compared.
+    low, high: the range that the numerical side allows; it is wider than a point at a kink only.
+    terms: the sum of the absolute values of the terms of ``numeric``. analytic_terms: the same for ``analytic``.
+    error: the estimated error of ``numeric``.
+    step: the largest step used, or 0 for the complex step. finest: the smallest step used.
+    lowest, highest: the range of ``numeric`` over all steps.
+    bounds: arrays whose sums are ``low`` and ``high``, with the contribution of each entry of f.
+    direction: the direction, or None for an entry.
+    """
+
+    position: tuple[int, tuple[int, ...]] | None
     analytic: float
     numeric: float
     low: float
     high: float
-    terms: float  # the sum of the absolute values of the terms of ``numeric``
+    terms: float
     error: float
     step: float
-    finest: float  # the smallest step that had a part in it; 0 if none had
+    finest: float
     on_kink: bool
-    lowest: float  # of what all steps gave for ``numeric``
+    lowest: float
     highest: float
-    ends: tuple[np.ndarray, np.ndarray]  # whose sums are ``low`` and ``high``: what each entry of f contributes
-    along: Arrays | None = None  # the direction
-    claimed: float = 0.0  # the sum of the absolute values of the terms of ``analytic``
+    bounds: tuple[np.ndarray, np.ndarray]
+    direction: Arrays | None = None
+    analytic_terms: float = 0.0
 
     @property
     def difference(self) -> float:
-        """How far the analytic value is outside of what the numerical one allows."""
+        """Return the distance of the analytic value from the range that the numerical side allows."""
         if not math.isfinite(self.analytic):
             return math.inf
         return max(0.0, self.low - self.analytic, self.analytic - self.high)
 
     @property
     def relative(self) -> float:
+        """Return ``difference`` divided by the larger of the two values."""
         size = max(abs(self.analytic), abs(self.low), abs(self.high))
         return self.difference / size if size and math.isfinite(self.difference) else self.difference
 
 
 @dataclass
 class Comparison:
-    """The verdicts on all derivatives of one function at one point."""
+    """The result for all derivatives of one function at one point."""
 
-    right: list[Entry] = field(default_factory=list)
-    wrong: list[Entry] = field(default_factory=list)
+    right: list[Derivative] = field(default_factory=list)
+    wrong: list[Derivative] = field(default_factory=list)
     inconclusive: int = 0
     kinks: int = 0
 
     def report(self) -> GradReport:
+        """Return the counts as a GradReport."""
         methods = {"complex step" if e.step == 0 else "differences" for e in [*self.right, *self.wrong]}
         worst = max([e.relative for e in self.right], default=0.0)
         return GradReport(len(self.right), self.inconclusive, self.kinks, worst, " and ".join(sorted(methods)))
@@ -75,18 +96,25 @@ Function = Callable[[Arrays], Arrays]
 
 @dataclass
 class Problem:
-    """A function, a point, cotangents, and the gradient that is claimed."""
+    """A function at a point, with cotangents and the analytic gradient to be checked.
+
+    F: the function, from arrays to arrays. at: the point. cotangents: one for each result of F.
+    analytic: the gradient of <cotangents, F> at the point. gradient_at: computes it at another point.
+    rtol: the tolerance, relative to the terms of a derivative.
+    strict: whether derivatives at a kink are compared with the one-sided ones. complex_step: whether it may be used.
+    terms: the size of the terms of the function whose gradient F is. It bounds the rounding errors in F.
+    """
 
     F: Function
     at: Arrays
     cotangents: Arrays
     analytic: Arrays
-    again: Callable[[Arrays], Arrays]  # the claimed gradient at another point
+    gradient_at: Callable[[Arrays], Arrays]
     rtol: float
     strict: bool
     complex_step: bool
     rng: np.random.Generator
-    terms: float = 0.0  # of the function whose gradient F is; what is small beside these has the roundings of them
+    terms: float = 0.0
 
     def __post_init__(self) -> None:
         self.c = flat(self.cotangents)
@@ -95,14 +123,14 @@ class Problem:
 
     # ---- one derivative
 
-    def entry(self, leaf: int, index: tuple[int, ...]) -> Entry:
-        """The derivative along one entry of one array."""
-        F, scale = self._along_entry(leaf, index)
+    def entry(self, leaf: int, index: tuple[int, ...]) -> Derivative:
+        """Return the derivative along one entry of one array."""
+        F, scale = self._line_through(leaf, index)
         return self._entry(self._slope(F, scale), float(self.analytic[leaf][index]), (leaf, index))
 
-    def _along_entry(self, leaf: int, index: tuple[int, ...]) -> tuple[Callable[[Any], np.ndarray], float]:
-        """The function of how far that entry has moved, and the scale of steps."""
-        arrays = [np.array(a, order="C") for a in self.at]  # C-ordered, and nobody else's
+    def _line_through(self, leaf: int, index: tuple[int, ...]) -> tuple[Callable[[Any], np.ndarray], float]:
+        """Return F as a function of the shift of one entry, and the scale of its steps."""
+        arrays = [np.array(a, order="C") for a in self.at]  # C-ordered copies, because they are changed in place
         x = float(arrays[leaf][index])
 
         def F(t: Any) -> np.ndarray:
@@ -115,19 +143,19 @@ class Problem:
 
         return F, 2.0 ** math.ceil(math.log2(max(1.0, abs(x)))) if math.isfinite(x) else 1.0
 
-    def direction(self, v: Arrays) -> Entry:
-        """The derivative along v, for all arrays at once."""
+    def along_direction(self, v: Arrays) -> Derivative:
+        """Return the derivative along v, which moves all arrays at once."""
         analytic = [g * d for g, d in zip(self.analytic, v)]
         with np.errstate(all="ignore"):
             total = float(sum(a.sum() for a in analytic))
             terms = float(sum(np.abs(a).sum() for a in analytic))
-        entry = self._entry(self._slope(self._along(v), 1.0), total, None)
-        entry.along = v
+        entry = self._entry(self._slope(self._line(v), 1.0), total, None)
+        entry.direction = v
         if math.isfinite(terms):
-            entry.claimed = terms
+            entry.analytic_terms = terms
         return entry
 
-    def _along(self, v: Arrays) -> Callable[[Any], np.ndarray]:
+    def _line(self, v: Arrays) -> Callable[[Any], np.ndarray]:
         return lambda t: flat(self.F([a + t * d for a, d in zip(self.at, v)]))
 
     def _slope(self, F: Callable[[Any], np.ndarray], scale: float) -> Slope:
@@ -136,11 +164,11 @@ class Problem:
             try:
                 with np.errstate(all="ignore"):
                     found = complex_slope(F, self.zero, found)
-            except Exception:  # f does not take complex numbers, in whatever way it says so
+            except Exception:  # f does not accept complex numbers; the type of its error is not known
                 self.complex_step = False
         return found
 
-    def _entry(self, s: Slope, analytic: float, where: Any) -> Entry:
+    def _entry(self, s: Slope, analytic: float, position: Any) -> Derivative:
         used = self.c != 0
         c, value, error = self.c[used], s.value[used], s.error[used]
         with np.errstate(all="ignore"):
@@ -150,31 +178,33 @@ class Problem:
             highs = np.where(kink, np.maximum(*sides), parts)
             low, high = lows.sum(), highs.sum()
             terms = np.where(kink, np.maximum(*map(abs, sides)), abs(parts)).sum()
-            doubt = float((abs(c) * error).sum())
+            error_sum = float((abs(c) * error).sum())
         steps = s.step[used][abs(parts) > 0] if parts.size else s.step[:0]
         step = float(steps.max()) if steps.size else STEPS[0]
         finest = float(s.step[used].min()) if c.size else 0.0
         middle = float((low + high) / 2)
         with np.errstate(all="ignore"):
-            ends = c * s.lowest[used], c * s.highest[used]
-            lowest, highest = float(np.minimum(*ends).sum()), float(np.maximum(*ends).sum())
-        return Entry(
-            where, analytic, middle, float(low), float(high), float(terms), doubt, step, finest, bool(kink.any()),
-            lowest, highest, (lows, highs),
+            bounds = c * s.lowest[used], c * s.highest[used]
+            lowest, highest = float(np.minimum(*bounds).sum()), float(np.maximum(*bounds).sum())
+        return Derivative(
+            position, analytic, middle, float(low), float(high), float(terms), error_sum, step, finest,
+            bool(kink.any()), lowest, highest, (lows, highs),
         )  # fmt: skip
 
-    def same(self, e: Entry) -> Entry:
-        """The same derivative, at the point of this problem."""
-        return self.direction(e.along) if e.where is None else self.entry(*e.where)  # type: ignore[arg-type]
+    def same_derivative(self, e: Derivative) -> Derivative:
+        """Return the derivative along the same entry or direction, at the point of this problem."""
+        if e.position is None:
+            return self.along_direction(e.direction or [])
+        return self.entry(*e.position)
 
-    # ---- the verdict
+    # ---- classification
 
-    def judge(self, e: Entry, floor: float, found: Comparison) -> None:
-        """Put a derivative where it belongs."""
+    def classify(self, e: Derivative, floor: float, found: Comparison) -> None:
+        """Add a derivative to the right, wrong, inconclusive or kinked ones. floor: an absolute tolerance."""
         known = math.isfinite(e.low) and math.isfinite(e.high) and math.isfinite(e.error)
-        tolerance = self.rtol * max(e.terms, e.claimed) + 4 * e.error + floor
-        vague = not known or 4 * e.error > TRUSTED * e.terms + floor + 1e-10
-        if vague and not (known and self.is_far(e)):
+        tolerance = self.rtol * max(e.terms, e.analytic_terms) + 4 * e.error + floor
+        uncertain = not known or 4 * e.error > MAX_RELATIVE_ERROR * e.terms + floor + 1e-10
+        if uncertain and not (known and self.is_clearly_wrong(e)):
             found.inconclusive += 1
         elif e.difference <= tolerance:
             if e.on_kink and not self.strict:
@@ -183,183 +213,198 @@ class Problem:
                 found.right.append(e)
         elif not math.isfinite(e.analytic):
             if self.broken:
-                found.inconclusive += 1  # 0 * inf, where another result is not finite
+                found.inconclusive += 1  # 0 * inf is NaN where another result is not finite
             else:
                 found.wrong.append(e)
         elif e.on_kink and not self.strict:
             found.kinks += 1
-        elif self.is_noise(e):
+        elif self.is_rounding(e):
             found.inconclusive += 1
-        elif self.is_choice(e) if self.strict else self.is_convention(e):
+        elif self.is_subgradient(e) if self.strict else self.holds_nearby(e):
             found.kinks += 1
         else:
             found.wrong.append(e)
 
-    def is_far(self, e: Entry) -> bool:
-        """Whether the claim is so far off that the little that is known is enough: far from what any step gave."""
+    def is_clearly_wrong(self, e: Derivative) -> bool:
+        """Return whether the analytic value is wrong although the numerical one is not known well.
+
+        It is if it lies far outside of the range that all steps gave.
+        """
         far = e.difference > 1e3 * e.error + 0.1 * (e.terms + abs(e.analytic)) + 1e-6
-        room = e.error + (e.highest - e.lowest) / 2
-        if not far or e.where is None or e.lowest - room <= e.analytic <= e.highest + room:
+        margin = e.error + (e.highest - e.lowest) / 2
+        if not far or e.position is None or e.lowest - margin <= e.analytic <= e.highest + margin:
             return False
-        # sin(1e4 x) has many periods in a step that suits a large x, and sqrt(x^2 + 1e-30) turns in 1e-15.
-        F, scale = self._along_entry(*e.where)
+        # Try finer steps: sin(1e4 x) has many periods in a step that suits a large x, and the slope of
+        # sqrt(x^2 + 1e-30) changes within 1e-15.
+        F, scale = self._line_through(*e.position)
         for finer in (2.0**-7, 2.0**-14, 2.0**-28, 2.0**-42):
-            close = self._entry(slope(F, self.zero, scale * finer), e.analytic, e.where)
+            close = self._entry(slope(F, self.zero, scale * finer), e.analytic, e.position)
             if close.difference <= 0.1 * abs(e.analytic):
                 return False
         return True
 
     def size(self) -> float:
-        """The sum of the absolute values of the terms of <c, F>."""
+        """Return the sum of the absolute values of the terms of <c, F>."""
         with np.errstate(all="ignore"):
             values = abs(self.c * self.zero)
         return float(values[np.isfinite(values)].sum())
 
-    def is_noise(self, e: Entry) -> bool:
-        """A second look at what seems wrong: whether roundings would change the claim, or what is measured, as much."""
-        # A gradient of f / x is large, and what cancels to much less than that has the roundings of the terms.
-        largest = 1.0 if e.where is None else max(1.0, abs(float(self.at[e.where[0]][e.where[1]])))
-        natural = (self.size() + self.terms) / largest
-        # A softmax that has come within rounding of 1 has a gradient of 0, times whatever it was divided by.
+    def is_rounding(self, e: Derivative) -> bool:
+        """Return whether rounding explains the difference, because it changes one of the two values as much."""
+        # A derivative is about as large as f / x. One that cancels to much less has the rounding errors of its terms.
+        largest = 1.0 if e.position is None else max(1.0, abs(float(self.at[e.position[0]][e.position[1]])))
+        magnitude = (self.size() + self.terms) / largest
+        # A softmax within rounding of 1 has a gradient of 0, multiplied by the inverse of the temperature.
         if e.difference <= 64 * _EPS * (self.size() + self.terms):
             return True
-        if e.difference <= self.grain(e, natural):
+        if e.difference <= self.resolution(e, magnitude):
             return True
-        if e.difference > max(1e-6 * max(e.terms, e.claimed), 1e-12 * natural, 1e-12 * abs(self.c).max(initial=0.0)):
+        largest_c = abs(self.c).max(initial=0.0)
+        if e.difference > max(1e-6 * max(e.terms, e.analytic_terms), 1e-12 * magnitude, 1e-12 * largest_c):
             return False
 
-        def claim(at: Arrays) -> float:
-            claimed = self.again(at)
-            if e.where is not None:
-                return float(claimed[e.where[0]][e.where[1]])
-            return float(sum((g * d).sum() for g, d in zip(claimed, e.along or [])))
+        def analytic_at(at: Arrays) -> float:
+            gradient = self.gradient_at(at)
+            if e.position is not None:
+                return float(gradient[e.position[0]][e.position[1]])
+            return float(sum((g * d).sum() for g, d in zip(gradient, e.direction or [])))
 
         def moved(size: float) -> float:
-            return claim([a * (1 + size * self.rng.choice([-1.0, 1.0], a.shape)) for a in self.at])
+            return analytic_at([a * (1 + size * self.rng.choice([-1.0, 1.0], a.shape)) for a in self.at])
 
         if e.difference <= 30 * max(abs(moved(size) - e.analytic) for size in 4 * [2.0**-50, 2.0**-48]):
             return True
-        # (x + 1000) - 1000 changes in steps, and not with the last bits of x.
-        v = [self.spread(a, 1) for a in self.at]
-        seen = np.array([claim([a + 2.0**-40 * t * d for a, d in zip(self.at, v)]) for t in _PLACES])
-        return e.difference <= 30 * float(abs(seen - _SMOOTH @ (_SMOOTH.T @ seen)).max())
+        # (x + 1000) - 1000 changes in steps, not with the last bits of x, so look along a longer line as well.
+        v = [self.scaled_direction(a, 1) for a in self.at]
+        seen = np.array([analytic_at([a + 2.0**-40 * t * d for a, d in zip(self.at, v)]) for t in _LINE])
+        return e.difference <= 30 * float(abs(seen - _PARABOLAS @ (_PARABOLAS.T @ seen)).max())
 
-    def grain(self, e: Entry, natural: float) -> float:
-        """How far the numerical derivative may be off because f is rough there, as the small rest of large terms that
-        cancel is: at a small h it moves by one of their roundings, or not at all."""
+    def resolution(self, e: Derivative, magnitude: float) -> float:
+        """Return the error of the numerical derivative that the roughness of f causes.
+
+        Where large terms cancel, f has steps as high as a rounding of those terms. At a small h it moves by one step or
+        not at all.
+        """
         if not e.finest or e.on_kink:
             return 0.0
-        F, scale = self._along_entry(*e.where) if e.where else (self._along(e.along or []), 1.0)
+        F, scale = self._line_through(*e.position) if e.position else (self._line(e.direction or []), 1.0)
         used = self.c != 0
-        heights: list[float] = []
-        reach = e.finest
-        while reach <= scale * STEPS[0] and len(heights) < 3:
-            seen = np.array([F(float(reach * t)) for t in _PLACES])[:, used]
+        residuals: list[float] = []
+        radius = e.finest
+        while radius <= scale * STEPS[0] and len(residuals) < 3:
+            seen = np.array([F(float(radius * t)) for t in _LINE])[:, used]
             if not np.isfinite(seen).all():
                 break
-            if heights or (seen != seen[0]).any():
-                heights.append(float(abs(self.c[used]) @ abs(seen - _SMOOTH @ (_SMOOTH.T @ seen)).max(axis=0)))
-            reach *= 8
-        return 4 * max([0.0, *(h for h in heights if h <= 1e-9 + 1e-4 * natural)]) / e.finest
+            if residuals or (seen != seen[0]).any():
+                residuals.append(float(abs(self.c[used]) @ abs(seen - _PARABOLAS @ (_PARABOLAS.T @ seen)).max(axis=0)))
+            radius *= 8
+        return 4 * max([0.0, *(h for h in residuals if h <= 1e-9 + 1e-4 * magnitude)]) / e.finest
 
-    def is_convention(self, e: Entry) -> bool:
-        """Whether the claim holds nearby, and this point is where it jumps: f is made of several ops, and kinks of
-        theirs may cancel, as in relu(x) - relu(-x) at 0."""
-        for at in self.neighbours(2.0**-9, 3):
-            near = Problem(self.F, at, self.cotangents, self.again(at), self.again, self.rtol, True, False, self.rng)
-            there = near.same(e)
-            agree = there.difference <= 1e-6 * max(there.terms, there.claimed) + 4 * there.error + 1e-12
+    def _moved_to(self, at: Arrays, analytic: Arrays) -> Problem:
+        """Return the same problem at another point, without the complex step."""
+        return Problem(self.F, at, self.cotangents, analytic, self.gradient_at, self.rtol, True, False, self.rng)
+
+    def holds_nearby(self, e: Derivative) -> bool:
+        """Return whether the gradient is right at nearby points and jumps at this one.
+
+        Where f consists of several ops, their kinks may cancel, as in relu(x) - relu(-x) at 0.
+        """
+        for at in self.nearby_points(2.0**-9, 3):
+            there = self._moved_to(at, self.gradient_at(at)).same_derivative(e)
+            agree = there.difference <= 1e-6 * max(there.terms, there.analytic_terms) + 4 * there.error + 1e-12
             if not agree or abs(there.analytic - e.analytic) < 0.1 * e.difference:
                 return False
         return True
 
-    def is_choice(self, e: Entry) -> bool:
-        """Whether this is a kink at which the claim is a fair choice, although outside of the one-sided derivatives.
+    def is_subgradient(self, e: Derivative) -> bool:
+        """Return whether this is a kink with a valid analytic value outside of the one-sided derivatives.
 
-        Of three equal entries, no one alone moves the median, but its gradient goes to one of them. It is fair if it
-        lies between the derivatives (Clarke's generalised ones) at points nearby, however near they are.
+        None of three equal entries moves the median alone, but the gradient of the median goes to one of them. A value
+        is valid if it lies between the derivatives at arbitrarily close points: it is in Clarke's generalised gradient.
         """
-        ends: list[list[Any]] = [[], []]
-        for shifts in self.shifts(24):
+        bounds: list[list[Any]] = [[], []]
+        for shifts in self.tie_breaking_shifts(24):
             pair = []
             for size in (2.0**-9, 2.0**-13):
                 at = [a + size * shift for a, shift in zip(self.at, shifts)]
-                near = Problem(
-                    self.F, at, self.cotangents, self.analytic, self.again, self.rtol, True, False, self.rng
-                ).same(e)  # fmt: skip
-                if math.isfinite(near.error) and 4 * near.error <= 1e-4 * (near.terms + near.claimed + abs(e.analytic)):
-                    pair.append(near.ends)
+                near = self._moved_to(at, self.analytic).same_derivative(e)
+                size_of_terms = near.terms + near.analytic_terms + abs(e.analytic)
+                if math.isfinite(near.error) and 4 * near.error <= 1e-4 * size_of_terms:
+                    pair.append(near.bounds)
             if len(pair) < 2:
                 continue
-            for some, one in zip(ends, pair):
+            for some, one in zip(bounds, pair):
                 some.append(one)
-            # Of each entry of f for itself: a few points do not show all combinations of what they may do.
+            # Take the range for each entry of f by itself, because a few points do not show all combinations.
             (low, high), (lower, higher) = (
                 (float(np.min([o[0] for o in some], axis=0).sum()), float(np.max([o[1] for o in some], axis=0).sum()))
-                for some in ends
+                for some in bounds
             )
-            room = (abs(low - lower) + abs(high - higher)) / 8 + 1e-6 * max(e.terms, e.claimed)
-            if lower - room <= e.analytic <= higher + room and higher - lower > 0.5 * (high - low):
+            margin = (abs(low - lower) + abs(high - higher)) / 8 + 1e-6 * max(e.terms, e.analytic_terms)
+            if lower - margin <= e.analytic <= higher + margin and higher - lower > 0.5 * (high - low):
                 return True
-            if len(ends[0]) == 6 and 0 < higher - lower <= 0.5 * (high - low):
-                return False  # smooth
+            if len(bounds[0]) == 6 and 0 < higher - lower <= 0.5 * (high - low):
+                return False  # the range shrinks with the distance, so f is smooth here
         return False
 
-    def neighbours(self, size: float, count: int) -> list[Arrays]:
-        """Points nearby with no two entries equal."""
-        return [[a + size * shift for a, shift in zip(self.at, shifts)] for shifts in self.shifts(count)]
+    def nearby_points(self, size: float, count: int) -> list[Arrays]:
+        """Return points nearby in which no two entries are equal."""
+        return [
+            [a + size * shift for a, shift in zip(self.at, shifts)] for shifts in self.tie_breaking_shifts(count)
+        ]  # fmt: skip
 
-    def shifts(self, count: int) -> list[Arrays]:
-        """Ways to make all entries of all arrays unequal: they grow in their order, or fall, or neither."""
+    def tie_breaking_shifts(self, count: int) -> list[Arrays]:
+        """Return shifts that make all entries of all arrays unequal: first ascending, then descending, then random."""
         total, found = sum(a.size for a in self.at), []
         for number in range(count):
             ranks = np.arange(1, total + 1) / max(1, total) * (-1.0 if number == 1 else 1.0)
             if number > 1:
                 ranks = self.rng.permutation(2 * ranks - 1 - 0.5 / max(1, total))
             parts = np.split(ranks, np.cumsum([a.size for a in self.at])[:-1])
-            found.append([self.spread(a, 0) * part.reshape(a.shape) for a, part in zip(self.at, parts)])
+            found.append([self.scaled_direction(a, 0) * part.reshape(a.shape) for a, part in zip(self.at, parts)])
         return found
 
     def compare(self, max_elements: int) -> Comparison:
-        """Every entry if there are few; else random directions that touch them all, and a random choice of entries."""
+        """Compare the derivatives along all entries, or along random entries and directions if there are many."""
         found = Comparison()
-        places = [(k, i) for k, a in enumerate(self.at) for i in np.ndindex(a.shape)]
-        many = len(places) > max_elements
+        positions = [(k, i) for k, a in enumerate(self.at) for i in np.ndindex(a.shape)]
+        many = len(positions) > max_elements
         if many:
-            chosen = self.rng.permutation(len(places))[: max_elements // 4]
-            entries = [self.entry(*places[i]) for i in chosen]
+            chosen = self.rng.permutation(len(positions))[: max_elements // 4]
+            entries = [self.entry(*positions[i]) for i in chosen]
         else:
-            entries = [self.entry(*place) for place in places]
-        sizes = [[0.0] for _ in self.at]  # of the terms, by array
+            entries = [self.entry(*position) for position in positions]
+        sizes = [[0.0] for _ in self.at]  # the terms of each array's derivatives
         for e in entries:
-            if e.where and math.isfinite(e.terms):
-                sizes[e.where[0]].append(e.terms)
+            if e.position and math.isfinite(e.terms):
+                sizes[e.position[0]].append(e.terms)
         floors = [64 * _EPS * max(some) for some in sizes]
         for e in entries:
-            self.judge(e, floors[e.where[0]] if e.where else 0.0, found)
-        # Ties and kinks are seen along directions too: both of two equal entries move, or all of them.
+            self.classify(e, floors[e.position[0]] if e.position else 0.0, found)
+        # Directions move equal entries together, which shows mistakes at ties that single entries hide.
         if many or (self.strict and (found.kinks or any(e.on_kink for e in entries))):
-            self._along_directions(places, found, 4 if many else 2)
+            self._along_directions(positions, found, 4 if many else 2)
         return found
 
-    def _along_directions(self, places: list[tuple[int, tuple[int, ...]]], found: Comparison, count: int) -> None:
+    def _along_directions(self, positions: list[tuple[int, tuple[int, ...]]], found: Comparison, count: int) -> None:
         for number in range(count):
-            v = [self.spread(a, number) for a in self.at]
-            e = self.direction(v)
+            v = [self.scaled_direction(a, number) for a in self.at]
+            e = self.along_direction(v)
             before = len(found.wrong)
-            floor = 64 * _EPS * max(e.terms, e.claimed)
-            self.judge(e, floor, found)
-            if len(found.wrong) == before or len(places) > 4096:
+            floor = 64 * _EPS * max(e.terms, e.analytic_terms)
+            self.classify(e, floor, found)
+            if len(found.wrong) == before or len(positions) > 4096:
                 continue
-            judged = {e.where for e in (*found.right, *found.wrong)}
-            for place in places:  # which entry is it?
-                if place in judged:
+            classified = {e.position for e in (*found.right, *found.wrong)}
+            for position in positions:  # find the entry that is wrong
+                if position in classified:
                     continue
-                self.judge(self.entry(*place), floor, found)
+                self.classify(self.entry(*position), floor, found)
                 if len(found.wrong) > before + 1:
                     return
 
-    def spread(self, a: np.ndarray, number: int) -> np.ndarray:
+    def scaled_direction(self, a: np.ndarray, number: int) -> np.ndarray:
+        """Return the scale of each entry's steps if ``number`` is 0, else a random direction of that scale."""
         size = 2.0 ** np.ceil(np.log2(np.maximum(1.0, abs(np.where(np.isfinite(a), a, 1.0)))))
         if number == 0:
             return np.asarray(size)
@@ -367,6 +412,7 @@ class Problem:
 
 
 def flat(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the entries of all arrays in one 1-D array."""
     if len(arrays) == 1:
         return arrays[0].reshape(-1)
     return np.concatenate([np.zeros(0), *(a.reshape(-1) for a in arrays)])

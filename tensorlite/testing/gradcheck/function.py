@@ -1,4 +1,4 @@
-"""The function under test, as a function of the arrays in its leaves."""
+"""The function under test, as a function of arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...tensors.creation import tensor
 from ...tensors.tensor import Tensor
 from ..report import GradientError
 
-__all__ = ["Subject", "bent", "host", "keeps_float64", "numbers"]
+__all__ = ["FunctionUnderTest", "strided_copy", "to_numpy", "require_float64", "random_eighths"]
 
 Arrays = list[np.ndarray]
 
@@ -27,22 +27,23 @@ _EPS = float(np.finfo(np.float64).eps)
 # ---- arrays ------------------------------------------------------------------------------
 
 
-def host(x: Tensor) -> np.ndarray:
-    """The entries of a tensor as a NumPy array, wherever it is."""
+def to_numpy(x: Tensor) -> np.ndarray:
+    """Return the entries of a tensor on any device as a NumPy array."""
     return x.detach().cpu().numpy()
 
 
 def is_float(x: Any) -> bool:
+    """Return whether x is a Tensor or NumPy array of a floating dtype."""
     return isinstance(x, (Tensor, np.ndarray)) and np.dtype(x.dtype).kind == "f"
 
 
-def numbers(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Multiples of 1/8 from 1/4 to 2, of either sign: short to print, and no two alike for long."""
+def random_eighths(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Return random multiples of 1/8 with absolute values from 1/4 to 2, which are short when printed."""
     return np.asarray(rng.integers(2, 17, shape) / 8 * rng.choice([-1.0, 1.0], shape))
 
 
-def bent(a: np.ndarray) -> np.ndarray:
-    """The same entries in another memory layout: reversed axes, every second place."""
+def strided_copy(a: np.ndarray) -> np.ndarray:
+    """Return a copy with another memory layout: axes in reversed order, and every second element of its memory."""
     big = np.empty(tuple(2 * n for n in a.shape[::-1]), a.dtype)
     index: tuple[Any, ...] = (slice(None, None, 2),) * a.ndim
     view: np.ndarray = big[(*index, ...)].T
@@ -53,24 +54,27 @@ def bent(a: np.ndarray) -> np.ndarray:
 # ---- a function of the entries of its leaves -------------------------------------------------
 
 
-class Subject:
-    """f with its arguments: a function of the arrays in some of its tensors, the leaves.
+class FunctionUnderTest:
+    """A function f with its arguments, seen as a function of the arrays in some of its tensors, the leaves.
 
-    The leaves are the floating-point arguments, converted to float64, or those of ``wrt``: positions of such
-    arguments, or tensors that f reads, such as the parameters of a model. While f is evaluated elsewhere, the leaves
-    hold other arrays; afterwards they hold their own again.
+    The leaves are the floating point arguments, converted to float64, or those that ``wrt`` selects: positions of such
+    arguments, or tensors that f reads, such as the parameters of a model. To evaluate f at another point, the leaves
+    hold other arrays for the time of the call.
+
+    check: the name of the check, for messages. name: the name of f in messages; None for its own.
+    Raises TypeError if there is nothing to differentiate, and ValueError or DTypeError for a wrong ``wrt``.
     """
 
     def __init__(
         self, check: str, f: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], wrt: Any, name: str | None
     ) -> None:
-        self.check, self.f, self.original = check, f, (args, kwargs)
+        self.check, self.f, self.original_call = check, f, (args, kwargs)
         self.name = name or getattr(f, "__name__", type(f).__name__)
         made: list[Tensor] = []
         labels: list[str] = []
         given: dict[int, Tensor] = {}
 
-        def enter(label: str) -> Callable[[Any], Any]:
+        def convert_leaf(label: str) -> Callable[[Any], Any]:
             def convert(x: Any) -> Any:
                 if isinstance(x, np.ndarray) and not is_float(x):
                     return tensor(x)
@@ -85,30 +89,34 @@ class Subject:
             return convert
 
         names = _parameter_names(f, len(args))
-        self.args = tuple(tree_map(enter(label), arg) for label, arg in zip(names, args))
-        self.kwargs = {key: tree_map(enter(key), value) for key, value in kwargs.items()}
-        for label in {label for label in labels if labels.count(label) > 1}:  # tensors in one list
+        self.args = tuple(tree_map(convert_leaf(label), arg) for label, arg in zip(names, args))
+        self.kwargs = {key: tree_map(convert_leaf(key), value) for key, value in kwargs.items()}
+        for label in {label for label in labels if labels.count(label) > 1}:  # tensors of one list get an index
             for number, place in enumerate([i for i, other in enumerate(labels) if other == label]):
                 labels[place] = f"{label}[{number}]"
         self.leaves, self.labels = made, labels
         if wrt is not None:
-            self._choose(wrt, given)
+            self._select_leaves(wrt, given)
         if not self.leaves:
-            raise TypeError(f"{check}: {self.name} has no floating point argument to differentiate by")
+            raise TypeError(
+                f"{check}: expected a floating point argument to differentiate, got none for {self.name}. Pass a float "
+                f"array, or leaf tensors as wrt"
+            )
         for leaf in self.leaves:
             leaf.requires_grad_(True)
-        self.given = [leaf.array for leaf in self.leaves]
+        self.original_arrays = [leaf.array for leaf in self.leaves]
         self.device = self.leaves[0].device
-        self.on_host = isinstance(self.given[0], np.ndarray)
+        self.on_cpu = isinstance(self.original_arrays[0], np.ndarray)
 
-    def _choose(self, wrt: Any, given: dict[int, Tensor]) -> None:
-        """Keep the leaves that ``wrt`` names."""
+    def _select_leaves(self, wrt: Any, given: dict[int, Tensor]) -> None:
+        """Keep only the leaves that ``wrt`` selects."""
         leaves, labels = [], []
         for number, choice in enumerate([wrt] if isinstance(wrt, (int, Tensor)) else wrt):
             if isinstance(choice, int):
                 if not -len(self.leaves) <= choice < len(self.leaves):
                     raise ValueError(
-                        f"{self.check}: wrt={choice}, but {self.name} has {len(self.leaves)} floating point arguments"
+                        f"{self.check}: wrt={choice} is out of range: {self.name} has {len(self.leaves)} floating "
+                        f"point argument{'s' * (len(self.leaves) != 1)}"
                     )
                 leaf, label = self.leaves[choice], self.labels[choice]
             elif id(choice) in given:
@@ -121,8 +129,8 @@ class Subject:
                     if isinstance(leaf, Tensor):
                         what = f"{leaf.dtype}, {'a leaf' if leaf.is_leaf else 'not a leaf'}"
                     raise DTypeError(
-                        f"{self.check}: wrt[{number}] must be a leaf tensor of float64, got {what}; convert a model "
-                        f"with model.to(tl.float64)"
+                        f"{self.check}: expected wrt[{number}] to be a leaf tensor of float64, got {what}. Convert a "
+                        f"model with model.to(tl.float64)"
                     )
             leaves.append(leaf)
             labels.append(label)
@@ -131,35 +139,35 @@ class Subject:
     # ---- calls
 
     def outputs(self) -> list[Tensor]:
-        """The floating-point results of f, as the leaves are now."""
+        """Return the floating point results of f for the current arrays in the leaves."""
         result = self.f(*self.args, **self.kwargs)
         found = tree_leaves(result)
         for y in found:
             if not isinstance(y, Tensor):
-                raise TypeError(f"{self.check}: {self.name} must return Tensors, got {type(y).__name__}")
+                raise TypeError(f"{self.check}: expected {self.name} to return Tensors, got {type(y).__name__}")
         return [y for y in found if np.dtype(y.dtype).kind in "fc"]
 
     def set(self, arrays: Iterable[np.ndarray]) -> None:
         """Put other arrays into the leaves."""
         for leaf, array in zip(self.leaves, arrays):
-            leaf.array = np.asarray(array) if self.on_host else tensor(array, device=self.device).array
+            leaf.array = np.asarray(array) if self.on_cpu else tensor(array, device=self.device).array
 
     def reset(self) -> None:
         """Put the leaves' own arrays back."""
-        for leaf, array in zip(self.leaves, self.given):
+        for leaf, array in zip(self.leaves, self.original_arrays):
             leaf.array = array
 
     def values(self, arrays: Arrays) -> Arrays:
-        """The results at these arrays. No graph is made."""
+        """Return the results at these arrays, computed under no_grad."""
         self.set(arrays)
         try:
             with no_grad():
-                return [host(y) for y in self.outputs()]
+                return [to_numpy(y) for y in self.outputs()]
         finally:
             self.reset()
 
     def outputs_at(self, arrays: Arrays) -> list[Tensor]:
-        """The results at these arrays, with a graph."""
+        """Return the results at these arrays, with a graph."""
         self.set(arrays)
         try:
             with enable_grad():
@@ -168,39 +176,45 @@ class Subject:
             self.reset()
 
     def vjp(self, arrays: Arrays, cotangents: Arrays, leaves: Sequence[Tensor] | None = None) -> Arrays:
-        """The gradients of <cotangents, f> by these leaves, or all, at these arrays; zeros where f does not depend."""
+        """Return the gradients of <cotangents, f> at these arrays, zeros where f does not depend on a leaf.
+
+        leaves: the leaves to differentiate with respect to; None for all.
+        """
         wanted = self.leaves if leaves is None else leaves
         self.set(arrays)
         try:
             with enable_grad():
-                ys, cs = self._attached([self.on_device(c) for c in cotangents])
+                ys, cs = self._outputs_with_graph([self.to_device(c) for c in cotangents])
                 found = _grad(ys, wanted, cs, allow_unused=True) if ys else [None] * len(wanted)
-            return [np.zeros(x.shape) if g is None else host(g) for g, x in zip(found, wanted)]
+            return [np.zeros(x.shape) if g is None else to_numpy(g) for g, x in zip(found, wanted)]
         finally:
             self.reset()
 
-    def swapped(self, gone: int, instead: int) -> Subject:
-        """The same function with one leaf in the place of another too; nothing depends on that one any more."""
+    def with_shared_leaf(self, replaced: int, kept: int) -> FunctionUnderTest:
+        """Return the same function with leaf ``kept`` passed as the argument of leaf ``replaced``, too."""
         one = copy(self)
         one.args, one.kwargs = (
-            tree_map(lambda x: self.leaves[instead] if x is self.leaves[gone] else x, tree)
+            tree_map(lambda x: self.leaves[kept] if x is self.leaves[replaced] else x, tree)
             for tree in (self.args, self.kwargs)
         )
         return one
 
     def vjp_of_vjp(self, arrays: Arrays, cotangents: Arrays, directions: Arrays) -> tuple[Arrays, Arrays]:
-        """The gradients as in vjp, with a graph; those of <directions, them> by the arrays, then the cotangents."""
+        """Return the gradients as in ``vjp``, but with a graph, and their own gradients.
+
+        The latter are those of <directions, gradients> with respect to the arrays, then to the cotangents.
+        """
         self.set(arrays)
         try:
             with enable_grad():
-                weights = [self.on_device(c).requires_grad_() for c in cotangents]
-                ys, cs = self._attached(weights)
+                weights = [self.to_device(c).requires_grad_() for c in cotangents]
+                ys, cs = self._outputs_with_graph(weights)
                 first = (
                     _grad(ys, self.leaves, cs, create_graph=True, allow_unused=True)
                     if ys else [None] * len(self.leaves)
                 )  # fmt: skip
                 known = [
-                    (g, self.on_device(d)) for g, d in zip(first, directions) if g is not None and g.requires_grad
+                    (g, self.to_device(d)) for g, d in zip(first, directions) if g is not None and g.requires_grad
                 ]
                 inputs = [*self.leaves, *weights]
                 second = (
@@ -211,13 +225,14 @@ class Subject:
         finally:
             self.reset()
 
-    def agree(
+    def first_difference(
         self, found: Arrays, expected: Arrays, at: Arrays, cotangents: Arrays | None, start: int = 0
     ) -> int | None:
-        """The number of the first of these gradients (values if there are no cotangents) that differ; None if none do.
+        """Return the index of the first gradient in ``found`` that differs from the expected one, or None.
 
-        They may differ by rounding: of their own size, of the cotangents', and where that is not enough, by as much as
-        a rounding of the arguments would change them. start: the number of the first one given.
+        Without cotangents, results of f are compared. Both may differ by rounding errors of their own size, of the
+        size of the cotangents, or as large as the change that a rounding of the arguments causes.
+        start: the index of ``found[0]`` among all gradients (or results).
         """
         floor = 100 * _EPS * max([0.0, *(float(abs(c).max(initial=0.0)) for c in cotangents or [])])
         inside = 1e5 * _EPS * max([0.0, *(float(abs(a[np.isfinite(a)]).max(initial=0.0)) for a in cotangents or at)])
@@ -231,7 +246,7 @@ class Subject:
                 off = abs(a - b)
                 equal = (a == b) | (np.isnan(a) & np.isnan(b))
                 small = (off <= 1e-6 * scale) | np.isnan(off) | (off <= inside) | (a == b)
-                for noise in (self._noise, self._grain):
+                for noise in (self._rounding_noise, self._resolution):
                     close = (off <= 30 * noise(at, cotangents, k)) | equal
                     if (close & small).all():
                         break
@@ -239,19 +254,22 @@ class Subject:
                     return k
         return None
 
-    def _function(self, cotangents: Arrays | None, k: int) -> Callable[[Arrays], np.ndarray]:
-        """Gradient k, or value k if there are no cotangents."""
+    def _component(self, cotangents: Arrays | None, k: int) -> Callable[[Arrays], np.ndarray]:
+        """Return gradient k as a function of the arrays, or result k if there are no cotangents."""
         return lambda xs: (self.values(xs) if cotangents is None else self.vjp(xs, cotangents))[k]
 
-    def _noise(self, at: Arrays, cotangents: Arrays | None, k: int) -> np.ndarray:
-        """How much gradient (or value) k changes when the arguments do by some of their last bits."""
-        rng, f = np.random.default_rng(0), self._function(cotangents, k)
+    def _rounding_noise(self, at: Arrays, cotangents: Arrays | None, k: int) -> np.ndarray:
+        """Return the change of gradient (or result) k when the last bits of the arguments change."""
+        rng, f = np.random.default_rng(0), self._component(cotangents, k)
         some = [f([a * (1 + 2.0**-50 * rng.choice([-1.0, 1.0], a.shape)) for a in at]) for _ in range(4)]
         return np.asarray(np.max([abs(x - some[0]) for x in some[1:]], axis=0))
 
-    def _grain(self, at: Arrays, cotangents: Arrays | None, k: int) -> np.ndarray:
-        """How rough it is along a short line: (x + 1000) - 1000 changes in steps, and not with the last bits of x."""
-        rng, f = np.random.default_rng(0), self._function(cotangents, k)
+    def _resolution(self, at: Arrays, cotangents: Arrays | None, k: int) -> np.ndarray:
+        """Return the roughness of gradient (or result) k along a short line.
+
+        (x + 1000) - 1000 changes in steps, not with the last bits of x. ``_rounding_noise`` does not show that.
+        """
+        rng, f = np.random.default_rng(0), self._component(cotangents, k)
         v = [np.maximum(1.0, abs(a)) * rng.choice([-1.0, 1.0], a.shape) for a in at]
         places = np.linspace(-1.0, 1.0, 16)
         smooth, _ = np.linalg.qr(np.vander(places, 3))
@@ -259,29 +277,31 @@ class Subject:
         rough = np.asarray(abs(seen - smooth @ (smooth.T @ seen)).max(axis=0))
         return rough.reshape(f(at).shape)
 
-    def _attached(self, cotangents: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    def _outputs_with_graph(self, cotangents: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the results that require grad, and their cotangents."""
         pairs = [(y, c) for y, c in zip(self.outputs(), cotangents, strict=True) if y.requires_grad]
         return [y for y, _ in pairs], [c for _, c in pairs]
 
-    def on_device(self, array: np.ndarray) -> Tensor:
-        if not self.on_host:
+    def to_device(self, array: np.ndarray) -> Tensor:
+        """Return a tensor on the device of the leaves. On the CPU it shares the array's memory."""
+        if not self.on_cpu:
             return tensor(array, device=self.device)
         x = tensor(0.0, dtype=np.float64)
-        x.array = np.asarray(array)  # not a copy: its memory layout counts, and so does whether it is changed
+        x.array = np.asarray(array)  # not a copy, so that the memory layout is kept and in-place changes are seen
         return x
 
 
-def keeps_float64(subject: Subject, k: int, dtype: Any, tail: str = "") -> None:
-    """Raise GradientError if result k of a function of float64 has another dtype."""
+def require_float64(function: FunctionUnderTest, k: int, dtype: Any) -> None:
+    """Raise GradientError if result k for arguments of float64 has another dtype."""
     if dtype != np.float64:
         raise GradientError(
-            f"{subject.name}: result {k} is {np.dtype(dtype)} for arguments of float64: half of the digits are lost, "
-            f"and no difference can tell the gradient{tail}"
+            f"{function.name}: result {k} is {np.dtype(dtype)} for arguments of float64. Differences cannot measure a "
+            f"gradient with so few digits; keep float64 inside the function"
         )
 
 
 def _leaf(x: Tensor | np.ndarray) -> Tensor:
-    """A new leaf with the entries of x in float64, and its memory layout if it has that dtype already."""
+    """Return a new leaf with the entries of x in float64. If x is float64, the leaf has its memory layout."""
     if isinstance(x, Tensor):
         data = x.array if x.array.dtype == np.float64 else x.detach().to(np.float64).array
         leaf = x.detach().clone().to(np.float64)
@@ -293,11 +313,12 @@ def _leaf(x: Tensor | np.ndarray) -> Tensor:
 
 
 def _filled(found: Sequence[Tensor | None], arrays: Sequence[np.ndarray]) -> Arrays:
-    return [np.zeros(a.shape) if g is None else host(g) for g, a in zip(found, arrays)]
+    """Return the gradients as arrays, with zeros for None."""
+    return [np.zeros(a.shape) if g is None else to_numpy(g) for g, a in zip(found, arrays)]
 
 
 def _parameter_names(f: Callable[..., Any], count: int) -> list[str]:
-    """The names of the first ``count`` positional parameters of f, or their numbers."""
+    """Return the names of the first ``count`` positional parameters of f, or "argument 0" and so on."""
     try:
         parameters = list(inspect.signature(f).parameters.values())
     except (TypeError, ValueError):

@@ -1,18 +1,19 @@
-"""Numerical derivatives of functions of arrays, each with an estimate of its error, and with what is seen at a kink.
+"""Numerical derivatives of functions of arrays, with an estimate of their errors.
 
-The derivative of F(t) at 0 by central differences of order 4 (Fornberg 1988, table 1), at steps h from 7e-4 to 4e-8:
+The derivative of F(t) at 0 is computed by central differences of order 4 (Fornberg 1988, table 1), at steps h from
+7e-4 to 4e-8:
 
     D(h) = (8 (F(h) - F(-h)) - (F(2h) - F(-2h))) / 12h        error: h^4 F'''''/30 + rounding / h
 
-Large steps err by truncation, small ones by rounding. Neither is known, but their sum shows in how much D changes from
-one step to the next, so the step is taken at which that is least, separately for each entry of F. Steps have twenty
-binary digits: x + h is exact where x is a multiple of 1/8, as the numbers of ``elements`` are.
+Large steps have a truncation error, small ones a rounding error. Neither is known, but the change of D from one step to
+the next is about their sum. So the step with the least change is used, separately for each entry of F. Steps have
+twenty binary digits, so that x + h is exact where x is a multiple of 1/8, as the numbers of ``elements`` are.
 
 One-sided differences of order 2 use the same values of F. Where they converge to two different numbers there is a kink.
 
-The complex step F'(0) = Im F(ih)/h with h = 1e-20 (Squire and Trapp 1998) has no rounding error at all, if F is
-analytic and its code is too: it is silently wrong for abs, sign or max. So it is believed only where it agrees
-with the differences to their precision, and then gives the digits that they cannot.
+The complex step F'(0) = Im F(ih)/h with h = 1e-20 (Squire and Trapp 1998) has no rounding error if F is analytic and
+its code is, too. It is silently wrong for abs, sign or max. So it is only used where it agrees with the differences to
+their precision, and then adds the digits that they lack.
 """
 
 from __future__ import annotations
@@ -24,22 +25,25 @@ import numpy as np
 
 __all__ = ["COMPLEX_STEP", "STEPS", "Slope", "complex_slope", "slope"]
 
-# Few binary digits, so that x + h is exact; but not too few, or floor(x), or round(128 x) / 128, would be a line.
+# Twenty binary digits: few enough that x + h is exact, but so many that floor(x) and round(128 x) / 128 do not look
+# like straight lines.
 STEPS = tuple(767041 / 2**20 * 2.0**-k for k in (10, 11, 14, 17, 20, 24))
 COMPLEX_STEP = 1e-20
 
 _EPS = float(np.finfo(np.float64).eps)
-_SMOOTH = 2e-9  # two steps that agree so well need no other
-_KINK = 1e-3  # a part of the one-sided derivatives by which they must differ at a kink
+_SMOOTH = 2e-9  # two steps that agree to this relative difference need no third one
+_KINK = 1e-3  # one-sided derivatives with this relative difference, or a larger one, show a kink
 
 
 @dataclass
 class Slope:
-    """The derivative of each entry of F along one direction; all arrays have the shape of F, flattened.
+    """The derivative of each entry of F along one direction. All arrays have the shape of F, flattened.
 
-    value, error: the derivative and how far it may be off (inf: not known). step: the step that gave it, 0 for the
-    complex step. kink: where there is one; left, right: the one-sided derivatives there. lowest, highest: of what all
-    steps gave; where they disagree by accident as little as garbage may, the truth is hardly outside of these.
+    value, error: the derivative and its estimated error, which is inf where nothing is known.
+    step: the step used, 0 for the complex step.
+    kink: whether there is a kink. left, right: the one-sided derivatives there.
+    lowest, highest: the range over all steps. The error can be underestimated where two steps agree by accident, but
+    the derivative is hardly ever outside of this range.
     """
 
     value: np.ndarray
@@ -53,9 +57,10 @@ class Slope:
 
 
 def slope(F: Callable[[float], np.ndarray], at_zero: np.ndarray, scale: float = 1.0) -> Slope:
-    """The derivative at 0 of F, which gives for a t a flat array of float64. at_zero: F(0); scale: of the steps.
+    """Return the derivative of F at 0.
 
-    An entry of F that is not finite in every stencil has an error of inf.
+    F: a function from a float to a 1-D array of float64. at_zero: F(0). scale: a factor of all steps.
+    The error is inf for an entry of F that is not finite at some point of every stencil.
     """
     seen: dict[float, np.ndarray] = {}
 
@@ -77,7 +82,7 @@ def slope(F: Callable[[float], np.ndarray], at_zero: np.ndarray, scale: float = 
             right = (4 * (c - at_zero) - (d - at_zero)) / (2 * steps)
             left = (4 * (at_zero - b) - (at_zero - a)) / (2 * steps)
             rounding = 2 * _EPS * size / steps
-            # What does not move at all, at this step and all larger ones, has no derivative, and if it is infinite too.
+            # An entry that is constant at this step and all larger ones has the derivative 0, even if it is infinite.
             still = (a == at_zero) & (b == at_zero) & (c == at_zero) & (d == at_zero)
             if still.any():
                 still = np.logical_and.accumulate(still, axis=0)
@@ -100,12 +105,15 @@ _FINER = STEPS[2] * 107 / 128
 def _is_linear(
     a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, zero: np.ndarray, size: np.ndarray, near: np.ndarray
 ) -> bool:  # fmt: skip
-    """Whether all points lie on a line, so that there is nothing that a smaller step could tell. ``near``, at a step
-    that is no part of the others, is beside it if these are on the treads of a fine staircase."""
-    room = 4 * _EPS * np.maximum(size, abs(zero))
-    on_line = (abs(b + c - 2 * zero) <= room) & (abs(a + d - 2 * zero) <= room)
-    on_line &= abs(d - a - 2 * (c - b)) <= 2 * room
-    on_line &= abs(near - zero - (d - a) * (_FINER / (4 * STEPS[0]))) <= 2 * room
+    """Return whether all points lie on a line, so that a smaller step tells nothing new.
+
+    ``near`` belongs to a step unrelated to the others. It is off the line if the others happen to lie on the treads of
+    a fine staircase.
+    """
+    margin = 4 * _EPS * np.maximum(size, abs(zero))
+    on_line = (abs(b + c - 2 * zero) <= margin) & (abs(a + d - 2 * zero) <= margin)
+    on_line &= abs(d - a - 2 * (c - b)) <= 2 * margin
+    on_line &= abs(near - zero - (d - a) * (_FINER / (4 * STEPS[0]))) <= 2 * margin
     on_line |= (a == zero) & (b == zero) & (c == zero) & (d == zero) & (near == zero)
     return bool(on_line.all())
 
@@ -113,32 +121,35 @@ def _is_linear(
 def _all_smooth(
     central: np.ndarray, left: np.ndarray, right: np.ndarray, rounding: np.ndarray, finer: np.ndarray
 ) -> bool:  # fmt: skip
-    """Whether the last two steps say all: they agree with each other and roughly with ``finer``, of a step that has
-    nothing to do with them, and one-sided derivatives meet as smooth functions' do."""
+    """Return whether F is smooth at the last two steps, so that no smaller one is needed.
+
+    They must agree with each other and roughly with ``finer``, the slope at an unrelated step. The one-sided
+    derivatives must converge as those of a smooth function do.
+    """
     size = np.maximum(abs(left[-1]), abs(right[-1]))
     gaps = abs(right - left)
     meet = gaps[-1] <= np.maximum(gaps[-2] / 3, 1e-6 * size) + 20 * rounding[-1]
     agree = abs(central[-2] - central[-1]) <= _SMOOTH * size + 4 * rounding[-1]
-    beside = abs(finer - central[-1]) <= 1e-6 * size + gaps[-1] + 100 * rounding[-1]
-    return bool((meet & agree & beside).all())
+    confirmed = abs(finer - central[-1]) <= 1e-6 * size + gaps[-1] + 100 * rounding[-1]
+    return bool((meet & agree & confirmed).all())
 
 
 def _best(
     central: np.ndarray, left: np.ndarray, right: np.ndarray, rounding: np.ndarray, scale: float
 ) -> Slope:  # fmt: skip
-    """From (steps, entries) to entries."""
+    """Choose the best step for each entry. The arrays have shape (steps, entries)."""
     entries = np.arange(central.shape[1])
     kink = np.zeros(central.shape[1], bool)
     l, r, lowest, highest = left[-1], right[-1], central.min(axis=0), central.max(axis=0)
-    if len(central) == 1:  # a line
+    if len(central) == 1:  # F is linear
         return Slope(central[0], rounding[0], np.full(kink.shape, scale * STEPS[0]), kink, l, r, lowest, highest)
-    if len(central) < len(STEPS):  # all is smooth, so the error of the last step is the smaller one, by 16 or more
+    if len(central) < len(STEPS):  # F is smooth, so the last step has the smaller error, by a factor of 16 or more
         error, step = abs(central[-2] - central[-1]) / 8 + rounding[-1], scale * STEPS[len(central) - 1]
         return Slope(central[-1], error, np.full(kink.shape, step), kink, l, r, lowest, highest)
     change = abs(central[:-1] - central[1:]) + rounding[:-1]
     change[~np.isfinite(change)] = np.inf
     gaps, size = abs(right - left), np.maximum(abs(left), abs(right))
-    # One-sided derivatives that come apart as the step shrinks pass over something that only finer steps see.
+    # One-sided derivatives that diverge as the step shrinks have skipped a feature that only smaller steps resolve.
     apart = (gaps[1:4] > 1.5 * gaps[:3]) & (gaps[1:4] > _KINK * size[1:4] + 100 * rounding[1:4])
     change[:3][np.logical_or.accumulate(apart[::-1], axis=0)[::-1]] = np.inf
     best = change.argmin(axis=0)
@@ -154,7 +165,7 @@ def _best(
 
 
 def complex_slope(F: Callable[[complex], np.ndarray], at_zero: np.ndarray, found: Slope) -> Slope:
-    """``found``, with the derivative by the complex step where the two agree. F takes an imaginary t."""
+    """Return ``found`` with the value of the complex step wherever the two agree. F takes an imaginary number."""
     z = F(1j * COMPLEX_STEP)
     if z.dtype.kind != "c":
         return found
@@ -162,7 +173,7 @@ def complex_slope(F: Callable[[complex], np.ndarray], at_zero: np.ndarray, found
         value = z.imag / COMPLEX_STEP
         same = abs(z.real - at_zero) <= 1e-12 * abs(at_zero)
         size = np.maximum(abs(value), abs(found.value))
-        # Where differences do not know the first digit, they confirm nothing: x |x| at 0 has an imaginary part of h.
+        # Differences that do not know the first digit confirm nothing: x |x| at 0 has an imaginary part of h.
         known = found.error <= 0.1 * size
         agree = known & (abs(value - found.value) <= 10 * found.error + 1e-9 * size)
     take = same & agree & ~found.kink & np.isfinite(value) & np.isfinite(found.error)

@@ -11,8 +11,8 @@ from ...autograd.grad_mode import no_grad
 from ...pytree import tree_leaves, tree_map
 from ...tensors.creation import tensor
 from ...tensors.tensor import Tensor
-from ..gradcheck.function import Subject, host, numbers
-from ..gradcheck.messages import shown
+from ..gradcheck.function import FunctionUnderTest, random_eighths, to_numpy
+from ..gradcheck.messages import format_array
 from ..report import GradientError
 
 __all__ = ["check_against"]
@@ -29,42 +29,45 @@ def check_against(
     name: str | None = None,
     **kwargs: Any,
 ) -> None:
-    """Check that f and a reference give the same for the same arguments: shapes and values, infinities and NaNs too.
+    """Check that f and a reference give the same for the same arguments, infinities and NaNs included.
 
-    The reference gets NumPy arrays in place of Tensors, and returns arrays. With ``gradients=True`` it is a function of
-    Tensors, such as the same maths in plain ops, and gradients through random cotangents are compared as well.
+    Shapes, kinds of dtypes and values are compared. The reference gets NumPy arrays instead of Tensors, and returns
+    arrays. With ``gradients=True`` it is a function of Tensors, such as the same maths in plain ops, and the gradients
+    for random cotangents are compared as well.
 
-    rtol, atol: as in numpy.allclose, but atol is a part of the largest finite number expected, or of 1 if that is less.
-    Raises GradientError with the entry that is farthest off.
+    rtol, atol: as in numpy.allclose, but atol is relative to the largest finite number expected, or to 1 if that is
+    less. seed: the seed of the cotangents.
+    Raises GradientError, which names the entry with the largest difference.
     """
     label = name or getattr(f, "__name__", type(f).__name__)
-    subject: Subject | None = None
+    function: FunctionUnderTest | None = None
     if gradients:
-        subject = Subject("check_against", f, args, kwargs, None, name)
-        twin = Subject("check_against", reference, args, kwargs, None, "the reference")
+        function = FunctionUnderTest("check_against", f, args, kwargs, None, name)
+        twin = FunctionUnderTest("check_against", reference, args, kwargs, None, "the reference")
         with no_grad():
-            found = [host(y) for y in subject.outputs()]
-            expected = [host(y) for y in twin.outputs()]
+            found = [to_numpy(y) for y in function.outputs()]
+            expected = [to_numpy(y) for y in twin.outputs()]
     else:
         with no_grad():
             result = f(*tree_map(_as_tensor, args), **tree_map(_as_tensor, kwargs))
-        found = [host(y) if isinstance(y, Tensor) else np.asarray(y) for y in tree_leaves(result)]
-        with np.errstate(all="ignore"):  # log(0) is -inf, as it is in an op
+        found = [to_numpy(y) if isinstance(y, Tensor) else np.asarray(y) for y in tree_leaves(result)]
+        with np.errstate(all="ignore"):  # log(0) is -inf without a warning, as in an op
             arrays = reference(*tree_map(_as_array, args), **tree_map(_as_array, kwargs))
         expected = [np.asarray(y) for y in tree_leaves(arrays)]
-    again = _arguments(args, kwargs)
+    arguments = _format_arguments(args, kwargs)
     if len(found) != len(expected):
-        raise GradientError(f"{label}: {len(found)} results, but the reference has {len(expected)}\n{again}")
+        raise GradientError(f"{label}: {len(found)} results, but the reference has {len(expected)}\n{arguments}")
     for k, (a, b) in enumerate(zip(found, expected)):
-        _agree(f"{label}: result {k}" if len(found) > 1 else f"{label}: the result", a, b, rtol, atol, again)
-    if subject is not None:
+        what = f"{label}: result {k}" if len(found) > 1 else f"{label}: the result"
+        _require_close(what, a, b, rtol, atol, arguments)
+    if function is not None:
         rng = np.random.default_rng(seed)
-        at = [np.array(host(leaf), order="C") for leaf in subject.leaves]
+        at = [np.array(to_numpy(leaf), order="C") for leaf in function.leaves]
         floats = [y for y in found if y.dtype.kind == "f"]
-        cotangents = [numbers(rng, y.shape) for y in floats]
-        pairs = zip(subject.vjp(at, cotangents), twin.vjp(at, cotangents), subject.labels)
+        cotangents = [random_eighths(rng, y.shape) for y in floats]
+        pairs = zip(function.vjp(at, cotangents), twin.vjp(at, cotangents), function.labels)
         for g, other, which in pairs:
-            _agree(f"{label}: the gradient of {which}", g, other, rtol, atol, again)
+            _require_close(f"{label}: the gradient of {which}", g, other, rtol, atol, arguments)
 
 
 def _as_tensor(x: Any) -> Any:
@@ -72,19 +75,20 @@ def _as_tensor(x: Any) -> Any:
 
 
 def _as_array(x: Any) -> Any:
-    return host(x) if isinstance(x, Tensor) else x
+    return to_numpy(x) if isinstance(x, Tensor) else x
 
 
-def _arguments(args: Any, kwargs: Any) -> str:
+def _format_arguments(args: Any, kwargs: Any) -> str:
     arrays = [_as_array(x) for x in tree_leaves([list(args), kwargs]) if isinstance(x, (Tensor, np.ndarray))]
-    return "\n".join(["with", *(f"    {shown(a)}" for a in arrays)])
+    return "\n".join(["arguments", *(f"    {format_array(a)}" for a in arrays)])
 
 
-def _agree(what: str, a: np.ndarray, b: np.ndarray, rtol: float, atol: float, again: str) -> None:
+def _require_close(what: str, a: np.ndarray, b: np.ndarray, rtol: float, atol: float, arguments: str) -> None:
+    """Raise GradientError, with the worst entry, unless the two arrays are close."""
     if a.shape != b.shape:
-        raise GradientError(f"{what} has shape {a.shape}, but the reference {b.shape}\n{again}")
+        raise GradientError(f"{what} has shape {a.shape}, but the reference has {b.shape}\n{arguments}")
     if a.dtype.kind != b.dtype.kind:
-        raise GradientError(f"{what} is {a.dtype}, but the reference {b.dtype}\n{again}")
+        raise GradientError(f"{what} is {a.dtype}, but the reference is {b.dtype}\n{arguments}")
     a, b = a.astype(np.float64), b.astype(np.float64)
     scale = max(1.0, float(abs(b[np.isfinite(b)]).max(initial=0.0)))
     if np.allclose(a, b, rtol=rtol, atol=atol * scale, equal_nan=True):
@@ -93,8 +97,8 @@ def _agree(what: str, a: np.ndarray, b: np.ndarray, rtol: float, atol: float, ag
         off = np.where(a == b, 0.0, abs(a - b) - rtol * abs(b))
         off = np.where(np.isnan(off), np.where(np.isnan(a) & np.isnan(b), 0.0, np.inf), off)
     worst = np.unravel_index(int(off.argmax()), a.shape)
-    place = f"at [{', '.join(map(str, worst))}]" if worst else "there"
+    place = f" at [{', '.join(map(str, worst))}]" if worst else ""
     raise GradientError(
-        f"{what} is not the reference's: {place} {a[worst]:.12g} instead of {b[worst]:.12g}\n"
-        f"    found      {shown(a)}\n    expected   {shown(b)}\n{again}"
+        f"{what} differs from the reference: expected {b[worst]:.12g}{place}, got {a[worst]:.12g}\n"
+        f"    found      {format_array(a)}\n    expected   {format_array(b)}\n{arguments}"
     )

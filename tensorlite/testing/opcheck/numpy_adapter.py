@@ -1,4 +1,4 @@
-"""An adapter that makes an op of a NumPy function with a gradient that is written by hand."""
+"""An adapter from NumPy functions with hand-written gradients to functions of Tensors."""
 
 from __future__ import annotations
 
@@ -20,24 +20,26 @@ __all__ = ["numpy_op"]
 def numpy_op(
     forward: Callable[..., Any], vjp: Callable[..., Any], name: str | None = None, *, plain: bool = False
 ) -> Callable[..., Any]:
-    """A function of Tensors from a function of NumPy arrays and its gradient, so that every check can be used on it.
+    """Return a function of Tensors made of a NumPy function and its gradient, so that every check works for it.
 
         square = numpy_op(lambda x: x * x, lambda g, x: 2 * g * x)
         check_grad(square, np.array([1.0, 2.0]), order=1)
 
-    It need not be tensorlite's: with ``torch.from_numpy(x)`` and ``.numpy()`` around it, an op of PyTorch will do, with
-    ``plain=True``, as it takes no negative strides.
+    The code behind the two functions does not matter. With ``torch.from_numpy(x)`` and ``.numpy()`` around it, it can
+    be an op of PyTorch; use ``plain=True`` then, because PyTorch takes no negative strides.
 
-    forward: ``forward(*arrays, **kwargs)`` returns an array. vjp: ``vjp(g, *arrays, **kwargs)`` gets the cotangent, an
-    array of the shape of the result, and returns the gradient, or a tuple of them, one for each array, None for none.
-    plain: hand over new C-contiguous arrays, floating ones in float64, whatever the caller's are like; what comes back
-        gets the caller's dtype. For code that is not meant to know about layouts and dtypes, as another library's may.
+    forward: ``forward(*arrays, **kwargs)`` returns an array.
+    vjp: ``vjp(g, *arrays, **kwargs)`` gets the cotangent g, with the shape of the result. It returns the gradient, or a
+        tuple with one gradient for each array; None for no gradient.
+    name: the name in messages; None for that of ``forward``.
+    plain: pass new C-contiguous arrays, with floating dtypes converted to float64, whatever the caller's are. Results
+        and gradients are converted to the caller's dtype. For code that does not handle layouts and dtypes.
 
-    Its gradients can not be differentiated again: check them with ``order=1``.
+    The gradient cannot be differentiated again, so check it with ``order=1``.
     """
     for role, function in (("forward", forward), ("vjp", vjp)):
         if not callable(function):
-            raise TypeError(f"numpy_op: {role} must be a function, got {type(function).__name__}")
+            raise TypeError(f"numpy_op: expected {role} to be a function, got {type(function).__name__}")
     label = name or str(getattr(forward, "__name__", "numpy_op"))
 
     def given(*xs: Any) -> tuple[Any, ...]:
@@ -49,25 +51,25 @@ def numpy_op(
         )
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        def pull(g: Any, xs: Any, index: int) -> Any:
+        def rule(g: Any, xs: Any, index: int) -> Any:
             if isinstance(g, Variable) or any(isinstance(x, Variable) for x in xs):
                 raise GraphError(
-                    f"{label}: a gradient written on NumPy arrays cannot be differentiated again; check it with order=1"
+                    f"{label}: a gradient in NumPy cannot be differentiated again. Check it with order=1"
                 )
             result = vjp(*given(g, *xs), **kwargs)
             every = result if isinstance(result, (tuple, list)) else (result,)
             if len(every) != len(xs):
                 raise TypeError(
-                    f"{label}: vjp must return a gradient for each of its {len(xs)} arrays, got {len(every)}"
+                    f"{label}: expected vjp to return {len(xs)} gradients, one for each array, got {len(every)}"
                 )
             x = xs[index]
             if every[index] is None:
                 return np.zeros(x.shape, x.dtype)
             found = np.asarray(every[index], x.dtype if plain else None)
-            if found.shape != x.shape or found.dtype != x.dtype:  # the engine would sum it down or say what it is
+            if found.shape != x.shape or found.dtype != x.dtype:  # the engine would sum or convert it
                 raise GradientError(
                     f"{label}: vjp returned {found.dtype} {found.shape} as the gradient of array {index}, which is "
-                    f"{x.dtype} {x.shape}; what was broadcast must be summed, and the dtype kept"
+                    f"{x.dtype} {x.shape}. Sum over broadcast dimensions and keep the dtype"
                 )
             return found
 
@@ -79,9 +81,9 @@ def numpy_op(
             return y.copy() if any(np.may_share_memory(y, x) for x in xs if isinstance(x, np.ndarray)) else y
 
         run.__name__ = label if label.isidentifier() else "numpy_op"
-        return op(pull)(run)(*args)
+        return op(rule)(run)(*args)
 
     call.__name__ = call.__qualname__ = label
-    with suppress(TypeError, ValueError):  # so that reports call its arguments by their names
+    with suppress(TypeError, ValueError):  # the signature gives the arguments their names in reports
         call.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
     return call

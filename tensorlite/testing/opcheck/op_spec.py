@@ -1,4 +1,4 @@
-"""All there is to test about an op, said in one place: an OpSpec; and the tests that follow from it.
+"""Descriptions of ops, and the tests that follow from them.
 
     from tensorlite.testing import OpSpec, error, optest, real, s
 
@@ -24,7 +24,7 @@ from ...pytree import tree_leaves
 from ...tensors.creation import tensor
 from ...tensors.tensor import Tensor
 from ..gradcheck.checks import Kinks, check_adjoint, check_grad
-from ..gradcheck.function import host
+from ..gradcheck.function import to_numpy
 from ..report import GradientError
 from .against_reference import check_against
 from .checks import check_op
@@ -32,18 +32,20 @@ from .samples import Sample
 
 __all__ = ["Case", "ErrorInput", "OpSpec", "error", "optest"]
 
-# How far results and gradients in a narrow dtype may be from those of float64, as a part of the largest.
+# The tolerances of results and gradients in a narrow dtype, relative to the largest of those in float64.
 _NARROW: dict[np.dtype[Any], float] = {np.dtype("float32"): 2e-5, np.dtype("float16"): 3e-2}
-# What the checks take themselves; an argument of an op of one of these names has to be hidden from them.
-_OWN = {"allow_inconclusive", "atol", "gradients", "kinks", "max_elements", "method", "name", "order", "rtol", "seed",
-        "wrt"}  # fmt: skip
+# The keyword arguments of the checks themselves. An op's argument with one of these names is hidden from them.
+_CHECK_OPTIONS = {
+    "allow_inconclusive", "atol", "gradients", "kinks", "max_elements", "method", "name", "order", "rtol", "seed",
+    "wrt",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ErrorInput:
-    """Arguments that an op must refuse, with an Input in the place of each array, as in a Sample.
+    """Arguments that an op must reject, with an Input for each array, as in a Sample.
 
-    exception: what it raises. match: a regular expression, found anywhere in the message.
+    exception: the type of the error that the op must raise. match: a regular expression for some part of its message.
     """
 
     args: tuple[Any, ...]
@@ -53,18 +55,18 @@ class ErrorInput:
 
     @property
     def sample(self) -> Sample:
-        """The arguments."""
+        """Return the arguments as a Sample."""
         return Sample(self.args, self.kwargs)
 
 
 def error(exception: type[BaseException], match: str, *args: Any, **kwargs: Any) -> ErrorInput:
-    """The ErrorInput of these arguments: ``error(ShapeError, "must broadcast", real(2), real(3))``."""
+    """Return the ErrorInput of these arguments: ``error(ShapeError, "must broadcast", real(2), real(3))``."""
     return ErrorInput(args, kwargs, exception, match)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One test: ``run()`` raises AssertionError if it fails. ``name`` says what it tests: "gradients-2"."""
+    """A single test. ``run()`` raises AssertionError if it fails. ``name`` is its check and sample: "gradients-2"."""
 
     name: str
     run: Callable[[], object]
@@ -72,17 +74,17 @@ class Case:
 
 @dataclass(frozen=True)
 class OpSpec:
-    """An op and all that its tests need to know.
+    """An op with everything that its tests need.
 
-    name: in reports. f: the op, a function of Tensors that returns a Tensor or several.
-    samples: arguments (:func:`s`) on which it is tested.
+    name: the name in reports. f: the op, a function of Tensors that returns one Tensor or several.
+    samples: the arguments to test it with (:func:`s`).
     order: how often it can be differentiated: 2, 1, or 0 for results without gradients.
-    half: whether float16 is worth a try. kinks: as in check_grad.
-    reference: a function of NumPy arrays that returns the right values; None leaves values unchecked.
-    errors: arguments that it must refuse (:func:`error`).
-    strategy: a hypothesis strategy of further arguments: a tuple of them, such as ``matching(...)`` gives, or a Tensor.
+    half: whether to test it in float16. kinks: as in ``check_grad``.
+    reference: a function of NumPy arrays that returns the right values; None to leave the values unchecked.
+    errors: arguments that the op must reject (:func:`error`).
+    strategy: a hypothesis strategy for further arguments: tuples, such as those of ``matching(...)``, or Tensors.
 
-    Raises ValueError for an order or kinks that there are not, or with neither samples nor a strategy.
+    Raises ValueError for an unknown order or kinks, or if there are neither samples nor a strategy.
     """
 
     name: str
@@ -101,23 +103,23 @@ class OpSpec:
         if self.kinks not in ("auto", "strict", "skip"):
             raise ValueError(f"OpSpec: {self.name}: kinks must be 'auto', 'strict' or 'skip', got {self.kinks!r}")
         if not self.samples and self.strategy is None:
-            raise ValueError(f"OpSpec: {self.name}: nothing to test; give samples, or a strategy")
+            raise ValueError(f"OpSpec: {self.name}: nothing to test. Pass samples or a strategy")
 
     @cached_property
     def arrays(self) -> list[list[np.ndarray]]:
-        """The arrays of each sample: drawn once, and always the same for an op of this name."""
+        """Return the arrays of each sample, which are always the same for the same name."""
         rng = np.random.default_rng(zlib.crc32(self.name.encode()))
         return [sample.arrays(rng) for sample in self.samples]
 
     def tensors(self, k: int, dtype: Any = None, device: Any = None) -> list[Tensor]:
-        """New tensors for the inputs of sample k, requiring grad where it is differentiated; floats in ``dtype``."""
+        """Return new tensors for the inputs of sample k. Floats have ``dtype``; differentiated inputs require grad."""
         return [
             tensor(a, dtype if a.dtype.kind == "f" else None, device, requires_grad=i.grad)
             for a, i in zip(self.arrays[k], self.samples[k].inputs(), strict=True)
         ]
 
     def results(self, k: int, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """What the op makes of sample k with these tensors in the places of its inputs."""
+        """Return the results of the op for sample k with these tensors as its inputs."""
         args, kwargs = self.samples[k].fill(tensors)
         found: list[Tensor] = tree_leaves(self.f(*args, **kwargs))
         return found
@@ -125,21 +127,21 @@ class OpSpec:
     # ---- cases
 
     def cases(self, skip: Collection[str] = ()) -> list[Case]:
-        """All tests of the op: a case for each check of each sample, and for each error. ``skip``: checks to leave out.
+        """Return a case for each check of each sample and for each error. skip: names of checks to leave out.
 
-        - "values": as the reference has them.
-        - "gradients": check_grad, up to ``order``. "adjoint": check_adjoint, with func.jvp if ``order`` is 2.
-        - "dtypes": in float32, and in float16 if ``half``, results and gradients keep the dtype, and come near those in
-          float64.
-        - "hygiene": check_op, also for an ``order`` of 0.
-        - "error": the op refuses what it should, and says what it should.
+        - "values": the results are those of the reference.
+        - "gradients": ``check_grad``, up to ``order``.
+        - "adjoint": ``check_adjoint``, including func.jvp if ``order`` is 2.
+        - "dtypes": in float32, and in float16 if ``half``, results and gradients keep the dtype and agree with float64.
+        - "hygiene": ``check_op``, also for an ``order`` of 0.
+        - "error": the op raises the expected error.
         - "drawn": values, gradients and hygiene for arguments drawn from ``strategy``.
 
-        Raises ValueError if ``skip`` names no check.
+        Raises ValueError for an unknown name in ``skip``.
         """
         checks = {"values", "gradients", "adjoint", "hygiene", "dtypes", "error", "drawn"}
         if unknown := set(skip) - checks:
-            raise ValueError(f"OpSpec: no check is called {', '.join(sorted(unknown))}; they are {sorted(checks)}")
+            raise ValueError(f"OpSpec: unknown checks {', '.join(sorted(unknown))}. Use some of {sorted(checks)}")
         found: list[Case] = []
         for k, sample in enumerate(self.samples):
             floats = any(i.grad for i in sample.inputs())
@@ -158,26 +160,26 @@ class OpSpec:
         return found
 
     def _call(self, k: int) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-        """The op with the arguments of sample k, as the checks take them: all floating point arrays differentiated."""
+        """Return a function and its arguments for sample k, in which all floating point arrays are differentiated."""
         sample, arrays = self.samples[k], self.arrays[k]
-        wanted = [i.grad or a.dtype.kind != "f" for i, a in zip(sample.inputs(), arrays, strict=True)]
+        differentiated = [i.grad or a.dtype.kind != "f" for i, a in zip(sample.inputs(), arrays, strict=True)]
         args, kwargs = sample.fill(arrays)
-        if all(wanted) and not _OWN & kwargs.keys():
+        if all(differentiated) and not _CHECK_OPTIONS & kwargs.keys():
             return self.f, args, kwargs
 
         def f(*xs: Tensor) -> Any:
             given = iter(xs)
-            dtype = next((x.dtype for x in xs if x.is_floating_point()), None)  # fixed ones go along into float32
-            tensors = [next(given) if w else tensor(a, dtype) for w, a in zip(wanted, arrays, strict=True)]
+            dtype = next((x.dtype for x in xs if x.is_floating_point()), None)  # fixed inputs get the same dtype
+            tensors = [next(given) if w else tensor(a, dtype) for w, a in zip(differentiated, arrays, strict=True)]
             args, kwargs = sample.fill(tensors)
             return self.f(*args, **kwargs)
 
-        return f, tuple(a for w, a in zip(wanted, arrays, strict=True) if w), {}
+        return f, tuple(a for w, a in zip(differentiated, arrays, strict=True) if w), {}
 
     def _values(self, k: int) -> None:
         assert self.reference is not None
         args, kwargs = self.samples[k].fill(self.arrays[k])
-        hidden = {key: kwargs.pop(key) for key in _OWN & kwargs.keys()}
+        hidden = {key: kwargs.pop(key) for key in _CHECK_OPTIONS & kwargs.keys()}
         f, reference = (partial(g, **hidden) if hidden else g for g in (self.f, self.reference))
         check_against(f, reference, *args, name=self.name, **kwargs)
 
@@ -204,28 +206,28 @@ class OpSpec:
         results = [self.results(k, xs) for xs in leaves]
         for number, (y, wide) in enumerate(zip(*results, strict=True)):
             expected = dtype if wide.dtype == np.float64 else wide.dtype
-            self._near(f"result {number}", y, wide, expected, tolerance)
+            self._require_close(f"result {number}", y, wide, expected, tolerance)
         gradients = []
         for xs, ys in zip(leaves, results, strict=True):
             rng = np.random.default_rng(1)
             kept = [y for y in ys if y.requires_grad]
             cs = [tensor(np.asarray(rng.standard_normal(y.shape)), y.dtype) for y in kept]
-            wanted = [x for x in xs if x.requires_grad]
-            gradients.append(_grad(kept, wanted, cs, allow_unused=True) if kept else [])
+            differentiated = [x for x in xs if x.requires_grad]
+            gradients.append(_grad(kept, differentiated, cs, allow_unused=True) if kept else [])
         for number, (g, wide) in enumerate(zip(*gradients, strict=True)):
             if g is None or wide is None:
                 if g is not wide:
-                    raise GradientError(f"{self.name}: input {number} has a gradient in {dtype} or float64 only")
+                    raise GradientError(f"{self.name}: input {number} has no gradient in {dtype} or in float64")
                 continue
-            self._near(f"the gradient of input {number}", g, wide, dtype, 2 * tolerance)
+            self._require_close(f"the gradient of input {number}", g, wide, dtype, 2 * tolerance)
 
-    def _near(self, what: str, found: Tensor, wide: Tensor, dtype: Any, tolerance: float) -> None:
+    def _require_close(self, what: str, found: Tensor, wide: Tensor, dtype: Any, tolerance: float) -> None:
         if found.dtype != dtype:
-            raise GradientError(f"{self.name}: {what} is {found.dtype}, not {dtype}")
-        a, b = host(found).astype(np.float64), host(wide).astype(np.float64)
+            raise GradientError(f"{self.name}: expected {what} to be {dtype}, got {found.dtype}")
+        a, b = to_numpy(found).astype(np.float64), to_numpy(wide).astype(np.float64)
         scale = max(1.0, float(abs(b[np.isfinite(b)]).max(initial=0.0)))
         if a.shape != b.shape or not np.allclose(a, b, rtol=0, atol=tolerance * scale, equal_nan=True):
-            raise GradientError(f"{self.name}: {what} in {dtype} is not that of float64\n    {a}\n    {b}")
+            raise GradientError(f"{self.name}: {what} in {dtype} differs from float64\n    {a}\n    {b}")
 
     def _error(self, wrong: ErrorInput) -> None:
         rng = np.random.default_rng(zlib.crc32(self.name.encode()))
@@ -238,7 +240,7 @@ class OpSpec:
             if isinstance(raised, wrong.exception) and re.search(wrong.match, str(raised)):
                 return
             raise GradientError(f"{self.name}: {expected}, got {type(raised).__name__}: {raised}") from raised
-        raise GradientError(f"{self.name}: {expected}, but it took the arguments and returned {result}")
+        raise GradientError(f"{self.name}: {expected}, but the op returned {result}")
 
     def _drawn(self) -> None:
         from ..plugin import chosen_settings, need_hypothesis
@@ -262,12 +264,12 @@ class OpSpec:
 
 
 def optest(spec: OpSpec, *, skip: Collection[str] = ()) -> Callable[..., None]:
-    """A test function for pytest, with one test for each of ``spec.cases(skip)``, by whose name a failure is known.
+    """Return a test function for pytest with one test for each of ``spec.cases(skip)``.
 
         test_softplus = optest(OpSpec("softplus", softplus, samples=[s(real(3, 4))]))
 
-    gives ``test_softplus[gradients-0]`` and so on. Where pytest is not installed it is a plain function that runs all.
-    Raises ValueError if ``skip`` names no check.
+    makes the tests ``test_softplus[gradients-0]`` and so on. Without pytest it is a plain function that runs all cases.
+    Raises ValueError for an unknown name in ``skip``.
     """
     cases = spec.cases(skip)
     try:
@@ -285,5 +287,5 @@ def optest(spec: OpSpec, *, skip: Collection[str] = ()) -> Callable[..., None]:
         case.run()
 
     test.__name__ = f"test_{spec.name}"
-    test.__doc__ = f"All that the OpSpec of {spec.name} says."
+    test.__doc__ = f"Run all checks of the OpSpec of {spec.name}."
     return test

@@ -1,4 +1,4 @@
-"""Random programs: many ops at once, in an order that nobody thought of, that shrink to the one that is wrong.
+"""Random programs of many ops, that shrink to the op that is wrong.
 
     from hypothesis import given
     from tensorlite.testing import programs
@@ -7,9 +7,9 @@
     def test_my_op_among_others(program):
         program.check()
 
-A program is drawn as a list of ops with numbers for their operands, counted back from the newest value and modulo the
-values that fit. So whichever step is deleted, what is left is a program again, and shrinking, which deletes all that
-can go, ends with the step at fault.
+A program is drawn as a list of ops with numbers for their operands. A number counts back from the newest value, modulo
+the number of values that fit. So a program remains valid when steps are deleted, and shrinking, which deletes all steps
+it can, ends with the step that is wrong.
 """
 
 from .program import Program

@@ -1,4 +1,4 @@
-"""The ops that programs are made of."""
+"""The table of ops that programs consist of."""
 
 from __future__ import annotations
 
@@ -23,30 +23,34 @@ __all__ = ["BUILT_IN", "IN_PLACE", "ProgramOp", "built_in_ops", "user_ops"]
 
 @dataclass(frozen=True)
 class ProgramOp:
-    """A function of Tensors, the shapes it takes, and how a call of it is written: "f({}, dim=0)"."""
+    """A function of Tensors with the shapes it takes.
+
+    source: the text of a call, such as "f({}, dim=0)". in_place: whether it writes into its first operand.
+    from_user: whether it was passed to ``programs``.
+    """
 
     source: str
     f: Callable[..., Any]
-    takes: Signature
-    in_place: bool = False  # writes into its first operand
-    own: bool = False
+    signature: Signature
+    in_place: bool = False
+    from_user: bool = False
 
     @property
     def name(self) -> str:
-        """How messages call it: without operands and options, if it is a plain call."""
+        """Return the name in messages: the function's if the source is a plain call, else the source."""
         head = self.source.partition("(")[0]
         return head if head.isidentifier() else self.source
 
-    def pure(self, *operands: Tensor) -> Any:
-        """The same function without the writing: of a copy of its first operand."""
+    def without_mutation(self, *operands: Tensor) -> Any:
+        """Call the function on a copy of its first operand if it works in place."""
         return self.f(clone(operands[0]), *operands[1:]) if self.in_place else self.f(*operands)
 
     def fits(self, shapes: Sequence[Shape]) -> bool:
-        """Whether these are the shapes of its first operands."""
+        """Return whether these can be the shapes of its first operands."""
         sizes: dict[str, int] = {}
-        least = dict(self.takes.least)
+        least = dict(self.signature.least)
         batch: Shape = ()
-        for number, ((leads, dims), shape) in enumerate(zip(self.takes.inputs, shapes)):
+        for number, ((leads, dims), shape) in enumerate(zip(self.signature.inputs, shapes)):
             start = len(shape) - len(dims)
             if start < 0 or (start and not leads):
                 return False
@@ -83,7 +87,7 @@ def _scale_column(x: Tensor) -> Tensor:
     return x
 
 
-# Smooth everywhere, and with results about as large as their operands.
+# Ops that are smooth everywhere, with results about as large as their operands.
 BUILT_IN: dict[str, tuple[Callable[..., Any], str]] = {
     "tanh({})": (op.tanh, "(...)"),
     "sigmoid({})": (op.sigmoid, "(...)"),
@@ -149,7 +153,8 @@ BUILT_IN: dict[str, tuple[Callable[..., Any], str]] = {
     "clone({})": (clone, "(...)"),
 }
 
-# What writes into its first operand. What it writes over belongs to nobody else, and no gradient needs it.
+# Ops that write into their first operand. A program uses them only where no other value shares that memory and no
+# gradient needs the old entries.
 IN_PLACE: dict[str, tuple[Callable[..., Any], str]] = {
     "{}.add_({})": (lambda x, y: x.add_(y), _elementwise(2)),
     "{}.mul_({})": (lambda x, y: x.mul_(y), _elementwise(2)),
@@ -162,6 +167,7 @@ IN_PLACE: dict[str, tuple[Callable[..., Any], str]] = {
 
 @cache
 def built_in_ops() -> tuple[ProgramOp, ...]:
+    """Return the library's own ops: those of BUILT_IN, then those of IN_PLACE."""
     return tuple(
         ProgramOp(source, f, Signature.parse(takes), in_place=table is IN_PLACE)
         for table in (BUILT_IN, IN_PLACE) for source, (f, takes) in table.items()
@@ -169,29 +175,30 @@ def built_in_ops() -> tuple[ProgramOp, ...]:
 
 
 def user_ops(given: Any) -> list[ProgramOp]:
+    """Return the ops of a list or dict passed to ``programs``. Raise TypeError or ValueError if it is invalid."""
     if given is None:
         return []
     if callable(given):
-        raise TypeError("programs: ops must be a list of functions or a dict of them, got one function; write [f]")
+        raise TypeError("programs: expected ops to be a list or dict of functions, got one function. Pass [f]")
     if isinstance(given, Mapping):
-        return [_own_op(str(name), value) for name, value in given.items()]
-    return [_own_op(getattr(f, "__name__", type(f).__name__), f) for f in given]
+        return [_user_op(str(name), value) for name, value in given.items()]
+    return [_user_op(getattr(f, "__name__", type(f).__name__), f) for f in given]
 
 
-def _own_op(name: str, given: Any) -> ProgramOp:
+def _user_op(name: str, given: Any) -> ProgramOp:
     f, takes = given if isinstance(given, tuple) else (given, None)
     if not callable(f):
-        raise TypeError(f"programs: op {name!r} must be a function, got {type(f).__name__}")
+        raise TypeError(f"programs: expected op {name!r} to be a function, got {type(f).__name__}")
     signature = Signature.parse(takes) if isinstance(takes, str) else None
     arity = len(signature.inputs) if signature else _arity(name, f) if takes is None else takes
     if type(arity) is not int or arity < 1:
-        raise ValueError(f"programs: op {name!r} needs the number of its operands, 1 or more, got {arity!r}")
+        raise ValueError(f"programs: expected the number of operands of op {name!r} to be 1 or more, got {arity!r}")
     if "{" in name:
         if name.count("{}") != arity or name.count("{") != arity:
-            raise ValueError(f"programs: {name!r} must have one {{}} for each of {arity} operands")
+            raise ValueError(f"programs: expected one {{}} in {name!r} for each of {arity} operands")
     else:
         name = f"{name}({', '.join(['{}'] * arity)})"
-    return ProgramOp(name, f, signature or Signature.parse(_elementwise(arity)), own=True)
+    return ProgramOp(name, f, signature or Signature.parse(_elementwise(arity)), from_user=True)
 
 
 def _arity(name: str, f: Callable[..., Any]) -> int:
@@ -202,7 +209,7 @@ def _arity(name: str, f: Callable[..., Any]) -> int:
     count = sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
     if not count:
         raise ValueError(
-            f"programs: cannot tell how many tensors {name} takes; write ops={{{name!r}: (f, 2)}}, or its shapes in "
-            f"place of the number: '(m,n),(n)'"
+            f"programs: cannot tell how many tensors {name} takes. Pass ops={{{name!r}: (f, 2)}}, or shapes instead of "
+            f"the number: '(m,n),(n)'"
         )
     return count

@@ -1,4 +1,4 @@
-"""The strategy that draws programs."""
+"""The hypothesis strategy that draws programs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ...errors import GraphError, VersionError
 from ...pytree import tree_leaves
 from ...tensors.creation import ones_like, tensor
 from ...tensors.tensor import Tensor
-from ..gradcheck.function import host
-from ..gradcheck.messages import shown
+from ..gradcheck.function import to_numpy
+from ..gradcheck.messages import format_array
 from ..strategies.arguments import Shape
 from ..strategies.drawn_tensors import Sources, draw_tensor, sources
 from ..strategies.entries import ElementsLike
@@ -26,14 +26,14 @@ from .program import Program, Step, gradients_or_zeros
 
 __all__ = ["programs"]
 
-_LARGEST = 32.0  # the absolute value of an entry: beyond it differences lose digits
-_MOST = 48  # entries of a value
-_DIMS = 4
+_MAX_VALUE = 32.0  # the largest absolute value of an entry, because differences lose digits beyond it
+_MAX_ENTRIES = 48  # the largest number of entries of a value
+_MAX_DIMS = 4
 
 
 @dataclass
-class _Use:
-    """How often an op was tried, and did come into a program; why it did not the last time."""
+class _Usage:
+    """How often an op was tried and used, and why it was not used the last time."""
 
     tried: int = 0
     used: int = 0
@@ -47,51 +47,53 @@ def programs(
     elements: ElementsLike | Sequence[ElementsLike] = "moderate",
     built_in: bool = True,
 ) -> SearchStrategy[Program]:
-    """Programs of up to max_ops calls of ops, each on inputs and on what calls before it made.
+    """Draw programs of up to max_ops calls of ops, each on inputs and on results of earlier calls.
 
         @given(programs(ops={"norm": (my_norm, "(...,n),(n)"), "my_op({}, {}, alpha=2)": (my_op_with_alpha, 2)}))
         def test_my_ops_among_others(program):
             program.check()
 
-    ops: functions of Tensors that return a Tensor of a floating dtype, or a tuple or list of them. A list of functions,
-        whose parameters without defaults are operands, of any shapes that broadcast together; or a dict from names to
-        functions, or to pairs of a function and the number of its operands or their shapes, as :func:`matching` writes
-        them. A name with ``{}`` in it is how a call is written. They make half of the steps.
-    inputs: the shapes of inputs, as :func:`matching` writes them, or a list of shapes. Those that are not used are left
-        out of the program.
+    ops: functions of Tensors that return a Tensor of a floating dtype, or a tuple or list of such Tensors. They make
+        half of the steps. In a list of functions, the parameters without defaults are operands, whose shapes broadcast
+        together. In a dict from names to functions, a function may be a pair with the number of its operands, or with
+        their shapes, as :func:`matching` writes them. A name with ``{}`` in it is the text of a call.
+    inputs: the shapes of the inputs, as :func:`matching` writes them, or a list of shapes. A program omits the inputs
+        that it does not use.
     elements: a kind that :func:`elements` knows, a strategy, or a list of these with one for each input.
-    built_in: whether to use the library's own ops too: smooth ones, with views, indexing, results in several parts and
-        changes in place among them.
+    built_in: whether to use ops of the library, too. They are smooth; views, indexing, ops with several results and
+        in-place ops are among them.
 
-    A step is left out if no values fit it, or if its results have entries that are not finite or beyond 32 in absolute
-    value, or too many of them. Programs shrink to few steps on small inputs. An op that raises an error fails the test.
+    A step is omitted if no values fit it, or if its results are too large: not finite, above 32 in absolute value, or
+    with too many entries. Programs shrink to few steps on small inputs. An op that raises an error fails the test.
 
-    Raises TypeError or ValueError for arguments that are not as above, and ValueError when it turns out that an op can
-    never be used.
+    Raises TypeError or ValueError for invalid arguments, and ValueError if an op can never be used.
     """
     own = user_ops(ops)
     all_built_in = list(built_in_ops()) if built_in else []
     if not own and not all_built_in:
-        raise ValueError("programs: built_in=False leaves no ops; give some")
+        raise ValueError("programs: built_in=False leaves no ops. Pass ops")
     if type(max_ops) is not int or max_ops < 1:
-        raise ValueError(f"programs: max_ops must be an int of 1 or more, got {max_ops!r}")
+        raise ValueError(f"programs: expected max_ops to be an int of 1 or more, got {max_ops!r}")
     if not isinstance(inputs, str):
         inputs = ",".join(f"({','.join(map(str, shape))})" for shape in inputs)
     signature = Signature.parse(inputs)
     share = max(1, len(all_built_in) // max(1, len(own)))
     table = st.sampled_from([*own * share, *all_built_in])
-    width = max(len(o.takes.inputs) for o in (*own, *all_built_in))
+    width = max(len(o.signature.inputs) for o in (*own, *all_built_in))
     raw = st.lists(st.tuples(table, st.binary(min_size=width, max_size=width)), min_size=1, max_size=max_ops)
     kinds = sources("programs", signature, elements)
-    return _programs(_Recipe(signature, kinds, raw, {o.source: _Use() for o in own}))
+    return _programs(_Ingredients(signature, kinds, raw, {o.source: _Usage() for o in own}))
 
 
-class _Recipe:
-    """What programs are drawn from. No dataclass: hypothesis would show its fields, pages of ops, not its repr."""
+class _Ingredients:
+    """The parts that programs are drawn from.
+
+    It is not a dataclass, because hypothesis would print its fields, which are pages of ops, and not its repr.
+    """
 
     def __init__(
         self, signature: Signature, kinds: Sources, steps: SearchStrategy[list[tuple[ProgramOp, bytes]]],
-        uses: dict[str, _Use],
+        uses: dict[str, _Usage],
     ) -> None:  # fmt: skip
         self.signature, self.kinds, self.steps, self.uses = signature, kinds, steps, uses
 
@@ -100,26 +102,26 @@ class _Recipe:
 
 
 @st.composite
-def _programs(draw: DrawFn, recipe: _Recipe) -> Program:
+def _programs(draw: DrawFn, recipe: _Ingredients) -> Program:
     wanted = draw(recipe.steps)
     shapes, _ = recipe.signature.draw(draw)
-    builder = _Builder([host(draw_tensor(draw, shape, *kind, False)) for shape, kind in zip(shapes, recipe.kinds)])
+    builder = _Builder([to_numpy(draw_tensor(draw, shape, *kind, False)) for shape, kind in zip(shapes, recipe.kinds)])
     for o, choices in wanted:
         why = builder.add(o, choices)
-        if o.own:
+        if o.from_user:
             use = recipe.uses[o.source]
             use.tried, use.used, use.why = use.tried + 1, use.used + (why is None), why or use.why
             if use.tried >= 200 and not use.used:
                 raise ValueError(
-                    f"programs: {o.name} was tried {use.tried} times and could not be used once: {use.why}. Say which "
-                    f"shapes it takes, or choose other inputs and elements"
+                    f"programs: {o.name} was tried {use.tried} times and could never be used: {use.why}. Pass the "
+                    f"shapes that it takes, or choose other inputs and elements"
                 )
     return Program(builder.inputs, builder.steps)
 
 
 @dataclass
 class _Builder:
-    """Makes steps of ops and bytes, and computes their values to see that they fit."""
+    """A builder that makes steps of ops and bytes, and computes their values to check that they fit."""
 
     inputs: list[np.ndarray]
     steps: list[Step] = field(default_factory=list)
@@ -128,52 +130,55 @@ class _Builder:
         self.values = {i: tensor(a) for i, a in enumerate(self.inputs)}
 
     def add(self, o: ProgramOp, choices: bytes) -> str | None:
-        """Take the step if it fits; else say why not."""
+        """Add the step and return None if it fits. Return the reason if it does not."""
         operands: list[int] = []
         shapes: list[Shape] = []
-        for choice in choices[: len(o.takes.inputs)]:
+        for choice in choices[: len(o.signature.inputs)]:
             change = o.in_place and not operands
             fitting = [i for i, v in reversed(self.values.items()) if o.fits([*shapes, v.shape])]
             if change:
-                fitting = [i for i in fitting if self._may_change(i)]
+                fitting = [i for i in fitting if self._can_be_overwritten(i)]
             if not fitting:
-                return f"no value has a shape that fits {o.takes.text!r}"
+                return f"no value has a shape that fits {o.signature.text!r}"
             operands.append(fitting[choice % len(fitting)])
             shapes.append(self.values[operands[-1]].shape)
         try:
             with no_grad(), np.errstate(all="ignore"):
-                found = tree_leaves(o.pure(*(self.values[i] for i in operands)))
+                found = tree_leaves(o.without_mutation(*(self.values[i] for i in operands)))
         except Exception as error:
             call = o.source.format(*(f"t{i}" for i in operands))
-            lines = [*(f"t{i}: {shown(a)}" for i, a in enumerate(self.inputs)), *map(str, self.steps), call]
+            lines = [*(f"t{i}: {format_array(a)}" for i, a in enumerate(self.inputs)), *map(str, self.steps), call]
             error.add_note("in the program\n" + "\n".join(f"    {line}" for line in lines))
             raise
         for y in found:
             if not isinstance(y, Tensor) or not y.is_floating_point():
                 what = y.dtype if isinstance(y, Tensor) else type(y).__name__
-                raise TypeError(f"programs: {o.name} must return Tensors of a floating dtype, got {what}")
-            if y.ndim > _DIMS or y.numel() > _MOST or len(found) > _DIMS:
+                raise TypeError(f"programs: expected {o.name} to return Tensors of a floating dtype, got {what}")
+            if y.ndim > _MAX_DIMS or y.numel() > _MAX_ENTRIES or len(found) > _MAX_DIMS:
                 return f"its results are too large: {len(found)} of shape {y.shape}"
-            if not bool((abs(host(y)) <= _LARGEST).all()):
-                return f"its results are not finite, or beyond {_LARGEST:g}: {shown(host(y))}"
+            if not bool((abs(to_numpy(y)) <= _MAX_VALUE).all()):
+                return f"its results are not finite, or above {_MAX_VALUE:g}: {format_array(to_numpy(y))}"
         fresh = len(self.values)
         results = (operands[0],) if o.in_place else tuple(range(fresh, fresh + len(found)))
         step = Step(o, tuple(operands), results)
-        if o.in_place and not self._sound(step):
-            return "a gradient needs what it would write over"
+        if o.in_place and not self._keeps_gradients(step):
+            return "a gradient needs the values that it would overwrite"
         self.steps.append(step)
         self.values.update(zip(results, found))
         return None
 
-    def _may_change(self, i: int) -> bool:
-        """Whether no other value would change too."""
-        mine = self.values[i].array
+    def _can_be_overwritten(self, i: int) -> bool:
+        """Return whether no input and no other value would change, too."""
+        array = self.values[i].array
         return i >= len(self.inputs) and not any(
-            np.may_share_memory(mine, v.array) for k, v in self.values.items() if k != i
+            np.may_share_memory(array, v.array) for k, v in self.values.items() if k != i
         )
 
-    def _sound(self, step: Step) -> bool:
-        """Whether the library lets gradients of both orders through this change. It may refuse, but not be wrong."""
+    def _keeps_gradients(self, step: Step) -> bool:
+        """Return whether gradients of both orders can be computed after this in-place step.
+
+        The library may raise an error for it, but must not give wrong gradients.
+        """
         program = Program(self.inputs, [*self.steps, step])
         try:
             with enable_grad():

@@ -1,4 +1,4 @@
-"""Strategies for hypothesis: what to call an op with, so that its mistakes show.
+"""Hypothesis strategies for the arguments of ops, chosen so that mistakes show.
 
     from hypothesis import given
     from tensorlite.testing import indices, matching, tensors
@@ -7,10 +7,10 @@
     def test_indexing(x, index):
         np.testing.assert_array_equal(x[index].numpy(), x.numpy()[index])
 
-Numbers are multiples of 1/8 that a difference quotient can be trusted with: each of them is exactly at a kink of
-``abs``, ``relu``, ``floor`` and their like, or 1/8 and more away from it. All values are built, none is drawn and
-thrown away, and every array takes one byte an entry, so that drawing is quick. Examples shrink to few dimensions of
-size 1, to the entries 0, 1, -1, 2, ... in this order, and to plain memory.
+Numbers are multiples of 1/8. Each of them is exactly at a kink of ``abs``, ``relu``, ``floor`` and similar functions,
+or at least 1/8 away from it, so that difference quotients can be trusted. No value is drawn and rejected. An entry of
+an array takes one byte, so that drawing is fast. Examples shrink to few dimensions of size 1, to the entries 0, 1, -1,
+2, ... in this order, and to contiguous memory.
 """
 
 from .drawn_tensors import matching, tensors

@@ -1,4 +1,4 @@
-"""Strategies for tensors."""
+"""Strategies for tensors of all values, shapes and memory layouts."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ __all__ = ["Sources", "draw_tensor", "matching", "sources", "tensors"]
 def draw_tensor(
     draw: DrawFn, shape: Shape, source: SearchStrategy[Any] | TieFree, dtype: np.dtype[Any], with_layouts: bool
 ) -> Tensor:
-    """A tensor of this shape, whose memory may be laid out in any way."""
-    way = draw(layout_choices(shape, _may_be_constant(shape, source))) if with_layouts else C_ORDER
-    array = draw_entries(draw, shape, source, dtype)  # as many entries for each layout: fewer would count as simpler
-    return from_numpy(array if way is C_ORDER else lay_out(array, way))
+    """Draw a tensor of this shape, in any memory layout if ``with_layouts``."""
+    layout = draw(layout_choices(shape, _may_be_constant(shape, source))) if with_layouts else C_ORDER
+    # Draw the same number of bytes for each layout, because hypothesis shrinks to the fewest bytes.
+    array = draw_entries(draw, shape, source, dtype)
+    return from_numpy(array if layout is C_ORDER else lay_out(array, layout))
 
 
 def _may_be_constant(shape: Shape, source: SearchStrategy[Any] | TieFree) -> tuple[int, ...]:
@@ -46,20 +47,21 @@ def tensors(
     layouts: bool = True,
     requires_grad: bool = False,
 ) -> SearchStrategy[Tensor]:
-    """Tensors on the CPU.
+    """Draw tensors on the CPU.
 
-    shape: sizes, or a strategy for them; None for :func:`shapes`.
-    dtype: None for the one that ``elements`` asks for: int64 for ``"int"``, bool for ``"bool"``, otherwise float64.
+    shape: a shape or a strategy for shapes; None for :func:`shapes`.
+    dtype: the dtype; None for that of ``elements``: int64 for ``"int"``, bool for ``"bool"``, otherwise float64.
     elements: a kind that :func:`elements` knows, a strategy for one entry, or :func:`tie_free`; None for the kind
         that fits the dtype: ``"real"``, ``"int"`` or ``"bool"``.
-    layouts: whether to lay out the memory in every way that :func:`layouts` lists, or always as C does.
-    Raises ValueError for an unknown kind, DTypeError where gradients of a dtype do not exist.
+    layouts: whether to draw all memory layouts that :func:`layouts` lists, or C-contiguous ones only.
+    requires_grad: whether the tensors require grad.
+    Raises ValueError for an unknown kind, and DTypeError if a dtype without gradients is to require grad.
     """
     source, target = entry_source("tensors", elements, dtype)
     if not isinstance(layouts, bool):
-        raise TypeError(f"tensors: layouts is True or False, got {layouts!r:.60}")
+        raise TypeError(f"tensors: expected layouts to be True or False, got {layouts!r:.60}")
     if requires_grad and not is_floating(target):
-        raise DTypeError(f"tensors: only floating tensors require gradients, not those of {target}")
+        raise DTypeError(f"tensors: only floating point tensors can require grad, got {target}")
     sizes: SearchStrategy[Shape]
     if shape is None:
         sizes = shapes()
@@ -93,15 +95,16 @@ def matching(
 def matching(
     signature: str, *, elements: ElementsLike | Sequence[ElementsLike] | None = None, layouts: bool = True
 ) -> SearchStrategy[Any]:
-    """Shapes that belong together, or tensors of such shapes: ``matching("(...,m,k),(k,n>=1)->(...,m,n)")``.
+    """Draw shapes that belong together, or tensors of such shapes: ``matching("(...,m,k),(k,n>=1)->(...,m,n)")``.
 
-    Equal names are equal sizes, from 0 to 3; numbers are sizes; ``n>=1`` keeps n from 0; ``()`` is a 0-d tensor;
-    ``...`` stands for 0 to 2 dimensions that broadcast against those of the other inputs. What is right of the arrow
-    is not drawn.
+    Equal names are equal sizes, from 0 to 3. Numbers are sizes. ``n>=1`` excludes 0 for n. ``()`` is a 0-d tensor.
+    ``...`` stands for 0 to 2 dimensions that broadcast with those of the other inputs. The part after the arrow is not
+    drawn.
 
-    elements: None for shapes; else the kind of entries, or a list with one for each input, for float64 tensors (int64
-    and bool ones for the kinds ``int`` and ``bool``).
-    Raises ValueError for a bad signature, or where the list has not one kind for each input.
+    elements: None to draw shapes; else the kind of entries, or a list with one for each input, to draw tensors. They
+        have float64, or int64 and bool for the kinds ``int`` and ``bool``.
+    layouts: whether to draw all memory layouts.
+    Raises ValueError for an invalid signature, or if the list does not have one kind for each input.
     """
     parsed = Signature.parse(signature)
     if elements is None:
@@ -118,7 +121,7 @@ Sources: TypeAlias = "list[tuple[SearchStrategy[Any] | TieFree, np.dtype[Any]]]"
 
 
 def sources(name: str, signature: Signature, given: ElementsLike | Sequence[ElementsLike]) -> Sources:
-    """How to draw the entries of each input. Raises ValueError for a list of another length."""
+    """Return the entry strategy and dtype of each input. Raise ValueError for a list of another length."""
     count = len(signature.inputs)
     one = isinstance(given, str | SearchStrategy | TieFree)
     kinds: list[Any] = [given] * count if one else list(given)  # type: ignore[arg-type]

@@ -20,20 +20,20 @@ __all__ = ["Array", "ElementsLike", "TieFree", "away_from", "draw_entries", "ele
 
 Array: TypeAlias = np.ndarray[Any, Any]
 ElementsLike: TypeAlias = "str | SearchStrategy[Any] | TieFree"
-"""The kind of entries, by its name, as a strategy for one entry, or as :func:`tie_free`."""
+"""The kind of entries: its name, a strategy for one entry, or :func:`tie_free`."""
 
-_SLOTS = 256  # an entry is one byte, and a byte a place in a table
+_TABLE_SIZE = 256  # an entry is drawn as one byte, an index into a table of numbers
 
 
 def _by_simplicity(values: Iterable[float]) -> list[float]:
-    """0, 1, -1, 2, ... then the halves, the quarters, the eighths: what an example shrinks to, first."""
+    """Return the values in the order in which examples shrink: 0, 1, -1, 2, ..., then halves, quarters, eighths."""
     return sorted(set(values), key=lambda x: (next(d for d in (1, 2, 4, 8) if x * d % 1 == 0), abs(x), x < 0))
 
 
 _DYADIC = _by_simplicity(k / 8 for k in range(-32, 33))
 _EXTREME = [800.0, -800.0, 1e4]
 
-# The numbers of each kind, and those of them that are to come up more often than the rest.
+# The numbers of each kind, then those of them that are drawn more often.
 _KINDS: dict[str, tuple[list[float], list[float]]] = {
     "real": ([*_DYADIC, *_EXTREME], [0.0] * 16 + [1.0, -1.0] * 6 + _EXTREME),
     "moderate": (_DYADIC, [0.0] * 8),
@@ -48,16 +48,16 @@ _KINDS: dict[str, tuple[list[float], list[float]]] = {
     "bool": ([0.0, 1.0], [0.0] * 127),
 }
 
-# The bytes that strategies of `elements` stand for, so that arrays need not draw entry by entry.
+# The tables of strategies that `elements` returned. With a table, an array is drawn as one byte string.
 _TABLES: WeakKeyDictionary[SearchStrategy[Any], tuple[Any, ...]] = WeakKeyDictionary()
 
 
-def _table(numbers: list[float], often: list[float]) -> tuple[float, ...]:
-    """256 numbers, the simplest first: each of ``numbers`` once, then ``often``, then the first kind again."""
-    table = [*numbers, *often]
+def _table(numbers: list[float], frequent: list[float]) -> tuple[float, ...]:
+    """Return 256 numbers, the simplest first: ``numbers``, ``frequent``, then moderate ones of ``numbers`` again."""
+    table = [*numbers, *frequent]
     common = [x for x in numbers if math.isfinite(x) and 2.0**-20 < abs(x) < 100] or numbers
-    while len(table) < _SLOTS:
-        table += common[: _SLOTS - len(table)]
+    while len(table) < _TABLE_SIZE:
+        table += common[: _TABLE_SIZE - len(table)]
     return tuple(table)
 
 
@@ -67,59 +67,61 @@ def _sampled(table: tuple[Any, ...]) -> SearchStrategy[Any]:
     return strategy
 
 
-def _kind(name: str, kind: str) -> tuple[list[float], list[float]]:
+def _numbers_of_kind(name: str, kind: str) -> tuple[list[float], list[float]]:
     if kind not in _KINDS:
-        raise ValueError(f"{name}: unknown kind {kind!r}; it is one of {', '.join(map(repr, _KINDS))}")
+        raise ValueError(f"{name}: unknown kind {kind!r}. Use one of {', '.join(map(repr, _KINDS))}")
     return _KINDS[kind]
 
 
 def elements(kind: str = "real", *, kinks: Sequence[float] = (), below: int | None = None) -> SearchStrategy[Any]:
-    """One entry of a tensor.
+    """Draw one entry of a tensor.
 
     =============  =========================================================================================
-    ``real``       multiples of 1/8 from -4 to 4, 0 and ±1 more often, and now and then ±800 and 1e4
+    ``real``       multiples of 1/8 from -4 to 4, 0 and ±1 more often, sometimes ±800 and 1e4
     ``moderate``   multiples of 1/8 from -4 to 4
     ``nonzero``    ``real`` without 0
     ``positive``   ``real``, those above 0
     ``unit``       multiples of 1/8 above -1 and below 1
-    ``any``        ``real``, and -0.0, tiny and huge numbers, infinities and NaN: for values, not for derivatives
+    ``any``        ``real``, and -0.0, tiny and huge numbers, infinities, NaN; not suitable for derivatives
     ``int``        integers from -8 to 8; with ``below``, from 0 to below - 1
     ``bool``       True or False
     =============  =========================================================================================
 
-    kinks: points that come up in a quarter of all entries. What is not on one of them is 1/8 or more away from all.
-    below: for the kind ``int`` alone: indices into so many places, 256 or fewer.
-    Raises ValueError for a kind that is none of these, or for a ``below`` that is out of place.
+    kinks: points that a quarter of all entries lie on. All other entries are at least 1/8 away from them.
+    below: for the kind ``int`` only, a number from 1 to 256.
+    Raises ValueError for an unknown kind, or for a ``below`` that is out of range or given for another kind.
     """
-    numbers, often = _kind("elements", kind)
+    numbers, frequent = _numbers_of_kind("elements", kind)
     if below is not None:
-        if kind != "int" or not 1 <= below <= _SLOTS:
-            raise ValueError(f"elements: below is for the kind 'int' and from 1 to {_SLOTS}, got {below} for {kind!r}")
+        if kind != "int" or not 1 <= below <= _TABLE_SIZE:
+            raise ValueError(
+                f"elements: expected below from 1 to {_TABLE_SIZE} for the kind 'int', got {below} for {kind!r}"
+            )
         numbers = [float(x) for x in range(below)]
-    points = _points("elements: kinks", kinks)
+    points = _as_points("elements: kinks", kinks)
     if points:
         numbers = _distant(numbers, points)
         numbers = [*_by_value(points), *numbers]
-        often = (points * _SLOTS)[: _SLOTS // 4]
-    table: tuple[Any, ...] = _table(numbers, often)
+        frequent = (points * _TABLE_SIZE)[: _TABLE_SIZE // 4]
+    table: tuple[Any, ...] = _table(numbers, frequent)
     if kind in ("int", "bool"):
         table = tuple(map(int if kind == "int" else bool, table))
     return _sampled(table)
 
 
 def away_from(points: Sequence[float], kind: str = "real") -> SearchStrategy[Any]:
-    """Entries of this kind that are 1/8 or more away from each of these points: ``away_from([0])`` for ``abs``.
+    """Draw entries of this kind that are at least 1/8 away from each of the points: ``away_from([0])`` for ``abs``.
 
-    Raises ValueError where nothing is left.
+    Raises ValueError if no number of the kind is.
     """
-    numbers, often = _kind("away_from", kind)
-    numbers = _distant(numbers, _points("away_from: points", points))
+    numbers, frequent = _numbers_of_kind("away_from", kind)
+    numbers = _distant(numbers, _as_points("away_from: points", points))
     if not numbers:
-        raise ValueError(f"away_from: no number of the kind {kind!r} is 1/8 or more away from all of {list(points)}")
-    return _sampled(_table(numbers, [x for x in often if x in numbers]))
+        raise ValueError(f"away_from: no number of the kind {kind!r} is at least 1/8 away from all of {list(points)}")
+    return _sampled(_table(numbers, [x for x in frequent if x in numbers]))
 
 
-def _points(what: str, given: Any) -> list[float]:
+def _as_points(what: str, given: Any) -> list[float]:
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise TypeError(f"{what} must be a list of numbers, got {given!r:.60}")
     return [float(p) for p in given]
@@ -135,15 +137,15 @@ def _by_value(points: list[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class TieFree:
-    """What :func:`tie_free` returns; goes where a kind of entries goes."""
+    """The kind of entries that :func:`tie_free` returns."""
 
     axis: int | None = -1
 
 
 def tie_free(axis: int | None = -1) -> TieFree:
-    """Entries no two of which are equal, or closer than 1/8, in any row along ``axis``; None: in the whole tensor.
+    """Return a kind of entries that differ by at least 1/8 along ``axis``, or in the whole tensor for None.
 
-    For ``amax``, ``sort``, ``median`` and their like, which have a kink wherever two entries are equal:
+    For ``amax``, ``sort``, ``median`` and similar functions, which have a kink where two entries are equal:
     ``tensors((2, 3), elements=tie_free(-1))``. Shrinks to 0, 1, 2, ...
     """
     return TieFree(axis if axis is None else as_int("tie_free: axis", axis))
@@ -154,7 +156,7 @@ _GAPS = _table([1.0, 2.0, 0.125, 0.25, 0.5, 3.0, 800.0], [])
 
 
 def _row_without_ties(data: bytes, size: int) -> list[float]:
-    """Numbers that grow from a start by gaps, put in an order. Takes 2 * size bytes; zeros mean 0, 1, 2, ..."""
+    """Return numbers that grow from a start by gaps, in some order. Takes 2 * size bytes; zeros give 0, 1, 2, ..."""
     left, x = [], _STARTS[data[0]]
     for gap in data[1:size]:
         left.append(x)
@@ -164,7 +166,7 @@ def _row_without_ties(data: bytes, size: int) -> list[float]:
 
 
 def draw_entries(draw: DrawFn, shape: Shape, source: SearchStrategy[Any] | TieFree, dtype: np.dtype[Any]) -> Array:
-    """A new C-contiguous array of entries."""
+    """Draw a new C-contiguous array of entries."""
     count = math.prod(shape)
     if isinstance(source, TieFree):
         return _tie_free_values(draw, shape, source.axis).astype(dtype)
@@ -180,7 +182,7 @@ def _tie_free_values(draw: DrawFn, shape: Shape, axis: int | None) -> Array:
     if axis is None or not shape:
         size, axis, lead = math.prod(shape), None, tuple[int, ...]()
     elif not -len(shape) <= axis < len(shape):
-        raise ValueError(f"tie_free: there is no axis {axis} in the shape {shape}")
+        raise ValueError(f"tie_free: axis {axis} is out of range for the shape {shape}")
     else:
         size, lead = shape[axis], tuple(np.delete(shape, axis).tolist())
     if not math.prod(shape):
@@ -196,7 +198,7 @@ def _tie_free_values(draw: DrawFn, shape: Shape, axis: int | None) -> Array:
 def entry_source(
     name: str, given: ElementsLike | None, dtype: Any
 ) -> tuple[SearchStrategy[Any] | TieFree, np.dtype[Any]]:
-    """How to draw entries, and their dtype: each of the two decides what the other is by default."""
+    """Return the strategy for entries, and their dtype. If one of the two is None, the other one decides."""
     if given is None:
         target = float64 if dtype is None else as_dtype(dtype)
         given = "bool" if target.kind == "b" else "int" if target.kind in "iu" else "real"
@@ -207,7 +209,7 @@ def entry_source(
     if isinstance(given, str):
         given = elements(given)
     if not isinstance(given, SearchStrategy | TieFree):
-        raise TypeError(f"{name}: elements is a kind, a strategy or tie_free(), got {type(given).__name__}")
+        raise TypeError(f"{name}: expected elements to be a kind, a strategy or tie_free(), got {type(given).__name__}")
     if dtype is not None:
         return given, as_dtype(dtype)
     table = None if isinstance(given, TieFree) else _TABLES.get(given)

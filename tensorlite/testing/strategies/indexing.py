@@ -23,27 +23,27 @@ _AXIS_KINDS = ("int", "negative", "tuple", "none")
 
 
 def axes(ndim: int, kinds: Sequence[str] = _AXIS_KINDS) -> SearchStrategy[int | tuple[int, ...] | None]:
-    """What a ``dim`` argument may be for a tensor of ``ndim`` dimensions.
+    """Draw valid ``dim`` arguments for a tensor of ``ndim`` dimensions.
 
-    kinds: of ``"int"`` (from 0 up), ``"negative"``, ``"tuple"`` (one dimension or several, no two the same, in any
-    order and with either sign) and ``"none"``. A 0-d tensor counts as having one dimension, as in PyTorch.
-    Raises ValueError for another kind.
+    kinds: some of ``"int"`` (0 or more), ``"negative"``, ``"tuple"`` (one or several different dimensions, in any order
+        and with either sign) and ``"none"``.
+    A 0-d tensor counts as having one dimension, as in PyTorch. Raises ValueError for an unknown kind.
     """
     if isinstance(kinds, str) or not kinds or set(kinds) - set(_AXIS_KINDS):
-        raise ValueError(f"axes: kinds is made of {', '.join(map(repr, _AXIS_KINDS))}, got {kinds!r}")
+        raise ValueError(f"axes: expected some of the kinds {', '.join(map(repr, _AXIS_KINDS))}, got {kinds!r}")
     if as_int("axes: ndim", ndim) < 0:
-        raise ValueError(f"axes: ndim is 0 or more, got {ndim}")
+        raise ValueError(f"axes: expected ndim of 0 or more, got {ndim}")
     count = max(ndim, 1)
-    ways: list[SearchStrategy[Any]] = []
+    choices: list[SearchStrategy[Any]] = []
     if "int" in kinds:
-        ways.append(integers(0, count - 1))
+        choices.append(integers(0, count - 1))
     if "negative" in kinds:
-        ways.append(integers(-count, -1).map(lambda d: -count - 1 - d))  # -1 is the simplest
+        choices.append(integers(-count, -1).map(lambda d: -count - 1 - d))  # -1 is the simplest
     if "tuple" in kinds:
-        ways.append(_axis_tuples(count))
+        choices.append(_axis_tuples(count))
     if "none" in kinds:
-        ways.append(st.none())
-    return st.one_of(ways)
+        choices.append(st.none())
+    return st.one_of(choices)
 
 
 @st.composite
@@ -58,53 +58,53 @@ _INDEX_KINDS = ("int", "slice", "none", "ellipsis", "array", "mask")
 
 
 def indices(shape: Shape, kinds: Sequence[str] = _INDEX_KINDS) -> SearchStrategy[Any]:
-    """Indices of every kind that ``x[index]`` takes for an x of this shape; all are valid.
+    """Draw valid indices of all kinds for a tensor x of this shape, for ``x[index]``.
 
-    kinds: of ``"int"`` (of either sign), ``"slice"`` (with any step, past the end, empty), ``"none"``, ``"ellipsis"``,
-    ``"array"`` (NumPy arrays, lists and Tensors of int64, of any sign, which may name a place twice and broadcast
-    against each other) and ``"mask"`` (booleans over one dimension or several). An index is one of them or a tuple
-    of several. Shrinks to ``()``. Raises ValueError for another kind.
+    kinds: some of ``"int"`` (of either sign), ``"slice"`` (with any step, past the end, empty), ``"none"``,
+        ``"ellipsis"``, ``"array"`` (arrays, lists and Tensors of integers of either sign, with duplicates, which
+        broadcast together) and ``"mask"`` (booleans over one or several dimensions).
+    An index is one of these, or a tuple of several. Shrinks to ``()``. Raises ValueError for an unknown kind.
     """
     if isinstance(kinds, str) or not kinds or set(kinds) - set(_INDEX_KINDS):
-        raise ValueError(f"indices: kinds is made of {', '.join(map(repr, _INDEX_KINDS))}, got {kinds!r}")
+        raise ValueError(f"indices: expected some of the kinds {', '.join(map(repr, _INDEX_KINDS))}, got {kinds!r}")
     return _indices(as_shape("indices", shape), frozenset(kinds))
 
 
 @lru_cache(maxsize=256)
-def _one_of(ways: tuple[str, ...]) -> SearchStrategy[str]:
-    return st.sampled_from(ways)
+def _one_of(allowed: tuple[str, ...]) -> SearchStrategy[str]:
+    return st.sampled_from(allowed)
 
 
 @st.composite
 def _indices(draw: DrawFn, shape: Shape, kinds: frozenset[str]) -> Any:
-    """First a way for every dimension; then what picks from several, which has to broadcast; then None and ``...``."""
+    """Draw an index: a kind for each dimension, arrays and masks that broadcast, then None and ``...``."""
     items: list[Any] = []
-    picks: list[tuple[int, str, Shape]] = []  # the place among items, the way, the sizes it picks from
+    picks: list[tuple[int, str, Shape]] = []  # the position in items, the kind, the sizes it selects from
     dim = 0
     while dim < len(shape):
         sizes = shape[dim:]
-        ways = ["whole"]
-        ways += ["slice"] if "slice" in kinds else []
-        ways += ["int"] if "int" in kinds and sizes[0] else []
-        ways += ["array"] if "array" in kinds else []
-        ways += ["mask"] if "mask" in kinds else []
-        way = draw(_one_of(tuple(ways)))
-        width = draw(integers(1, len(sizes))) if way == "mask" else 1
-        if way in ("array", "mask"):
-            picks.append((len(items), way, sizes[:width]))
+        allowed = ["full"]
+        allowed += ["slice"] if "slice" in kinds else []
+        allowed += ["int"] if "int" in kinds and sizes[0] else []
+        allowed += ["array"] if "array" in kinds else []
+        allowed += ["mask"] if "mask" in kinds else []
+        kind = draw(_one_of(tuple(allowed)))
+        width = draw(integers(1, len(sizes))) if kind == "mask" else 1
+        if kind in ("array", "mask"):
+            picks.append((len(items), kind, sizes[:width]))
         item: Any = _ALL
-        if way == "slice":
+        if kind == "slice":
             item = _draw_slice(draw, sizes[0])
-        elif way == "int":
+        elif kind == "int":
             item = draw(integers(-sizes[0], sizes[0] - 1))
         items.append(item)
         dim += width
     if not shape and "mask" in kinds and draw(BOOLEANS):
         picks.append((0, "mask", ()))
         items.append(_ALL)
-    for place, item in _draw_picks(draw, picks):
-        items[place] = item
-    if "ellipsis" in kinds and draw(BOOLEANS):  # in the place of some that are whole, or of none
+    for position, item in _draw_picks(draw, picks):
+        items[position] = item
+    if "ellipsis" in kinds and draw(BOOLEANS):  # it replaces some full slices, or none
         first = last = draw(integers(0, len(items)))
         while last < len(items) and items[last] is _ALL:
             last += 1
@@ -122,7 +122,7 @@ _ALL = slice(None)
 
 
 def _draw_slice(draw: DrawFn, size: int) -> slice:
-    """From anywhere to anywhere, past both ends too, with any step."""
+    """Draw a slice with any start, stop and step, also past both ends."""
     ends = _ends(size)
     return slice(draw(ends), draw(ends), draw(_STEPS))
 
@@ -136,29 +136,30 @@ _STEPS = st.sampled_from([None, 2, -1, 1, 3, -2])
 
 
 def _draw_picks(draw: DrawFn, picks: list[tuple[int, str, Shape]]) -> Iterable[tuple[int, Any]]:
-    """The index arrays and masks of one index, with their places. What they pick has to broadcast together."""
-    empty = any(0 in sizes for _, _, sizes in picks)  # whoever picks from nothing picks nothing, and so do the others
-    masks = [(place, sizes) for place, way, sizes in picks if way == "mask"]
+    """Draw the index arrays and masks of one index, with their positions. Their shapes broadcast together."""
+    # An index into a dimension of size 0 must be empty, and so must all indices that broadcast with it.
+    empty = any(0 in sizes for _, _, sizes in picks)
+    masks = [(position, sizes) for position, kind, sizes in picks if kind == "mask"]
     common: Shape = ()
     if masks:
-        place, sizes = masks[0]
+        position, sizes = masks[0]
         bits = 0 if empty else draw(integers(0, 2 ** math.prod(sizes) - 1))
         common = (bits.bit_count(),)
-        yield place, np.array([bits >> i & 1 for i in range(math.prod(sizes))], bool).reshape(sizes)
-        for place, sizes in masks[1:]:
+        yield position, np.array([bits >> i & 1 for i in range(math.prod(sizes))], bool).reshape(sizes)
+        for position, sizes in masks[1:]:
             count = common[0] if common[0] <= math.prod(sizes) else 1
-            yield place, _mask_of(draw, sizes, count)
+            yield position, _mask_of(draw, sizes, count)
     elif picks:
         common = (0,) if empty else draw(shapes_between(0, 2, 0, 3))
-    for place, way, sizes in picks:
-        if way == "array":
+    for position, kind, sizes in picks:
+        if kind == "array":
             (size,) = sizes
             shape = draw_broadcastable_to(draw, common) if size else common
-            yield place, _as_index(draw, size, shape)
+            yield position, _as_index(draw, size, shape)
 
 
 def _mask_of(draw: DrawFn, sizes: Shape, count: int) -> Array:
-    """A mask that picks so many places."""
+    """Draw a mask with ``count`` entries that are True."""
     mask, left = np.zeros(math.prod(sizes), bool), list(range(math.prod(sizes)))
     for _ in range(count):
         mask[left.pop(draw(integers(0, len(left) - 1)))] = True
@@ -166,7 +167,7 @@ def _mask_of(draw: DrawFn, sizes: Shape, count: int) -> Array:
 
 
 def _as_index(draw: DrawFn, size: int, shape: Shape) -> Any:
-    """Places, duplicates among them, as an array of int64 or int32, a Tensor or, where there are some, a list."""
+    """Draw integer indices, with duplicates, as an int64 or int32 array, a Tensor or (if there are any) a list."""
     count = math.prod(shape)
     picked = [byte % (2 * size) for byte in draw(byte_strings(count))] if count else []
     array = np.array([p if p < size else size - 1 - p for p in picked], np.int64).reshape(shape)

@@ -1,4 +1,4 @@
-"""Signatures: the shapes of several tensors that belong together."""
+"""Signatures, which describe the shapes of several tensors that belong together."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .sizes import draw_broadcastable_to, size_choices
 
 __all__ = ["Signature"]
 
-# More often than not there is a dimension of which a mistake in broadcasting can make something else.
+# Most examples have a batch dimension above 1, so that mistakes in broadcasting show.
 _BATCH_DIMS = st.sampled_from([0, 1, 2, 1, 2])
 _BATCH_SIZES = st.sampled_from([1, 2, *[2, 1, 2] * 4, 0])
 
 
 @dataclass(frozen=True)
 class _Dim:
-    """A dimension of a signature: a name, or a size."""
+    """A dimension of a signature: a name or a size."""
 
     name: str
     size: int | None = None
@@ -34,12 +34,12 @@ Core: TypeAlias = "tuple[bool, tuple[_Dim, ...]]"  # whether "..." leads, and th
 
 @dataclass(frozen=True)
 class Signature:
-    """The shapes that belong together, as ``"(m,k),(k,n)->(m,n)"`` says it; ``Signature.parse`` reads that.
+    """The shapes of inputs and results, such as ``"(m,k),(k,n)->(m,n)"``, which ``Signature.parse`` reads.
 
     - Equal names are equal sizes, numbers are sizes, ``()`` is a 0-d tensor.
-    - ``n>=1``, said once, keeps n from being 0.
-    - ``...``, first in its brackets, stands for 0 to 2 dimensions, which broadcast against the ``...`` of the others.
-    - The right side may be left out. With several results it has several brackets.
+    - ``n>=1``, written once, excludes 0 for n.
+    - ``...``, first in its brackets, stands for 0 to 2 dimensions, which broadcast with the ``...`` of the others.
+    - The right side may be omitted. For several results it has several brackets.
     """
 
     text: str
@@ -49,9 +49,9 @@ class Signature:
 
     @classmethod
     def parse(cls, text: str) -> Signature:
-        """Raises ValueError, which shows what is wrong, for what is no signature."""
+        """Return the Signature of a text. Raise ValueError, which shows the mistake, if it is invalid."""
         if not isinstance(text, str):
-            raise TypeError(f"a signature is a string such as '(m,n),(n)->(m)', got {text!r:.60}")
+            raise TypeError(f"expected a signature, a string such as '(m,n),(n)->(m)', got {text!r:.60}")
         left, arrow, right = "".join(text.split()).partition("->")
         least: dict[str, int] = {}
         inputs = tuple(_cores(text, left, least))
@@ -64,11 +64,11 @@ class Signature:
                 raise _bad(text, "the result has '...', which no input has")
             for dim in dims:
                 if dim.size is None and dim.name not in known:
-                    raise _bad(text, f"the result's {dim.name} is a dimension of no input")
+                    raise _bad(text, f"the result has the dimension {dim.name}, which no input has")
         return cls(text, inputs, outputs, tuple(least.items()))
 
     def draw(self, draw: DrawFn) -> tuple[tuple[Shape, ...], tuple[Shape, ...] | None]:
-        """The shapes of the inputs and, if the signature has a right side, of the results."""
+        """Draw the shapes of the inputs and, if the signature has a right side, of the results."""
         least, sizes = dict(self.least), dict[str, int]()
         for _, dims in self.inputs:
             for dim in dims:
@@ -83,15 +83,15 @@ class Signature:
         given = tuple(lead + core for lead, core in zip(leads, cores))
         if self.outputs is None:
             return given, None
-        whole = np.broadcast_shapes(*leads)
+        full_batch = np.broadcast_shapes(*leads)
         return given, tuple(
-            (whole if lead else ()) + tuple(sizes[d.name] if d.size is None else d.size for d in dims)
+            (full_batch if lead else ()) + tuple(sizes[d.name] if d.size is None else d.size for d in dims)
             for lead, dims in self.outputs
         )
 
 
 def _bad(text: str, why: str) -> ValueError:
-    return ValueError(f"signature {text!r}: {why}. One that is right: '(...,m,k),(k,n>=1)->(...,m,n)'")
+    return ValueError(f"signature {text!r}: {why}. A valid example: '(...,m,k),(k,n>=1)->(...,m,n)'")
 
 
 def _cores(text: str, side: str, least: dict[str, int]) -> Iterable[Core]:
@@ -104,7 +104,7 @@ def _cores(text: str, side: str, least: dict[str, int]) -> Iterable[Core]:
         for item in items[leads:]:
             match = re.fullmatch(r"(?P<size>\d+)|(?P<name>[A-Za-z_]\w*)(>=(?P<low>\d+))?", item)
             if match is None:
-                why = "'...' has to be the first in its brackets" if item == "..." else f"{item!r} is no dimension"
+                why = "'...' must be the first in its brackets" if item == "..." else f"{item!r} is not a dimension"
                 raise _bad(text, why)
             if match["size"]:
                 dims.append(_Dim(item, int(item)))
@@ -113,5 +113,5 @@ def _cores(text: str, side: str, least: dict[str, int]) -> Iterable[Core]:
                 if match["low"]:
                     low = int(match["low"])
                     if least.setdefault(match["name"], low) != low:
-                        raise _bad(text, f"{match['name']} is asked to be at least {least[match['name']]}, and {low}")
+                        raise _bad(text, f"{match['name']} has two minima, {least[match['name']]} and {low}")
         yield leads, tuple(dims)

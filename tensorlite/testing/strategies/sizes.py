@@ -15,7 +15,7 @@ __all__ = ["broadcastable", "draw_broadcastable_to", "shapes", "shapes_between",
 
 @lru_cache(maxsize=64)
 def size_choices(low: int, high: int) -> SearchStrategy[int]:
-    """A size; 1 is the simplest, and 0, where allowed, one of sixteen."""
+    """Return a strategy for a size. It shrinks to 1. Where 0 is allowed, one size in sixteen is 0."""
     above = [n for n in range(low, high + 1) if n]
     if low > 0 or not above:
         return st.sampled_from(above or [0])
@@ -23,9 +23,9 @@ def size_choices(low: int, high: int) -> SearchStrategy[int]:
 
 
 def shapes(min_dims: int = 0, max_dims: int = 3, *, min_size: int = 0, max_size: int = 3) -> SearchStrategy[Shape]:
-    """Shapes, with 0-d ones and, one in sixteen, sizes of zero; fewer dimensions and size 1 are the simplest.
+    """Draw shapes, 0-d ones included. One size in sixteen is 0. Shrinks to few dimensions of size 1.
 
-    Raises ValueError where a least is above a most.
+    Raises ValueError if a minimum is above its maximum.
     """
     check_range("shapes: dims", min_dims, max_dims)
     check_range("shapes: sizes", min_size, max_size)
@@ -34,6 +34,7 @@ def shapes(min_dims: int = 0, max_dims: int = 3, *, min_size: int = 0, max_size:
 
 @st.composite
 def shapes_between(draw: DrawFn, min_dims: int, max_dims: int, min_size: int, max_size: int) -> Shape:
+    """Draw a shape without checking the arguments."""
     size = size_choices(min_size, max_size)
     return tuple(draw(size) for _ in range(draw(integers(min_dims, max_dims))))
 
@@ -41,14 +42,15 @@ def shapes_between(draw: DrawFn, min_dims: int, max_dims: int, min_size: int, ma
 def broadcastable(
     count: int = 2, *, min_dims: int = 0, max_dims: int = 3, min_size: int = 0, max_size: int = 3
 ) -> SearchStrategy[tuple[Shape, ...]]:
-    """``count`` shapes that broadcast together, in all ways: equal, with 1s, with fewer dimensions, 0-d, of size 0.
+    """Draw ``count`` shapes that broadcast together: equal, with 1s, with fewer dimensions, 0-d, or with size 0.
 
-    min_dims: of each of them. Shrinks to equal shapes.
+    min_dims: the least number of dimensions of each shape. Shrinks to equal shapes.
+    Raises ValueError if a minimum is above its maximum, or for a count below 1.
     """
     check_range("broadcastable: dims", min_dims, max_dims)
     check_range("broadcastable: sizes", min_size, max_size)
     if as_int("broadcastable: count", count) < 1:
-        raise ValueError(f"broadcastable: expected one shape or more, got {count}")
+        raise ValueError(f"broadcastable: expected a count of 1 or more, got {count}")
     return _broadcastable(count, min_dims, max_dims, min_size, max_size)
 
 
@@ -61,7 +63,7 @@ def _broadcastable(
 
 
 def draw_broadcastable_to(draw: DrawFn, full: Shape, min_dims: int = 0, min_size: int = 0) -> Shape:
-    """A shape that broadcasts to ``full``: in half of all cases itself, else without some dims, some of them 1."""
+    """Draw a shape that broadcasts to ``full``. Half of them are ``full``; the others lack dims or have sizes of 1."""
     if not full or not draw(BOOLEANS):
         return full
     shape = full[draw(integers(0, len(full) - min_dims)) :]

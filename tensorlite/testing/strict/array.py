@@ -1,4 +1,4 @@
-"""The array of the strict device."""
+"""The array type of the strict device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = [
 
 
 class Flags(NamedTuple):
-    """What an array of CuPy's says about its memory."""
+    """The memory flags of an array, as CuPy has them."""
 
     c_contiguous: bool
     f_contiguous: bool
@@ -25,9 +25,10 @@ class Flags(NamedTuple):
 
 
 class StrictArray:
-    """An array on the device. ``host`` is the NumPy array behind it; to look at that is no sync, so that tests can.
+    """An array on the strict device.
 
-    ``base`` is the array that owns the memory, None if that is this one, as in CuPy.
+    host: the NumPy array that holds the entries. Reading it is not a synchronisation, so that tests can.
+    base: the array that owns the memory, or None if this one does, as in CuPy.
     """
 
     __slots__ = ("__weakref__", "base", "host")
@@ -36,7 +37,7 @@ class StrictArray:
     def __init__(self, host: np.ndarray[Any, Any], base: StrictArray | None = None) -> None:
         self.host, self.base = host, base
 
-    # ---- what it is
+    # ---- attributes
 
     shape = property(lambda self: self.host.shape)
     dtype = property(lambda self: self.host.dtype)
@@ -49,7 +50,7 @@ class StrictArray:
 
     @property
     def flags(self) -> Flags:
-        """How the memory is laid out, and whether it is its own."""
+        """Return the memory flags."""
         flags = self.host.flags
         return Flags(flags.c_contiguous, flags.f_contiguous, self.base is None)
 
@@ -57,32 +58,32 @@ class StrictArray:
         return len(self.host)
 
     def __repr__(self) -> str:
-        return f"StrictArray({self.host!r})"  # no sync: debuggers and pytest look at everything
+        return f"StrictArray({self.host!r})"  # not a synchronisation, because debuggers and pytest print everything
 
-    # ---- what must not happen unasked
+    # ---- conversions that are errors
 
     def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray[Any, Any]:
-        raise TypeError("implicit conversion of a strict array to a NumPy array; move it with Tensor.cpu()")
+        raise TypeError("implicit conversion of a strict array to a NumPy array. Move it with Tensor.cpu()")
 
     def __array_function__(self, function: Any, *rest: Any) -> Any:
-        raise TypeError(f"numpy.{function.__name__} was called with a strict array; use the xp of its device")
+        raise TypeError(f"numpy.{function.__name__} was called with a strict array. Use the xp of its device")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method != "__call__" or kwargs or not any(isinstance(x, np.generic) for x in inputs):
-            raise TypeError(f"numpy.{ufunc.__name__}.{method} was called with a strict array; use the xp of its device")
+            raise TypeError(f"numpy.{ufunc.__name__}.{method} was called with a strict array. Use the xp of its device")
         return call_numpy(ufunc, *inputs)  # `np.float32(2) * array` comes here
 
     def __iter__(self) -> Any:
-        raise TypeError("iteration over a strict array would launch a kernel an entry")
+        raise TypeError("iteration over a strict array would launch one kernel for each entry. Use array functions")
 
     # ---- reading values
 
     def item(self) -> Any:
-        """The only entry, as a Python number. A sync."""
+        """Return the only entry as a Python number. This is a synchronisation."""
         return read_on_host(self, "item").item()
 
     def tolist(self) -> Any:
-        """The entries in lists of Python numbers. A sync."""
+        """Return the entries as lists of Python numbers. This is a synchronisation."""
         return read_on_host(self, "tolist").tolist()
 
     def __bool__(self) -> bool:
@@ -114,12 +115,16 @@ class StrictArray:
 
 
 def read_on_host(array: StrictArray, how: str) -> np.ndarray[Any, Any]:
+    """Return the NumPy array behind ``array``, and record a synchronisation of the kind ``how``."""
     record_sync(how)
     return array.host
 
 
 def host_index(array: StrictArray, index: Any, name: str) -> tuple[tuple[Any, ...], list[np.ndarray[Any, Any]]]:
-    """The index of the host's array, with an Ellipsis so that one entry is a view too, and its arrays."""
+    """Return the index for the NumPy array behind ``array``, and the index arrays in it.
+
+    It has an Ellipsis if it has no index arrays, so that NumPy returns a view, not a scalar, for one entry.
+    """
     items = list(index) if isinstance(index, tuple) else [index]
     reject_host_data(items, name)
     if not any(item is Ellipsis for item in items):
@@ -132,12 +137,12 @@ def host_index(array: StrictArray, index: Any, name: str) -> tuple[tuple[Any, ..
         elif isinstance(item, StrictArray) and not _is_mask(item):
             items[k] = item.host % max(1, array.shape[dim])
         elif isinstance(item, StrictArray):
-            record_sync("mask")  # how many entries it picks is known on the device alone
+            record_sync("mask")  # only the device knows how many entries it selects
             items[k], dim = item.host, dim + item.ndim - 1
         dim += item is not None and item is not Ellipsis
     picks = [item for item in items if isinstance(item, np.ndarray)]
     if picks and items[-1] is Ellipsis:
-        items.pop()  # NumPy returns a scalar copy, which is wrapped again
+        items.pop()  # NumPy returns a scalar, which is wrapped as a 0-d array
     return tuple(items), picks
 
 
@@ -148,32 +153,33 @@ def _is_mask(item: Any) -> bool:
 # ---- calls ----------------------------------------------------------------------------------
 
 
-def _refuse_numpy(values: Any, name: str) -> None:
-    """Raise TypeError, as CuPy does, if there is a NumPy array among these, or in a list of them."""
+def _reject_numpy(values: Any, name: str) -> None:
+    """Raise TypeError, as CuPy does, if one of the values, or an item of a list of them, is a NumPy array."""
     for value in values:
         if isinstance(value, np.ndarray):
             what = f"{value.dtype}{value.shape}"
-            raise TypeError(f"{name}: a NumPy array, {what}, among strict ones; xp.asarray() moves it")
+            raise TypeError(f"{name}: expected strict arrays, got a NumPy array {what}. Move it with xp.asarray()")
         if isinstance(value, (list, tuple)):
-            _refuse_numpy(value, name)
+            _reject_numpy(value, name)
 
 
 def reject_host_data(values: Any, name: str) -> None:
-    """Also refuse lists and tuples: what they hold would be moved to the device unasked."""
-    _refuse_numpy(values, name)
+    """Raise TypeError for NumPy arrays, lists and tuples, whose entries would be moved to the device implicitly."""
+    _reject_numpy(values, name)
     for value in values:
         if isinstance(value, (list, tuple)):
-            raise TypeError(f"{name}: a {type(value).__name__} among strict arrays; xp.asarray() moves it")
+            raise TypeError(f"{name}: expected strict arrays, got a {type(value).__name__}. Move it with xp.asarray()")
 
 
 def unwrap(value: Any) -> Any:
+    """Return the NumPy array behind a strict array, also inside lists and tuples. Return other values unchanged."""
     if isinstance(value, StrictArray):
         return value.host
     return type(value)(map(unwrap, value)) if type(value) in (list, tuple) else value
 
 
 def _wrapped(result: Any, sources: tuple[Any, ...] = ()) -> Any:
-    """Results as arrays of the device; one that shares memory with a source is a view of it."""
+    """Return results as strict arrays. One that shares memory with a source is a view of it."""
     if isinstance(result, (list, tuple)):
         return [_wrapped(r, sources) for r in result]
     if isinstance(result, np.generic):
@@ -188,15 +194,15 @@ def _wrapped(result: Any, sources: tuple[Any, ...] = ()) -> Any:
 
 
 def call_numpy(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """A function of NumPy's on arrays of the device. No device warns of what arithmetic does."""
-    _refuse_numpy([*args, *kwargs.values()], getattr(function, "__name__", str(function)))
+    """Call a NumPy function on strict arrays, without arithmetic warnings, because a GPU gives none."""
+    _reject_numpy([*args, *kwargs.values()], getattr(function, "__name__", str(function)))
     with np.errstate(all="ignore"):
         result = function(*map(unwrap, args), **{name: unwrap(value) for name, value in kwargs.items()})
     return _wrapped(result, (kwargs.get("out"), *args))
 
 
 def with_signature(function: Callable[..., Any], signature: str) -> Callable[..., Any]:
-    """A function of NumPy's as one of the device, with this signature and no other argument."""
+    """Return a NumPy function as one of the device that accepts the arguments of CuPy's ``signature`` only."""
     kind, required = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
     names = inspect.Signature([
         inspect.Parameter(name.rstrip("?"), kind, default=None if name.endswith("?") else required)
@@ -209,8 +215,8 @@ def with_signature(function: Callable[..., Any], signature: str) -> Callable[...
         try:
             given = names.bind(*args, **kwargs).arguments
         except TypeError as error:
-            raise TypeError(f"{function.__name__}: CuPy's takes {signature!r}: {error}") from None
-        # Names and order may differ from NumPy's: those of what is required, and the place of what is not.
+            raise TypeError(f"{function.__name__}: CuPy's arguments are {signature!r}: {error}") from None
+        # CuPy's names of required arguments may differ from NumPy's, and so may the order of optional ones.
         return call_numpy(function, *(given.pop(name) for name in required_names), **given)
 
     f.__name__ = function.__name__
@@ -231,7 +237,7 @@ METHODS = {
     "swapaxes": "self axis1 axis2", "trace": "self offset? axis1? axis2? dtype? out?",
     "var": "self axis? dtype? out? ddof? keepdims?", "view": "self dtype?",
 }  # fmt: skip
-"""The methods of ``cupy.ndarray`` that may be used, with their arguments (``?``: may be left out)."""
+"""The methods of ``cupy.ndarray`` that are available, with their arguments (``?`` marks optional ones)."""
 
 for _name, _signature in METHODS.items():
     setattr(StrictArray, _name, with_signature(getattr(np.ndarray, _name), _signature))

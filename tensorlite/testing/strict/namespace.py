@@ -1,4 +1,4 @@
-"""The functions of the strict device."""
+"""The array functions of the strict device."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ FUNCTIONS = {
     "var": "a axis? dtype? out? ddof? keepdims?", "zeros": "shape dtype?",
     "zeros_like": "a dtype?",
 }  # fmt: skip
-"""The functions of CuPy that may be used, with their arguments."""
+"""The functions of CuPy that are available, with their arguments (``?`` marks optional ones)."""
 
-# CuPy takes no Python number, and no list of them, in these places; in the others it is happy with none at all.
+# How many of its first arguments must be strict arrays, because CuPy rejects Python numbers and lists there.
 _NO_ARRAYS = {"arange", "array", "concatenate", "empty", "eye", "full", "linspace", "ones", "stack", "tri", "zeros"}
 _ARRAYS = {name: 0 if name in _NO_ARRAYS else 1 for name in FUNCTIONS}
 _ARRAYS.update(dict.fromkeys(("dot", "outer", "searchsorted", "take_along_axis", "tensordot"), 2))
 
 
 def _needs_arrays(name: str, f: Callable[..., Any], count: int) -> Callable[..., Any]:
-    """f, refusing anything but arrays of the device in its first places, and noting that some functions synchronise."""
+    """Return f with a check that its first ``count`` arguments are strict arrays. Record that nonzero synchronises."""
 
     def strict(*args: Any, **kwargs: Any) -> Any:
         for k, value in enumerate(args[:count]):
             if not isinstance(value, StrictArray):
-                raise TypeError(f"{name}: argument {k} must be an array of the device, not {type(value).__name__}")
+                raise TypeError(f"{name}: expected argument {k} to be a strict array, got {type(value).__name__}")
         if name in ("argwhere", "nonzero"):
             record_sync("nonzero")
         return f(*args, **kwargs)
@@ -67,7 +67,7 @@ def _needs_arrays(name: str, f: Callable[..., Any], count: int) -> Callable[...,
 
 
 def _poisoned(array: StrictArray) -> StrictArray:
-    """Fresh memory holds whatever it does: here, what cannot be overlooked."""
+    """Fill new memory with values that cannot be overlooked, because real new memory may hold anything."""
     kind = array.dtype.kind
     array.host.fill(np.nan if kind in "fc" else np.iinfo(array.dtype).max if kind in "iu" else True)
     return array
@@ -86,7 +86,7 @@ def _matmul(a: StrictArray, b: StrictArray, out: StrictArray | None = None) -> A
 
 
 def _asarray(a: Any, dtype: Any = None, order: Any = None) -> StrictArray:
-    """Where NumPy arrays are welcome: this is how they come to the device."""
+    """Return an array of the device. This function accepts NumPy arrays, numbers and lists."""
     if isinstance(a, StrictArray) and dtype in (None, a.dtype):
         return a
     return StrictArray(np.array(unwrap(a), dtype, order=order))
@@ -103,7 +103,7 @@ def _take(a: StrictArray, indices: Any, axis: int | None = None, out: StrictArra
 
 def _where(condition: StrictArray, x: Any = None, y: Any = None) -> Any:
     if x is None and y is None:
-        record_sync("nonzero")  # how many there are is known on the device alone
+        record_sync("nonzero")  # only the device knows how many there are
         return call_numpy(np.where, condition)
     reject_host_data([x, y], "where")
     return call_numpy(np.where, condition, x, y)
@@ -144,7 +144,7 @@ def _functions() -> dict[str, Callable[..., Any]]:
 
 
 def _module() -> types.ModuleType:
-    """What would be ``import cupy``: what is in here, CuPy has as well."""
+    """Return a module that stands for ``cupy``. All its names exist in CuPy."""
     module = types.ModuleType("strict")
     dtypes = "bool_ uint8 int8 int16 int32 int64 uint16 uint32 uint64 float16 float32 float64 complex64 complex128"
     vars(module).update({name: getattr(np, name) for name in (*dtypes.split(), "e", "inf", "nan", "newaxis", "pi")})
@@ -159,7 +159,7 @@ def _to_numpy(array: StrictArray) -> np.ndarray[Any, Any]:
 
 def _select(index: int) -> None:
     if index:
-        raise DeviceError(f"device 'strict:{index}' is not there: there is one, strict:0")
+        raise DeviceError(f"device: expected strict:0, the only strict device, got strict:{index}")
 
 
 def _load() -> registry.Namespace:

@@ -1,4 +1,4 @@
-"""The moments at which a program would wait for a GPU."""
+"""Host synchronisation: lists, or forbids, the places where a program would wait for a GPU."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from ...autograd.anomaly_mode import call_site
 __all__ = ["SYNCS", "Sync", "SyncError", "SyncLog", "allow_syncs", "count_syncs", "forbid_syncs", "record_sync"]
 
 SYNCS = ("bool", "complex", "float", "index", "int", "item", "mask", "nonzero", "to_numpy", "tolist")
-"""The kinds of host synchronisation: ``bool(x)`` and its like, ``x.item()``, ``x.tolist()``, the way to NumPy (a
-tensor's ``cpu()``), and results whose size only the device knows, of indexing by a mask and looking for nonzeros."""
+"""The kinds of host synchronisation: ``bool(x)`` and other conversions, ``x.item()``, ``x.tolist()``, the transfer to
+NumPy (a tensor's ``cpu()``), and results whose size only the device knows: indexing by a mask, and ``nonzero``."""
 
 
 class Sync(NamedTuple):
-    """A moment at which a GPU's program would have to wait: ``what`` it was (one of SYNCS), and at which line of the
-    code that called tensorlite."""
+    """One host synchronisation. what: its kind (one of SYNCS). where: the line of code that called tensorlite."""
 
     what: str
     where: str
@@ -27,11 +26,11 @@ class Sync(NamedTuple):
 
 
 class SyncError(RuntimeError):
-    """A value was read on the host inside :func:`forbid_syncs`."""
+    """An error that is raised when a value is read on the host inside :func:`forbid_syncs`."""
 
 
 class SyncLog(list[Sync]):
-    """What has synchronised, in order. ``print(log)`` is a line each."""
+    """A list of synchronisations in order. ``print(log)`` prints one line for each."""
 
     def __init__(self, allowed: Collection[str] = SYNCS) -> None:
         super().__init__()
@@ -39,7 +38,7 @@ class SyncLog(list[Sync]):
 
     @property
     def kinds(self) -> list[str]:
-        """``what`` of each."""
+        """Return the kind of each synchronisation."""
         return [sync.what for sync in self]
 
     def __str__(self) -> str:
@@ -51,7 +50,7 @@ _allowing = 0
 
 
 def record_sync(what: str) -> None:
-    """Note a sync in every open log. Raises SyncError if one of them forbids it."""
+    """Add a synchronisation to all open logs. Raise SyncError if one of them forbids it."""
     if not _logs:
         return
     sync = Sync(what, call_site())
@@ -59,9 +58,9 @@ def record_sync(what: str) -> None:
         log.append(sync)
     if not _allowing and not all(what in log._allowed for log in _logs):
         raise SyncError(
-            f"{what}: a value is read on the host inside forbid_syncs(), so a GPU would have to be waited for\n"
+            f"{what}: a value is read on the host inside forbid_syncs(), which waits for the GPU\n"
             f"  {sync.where}\n"
-            f"keep it on the device and read it after the loop, or put the line into `with allow_syncs():`"
+            f"Keep the value on the device and read it after the loop, or put the line into `with allow_syncs():`"
         )
 
 
@@ -75,14 +74,17 @@ def _logged(log: SyncLog) -> Iterator[SyncLog]:
 
 
 def count_syncs() -> AbstractContextManager[SyncLog]:
-    """``with count_syncs() as log:`` lists each sync of the block, in any thread: ``len(log)``, ``log.kinds``."""
+    """Return a context manager that lists the synchronisations in its block, in all threads.
+
+    ``with count_syncs() as log:`` gives a SyncLog: use ``len(log)`` or ``log.kinds``.
+    """
     return _logged(SyncLog())
 
 
 def forbid_syncs(allow: Collection[str] = ()) -> AbstractContextManager[SyncLog]:
-    """``with forbid_syncs() as log:`` as :func:`count_syncs`, and the first sync raises SyncError with the line of it.
+    """Return a context manager like :func:`count_syncs` in which a synchronisation raises SyncError with its line.
 
-    allow: kinds of SYNCS that are noted but raise nothing. Raises ValueError for what is not one.
+    allow: kinds of SYNCS that are listed but raise nothing. Raises ValueError for an unknown kind.
     """
     if unknown := sorted({allow} if isinstance(allow, str) else set(allow) - set(SYNCS)):
         raise ValueError(f"forbid_syncs: allow={allow!r}: expected some of {', '.join(SYNCS)}, got {unknown}")
@@ -91,7 +93,7 @@ def forbid_syncs(allow: Collection[str] = ()) -> AbstractContextManager[SyncLog]
 
 @contextmanager
 def allow_syncs() -> Iterator[None]:
-    """Inside :func:`forbid_syncs`, a block whose syncs are meant: they are noted, and raise nothing."""
+    """Context manager that allows synchronisations inside :func:`forbid_syncs`. They are listed, but raise nothing."""
     global _allowing
     _allowing += 1
     try:
