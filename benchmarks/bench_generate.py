@@ -1,70 +1,73 @@
-"""How fast a GPT writes: tensorlite against PyTorch, eager, both with a key/value cache, on the same GPT.
+"""Measure how fast a GPT writes text: tensorlite against PyTorch, eager, both with a key/value cache.
 
     python benchmarks/bench_generate.py                 all shapes
-    python benchmarks/bench_generate.py --shape M       that of `make train`
+    python benchmarks/bench_generate.py --shape M       the model of `make train`
 
-A text is a prompt, read in one pass, and then one token after the other, each the likeliest; batch 1, in float32 on the
-CPU, within the context. Both sides have the same weights, start with the same prompts and take turns of one text, each
-in a process of its own, as in bench_step.py. Before that both read one text, with a cache, and their logits are
-compared: a side that computed something else, or less, would be found out.
+A text is a prompt, which is read in one pass, and then one token after the other, each the likeliest; batch 1, in
+float32 on the CPU, within the context. Both sides have the same weights and read the same prompts. They alternate text
+by text, each in a process of its own. Before that, both read one text with a cache, and their logits are compared.
 
-A token needs every weight once, and a large model's do not fit a cache: reading them from memory takes a time that
-nobody can go below. It is printed, too, where the weights are that large.
+A token needs every weight once, and the weights of a large model do not fit in a cache. Its bound is therefore the time
+of reading them from memory. The bound of a small model's token, and of a prompt, is the arithmetic.
 """
 
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import numpy as np
-from environment import cores
-from processes import options, started, tables
+from environment import describe_environment, saved
+from gpt_cost import forward_flops, prompt_flops, token_bytes
+from hardware import PRODUCT_OF, Limits, MemoryReads, measure_limits
+from processes import exit_unless, in_turn, options, start_process
+from ratios import flatten, ratio
 
 import tensorlite as tl
 from gpt.config import ModelConfig
 from gpt.generation import SamplingConfig, generate, next_logits
 from gpt.model import GPT, KVCache, eval_mode
-from gpt.model.size import parameter_count
 
-# layers, heads, width, context, vocabulary
+# Layers, heads, width, context, vocabulary.
 SHAPES = {
     "M": (4, 4, 128, 64, 65),
     "gpt2": (12, 12, 768, 1024, 50_257),
 }
-TOLERANCE = 1e-4  # how far logits may be apart, as a part of the largest
+TOLERANCE = 1e-4  # how much logits may differ, as a part of the largest
 LARGE = 1 << 28  # bytes of weights that no cache holds
 
 PROMPT = 16  # tokens
 
 
 class Writer(NamedTuple):
-    """What a side can do with token ids: go on from them, count tokens; and say the logits of the token after them."""
+    """One side's model."""
 
-    text: Callable[[list[int], int], Iterator[int]]
-    logits: Callable[[list[int]], np.ndarray]
+    text: Callable[[list[int], int], Iterator[int]]  # from the ids of a prompt and a number: so many more tokens
+    logits: Callable[[list[int]], np.ndarray]  # from ids: the logits of the next token
 
 
-def pieces(ids: list[int]) -> list[list[int]]:
-    """Most of the ids at once, the last three one by one: as a text is read."""
+def split_text(ids: list[int]) -> list[list[int]]:
+    """Return the parts in which a text is read: most ids at once, the last three one by one."""
     return [ids[:-3], *([token] for token in ids[-3:])]
 
 
 def tensorlite_writer(model: GPT) -> Writer:
+    """Return how tensorlite writes with a model."""
+
     def text(ids: list[int], count: int) -> Iterator[int]:
         return generate(model, ids, count, SamplingConfig(temperature=0))
 
     def logits(ids: list[int]) -> np.ndarray:
         cache = KVCache(model)
         with eval_mode(model):
-            return [next_logits(model, piece, cache) for piece in pieces(ids)][-1]
+            return [next_logits(model, part, cache) for part in split_text(ids)][-1]
 
     return Writer(text, logits)
 
 
 def torch_writer(ours: GPT) -> Writer:
+    """Return how PyTorch writes with a model of the same weights."""
     import torch
     from torch_gpt import TorchGPT
 
@@ -84,9 +87,9 @@ def torch_writer(ours: GPT) -> Writer:
     def logits(ids: list[int]) -> np.ndarray:
         cache, start = model.new_cache(), 0
         with torch.inference_mode():
-            for piece in pieces(ids):
-                found = model.next_logits(torch.tensor([piece]), cache, start)[0]
-                start += len(piece)
+            for part in split_text(ids):
+                found = model.next_logits(torch.tensor([part]), cache, start)[0]
+                start += len(part)
         return found.double().numpy()
 
     return Writer(text, logits)
@@ -95,8 +98,8 @@ def torch_writer(ours: GPT) -> Writer:
 WRITERS = {"tensorlite": tensorlite_writer, "torch": torch_writer}
 
 
-def work(side: str, config: ModelConfig, pipe: Connection) -> None:
-    """A side's process: says its logits for the ids it is sent first; then how long each token of a text took."""
+def write_texts(side: str, config: ModelConfig, pipe: Connection) -> None:
+    """Run in a process of its own: send the logits for the first ids received, then the times of each text's tokens."""
     tl.manual_seed(0)
     model = GPT(config).eval()
     writer = WRITERS[side](model)
@@ -109,73 +112,48 @@ def work(side: str, config: ModelConfig, pipe: Connection) -> None:
 
 
 class Side:
-    """The parent's end of a side's process."""
+    """One library: its process, and what it has measured."""
 
     def __init__(self, name: str, config: ModelConfig) -> None:
-        self.process, self.pipe = started(name, work, config)
-        self.prompts: list[float] = []
-        self.tokens: list[float] = []
+        self.process, self.pipe = start_process(name, write_texts, config)
+        self.prompts: list[list[float]] = []  # seconds, one block of one prompt a text
+        self.tokens: list[list[float]] = []  # seconds, one block a text
 
     def ask(self, order: Any) -> Any:
+        """Send an order to the process and return its answer."""
         self.pipe.send(order)
         return self.pipe.recv()
 
     def write(self, ids: list[int], count: int, timed: bool) -> None:
+        """Write one text. The token after the prompt counts as the prompt's time."""
         first, *others = self.ask((ids, count))
         if timed:
-            self.prompts.append(first)
-            self.tokens += others
+            self.prompts.append([first])
+            self.tokens.append(others)
 
     def stop(self) -> None:
         self.pipe.send(None)
         self.process.join()
 
 
-class Memory:
-    """How fast all cores together read from it, looked at now and then: other machines on the same host want it, too.
-
-    The ways are NumPy's maximum on as many threads, and the products of 512 MiB with a vector, of either library.
-    """
-
-    def __init__(self) -> None:
-        import torch
-
-        matrix = np.ones((1 << 17, 1 << 10), np.float32)
-        row = np.ones((1, matrix.shape[1]), np.float32)
-        parts, pool = np.array_split(matrix, cores()), ThreadPoolExecutor(cores())
-        ours, theirs = [tl.from_numpy(a) for a in (row, matrix)], [torch.from_numpy(a) for a in (row, matrix)]
-        self.ways: list[Callable[[], Any]] = [
-            lambda: list(pool.map(np.max, parts)),
-            lambda: ours[0] @ ours[1].T,
-            lambda: theirs[0] @ theirs[1].T,
-        ]
-        self.size, self.best = matrix.nbytes, 0.0  # bytes, and bytes a second
-
-    def look(self) -> None:
-        for way in self.ways * 3:
-            start = time.perf_counter()
-            way()
-            self.best = max(self.best, self.size / (time.perf_counter() - start))
-
-
-def measure(shape: str, texts: int, tokens: int, only: str | None) -> bool:
-    """Prints the table of one shape. Returns whether the logits agreed, as far as there are two."""
+def measure(shape: str, limits: Limits, texts: int, tokens: int, only: str | None) -> bool:
+    """Print the table of one shape. Return whether the logits agree; True if only one side is measured."""
     n_layer, n_head, n_embd, block_size, vocab_size = SHAPES[shape]
     config = ModelConfig(
         vocab_size=vocab_size, block_size=block_size, n_layer=n_layer, n_head=n_head, n_embd=n_embd, bias=False
     )
-    size = 4 * (parameter_count(config) - block_size * n_embd)  # of the positions one row is read
-    memory = Memory() if size >= LARGE else None
+    size = token_bytes(config)
+    memory = MemoryReads(*PRODUCT_OF) if size >= LARGE else None
     rng = np.random.default_rng(0)
     prompt = rng.integers(0, vocab_size, PROMPT).tolist()
     sides = {name: Side(name, config) for name in WRITERS if only in (None, name)}
     logits = [side.ask(prompt) for side in sides.values()]
-    for i in range(texts + 1):  # the first warms up
+    for number in range(texts + 1):  # the first text warms up
         prompt = rng.integers(0, vocab_size, PROMPT).tolist()
-        for name in sorted(sides, reverse=i % 2 == 1):  # neither side always goes first
-            sides[name].write(prompt, tokens, i > 0)
+        for name in in_turn(sides, number):
+            sides[name].write(prompt, tokens, number > 0)
         if memory is not None:
-            memory.look()
+            limits = limits._replace(bandwidth=memory.measure())
     for side in sides.values():
         side.stop()
 
@@ -183,22 +161,31 @@ def measure(shape: str, texts: int, tokens: int, only: str | None) -> bool:
         f"\nshape {shape}: {n_layer} layers, {n_head} heads, {n_embd} wide, context {block_size}, vocabulary "
         f"{vocab_size}, batch 1; {texts} texts each: a prompt of {PROMPT} tokens, then {tokens - 1} one by one"
     )
-    print(f"{'ms a token':14}{'minimum':>10}{'median':>10}{'90% below':>12}{'tokens a s':>12}{'ms a prompt':>13}")
-    rows = {}
+    unit = "% of peak" if memory is None else "% of memory"
+    print(
+        f"{'ms a token':14}{'minimum':>10}{'median':>10}{'90% below':>12}{'tokens a s':>12}{unit:>13}"
+        f"{'ms a prompt':>13}{'% of peak':>11}"
+    )
+    flops = forward_flops(config, PROMPT, PROMPT + tokens - 1) / (tokens - 1)  # of a token, on average
     for name, side in sides.items():
-        low, median = min(side.tokens), statistics.median(side.tokens)
-        high, first = float(np.quantile(side.tokens, 0.9)), statistics.median(side.prompts)
-        rows[name] = low, median, first
-        print(f"{name:14}{1e3 * low:10.3f}{1e3 * median:10.3f}{1e3 * high:12.3f}{1 / median:12.1f}{1e3 * first:13.2f}")
+        times, first = flatten(side.tokens), statistics.median(flatten(side.prompts))
+        low, median, high = min(times), statistics.median(times), float(np.quantile(times, 0.9))
+        percent = limits.percent_of_peak(flops, median) if memory is None else limits.percent_of_bandwidth(size, median)
+        print(
+            f"{name:14}{1e3 * low:10.3f}{1e3 * median:10.3f}{1e3 * high:12.3f}{1 / median:12.1f}{percent:13.1f}"
+            f"{1e3 * first:13.2f}{limits.percent_of_peak(prompt_flops(config, PROMPT), first):11.1f}"
+        )
     if memory is not None:
         print(
-            f"{'bound':14}{1e3 * size / memory.best:10.3f}   to read {size / 2**20:.0f} MiB of weights, at the "
-            f"{memory.best / 1e9:.1f} GB/s that were the most between the texts"
+            f"{'bound':14}{1e3 * size / limits.bandwidth:10.3f}   to read {size / 2**20:.0f} MiB of weights at "
+            f"{limits.bandwidth / 1e9:.1f} GB/s, the best rate between the texts"
         )
     if only:
         return True
-    low, median, first = (a / b for a, b in zip(*rows.values(), strict=True))
-    print(f"{'ratio':14}{low:10.3f}{median:10.3f}{'':24}{first:13.3f}   (below 1: tensorlite is faster)")
+    ours, theirs = sides.values()
+    r, first = ratio(ours.tokens, theirs.tokens), ratio(ours.prompts, theirs.prompts).median
+    print(f"{'ratio':14}{r.minimum:10.3f}{r.median:10.3f}{'':37}{first:13.3f}   (below 1: tensorlite is faster)")
+    print(r.by_round())
     apart = float(np.abs(logits[0] - logits[1]).max() / np.abs(logits[1]).max())
     agreed = apart <= TOLERANCE
     no_result = "" if agreed else f": MORE THAN {TOLERANCE}, NO RESULT"
@@ -212,8 +199,14 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=48, help="tokens of a text (default: %(default)s, at most 48)")
     args = parser.parse_args()
     if args.texts < 1 or not 2 <= args.tokens <= 48:
-        parser.error("expected at least 1 text, and from 2 to 48 tokens: more do not fit the context of shape M")
-    tables("generate", args, SHAPES, lambda shape: measure(shape, args.texts, args.tokens, args.only))
+        parser.error("expected at least 1 text of 2 to 48 tokens. The context of shape M holds no more.")
+    with saved("generate", args.save):
+        print(describe_environment("torch", "numba"))
+        limits = measure_limits()
+        print(limits.describe())
+        shapes = SHAPES if args.shape == "all" else [args.shape]
+        agreed = [measure(shape, limits, args.texts, args.tokens, args.only) for shape in shapes]
+    exit_unless(agreed)
 
 
 if __name__ == "__main__":

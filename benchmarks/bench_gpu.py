@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 from bench_step import OPTIM, TOLERANCE, VOCAB_SIZE, Weights
-from environment import described, saved
+from environment import describe_environment, saved
 
 import tensorlite as tl
 from gpt.config import ModelConfig
@@ -190,7 +190,7 @@ def main() -> None:
 
     name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
     with saved("gpu-" + name.lower().replace(" ", "-"), args.save):
-        print(described("torch", "cupy-cuda13x"))
+        print(describe_environment("torch", "cupy-cuda13x"))
         ours, theirs, bandwidth = peaks()
         print(f"{name}; float32 product of 8192: CuPy {ours:.1f}, PyTorch {theirs:.1f} TFLOP/s")
         print(f"copy on the device: {bandwidth:.0f} GB/s, read and written")

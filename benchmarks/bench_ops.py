@@ -1,38 +1,43 @@
-"""What an op costs: beside its arithmetic, on arrays so small that nothing else counts; and on large ones.
+"""Measure what an op costs: on arrays so small that only the overhead counts, and on large arrays.
 
     python benchmarks/bench_ops.py
 
-The first table is of chains of one op on 4x4 float32 arrays, x = f(x, y) again and again; microseconds an op, above
-what NumPy's function alone takes:
+The first table is of chains of one op on 4x4 float32 arrays, x = f(x, y) again and again, in microseconds an op:
     forward    the chain under no_grad
     recorded   the chain recorded for the backward pass, and freed
-    backward   the gradients of its result, of a given cotangent, for its inputs
-PyTorch and HIPS autograd are measured too where they are installed. The sides take turns, and of each the fastest of
-several runs counts: what disturbs a run only ever makes it slower. op_throughput.py describes the second table.
+    backward   the gradients of its result, for a given cotangent, with respect to its inputs
+The column NumPy is NumPy's function alone. An op on 4x4 arrays is nearly all overhead, so there is no percentage of the
+peak here. The libraries share one process, because none of them uses threads for such arrays, and alternate in blocks
+of a few milliseconds. PyTorch and HIPS autograd are measured where they are installed. op_throughput.py describes the
+second table.
 """
 
 import argparse
+import statistics
 import timeit
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import op_throughput
-from environment import described, saved
+from environment import describe_environment, saved
+from hardware import measure_limits
+from processes import in_turn
+from ratios import ratio
 
 import tensorlite as tl
 
 # NumPy's name of each op, its name in PyTorch and tensorlite, and its number of inputs.
 OPS = {"add": ("add", 2), "multiply": ("mul", 2), "sin": ("sin", 1), "tanh": ("tanh", 1), "matmul": ("matmul", 2)}
 KINDS = ("forward", "recorded", "backward")
-LENGTH = 100
+LENGTH = 100  # ops of a chain
 
 Timer = Callable[[int], float]
-"""Seconds that so many runs of a chain take."""
+"""A function that runs a chain a given number of times and returns the seconds."""
 
 
 def inputs(op: str) -> list[np.ndarray]:
-    """x, and a y that keeps the numbers in range however long the chain."""
+    """Return x, and for a binary op a y that keeps the numbers in range in a chain of any length."""
     rng = np.random.default_rng(0)
     x = rng.random((4, 4))
     y = np.linalg.qr(rng.random((4, 4)))[0] if op == "matmul" else 1 + 0.01 * rng.random((4, 4))
@@ -40,6 +45,8 @@ def inputs(op: str) -> list[np.ndarray]:
 
 
 def chain(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that applies ``f`` to its own result LENGTH times."""
+
     def run(x: Any, *y: Any) -> Any:
         for _ in range(LENGTH):
             x = f(x, *y)
@@ -49,15 +56,17 @@ def chain(f: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def timer(call: Callable[..., Any], *args: Any) -> Timer:
+    """Return the timer of a call."""
     return lambda number: timeit.timeit(lambda: call(*args), number=number)
 
 
 def numpy_timer(op: str) -> Timer:
+    """Return the timer of NumPy's function, without any library around it."""
     return timer(chain(getattr(np, op)), *inputs(op))
 
 
-def like_torch(library: Any, op: str) -> dict[str, Timer]:
-    """tensorlite or PyTorch: a user writes the same for both."""
+def timers_of(library: Any, op: str) -> dict[str, Timer]:
+    """Return the timers of tensorlite or PyTorch, for which a user writes the same code."""
     f = chain(getattr(library, OPS[op][0]))
     leaves = [library.tensor(a, requires_grad=True) for a in inputs(op)]
     out = f(*leaves)
@@ -75,29 +84,33 @@ def like_torch(library: Any, op: str) -> dict[str, Timer]:
 
 
 def tensorlite_timers(op: str) -> dict[str, Timer]:
-    return like_torch(tl, op)
+    """Return tensorlite's timers by kind."""
+    return timers_of(tl, op)
 
 
 def torch_timers(op: str) -> dict[str, Timer]:
+    """Return PyTorch's timers by kind."""
     import torch
 
-    return like_torch(torch, op)
+    return timers_of(torch, op)
 
 
 def autograd_timers(op: str) -> dict[str, Timer]:
+    """Return HIPS autograd's timers by kind."""
     import autograd
     import autograd.numpy as anp
 
     f, args = chain(getattr(anp, op)), tuple(inputs(op))
     record = autograd.make_vjp(lambda xs: f(*xs))
-    pull, out = record(args)
-    return {"forward": timer(f, *args), "recorded": timer(record, args), "backward": timer(pull, np.ones_like(out))}
+    vjp, out = record(args)
+    return {"forward": timer(f, *args), "recorded": timer(record, args), "backward": timer(vjp, np.ones_like(out))}
 
 
 LIBRARIES = {"tensorlite": tensorlite_timers, "torch": torch_timers, "autograd": autograd_timers}
 
 
 def installed() -> Iterator[str]:
+    """Yield the names of the libraries that can be imported."""
     for name, timers in LIBRARIES.items():
         try:
             timers("add")
@@ -106,40 +119,53 @@ def installed() -> Iterator[str]:
         yield name
 
 
-def fastest(timers: dict[Any, Timer], number: int, repeats: int) -> dict[Any, float]:
-    """Microseconds an op, the least over the repeats; in each repeat all sides have their turn."""
-    best = dict.fromkeys(timers, float("inf"))
-    for _ in range(repeats):
-        for key, seconds in timers.items():
-            best[key] = min(best[key], seconds(number) / (number * LENGTH) * 1e6)
-    return best
+def measure(timers: dict[Any, Timer], number: int, rounds: int) -> dict[Any, list[list[float]]]:
+    """Return microseconds an op by timer, one block of one time a round. Every timer has a block in each round."""
+    blocks: dict[Any, list[list[float]]] = {key: [] for key in timers}
+    for i in range(rounds):
+        for key in in_turn(timers, i):
+            blocks[key].append([timers[key](number) / (number * LENGTH) * 1e6])
+    return blocks
+
+
+def format_times(blocks: list[list[float]]) -> str:
+    """Return the shortest time and the median of a row, in microseconds."""
+    times = [block[0] for block in blocks]
+    return f"{min(times):.2f} {f'({statistics.median(times):.2f})':>8}"
+
+
+def compare_small(number: int, rounds: int) -> None:
+    """Print the first table."""
+    names = list(installed())
+    print(
+        f"\n4x4 float32, microseconds an op: the minimum (median) of {rounds} blocks of {number} chains of {LENGTH}, "
+        f"and the ratios of both\n"
+    )
+    print(f"{'op':10}{'kind':10}{'NumPy':>16}" + "".join(f"{name:>16}" for name in names) + f"{'ratio to torch':>19}")
+    for op in OPS:
+        timers = {("NumPy", "forward"): numpy_timer(op)}
+        timers |= {(name, kind): seconds for name in names for kind, seconds in LIBRARIES[name](op).items()}
+        blocks = measure(timers, number, rounds)
+        for kind in KINDS:
+            cells = [format_times(blocks[name, kind]) if (name, kind) in blocks else "" for name in ["NumPy", *names]]
+            if "torch" in names:
+                r = ratio(blocks["tensorlite", kind], blocks["torch", kind])
+                cells.append(f"{r.minimum:10.2f}{r.median:9.2f}")
+            print(f"{op:10}{kind:10}" + "".join(f"{cell:>16}" for cell in cells))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--number", type=int, default=50, help="chains in a run (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=15, help="runs (default: %(default)s)")
+    parser.add_argument("--number", type=int, default=20, help="chains in a block (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=20, help="blocks of each library (default: %(default)s)")
     parser.add_argument("--save", action="store_true", help="write the tables to benchmarks/results, too")
     args = parser.parse_args()
     with saved("ops", args.save):
-        compare(args.number, args.repeats)
-        op_throughput.compare(-(-args.repeats // 3))
-
-
-def compare(number: int, repeats: int) -> None:
-    """Prints the first table."""
-    print(described("torch", "autograd", "numba"))
-    names = list(installed())
-    columns = [(name, kind) for name in names for kind in KINDS]
-    print(f"\n4x4 float32, microseconds an op above NumPy's: {repeats} runs of {number} chains of {LENGTH}\n")
-    print(f"{'':20}" + "".join(f"{name:^30}" for name in names))
-    print(f"{'op':10}{'NumPy':>10}" + "".join(f"{kind:>10}" for _, kind in columns))
-    for op in OPS:
-        timers = {"NumPy": numpy_timer(op)}
-        timers |= {(name, kind): seconds for name in names for kind, seconds in LIBRARIES[name](op).items()}
-        best = fastest(timers, number, repeats)
-        above = [best[column] - best["NumPy"] for column in columns]
-        print(f"{op:10}{best['NumPy']:10.2f}" + "".join(f"{microseconds:10.2f}" for microseconds in above))
+        print(describe_environment("torch", "autograd", "numba"))
+        limits = measure_limits()
+        print(limits.describe())
+        compare_small(args.number, args.rounds)
+        op_throughput.compare(limits, -(-args.rounds // 4))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a result was measured on: printed above every table, so that a number never travels without it."""
+"""Describe the machine and the libraries that a result was measured with: the header of every results file."""
 
 import os
 import platform
@@ -16,24 +16,99 @@ import numpy as np
 
 import tensorlite as tl
 
+RESULTS = Path(__file__).with_name("results")
+
+# The instruction sets that decide how fast arithmetic is, and their flags in Linux's /proc/cpuinfo.
+INSTRUCTION_SETS = {
+    "AVX2": "avx2",
+    "FMA": "fma",
+    "AVX-512": "avx512f",
+    "AVX-512 VNNI": "avx512_vnni",
+    "AVX-512 BF16": "avx512_bf16",
+    "AVX-512 FP16": "avx512_fp16",
+    "AMX": "amx_tile",
+    "AMX BF16": "amx_bf16",
+    "NEON": "asimd",
+    "BF16": "bf16",
+    "SVE": "sve",
+    "SVE2": "sve2",
+    "SME": "sme",
+}
+# The beginnings of the environment variables that change the speed of a library.
+PREFIXES = ("OPENBLAS_", "GOTO_", "OMP_", "KMP_", "MKL_", "ONEDNN_", "ATEN_", "NUMBA_", "MALLOC_", "TENSORLITE_")
+# Read at import, because threadpoolctl sets KMP_DUPLICATE_LIB_OK when it is imported.
+SETTINGS = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(PREFIXES)]
+
+
+def cpu_info() -> dict[str, str]:
+    """Return the fields of the first processor in /proc/cpuinfo. Return {} where there is no such file."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    lines = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in lines}
+
 
 def cpu_name() -> str:
-    """The processor's name, as the operating system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()  # Linux; platform knows no name there
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown processor"
+    """Return the processor's name as the operating system gives it, with the numbers of its family and model.
+
+    The numbers matter: in a virtual machine, processors of several generations can have the same name.
+    """
+    info = cpu_info()
+    name = info.get("model name") or platform.processor() or "unknown processor"
+    numbers = [f"{field.removeprefix('cpu ')} {info[field]}" for field in ("cpu family", "model") if field in info]
+    return f"{name} {' '.join(numbers)}".strip()
 
 
-def cores() -> int:
-    """How many cores this process may run on."""
+def available_cores() -> int:
+    """Return how many cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def instruction_sets() -> list[str]:
+    """Return the names of the processor's instruction sets: from Linux, or else those that NumPy finds."""
+    info = cpu_info()
+    flags = (info.get("flags") or info.get("Features") or "").split()
+    if flags:
+        return [name for name, flag in INSTRUCTION_SETS.items() if flag in flags]
+    found = np.show_config(mode="dicts")["SIMD Extensions"]
+    return [*found["baseline"], *found["found"]]
+
+
+def numpy_blas() -> str:
+    """Return the name and version of NumPy's BLAS, and the processor that its kernels were written for."""
+    build = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    name = f"{build['name']} {build['version']}"
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return f"{name}, kernels unknown: threadpoolctl is not installed"
+    folder = Path(np.__file__).parent.parent
+    found = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    found.sort(key=lambda library: Path(library["filepath"]).is_relative_to(folder), reverse=True)
+    return f"{name}, kernels {found[0].get('architecture', 'unknown')}" if found else f"{name}, kernels unknown"
+
+
+def torch_blas() -> str:
+    """Return what PyTorch's BLAS reports about itself, and the instruction set of PyTorch's own vector code.
+
+    MKL prints a line at the first product if MKL_VERBOSE is 1, so this runs one in a process of its own.
+    """
+    script = "import torch; torch.ones(64, 64) @ torch.ones(64, 64); print(torch.backends.cpu.get_cpu_capability())"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "MKL_VERBOSE": "1"}, capture_output=True, text=True
+    )
+    if done.returncode:
+        return "BLAS unknown"
+    *lines, vector_code = done.stdout.splitlines()
+    mkl = re.search(r"(oneMKL|MKL) (.+?) Product build .* architecture (.+? processors)", "\n".join(lines))
+    blas = f"{mkl[1]} {mkl[2]}, kernels for {mkl[3]}" if mkl else "BLAS unknown"
+    return f"{blas}; vector code {vector_code}"
+
+
 def commit() -> str:
-    """The commit that was measured, with a + if the files differ from it."""
+    """Return the commit that is measured, with a + if the files differ from it."""
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
@@ -42,29 +117,33 @@ def commit() -> str:
     return f"at {done.stdout.strip()}"
 
 
-def described(*packages: str) -> str:
-    """The machine and its load; Python, NumPy and its BLAS; tensorlite with its commit, and other packages."""
-    found = [f"tensorlite {tl.__version__} {commit()}"]
-    for package in packages:
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            found.append(f"{package} not installed")
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    kernels = f", kernels of {coretype}" if (coretype := os.environ.get("OPENBLAS_CORETYPE")) else ""
+def package_version(package: str) -> str:
+    """Return the name and version of an installed package, or say that it is not installed."""
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"{package} not installed"
+
+
+def describe_environment(*packages: str) -> str:
+    """Return lines that name the processor, its load, the libraries with their kernels, and this commit."""
     load = f"load average {os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "load unknown"
-    return (
-        f"{platform.system()} {platform.machine()}, {cpu_name()}, {cores()} cores, {load} before the start\n"
-        f"Python {platform.python_version()}, numpy {np.__version__} with {blas['name']} {blas['version']}{kernels}\n"
-        f"{', '.join(found)}"
-    )
+    others = [package_version(package) for package in packages if package != "torch"]
+    lines = [
+        f"{platform.system()} {platform.machine()}, {cpu_name()}, {available_cores()} cores, {load} before the start",
+        f"instruction sets: {', '.join(instruction_sets())}",
+        ", ".join([f"Python {platform.python_version()}", f"tensorlite {tl.__version__} {commit()}", *others]),
+        f"numpy {np.__version__}: {numpy_blas()}",
+    ]
+    if "torch" in packages:
+        torch = package_version("torch")
+        lines.append(torch if "not installed" in torch else f"{torch}: {torch_blas()}")
+    lines.append(f"environment variables: {', '.join(SETTINGS) or 'no settings of BLAS, threads or malloc'}")
+    return "\n".join(lines)
 
 
-RESULTS = Path(__file__).with_name("results")
-
-
-class _Both:
-    """Writes what is printed to two streams."""
+class _Tee:
+    """A text stream that writes to two streams."""
 
     def __init__(self, *streams: TextIO) -> None:
         self.streams = streams
@@ -81,14 +160,14 @@ class _Both:
 
 @contextmanager
 def saved(name: str, wanted: bool) -> Iterator[None]:
-    """What is printed in this block goes to a file in results/ as well: NAME-DATE-MACHINE.txt."""
+    """Write what is printed in this block also to results/NAME-DATE-PROCESSOR.txt, if ``wanted``."""
     if not wanted:
         yield
         return
     kernels = os.environ.get("OPENBLAS_CORETYPE", "")
-    machine = re.sub(r"[^a-z0-9]+", "-", f"{cpu_name()} {cores()} cores {kernels}".lower()).strip("-")
+    machine = re.sub(r"[^a-z0-9]+", "-", f"{cpu_name()} {available_cores()} cores {kernels}".lower()).strip("-")
     path = RESULTS / f"{name}-{date.today()}-{machine}.txt"
     RESULTS.mkdir(exist_ok=True)
-    with path.open("w", encoding="utf-8") as file, redirect_stdout(_Both(sys.stdout, file)):  # type: ignore[type-var]
+    with path.open("w", encoding="utf-8") as file, redirect_stdout(_Tee(sys.stdout, file)):  # type: ignore[type-var]
         yield
     print(f"\nwritten to {path}")

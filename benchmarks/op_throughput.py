@@ -1,7 +1,12 @@
-"""How long ops on large arrays take: tensorlite against PyTorch and plain NumPy; the second table of bench_ops.py.
+"""Measure ops on large arrays: tensorlite against PyTorch and plain NumPy; the second table of bench_ops.py.
 
-The arrays are the activations of the model of `make train`. Forward is under no_grad; both is forward and backward,
-from the gradient of the result to those of all inputs. Each library has a process of its own, and they take turns.
+The arrays are the activations of the model of `make train`. The kind "forward" is under no_grad. The kind "both" is
+forward and backward, from the gradient of the result to the gradients of all inputs. Each library has a process of its
+own, and they alternate in short blocks.
+
+Each row has the rate of its medians: in percent of the peak of a matrix product where an op is made of products, else
+in percent of the memory bandwidth. The bytes are those of each input and output, read or written once. The arrays fit
+in a large cache, so there a rate can be above 100% of the memory's.
 """
 
 import math
@@ -15,13 +20,15 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
-from processes import started
+from hardware import Limits
+from processes import in_turn, start_process
+from ratios import Blocks, flatten, ratio
 
 B, H, T, C, V = 12, 4, 64, 128, 65  # batch, heads, context, width, vocabulary
 
 
 def arrays() -> dict[str, list[np.ndarray]]:
-    """The floating point inputs of each op."""
+    """Return the floating point inputs of each op."""
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> np.ndarray:
@@ -40,13 +47,13 @@ def arrays() -> dict[str, list[np.ndarray]]:
     }
 
 
-PAUSE, WARMUP, CALLS = 0.05, 0.05, 50  # of a turn: seconds asleep, seconds to warm up, and calls that are timed
+PAUSE, WARMUP, CALLS = 0.05, 0.05, 50  # of a block: seconds asleep, seconds to warm up, and timed calls
 
 IDS = np.random.default_rng(1).integers(0, V, B * T)
 
 
 def functional(library: Any) -> dict[str, Callable[..., Any]]:
-    """tensorlite or PyTorch: a user writes the same for both."""
+    """Return the ops of tensorlite or PyTorch, for which a user writes the same code."""
     F, ids = import_module(f"{library.__name__}.nn.functional"), library.from_numpy(IDS)
     return {
         "add": lambda x, y: x + y,
@@ -62,7 +69,7 @@ def functional(library: Any) -> dict[str, Callable[..., Any]]:
 
 
 def plain() -> dict[str, Callable[..., Any]]:
-    """The same as one writes it in NumPy; without GELU, for which NumPy has no error function."""
+    """Return the same ops in plain NumPy, except GELU, because NumPy has no error function."""
 
     def softmax(x: np.ndarray) -> np.ndarray:
         e = np.exp(x - x.max(-1, keepdims=True))
@@ -88,7 +95,7 @@ def plain() -> dict[str, Callable[..., Any]]:
 
 
 def calls(side: str) -> dict[tuple[str, str], Callable[[], Any]]:
-    """What is timed, by op and by kind."""
+    """Return the calls of one library by op and kind."""
     if side == "NumPy":
         return {(op, "forward"): partial(f, *arrays()[op]) for op, f in plain().items()}
     library = import_module(side)
@@ -108,11 +115,32 @@ def calls(side: str) -> dict[tuple[str, str], Callable[[], Any]]:
     return result
 
 
-def work(side: str, pipe: Connection) -> None:
-    """A side's process: calls what it is asked for, and sends the seconds of each call back.
+# Operations of a forward pass; a backward pass has twice as many. Attention counts the pairs that its mask leaves.
+FLOPS = {"linear": 2 * B * T * C * 4 * C, "attention": 2 * B * T * (T + 1) * C}
 
-    Before that it waits until the other sides' threads have stopped to look for work, and then until its own have each
-    found a core: the system moves them there within some milliseconds.
+
+def count_bytes(op: str, kind: str) -> int:
+    """Return the bytes of each input and output of an op; with backward, also those of each gradient."""
+    inputs = sum(a.nbytes for a in arrays()[op])
+    if op == "embedding":
+        inputs = 4 * B * T * C  # the rows that are read
+    output = 4 if op == "cross_entropy" else 4 * B * T * C if op == "embedding" else arrays()[op][0].nbytes
+    # A backward pass reads the inputs and the gradient of the output, and writes the gradients of the inputs.
+    return inputs + output if kind == "forward" else 3 * inputs + 2 * output
+
+
+def percent(limits: Limits, op: str, kind: str, seconds: float) -> float:
+    """Return an op's rate in percent of the limit that applies to it."""
+    if op in FLOPS:
+        return limits.percent_of_peak(FLOPS[op] * (1 if kind == "forward" else 3), seconds)
+    return limits.percent_of_bandwidth(count_bytes(op, kind), seconds)
+
+
+def time_ops(side: str, pipe: Connection) -> None:
+    """Run in a process of its own: for each op and kind received, send the seconds of each call.
+
+    Before that, sleep until the idle threads of the other sides stop spinning. Then warm up, so that the operating
+    system can move this side's threads to cores of their own, which takes some milliseconds.
     """
     known = calls(side)
     while key := pipe.recv():
@@ -128,32 +156,38 @@ def work(side: str, pipe: Connection) -> None:
         pipe.send(seconds)
 
 
-def compare(repeats: int) -> None:
-    """Prints the table."""
+def format_times(blocks: Blocks) -> str:
+    """Return the shortest time and the median, in microseconds."""
+    times = flatten(blocks)
+    return f"{1e6 * min(times):.0f} {f'({1e6 * statistics.median(times):.0f})':>6}"
+
+
+def compare(limits: Limits, rounds: int) -> None:
+    """Print the table."""
     names = ["NumPy", "tensorlite", *(["torch"] if find_spec("torch") else [])]
-    sides = {name: started(name, work) for name in names}
+    sides = {name: start_process(name, time_ops) for name in names}
     print(
-        f"\nactivations of {B} x {T} tokens, {C} wide, {H} heads, microseconds an op: the median of {CALLS * repeats} "
-        f"calls (minimum)\n"
+        f"\nactivations of {B} x {T} tokens, {C} wide, {H} heads, microseconds an op: the minimum (median) of "
+        f"{rounds} blocks of {CALLS} calls, and the ratios of both\n"
     )
-    print(f"{'op':15}{'kind':9}" + "".join(f"{name:>18}" for name in names) + f"{'ratio to torch':>18}")
+    header = "".join(f"{name:>16}" for name in names) + f"{'ratio to torch':>18}  "
+    print(f"{'op':15}{'kind':9}{header}" + " ".join(f"{f'{name} %':>13}" for name in names[1:]) + " of")
     for op in arrays():
         for kind in ("forward", "both"):
-            times: dict[str, list[float]] = {name: [] for name in names}
-            for turn in range(repeats):
-                for name in names[:: -1 if turn % 2 else 1]:
+            blocks: dict[str, list[list[float]]] = {name: [] for name in names}
+            for number in range(rounds):
+                for name in in_turn(names, number):
                     sides[name][1].send((op, kind))
-                    times[name] += sides[name][1].recv()
-            cells = [_shown(t) if t else "" for t in times.values()]
-            ratio = ""
-            if times.get("torch"):
-                ours, theirs = times["tensorlite"], times["torch"]
-                ratio = f"{statistics.median(ours) / statistics.median(theirs):.2f} ({min(ours) / min(theirs):.2f})"
-            print(f"{op:15}{kind:9}" + "".join(f"{cell:>18}" for cell in cells) + f"{ratio:>18}")
+                    blocks[name].append(sides[name][1].recv())
+            cells = [f"{format_times(b) if any(b) else '':>16}" for b in blocks.values()]
+            if "torch" in names:
+                r = ratio(blocks["tensorlite"], blocks["torch"])
+                cells.append(f"{r.minimum:9.2f}{r.median:9.2f}")
+            else:
+                cells.append(f"{'':>18}")
+            rates = [percent(limits, op, kind, statistics.median(flatten(blocks[name]))) for name in names[1:]]
+            cells.append("  " + " ".join(f"{rate:13.0f}" for rate in rates))
+            print(f"{op:15}{kind:9}" + "".join(cells) + (" peak" if op in FLOPS else " memory"))
     for process, pipe in sides.values():
         pipe.send(None)
         process.join()
-
-
-def _shown(seconds: list[float]) -> str:
-    return f"{1e6 * statistics.median(seconds):.0f} {f'({1e6 * min(seconds):.0f})':>6}"

@@ -1,6 +1,6 @@
-"""A side of a comparison: a process of its own, so that its idle threads spin on nobody else's cores.
+"""Run the sides of a comparison in processes of their own, so that each has all cores in its turn.
 
-And what the scripts that compare two of them on shapes have in common: options, and tables one after the other.
+Within one process, the idle threads of one library spin on the cores that the other library needs.
 """
 
 import argparse
@@ -12,23 +12,31 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from environment import described, saved
 
-
-def started(side: str, work: Callable[..., None], *args: Any) -> tuple[BaseProcess, Connection]:
-    """Start ``work(side, *args, pipe)`` in a new process; the process, and the other end of the pipe."""
+def start_process(side: str, work: Callable[..., None], *args: Any) -> tuple[BaseProcess, Connection]:
+    """Start ``work(side, *args, pipe)`` in a new process. Return the process and the other end of the pipe."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    # What tensorlite sets up in malloc is its own doing; PyTorch gets what its users have.
+    before = os.environ.get("TENSORLITE_MALLOC")
+    # tensorlite changes malloc's settings when it is imported, which PyTorch's users do not have.
     os.environ["TENSORLITE_MALLOC"] = "keep" if side == "tensorlite" else "system"
     process = spawn.Process(target=work, args=(side, *args, theirs), daemon=True)
     process.start()
-    theirs.close()  # so that a process that died is an EOFError here, not a wait
+    if before is None:
+        del os.environ["TENSORLITE_MALLOC"]
+    else:
+        os.environ["TENSORLITE_MALLOC"] = before
+    theirs.close()  # so that a process that died raises EOFError here, instead of a wait without end
     return process, ours
 
 
+def in_turn(names: Iterable[str], number: int) -> list[str]:
+    """Return the names in the order of this round: it is reversed in every second round."""
+    return list(names)[:: -1 if number % 2 else 1]
+
+
 def options(about: str, shapes: Iterable[str], names: Iterable[str]) -> argparse.ArgumentParser:
-    """A command line with the options that choose shapes and sides, and save."""
+    """Return a command line with the options that choose shapes and sides, and whether to save."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--shape", choices=[*shapes, "all"], default="all", help="default: %(default)s")
     parser.add_argument("--save", action="store_true", help="write the tables to benchmarks/results, too")
@@ -36,9 +44,6 @@ def options(about: str, shapes: Iterable[str], names: Iterable[str]) -> argparse
     return parser
 
 
-def tables(name: str, args: argparse.Namespace, shapes: Iterable[str], measure: Callable[[str], bool]) -> None:
-    """Print what ``measure`` has to say of each shape that was asked for; exit with 1 if the sides did not agree."""
-    with saved(name, args.save):
-        print(described("torch", "numba"))
-        agreed = [measure(shape) for shape in (shapes if args.shape == "all" else [args.shape])]
+def exit_unless(agreed: Iterable[bool]) -> None:
+    """Exit with status 1 if the two sides of any table did not compute the same."""
     sys.exit(not all(agreed))

@@ -1,4 +1,4 @@
-"""The benchmarks run and print their tables. How fast anything is, is not for tests to say."""
+"""Test that the benchmarks run and print their tables. How fast anything is, is not tested."""
 
 import os
 import re
@@ -9,6 +9,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+HEADER = [
+    r"^\w+ \S+, .+, \d+ cores, load ",
+    r"^instruction sets: \w",
+    r"^Python \d.+, tensorlite \d\S+ (at|of) .+",
+    r"^numpy \d\S+: .+, kernels \w",
+    r"^environment variables: \S",
+    r"^product of 2048 x 2048 float32: NumPy \d+ GFLOP/s with \d+ threads",
+    r"^memory: \d+\.\d GB/s, read by \d+ threads$",
+    r"^100% is \d+ GFLOP/s, the faster product, or \d+\.\d GB/s$",
+]
 
 
 def run(name: str, *args: str) -> str:
@@ -16,26 +26,30 @@ def run(name: str, *args: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    for line in HEADER:
+        assert re.search(line, done.stdout, re.MULTILINE), (line, done.stdout)
     return done.stdout
 
 
 def assert_compared(output: str, differ: str, unit: str) -> None:
-    """A table of both sides, whose results are no farther apart than rounding."""
+    """Assert that there is a table of both sides, and that their results differ only by rounding."""
     for side in ("tensorlite", "torch", "ratio"):
         assert re.search(rf"^{side} +\d+\.\d+ +\d+\.\d+", output, re.MULTILINE), output
+    assert "the ratio of medians in a round was from" in output
+    assert re.search(r"^torch 2\.\S+: .+; vector code \w+", output, re.MULTILINE), output
     assert float(re.search(rf"{differ} (\S+) {unit}$", output, re.MULTILINE)[1]) <= 1e-4
 
 
 def test_a_step_does_the_same_on_both_sides():
     pytest.importorskip("torch")
-    output = run("bench_step.py", "--shape", "S", "--steps", "3", "--warmup", "1")
+    output = run("bench_step.py", "--shape", "S", "--rounds", "1")
     assert "shape S: 3 layers, 3 heads, 48 wide, context 32, batch 16" in output
     assert_compared(output, "losses differ by at most", "nats")
 
 
 def test_a_side_alone():
     pytest.importorskip("torch")
-    output = run("bench_step.py", "--shape", "S", "--steps", "2", "--warmup", "1", "--only", "tensorlite")
+    output = run("bench_step.py", "--shape", "S", "--rounds", "1", "--only", "tensorlite")
     assert re.search(r"^tensorlite +\d", output, re.MULTILINE)
     assert "ratio" not in output
 
@@ -47,18 +61,41 @@ def test_a_text_is_the_same_on_both_sides():
     assert_compared(output, "logits differ by at most", "of the largest")
 
 
-def test_overhead_of_ops():
-    output = run("bench_ops.py", "--number", "1", "--repeats", "1")
+def test_cost_of_ops():
+    output = run("bench_ops.py", "--number", "1", "--rounds", "1")
     small, large = output.split("activations of 12 x 64 tokens")
-    rows = re.findall(r"^(add|multiply|sin|tanh|matmul) +(.+)$", small, re.MULTILINE)
-    assert len(rows) == 5
-    for _, numbers in rows:
-        assert len(numbers.split()) in (4, 7, 10)  # NumPy, and three columns a library
-        assert float(numbers.split()[0]) > 0
-    rows = re.findall(r"^([a-z_]+) +(forward|both) +(.+)$", large, re.MULTILINE)
+    rows = re.findall(r"^(add|multiply|sin|tanh|matmul) +(forward|recorded|backward) +(.+)$", small, re.MULTILINE)
+    assert len(rows) == 15
+    for _, kind, numbers in rows:
+        times = re.findall(r"(\d+\.\d+) +\((\d+\.\d+)\)", numbers)
+        assert len(times) >= (2 if kind == "forward" else 1)  # NumPy is timed forward only
+        for low, median in times:
+            assert 0 < float(low) <= float(median)
+    rows = re.findall(r"^([a-z_]+) +(forward|both) +(.+) (peak|memory)$", large, re.MULTILINE)
     assert len(rows) == 18
-    for op, kind, numbers in rows:
+    for op, kind, numbers, limit in rows:
         sides = re.findall(r"(\d+) +\((\d+)\)", numbers)
         assert len(sides) >= (2 if kind == "forward" and op != "gelu" else 1)  # NumPy has no GELU
-        for median, low in sides:
-            assert int(median) >= int(low) > 0
+        for low, median in sides:
+            assert 0 < int(low) <= int(median)
+        assert (limit == "peak") == (op in ("linear", "attention"))
+
+
+def test_the_operations_of_a_gpt(monkeypatch):
+    """The weights that every token is multiplied by are the model's matrices, without the positions."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from gpt_cost import forward_flops, product_weights, prompt_flops, step_flops, token_bytes
+
+    from gpt.config import ModelConfig
+    from gpt.model import GPT
+
+    config = ModelConfig(vocab_size=11, block_size=5, n_layer=2, n_head=3, n_embd=12, bias=False)
+    parameters = dict(GPT(config).named_parameters())
+    matrices = sum(p.numel() for name, p in parameters.items() if p.ndim == 2 and "wpe" not in name)
+    assert product_weights(config) == matrices
+    assert token_bytes(config) == 4 * (sum(p.numel() for p in parameters.values()) - 4 * 12)
+    # Each of two layers computes a score and adds a value, 12 numbers each, for all pairs of positions i >= j.
+    assert forward_flops(config, 0, 5) == 2 * 5 * matrices + 2 * 2 * (2 * 12) * 15
+    assert forward_flops(config, 0, 3) + forward_flops(config, 3, 5) == forward_flops(config, 0, 5)
+    assert step_flops(config, 7) == 3 * 7 * forward_flops(config, 0, 5)
+    assert prompt_flops(config, 5) == forward_flops(config, 0, 5) - 4 * 2 * 11 * 12
