@@ -1,8 +1,8 @@
-"""What compiled functions of one's own can be made of: kernels to call from them, and threads that share their loops.
+"""Kernels and shared loops for functions that numba compiles.
 
-A model that writes one token at a time spends its time between small ops, in Python. Where that matters, a function
-that numba compiles can do a whole layer: ``gpt/model/compiled_decode.py`` has one. Importing this needs numba, the
-extra ``fast``.
+A model that generates one token at a time spends most of its time between small ops, in Python. If that matters, a
+function that numba compiles can do a whole layer, as in ``gpt/model/compiled_decode.py``. Importing this module needs
+numba (the extra ``fast``).
 
     >>> import numpy as np
     >>> from tensorlite import compiled
@@ -16,8 +16,8 @@ extra ``fast``.
     >>> y
     array([0., 0.], dtype=float32)
 
-A pool is where threads find the work that they share. ``run(f, *args)`` calls ``f(pool, *args)`` with one, and f
-hands it on to what it calls. 0 is no pool: everything stays on the calling thread.
+A pool is the address through which threads share loops. ``run(f, *args)`` calls ``f(pool, *args)`` with one, and f
+passes it on to the functions that it calls. With 0 for a pool everything runs on the calling thread.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Fused maths on raw arrays, in the plainest form that is correct on every backend.
+"""The kernels in their plainest form, which is correct on every backend.
 
-Each kernel takes the namespace ``xp`` first and may change only arrays it made itself, or those its name says it
-changes (``..._into``, ``..._step``). "Rows" means that it works along the last axis. Its gradient stands beside it.
-Nothing here asks for the value of an array on the host, so a GPU never has to wait.
+A kernel is a function on raw arrays that takes the namespace ``xp`` first. It may write only to arrays that it has made
+itself, or to its arguments if its name ends in ``_into`` or ``_step``. "Rows" lie along the last axis. The gradient of
+a kernel follows it. No kernel reads a value of an array on the host, so none has to wait for a GPU.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ XP = Any
 
 
 def sum_to(xp: XP, x: Array, shape: tuple[int, ...]) -> Array:
-    """x summed down to a shape that broadcasts to its own: the transpose of broadcasting."""
+    """Return x summed down to a shape that broadcasts to its own. This is the transpose of broadcasting."""
     lead = x.ndim - len(shape)
     if lead and x.shape[lead:] == tuple(shape):
         return x.reshape(math.prod(x.shape[:lead]), *shape).sum(axis=0)
@@ -33,13 +33,16 @@ def sum_to(xp: XP, x: Array, shape: tuple[int, ...]) -> Array:
 
 
 def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:
-    """``out[index] += source`` in place, where an entry that ``index`` names twice gets both."""
+    """Compute ``out[index] += source`` in place; an entry that ``index`` names twice gets both. Return out."""
     xp.add.at(out, index, source)
     return out
 
 
 def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
-    """The gradient of ``table[ids]`` for so many rows: each gets the sum of the gradients of its uses."""
+    """Return the gradient of ``table[ids]`` for a table of ``rows`` rows: each row gets the sum over its uses.
+
+    g: the gradient of the result, (*ids.shape, width).
+    """
     width = g.shape[-1]
     out = xp.zeros((rows, width), g.dtype)
     return xp.scatter_add_into(out, ids.reshape(-1), g.reshape(ids.size, width))
@@ -49,7 +52,7 @@ def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
 
 
 def linear(xp: XP, x: Array, weight: Array, bias: Array | None) -> Array:
-    """``x @ weight.T + bias``, one product however many dimensions x has."""
+    """Return ``x @ weight.T + bias``, by one product for any number of dimensions of x."""
     y = xp.matmul(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), weight.T)
     if bias is not None:
         y += bias
@@ -59,7 +62,10 @@ def linear(xp: XP, x: Array, weight: Array, bias: Array | None) -> Array:
 def linear_backward(
     xp: XP, g: Array, x: Array, weight: Array, needs: tuple[int, ...]
 ) -> tuple[Array | None, Array | None, Array | None]:
-    """``g @ weight``, ``g.T @ x`` over all rows, and the sum of all rows of g: those that ``needs`` asks for."""
+    """Return the gradients of x, weight and bias; None for an argument whose position is not in ``needs``.
+
+    They are ``g @ weight``, ``g.T @ x`` over all rows, and the sum of all rows of g.
+    """
     rows = g.reshape(math.prod(g.shape[:-1]), g.shape[-1])
     return (
         xp.matmul(rows, weight).reshape(x.shape) if 0 in needs else None,
@@ -70,7 +76,7 @@ def linear_backward(
 
 # ---- the error function ---------------------------------------------------------------------
 
-# Chebyshev interpolants, highest power first: erf(x) / x in u = 2 x^2 - 1 for |x| <= 1, and exp(x^2) erfc(x) in
+# Chebyshev interpolants, highest power first: of erf(x) / x in u = 2 x^2 - 1 for |x| <= 1, and of exp(x^2) erfc(x) in
 # u = (t - 13/24) / (5/24), t = 3 / (x + 3), for 1 <= x <= 6. The largest error is 1.2e-16.
 _ERF_NEAR = (
     1.4543887079465116e-14, -3.8078824063194953e-13, 9.167619596865806e-12, -2.035228405815769e-10,
@@ -95,7 +101,7 @@ def _polynomial(u: Array, coefficients: tuple[float, ...]) -> Array:
 
 
 def erf(xp: XP, x: Array) -> Array:
-    """The error function, to 2e-16 in float64."""
+    """Return the error function of x, to 2e-16 in float64."""
     size = xp.abs(x)
     near = xp.minimum(size, 1.0)
     near = x * _polynomial(2.0 * near * near - 1.0, _ERF_NEAR)
@@ -105,7 +111,7 @@ def erf(xp: XP, x: Array) -> Array:
     return xp.where(size < 1.0, near, far)
 
 
-# For float32, without erf: erf(z) = tanh(z * p(z^2)) to 6e-8, a weighted minimax fit of atanh(erf(z)) / z on
+# For float32, instead of erf: erf(z) = tanh(z * p(z^2)) to 6e-8. p is a weighted minimax fit of atanh(erf(z)) / z on
 # 0 < z < 4.2, lowest power first.
 ERF_TANH = (
     1.128379705, 0.1027654814, -1.843836656e-4, -6.257195994e-4, 8.971259577e-5, -5.985692019e-6, 1.589602992e-7,
@@ -115,7 +121,7 @@ ERF_TANH = (
 
 
 def softmax(xp: XP, x: Array, axis: int) -> Array:
-    """``exp(x_i) / sum_j exp(x_j)`` along an axis, shifted by the maximum so that nothing overflows."""
+    """Return ``exp(x_i) / sum_j exp(x_j)`` along an axis, shifted by the maximum so that nothing overflows."""
     y = x - x.max(axis=axis, keepdims=True)
     xp.exp(y, out=y)
     y /= y.sum(axis=axis, keepdims=True)
@@ -123,7 +129,7 @@ def softmax(xp: XP, x: Array, axis: int) -> Array:
 
 
 def log_softmax(xp: XP, x: Array, axis: int) -> Array:
-    """``x_i - log(sum_j exp(x_j))`` along an axis."""
+    """Return ``x_i - log(sum_j exp(x_j))`` along an axis."""
     y = x - x.max(axis=axis, keepdims=True)
     y -= xp.log(xp.exp(y).sum(axis=axis, keepdims=True))
     return y
@@ -133,13 +139,17 @@ def log_softmax(xp: XP, x: Array, axis: int) -> Array:
 
 
 def _row_mean(x: Array) -> Array:
-    """The mean of each row, (..., 1). NumPy's own ``mean`` costs a small array three times as much; of float16 it is
-    needed, because it adds in float32."""
+    """Return the mean of each row, (..., 1)."""
+    # NumPy's `mean` takes three times as long on a small array. float16 needs it, because it adds in float32.
     return x.mean(axis=-1, keepdims=True) if x.dtype.itemsize < 4 else x.sum(axis=-1, keepdims=True) / x.shape[-1]
 
 
 def layer_norm(xp: XP, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Array, Array]:
-    """Rows ``(x - mean) / sqrt(variance + eps) * weight + bias``; also means and inverse deviations, (..., 1)."""
+    """Return rows ``(x - mean) / sqrt(variance + eps) * weight + bias``, and the rows' means and inverse deviations.
+
+    weight, bias: the length of a row, or None. Means and inverse deviations are (..., 1).
+    Source: Ba et al., "Layer Normalization", 2016.
+    """
     mean = _row_mean(x)
     y = x - mean
     rstd = 1.0 / xp.sqrt(_row_mean(y * y) + eps)
@@ -154,7 +164,7 @@ def layer_norm(xp: XP, x: Array, weight: Array | None, bias: Array | None, eps: 
 def layer_norm_backward(
     xp: XP, g: Array, x: Array, weight: Array | None, mean: Array, rstd: Array
 ) -> tuple[Array, Array | None, Array]:
-    """The gradients for x, weight (None without one) and bias.
+    """Return the gradients of x, weight (None without one) and bias.
 
     With ``n = (x - mean) * rstd`` and ``h = g * weight``: ``dx = rstd * (h - mean(h) - n * mean(h * n))``.
     """
@@ -176,7 +186,10 @@ def layer_norm_backward(
 
 
 def rms_norm(xp: XP, x: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:
-    """Rows ``x / sqrt(mean(x^2) + eps) * weight``; also the inverse root mean squares, (..., 1)."""
+    """Return rows ``x / sqrt(mean(x^2) + eps) * weight``, and the inverse root mean squares, (..., 1).
+
+    Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
+    """
     rrms = 1.0 / xp.sqrt(_row_mean(x * x) + eps)
     y = x * rrms
     if weight is not None:
@@ -185,7 +198,10 @@ def rms_norm(xp: XP, x: Array, weight: Array | None, eps: float) -> tuple[Array,
 
 
 def rms_norm_backward(xp: XP, g: Array, x: Array, weight: Array | None, rrms: Array) -> tuple[Array, Array | None]:
-    """The gradients for x and weight (None without one): ``dx = rrms * (h - n * mean(h * n))``, as in layer_norm."""
+    """Return the gradients of x and weight (None without one).
+
+    With ``n = x * rrms`` and ``h = g * weight``: ``dx = rrms * (h - n * mean(h * n))``.
+    """
     n = x * rrms
     gn = g * n
     dweight = None if weight is None else sum_to(xp, gn, x.shape[-1:])
@@ -204,15 +220,20 @@ _TANH_GELU = math.sqrt(2.0 / math.pi)
 
 
 def gelu(xp: XP, x: Array, tanh: bool) -> Array:
-    """``x * cdf(x)`` of the normal distribution, exact or by its tanh approximation."""
+    """Return ``x * cdf(x)`` for the cdf of the normal distribution, exact or by its tanh approximation.
+
+    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
+    """
     if tanh:
         return 0.5 * x * (1.0 + xp.tanh(_TANH_GELU * (x + 0.044715 * (x * x * x))))
     return x * (0.5 * (1.0 + xp.erf(x * math.sqrt(0.5))))
 
 
 def gelu_backward(xp: XP, g: Array, x: Array, tanh: bool) -> Array:
-    """``g * (cdf + x * pdf)``, and the same of the tanh approximation. To compute the cdf again costs less than memory
-    for it, from the forward pass to the backward pass."""
+    """Return ``g * (cdf + x * pdf)``, or the gradient of the tanh approximation.
+
+    The cdf is computed again, because that costs less than the memory to keep it for the backward pass.
+    """
     if tanh:
         t = xp.tanh(_TANH_GELU * (x + 0.044715 * (x * x * x)))
         slope = _TANH_GELU * (1.0 + (3.0 * 0.044715) * (x * x))
@@ -225,32 +246,37 @@ def gelu_backward(xp: XP, g: Array, x: Array, tanh: bool) -> Array:
 
 
 def cross_entropy(xp: XP, logits: Array, target: Array, ignore_index: int, smoothing: float) -> tuple[Array, Array]:
-    """The loss of each row of ``(N, C)`` logits, zero where ``target == ignore_index``; also logsumexp of rows, (N, 1).
+    """Return the loss of each row of ``(N, C)`` logits, and the logsumexp of the rows, (N, 1).
+
+    target: class indices, (N,); the loss is 0 where ``target == ignore_index``. smoothing: from 0 to 1.
 
     ``loss = logsumexp(x) - (1 - smoothing) * x[target] - smoothing * mean(x)``.
     """
     top = logits.max(axis=-1, keepdims=True)
     lse = xp.log(xp.exp(logits - top).sum(axis=-1, keepdims=True)) + top
-    kept = target != ignore_index
-    safe = xp.where(kept, target, 0)
+    counted = target != ignore_index
+    safe = xp.where(counted, target, 0)
     loss = lse[:, 0] - (1.0 - smoothing) * xp.take_along_axis(logits, safe[:, None], axis=-1)[:, 0]
     if smoothing:
         loss -= smoothing * logits.mean(axis=-1)
-    return xp.where(kept, loss, 0.0), lse
+    return xp.where(counted, loss, 0.0), lse
 
 
 def cross_entropy_backward(
     xp: XP, g: Array, logits: Array, target: Array, lse: Array, ignore_index: int, smoothing: float
 ) -> Array:
-    """``g_i * (softmax(x)_i - (1 - smoothing) * onehot(target_i) - smoothing / C)`` a row, 0 where ignored."""
-    kept = target != ignore_index
-    safe = xp.where(kept, target, 0)
+    """Return the gradient of the logits, (N, C), given that of the losses, g (N,).
+
+    Row i is ``g_i * (softmax(x_i) - (1 - smoothing) * onehot(target_i) - smoothing / C)``, or 0 if it is ignored.
+    """
+    counted = target != ignore_index
+    safe = xp.where(counted, target, 0)
     dx = logits - lse
     xp.exp(dx, out=dx)
     if smoothing:
         dx -= smoothing / logits.shape[-1]
     dx[xp.arange(len(target)), safe] -= 1.0 - smoothing
-    dx *= xp.where(kept, g, 0.0)[:, None]
+    dx *= xp.where(counted, g, 0.0)[:, None]
     return dx
 
 
@@ -260,17 +286,16 @@ def cross_entropy_backward(
 def attention(
     xp: XP, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, causal: bool, scale: float
 ) -> tuple[Array, Array]:
-    """``softmax(scale * q k^T + mask) v``, and the logsumexp of its rows (..., T, 1).
+    """Return ``softmax(scale * q k^T + mask) v``, and the logsumexp of its rows, (..., T, 1).
 
-    q (..., T, D), k (..., S, D), v (..., S, E).
-
-    mask: booleans (True takes part) or numbers that are added, broadcastable to (..., T, S). A query that may look
-    nowhere gives zeros. causal: query t sees keys 0..t. dropout_mask: factors for the softmax, or None.
+    q (..., T, D), k (..., S, D), v (..., S, E). mask: booleans (True takes part) or numbers to add, broadcastable to
+    (..., T, S). A query without any key gives zeros. causal: query t sees keys 0 to t. dropout_mask: factors for the
+    softmax, or None. Source: Vaswani et al., "Attention Is All You Need", 2017.
     """
     scores = _scores(xp, q, k, mask, causal, scale)
     top = scores.max(axis=-1, keepdims=True) if k.shape[-2] else xp.zeros((*scores.shape[:-1], 1), scores.dtype)
     if mask is not None:
-        top = xp.where(top == -math.inf, 0.0, top)  # a row that is masked whole: exp(-inf - 0) is 0
+        top = xp.where(top == -math.inf, 0.0, top)  # if a whole row is masked, exp(-inf - 0) is 0
     scores -= top
     p = xp.exp(scores, out=scores)
     total = p.sum(axis=-1, keepdims=True)
@@ -282,7 +307,7 @@ def attention(
 
 
 def _scores(xp: XP, q: Array, k: Array, mask: Array | None, causal: bool, scale: float) -> Array:
-    """``scale * q k^T + mask``, -inf for what a query does not see."""
+    """Return ``scale * q k^T + mask``, with -inf for keys that a query does not see."""
     scores = q @ k.swapaxes(-1, -2)
     scores *= scale
     if causal:
@@ -296,12 +321,12 @@ def attention_backward(
     xp: XP, g: Array, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, lse: Array,
     causal: bool, scale: float,
 ) -> tuple[Array, Array, Array, Array]:  # fmt: skip
-    """The gradients for q, k, v and for the scores before the mask was added (which are those of an added mask).
+    """Return the gradients of q, k, v and of the scores, which are also those of a mask that is added.
 
-    The softmax is computed again, from the logsumexp of its rows: that needs no memory from one pass to the other.
+    The softmax is computed again from the logsumexp of its rows, so that it need not be kept for the backward pass.
     """
     p = _scores(xp, q, k, mask, causal, scale)
-    p -= xp.where(lse == -math.inf, 0.0, lse)  # a row that is masked whole
+    p -= xp.where(lse == -math.inf, 0.0, lse)  # of a row that is masked whole
     p = xp.exp(p, out=p)
     dv = (p if dropout_mask is None else p * dropout_mask).swapaxes(-1, -2) @ g
     ds = g @ v.swapaxes(-1, -2)
@@ -323,7 +348,7 @@ def sgd_step(
     xp: XP, p: Array, g: Array, velocity: Array | None, lr: float, momentum: float, dampening: float, decay: float,
     nesterov: bool, maximize: bool,
 ) -> None:  # fmt: skip
-    """One step of SGD, into ``p`` and ``velocity`` in place.
+    """Make one step of SGD, in place: into ``p``, and into ``velocity`` if it is not None.
 
     ``d = g + decay p;  v = momentum v + (1 - dampening) d;  p -= lr v``, or ``lr (d + momentum v)`` if ``nesterov``.
     """
@@ -341,9 +366,10 @@ def adam_step(
     xp: XP, p: Array, g: Array, m: Array, v: Array, t: int, lr: float, beta1: float, beta2: float, eps: float,
     decay: float, decoupled: bool, maximize: bool,
 ) -> None:  # fmt: skip
-    """Step number t (from 1) of Adam, or of AdamW if ``decoupled``, into ``p``, ``m`` and ``v`` in place.
+    """Make step number t (from 1) of Adam, or of AdamW if ``decoupled``, in place: into ``p``, ``m`` and ``v``.
 
     ``m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  p -= lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)``.
+    Sources: Kingma and Ba, "Adam", 2014; Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2017.
     """
     if maximize:
         g = -g
@@ -351,7 +377,7 @@ def adam_step(
         p *= 1.0 - lr * decay
     elif decay:
         g = g + decay * p
-    scratch = xp.empty_like(g)  # g * (1 - beta1) would be no array, but a scalar, if g is 0-d
+    scratch = xp.empty_like(g)  # because g * (1 - beta1) is a scalar if g is 0-d
     xp.multiply(g, 1.0 - beta1, out=scratch)
     m *= beta1
     m += scratch
@@ -388,7 +414,10 @@ def adam_coefficients(
 
 
 def orthogonal(xp: XP, x: Array, coefficients: tuple[float, float, float], steps: int, eps: float) -> Array:
-    """About ``U V^T`` for a matrix ``U S V^T``: each step maps every singular value s to ``a s + b s^3 + c s^5``."""
+    """Return about ``U V^T`` for a matrix ``U S V^T``, by Newton-Schulz iterations.
+
+    Each step maps every singular value s to ``a s + b s^3 + c s^5``, where a, b and c are the coefficients.
+    """
     a, b, c = coefficients
     tall = x.shape[0] > x.shape[1]
     flat = x.reshape(-1)
@@ -409,10 +438,10 @@ def muon_step(
     xp: XP, p: Array, g: Array, m: Array, lr: float, factor: float, momentum: float, decay: float, nesterov: bool,
     coefficients: tuple[float, float, float], steps: int, eps: float,
 ) -> None:  # fmt: skip
-    """One step of Muon, into the matrices ``p`` and ``m`` in place.
+    """Make one step of Muon, in place: into the matrices ``p`` and ``m``.
 
     ``m += (1 - mu) (g - m);  u = g + mu (m - g)``, or m without ``nesterov``; ``p *= 1 - lr decay;
-    p -= lr factor orthogonal(u)``.
+    p -= lr factor orthogonal(u)``. Source: Jordan et al., "Muon", 2024.
     """
     m += (1.0 - momentum) * (g - m)
     update = g + momentum * (m - g) if nesterov else m
@@ -425,10 +454,10 @@ def muon_step(
 
 
 def philox(xp: XP, seed: int, offset: int, n: int) -> Array:
-    """``n`` random 32-bit words, as uint64: block ``offset`` and those after it of Philox-4x32-10 under a 64-bit key.
+    """Return ``n`` random 32-bit words, as uint64, from block ``offset`` on of Philox-4x32-10.
 
-    Counter-based: the same (seed, offset) gives the same words on every device. Source: Salmon et al., "Parallel
-    Random Numbers: As Easy as 1, 2, 3", SC 2011.
+    seed: the 64-bit key. The words come from a counter, so a seed and an offset give the same words on every device.
+    Source: Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
     """
     low = 0xFFFFFFFF
     counter = xp.arange(-(-n // 4), dtype=xp.uint64) + offset

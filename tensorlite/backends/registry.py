@@ -1,7 +1,7 @@
-"""Where arrays live: devices, and for each device the namespace ``xp`` that computes on its arrays.
+"""Devices, each with the namespace ``xp`` that computes on its arrays.
 
-A namespace has NumPy's names (``xp.exp``, ``xp.zeros``) and, laid over them, tensorlite's kernels (``xp.softmax``,
-``xp.scatter_add``). ``BACKENDS`` finds it from the type of an array, so no op ever asks which device it is on.
+A namespace has NumPy's names (``xp.exp``, ``xp.zeros``) and tensorlite's kernels (``xp.softmax``,
+``xp.scatter_add_into``). ``BACKENDS`` maps the type of an array to it, so no op tests which device it is on.
 """
 
 from __future__ import annotations
@@ -44,12 +44,15 @@ Array: TypeAlias = Any
 
 
 class Namespace(SimpleNamespace):
-    """The functions that compute on one kind of array: a module's names with kernels laid over them.
+    """The functions that compute on one type of array: a module's names, some of them replaced by kernels.
 
-    Beside those names it has ``device_type`` (``"cpu"``), ``array_type``, ``from_numpy(array, index)``,
-    ``to_numpy(array)``, ``index_of(array)`` (the ordinal of the device that holds an array, None on the CPU), and
-    ``select(index)``, which makes the device of that ordinal the current one. ``generator`` is the class of its random
-    numbers: Philox, unless the backend names another.
+    It also has these attributes:
+
+    - ``device_type``, such as ``"cpu"``, and ``array_type``.
+    - ``from_numpy(array, index)`` and ``to_numpy(array)``.
+    - ``index_of(array)``: the ordinal of the device that holds an array, None on the CPU.
+    - ``select(index)``: makes the device of that ordinal the current one.
+    - ``generator``: the class of its random number generators. It is Philox unless the backend names another.
     """
 
     generator: type = PhiloxGenerator
@@ -64,7 +67,7 @@ class _Backends(dict[type, Namespace]):
 
 
 BACKENDS: dict[type, Namespace] = _Backends()
-"""Array type -> namespace. CuPy adds its entry the first time that someone asks for the GPU."""
+"""The namespace of each array type. The entry of CuPy's arrays is added when a GPU is first asked for."""
 
 _LOADERS: dict[str, Callable[[], Namespace]] = {}
 _LOADED: dict[str, Namespace] = {}
@@ -88,9 +91,12 @@ DeviceLike: TypeAlias = Device | str | None
 
 
 def device(spec: DeviceLike = None, index: int | None = None) -> Device:
-    """The device that ``spec`` names: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or a Device. None is the default device.
+    """Return the device that ``spec`` names.
 
-    Raises DeviceError if no backend has that name. Whether a GPU is really there is checked on first use.
+    spec: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or a Device; None is the default device. index: the ordinal of a GPU, if
+    the name has none.
+
+    Raises DeviceError if no backend has that name. Whether the GPU exists is checked on first use.
     """
     if spec is None:
         return get_default_device()
@@ -110,7 +116,11 @@ _default: Device | None = None
 
 
 def get_default_device() -> Device:
-    """The device of tensors made without one: ``set_default_device``, else ``TENSORLITE_DEVICE``, else the CPU."""
+    """Return the device of tensors that are made without one.
+
+    It is the device given to ``set_default_device``, else that of the environment variable ``TENSORLITE_DEVICE``, else
+    the CPU. Raises DeviceError if the variable names no known device.
+    """
     global _default
     if _default is None:
         try:
@@ -121,9 +131,9 @@ def get_default_device() -> Device:
 
 
 def set_default_device(spec: DeviceLike) -> None:
-    """Make new tensors on this device from now on. None goes back to ``TENSORLITE_DEVICE``, else the CPU.
+    """Set the device of tensors that are made without one. None restores ``TENSORLITE_DEVICE``, else the CPU.
 
-    Raises DeviceError if the device is not there.
+    Raises DeviceError if the device cannot be used.
     """
     global _default
     chosen = None if spec is None else device(spec)
@@ -133,9 +143,9 @@ def set_default_device(spec: DeviceLike) -> None:
 
 
 def namespace(where: Device) -> Namespace:
-    """The namespace of a device, loaded on first use; the device becomes the current one of its kind.
+    """Return the namespace of a device, loaded on first use, and make the device the current one of its type.
 
-    Raises DeviceError, with the reason, if it cannot be.
+    Raises DeviceError, with the reason, if the device cannot be used.
     """
     found = _LOADED.get(where.type)
     if found is None:
@@ -147,7 +157,7 @@ def namespace(where: Device) -> Namespace:
 
 
 def backend_of(values: Iterable[object]) -> Namespace | None:
-    """The namespace of the first raw array among the values, None if there is none."""
+    """Return the namespace of the first raw array among the values, or None if there is none."""
     for value in values:
         if type(value) in BACKENDS:
             return BACKENDS[type(value)]
@@ -155,13 +165,16 @@ def backend_of(values: Iterable[object]) -> Namespace | None:
 
 
 def device_of(array: Array) -> Device:
-    """The device that holds a raw array."""
+    """Return the device that holds a raw array."""
     xp = BACKENDS[type(array)]
     return Device(xp.device_type, xp.index_of(array))
 
 
 def describe_array(value: Any) -> str:
-    """A raw array as ``float32(2, 3)``, with its device if that is not the CPU; anything else by its type."""
+    """Return a short description of a value for error messages.
+
+    A raw array is described as ``float32(2, 3)``, with its device if that is not the CPU; other values by their type.
+    """
     if type(value) not in BACKENDS:
         return type(value).__name__
     kind = BACKENDS[type(value)].device_type
@@ -169,20 +182,21 @@ def describe_array(value: Any) -> str:
 
 
 def register_backend(name: str, load: Callable[[], Namespace]) -> None:
-    """Make a device type known. ``load`` returns its namespace (see :func:`build_namespace`) or raises DeviceError."""
+    """Register a type of device. ``load`` returns its namespace (see :func:`build_namespace`) or raises DeviceError."""
     _LOADERS[name] = load
     _LOADED.pop(name, None)
 
 
 def build_namespace(module: ModuleType, *kernels: ModuleType, **names: Any) -> Namespace:
-    """A module's public names, overlaid with the kernels in the ``__all__`` of others: functions of the namespace.
+    """Return a namespace of a module's public names and the kernels in the ``__all__`` of other modules.
 
-    Later kernel modules lie over earlier ones, so a faster twin replaces the reference of the same name.
+    A kernel takes the namespace as its first argument, which is bound here. A kernel of a later module replaces that of
+    an earlier one, so a faster version replaces the reference. names: further attributes of the namespace.
     """
     xp = Namespace(**{k: v for k, v in vars(module).items() if not k.startswith("_")})
-    for room in kernels:
-        for name in room.__all__:
-            setattr(xp, name, partial(getattr(room, name), xp))
+    for kernel_module in kernels:
+        for name in kernel_module.__all__:
+            setattr(xp, name, partial(getattr(kernel_module, name), xp))
     vars(xp).update(names)
     return xp
 
@@ -203,7 +217,7 @@ def _load_cpu() -> Namespace:
 
 
 def _load_cuda() -> Namespace:
-    from .cuda import devices, find_cupy, kernels  # here, because CuPy is an extra and slow to import
+    from .cuda import devices, find_cupy, kernels  # imported here, because CuPy is an extra
 
     module = find_cupy.require_cupy()
     return build_namespace(module, reference, kernels, **devices.namespace_attributes(module))
