@@ -30,6 +30,7 @@ from .autograd.checkpointing import checkpoint
 from .backends.cpu.malloc import keep_freed_memory
 from .backends.cpu.thread_pool import get_num_threads, set_num_threads
 from .backends.registry import Device, cuda_is_available, device, get_default_device, set_default_device
+from .dtypes import DType as _DType
 from .dtypes import (
     bool_,
     complex64,
@@ -82,7 +83,13 @@ if _typing.TYPE_CHECKING:
     from . import testing as testing
 
 # PyTorch's other names for number types.
-half, float, double, short, int, long, bool = float16, float32, float64, int16, int32, int64, bool_
+half: _DType = float16
+float: _DType = float32
+double: _DType = float64
+short: _DType = int16
+int: _DType = int32
+long: _DType = int64
+bool: _DType = bool_
 
 __version__ = "0.1.0"
 

@@ -21,10 +21,17 @@ DType: TypeAlias = np.dtype[Any]
 DTypeLike: TypeAlias = DType | str | type[Any]
 """A dtype, its name, or a type of Python or NumPy that stands for one."""
 
-bool_ = np.dtype(np.bool_)
-uint8, int8, int16, int32, int64 = map(np.dtype, (np.uint8, np.int8, np.int16, np.int32, np.int64))
-float16, float32, float64 = map(np.dtype, (np.float16, np.float32, np.float64))
-complex64, complex128 = map(np.dtype, (np.complex64, np.complex128))
+bool_: DType = np.dtype(np.bool_)
+uint8: DType = np.dtype(np.uint8)
+int8: DType = np.dtype(np.int8)
+int16: DType = np.dtype(np.int16)
+int32: DType = np.dtype(np.int32)
+int64: DType = np.dtype(np.int64)
+float16: DType = np.dtype(np.float16)
+float32: DType = np.dtype(np.float32)
+float64: DType = np.dtype(np.float64)
+complex64: DType = np.dtype(np.complex64)
+complex128: DType = np.dtype(np.complex128)
 
 _default: DType = float32
 _RANK = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}

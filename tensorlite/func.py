@@ -10,7 +10,7 @@ The arguments and results of f are Tensors, or tuples, lists and dicts of Tensor
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar, overload
 
 import numpy as np
 
@@ -27,6 +27,12 @@ from .tensors.creation import as_tensor, zeros_like
 from .tensors.tensor import Tensor
 
 __all__ = ["grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Aux = TypeVar("Aux")
+OfTensor: TypeAlias = Callable[Concatenate[Tensor, P], Tensor]
+"""A function whose first argument is a Tensor, and whose result is one."""
 
 
 # ---- trees of tensors, in which None may stand for a tensor ---------------------------------
@@ -190,6 +196,12 @@ def _check_tuples(name: str, primals: Any, tangents: Any) -> None:
 # ---- public functions -----------------------------------------------------------------------
 
 
+@overload
+def value_and_grad(f: OfTensor[P]) -> Callable[Concatenate[Tensor, P], tuple[Tensor, Tensor]]: ...
+@overload
+def value_and_grad(
+    f: Callable[P, Any], argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Callable[P, tuple[Any, Any]]: ...
 def value_and_grad(
     f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False
 ) -> Callable[..., tuple[Any, Any]]:
@@ -212,6 +224,10 @@ def value_and_grad(
     return differentiated
 
 
+@overload
+def grad(f: OfTensor[P]) -> OfTensor[P]: ...
+@overload
+def grad(f: Callable[P, Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[P, Any]: ...
 def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
     """Return the gradient of a scalar-valued f, as a function of f's arguments that can be differentiated again.
 
@@ -227,6 +243,14 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool 
     return gradient
 
 
+@overload
+def vjp(
+    f: Callable[..., R], *primals: Any, has_aux: Literal[False] = False
+) -> tuple[R, Callable[[R], tuple[Any, ...]]]: ...
+@overload
+def vjp(
+    f: Callable[..., tuple[R, Aux]], *primals: Any, has_aux: Literal[True]
+) -> tuple[R, Callable[[R], tuple[Any, ...]], Aux]: ...
 def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     """Return ``(f(*primals), pullback)``, or ``(output, pullback, aux)`` with ``has_aux``.
 
@@ -257,7 +281,7 @@ def _transpose(products: Sequence[Any], of: Sequence[Any], tangents: Sequence[An
     return [zeros_like(x) if g is None else g for x, g in zip(of, grads, strict=True)]
 
 
-def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+def jvp(f: Callable[..., R], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[R, R]:
     """Return ``(f(*primals), J v)``: the output, and its directional derivative along v = ``tangents``.
 
     primals, tangents: tuples with one entry for each argument of f; the entries have the same structures and shapes.
@@ -275,7 +299,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     return linear.detach_if_outermost(linear.out), _unflatten(linear.out, out)
 
 
-def hvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+def hvp(f: Callable[..., R], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[R, Any]:
     """Return ``(f(*primals), H v)`` of a scalar-valued f: its Hessian times v = ``tangents``, without the full Hessian.
 
     ``H v`` has the structure of the primals; for one primal it is that primal's product alone.
@@ -293,6 +317,10 @@ def hvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     return linear.detach_if_outermost(linear.out), product[0] if len(primals) == 1 else tuple(product)
 
 
+@overload
+def jacobian(f: OfTensor[P]) -> OfTensor[P]: ...
+@overload
+def jacobian(f: Callable[P, Any], argnums: int | Sequence[int] = 0) -> Callable[P, Any]: ...
 def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
     """Return a function of f's arguments that returns the Jacobian, of shape ``output.shape + argument.shape``.
 
@@ -319,6 +347,10 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callabl
     return differentiated
 
 
+@overload
+def hessian(f: OfTensor[P]) -> OfTensor[P]: ...
+@overload
+def hessian(f: Callable[P, Any], argnums: int = 0) -> Callable[P, Any]: ...
 def hessian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
     """Return a function that returns the Hessian of a scalar-valued f, of shape ``x.shape + x.shape``."""
     if not isinstance(argnums, int):
