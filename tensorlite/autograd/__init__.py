@@ -1,7 +1,7 @@
 """Reverse-mode automatic differentiation."""
 
 from .anomaly_mode import detect_anomaly
-from .function import Op, OpFunction, op
+from .function import OpFunction, op
 from .grad_mode import (
     enable_grad,
     inference_mode,
@@ -12,6 +12,7 @@ from .grad_mode import (
 )
 from .gradients import backward, grad
 from .graph import Node, Variable, topological_order
+from .op_definition import Op
 
 __all__ = [
     "Node", "Op", "OpFunction", "Variable", "backward", "detect_anomaly", "enable_grad", "grad", "inference_mode",

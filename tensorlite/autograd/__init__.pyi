@@ -6,7 +6,6 @@ from typing import Any, Concatenate, Literal, overload
 from ..dtypes import Policy
 from ..tensors.tensor import Tensor
 from .anomaly_mode import detect_anomaly as detect_anomaly
-from .function import Op as Op
 from .function import OpFunction as OpFunction
 from .function import P
 from .grad_mode import enable_grad as enable_grad
@@ -16,6 +15,7 @@ from .grad_mode import set_grad_enabled as set_grad_enabled
 from .graph import Edge, Rule
 from .graph import Node as Node
 from .graph import Variable as Variable
+from .op_definition import Op as Op
 
 __all__ = [
     "Node",

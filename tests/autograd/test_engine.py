@@ -697,7 +697,7 @@ def test_names_that_the_op_does_not_have_are_an_error():
 def test_options_that_do_not_fit_are_an_error():
     with pytest.raises(TypeError, match=r"needs a composite"):
         tl.op(backward=lambda xp, g: (g,))
-    with pytest.raises(ValueError, match=r"^op: dtypes='upcast' is no policy; choose from 'promote'"):
+    with pytest.raises(ValueError, match=r"^op: dtypes='upcast' is not a policy; choose from 'promote'"):
         tl.op(dtypes="upcast")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import tensorlite as tl
 import tensorlite.nn.functional as F
-from tensorlite.autograd.function import Op
+from tensorlite.autograd import Op
 from tensorlite.autograd.graph import Plan, topological_order
 from tensorlite.testing import Input, OpSpec, check_against
 from tests.ops.op_table import MODULES, SPECS
