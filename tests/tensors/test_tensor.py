@@ -1,4 +1,4 @@
-"""Tensors as objects: how they are made, shown, read and converted, and how they meet Python's and NumPy's numbers."""
+"""Tensors as objects: attributes, printing, Python's and NumPy's numbers, copies and methods."""
 
 import copy
 import inspect
@@ -13,9 +13,6 @@ import tensorlite as tl
 from tensorlite.ops import shape as ops_shape
 from tensorlite.ops.reduce import sum_to_size
 
-FLOATS = [tl.float16, tl.float32, tl.float64]
-INTEGERS = [tl.uint8, tl.int8, tl.int16, tl.int32, tl.int64]
-
 
 @pytest.fixture(autouse=True)
 def default_dtype():
@@ -25,282 +22,6 @@ def default_dtype():
 
 def x23(**kwargs):
     return tl.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], **kwargs)
-
-
-# ---- from data ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("data", "dtype", "shape"),
-    [
-        (1, tl.int64, ()),
-        (1.0, tl.float32, ()),
-        (True, tl.bool_, ()),
-        (1 + 2j, tl.complex64, ()),
-        ([], tl.float32, (0,)),
-        ([1, 2], tl.int64, (2,)),
-        ([1, 2.5], tl.float32, (2,)),
-        ([True, False], tl.bool_, (2,)),
-        ([True, 2], tl.int64, (2,)),
-        ([[1], [2]], tl.int64, (2, 1)),
-        ([[], []], tl.float32, (2, 0)),
-        ((1.0, 2.0), tl.float32, (2,)),
-        (range(3), tl.int64, (3,)),
-        (np.float64(1), tl.float64, ()),
-        (np.int32(1), tl.int32, ()),
-        (np.bool_(True), tl.bool_, ()),
-        ([np.float64(1), 2.0], tl.float64, (2,)),
-        (np.ones((2, 1)), tl.float64, (2, 1)),
-        ([np.ones(2), np.ones(2)], tl.float64, (2, 2)),
-        (np.ones(2, ">f4"), tl.float32, (2,)),
-        (np.ones((2, 2), np.uint8), tl.uint8, (2, 2)),
-    ],
-)
-def test_the_dtype_of_data(data, dtype, shape):
-    for make in (tl.tensor, tl.as_tensor):
-        x = make(data)
-        assert (x.dtype, x.shape) == (dtype, shape)
-        assert x.dtype.isnative
-        np.testing.assert_array_equal(x.numpy(), np.asarray(data))
-        assert not x.requires_grad
-
-
-@pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS, tl.bool_])
-def test_a_dtype_is_kept(dtype):
-    array = np.array([0, 1, 1], dtype)
-    for x in (
-        tl.tensor(array),
-        tl.from_numpy(array),
-        tl.tensor([0, 1, 1], dtype=dtype),
-        tl.tensor([0.0, 1.0, 1.0]).to(dtype),
-    ):
-        assert x.dtype == dtype
-        assert x.tolist() == [0, 1, 1]
-
-
-@pytest.mark.parametrize("name", ["float64", np.float64, float, np.dtype("f8"), "d", tl.float64])
-def test_names_of_a_dtype(name):
-    assert tl.zeros(1, dtype=name).dtype == tl.tensor(1, dtype=name).dtype == tl.ones(1).to(name).dtype == tl.float64
-
-
-def test_python_numbers_keep_their_digits():
-    """0.1 is not rounded to float32 on its way to float64."""
-    for x in (
-        tl.tensor(0.1, dtype=tl.float64),
-        tl.as_tensor([0.1], dtype=tl.float64),
-        tl.full((), 0.1, dtype=tl.float64),
-    ):
-        assert x.item() == 0.1
-    assert tl.tensor(2**53 + 1, dtype=tl.int64).item() == 2**53 + 1
-    assert tl.arange(0, 1, 0.1, dtype=tl.float64).tolist() == pytest.approx([k / 10 for k in range(10)], rel=1e-15)
-
-
-def test_the_default_dtype():
-    tl.set_default_dtype(tl.float64)
-    assert tl.get_default_dtype() == tl.float64
-    for x in (
-        tl.tensor(1.0),
-        tl.zeros(2),
-        tl.rand(2),
-        tl.arange(0.0, 2),
-        tl.linspace(0, 1, 2),
-        tl.full((1,), 1.0),
-        tl.eye(2),
-    ):
-        assert x.dtype == tl.float64
-    assert (tl.tensor([1, 2]) / 2).dtype == tl.float64
-    assert tl.tensor([1]).dtype == tl.int64
-    with pytest.raises(tl.DTypeError, match="set_default_dtype: expected a floating point dtype, got int64"):
-        tl.set_default_dtype(tl.int64)
-    assert tl.get_default_dtype() == tl.float64
-
-
-def test_tensors_in_lists():
-    assert tl.tensor([tl.tensor(1.0), tl.tensor(2.0)]).tolist() == [1, 2]
-    assert tl.tensor([tl.tensor([1, 2]), tl.tensor([3, 4])]).tolist() == [[1, 2], [3, 4]]
-    assert tl.tensor([tl.tensor(1.0, requires_grad=True), 2]).requires_grad is False
-
-
-def test_what_is_copied():
-    array = np.zeros(3, np.float32)
-    x = tl.tensor(array)
-    shared, as_is = tl.from_numpy(array), tl.as_tensor(array)
-    again = tl.tensor(x)
-    array[0] = 7
-    assert (x[0].item(), shared[0].item(), as_is[0].item()) == (0, 7, 7)
-    x[1] = 5
-    assert again[1].item() == 0
-    assert tl.as_tensor(x) is x
-    assert tl.as_tensor(x, dtype=tl.float64) is not x
-    shared[2] = 9
-    assert array[2] == 9
-    assert np.shares_memory(shared.numpy(), array)
-
-
-def test_tensor_of_a_tensor_is_a_leaf():
-    x = x23(requires_grad=True)
-    y = tl.tensor(x * 2)
-    assert y.is_leaf
-    assert not y.requires_grad
-    assert tl.as_tensor(x * 2).requires_grad
-
-
-@pytest.mark.parametrize(
-    ("data", "error", "message"),
-    [
-        ([[1, 2], [3]], tl.ShapeError, "^tensor: the nested sequences have different lengths"),
-        ([[1, 2], 3], tl.ShapeError, "^tensor: the nested sequences have different lengths"),
-        ("abc", TypeError, "^tensor: expected numbers or booleans, got str"),
-        (["a"], TypeError, "^tensor: expected numbers or booleans, got list"),
-        (None, TypeError, "^tensor: expected numbers or booleans, got NoneType"),
-        ({1, 2}, TypeError, "^tensor: expected numbers or booleans, got set"),
-        (b"ab", TypeError, "^tensor: expected numbers or booleans, got bytes"),
-        (2**70, tl.DTypeError, "^tensor: 1180591620717411303424 does not fit into int64"),
-        (np.array(["2020-01-01"], "datetime64[D]"), tl.DTypeError, "is no number type"),
-        (np.array([None]), tl.DTypeError, "is no number type"),
-    ],
-)
-def test_what_is_no_data(data, error, message):
-    with pytest.raises(error, match=message):
-        tl.tensor(data)
-
-
-@pytest.mark.parametrize("dtype", ["flot32", object, "U3", str, 3, np.longdouble, ">f4", "datetime64[s]"])
-def test_what_is_no_dtype(dtype):
-    for f in (
-        lambda: tl.zeros(2, dtype=dtype),
-        lambda: tl.tensor([1], dtype=dtype),
-        lambda: tl.rand(2, dtype=dtype),
-        lambda: tl.arange(3, dtype=dtype),
-        lambda: tl.ones(2).to(dtype=dtype),
-    ):
-        with pytest.raises(tl.DTypeError, match=r"^dtype: .* is no number type; give one such as tensorlite.float32"):
-            f()
-
-
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        ([1, 2], "^from_numpy: expected a numpy.ndarray, got list"),
-        (np.float64(1), "^from_numpy: expected a numpy.ndarray, got float64"),
-        (np.array(["a"]), "^from_numpy: expected native numbers, got <U1"),
-        (np.ones(2, ">i4"), "^from_numpy: expected native numbers, got >i4"),
-    ],
-)
-def test_from_numpy_refuses(array, message):
-    with pytest.raises(TypeError, match=message):
-        tl.from_numpy(array)
-
-
-def test_a_read_only_array_stays_as_it_is():
-    x = tl.from_numpy(np.broadcast_to(np.float32(1), (2, 2)))
-    with pytest.raises(tl.ShapeError, match=r"^add_: cannot write into a tensor of shape \(2, 2\): .*read-only"):
-        x.add_(1)
-    assert (x + 1).tolist() == [[2, 2], [2, 2]]
-
-
-# ---- filled and counted ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("make", "value"), [(tl.zeros, 0), (tl.ones, 1)])
-@pytest.mark.parametrize("size", [(), (0,), (3,), (2, 0), (2, 3)])
-def test_filled(make, value, size):
-    for x in (make(*size), make(size), make(list(size)), make(*map(np.int64, size)), make(*map(tl.tensor, size))):
-        assert (x.shape, x.dtype) == (size, tl.float32)
-        assert (x.numpy() == value).all()
-    assert make(*size, dtype=tl.int32).dtype == tl.int32
-    assert make(*size, requires_grad=True).requires_grad
-
-
-@pytest.mark.parametrize(
-    ("value", "dtype"),
-    [(3, tl.int64), (3.0, tl.float32), (True, tl.bool_), (np.float64(3), tl.float64), (1j, tl.complex64)],
-)
-def test_full(value, dtype):
-    x = tl.full((2, 3), value)
-    assert (x.dtype, x.shape, x[1, 2].item()) == (dtype, (2, 3), value)
-    assert tl.full((2,), tl.tensor(2.5)).tolist() == [2.5, 2.5]
-    assert tl.full(2, 1, dtype=tl.float16).dtype == tl.float16
-
-
-def test_likes():
-    x = tl.ones(2, 3, dtype=tl.float64, requires_grad=True)
-    for make in (tl.zeros_like, tl.ones_like, tl.empty_like, tl.rand_like, tl.randn_like):
-        assert (make(x).shape, make(x).dtype, make(x).requires_grad) == ((2, 3), tl.float64, False)
-        assert make(x, dtype=tl.float16, requires_grad=True).dtype == tl.float16
-    assert tl.full_like(x, 7).tolist() == [[7] * 3] * 2
-    assert tl.full_like(x, 7).dtype == tl.float64
-    drawn = tl.randint_like(x, 3, 5)
-    assert drawn.dtype == tl.float64
-    assert set(drawn.numpy().ravel()) <= {3, 4}
-
-
-@pytest.mark.parametrize(
-    ("args", "expected", "dtype"),
-    [
-        ((5,), [0, 1, 2, 3, 4], tl.int64),
-        ((2, 5), [2, 3, 4], tl.int64),
-        ((5, 0, -2), [5, 3, 1], tl.int64),
-        ((0,), [], tl.int64),
-        ((3, 3), [], tl.int64),
-        ((0, 1, 0.25), [0, 0.25, 0.5, 0.75], tl.float32),
-        ((2.0,), [0, 1], tl.float32),
-        ((0, 7, 3), [0, 3, 6], tl.int64),
-        ((tl.tensor(3),), [0, 1, 2], tl.int64),
-        ((np.int64(1), np.int64(3)), [1, 2], tl.int64),
-    ],
-)
-def test_arange(args, expected, dtype):
-    x = tl.arange(*args)
-    assert (x.tolist(), x.dtype) == (expected, dtype)
-    assert tl.arange(*args, dtype=tl.float64).tolist() == expected
-
-
-def test_linspace_and_eye():
-    assert tl.linspace(0, 1, 5).tolist() == [0, 0.25, 0.5, 0.75, 1]
-    assert tl.linspace(1, -1, 3, dtype=tl.float64).tolist() == [1, 0, -1]
-    assert tl.linspace(3, 4, 1).tolist() == [3]
-    assert tl.linspace(3, 4, 0).shape == (0,)
-    assert tl.eye(2).tolist() == [[1, 0], [0, 1]]
-    assert tl.eye(1, 3, dtype=tl.int64).tolist() == [[1, 0, 0]]
-    assert tl.eye(0).shape == (0, 0)
-
-
-def test_randint():
-    assert tl.randint(3, (2, 2)).shape == tl.randint(0, 3, (2, 2)).shape == tl.randint(3, size=(2, 2)).shape == (2, 2)
-    assert tl.randint(5, 6, (3,)).tolist() == [5, 5, 5]
-    assert tl.randint(0, 2, (3,), dtype=tl.float32).dtype == tl.float32
-
-
-@pytest.mark.parametrize(
-    ("f", "error", "message"),
-    [
-        (lambda: tl.zeros(-1), tl.ShapeError, r"^zeros: sizes must not be negative, got \(-1,\)$"),
-        (lambda: tl.ones(2.0), TypeError, r"^ones: sizes must be ints, got \(2.0,\)$"),
-        (lambda: tl.full((2, -3), 1), tl.ShapeError, "^full: sizes must not be negative"),
-        (lambda: tl.rand("2"), TypeError, "^rand: sizes must be ints"),
-        (lambda: tl.eye(2, -1), tl.ShapeError, "^eye: sizes must not be negative"),
-        (lambda: tl.eye(1.5), TypeError, "^eye: sizes must be ints"),
-        (lambda: tl.linspace(0, 1, -1), tl.ShapeError, "^linspace: sizes must not be negative"),
-        (lambda: tl.linspace(0, math.inf, 3), ValueError, "^linspace: expected finite numbers, got inf"),
-        (lambda: tl.randperm(-1), tl.ShapeError, "^randperm: sizes must not be negative"),
-        (lambda: tl.arange(0, 5, -1), ValueError, "^arange: step -1 does not lead from 0 to 5$"),
-        (lambda: tl.arange(0, 5, 0), ValueError, "^arange: step must not be 0$"),
-        (lambda: tl.arange("a"), TypeError, "^arange: expected numbers, got str$"),
-        (lambda: tl.arange(0, math.nan), ValueError, "^arange: expected finite numbers, got nan$"),
-        (lambda: tl.randint(3, 3, (2,)), ValueError, "^randint: high must be above low, got low=3, high=3$"),
-        (
-            lambda: tl.rand(2, dtype=tl.int64),
-            tl.DTypeError,
-            r"^rand: .*floating point dtype, got int64. For integers use randint\(\)\.$",
-        ),
-        (lambda: tl.zeros(2, dtype=tl.int64, requires_grad=True), tl.DTypeError, "^requires_grad: expected a floating"),
-        (lambda: tl.tensor([1], requires_grad=True), tl.DTypeError, "^requires_grad: .* got int64$"),
-    ],
-)
-def test_errors_of_creation(f, error, message):
-    with pytest.raises(error, match=message):
-        f()
 
 
 # ---- what a tensor is -----------------------------------------------------------------------
@@ -520,16 +241,6 @@ def test_products_with_arrays():
     assert type(x.detach() @ np.ones(3, np.float32)) is tl.Tensor
 
 
-def test_an_array_with_dimensions_decides_the_width():
-    assert (tl.ones(2) * np.ones(2)).dtype == (np.ones(2) * tl.ones(2)).dtype == tl.float64
-    assert (np.float64(2) * tl.ones(2)).dtype == tl.float32
-    assert (np.array(2.0) * tl.ones(2)).dtype == tl.float32
-    assert (tl.tensor(2.0, dtype=tl.float64) * tl.ones(2)).dtype == tl.float32
-    assert (tl.ones(2, dtype=tl.int64) * 2.5).dtype == tl.float32
-    assert (tl.ones(2, dtype=tl.float16) * 2.5).dtype == tl.float16
-    assert (tl.ones(2, dtype=tl.float16) * tl.ones(2, dtype=tl.int64)).dtype == tl.float16
-
-
 def test_gradients_through_arrays_and_numbers():
     x = x23(requires_grad=True)
     (np.float64(2) * x + np.ones(3, np.float32) * x - x / np.float32(4)).sum().backward()
@@ -559,7 +270,7 @@ def test_what_operators_refuse(f, message):
         f(x23())
 
 
-# ---- copies and conversions -----------------------------------------------------------------
+# ---- copies --------------------------------------------------------------------------------
 
 
 def test_deepcopy():
@@ -578,80 +289,6 @@ def test_deepcopy():
     assert first is not third
     with pytest.raises(tl.GraphError, match=r"deepcopy: only leaf tensors .* Use clone\(\) or detach\(\)"):
         copy.deepcopy(x * 2)
-
-
-def test_to():
-    x = x23()
-    for same in (
-        x.to(tl.float32),
-        x.to("cpu"),
-        x.to(None),
-        x.to(device="cpu", dtype=tl.float32),
-        x.to(x),
-        x.float(),
-        x.cpu(),
-    ):
-        assert same is x
-    assert x.to(tl.float32, copy=True) is not x
-    assert (
-        x.to("cpu", tl.float64).dtype
-        == x.to(tl.float64).dtype
-        == x.to("float64").dtype
-        == x.to(float).dtype
-        == tl.float64
-    )
-    assert x.to(tl.zeros(1, dtype=tl.int64)).dtype == x.type(int).dtype == tl.int64
-    assert [y.dtype for y in (x.double(), x.half(), x.int(), x.long(), x.bool())] == [
-        tl.float64,
-        tl.float16,
-        tl.int32,
-        tl.int64,
-        tl.bool_,
-    ]
-    assert tl.tensor([1.7, -1.7]).long().tolist() == [1, -1]
-    assert tl.tensor([0.0, -0.5, math.nan]).bool().tolist() == [False, True, True]
-
-
-def test_conversions_have_gradients():
-    x = x23(requires_grad=True)
-    y = x.double()
-    z = (y * y).half()
-    assert z.requires_grad
-    z.float().sum().backward()
-    assert x.grad.dtype == tl.float32
-    assert x.grad.tolist() == [[2, 4, 6], [8, 10, 12]]
-    assert not x.long().requires_grad
-    assert not x.bool().requires_grad
-    assert x.to("cpu", copy=True).requires_grad
-
-
-def test_mixed_dtypes_give_each_its_own_gradient():
-    a, b = tl.ones(2, dtype=tl.float32, requires_grad=True), tl.ones(2, dtype=tl.float64, requires_grad=True)
-    y = a * b
-    assert y.dtype == tl.float64
-    y.sum().backward()
-    assert (a.grad.dtype, b.grad.dtype) == (tl.float32, tl.float64)
-    number = tl.tensor(2.0, dtype=tl.float64, requires_grad=True)
-    (a.half() * number).sum().backward()
-    assert (number.grad.dtype, number.grad.item()) == (tl.float64, 2.0)
-
-
-@pytest.mark.parametrize("other", [np.ones(2), np.array(1.0), np.ones(2, np.float16), np.arange(2), np.ones(2) > 0])
-def test_an_array_does_not_change_the_dtype_of_a_gradient(other):
-    x = tl.ones(2, requires_grad=True)
-    (x * other).sum().backward()
-    assert x.grad.dtype == tl.float32
-    np.testing.assert_array_equal(x.grad.numpy(), np.broadcast_to(other, 2))
-    with pytest.raises(tl.DTypeError, match=r"^matmul\(float32\(2,\), float64\(2,\)\): expected tensors of one dtype"):
-        x @ np.ones(2)
-
-
-def test_conversions_are_twice_differentiable():
-    x = tl.tensor(3.0, requires_grad=True)
-    (g,) = tl.autograd.grad(x.double() ** 3, x, create_graph=True)
-    assert g.dtype == tl.float32
-    (h,) = tl.autograd.grad(g, x)
-    assert h.item() == 18
 
 
 # ---- methods and functions ------------------------------------------------------------------
