@@ -58,7 +58,7 @@ def as_dtype(dtype: Any) -> DType:
     except TypeError:
         found = np.dtype(object)
     if found.kind not in _RANK or not found.isnative or found.itemsize > (16 if found.kind == "c" else 8):
-        raise DTypeError(f"dtype: {dtype!r} is no number type; give one such as tensorlite.float32 or 'int64'")
+        raise DTypeError(f"dtype: expected a number type such as tensorlite.float32 or 'int64', got {dtype!r}")
     return found
 
 

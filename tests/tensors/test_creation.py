@@ -51,8 +51,8 @@ def test_tensor_of_a_tensor_is_a_leaf():
         ({1, 2}, TypeError, "^tensor: expected numbers or booleans, got set"),
         (b"ab", TypeError, "^tensor: expected numbers or booleans, got bytes"),
         (2**70, tl.DTypeError, "^tensor: 1180591620717411303424 does not fit into int64"),
-        (np.array(["2020-01-01"], "datetime64[D]"), tl.DTypeError, "is no number type"),
-        (np.array([None]), tl.DTypeError, "is no number type"),
+        (np.array(["2020-01-01"], "datetime64[D]"), tl.DTypeError, "dtype: expected a number type"),
+        (np.array([None]), tl.DTypeError, "dtype: expected a number type"),
     ],
 )
 def test_what_cannot_be_data(data, error, message):
