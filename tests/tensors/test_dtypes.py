@@ -118,7 +118,7 @@ def test_what_cannot_be_a_dtype(dtype):
         lambda: tl.arange(3, dtype=dtype),
         lambda: tl.ones(2).to(dtype=dtype),
     ):
-        with pytest.raises(tl.DTypeError, match=r"^dtype: expected a number type such as tensorlite.float32 or 'int64', got "):
+        with pytest.raises(tl.DTypeError, match=r"^dtype: expected a number type such as tensorlite.float32 .*, got "):
             f()
 
 
