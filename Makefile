@@ -70,6 +70,9 @@ bench-generate: .venv/.installed-bench  ## the time of a token that is written, 
 bench-speedrun: .venv/.installed-bench  ## the time of training to a loss, against nanoGPT's recipe on PyTorch
 	@$(VENV_PYTHON) benchmarks/bench_speedrun.py $(ARGS)
 
+bench-commits: .venv/.installed-bench  ## two commits against each other: ARGS=BASE, or ARGS="BASE COMMIT"
+	@$(VENV_PYTHON) benchmarks/compare_commits.py $(ARGS)
+
 bench-gpu:  ## the time of a training step and of a token on the GPU, against PyTorch
 	@$(GPU_PYTHON) benchmarks/bench_gpu.py $(ARGS)
 

@@ -21,12 +21,12 @@ HEADER = [
 ]
 
 
-def run(name: str, *args: str) -> str:
+def run(name: str, *args: str, header: list[str] = HEADER) -> str:
     command = [sys.executable, "-W", "error", str(ROOT / "benchmarks" / name), *args]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    for line in HEADER:
+    for line in header:
         assert re.search(line, done.stdout, re.MULTILINE), (line, done.stdout)
     return done.stdout
 
@@ -99,3 +99,13 @@ def test_the_operations_of_a_gpt(monkeypatch):
     assert forward_flops(config, 0, 3) + forward_flops(config, 3, 5) == forward_flops(config, 0, 5)
     assert step_flops(config, 7) == 3 * 7 * forward_flops(config, 0, 5)
     assert prompt_flops(config, 5) == forward_flops(config, 0, 5) - 4 * 2 * 11 * 12
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone")
+def test_two_commits():
+    args = ["HEAD", "HEAD", "--rounds", "1", "--pairs", "1", "--task", "no_grad op", "--task", "import"]
+    output = run("compare_commits.py", *args, header=HEADER[:5])
+    for task in ("no_grad op, us", "import, ms"):
+        cells = re.search(rf"^{task} +(.+)$", output, re.MULTILINE)[1].split()
+        assert all(float(cell) > 0 for cell in cells if cell != "to")
+        assert len(cells) == 9  # two times of each commit, two ratios, and a range
