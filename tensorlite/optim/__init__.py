@@ -1,4 +1,4 @@
-"""Optimizers: what changes the parameters, given their gradients."""
+"""Optimizers and learning rate schedulers."""
 
 from ..nn.utils import clip_grad_norm_, clip_grad_value_
 from . import lr_scheduler

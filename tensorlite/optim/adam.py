@@ -1,4 +1,4 @@
-"""Adam, and AdamW with its decoupled weight decay."""
+"""Adam, with and without decoupled weight decay (AdamW)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,22 @@ __all__ = ["Adam", "AdamW"]
 
 
 class Adam(Optimizer):
-    """Steps along the running mean of the gradient over the root of that of its square, both corrected for their start.
+    """An optimizer that divides the running mean of the gradient by the root of the running mean of its square.
 
-    ``m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  p -= lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)``
+    For gradient g at step t, with both means corrected for their start at 0::
 
-    weight_decay: the gradient is first given ``weight_decay * p``.
-    maximize: go up the gradient.
+        m = b1 m + (1 - b1) g
+        v = b2 v + (1 - b2) g^2
+        p -= lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 
-    Raises ValueError for an option out of range, and as :meth:`add_param_group` does.
+    params: Tensors, named Tensors, or groups with their own options.
+    lr: the learning rate.
+    betas: b1 and b2, each at least 0 and below 1.
+    eps: a small number that keeps the denominator away from 0.
+    weight_decay: ``weight_decay * p`` is added to the gradient first.
+    maximize: follow the gradient upwards, to maximize the loss.
+
+    Raises ValueError for an option out of range, and the errors of :meth:`Optimizer.add_param_group`.
     Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015.
     """
 
@@ -65,8 +73,9 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam whose weight decay leaves the gradient alone: each step first makes ``p *= 1 - lr * weight_decay``.
+    """Adam with decoupled weight decay: a step begins with ``p *= 1 - lr * weight_decay``.
 
+    The options and errors are those of :class:`Adam`.
     Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019.
     """
 

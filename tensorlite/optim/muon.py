@@ -1,4 +1,4 @@
-"""Muon: momentum, made orthogonal."""
+"""Muon, momentum with orthogonalized updates."""
 
 from __future__ import annotations
 
@@ -18,22 +18,32 @@ _ADJUSTMENTS = ("original", "match_rms_adamw")
 
 
 class Muon(Optimizer):
-    """Steps of about the same size in all directions of a matrix: along the momentum with its singular values made 1.
+    """An optimizer for matrices: it follows the momentum with its singular values replaced by about 1.
 
-    ``m += (1 - mu) (g - m);  u = g + mu (m - g)``, or m without ``nesterov``;
-    ``p *= 1 - lr weight_decay;  p -= lr f orthogonal(u)``
+    So a step has about the same size in all directions of the matrix. With the momentum m of the gradient g::
 
-    For matrices inside a network; embeddings, a head, norms and biases are for AdamW.
+        m += (1 - mu) (g - m)
+        u = g + mu (m - g)                 # m without nesterov
+        p *= 1 - lr * weight_decay
+        p -= lr * f * orthogonal(u)
 
-    ns_steps, ns_coefficients, eps: of the Newton-Schulz iteration ``x = a x + (b x x^T + c (x x^T)^2) x`` from
-        ``u / max(|u|, eps)``, which brings the singular values near 1 without computing any.
-    adjust_lr_fn: the factor f for a matrix (A, B). None and "original": ``sqrt(max(1, A / B))``. "match_rms_adamw":
-        ``0.2 sqrt(max(A, B))``, so that a learning rate and decay that suit AdamW suit this.
+    Use it for the matrices inside a network, and AdamW for embeddings, the head, norms and biases.
 
-    Raises ShapeError for a parameter that is no matrix, ValueError for an option out of range, and as
-    :meth:`add_param_group` does.
+    params: Tensors, named Tensors, or groups with their own options.
+    lr: the learning rate.
+    weight_decay: decoupled, as in AdamW.
+    momentum: mu.
+    nesterov: whether u looks ahead, as above.
+    ns_coefficients, ns_steps: (a, b, c) and the number of the Newton-Schulz iterations
+        ``x = a x + (b x x^T + c (x x^T)^2) x``, which bring the singular values near 1 without computing them.
+    eps: the iteration starts from ``u / max(|u|, eps)``.
+    adjust_lr_fn: the factor f for a matrix (A, B). None and "original" are ``sqrt(max(1, A / B))``. "match_rms_adamw"
+        is ``0.2 sqrt(max(A, B))``; with it, a learning rate and weight decay that suit AdamW suit Muon.
+
+    Raises ShapeError for a parameter that is not a matrix, ValueError for an option out of range, and the errors of
+    :meth:`Optimizer.add_param_group`.
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; Liu et al., "Muon is
-    scalable for LLM training", 2025.
+    Scalable for LLM Training", 2025.
     """
 
     _entries = ("momentum_buffer",)
@@ -81,12 +91,15 @@ class Muon(Optimizer):
             )
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
-        """As :meth:`Optimizer.add_param_group`; raises ShapeError for what is no matrix."""
+        """Add a group of matrices, as :meth:`Optimizer.add_param_group` does.
+
+        Raises ShapeError for a parameter that is not a matrix.
+        """
         super().add_param_group(param_group)
         for p in self.param_groups[-1]["params"]:
             if p.ndim != 2:
                 del self.param_groups[-1]
-                raise ShapeError(f"Muon: can only optimize matrices, got a parameter of shape {p.shape}; use AdamW")
+                raise ShapeError(f"Muon: can only optimize matrices, got one of shape {p.shape}. Use AdamW for it")
 
     def _update(self, p: Tensor, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         xp = BACKENDS[type(p.array)]

@@ -1,4 +1,4 @@
-"""Optimizer: what all optimizers share. Parameters, their options in groups, and their state."""
+"""Optimizer, the base class of the optimizers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,23 @@ __all__ = ["Optimizer", "Params"]
 Loss = TypeVar("Loss")
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
-"""Tensors, named tensors as ``named_parameters()`` gives them, or groups ``{"params": tensors, option: value}``."""
+"""Tensors; pairs of names and Tensors, as from ``named_parameters()``; or groups ``{"params": ..., option: value}``."""
 
 
 class Optimizer:
-    """Base class of the optimizers. A subclass defines ``_update`` (one tensor), ``_check`` (a group's options), and
-    ``_entries`` (the names of what it keeps for each tensor).
+    """Base class of the optimizers. It holds the parameters, their options in groups, and the state of each parameter.
 
-    param_groups: a list of dicts ``{"params": [...], "lr": ..., ...}``; changing an option there takes effect at the
-        next step. An option that a group does not name has the value given to the optimizer.
-    state: for each parameter that was ever updated, a dict of numbers and Tensors.
+    A subclass defines ``_update``, which updates one Tensor, ``_check``, which checks the options of a group, and
+    ``_entries``, the names of the values in the state of a Tensor.
+
+    params: Tensors, named Tensors, or groups ``{"params": tensors, option: value, ...}``.
+    defaults: the options, and their values in groups that do not set them.
+
+    param_groups: a list of dicts ``{"params": [...], "lr": ..., ...}``. A changed option takes effect at the next step.
+    state: for each parameter that was updated, a dict of numbers and Tensors.
+
+    Raises TypeError if ``params`` is one Tensor or not iterable, ValueError if it is empty, and the errors of
+    :meth:`add_param_group`.
     """
 
     _entries: tuple[str, ...] = ()
@@ -38,27 +45,30 @@ class Optimizer:
         self.state: dict[Tensor, dict[str, Any]] = {}
         if isinstance(params, (Tensor, Mapping)) or not isinstance(params, Iterable):
             raise TypeError(
-                f"{type(self).__name__}: params must be a list of Tensors or of groups, got {type(params).__name__}; "
-                f"pass model.parameters(), or put it in a list"
+                f"{type(self).__name__}: params must be a list of Tensors or of groups, got {type(params).__name__}. "
+                f"Pass model.parameters(), or a list of it"
             )
         given: list[Any] = list(params)
         if not given:
-            raise ValueError(f"{type(self).__name__}: got no parameters: parameters() can be used up only once")
+            raise ValueError(
+                f"{type(self).__name__}: got no parameters. A generator such as parameters() can be used only once"
+            )
         for group in given if isinstance(given[0], Mapping) else [{"params": given}]:
             self.add_param_group(group)
 
     def _check(self, group: Mapping[str, Any]) -> None:
-        """Raise ValueError for an option that cannot be."""
+        """Raise ValueError for an option that is out of range."""
 
     def _update(self, p: Tensor, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        """Change ``p.array``, and the state, in place with the raw gradient g."""
+        """Update ``p.array`` and the state in place, given the raw gradient ``g``."""
         raise NotImplementedError(f"{type(self).__name__} does not define _update()")
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
-        """Optimize further tensors, ``{"params": tensors, option: value, ...}``: a layer that thaws, say.
+        """Add a group ``{"params": tensors, option: value, ...}``, for example of a layer that is no longer frozen.
 
-        Raises TypeError for what is not a Tensor, GraphError for a Tensor that is not a leaf, ValueError for an empty
-        group, a Tensor that some group has already, and unknown or impossible options.
+        Raises TypeError for what is not a Tensor, GraphError for a Tensor that is not a leaf, DTypeError for one that
+        is not of floating point, ValueError for an empty group, a Tensor that is in a group already, and options that
+        are unknown or out of range.
         """
         name = type(self).__name__
         if not isinstance(param_group, Mapping) or "params" not in param_group:
@@ -74,8 +84,8 @@ class Optimizer:
                 raise TypeError(f"{name}: can only optimize Tensors, got {type(p).__name__}")
             if not p.is_leaf:
                 raise GraphError(
-                    f"{name}: can only optimize leaf Tensors, and this one of shape {p.shape} is the result of "
-                    f"{p.grad_fn}; pass what it was computed from, or detach() it"
+                    f"{name}: can only optimize leaf Tensors, got one of shape {p.shape} that is the result of "
+                    f"{p.grad_fn}. Pass the leaf that it was computed from, or detach() it"
                 )
             if p.dtype.kind != "f":
                 raise DTypeError(f"{name}: can only optimize floating point Tensors, got {p.dtype}{p.shape}")
@@ -85,7 +95,7 @@ class Optimizer:
         options = {key: value for key, value in param_group.items() if key != "params"}
         if unknown := sorted(options.keys() - self.defaults.keys() - {"initial_lr"}):
             known = ", ".join(self.defaults)
-            raise ValueError(f"{name}: unknown option {', '.join(map(repr, unknown))}; there are {known}")
+            raise ValueError(f"{name}: unknown option {', '.join(map(repr, unknown))}; expected some of {known}")
         group = {"params": params, **copy.deepcopy(self.defaults), **options}
         self._check(group)
         self.param_groups.append(group)
@@ -95,9 +105,12 @@ class Optimizer:
     @overload
     def step(self, closure: Callable[[], Loss]) -> Loss: ...
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient. A ``closure`` computes the loss first, which is returned.
+        """Update every parameter that has a gradient.
 
-        Raises ShapeError if a gradient does not fit its parameter, TypeError if it is no Tensor.
+        closure: a function that computes the loss and the gradients; it is called first, with gradients enabled.
+
+        Returns what the closure returned, or None. Raises TypeError for a gradient that is not a Tensor, ShapeError for
+        one of another shape or on another device than its parameter.
         """
         loss = None
         if closure is not None:
@@ -119,21 +132,21 @@ class Optimizer:
         return loss
 
     def _optimizer_step(self, ready: list[tuple[Tensor, dict[str, Any]]]) -> None:
-        """The updates of a step, under the name that a profile shows."""
+        """Update the parameters. A profile shows a step under this name."""
         for p, group in ready:
             self._update(p, p.grad.array, self.state.setdefault(p, {}), group)  # type: ignore[union-attr]  # step() has checked it
-            version_counter.bump_version(p.array)  # so that graphs which saved the old value notice
+            version_counter.bump_version(p.array)  # so that backward through a graph that saved the old value fails
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients of all parameters, or make them zero in place."""
+        """Set the gradients of all parameters to None, or to zeros in place if ``set_to_none`` is False."""
         for group in self.param_groups:
             clear_grads(group["params"], set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
-        """``{"state": {k: {...}}, "param_groups": [{"params": [k, ...], option: value, ...}, ...]}``.
+        """Return ``{"state": {k: {...}}, "param_groups": [{"params": [k, ...], option: value, ...}, ...]}``.
 
-        k counts the parameters through all groups. All but the Tensors in "state" is what JSON can hold. The Tensors
-        share the optimizer's memory.
+        k numbers the parameters through all groups. JSON can hold all of it except for the Tensors in "state", which
+        share memory with the optimizer's.
         """
         index = {p: k for k, p in enumerate(p for group in self.param_groups for p in group["params"])}
         return {
@@ -142,10 +155,12 @@ class Optimizer:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave, for the same parameters in the same order; options come from it too.
+        """Continue from the result of :meth:`state_dict`, for the same parameters in the same order. Load options too.
 
-        Keys may be strings and tuples lists, as JSON makes them. Either all is loaded or nothing: raises ValueError if
-        it is not for such groups or options, ShapeError if a Tensor has the wrong shape for its parameter.
+        state_dict: keys may be strings, and tuples may be lists, as they are after JSON. Tensors are copied.
+
+        Raises ValueError if it is for other groups or options, ShapeError if a Tensor does not have the shape of its
+        parameter; then nothing is loaded.
         """
         name = type(self).__name__
         try:
@@ -154,17 +169,22 @@ class Optimizer:
             sizes = [len(group["params"]) for group in groups]
             order = [int(k) for group in groups for k in group["params"]]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{name}: this is not what state_dict() gives: {type(error).__name__}: {error}") from None
-        mine = [len(group["params"]) for group in self.param_groups]
-        if sizes != mine:
-            raise ValueError(f"{name}: the saved groups have {sizes} parameters, those of this optimizer {mine}")
+            raise ValueError(
+                f"{name}: expected the result of state_dict(), got {type(state_dict).__name__} ({error!r})"
+            ) from None
+        own_sizes = [len(group["params"]) for group in self.param_groups]
+        if sizes != own_sizes:
+            raise ValueError(f"{name}: expected groups of {own_sizes} parameters, got a state for groups of {sizes}")
         parameters = dict(zip(order, (p for group in self.param_groups for p in group["params"]), strict=True))
         if unknown := sorted(saved.keys() - parameters.keys()):
-            raise ValueError(f"{name}: there is state for parameters {unknown}, which no saved group has")
+            raise ValueError(
+                f"{name}: the saved state lists parameters {unknown}, but no saved group contains them; the state is "
+                f"inconsistent"
+            )
         for group in groups:
             for key, default in self.defaults.items():
                 if key not in group:
-                    raise ValueError(f"{name}: a saved group has no option {key!r}; it is that of another optimizer")
+                    raise ValueError(f"{name}: a saved group has no option {key!r}; the state is for another optimizer")
                 group[key] = tuple(group[key]) if isinstance(default, tuple) else group[key]
             if unknown_keys := sorted(group.keys() - self.defaults.keys() - {"params", "initial_lr"}):
                 raise ValueError(f"{name}: a saved group has unknown options {', '.join(unknown_keys)}")
@@ -175,19 +195,19 @@ class Optimizer:
         self.state = state
 
     def _loaded(self, k: int, p: Tensor, values: dict[str, Any]) -> dict[str, Any]:
-        """The saved state of one parameter: copies of its Tensors, in the dtype and on the device of the parameter."""
+        """Return a copy of the saved state of one parameter, in the parameter's dtype and on its device."""
         if values and values.keys() != set(self._entries):
             raise ValueError(
-                f"{type(self).__name__}: the state of parameter {k} has {', '.join(sorted(values))} instead of "
-                f"{', '.join(sorted(self._entries)) or 'nothing'}"
+                f"{type(self).__name__}: expected a state with {', '.join(sorted(self._entries)) or 'nothing'} for "
+                f"parameter {k}, got {', '.join(sorted(values))}"
             )
         result = {}
         for key, value in values.items():
             if isinstance(value, Tensor):
                 if value.shape != p.shape:
                     raise ShapeError(
-                        f"{type(self).__name__}: the saved {key!r} of parameter {k} has shape {value.shape}, the "
-                        f"parameter {p.shape}"
+                        f"{type(self).__name__}: the saved {key!r} of parameter {k} has shape {value.shape}, but the "
+                        f"parameter has shape {p.shape}"
                     )
                 value = value.detach().to(p.dtype, p.device, copy=True)
             result[key] = value
@@ -203,7 +223,7 @@ class Optimizer:
 
 
 def _format_group(group: Any) -> str:
-    return f"one with {', '.join(map(repr, group))}" if isinstance(group, Mapping) else type(group).__name__
+    return f"a dict with {', '.join(map(repr, group))}" if isinstance(group, Mapping) else type(group).__name__
 
 
 def require_number(name: str, option: str, value: Any, *, least: float = 0.0, below: float = float("inf")) -> None:

@@ -14,13 +14,17 @@ __all__ = ["SGD"]
 
 
 class SGD(Optimizer):
-    """``p -= lr * d``, where d is the gradient plus ``weight_decay * p``.
+    """Stochastic gradient descent, ``p -= lr * d`` for ``d = g + weight_decay * p`` and gradient g.
 
-    momentum mu: instead ``v = mu v + (1 - dampening) d; p -= lr * v``, where the first d enters v whole.
-    nesterov: instead of v, ``d + mu v``; needs a momentum and no dampening.
-    maximize: go up the gradient.
+    params: Tensors, named Tensors, or groups with their own options.
+    lr: the learning rate.
+    momentum: mu. If it is not 0, a step is ``v = mu v + (1 - dampening) d; p -= lr * v``. The first v is d.
+    dampening: how much less a gradient counts in v.
+    weight_decay: ``weight_decay * p`` is added to the gradient first.
+    nesterov: use ``d + mu v`` instead of v. It needs a momentum and no dampening.
+    maximize: follow the gradient upwards, to maximize the loss.
 
-    Raises ValueError for an option out of range, and as :meth:`add_param_group` does.
+    Raises ValueError for an option out of range, and the errors of :meth:`Optimizer.add_param_group`.
     Source: Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013.
     """
 
