@@ -73,9 +73,9 @@ def _assign(x: Any, name: str, index: Any, value: Any) -> Any:
 
 
 def _base_of(x: Any, name: str) -> tuple[Any, Any]:
-    """Return the tensor that changes when x does, and the view ops that lead from it to x: (x, None) if x is no view.
+    """Return the base of x, which changes when x does, and the view ops that lead from it to x.
 
-    Raises GraphError if the base could not notice the change.
+    They are (x, None) unless x is a view. Raises GraphError if the base could not notice the change.
     """
     base, steps = current_view_info(x)
     _check_leaf(base, name)

@@ -1,11 +1,11 @@
-"""Answers about whole tensors."""
+"""Comparison of tensors, and questions about them."""
 
 import pytest
 
 import tensorlite as tl
 
 
-def test_equal_asks_for_shape_and_entries():
+def test_equal_compares_shape_and_entries():
     x = tl.tensor([[1.0, 2.0]])
     assert tl.equal(x, tl.tensor([[1.0, 2.0]]))
     assert not tl.equal(x, tl.tensor([[1.0, 3.0]]))
@@ -13,7 +13,7 @@ def test_equal_asks_for_shape_and_entries():
     assert not tl.equal(tl.tensor([tl.nan]), tl.tensor([tl.nan]))
 
 
-def test_close_is_within_both_tolerances_together():
+def test_isclose_adds_the_two_tolerances():
     x = tl.tensor([1.0, 1.0, tl.inf, tl.inf, tl.nan], dtype=tl.float64)
     y = tl.tensor([1.0 + 1e-6, 1.1, tl.inf, 1.0, tl.nan], dtype=tl.float64)
     assert tl.isclose(x, y).tolist() == [True, False, True, False, False]
@@ -23,12 +23,12 @@ def test_close_is_within_both_tolerances_together():
     assert tl.allclose(x[:1], y[:1])
 
 
-def test_allclose_of_shapes_that_do_not_fit():
+def test_allclose_of_shapes_that_do_not_broadcast():
     with pytest.raises(tl.ShapeError, match=r"allclose: shapes \(2,\) and \(3,\)"):
         tl.allclose(tl.ones(2), tl.ones(3))
 
 
-def test_what_it_is():
+def test_types_of_tensors():
     assert tl.is_tensor(tl.ones(1))
     assert not tl.is_tensor([1.0])
     assert tl.is_floating_point(tl.ones(1))

@@ -1,4 +1,4 @@
-"""What users do wrong: each mistake is one error that names the op and the values, in no words of NumPy's."""
+"""Errors for the mistakes of users: each names the op and the values, and none is NumPy's own message."""
 
 import re
 
@@ -276,12 +276,12 @@ OTHER_MISTAKES = [
 
 
 @pytest.mark.parametrize(("mistake", "error", "message"), OTHER_MISTAKES)
-def test_mistakes_beside_the_ops(mistake, error, message):
+def test_mistakes_outside_the_ops(mistake, error, message):
     with pytest.raises(error, match=f"^.*{message}") as caught:
         mistake()
     assert caught.value.__cause__ is None
 
 
-def test_argnums_of_a_function_without_that_many_arguments():
+def test_argnums_out_of_range():
     with pytest.raises(IndexError, match=r"^grad: argnums 1 is out of range for 1 positional arguments"):
         tl.func.grad(lambda x: x.sum(), 1)(V)
