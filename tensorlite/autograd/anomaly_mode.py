@@ -1,4 +1,4 @@
-"""Finding the op that made the first NaN or infinity."""
+"""Anomaly detection: find the op that made the first NaN or infinity."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from ..errors import AnomalyError
 __all__ = ["call_site", "check_backward", "check_forward", "detect_anomaly", "enabled"]
 
 enabled = 0
-"""How many ``detect_anomaly()`` blocks are open, in any thread: zero keeps ops from asking further."""
+"""The number of open ``detect_anomaly()`` blocks in all threads. If it is zero, ops check nothing."""
 
 
 class _State(threading.local):
+    """The number of open ``detect_anomaly()`` blocks of each thread."""
+
     depth = 0
 
 
@@ -24,10 +26,11 @@ _state = _State()
 
 
 class detect_anomaly:
-    """In this ``with`` block, the first op that makes a NaN or an infinity raises AnomalyError.
+    """Context manager in which the first op that makes a NaN or an infinity raises AnomalyError.
 
-    The error names the op, forward or backward, and the line of your code that called it. An op that merely passes on
-    what it was given (a mask filled with ``-inf``, say) is not blamed. Every result is looked at, so this is slow.
+    The error names the op, forward or backward, and the line of your code that called it. An op whose inputs already
+    contain such a value (a mask filled with ``-inf``, say) raises nothing. Every result is checked, so this is slow.
+    It holds for the ops of this thread.
     """
 
     def __enter__(self) -> None:
@@ -42,7 +45,7 @@ class detect_anomaly:
 
 
 def call_site() -> str:
-    """The innermost line outside this package that led here."""
+    """Return the innermost line of the call stack outside this package, as text."""
     package = __name__.partition(".")[0] + "."
     frame = sys._getframe(1)
     while frame.f_back is not None and (frame.f_globals.get("__name__", "") + ".").startswith(package):
@@ -53,7 +56,7 @@ def call_site() -> str:
 
 
 def introduced_nonfinite(values: list[Any], out: Array) -> str | None:
-    """What is in ``out`` and not already in the values it was made from: "NaN", "infinity" or None."""
+    """Return "NaN" or "infinity" if ``out`` contains one and the values it was made from do not; else None."""
     if out.dtype.kind not in "fc":
         return None
     xp = BACKENDS[type(out)]
@@ -69,7 +72,11 @@ def introduced_nonfinite(values: list[Any], out: Array) -> str | None:
 
 
 def check_forward(op: str, values: list[Any], out: Array, node: Any) -> None:
-    """Blame the op if it made a NaN or an infinity; remember the line that called it, for the backward pass."""
+    """Raise AnomalyError if an op made a NaN or an infinity.
+
+    values: the raw arguments of the op. out: its result. node: its node, which gets the line that called the op, or
+    None.
+    """
     if not _state.depth:
         return
     where = call_site()
@@ -81,7 +88,11 @@ def check_forward(op: str, values: list[Any], out: Array, node: Any) -> None:
 
 
 def check_backward(op: str, where: str | None, values: list[Any], gradient: Array, name: str) -> None:
-    """Blame a gradient rule if it made a NaN or an infinity out of finite values."""
+    """Raise AnomalyError if a gradient rule made a NaN or an infinity.
+
+    where: the line that called the op, if known. values: the raw inputs of the rule. gradient: its result.
+    name: the argument that the gradient is for.
+    """
     if not _state.depth:
         return
     what = introduced_nonfinite(values, gradient)

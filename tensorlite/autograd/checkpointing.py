@@ -1,4 +1,4 @@
-"""Activation checkpointing: trade the memory of saved values for computing them again in the backward pass.
+"""Activation checkpointing: compute saved values again in the backward pass instead of keeping them.
 
 Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016.
 """
@@ -23,7 +23,11 @@ R = TypeVar("R")
 
 
 class CheckpointedRegion(RecomputedValues):
-    """The nodes that one call of f recorded, whose saved values come back when the first of them is needed."""
+    """The nodes that one call of f recorded, without their saved values.
+
+    f, args, kwargs: the call. state: the state of the random numbers before it. start: the tick before it.
+    nodes: what it recorded, newest first.
+    """
 
     def __init__(
         self, f: Callable[..., Any], args: Any, kwargs: Any, state: Any, start: int, nodes: list[Node]
@@ -31,35 +35,41 @@ class CheckpointedRegion(RecomputedValues):
         self.f, self.args, self.kwargs, self.state, self.start, self.nodes = f, args, kwargs, state, start, nodes
 
     def fill(self) -> None:
+        """Call f again, and move the values that its ops save to the nodes of the first call.
+
+        Raises VersionError if an argument was changed in place since, GraphError if f did other ops.
+        """
         given = [t.array for t in _tensors([*self.args, self.kwargs])]
         check_saved("checkpoint", self.start, [f"args[{k}]" for k in range(len(given))], given)
-        now, start = random.get_rng_state(), clock()
-        random.set_rng_state(self.state)  # dropout drops the same entries again
+        current_state, start = random.get_rng_state(), clock()
+        random.set_rng_state(self.state)  # so that dropout drops the same entries
         try:
             with enable_grad():
-                again = _recorded(self.f(*self.args, **self.kwargs), start)
+                twins = _recorded(self.f(*self.args, **self.kwargs), start)
         finally:
-            random.set_rng_state(now)
-        now_did, first_did = ([f"{n.name} of {n.shapes}" for n in nodes] for nodes in (again, self.nodes))
-        if now_did != first_did:
-            a, b = next(ab for ab in zip_longest(now_did[::-1], first_did[::-1], fillvalue="nothing") if ab[0] != ab[1])
+            random.set_rng_state(current_state)
+        first_ops, second_ops = ([f"{n.name} of {n.shapes}" for n in nodes] for nodes in (self.nodes, twins))
+        if first_ops != second_ops:
+            pairs = zip_longest(second_ops[::-1], first_ops[::-1], fillvalue="nothing")
+            got, expected = next((a, b) for a, b in pairs if a != b)
             raise GraphError(
-                f"checkpoint: {_name(self.f)} did other ops, or on other shapes, when it was run again: {a} instead of "
-                f"{b}; it must depend on arguments and parameters alone"
+                f"checkpoint: expected the second call of {_name(self.f)} to do {expected}, got {got}. Make it depend "
+                f"on its arguments and on parameters alone"
             )
-        first = dict(zip(again, self.nodes, strict=True))
-        for inner in {n.saved for n in again if isinstance(n.saved, CheckpointedRegion)}:
-            inner.nodes = [first.get(n, n) for n in inner.nodes]  # of a checkpoint in f: it will fill our nodes
-        for node, twin in zip(self.nodes, again, strict=True):
+        node_of = dict(zip(twins, self.nodes, strict=True))
+        for inner in {n.saved for n in twins if isinstance(n.saved, CheckpointedRegion)}:
+            inner.nodes = [node_of.get(n, n) for n in inner.nodes]  # so that a checkpoint inside f fills these nodes
+        for node, twin in zip(self.nodes, twins, strict=True):
             if node.saved is self:
-                # What f itself has changed in place carries ticks of this second run, later than the node's own: a
-                # copy carries none. What was changed after its node had saved it stays, and is found to be stale.
+                # Values that f itself changed in place before saving them have ticks of this second call, which are
+                # later than the node's own. A copy has no ticks. Values changed later stay, and are found to be stale.
                 node.saved = [v.copy() if changed_between(v, start, twin.seq) else v for v in twin.saved] if (
                     isinstance(twin.saved, list)
                 ) else twin.saved  # fmt: skip
 
 
 def _name(f: Callable[..., Any]) -> str:
+    """Return the name of a function, or of the class of another callable."""
     return getattr(f, "__name__", type(f).__name__)
 
 
@@ -69,18 +79,23 @@ def _tensors(tree: Any) -> list[Variable]:
 
 
 def _recorded(result: Any, start: int) -> list[Node]:
-    """The nodes since tick ``start`` that lead to the result, newest first."""
+    """Return the nodes made since tick ``start`` that lead to the result, newest first."""
     roots = [t.node for t in _tensors(result) if t.node is not None and t.node.seq >= start]
     return [n for n in topological_order(roots, start) if type(n) is not Output]
 
 
 def checkpoint(f: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """``f(*args, **kwargs)``, keeping nothing of what its ops save: the backward pass runs f again to have it back.
+    """Return ``f(*args, **kwargs)`` without keeping what its ops save (activation checkpointing).
 
-    f returns a Tensor, or a (nested) tuple, list or dict of Tensors. It must do the same when it is run again; random
-    numbers are replayed, and parameters that it uses get their gradients. Works under ``create_graph`` as well.
-    Raises TypeError if f returns no Tensor; in the backward pass GraphError if the second run did other ops, and
-    VersionError if an argument has changed.
+    The backward pass calls f again to compute the saved values. This trades time for memory. It saves no file; for
+    that see :func:`tensorlite.save`.
+
+    f: a function that returns a Tensor, or a nested tuple, list or dict of Tensors. It must do the same ops when it is
+        called again. Random numbers are replayed. Parameters that f uses get their gradients, also with
+        ``create_graph``.
+
+    Raises TypeError if f returns no Tensor. In the backward pass, raises GraphError if the second call did other ops,
+    and VersionError if an argument was changed in place.
     """
     if not callable(f):
         raise TypeError(f"checkpoint: expected a function, got {type(f).__name__}")

@@ -1,13 +1,13 @@
-"""Reverse-mode automatic differentiation.
+"""The backward pass of reverse-mode automatic differentiation.
 
-An op is a function on raw arrays and one gradient rule per input. Calling it on Variables computes the result and, if
-an input needs gradients, records a Node: which rules to run, on which saved values, and where their results go. The
-backward sweep visits the nodes from the newest to the oldest and pushes gradients along their edges:
+An op is a function on raw arrays and one gradient rule for each input. A call on Variables computes the result. If an
+input needs gradients, it also records a Node: which rules to run, on which saved values, and where their results go.
+The backward pass visits the nodes from the newest to the oldest and pushes gradients along their edges:
 
     for node k, newest first:   g[input i] += rule_i(g[k], saved values of k)      (the chain rule, transposed)
 
-Rules are written in operators and public ops only. Fed with raw arrays they compute; fed with Variables that are
-attached to the graph (``create_graph=True``) they record themselves, and so gradients of any order follow.
+Rules use operators and public ops only. On raw arrays they compute. On Variables that are attached to the graph
+(``create_graph=True``) they are recorded, which gives gradients of any order.
 """
 
 from __future__ import annotations
@@ -30,69 +30,71 @@ __all__ = ["run_backward", "unbroadcast"]
 
 
 def unbroadcast(g: Value, shape: tuple[int, ...]) -> Value:
-    """Sum a gradient down to the shape that its input had before it was broadcast."""
+    """Return a gradient summed to the shape that its input had before it was broadcast."""
     return BACKENDS[type(g)].sum_to(g, shape) if type(g) in BACKENDS else g.sum_to_size(shape)
 
 
 def run_backward(
     seeds: dict[Edge, Value], create_graph: bool, retain: bool, targets: Collection[Edge] | None
 ) -> dict[Edge, Value]:
-    """Push the seeds back through the graph and return the gradients of the leaves, or of the targets if given.
+    """Push gradients back through the graph, and return the gradients of the leaves or of the targets.
 
-    Nothing is computed that does not lead to a target. Saved values go back to the allocator as the sweep passes
-    them, unless ``retain``.
+    seeds: the gradients of the outputs, by their edges.
+    create_graph: whether to record the computation of the gradients.
+    retain: whether to keep the saved values. Otherwise each node's are freed as soon as it was visited.
+    targets: the edges whose gradients are needed, None for all leaves. Nothing else is computed.
     """
     keep_freed_memory()  # once per process, so that the next step reuses the memory that this pass frees
     oldest = 0
     if targets is not None and all(isinstance(t, Node) for t in targets):
-        oldest = min((t.seq for t in targets if isinstance(t, Node)), default=0)  # nothing older leads to a target
+        oldest = min((t.seq for t in targets if isinstance(t, Node)), default=0)  # older nodes cannot lead to a target
     order = topological_order(seeds, oldest)
-    wanted: set[Edge] | None = None
+    needed: set[Edge] | None = None  # the edges that lead to a target
     if targets is not None:
-        wanted = set(targets)
+        needed = set(targets)
         for node in reversed(order):
-            if not wanted.isdisjoint(node.edges):
-                wanted.add(node)
-    found: dict[Edge, Any] = dict(seeds)
-    watcher = op_runner.hooks.backward
-    back = _backward_step if watcher is None else functools.partial(watcher, _backward_step)
-    old, grad_mode.enabled = grad_mode.enabled, create_graph
+            if not needed.isdisjoint(node.edges):
+                needed.add(node)
+    grads: dict[Edge, Any] = dict(seeds)
+    hook = op_runner.hooks.backward
+    step = _backward_step if hook is None else functools.partial(hook, _backward_step)
+    previous_mode, grad_mode.enabled = grad_mode.enabled, create_graph
     try:
         with np.errstate(all="ignore"):
             for node in order:
-                g = found.pop(node, None)
+                g = grads.pop(node, None)
                 if g is None:
                     continue
-                if isinstance(g, np.generic):  # NumPy's operators make scalars of 0-d arrays
+                if isinstance(g, np.generic):  # NumPy's operators turn 0-d arrays into scalars
                     g = np.asarray(g)
                 if type(g) is list:
                     g = fill_missing_with_zeros(node, g)
                 elif node.hooks:
                     g = _run_hooks(node.hooks, g)
-                if wanted is not None:
+                if needed is not None:
                     if targets is not None and node in targets:
-                        found[node] = g
-                    if wanted.isdisjoint(node.edges):
+                        grads[node] = g
+                    if needed.isdisjoint(node.edges):
                         continue
                 if type(node) is Output:
                     parent = node.edges[0]
-                    found.setdefault(parent, [None] * len(parent.outputs))[node.index] = g  # type: ignore[union-attr]
+                    grads.setdefault(parent, [None] * len(parent.outputs))[node.index] = g  # type: ignore[union-attr]
                     continue
-                back(node, g, create_graph, wanted, found)
+                step(node, g, create_graph, needed, grads)
                 if not retain:
                     node.saved = None
-            for edge, g in found.items():
+            for edge, g in grads.items():
                 if isinstance(edge, Variable) and edge.hooks:
-                    found[edge] = _run_hooks(edge.hooks, np.asarray(g) if isinstance(g, np.generic) else g)
+                    grads[edge] = _run_hooks(edge.hooks, np.asarray(g) if isinstance(g, np.generic) else g)
     finally:
-        grad_mode.enabled = old
-    return found
+        grad_mode.enabled = previous_mode
+    return grads
 
 
-def _backward_step(node: Node, g: Value, create_graph: bool, wanted: set[Edge] | None, found: dict[Edge, Any]) -> None:
-    """One step of the sweep: run a node's rules, and add what they give to the gradients found so far."""
+def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] | None, grads: dict[Edge, Any]) -> None:
+    """Run the gradient rules of a node, and add the results to the gradients of its inputs."""
     plan = node.plan
-    while isinstance(node.saved, RecomputedValues):  # a checkpoint inside another takes two steps
+    while isinstance(node.saved, RecomputedValues):  # a checkpoint inside another needs two rounds
         node.saved.fill()
     saved = node.saved
     if saved is None:
@@ -106,13 +108,13 @@ def _backward_step(node: Node, g: Value, create_graph: bool, wanted: set[Edge] |
     if plan.backward is None:
         gradients: Sequence[Value] = [
             rule(g, *[shape if j < 0 else values[j] for j in places])
-            if wanted is None or edge in wanted else None
+            if needed is None or edge in needed else None
             for (rule, places), shape, edge in zip(plan.rules, node.shapes, node.edges, strict=True)
         ]  # fmt: skip
     elif create_graph:
         gradients = _through_composite(node, values, g)
     else:
-        needs = tuple(i for i, e in zip(plan.needs, node.edges, strict=True) if wanted is None or e in wanted)
+        needs = tuple(i for i, e in zip(plan.needs, node.edges, strict=True) if needed is None or e in needed)
         every = plan.backward(BACKENDS[type(g)], g, *[needs if j is None else values[j] for j in plan.backward_places])
         if not isinstance(every, tuple) or len(every) <= plan.needs[-1]:
             raise TypeError(
@@ -122,10 +124,10 @@ def _backward_step(node: Node, g: Value, create_graph: bool, wanted: set[Edge] |
         gradients = [every[i] for i in plan.needs]
     for k, (edge, d, shape) in enumerate(zip(node.edges, gradients, node.shapes, strict=True)):
         if d is None:
-            if plan.backward is None and (wanted is None or edge in wanted):
+            if plan.backward is None and (needed is None or edge in needed):
                 raise TypeError(
-                    f"{plan.op_name}: the gradient rule of argument {plan.input_names[k]!r} returned None; where there "
-                    f"is no gradient, write None in place of the rule"
+                    f"{plan.op_name}: the gradient rule of argument {plan.input_names[k]!r} returned None; if the "
+                    f"argument has no gradient, write None instead of the rule"
                 )
             continue
         if getattr(d, "shape", None) != shape:
@@ -133,19 +135,19 @@ def _backward_step(node: Node, g: Value, create_graph: bool, wanted: set[Edge] |
         if node.dtypes is not None and d.dtype != node.dtypes[k]:
             d = cast_to_input_dtype(plan, k, d, node.dtypes[k])
         if anomaly_mode.enabled:
-            raw = [v.array if isinstance(v, Variable) else v for v in (*saved, g)]
-            made = d.array if isinstance(d, Variable) else d
-            made = np.asarray(made) if isinstance(made, np.generic) else made
-            anomaly_mode.check_backward(plan.op_name, node.where, raw, made, plan.input_names[k])
-        before = found.get(edge)
-        found[edge] = d if before is None else before + d
+            inputs = [v.array if isinstance(v, Variable) else v for v in (*saved, g)]
+            result = d.array if isinstance(d, Variable) else d
+            result = np.asarray(result) if isinstance(result, np.generic) else result
+            anomaly_mode.check_backward(plan.op_name, node.where, inputs, result, plan.input_names[k])
+        before = grads.get(edge)
+        grads[edge] = d if before is None else before + d
 
 
 def sum_to_input_shape(plan: Plan, k: int, d: Value, shape: tuple[int, ...]) -> Value:
-    """Sum a gradient down to its input's shape; an error that names the rule if it cannot be."""
+    """Return a gradient summed to its input's shape. Raises TypeError or ShapeError, which name the rule."""
     if not hasattr(d, "shape"):
         raise TypeError(
-            f"{plan.op_name}: the gradient rule of argument {plan.input_names[k]!r} must give an array, "
+            f"{plan.op_name}: the gradient rule of argument {plan.input_names[k]!r} must return an array, "
             f"got {type(d).__name__}"
         )
     lead = len(d.shape) - len(shape)
@@ -158,7 +160,7 @@ def sum_to_input_shape(plan: Plan, k: int, d: Value, shape: tuple[int, ...]) -> 
 
 
 def cast_to_input_dtype(plan: Plan, k: int, d: Value, dtype: Any) -> Value:
-    """A gradient in the dtype that the input had before the op converted it."""
+    """Return a gradient in the dtype that its input had before the op converted it. Raises DTypeError."""
     if not plan.casts_gradients:
         raise DTypeError(
             f"{plan.op_name}: the gradient rule of argument {plan.input_names[k]!r} gave {d.dtype}, the argument is "
@@ -168,7 +170,7 @@ def cast_to_input_dtype(plan: Plan, k: int, d: Value, dtype: Any) -> Value:
 
 
 def fill_missing_with_zeros(node: Node, gradients: list[Value]) -> tuple[Value, ...]:
-    """The gradients of all results of a node: zeros for those that nobody used."""
+    """Return the gradients of all results of a node, zeros for results that no op used."""
     known = next(g for g in gradients if g is not None)
     xp = BACKENDS[type(known.array if isinstance(known, Variable) else known)]
     return tuple(
@@ -177,22 +179,22 @@ def fill_missing_with_zeros(node: Node, gradients: list[Value]) -> tuple[Value, 
 
 
 def _run_hooks(hooks: list[Callable[[Any], Any]], g: Value) -> Value:
-    """Show a gradient to each hook in turn, and take what it gives back instead, if anything."""
+    """Call each hook on the gradient, in order. A result that is not None replaces the gradient."""
     for hook in list(hooks):
-        shown = g if isinstance(g, Variable) else wrap(g)
-        changed = hook(shown)
+        given = g if isinstance(g, Variable) else wrap(g)
+        changed = hook(given)
         if changed is not None:
             got = describe_array(changed.array) if isinstance(changed, Variable) else type(changed).__name__
-            if got != describe_array(shown.array):
-                error = DTypeError if getattr(changed, "shape", None) == shown.array.shape else ShapeError
-                expected = describe_array(shown.array)
+            if got != describe_array(given.array):
+                error = DTypeError if getattr(changed, "shape", None) == given.array.shape else ShapeError
+                expected = describe_array(given.array)
                 raise error(f"hook: a gradient hook must return None or a Tensor {expected}, got {got}")
             g = changed if isinstance(g, Variable) else changed.array
     return g
 
 
 def attach_saved_values(node: Node, saved: list[Any]) -> list[Any]:
-    """The saved values as Variables at their places in the graph, so that what is computed from them is recorded."""
+    """Return the saved values as Variables at their places in the graph, so that ops on them are recorded."""
     values: list[Any] = []
     for value, k in zip(saved, node.plan.saved_edges, strict=True):
         if k is None or type(value) not in BACKENDS:
@@ -205,12 +207,13 @@ def attach_saved_values(node: Node, saved: list[Any]) -> list[Any]:
                 values.append(edge)
             elif isinstance(edge, Node) and node.dtypes is None:
                 values.append(attach(value, edge))
-            else:  # converted, or the leaf has got other data since: the same place, but not the same array
+            else:  # The op converted the value, or the leaf holds another array by now: same place, other array.
                 values.append(attach(value, _alias_of(edge, value, node.dtypes[k] if node.dtypes else None)))
     return values
 
 
 def _alias_of(edge: Edge, value: Array, dtype: Any = None) -> Node:
+    """Return a new node that passes its gradient on to ``edge``, converted to ``dtype`` if that is given."""
     node = Node(_ALIAS, [edge], [value.shape], [])
     if dtype is not None:
         node.dtypes = [dtype]
@@ -218,7 +221,7 @@ def _alias_of(edge: Edge, value: Array, dtype: Any = None) -> Node:
 
 
 def _through_composite(node: Node, values: list[Any], g: Value) -> list[Value]:
-    """The gradients of a fused op as Variables: compute its composite again, and differentiate that."""
+    """Return the gradients of a fused op as Variables: run its composite on the saved inputs and differentiate that."""
     plan = node.plan
     args = [values[j] for j in plan.composite_places]
     leaves = []
@@ -228,8 +231,8 @@ def _through_composite(node: Node, values: list[Any], g: Value) -> list[Value]:
         leaves.append(args[i].node)
     assert plan.composite is not None
     out = plan.composite(*args)
-    found = run_backward({out.node: g}, True, True, leaves)
-    return [found.get(leaf) for leaf in leaves]
+    grads = run_backward({out.node: g}, True, True, leaves)
+    return [grads.get(leaf) for leaf in leaves]
 
 
 _ALIAS = Plan("alias", (0,), ["x"], rules=[(lambda g: g, [])], is_view=True)

@@ -1,4 +1,4 @@
-"""What users call: gradients of tensors, and hooks on them."""
+"""The gradients that users ask for: ``grad``, ``backward`` and gradient hooks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["accumulate_grad", "add_hook", "backward", "grad", "retain_grad"]
 
 
 def _seeds(name: str, outputs: Sequence[Any], gradients: Sequence[Any], create_graph: bool) -> dict[Edge, Value]:
-    """The gradient that each output starts with, checked."""
+    """Return the gradient that each output starts with, by the output's edge. Raises an error that names the caller."""
     seeds: dict[Edge, Any] = {}
     if len(outputs) != len(gradients):
         raise GraphError(f"{name}: got {len(outputs)} outputs but {len(gradients)} gradients for them")
@@ -67,6 +67,7 @@ def _seeds(name: str, outputs: Sequence[Any], gradients: Sequence[Any], create_g
 
 
 def _as_list(values: Any) -> list[Any]:
+    """Return a list or tuple as a list, and anything else as a list with one entry."""
     return list(values) if isinstance(values, (list, tuple)) else [values]
 
 
@@ -100,18 +101,20 @@ def grad(
     allow_unused: bool = False,
     materialize_grads: bool = False,
 ) -> Any:
-    """The gradients of ``outputs`` (a Tensor or several) with respect to each of ``inputs``, as a tuple of Tensors.
+    """Return the gradients of ``outputs`` with respect to each of ``inputs``, as a tuple of Tensors.
 
-    With several outputs, or one that is not a scalar, ``grad_outputs`` weighs them: the result is the vector-Jacobian
-    product ``sum_k <grad_outputs[k], d outputs[k] / d input>``. Nothing is added to any ``.grad``.
+    The result is the vector-Jacobian product ``sum_k <grad_outputs[k], d outputs[k] / d input>``. No ``.grad`` changes.
 
-    retain_graph: keep the saved values for another pass; by default what ``create_graph`` is.
-    create_graph: record the computation of the gradients, so that they can be differentiated again.
-    allow_unused: give None for an input that the outputs do not depend on, instead of raising GraphError.
-    materialize_grads: give zeros for it.
+    outputs, inputs: a Tensor each, or a list or tuple of Tensors.
+    grad_outputs: a Tensor of the shape, dtype and device of each output; None for a scalar output stands for 1.
+    retain_graph: whether to keep the saved values for another pass; by default the value of ``create_graph``.
+    create_graph: whether to record the computation of the gradients, so that they can be differentiated again.
+    allow_unused: whether to return None for an input that the outputs do not depend on. Otherwise that is an error.
+    materialize_grads: whether to return zeros for such an input.
 
-    Raises GraphError if an output or an input does not require gradients, if a non-scalar output has no gradient, or if
-    the graph has been freed; VersionError if a value that is needed was changed in place.
+    Raises GraphError if an output or an input does not require gradients, if a non-scalar output has no gradient, if
+    the graph has been freed, or for an unused input; VersionError if a saved value was changed in place; ShapeError,
+    DTypeError or DeviceError if an entry of ``grad_outputs`` does not fit its output.
     """
     outputs, inputs = _as_list(outputs), _as_list(inputs)
     for x in inputs:
@@ -127,23 +130,23 @@ def grad(
     )
     retain = create_graph if retain_graph is None else retain_graph
     edges = [x.node or x for x in inputs]
-    found = run_backward(seeds, create_graph, retain, set(edges))
+    grads = run_backward(seeds, create_graph, retain, set(edges))
     if materialize_grads:
         for edge, x in zip(edges, inputs, strict=True):
-            if edge not in found:
+            if edge not in grads:
                 zeros = BACKENDS[type(x.array)].zeros(x.array.shape, x.array.dtype)
-                found[edge] = wrap(zeros) if create_graph else zeros
+                grads[edge] = wrap(zeros) if create_graph else zeros
     elif not allow_unused:
         for k, edge in enumerate(edges):
-            if edge not in found:
+            if edge not in grads:
                 raise GraphError(
                     f"grad: the outputs do not depend on input {k}, of shape {tuple(inputs[k].array.shape)}; "
                     f"pass allow_unused=True to get None for it"
                 )
     if create_graph:
-        return tuple(found.get(e) for e in edges)
+        return tuple(grads.get(e) for e in edges)
     ownership = Ownership(seeds.values())
-    return tuple(wrap(ownership.copy_if_shared(found[e])) if e in found else None for e in edges)
+    return tuple(wrap(ownership.copy_if_shared(grads[e])) if e in grads else None for e in edges)
 
 
 def backward(
@@ -153,34 +156,42 @@ def backward(
     create_graph: bool = False,
     inputs: Value | Sequence[Value] | None = None,
 ) -> None:
-    """Add the gradients of ``tensors`` to the ``.grad`` of the leaves they depend on, or of ``inputs`` if given.
+    """Add the gradients of ``tensors`` to the ``.grad`` of the leaves they depend on.
 
-    grad_tensors: the weight of each, as ``grad_outputs`` in :func:`grad`, which has the other arguments and the errors.
+    tensors: a Tensor, or a list or tuple of Tensors.
+    grad_tensors: the gradient that each tensor starts with, as ``grad_outputs`` of :func:`grad`.
+    inputs: the Tensors whose ``.grad`` is added to, None for all leaves.
+
+    The other arguments and the errors are those of :func:`grad`.
     """
     outputs = _as_list(tensors)
     weights = [None] * len(outputs) if grad_tensors is None else _as_list(grad_tensors)
     seeds = _seeds("backward", outputs, weights, create_graph)
     retain = create_graph if retain_graph is None else retain_graph
     if inputs is None:
-        found = run_backward(seeds, create_graph, retain, None)
-        receivers = {e: e for e in found if isinstance(e, Variable)}
+        grads = run_backward(seeds, create_graph, retain, None)
+        receivers = {e: e for e in grads if isinstance(e, Variable)}
     else:
         inputs = _as_list(inputs)
         if not inputs:
             raise GraphError("backward: inputs is empty; leave it out for the gradients of all leaves")
         for x in inputs:
             if not isinstance(x, Variable) or not x.tracked:
-                raise GraphError("backward: every one of inputs must be a Tensor that requires gradients")
+                raise GraphError("backward: each of inputs must be a Tensor that requires gradients")
         receivers = {x.node or x: x for x in inputs}
-        found = run_backward(seeds, create_graph, retain, set(receivers))
+        grads = run_backward(seeds, create_graph, retain, set(receivers))
     ownership = Ownership(seeds.values())
     for edge, x in receivers.items():
-        if edge in found:
-            accumulate_grad(x, found[edge] if create_graph else ownership.copy_if_shared(found[edge]))
+        if edge in grads:
+            accumulate_grad(x, grads[edge] if create_graph else ownership.copy_if_shared(grads[edge]))
 
 
 def accumulate_grad(x: Variable, g: Value) -> None:
-    """Add to ``x.grad``: in place where no graph can notice, so that who holds it sees the sum."""
+    """Add the gradient g to ``x.grad``.
+
+    The sum is made in place unless a graph contains the old or the new gradient, so that existing references to
+    ``x.grad`` see it. Raises ShapeError if ``x.grad`` was set to something that g cannot be added to.
+    """
     if x.grad is None:
         if x.array.shape != g.shape:
             raise ShapeError(
@@ -190,8 +201,8 @@ def accumulate_grad(x: Variable, g: Value) -> None:
         x.grad = g if isinstance(g, Variable) else wrap(g)
     elif not isinstance(x.grad, Variable) or x.grad.array.shape != g.shape:
         raise ShapeError(
-            f"backward: grad was set to {describe_array(getattr(x.grad, 'array', x.grad))}, and the gradient to add to "
-            f"it has shape {tuple(g.shape)}; set it to None, or to a Tensor of that shape"
+            f"backward: expected a grad of shape {tuple(g.shape)}, got "
+            f"{describe_array(getattr(x.grad, 'array', x.grad))}; set grad to None, or to a Tensor of that shape"
         )
     elif isinstance(g, Variable) or x.grad.tracked or x.grad.array.dtype != g.dtype:
         with set_grad_enabled(isinstance(g, Variable)):
@@ -202,18 +213,23 @@ def accumulate_grad(x: Variable, g: Value) -> None:
 
 
 class Ownership:
-    """Sees to it that no two gradients handed out share memory: rules may pass on the gradient they got, or a view."""
+    """The memory of the gradients returned so far.
+
+    A gradient rule may return the gradient that it got, or a view of it. So two gradients can share memory, which must
+    not reach the user.
+    """
 
     def __init__(self, seeds: Collection[Value]) -> None:
         roots = [version_counter.base_array(g.array if isinstance(g, Variable) else g) for g in seeds]
         self.taken = {id(r): r for r in roots}
 
     def copy_if_shared(self, g: Value) -> Array:
+        """Return g, or a copy if its memory is shared, read-only, or part of a larger array."""
         xp = BACKENDS.get(type(g))
         if xp is None:  # a NumPy scalar
             return np.asarray(g)
         root = version_counter.base_array(g)
-        broadcast = not getattr(g.flags, "writeable", True)  # of one entry to one entry: NumPy forbids to write
+        broadcast = not getattr(g.flags, "writeable", True)  # NumPy makes broadcast arrays read-only, also of one entry
         if id(root) in self.taken or root.size != g.size or root.base is not None or not g.size or broadcast:
             return xp.array(g, copy=True, order="C")
         self.taken[id(root)] = root
@@ -221,7 +237,7 @@ class Ownership:
 
 
 def retain_grad(x: Variable) -> None:
-    """Make ``backward`` fill ``x.grad`` although x is not a leaf."""
+    """Make ``backward`` fill ``x.grad`` although x is not a leaf. Raises GraphError if x does not require gradients."""
     if not x.tracked:
         raise GraphError("retain_grad: this tensor does not require gradients")
     if x.node is None:
@@ -237,14 +253,15 @@ def retain_grad(x: Variable) -> None:
 
 
 def add_hook(x: Variable, hook: Callable[[Any], Any]) -> Callable[[], None]:
-    """Show the gradient of ``x`` to ``hook`` in every backward; what it returns, if not None, takes its place.
+    """Call ``hook`` on the gradient of ``x`` in every backward pass, and return a function that removes the hook.
 
-    Returns a function that takes the hook away again. Raises GraphError if x does not require gradients.
+    If the hook returns a Tensor, that replaces the gradient.
+    Raises TypeError if hook is not callable, GraphError if x does not require gradients.
     """
     if not callable(hook):
         raise TypeError(f"register_hook: expected a function of the gradient, got {type(hook).__name__}")
     if not x.tracked:
-        raise GraphError("register_hook: this tensor does not require gradients, so it will never get any")
+        raise GraphError("register_hook: this tensor does not require gradients, so it has no gradient")
     place = x.node or x
     if place.hooks is None:
         place.hooks = []

@@ -15,7 +15,7 @@ __all__ = ["Edge", "Node", "Output", "Plan", "RecomputedValues", "Rule", "Value"
            "topological_order", "wrap"]  # fmt: skip
 
 Value: TypeAlias = Any
-"""What a rule computes on: raw arrays, or Variables under ``create_graph``."""
+"""The type of what a rule computes on: raw arrays, or Variables under ``create_graph``."""
 Rule: TypeAlias = (
     Callable[[Value], Value]
     | Callable[[Value, Any], Value]
@@ -26,21 +26,22 @@ Rule: TypeAlias = (
     | Callable[[Value, Any, Any, Any, Any, Any, Any], Value]
     | Callable[..., Value]
 )
-"""A gradient rule. One alternative for each number of arguments, so that a type checker knows those of a lambda."""
+"""A gradient rule. There is one alternative for each number of arguments, so that type checkers accept lambdas."""
 
 
 class Variable:
-    """A differentiable value: a raw array and its place in the graph. Tensor adds the methods.
+    """A differentiable value: a raw array and its place in the graph. Tensor, its subclass, adds the methods.
 
     array: the raw array.
-    grad: what ``backward`` has accumulated here, or None.
-    node: the Node that made it; None for a leaf.
-    tracked: whether gradients flow through it.
+    grad: the gradient that ``backward`` has accumulated, a Variable or None.
+    node: the Node that made the value; None for a leaf.
+    tracked: whether gradients flow through the value.
+    hooks: functions that see the gradient of a leaf; the hooks of other values are on their node.
     view_info: for a view, its base and the view ops that lead to it; None for what no view op made.
     """
 
     tensor_type: ClassVar[type[Variable]]
-    """What ops return. :class:`tensorlite.Tensor` puts itself here, once."""
+    """The class of the results of ops, which :class:`tensorlite.Tensor` sets to itself when it is defined."""
 
     array: Array
     grad: Any = None
@@ -49,7 +50,7 @@ class Variable:
     hooks: list[Callable[[Any], Any]] | None = None
     view_info: ViewInfo | None = None
 
-    __array_ufunc__ = None  # so that `ndarray * Variable` is left to Variable.__rmul__
+    __array_ufunc__ = None  # makes `ndarray * Variable` call Variable.__rmul__
 
 
 Variable.tensor_type = Variable
@@ -58,15 +59,24 @@ Variable.tensor_type = Variable
 class Node:
     """One recorded call of an op.
 
-    edges: for each differentiated input the Node that made it, or the Variable itself if it is a leaf. Edges never
-    point at intermediate Variables, and a node never holds its own output as a Variable: there is no reference cycle,
-    and memory goes back as soon as the sweep has passed.
+    plan: what all nodes of the op share for this choice of differentiated inputs.
+    edges: for each differentiated input the Node that made it, or the Variable itself if it is a leaf.
+    shapes: the shapes of these inputs.
+    saved: the values that the gradient rules name; None after a backward pass has freed them.
+    seq: the tick at which the node was made. Every edge leads to an older node, so this is a topological order.
+    hooks: functions that see the gradient of the node's result.
+    dtypes: the dtypes of these inputs, if the op converted them or is not built in; else None.
+    outputs: shapes and dtypes of the results, if the op has several; else empty.
+    where: the line of user code that called the op, under ``detect_anomaly()``.
+
+    Edges never point at intermediate Variables, and a node never holds its own result as a Variable. So there are no
+    reference cycles, and memory is freed as soon as the backward pass has visited the node.
     """
 
     hooks: list[Callable[[Any], Any]] | None = None
-    dtypes: list[Any] | None = None  # of the inputs, only if the op had to convert them, or is a user's
-    outputs: Sequence[tuple[tuple[int, ...], Any]] = ()  # shapes and dtypes, only if the op has several results
-    where: str | None = None  # the line of user code, under detect_anomaly()
+    dtypes: list[Any] | None = None
+    outputs: Sequence[tuple[tuple[int, ...], Any]] = ()
+    where: str | None = None
 
     def __init__(
         self, plan: Plan, edges: list[Edge], shapes: list[tuple[int, ...]], saved: list[Any] | RecomputedValues | None
@@ -87,7 +97,7 @@ class Node:
 
 
 class Output(Node):
-    """One result of an op that has several: it hands its gradient to the node that they share."""
+    """The node of one result of an op with several. It passes its gradient on to the node that the results share."""
 
     def __init__(self, parent: Node, index: int) -> None:
         super().__init__(parent.plan, [parent], [parent.outputs[index][0]], [])
@@ -99,7 +109,7 @@ Edge: TypeAlias = Node | Variable
 
 @dataclass(slots=True, eq=False)
 class Plan:
-    """What the nodes of one op have in common, for one choice of differentiated inputs: its rules, and what they need.
+    """The data that all nodes of one op share, for one choice of differentiated inputs.
 
     op_name: the name of the op.
     needs: the positions of the differentiated inputs among the op's arguments.
@@ -115,7 +125,7 @@ class Plan:
     composite: the op in plain ops, for gradients of ``backward``; and the places of the op's inputs among the saved
         values.
     is_view: whether the result may share memory with the first argument.
-    built_in: whether the op is one of this library's.
+    built_in: whether the op belongs to this library.
     casts_gradients: whether a gradient is converted to the dtype that its input had before the op converted it.
     """
 
@@ -136,29 +146,32 @@ class Plan:
 
 
 class RecomputedValues:
-    """Stands for the saved values of nodes whose forward will be computed again; see :func:`checkpoint`."""
+    """A placeholder for saved values that are computed again when they are needed; see ``checkpointing``."""
 
     def fill(self) -> None:
-        """Give every node that this object stands for its saved values back."""
+        """Compute the saved values of all nodes that hold this placeholder, and store them in the nodes."""
         raise NotImplementedError
 
 
 def wrap(array: Array) -> Any:
-    """A Tensor with no history around a raw array, which is not copied."""
+    """Return a Tensor without a graph around a raw array, which is not copied."""
     result = object.__new__(Variable.tensor_type)
     result.array = array
     return result
 
 
 def attach(array: Array, node: Node) -> Any:
-    """A Tensor around a raw array that stands where ``node`` says in the graph."""
+    """Return a Tensor around a raw array at the place of ``node`` in the graph."""
     result = wrap(array)
     result.node, result.tracked = node, True
     return result
 
 
 def topological_order(roots: Collection[Edge], oldest: int = 0) -> list[Node]:
-    """All nodes that lead to the roots, newest first, as far back as tick ``oldest``. Creation order is topological."""
+    """Return all nodes that lead to the roots, from the newest to the oldest.
+
+    oldest: a tick; nodes that were made earlier are left out.
+    """
     seen = {e for e in roots if isinstance(e, Node)}
     stack = list(seen)
     while stack:

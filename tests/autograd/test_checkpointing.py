@@ -196,9 +196,9 @@ def test_a_result_that_is_the_argument_or_needs_no_gradient():
 @pytest.mark.parametrize(
     ("then", "difference"),
     [
-        (lambda x: x.exp() * 2, r"mul of \[\(1,\)\] instead of nothing"),
-        (lambda x: x.cos(), r"cos of \[\(1,\)\] instead of exp of \[\(1,\)\]"),
-        (lambda x: x, "nothing instead of exp of"),
+        (lambda x: x.exp() * 2, r"to do nothing, got mul of \[\(1,\)\]"),
+        (lambda x: x.cos(), r"to do exp of \[\(1,\)\], got cos of \[\(1,\)\]"),
+        (lambda x: x, r"to do exp of \[\(1,\)\], got nothing"),
     ],
 )
 def test_a_function_that_does_something_else_the_second_time_is_an_error(then, difference):
@@ -209,7 +209,7 @@ def test_a_function_that_does_something_else_the_second_time_is_an_error(then, d
         return x.exp() if len(calls) == 1 else then(x)
 
     loss = tl.checkpoint(f, leaf(1.0)).sum()
-    with pytest.raises(GraphError, match=rf"^checkpoint: f did other ops, or on other shapes, .*: {difference}"):
+    with pytest.raises(GraphError, match=rf"^checkpoint: expected the second call of f {difference}"):
         loss.backward()
     assert tl.is_grad_enabled()
 
