@@ -221,7 +221,7 @@ def test_other_shapes_the_second_time_are_an_error():
         calls.append(x)
         return (x * x)[: len(calls)].sum()
 
-    with pytest.raises(GraphError, match=r"^checkpoint: f .* shape"):
+    with pytest.raises(GraphError, match=r"^checkpoint: .* call of f to do sum of \[\(1,\)\], got sum of \[\(2,\)\]"):
         tl.checkpoint(f, leaf(1.0, 2.0)).backward()
 
 
