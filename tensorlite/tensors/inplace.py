@@ -82,7 +82,7 @@ def _base_of(x: Any, name: str) -> tuple[Any, Any]:
     if not owns_memory(base) and (base.node is None or base.node.plan.is_view):
         raise GraphError(
             f"{name}: this tensor is a view, and its base would not notice that its gradient has changed. clone() "
-            f"it first, or change the base by indexing: base[...] = value"
+            f"it first, or change the base by indexing: base[...] = value."
         )
     return base, steps
 
@@ -105,12 +105,12 @@ def _update_in_place(x: Any, name: str, out: Any) -> Any:
     out = to_dtype(out, array.dtype)
     node = out.node
     assert node is not None
-    if isinstance(node.saved, list):  # the op's own inputs must outlive the change
+    if isinstance(node.saved, list):  # copy what the op saved of this memory, because it is overwritten below
         memory = version_counter.base_array(array)
         node.saved = [
             v.copy() if type(v) in BACKENDS and version_counter.base_array(v) is memory else v for v in node.saved
         ]
-    if steps is not None:  # x is a view: its base changes, and then x is taken from it again
+    if steps is not None:  # x is a view: record the change as one of its base, then regenerate x from the base
         node = with_view(base, out, steps).node
         assert node is not None
     array[...] = out.array
@@ -130,7 +130,8 @@ def in_place(function: Callable[..., Any]) -> Callable[..., Any]:
 
     method.__name__, method.__qualname__ = name, f"OpMethods.{name}"
     method.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
-    method.__doc__ = f"Do :func:`tensorlite.{function.__name__}` in place and return this tensor.\n\n{function.__doc__}"
+    first = f"Compute :func:`tensorlite.{function.__name__}` in place, and return this tensor."
+    method.__doc__ = f"{first}\n\n{function.__doc__}"
     return method
 
 

@@ -1,4 +1,4 @@
-"""Make methods of functions: reflected operators, methods that take sizes one by one, conversions to a dtype."""
+"""Make methods from functions: reflected operators, methods that take sizes one by one, conversions to a dtype."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def reflected(function: Callable[..., Any]) -> Callable[..., Any]:
     def method(self: Any, other: Any) -> Any:
         return function(other, self)
 
+    method.__name__ = f"reflected_{function.__name__}"
     method.__doc__ = f"Return ``{function.__name__}(other, self)``."
     return method
 
