@@ -24,8 +24,8 @@ PROFILES: dict[str, dict[str, Any]] = {
     "ci": {"deadline": None, "derandomize": True, "database": None, "print_blob": True},
     "nightly": {"deadline": None, "derandomize": False, "max_examples": 2000, "print_blob": True},
 }
-"""The settings of each profile. Others are those of the profile that hypothesis has loaded. There is no deadline,
-because it would only fail on a busy machine."""
+"""The settings of each profile. Others are those of the profile that hypothesis has loaded. A deadline would fail on a
+busy machine, so none is set."""
 
 VARIABLE = "TENSORLITE_TESTING_PROFILE"
 _COUNTS = ("checked", "inconclusive", "kinks")

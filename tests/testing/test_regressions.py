@@ -224,7 +224,7 @@ def test_entries_are_counted_once() -> None:
     f = numpy_op(lambda x: np.clip(x, 0, 6), lambda g, x: g * ((x > 0) & (x < 6)) + 2 * g * (x == 6))
     said = message(check_grad, f, np.array([6.0]), order=1)
     assert "wrong entries  x: 1 of 1" in said
-    assert "hint" not in said  # the number in the middle of the two sides is no derivative
+    assert "hint" not in said  # a hint would compare with the middle of the one-sided derivatives
 
 
 def test_one_zero_among_others_is_no_gradient_cut_off() -> None:

@@ -7,8 +7,8 @@ the error of each term of the sum that makes an entry of the gradient, and compa
 
 At second order the gradient itself is the function that is checked: (x, c) -> J(x)^T c.
 
-Each derivative is right, wrong or inconclusive. Inconclusive ones, whose numerical value is not known well enough, are
-counted and reported. If there is nothing else, the check fails.
+Each derivative is right, wrong or inconclusive. It is inconclusive if its numerical value is not known well enough.
+Such derivatives are counted and reported. If there are no others, the check fails.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Derivative:
     error: the estimated error of ``numeric``.
     step: the largest step used, or 0 for the complex step. finest: the smallest step used.
     lowest, highest: the range of ``numeric`` over all steps.
-    bounds: arrays whose sums are ``low`` and ``high``, with the contribution of each entry of f.
+    bounds: the contribution of each entry of f to ``low`` and to ``high``.
     direction: the direction, or None for an entry.
     """
 
@@ -102,7 +102,7 @@ class Problem:
     analytic: the gradient of <cotangents, F> at the point. gradient_at: computes it at another point.
     rtol: the tolerance, relative to the terms of a derivative.
     strict: whether derivatives at a kink are compared with the one-sided ones. complex_step: whether it may be used.
-    terms: the size of the terms of the function whose gradient F is. It bounds the rounding errors in F.
+    terms: if F is itself a gradient, the size of the terms of its function, which bounds the rounding errors in F.
     """
 
     F: Function
@@ -199,11 +199,11 @@ class Problem:
 
     # ---- classification
 
-    def classify(self, e: Derivative, floor: float, found: Comparison) -> None:
-        """Add a derivative to the right, wrong, inconclusive or kinked ones. floor: an absolute tolerance."""
+    def classify(self, e: Derivative, atol: float, found: Comparison) -> None:
+        """Add a derivative to the right, wrong, inconclusive or kinked ones. atol: the absolute tolerance."""
         known = math.isfinite(e.low) and math.isfinite(e.high) and math.isfinite(e.error)
-        tolerance = self.rtol * max(e.terms, e.analytic_terms) + 4 * e.error + floor
-        uncertain = not known or 4 * e.error > MAX_RELATIVE_ERROR * e.terms + floor + 1e-10
+        tolerance = self.rtol * max(e.terms, e.analytic_terms) + 4 * e.error + atol
+        uncertain = not known or 4 * e.error > MAX_RELATIVE_ERROR * e.terms + atol + 1e-10
         if uncertain and not (known and self.is_clearly_wrong(e)):
             found.inconclusive += 1
         elif e.difference <= tolerance:
@@ -378,9 +378,9 @@ class Problem:
         for e in entries:
             if e.position and math.isfinite(e.terms):
                 sizes[e.position[0]].append(e.terms)
-        floors = [64 * _EPS * max(some) for some in sizes]
+        tolerances = [64 * _EPS * max(some) for some in sizes]
         for e in entries:
-            self.classify(e, floors[e.position[0]] if e.position else 0.0, found)
+            self.classify(e, tolerances[e.position[0]] if e.position else 0.0, found)
         # Directions move equal entries together, which shows mistakes at ties that single entries hide.
         if many or (self.strict and (found.kinks or any(e.on_kink for e in entries))):
             self._along_directions(positions, found, 4 if many else 2)
@@ -391,15 +391,15 @@ class Problem:
             v = [self.scaled_direction(a, number) for a in self.at]
             e = self.along_direction(v)
             before = len(found.wrong)
-            floor = 64 * _EPS * max(e.terms, e.analytic_terms)
-            self.classify(e, floor, found)
+            atol = 64 * _EPS * max(e.terms, e.analytic_terms)
+            self.classify(e, atol, found)
             if len(found.wrong) == before or len(positions) > 4096:
                 continue
             classified = {e.position for e in (*found.right, *found.wrong)}
             for position in positions:  # find the entry that is wrong
                 if position in classified:
                     continue
-                self.classify(self.entry(*position), floor, found)
+                self.classify(self.entry(*position), atol, found)
                 if len(found.wrong) > before + 1:
                     return
 

@@ -234,13 +234,13 @@ class FunctionUnderTest:
         size of the cotangents, or as large as the change that a rounding of the arguments causes.
         start: the index of ``found[0]`` among all gradients (or results).
         """
-        floor = 100 * _EPS * max([0.0, *(float(abs(c).max(initial=0.0)) for c in cotangents or [])])
+        atol = 100 * _EPS * max([0.0, *(float(abs(c).max(initial=0.0)) for c in cotangents or [])])
         inside = 1e5 * _EPS * max([0.0, *(float(abs(a[np.isfinite(a)]).max(initial=0.0)) for a in cotangents or at)])
         for k, (a, b) in enumerate(zip(found, expected, strict=True), start):
             scale = float(abs(b[np.isfinite(b)]).max(initial=0.0))
             if a.shape != b.shape:
                 return k
-            if np.allclose(a, b, rtol=1e-9, atol=1e-11 * scale + floor, equal_nan=True):
+            if np.allclose(a, b, rtol=1e-9, atol=1e-11 * scale + atol, equal_nan=True):
                 continue
             with np.errstate(all="ignore"):
                 off = abs(a - b)

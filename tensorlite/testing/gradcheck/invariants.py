@@ -147,7 +147,7 @@ def _check_linearity(
         many, one, two = (np.zeros(expected.shape) if g is None else g for g in (gs[k] for gs in found))
         with np.errstate(all="ignore"):
             variants = [
-                ("split into two parts, with zeros elsewhere, whose gradients are added", one + two,
+                ("split into two parts, with zeros elsewhere, and their gradients are added", one + two,
                  abs(one) + abs(two), np.isfinite(expected)),
                 (f"multiplied by {_LARGE_FACTOR:g} and the gradient divided by it", many / _LARGE_FACTOR,
                  abs(expected), np.isfinite(expected) & np.isfinite(many)),

@@ -25,7 +25,7 @@ import numpy as np
 
 __all__ = ["COMPLEX_STEP", "STEPS", "Slope", "complex_slope", "slope"]
 
-# Twenty binary digits: few enough that x + h is exact, but so many that floor(x) and round(128 x) / 128 do not look
+# Twenty binary digits: few enough that x + h is exact, and enough that floor(x) and round(128 x) / 128 do not look
 # like straight lines.
 STEPS = tuple(767041 / 2**20 * 2.0**-k for k in (10, 11, 14, 17, 20, 24))
 COMPLEX_STEP = 1e-20

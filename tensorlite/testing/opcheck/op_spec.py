@@ -133,7 +133,7 @@ class OpSpec:
         - "gradients": ``check_grad``, up to ``order``.
         - "adjoint": ``check_adjoint``, including func.jvp if ``order`` is 2.
         - "dtypes": in float32, and in float16 if ``half``, results and gradients keep the dtype and agree with float64.
-        - "hygiene": ``check_op``, also for an ``order`` of 0.
+        - "hygiene": ``check_op`` (memory, dtypes, layouts), also for an ``order`` of 0.
         - "error": the op raises the expected error.
         - "drawn": values, gradients and hygiene for arguments drawn from ``strategy``.
 

@@ -164,7 +164,7 @@ def _reject_numpy(values: Any, name: str) -> None:
 
 
 def reject_host_data(values: Any, name: str) -> None:
-    """Raise TypeError for NumPy arrays, lists and tuples, whose entries would be moved to the device implicitly."""
+    """Raise TypeError for NumPy arrays, lists and tuples, because they would be moved to the device implicitly."""
     _reject_numpy(values, name)
     for value in values:
         if isinstance(value, (list, tuple)):

@@ -12,7 +12,8 @@ __all__ = ["SYNCS", "Sync", "SyncError", "SyncLog", "allow_syncs", "count_syncs"
 
 SYNCS = ("bool", "complex", "float", "index", "int", "item", "mask", "nonzero", "to_numpy", "tolist")
 """The kinds of host synchronisation: ``bool(x)`` and other conversions, ``x.item()``, ``x.tolist()``, the transfer to
-NumPy (a tensor's ``cpu()``), and results whose size only the device knows: indexing by a mask, and ``nonzero``."""
+NumPy (a tensor's ``cpu()``), and two ops with results of a size that only the device knows: indexing by a mask, and
+``nonzero``."""
 
 
 class Sync(NamedTuple):
