@@ -1,1 +1,1 @@
-"""tensorlite.testing, and the wrong gradients that it must find."""
+"""Tests of tensorlite.testing, and the wrong gradients that it must find."""

@@ -1,4 +1,4 @@
-"""gradtest: what passes, what fails and how that reads; its plugin; and tensorlite.testing without hypothesis."""
+"""Tests of gradtest, of its messages, of the pytest plugin, and of tensorlite.testing without hypothesis."""
 import math
 import os
 import re
@@ -61,7 +61,7 @@ def failure_of(test, *args):
 
 @gradtest("(...,m),(m)->(...,m)")
 def test_product(x, y):
-    """Found that the gradient of y was an error where it is empty."""
+    """Check a regression: the gradient of an empty y was an error."""
     return x * y
 
 
@@ -89,7 +89,7 @@ def test_integer_inputs_are_passed_on(x, ids):
 
 @gradtest("(...),(4,n)->(...,n)", elements=[elements("int", below=4), "real"], max_examples=50)
 def test_embedding(ids, weight):
-    """Found that the gradient of rows without entries was an error."""
+    """Check a regression: the gradient of rows without entries was an error."""
     return F.embedding(ids, weight)
 
 
@@ -118,7 +118,7 @@ class TestUnittest(unittest.TestCase):
         return 2.0 * x
 
 
-def test_the_test_can_be_called_and_has_the_function():
+def test_the_test_can_be_called_and_keeps_the_function():
     seen = []
 
     @gradtest("(m)->(m)", max_examples=150)
@@ -162,7 +162,7 @@ def test_the_number_of_examples():
 
 
 def sizes(message):
-    """The numbers of entries of the inputs in a report."""
+    """Return the numbers of entries of the inputs in a report."""
     shapes = re.findall(r"^ +x +float64 \(([\d, ]*)\)", message, re.MULTILINE)
     return [math.prod(map(int, re.findall(r"\d+", shape))) for shape in shapes]
 
@@ -186,7 +186,7 @@ def test_a_wrong_op_shrinks_to_an_entry_or_two(f, signature, largest):
     assert 1 <= size <= largest
 
 
-def test_the_report_is_all_there_is():
+def test_the_error_has_no_hypothesis_output():
     @gradtest("(m,n),(n)->(m,n)")
     def wrong(x, y):
         return twice_too_much(x, y)
@@ -223,7 +223,7 @@ def test_a_wrong_shape():
     assert message.endswith("wrong.f(tl.tensor([[0.0, 0.0]], dtype=tl.float64))")
 
 
-def test_a_result_that_is_no_tensor():
+def test_a_result_that_is_not_a_tensor():
     @gradtest("(n)->(n)")
     def wrong(x):
         return x.numpy()
@@ -278,7 +278,7 @@ def test_a_method_fails_under_its_own_name():
     assert message.startswith("Case.test_it.f: the gradient of x is wrong")
 
 
-# ---- mistakes in its use --------------------------------------------------------------------
+# ---- wrong arguments ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -297,15 +297,15 @@ def test_a_method_fails_under_its_own_name():
         (lambda: gradtest("(m)")(lambda x, *, dim: x), TypeError, r"<lambda> needs the argument 'dim'\. Pass a strat"),
     ],
 )
-def test_a_mistake_is_an_error_where_it_is_made(make, error, message):
+def test_wrong_arguments_are_errors_at_once(make, error, message):
     with pytest.raises(error, match=message):
         make()
 
 
-# ---- beside hypothesis and pytest -----------------------------------------------------------
+# ---- decorators of hypothesis and pytest, profiles, options ---------------------------------
 
 
-def test_decorators_of_hypothesis_go_above():
+def test_decorators_of_hypothesis_work_above_gradtest():
     found = []
 
     def draw():
@@ -330,7 +330,7 @@ def test_decorators_of_hypothesis_go_above():
     assert not isinstance(error.value, GradientError | DidNotReproduce | AssertionError)
 
 
-def test_marks_may_stand_below():
+def test_pytest_marks_work_below_gradtest():
     @gradtest("(n)")
     @pytest.mark.usefixtures("tmp_path")
     def f(x):
@@ -392,7 +392,7 @@ def installed():
     return any(point.value == "tensorlite.testing.plugin" for point in entry_points(group="pytest11"))
 
 
-def test_a_run_ends_with_its_totals(tmp_path):
+def test_a_run_prints_its_totals(tmp_path):
     done = run_pytest(tmp_path, "--gradtest-examples", "30", "--junitxml", "out.xml")
     assert done.returncode == 0, done.stdout
     pattern = r"^gradtest: ([\d,]+) derivatives checked, ([\d,]+) inconclusive, ([\d,]+) on a kink$"
@@ -421,7 +421,7 @@ def examples(done):
     return re.search(r"EXAMPLES (\d+) (-?\d+)", done.stdout).groups()
 
 
-def test_options_choose_how_many_examples_and_whether_new_ones(tmp_path):
+def test_options_choose_the_examples(tmp_path):
     def ran(*args, **environment):
         return examples(run_pytest(tmp_path, "-k", "square or count", *args, PYTHONHASHSEED="0", **environment))
 
@@ -434,7 +434,7 @@ def test_options_choose_how_many_examples_and_whether_new_ones(tmp_path):
 
 
 @pytest.mark.parametrize("option", [("--gradtest-profile", "daily"), ("--gradtest-examples", "0")])
-def test_an_option_that_makes_no_sense(tmp_path, option):
+def test_invalid_options_are_rejected(tmp_path, option):
     done = run_pytest(tmp_path, *option)
     assert done.returncode == 4
     assert option[0] in done.stderr
@@ -465,7 +465,7 @@ def test_a_failure_is_one_short_report(tmp_path):
 # ---- without hypothesis ---------------------------------------------------------------------
 
 
-def test_without_hypothesis_the_rest_works_and_the_error_says_what_to_install(tmp_path):
+def test_without_hypothesis_checks_work_and_strategies_are_an_error(tmp_path):
     script = """
     import sys
     sys.modules["hypothesis"] = None

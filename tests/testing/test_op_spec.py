@@ -1,4 +1,4 @@
-"""OpSpec, optest, and the language of their samples: what they find, what they say, and what they refuse."""
+"""Tests of OpSpec, optest and samples."""
 import sys
 
 import numpy as np
@@ -41,7 +41,7 @@ def numpy_softplus(x, beta=1.0):
 
 
 def failures(spec: OpSpec, **options) -> set[str]:
-    """The cases that fail."""
+    """Return the names of the cases that fail."""
     found = set()
     for case in spec.cases(**options):
         try:
@@ -57,7 +57,7 @@ def failures(spec: OpSpec, **options) -> set[str]:
 @pytest.mark.parametrize(
     ("domain", "low", "high"), [(real, -2.9, 2.9), (positive, 0.6, 2.4), (unit, -0.9, 0.9), (whole, -3.02, 3.02)]
 )
-def test_domains_keep_to_their_bounds(domain, low, high):
+def test_domains_stay_within_their_bounds(domain, low, high):
     x = domain(40, 50).array(RNG)
     assert x.shape == (40, 50)
     assert x.dtype == np.float64
@@ -66,12 +66,12 @@ def test_domains_keep_to_their_bounds(domain, low, high):
 
 
 @pytest.mark.parametrize("domain", [real, positive, unit])
-def test_domains_keep_off_the_halves(domain):
+def test_domains_avoid_multiples_of_one_half(domain):
     x = 2 * domain(2000).array(RNG)
     assert abs(x - np.round(x)).min() >= 0.2 - 1e-12
 
 
-def test_whole_is_never_equal_to_real_and_its_quotients_are_not_whole():
+def test_whole_never_equals_real_and_quotients_are_not_integers():
     x, y = np.meshgrid(real(300).array(RNG), whole(300).array(RNG))
     assert (x != y).all()
     q = x / y
@@ -84,7 +84,7 @@ def test_distinct_numbers_are_a_quarter_apart():
     assert abs(x.mean()) < 0.25
 
 
-def test_integers_truths_and_given_values():
+def test_integers_booleans_and_given_values():
     assert set(ints(3, 100).array(RNG).tolist()) == {0, 1, 2}
     assert set(bools(100).array(RNG).tolist()) == {True, False}
     values = given([[1.0, 2.0]])
@@ -101,7 +101,7 @@ def test_0d_inputs_are_arrays(domain):
     assert isinstance(domain().array(RNG), np.ndarray)
 
 
-def test_an_input_keeps_to_its_shape():
+def test_an_input_checks_the_shape_of_its_array():
     assert Input((2,), lambda rng, shape: rng.gamma(2.0, size=shape)).array(RNG).min() > 0
     with pytest.raises(ValueError, match=r"expected draw\(rng, \(2,\)\) to return that shape, got \(3,\)"):
         Input((2,), lambda rng, shape: np.zeros(3)).array(RNG)
@@ -154,7 +154,7 @@ def test_wrong_gradients_are_found():
     assert failures(OpSpec("forgets_beta", forgets_beta, SAMPLES)) == {"gradients-1", "adjoint-1"}
 
 
-def test_bad_manners_are_found():
+def test_in_place_changes_of_arguments_are_found():
     def greedy(x):
         x.array += 1
         return x * 1
@@ -169,7 +169,7 @@ def test_lost_dtypes_are_found():
     assert failures(OpSpec("wide", wide, [s(real(3))])) == {"hygiene-0", "dtypes-0"}
 
 
-def test_float16_is_left_alone_without_half():
+def test_float16_is_not_tested_without_half():
     def overflows(x):
         return (x * 1e5).sum() / 1e5
 
@@ -194,7 +194,7 @@ def test_wrong_errors_are_found(wrong, message):
         case.run()
 
 
-def test_drawn_arguments_are_tried():
+def test_drawn_arguments_are_checked():
     right = OpSpec("softplus", softplus, reference=numpy_softplus, strategy=matching("(n)", elements="moderate"))
     assert [case.name for case in right.cases()] == ["drawn"]
     assert failures(right) == set()
@@ -205,7 +205,7 @@ def test_drawn_arguments_are_tried():
     assert failures(wrong) == {"drawn"}
 
 
-# ---- what ops may be like -------------------------------------------------------------------
+# ---- kinds of ops ---------------------------------------------------------------------------
 
 
 def test_fixed_inputs_are_not_differentiated_and_keep_their_dtype():
@@ -220,7 +220,7 @@ def test_fixed_inputs_are_not_differentiated_and_keep_their_dtype():
     assert set(seen) == {(False, True, np.dtype("int64"))}
 
 
-def test_arguments_may_have_the_names_of_a_checks_options():
+def test_arguments_may_have_the_names_of_check_options():
     def f(x, *, name="", order=1, seed=0):
         assert name == "mine"
         return x * order + seed
@@ -256,7 +256,7 @@ def test_several_results():
         ({"samples": []}, "nothing to test. Pass samples or a strategy"),
     ],
 )
-def test_a_spec_that_makes_no_sense(options, message):
+def test_invalid_specs_are_rejected(options, message):
     with pytest.raises(ValueError, match=message):
         OpSpec("f", tl.exp, **{"samples": [s(real(2))], **options})
 
@@ -283,14 +283,14 @@ def test_pytest_runs_every_case_by_its_name(tmp_path):
     assert "2 failed, 8 passed" in found
 
 
-def test_without_pytest_it_is_a_function(monkeypatch):
+def test_without_pytest_optest_returns_a_function(monkeypatch):
     monkeypatch.setitem(sys.modules, "pytest", None)
     optest(OpSpec("exp", tl.exp, [s(real(2))], reference=np.exp))()
     with pytest.raises(GradientError, match="exp: the result"):
         optest(OpSpec("exp", tl.exp, [s(real(2))], reference=np.sin))()
 
 
-def test_a_sample_without_inputs_is_no_gradient_test():
+def test_a_sample_without_inputs_has_no_gradient_cases():
     spec = OpSpec("exp", tl.exp, [Sample((tl.tensor([1.0]),), {})], reference=np.exp)
     assert [case.name for case in spec.cases()] == ["values-0"]
     assert failures(spec) == set()

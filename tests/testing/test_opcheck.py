@@ -1,4 +1,4 @@
-"""check_op, check_against and numpy_op: what each finds, and what it lets pass."""
+"""Tests of check_op, check_against and numpy_op."""
 import re
 
 import numpy as np
@@ -12,7 +12,7 @@ X = np.array([[1.0, 2.0, 4.0], [0.0, -1.0, 0.5]])
 
 
 def elementwise(forward, rule=lambda g, x: 2.0 * g):
-    """An op of one argument."""
+    """Return an op with one argument."""
     forward.__name__ = "sample"
     return tl.op(rule)(forward)
 
@@ -115,7 +115,7 @@ def np_softmax(x, dim):
     return e / e.sum(dim, keepdims=True)
 
 
-def test_a_reference_in_numpy():
+def test_a_numpy_reference():
     check_against(tl.softmax, np_softmax, X, dim=1)
     check_against(tl.log, np.log, np.array([0.0, -1.0, 1.0, np.inf]))
     check_against(lambda xs: tl.cat(xs, 0), lambda xs: np.concatenate(xs), [X, X])
@@ -136,13 +136,13 @@ def test_a_reference_in_numpy():
         (lambda x: np.where(x == 2, np.inf, np.exp(x)), r"expected inf at \[0, 1\], got 7\.389"),
     ],
 )
-def test_what_differs_from_the_reference_is_found(reference, message):
+def test_differences_from_the_reference_are_found(reference, message):
     with pytest.raises(GradientError, match=message) as caught:
         check_against(tl.exp, reference, X, name="exp")
     assert "float64 (2, 3)" in str(caught.value)
 
 
-def test_a_reference_in_tensors_has_its_gradients_compared():
+def test_gradients_are_compared_with_a_reference_of_tensors():
     def composite(x, dim):
         e = (x - x.detach().amax(dim, keepdim=True)).exp()
         return e / e.sum(dim, keepdim=True)
@@ -163,8 +163,8 @@ def test_functions_of_arrays_can_be_checked():
     assert check_grad(scale, X, by=3.0, order=1).checked == 6
 
 
-def test_it_computes_in_models():
-    """A function of arrays is an op like any other, of first order."""
+def test_a_numpy_op_works_in_models():
+    """Check that numpy_op makes an op with a first-order gradient."""
     square = numpy_op(lambda x: x * x, lambda g, x: 2 * g * x, name="square")
     x = tl.tensor(X, requires_grad=True)
     (square(x.sin()) * 3.0).sum().backward()
@@ -189,7 +189,7 @@ def test_wrong_gradients_are_found(vjp, message):
     assert re.search(message, str(caught.value)), str(caught.value)
 
 
-def test_a_cached_result_is_found():
+def test_a_reused_gradient_buffer_is_found():
     buffer = np.zeros(X.shape)
 
     def vjp(g, x):

@@ -1,4 +1,4 @@
-"""programs: what is drawn, that right ops pass, that a wrong one is found, shrunk to and named."""
+"""Tests of programs: what is drawn, that right ops pass, and that a wrong one is found and named."""
 import re
 
 import numpy as np
@@ -32,7 +32,7 @@ def good_tanh(xp, x):
 
 
 def failure(strategy, **options):
-    """The smallest program that fails, and what its check says."""
+    """Return the smallest program that fails, and the message of its check."""
 
     def fails(program):
         try:
@@ -52,12 +52,12 @@ def failure(strategy, **options):
 
 @given(programs(max_ops=8))
 @settings(max_examples=400)
-def test_own_ops(program):
-    """Views, indexing, results in parts and changes in place, in whatever order."""
+def test_built_in_ops(program):
+    """Check views, indexing, ops with several results and in-place ops in any order."""
     program.check()
 
 
-def test_every_own_op_comes_into_some_program():
+def test_every_built_in_op_is_used_in_some_program():
     seen = set()
 
     @given(programs(max_ops=12))
@@ -71,7 +71,7 @@ def test_every_own_op_comes_into_some_program():
     assert {*BUILT_IN, *IN_PLACE} - seen == set()
 
 
-# ---- a wrong op ------------------------------------------------------------------------------
+# ---- a wrong op -----------------------------------------------------------------------------
 
 
 def test_a_wrong_op_is_shrunk_to_and_named():
@@ -90,7 +90,7 @@ def test_a_wrong_second_order_is_found():
     assert "sin_once fails" in message
 
 
-def test_a_second_order_that_is_not_looked_at_is_not_seen():
+def test_a_wrong_second_order_is_not_found_with_order_1():
     with pytest.raises(NoSuchExample):
         failure(programs(ops={"sin_once": (sin_once, "(n)")}, built_in=False, max_ops=1), order=1)
 
@@ -104,8 +104,8 @@ def test_a_right_op_among_others_passes():
     check()
 
 
-def test_an_op_that_is_wrong_only_for_what_another_makes():
-    """Wrong for rows longer than any input's, which a concatenation makes."""
+def test_an_op_that_is_wrong_only_for_results_of_another():
+    """Check an op that is wrong only for rows longer than any input, which a concatenation makes."""
 
     @tl.op(lambda g, x: g * (1.0 if x.shape[-1] <= 3 else 1.5))
     def short_rows_only(xp, x):
@@ -117,7 +117,7 @@ def test_an_op_that_is_wrong_only_for_what_another_makes():
     assert message.startswith("short_rows_only also fails alone, at its values in the program: t")
 
 
-def test_results_that_hold_on_to_memory_are_found():
+def test_an_op_that_keeps_its_results_is_found():
     kept = []
 
     def hoards(x):
@@ -144,10 +144,10 @@ def test_an_error_of_an_op_comes_with_the_program():
     assert "raises(t" in error.value.__notes__[0]
 
 
-# ---- what is drawn ---------------------------------------------------------------------------
+# ---- what is drawn --------------------------------------------------------------------------
 
 
-def test_a_program_is_a_function_and_its_source_says_which():
+def test_the_source_of_a_program_computes_the_same():
     few = programs(ops={"mul": (tl.mul, 2), "tanh": (tl.tanh, 1)}, built_in=False)
     program = find(few, lambda p: p.ops == ["mul", "tanh"] and len(p.inputs) == 2, settings=MANY)
     assert isinstance(program, Program)
@@ -159,7 +159,7 @@ def test_a_program_is_a_function_and_its_source_says_which():
     assert repr(program).startswith(program.source + "\n# t0: float64 (")
 
 
-def test_inputs_and_calls_are_as_asked():
+def test_inputs_and_calls_are_as_requested():
     @given(programs(ops={"add3({}, {}, c=3)": (lambda x, y: x + y + 3.0, 2)}, built_in=False, inputs=[(2, 3), (3,)]))
     @FEW
     def check(program):
@@ -170,7 +170,7 @@ def test_inputs_and_calls_are_as_asked():
     check()
 
 
-def test_no_steps_pass():
+def test_a_program_without_steps_passes():
     assert Program([np.ones(2)], []).check().checked == 0
 
 
@@ -186,12 +186,12 @@ def test_no_steps_pass():
         ({"max_ops": 0}, "expected max_ops to be an int of 1 or more, got 0"),
     ],
 )
-def test_wrong_arguments_are_refused(options, message):
+def test_wrong_arguments_are_rejected(options, message):
     with pytest.raises((TypeError, ValueError), match=f"programs: .*{message}"):
         programs(**options).example()
 
 
-def test_an_op_that_can_never_be_used_says_why():
+def test_an_op_that_can_never_be_used_is_an_error():
     @given(programs(ops={"huge": (lambda x: x + 1e9, 1)}))
     @settings(MANY, max_examples=1000)
     def check(program):

@@ -1,4 +1,4 @@
-"""Bugs that the checks were once blind to, each beside the right op; and right ops that they once called wrong."""
+"""Regressions: bugs that the checks once missed, each with a right op, and right ops that they once rejected."""
 from __future__ import annotations
 
 import math
@@ -39,10 +39,10 @@ def message(check: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
     return str(caught.value)
 
 
-# ---- one call at a time ------------------------------------------------------------------------
+# ---- one call at a time ---------------------------------------------------------------------
 
 
-def test_what_the_last_call_left_behind() -> None:
+def test_a_rule_that_reads_values_of_the_last_call() -> None:
     last: dict[str, Any] = {}
 
     def forward(x: Any) -> Any:
@@ -83,13 +83,13 @@ def test_one_tensor_as_two_arguments() -> None:
     check_op(lambda x, y: tl.maximum(x, y), X, Y)
 
 
-def test_one_tensor_where_only_one_of_the_two_has_a_value() -> None:
+def test_one_tensor_as_two_arguments_with_different_domains() -> None:
     check_op(lambda x, y: x + tl.log(y), X, abs(Y))
     check_op(lambda y, x: x + tl.log(y), abs(Y), X)
-    check_op(lambda x, y: tl.log(-x) + tl.log(y), -abs(X), abs(Y))  # none has
+    check_op(lambda x, y: tl.log(-x) + tl.log(y), -abs(X), abs(Y))  # no value is valid for both
 
 
-# ---- cotangents --------------------------------------------------------------------------------
+# ---- cotangents -----------------------------------------------------------------------------
 
 
 def test_a_clipped_cotangent() -> None:
@@ -108,7 +108,7 @@ def test_a_cotangent_of_zero() -> None:
     assert "with zeros elsewhere" in said
 
 
-def test_a_result_that_is_not_used() -> None:
+def test_an_unused_result() -> None:
     def rule(g: Any, x: Any) -> Any:
         return g[0] * 2.0 * x + g[1] * 3.0 * x * x if np.any(tl.Tensor.numpy(g[0]) if isinstance(g[0], tl.Tensor)
                                                             else g[0]) else g[1] * x  # fmt: skip
@@ -123,11 +123,11 @@ def test_a_result_that_is_not_used() -> None:
     lambda x: tl.exp(700.0 + x),
     lambda x: (tl.sum(x), tl.exp(x) - tl.exp(x)),
 ])  # fmt: skip
-def test_what_is_linear_but_for_rounding(f: Any) -> None:
+def test_gradients_that_are_linear_up_to_rounding(f: Any) -> None:
     check_grad(f, X, allow_inconclusive=True)
 
 
-# ---- float32 ------------------------------------------------------------------------------------
+# ---- float32 --------------------------------------------------------------------------------
 
 
 def test_a_gradient_that_is_wrong_in_float32() -> None:
@@ -157,10 +157,10 @@ def test_gradients_in_float32_that_cancel_or_lie_at_a_kink(f: Any, x: list[float
     check_op(f, np.array(x))
 
 
-# ---- numerical derivatives ----------------------------------------------------------------------
+# ---- numerical derivatives ------------------------------------------------------------------
 
 
-def test_a_fine_staircase_is_no_line() -> None:
+def test_a_fine_staircase_is_not_a_line() -> None:
     for steps in (4.0, 128.0, 4096.0):
         flat = tl.op(lambda g: g * 0.0)(lambda xp, x, n=steps: xp.round(x * n - 0.25) / n)
         for at in (0.0, 1.0, 800.0, 1e4):
@@ -171,7 +171,7 @@ def test_a_fine_staircase_is_no_line() -> None:
 
 
 def _chosen(pick: int) -> Any:
-    """The median, whose gradient goes to one of several equal entries."""
+    """Return the median with a gradient that goes to one of several equal entries."""
 
     def vjp(g: Any, x: Any) -> Any:
         d = np.zeros_like(x)
@@ -194,7 +194,7 @@ def test_ties_between_arguments() -> None:
     check_grad(lambda x, y: tl.maximum(x, y) * tl.minimum(x, y), np.zeros((1, 1)), np.zeros((1, 1)))
 
 
-def test_a_turn_too_narrow_for_differences() -> None:
+def test_a_slope_that_changes_within_one_step() -> None:
     check_grad(lambda x, y: tl.sqrt(x * x + y * y + 1e-30), np.array([0.0, 1.0]), np.array([0.0, 2.0]))
 
 
@@ -217,7 +217,7 @@ def test_rounding_of_large_numbers_inside() -> None:
     check_grad(f, np.array([[0.0, 0.0, -2.375]]), np.array([0.0, 0.0, 1.0]))
 
 
-# ---- what a report says -------------------------------------------------------------------------
+# ---- reports --------------------------------------------------------------------------------
 
 
 def test_entries_are_counted_once() -> None:
@@ -227,7 +227,7 @@ def test_entries_are_counted_once() -> None:
     assert "hint" not in said  # a hint would compare with the middle of the one-sided derivatives
 
 
-def test_one_zero_among_others_is_no_gradient_cut_off() -> None:
+def test_a_single_zero_gradient_gives_no_hint_of_a_cut_graph() -> None:
     def vjp(g: Any, x: Any) -> Any:
         d = np.zeros_like(x)
         d[:-1], d[1:] = g, 2 * g  # instead of +=
@@ -251,7 +251,7 @@ LAYOUTS = [
 
 
 @pytest.mark.parametrize("x", LAYOUTS, ids=str)
-def test_a_replay_has_the_same_memory_layout(x: np.ndarray) -> None:
+def test_a_reproduced_call_has_the_same_memory_layout(x: np.ndarray) -> None:
     def refuses(g: Any, x: Any) -> Any:
         return 1.5 * g
 
@@ -263,7 +263,7 @@ def test_a_replay_has_the_same_memory_layout(x: np.ndarray) -> None:
     assert (again.base is None) == (x.base is None) or x.ndim > 1 or not x.size
 
 
-def test_a_bug_of_strided_arguments_comes_again() -> None:
+def test_a_bug_of_strided_arguments_can_be_reproduced() -> None:
     @gradtest("(n)", order=1)
     def test_strided(x: tl.Tensor) -> tl.Tensor:
         return reads_memory(x)
@@ -287,7 +287,7 @@ reads_memory = numpy_op(lambda x: np.sin(_as_if_contiguous(x)), lambda g, x: g *
     numpy_op(lambda x: x * 1, lambda g, x: g.astype(np.float32), "narrow"),
     numpy_op(lambda x: x * 1, lambda g, x: np.concatenate([g, g]), "long"),
 ])  # fmt: skip
-def test_every_failure_of_a_gradtest_can_be_replayed(wrong: Any) -> None:
+def test_every_failure_of_a_gradtest_can_be_reproduced(wrong: Any) -> None:
     @gradtest("(n)", order=1)
     def test(x: tl.Tensor) -> tl.Tensor:
         return wrong(x)
@@ -295,7 +295,7 @@ def test_every_failure_of_a_gradtest_can_be_replayed(wrong: Any) -> None:
     assert "\nreproduce with\n    check_grad(test.f, np.array([0.0]), seed=0, order=1)" in message(test)
 
 
-def test_arguments_too_large_for_a_replay_are_in_the_notes() -> None:
+def test_large_arguments_are_in_the_notes() -> None:
     @gradtest("(80)", order=1)
     def test(x: tl.Tensor) -> tl.Tensor:
         return x * 2.0 if float(x.detach().abs().max()) < math.inf and x.shape[0] < 64 else x.detach() * 2.0 + x
@@ -306,7 +306,7 @@ def test_arguments_too_large_for_a_replay_are_in_the_notes() -> None:
     assert "80" in "".join(caught.value.__notes__)
 
 
-def test_large_numbers_and_batches_come_up() -> None:
+def test_large_numbers_and_batches_are_drawn() -> None:
     seen: list[tuple[Any, ...]] = []
 
     @gradtest("(...,m),(...,n)", order=0, max_examples=1000)  # of 200, one run in ten has none
@@ -319,11 +319,11 @@ def test_large_numbers_and_batches_come_up() -> None:
     assert any(a != b and math.prod(a) > 1 for a, b, _ in seen)
 
 
-# ---- other libraries -----------------------------------------------------------------------------
+# ---- other libraries ------------------------------------------------------------------------
 
 
 def _strict_forward(x: Any) -> Any:
-    """As a library that takes contiguous, writable arrays of float64 alone."""
+    """Return sin(x) like a library that only takes contiguous, writable arrays of float64."""
     assert x.flags.c_contiguous
     assert x.flags.writeable
     assert x.dtype == np.float64
@@ -348,7 +348,7 @@ def _named(f: Any) -> Any:
     return test
 
 
-def test_plain_arrays_are_nobody_elses() -> None:
+def test_plain_arrays_are_copies() -> None:
     def into(g: Any, x: Any) -> Any:
         g *= 2 * x
         return g
@@ -414,7 +414,7 @@ def test_an_op_of_torch() -> None:
     assert "the gradient of x is wrong" in message(wrong)
 
 
-# ---- wrong arguments -----------------------------------------------------------------------------
+# ---- wrong arguments ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("call", "error", "words"), [
@@ -438,7 +438,7 @@ def test_an_op_of_torch() -> None:
     (lambda: numpy_op(3, 4), TypeError, "expected forward to be a function, got int"),
     (lambda: numpy_op(np.sin, 4), TypeError, "expected vjp to be a function, got int"),
 ])  # fmt: skip
-def test_wrong_arguments_are_named(call: Any, error: type[Exception], words: str) -> None:
+def test_wrong_arguments_are_errors(call: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         call()
 

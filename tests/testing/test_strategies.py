@@ -54,7 +54,7 @@ def drawn(strategy, count=1000):
 
 
 @pytest.mark.parametrize("kind", FINITE)
-def test_numbers_are_eighths(kind):
+def test_numbers_are_multiples_of_one_eighth(kind):
     values = {x for entries in drawn(tensors((20,), elements=kind), 300) for x in entries.tolist()}
     assert len(values) > 10
     assert all(x * 8 == int(x * 8) for x in values)
@@ -65,7 +65,7 @@ def test_numbers_are_eighths(kind):
     assert (max(map(abs, values)) < 1) == (kind == "unit")
 
 
-def test_any_has_what_derivatives_cannot_use():
+def test_any_has_special_values():
     for condition in (math.isnan, math.isinf, lambda x: x == 0 and math.copysign(1, x) < 0, lambda x: 0 < x < 1e-20):
         exists(elements("any"), condition)
 
@@ -76,7 +76,7 @@ def test_integers_and_booleans():
     assert {type(x) for x in drawn(elements("bool"), 20)} == {bool}
 
 
-def test_entries_come_up_often_at_kinks_and_are_far_from_them_otherwise():
+def test_entries_are_often_at_kinks_and_otherwise_far_from_them():
     values = [x for x in drawn(tensors((20,), elements=elements(kinks=[0.3, 2.5]))) for x in x.tolist()]
     at = [x for x in values if x in (0.3, 2.5)]
     assert 0.2 < len(at) / len(values) < 0.35
@@ -84,7 +84,7 @@ def test_entries_come_up_often_at_kinks_and_are_far_from_them_otherwise():
 
 
 @given(st.lists(st.floats(-4, 4), max_size=4), st.data())
-def test_away_from_keeps_its_distance(points, data):
+def test_away_from_avoids_its_points(points, data):
     x = data.draw(tensors((8,), elements=away_from(points, "real"))).numpy()
     assert all(abs(x - p).min() >= 0.125 for p in points)
 
@@ -138,7 +138,7 @@ def test_tie_free_has_every_order_and_ties_elsewhere():
 
 
 def layout(array):
-    """A word for each way in which the array lies in memory."""
+    """Return the names of the memory layouts of an array."""
     if array.ndim == 0 or not array.size:
         return {"0-d" if not array.ndim else "empty"}
     words = set()
@@ -150,7 +150,7 @@ def layout(array):
     return words
 
 
-def test_every_layout_comes_up():
+def test_every_layout_is_drawn():
     found = Counter(word for x in drawn(tensors()) for word in layout(x.numpy()))
     assert set(found) == {"C", "F", "strided", "reversed", "broadcast", "0-d", "empty"}
     assert min(found.values()) >= 20
@@ -160,7 +160,7 @@ def test_layouts_can_be_switched_off():
     assert all(x.numpy().flags.c_contiguous for x in drawn(tensors(layouts=False), 200))
 
 
-def test_layouts_of_an_array_are_all_of_it_in_memory_of_its_own():
+def test_layouts_are_copies_of_the_whole_array():
     array = np.arange(6.0).reshape(2, 3, 1)
     found = drawn(layouts(array), 200)
     assert all(np.array_equal(x, array) and not np.shares_memory(x, array) for x in found)
@@ -171,7 +171,7 @@ def test_layouts_of_an_array_are_all_of_it_in_memory_of_its_own():
 
 
 @given(shapes(), st.sampled_from([None, tl.float32, tl.float64, tl.int64, tl.uint8, tl.bool]), st.data())
-def test_tensors_are_what_was_asked_for(shape, dtype, data):
+def test_tensors_are_as_requested(shape, dtype, data):
     grad = dtype in (None, tl.float32, tl.float64)
     x = data.draw(tensors(shape, dtype, requires_grad=grad))
     assert x.shape == shape
@@ -194,16 +194,16 @@ def test_the_shape_may_be_drawn():
 # ---- shapes ---------------------------------------------------------------------------------
 
 
-def test_shapes_keep_to_their_bounds_and_use_all_of_them():
+def test_shapes_use_all_sizes_within_their_bounds():
     found = drawn(shapes(1, 2, min_size=0, max_size=2), 500)
     assert {len(shape) for shape in found} == {1, 2}
     assert {size for shape in found for size in shape} == {0, 1, 2}
     assert () in drawn(shapes())
     assert {size for shape in drawn(shapes(min_size=2, max_size=3)) for size in shape} == {2, 3}
-    assert sum(0 in shape for shape in drawn(shapes())) < 250  # an empty tensor tells little
+    assert sum(0 in shape for shape in drawn(shapes())) < 250  # empty tensors find few bugs
 
 
-def test_broadcastable_shapes_do_in_every_way():
+def test_broadcastable_shapes_broadcast_in_all_cases():
     found = drawn(broadcastable(3))
     for shapes_ in found:
         np.broadcast_shapes(*shapes_)  # raises if they do not
@@ -265,7 +265,7 @@ def test_matching_tensors(found):
         ("(n>=1),(n>=2)", "n has two minima, 1 and 2"),
     ],
 )
-def test_a_bad_signature_says_what_is_wrong(signature, message):
+def test_an_invalid_signature_is_explained(signature, message):
     with pytest.raises(ValueError, match="signature") as error:
         matching(signature)
     assert str(error.value).startswith(f"signature {signature!r}: {message}")
@@ -278,13 +278,13 @@ def test_a_bad_signature_says_what_is_wrong(signature, message):
 @given(st.integers(0, 3), st.data())
 def test_axes_are_valid(ndim, data):
     dim = data.draw(axes(ndim))
-    tl.zeros((2,) * ndim).sum(dim)  # raises IndexError where it is not
+    tl.zeros((2,) * ndim).sum(dim)  # raises IndexError if it is not valid
     if type(dim) is tuple:
         assert dim
         assert len({d % max(ndim, 1) for d in dim}) == len(dim)
 
 
-def test_every_kind_of_axis_comes_up():
+def test_every_kind_of_axis_is_drawn():
     found = set(drawn(axes(3), 2000))
     assert {None, 0, 1, 2, -1, -2, -3, (0,), (1, 0), (-1, 0), (2, 0, 1)} <= found
     assert set(drawn(axes(3, ["negative"]), 20)) == {-1, -2, -3}
@@ -302,7 +302,7 @@ def as_numpy(index):
 
 @settings(max_examples=500)
 @given(SHAPE_AND_INDEX)
-def test_indices_are_valid_and_mean_what_numpy_means(case):
+def test_indices_are_valid_and_select_the_same_as_in_numpy(case):
     shape, index = case
     array = np.arange(float(math.prod(shape))).reshape(shape)
     found, expected = tl.from_numpy(array)[index].numpy(), array[as_numpy(index)]
@@ -351,7 +351,7 @@ INDICES = {
 
 
 @pytest.mark.parametrize("kind", INDICES)
-def test_every_kind_of_index_comes_up(kind):
+def test_every_kind_of_index_is_drawn(kind):
     exists(indices((2, 2, 2)), lambda index: INDICES[kind](each(index)))
 
 
@@ -362,10 +362,10 @@ def test_indices_of_chosen_kinds():
         assert all(is_mask(item) or item == slice(None) for item in each(index))
 
 
-# ---- what examples shrink to ----------------------------------------------------------------
+# ---- shrinking ------------------------------------------------------------------------------
 
 
-def test_examples_shrink_to_what_is_easy_to_read():
+def test_examples_shrink_to_simple_values():
     assert exists(tensors(), lambda x: x.numel() >= 2).tolist() == [0.0, 0.0]
     assert exists(tensors(), lambda x: bool((x != 0).any())).tolist() == 1.0
     assert exists(tensors((4,)), lambda x: float(x.sum()) > 1.5).tolist() == [0.0, 0.0, 0.0, 2.0]

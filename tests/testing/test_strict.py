@@ -1,4 +1,4 @@
-"""The device "strict": it refuses what CuPy refuses, it behaves as CuPy does, and it knows where a GPU would wait."""
+"""Tests of the device "strict": it rejects what CuPy rejects, behaves like CuPy, and records synchronisations."""
 import inspect
 import subprocess
 import sys
@@ -19,11 +19,11 @@ XP = registry.namespace(tl.device("strict"))
 
 
 def on(*shape, seed=0, dtype=np.float64):
-    """A raw array of normal numbers."""
+    """Return a strict array of normal random numbers."""
     return XP.asarray(np.random.default_rng(seed).standard_normal(shape).astype(dtype))
 
 
-# ---- it refuses -----------------------------------------------------------------------------
+# ---- errors ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -63,12 +63,12 @@ def on(*shape, seed=0, dtype=np.float64):
         lambda a: hash(a),
     ],
 )
-def test_it_refuses(f):
+def test_it_rejects(f):
     with pytest.raises(TypeError):
         f(on(3))
 
 
-def test_a_name_that_is_not_there_is_an_error():
+def test_an_unknown_name_is_an_error():
     assert not hasattr(XP, "frompyfunc")
     with pytest.raises(AttributeError):
         on(3).tobytes()
@@ -82,7 +82,7 @@ def test_there_is_one_device():
         tl.ones(2, device="strict:1")
 
 
-def test_what_it_says_names_the_way_out():
+def test_errors_say_what_to_do():
     expected = r"^add: expected strict arrays, got a NumPy array float64\(3,\)\. Move it with xp.asarray\(\)"
     with pytest.raises(TypeError, match=expected):
         on(3) + np.ones(3)
@@ -90,7 +90,7 @@ def test_what_it_says_names_the_way_out():
         on(3).max(initial=0)
 
 
-# ---- it behaves as a GPU does ---------------------------------------------------------------
+# ---- behaviour of CuPy ----------------------------------------------------------------------
 
 
 def test_reductions_and_entries_are_arrays():
@@ -120,7 +120,7 @@ def test_indices_wrap_around():
         np.testing.assert_array_equal(found.host, expected.host)
     a[XP.asarray([5])] = 0.0
     assert (a.host[2] == 0).all()
-    with pytest.raises(IndexError):  # a number is checked where it is: on the host
+    with pytest.raises(IndexError):  # an int is checked on the host
         a[3]
 
 
@@ -134,7 +134,7 @@ def test_numpy_scalars_promote_and_python_numbers_do_not():
     ("dtype", "poison"),
     [("float32", np.nan), ("float64", np.nan), ("float16", np.nan), ("int64", 2**63 - 1), ("uint8", 255), ("?", True)],
 )
-def test_fresh_memory_is_poisoned(dtype, poison):
+def test_new_memory_is_filled_with_nan(dtype, poison):
     like = XP.zeros((2, 3), dtype)
     for array in (XP.empty((2, 3), dtype), XP.empty_like(like), XP.empty_like(on(2, 3), dtype=dtype)):
         assert array.dtype == dtype
@@ -143,7 +143,7 @@ def test_fresh_memory_is_poisoned(dtype, poison):
     assert np.isnan(XP.empty(3).host).all()
 
 
-def test_arithmetic_warns_of_nothing():
+def test_arithmetic_gives_no_warnings():
     a = XP.asarray([0.0, -1.0, 1e300])
     a /= XP.zeros(3)
     a[...] = a.astype(XP.float32)
@@ -163,7 +163,7 @@ def test_names_and_order_of_arguments_are_cupys():
 
 
 def cupys(name, method):
-    """The parameters of CuPy's function or method, in order, and whether each may be left out."""
+    """Return the parameters of CuPy's function or method, in order, and whether each is optional."""
     cupy = sys.modules["cupy"]
     if not method:
         parameters = inspect.signature(getattr(cupy, name)).parameters.values()
@@ -174,7 +174,7 @@ def cupys(name, method):
 
 
 def test_its_signatures_are_within_cupys():
-    """Wherever CuPy can be imported, with or without a GPU."""
+    """Compare with CuPy where it can be imported, with or without a GPU."""
     cupy = pytest.importorskip("cupy")
     wrong = []
     for table, method in ((FUNCTIONS, False), (METHODS, True)):
@@ -187,7 +187,7 @@ def test_its_signatures_are_within_cupys():
     assert wrong == []
 
 
-# ---- it knows where a GPU would wait --------------------------------------------------------
+# ---- synchronisation ------------------------------------------------------------------------
 
 
 def test_every_kind_of_sync_is_counted():
@@ -204,7 +204,7 @@ def test_every_kind_of_sync_is_counted():
     assert set(log.kinds) == set(SYNCS)
 
 
-def test_what_does_not_wait_is_not_counted():
+def test_other_operations_are_not_counted():
     a = on(3, 4)
     with count_syncs() as log:
         repr(a), len(a), a.shape, a.host, XP.where(a > 0, a, 0.0), a[XP.asarray([1])], XP.asarray(np.ones(3)), a.sum()
@@ -236,7 +236,7 @@ def test_a_forbidden_sync_is_an_error_at_the_users_line():
         with pytest.raises(SyncError, match=r"in test_a_forbidden_sync_is_an_error_at_the_users_line: print\(y\)"):
             print(y)
     assert len(log) == 3
-    assert y.item() == 6  # after the block it is none of its business
+    assert y.item() == 6  # nothing is forbidden after the block
 
 
 def test_syncs_may_be_allowed_by_kind_and_by_block():

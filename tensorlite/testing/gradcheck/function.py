@@ -24,7 +24,7 @@ Arrays = list[np.ndarray]
 _EPS = float(np.finfo(np.float64).eps)
 
 
-# ---- arrays ------------------------------------------------------------------------------
+# ---- arrays ---------------------------------------------------------------------------------
 
 
 def to_numpy(x: Tensor) -> np.ndarray:
@@ -51,7 +51,7 @@ def strided_copy(a: np.ndarray) -> np.ndarray:
     return view
 
 
-# ---- a function of the entries of its leaves -------------------------------------------------
+# ---- a function of the entries of its leaves ------------------------------------------------
 
 
 class FunctionUnderTest:

@@ -54,8 +54,8 @@ def programs(
             program.check()
 
     ops: functions of Tensors that return a Tensor of a floating dtype, or a tuple or list of such Tensors. They make
-        half of the steps. In a list of functions, the parameters without defaults are operands. Their shapes
-        broadcast together. In a dict from names to functions, a function may be a pair with the number of its operands, or with
+        half of the steps. In a list of functions, the parameters without defaults are operands. Their shapes broadcast
+        together. In a dict from names to functions, a function may be a pair with the number of its operands, or with
         their shapes, as :func:`matching` writes them. A name with ``{}`` in it is the text of a call.
     inputs: the shapes of the inputs, as :func:`matching` writes them, or a list of shapes. A program omits the inputs
         that it does not use.
