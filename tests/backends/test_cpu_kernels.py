@@ -1,21 +1,17 @@
-"""The fast kernels of the CPU against their reference: blocked NumPy, numba's loops, and work shared among threads."""
+"""The fast kernels of the CPU against their reference: numba's loops, blocked NumPy, and threads that share them."""
 
-import ast
 import itertools
-import multiprocessing
-import signal
-import sys
-import threading
-import time
-import warnings
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import tensorlite as tl
+from tensorlite import optim
 from tensorlite.backends import reference, registry
-from tensorlite.backends.cpu import blas, find_compiled, thread_pool
 from tensorlite.backends.cpu import kernels as cpu
+from tensorlite.backends.cpu import thread_pool
+from tensorlite.nn import functional as F
 
 XP = registry.namespace(registry.device("cpu"))
 EXACT = {"float32": 3e-6, "float64": 1e-12, "float16": 4e-3}
@@ -269,344 +265,70 @@ def test_gelus_gradient_far_out():
     np.testing.assert_allclose(dx, [1, 0, 1, 0, 1, np.nan], atol=1e-6)
 
 
-# ---- threads --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def three(monkeypatch):
-    monkeypatch.setattr(thread_pool, "_num_threads", 3)
-
-
-@pytest.mark.parametrize("n", [0, 1, 2, 3, 10, 1001])
-@pytest.mark.usefixtures("three")
-def test_every_entry_is_worked_on_once(n):
-    counts = np.zeros(n, int)
-
-    def part(start, stop):
-        counts[start:stop] += 1
-
-    for _ in range(20):
-        thread_pool.parallel_for(part, n)
-    assert (counts == 20).all()
-
-
-@pytest.mark.usefixtures("three")
-def test_several_threads_do_work():
-    seen = set()
-
-    def part(start, stop):
-        seen.add(threading.get_ident())
-        time.sleep(0.05)
-
-    thread_pool.parallel_for(part, 3)
-    assert len(seen) == 3
-
-
-@pytest.mark.usefixtures("three")
-def test_an_error_in_a_part_is_raised_and_nothing_hangs():
-    def part(start, stop):
-        if stop == 9:
-            raise ZeroDivisionError("in a part")
-
-    for _ in range(3):
-        with pytest.raises(ZeroDivisionError, match="in a part"):
-            thread_pool.parallel_for(part, 9)
-    done = []
-    thread_pool.parallel_for(lambda start, stop: done.append(stop - start), 9)
-    assert sum(done) == 9
-
-
-@pytest.mark.usefixtures("three")
-def test_an_interrupt_while_waiting_leaves_nothing_behind():
-    """The end of a job that nobody waited for is not taken for the end of the next."""
-    mine = threading.get_ident()
-
-    def slow(start, stop):
-        time.sleep(0.02 if threading.get_ident() == mine else 0.3)
-
-    if not hasattr(signal, "pthread_kill"):
-        pytest.skip("there are no signals to threads here")
-    timer = threading.Timer(0.1, lambda: signal.pthread_kill(mine, signal.SIGINT))
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            timer.start()
-            thread_pool.parallel_for(slow, 3)
-            time.sleep(5)  # the signal may come late
-    finally:
-        signal.signal(signal.SIGINT, before)
-    time.sleep(0.5)  # until the helpers are done
-    counts = np.zeros(3, int)
-
-    def part(start, stop):
-        time.sleep(0.02 if threading.get_ident() == mine else 0.1)
-        counts[start:stop] += 1
-
-    thread_pool.parallel_for(part, 3)
-    assert (counts == 1).all()
-
-
-@pytest.mark.usefixtures("three")
-def test_work_inside_work_stays_on_its_thread():
-    seen = []
-
-    def part(start, stop):
-        mine = []
-        thread_pool.parallel_for(lambda a, b: mine.append((a, b, threading.get_ident())), 5)
-        seen.append(mine)
-
-    thread_pool.parallel_for(part, 3)
-    assert len(seen) == 3
-    for mine in seen:
-        assert [(a, b) for a, b, _ in mine] == [(0, 2), (2, 4), (4, 5)]
-        assert len({ident for _, _, ident in mine}) == 1
-
-
-@pytest.mark.usefixtures("three")
-def test_threads_do_not_warn_of_what_an_op_does_not(recwarn):
-    out = np.empty(9)
-
-    def part(start, stop):
-        np.log(np.zeros(stop - start), out=out[start:stop])
-
-    with np.errstate(all="ignore"):
-        thread_pool.parallel_for(part, 9)
-    assert (out == -np.inf).all()
-    assert not recwarn.list
-
-
-def test_blas_gets_its_threads_back():
-    openblas = blas.find_openblas()
-    if openblas is None:
-        pytest.skip("NumPy's BLAS is no OpenBLAS that can be found")
-    before = openblas.get_num_threads()
-    x = np.ones((300, 300), np.float32)
-    cpu.matmul(XP, x, x)
-    assert openblas.get_num_threads() == before
-    with pytest.raises(ZeroDivisionError), blas.one_blas_thread:
-        assert openblas.get_num_threads() == 1
-        raise ZeroDivisionError
-    assert openblas.get_num_threads() == before
-
-
-def test_a_signal_that_comes_while_blas_is_told_may_compute():
-    block = blas.one_blas_thread
-    with block.lock, block:  # as a handler's op, called inside
-        pass
-    assert not block.inside
-
-
-def test_how_many_threads(monkeypatch):
-    monkeypatch.setattr(thread_pool, "_num_threads", None)
-    assert 1 <= thread_pool.get_num_threads() <= 8
-    thread_pool.set_num_threads(5)
-    assert thread_pool.get_num_threads() == 5
-    monkeypatch.setattr(thread_pool, "_num_threads", None)
-    monkeypatch.setenv("TENSORLITE_NUM_THREADS", "2")
-    assert thread_pool.get_num_threads() == 2
-    monkeypatch.setattr(thread_pool, "_num_threads", None)
-    monkeypatch.setenv("TENSORLITE_NUM_THREADS", "zero")
-    with pytest.raises(ValueError, match="TENSORLITE_NUM_THREADS must be a number of 1 or more, got 'zero'"):
-        thread_pool.get_num_threads()
-    for n in (0, -1, 1.0, True, "2"):
-        with pytest.raises(ValueError, match="set_num_threads: expected an int of 1 or more, got"):
-            thread_pool.set_num_threads(n)
-
-
-def test_a_forked_child_has_threads_of_its_own(three):
-    if sys.platform != "linux":
-        pytest.skip("forks nowhere else")
-    x = np.ones((200, 200), np.float32)
-
-    def compute():
-        thread_pool.parallel_for(lambda a, b: None, 3)
-        assert (cpu.matmul(XP, x, x) == 200).all()
-
-    compute()
-    fork = multiprocessing.get_context("fork")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads
-        process = fork.Process(target=compute)
-        process.start()
-    process.join(20)
-    assert process.exitcode == 0
-
-
-# ---- products that are shared in compiled code ------------------------------------------------
-
-
-@pytest.fixture
-def compiled_and_blas(three):
-    if find_compiled.find_compiled() is None or not blas.gemm_pointer(np.dtype(np.float32)):
-        pytest.skip("needs numba, and an OpenBLAS of 64-bit sizes")
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.usefixtures("compiled", "three")
-def test_a_single_row_or_column(dtype):
-    """As a text that is being written makes them."""
-    rng = np.random.default_rng(0)
-    for k, n in ((700, 1000), (701, 1003), (700, 40_000), (10_003, 30)):
-        row, matrix = rng.random((1, k), dtype), rng.random((n, k), dtype)
-        for x, y in ((row, matrix.T), (matrix, row.T), (row, np.asfortranarray(matrix).T), (row[:, ::-1], matrix.T)):
-            np.testing.assert_allclose(cpu.matmul(XP, x, y), x.astype(float) @ y.astype(float), rtol=1e-4)
-
-
-@pytest.mark.usefixtures("compiled_and_blas")
-def test_gemm_is_not_asked_for_a_single_row_or_column(monkeypatch):
-    """It takes several times as long as the sums, for it copies the matrix; float64's are left to NumPy's gemv."""
-    row, matrix = np.ones((1, 700), np.float32), np.ones((1000, 700), np.float32)
-    monkeypatch.setattr(cpu, "gemm_pointer", lambda dtype: 1)  # a call of it would end the process
-    assert (cpu._shared_matmul(row, matrix.T) == 700).all()
-    assert (cpu._shared_matmul(matrix, row.T) == 700).all()
-    assert cpu._shared_matmul(row.astype(np.float64), matrix.T.astype(np.float64)) is None
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.usefixtures("compiled_and_blas")
-def test_shared_products_of_every_shape_and_layout(dtype):
-    rng = np.random.default_rng(0)
-    for trial in range(300):
-        m, k, n = (int(2 ** rng.uniform(0, 8)) for _ in range(3))
-        x, y = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
-        if trial % 2:
-            x = np.asfortranarray(x)
-        if trial % 3 == 1:
-            y = np.asfortranarray(y)
-        if trial % 5 == 1:
-            x = np.repeat(x, 2, axis=1)[:, :k]  # a view of longer rows
-        found = cpu._shared_matmul(x, y)
-        if found is None:
-            assert min(m, n) == 1
-            continue
-        np.testing.assert_allclose(found, x @ y, rtol=0, atol=(1e-5 if dtype == np.float32 else 1e-13) * k)
-        assert (cpu._shared_matmul(x, y) == found).all()
-
-
-@pytest.mark.usefixtures("compiled_and_blas")
-def test_what_cannot_be_shared_is_left_to_numpy():
-    x = np.ones((64, 64), np.float32)
-    for y in (x[:, ::2], x[::-1], np.broadcast_to(x[:1], x.shape), x.astype(np.float16)):
-        assert cpu._shared_matmul(y if y.dtype == np.float16 else x[:, : len(y)], y) is None
-        np.testing.assert_array_equal(cpu.matmul(XP, x.astype(y.dtype), y), x.astype(y.dtype) @ y)
-
-
-@pytest.mark.usefixtures("compiled_and_blas")
-def test_workers_sleep_and_come_again():
-    x = np.random.default_rng(0).standard_normal((150, 150)).astype(np.float32)
-    expected = cpu._shared_matmul(x, x)
-    workers = thread_pool._get_workers(3, 2)
-    for pause in (0.0, 0.0005, 0.02) * 10:
-        time.sleep(pause)
-        assert (cpu._shared_matmul(x, x) == expected).all()
-        counts = np.zeros(9, int)
-        thread_pool.parallel_for(lambda a, b, counts=counts: counts.__setitem__(slice(a, b), 1), 9)
-        assert counts.all()
-    for _ in range(200):
-        if all(worker.asleep for worker in workers):
-            break
-        time.sleep(0.01)
-    assert all(worker.asleep for worker in workers)
-
-
-def test_the_number_of_threads_may_change_at_any_time(monkeypatch):
-    monkeypatch.setattr(thread_pool, "_num_threads", 2)
-    x = np.random.default_rng(0).standard_normal((150, 150)).astype(np.float32)
-    expected, before, errors, over = x @ x, threading.active_count(), [], threading.Event()
-
-    def compute():
-        try:
-            while not over.is_set():
-                np.testing.assert_allclose(cpu.matmul(XP, x, x), expected, atol=1e-4)
-                thread_pool.parallel_for(lambda start, stop: None, 9)
-        except Exception as error:
-            errors.append(error)
-
-    others = [threading.Thread(target=compute, daemon=True) for _ in range(2)]
-    for thread in others:
-        thread.start()
-    for i in range(200):
-        thread_pool.set_num_threads(1 + i % 4)
-        time.sleep(0.001)
-    over.set()
-    for thread in others:
-        thread.join(20)
-        assert not thread.is_alive()
-    assert not errors
-    for _ in range(200):
-        if threading.active_count() <= before + 3:
-            break
-        time.sleep(0.01)
-    assert threading.active_count() <= before + 3  # whom nobody calls any more ends
-
-
-@pytest.mark.usefixtures("compiled_and_blas")
-def test_many_threads_may_compute_at_once():
-    """One of them has the workers, the others compute alone: the bits are the same, and nobody waits for ever."""
-    before = blas.find_openblas().get_num_threads()
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((150, 150)).astype(np.float32)
-    wrong = []
-
-    def compute(seed):
-        y = np.random.default_rng(seed).standard_normal((150, 150)).astype(np.float32)
-        mean, rstd = y.mean(1, keepdims=True), 1 / y.std(1, keepdims=True)
-
-        def results():
-            return cpu.matmul(XP, x, y), *cpu.layer_norm_backward(XP, x, y, x[0], mean, rstd)
-
-        expected = results()
-        assert abs(expected[0] - x.astype(np.float64) @ y).max() < 1e-3
-        for _ in range(100):
-            if any((a != b).any() for a, b in zip(results(), expected, strict=True)):  # to the bit, whoever helped
-                wrong.append(seed)
-
-    several = [threading.Thread(target=compute, args=(seed,)) for seed in range(4)]
-    for thread in several:
-        thread.start()
-    for thread in several:
-        thread.join(60)
-    assert not any(thread.is_alive() for thread in several)
-    assert wrong == []
-    assert blas.find_openblas().get_num_threads() == before
-
-
-@pytest.mark.parametrize("count", [2, 3, 7, 100])
-@pytest.mark.usefixtures("compiled_and_blas")
-def test_each_entry_is_worked_on_by_one_of_any_number_of_threads(count, monkeypatch):
-    jit = pytest.importorskip("tensorlite.backends.cpu.compiled.kernels", exc_type=ImportError)
-    monkeypatch.setattr(thread_pool, "_num_threads", count)
-    monkeypatch.setattr(thread_pool, "_pool", None)
-    rng = np.random.default_rng(0)
-    for size in (0, 1, 1000, 1024, 1025, 50_000, 200_001):
-        p, g = rng.standard_normal((2, size)).astype(np.float32)
-        once = p - np.float32(0.5) * np.sign(g)  # Adam's first step, done twice, would be two steps
-        m, v = np.zeros((2, size), np.float32)
-        thread_pool.run_parallel(jit.adam_step, p, g, m, v, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.5)
-        np.testing.assert_allclose(p, once, rtol=1e-6)
-        assert (m == g).all()
-
-
-@pytest.mark.usefixtures("compiled_and_blas")
-def test_the_cache_of_numba_is_invalidated_when_a_source_of_the_kernels_changes():
-    """numba looks only at the file of the function, but code and constants of other files are compiled into it."""
-    kernels = pytest.importorskip("tensorlite.backends.cpu.compiled.kernels", exc_type=ImportError)
-    sources = [*sorted(Path(kernels.__file__).parent.glob("*.py")), Path(reference.__file__)]
-    for function in (kernels.gelu, kernels.attention_backward):
-        stamp = function._cache._cache_file._source_stamp
-        assert stamp[1] == [(file.stat().st_mtime, file.stat().st_size) for file in sources]
-
-
-def test_every_file_that_compiled_kernels_import_is_one_of_their_sources():
-    """A constant of any of these files may be frozen into machine code."""
-    support = pytest.importorskip("tensorlite.backends.cpu.compiled.support", exc_type=ImportError)
-    folder, sources = Path(support.__file__).parent, support.kernel_sources()
-    imported = set()
-    for path in folder.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.level:
-                package = path.parents[node.level - 1] / (node.module or "").replace(".", "/")
-                names = [package.with_suffix(".py")] if node.module else [package / f"{a.name}.py" for a in node.names]
-                imported |= {name for name in names if name.exists()}
-    assert Path(reference.__file__) in imported
-    assert imported <= set(sources)
+# ---- blocks, many rows, strides ---------------------------------------------------------------
+
+MANY = 2 * cpu._BLOCK + 3
+
+
+@pytest.mark.parametrize("ids", [
+    [3, 4, 4, 5, 300, 299, 3, 0, 301], [7, 7, 7], [0, 1, 2, 3], [301, 0], list(range(300, 0, -7)) * 2,
+])  # fmt: skip
+def test_embedding_of_many_rows(ids: list[int]) -> None:
+    g = np.random.default_rng(0).standard_normal((len(ids), 4))
+    expected = np.zeros((302, 4))
+    np.add.at(expected, ids, g)
+    np.testing.assert_allclose(cpu.embedding_backward(np, g, np.array(ids), 302), expected, rtol=1e-14)
+    table = tl.zeros(302, 4, dtype=tl.float64, requires_grad=True)
+    F.embedding(tl.tensor(ids), table).backward(tl.tensor(g))
+    assert table.grad is not None
+    np.testing.assert_allclose(table.grad.numpy(), expected, rtol=1e-14)
+
+
+def _stepped(step: Any, shape: tuple[int, ...], transposed: bool) -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    p, g, m, v = (abs(rng.standard_normal(shape)).astype(np.float32) for _ in range(4))
+    if transposed:
+        p, g, m, v = (a.T.copy().T for a in (p, g, m, v))
+    step(np, p, g, m, v, 3, 1e-2, 0.9, 0.99, 1e-8, 0.1, True, False)
+    return [p, m, v]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_adam_of_several_blocks(transposed: bool) -> None:
+    shape = (MANY // 2, 3)
+    for a, b in zip(_stepped(cpu.adam_step, shape, transposed), _stepped(reference.adam_step, shape, transposed)):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)  # entries are about 1, and some steps end near 0
+
+
+def test_adam_of_a_large_transposed_parameter() -> None:
+    p = tl.tensor(np.ones((MANY, 2), np.float32).T, requires_grad=True)
+    p.array = np.ones((MANY, 2), np.float32).T
+    p.grad = tl.ones(2, MANY)
+    optim.Adam([p], lr=0.5).step()
+    np.testing.assert_allclose(p.detach().numpy(), 0.5, rtol=1e-6)
+
+
+def test_gelu_of_several_blocks() -> None:
+    numbers = np.random.default_rng(2).standard_normal(MANY)
+    found = []
+    for dtype in (tl.float32, tl.float64):
+        x = tl.tensor(numbers, dtype=dtype, requires_grad=True)
+        y = F.gelu(x)
+        y.sum().backward()
+        assert x.grad is not None
+        found.append((y.detach().numpy(), x.grad.numpy()))
+    for narrow, wide in zip(*found):
+        np.testing.assert_allclose(narrow, wide, atol=2e-6)
+
+
+@pytest.mark.parametrize("change", [
+    lambda x: x.mul_(2.0), lambda x: x.zero_(), lambda x: x.fill_(1.0), lambda x: x.copy_(tl.zeros(3)),
+    lambda x: x.__setitem__(0, 1.0), lambda x: x.normal_(),
+])  # fmt: skip
+def test_memory_that_may_not_be_written_is_left_alone(change: Any) -> None:
+    array = np.ones(3, np.float32)
+    array.flags.writeable = False
+    x = tl.from_numpy(array)
+    with pytest.raises(RuntimeError, match="its memory is read-only"):
+        change(x)
+    assert array.tolist() == [1.0, 1.0, 1.0]

@@ -1,0 +1,125 @@
+"""Products and loops that threads share in compiled code, and the cache of compiled kernels."""
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tensorlite.backends import reference, registry
+from tensorlite.backends.cpu import blas, find_compiled, thread_pool
+from tensorlite.backends.cpu import kernels as cpu
+
+XP = registry.namespace(registry.device("cpu"))
+
+
+@pytest.fixture
+def three(monkeypatch):
+    monkeypatch.setattr(thread_pool, "_num_threads", 3)
+
+
+@pytest.fixture(params=["numba", "numpy"])
+def compiled(request, monkeypatch):
+    """With compiled loops and without."""
+    if request.param == "numba":
+        pytest.importorskip("numba")
+    else:
+        monkeypatch.setattr(cpu, "_compiled_kernels", lambda: None)
+    return request.param == "numba"
+
+
+@pytest.fixture
+def compiled_and_blas(three):
+    if find_compiled.find_compiled() is None or not blas.gemm_pointer(np.dtype(np.float32)):
+        pytest.skip("needs numba, and an OpenBLAS of 64-bit sizes")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.usefixtures("compiled", "three")
+def test_a_single_row_or_column(dtype):
+    """As a text that is being written makes them."""
+    rng = np.random.default_rng(0)
+    for k, n in ((700, 1000), (701, 1003), (700, 40_000), (10_003, 30)):
+        row, matrix = rng.random((1, k), dtype), rng.random((n, k), dtype)
+        for x, y in ((row, matrix.T), (matrix, row.T), (row, np.asfortranarray(matrix).T), (row[:, ::-1], matrix.T)):
+            np.testing.assert_allclose(cpu.matmul(XP, x, y), x.astype(float) @ y.astype(float), rtol=1e-4)
+
+
+@pytest.mark.usefixtures("compiled_and_blas")
+def test_gemm_is_not_asked_for_a_single_row_or_column(monkeypatch):
+    """It takes several times as long as the sums, for it copies the matrix; float64's are left to NumPy's gemv."""
+    row, matrix = np.ones((1, 700), np.float32), np.ones((1000, 700), np.float32)
+    monkeypatch.setattr(cpu, "gemm_pointer", lambda dtype: 1)  # a call of it would end the process
+    assert (cpu._shared_matmul(row, matrix.T) == 700).all()
+    assert (cpu._shared_matmul(matrix, row.T) == 700).all()
+    assert cpu._shared_matmul(row.astype(np.float64), matrix.T.astype(np.float64)) is None
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.usefixtures("compiled_and_blas")
+def test_shared_products_of_every_shape_and_layout(dtype):
+    rng = np.random.default_rng(0)
+    for trial in range(300):
+        m, k, n = (int(2 ** rng.uniform(0, 8)) for _ in range(3))
+        x, y = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+        if trial % 2:
+            x = np.asfortranarray(x)
+        if trial % 3 == 1:
+            y = np.asfortranarray(y)
+        if trial % 5 == 1:
+            x = np.repeat(x, 2, axis=1)[:, :k]  # a view of longer rows
+        found = cpu._shared_matmul(x, y)
+        if found is None:
+            assert min(m, n) == 1
+            continue
+        np.testing.assert_allclose(found, x @ y, rtol=0, atol=(1e-5 if dtype == np.float32 else 1e-13) * k)
+        assert (cpu._shared_matmul(x, y) == found).all()
+
+
+@pytest.mark.usefixtures("compiled_and_blas")
+def test_what_cannot_be_shared_is_left_to_numpy():
+    x = np.ones((64, 64), np.float32)
+    for y in (x[:, ::2], x[::-1], np.broadcast_to(x[:1], x.shape), x.astype(np.float16)):
+        assert cpu._shared_matmul(y if y.dtype == np.float16 else x[:, : len(y)], y) is None
+        np.testing.assert_array_equal(cpu.matmul(XP, x.astype(y.dtype), y), x.astype(y.dtype) @ y)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 100])
+@pytest.mark.usefixtures("compiled_and_blas")
+def test_each_entry_is_worked_on_by_one_of_any_number_of_threads(count, monkeypatch):
+    jit = pytest.importorskip("tensorlite.backends.cpu.compiled.kernels", exc_type=ImportError)
+    monkeypatch.setattr(thread_pool, "_num_threads", count)
+    monkeypatch.setattr(thread_pool, "_pool", None)
+    rng = np.random.default_rng(0)
+    for size in (0, 1, 1000, 1024, 1025, 50_000, 200_001):
+        p, g = rng.standard_normal((2, size)).astype(np.float32)
+        once = p - np.float32(0.5) * np.sign(g)  # Adam's first step, done twice, would be two steps
+        m, v = np.zeros((2, size), np.float32)
+        thread_pool.run_parallel(jit.adam_step, p, g, m, v, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.5)
+        np.testing.assert_allclose(p, once, rtol=1e-6)
+        assert (m == g).all()
+
+
+@pytest.mark.usefixtures("compiled_and_blas")
+def test_the_cache_of_numba_is_invalidated_when_a_source_of_the_kernels_changes():
+    """numba looks only at the file of the function, but code and constants of other files are compiled into it."""
+    kernels = pytest.importorskip("tensorlite.backends.cpu.compiled.kernels", exc_type=ImportError)
+    sources = [*sorted(Path(kernels.__file__).parent.glob("*.py")), Path(reference.__file__)]
+    for function in (kernels.gelu, kernels.attention_backward):
+        stamp = function._cache._cache_file._source_stamp
+        assert stamp[1] == [(file.stat().st_mtime, file.stat().st_size) for file in sources]
+
+
+def test_every_file_that_compiled_kernels_import_is_one_of_their_sources():
+    """A constant of any of these files may be frozen into machine code."""
+    support = pytest.importorskip("tensorlite.backends.cpu.compiled.support", exc_type=ImportError)
+    folder, sources = Path(support.__file__).parent, support.kernel_sources()
+    imported = set()
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                package = path.parents[node.level - 1] / (node.module or "").replace(".", "/")
+                names = [package.with_suffix(".py")] if node.module else [package / f"{a.name}.py" for a in node.names]
+                imported |= {name for name in names if name.exists()}
+    assert Path(reference.__file__) in imported
+    assert imported <= set(sources)

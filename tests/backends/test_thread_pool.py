@@ -1,0 +1,263 @@
+"""The threads that share work on the CPU: every entry once, errors, interrupts, forks, and BLAS's own threads."""
+
+import multiprocessing
+import signal
+import sys
+import threading
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+from tensorlite.backends import registry
+from tensorlite.backends.cpu import blas, find_compiled, thread_pool
+from tensorlite.backends.cpu import kernels as cpu
+
+XP = registry.namespace(registry.device("cpu"))
+
+
+@pytest.fixture
+def three(monkeypatch):
+    monkeypatch.setattr(thread_pool, "_num_threads", 3)
+
+
+@pytest.fixture
+def compiled_and_blas(three):
+    if find_compiled.find_compiled() is None or not blas.gemm_pointer(np.dtype(np.float32)):
+        pytest.skip("needs numba, and an OpenBLAS of 64-bit sizes")
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 10, 1001])
+@pytest.mark.usefixtures("three")
+def test_every_entry_is_worked_on_once(n):
+    counts = np.zeros(n, int)
+
+    def part(start, stop):
+        counts[start:stop] += 1
+
+    for _ in range(20):
+        thread_pool.parallel_for(part, n)
+    assert (counts == 20).all()
+
+
+@pytest.mark.usefixtures("three")
+def test_several_threads_do_work():
+    seen = set()
+
+    def part(start, stop):
+        seen.add(threading.get_ident())
+        time.sleep(0.05)
+
+    thread_pool.parallel_for(part, 3)
+    assert len(seen) == 3
+
+
+@pytest.mark.usefixtures("three")
+def test_an_error_in_a_part_is_raised_and_nothing_hangs():
+    def part(start, stop):
+        if stop == 9:
+            raise ZeroDivisionError("in a part")
+
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError, match="in a part"):
+            thread_pool.parallel_for(part, 9)
+    done = []
+    thread_pool.parallel_for(lambda start, stop: done.append(stop - start), 9)
+    assert sum(done) == 9
+
+
+@pytest.mark.usefixtures("three")
+def test_an_interrupt_while_waiting_leaves_nothing_behind():
+    """The end of a job that nobody waited for is not taken for the end of the next."""
+    mine = threading.get_ident()
+
+    def slow(start, stop):
+        time.sleep(0.02 if threading.get_ident() == mine else 0.3)
+
+    if not hasattr(signal, "pthread_kill"):
+        pytest.skip("there are no signals to threads here")
+    timer = threading.Timer(0.1, lambda: signal.pthread_kill(mine, signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            timer.start()
+            thread_pool.parallel_for(slow, 3)
+            time.sleep(5)  # the signal may come late
+    finally:
+        signal.signal(signal.SIGINT, before)
+    time.sleep(0.5)  # until the helpers are done
+    counts = np.zeros(3, int)
+
+    def part(start, stop):
+        time.sleep(0.02 if threading.get_ident() == mine else 0.1)
+        counts[start:stop] += 1
+
+    thread_pool.parallel_for(part, 3)
+    assert (counts == 1).all()
+
+
+@pytest.mark.usefixtures("three")
+def test_work_inside_work_stays_on_its_thread():
+    seen = []
+
+    def part(start, stop):
+        mine = []
+        thread_pool.parallel_for(lambda a, b: mine.append((a, b, threading.get_ident())), 5)
+        seen.append(mine)
+
+    thread_pool.parallel_for(part, 3)
+    assert len(seen) == 3
+    for mine in seen:
+        assert [(a, b) for a, b, _ in mine] == [(0, 2), (2, 4), (4, 5)]
+        assert len({ident for _, _, ident in mine}) == 1
+
+
+@pytest.mark.usefixtures("three")
+def test_threads_do_not_warn_of_what_an_op_does_not(recwarn):
+    out = np.empty(9)
+
+    def part(start, stop):
+        np.log(np.zeros(stop - start), out=out[start:stop])
+
+    with np.errstate(all="ignore"):
+        thread_pool.parallel_for(part, 9)
+    assert (out == -np.inf).all()
+    assert not recwarn.list
+
+
+def test_blas_gets_its_threads_back():
+    openblas = blas.find_openblas()
+    if openblas is None:
+        pytest.skip("NumPy's BLAS is no OpenBLAS that can be found")
+    before = openblas.get_num_threads()
+    x = np.ones((300, 300), np.float32)
+    cpu.matmul(XP, x, x)
+    assert openblas.get_num_threads() == before
+    with pytest.raises(ZeroDivisionError), blas.one_blas_thread:
+        assert openblas.get_num_threads() == 1
+        raise ZeroDivisionError
+    assert openblas.get_num_threads() == before
+
+
+def test_a_signal_that_comes_while_blas_is_told_may_compute():
+    block = blas.one_blas_thread
+    with block.lock, block:  # as a handler's op, called inside
+        pass
+    assert not block.inside
+
+
+def test_how_many_threads(monkeypatch):
+    monkeypatch.setattr(thread_pool, "_num_threads", None)
+    assert 1 <= thread_pool.get_num_threads() <= 8
+    thread_pool.set_num_threads(5)
+    assert thread_pool.get_num_threads() == 5
+    monkeypatch.setattr(thread_pool, "_num_threads", None)
+    monkeypatch.setenv("TENSORLITE_NUM_THREADS", "2")
+    assert thread_pool.get_num_threads() == 2
+    monkeypatch.setattr(thread_pool, "_num_threads", None)
+    monkeypatch.setenv("TENSORLITE_NUM_THREADS", "zero")
+    with pytest.raises(ValueError, match="TENSORLITE_NUM_THREADS must be a number of 1 or more, got 'zero'"):
+        thread_pool.get_num_threads()
+    for n in (0, -1, 1.0, True, "2"):
+        with pytest.raises(ValueError, match="set_num_threads: expected an int of 1 or more, got"):
+            thread_pool.set_num_threads(n)
+
+
+def test_a_forked_child_has_threads_of_its_own(three):
+    if sys.platform != "linux":
+        pytest.skip("forks nowhere else")
+    x = np.ones((200, 200), np.float32)
+
+    def compute():
+        thread_pool.parallel_for(lambda a, b: None, 3)
+        assert (cpu.matmul(XP, x, x) == 200).all()
+
+    compute()
+    fork = multiprocessing.get_context("fork")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads
+        process = fork.Process(target=compute)
+        process.start()
+    process.join(20)
+    assert process.exitcode == 0
+
+
+@pytest.mark.usefixtures("compiled_and_blas")
+def test_workers_sleep_and_come_again():
+    x = np.random.default_rng(0).standard_normal((150, 150)).astype(np.float32)
+    expected = cpu._shared_matmul(x, x)
+    workers = thread_pool._get_workers(3, 2)
+    for pause in (0.0, 0.0005, 0.02) * 10:
+        time.sleep(pause)
+        assert (cpu._shared_matmul(x, x) == expected).all()
+        counts = np.zeros(9, int)
+        thread_pool.parallel_for(lambda a, b, counts=counts: counts.__setitem__(slice(a, b), 1), 9)
+        assert counts.all()
+    for _ in range(200):
+        if all(worker.asleep for worker in workers):
+            break
+        time.sleep(0.01)
+    assert all(worker.asleep for worker in workers)
+
+
+def test_the_number_of_threads_may_change_at_any_time(monkeypatch):
+    monkeypatch.setattr(thread_pool, "_num_threads", 2)
+    x = np.random.default_rng(0).standard_normal((150, 150)).astype(np.float32)
+    expected, before, errors, over = x @ x, threading.active_count(), [], threading.Event()
+
+    def compute():
+        try:
+            while not over.is_set():
+                np.testing.assert_allclose(cpu.matmul(XP, x, x), expected, atol=1e-4)
+                thread_pool.parallel_for(lambda start, stop: None, 9)
+        except Exception as error:
+            errors.append(error)
+
+    others = [threading.Thread(target=compute, daemon=True) for _ in range(2)]
+    for thread in others:
+        thread.start()
+    for i in range(200):
+        thread_pool.set_num_threads(1 + i % 4)
+        time.sleep(0.001)
+    over.set()
+    for thread in others:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert not errors
+    for _ in range(200):
+        if threading.active_count() <= before + 3:
+            break
+        time.sleep(0.01)
+    assert threading.active_count() <= before + 3  # whom nobody calls any more ends
+
+
+@pytest.mark.usefixtures("compiled_and_blas")
+def test_many_threads_may_compute_at_once():
+    """One of them has the workers, the others compute alone: the bits are the same, and nobody waits for ever."""
+    before = blas.find_openblas().get_num_threads()
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((150, 150)).astype(np.float32)
+    wrong = []
+
+    def compute(seed):
+        y = np.random.default_rng(seed).standard_normal((150, 150)).astype(np.float32)
+        mean, rstd = y.mean(1, keepdims=True), 1 / y.std(1, keepdims=True)
+
+        def results():
+            return cpu.matmul(XP, x, y), *cpu.layer_norm_backward(XP, x, y, x[0], mean, rstd)
+
+        expected = results()
+        assert abs(expected[0] - x.astype(np.float64) @ y).max() < 1e-3
+        for _ in range(100):
+            if any((a != b).any() for a, b in zip(results(), expected, strict=True)):  # to the bit, whoever helped
+                wrong.append(seed)
+
+    several = [threading.Thread(target=compute, args=(seed,)) for seed in range(4)]
+    for thread in several:
+        thread.start()
+    for thread in several:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in several)
+    assert wrong == []
+    assert blas.find_openblas().get_num_threads() == before
