@@ -1,7 +1,8 @@
-"""Number types, and what happens when different ones meet in one op.
+"""Number types: their names, and their promotion in ops.
 
-The rules are PyTorch's: among tensors the wider category wins (bool < integer < float < complex); within a category the
-wider type; 0-d tensors and Python scalars decide only the category, never the width. So a Python scalar never upcasts.
+The rules are PyTorch's (https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promotion-doc). Among tensors
+the wider category wins (bool < integer < float < complex), and within a category the wider type. 0-d tensors and Python
+scalars decide only the category, never the width. So a Python scalar never upcasts.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ _RANK = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
 
 
 def get_default_dtype() -> DType:
-    """The dtype of tensors made from Python floats: float32 unless :func:`set_default_dtype` changed it."""
+    """Return the dtype of tensors made from Python floats: float32, or the one that was set last."""
     return _default
 
 
-def set_default_dtype(dtype: Any) -> None:
-    """Make Python floats this dtype from now on. Raises DTypeError if it is not a floating point dtype."""
+def set_default_dtype(dtype: DTypeLike) -> None:
+    """Set the dtype of tensors made from Python floats. Raises DTypeError if it is not a floating point dtype."""
     global _default
     chosen = as_dtype(dtype)
     if chosen.kind != "f":
@@ -51,8 +52,8 @@ def set_default_dtype(dtype: Any) -> None:
     _default = chosen
 
 
-def as_dtype(dtype: Any) -> DType:
-    """The dtype that ``float``, ``"int64"`` or the like names. Raises DTypeError if it is not one of numbers."""
+def as_dtype(dtype: DTypeLike) -> DType:
+    """Return the dtype that ``float``, ``"int64"`` or the like names. Raises DTypeError if it is not a number type."""
     try:
         found: DType = np.dtype(dtype)
     except TypeError:
@@ -62,13 +63,13 @@ def as_dtype(dtype: Any) -> DType:
     return found
 
 
-def is_floating(dtype: Any) -> bool:
-    """Whether gradients can flow through values of this dtype."""
+def is_floating(dtype: DTypeLike) -> bool:
+    """Return whether gradients can flow through values of this dtype."""
     return bool(np.dtype(dtype).kind == "f")
 
 
-def promote_types(a: Any, b: Any) -> DType:
-    """The smallest dtype that both convert to, as PyTorch defines it (``int64`` and ``float16`` make ``float16``)."""
+def promote_types(a: DTypeLike, b: DTypeLike) -> DType:
+    """Return the smallest dtype that both convert to, as in PyTorch: ``int64`` and ``float16`` give ``float16``."""
     x: DType = np.dtype(a)
     y: DType = np.dtype(b)
     if _RANK[x.kind] != _RANK[y.kind] and "c" not in (x.kind, y.kind):
@@ -77,6 +78,7 @@ def promote_types(a: Any, b: Any) -> DType:
 
 
 def _scalar_dtype(value: Any) -> DType | None:
+    """Return the dtype of a Python scalar, None for anything else."""
     if isinstance(value, bool):
         return bool_
     if isinstance(value, int):
@@ -89,8 +91,8 @@ def _scalar_dtype(value: Any) -> DType | None:
 
 
 def result_type(*values: Any) -> DType:
-    """The dtype of an elementwise op on these arrays and Python scalars."""
-    # Priority: arrays with dimensions, then 0-d arrays, then Python scalars; a lower one counts only by its category.
+    """Return the dtype of an elementwise op on these arrays, Tensors and Python scalars."""
+    # Priority: arrays with dimensions, 0-d arrays, Python scalars. A lower group counts only if its category is wider.
     groups: list[DType | None] = [None, None, None]
     for value in values:
         dtype = getattr(value, "dtype", None)
@@ -110,11 +112,14 @@ def result_type(*values: Any) -> DType:
 
 
 Policy: TypeAlias = Callable[[str, list[Any]], list[Any]]
-"""Given an op's name and its raw differentiable arguments, the same in the dtypes it computes in: the very list if
-nothing had to be converted."""
+"""A function of an op's name and its raw differentiable arguments, which returns them in the dtypes to compute in.
+
+It returns the same list if nothing had to be converted.
+"""
 
 
 def _convert(arrays: list[Any], dtype: DType) -> list[Any]:
+    """Return the arrays in this dtype, with scalars unchanged."""
     if all(getattr(a, "dtype", dtype) == dtype for a in arrays):
         return arrays
     return [a.astype(dtype) if getattr(a, "dtype", dtype) != dtype else a for a in arrays]
@@ -130,17 +135,16 @@ def _float(name: str, arrays: list[Any]) -> list[Any]:
 
 
 def _choose(name: str, arrays: list[Any]) -> list[Any]:
-    """The first argument is a condition; the others meet."""
-    met = arrays[1:]
-    converted = _promote(name, met)
-    return arrays if converted is met else [arrays[0], *converted]
+    choices = arrays[1:]  # the first argument is a condition
+    converted = _promote(name, choices)
+    return arrays if converted is choices else [arrays[0], *converted]
 
 
 def _same(name: str, arrays: list[Any]) -> list[Any]:
     seen = [a.dtype for a in arrays if hasattr(a, "dtype")]
     if any(d != seen[0] for d in seen):
-        shown = ", ".join(f"{a.dtype}{tuple(a.shape)}" for a in arrays if hasattr(a, "dtype"))
-        raise DTypeError(f"{name}({shown}): expected tensors of one dtype; convert with .to(dtype)")
+        given = ", ".join(f"{a.dtype}{tuple(a.shape)}" for a in arrays if hasattr(a, "dtype"))
+        raise DTypeError(f"{name}({given}): expected tensors of one dtype; convert with .to(dtype)")
     return arrays
 
 
@@ -160,4 +164,4 @@ POLICIES: dict[str, Policy] = {
     "same": _same,
     "floating": _floating,
 }
-"""What the ``dtypes`` argument of :func:`tensorlite.op` may name."""
+"""The policies that the ``dtypes`` argument of :func:`tensorlite.op` can name; its documentation describes them."""

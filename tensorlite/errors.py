@@ -1,31 +1,31 @@
-"""The exceptions tensorlite raises on purpose.
+"""The exceptions that tensorlite raises.
 
-Each one also derives from the built-in exceptions that NumPy or PyTorch users would catch in the same place.
-Dimensions and indices out of range are plain ``IndexError``; a value of the wrong type is a plain ``TypeError``.
+Each one also derives from the built-in exceptions that users of NumPy or PyTorch would catch in the same place.
+Dimensions and indices out of range raise ``IndexError``; a value of the wrong type raises ``TypeError``.
 """
 
 __all__ = ["AnomalyError", "DTypeError", "DeviceError", "GraphError", "ShapeError", "VersionError"]
 
 
 class ShapeError(RuntimeError, ValueError):
-    """Shapes that do not fit together, or do not fit the op."""
+    """Raised for shapes that do not fit each other or the op."""
 
 
 class DTypeError(RuntimeError, TypeError):
-    """A dtype that the op cannot take, or dtypes that may not be mixed."""
+    """Raised for a dtype that an op does not accept, or for dtypes that may not be mixed."""
 
 
 class DeviceError(RuntimeError):
-    """A device that is not there, or tensors of one op on different devices."""
+    """Raised for a device that cannot be used, or if the tensors of one op are on different devices."""
 
 
 class GraphError(RuntimeError):
-    """A gradient that was asked for in a way the graph cannot give."""
+    """Raised if a gradient cannot be computed from the graph that was recorded."""
 
 
 class VersionError(GraphError):
-    """A value that the backward pass needs was changed in place after it was saved."""
+    """Raised if a value that the backward pass needs was changed in place after it was saved."""
 
 
 class AnomalyError(RuntimeError):
-    """The first NaN or infinity, found by ``detect_anomaly()``."""
+    """Raised at the first NaN or infinity inside ``detect_anomaly()``."""

@@ -1,14 +1,14 @@
-"""Where the time of a computation goes, by op, forward and backward.
+"""Profile a computation: the time of each op, forward and backward.
 
     with tl.profiler.profile() as prof:
         loss = model(x).sum()
         loss.backward()
     print(prof.table())
 
-An op's time is that of its function on arrays; what Python and the graph cost around it is the line "between ops". In
-the backward pass an op's time is that of its gradient rules, with the ops that these call. The time of what is under
-way when the profile ends is not counted. On a GPU, whose work goes on after an op has returned, these are the times of
-launching it.
+The forward time of an op is the time of its function on arrays. The line "between ops" is the rest: Python code and
+the graph. The backward time of an op is the time of its gradient rules, with the ops that these call. Ops that still
+run when the profile ends are not counted. On a GPU, work continues after an op has returned, so these times are those
+of launching the work.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ __all__ = ["OpTime", "profile"]
 
 @dataclass
 class OpTime:
-    """What one op took. calls, backward_calls: how often it was called, and differentiated. Times are in seconds."""
+    """The time that one op took, in seconds.
+
+    name: the op's name. calls: the number of calls. forward: the time of the calls. backward_calls: the number of nodes
+    of the op in backward passes. backward: the time of their gradient rules.
+    """
 
     name: str
     calls: int = 0
@@ -36,12 +40,12 @@ class OpTime:
 
     @property
     def total(self) -> float:
-        """Forward and backward."""
+        """The sum of the forward and the backward time, in seconds."""
         return self.forward + self.backward
 
 
 class profile:
-    """A context manager that measures the ops which this thread calls inside it. It can be entered again, and adds up.
+    """Context manager that measures the ops that this thread calls inside it. Entered again, it adds to its times.
 
     ops: an OpTime for each op, by name. seconds: the time inside the blocks.
     """
@@ -65,7 +69,7 @@ class profile:
         try:
             return run(f, *args)
         finally:
-            if not self._differentiating:  # else it is part of the rule that called it
+            if not self._differentiating:  # otherwise the gradient rule that called it counts its time
                 op = self._of(f.__name__.strip("_"))
                 op.calls += 1
                 op.forward += time.perf_counter() - began
@@ -89,26 +93,30 @@ class profile:
         return op
 
     def table(self, rows: int | None = None) -> str:
-        """The ops as a table, the slowest first, or the ``rows`` slowest: milliseconds, and parts of the whole."""
+        """Return a table of the ops, the slowest first, with times in milliseconds and shares of the total time.
+
+        rows: the number of ops to list, None for all; the others are summed in one line.
+        """
         ops = sorted(self.ops.values(), key=lambda op: -op.total)
-        between = self.seconds - sum(op.total for op in ops)
-        shown = [
-            (op.name, f"{op.calls:,}", _ms(op.forward), f"{op.backward_calls:,}", _ms(op.backward), op.total)
-            for op in ops[:rows]
-        ]
-        if len(ops) > len(shown):
-            rest = ops[len(shown) :]
-            shown.append((f"{len(rest)} more", f"{sum(op.calls for op in rest):,}", _ms(sum(op.forward for op in rest)),
-                          f"{sum(op.backward_calls for op in rest):,}", _ms(sum(op.backward for op in rest)),
-                          sum(op.total for op in rest)))  # fmt: skip
-        shown.append(("between ops", "", "", "", "", between))
-        width = max(len(row[0]) for row in shown)
-        lines = [f"{'op':{width}} {'calls':>8} {'forward':>10} {'calls':>8} {'backward':>10} {'ms':>10} {'part':>6}"]
-        for name, calls, forward, backward_calls, backward, total in shown:
-            part = total / self.seconds if self.seconds else 0.0
-            numbers = f"{calls:>8} {forward:>10} {backward_calls:>8} {backward:>10} {_ms(total):>10} {part:>6.1%}"
+        listed, rest = ops[:rows], ops[rows:] if rows is not None else []
+        cells = [_cells(op.name, op) for op in listed]
+        if rest:
+            cells.append(_cells(f"{len(rest)} more", *rest))
+        cells.append(("between ops", "", "", "", "", self.seconds - sum(op.total for op in ops)))
+        width = max(len(row[0]) for row in cells)
+        lines = [f"{'op':{width}} {'calls':>8} {'forward':>10} {'calls':>8} {'backward':>10} {'ms':>10} {'share':>6}"]
+        for name, calls, forward, backward_calls, backward, total in cells:
+            share = total / self.seconds if self.seconds else 0.0
+            numbers = f"{calls:>8} {forward:>10} {backward_calls:>8} {backward:>10} {_ms(total):>10} {share:>6.1%}"
             lines.append(f"{name:{width}} {numbers}")
-        return "\n".join([*lines, f"{'in all':{width}} {'':39} {_ms(self.seconds):>10}"])
+        return "\n".join([*lines, f"{'total':{width}} {'':39} {_ms(self.seconds):>10}"])
+
+
+def _cells(name: str, *ops: OpTime) -> tuple[str, str, str, str, str, float]:
+    """Return the cells of a line of the table, with the sums over these ops."""
+    calls, backward_calls = sum(op.calls for op in ops), sum(op.backward_calls for op in ops)
+    forward, backward = _ms(sum(op.forward for op in ops)), _ms(sum(op.backward for op in ops))
+    return name, f"{calls:,}", forward, f"{backward_calls:,}", backward, sum(op.total for op in ops)
 
 
 def _ms(seconds: float) -> str:

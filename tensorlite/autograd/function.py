@@ -92,8 +92,8 @@ def op(
         and return None for the others. It needs a ``composite``.
     composite: the same function in plain ops, which is differentiated when the gradient itself must be differentiable.
     dtypes: how inputs of different dtypes are combined: None (unchanged), "promote" (as PyTorch does), "float" (the
-        same, and integers become the default float dtype), "same" (mixing is an error), "floating" (integers are an
-        error too).
+        same, and integers become the default float dtype), "choose" (as "promote", except for the first argument, a
+        condition), "same" (mixing is an error), "floating" (integers are an error too).
     aux: the names of further arrays that the function returns after its result, for ``backward`` to name.
     multi_output: whether the function returns a tuple of results; then a rule gets the tuple of their gradients.
     view: whether the result may share memory with the first argument.

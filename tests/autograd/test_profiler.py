@@ -111,11 +111,11 @@ def test_the_table(x, w):
     with prof:
         step(x, w)
     lines = prof.table().splitlines()
-    assert lines[0].split() == ["op", "calls", "forward", "calls", "backward", "ms", "part"]
+    assert lines[0].split() == ["op", "calls", "forward", "calls", "backward", "ms", "share"]
     assert {line.split()[0] for line in lines[1:-2]} == {"linear", "gelu", "sum"}
     totals = [float(line.split()[-2]) for line in lines[1:-2]]
     assert totals == sorted(totals, reverse=True)
     assert lines[-2].startswith("between ops")
-    assert lines[-1].startswith("in all")
+    assert lines[-1].startswith("total")
     assert abs(sum(float(line.split()[-2]) for line in lines[1:-1]) - float(lines[-1].split()[-1])) < 0.01
     assert [line.split()[:2] for line in prof.table(1).splitlines()[2:3]] == [["2", "more"]]
