@@ -1,4 +1,4 @@
-"""Checkpoints: what goes in comes out, a failed write loses nothing, and a bad file is one clear error."""
+"""Test that checkpoints round-trip, survive failed writes, and report damaged files in one clear error."""
 
 import json
 import os
@@ -30,7 +30,7 @@ STATE = {"best": 2.5, "batches": {"a": [1, 2**100]}, "none": None}
 
 
 def trained(config=CONFIG, steps=2):
-    """A model and its optimizer after some steps."""
+    """Return a model and its optimizer after some steps."""
     tl.manual_seed(0)
     model = build_model(config.model, "cpu", config.train.dtype)
     optimizer = configure_optimizer(model, config.optim)
@@ -80,7 +80,7 @@ def test_round_trip(tmp_path, overrides):
     again = configure_optimizer(loaded.model, config.optim)
     again.load_state_dict(loaded.optimizer)
     idx = tl.tensor([[1, 2, 3]])
-    for m, o in ((model, optimizer), (loaded.model, again)):  # and the next step is the same
+    for m, o in ((model, optimizer), (loaded.model, again)):  # The next step is the same too.
         o.zero_grad()
         m(idx, idx)[1].backward()
         o.step()
@@ -94,7 +94,7 @@ def test_without_training_the_optimizer_stays_in_the_file(tmp_path):
     assert not loaded.model.training
 
 
-def test_a_trained_tokenizer_travels_along(tmp_path):
+def test_a_checkpoint_contains_a_trained_tokenizer(tmp_path):
     pytest.importorskip("tiktoken")
     text = "the cat sat on the mat, the cat sat on the hat. "
     tokenizer = BPETokenizer.train(text * 10, 270)
@@ -176,64 +176,64 @@ def test_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
 
 
 def with_header(path, change):
-    """The checkpoint `path` with its JSON changed."""
+    """Change the JSON and the tensors of the checkpoint `path`."""
     with safe_open(path, framework="numpy") as file:
         header = json.loads(file.metadata()[KEY])
         tensors = {n: file.get_tensor(n) for n in file.keys()}
-    for key in ("check", "crc32"):  # as files were before there were checksums: what is amiss is found otherwise
+    for key in ("check", "crc32"):  # Files from before checksums; other checks must find the error.
         del header[key]
     change(header, tensors)
     save_file(tensors, path, metadata={KEY: json.dumps(header)})
 
 
-def refused(path):
-    """The message of a load that refuses."""
+def load_error(path):
+    """Return the message of a load that fails."""
     with pytest.raises(CheckpointError) as caught:
         checkpoint.load(path, training=True)
     assert str(path) in str(caught.value)
     return str(caught.value)
 
 
-def test_a_missing_file(tmp_path):
-    assert "there is no checkpoint" in refused(tmp_path / "nowhere")
+def test_a_missing_file_is_an_error(tmp_path):
+    assert "there is no checkpoint" in load_error(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         checkpoint.load_config(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
-def test_a_truncated_file(tmp_path, keep):
+def test_a_truncated_file_is_an_error(tmp_path, keep):
     path = tmp_path / LATEST
     save(path)
     os.truncate(path, keep if keep >= 0 else path.stat().st_size - 1)
-    assert "is not a checkpoint, or only a part of one" in refused(path)
+    assert "is not a checkpoint, or only a part of one" in load_error(path)
 
 
-def test_a_file_of_another_kind(tmp_path):
+def test_a_file_of_another_kind_is_an_error(tmp_path):
     path = tmp_path / "x"
     path.write_text("First Citizen:\nBefore we proceed any further, hear me speak.\n")
-    assert "is not a checkpoint, or only a part of one" in refused(path)
+    assert "is not a checkpoint, or only a part of one" in load_error(path)
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
-def test_safetensors_of_another_program(tmp_path, metadata):
+def test_safetensors_of_another_program_is_an_error(tmp_path, metadata):
     path = tmp_path / "x"
     save_file({"a": np.zeros(3)}, path, metadata=metadata)
-    assert "is a safetensors file, but not a checkpoint of this program" in refused(path)
+    assert "is a safetensors file, but not a checkpoint of this program" in load_error(path)
 
 
-def test_json_that_does_not_parse(tmp_path):
+def test_json_that_does_not_parse_is_an_error(tmp_path):
     path = tmp_path / "x"
     save_file({"a": np.zeros(3)}, path, metadata={KEY: "{"})
-    assert "is damaged: its JSON does not parse" in refused(path)
+    assert "is damaged: its JSON does not parse" in load_error(path)
     save_file({"a": np.zeros(3)}, path, metadata={KEY: "[]"})
-    assert "is damaged: its JSON does not parse" in refused(path)
+    assert "is damaged: its JSON does not parse" in load_error(path)
 
 
-def test_a_newer_format(tmp_path):
+def test_a_newer_format_is_an_error(tmp_path):
     path = tmp_path / LATEST
     save(path)
     with_header(path, lambda header, tensors: header.update(format=2, config="changed"))
-    assert "has format 2, and this version of tensorlite reads formats up to 1: upgrade it" in refused(path)
+    assert "has format 2, and this version of tensorlite reads formats up to 1: upgrade it" in load_error(path)
     with pytest.raises(CheckpointError, match="has format 2"):
         checkpoint.load_config(path)
 
@@ -251,17 +251,17 @@ def test_a_newer_format(tmp_path):
         (lambda header, tensors: header.pop("step"), "'step'"),
     ],
 )
-def test_a_damaged_file(tmp_path, change, message):
+def test_a_damaged_file_is_an_error(tmp_path, change, message):
     path = tmp_path / LATEST
     save(path)
     with_header(path, change)
-    text = refused(path)
+    text = load_error(path)
     assert "is damaged" in text
     assert message in text
 
 
-def test_a_bit_that_flipped(tmp_path):
-    """In the numbers, in the JSON, in the names: it is never taken for a checkpoint."""
+def test_a_flipped_bit_is_detected(tmp_path):
+    """A flipped bit in the numbers, in the JSON or in the names never loads as a valid checkpoint."""
     path = tmp_path / LATEST
     save(path)
     whole = path.read_bytes()
@@ -272,35 +272,35 @@ def test_a_bit_that_flipped(tmp_path):
             loaded = checkpoint.load(path, training=True)
         except CheckpointError:
             pass
-        else:  # the bit was one of a checksum's name
+        else:  # The bit was in the name of a checksum.
             assert same_weights(loaded.model, trained()[0]), position
             assert loaded.config == CONFIG
 
 
-def test_a_checkpoint_from_before_there_were_checksums(tmp_path):
+def test_a_checkpoint_without_checksums_loads(tmp_path):
     path = tmp_path / LATEST
     model, _ = save(path)
     with_header(path, lambda header, tensors: None)
     assert same_weights(checkpoint.load(path, training=True).model, model)
 
 
-def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+def test_an_unreadable_file_is_an_error(tmp_path, monkeypatch):
     save(tmp_path / LATEST)
 
     def refuse(*arguments):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
-    assert refused(tmp_path / LATEST) == f"cannot read the checkpoint {str(tmp_path / LATEST)!r}: Permission denied"
+    assert load_error(tmp_path / LATEST) == f"cannot read the checkpoint {str(tmp_path / LATEST)!r}: Permission denied"
 
 
-def test_a_folder_that_cannot_be_written(tmp_path):
+def test_an_unwritable_folder_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot write"):
         save(tmp_path / "file" / LATEST)
 
 
-def test_a_device_that_is_not_there_is_no_damage(tmp_path):
+def test_a_missing_device_is_not_reported_as_damage(tmp_path):
     save(tmp_path / LATEST)
     with pytest.raises(tl.DeviceError, match="nowhere"):
         checkpoint.load(tmp_path / LATEST, "nowhere")
@@ -309,7 +309,7 @@ def test_a_device_that_is_not_there_is_no_damage(tmp_path):
 # --- finding them
 
 
-def test_find(tmp_path):
+def test_find_checkpoint(tmp_path):
     save(tmp_path / "run" / LATEST)
     assert find_checkpoint(tmp_path / "run") == tmp_path / "run" / LATEST
     assert find_checkpoint(tmp_path / "run" / LATEST) == tmp_path / "run" / LATEST
@@ -319,7 +319,7 @@ def test_find(tmp_path):
         find_checkpoint(tmp_path / "nowhere")
 
 
-def test_newest(tmp_path):
+def test_newest_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match="train a model first"):
         newest_checkpoint(tmp_path / "runs")
     for age, name in enumerate(["b/" + LATEST, "a/" + LATEST, "deep/er/" + LATEST, "z/" + BEST]):

@@ -1,4 +1,4 @@
-"""The command line: what it offers, what it asks of the other rooms, and how it says no."""
+"""Test the command line: its options, the functions that it calls, and its error messages."""
 
 import itertools
 import logging
@@ -27,7 +27,7 @@ from gpt.tokenizer import CharTokenizer
 
 @pytest.fixture(autouse=True)
 def quiet_logger(monkeypatch):
-    """The command line gives the logger a handler; no test hands it on to the next."""
+    """Remove the log handler that the command line adds, so that it does not leak into the next test."""
     monkeypatch.setattr(logging.getLogger("gpt"), "handlers", [])
     monkeypatch.setattr(logging.getLogger("gpt"), "level", logging.NOTSET)
 
@@ -43,7 +43,7 @@ def succeeds(*arguments):
 
 
 def fails(*arguments):
-    """The error of a command that refuses, which is one message without a traceback."""
+    """Run a command that fails, and return its error, which is one message without a traceback."""
     result = run(*arguments)
     assert result.exit_code == 2, result.output
     assert isinstance(result.exception, SystemExit)
@@ -51,39 +51,39 @@ def fails(*arguments):
     return result.stderr.partition("Error: ")[2].rstrip("\n")
 
 
-class Rooms:
-    """Stands in for the model: what it was asked, and a model that writes `ab` forever."""
+class Calls:
+    """Fakes for the modules behind the command line: they record their calls, and a model that writes `ab` forever."""
 
     def __init__(self):
-        self.asked = []
+        self.recorded = []
         self.tokenizer = CharTokenizer("\nab")
         self.config = Config.load("gpt-nano", {"train.steps": 7})
 
-    def ask(self, name, answer):
+    def record(self, name, answer):
         def function(*arguments, **options):
-            self.asked.append((name, arguments, options))
+            self.recorded.append((name, arguments, options))
             return answer() if callable(answer) else answer
 
         return function
 
 
 @pytest.fixture
-def rooms(monkeypatch):
-    rooms = Rooms()
-    loaded = types.SimpleNamespace(model="the model", tokenizer=rooms.tokenizer, config=rooms.config, step=7)
+def calls(monkeypatch):
+    calls = Calls()
+    loaded = types.SimpleNamespace(model="the model", tokenizer=calls.tokenizer, config=calls.config, step=7)
     fakes = {
-        "train.train": rooms.ask("train", True),
-        "runs.find_checkpoint": rooms.ask("find", Path("found.safetensors")),
-        "runs.newest_checkpoint": rooms.ask("newest", Path("newest.safetensors")),
-        "checkpoint.load_config": rooms.ask("load_config", rooms.config),
-        "checkpoint.load": rooms.ask("load", loaded),
-        "generation.generate": rooms.ask("generate", lambda: itertools.cycle([1, 2])),
-        "evaluate.evaluate": rooms.ask("evaluate", math.log(2)),
-        "evaluate.log_probs": rooms.ask("log_probs", lambda: np.array([-math.log(2), -math.log(8)])),
+        "train.train": calls.record("train", True),
+        "runs.find_checkpoint": calls.record("find", Path("found.safetensors")),
+        "runs.newest_checkpoint": calls.record("newest", Path("newest.safetensors")),
+        "checkpoint.load_config": calls.record("load_config", calls.config),
+        "checkpoint.load": calls.record("load", loaded),
+        "generation.generate": calls.record("generate", lambda: itertools.cycle([1, 2])),
+        "evaluate.evaluate": calls.record("evaluate", math.log(2)),
+        "evaluate.log_probs": calls.record("log_probs", lambda: np.array([-math.log(2), -math.log(8)])),
     }
     for name, function in fakes.items():
         monkeypatch.setattr(f"gpt.{name}", function)
-    return rooms
+    return calls
 
 
 # --- help
@@ -96,7 +96,7 @@ def test_commands():
         assert "Usage: " in succeeds(command, "--help").output
 
 
-def test_a_profile_says_where_the_time_goes_and_writes_nothing(tmp_path, monkeypatch):
+def test_a_profile_prints_a_table_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = tmp_path / "text.txt"
     text.write_text("the quick brown fox jumps over the lazy dog\n" * 500)
@@ -130,7 +130,7 @@ def test_train_help_has_every_option_with_default_and_unit():
     assert "vocab-size INTEGER Size of the vocabulary" not in text
 
 
-def test_help_imports_nothing_heavy():
+def test_help_imports_no_expensive_package():
     script = (
         "import sys; from gpt.cli import main; main(['train', '--help'], standalone_mode=False); "
         "print(sorted({'numpy', 'tensorlite', 'tiktoken', 'pooch', 'matplotlib'} & set(sys.modules)))"
@@ -145,17 +145,17 @@ def test_help_imports_nothing_heavy():
 # --- train
 
 
-def test_train_without_arguments_is_the_cpu_run(rooms):
+def test_train_without_arguments_is_the_cpu_run(calls):
     succeeds("train")
-    assert rooms.asked == [("train", (Config.load("shakespeare-char-cpu"),), {})]
+    assert calls.recorded == [("train", (Config.load("shakespeare-char-cpu"),), {})]
 
 
-def test_train_options(rooms, tmp_path):
+def test_train_options(calls, tmp_path):
     succeeds(
         "train", "gpt-nano", "--data", "my.txt", "--out", tmp_path, "--n-layer", 2, "--lr", "2e-3",
         "--no-bias", "--position", "sinusoidal", "--seed", 5, "--device", "cuda:1", "--name", "mine",
     )  # fmt: skip
-    ((_, (config,), _),) = rooms.asked
+    ((_, (config,), _),) = calls.recorded
     assert config == Config.load(
         "gpt-nano",
         {
@@ -166,8 +166,8 @@ def test_train_options(rooms, tmp_path):
     )  # fmt: skip
 
 
-def test_every_option_reaches_its_field(rooms):
-    """Each option alone, with a value that is not the default."""
+def test_every_option_reaches_its_field(calls):
+    """Give each option alone, with a value that is not the default."""
     other = {
         "train.device": "cuda", "optim.min_lr": 1e-5, "model.n_head": 8, "model.n_embd": 64,
         "data.bpe_vocab_size": 300, "optim.muon_lr": 0.03,
@@ -184,40 +184,40 @@ def test_every_option_reaches_its_field(rooms):
                 guesses = {str: choice, int: 1 + (value == 1), float: 0.02}
                 wanted = other.get(key, guesses[type(value)])
                 arguments.append(wanted)
-            rooms.asked.clear()
+            calls.recorded.clear()
             succeeds("train", *arguments)
-            ((_, (config,), _),) = rooms.asked
+            ((_, (config,), _),) = calls.recorded
             assert config == Config.load(overrides={key: wanted}), key
             assert config != Config.load(), key
 
 
-def test_train_from_a_file(rooms, tmp_path):
+def test_train_from_a_file(calls, tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(succeeds("presets", "gpt-micro").output, encoding="utf-8")
     succeeds("train", "--config", path, "--steps", 3)
-    assert rooms.asked == [("train", (Config.load("gpt-micro", {"train.steps": 3}),), {})]
+    assert calls.recorded == [("train", (Config.load("gpt-micro", {"train.steps": 3}),), {})]
 
 
-def test_after_ctrl_c_the_exit_status_says_so(rooms, monkeypatch):
-    monkeypatch.setattr(gpt.train, "train", rooms.ask("train", False))
+def test_the_exit_status_after_ctrl_c(calls, monkeypatch):
+    monkeypatch.setattr(gpt.train, "train", calls.record("train", False))
     assert run("train").exit_code == 130
     assert run("train", "--resume").exit_code == 130
 
 
-def test_resume_from_the_runs_own_checkpoint(rooms):
+def test_resume_from_the_runs_own_checkpoint(calls):
     succeeds("train", "shakespeare-bpe", "--steps", 9, "--resume")
-    find, load_config, train = rooms.asked
+    find, load_config, train = calls.recorded
     assert find == ("find", (Path("runs/shakespeare-bpe"),), {})
     assert load_config == ("load_config", (Path("found.safetensors"),), {})
-    # The checkpoint's configuration, but for the option that was given.
-    resumed = rooms.config.replace({"train.steps": 9})
+    # The checkpoint's configuration, except for the option that was given.
+    resumed = calls.config.replace({"train.steps": 9})
     assert train == ("train", (resumed,), {"resume": Path("found.safetensors")})
 
 
-def test_resume_from_a_path(rooms):
+def test_resume_from_a_path(calls):
     succeeds("train", "--resume", "some/where", "--out", "here")
-    assert rooms.asked[0] == ("find", (Path("some/where"),), {})
-    assert rooms.asked[-1][1][0] == rooms.config.replace({"train.out_dir": "here"})
+    assert calls.recorded[0] == ("find", (Path("some/where"),), {})
+    assert calls.recorded[-1][1][0] == calls.config.replace({"train.out_dir": "here"})
 
 
 @pytest.mark.parametrize(
@@ -247,14 +247,14 @@ def test_resume_from_a_path(rooms):
         (["trian"], "No such command 'trian'"),
     ],
 )
-def test_mistakes(rooms, monkeypatch, tmp_path, arguments, message):
+def test_mistakes_are_one_message(calls, monkeypatch, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)
     assert fails(*arguments).startswith(message)
-    assert rooms.asked == []
+    assert calls.recorded == []
 
 
 @pytest.mark.parametrize("error", [UserError("do this"), OSError(28, "No space left on device", "/full")])
-def test_errors_of_the_rooms_are_one_message(rooms, monkeypatch, error):
+def test_errors_of_other_modules_are_one_message(calls, monkeypatch, error):
     def train(config):
         raise error
 
@@ -262,7 +262,7 @@ def test_errors_of_the_rooms_are_one_message(rooms, monkeypatch, error):
     assert fails("train") == str(error)
 
 
-def test_too_little_memory_is_one_message(rooms, monkeypatch):
+def test_too_little_memory_is_one_message(calls, monkeypatch):
     def train(config):
         raise MemoryError("Unable to allocate 74.5 GiB")
 
@@ -270,7 +270,7 @@ def test_too_little_memory_is_one_message(rooms, monkeypatch):
     assert fails("train").startswith("not enough memory: Unable to allocate 74.5 GiB. Try a smaller --batch-size")
 
 
-def test_a_missing_package_is_one_message(rooms, monkeypatch):
+def test_a_missing_package_is_one_message(calls, monkeypatch):
     def train(config):
         raise ModuleNotFoundError("No module named 'tqdm'", name="tqdm")
 
@@ -284,7 +284,7 @@ def test_a_missing_package_is_one_message(rooms, monkeypatch):
     assert isinstance(run("train").exception, ModuleNotFoundError)  # a bug keeps its traceback
 
 
-def test_a_missing_device_is_one_message(rooms, monkeypatch):
+def test_a_missing_device_is_one_message(calls, monkeypatch):
     from tensorlite import DeviceError
 
     def train(config):
@@ -295,7 +295,7 @@ def test_a_missing_device_is_one_message(rooms, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("a bug"), KeyError("a bug")])
-def test_bugs_keep_their_traceback(rooms, monkeypatch, error):
+def test_bugs_keep_their_traceback(calls, monkeypatch, error):
     def train(config):
         raise error
 
@@ -306,25 +306,25 @@ def test_bugs_keep_their_traceback(rooms, monkeypatch, error):
 # --- sample
 
 
-def test_sample(rooms):
+def test_sample(calls):
     result = succeeds(
         "sample", "--prompt", "ba", "--chars", 5, "--seed", 3, "--temperature", 0.5, "--top-k", 2
     )
     assert result.stdout == "baababa\n"
-    newest, load, generate = rooms.asked
+    newest, load, generate = calls.recorded
     assert newest == ("newest", (Path("runs"),), {})
     assert load == ("load", (Path("newest.safetensors"),), {"device": "auto"})
     assert generate[1][0] == "the model"
     assert generate[1][1].tolist() == [2, 1]
     assert generate[2] == {"sampling": SamplingConfig(temperature=0.5, top_k=2, seed=3)}
-    # What is needed to repeat it, where it does not mix with the text.
+    # stderr has what is needed to repeat the sample, so that it does not mix with the text.
     assert result.stderr == "checkpoint newest.safetensors\nseed 3\n"
 
 
-def test_sample_defaults(rooms):
+def test_sample_defaults(calls):
     result = succeeds("sample", "--checkpoint", "here", "--device", "cpu")
     assert result.stdout == "ab" * 250 + "\n"
-    find, load, generate = rooms.asked
+    find, load, generate = calls.recorded
     assert find == ("find", (Path("here"),), {})
     assert load[2] == {"device": "cpu"}
     assert generate[1][1].tolist() == [0]  # a line break
@@ -332,18 +332,18 @@ def test_sample_defaults(rooms):
     assert (sampling.temperature, sampling.top_k) == (1.0, None)
     seeds = {sampling.seed}
     succeeds("sample")
-    seeds.add(rooms.asked[-1][2]["sampling"].seed)
+    seeds.add(calls.recorded[-1][2]["sampling"].seed)
     assert len(seeds) == 2
 
 
-def test_sample_length_and_stop(rooms):
+def test_sample_length_and_stop(calls):
     assert succeeds("sample", "--tokens", 3).stdout == "aba\n"
     assert succeeds("sample", "--stop", "ba").stdout == "a\n"
     assert succeeds("sample", "--stop", "ba", "--prompt", "ba").stdout == "baa\n"
 
 
-def test_characters_that_the_terminal_does_not_have():
-    """A question mark is written for them, in place of an error."""
+def test_characters_that_the_terminal_cannot_print():
+    """A question mark is printed for them, instead of an error."""
     script = (
         "from gpt.cli import main; import click; "
         "main.add_command(click.Command('say', callback=lambda: print('a\N{ROCKET}b'))); main(['say'])"
@@ -358,7 +358,7 @@ def test_characters_that_the_terminal_does_not_have():
     assert done.stdout.split() == [b"a?b"], done.stderr
 
 
-def test_unknown_character_in_the_prompt(rooms):
+def test_unknown_character_in_the_prompt(calls):
     message = fails("sample", "--prompt", "a?")
     assert "character '?' at position 1 is not in the vocabulary of 3 characters: '\\nab'" in message
 
@@ -366,10 +366,10 @@ def test_unknown_character_in_the_prompt(rooms):
 # --- score and eval
 
 
-def test_score(rooms, tmp_path):
+def test_score(calls, tmp_path):
     result = succeeds("score", "aba")
-    assert rooms.asked[-1][1][0] == "the model"
-    assert rooms.asked[-1][1][1].tolist() == [1, 2, 1]
+    assert calls.recorded[-1][1][0] == "the model"
+    assert calls.recorded[-1][1][1].tolist() == [1, 2, 1]
     # Two characters with probabilities 1/2 and 1/8: a quarter on average, so two bits each.
     assert result.stdout.split("\n")[:3] == [
         "loss              1.3863 nats per token",
@@ -381,24 +381,24 @@ def test_score(rooms, tmp_path):
     assert succeeds("score", "--file", tmp_path / "text.txt").stdout == result.stdout
 
 
-def test_score_needs_two_tokens(rooms):
+def test_score_needs_two_tokens(calls):
     assert fails("score", "a") == "the text has 1 tokens, and a score needs at least 2"
     assert fails("score", "abc").startswith("character 'c' at position 2")
 
 
-def test_a_loss_without_a_perplexity(rooms, monkeypatch):
-    monkeypatch.setattr(gpt.evaluate, "log_probs", rooms.ask("log_probs", np.array([-1000.0])))
+def test_a_loss_without_a_perplexity(calls, monkeypatch):
+    monkeypatch.setattr(gpt.evaluate, "log_probs", calls.record("log_probs", np.array([-1000.0])))
     assert "perplexity        inf per token" in succeeds("score", "ab").stdout
 
 
-def test_eval(rooms, tmp_path):
+def test_eval(calls, tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("ab" * 1000, encoding="utf-8")
     result = succeeds("eval", "--data", path)
     assert "1.0000 bits per character" in result.stdout
-    model, dataset, split = rooms.asked[-1][1]
+    model, dataset, split = calls.recorded[-1][1]
     assert (model, split) == ("the model", "val")
-    assert dataset.tokenizer is rooms.tokenizer
+    assert dataset.tokenizer is calls.tokenizer
     assert len(dataset.val) == 200
 
 

@@ -1,4 +1,5 @@
-"""The compiled decoder against the model whose forward pass it writes out."""
+"""Test that the compiled decoder computes the forward pass of the model."""
+
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ CompiledDecoder = decoder.CompiledDecoder
 
 
 def made(**options):
-    """A small model whose logits are far from equal."""
+    """Return a small model whose logits are far from equal."""
     shape = {"vocab_size": 31, "block_size": 12, "n_layer": 2, "n_head": 3, "n_embd": 24, "dropout": 0.2}
     tl.manual_seed(5)
     model = GPT(ModelConfig(**shape | options))
@@ -25,7 +26,7 @@ def made(**options):
 
 
 def plain(model, ids):
-    """The logits after all of ids, by the model's own forward pass."""
+    """Return the logits after all of ids, by the forward pass of the model."""
     with eval_mode(model):
         return model(tl.tensor(np.asarray(ids)[None]))[0].numpy()[0, -1]
 
@@ -38,9 +39,9 @@ def agree(found, expected):
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("options", [
     {}, {"bias": True}, {"gelu": "tanh"}, {"position": "sinusoidal"}, {"n_head": 1, "n_layer": 1},
-    {"n_embd": 192, "n_head": 6, "block_size": 400, "bias": True, "n_layer": 1},  # large enough for threads to share
+    {"n_embd": 192, "n_head": 6, "block_size": 400, "bias": True, "n_layer": 1},  # large enough for several threads
 ], ids=str)  # fmt: skip
-def test_every_token_is_read_as_the_model_reads_it(options, count, monkeypatch):
+def test_logits_agree_with_the_model(options, count, monkeypatch):
     monkeypatch.setattr(thread_pool, "_num_threads", count)
     monkeypatch.setattr(thread_pool, "_pool", None)
     monkeypatch.setattr(decoder, "LARGE", 0)
@@ -57,7 +58,7 @@ def test_every_token_is_read_as_the_model_reads_it(options, count, monkeypatch):
             agree(found, plain(model, ids[: i + 1]))
 
 
-def test_it_goes_on_from_what_the_model_read_and_the_model_from_that():
+def test_decoder_and_model_share_a_cache():
     model = made()
     ids = [3, 1, 4, 1, 5, 9, 2, 6]
     cache = KVCache(model)
@@ -68,11 +69,11 @@ def test_it_goes_on_from_what_the_model_read_and_the_model_from_that():
         agree(next_logits(model, ids[4:6], cache).astype(np.float32), plain(model, ids[:6]))
         reader.next_logits(ids[6])
         agree(reader.next_logits(ids[7]), plain(model, ids))
-        cache.length = 2  # forgets the others
+        cache.length = 2  # Forget the others.
         agree(reader.next_logits(7), plain(model, [*ids[:2], 7]))
 
 
-def test_what_it_does_not_compute_is_left_to_the_model():
+def test_there_is_no_decoder_for_other_models():
     model = made()
     assert CompiledDecoder.for_model(model, KVCache(model)) is not None
     assert CompiledDecoder.for_model(model, KVCache(model, batch_size=2)) is None
@@ -115,7 +116,7 @@ def no_norm(model):
     model.h[0].ln_2 = tl.nn.Dropout(0.0)
 
 
-def forward_of_its_own(model):
+def replaced_forward(model):
     mlp = model.h[0].mlp
     mlp.forward = lambda x: MLP.forward(mlp, x) * 0
 
@@ -129,19 +130,19 @@ def hook_on_a_layer(model):
 
 
 @pytest.mark.parametrize("change", [
-    hook_on_a_layer, wider_mlp, fewer_layers, other_eps, other_gelu, no_gains, no_norm, forward_of_its_own, read_only,
+    hook_on_a_layer, wider_mlp, fewer_layers, other_eps, other_gelu, no_gains, no_norm, replaced_forward, read_only,
 ])  # fmt: skip
-def test_a_model_that_somebody_changed_is_its_own_reader(change, monkeypatch):
+def test_a_changed_model_is_not_decoded(change, monkeypatch):
     model = made()
     change(model)
     fast, slow, count = texts(model, monkeypatch, temperature=0)
     assert fast == slow
-    assert count == (1 if change is forward_of_its_own else 0)
+    assert count == (1 if change is replaced_forward else 0)
 
 
 @pytest.mark.parametrize("layer", [MLP, CausalSelfAttention, Block, GPT])
-def test_who_edits_the_source_of_a_layer_gets_what_it_says(layer, monkeypatch):
-    """As a learner does: the decoder, which knows nothing of it, reads one token, and is found out."""
+def test_an_edited_layer_falls_back_to_the_model(layer, monkeypatch):
+    """The decoder computes the unmodified layer; comparing its first token with the model detects that."""
     name = "hidden_states" if layer is GPT else "forward"
     before = getattr(layer, name)
     monkeypatch.setattr(layer, name, lambda self, x, *args: before(self, x, *args) * 1.5)
@@ -149,7 +150,7 @@ def test_who_edits_the_source_of_a_layer_gets_what_it_says(layer, monkeypatch):
     assert (fast, count) == (slow, 1)
 
 
-def test_weights_that_change_in_place_are_seen():
+def test_weights_changed_in_place_are_used():
     model = made()
     reader = CompiledDecoder.for_model(model, KVCache(model))
     with tl.no_grad():
@@ -159,7 +160,7 @@ def test_weights_that_change_in_place_are_seen():
 
 
 def texts(model, monkeypatch, **options):
-    """The same text twice, read by the decoder and without it; and how many tokens the decoder read."""
+    """Return a text that the decoder read, the same text without it, and how many tokens the decoder read."""
     read = []
     next_of = CompiledDecoder.next_logits
     monkeypatch.setattr(CompiledDecoder, "next_logits", lambda self, token: read.append(token) or next_of(self, token))
@@ -172,24 +173,24 @@ def texts(model, monkeypatch, **options):
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {"seed": 3}, {"seed": 4, "top_k": 5, "temperature": 0.7}])
-def test_generate_writes_the_same_text_with_it(options, monkeypatch):
+def test_generate_gives_the_same_text_with_the_decoder(options, monkeypatch):
     fast, slow, count = texts(made(), monkeypatch, **options)
     assert fast == slow
-    assert count == 35  # one twice; of 40 the others are the first, and those after a new start from half a context
+    assert count == 35  # Of 40 tokens one is read twice; the prompt and each restart from half a context use the model.
 
 
-def test_an_array_that_is_exchanged_on_the_way_is_found(monkeypatch):
+def test_an_array_replaced_between_tokens_is_noticed(monkeypatch):
     model = made()
     text = generate(model, [3, 1], 8, SamplingConfig(temperature=0))
     next(text), next(text)
     weight = model.h[0].mlp.c_fc.weight
-    weight.array = np.asfortranarray(weight.array)  # the same numbers, as the decoder cannot read them
+    weight.array = np.asfortranarray(weight.array)  # The same numbers, in an order that the decoder cannot read.
     rest = list(text)
     weight.array = np.ascontiguousarray(weight.array)
     assert rest == list(generate(model, [3, 1], 8, SamplingConfig(temperature=0)))[2:]
 
 
-def test_a_full_cache_and_a_token_that_is_none_are_refused():
+def test_a_full_cache_and_an_invalid_token_are_errors():
     model = made()
     cache = KVCache(model)
     reader = CompiledDecoder.for_model(model, cache)

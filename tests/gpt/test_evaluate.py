@@ -1,4 +1,4 @@
-"""Log-probabilities, perplexity and the loss of whole splits, against the definition."""
+"""Test log-probabilities, perplexity and the loss of whole splits against their definitions."""
 
 import math
 
@@ -29,7 +29,7 @@ def ids(n, seed=0):
 
 
 def log_prob(model, context, token):
-    """ln p(token | context) from the definition."""
+    """Return ln p(token | context) from the definition."""
     model.eval()
     logits = model(tl.tensor(np.asarray(context)[None]))[0].detach().numpy()[0, -1]
     model.train()
@@ -51,7 +51,7 @@ def test_log_probs_of_any_length(model, n, stride):
         assert abs(result[i - 1] - log_prob(model, text[start:i], text[i])) < 1e-12
 
 
-def test_stride_one_sees_all_that_fits(model):
+def test_stride_one_uses_the_whole_context(model):
     text = ids(20)
     expected = [log_prob(model, text[max(0, i - T) : i], text[i]) for i in range(1, 20)]
     np.testing.assert_allclose(log_probs(model, text, stride=1), expected, rtol=0, atol=1e-12)
@@ -62,7 +62,7 @@ def test_perplexity(model):
     assert perplexity(model, text) == pytest.approx(math.exp(-log_probs(model, text).mean()), rel=1e-15)
 
 
-def test_perplexity_of_knowing_nothing():
+def test_perplexity_of_uniform_predictions():
     model = GPT(ModelConfig(vocab_size=V, block_size=T, n_layer=1, n_head=1, n_embd=4)).to(tl.float64)
     model.wte.weight.array[:] = 0
     assert perplexity(model, ids(20)) == pytest.approx(V, rel=1e-12)
@@ -89,14 +89,14 @@ def test_mean_loss_weighs_tokens_not_batches(model):
     assert parts == pytest.approx((6 * first + 8 * whole) / 14, abs=1e-12)
 
 
-def test_the_model_is_as_before(model):
+def test_the_mode_of_the_model_is_restored(model):
     model.train()
     log_probs(model, ids(9))
     assert model.training
     assert tl.is_grad_enabled()
 
 
-def test_refusals(model):
+def test_invalid_arguments_are_errors(model):
     with pytest.raises(TokenError, match="at least 2 tokens, got 1"):
         log_probs(model, [1])
     with pytest.raises(TokenError, match=f"token id {V} at position 2 is outside the vocabulary of {V} tokens"):

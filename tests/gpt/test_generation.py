@@ -1,4 +1,4 @@
-"""Generation: what is drawn, from what, and what is refused."""
+"""Test generation: the tokens, the distribution that they are sampled from, and errors."""
 
 import itertools
 import math
@@ -19,20 +19,20 @@ V, T = 11, 6
 def model():
     tl.manual_seed(3)
     model = GPT(ModelConfig(vocab_size=V, block_size=T, n_layer=1, n_head=2, n_embd=8, dropout=0.3)).to(tl.float64)
-    for parameter in model.parameters():  # far from uniform
+    for parameter in model.parameters():  # Make the predictions far from uniform.
         parameter.array *= 8
     return model
 
 
 def last_logits(model, context):
-    """What the model predicts after the last T tokens of `context`, through forward() alone."""
+    """Return the logits after the last T tokens of `context`, by forward() without a cache."""
     model.eval()
     logits = model(tl.tensor(np.asarray(context)[None, -T:]))[0].detach().numpy()[0, -1]
     model.train()
     return logits
 
 
-def test_a_seed_decides_the_text(model):
+def test_a_seed_determines_the_text(model):
     one = list(generate(model, [1, 2], 40, SamplingConfig(seed=7)))
     assert one == list(generate(model, [1, 2], 40, SamplingConfig(seed=7)))
     assert one != list(generate(model, [1, 2], 40, SamplingConfig(seed=8)))
@@ -41,24 +41,27 @@ def test_a_seed_decides_the_text(model):
     assert all(type(token) is int for token in one)
 
 
-def test_without_a_seed_each_text_is_another(model):
+def test_without_a_seed_texts_differ(model):
     assert len({tuple(generate(model, [1], 30)) for _ in range(4)}) > 1
 
 
-def test_tokens_come_one_at_a_time_without_end(model):
+def test_tokens_come_one_at_a_time_without_a_limit(model):
     stream = generate(model, [1], sampling=SamplingConfig(seed=0))
     first = list(itertools.islice(stream, 3 * T))
     assert [*first, next(stream)] == list(generate(model, [1], 3 * T + 1, SamplingConfig(seed=0)))
 
 
-def plainly(model, prompt, count, sampling, anew=True):
-    """What generate() writes, by whole passes without a cache. `anew`: as it does beyond the context, else sliding."""
+def generate_without_cache(model, prompt, count, sampling, restart=True):
+    """Return what generate() yields, computed without a cache.
+
+    restart: start again from half a context when it is full, as generate() does; otherwise slide the window.
+    """
     rng = np.random.default_rng(sampling.seed)
     text, size = list(prompt), model.config.block_size
     start = max(0, len(text) - size)
     for _ in range(count):
         if len(text) - start > size:
-            start = len(text) - (max(1, size // 2) if anew else size)
+            start = len(text) - (max(1, size // 2) if restart else size)
         assert 1 <= len(text) - start <= size
         model.eval()
         logits = model(tl.tensor(np.asarray(text)[None, start:]))[0].detach().numpy()[0, -1]
@@ -72,22 +75,22 @@ OPTIONS = [{"temperature": 0}, {"temperature": 1.0}, {"temperature": 0.7, "top_k
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("length", [1, 2, T - 1, T, T + 3])
-def test_the_text_is_the_one_without_a_cache(model, options, length):
-    """In the context, and beyond it, where the model starts anew from the last half of a context."""
+def test_the_text_equals_the_one_without_a_cache(model, options, length):
+    """Compare inside the context and beyond it, where the model starts again from the last half of a context."""
     for seed in range(5):
         prompt = np.random.default_rng(seed).integers(0, V, length).tolist()
         text = list(generate(model, prompt, 4 * T, SamplingConfig(seed=seed, **options)))
-        assert text == plainly(model, prompt, 4 * T, SamplingConfig(seed=seed, **options))
+        assert text == generate_without_cache(model, prompt, 4 * T, SamplingConfig(seed=seed, **options))
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_a_context_is_seen_whole_until_it_is_full(model, options):
-    """Up to the token after block_size of them a window that slides would make no difference; later it does."""
+def test_the_whole_context_is_used_until_it_is_full(model, options):
+    """A sliding window gives the same text up to the token after block_size tokens, and a different one later."""
     others = 0
     for seed in range(20):
         prompt = np.random.default_rng(seed).integers(0, V, 2).tolist()
         text = list(generate(model, prompt, 4 * T, SamplingConfig(seed=seed, **options)))
-        slid = plainly(model, prompt, 4 * T, SamplingConfig(seed=seed, **options), anew=False)
+        slid = generate_without_cache(model, prompt, 4 * T, SamplingConfig(seed=seed, **options), restart=False)
         assert text[: T - 1] == slid[: T - 1]
         others += text != slid
     assert others
@@ -103,11 +106,11 @@ def test_the_smallest_contexts(block_size, position):
         parameter.array *= 8
     for prompt in ([4], [4, 2, 9]):
         sampling = SamplingConfig(seed=5)
-        assert list(generate(model, prompt, 12, sampling)) == plainly(model, prompt, 12, sampling)
+        assert list(generate(model, prompt, 12, sampling)) == generate_without_cache(model, prompt, 12, sampling)
 
 
 def test_each_token_is_read_once(model, monkeypatch):
-    """The prompt in one pass, each token in one of its own, and half a context when it is full."""
+    """The prompt is read in one pass, each token in its own pass, and half a context when it is full."""
     sizes, features = [], GPT.hidden_states
 
     def counted(self, idx, cache):
@@ -125,7 +128,7 @@ def test_top_k_of_one_is_greedy(model):
     assert list(generate(model, [1], 20, SamplingConfig(temperature=1e-300, seed=1))) == greedy
 
 
-def test_next_logits_are_those_of_the_last_position(model):
+def test_next_logits_belong_to_the_last_position(model):
     expected = last_logits(model, [3, 1, 4])
     cache = KVCache(model)
     with eval_mode(model):
@@ -136,7 +139,7 @@ def test_next_logits_are_those_of_the_last_position(model):
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 @pytest.mark.parametrize("top_k", [None, 3, 50])
-def test_draws_follow_the_distribution(temperature, top_k):
+def test_samples_follow_the_distribution(temperature, top_k):
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, V)
     p = np.exp(logits / temperature)
@@ -149,7 +152,7 @@ def test_draws_follow_the_distribution(temperature, top_k):
     assert (np.abs(counts - n * p) <= 5 * np.sqrt(n * p * (1 - p)) + 1e-9).all()
 
 
-def test_of_equal_tokens_top_k_takes_the_first():
+def test_top_k_prefers_lower_ids_among_equal_logits():
     logits = np.zeros(V)
     rng = np.random.default_rng(0)
     assert {sample_token(logits, SamplingConfig(top_k=3), rng) for _ in range(200)} == {0, 1, 2}
@@ -162,7 +165,7 @@ def test_a_stop_token_ends_the_text_and_is_left_out(model):
     assert list(generate(model, [1], 40, SamplingConfig(seed=7), stop_tokens=[stop, 99])) == text[: text.index(stop)]
 
 
-def test_dropout_is_off_and_the_modes_are_the_callers_between_tokens(model):
+def test_the_modes_of_the_caller_are_restored_between_tokens(model):
     model.train()
     assert tl.is_grad_enabled()
     stream = generate(model, [1], 5, SamplingConfig(temperature=0))
@@ -177,7 +180,7 @@ def test_dropout_is_off_and_the_modes_are_the_callers_between_tokens(model):
     model.train()
 
 
-def test_nothing_to_write(model):
+def test_zero_tokens(model):
     assert list(generate(model, [1], 0)) == []
 
 
@@ -215,6 +218,6 @@ def test_bad_sampling_options_are_refused(options, message):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("temperature", [0, 1])
-def test_broken_weights_are_an_error(bad, temperature):
+def test_logits_that_are_not_finite_are_an_error(bad, temperature):
     with pytest.raises(SampleError, match="not finite"):
         sample_token(np.array([0.0, bad]), SamplingConfig(temperature=temperature), np.random.default_rng(0))

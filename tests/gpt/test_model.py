@@ -1,4 +1,4 @@
-"""The model against an independent one in PyTorch, and what must hold of any GPT."""
+"""Test the model against an independent one in PyTorch, and properties of any GPT."""
 
 import gc
 import itertools
@@ -30,7 +30,7 @@ def config(request):
 
 
 def make(config, seed=0, scatter=True, dtype=tl.float64):
-    """A model whose weights are far from their initial values, so that every term counts."""
+    """Return a model whose weights are far from their initial values, so that every term matters."""
     tl.manual_seed(seed)
     model = GPT(config).to(dtype)
     if scatter:
@@ -74,7 +74,7 @@ def test_logits_loss_and_gradients_agree_with_torch(config, T):
 # --- structure
 
 
-def test_gpt2_has_its_number_of_parameters_and_its_names():
+def test_gpt2_has_its_parameter_count_and_names():
     config = Config.load("gpt2").model
     assert parameter_count(config) == 124_439_808
     small = ModelConfig(**TINY, bias=True)
@@ -89,7 +89,7 @@ def test_gpt2_has_its_number_of_parameters_and_its_names():
     assert list(model.state_dict()) == names
 
 
-def test_gpt2_itself_has_its_number_of_parameters(monkeypatch):
+def test_a_gpt2_model_has_its_parameter_count(monkeypatch):
     monkeypatch.setattr(GPT, "init_weights", lambda self: None)
     assert GPT(Config.load("gpt2").model).num_params() == 124_439_808
 
@@ -98,7 +98,7 @@ def test_parameter_count_of_every_variant(config):
     assert GPT(config).num_params() == parameter_count(config)
 
 
-def test_initial_weights_are_those_of_gpt2():
+def test_initial_weights_follow_gpt2():
     tl.manual_seed(0)
     config = ModelConfig(vocab_size=100, block_size=50, n_layer=3, n_head=4, n_embd=64, bias=True)
     for name, p in GPT(config).named_parameters():
@@ -113,13 +113,13 @@ def test_initial_weights_are_those_of_gpt2():
             assert abs(value.mean()) < 4 * std / math.sqrt(value.size), name
 
 
-def test_a_seed_decides_the_weights():
+def test_a_seed_determines_the_weights():
     a, b, c = (arrays(make(ModelConfig(**TINY), seed, scatter=False)) for seed in (1, 1, 2))
     assert all((a[name] == b[name]).all() for name in a)
     assert not (a["wte.weight"] == c["wte.weight"]).any()
 
 
-def test_a_new_model_knows_nothing():
+def test_a_new_model_predicts_uniformly():
     model = make(ModelConfig(**TINY), scatter=False)
     loss = model(tl.tensor(ids(20, 8)), tl.tensor(ids(20, 8, seed=1)))[1]
     assert abs(loss.item() - math.log(13)) < 0.02
@@ -142,7 +142,7 @@ def test_sinusoids():
 # --- behaviour
 
 
-def test_no_position_sees_the_future(config):
+def test_no_position_attends_to_later_ones(config):
     model = make(config)
     x = ids(1, 8)
     before = model(tl.tensor(x))[0].detach().numpy()
@@ -162,7 +162,7 @@ def test_a_shorter_context_gives_the_same_logits(config):
     np.testing.assert_allclose(part, whole[:, :5], rtol=0, atol=1e-12)
 
 
-def test_a_target_of_minus_one_does_not_count():
+def test_a_target_of_minus_one_is_ignored():
     model = make(ModelConfig(**TINY))
     x, y = ids(1, 8), ids(1, 8, seed=1)
     y[0, 3:] = -1
@@ -171,7 +171,7 @@ def test_a_target_of_minus_one_does_not_count():
     assert abs(some - first) < 1e-12
 
 
-def test_dropout_is_for_training_alone():
+def test_dropout_is_only_used_in_training():
     model = make(ModelConfig(**TINY, dropout=0.5))
     x = tl.tensor(ids(2, 8))
     assert (model(x)[0].detach().numpy() != model(x)[0].detach().numpy()).any()
@@ -224,7 +224,7 @@ def test_float32_stays_float32():
 
 
 def read(model, x, stops, cache=None):
-    """The logits of x (B, T), read with a cache up to each of the stops in turn."""
+    """Return the logits of x (B, T), read with a cache up to each of the stops in turn."""
     cache = KVCache(model, len(x)) if cache is None else cache
     with tl.no_grad():
         parts = [model(tl.tensor(x[:, i:j]), cache=cache)[0] for i, j in itertools.pairwise([0, *stops])]
@@ -236,13 +236,13 @@ def count_nodes():
 
 
 def splits(T):
-    """Every way to read T tokens in pieces, as the places where the pieces end."""
+    """Return every division of T tokens into pieces, as the positions where the pieces end."""
     return [[*cuts, T] for n in range(T) for cuts in itertools.combinations(range(1, T), n)]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_logits_with_a_cache_are_those_without(config, batch_size):
-    """However a whole context is cut into pieces."""
+def test_logits_with_a_cache_equal_those_without(config, batch_size):
+    """The logits do not depend on how a whole context is cut into pieces."""
     model = make(config)
     x = ids(batch_size, 8)
     whole = model(tl.tensor(x))[0].detach().numpy()
@@ -251,8 +251,8 @@ def test_logits_with_a_cache_are_those_without(config, batch_size):
         np.testing.assert_allclose(read(model, x, stops), whole, rtol=0, atol=1e-12, err_msg=str(stops))
 
 
-def test_a_cache_forgets_what_its_length_leaves_out(config):
-    """It can serve another text, or another end of the same."""
+def test_reducing_the_length_of_a_cache_forgets_tokens(config):
+    """The cache can then be used for another text, or for another end of the same text."""
     model = make(config)
     x, y = ids(2, 8, seed=1), ids(2, 8, seed=2)
     y[:, :3] = x[:, :3]
@@ -268,7 +268,7 @@ def test_a_cache_forgets_what_its_length_leaves_out(config):
     np.testing.assert_allclose(read(model, y, [2, 7], cache), expected[:, :7], rtol=0, atol=1e-12)
 
 
-def test_the_loss_with_a_cache_is_that_of_the_new_tokens():
+def test_the_loss_with_a_cache_covers_the_new_tokens():
     model = make(ModelConfig(**TINY))
     x, y = ids(2, 8, seed=1), ids(2, 8, seed=2)
     cache = KVCache(model, 2)
@@ -303,7 +303,7 @@ def test_a_cache_is_filled_in_place_and_keeps_no_graph():
         assert not tensor.requires_grad
 
 
-def test_a_pass_that_fails_leaves_the_cache_as_it_was():
+def test_a_failed_pass_leaves_the_cache_unchanged():
     model = make(ModelConfig(**TINY))
     x = ids(1, 8)
     cache = KVCache(model)
@@ -316,7 +316,7 @@ def test_a_pass_that_fails_leaves_the_cache_as_it_was():
     np.testing.assert_allclose(rest, model(tl.tensor(x))[0].detach().numpy()[:, 4:], rtol=0, atol=1e-12)
 
 
-def test_what_a_cache_refuses():
+def test_invalid_uses_of_a_cache_are_errors():
     model = make(ModelConfig(**TINY))
     cache = KVCache(model, 2)
     x = tl.tensor(ids(2, 5))
@@ -336,8 +336,8 @@ def test_what_a_cache_refuses():
             model(x[:, :1], cache=cache)
 
 
-def test_a_frozen_model_reads_with_a_cache_anywhere():
-    """Nothing is tracked, so no gradient is lost."""
+def test_a_frozen_model_can_use_a_cache_with_gradients_enabled():
+    """No parameter requires a gradient, so no gradient is lost."""
     model = make(ModelConfig(**TINY)).requires_grad_(False)
     assert tl.is_grad_enabled()
     x = ids(1, 8)
@@ -349,7 +349,7 @@ def test_a_frozen_model_reads_with_a_cache_anywhere():
 # --- refusals
 
 
-def test_refusals():
+def test_invalid_arguments_are_errors():
     model = make(ModelConfig(**TINY))
     with pytest.raises(ValueError, match="expected at most block_size = 8 tokens, got 9"):
         model(tl.tensor(ids(1, 9)))
@@ -379,7 +379,7 @@ def test_only_matrices_decay():
 
 
 def test_every_parameters_gradient_passes_the_adjoint_test(config):
-    """<c, J v> = <J^T c, v>, for each parameter by itself and for all at once."""
+    """<c, J v> = <J^T c, v> holds for each parameter alone and for all at once."""
     model = make(config)
     x, y = tl.tensor(ids(2, 8, seed=1)), tl.tensor(ids(2, 8, seed=2))
     named = dict(model.named_parameters())
@@ -389,7 +389,7 @@ def test_every_parameters_gradient_passes_the_adjoint_test(config):
 
 
 def test_second_derivatives_of_a_model():
-    """The gradient of the squared norm of the gradient, as a gradient penalty takes it."""
+    """A gradient penalty differentiates the squared norm of the gradient."""
     model = make(ModelConfig(**{**TINY, "n_embd": 4, "vocab_size": 5}))
     x, y = tl.tensor(ids(1, 4, seed=1, V=5)), tl.tensor(ids(1, 4, seed=2, V=5))
     parameters = list(model.parameters())
@@ -417,8 +417,8 @@ def test_rows_of_a_batch_are_independent(config):
     np.testing.assert_allclose(alone[0], logits.detach().numpy()[2], rtol=0, atol=1e-12)
 
 
-def test_padding_behind_the_text_changes_nothing(config):
-    """Neither logits before it, nor, with its targets ignored, the loss and any gradient."""
+def test_padding_after_the_text_changes_nothing(config):
+    """The logits before it do not change, nor, with its targets ignored, the loss or any gradient."""
     model = make(config)
     x, y = ids(2, 5, seed=1), ids(2, 5, seed=2)
     padding = ids(2, 3, seed=3)

@@ -1,4 +1,5 @@
-"""CombinedOptimizer: two optimizers are one, to schedules, checkpoints and training."""
+"""Test configure_optimizer, and CombinedOptimizer with schedules, checkpoints and training."""
+
 import numpy as np
 import pytest
 
@@ -30,7 +31,7 @@ def values(model):
     return [p.numpy().copy() for p in model.state_dict().values()]
 
 
-def test_muon_has_the_matrices_of_blocks_and_adamw_the_rest():
+def test_muon_updates_the_matrices_of_blocks_and_adamw_the_rest():
     model, optimizer = model_and_optimizer(muon_lr=0.05, lr=0.01, min_lr=0.0, weight_decay=0.3)
     names = {p: name for name, p in model.named_parameters()}
     muon, adamw = ([names[p] for p in o.param_groups[0]["params"]] for o in optimizer.optimizers)
@@ -40,12 +41,12 @@ def test_muon_has_the_matrices_of_blocks_and_adamw_the_rest():
     assert [(g["lr"], g["weight_decay"]) for g in optimizer.param_groups] == [(0.05, 0.3), (0.01, 0.0)]
 
 
-def test_a_step_is_one_of_each():
-    model, together = model_and_optimizer()
+def test_a_step_takes_one_step_of_each():
+    model, combined = model_and_optimizer()
     twin, _ = model_and_optimizer()
-    parts = [type(o)(twins(model, twin, o), **options(o)) for o in together.optimizers]
+    parts = [type(o)(twins(model, twin, o), **options(o)) for o in combined.optimizers]
     for seed in range(3):
-        step(model, together, seed)
+        step(model, combined, seed)
         step(twin, Both(parts), seed)
     for a, b in zip(values(model), values(twin), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -81,7 +82,7 @@ def test_a_schedule_scales_both():
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.04 * 2 / 5, 0.01 * 2 / 5])
 
 
-def test_a_saved_state_goes_on_exactly():
+def test_a_saved_state_resumes_exactly():
     model, optimizer = model_and_optimizer()
     for seed in range(3):
         step(model, optimizer, seed)
@@ -98,7 +99,7 @@ def test_a_saved_state_goes_on_exactly():
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_state_of_another_optimizer_is_refused():
+def test_a_state_of_another_optimizer_is_an_error():
     model, optimizer = model_and_optimizer()
     adamw = configure_optimizer(model, OptimConfig())
     one = optim.AdamW(model.parameters())
@@ -111,7 +112,7 @@ def test_a_state_of_another_optimizer_is_refused():
 def test_a_closure_computes_the_loss_once():
     x = tl.ones(2, 2, requires_grad=True)
     y = tl.ones(2, requires_grad=True)
-    together = CombinedOptimizer(optim.Muon([x], lr=0.1), optim.SGD([y], lr=0.1))
+    combined = CombinedOptimizer(optim.Muon([x], lr=0.1), optim.SGD([y], lr=0.1))
     calls = []
 
     def closure():
@@ -120,13 +121,13 @@ def test_a_closure_computes_the_loss_once():
         loss.backward()
         return loss
 
-    assert together.step(closure).item() == 12
+    assert combined.step(closure).item() == 12
     assert calls == [1]
     assert (x != 1).all()
     assert (y != 1).all()
 
 
-def test_what_it_keeps_is_counted():
+def test_the_state_has_the_counted_size():
     config = Config.load("gpt-nano", {"optim.optimizer": "muon"})
     model = GPT(config.model)
     optimizer = configure_optimizer(model, config.optim)

@@ -1,8 +1,7 @@
-"""Tokenizers: round trips, errors, what travels with a checkpoint, and streaming."""
+"""Test tokenizers: round trips, errors and serialization."""
 
 import base64
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -19,7 +18,6 @@ from hypothesis import strategies as st
 from gpt import tokenizer as t
 from gpt.config import TOKENIZERS, DataConfig
 from gpt.download import DownloadError
-from gpt.generation import stream
 from gpt.tokenizer import bpe as bpe_module
 from gpt.tokenizer.kinds import tokenizer_class
 
@@ -44,11 +42,11 @@ def gpt2(tmp_path_factory):
         try:
             return t.GPT2Tokenizer.load()
         except DownloadError as error:
-            pytest.skip(f"GPT-2's vocabulary is out of reach: {error}")
+            pytest.skip(f"GPT-2's vocabulary cannot be downloaded: {error}")
 
 
-def travelled(tokenizer):
-    """The tokenizer after a trip through JSON."""
+def through_json(tokenizer):
+    """Return the tokenizer after a round trip through JSON."""
     return t.from_dict(json.loads(json.dumps(tokenizer.to_dict())))
 
 
@@ -67,21 +65,21 @@ def test_char_ids_follow_code_points():
     assert char.encode("").shape == (0,)
 
 
-def test_char_vocabulary_keeps_its_own_order():
+def test_a_char_vocabulary_keeps_its_order():
     char = t.CharTokenizer("zab")
     assert char.encode("abz").tolist() == [1, 2, 0]
 
 
 @given(any_text.filter(bool), st.data())
 def test_char_round_trip(text, data):
-    char = travelled(t.CharTokenizer.train(text))
+    char = through_json(t.CharTokenizer.train(text))
     other = data.draw(st.text(st.sampled_from(text)))
     assert char.decode(char.encode(other)) == other
     assert char.decode_bytes(char.encode(other)) == other.encode()
 
 
 @pytest.mark.parametrize("unknown", ["x", "é", "🙂", "\U0010ffff", "\x00"])
-def test_char_unknown_character_is_named(unknown):
+def test_the_error_names_an_unknown_character(unknown):
     char = t.CharTokenizer.train("no\nyes")
     with pytest.raises(t.TokenizerError) as caught:
         char.encode("no" + unknown)
@@ -92,7 +90,7 @@ def test_char_unknown_character_is_named(unknown):
     assert isinstance(caught.value, ValueError)
 
 
-def test_long_vocabulary_is_cut_in_the_message():
+def test_the_error_cuts_a_long_vocabulary():
     char = t.CharTokenizer("".join(map(chr, range(0x4E00, 0x4E00 + 1000))))
     with pytest.raises(t.TokenizerError, match=r"of 1000 characters: .* and 800 more"):
         char.encode("a")
@@ -101,7 +99,7 @@ def test_long_vocabulary_is_cut_in_the_message():
 @pytest.mark.parametrize(
     ("vocab", "message"), [("", "at least one"), ("aba", "once"), ("a\ud800", "not a character")]
 )
-def test_char_vocabulary_is_checked(vocab, message):
+def test_an_invalid_char_vocabulary_is_an_error(vocab, message):
     with pytest.raises(t.TokenizerError, match=message):
         t.CharTokenizer(vocab)
 
@@ -116,10 +114,10 @@ def test_bpe_round_trip(bpe, text):
     ids = bpe.encode(text)
     assert ids.dtype == np.int64
     assert bpe.decode(ids) == text
-    assert travelled(bpe).encode(text).tolist() == ids.tolist()
+    assert through_json(bpe).encode(text).tolist() == ids.tolist()
 
 
-def test_bpe_learns_the_text(bpe):
+def test_bpe_learns_from_the_text(bpe):
     assert bpe.vocab_size == 340
     assert len(bpe.encode(TEXT)) < len(TEXT.encode()) / 2
     # Merges do not cross words, and whole frequent words are tokens.
@@ -127,7 +125,7 @@ def test_bpe_learns_the_text(bpe):
     assert not any(b" " in token.strip() for token in bpe.tokens)
 
 
-def test_bpe_encodes_as_its_trainer_does():
+def test_bpe_encodes_like_its_trainer():
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     oracle = Tokenizer(models.BPE())
@@ -141,7 +139,7 @@ def test_bpe_encodes_as_its_trainer_does():
     assert bpe.encode(TEXT).tolist() == oracle.encode(TEXT).ids
 
 
-def test_bpe_of_a_short_text_is_smaller_than_asked_for():
+def test_bpe_of_a_short_text_has_a_smaller_vocabulary():
     bpe = t.BPETokenizer.train("aaaa", 1000)
     assert 256 < bpe.vocab_size < 300
     assert bpe.decode(bpe.encode("b\xff")) == "b\xff"
@@ -152,7 +150,7 @@ def test_bpe_needs_all_bytes():
         t.BPETokenizer.train(TEXT, 255)
 
 
-def test_byte_alphabet_is_the_trainers():
+def test_the_byte_alphabet_equals_the_trainers():
     from tokenizers import pre_tokenizers
 
     alphabet = bpe_module.byte_alphabet()
@@ -165,12 +163,12 @@ def test_gpt2(gpt2):
     assert gpt2.vocab_size == 50257
     assert gpt2.encode("Hello world").tolist() == [15496, 995]
     assert gpt2.decode([50256]) == bpe_module.END_OF_TEXT
-    # Text is never taken for a special token.
+    # encode() never makes a special token out of text.
     assert 50256 not in gpt2.encode(bpe_module.END_OF_TEXT)
-    assert travelled(gpt2).encode(TEXT).tolist() == gpt2.encode(TEXT).tolist()
+    assert through_json(gpt2).encode(TEXT).tolist() == gpt2.encode(TEXT).tolist()
 
 
-def test_gpt2_uses_the_users_tiktoken_cache(tmp_path, monkeypatch):
+def test_gpt2_uses_tiktokens_cache(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(bpe_module, "fetch", lambda file, folder: asked.append((file.name, folder)))
     monkeypatch.setattr("tiktoken.get_encoding", lambda name: pytest.fail(os.environ["TIKTOKEN_CACHE_DIR"]))
@@ -185,7 +183,7 @@ def test_gpt2_uses_the_users_tiktoken_cache(tmp_path, monkeypatch):
         monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "theirs"))
 
 
-def test_gpt2_files_have_the_names_that_tiktoken_looks_for():
+def test_gpt2_files_have_the_names_that_tiktoken_expects():
     for file in bpe_module.GPT2_FILES:
         assert file.name == hashlib.sha1(file.url.encode()).hexdigest()
 
@@ -199,20 +197,20 @@ def test_gpt2_round_trip(gpt2, text):
 
 
 @pytest.mark.parametrize("bad", [[-1], [0, 340], [2**40]])
-def test_bad_ids_are_named(bpe, bad):
+def test_the_error_names_a_bad_id(bpe, bad):
     for tokenizer in (bpe, t.CharTokenizer.train(TEXT)):
         where = rf"token id {bad[-1]} at position {len(bad) - 1} is outside the vocabulary of"
         with pytest.raises(t.TokenizerError, match=where):
             tokenizer.decode(bad)
 
 
-def test_half_a_surrogate_pair_is_refused(bpe):
+def test_half_a_surrogate_pair_is_an_error(bpe):
     for tokenizer in (bpe, t.CharTokenizer.train(TEXT)):
         with pytest.raises(t.TokenizerError, match=r"'\\ud83d' at position 1 is not a character"):
             tokenizer.encode("I\ud83d")
 
 
-def test_build_and_refuse():
+def test_build():
     assert t.build("ab", "a", DataConfig(tokenizer="char")).vocab_size == 2
     assert t.build(TEXT, TEXT, DataConfig(tokenizer="bpe", bpe_vocab_size=300)).vocab_size == 300
     with pytest.raises(t.TokenizerError, match="no tokenizer 'word'"):
@@ -240,60 +238,11 @@ BYTES = " ".join(base64.b64encode(bytes([b])).decode() for b in range(256))
         {"kind": "bpe", "tokens": BYTES, "pattern": ".", "special_tokens": {"<end>": 7}},
     ],
 )  # fmt: skip
-def test_a_broken_description_is_refused(values):
+def test_a_broken_description_is_an_error(values):
     with pytest.raises(t.TokenizerError):
         t.from_dict(values)
 
 
-def test_start():
+def test_start_ids():
     assert t.start_ids(t.CharTokenizer("ab\n")).tolist() == [2]
     assert t.start_ids(t.CharTokenizer("ab")).tolist() == [0]
-
-
-# --- streaming
-
-
-def streamed(tokenizer, ids, **limits):
-    return list(stream(tokenizer, ids, **limits))
-
-
-@given(any_text)
-@example("naïve 🙂🙃 世界")
-def test_stream_is_whole_characters(bpe, text):
-    pieces = streamed(bpe, bpe.encode(text))
-    assert "".join(pieces) == text
-    assert all(pieces)
-
-
-def test_stream_marks_what_is_never_completed(bpe):
-    smile = [bpe.tokens.index(bytes([byte])) for byte in "🙂".encode()]
-    a = bpe.tokens.index(b"a")
-    assert streamed(bpe, smile) == ["🙂"]
-    assert streamed(bpe, smile[:3]) == ["\ufffd"]
-    assert streamed(bpe, [*smile[:2], a]) == ["\ufffda"]
-
-
-@given(st.text("ab"), st.text("ab", min_size=1, max_size=4), st.integers(1, 12))
-def test_stream_limits(text, stop, chars):
-    char = t.CharTokenizer("ab")
-    ids = char.encode(text)
-    assert "".join(streamed(char, ids, max_chars=chars)) == text[:chars]
-    assert "".join(streamed(char, ids, max_tokens=chars)) == text[:chars]
-    assert "".join(streamed(char, ids, stop=stop)) == text.partition(stop)[0]
-
-
-def test_stream_cuts_inside_a_token():
-    bpe = t.BPETokenizer([*(bytes([b]) for b in range(256)), b"ab", b"abc"], r"\p{L}+")
-    assert bpe.encode("abcabc").tolist() == [257, 257]
-    assert streamed(bpe, [257, 257], max_chars=4) == ["abc", "a"]
-    assert streamed(bpe, [257, 257], stop="ca") == ["ab"]
-
-
-def test_stream_does_not_wait_and_takes_no_more_than_it_needs():
-    char = t.CharTokenizer("ab")
-    endless = itertools.cycle([0, 1])
-    pieces = stream(char, endless, max_chars=3, stop="bb")
-    assert next(pieces) == "a"
-    assert next(endless) == 1
-    assert "".join(pieces) == "ab"
-    assert next(endless) == 0

@@ -1,18 +1,18 @@
-"""GPT once more, in PyTorch and from the equations alone: what gpt.model and gpt.train are compared with.
+"""An independent GPT in PyTorch, written from the equations: gpt.model and gpt.train are compared with it.
 
-No layer of torch.nn is used. Softmax, layer norm, GELU and cross-entropy are written out, gradients come from
-PyTorch's autograd, and AdamW is written as in Loshchilov and Hutter 2019.
+It uses no layer of torch.nn. Softmax, layer norm, GELU and cross-entropy are written out, gradients come from PyTorch's
+autograd, and AdamW follows Loshchilov and Hutter 2019.
 """
 
 import math
 
 import torch
 
-torch.set_num_threads(1)  # in one process the idle threads of both libraries would spin on the same cores
+torch.set_num_threads(1)  # In one process, the idle threads of both libraries would spin on the same cores.
 
 
 class TorchGPT:
-    """A GPT over `weights`, a dict of arrays under the names of gpt.model.GPT's state_dict."""
+    """A GPT with `weights`, a dict of arrays with the names of the state_dict of gpt.model.GPT."""
 
     def __init__(self, config, weights):
         self.config = config
@@ -74,12 +74,12 @@ class TorchGPT:
         return (logits.logsumexp(-1) - chosen).mean()
 
     def gradients(self, idx, targets):
-        """The gradient of the loss for each parameter, by name."""
+        """Return the gradient of the loss for each parameter, by name."""
         return dict(zip(self.p, torch.autograd.grad(self.loss(idx, targets), list(self.p.values()))))
 
 
 class TorchTrainer:
-    """Steps of clipped AdamW on a TorchGPT, with decay of the matrices, warm-up and cosine."""
+    """An optimizer of a TorchGPT: clipped AdamW that decays matrices, with warm-up and cosine decay."""
 
     def __init__(self, model, optim, steps):
         self.model, self.optim, self.steps, self.t = model, optim, steps, 0
@@ -94,7 +94,7 @@ class TorchTrainer:
         return o.min_lr + (o.lr - o.min_lr) * (1 + math.cos(math.pi * done)) / 2
 
     def step(self, idx, targets):
-        """One step; returns the loss before it."""
+        """Take one step; return the loss before it."""
         o, lr = self.optim, self.lr()
         loss = self.model.loss(idx, targets)
         names = list(self.model.p)

@@ -1,0 +1,67 @@
+"""Test the stream of text: whole characters, limits and stop texts."""
+
+import itertools
+
+import pytest
+
+pytest.importorskip("hypothesis")
+pytest.importorskip("tiktoken")
+pytest.importorskip("tokenizers")
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gpt import tokenizer as t
+from gpt.generation import stream
+
+any_text = st.text(st.characters(codec="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def bpe():
+    return t.BPETokenizer.train("It was a bright cold day in April, and the clocks were striking thirteen. " * 9, 340)
+
+
+def streamed(tokenizer, ids, **limits):
+    return list(stream(tokenizer, ids, **limits))
+
+
+@given(any_text)
+@example("naïve 🙂🙃 世界")
+def test_stream_yields_whole_characters(bpe, text):
+    pieces = streamed(bpe, bpe.encode(text))
+    assert "".join(pieces) == text
+    assert all(pieces)
+
+
+def test_stream_replaces_incomplete_characters(bpe):
+    smile = [bpe.tokens.index(bytes([byte])) for byte in "🙂".encode()]
+    a = bpe.tokens.index(b"a")
+    assert streamed(bpe, smile) == ["🙂"]
+    assert streamed(bpe, smile[:3]) == ["\ufffd"]
+    assert streamed(bpe, [*smile[:2], a]) == ["\ufffda"]
+
+
+@given(st.text("ab"), st.text("ab", min_size=1, max_size=4), st.integers(1, 12))
+def test_stream_limits(text, stop, chars):
+    char = t.CharTokenizer("ab")
+    ids = char.encode(text)
+    assert "".join(streamed(char, ids, max_chars=chars)) == text[:chars]
+    assert "".join(streamed(char, ids, max_tokens=chars)) == text[:chars]
+    assert "".join(streamed(char, ids, stop=stop)) == text.partition(stop)[0]
+
+
+def test_stream_cuts_inside_a_token():
+    bpe = t.BPETokenizer([*(bytes([b]) for b in range(256)), b"ab", b"abc"], r"\p{L}+")
+    assert bpe.encode("abcabc").tolist() == [257, 257]
+    assert streamed(bpe, [257, 257], max_chars=4) == ["abc", "a"]
+    assert streamed(bpe, [257, 257], stop="ca") == ["ab"]
+
+
+def test_stream_is_lazy():
+    char = t.CharTokenizer("ab")
+    endless = itertools.cycle([0, 1])
+    pieces = stream(char, endless, max_chars=3, stop="bb")
+    assert next(pieces) == "a"
+    assert next(endless) == 1
+    assert "".join(pieces) == "ab"
+    assert next(endless) == 0

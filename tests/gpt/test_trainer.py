@@ -1,0 +1,220 @@
+"""Test the training loop: against PyTorch, the files of a run, and divergence."""
+
+import math
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("platformdirs")
+pytest.importorskip("safetensors")
+pytest.importorskip("tqdm")
+import tensorlite as tl
+from gpt import checkpoint, train
+from gpt.data import load_dataset
+from gpt.evaluate import evaluate
+from gpt.runs import BEST, CURVE, LATEST, METRICS, RunFolder, RunFolderError, newest_checkpoint, read
+from gpt.train import Trainer, TrainingError, start, trainer
+from tests.gpt.small_runs import at_step, content
+
+pytestmark = pytest.mark.usefixtures("default_ctrl_c")
+
+
+# --- against PyTorch
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-4)])
+def test_300_steps_agree_with_torch(tiny, dtype, tolerance):
+    pytest.importorskip("torch")
+    from tests.support.torch_reference_gpt import TorchGPT, TorchTrainer
+
+    config = tiny(train__steps=300, train__dtype=dtype, optim__warmup_steps=20)
+    run = start(config)
+    weights = {name: value.numpy().copy() for name, value in run.model.state_dict().items()}
+    oracle = TorchTrainer(TorchGPT(run.config.model, weights), config.optim, config.train.steps)
+    rng = np.random.default_rng(config.train.seed)
+    losses = []
+    for _ in range(300):
+        expected = oracle.step(*run.dataset.batch(rng, "train", config.train.batch_size, 8))
+        loss, _ = run.train_step()
+        losses.append(loss.item())
+        assert abs(loss.item() - expected) < tolerance
+    assert losses[0] - np.mean(losses[-20:]) > 1  # The model has learned.
+    if dtype == "float64":
+        for name, value in run.model.state_dict().items():
+            np.testing.assert_allclose(
+                value.numpy(), oracle.model.p[name].detach().numpy(), rtol=0, atol=tolerance, err_msg=name
+            )
+
+
+def test_the_learning_rate_is_logged_with_its_step(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "LOG_INTERVAL", 1)
+    config = tiny(optim__lr=0.1, optim__min_lr=0.01, optim__warmup_steps=4, train__steps=12)
+    start(config).optimize()
+    rates = [line["lr"] for line in read(tmp_path / "run" / METRICS) if "lr" in line]
+    cosine = [0.01 + 0.09 * (1 + math.cos(math.pi * k / 8)) / 2 for k in range(8)]
+    assert rates == pytest.approx([0.02, 0.04, 0.06, 0.08, *cosine], rel=1e-12)
+
+
+def test_a_run_can_be_shorter_than_its_warm_up(tiny, tmp_path):
+    start(tiny(train__steps=2)).optimize()
+    assert read(tmp_path / "run" / METRICS)[0]["lr"] == pytest.approx(1e-2 * 2 / 6)
+
+
+def test_accumulated_batches_equal_one_large_batch(tiny):
+    """The gradient of 3 batches of 4 is the mean of their gradients."""
+    run = start(tiny(train__grad_accum=3, train__dtype="float64", optim__grad_clip=0.0))
+    other = start(tiny(run="other", train__dtype="float64"))
+    loss, norm = run.train_step()
+    total = 0.0
+    for _ in range(3):
+        x, y = other.batch("train", other.rng)
+        part = other.model(tl.tensor(x), tl.tensor(y))[1]
+        part.backward()
+        total += part.item() / 3
+    assert loss.item() == pytest.approx(total, abs=1e-14)
+    gradients = [p.grad.numpy() / 3 for p in other.parameters]
+    for ours, expected in zip(run.parameters, gradients):
+        np.testing.assert_allclose(ours.grad.numpy(), expected, rtol=0, atol=1e-14)
+    assert norm.item() == pytest.approx(math.sqrt(sum((g**2).sum() for g in gradients)), rel=1e-12)
+
+
+# --- a whole run
+
+
+def test_a_run_writes_the_files_that_it_lists(tiny, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    config = tiny()
+    assert train.train(config) is True
+    folder, out = tmp_path / "run", capsys.readouterr().out
+    assert sorted(p.name for p in folder.iterdir()) == sorted([LATEST, BEST, METRICS, CURVE])
+    for name in (LATEST, BEST, METRICS, CURVE):
+        assert f"wrote {folder / name}\n" in out
+    assert (folder / CURVE).read_bytes().startswith(b"\x89PNG")
+
+    lines = read(folder / METRICS)
+    steps = [line["step"] for line in lines if "loss" in line]
+    assert steps == [5, 10, 15, 20, 25, 30]
+    assert [line["step"] for line in lines if "val_loss" in line] == [10, 20, 30]
+    assert all(line["ms_per_step"] > 0 and line["tokens_per_second"] > 0 for line in lines if "loss" in line)
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < losses[0]
+
+    loaded = checkpoint.load(folder / LATEST)
+    dataset = load_dataset(config.data, 8)
+    final = evaluate(loaded.model, dataset, "val")
+    assert lines[-1] == {
+        "step": 30,
+        "final_val_loss": final,
+        "final_val_bits_per_char": pytest.approx(final / math.log(2), rel=1e-12),
+    }
+    assert f"validation loss {final:.4f} nats per token" in out
+    assert loaded.step == 30
+    assert loaded.config == config.with_vocab_size(dataset.tokenizer.vocab_size)
+    sample = out.partition("A sample of 40 characters:\n\n")[2].partition("\n\nwrote")[0]
+    assert len(sample) == 40
+    assert set(sample) <= set(dataset.tokenizer.vocab)
+
+
+def test_the_best_model_is_kept(tiny, tmp_path, monkeypatch):
+    estimates = iter([3.0, 9.0, 3.0, 2.0, 3.0, 2.5])  # train, validation
+    monkeypatch.setattr(trainer, "mean_loss", lambda model, batches: next(estimates))
+    run = start(tiny())
+    run.optimize()
+    assert checkpoint.load(tmp_path / "run" / BEST).step == 20
+    assert checkpoint.load(tmp_path / "run" / LATEST).step == 30
+    assert run.best == 2.0
+
+
+def test_an_estimate_does_not_change_training(tiny, tmp_path):
+    """The dropout masks and batches of training do not depend on how often the loss is estimated."""
+    for name, interval in (("a", 10), ("b", 1)):
+        start(tiny(run=name, model__dropout=0.2, train__eval_interval=interval)).optimize()
+    (_, a), (_, b) = content(tmp_path / "a" / LATEST), content(tmp_path / "b" / LATEST)
+    assert all((a[name] == b[name]).all() for name in a)
+
+
+def test_two_processes_cannot_train_in_one_folder(tiny, tmp_path):
+    config = tiny()
+    with RunFolder(config.run_dir).lock():
+        with pytest.raises(RunFolderError, match=r"another process is training in .*run.*--name or --out"):
+            train.train(config)
+        assert not (config.run_dir / "metrics.jsonl").exists()
+    assert train.train(config)
+    with RunFolder(config.run_dir).lock(), pytest.raises(RunFolderError, match="another process is training"):
+        train.train(config, resume=config.run_dir / LATEST)
+
+
+def test_a_second_run_archives_the_first(tiny, tmp_path, capsys):
+    for seed in (1, 2, 3):
+        train.train(tiny(train__steps=2, train__sample_chars=0, train__seed=seed))
+    folder = tmp_path / "run"
+    seeds = [checkpoint.load_config(folder / place / LATEST).train.seed for place in ("earlier-1", "earlier-2", "")]
+    assert seeds == [1, 2, 3]
+    assert (folder / "earlier-1" / METRICS).exists()
+    assert f"The run that was in {folder} is now in {folder / 'earlier-2'}" in capsys.readouterr().out
+    assert newest_checkpoint(tmp_path) == folder / LATEST
+
+
+def test_without_matplotlib_there_is_no_curve(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert train.train(tiny(train__steps=2)) is True
+    out = capsys.readouterr().out
+    assert "pip install 'tensorlite[plot]'" in out
+    assert f"wrote {tmp_path / 'run' / METRICS}" in out
+    assert CURVE not in out.partition("wrote")[2]
+
+
+# --- divergence
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path, monkeypatch):
+    def poison(run):
+        run.model.ln_f.weight.array[3] = math.nan
+
+    at_step(monkeypatch, 17, poison)
+    with pytest.raises(TrainingError) as caught:
+        train.train(tiny())
+    message = str(caught.value)
+    assert message.startswith("training diverged at step 17: the loss is nan")
+    assert "lower --lr (it is 0.01)" in message
+    assert f"{tmp_path / 'run' / LATEST} is kept" in message
+    kept = checkpoint.load(tmp_path / "run" / LATEST)
+    assert kept.step == 15
+    assert all(np.isfinite(value.numpy()).all() for value in kept.model.state_dict().values())
+
+
+def test_a_gradient_that_is_not_finite_is_never_saved(tiny, tmp_path, monkeypatch):
+    """The loss of step 5 is finite; its gradient, and so the weights after it, are not."""
+    clip = tl.nn.utils.clip_grad_norm_
+
+    def poison(run):
+        monkeypatch.setattr(
+            tl.nn.utils, "clip_grad_norm_", lambda parameters, limit: clip(parameters, limit) * math.inf
+        )
+
+    at_step(monkeypatch, 5, poison)
+    with pytest.raises(TrainingError, match=r"diverged at step 5.*there is no checkpoint yet"):
+        train.train(tiny())
+    assert not (tmp_path / "run" / LATEST).exists()
+
+
+def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path, monkeypatch):
+    """The loss and the gradient of step 10 are finite; the weights after it are not."""
+    step = Trainer.train_step
+
+    def patched(run):
+        result = step(run)
+        if run.step == 10:
+            run.model.h[0].ln_1.weight.array[2] = -math.inf
+        return result
+
+    monkeypatch.setattr(Trainer, "train_step", patched)
+    with pytest.raises(TrainingError, match=r"diverged at step 10: there are weights that are not finite.* is kept"):
+        train.train(tiny(train__eval_interval=30))
+    assert checkpoint.load(tmp_path / "run" / LATEST).step == 5
+
+
+def test_a_far_too_large_learning_rate_diverges(tiny):
+    with pytest.raises(TrainingError, match=r"diverged at step \d+.*lower --lr \(it is 1e\+30\)"):
+        train.train(tiny(optim__lr=1e30, optim__warmup_steps=0))
