@@ -28,17 +28,17 @@ class CombinedOptimizer(Optimizer):
 
     @property
     def defaults(self) -> dict[str, Any]:  # type: ignore[override]
-        """The options of all optimizers; the first one that has an option decides its value."""
+        """Return the options of all optimizers; the first one that has an option decides its value."""
         return {key: value for optimizer in reversed(self.optimizers) for key, value in optimizer.defaults.items()}
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        """The groups of all optimizers, in order."""
+        """Return the groups of all optimizers, in order."""
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     @property
     def state(self) -> dict[Tensor, dict[str, Any]]:  # type: ignore[override]
-        """The state of all parameters."""
+        """Return the state of all parameters."""
         return {p: state for optimizer in self.optimizers for p, state in optimizer.state.items()}
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
