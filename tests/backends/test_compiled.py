@@ -1,4 +1,4 @@
-"""What tensorlite.compiled gives to compiled functions of others: kernels for a row, and loops that threads share."""
+"""tensorlite.compiled: kernels for a single row, and loops that threads share, for users' compiled functions."""
 import doctest
 import subprocess
 import sys
@@ -37,9 +37,9 @@ def test_linear(rows, columns, bias):
     b = normal(rows, seed=2) if bias else None
     compiled.run(compiled.linear, x, weight, b, y)
     close(y, F.linear(tl.tensor(x), tl.tensor(weight), None if b is None else tl.tensor(b)), columns)
-    alone = np.empty_like(y)
-    compiled.linear(0, x, weight, b, alone)
-    assert (alone == y).all()  # to the bit, whoever helps
+    serial = np.empty_like(y)
+    compiled.linear(0, x, weight, b, serial)
+    assert (serial == y).all()  # equal to the bit on any number of threads
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -72,7 +72,7 @@ def test_decode_attention(H, length, size, D):
     assert np.isfinite(y).all()
 
 
-def test_scores_that_are_huge_or_not_finite():
+def test_decode_attention_of_huge_and_nonfinite_scores():
     q, keys, values = normal(2, 8) * f32(1e15), normal(2, 5, 8, seed=1) * f32(1e15), normal(2, 5, 8, seed=2)
     y, scores = np.empty((2, 8), f32), np.empty((2, 5), f32)
     compiled.decode_attention(0, q, keys, values, 5, scores, y)
@@ -84,7 +84,7 @@ def test_scores_that_are_huge_or_not_finite():
     assert np.isnan(y[1]).all()
 
 
-def test_a_loop_of_ones_own_is_shared(count):
+def test_a_users_loop_is_shared(count):
     @compiled.njit(nogil=True)
     def part(x, y, start, stop):
         for i in range(start, stop):
@@ -101,7 +101,7 @@ def test_a_loop_of_ones_own_is_shared(count):
             np.testing.assert_allclose(y, k * x * x, rtol=1e-6)
 
 
-def test_what_a_task_is_given_lives_as_long_as_it(count):
+def test_a_bound_kernel_keeps_its_arrays_alive(count):
     @compiled.njit(nogil=True)
     def part(x, y, start, stop):
         for i in range(start, stop):
@@ -111,7 +111,7 @@ def test_what_a_task_is_given_lives_as_long_as_it(count):
     def threes(pool, y):
         for _ in range(3):
             task = compiled.bind_kernel(part, (np.full(y.size, f32(3)), y))
-            for _ in range(2):  # would take the place of what nobody holds
+            for _ in range(2):  # this would reuse the memory of a freed array
                 y[0] = np.full(y.size, f32(7))[0]
             compiled.parallel_for(pool, task, y.size, 16, 1)
 
@@ -121,11 +121,11 @@ def test_what_a_task_is_given_lives_as_long_as_it(count):
         assert (y == 3).all()
 
 
-def test_a_loop_that_fails_on_some_thread_is_an_error(count):
+def test_a_failure_on_any_thread_is_an_error(count):
     @compiled.njit(nogil=True)
     def part(x, start, stop):
         if start <= 77 < stop:
-            raise ValueError("in a part")
+            raise ValueError("in a chunk")
         for i in range(start, stop):
             x[i] = 1
 
@@ -141,21 +141,21 @@ def test_a_loop_that_fails_on_some_thread_is_an_error(count):
     assert x[:50].all()
 
 
-@pytest.mark.parametrize(("unit", "each"), [(0, 1), (-1, 1), (16, 0), (1, -1)])
-def test_pieces_that_are_none_are_refused(unit, each):
+@pytest.mark.parametrize(("grain_size", "chunks_per_thread"), [(0, 1), (-1, 1), (16, 0), (1, -1)])
+def test_chunks_below_one_are_refused(grain_size, chunks_per_thread):
     @compiled.njit(nogil=True)
     def part(x, start, stop):
         x[start:stop] += 1
 
     @compiled.njit(nogil=True)
-    def ones(pool, x, unit, each):
-        compiled.parallel_for(pool, compiled.bind_kernel(part, (x,)), x.size, unit, each)
+    def ones(pool, x, grain_size, chunks_per_thread):
+        compiled.parallel_for(pool, compiled.bind_kernel(part, (x,)), x.size, grain_size, chunks_per_thread)
 
     with pytest.raises(ValueError, match="parallel_for: expected grain_size and chunks_per_thread of 1 or more"):
-        compiled.run(ones, np.zeros(100, f32), unit, each)
+        compiled.run(ones, np.zeros(100, f32), grain_size, chunks_per_thread)
 
 
-def test_a_kernel_that_shares_is_an_error_and_not_half_a_result(count):
+def test_a_nested_parallel_loop_is_an_error(count):
     @compiled.njit(nogil=True)
     def inner(x, start, stop):
         for i in range(start, stop):
@@ -172,7 +172,7 @@ def test_a_kernel_that_shares_is_an_error_and_not_half_a_result(count):
         compiled.parallel_for(pool, compiled.bind_kernel(row, (pool, x)), x.shape[0], 1, 1)
 
     x = np.zeros((6, 5000), f32)
-    if count == 1:  # there is no pool
+    if count == 1:  # one thread has no pool
         compiled.run(rows, x)
         assert (x == 200).all()
     else:
@@ -180,7 +180,7 @@ def test_a_kernel_that_shares_is_an_error_and_not_half_a_result(count):
             compiled.run(rows, x)
 
 
-def test_a_task_without_a_tuple_is_refused():
+def test_bind_kernel_requires_a_tuple():
     @compiled.njit(nogil=True)
     def part(x, start, stop):
         x[start:stop] += 1
@@ -209,24 +209,24 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("name", "args"), [(name, args) for name, calls in WRONG.items() for args in calls])
-def test_shapes_that_do_not_fit_are_refused(name, args):
+def test_wrong_shapes_are_refused(name, args):
     with pytest.raises(ValueError, match=f"{name}: expected"):
         getattr(compiled, name)(*([] if name == "layer_norm" else [0]), *args)
 
 
-def test_only_contiguous_float32_is_taken():
+def test_other_arrays_than_contiguous_float32_are_refused():
     for x in (normal(4).astype(float), normal(8)[::2], np.arange(4)):
         with pytest.raises(TypeError, match="No matching definition"):
             compiled.gelu(x, False)
 
 
-def test_the_example_of_the_docstring():
+def test_the_example_in_the_docstring_runs():
     result = doctest.testmod(compiled)
     assert result.attempted > 3
     assert result.failed == 0
 
 
-def test_without_a_compiler_the_import_says_what_to_do():
+def test_the_import_error_without_numba_says_what_to_do():
     code = "import os; os.environ['TENSORLITE_JIT'] = '0'; import tensorlite.compiled"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "ImportError: tensorlite.compiled needs numba: pip install 'tensorlite[fast]'" in done.stderr

@@ -14,13 +14,13 @@ XP = registry.namespace(registry.device("cpu"))
 
 
 @pytest.fixture
-def three(monkeypatch):
+def three_threads(monkeypatch):
     monkeypatch.setattr(thread_pool, "_num_threads", 3)
 
 
 @pytest.fixture(params=["numba", "numpy"])
 def compiled(request, monkeypatch):
-    """With compiled loops and without."""
+    """Run a test with compiled loops and without."""
     if request.param == "numba":
         pytest.importorskip("numba")
     else:
@@ -29,15 +29,15 @@ def compiled(request, monkeypatch):
 
 
 @pytest.fixture
-def compiled_and_blas(three):
+def compiled_and_blas(three_threads):
     if find_compiled.find_compiled() is None or not blas.gemm_pointer(np.dtype(np.float32)):
         pytest.skip("needs numba, and an OpenBLAS of 64-bit sizes")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.usefixtures("compiled", "three")
+@pytest.mark.usefixtures("compiled", "three_threads")
 def test_a_single_row_or_column(dtype):
-    """As a text that is being written makes them."""
+    """A decode step makes such products."""
     rng = np.random.default_rng(0)
     for k, n in ((700, 1000), (701, 1003), (700, 40_000), (10_003, 30)):
         row, matrix = rng.random((1, k), dtype), rng.random((n, k), dtype)
@@ -46,10 +46,10 @@ def test_a_single_row_or_column(dtype):
 
 
 @pytest.mark.usefixtures("compiled_and_blas")
-def test_gemm_is_not_asked_for_a_single_row_or_column(monkeypatch):
-    """It takes several times as long as the sums, for it copies the matrix; float64's are left to NumPy's gemv."""
+def test_gemm_is_not_called_for_a_single_row_or_column(monkeypatch):
+    """gemm takes several times as long as gemv, because it copies the matrix. NumPy's own gemv computes float64."""
     row, matrix = np.ones((1, 700), np.float32), np.ones((1000, 700), np.float32)
-    monkeypatch.setattr(cpu, "gemm_pointer", lambda dtype: 1)  # a call of it would end the process
+    monkeypatch.setattr(cpu, "gemm_pointer", lambda dtype: 1)  # a call of this address would end the process
     assert (cpu._shared_matmul(row, matrix.T) == 700).all()
     assert (cpu._shared_matmul(matrix, row.T) == 700).all()
     assert cpu._shared_matmul(row.astype(np.float64), matrix.T.astype(np.float64)) is None
@@ -77,7 +77,7 @@ def test_shared_products_of_every_shape_and_layout(dtype):
 
 
 @pytest.mark.usefixtures("compiled_and_blas")
-def test_what_cannot_be_shared_is_left_to_numpy():
+def test_numpy_computes_products_that_cannot_be_shared():
     x = np.ones((64, 64), np.float32)
     for y in (x[:, ::2], x[::-1], np.broadcast_to(x[:1], x.shape), x.astype(np.float16)):
         assert cpu._shared_matmul(y if y.dtype == np.float16 else x[:, : len(y)], y) is None
@@ -86,14 +86,14 @@ def test_what_cannot_be_shared_is_left_to_numpy():
 
 @pytest.mark.parametrize("count", [2, 3, 7, 100])
 @pytest.mark.usefixtures("compiled_and_blas")
-def test_each_entry_is_worked_on_by_one_of_any_number_of_threads(count, monkeypatch):
+def test_each_entry_is_processed_once_by_any_number_of_threads(count, monkeypatch):
     jit = pytest.importorskip("tensorlite.backends.cpu.compiled.kernels", exc_type=ImportError)
     monkeypatch.setattr(thread_pool, "_num_threads", count)
     monkeypatch.setattr(thread_pool, "_pool", None)
     rng = np.random.default_rng(0)
     for size in (0, 1, 1000, 1024, 1025, 50_000, 200_001):
         p, g = rng.standard_normal((2, size)).astype(np.float32)
-        once = p - np.float32(0.5) * np.sign(g)  # Adam's first step, done twice, would be two steps
+        once = p - np.float32(0.5) * np.sign(g)  # Adam's first step; done twice, it would move twice as far
         m, v = np.zeros((2, size), np.float32)
         thread_pool.run_parallel(jit.adam_step, p, g, m, v, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.5)
         np.testing.assert_allclose(p, once, rtol=1e-6)

@@ -19,7 +19,7 @@ EXACT = {"float32": 3e-6, "float64": 1e-12, "float16": 4e-3}
 
 @pytest.fixture(params=["numba", "numpy"])
 def compiled(request, monkeypatch):
-    """With compiled loops and without."""
+    """Run a test with compiled loops and without."""
     if request.param == "numba":
         pytest.importorskip("numba")
     else:
@@ -29,7 +29,7 @@ def compiled(request, monkeypatch):
 
 @pytest.fixture(params=[1, 3])
 def shared(request, monkeypatch):
-    """On one thread, and with every loop shared among several, however small its arrays."""
+    """Run a test on one thread, and with threads that share every loop, even over small arrays."""
     monkeypatch.setattr(thread_pool, "_num_threads", request.param)
     monkeypatch.setattr(cpu, "_MIN_SHARED", 1)
     monkeypatch.setattr(cpu, "_MIN_COMPILED", 1)
@@ -131,7 +131,7 @@ class TestRows:
 
 
 ATTENTION = {
-    "a head": ((1, 4, 3), 4),
+    "one head": ((1, 4, 3), 4),
     "several blocks of queries": ((2, 3, 150, 8), 150),
     "more keys": ((2, 2, 70, 5), 133),
     "fewer keys": ((2, 2, 133, 5), 70),
@@ -148,7 +148,7 @@ def test_attention(case, causal, dtype):
     rng = np.random.default_rng(0)
     q = rng.standard_normal(shape).astype(dtype)
     k, v = (rng.standard_normal((*shape[:-2], S, w)).astype(dtype) for w in (shape[-1], 7))
-    if len(shape) == 4:  # as a model has them: heads side by side
+    if len(shape) == 4:  # adjacent heads, as a model has them
         q, k, v = (np.ascontiguousarray(a.swapaxes(1, 2)).swapaxes(1, 2) for a in (q, k, v))
     found, expected = (m.attention(XP, q, k, v, None, None, causal, 0.3) for m in (cpu, reference))
     agree(found, expected, dtype)
@@ -158,7 +158,7 @@ def test_attention(case, causal, dtype):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_attention_without_a_blas_that_can_be_called(causal, monkeypatch):
+def test_attention_without_a_callable_blas(causal, monkeypatch):
     pytest.importorskip("numba")
     monkeypatch.setattr(cpu, "gemm_pointer", lambda dtype: 0)
     rng = np.random.default_rng(0)
@@ -171,8 +171,8 @@ def test_attention_without_a_blas_that_can_be_called(causal, monkeypatch):
     agree(found[:3], expected[:3], "float32", 10)
 
 
-def test_attention_far_out():
-    """Scores that overflow without the maximum taken off, and rows of which one key has all."""
+def test_attention_of_large_scores():
+    """The exponentials of these scores overflow unless the maximum is subtracted."""
     pytest.importorskip("numba")
     q = np.full((1, 2, 64, 32), 30.0, np.float32)
     k = np.random.default_rng(0).standard_normal((1, 2, 64, 32)).astype(np.float32)
@@ -190,8 +190,8 @@ def test_masked_and_dropped_attention_goes_to_the_reference():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_stays_so(value):
-    """A compiled loop must not lose it: NaN compares with nothing, and -inf has probability 0."""
+def test_nan_and_infinity_are_kept(value):
+    """A compiled loop must not lose NaN in comparisons; -inf has probability 0."""
     if cpu._compiled_kernels() is None:
         pytest.skip("needs numba, and no TENSORLITE_JIT=0")
     x = np.random.default_rng(0).standard_normal((64, 100)).astype(np.float32)
@@ -209,7 +209,7 @@ def test_what_is_not_finite_stays_so(value):
         np.testing.assert_allclose(cpu.gelu(XP, x, False)[3, 5], expected, atol=1e-30)
 
 
-def test_exp_to_its_last_digits():
+def test_exp_is_accurate_to_its_last_digits():
     jit = pytest.importorskip("tensorlite.backends.cpu.compiled.kernels", exc_type=ImportError)
     x = np.linspace(-87.0, 0.0, 100_001, dtype=np.float32)
     rows = np.stack([np.zeros_like(x), x], axis=1)
@@ -220,13 +220,13 @@ def test_exp_to_its_last_digits():
 
 
 @pytest.mark.parametrize("name", cpu.__all__)
-def test_every_twin_stands_in_for_something(name):
+def test_every_kernel_replaces_a_function_of_the_reference_or_numpy(name):
     assert hasattr(reference, name) or hasattr(np, name)
 
 
 @pytest.mark.parametrize("size", [8e4, 8e6, 8e9])
 def test_attention_of_huge_scores(size):
-    """The softmax that is computed again is the one that was: of the same rounded scores."""
+    """The backward pass computes the same softmax again, from the same rounded scores."""
     rng = np.random.default_rng(0)
     q = (rng.standard_normal((1, 2, 64, 32)) * np.sqrt(size)).astype(np.float32)
     k = (rng.standard_normal((1, 2, 64, 32)) * np.sqrt(size)).astype(np.float32)
@@ -238,7 +238,7 @@ def test_attention_of_huge_scores(size):
     np.testing.assert_allclose(dv, expected, atol=1e-4 * abs(expected).max())
 
 
-def test_one_infinite_gradient_stays_in_its_row():
+def test_an_infinite_gradient_changes_only_its_row():
     g = np.zeros((50, 4), np.float32)
     g[7, 2] = np.inf
     ids = np.arange(50) % 9
@@ -248,7 +248,7 @@ def test_one_infinite_gradient_stays_in_its_row():
     assert np.isfinite(np.delete(out.reshape(-1), 7 * 4 + 2)).all()
 
 
-def test_targets_that_are_no_class_are_refused():
+def test_a_target_outside_the_classes_is_an_error():
     x = np.zeros((64, 100), np.float32)
     for wrong in (100, -101):
         with pytest.raises(IndexError):
@@ -257,7 +257,7 @@ def test_targets_that_are_no_class_are_refused():
             cpu.cross_entropy_backward(XP, x[:, 0], x, np.full(64, wrong), np.zeros((64, 1), np.float32), -1, 0.0)
 
 
-def test_gelus_gradient_far_out():
+def test_gelu_gradient_of_huge_inputs():
     x = np.array([1e13, -1e13, 1e14, -1e14, 1e20, np.nan] * 1000, np.float32)
     if cpu._compiled_kernels() is None:
         pytest.skip("needs numba, and no TENSORLITE_JIT=0")
@@ -284,7 +284,7 @@ def test_embedding_of_many_rows(ids: list[int]) -> None:
     np.testing.assert_allclose(table.grad.numpy(), expected, rtol=1e-14)
 
 
-def _stepped(step: Any, shape: tuple[int, ...], transposed: bool) -> list[np.ndarray]:
+def _adam_step(step: Any, shape: tuple[int, ...], transposed: bool) -> list[np.ndarray]:
     rng = np.random.default_rng(1)
     p, g, m, v = (abs(rng.standard_normal(shape)).astype(np.float32) for _ in range(4))
     if transposed:
@@ -296,8 +296,8 @@ def _stepped(step: Any, shape: tuple[int, ...], transposed: bool) -> list[np.nda
 @pytest.mark.parametrize("transposed", [False, True])
 def test_adam_of_several_blocks(transposed: bool) -> None:
     shape = (MANY // 2, 3)
-    for a, b in zip(_stepped(cpu.adam_step, shape, transposed), _stepped(reference.adam_step, shape, transposed)):
-        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)  # entries are about 1, and some steps end near 0
+    for a, b in zip(_adam_step(cpu.adam_step, shape, transposed), _adam_step(reference.adam_step, shape, transposed)):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)  # entries are about 1, and some results are near 0
 
 
 def test_adam_of_a_large_transposed_parameter() -> None:
@@ -325,7 +325,7 @@ def test_gelu_of_several_blocks() -> None:
     lambda x: x.mul_(2.0), lambda x: x.zero_(), lambda x: x.fill_(1.0), lambda x: x.copy_(tl.zeros(3)),
     lambda x: x.__setitem__(0, 1.0), lambda x: x.normal_(),
 ])  # fmt: skip
-def test_memory_that_may_not_be_written_is_left_alone(change: Any) -> None:
+def test_read_only_memory_is_not_written(change: Any) -> None:
     array = np.ones(3, np.float32)
     array.flags.writeable = False
     x = tl.from_numpy(array)

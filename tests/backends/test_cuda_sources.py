@@ -1,9 +1,8 @@
-"""The CUDA sources without a GPU: NVRTC compiles them, a C++ compiler runs them, and CuPy is given what they take.
+"""Tests of the CUDA sources that need no GPU.
 
-Three halves that meet: NVRTC makes machine code of each source for several architectures. A host's C++ compiler takes
-the same source with tests/support/cuda_shim.h, and its kernels are run thread by thread.
-The wrappers of backends/cuda/kernels.py
-call a RawModule that is none: it is as pedantic about types as CuPy is careless, and runs the host's kernels.
+NVRTC compiles each source to machine code for several architectures. The host's C++ compiler compiles the same source
+with tests/support/cuda_shim.h, and its kernels are run thread by thread. The wrappers of backends/cuda/kernels.py get a
+stand-in for RawModule, which checks the types of arguments (CuPy does not) and runs the host's kernels.
 """
 import ctypes
 import importlib.util
@@ -41,7 +40,7 @@ ARGUMENTS = {
 
 
 def find_nvrtc():
-    """The library of an installed wheel, for CUDA 12 or 13; None if there is none."""
+    """Return the library of an installed wheel, for CUDA 12 or 13, or None if there is none."""
     for package in ("nvidia.cuda_nvrtc", "nvidia.cu13"):
         try:
             spec = importlib.util.find_spec(package)
@@ -60,7 +59,7 @@ def nvrtc():
 
 
 def compiled(nvrtc, source, architecture, kind):
-    """The PTX or CUBIN of a source. Raises AssertionError with what the compiler says, if it says anything at all."""
+    """Return the PTX or CUBIN of a source. Raises AssertionError with the compiler's messages, if there are any."""
     program = ctypes.c_void_p()
     assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"elementwise.cu", 0, None, None) == 0
 
@@ -89,7 +88,7 @@ def test_there_is_a_source():
 @pytest.mark.parametrize("architecture", [75, 80, 90])
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_a_source_compiles(nvrtc, path, architecture):
-    """To machine code, without a warning, with every kernel in it."""
+    """The machine code has every kernel, and the compiler gives no warning."""
     code = compiled(nvrtc, path.read_text("utf-8"), f"sm_{architecture}", "CUBIN")
     assert code[:4] == b"\x7fELF"
     if path == ELEMENTWISE:
@@ -99,7 +98,7 @@ def test_a_source_compiles(nvrtc, path, architecture):
 
 
 def test_kernels_of_float32_compute_in_float32(nvrtc):
-    """One double among the constants, and a GPU for games would take 32 times as long."""
+    """A single constant of type double would make a consumer GPU 32 times as slow."""
     ptx = compiled(nvrtc, ELEMENTWISE.read_text("utf-8"), "compute_75", "PTX").decode()
     bodies = dict(re.findall(r"\.entry (\w+)\((.*?\n})", ptx, re.DOTALL))
     assert set(bodies) == {f"{name}_{dtype}" for name in ARGUMENTS for dtype in DTYPES}
@@ -121,14 +120,14 @@ class Dim3(ctypes.Structure):
 
 
 class HostKernels:
-    """The kernels of elementwise.cu, compiled for the CPU: every thread of a launch in turn."""
+    """The kernels of elementwise.cu, compiled for the CPU. A launch runs its threads one after the other."""
 
     def __init__(self, library):
         self.library = library
         self.places = [Dim3.in_dll(library, n) for n in ("gridDim", "blockDim", "blockIdx", "threadIdx")]
 
     def launch(self, name, grid, block, args):
-        """As CuPy's RawKernel: numbers go as they are, so their types have to be those of the declaration."""
+        """Launch a kernel, as CuPy's RawKernel does. Numbers are not converted, so their types must be as declared."""
         function = getattr(self.library, name)
         types = {np.float32: ctypes.c_float, np.float64: ctypes.c_double, np.int64: ctypes.c_longlong}
         passed = [a.ctypes.data_as(ctypes.c_void_p) if isinstance(a, np.ndarray) else types[type(a)](a) for a in args]
@@ -154,14 +153,14 @@ def host(tmp_path_factory):
 
 
 def arrays(count, n, dtype, seed=0):
-    """Normal numbers, some of them large, zero or tiny."""
+    """Return arrays of normal numbers, some of them large, zero or tiny."""
     rng = np.random.default_rng(seed)
     found = [rng.standard_normal(n) * rng.choice([1.0, 1.0, 5.0, 0.0, 1e-6], n) for _ in range(count)]
     return [a.astype(dtype) for a in found]
 
 
 def guarded(n, dtype):
-    """An array for results, with entries behind it that nobody may touch."""
+    """Return an array for results, and the entries after it, which no kernel may write."""
     whole = np.full(n + 8, 7.0, dtype)
     return whole[:n], whole[n:]
 
@@ -174,7 +173,7 @@ SIZES = [1, 2, 7, 31, 33, 65]
 @pytest.mark.parametrize("tanh", [False, True])
 @pytest.mark.parametrize("n", SIZES)
 def test_gelu_on_the_host(host, n, tanh, dtype):
-    """Whatever the launch: every entry once, none behind the last."""
+    """For any launch, every entry is written, and none after the last."""
     x, g = arrays(2, n, dtype)
     y = reference.gelu(CPU, x, tanh)
     dx = reference.gelu_backward(CPU, g, x, tanh)
@@ -189,8 +188,8 @@ def test_gelu_on_the_host(host, n, tanh, dtype):
 
 
 @pytest.mark.parametrize("tanh", [False, True])
-def test_gelu_far_out(host, tanh):
-    """Infinite, huge and not a number, as the reference."""
+def test_gelu_of_extreme_inputs(host, tanh):
+    """The results for infinity, NaN and huge numbers are those of the reference."""
     x = np.array([np.inf, -np.inf, np.nan, 50.0, -50.0, 0.0, -0.0, 1e-30], np.float32)
     g = np.ones_like(x)
     kernels = fake_xp(host)
@@ -207,13 +206,13 @@ def test_gelu_far_out(host, tanh):
 
 
 class OnDevice(np.ndarray):
-    """A NumPy array that says which device it is on, as CuPy's do."""
+    """A NumPy array with the attribute `device` of CuPy's arrays."""
 
     device = None
 
 
 def on_device(array, index=0):
-    """A copy on a device, which notes how often it was made the current one."""
+    """Return a copy on a device that counts how often it was made the current one."""
 
     class Device:
         id = index
@@ -228,7 +227,7 @@ def on_device(array, index=0):
 
 
 def fake_xp(host=None):
-    """A namespace with NumPy's functions and a RawModule that notes what it is asked, and runs the host's kernels."""
+    """Return a namespace of NumPy's functions with a RawModule that logs its calls and runs the host's kernels."""
     calls, modules = [], []
 
     class RawModule:
@@ -253,7 +252,7 @@ def fake_xp(host=None):
 
 
 def check_arguments(name, args):
-    """What CuPy would take as bytes, whatever the kernel makes of them."""
+    """Check the arguments of a kernel, which CuPy passes on as bytes without a check."""
     kernel, _, dtype = name.rpartition("_")
     assert len(args) == len(ARGUMENTS[kernel])
     n = next(a.size for a in args if isinstance(a, np.ndarray))
@@ -270,7 +269,7 @@ def check_arguments(name, args):
 
 
 def test_the_table_of_arguments_is_that_of_the_source():
-    """Its declarations, read from the macro that makes them."""
+    """The declarations are read from the macro KERNELS."""
     text = ELEMENTWISE.read_text("utf-8").replace("\\\n", " ")
     found = re.findall(r"__global__ void (\w+)_##dtype\((.*?)\)", text, re.DOTALL)
     kinds = {"const T*": READS, "T*": WRITES, "long long": COUNT, "T": NUMBER}
@@ -285,7 +284,7 @@ def test_the_table_of_arguments_is_that_of_the_source():
 )
 @pytest.mark.parametrize("shape", [(), (1,), (3, 7), (5, 1, 61)])
 def test_adam_step(host, shape, options, dtype):
-    """Five steps in place, as the reference."""
+    """Five steps in place give what the reference gives."""
     xp, n = fake_xp(host), int(np.prod(shape))
     mine = [on_device(a.reshape(shape)) for a in arrays(2, n, dtype)]
     mine += [on_device(np.zeros(shape, dtype)) for _ in range(2)]
@@ -299,7 +298,7 @@ def test_adam_step(host, shape, options, dtype):
         reference.adam_step(CPU, *theirs, *numbers)
     assert len(xp.calls) == 5
     assert difference(mine, theirs) <= TOLERANCE[dtype]
-    np.testing.assert_array_equal(mine[1], g)  # the gradient is as it was
+    np.testing.assert_array_equal(mine[1], g)  # the gradient is unchanged
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -329,9 +328,7 @@ ADAM = (1, 1e-3, 0.9, 0.999, 1e-8, 0.01, True, False)
         (lambda a: np.asfortranarray(a), False),
     ],
 )
-def test_what_a_kernel_cannot_take_goes_to_the_reference(change, launched):
-    """Other strides, which it does not know, and other dtypes."""
-
+def test_other_strides_and_dtypes_go_to_the_reference(change, launched):
     def changed(k):
         base = on_device(np.random.default_rng(k).standard_normal((4, 6)).astype(np.float32))
         result = change(base).view(OnDevice)
@@ -347,7 +344,7 @@ def test_what_a_kernel_cannot_take_goes_to_the_reference(change, launched):
     before = np.array(p)
     cuda.adam_step(xp, p, g, m, v, *ADAM)
     assert len(xp.calls) == 3 * launched
-    assert (np.array(p) != before).any() == (not launched)  # this RawModule computes nothing
+    assert (np.array(p) != before).any() == (not launched)  # this stand-in for RawModule computes nothing
 
 
 def test_arrays_that_do_not_match_go_to_the_reference():
@@ -368,10 +365,10 @@ def test_an_empty_array_launches_nothing():
     assert cuda.gelu(xp, x, True).shape == cuda.gelu_backward(xp, x, x, False).shape == (3, 0)
     cuda.adam_step(xp, x, x, x, x, *ADAM)
     assert xp.calls == []
-    assert xp.modules == []  # nor is anything compiled
+    assert xp.modules == []  # nothing is compiled either
 
 
-def test_a_launch_is_of_a_grid_that_fits_on_the_arrays_device():
+def test_a_launch_has_a_fitting_grid_on_the_device_of_its_arrays():
     xp = fake_xp()
     for n, blocks in ((1, 1), (256, 1), (257, 2), (4096 * 256, 4096), (4096 * 256 + 1, 4096)):
         x = on_device(np.ones(n, np.float32), 1)
@@ -382,7 +379,7 @@ def test_a_launch_is_of_a_grid_that_fits_on_the_arrays_device():
     assert xp.modules == [("-std=c++17",)]  # compiled once
 
 
-def test_the_namespace_of_cuda_has_them():
+def test_the_cuda_kernels_replace_those_of_the_reference():
     for name in ("adam_step", "gelu", "gelu_backward"):
         assert name in cuda.__all__
         assert name in reference.__all__

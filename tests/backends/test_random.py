@@ -1,4 +1,4 @@
-"""Random numbers: seeds, states, the Philox generator's known answers, and moments on both kinds of device."""
+"""Random numbers: seeds, states, the known answers of Philox, and moments on both kinds of device."""
 import json
 import math
 
@@ -26,7 +26,7 @@ def numpy(x):
 
 
 def draws(device, generator=None):
-    """A bit of everything that is drawn, one after the other."""
+    """Return arrays from every function that draws, in a fixed order."""
     more = {"device": device, "generator": generator}
     return [
         numpy(x)
@@ -58,14 +58,14 @@ def philox(device, seed, offset, n):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_philox_known_answer(device):
-    """For counter and key of zeros; the kernel counts in the low half of the counter alone."""
+    """The answer for a counter and a key of zeros; the kernel counts only in the low half of the counter."""
     words = philox(device, 0, 0, 4)
     assert words.dtype == np.uint64
     assert words.tolist() == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
 
 
 def reference(counter, key):
-    """Philox-4x32-10 of one block, in Python's integers: Salmon et al. 2011, section 3.3."""
+    """Return one block of Philox-4x32-10, computed in Python integers: Salmon et al. 2011, section 3.3."""
     c, k = list(counter), [key & ONES, key >> 32]
     for _ in range(10):
         a, b = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
@@ -74,8 +74,8 @@ def reference(counter, key):
     return c
 
 
-def test_the_reference_knows_the_published_answers():
-    """Those of Random123 for philox4x32-10."""
+def test_the_integers_give_the_published_answers():
+    """They are those of Random123 for philox4x32-10."""
     assert reference([0] * 4, 0) == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
     assert reference([ONES] * 4, 2**64 - 1) == [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]
     digits_of_pi = [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344]
@@ -92,8 +92,8 @@ def test_philox_against_integers(device, seed, offset):
     assert philox(device, seed, offset, 0).shape == (0,)
 
 
-def test_what_is_drawn_goes_on_where_it_stopped():
-    """A draw uses whole blocks of four words: 5 words take two."""
+def test_a_draw_continues_at_the_next_block():
+    """A draw uses whole blocks of four words, so 5 words use two blocks."""
     g = tl.Generator(3)
     seed = g.get_state()["seed"]
     tl.rand(5, device="strict", generator=g)
@@ -131,7 +131,7 @@ def test_different_seeds_differ():
 
 
 @pytest.mark.parametrize("seed", [1.0, "1", True, None, [1]])
-def test_what_is_no_seed(seed):
+def test_invalid_seeds(seed):
     with pytest.raises(TypeError, match=r"^manual_seed: expected an int, got \w+$"):
         tl.manual_seed(seed)
 
@@ -193,7 +193,7 @@ def test_a_state_does_not_change_later():
     [{}, None, 3, {"seed": 1, "offset": 2}, {"seed": 1, "offset": 2, "cpu": {"bit_generator": "MT19937"}},
      {"seed": 1, "offset": 2, "cpu": {}}, {"seed": "x", "offset": 2, "cpu": {}}],
 )  # fmt: skip
-def test_what_is_no_state(state):
+def test_invalid_states(state):
     before = tl.get_rng_state()
     with pytest.raises(ValueError, match=r"^set_state: this is not a generator state from get_state\(\)"):
         tl.set_rng_state(state)
@@ -206,7 +206,7 @@ N = 200_000
 
 
 def close(value, expected, deviation):
-    """Within five standard deviations of a mean of N draws."""
+    """Assert that a mean of N draws is within five standard deviations."""
     assert abs(value - expected) < 5 * deviation / math.sqrt(N)
 
 
@@ -287,8 +287,8 @@ def test_shapes(device):
         assert tl.randint(5, shape, device=device).shape == shape
 
 
-def test_the_same_numbers_on_every_device_but_the_cpu():
-    """The bits come from the counter alone, so a GPU draws what the strict one draws."""
+def test_all_devices_except_the_cpu_draw_the_same_numbers():
+    """The bits come only from the counter, so a GPU draws what the strict device draws."""
     other = registry.build_namespace(np, registry.reference, device_type="other", array_type=np.ndarray)
     a, b = tl.Generator(0), tl.Generator(0)
     found = numpy(tl.rand(3, 4, device="strict", generator=b))
@@ -320,13 +320,13 @@ def test_dropout(device):
     x = tl.ones(1000, device=device, requires_grad=True)
     y = F.dropout(x, 0.25)
     y.sum().backward()
-    np.testing.assert_array_equal(numpy(x.grad), numpy(y))  # what was dropped gets no gradient
+    np.testing.assert_array_equal(numpy(x.grad), numpy(y))  # dropped entries get no gradient
     tl.manual_seed(0)
     np.testing.assert_array_equal(numpy(F.dropout(x, 0.25)), numpy(y))
     assert not np.array_equal(numpy(F.dropout(x, 0.25)), numpy(y))
 
 
-def test_drawing_on_the_device_reads_nothing_on_the_host():
+def test_drawing_does_not_wait_for_the_device():
     g = tl.Generator(0)
     with strict.forbid_syncs() as log:
         for f in (tl.rand, tl.randn):

@@ -1,7 +1,4 @@
-"""Devices: their names, the default one, a GPU that is not there, and what never moves by itself.
-
-What a GPU would run, runs here on the device of tensorlite.testing.strict, whose arrays are as strict as CuPy's.
-"""
+"""Devices: their names, the default device, errors without a GPU, and the namespaces of the registry."""
 import os
 import re
 import subprocess
@@ -29,7 +26,7 @@ def default_device():
 
 
 def on(*shape, seed=0, dtype=tl.float64, device="strict", **kwargs):
-    """Normal numbers, the same on every device."""
+    """Return a tensor of normal numbers, the same on every device."""
     return tl.tensor(np.random.default_rng(seed).standard_normal(shape), dtype, device, **kwargs)
 
 
@@ -66,7 +63,7 @@ def test_unknown_devices(spec):
         tl.device(spec)
 
 
-def test_every_way_to_name_a_device_takes_the_same():
+def test_every_function_with_a_device_refuses_unknown_names():
     x, layer = tl.ones(2), nn.Linear(1, 1)
     for f in (lambda d: tl.zeros(2, device=d), lambda d: x.to(d), lambda d: x.to(device=d), lambda d: layer.to(d)):
         with pytest.raises(tl.DeviceError, match="unknown device 'tpu'"):
@@ -89,13 +86,13 @@ def test_default_device():
     assert tl.get_default_device() == tl.device("cpu")
 
 
-def test_a_tensor_of_a_tensor_stays_where_it_is():
-    """An array that comes without a device goes to none."""
+def test_a_tensor_made_from_a_tensor_stays_on_its_device():
+    """The default device does not move existing data."""
     x = on(2)
     assert tl.tensor(x).device.type == tl.as_tensor(x).device.type == tl.zeros_like(x).device.type == "strict"
 
 
-def test_a_default_device_that_is_not_there_is_not_set():
+def test_an_unusable_default_device_is_not_set():
     if tl.cuda_is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(tl.DeviceError, match="'cuda' cannot be used"):
@@ -122,14 +119,14 @@ def test_the_environment_names_the_default_device():
     assert lines[2] == "cpu"
 
 
-def test_the_environment_names_no_device():
+def test_an_unknown_device_in_the_environment_is_an_error():
     done = python("import tensorlite as tl; tl.zeros(1)", TENSORLITE_DEVICE="tpu")
     assert done.stderr.splitlines()[-1].endswith(
         "DeviceError: TENSORLITE_DEVICE: device: unknown device 'tpu'; known devices are cpu, cuda"
     )
 
 
-# ---- a GPU that is not there ----------------------------------------------------------------
+# ---- errors without a GPU -------------------------------------------------------------------
 
 
 @pytest.mark.skipif(tl.cuda_is_available(), reason="there is a GPU")
@@ -153,7 +150,7 @@ def test_asking_for_cuda_is_one_error_with_the_reason(f):
 
 
 def cupy_with(count=1, product=26.0):
-    """A module that may be taken for CuPy: how many devices it finds, and what it computes; an Exception is raised."""
+    """Return a stand-in for CuPy. count: of devices. product: what it computes. An Exception is raised instead."""
 
     def given(value):
         if isinstance(value, Exception):
@@ -217,7 +214,7 @@ def test_one_of_several_gpus_is_made_current():
 # ---- the registry ---------------------------------------------------------------------------
 
 
-def test_a_backend_is_loaded_when_it_is_asked_for(monkeypatch):
+def test_a_backend_is_loaded_on_first_use(monkeypatch):
     class Another(StrictArray):
         __slots__ = ()
 
@@ -250,7 +247,7 @@ def test_namespaces():
     assert registry.backend_of([1, np.float64(1)]) is None
     assert registry.device_of(np.ones(2)) == tl.device("cpu")
     assert registry.device_of(on(2).array) == registry.Device("strict", 0)
-    for name in reference.__all__:  # a kernel lies over the module's function of the same name
+    for name in reference.__all__:  # a kernel replaces the module's function of the same name
         assert getattr(there, name).args == (there,)
     assert cpu.gelu.func.__module__ == "tensorlite.backends.cpu.kernels"
     assert there.gelu.func.__module__ == "tensorlite.backends.reference"

@@ -26,11 +26,11 @@ def default_device():
 
 
 def on(*shape, seed=0, dtype=tl.float64, device="strict", **kwargs):
-    """Normal numbers, the same on every device."""
+    """Return a tensor of normal numbers, the same on every device."""
     return tl.tensor(np.random.default_rng(seed).standard_normal(shape), dtype, device, **kwargs)
 
 
-# ---- nothing moves by itself ----------------------------------------------------------------
+# ---- tensors do not move implicitly ---------------------------------------------------------
 
 X, IDS = tl.ones(3, 4), tl.tensor([0, 1, 2])
 
@@ -57,7 +57,7 @@ MIXED = {
 
 
 ONE_WAY = {"mul", "cross_entropy", "embedding", "gather", "index_add", "index_put"}
-"""Whose index, or number, is on the CPU already."""
+"""Cases whose second operand is an index or a number on the CPU, which is allowed the other way round."""
 
 
 @pytest.mark.parametrize(("name", "flip"), [(n, f) for n in MIXED for f in (False, True) if not (f and n in ONE_WAY)])
@@ -76,11 +76,11 @@ def test_numpy_arrays_are_on_the_cpu():
     for f in (lambda: x.numpy(), lambda: np.asarray(x), lambda: np.exp(x)):
         with pytest.raises((tl.DeviceError, TypeError)):
             f()
-    assert (np.float64(2) * x).dtype == tl.float32  # a number is not an array
+    assert (np.float64(2) * x).dtype == tl.float32  # a NumPy number counts as a number, not as an array
 
 
 def test_an_index_may_come_from_the_cpu():
-    """As in PyTorch: it is small, and the host knows it."""
+    """PyTorch allows it too: an index is small, and the host knows it."""
     x = on(3, 4)
     for index in (IDS, [0, 2], np.array([1, 1]), tl.tensor([True, False, True])):
         expected = x.cpu()[index]
@@ -141,7 +141,7 @@ def test_gradients_do_not_share_memory():
     assert y.grad.tolist() == [1, 1, 1]
 
 
-def test_memory_goes_back_without_the_collector():
+def test_memory_is_freed_without_the_garbage_collector():
     gc.disable()
     try:
         x = on(3, requires_grad=True)
@@ -165,7 +165,7 @@ def test_anomalies():
             y.backward()
 
 
-def test_a_checkpoint_drops_the_same_entries_again():
+def test_a_checkpoint_repeats_its_dropout_mask():
     x = on(50, requires_grad=True)
     tl.manual_seed(0)
     y = tl.checkpoint(lambda x: F.dropout(x * x, 0.5), x)
@@ -278,7 +278,7 @@ def test_a_run_is_saved_and_resumed(tmp_path, capsys):
         for _ in range(3):
             half.train_step()
     half.save(LATEST)
-    tl.manual_seed(0)  # the state of the random numbers comes from the file
+    tl.manual_seed(0)  # the checkpoint restores the state of the random numbers
     path = tmp_path / "half" / LATEST
     resumed = resume(checkpoint.load_config(path), path)
     assert resumed.step == 3

@@ -1,4 +1,4 @@
-"""The threads that share work on the CPU: every entry once, errors, interrupts, forks, and BLAS's own threads."""
+"""Threads that share work on the CPU, and the threads of OpenBLAS."""
 
 import multiprocessing
 import signal
@@ -18,19 +18,19 @@ XP = registry.namespace(registry.device("cpu"))
 
 
 @pytest.fixture
-def three(monkeypatch):
+def three_threads(monkeypatch):
     monkeypatch.setattr(thread_pool, "_num_threads", 3)
 
 
 @pytest.fixture
-def compiled_and_blas(three):
+def compiled_and_blas(three_threads):
     if find_compiled.find_compiled() is None or not blas.gemm_pointer(np.dtype(np.float32)):
         pytest.skip("needs numba, and an OpenBLAS of 64-bit sizes")
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 10, 1001])
-@pytest.mark.usefixtures("three")
-def test_every_entry_is_worked_on_once(n):
+@pytest.mark.usefixtures("three_threads")
+def test_every_entry_is_processed_once(n):
     counts = np.zeros(n, int)
 
     def part(start, stop):
@@ -41,8 +41,8 @@ def test_every_entry_is_worked_on_once(n):
     assert (counts == 20).all()
 
 
-@pytest.mark.usefixtures("three")
-def test_several_threads_do_work():
+@pytest.mark.usefixtures("three_threads")
+def test_several_threads_take_part():
     seen = set()
 
     def part(start, stop):
@@ -53,30 +53,30 @@ def test_several_threads_do_work():
     assert len(seen) == 3
 
 
-@pytest.mark.usefixtures("three")
-def test_an_error_in_a_part_is_raised_and_nothing_hangs():
+@pytest.mark.usefixtures("three_threads")
+def test_an_error_in_a_chunk_is_raised_and_nothing_hangs():
     def part(start, stop):
         if stop == 9:
-            raise ZeroDivisionError("in a part")
+            raise ZeroDivisionError("in a chunk")
 
     for _ in range(3):
-        with pytest.raises(ZeroDivisionError, match="in a part"):
+        with pytest.raises(ZeroDivisionError, match="in a chunk"):
             thread_pool.parallel_for(part, 9)
     done = []
     thread_pool.parallel_for(lambda start, stop: done.append(stop - start), 9)
     assert sum(done) == 9
 
 
-@pytest.mark.usefixtures("three")
-def test_an_interrupt_while_waiting_leaves_nothing_behind():
-    """The end of a job that nobody waited for is not taken for the end of the next."""
+@pytest.mark.usefixtures("three_threads")
+def test_an_interrupt_while_waiting_does_not_affect_the_next_job():
+    """The completion of the interrupted job must not be mistaken for that of the next one."""
     mine = threading.get_ident()
 
     def slow(start, stop):
         time.sleep(0.02 if threading.get_ident() == mine else 0.3)
 
     if not hasattr(signal, "pthread_kill"):
-        pytest.skip("there are no signals to threads here")
+        pytest.skip("threads cannot be signalled on this system")
     timer = threading.Timer(0.1, lambda: signal.pthread_kill(mine, signal.SIGINT))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -86,7 +86,7 @@ def test_an_interrupt_while_waiting_leaves_nothing_behind():
             time.sleep(5)  # the signal may come late
     finally:
         signal.signal(signal.SIGINT, before)
-    time.sleep(0.5)  # until the helpers are done
+    time.sleep(0.5)  # until the helpers have finished
     counts = np.zeros(3, int)
 
     def part(start, stop):
@@ -97,8 +97,8 @@ def test_an_interrupt_while_waiting_leaves_nothing_behind():
     assert (counts == 1).all()
 
 
-@pytest.mark.usefixtures("three")
-def test_work_inside_work_stays_on_its_thread():
+@pytest.mark.usefixtures("three_threads")
+def test_a_nested_call_stays_on_its_thread():
     seen = []
 
     def part(start, stop):
@@ -113,8 +113,8 @@ def test_work_inside_work_stays_on_its_thread():
         assert len({ident for _, _, ident in mine}) == 1
 
 
-@pytest.mark.usefixtures("three")
-def test_threads_do_not_warn_of_what_an_op_does_not(recwarn):
+@pytest.mark.usefixtures("three_threads")
+def test_workers_give_no_numpy_warnings(recwarn):
     out = np.empty(9)
 
     def part(start, stop):
@@ -129,7 +129,7 @@ def test_threads_do_not_warn_of_what_an_op_does_not(recwarn):
 def test_blas_gets_its_threads_back():
     openblas = blas.find_openblas()
     if openblas is None:
-        pytest.skip("NumPy's BLAS is no OpenBLAS that can be found")
+        pytest.skip("NumPy's BLAS is not an OpenBLAS that can be found")
     before = openblas.get_num_threads()
     x = np.ones((300, 300), np.float32)
     cpu.matmul(XP, x, x)
@@ -140,14 +140,14 @@ def test_blas_gets_its_threads_back():
     assert openblas.get_num_threads() == before
 
 
-def test_a_signal_that_comes_while_blas_is_told_may_compute():
+def test_a_signal_handler_may_compute_inside_one_blas_thread():
     block = blas.one_blas_thread
-    with block.lock, block:  # as a handler's op, called inside
+    with block.lock, block:  # an op of the handler enters while its thread holds the lock
         pass
     assert not block.inside
 
 
-def test_how_many_threads(monkeypatch):
+def test_get_num_threads(monkeypatch):
     monkeypatch.setattr(thread_pool, "_num_threads", None)
     assert 1 <= thread_pool.get_num_threads() <= 8
     thread_pool.set_num_threads(5)
@@ -164,9 +164,9 @@ def test_how_many_threads(monkeypatch):
             thread_pool.set_num_threads(n)
 
 
-def test_a_forked_child_has_threads_of_its_own(three):
+def test_a_forked_child_has_threads_of_its_own(three_threads):
     if sys.platform != "linux":
-        pytest.skip("forks nowhere else")
+        pytest.skip("only Linux forks here")
     x = np.ones((200, 200), np.float32)
 
     def compute():
@@ -176,7 +176,7 @@ def test_a_forked_child_has_threads_of_its_own(three):
     compute()
     fork = multiprocessing.get_context("fork")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python warns about a fork with threads
         process = fork.Process(target=compute)
         process.start()
     process.join(20)
@@ -184,7 +184,7 @@ def test_a_forked_child_has_threads_of_its_own(three):
 
 
 @pytest.mark.usefixtures("compiled_and_blas")
-def test_workers_sleep_and_come_again():
+def test_workers_sleep_and_wake():
     x = np.random.default_rng(0).standard_normal((150, 150)).astype(np.float32)
     expected = cpu._shared_matmul(x, x)
     workers = thread_pool._get_workers(3, 2)
@@ -229,12 +229,12 @@ def test_the_number_of_threads_may_change_at_any_time(monkeypatch):
         if threading.active_count() <= before + 3:
             break
         time.sleep(0.01)
-    assert threading.active_count() <= before + 3  # whom nobody calls any more ends
+    assert threading.active_count() <= before + 3  # workers of earlier pools have stopped
 
 
 @pytest.mark.usefixtures("compiled_and_blas")
 def test_many_threads_may_compute_at_once():
-    """One of them has the workers, the others compute alone: the bits are the same, and nobody waits for ever."""
+    """One thread gets the workers and the others compute serially; all get the same bits, and none hangs."""
     before = blas.find_openblas().get_num_threads()
     rng = np.random.default_rng(0)
     x = rng.standard_normal((150, 150)).astype(np.float32)
@@ -250,7 +250,7 @@ def test_many_threads_may_compute_at_once():
         expected = results()
         assert abs(expected[0] - x.astype(np.float64) @ y).max() < 1e-3
         for _ in range(100):
-            if any((a != b).any() for a, b in zip(results(), expected, strict=True)):  # to the bit, whoever helped
+            if any((a != b).any() for a, b in zip(results(), expected, strict=True)):  # equal to the bit
                 wrong.append(seed)
 
     several = [threading.Thread(target=compute, args=(seed,)) for seed in range(4)]
