@@ -40,7 +40,7 @@ class OpTime:
 
     @property
     def total(self) -> float:
-        """The sum of the forward and the backward time, in seconds."""
+        """Return the sum of the forward and the backward time, in seconds."""
         return self.forward + self.backward
 
 

@@ -89,7 +89,7 @@ class Node:
 
     @property
     def name(self) -> str:
-        """The name of the op that made this node."""
+        """Return the name of the op that made this node."""
         return self.plan.op_name
 
     def __repr__(self) -> str:

@@ -80,7 +80,7 @@ class Op:
 
     @property
     def public_signature(self) -> inspect.Signature:
-        """The signature that callers see, with ``dtype`` if the op accepts it."""
+        """Return the signature that callers see, with ``dtype`` if the op accepts it."""
         dtype = inspect.Parameter("dtype", inspect.Parameter.KEYWORD_ONLY, default=None)
         return inspect.Signature([*self.signature.parameters.values(), *[dtype] * self.accepts_dtype])
 
