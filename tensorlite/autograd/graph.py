@@ -24,7 +24,7 @@ Rule: TypeAlias = (
     | Callable[[Value, Any, Any, Any, Any], Value]
     | Callable[[Value, Any, Any, Any, Any, Any], Value]
     | Callable[[Value, Any, Any, Any, Any, Any, Any], Value]
-    | Callable[..., Value]
+    | Callable[[Value, Any, Any, Any, Any, Any, Any, Any], Value]
 )
 """A gradient rule. There is one alternative for each number of arguments, so that type checkers accept lambdas."""
 
