@@ -69,7 +69,7 @@ def is_inference_mode_enabled() -> bool: ...
 def op(
     *rules: Rule | None,
     backward: Callable[..., Any] | None = None,
-    composite: Callable[..., Any] | None = None,
+    composite: Rule | None = None,
     dtypes: str | Policy | None = None,
     aux: Sequence[str] = (),
     multi_output: Literal[False] = False,
@@ -80,7 +80,7 @@ def op(
 def op(
     *rules: Rule | None,
     backward: Callable[..., Any] | None = None,
-    composite: Callable[..., Any] | None = None,
+    composite: Rule | None = None,
     dtypes: str | Policy | None = None,
     aux: Sequence[str] = (),
     multi_output: Literal[True],

@@ -44,7 +44,7 @@ _CONSTANT_TYPES = {int, float, bool, type(None)}
 def op(
     *rules: Rule | None,
     backward: Callable[..., Any] | None = None,
-    composite: Callable[..., Any] | None = None,
+    composite: Rule | None = None,
     dtypes: str | Policy | None = None,
     aux: Sequence[str] = (),
     multi_output: Literal[False] = False,
@@ -55,7 +55,7 @@ def op(
 def op(
     *rules: Rule | None,
     backward: Callable[..., Any] | None = None,
-    composite: Callable[..., Any] | None = None,
+    composite: Rule | None = None,
     dtypes: str | Policy | None = None,
     aux: Sequence[str] = (),
     multi_output: Literal[True],
@@ -65,7 +65,7 @@ def op(
 def op(
     *rules: Rule | None,
     backward: Callable[..., Any] | None = None,
-    composite: Callable[..., Any] | None = None,
+    composite: Rule | None = None,
     dtypes: str | Policy | None = None,
     aux: Sequence[str] = (),
     multi_output: bool = False,
