@@ -67,7 +67,7 @@ def test_wheel_holds_both_packages_whole(wheel):
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert {name for name in wheel.namelist() if ".dist-info/" not in name} == here
-    assert {"tensorlite/py.typed", "tensorlite/backends/cuda/elementwise.cu"} <= here
+    assert {"tensorlite/py.typed", "tensorlite/ops/__init__.pyi", "tensorlite/backends/cuda/elementwise.cu"} <= here
     assert any(name.startswith("gpt/config/presets/") for name in here)
 
 
