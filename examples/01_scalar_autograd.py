@@ -60,11 +60,21 @@ for node in nodes:
 # A rule takes g, the gradient of the loss with respect to the node's result, and the values that the node saved. It
 # returns the gradients of the loss with respect to the node's inputs. Each op of tensorlite has such rules; these are
 # the same, written out. (The op add computes x + alpha * y, and alpha is 1 here.)
-RULES: dict[str, Callable[..., tuple[float, ...]]] = {
-    "mul": lambda g, x, y: (g * y, g * x),
-    "add": lambda g, alpha: (g, g * alpha),
-    "tanh": lambda g, out: (g * (1 - out * out),),
-}
+
+
+def mul_rule(g: float, x: float, y: float) -> tuple[float, ...]:
+    return g * y, g * x
+
+
+def add_rule(g: float, alpha: float) -> tuple[float, ...]:
+    return g, g * alpha
+
+
+def tanh_rule(g: float, out: float) -> tuple[float, ...]:
+    return (g * (1 - out * out),)
+
+
+RULES: dict[str, Callable[..., tuple[float, ...]]] = {"mul": mul_rule, "add": add_rule, "tanh": tanh_rule}
 
 gradient: dict[Node | Variable, float] = {node_of(loss): 1.0}  # d loss / d loss
 print("\nBackward, newest node first")

@@ -8,6 +8,7 @@ draws what the network has learned.
 
 import math
 from pathlib import Path
+from typing import Any
 
 import tensorlite as tl
 import tensorlite.nn.functional as F
@@ -92,7 +93,7 @@ def draw(path: Path) -> None:
     with tl.no_grad():
         probability = tl.sigmoid(logits(grid)).reshape(120, 160)
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure: Any = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     filled = axes.contourf(across.numpy(), up.numpy(), probability.numpy(), levels=20, cmap="RdBu_r", alpha=0.7)
     axes.contour(across.numpy(), up.numpy(), probability.numpy(), levels=[0.5], colors="black")  # the border

@@ -91,7 +91,11 @@ print(f"\nglu, fused backward: off by {check_gradient(glu, gate, value):.0e}")
 
 def slope_of_glu(gate: tl.Tensor, x: tl.Tensor) -> tl.Tensor:
     """Return the first derivative. Its own derivative, below, needs the plain ops of `composite`."""
-    return func.grad(lambda v: glu(v, x).sum())(gate)
+
+    def total(gate: tl.Tensor) -> tl.Tensor:
+        return glu(gate, x).sum()
+
+    return func.grad(total)(gate)
 
 
 print(f"glu, second order:   off by {check_gradient(slope_of_glu, gate, value):.0e}")
@@ -99,6 +103,10 @@ print(f"glu, second order:   off by {check_gradient(slope_of_glu, gate, value):.
 # ---- 4. Errors say what is wrong ----------------------------------------------------------------
 
 try:  # the function has no argument z, so the op cannot save one for the rule
-    tl.op(lambda g, z: g * z)(lambda xp, x: x)
+
+    @tl.op(lambda g, z: g * z)
+    def identity(xp: Any, x: Any) -> Any:
+        return x
+
 except TypeError as error:
     print(f"\n{error}")

@@ -208,7 +208,7 @@ class Tensor(OpMethods, InPlaceMethods):
 
     # ---- values for Python and NumPy ---------------------------------------------------------
 
-    def item(self) -> Any:
+    def item(self) -> int | float | bool:
         """Return the only entry as a Python number. Raises ShapeError if there is not exactly one."""
         if self.array.size != 1:
             raise ShapeError(f"item: expected a tensor with one entry, got shape {self.shape}")
