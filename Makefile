@@ -6,13 +6,15 @@ PYTHON ?=
 GPU_PYTHON ?= python3
 # More arguments for the command behind train, test, gpu-check or bench.
 ARGS ?=
+# How many processes run the tests; 0 runs them in one, for a debugger or a clear order.
+TEST_WORKERS ?= auto
 
 # An active environment or a PYTHONPATH must not leak into .venv.
 VENV_PYTHON := env -u PYTHONHOME -u PYTHONPATH -u VIRTUAL_ENV .venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test check lint types stubs mutants nightly gpu-check bench bench-ops bench-step bench-generate bench-speedrun bench-gpu oracle clean
+.PHONY: help train test check lint types stubs mutants nightly gpu-check bench bench-ops bench-step bench-generate bench-speedrun bench-commits bench-gpu oracle clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -21,7 +23,7 @@ train: .venv/.installed-fast,gpt,plot  ## train a GPT on tiny Shakespeare, evalu
 	@$(VENV_PYTHON) -m gpt train shakespeare-char-cpu $(ARGS)
 
 test: .venv/.installed-test  ## run the tests; ARGS="-k matmul" and the like go to pytest
-	@$(VENV_PYTHON) -m pytest $(ARGS)
+	@$(VENV_PYTHON) -m pytest -n $(TEST_WORKERS) --maxprocesses 8 --dist worksteal $(ARGS)
 
 check: lint types test  ## lint, types and tests: what a change has to pass
 

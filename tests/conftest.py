@@ -4,6 +4,7 @@ A test that takes the fixture ``device`` or ``other_device`` has the marker ``de
 device, so ``pytest -m device --device cuda`` runs on a GPU what the strict device runs on a CPU.
 """
 
+import os
 from contextlib import suppress
 
 import pytest
@@ -11,6 +12,10 @@ import pytest
 import tensorlite as tl
 import tensorlite.testing.strict
 from tensorlite.testing import register_profiles
+
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    # The workers share the cores. Two threads are the least, so that the tests meet loops that threads share.
+    os.environ.setdefault("TENSORLITE_NUM_THREADS", str(max(2, (os.cpu_count() or 1) // int(workers))))
 
 with suppress(ImportError):  # a GPU machine may have pytest without hypothesis
     register_profiles(load=True)
