@@ -1,11 +1,11 @@
-"""Train a GPT on one poem until it can recite it: the whole of language modelling, small enough to watch.
+"""Train a GPT on one poem until it can recite it: language modelling, small enough to follow each part.
 
     python examples/05_train_gpt.py            the poem below
     python examples/05_train_gpt.py FILE       a text of your own
 
-A language model learns one thing: given the text so far, which character comes next? With 600 characters to learn from
-it can only learn them by heart. That is the point here: a model that cannot do that is broken. `make train` does the
-same on a million characters, with everything that a real run needs.
+A language model learns to predict the next character from the text so far. With only 600 characters, it learns them by
+heart. That makes a good test, because a model that cannot do this is broken. `make train` does the same with a million
+characters, and with everything that a real run needs.
 """
 
 import math
@@ -40,7 +40,7 @@ So long lives this, and this gives life to thee.
 
 steps, batch_size, block_size = 450, 16, 32
 
-# ---- text to numbers: one id for each character that occurs -------------------------------------
+# ---- text to numbers: one id for each different character ---------------------------------------
 
 text = Path(sys.argv[1]).read_text(encoding="utf-8") if len(sys.argv) > 1 else POEM
 tokenizer = CharTokenizer.train(text)
@@ -53,36 +53,36 @@ print(f"{len(ids):,} characters, {V} different ones: {''.join(tokenizer.vocab)!r
 tl.manual_seed(1337)
 model = GPT(ModelConfig(vocab_size=V, block_size=block_size, n_layer=2, n_head=4, n_embd=96))
 optimizer = optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.99))
-schedule = optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)  # large steps first, small ones at the end
-print(f"{model.num_params():,} parameters; a guess among {V} costs ln {V} = {math.log(V):.2f} nats a character\n")
+schedule = optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)  # Large steps first, small ones at the end.
+print(f"{model.num_params():,} parameters; guessing among {V} costs ln {V} = {math.log(V):.2f} nats per character\n")
 
 # ---- the loop -----------------------------------------------------------------------------------
 
 rng = np.random.default_rng(1337)
 
 for step in range(1, steps + 1):
-    # A batch: windows from random places, and the same windows one character on. Every position of every window is an
-    # exercise, so this is batch_size * block_size of them.
+    # A batch is a set of windows from random positions, and the same windows shifted by one character. The model
+    # predicts at every position of every window, so this is batch_size * block_size predictions.
     starts = rng.integers(0, len(ids) - block_size, size=(batch_size, 1))
     windows = ids[starts + np.arange(block_size + 1)]  # (B, T + 1)
     x, y = tl.tensor(windows[:, :-1]), tl.tensor(windows[:, 1:])  # (B, T) each
 
-    logits, loss = model(x, y)  # (B, T, V), and the mean of -log p(right character)
+    logits, loss = model(x, y)  # (B, T, V), and the mean of -log p(correct character)
     optimizer.zero_grad()
     loss.backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # no single batch may throw the weights far
+    norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # Limit the effect of a single batch.
     optimizer.step()
     schedule.step()
 
     if step == 1 or step % 50 == 0:
-        print(f"step {step:4}   loss {loss.item():.4f} nats a character   gradient norm {norm.item():.2f}")
+        print(f"step {step:4}   loss {loss.item():.4f} nats per character   gradient norm {norm.item():.2f}")
 
-# ---- writing: predict, pick, append, repeat -----------------------------------------------------
+# ---- generation: predict, sample, append, repeat ---------------------------------------------------
 
 start = text[:12]
 new = generate(model, tokenizer.encode(start), len(text) - len(start), SamplingConfig(temperature=0))
 written = start + tokenizer.decode(list(new))
-print(f"\nIt was given {start!r} and wrote:\n\n{written}")
+print(f"\nThe model was given {start!r} and wrote:\n\n{written}")
 
 right = sum(a == b for a, b in zip(written, text, strict=True)) / len(text)
-print(f"{right:.1%} of the characters are the text's.")
+print(f"{right:.1%} of the characters are those of the text.")

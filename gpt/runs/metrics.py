@@ -7,11 +7,11 @@ final_val_bits_per_char.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from gpt.runs.errors import run_folder_errors
+from tensorlite import serialization
 
 FINAL = "final_val_loss"
 
@@ -34,10 +34,8 @@ class Metrics:
     def truncate_after(self, step: int) -> None:
         """Remove the lines after `step`, and the final line of a finished run. Raises RunFolderError."""
         kept = [line for line in read(self.path) if line["step"] <= step and FINAL not in line]
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        with run_folder_errors(self.path.parent):
+        with run_folder_errors(self.path.parent), serialization.atomic_write(self.path) as temporary:
             temporary.write_text("".join(map(as_line, kept)), encoding="utf-8")
-            os.replace(temporary, self.path)  # After a crash the file holds either the old lines or the new ones.
 
 
 def as_line(values: dict[str, Any]) -> str:

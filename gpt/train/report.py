@@ -1,13 +1,12 @@
 """Report on a run: its summary at the start, and its results at the end."""
 
-from contextlib import suppress
-
 from gpt.config import SamplingConfig
 from gpt.evaluate import evaluate
 from gpt.generation import generate, stream
 from gpt.runs import loss_curve, read
 from gpt.tokenizer import start_ids
 from gpt.train.trainer import Trainer
+from tensorlite import serialization
 
 
 def summary(trainer: Trainer) -> str:
@@ -55,13 +54,12 @@ def draw_curve(trainer: Trainer) -> bool:
     """Draw the loss curve, or print why there is none. Return whether it was drawn."""
     folder = trainer.folder
     try:
-        loss_curve(read(folder.metrics.path), folder.curve, trainer.config.name)
+        with serialization.atomic_write(folder.curve) as temporary:
+            loss_curve(read(folder.metrics.path), temporary, trainer.config.name)
     except ImportError:
         print(f"no {folder.curve.name}: it needs matplotlib (pip install 'tensorlite[plot]')")
         return False
     except OSError as error:  # The other files are written, so the run itself has succeeded.
         print(f"no {folder.curve.name}: {error.strerror}")
-        with suppress(OSError):
-            folder.curve.unlink(missing_ok=True)  # Remove an incomplete picture.
         return False
     return True

@@ -1,5 +1,6 @@
 """Test the metrics and the folder of a run."""
 
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def test_unreadable_metrics_are_skipped(tmp_path):
     assert path.read_text() == '{"step": 1, "loss": 2.5}\n'
 
 
-@pytest.mark.parametrize("name", [METRICS, f".{METRICS}.tmp", "earlier-1"])
+@pytest.mark.parametrize("name", [METRICS, f".{METRICS}.*.tmp", "earlier-1"])
 def test_an_unwritable_folder_is_one_error(tiny, tmp_path, monkeypatch, name):
     """The disk is full, or the folder is no longer writable: in training, on resuming, and in a new run."""
     train.train(tiny(train__steps=2, train__sample_chars=0))
@@ -41,7 +42,7 @@ def test_an_unwritable_folder_is_one_error(tiny, tmp_path, monkeypatch, name):
 
     def full(original):
         def function(self, *arguments, **options):
-            if self.name == name and self.parent.name == "run":
+            if fnmatch(self.name, name) and self.parent.name == "run":
                 raise OSError(28, "No space left on device")
             return original(self, *arguments, **options)
 

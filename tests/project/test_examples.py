@@ -92,7 +92,7 @@ def test_example_04(tmp_path):
 def test_example_05(tmp_path):
     pytest.importorskip("platformdirs")  # the gpt package's extra
     output = run("05_train_gpt.py", tmp_path)
-    losses = [numbers(line.split("loss")[1])[0] for line in lines_with("nats a character   gradient", output)]
+    losses = [numbers(line.split("loss")[1])[0] for line in lines_with("nats per character   gradient", output)]
     assert losses[0] == pytest.approx(3.7, abs=0.1)
     assert losses[-1] < 0.3
     assert "Thou art more lovely and more temperate:" in output.partition("and wrote:")[2]
