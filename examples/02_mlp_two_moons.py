@@ -38,7 +38,6 @@ test_x, test_y = two_moons(500)  # other points, which the network never sees in
 # sigmoid(logit) is the probability that it gives to that. Tanh between the linear layers makes curved borders possible:
 # linear layers alone could only draw a straight line.
 
-
 model = nn.Sequential(
     nn.Linear(2, 32),
     nn.Tanh(),
@@ -66,7 +65,6 @@ def accuracy(x: tl.Tensor, y: tl.Tensor) -> float:
 
 # The loss is large where the network gives a low probability to the right moon. AdamW changes each weight so that the
 # loss gets smaller; lr, the learning rate, is the size of the steps.
-
 
 optimizer = optim.AdamW(model.parameters(), lr=1e-2, weight_decay=1e-2)
 steps = 400
@@ -97,15 +95,8 @@ def draw(path: Path) -> None:
     axes = figure.subplots()
     filled = axes.contourf(across.numpy(), up.numpy(), probability.numpy(), levels=20, cmap="RdBu_r", alpha=0.7)
     axes.contour(across.numpy(), up.numpy(), probability.numpy(), levels=[0.5], colors="black")  # the border
-    axes.scatter(
-        test_x[:, 0].numpy(),
-        test_x[:, 1].numpy(),
-        c=test_y.numpy(),
-        cmap="RdBu_r",
-        s=8,
-        edgecolors="black",
-        linewidths=0.3,
-    )
+    x1, x2 = test_x[:, 0].numpy(), test_x[:, 1].numpy()
+    axes.scatter(x1, x2, c=test_y.numpy(), cmap="RdBu_r", s=8, edgecolors="black", linewidths=0.3)
     axes.set(title="Two moons, and where the network draws the line", xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
     figure.colorbar(filled, label="probability of the second moon")
     figure.savefig(path, dpi=120)

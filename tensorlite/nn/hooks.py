@@ -1,4 +1,4 @@
-"""Hooks on modules: functions that run before or after a module's forward, or when its gradients are known."""
+"""Hooks: functions that a module calls before or after its forward, or when its gradients are known."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def add_hook(hooks: list[Hook], hook: Hook, prepend: bool) -> RemovableHandle:
     if not callable(hook.function):
         raise TypeError(f"register_{hook.kind}_hook: expected a function, got {type(hook.function).__name__}")
     hooks.insert(0 if prepend else len(hooks), hook)
-    # A partial of a module-level function, so that a module that holds its handles can be copied and pickled.
+    # A partial of a module-level function can be copied and pickled, so a module may keep its handles.
     return RemovableHandle(functools.partial(_remove, hooks, hook))
 
 
@@ -124,11 +124,13 @@ class _BackwardHooks:
         self.kinds: list[tuple[Any, ...] | None] = []  # shape, dtype and device of each argument that is a Tensor
 
     def watch_inputs(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments for the forward, whose gradients are passed to the hooks."""
         self.kinds = [(x.shape, x.dtype, x.device) if isinstance(x, Tensor) else None for x in args]
         self.inputs_are_watched = _can_watch(args)
         return _watch(args, self.on_grad_input) if self.inputs_are_watched else args
 
     def watch_outputs(self, result: Any) -> Any:
+        """Return the result of the module, whose gradients are passed to the hooks."""
         if isinstance(result, Tensor):
             return _watch((result,), self.on_grad_output)[0] if _can_watch((result,)) else result
         if isinstance(result, tuple):
@@ -142,22 +144,24 @@ class _BackwardHooks:
         return result
 
     def on_grad_output(self, gradients: Gradients) -> Gradients:
+        """Call the pre-hooks, and without watched inputs the hooks. Return the gradients of the outputs to use."""
         for hook in self.pre_hooks:
             gradients = self._replaced(hook(self.module, gradients), gradients, "grad_output")
         if self.inputs_are_watched:
             self.grad_output = gradients
             return gradients
-        for hook in self.hooks:  # no input requires gradients: the last chance to call them
+        for hook in self.hooks:  # no input requires gradients, so there will be no other occasion to call them
             changed = hook(self.module, (None,) * len(self.kinds), gradients)
             if changed is not None and any(g is not None for g in changed):
                 raise RuntimeError(
-                    f"{type(self.module).__name__}: a backward hook returned gradients for inputs that do not require "
-                    f"any. Return None"
+                    f"{type(self.module).__name__}: a backward hook must return None, because no input requires "
+                    f"gradients"
                 )
         return gradients
 
     def on_grad_input(self, gradients: Gradients) -> Gradients:
-        if self.grad_output is None:  # they came around the outputs, as those of a second derivative can
+        """Call the hooks. Return the gradients of the inputs to use."""
+        if self.grad_output is None:  # gradients of a second derivative need not have come through the outputs
             return gradients
         gradients = tuple(
             zeros(kind[0], dtype=kind[1], device=kind[2]) if g is None and kind is not None else g
@@ -169,7 +173,7 @@ class _BackwardHooks:
         return gradients
 
     def _replaced(self, changed: Any, gradients: Gradients, what: str) -> Gradients:
-        """Return what a hook returned as a tuple; the old gradients if it returned None."""
+        """Return the gradients that a hook returned, as a tuple, or ``gradients`` if it returned None."""
         if changed is None:
             return gradients
         changed = (changed,) if isinstance(changed, Tensor) else tuple(changed)
@@ -182,6 +186,7 @@ class _BackwardHooks:
 
 
 def _can_watch(values: Sequence[Any]) -> bool:
+    """Return whether one of the values gets a gradient."""
     return is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in values)
 
 
@@ -211,7 +216,10 @@ def _watch(values: Sequence[Any], when_known: Callable[[Gradients], Gradients]) 
             results.update((j, changed[j]) for j in collected)
             collected.clear()
         result = results.pop(i)
-        return zeros_like(g) if result is None else result
+        if result is None:
+            return zeros_like(g)
+        # A copy, because backward may add to this memory later, and the user may keep the gradients.
+        return result if result.requires_grad else result.clone()
 
     for i, x, y in zip(watched, inner, outer, strict=True):
         y.register_hook(functools.partial(collected.__setitem__, i))
