@@ -22,7 +22,7 @@ NO_SPEC = {
     "fitting": "converts a value for index_put and its like, which are tested",
     "pick_along": "gather checks its arguments and returns its result",
     "rows": "reshapes the arrays of matmul's gradient",
-    "with_view": "only in-place changes use it; see VIEWS in tests/autograd/test_inplace.py",
+    "with_view": "only in-place changes use it; see VIEWS in tests/autograd/test_views.py",
 }
 """Functions in the modules of ops that need no row in the table, with the reason."""
 
@@ -113,7 +113,7 @@ def test_every_differentiable_op_is_recorded_by_some_sample():
     backward_only = {"unslice", "unindex", "undiagonal", "embedding_backward", "slice", "zero"}
     never = {op for op in every if recorded.isdisjoint(op.plans.values())}
     missing = {op.name for op in never if (op.rules and any(op.rules)) or op.backward}
-    of_changed_views = {"with_view"}  # see VIEWS in test_inplace.py
+    of_changed_views = {"with_view"}  # see VIEWS in test_views.py
     assert not missing - backward_only - of_changed_views
 
 

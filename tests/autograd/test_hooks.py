@@ -1,0 +1,137 @@
+"""Gradient hooks and retain_grad."""
+
+import pytest
+
+import tensorlite as tl
+from tensorlite.errors import DTypeError, GraphError, ShapeError
+
+
+def leaf(*values, dtype=None):
+    return tl.tensor(list(values), dtype=dtype, requires_grad=True)
+
+
+def test_hooks_on_leaves_and_results_see_the_whole_gradient_once():
+    x, seen = leaf(1.0, 2.0), []
+    y = x * 3
+    x.register_hook(lambda g: seen.append(("x", g.tolist())))
+    y.register_hook(lambda g: seen.append(("y", g.tolist())))
+    (y * y + y).sum().backward()
+    assert seen == [("y", [7.0, 13.0]), ("x", [21.0, 39.0])]
+
+
+def test_what_a_hook_returns_takes_the_place_of_the_gradient():
+    x = leaf(1.0, 2.0)
+    y = x * 3
+    y.register_hook(lambda g: g * 10)
+    y.register_hook(lambda g: g + 1)
+    x.register_hook(lambda g: -g)
+    y.sum().backward()
+    assert x.grad.tolist() == [-33.0, -33.0]
+
+
+def test_a_hook_can_be_taken_away():
+    x, calls = leaf(1.0), []
+    handle = x.register_hook(calls.append)
+    (x * 2).sum().backward()
+    handle.remove()
+    handle.remove()
+    (x * 2).sum().backward()
+    with x.register_hook(calls.append):
+        (x * 2).sum().backward()
+    (x * 2).sum().backward()
+    assert len(calls) == 2
+
+
+def test_a_hook_that_removes_itself_does_not_skip_the_next():
+    x, calls = leaf(1.0), []
+
+    def once(g):
+        calls.append("once")
+        handle.remove()
+
+    handle = x.register_hook(once)
+    x.register_hook(lambda g: calls.append("always"))
+    for _ in range(2):
+        (x * 2).sum().backward()
+    assert calls == ["once", "always", "always"]
+
+
+def test_hooks_run_for_autograd_grad_too():
+    x = leaf(2.0)
+    y = x * x
+    y.register_hook(lambda g: g * 5)
+    gy, gx = tl.autograd.grad(y.sum(), [y, x])
+    assert gy.tolist() == [5.0]
+    assert gx.tolist() == [20.0]
+
+
+def test_ops_in_a_hook_are_recorded_only_under_create_graph():
+    x = leaf(2.0)
+    recorded = []
+
+    def cube(g):
+        recorded.append((g * g).requires_grad)
+        return g * g * g
+
+    y = x * x
+    handle = y.register_hook(cube)
+    (gx,) = tl.autograd.grad((y * y).sum(), x, create_graph=True)  # (2 x^2)^3 2 x = 16 x^7
+    handle.remove()
+    assert gx.tolist() == [16 * 2.0**7]
+    assert tl.autograd.grad(gx.sum(), x)[0].tolist() == [112 * 2.0**6]
+    assert recorded == [True]
+    z = x * x
+    z.register_hook(cube)
+    z.sum().backward()
+    assert recorded == [True, False]
+
+
+def test_a_backward_inside_a_hook():
+    x, w = leaf(2.0), leaf(3.0)
+
+    def hook(g):
+        with tl.enable_grad():
+            (w * w).sum().backward()
+
+    x.register_hook(hook)
+    (x * x).sum().backward()
+    assert x.grad.tolist() == [4.0]
+    assert w.grad.tolist() == [6.0]
+
+
+@pytest.mark.parametrize(
+    ("hook", "error", "got"),
+    [
+        (lambda g: tl.ones(7), ShapeError, r"float32\(7,\)"),
+        (lambda g: g.double(), DTypeError, r"float64\(2,\)"),
+        (lambda g: 3, RuntimeError, "int"),
+    ],
+)
+def test_what_a_hook_returns_must_fit(hook, error, got):
+    x = leaf(1.0, 2.0)
+    x.register_hook(hook)
+    with pytest.raises(error, match=rf"^hook: .* None or a Tensor float32\(2,\), got {got}"):
+        x.sum().backward()
+    assert x.grad is None
+
+
+def test_a_hook_needs_a_tensor_that_gets_gradients():
+    with pytest.raises(GraphError, match=r"^register_hook: "):
+        tl.ones(2).register_hook(print)
+    with pytest.raises(GraphError, match=r"^retain_grad: "):
+        tl.ones(2).retain_grad()
+
+
+def test_retain_grad_fills_and_accumulates_and_shares_nothing():
+    x = leaf(1.0, 2.0)
+    y = x * 3
+    y.retain_grad()
+    x.retain_grad()  # nothing to do
+    loss = (y * y).sum()
+    loss.backward(retain_graph=True)
+    assert y.grad.tolist() == [6.0, 12.0]
+    loss.backward()
+    assert y.grad.tolist() == [12.0, 24.0]
+    assert x.grad.tolist() == [36.0, 72.0]
+    y.grad.zero_()
+    assert x.grad.tolist() == [36.0, 72.0]
