@@ -188,7 +188,7 @@ def test_functions_of_functions():
         )  # fmt: skip
         return [t.cpu().numpy() for t in found]
 
-    tl.set_default_device("strict")  # nothing is made where nobody asked for it
+    tl.set_default_device("strict")  # so that each tensor made without a device would be noticed
     for a, b in zip(everything("strict"), everything("cpu"), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
