@@ -30,7 +30,7 @@ SEARCH = settings(max_examples=2000, database=None, derandomize=True, deadline=N
 
 
 def exists(strategy, condition):
-    """The simplest example of which this is true; an error if there is none."""
+    """Return the simplest example that fulfils the condition. Raise if there is none."""
     return find(strategy, condition, settings=SEARCH)
 
 

@@ -3,7 +3,7 @@
 ``check_grad`` checks a vector-Jacobian product. A random cotangent c makes one number of the results, <c, f(x)>, and
 backward computes its gradient J(x)^T c. A cotangent of ones would hide mistakes: it makes the gradient of softmax zero.
 The numerical side differentiates each entry of f along each entry of x (see ``numerical``). So it knows the size and
-the error of each term of the sum that makes an entry of the gradient, and compares to that precision.
+the error of each term of an entry of the gradient, and compares to that precision.
 
 At second order the gradient itself is the function that is checked: (x, c) -> J(x)^T c.
 

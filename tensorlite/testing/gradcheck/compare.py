@@ -32,7 +32,7 @@ _PARABOLAS = np.linalg.qr(np.vander(_LINE, 3))[0]
 
 @dataclass
 class Derivative:
-    """One derivative of <cotangents, f>: along one entry of a leaf, or along a direction.
+    """A derivative of <cotangents, f>, along one entry of a leaf or along a direction.
 
     position: leaf and index, or None for a direction.
     analytic, numeric: the two values that are compared.

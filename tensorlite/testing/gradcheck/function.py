@@ -230,8 +230,8 @@ class FunctionUnderTest:
     ) -> int | None:
         """Return the index of the first gradient in ``found`` that differs from the expected one, or None.
 
-        Without cotangents, results of f are compared. Both may differ by rounding errors of their own size, of the
-        size of the cotangents, or as large as the change that a rounding of the arguments causes.
+        Without cotangents, results of f are compared. Both may differ by rounding errors of their own size or of
+        the size of the cotangents. They may also differ by the change that a rounding of the arguments causes.
         start: the index of ``found[0]`` among all gradients (or results).
         """
         atol = 100 * _EPS * max([0.0, *(float(abs(c).max(initial=0.0)) for c in cotangents or [])])

@@ -11,9 +11,9 @@ twenty binary digits, so that x + h is exact where x is a multiple of 1/8, as th
 
 One-sided differences of order 2 use the same values of F. Where they converge to two different numbers there is a kink.
 
-The complex step F'(0) = Im F(ih)/h with h = 1e-20 (Squire and Trapp 1998) has no rounding error if F is analytic and
-its code is, too. It is silently wrong for abs, sign or max. So it is only used where it agrees with the differences to
-their precision, and then adds the digits that they lack.
+The complex step is F'(0) = Im F(ih)/h with h = 1e-20 (Squire and Trapp 1998). It has no rounding error if F is
+analytic and its code is, too. It is silently wrong for abs, sign or max. So it is only used where it agrees with the
+differences to their precision, and then adds the digits that they lack.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ def check_against(
     """Check that f and a reference give the same for the same arguments, infinities and NaNs included.
 
     Shapes, kinds of dtypes and values are compared. The reference gets NumPy arrays instead of Tensors, and returns
-    arrays. With ``gradients=True`` it is a function of Tensors, such as the same maths in plain ops, and the gradients
-    for random cotangents are compared as well.
+    arrays. With ``gradients=True`` it is a function of Tensors, such as the same maths in plain ops. Then the gradients
+    for random cotangents are compared, too.
 
     rtol, atol: as in numpy.allclose, but atol is relative to the largest finite number expected, or to 1 if that is
     less. seed: the seed of the cotangents.

@@ -43,7 +43,7 @@ _CHECK_OPTIONS = {
 
 @dataclass(frozen=True)
 class ErrorInput:
-    """Arguments that an op must reject, with an Input for each array, as in a Sample.
+    """A set of arguments that an op must reject, with an Input for each array, as in a Sample.
 
     exception: the type of the error that the op must raise. match: a regular expression for some part of its message.
     """

@@ -35,7 +35,7 @@ def _places(values: Iterable[int]) -> dict[int, int]:
 
 @dataclass(frozen=True)
 class Step:
-    """One call of an op. Values are numbered: first the inputs, then the results of the steps."""
+    """A call of an op. Values are numbered: first the inputs, then the results of the steps."""
 
     op: ProgramOp
     operands: tuple[int, ...]

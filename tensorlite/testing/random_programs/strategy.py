@@ -33,7 +33,7 @@ _MAX_DIMS = 4
 
 @dataclass
 class _Usage:
-    """How often an op was tried and used, and why it was not used the last time."""
+    """A count of how often an op was tried and used, with the reason why it was not used the last time."""
 
     tried: int = 0
     used: int = 0

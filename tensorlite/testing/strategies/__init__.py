@@ -7,8 +7,8 @@
     def test_indexing(x, index):
         np.testing.assert_array_equal(x[index].numpy(), x.numpy()[index])
 
-Numbers are multiples of 1/8. Each of them is exactly at a kink of ``abs``, ``relu``, ``floor`` and similar functions,
-or at least 1/8 away from it, so that difference quotients can be trusted. No value is drawn and rejected. An entry of
+Numbers are multiples of 1/8. So each of them is exactly at a kink of ``abs``, ``relu`` or a similar function, or at
+least 1/8 away from it, where difference quotients can be trusted. No value is drawn and rejected. An entry of
 an array takes one byte, so that drawing is fast. Examples shrink to few dimensions of size 1, to the entries 0, 1, -1,
 2, ... in this order, and to contiguous memory.
 """

@@ -61,8 +61,8 @@ def _along(axis: int, part: slice) -> tuple[slice, ...]:
 def layouts(array: Any) -> SearchStrategy[Array]:
     """Draw copies of an array in all memory layouts.
 
-    They are C-contiguous, Fortran-contiguous (transposed), strided, reversed or, along dimensions in which all entries
-    are equal, broadcast with a stride of 0, which makes them read-only. Shrinks to C-contiguous.
+    They are C-contiguous, Fortran-contiguous (transposed), strided or reversed. Along dimensions in which all entries
+    are equal they may be broadcast with a stride of 0, which makes them read-only. Shrinks to C-contiguous.
     array: an array, or an argument of ``np.asarray``.
     """
     known = np.asarray(array.array if isinstance(array, Tensor) else array)

@@ -6,8 +6,8 @@
 Importing this module registers the device and changes nothing else. Code that runs on it also runs on a GPU as far as
 these differences between NumPy and CuPy matter:
 
-- Nothing is converted implicitly. An array of the device never becomes a NumPy array, and a call with a strict array
-  and a NumPy array or a list is an error.
+- Nothing is converted implicitly. An array of the device never becomes a NumPy array. A call that mixes it with NumPy
+  arrays or lists is an error.
 - Reductions and single entries are 0-d arrays of the device. Functions take CuPy's arguments, not all of NumPy's.
 - Memory of ``empty`` and ``empty_like`` is filled with NaN, or with the largest integer, so that code that forgets to
   fill it fails.

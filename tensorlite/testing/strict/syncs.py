@@ -17,7 +17,7 @@ NumPy (a tensor's ``cpu()``), and two ops with results of a size that only the d
 
 
 class Sync(NamedTuple):
-    """One host synchronisation. what: its kind (one of SYNCS). where: the line of code that called tensorlite."""
+    """A host synchronisation. what: its kind (one of SYNCS). where: the line of code that called tensorlite."""
 
     what: str
     where: str
