@@ -59,7 +59,7 @@ def test_clip_grad_norm_takes_a_generator_and_mixed_dtypes():
     assert tensors[0].grad.tolist()[0] == pytest.approx(30 / math.hypot(300, 40), rel=1e-3)
 
 
-def test_clip_grad_norm_and_what_is_not_finite():
+def test_clip_grad_norm_of_infinite_gradients():
     tensors = with_gradients(np.array([1.0, math.inf]))
     with pytest.raises(RuntimeError, match="the gradient norm is inf"):
         nn.utils.clip_grad_norm_(tensors, 1.0, error_if_nonfinite=True)
@@ -67,7 +67,7 @@ def test_clip_grad_norm_and_what_is_not_finite():
     assert math.isinf(nn.utils.clip_grad_norm_(tensors, 1.0).item())
 
 
-def test_clipping_says_what_is_wrong():
+def test_wrong_arguments_of_clipping_are_errors():
     x = tl.ones(1, requires_grad=True)
     for args in [(-1.0,), (math.nan,), (1.0, 0.0), (1.0, -2)]:
         with pytest.raises(ValueError, match="clip_grad_norm_: max_norm must not be negative"):

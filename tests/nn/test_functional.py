@@ -1,4 +1,4 @@
-"""nn.functional: values and gradients of first and second order against torch, and every error."""
+"""nn.functional: values and gradients of first and second order compared with PyTorch's, and every error."""
 
 import math
 import re
@@ -23,7 +23,7 @@ def randn(*shape):
 
 
 def agree(f, *arrays, tol=1e-12, second=True):
-    """`f(library, F, *tensors)` gives the same in both libraries, as do its gradients and their gradients."""
+    """Check that `f(library, F, *tensors)`, its gradients and their gradients are the same in both libraries."""
     torch = pytest.importorskip("torch")
     mine = [tl.tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
     theirs = [torch.tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
@@ -48,7 +48,7 @@ def agree(f, *arrays, tol=1e-12, second=True):
     weights = [None if w is None else randn(*w.shape) for w in wanted]
     a = sum((g * tl.tensor(w)).sum() for g, w in zip(got, weights, strict=True) if g is not None)
     b = sum((g * torch.tensor(w)).sum() for g, w in zip(wanted, weights, strict=True) if g is not None)
-    # Where a gradient is constant, zeros and no gradient at all mean the same.
+    # If a gradient is constant, one library returns zeros and the other None; both are right.
     none = [None] * len(leaves)
     got = tl.autograd.grad(a, [mine[k] for k in leaves], allow_unused=True) if a.requires_grad else none
     wanted = torch.autograd.grad(b, [theirs[k] for k in leaves], allow_unused=True) if b.requires_grad else none
@@ -71,13 +71,13 @@ def test_linear(shape, bias):
     ("input", "weight", "bias"),
     [((2, 3), (5, 4), None), ((2, 3), (5, 3), (4,)), ((), (5, 3), None), ((3,), (3,), None)],
 )
-def test_linear_names_the_shapes_that_do_not_fit(input, weight, bias):
+def test_linear_error_shows_the_shapes_that_do_not_fit(input, weight, bias):
     args = [tl.zeros(s) for s in (input, weight, bias) if s is not None]
     with pytest.raises(tl.ShapeError, match=re.escape(f"linear({describe_array(args[0].array)}, ")):
         F.linear(*args)
 
 
-def test_linear_does_not_mix_dtypes():
+def test_linear_of_two_dtypes_is_an_error():
     with pytest.raises(tl.DTypeError, match=r"linear.*float64"):
         F.linear(tl.zeros(2, 3), tl.zeros(5, 3, dtype=tl.float64))
 
@@ -100,7 +100,7 @@ def test_rms_norm(shape, normalized, affine, eps):
     agree(lambda _, F, x, *w: F.rms_norm(x, normalized, *w, eps=eps), randn(*shape), *extra, tol=1e-11)
 
 
-def test_normalisation_names_what_does_not_fit():
+def test_wrong_arguments_of_normalisation_are_errors():
     with pytest.raises(tl.ShapeError, match=r"layer_norm\(float32\(2, 3\)\).*\(4,\)"):
         F.layer_norm(tl.zeros(2, 3), 4)
     with pytest.raises(tl.ShapeError, match=r"rms_norm.*weight"):
@@ -111,17 +111,17 @@ def test_normalisation_names_what_does_not_fit():
         F.rms_norm(tl.zeros(2, 3, dtype=tl.int64), 3)
 
 
-def test_dropout_drops_a_share_and_scales_the_rest():
+def test_dropout_drops_a_fraction_and_scales_the_rest():
     x = tl.ones(100, 1000, requires_grad=True)
     y = F.dropout(x, 0.3)
     kept = y.detach().numpy() != 0
-    assert abs(kept.mean() - 0.7) < 0.01  # 6 standard deviations
+    assert abs(kept.mean() - 0.7) < 0.01  # 0.01 is more than 6 standard deviations
     np.testing.assert_allclose(y.detach().numpy()[kept], 1 / 0.7, rtol=1e-6)
     y.sum().backward()
     np.testing.assert_array_equal(x.grad.numpy(), y.detach().numpy())
 
 
-def test_dropout_at_its_ends():
+def test_dropout_with_probability_0_and_1():
     x = tl.randn(4, 5)
     assert F.dropout(x, 0.5, training=False) is x
     assert F.dropout(x, 0.0) is x
@@ -129,12 +129,12 @@ def test_dropout_at_its_ends():
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, math.nan, "half", True])
-def test_dropout_wants_a_probability(p):
+def test_dropout_of_a_wrong_probability_is_an_error(p):
     with pytest.raises(ValueError, match="dropout: p must be a number from 0 to 1"):
         F.dropout(tl.ones(3), p)
 
 
-def test_dropout_wants_floats():
+def test_dropout_of_integers_is_an_error():
     with pytest.raises(tl.DTypeError, match="dropout"):
         F.dropout(tl.ones(3, dtype=tl.int64))
 
@@ -149,7 +149,7 @@ def test_embedding(padding_idx, shape):
     agree(lambda _, F, ids, w: F.embedding(ids, w, padding_idx), np.asarray(ids), randn(4, 3))
 
 
-def test_embedding_names_a_bad_id():
+def test_embedding_error_shows_the_index_out_of_range():
     with pytest.raises(IndexError, match=r"embedding.*\b9\b.*\b4\b"):
         F.embedding(tl.tensor([0, 9]), tl.zeros(4, 3))
     with pytest.raises(IndexError, match=r"embedding.*-1\b"):
@@ -204,7 +204,7 @@ def test_softmax_dtype_and_dims():
         F.softmax(x)
 
 
-def test_gelu_knows_two_ways():
+def test_another_approximation_of_gelu_is_an_error():
     with pytest.raises(ValueError, match="approximate"):
         F.gelu(tl.zeros(2), "sine")
 
@@ -275,14 +275,14 @@ def test_cross_entropy_of_probabilities(shape, reduction, smoothing, weighted):
     agree(f, randn(*shape), np.ascontiguousarray(probabilities), *extra)
 
 
-def test_cross_entropy_ignores_another_index_and_all_of_them():
+def test_cross_entropy_with_another_ignore_index_and_with_all_ignored():
     agree(lambda _, F, x, t: F.cross_entropy(x, t, ignore_index=2), randn(6, 5), np.array([0, 2, 2, 4, 1, 3]))
     agree(lambda _, F, x, t: F.cross_entropy(x, t, ignore_index=2, reduction="sum"), randn(2, 5), np.array([2, 2]))
     x = tl.randn(2, 5, requires_grad=True)
     assert math.isnan(F.cross_entropy(x, tl.tensor([-100, -100])).item())
 
 
-def test_cross_entropy_survives_large_logits():
+def test_cross_entropy_of_large_logits_is_finite():
     x = np.array([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0]])
     agree(lambda _, F, x, t: F.cross_entropy(x, t, reduction="none"), x, np.array([0, 2]))
 
@@ -300,7 +300,7 @@ def test_nll_loss(shape, target, reduction, weighted):
 
 
 @pytest.mark.parametrize("loss", [F.cross_entropy, F.nll_loss])
-def test_class_losses_say_what_is_wrong(loss):
+def test_wrong_arguments_of_class_losses_are_errors(loss):
     x, t = tl.zeros(4, 5), tl.tensor([0, 1, 2, 3])
     with pytest.raises(IndexError, match=r"target 5 is out of range: expected class indices from 0 to 4"):
         loss(x, tl.tensor([0, 5, 1, 1]))
@@ -320,7 +320,7 @@ def test_class_losses_say_what_is_wrong(loss):
         loss(x, [0, 1, 2, 3])
 
 
-def test_label_smoothing_is_a_probability():
+def test_wrong_label_smoothing_is_an_error():
     with pytest.raises(ValueError, match=r"label_smoothing must be a number from 0 to 1, got 1.5"):
         F.cross_entropy(tl.zeros(4, 5), tl.tensor([0, 1, 2, 3]), label_smoothing=1.5)
 
@@ -386,7 +386,7 @@ def test_attention_dropout_keeps_the_mean_and_has_its_gradient():
     assert abs((values[1] - values[0]) / eps - got[0, 1, 2]) < 1e-6
 
 
-def test_attention_says_what_is_wrong():
+def test_wrong_arguments_of_attention_are_errors():
     q, k, v = map(tl.tensor, qkv(2))
     f = F.scaled_dot_product_attention
     with pytest.raises(tl.ShapeError, match=r"float64\(2, 3, 5\), float64\(2, 4, 6\)"):
@@ -417,7 +417,7 @@ def test_pad(shape, pad, mode):
         agree(lambda _, F, x: F.pad(x, pad, value=1.5), randn(*shape))
 
 
-def test_pad_says_what_is_wrong():
+def test_wrong_arguments_of_pad_are_errors():
     x = tl.zeros(2, 3)
     for widths in [(1,), (1, 1, 1, 1, 1, 1)]:
         with pytest.raises(tl.ShapeError, match="expected two widths for each of at most 2 dimensions"):

@@ -1,4 +1,4 @@
-"""nn.init: the first values of layers and of tensors, and skip_init."""
+"""nn.init: initial values of layers and tensors, and skip_init."""
 
 import math
 import threading
@@ -18,7 +18,7 @@ def seeded():
 # ---- first values -------------------------------------------------------------------------------
 
 
-def test_first_values_of_layers():
+def test_initial_values_of_layers():
     m = nn.Linear(50, 400)
     bound = 1 / math.sqrt(50)
     for p in (m.weight, m.bias):
@@ -74,7 +74,7 @@ INITS = {
 
 
 @pytest.mark.parametrize("name", INITS)
-def test_init_has_its_mean_deviation_and_bounds(name):
+def test_init_has_the_right_mean_deviation_and_bounds(name):
     fill, mean, std, bounds = INITS[name]
     w = nn.Parameter(tl.zeros(300, 200, dtype=tl.float64))
     assert fill(nn.init, w) is w
@@ -114,7 +114,7 @@ def test_inits_repeat_with_a_seed():
     assert draw() == draw()
 
 
-def test_inits_say_what_is_wrong():
+def test_wrong_arguments_of_inits_are_errors():
     with pytest.raises(tl.ShapeError, match=r"xavier_uniform_: expected a weight of at least 2 dimensions"):
         nn.init.xavier_uniform_(tl.zeros(3))
     with pytest.raises(tl.ShapeError, match="orthogonal_"):

@@ -43,7 +43,7 @@ LAYERS = {
 
 
 def copied(module, theirs):
-    """The torch module's weights in ours, which must have the same names."""
+    """Copy the weights of the torch module into ours, which must have the same names."""
     assert list(module.state_dict()) == list(theirs.state_dict())
     module.load_state_dict({name: tl.tensor(value.numpy()) for name, value in theirs.state_dict().items()})
 
@@ -137,7 +137,7 @@ def attention_pair(**options):
     module, theirs = nn.MultiheadAttention(E, H, **options), torch.nn.MultiheadAttention(E, H, **options)
     module.double(), theirs.double()
     rng = np.random.default_rng(0)
-    with torch.no_grad():  # the first biases are zeros, which would hide a mistake
+    with torch.no_grad():  # the initial biases are zeros, which would hide an error
         for p in theirs.parameters():
             p.copy_(torch.tensor(rng.standard_normal(tuple(p.shape))))
     copied(module, theirs)
@@ -147,7 +147,7 @@ def attention_pair(**options):
 def run_both(torch, module, theirs, inputs, options, tol=1e-11):
     mine = [tl.tensor(a, requires_grad=True) for a in inputs]
     other = [torch.tensor(a, requires_grad=True) for a in inputs]
-    if len(inputs) == 1:  # self-attention, which takes another path
+    if len(inputs) == 1:  # self-attention, which has its own code path
         mine, other = mine * 3, other * 3
     out, weights = module(*mine, **{k: tl.tensor(v) if isinstance(v, np.ndarray) else v for k, v in options.items()})
     options = {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
@@ -231,7 +231,7 @@ def test_causal_attention(need_weights):
 
 
 @pytest.mark.parametrize("need_weights", [True, False])
-def test_a_sequence_of_padding_gives_the_bias_and_no_nan(need_weights):
+def test_attention_to_padding_only_is_the_bias_without_nan(need_weights):
     module = nn.MultiheadAttention(E, H, batch_first=True)
     nn.init.normal_(module.out_proj.bias)
     x = tl.randn(1, T, E, requires_grad=True)
@@ -254,7 +254,7 @@ def test_attention_drops_weights_in_training_only(need_weights):
     np.testing.assert_array_equal(*outs)
 
 
-def test_attention_says_what_is_wrong():
+def test_wrong_arguments_of_attention_are_errors():
     with pytest.raises(ValueError, match="num_heads 4 must divide embed_dim 6"):
         nn.MultiheadAttention(6, 4)
     m = nn.MultiheadAttention(E, H, batch_first=True)

@@ -1,4 +1,4 @@
-"""Modules and containers: finding, saving, loading, moving and showing what is inside."""
+"""Modules and containers: their parameters and modules, state, modes, conversion and repr."""
 
 import copy
 import re
@@ -17,7 +17,7 @@ def seeded():
 
 
 class Tied(nn.Module):
-    """Two names for one weight, a buffer that is saved and one that is not."""
+    """A module with two names for one weight, a buffer that is saved, and one that is not."""
 
     def __init__(self):
         super().__init__()
@@ -36,10 +36,10 @@ def names(pairs):
     return [name for name, _ in pairs]
 
 
-# ---- what is inside -----------------------------------------------------------------------------
+# ---- modules, parameters and buffers -----------------------------------------------------------------------------
 
 
-def test_parameters_buffers_and_modules_are_found_in_order():
+def test_parameters_buffers_and_modules_are_listed_in_order():
     m = Tied()
     assert names(m.named_parameters()) == ["scale", "embed.weight"]
     assert names(m.named_parameters(remove_duplicate=False)) == ["scale", "embed.weight", "head.weight"]
@@ -53,7 +53,7 @@ def test_parameters_buffers_and_modules_are_found_in_order():
     assert list(m.modules()) == [m, m.embed, m.head]
 
 
-def test_a_module_used_twice_is_found_once():
+def test_a_module_used_twice_is_listed_once():
     layer = nn.Linear(2, 2)
     m = nn.Sequential(layer, nn.ReLU(), layer)
     assert names(m.named_parameters()) == ["0.weight", "0.bias"]
@@ -63,7 +63,7 @@ def test_a_module_used_twice_is_found_once():
     assert len(m) == 3
 
 
-def test_forgetting_super_init_is_said():
+def test_a_missing_call_of_super_init_is_an_error():
     class Forgetful(nn.Module):
         def __init__(self):
             self.layer = nn.Linear(2, 2)
@@ -82,7 +82,7 @@ def test_forgetting_super_init_is_said():
         Empty().register_buffer("b", None)
 
 
-def test_attribute_errors_name_the_class():
+def test_attribute_errors_show_the_class():
     with pytest.raises(AttributeError, match="'Linear' module has no attribute 'wieght'"):
         _ = nn.Linear(1, 1).wieght
     assert not hasattr(nn.Linear(1, 1), "nothing")
@@ -96,7 +96,7 @@ def test_forward_must_be_defined():
         Nothing()(1)
 
 
-def test_assigning_the_wrong_kind_is_said():
+def test_assigning_the_wrong_kind_is_an_error():
     m = Tied()
     with pytest.raises(TypeError, match=r"Tied.scale is a Parameter: expected a Parameter or None, got Tensor"):
         m.scale = tl.ones(3)
@@ -152,7 +152,7 @@ def test_a_parameter_is_a_leaf_that_shares_memory():
     assert q.is_leaf
 
 
-def test_a_parameter_needs_a_tensor_of_floats():
+def test_a_parameter_of_another_type_is_an_error():
     with pytest.raises(TypeError, match="Parameter: expected a Tensor, got ndarray"):
         nn.Parameter(np.ones(2))
     with pytest.raises(tl.DTypeError, match="int64"):
@@ -190,7 +190,7 @@ def test_load_state_dict_converts_dtypes():
     assert m.bias.tolist() == [1, 2]
 
 
-def test_load_state_dict_lists_everything_that_is_wrong_and_changes_nothing():
+def test_load_state_dict_lists_all_errors_and_changes_nothing():
     m = Tied()
     before = {name: value.numpy().copy() for name, value in m.state_dict().items()}
     state = {"scale": tl.zeros(4), "steps": [1, 2], "extra": tl.ones(1), "more": tl.ones(1)}
@@ -206,7 +206,7 @@ def test_load_state_dict_lists_everything_that_is_wrong_and_changes_nothing():
         np.testing.assert_array_equal(value.numpy(), before[name])
 
 
-def test_load_state_dict_not_strict_returns_what_differs():
+def test_load_state_dict_not_strict_returns_the_differences():
     m = Tied()
     result = m.load_state_dict({"scale": tl.zeros(3), "extra": tl.ones(1)}, strict=False)
     assert result.missing_keys == ["steps", "embed.weight", "head.weight"]
@@ -223,7 +223,7 @@ def test_one_name_of_a_tied_parameter_is_enough():
     np.testing.assert_array_equal(m.head.weight.detach().numpy(), state["embed.weight"].numpy())
 
 
-def test_a_graph_notices_that_its_weights_were_loaded():
+def test_backward_after_loading_weights_is_an_error():
     m = nn.Linear(2, 2)
     loss = m(m(tl.ones(1, 2))).sum()
     m.load_state_dict(nn.Linear(2, 2).state_dict())
@@ -305,7 +305,7 @@ def test_zero_grad_leaves_the_graph_of_a_gradient_alone():
     assert tl.autograd.grad(grad, x)[0].tolist() == [12]
 
 
-def test_deepcopy_gives_a_module_of_its_own():
+def test_deepcopy_is_independent():
     m = Tied()
     twin = copy.deepcopy(m)
     assert twin.embed.weight is twin.head.weight
@@ -405,7 +405,7 @@ def test_sequential_of_names():
 @pytest.mark.parametrize(
     "make", [nn.Sequential, lambda x: nn.ModuleList([x]), lambda x: nn.ModuleDict({"a": x})], ids=["s", "l", "d"]
 )
-def test_containers_hold_modules_only(make):
+def test_other_items_in_containers_are_errors(make):
     with pytest.raises(TypeError, match="expected a Module, got function"):
         make(lambda x: x)
 

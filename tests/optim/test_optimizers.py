@@ -43,7 +43,7 @@ def test_trajectory_of_tied_modules():
 
 
 @pytest.mark.parametrize("cls", [optim.SGD, optim.Adam, optim.AdamW])
-def test_parameters_that_cannot_be_are_said(cls):
+def test_wrong_parameters_are_errors(cls):
     x = tl.ones(2, requires_grad=True)
     with pytest.raises(ValueError, match=f"{cls.__name__}: got no parameters"):
         cls([])
@@ -93,7 +93,7 @@ BAD_OPTIONS = [
 
 
 @pytest.mark.parametrize(("cls", "options", "message"), BAD_OPTIONS)
-def test_options_that_cannot_be_are_said(cls, options, message):
+def test_wrong_options_are_errors(cls, options, message):
     x = tl.ones(2, 2, requires_grad=True)
     with pytest.raises(ValueError, match=f"{cls.__name__}: .*{message.removeprefix('AdamW: ')}"):
         cls([x], **options)
@@ -103,8 +103,8 @@ def test_options_that_cannot_be_are_said(cls, options, message):
 
 @pytest.mark.parametrize("maximize", [False, True])
 @pytest.mark.parametrize("cls", [optim.SGD, optim.Adam, optim.AdamW])
-def test_a_parameter_may_be_a_number(cls, maximize):
-    """0-d, of which NumPy makes scalars that no result can be written into."""
+def test_a_parameter_of_zero_dimensions(cls, maximize):
+    """Check 0-d parameters. NumPy makes scalars of 0-d arrays, and a scalar cannot be written to."""
     one, row = (nn.Parameter(tl.full(shape, 2.0, tl.float64)) for shape in ((), (1,)))
     optimizer = cls([one, row], 0.1, weight_decay=0.1, maximize=maximize)
     for _ in range(3):
@@ -121,7 +121,7 @@ def test_a_parameter_may_be_a_number(cls, maximize):
 
 @pytest.mark.parametrize("shape", [(6, 6), (12, 4), (4, 12), (1, 5)])
 def test_muon_makes_singular_values_about_one(shape):
-    """Whatever the gradient's were; and its singular vectors stay."""
+    """Check that a step replaces the gradient's singular values by about 1, and keeps its singular vectors."""
     rng = np.random.default_rng(0)
     u, _, vt = np.linalg.svd(rng.standard_normal(shape), full_matrices=False)
     s = np.geomspace(1.0, 0.05, min(shape))
@@ -134,8 +134,8 @@ def test_muon_makes_singular_values_about_one(shape):
     np.testing.assert_allclose(found, np.diag(np.diagonal(found)), rtol=0, atol=1e-12)
 
 
-def by_the_paper(p, gradients, lr, decay, mu, nesterov, adjust):
-    """Muon in NumPy, from the source's equations."""
+def muon_in_numpy(p, gradients, lr, decay, mu, nesterov, adjust):
+    """Return the parameter after Muon's steps, computed in NumPy by the equations of the source."""
     m = np.zeros_like(p)
     for g in gradients:
         m = mu * m + (1 - mu) * g
@@ -152,7 +152,7 @@ def by_the_paper(p, gradients, lr, decay, mu, nesterov, adjust):
 @pytest.mark.parametrize("adjust", [None, "original", "match_rms_adamw"])
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("shape", [(5, 3), (3, 5)])
-def test_muon_is_that_of_its_source(shape, nesterov, adjust):
+def test_muon_follows_the_equations_of_its_source(shape, nesterov, adjust):
     rng = np.random.default_rng(0)
     start, *gradients = rng.standard_normal((6, *shape))
     p = nn.Parameter(tl.tensor(start))
@@ -160,11 +160,11 @@ def test_muon_is_that_of_its_source(shape, nesterov, adjust):
     for g in gradients:
         p.grad = tl.tensor(g)
         optimizer.step()
-    expected = by_the_paper(start, gradients, 0.1, 0.2, 0.9, nesterov, adjust)
+    expected = muon_in_numpy(start, gradients, 0.1, 0.2, 0.9, nesterov, adjust)
     np.testing.assert_allclose(p.detach().numpy(), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_muon_is_pytorchs_but_for_its_bfloat16():
+def test_muon_is_pytorchs_up_to_bfloat16():
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     start, *gradients = rng.standard_normal((4, 8, 5)).astype(np.float32)
@@ -178,7 +178,7 @@ def test_muon_is_pytorchs_but_for_its_bfloat16():
     assert abs(mine.detach().numpy() - start).max() > 0.1
 
 
-def test_muon_takes_matrices_alone():
+def test_muon_of_other_than_matrices_is_an_error():
     matrix, vector = tl.ones(2, 2, requires_grad=True), tl.ones(2, requires_grad=True)
     with pytest.raises(tl.ShapeError, match=r"Muon: can only optimize matrices, got one of shape \(2,\)\. Use"):
         optim.Muon([matrix, vector])
@@ -188,14 +188,14 @@ def test_muon_takes_matrices_alone():
     assert len(optimizer.param_groups) == 1
 
 
-def test_a_zero_gradient_moves_nothing_with_muon():
+def test_muon_with_a_zero_gradient_changes_nothing():
     p = tl.ones(3, 2, requires_grad=True)
     p.grad = tl.zeros(3, 2)
     optim.Muon([p], weight_decay=0.0).step()
     assert (p == 1).all()
 
 
-def test_a_parameter_without_a_gradient_stays():
+def test_a_parameter_without_a_gradient_is_not_updated():
     x, y = tl.ones(2, requires_grad=True), tl.ones(2, requires_grad=True)
     optimizer = optim.AdamW([x, y], weight_decay=0.5)
     (x * 2).sum().backward()
@@ -209,7 +209,7 @@ def test_a_parameter_without_a_gradient_stays():
     assert x.grad is None
 
 
-def test_a_step_changes_the_parameter_in_place_and_graphs_notice():
+def test_a_step_is_in_place_and_backward_after_it_is_an_error():
     x = tl.ones(2, requires_grad=True)
     optimizer, array = optim.SGD([x], lr=0.5), x.array
     loss = (x * x).sum()
@@ -245,7 +245,7 @@ def test_a_step_into_infinity_does_not_warn():
     assert not np.isfinite(x.detach().numpy()).any()
 
 
-def test_a_gradient_that_does_not_fit_is_said():
+def test_a_gradient_of_another_shape_is_an_error():
     x = tl.ones(2, requires_grad=True)
     optimizer = optim.SGD([x])
     x.grad = tl.ones(3)
@@ -282,7 +282,7 @@ def test_repr():
 
 @pytest.mark.parametrize("dtype", [tl.float16, tl.float32])
 @pytest.mark.parametrize("name", ["SGD decay", "SGD nesterov", "AdamW"])
-def test_other_dtypes_stay_what_they_are(name, dtype):
+def test_other_dtypes_are_kept(name, dtype):
     model = Tied(tl)
     model.parameters = [p.detach().to(dtype).requires_grad_() for p in model.parameters]
     optimizer = OPTIMIZERS[name](optim, model)
@@ -306,7 +306,7 @@ def run_on(model, optimizer, steps):
 
 
 def through_json(state):
-    """The state as files would hold it: tensors apart, the rest as JSON."""
+    """Return the state as it is after saving: the numbers went through JSON, the tensors are copies."""
     tensors = {(k, n): v for k, s in state["state"].items() for n, v in s.items() if isinstance(v, tl.Tensor)}
     numbers = {k: {n: v for n, v in s.items() if (k, n) not in tensors} for k, s in state["state"].items()}
     loaded = json.loads(json.dumps({"state": numbers, "param_groups": state["param_groups"]}))
@@ -316,7 +316,7 @@ def through_json(state):
 
 
 @pytest.mark.parametrize("name", ["SGD", "SGD dampening", "Adam", "groups"])
-def test_going_on_from_a_saved_state_is_exact(name):
+def test_continuing_from_a_saved_state_is_exact(name):
     whole, halved = Tied(tl), Tied(tl)
     expected = run_on(whole, OPTIMIZERS[name](optim, whole), slice(None))
     first = OPTIMIZERS[name](optim, halved)
@@ -353,7 +353,7 @@ def test_loading_takes_options_and_copies_tensors():
     assert target.state[y]["exp_avg"].array is not source.state[x]["exp_avg"].array
 
 
-def test_a_state_that_does_not_fit_is_said_and_changes_nothing():
+def test_a_state_that_does_not_fit_is_an_error_and_changes_nothing():
     def made(cls=optim.Adam, shapes=((2,), (3,)), **options):
         parameters = [tl.ones(*s, requires_grad=True) for s in shapes]
         optimizer = cls(parameters, **options)

@@ -28,7 +28,7 @@ class Tied:
 
 
 def trajectory(library, make, scheduler=None, clip=None):
-    """The parameters and learning rates after each of 50 steps."""
+    """Return the parameters and learning rates after each of 50 steps."""
     model, points, rates = Tied(library), [], []
     optimizer = make(library.optim, model)
     schedule = scheduler(library.optim.lr_scheduler, optimizer) if scheduler else None
@@ -49,7 +49,7 @@ def same_trajectory(make, **options):
     torch = pytest.importorskip("torch")
     mine, my_rates = trajectory(tl, make, **options)
     theirs, their_rates = trajectory(torch, make, **options)
-    assert abs(theirs[-1] - theirs[0]).max() > 1e-3  # it went somewhere
+    assert abs(theirs[-1] - theirs[0]).max() > 1e-3  # training changed the parameters
     np.testing.assert_allclose(my_rates, their_rates, rtol=1e-12, atol=1e-16)
     np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12)
 
