@@ -1,1 +1,1 @@
-"""The engine."""
+"""Tests of the engine."""

@@ -1,4 +1,4 @@
-"""checkpoint: the backward pass runs the function again, and nothing else changes."""
+"""Activation checkpointing: the backward pass calls the function again, and results do not change."""
 import gc
 import weakref
 
@@ -19,7 +19,7 @@ def block(x, w):
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
-def test_values_and_gradients_are_those_without_it(create_graph):
+def test_values_and_gradients_do_not_change(create_graph):
     x, w = leaf(0.1, -0.2), leaf(0.5, 2.0)
     plain, kept = block(x, w), tl.checkpoint(block, x, w)
     assert kept.tolist() == plain.tolist()
@@ -60,7 +60,7 @@ def test_parameters_get_gradients_when_the_argument_needs_none():
     assert found == layer.weight.grad.tolist()
 
 
-def test_dropout_drops_the_same_entries_again():
+def test_dropout_drops_the_same_entries_in_the_second_call():
     tl.manual_seed(0)
     x = tl.ones(1000, requires_grad=True)
     y = tl.checkpoint(lambda x: F.dropout(x, 0.5).square(), x)
@@ -73,7 +73,7 @@ def test_dropout_drops_the_same_entries_again():
     assert tl.rand(3).tolist() == after.tolist()
 
 
-def test_the_backward_pass_leaves_the_random_numbers_as_they_were():
+def test_the_backward_pass_restores_the_state_of_the_random_numbers():
     x = tl.ones(10, requires_grad=True)
 
     def draws(backward):
@@ -86,7 +86,7 @@ def test_the_backward_pass_leaves_the_random_numbers_as_they_were():
     assert draws(True) == draws(False)
 
 
-def test_the_function_runs_twice_and_not_at_all_again_under_no_grad():
+def test_the_function_runs_twice_and_only_once_under_no_grad():
     calls = []
 
     def f(x):
@@ -103,7 +103,7 @@ def test_the_function_runs_twice_and_not_at_all_again_under_no_grad():
     assert calls == [True, True, False]
 
 
-def test_what_the_function_computed_is_not_kept():
+def test_values_of_the_first_call_are_freed():
     gc.collect()
     gc.disable()
     try:
@@ -128,7 +128,7 @@ def test_what_the_function_computed_is_not_kept():
         gc.enable()
 
 
-def test_one_inside_another():
+def test_a_checkpoint_inside_a_checkpoint():
     def inner(x):
         return x.exp() * x
 
@@ -175,7 +175,7 @@ def test_results_used_in_separate_backward_passes():
     np.testing.assert_allclose(x.grad.numpy(), [np.exp(0.5) + np.cos(0.5)], rtol=1e-15)
 
 
-def test_retain_graph_and_a_graph_that_has_been_freed():
+def test_retain_graph_and_a_freed_graph():
     x = leaf(2.0)
     loss = tl.checkpoint(lambda x: x.exp() * x, x).sum()
     loss.backward(retain_graph=True)
@@ -186,7 +186,7 @@ def test_retain_graph_and_a_graph_that_has_been_freed():
         loss.backward()
 
 
-def test_a_result_that_is_the_argument_or_needs_no_gradient():
+def test_a_result_that_is_an_argument_or_needs_no_gradient():
     x = leaf(1.0)
     same, constant = tl.checkpoint(lambda x: (x, tl.ones(2)), x)
     assert same is x
@@ -201,7 +201,7 @@ def test_a_result_that_is_the_argument_or_needs_no_gradient():
         (lambda x: x, r"to do exp of \[\(1,\)\], got nothing"),
     ],
 )
-def test_a_function_that_does_something_else_the_second_time_is_an_error(then, difference):
+def test_other_ops_in_the_second_call_are_an_error(then, difference):
     calls = []
 
     def f(x):
@@ -214,7 +214,7 @@ def test_a_function_that_does_something_else_the_second_time_is_an_error(then, d
     assert tl.is_grad_enabled()
 
 
-def test_other_shapes_the_second_time_are_an_error():
+def test_other_shapes_in_the_second_call_are_an_error():
     calls = []
 
     def f(x):
@@ -235,11 +235,11 @@ def test_an_argument_that_was_changed_in_place_is_an_error():
         loss.backward()
 
 
-def test_what_the_function_changes_in_place_itself_is_no_error():
+def test_the_function_may_change_its_own_values_in_place():
     def f(v):
         y = v * 2.0
         y.add_(1.0)
-        z = y * y  # saves y, which the second run changes anew
+        z = y * y  # saves y, which the second call changes again
         return z.sin()
 
     x, other = leaf(1.0, 2.0), leaf(1.0, 2.0)
@@ -248,7 +248,7 @@ def test_what_the_function_changes_in_place_itself_is_no_error():
     assert x.grad.tolist() == other.grad.tolist()
 
 
-def test_an_exception_in_the_second_run_comes_through_and_puts_everything_back():
+def test_an_exception_in_the_second_call_restores_the_state():
     calls = []
 
     def f(x):
@@ -266,7 +266,7 @@ def test_an_exception_in_the_second_run_comes_through_and_puts_everything_back()
     assert str(tl.get_rng_state()) == str(state)
 
 
-def test_hooks_inside_run_once():
+def test_hooks_inside_the_function_run_once():
     calls = []
 
     def f(x):
@@ -285,7 +285,7 @@ def test_it_works_under_detect_anomaly():
     assert x.grad.isfinite().all()
 
 
-def test_the_name_of_pytorch_takes_its_options():
+def test_utils_checkpoint_accepts_pytorchs_options():
     x = tl.tensor([0.5, 1.0], requires_grad=True)
     y = tl.utils.checkpoint.checkpoint(lambda a, scale: (a.sin() * scale).exp(), x, scale=2.0, use_reentrant=False)
     (found,) = tl.autograd.grad(y.sum(), x)

@@ -14,7 +14,7 @@ def leaf(*values, dtype=None):
 # ---- ops with several results ---------------------------------------------------------------
 
 
-def test_unused_results_count_as_zeros():
+def test_gradients_of_unused_results_are_zeros():
     x = tl.arange(6.0).reshape(3, 2).requires_grad_()
     first, _, last = x.unbind(0)
     (first * 2 + last * last).sum().backward()
@@ -22,7 +22,7 @@ def test_unused_results_count_as_zeros():
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
-def test_a_part_of_a_split_at_higher_orders(order):
+def test_higher_orders_through_a_part_of_a_split(order):
     x = leaf(1.0, 2.0, 3.0, 4.0, dtype=tl.float64)
     y = x.split([1, 3])[1] ** 3
     expected = [None, [0, 12, 27, 48], [0, 12, 18, 24], [0, 6, 6, 6]][order]
@@ -32,7 +32,7 @@ def test_a_part_of_a_split_at_higher_orders(order):
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
-def test_hooks_are_shown_tensors_also_where_numpy_makes_scalars(create_graph):
+def test_hooks_get_tensors_also_for_numpy_scalars(create_graph):
     x, shown = tl.tensor(2.0, requires_grad=True), []
     a, b, _ = (x * tl.ones(3)).unbind()
     for t in (x, a, b):
@@ -85,7 +85,7 @@ def test_rules_in_ops_can_be_differentiated_again():
     assert [v.tolist() for v in tl.autograd.grad(g.sum(), [x, y])] == [[6.0], [4.0]]
 
 
-def test_a_gradient_that_is_still_broadcast_is_summed_down():
+def test_a_broadcast_gradient_is_summed_to_the_inputs_shape():
     @tl.op(lambda g: g, lambda g: g)
     def plus(xp, x, y):
         return x + y
@@ -96,7 +96,7 @@ def test_a_gradient_that_is_still_broadcast_is_summed_down():
     assert y.grad.tolist() == 24.0
 
 
-def test_auxiliary_results_are_kept_for_the_rules_and_not_returned():
+def test_auxiliary_results_are_saved_and_not_returned():
     @tl.op(lambda g, e: g * e, aux=("e",))
     def exponential(xp, x):
         e = xp.exp(x)
@@ -158,7 +158,7 @@ def test_an_op_with_any_number_of_tensors():
     assert weighted(2.0, a, b).tolist() == [6.0]
 
 
-def test_an_op_may_call_ops_and_differentiate_in_its_forward():
+def test_an_op_may_call_ops_and_differentiate_inside():
     @tl.op(lambda g, x: g * tl.tanh(x))
     def log_cosh(xp, x):
         inside = tl.tensor(x, requires_grad=True)
@@ -171,7 +171,7 @@ def test_an_op_may_call_ops_and_differentiate_in_its_forward():
     np.testing.assert_allclose(x.grad.numpy(), np.tanh([0.5, 1.0]), rtol=1e-15)
 
 
-def test_names_that_the_op_does_not_have_are_an_error():
+def test_a_rule_that_names_an_unknown_value_is_an_error():
     with pytest.raises(TypeError, match=r"^op square: its gradient rule names y, but it can only name x, out, in_"):
 
         @tl.op(lambda g, y: g * y)

@@ -1,4 +1,4 @@
-"""tensorlite.func: against formulas, nested, and what is attached to which graph afterwards."""
+"""tensorlite.func: comparison with formulas, nesting, and which results stay attached to a graph."""
 import math
 from typing import NamedTuple
 
@@ -82,7 +82,7 @@ def test_has_aux():
     assert (out.item(), pull(t(1.0))[0].item(), aux["note"]) == (4, 8, "kept")
     assert not aux["y"].requires_grad
     w = t(3.0).requires_grad_()
-    assert grad(lambda x: (x * x, x * w), has_aux=True)(t(2.0))[1].requires_grad  # what w further out depends on
+    assert grad(lambda x: (x * x, x * w), has_aux=True)(t(2.0))[1].requires_grad  # because the outer w is tracked
 
 
 class Pair(NamedTuple):
@@ -113,7 +113,7 @@ def test_numbers_are_arguments_too():
     assert grad(lambda x: x * x)(3).dtype == tl.get_default_dtype()
 
 
-def test_what_does_not_depend_has_zero_gradients():
+def test_independent_arguments_have_zero_gradients():
     x = t(1.0, 2.0)
     assert grad(lambda x: t(5.0))(x).tolist() == [0, 0]
     assert grad(lambda x: x.detach().sum())(x).tolist() == [0, 0]
@@ -139,7 +139,7 @@ def test_the_same_argument_twice():
     assert (gx.item(), gy.item()) == (18, 9)
 
 
-def test_parameters_get_no_grad():
+def test_the_grad_of_parameters_does_not_change():
     w = t(2.0, requires_grad=True)
     assert grad(lambda x: x * w * w)(t(3.0)).item() == 4
     assert w.grad is None
@@ -152,7 +152,7 @@ def test_vjp():
     A, x = normal(3, 4), normal(4, seed=1)
     out, pull = vjp(lambda A, x: (A @ x).sin(), A, x)
     same(out, np.sin(A.numpy() @ x.numpy()))
-    for seed in (2, 3):  # any number of times
+    for seed in (2, 3):  # can be called several times
         u = normal(3, seed=seed)
         gA, gx = pull(u)
         weighted = u.numpy() * np.cos(A.numpy() @ x.numpy())
@@ -239,7 +239,7 @@ def test_products_agree_with_matrices():
 
 
 def test_through_fused_kernels():
-    """Second derivatives of ops with a hand-written gradient: those of their composites."""
+    """Check second derivatives of ops with a hand-written gradient, which are those of their composites."""
     W, target = normal(5, 4), tl.tensor([1, 3])
 
     def f(x):
@@ -289,7 +289,7 @@ def test_third_and_fourth_through_matrices():
 @pytest.mark.parametrize("outer", ["grad", "jvp", "jacobian", "hvp"])
 @pytest.mark.parametrize("inner", ["grad", "jvp", "vjp", "hvp", "jacobian", "hessian"])
 def test_every_pair_nests(outer, inner):
-    """Derivatives of x^4, each inner one of first or second order, taken once or twice more."""
+    """Check derivatives of x^4: each inner one of first or second order, taken once or twice more."""
     power = lambda x: x**4
     one = t(1.0)
     inners = {
@@ -312,7 +312,7 @@ def test_every_pair_nests(outer, inner):
 
 
 def test_no_perturbation_confusion():
-    """d/dx [x d/dy (x + y)] is 1, and not 2: the two derivatives are of different variables."""
+    """Check that d/dx [x d/dy (x + y)] is 1 and not 2: the derivatives are by different variables."""
     assert grad(lambda x: x * grad(lambda y: x + y)(t(1.0)))(t(1.0)).item() == 1
     assert grad(lambda x: x * grad(lambda y: x * y)(t(2.0)))(t(3.0)).item() == 6
     assert grad(lambda x: x * grad(lambda y: x * y * y)(x))(t(3.0)).item() == 6 * 3**2
@@ -320,8 +320,8 @@ def test_no_perturbation_confusion():
     assert grad(lambda x: grad(lambda y: x)(x))(t(2.0)).item() == 0
 
 
-def test_derivatives_along_an_outer_variable():
-    """A tangent, or a cotangent, that is differentiated."""
+def test_derivatives_by_a_tangent_or_cotangent():
+    """Differentiate by a tangent, and by a cotangent."""
     x = t(2.0)
     assert grad(lambda v: jvp(lambda x: x**3, (x,), (v,))[1])(t(5.0)).item() == 12
     assert grad(lambda u: vjp(lambda x: x**3, x)[1](u)[0])(t(5.0)).item() == 12
@@ -329,7 +329,7 @@ def test_derivatives_along_an_outer_variable():
 
 
 def test_a_gradient_step_is_differentiable():
-    """The derivative of the loss after a step, with respect to the learning rate: meta-learning."""
+    """Differentiate the loss after a step with respect to the learning rate, as in meta-learning."""
     target = t(1.0, -1.0)
 
     def loss(w):
@@ -418,7 +418,7 @@ def test_under_no_grad_gradients_are_computed_and_detached():
     assert tl.is_grad_enabled()
 
 
-def test_no_grad_inside_cuts():
+def test_no_grad_inside_the_function():
     def f(x):
         with tl.no_grad():
             y = x * x
@@ -427,14 +427,14 @@ def test_no_grad_inside_cuts():
     assert grad(f)(t(3.0)).item() == 9
 
 
-def test_an_error_leaves_the_grad_mode_alone():
+def test_an_error_restores_the_grad_mode():
     with tl.no_grad():
         with pytest.raises(ZeroDivisionError):
             grad(lambda x: 1 / 0)(t(1.0))
         assert not tl.is_grad_enabled()
 
 
-def test_backward_inside_a_function_leaves_it_alone():
+def test_backward_inside_a_function_does_not_change_its_gradient():
     x = t(2.0, requires_grad=True)
     y = x * x
     assert grad(lambda z: z * 3)(t(1.0)).item() == 3

@@ -36,7 +36,7 @@ def test_no_grad_and_enable_grad_as_context_and_decorator():
     assert tl.is_grad_enabled()
 
 
-def test_a_mode_object_can_be_nested_and_used_again():
+def test_a_no_grad_object_can_be_nested_and_used_again():
     mode = tl.no_grad()
     with mode, mode:
         assert not tl.is_grad_enabled()
@@ -76,13 +76,13 @@ def test_a_generator_cannot_be_decorated():
         tl.no_grad()(numbers)
 
 
-def test_the_mode_comes_back_after_an_exception():
+def test_the_mode_is_restored_after_an_exception():
     with pytest.raises(KeyError), tl.no_grad():
         raise KeyError
     assert tl.is_grad_enabled()
 
 
-def test_the_mode_belongs_to_the_thread():
+def test_each_thread_has_its_own_mode():
     seen = []
     with tl.no_grad():
         thread = threading.Thread(target=lambda: seen.append((tl.is_grad_enabled(), (leaf(1.0) * 2).requires_grad)))
@@ -119,7 +119,7 @@ def test_backward_under_no_grad_still_works():
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
-def test_an_exception_in_a_rule_or_a_hook_leaves_the_mode_as_it_was(create_graph):
+def test_an_exception_in_a_rule_or_a_hook_restores_the_mode(create_graph):
     def boom(g):
         raise KeyError("boom")
 
@@ -160,7 +160,7 @@ def test_inference_mode():
     assert x.grad.tolist() == [3.0, 3.0]
 
 
-def test_inference_mode_decorates_and_is_put_back_after_errors():
+def test_inference_mode_as_a_decorator_and_after_errors():
     def f(x):
         return tl.is_inference_mode_enabled(), (x * 2).requires_grad
 

@@ -24,7 +24,7 @@ def test_backward_of_a_scalar_fills_the_leaves():
     assert loss.grad is None
 
 
-def test_backward_takes_the_weight_of_each_entry():
+def test_backward_takes_a_gradient_of_the_result():
     x = leaf(1.0, 2.0, 3.0)
     (x * x).backward(tl.tensor([1.0, 0.0, -1.0]))
     assert x.grad.tolist() == [2.0, 0.0, -6.0]
@@ -36,7 +36,7 @@ def test_backward_of_one_entry_needs_no_gradient():
     assert x.grad.tolist() == [6.0]
 
 
-def test_backward_of_a_leaf_gives_it_the_seed():
+def test_backward_of_a_leaf_adds_the_given_gradient():
     x, seed = leaf(1.0, 2.0), tl.tensor([5.0, 6.0])
     x.backward(seed)
     assert x.grad.tolist() == [5.0, 6.0]
@@ -51,7 +51,7 @@ def test_a_value_used_twice_sums_its_gradients():
     assert x.grad.tolist() == [2 * 6 * 3 + 3 + 1]
 
 
-def test_gradients_accumulate_and_whoever_holds_them_sees_the_sum():
+def test_gradients_accumulate_in_place():
     x = leaf(1.0, 2.0)
     (x * x).sum().backward()
     held = x.grad
@@ -62,7 +62,7 @@ def test_gradients_accumulate_and_whoever_holds_them_sees_the_sum():
 
 
 def test_a_gradient_that_was_broadcast_accumulates():
-    """The mean's gradient is a broadcast view, which NumPy forbids to write to, and here one entry of one entry."""
+    """The gradient of a mean is a broadcast view, which NumPy makes read-only, also with one entry."""
     x = tl.tensor([[2.0]], requires_grad=True)
     for _ in range(2):
         x.mean().backward()
@@ -73,7 +73,7 @@ def test_a_gradient_that_was_broadcast_accumulates():
 
 
 @pytest.mark.parametrize("grad", [tl.ones(1, 2), np.ones(2), 0.0])
-def test_a_grad_that_was_set_to_something_that_does_not_fit(grad):
+def test_a_grad_of_another_shape_or_type_is_an_error(grad):
     x = leaf(1.0, 2.0)
     x.grad = grad
     with pytest.raises(ShapeError, match=r"^backward: expected a grad of shape \(2,\), got .*set grad to None"):
@@ -100,7 +100,7 @@ def test_a_second_backward_over_a_freed_graph_is_an_error():
     assert x.grad.tolist() == pytest.approx([2 * np.exp(4.0)], rel=1e-6)
 
 
-def test_inputs_limits_what_is_filled_and_may_name_results_of_ops():
+def test_inputs_limits_which_grads_are_filled():
     x, w = leaf(2.0), leaf(5.0)
     y = x * w
     (y * y).sum().backward(inputs=[x, y])
@@ -109,7 +109,7 @@ def test_inputs_limits_what_is_filled_and_may_name_results_of_ops():
     assert w.grad is None
 
 
-def test_what_does_not_lead_to_an_input_is_not_computed():
+def test_only_gradients_that_lead_to_an_input_are_computed():
     def forbidden(g):
         raise AssertionError("this rule was not needed")
 
@@ -128,7 +128,7 @@ def test_create_graph_makes_the_gradient_differentiable():
     assert x.grad.requires_grad
     (second,) = tl.autograd.grad(x.grad.sum(), x)
     assert second.tolist() == [12.0]
-    x.grad = None  # else the graph of the gradient keeps x, and x keeps the gradient
+    x.grad = None  # otherwise the graph of the gradient holds x, and x holds the gradient
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_the_gradient_must_fit_the_tensor(gradient, error, message):
         (tl.ones(3, requires_grad=True) * 2).backward(gradient)
 
 
-def test_what_needs_no_gradient_has_no_backward():
+def test_backward_of_a_tensor_without_gradients_is_an_error():
     with pytest.raises(GraphError, match=r"^backward: .* does not require gradients"):
         tl.ones(3).sum().backward()
     with pytest.raises(GraphError, match=r"^backward: inputs is empty"):
@@ -155,7 +155,7 @@ def test_what_needs_no_gradient_has_no_backward():
         leaf(1.0).sum().backward(inputs=[tl.ones(1)])
 
 
-def test_backward_takes_pytorchs_names():
+def test_backward_accepts_pytorchs_argument_names():
     x = tl.tensor([1.0, 2.0], requires_grad=True)
     tl.autograd.backward(tensors=[x * 2, x * 3], grad_tensors=[tl.ones(2), tl.ones(2)], inputs=[x])
     assert x.grad.tolist() == [5.0, 5.0]
@@ -165,7 +165,7 @@ def test_backward_takes_pytorchs_names():
 # ---- autograd.grad --------------------------------------------------------------------------
 
 
-def test_grad_of_several_outputs_sums_over_them_and_fills_nothing():
+def test_grad_of_several_outputs_is_their_sum_and_fills_no_grad():
     x, w = leaf(1.0, 2.0), leaf(3.0, 4.0)
     weights = [tl.tensor(10.0), tl.tensor([1.0, -1.0])]
     gx, gw = tl.autograd.grad([(x * w).sum(), x * x], [x, w], weights)
@@ -181,7 +181,7 @@ def test_the_same_output_twice_counts_twice():
     assert tl.autograd.grad([y, y], x)[0].tolist() == [12.0]
 
 
-def test_grad_for_an_output_itself_is_its_weight():
+def test_grad_by_an_output_is_its_grad_output():
     x = leaf(1.0, 2.0)
     y = x * 3
     weight = tl.tensor([5.0, 7.0])
@@ -225,7 +225,7 @@ def test_gradients_never_share_memory():
     assert seed.tolist() == [1.0, 2.0]
 
 
-def test_a_broadcast_gradient_is_memory_of_its_own():
+def test_a_broadcast_gradient_is_copied():
     x = tl.ones(3, 4, requires_grad=True)
     x.sum().backward()
     assert x.grad.array.flags.writeable

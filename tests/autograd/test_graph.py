@@ -14,7 +14,7 @@ def leaf(*values, dtype=None):
     return tl.tensor(list(values), dtype=dtype, requires_grad=True)
 
 
-def test_detach_and_detach_cut_the_graph():
+def test_detach_and_detach_in_place():
     x = leaf(1.0, 2.0)
     y = x * 2
     z = y.detach()
@@ -28,7 +28,7 @@ def test_detach_and_detach_cut_the_graph():
         (x * 2).requires_grad = False
 
 
-def test_the_graph_can_be_looked_at():
+def test_nodes_show_their_op_and_edges():
     x = leaf(1.0)
     y = (x * 2).exp()
     assert [n.name for n in tl.autograd.topological_order([y.grad_fn])] == ["exp", "mul"]
@@ -47,7 +47,7 @@ def no_collector():
     gc.enable()
 
 
-def test_a_hundred_thousand_ops_in_a_chain(no_collector):
+def test_a_chain_of_a_hundred_thousand_ops(no_collector):
     x = tl.ones((), dtype=tl.float64, requires_grad=True)
     y = x
     for _ in range(100_000):
@@ -59,7 +59,7 @@ def test_a_hundred_thousand_ops_in_a_chain(no_collector):
     assert middle() is None
 
 
-def test_a_chain_that_was_never_differentiated_is_freed_without_a_deep_recursion(no_collector):
+def test_a_long_graph_is_freed_without_a_deep_recursion(no_collector):
     x = tl.ones((), requires_grad=True)
     y = x.exp()
     first = weakref.ref(y.grad_fn)
@@ -69,7 +69,7 @@ def test_a_chain_that_was_never_differentiated_is_freed_without_a_deep_recursion
     assert first() is None
 
 
-def test_memory_goes_back_while_the_sweep_passes(no_collector):
+def test_saved_values_are_freed_during_the_backward_pass(no_collector):
     alive = []
 
     @tl.op(lambda g, x, k: (alive.append([r() is not None for r in refs]), g * x)[1])
@@ -101,7 +101,7 @@ def test_no_reference_cycles(no_collector, create_graph):
     assert gc.collect() == 0 or not any(isinstance(o, tl.autograd.Node) for o in gc.garbage)
 
 
-def test_backward_keeps_nothing_but_the_gradients(no_collector):
+def test_backward_keeps_only_the_gradients(no_collector):
     x = tl.ones(4, requires_grad=True)
     y = x.exp()
     data = weakref.ref(y.array)
@@ -124,7 +124,7 @@ def test_hooks_and_retain_grad_make_no_cycles(no_collector):
     assert [r() for r in refs] == [None, None]
 
 
-def test_an_error_in_backward_keeps_nothing_alive(no_collector):
+def test_an_error_in_backward_frees_the_graph(no_collector):
     x = leaf(1.0)
     y = x.exp()
     data = weakref.ref(y.array)

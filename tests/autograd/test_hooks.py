@@ -10,7 +10,7 @@ def leaf(*values, dtype=None):
     return tl.tensor(list(values), dtype=dtype, requires_grad=True)
 
 
-def test_hooks_on_leaves_and_results_see_the_whole_gradient_once():
+def test_hooks_see_the_complete_gradient_once():
     x, seen = leaf(1.0, 2.0), []
     y = x * 3
     x.register_hook(lambda g: seen.append(("x", g.tolist())))
@@ -19,7 +19,7 @@ def test_hooks_on_leaves_and_results_see_the_whole_gradient_once():
     assert seen == [("y", [7.0, 13.0]), ("x", [21.0, 39.0])]
 
 
-def test_what_a_hook_returns_takes_the_place_of_the_gradient():
+def test_the_result_of_a_hook_replaces_the_gradient():
     x = leaf(1.0, 2.0)
     y = x * 3
     y.register_hook(lambda g: g * 10)
@@ -29,7 +29,7 @@ def test_what_a_hook_returns_takes_the_place_of_the_gradient():
     assert x.grad.tolist() == [-33.0, -33.0]
 
 
-def test_a_hook_can_be_taken_away():
+def test_a_hook_can_be_removed():
     x, calls = leaf(1.0), []
     handle = x.register_hook(calls.append)
     (x * 2).sum().backward()
@@ -107,7 +107,7 @@ def test_a_backward_inside_a_hook():
         (lambda g: 3, RuntimeError, "int"),
     ],
 )
-def test_what_a_hook_returns_must_fit(hook, error, got):
+def test_the_result_of_a_hook_must_fit_the_tensor(hook, error, got):
     x = leaf(1.0, 2.0)
     x.register_hook(hook)
     with pytest.raises(error, match=rf"^hook: .* None or a Tensor float32\(2,\), got {got}"):
@@ -115,18 +115,18 @@ def test_what_a_hook_returns_must_fit(hook, error, got):
     assert x.grad is None
 
 
-def test_a_hook_needs_a_tensor_that_gets_gradients():
+def test_a_hook_on_a_tensor_without_gradients_is_an_error():
     with pytest.raises(GraphError, match=r"^register_hook: "):
         tl.ones(2).register_hook(print)
     with pytest.raises(GraphError, match=r"^retain_grad: "):
         tl.ones(2).retain_grad()
 
 
-def test_retain_grad_fills_and_accumulates_and_shares_nothing():
+def test_retain_grad_fills_and_accumulates_without_sharing_memory():
     x = leaf(1.0, 2.0)
     y = x * 3
     y.retain_grad()
-    x.retain_grad()  # nothing to do
+    x.retain_grad()  # does nothing for a leaf
     loss = (y * y).sum()
     loss.backward(retain_graph=True)
     assert y.grad.tolist() == [6.0, 12.0]

@@ -1,4 +1,4 @@
-"""In-place changes: what they write, what gradients they have, and what they make stale."""
+"""Changes in place: the values that they write, their gradients, and their errors."""
 import math
 
 import numpy as np
@@ -77,7 +77,7 @@ def test_every_in_place_method_is_in_the_table():
 
 
 @pytest.mark.parametrize(("name", "args", "expected"), METHODS, ids=NAMES)
-def test_it_writes_into_the_memory_and_returns_the_tensor(name, args, expected):
+def test_the_method_writes_into_the_memory_and_returns_the_tensor(name, args, expected):
     x = start().clone()
     data, before = x.array, x.numpy().copy()
     assert getattr(x, name)(*args) is x
@@ -107,7 +107,7 @@ def test_the_gradient_is_that_of_the_op(name, args, expected):
 
 
 @pytest.mark.parametrize(("name", "args", "expected"), METHODS, ids=NAMES)
-def test_a_leaf_that_requires_gradients_refuses_it_unless_under_no_grad(name, args, expected):
+def test_a_leaf_that_requires_gradients_can_be_changed_only_under_no_grad(name, args, expected):
     x = start().clone().requires_grad_()
     before = x.tolist()
     with pytest.raises(GraphError, match=rf"^{OTHER_NAMES.get(name, name)}: this leaf requires gradients.*no_grad\(\)"):
@@ -120,7 +120,7 @@ def test_a_leaf_that_requires_gradients_refuses_it_unless_under_no_grad(name, ar
     np.testing.assert_allclose(x.detach().numpy(), expected(np.array(before)), rtol=1e-15)
 
 
-def test_operators_that_assign():
+def test_augmented_assignment_operators():
     x = tl.tensor([5.0, 7.0])
     data = x.array
     x += 1
@@ -221,7 +221,7 @@ def test_assignment_with_tensor_indices_and_broadcasting():
     assert row.grad.tolist() == [2.0] * 4
 
 
-def test_assigning_a_tensor_with_gradients_to_one_without_makes_it_part_of_the_graph():
+def test_assigning_a_tracked_tensor_makes_the_target_tracked():
     buffer, x = tl.zeros(3), tl.tensor([1.0, 2.0], requires_grad=True)
     for k in range(2):
         buffer[k] = x[k] * 10
@@ -230,7 +230,7 @@ def test_assigning_a_tensor_with_gradients_to_one_without_makes_it_part_of_the_g
     assert x.grad.tolist() == [10.0, 20.0]
 
 
-def test_augmented_assignment_to_a_part():
+def test_augmented_assignment_to_an_index():
     leaf = tl.tensor([1.0, 2.0, 3.0], requires_grad=True)
     plain = tl.tensor([1.0, 2.0, 3.0])
     plain[1:] += 10
@@ -288,7 +288,7 @@ def test_results_that_do_not_fit(tracked):
     assert x.tolist() == [1.0, 1.0, 1.0]
 
 
-def test_integers_do_not_become_fractions():
+def test_integers_refuse_floating_point_results():
     x = tl.tensor([1, 2])
     with pytest.raises(DTypeError, match=r"^add_: the result is float32, which cannot be stored in place as int64"):
         x.add_(0.5)
@@ -300,7 +300,7 @@ def test_integers_do_not_become_fractions():
     assert x.dtype == tl.int64
 
 
-def test_the_dtype_stays():
+def test_the_dtype_does_not_change():
     leaf = tl.tensor([1.0, 2.0], requires_grad=True)
     y = leaf * 1
     y.mul_(tl.tensor([3.0, 4.0], dtype=tl.float64))
@@ -312,7 +312,7 @@ def test_the_dtype_stays():
     assert x.dtype == tl.float32
 
 
-def test_the_second_derivative_through_a_change():
+def test_second_derivatives_through_a_change_in_place():
     leaf = tl.tensor([2.0, 3.0], dtype=tl.float64, requires_grad=True)
     y = leaf * leaf
     y.mul_(leaf)

@@ -1,4 +1,4 @@
-"""profiler: what is counted as what, and that nothing changes."""
+"""The profiler: which time it counts for which op, and that results do not change."""
 import threading
 import time
 
@@ -42,7 +42,7 @@ def test_the_results_are_the_same(x, w):
     assert w.grad.tolist() == plain.tolist()
 
 
-def test_ops_that_rules_call_belong_to_the_rule():
+def test_ops_inside_a_gradient_rule_count_for_the_rule():
     y = tl.ones(3, requires_grad=True)
     with profile() as prof:
         (y / (y + 1)).sum().backward()
@@ -76,7 +76,7 @@ def test_second_derivatives(x, w):
     assert w.grad is not None
 
 
-def test_only_inside_the_block_and_only_this_thread(x, w):
+def test_only_ops_of_this_thread_inside_the_block_count(x, w):
     prof = profile()
     with prof:
         thread = threading.Thread(target=step, args=(x, w))

@@ -36,7 +36,7 @@ def test_a_stale_argument_is_named_with_both_versions(f, op, what, create_graph)
     loss = f(y)
     y.add_(1)
     y.add_(1)
-    if op is None:  # nothing was saved of it
+    if op is None:  # the op saved nothing
         loss.backward()
         return
     message = rf"^{op}: .* {what}, float32\(3,\), which was saved at version 1 .* \(it is at version 3\)"
@@ -64,7 +64,7 @@ def test_many_changes_are_counted():
         loss.backward()
 
 
-def test_a_change_that_nobody_needed_is_no_error():
+def test_a_change_of_a_value_that_was_not_saved_is_allowed():
     x = tl.ones(3, requires_grad=True)
     y = x + 1
     z = (y * 2).sum()
@@ -74,7 +74,7 @@ def test_a_change_that_nobody_needed_is_no_error():
 
 
 @pytest.mark.parametrize("change", [lambda y: y[:1].zero_(), lambda y: y.detach().add_(1), lambda y: y.T.neg_()])
-def test_changes_through_views_are_noticed(change):
+def test_changes_through_views_are_detected(change):
     x = tl.ones(2, 2, requires_grad=True)
     y = x * 2
     loss = (y * y).sum()
@@ -94,7 +94,7 @@ def test_a_parameter_that_an_optimizer_changed_before_backward():
         loss.backward()
 
 
-def test_what_is_overwritten_gets_no_gradient():
+def test_overwritten_entries_get_no_gradient():
     x = tl.tensor([1.0, float("nan")], requires_grad=True)
     for overwrite in (tl.Tensor.zero_, lambda y: y.fill_(3.0), lambda y: y.copy_(tl.ones(2))):
         y = x * 2
@@ -103,7 +103,7 @@ def test_what_is_overwritten_gets_no_gradient():
         assert x.grad.tolist() == [0.0, 0.0]
 
 
-def test_what_is_written_gets_the_gradient():
+def test_written_values_get_the_gradient():
     x, number = tl.ones(2, dtype=tl.float64, requires_grad=True), tl.tensor(3.0, requires_grad=True)
     y = tl.zeros(3, 2).copy_(x)
     y.sum().backward()
@@ -127,7 +127,7 @@ def test_training_by_hand():
     assert w._version == 50
 
 
-def test_a_gradient_set_to_zero_in_place_accumulates_anew():
+def test_a_grad_set_to_zero_in_place_accumulates_again():
     w = tl.ones(2, requires_grad=True)
     (w * 3).sum().backward()
     w.grad.zero_()

@@ -11,7 +11,7 @@ from tensorlite import func
 from tensorlite.errors import GraphError, VersionError
 
 
-def test_a_view_that_was_taken_before_the_change_sees_it():
+def test_a_view_taken_before_the_change_has_its_gradient():
     x = tl.tensor([1.0, 2.0, 3.0], requires_grad=True)
     y = x * 2
     before = y[:2]
@@ -21,19 +21,19 @@ def test_a_view_that_was_taken_before_the_change_sees_it():
     assert x.grad.tolist() == [16.0, 128.0, 0.0]
 
 
-def test_a_view_of_what_joins_the_graph_later_sees_it():
+def test_a_view_of_a_base_that_is_tracked_later():
     x = tl.ones(3, requires_grad=True)
     y = tl.zeros(3)
     before = y[:2]
     y.add_(x)
     assert (before * 2).requires_grad
-    before.fill_(5)  # a change of y, of which nothing but its last entry is left
+    before.fill_(5)  # changes y, so that only its last entry keeps its gradient
     y.sum().backward()
     assert x.grad.tolist() == [0.0, 0.0, 1.0]
 
 
-def test_a_cut_that_was_made_before_the_change_cannot_be_used():
-    """As in PyTorch, what shows memory without being a view of one tensor cannot follow."""
+def test_a_part_of_a_split_before_the_change_is_an_error():
+    """Check that a part of a split is not regenerated, because it is not a view of one tensor; so in PyTorch."""
     y = tl.ones(3, requires_grad=True) * 2
     before = y.split(2)[0]
     y.mul_(y)
@@ -61,8 +61,8 @@ VIEWS = {
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("take", VIEWS.values(), ids=VIEWS.keys())
-def test_a_change_of_a_view_is_one_of_its_base(take, order):
-    """Against the same without a change in place: whatever is not in the view, plus its new value in its place."""
+def test_a_change_of_a_view_changes_its_base(take, order):
+    """Compare with the same computation without a change in place: the base with the new value of the view."""
 
     def changed(x, w):
         y = x * 1 if order == "C" else (x.T * 1).T
@@ -78,7 +78,7 @@ def test_a_change_of_a_view_is_one_of_its_base(take, order):
         return (y**2).sum() + (y[0] ** 3).sum()
 
     if order == "F" and "view" in next(k for k, v in VIEWS.items() if v is take):
-        return  # no view of that memory
+        return  # reshape cannot make a view of this memory
     x, w = (tl.tensor(np.sin(np.arange(6) * k + 1).reshape(2, 3)) for k in (1, 2))
     both = {"argnums": (0, 1)}
     for found, expected in zip(func.grad(changed, **both)(x, w), func.grad(computed, **both)(x, w), strict=True):
@@ -87,7 +87,7 @@ def test_a_change_of_a_view_is_one_of_its_base(take, order):
     assert np.allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_a_base_outside_the_graph_joins_it():
+def test_an_untracked_base_becomes_tracked():
     x = tl.tensor([1.0, 2.0, 3.0], requires_grad=True)
     total = tl.zeros(3)
     for k in range(3):
@@ -98,7 +98,7 @@ def test_a_base_outside_the_graph_joins_it():
     assert x.grad.tolist() == [8.0, 8.0, 6.0]
 
 
-def test_what_is_written_over_gets_no_gradient_though_it_be_infinite():
+def test_overwritten_entries_get_no_gradient_even_if_infinite():
     x = tl.tensor([0.0, 4.0], requires_grad=True)
     y = x * 1
     y[:1].fill_(0.0)
@@ -122,7 +122,7 @@ def test_views_that_cannot_be_changed_in_place():
     assert y.tolist() == [2.0, 2.0, 2.0]
 
 
-def test_what_had_to_be_copied_is_no_view():
+def test_a_copied_result_of_a_view_op_is_not_a_view():
     x = tl.ones(2, 3, requires_grad=True)
     y = x * 1
     flat = y.T.reshape(-1)
@@ -132,12 +132,12 @@ def test_what_had_to_be_copied_is_no_view():
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])  # noqa: S301
-def test_a_copy_of_a_view_is_none(copied):
+def test_a_copy_of_a_view_is_not_a_view(copied):
     x = tl.arange(4)
     assert copied(x[1:]).tolist() == [1, 2, 3]
 
 
-def test_random_numbers_in_place_cut_the_gradient_off():
+def test_random_numbers_in_place_stop_the_gradient():
     x = tl.ones(4, requires_grad=True)
     y = x * 1
     y[:1].uniform_()
@@ -146,7 +146,7 @@ def test_random_numbers_in_place_cut_the_gradient_off():
     assert x.grad.tolist() == [0.0, 0.0, 1.0, 1.0]
 
 
-def test_a_view_of_plain_memory_can_be_changed_in_place():
+def test_a_view_of_untracked_memory_can_be_changed_in_place():
     x = tl.zeros(2, 3)
     x[0].add_(1)
     x.T[2].fill_(9)
