@@ -1,4 +1,4 @@
-"""Tensors on disk: what is written comes back, and whatever goes wrong, nothing is lost."""
+"""Save and load tensors: round trips, and errors that leave the old file in place."""
 
 import json
 import os
@@ -100,7 +100,7 @@ def test_loaded_tensors_do_not_depend_on_the_file(path):
         ({"x": tl.ones(1)}, {"step": 3}, TypeError, r"metadata must be str by str, got 'step': 3; try json.dumps\(\)"),
     ],
 )
-def test_what_cannot_be_saved_is_said_and_the_old_file_stays(path, tensors, metadata, error, message):
+def test_a_failed_save_names_the_cause_and_keeps_the_old_file(path, tensors, metadata, error, message):
     serialization.save({"old": tl.ones(1)}, path)
     with pytest.raises(error, match=message):
         serialization.save(tensors, path, metadata)
@@ -201,7 +201,7 @@ def test_without_the_library_the_error_says_what_to_install(path, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
-def test_the_umask_decides_who_may_read(path):
+def test_files_get_the_permissions_of_the_umask(path):
     old = os.umask(0o027)
     try:
         tl.save({"x": tl.ones(2)}, path)

@@ -16,7 +16,7 @@ def test_tensors_in_lists():
     assert tl.tensor([tl.tensor(1.0, requires_grad=True), 2]).requires_grad is False
 
 
-def test_what_is_copied():
+def test_copies_and_shared_memory():
     array = np.zeros(3, np.float32)
     x = tl.tensor(array)
     shared, as_is = tl.from_numpy(array), tl.as_tensor(array)
@@ -55,7 +55,7 @@ def test_tensor_of_a_tensor_is_a_leaf():
         (np.array([None]), tl.DTypeError, "dtype: expected a number type"),
     ],
 )
-def test_what_cannot_be_data(data, error, message):
+def test_wrong_data(data, error, message):
     with pytest.raises(error, match=message):
         tl.tensor(data)
 

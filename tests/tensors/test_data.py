@@ -133,7 +133,7 @@ def test_setting_it_shares_the_memory(w):
     assert w.is_leaf
 
 
-def test_what_was_computed_before_keeps_the_old_value(w):
+def test_results_from_before_keep_the_old_value(w):
     y = (w * w).sum()
     w.data = tl.zeros(3)
     y.backward()

@@ -110,7 +110,7 @@ def test_the_default_dtype():
 
 
 @pytest.mark.parametrize("dtype", ["flot32", object, "U3", str, 3, np.longdouble, ">f4", "datetime64[s]"])
-def test_what_cannot_be_a_dtype(dtype):
+def test_wrong_dtypes(dtype):
     for f in (
         lambda: tl.zeros(2, dtype=dtype),
         lambda: tl.tensor([1], dtype=dtype),

@@ -99,7 +99,7 @@ def test_a_value_that_is_no_shape_is_no_shape_error():
 
 @pytest.mark.parametrize("tracked", [False, True])
 @pytest.mark.parametrize("value", ["a", None, object(), 1j])
-def test_what_is_no_number_cannot_be_assigned(value, tracked):
+def test_wrong_values_cannot_be_assigned(value, tracked):
     x = tl.zeros(3, requires_grad=tracked) * 1
     with pytest.raises(TypeError, match=r"^(setitem|index_put)"):
         x[0] = value
@@ -266,7 +266,7 @@ OTHER_MISTAKES = [
     (lambda: tl.nn.Sequential(LINEAR)["a"], TypeError, "Sequential: the index must be an int or a slice, got 'a'"),
     (lambda: tl.nn.init.uniform_([1]), TypeError, "uniform_: expected a Tensor to fill, got list"),
     (lambda: tl.nn.utils.clip_grad_norm_([V], "a"), TypeError, "clip_grad_norm_: expected numbers, got 'a'"),
-    (lambda: tl.optim.SGD(LINEAR, lr=1), TypeError, r"SGD: params must .* got Linear; pass model.parameters\(\)"),
+    (lambda: tl.optim.SGD(LINEAR, lr=1), TypeError, r"SGD: params must .* got Linear. Pass model.parameters\(\)"),
     (lambda: tl.optim.SGD([{"params": [V]}, V], lr=1), TypeError, "SGD: a group must be a dict .* got Tensor"),
     (lambda: step_with_grad(3), TypeError, r"SGD: the grad of a parameter of shape \(2,\) must be .* got int"),
     (lambda: scheduled(sgd(), lambda step: 1).load_state_dict("a"), TypeError, "LambdaLR: expected .*, got str"),

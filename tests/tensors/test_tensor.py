@@ -223,7 +223,7 @@ OPERATORS = {
     ],
 )
 def test_operators_with_numbers_and_arrays_on_either_side(name, other):
-    """A Tensor comes out, float32 as the tensor is, and never a NumPy array of Tensors."""
+    """The result is a float32 Tensor, never a NumPy array of Tensors."""
     f, x = OPERATORS[name], x23()
     for found, expected in ((f(x, other), f(x.numpy(), other)), (f(other, x), f(other, x.numpy()))):
         assert type(found) is tl.Tensor
@@ -249,7 +249,7 @@ def test_gradients_through_arrays_and_numbers():
 
 @pytest.mark.parametrize("f", [np.sin, lambda x: np.add(np.ones(3), x), lambda x: np.ones((2, 3)).__iadd__(x)])
 def test_numpy_functions_do_not_take_tensors(f):
-    """They would lose the gradient."""
+    """NumPy would lose the gradient."""
     with pytest.raises(TypeError, match="does not support ufuncs"):
         f(x23())
 
@@ -265,7 +265,7 @@ def test_numpy_functions_do_not_take_tensors(f):
         (lambda x: ~x, r"^bitwise_not\(float32\(2, 3\)\)"),
     ],
 )
-def test_what_operators_refuse(f, message):
+def test_wrong_operands(f, message):
     with pytest.raises(TypeError, match=message):
         f(x23())
 
