@@ -28,7 +28,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def numpy_names(f: F) -> F:
-    """f, which takes NumPy's names of its arguments too, ``axis`` for ``dim`` and ``keepdims``, as PyTorch does."""
+    """Make f accept NumPy's names of arguments too, as in PyTorch: ``axis`` is ``dim``, ``keepdims`` is ``keepdim``."""
 
     @functools.wraps(f)
     def named(*args: Any, **kwargs: Any) -> Any:
@@ -41,9 +41,11 @@ def numpy_names(f: F) -> F:
 
 
 def dim_in(name: str, dim: int, ndim: int) -> int:
-    """A dimension counted from the front; a 0-d tensor counts as 1-d. ``name`` is "" inside an op, which adds its own.
+    """Return a dimension counted from the front. A 0-d tensor counts as 1-d.
 
-    Raises IndexError if it is out of range, TypeError if it is no int.
+    name: the function that a message names. "" inside an op, which adds its own name.
+
+    Raises IndexError if the dimension is out of range, TypeError if it is not an int.
     """
     prefix = f"{name}: " if name else ""
     if not isinstance(dim, (int, np.integer)):
@@ -57,7 +59,7 @@ def dim_in(name: str, dim: int, ndim: int) -> int:
 
 
 def ints_in(name: str, what: str, values: Any) -> tuple[int, ...]:
-    """An int, or a sequence of ints, as a tuple. Raises TypeError for anything else."""
+    """Return an int, or a sequence of ints, as a tuple. Raises TypeError for anything else."""
     given = values if isinstance(values, (tuple, list)) else (values,)
     try:
         return tuple(operator.index(n) for n in given)
@@ -66,7 +68,7 @@ def ints_in(name: str, what: str, values: Any) -> tuple[int, ...]:
 
 
 def shape_of(name: str, x: Any) -> tuple[int, ...]:
-    """The shape of a Tensor or raw array. Raises TypeError for anything else."""
+    """Return the shape of a Tensor or raw array. Raises TypeError for anything else."""
     array = x.array if isinstance(x, Variable) else x
     if type(array) not in BACKENDS:
         raise TypeError(f"{name}: expected a Tensor, got {type(x).__name__}")
@@ -74,12 +76,15 @@ def shape_of(name: str, x: Any) -> tuple[int, ...]:
 
 
 def array_of(x: Any) -> Any:
-    """The raw array of a Tensor; anything else as it is."""
+    """Return the raw array of a Tensor, and anything else unchanged."""
     return x.array if isinstance(x, Variable) else x
 
 
 def outlier(index: Array, size: int, lowest: int = 0) -> str:
-    """The first index out of range and its place; "" if none is, or if a device would have to wait for the answer."""
+    """Return the first index out of range and its position, as text; "" if there is none.
+
+    Checked on the CPU only: on a GPU it would force a sync.
+    """
     if type(index) is not np.ndarray or not index.size or (lowest <= index.min() and index.max() < size):
         return ""
     at = tuple(map(int, np.argwhere((index < lowest) | (index >= size))[0]))
@@ -87,13 +92,16 @@ def outlier(index: Array, size: int, lowest: int = 0) -> str:
 
 
 def check_range(name: str, index: Array, dim: int, size: int, lowest: int = 0) -> None:
-    """Raise IndexError for an index out of range."""
+    """Raise IndexError if an index is not from ``lowest`` to ``size - 1``."""
     if found := outlier(index, size, lowest):
         raise IndexError(f"{name}: index {found} is out of range for dim {dim} of size {size}")
 
 
 def index_array(name: str, x: Any, index: Any) -> Array:
-    """The raw array of an index tensor, checked."""
+    """Return the raw array of an index tensor for x.
+
+    Raises DTypeError if it does not hold integers, DeviceError if it is on another device than x.
+    """
     ids, array = array_of(index), array_of(x)
     if type(ids) not in BACKENDS or ids.dtype.kind not in "iu":
         raise DTypeError(f"{name}: expected an index tensor of int64 or int32, got {describe_array(ids)}")

@@ -1,4 +1,4 @@
-"""Element-wise comparison, logic and bits. The results are booleans or integers, so these ops have no gradient."""
+"""Comparison, logic and bits, element by element. The results are booleans or integers, without a gradient."""
 
 from __future__ import annotations
 
@@ -15,113 +15,113 @@ __all__ = [
 
 @op()
 def eq(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """``x == y``, element by element."""
+    """Return ``input == other``, as booleans."""
     return x == y
 
 
 @op()
 def ne(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """``x != y``, element by element."""
+    """Return ``input != other``, as booleans."""
     return x != y
 
 
 @op()
 def lt(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """``x < y``, element by element."""
+    """Return ``input < other``, as booleans."""
     return x < y
 
 
 @op()
 def le(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """``x <= y``, element by element."""
+    """Return ``input <= other``, as booleans."""
     return x <= y
 
 
 @op()
 def gt(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """``x > y``, element by element."""
+    """Return ``input > other``, as booleans."""
     return x > y
 
 
 @op()
 def ge(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """``x >= y``, element by element."""
+    """Return ``input >= other``, as booleans."""
     return x >= y
 
 
 @op()
 def logical_and(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """Whether both are nonzero."""
+    """Return where both entries are nonzero, as booleans."""
     return xp.logical_and(x, y)
 
 
 @op()
 def logical_or(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """Whether either is nonzero."""
+    """Return where at least one entry is nonzero, as booleans."""
     return xp.logical_or(x, y)
 
 
 @op()
 def logical_xor(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """Whether exactly one is nonzero."""
+    """Return where exactly one entry is nonzero, as booleans."""
     return xp.logical_xor(x, y)
 
 
 @op()
 def logical_not(xp: Namespace, x: Array) -> Array:
-    """Whether it is zero."""
+    """Return where the entry is zero, as booleans."""
     return xp.logical_not(x)
 
 
 @op()
 def bitwise_and(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """``x & y`` of integers or booleans."""
+    """Return ``input & other`` of integers or booleans. Raises DTypeError for floating point numbers."""
     return x & y
 
 
 @op()
 def bitwise_or(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """``x | y`` of integers or booleans."""
+    """Return ``input | other`` of integers or booleans. Raises DTypeError for floating point numbers."""
     return x | y
 
 
 @op()
 def bitwise_xor(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """``x ^ y`` of integers or booleans."""
+    """Return ``input ^ other`` of integers or booleans. Raises DTypeError for floating point numbers."""
     return x ^ y
 
 
 @op()
 def bitwise_not(xp: Namespace, x: Array) -> Array:
-    """``~x`` of integers or booleans."""
+    """Return ``~input`` of integers or booleans. Raises DTypeError for floating point numbers."""
     return ~x
 
 
 @op()
 def bitwise_left_shift(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """``x << y`` of integers."""
+    """Return ``input << other`` of integers. Raises DTypeError for floating point numbers."""
     return x << y
 
 
 @op()
 def bitwise_right_shift(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """``x >> y`` of integers."""
+    """Return ``input >> other`` of integers. Raises DTypeError for floating point numbers."""
     return x >> y
 
 
 @op()
 def isnan(xp: Namespace, x: Array) -> Array:
-    """Whether it is NaN."""
+    """Return where the entry is NaN, as booleans."""
     return xp.isnan(x)
 
 
 @op()
 def isinf(xp: Namespace, x: Array) -> Array:
-    """Whether it is an infinity."""
+    """Return where the entry is infinite, as booleans."""
     return xp.isinf(x)
 
 
 @op()
 def isfinite(xp: Namespace, x: Array) -> Array:
-    """Whether it is neither NaN nor an infinity."""
+    """Return where the entry is neither NaN nor infinite, as booleans."""
     return xp.isfinite(x)

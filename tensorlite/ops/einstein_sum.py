@@ -1,4 +1,4 @@
-"""Einstein sums, by diagonals, sums and matrix products."""
+"""Einstein sums, computed by diagonals, sums and matrix products."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def einsum(equation: str, *operands: Value) -> Value: ...
 @overload
 def einsum(operand: Value, dims: Sequence[Any], /, *more: Value | Sequence[Any]) -> Value: ...
 def einsum(equation: Any, *operands: Any) -> Any:
-    """The sum of products that the equation spells out: ``einsum("bij,bjk->bik", x, y)`` is ``x @ y``.
+    """Return the sum of products that an equation describes: ``einsum("bij,bjk->bik", x, y)`` is ``x @ y``.
 
-    A letter names a dimension of each operand; those that the output lacks are summed over. A letter twice in one
-    operand means its diagonal, ``...`` any further dimensions, which broadcast, as dimensions of size 1 do. Without
-    ``->`` the output is ``...`` and the letters that occur once, in alphabetical order. The other form is
-    ``einsum(x, [0, 1, 2], y, [0, 2, 3], [0, 1, 3])``. Operands are contracted from the left, two at a time.
+    A letter names a dimension of each operand. Letters that the output lacks are summed over. A letter that occurs
+    twice in one operand selects its diagonal. ``...`` stands for any further dimensions. These, and dimensions of size
+    1, broadcast. Without ``->`` the output is ``...`` and the letters that occur once, in alphabetical order. The other
+    form is ``einsum(x, [0, 1, 2], y, [0, 2, 3], [0, 1, 3])``. Operands are contracted from the left, two at a time.
 
     Raises ValueError for a malformed equation, ShapeError if it does not fit the operands, DTypeError if dtypes differ.
     """
@@ -57,7 +57,7 @@ def einsum(equation: Any, *operands: Any) -> Any:
 
 
 def _from_lists(args: list[Any]) -> tuple[str, tuple[Any, ...]]:
-    """The equation that lists of numbers from 0 to 51 stand for."""
+    """Return the equation and the operands of a call with lists of numbers from 0 to 51."""
     lists = [*args[1::2], *(args[-1:] if len(args) % 2 else [])]
     letters = ascii_letters[26:] + ascii_letters[:26]
     try:
@@ -70,7 +70,7 @@ def _from_lists(args: list[Any]) -> tuple[str, tuple[Any, ...]]:
 
 @lru_cache(maxsize=1024)
 def _parse(equation: str, shapes: tuple[Shape, ...]) -> tuple[list[list[Label]], list[Label], dict[Label, int]]:
-    """The label of each dimension of each operand and of the output, and the size of what each label names."""
+    """Return the label of each dimension of each operand and of the output, and the size of each label."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(shapes):
@@ -105,6 +105,7 @@ def _parse(equation: str, shapes: tuple[Shape, ...]) -> tuple[list[list[Label]],
 
 
 def _cut(equation: str, term: str) -> tuple[str, str, str]:
+    """Split a term of an equation at its ellipsis. Raises ValueError if it has other characters than letters."""
     head, dots, tail = term.partition("...")
     if not {*head, *tail} <= {*ascii_letters}:
         raise ValueError(f"einsum: {term!r} in {equation!r} may only consist of letters and one '...'")
@@ -112,7 +113,7 @@ def _cut(equation: str, term: str) -> tuple[str, str, str]:
 
 
 def _distinct(x: Any, labels: Sequence[Label], sizes: dict[Label, int]) -> tuple[Any, list[Label]]:
-    """An operand with each label once, by diagonals, and without the dimensions that would be broadcast."""
+    """Return an operand with each label once, by taking diagonals, and without the dimensions that broadcast."""
     labels = list(labels)
     for label in {a for a in labels if labels.count(a) > 1}:
         while labels.count(label) > 1:
@@ -125,13 +126,13 @@ def _distinct(x: Any, labels: Sequence[Label], sizes: dict[Label, int]) -> tuple
 
 
 def _fold(x: Any, labels: list[Label], keep: set[Label]) -> tuple[Any, list[Label]]:
-    """An operand summed over what nobody else has."""
+    """Sum an operand over the labels that no other operand and the output do not have."""
     dims = tuple(d for d, a in enumerate(labels) if a not in keep)
     return (sum(x, dims), [a for a in labels if a in keep]) if dims else (x, labels)
 
 
 def _contract(x: Any, left: list[Label], y: Any, right: list[Label], keep: set[Label]) -> tuple[Any, list[Label]]:
-    """Two operands multiplied, and summed over what only they have: one (batched) matrix product."""
+    """Multiply two operands and sum over the labels that only they have, by one batched matrix product."""
     batch = [a for a in left if a in right and a in keep]
     summed = [a for a in left if a in right and a not in keep]
     rows = [a for a in left if a not in right]

@@ -1,4 +1,9 @@
-"""Ops that work element by element, with broadcasting: arithmetic, exponentials, trigonometry, comparison, choice."""
+"""Ops that work element by element: arithmetic, exponentials, trigonometry, rounding, choice.
+
+The shapes of several arguments broadcast. Different dtypes are promoted as in PyTorch; a Python number does not change
+the dtype of a tensor, unless it is of a higher kind (a float for integers). Exponentials, roots and trigonometric
+functions of integers have the default float dtype.
+"""
 
 from __future__ import annotations
 
@@ -27,38 +32,41 @@ __all__ = [
 
 @op(lambda g: g, lambda g, alpha: g if alpha == 1 else g * alpha, dtypes="promote")
 def add(xp: Namespace, x: Operand, y: Operand, alpha: float = 1) -> Array:
-    """``x + alpha * y``, with broadcasting."""
+    """Return ``input + alpha * other``."""
     return x + y if alpha == 1 else x + alpha * y
 
 
 @op(lambda g: g, lambda g, alpha: -g if alpha == 1 else g * -alpha, dtypes="promote")
 def sub(xp: Namespace, x: Operand, y: Operand, alpha: float = 1) -> Array:
-    """``x - alpha * y``, with broadcasting."""
+    """Return ``input - alpha * other``."""
     return x - y if alpha == 1 else x - alpha * y
 
 
 @op(lambda g, y: g * y, lambda g, x: g * x, dtypes="promote")
 def mul(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """``x * y``, with broadcasting."""
+    """Return ``input * other``."""
     return x * y
 
 
 @op(lambda g, y: g / y, lambda g, x, y: -g * (x / y) / y, dtypes="float")
 def true_divide(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """``x / y``, with broadcasting; of integers, a float."""
+    """Return ``input / other``. The quotient of integers has the default float dtype."""
     return x / y
 
 
 def _check_divisor(name: str, x: Array, y: Array) -> None:
-    """Raise RuntimeError for integers divided by 0, which NumPy calls 0; a device would have to be waited for."""
+    """Raise RuntimeError for integer division by zero. Checked on the CPU only: on a GPU it would force a sync."""
     if isinstance(y, (int, np.ndarray)) and result_type(x, y).kind in "iu" and not np.all(y):
-        raise RuntimeError(f"{name}: division of integers by 0; convert with .float() for an infinity")
+        raise RuntimeError(f"{name}: division of integers by 0. Convert with .float() to get an infinity.")
 
 
 def div(input: Operand, other: Operand, *, rounding_mode: Literal["floor", "trunc"] | None = None) -> Value:
-    """``input / other``, with broadcasting; of integers, a float.
+    """Return ``input / other``. The quotient of integers has the default float dtype.
 
-    ``rounding_mode`` "floor" or "trunc" rounds the quotient and keeps integers integers; its gradient is zero.
+    rounding_mode: "floor" or "trunc" rounds the quotient and keeps the integer dtype of integers. The gradient is then
+        zero, and integer division by zero on the CPU raises RuntimeError.
+
+    Raises ValueError for another rounding mode.
     """
     if rounding_mode is None:
         return true_divide(input, other)
@@ -78,16 +86,19 @@ def _truncated_divide(xp: Namespace, x: Operand, y: Operand) -> Array:
 
 @op(lambda g: _zero(g), lambda g: _zero(g), dtypes="promote")
 def floor_divide(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """``floor(x / y)``. Its gradient is zero. Raises RuntimeError for integers divided by 0, if they are on the CPU."""
+    """Return ``floor(input / other)``, in the promoted dtype. Its gradient is zero.
+
+    Raises RuntimeError for integer division by zero on the CPU.
+    """
     _check_divisor("floor_divide", x, y)
     return x // y
 
 
 @op(lambda g: g, lambda g, x, y: -g * floor(x / y), dtypes="promote")
 def remainder(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """``x - y * floor(x / y)``: the remainder with the sign of the divisor, as Python's ``%``.
+    """Return ``input - other * floor(input / other)``. It has the sign of the divisor, as Python's ``%``.
 
-    Raises RuntimeError for integers divided by 0, if they are on the CPU.
+    Raises RuntimeError for integer division by zero on the CPU.
     """
     _check_divisor("remainder", x, y)
     return x % y
@@ -95,9 +106,9 @@ def remainder(xp: Namespace, x: Operand, y: Operand) -> Array:
 
 @op(lambda g: g, lambda g, x, y: -g * trunc(x / y), dtypes="promote")
 def fmod(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """``x - y * trunc(x / y)``: the remainder with the sign of the dividend, as C's ``fmod``.
+    """Return ``input - other * trunc(input / other)``. It has the sign of the dividend, as C's ``fmod``.
 
-    Raises RuntimeError for integers divided by 0, if they are on the CPU.
+    Raises RuntimeError for integer division by zero on the CPU.
     """
     _check_divisor("fmod", x, y)
     return xp.fmod(x, y)
@@ -115,41 +126,44 @@ def _power_exponent(g: Value, x: Value, exponent: Value, out: Value) -> Value:
         flat = exponent >= 0 if x == 0 else None
     else:
         log_x, flat = log(x), (x == 0) & (exponent >= 0)
-    return g * (out * log_x) if flat is None else g * where(flat, 0.0, out * log_x)  # not 0 * -inf
+    return g * (out * log_x) if flat is None else g * where(flat, 0.0, out * log_x)  # 0 * -inf would be NaN
 
 
 @op(_power_base, _power_exponent, dtypes="promote")
 def pow(xp: Namespace, x: Operand, exponent: Operand) -> Array:
-    """``x ** exponent``, with broadcasting. At exponent 0 the gradient for x is 0; at ``x == 0`` and an exponent that
-    is not negative, the one for the exponent is."""
+    """Return ``input ** exponent``.
+
+    The gradient of the input is 0 where the exponent is 0. The gradient of the exponent is 0 where the input is 0 and
+    the exponent is not negative. Raises ValueError for integers to a negative integer power.
+    """
     if type(exponent) in (int, float) and exponent == 3:
-        return x * x * x  # NumPy's power takes 300 times as long
+        return x * x * x  # because NumPy's power takes 300 times as long
     if getattr(x, "dtype", None) is not None and x.dtype.kind in "iu" and type(exponent) is int and exponent < 0:
-        raise ValueError("integers to negative integer powers are not integers; convert with .float()")
+        raise ValueError("integers to negative integer powers are not integers. Convert with .float().")
     return x**exponent
 
 
 @op(lambda g: -g)
 def neg(xp: Namespace, x: Array) -> Array:
-    """``-x``."""
+    """Return ``-input``."""
     return -x
 
 
 @op(lambda g, out: -g * out * out, dtypes="float")
 def reciprocal(xp: Namespace, x: Array) -> Array:
-    """``1 / x``."""
+    """Return ``1 / input``."""
     return 1.0 / x
 
 
 @op(lambda g, x: g * (2.0 * x))
 def square(xp: Namespace, x: Array) -> Array:
-    """``x * x``."""
+    """Return ``input * input``."""
     return x * x
 
 
 @op(lambda g, x: g * sign(x))
 def abs(xp: Namespace, x: Array) -> Array:
-    """``|x|``. At 0 the gradient is 0."""
+    """Return ``|input|``. At 0 the gradient is 0."""
     return xp.abs(x)
 
 
@@ -158,37 +172,37 @@ def abs(xp: Namespace, x: Array) -> Array:
 
 @op(lambda g, out: g * out, dtypes="float")
 def exp(xp: Namespace, x: Array) -> Array:
-    """``e ** x``."""
+    """Return ``e ** input``."""
     return xp.exp(x)
 
 
 @op(lambda g, out: g * (out + 1.0), dtypes="float")
 def expm1(xp: Namespace, x: Array) -> Array:
-    """``e ** x - 1``, accurate near 0."""
+    """Return ``e ** input - 1``, accurate near 0."""
     return xp.expm1(x)
 
 
 @op(lambda g, x: g / x, dtypes="float")
 def log(xp: Namespace, x: Array) -> Array:
-    """The natural logarithm: -inf at 0, NaN below."""
+    """Return the natural logarithm: -inf at 0, NaN for negative numbers."""
     return xp.log(x)
 
 
 @op(lambda g, x: g / (x + 1.0), dtypes="float")
 def log1p(xp: Namespace, x: Array) -> Array:
-    """``log(1 + x)``, accurate near 0."""
+    """Return ``log(1 + input)``, accurate near 0."""
     return xp.log1p(x)
 
 
 @op(lambda g, x: g / (x * math.log(2)), dtypes="float")
 def log2(xp: Namespace, x: Array) -> Array:
-    """The logarithm to base 2."""
+    """Return the logarithm to base 2."""
     return xp.log2(x)
 
 
 @op(lambda g, x: g / (x * math.log(10)), dtypes="float")
 def log10(xp: Namespace, x: Array) -> Array:
-    """The logarithm to base 10."""
+    """Return the logarithm to base 10."""
     return xp.log10(x)
 
 
@@ -198,42 +212,42 @@ def log10(xp: Namespace, x: Array) -> Array:
     dtypes="float",
 )
 def logaddexp(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """``log(exp(x) + exp(y))`` without overflow."""
+    """Return ``log(exp(input) + exp(other))`` without overflow."""
     return xp.logaddexp(x, y)
 
 
 def _share(x: Value, y: Value, out: Value) -> Value:
-    """``exp(x - out)``; both are infinite where x and y are the same infinity, and share."""
+    """Return ``exp(x - out)``, the share of x in the gradient: 0.5 where x and y are the same infinity."""
     return where((x == y) & (out == x), 0.5, exp(x - out))
 
 
 @op(lambda g, out: g / (2.0 * out), dtypes="float")
 def sqrt(xp: Namespace, x: Array) -> Array:
-    """The square root. At 0 the gradient is infinite."""
+    """Return the square root: NaN for negative numbers. At 0 the gradient is infinite."""
     return xp.sqrt(x)
 
 
 @op(lambda g, out: -0.5 * g * (out * out * out), dtypes="float")
 def rsqrt(xp: Namespace, x: Array) -> Array:
-    """``1 / sqrt(x)``."""
+    """Return ``1 / sqrt(input)``."""
     return 1.0 / xp.sqrt(x)
 
 
 @op(lambda g, out: g * (1.0 - out * out), dtypes="float")
 def tanh(xp: Namespace, x: Array) -> Array:
-    """The hyperbolic tangent."""
+    """Return the hyperbolic tangent."""
     return xp.tanh(x)
 
 
 @op(lambda g, out: g * (out * (1.0 - out)), dtypes="float")
 def sigmoid(xp: Namespace, x: Array) -> Array:
-    """``1 / (1 + exp(-x))``."""
+    """Return ``1 / (1 + exp(-input))``."""
     return 1.0 / (1.0 + xp.exp(-x))
 
 
 @op(lambda g, x: g * (2.0 / math.sqrt(math.pi) * exp(-x * x)), dtypes="float")
 def erf(xp: Namespace, x: Array) -> Array:
-    """The error function, ``2 / sqrt(pi)`` times the integral of ``exp(-t**2)`` from 0 to x."""
+    """Return the error function: ``2 / sqrt(pi)`` times the integral of ``exp(-t**2)`` from 0 to the input."""
     return xp.erf(x)
 
 
@@ -242,76 +256,79 @@ def erf(xp: Namespace, x: Array) -> Array:
 
 @op(lambda g, x: g * cos(x), dtypes="float")
 def sin(xp: Namespace, x: Array) -> Array:
-    """The sine of x in radians."""
+    """Return the sine of an angle in radians."""
     return xp.sin(x)
 
 
 @op(lambda g, x: -g * sin(x), dtypes="float")
 def cos(xp: Namespace, x: Array) -> Array:
-    """The cosine of x in radians."""
+    """Return the cosine of an angle in radians."""
     return xp.cos(x)
 
 
 @op(lambda g, out: g * (1.0 + out * out), dtypes="float")
 def tan(xp: Namespace, x: Array) -> Array:
-    """The tangent of x in radians."""
+    """Return the tangent of an angle in radians."""
     return xp.tan(x)
 
 
 @op(lambda g, x: g * rsqrt(1.0 - x * x), dtypes="float")
 def asin(xp: Namespace, x: Array) -> Array:
-    """The inverse sine, in radians."""
+    """Return the inverse sine in radians, from -pi/2 to pi/2. NaN outside of [-1, 1]."""
     return xp.arcsin(x)
 
 
 @op(lambda g, x: -g * rsqrt(1.0 - x * x), dtypes="float")
 def acos(xp: Namespace, x: Array) -> Array:
-    """The inverse cosine, in radians."""
+    """Return the inverse cosine in radians, from 0 to pi. NaN outside of [-1, 1]."""
     return xp.arccos(x)
 
 
 @op(lambda g, x: g / (1.0 + x * x), dtypes="float")
 def atan(xp: Namespace, x: Array) -> Array:
-    """The inverse tangent, in radians."""
+    """Return the inverse tangent in radians, from -pi/2 to pi/2."""
     return xp.arctan(x)
 
 
 @op(lambda g, x: g * cosh(x), dtypes="float")
 def sinh(xp: Namespace, x: Array) -> Array:
-    """The hyperbolic sine."""
+    """Return the hyperbolic sine."""
     return xp.sinh(x)
 
 
 @op(lambda g, x: g * sinh(x), dtypes="float")
 def cosh(xp: Namespace, x: Array) -> Array:
-    """The hyperbolic cosine."""
+    """Return the hyperbolic cosine."""
     return xp.cosh(x)
 
 
 def _over_radius(g: Value, side: Value, x: Value, y: Value) -> Value:
-    """``g * side / (x**2 + y**2)``, and 0 at the origin."""
+    """Return ``g * side / (x**2 + y**2)``, and 0 at the origin."""
     radius = x * x + y * y
     return where(radius == 0, 0.0, g * side / where(radius == 0, 1.0, radius))
 
 
 @op(lambda g, y, x: _over_radius(g, x, x, y), lambda g, y, x: _over_radius(-g, y, x, y), dtypes="float")
 def atan2(xp: Namespace, y: Operand, x: Operand) -> Array:
-    """The angle of the point ``(x, y)``, in radians from -pi to pi. At the origin the gradient is 0."""
+    """Return the angle of the point (other, input) in radians, from -pi to pi. At the origin the gradient is 0.
+
+    ``input`` is the vertical coordinate of the point, ``other`` the horizontal one.
+    """
     return xp.arctan2(y, x)
 
 
-# ---- rounding: piecewise constant, so the gradient is zero ----------------------------------
+# ---- rounding, whose gradient is zero -------------------------------------------------------
 
 
 @op(lambda g: _zero(g))
 def _zero(xp: Namespace, g: Array) -> Array:
-    """Zeros, whatever g is: 0 * g would be NaN where g is not finite."""
+    """Return zeros of g's shape and dtype. ``0 * g`` would be NaN where g is not finite."""
     return xp.zeros_like(g)
 
 
 @op(lambda g: _zero(g))
 def sign(xp: Namespace, x: Array) -> Array:
-    """-1, 0 or 1, and 0 for NaN. Its gradient is zero."""
+    """Return -1, 0 or 1, and 0 for NaN. Its gradient is zero."""
     if x.dtype.kind == "b":
         return x.copy()
     out = xp.sign(x)
@@ -320,25 +337,25 @@ def sign(xp: Namespace, x: Array) -> Array:
 
 @op(lambda g: _zero(g))
 def floor(xp: Namespace, x: Array) -> Array:
-    """The largest integer not above x, in x's dtype. Its gradient is zero."""
+    """Return the largest integer that is not above the input, in the input's dtype. Its gradient is zero."""
     return xp.floor(x)
 
 
 @op(lambda g: _zero(g))
 def ceil(xp: Namespace, x: Array) -> Array:
-    """The smallest integer not below x, in x's dtype. Its gradient is zero."""
+    """Return the smallest integer that is not below the input, in the input's dtype. Its gradient is zero."""
     return xp.ceil(x)
 
 
 @op(lambda g: _zero(g))
 def round(xp: Namespace, x: Array, decimals: int = 0) -> Array:
-    """x rounded to so many decimals, halves to even. Its gradient is zero."""
+    """Round to ``decimals`` decimals, halves to even. Its gradient is zero."""
     return xp.round(x, decimals)
 
 
 @op(lambda g: _zero(g))
 def trunc(xp: Namespace, x: Array) -> Array:
-    """x rounded towards zero. Its gradient is zero."""
+    """Round towards zero. Its gradient is zero."""
     return xp.trunc(x)
 
 
@@ -351,13 +368,13 @@ def _larger(g: Value, x: Value, y: Value) -> Value:
 
 @op(lambda g, x, y: _larger(g, x, y), lambda g, x, y: _larger(g, y, x), dtypes="promote")
 def maximum(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """The larger of x and y; NaN if either is. Where they are equal, each gets half the gradient."""
+    """Return the larger of both entries; NaN if one of them is. Equal entries each get half of the gradient."""
     return xp.maximum(x, y)
 
 
 @op(lambda g, x, y: _larger(g, y, x), lambda g, x, y: _larger(g, x, y), dtypes="promote")
 def minimum(xp: Namespace, x: Operand, y: Operand) -> Array:
-    """The smaller of x and y; NaN if either is. Where they are equal, each gets half the gradient."""
+    """Return the smaller of both entries; NaN if one of them is. Equal entries each get half of the gradient."""
     return xp.minimum(x, y)
 
 
@@ -369,7 +386,7 @@ def _inside(g: Value, x: Value, min: Value, max: Value) -> Value:
 
 def _below(g: Value, x: Value, min: Value, max: Value) -> Value:
     g = where(x < min, g, 0.0)
-    return g if max is None else where(min < max, g, 0.0)  # where they cross, max wins
+    return g if max is None else where(min < max, g, 0.0)  # where min > max, the result is max
 
 
 def _above(g: Value, x: Value, min: Value, max: Value) -> Value:
@@ -378,7 +395,11 @@ def _above(g: Value, x: Value, min: Value, max: Value) -> Value:
 
 @op(_inside, _below, _above, dtypes="promote")
 def clamp(xp: Namespace, x: Array, min: Operand | None = None, max: Operand | None = None) -> Array:
-    """``minimum(maximum(x, min), max)``. The gradient passes where x is inside or on a bound."""
+    """Return ``minimum(maximum(input, min), max)``. Where ``min > max`` the result is ``max``.
+
+    The gradient passes to the input where it is between the bounds or equal to one, elsewhere to the bound.
+    Raises ValueError if both bounds are None.
+    """
     if min is None and max is None:
         raise ValueError("at least one of min and max must not be None")
     if min is not None:
@@ -388,13 +409,16 @@ def clamp(xp: Namespace, x: Array, min: Operand | None = None, max: Operand | No
 
 @op(None, lambda g, condition: where(condition, g, 0.0), lambda g, condition: where(condition, 0.0, g), dtypes="choose")
 def where(xp: Namespace, condition: Array, x: Operand, y: Operand) -> Array:
-    """x where ``condition``, of booleans, is true, else y, with broadcasting."""
+    """Return x where the condition, of booleans, is true, otherwise y.
+
+    Raises DTypeError for another condition, TypeError if x or y is None.
+    """
     if not isinstance(condition, bool) and condition.dtype.kind != "b":
-        raise DTypeError(f"the condition must be of booleans, got {condition.dtype}; convert it with .bool()")
+        raise DTypeError(f"the condition must be of booleans, got {condition.dtype}. Convert it with .bool().")
     if x is None or y is None:
         raise TypeError("expected Tensors or numbers to choose from, got None")
     if not hasattr(x, "dtype") and not hasattr(y, "dtype"):
-        x = xp.asarray(x, result_type(x, y))  # NumPy would make Python's floats float64
+        x = xp.asarray(x, result_type(x, y))  # because NumPy would make float64 of Python's floats
     return xp.where(xp.asarray(condition) if isinstance(condition, bool) else condition, x, y)
 
 
@@ -403,19 +427,19 @@ def where(xp: Namespace, condition: Array, x: Operand, y: Operand) -> Array:
 
 @op(lambda g: g)
 def clone(xp: Namespace, x: Array) -> Array:
-    """Return a copy of x. Gradients flow through it."""
+    """Return a copy. Gradients flow through it."""
     return x.copy()
 
 
 @op(lambda g, in_dtype: convert(g, in_dtype, g.dtype))
 def convert(xp: Namespace, x: Array, dtype: DType, in_dtype: DType | None) -> Array:
-    """x in another floating point dtype; ``in_dtype`` is the one it has."""
+    """Return x in the floating point dtype ``dtype``. ``in_dtype`` is the dtype of x."""
     return x.astype(dtype)
 
 
 @op()
 def convert_to_discrete(xp: Namespace, x: Array, dtype: DType) -> Array:
-    """x as integers or booleans, through which no gradient flows."""
+    """Return x as integers or booleans. No gradient flows through it."""
     return x.astype(dtype)
 
 

@@ -1,6 +1,6 @@
-"""Ops that pick elements along a dimension or by masks, or put values there.
+"""Ops that select entries along a dimension or by a mask, or store values there.
 
-All picking is :func:`~tensorlite.ops.index.index_` with the right index arrays, and all putting ``put_``.
+They use :func:`~tensorlite.ops.index.index_` and ``index_put_`` with the right index arrays.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ _ALL = slice(None)
 
 
 def _grid(name: str, x: Any, dim: int, index: Any) -> tuple[tuple[int, ...], list[Array]]:
-    """What ``index`` points at, as one index array a dimension: itself for ``dim``, the own place for the others."""
+    """Return one index array for each dimension: ``index`` for ``dim``, and the entry's own position for the others.
+
+    Raises DTypeError, DeviceError, ShapeError or IndexError if ``index`` does not fit x.
+    """
     ids, shape = index_array(name, x, index), shape_of(name, x)
     d = dim_in(name, dim, len(shape))
     if max(ids.ndim, 1) != max(len(shape), 1):
@@ -44,14 +47,16 @@ def _grid(name: str, x: Any, dim: int, index: Any) -> tuple[tuple[int, ...], lis
 
 
 def pick_along(name: str, x: Value, dim: int, index: Value, unique: bool = False) -> Value:
-    """The entries of x that ``index`` points at along a dimension; ``unique`` promises that it names none twice."""
+    """Return the entries of x at ``index`` along a dimension. ``unique`` promises that none is selected twice."""
     slots, grid = _grid(name, x, dim, index)
     return index_(x if shape_of(name, x) else reshape(x, (1,)), slots, unique, *grid)
 
 
 @numpy_names
 def gather(input: Value, dim: int, index: Value) -> Value:
-    """``out[i][j][k] = input[i][index[i][j][k]][k]`` for ``dim=1``, and so on; ``index`` has as many dimensions.
+    """Return ``out[i][j][k] = input[i][index[i][j][k]][k]`` for ``dim=1``, and correspondingly for other dimensions.
+
+    index: integers, with as many dimensions as the input. The result has its shape.
 
     Raises IndexError for an index out of range, ShapeError if ``index`` is larger than the input outside of ``dim``.
     """
@@ -60,7 +65,10 @@ def gather(input: Value, dim: int, index: Value) -> Value:
 
 @numpy_names
 def take_along_dim(input: Value, indices: Value, dim: int | None = None) -> Value:
-    """As :func:`gather`, where the two broadcast outside of ``dim``; without one both are flattened."""
+    """Return the entries at ``indices``, as :func:`gather`, with broadcasting outside of ``dim``.
+
+    Without ``dim`` both tensors are flattened. Raises ShapeError if they do not broadcast, IndexError as gather.
+    """
     if dim is None:
         return pick_along("take_along_dim", reshape(input, (-1,)), 0, reshape(indices, (-1,)))
     shape, ids = shape_of("take_along_dim", input), shape_of("take_along_dim", indices)
@@ -83,11 +91,13 @@ def scatter(input: Value, dim: int, index: Value, src: Operand) -> Value: ...
 @overload
 def scatter(input: Value, dim: int, index: Value, *, value: Operand) -> Value: ...
 def scatter(input: Value, dim: int, index: Value, src: Any = None, *, value: Any = None) -> Any:
-    """A copy of the input in which ``input[i][index[i][j][k]][k] = src[i][j][k]`` for ``dim=1``, and so on.
+    """Return a copy of the input in which ``input[i][index[i][j][k]][k] = src[i][j][k]``, for ``dim=1``.
 
-    src, or value: a number, or a tensor at least as large as ``index``. Where ``index`` names an entry twice, one is
-    taken.
-    Raises as :func:`gather` does, and DTypeError for floats among integers.
+    src, value: a tensor at least as large as ``index``, or a number. If ``index`` selects an entry twice, it gets one
+        of the values.
+
+    Raises IndexError and ShapeError as :func:`gather`, DTypeError for floats in a tensor of integers, TypeError if not
+    exactly one of ``src`` and ``value`` is given.
     """
     if (src is None) == (value is None):
         raise TypeError("scatter: expected a tensor src, or a number value")
@@ -95,11 +105,12 @@ def scatter(input: Value, dim: int, index: Value, src: Any = None, *, value: Any
 
 
 def scatter_add(input: Value, dim: int, index: Value, src: Value) -> Value:
-    """As :func:`scatter`, but the values are added: an entry that ``index`` names twice gets both."""
+    """Return a copy of the input with values added, as :func:`scatter`. An entry that is selected twice gets both."""
     return _scattered("scatter_add", input, dim, index, src, True)
 
 
 def _scattered(name: str, x: Any, dim: int, index: Any, src: Any, accumulate: bool) -> Any:
+    """Return x with the values of ``src`` stored, or added, at ``index`` along a dimension."""
     slots, grid = _grid(name, x, dim, index)
     shape, ids = shape_of(name, x), shape_of(name, index)
     if isinstance(src, Variable) or type(src) in BACKENDS:
@@ -115,7 +126,7 @@ def _scattered(name: str, x: Any, dim: int, index: Any, src: Any, accumulate: bo
 
 @numpy_names
 def index_select(input: Value, dim: int, index: Value) -> Value:
-    """The entries along a dimension that a vector of indices names. Raises IndexError for one out of range."""
+    """Return the entries along a dimension at a vector of indices. Raises IndexError if one is out of range."""
     ids, shape = _vector("index_select", input, dim, index)
     d = dim_in("index_select", dim, len(shape))
     out = index_(input if shape else reshape(input, (1,)), (*(_ALL,) * d, 0), False, ids)
@@ -124,10 +135,12 @@ def index_select(input: Value, dim: int, index: Value) -> Value:
 
 @numpy_names
 def repeat_interleave(input: Value, repeats: int | Value, dim: int | None = None) -> Value:
-    """Each entry along ``dim`` (None: of the flattened tensor) ``repeats`` times in a row.
+    """Repeat each entry along a dimension ``repeats`` times in a row.
 
-    repeats: an int, or a vector of ints with one for each entry. Raises ShapeError if it has another length, ValueError
-    if a number is negative.
+    repeats: an int, or a vector of ints with one for each entry.
+    dim: without one, the flattened tensor is repeated.
+
+    Raises ShapeError if ``repeats`` has another length, ValueError if a number is negative.
     """
     if dim is None:
         input, dim = flatten(input), 0
@@ -137,7 +150,7 @@ def repeat_interleave(input: Value, repeats: int | Value, dim: int | None = None
     if isinstance(repeats, int):
         counts = repeats
     else:
-        # The result's size is needed on the host.
+        # Copy the counts to the CPU, because the size of the result depends on them.
         counts = xp.to_numpy(index_array("repeat_interleave", input, repeats))
         if counts.shape not in ((), (1,), (n,)):
             raise ShapeError(f"repeat_interleave: repeats of shape {counts.shape} for the {n} entries along dim {dim}")
@@ -147,9 +160,9 @@ def repeat_interleave(input: Value, repeats: int | Value, dim: int | None = None
 
 
 def index_add(input: Value, dim: int, index: Value, source: Value, alpha: float = 1) -> Value:
-    """A copy in which entry ``index[i]`` along a dimension has got ``alpha`` times entry i of ``source`` added.
+    """Return a copy of the input: to entry ``index[i]`` along a dimension, ``alpha * source[i]`` is added.
 
-    Raises IndexError for an index out of range, ShapeError if ``source`` is of another shape outside of ``dim``.
+    Raises IndexError for an index out of range, ShapeError if ``source`` has another shape outside of ``dim``.
     """
     ids, shape = _vector("index_add", input, dim, index)
     d = dim_in("index_add", dim, len(shape))
@@ -162,7 +175,7 @@ def index_add(input: Value, dim: int, index: Value, source: Value, alpha: float 
 
 
 def _vector(name: str, x: Any, dim: int, index: Any) -> tuple[Array, tuple[int, ...]]:
-    """A vector of indices into a dimension of x, checked, and the shape of x."""
+    """Return a vector of indices into a dimension of x, and the shape of x. Raises an error if they do not fit."""
     ids, shape = index_array(name, x, index), shape_of(name, x)
     if ids.ndim > 1 or (not shape and ids.size != 1):
         raise ShapeError(f"{name}: expected a vector of indices, got shape {ids.shape} for a tensor of shape {shape}")
@@ -175,15 +188,19 @@ def _vector(name: str, x: Any, dim: int, index: Any) -> tuple[Array, tuple[int, 
 
 
 def _check_mask(name: str, mask: Any) -> None:
+    """Raise DTypeError if the mask does not hold booleans."""
     array = array_of(mask)
     if type(array) not in BACKENDS or array.dtype.kind != "b":
         raise DTypeError(f"{name}: expected a mask of booleans, got {describe_array(array)}; convert it with .bool()")
 
 
 def masked_fill(input: Value, mask: Value, value: Operand) -> Value:
-    """``value``, a number or a 0-d tensor, where ``mask`` is true, else the input, whose dtype is kept; they broadcast.
+    """Return ``value`` where the mask is true, otherwise the input, in the input's dtype. The shapes broadcast.
 
-    Raises DTypeError if the mask is not of booleans or the value does not fit the dtype, ShapeError if it is not 0-d.
+    value: a number or a 0-d tensor.
+
+    Raises ShapeError for a value of another shape, DTypeError if it does not fit the dtype or if the mask does not hold
+    booleans.
     """
     _check_mask("masked_fill", mask)
     dtype, fill = array_of(input).dtype, array_of(value)
@@ -193,9 +210,9 @@ def masked_fill(input: Value, mask: Value, value: Operand) -> Value:
 
 
 def masked_select(input: Value, mask: Value) -> Value:
-    """The entries of the input where ``mask`` is true, as a vector; they broadcast.
+    """Return the entries where the mask is true, as a vector. The shapes broadcast.
 
-    Raises DTypeError if the mask is not of booleans.
+    Raises DTypeError for a mask that does not hold booleans.
     """
     _check_mask("masked_select", mask)
     if shape_of("masked_select", input) != shape_of("masked_select", mask):
@@ -207,6 +224,7 @@ def masked_select(input: Value, mask: Value) -> Value:
 
 @op()
 def _argwhere(xp: Namespace, x: Array) -> Array:
+    """Return the positions of the nonzero entries, one row for each."""
     return xp.argwhere(x) if x.ndim else xp.zeros((int(x != 0), 0), xp.int64)
 
 
@@ -215,7 +233,12 @@ def nonzero(input: Value, as_tuple: Literal[False] = False) -> Value: ...
 @overload
 def nonzero(input: Value, as_tuple: Literal[True]) -> tuple[Value, ...]: ...
 def nonzero(input: Value, as_tuple: bool = False) -> Any:
-    """The places where the input is not zero, int64: (n, ndim), or with ``as_tuple`` one vector for each dimension."""
+    """Return the positions of the n nonzero entries, int64, as (n, ndim).
+
+    as_tuple: return one vector (n,) for each dimension instead.
+
+    On a GPU it forces a sync, because the shape of the result depends on the values.
+    """
     shape = shape_of("nonzero", input)
     if not as_tuple:
         return _argwhere(input)
@@ -228,10 +251,10 @@ def where(condition: Value) -> tuple[Value, ...]: ...
 @overload
 def where(condition: Value, input: Operand, other: Operand) -> Value: ...
 def where(condition: Value, input: Any = None, other: Any = None) -> Any:
-    """``input`` where ``condition`` is true, else ``other``: tensors or numbers that broadcast.
+    """Return ``input`` where the condition is true, otherwise ``other``. They are tensors or numbers, and broadcast.
 
-    ``where(condition)`` alone is ``nonzero(condition, as_tuple=True)``. Raises DTypeError if the condition is not of
-    booleans.
+    ``where(condition)`` alone is ``nonzero(condition, as_tuple=True)``. Raises DTypeError if the condition does not
+    hold booleans.
     """
     if input is None and other is None:
         return nonzero(condition, as_tuple=True)

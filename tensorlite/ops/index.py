@@ -1,7 +1,8 @@
 """Square brackets: ``x[index]``, ``x[index] = value``, and their gradients.
 
-An index goes in two steps, as in PyTorch: integers, slices and None first, which give a view; then index arrays and
-masks, which copy. The gradient of picking is adding into zeros, for an index array may name a place more than once.
+An index is applied in two steps, as in PyTorch. Integers, slices and None come first and give a view. Then come index
+arrays and masks, which copy. The gradient of a selection adds into zeros, because an index array may select an entry
+more than once.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .arguments import Index, Operand, array_of, check_range, outlier
 from .elementwise import convert, convert_to_discrete, where
 from .shape import reshape
 
-__all__: list[str] = []  # users write x[index]
+__all__: list[str] = []  # users write x[index] instead
 
 _BASIC = {int, slice, type(None), type(...)}
 _ALL = slice(None)
@@ -33,7 +34,7 @@ _ALL = slice(None)
 
 
 class _Index(NamedTuple):
-    """``x[index]`` is ``x[basic][slots]``, where a number k in ``slots`` stands for ``arrays[k]``."""
+    """An index in two steps: ``x[index]`` is ``x[basic][slots]``, where a number k in ``slots`` means ``arrays[k]``."""
 
     basic: tuple[Any, ...]
     slots: tuple[Any, ...] = ()
@@ -41,7 +42,7 @@ class _Index(NamedTuple):
 
 
 def _parse(name: str, x: Array, index: Any) -> _Index:
-    """An index of any kind, for the raw array x, in its two steps. Raises IndexError for what is not an index."""
+    """Split an index of the raw array x into its two steps. Raises IndexError for anything that is not an index."""
     items = index if type(index) is tuple else (index,)
     if all(type(item) in _BASIC for item in items):
         return _Index(items if Ellipsis in items else (*items, ...))
@@ -54,7 +55,7 @@ def _parse(name: str, x: Array, index: Any) -> _Index:
     basic: list[Any] = []
     slots: list[Any] = []
     arrays: list[Array] = []
-    dim = 0  # of x, that the next item is for
+    dim = 0  # the dimension of x that the next item indexes
     for item in items:
         if item is Ellipsis:
             basic += [_ALL] * (x.ndim - taken)
@@ -69,7 +70,7 @@ def _parse(name: str, x: Array, index: Any) -> _Index:
             width = _width(item)
             basic += [_ALL] * width if item.ndim else [None]
             slots.append(len(arrays))
-            arrays.append(_beside(name, item, x, dim))
+            arrays.append(_checked_index_array(name, item, x, dim))
             dim += width
     while slots and slots[-1] is _ALL:
         slots.pop()
@@ -78,7 +79,7 @@ def _parse(name: str, x: Array, index: Any) -> _Index:
 
 
 def _item(name: str, item: Any) -> Any:
-    """An entry of an index as one of the basic types or an array: of integers, or of booleans."""
+    """Return an entry of an index as one of the basic types, or as an array of integers or booleans."""
     if isinstance(item, (list, tuple, range)):
         if _holds_tensors(item):
             raise IndexError(f"{name}: a list of tensors can mean two things; stack() them, or give a tuple of them")
@@ -95,7 +96,7 @@ def _item(name: str, item: Any) -> Any:
         try:
             return operator.index(item)
         except TypeError:
-            raise IndexError(f"{name}: {item!r} is no integer, slice, None, ..., index array or mask") from None
+            raise IndexError(f"{name}: {item!r} is not an integer, slice, None, ..., index array or mask") from None
     if item.dtype.kind not in "biu" or item.dtype == np.uint8:
         got = describe_array(item)
         raise IndexError(f"{name}: expected an index of int64 or int32, or a mask of booleans, got {got}")
@@ -103,18 +104,19 @@ def _item(name: str, item: Any) -> Any:
 
 
 def _holds_tensors(items: Any) -> bool:
+    """Return whether nested lists contain a Tensor."""
     return any(isinstance(i, Variable) or (isinstance(i, (list, tuple)) and _holds_tensors(i)) for i in items)
 
 
 def _width(array: Array) -> int:
-    """How many dimensions an index array stands for."""
+    """Return the number of dimensions that an index array stands for."""
     return int(array.ndim) if array.dtype.kind == "b" else 1
 
 
-def _beside(name: str, index: Array, x: Array, dim: int) -> Array:
-    """An index array on the device of x, checked as far as NumPy would not do it later."""
+def _checked_index_array(name: str, index: Array, x: Array, dim: int) -> Array:
+    """Return an index array on the device of x, after the checks that NumPy does not do later."""
     xp, sizes = BACKENDS[type(x)], tuple(x.shape[dim : dim + _width(index)])
-    if index.ndim == 0:  # a truth value alone picks from a new dimension: its only entry, or nothing
+    if index.ndim == 0:  # a single boolean selects from a new dimension of size 1: its entry, or nothing
         return xp.zeros(int(index), xp.int64)
     if index.dtype.kind == "b":
         if index.shape != sizes:
@@ -125,6 +127,7 @@ def _beside(name: str, index: Array, x: Array, dim: int) -> Array:
 
 
 def _at(slots: Sequence[Any], arrays: Sequence[Array]) -> tuple[Any, ...]:
+    """Return the index ``slots`` with the arrays in it."""
     return tuple(arrays[s] if type(s) is int else s for s in slots)
 
 
@@ -133,13 +136,13 @@ def _at(slots: Sequence[Any], arrays: Sequence[Array]) -> tuple[Any, ...]:
 
 @op(lambda g, index, in_shape: _unslice(g, index, in_shape), view=True)
 def slice_(xp: Namespace, x: Array, index: tuple[Any, ...]) -> Array:
-    """``x[index]`` with integers, slices and None, and an Ellipsis (so that it is a view)."""
+    """Return ``x[index]`` for integers, slices, None and an Ellipsis, with which the result is always a view."""
     return x[index]
 
 
 @op(lambda g, index: slice_(g, index))
 def _unslice(xp: Namespace, x: Array, index: tuple[Any, ...], shape: Sequence[int]) -> Array:
-    """Zeros of this shape with x at ``index``: the transpose of :func:`slice_`."""
+    """Return zeros of this shape with x at ``index``: the transpose of :func:`slice_`."""
     out = xp.zeros(shape, x.dtype)
     out[index] = x
     return out
@@ -147,7 +150,7 @@ def _unslice(xp: Namespace, x: Array, index: tuple[Any, ...], shape: Sequence[in
 
 @op(lambda g, slots, unique, arrays, in_shape: _unindex(g, in_shape, slots, unique, *arrays), None, None, None)
 def index_(xp: Namespace, x: Array, slots: tuple[Any, ...], unique: bool, *arrays: Array) -> Array:
-    """``x[slots]`` with index arrays and masks; ``unique`` promises that they name no place twice."""
+    """Return ``x[slots]`` for index arrays and masks. ``unique`` promises that no entry is selected twice."""
     if len(arrays) == 1 and arrays[0].dtype.kind != "b":
         return xp.take(x, arrays[0], axis=len(slots) - 1)
     out = x[_at(slots, arrays)]
@@ -156,23 +159,25 @@ def index_(xp: Namespace, x: Array, slots: tuple[Any, ...], unique: bool, *array
 
 @op(lambda g, slots, unique, arrays: index_(g, slots, unique, *arrays), None, None, None, None)
 def _unindex(xp: Namespace, x: Array, shape: Sequence[int], slots: Any, unique: bool, *arrays: Array) -> Array:
-    """Zeros of this shape with x added at ``slots``: the transpose of :func:`index_`."""
+    """Return zeros of this shape with x added at ``slots``: the transpose of :func:`index_`."""
     out, mask = xp.zeros(shape, x.dtype), len(arrays) == 1 and arrays[0].dtype.kind == "b"
     if unique or mask:
         out[_at(slots, arrays)] = x
         return out
-    if slots == (0,) and x.size:  # rows of a table, for which there is a kernel
+    if slots == (0,) and x.size:  # rows of a table: the embedding kernel computes them
         ids, rows = arrays[0], shape[0]
         return xp.embedding_backward(x.reshape(ids.size, -1), ids % rows, rows).reshape(shape)
     return xp.scatter_add_into(out, _at(slots, arrays), x)
 
 
 def getitem(x: Value, index: Index) -> Value:
-    """``x[index]``, for integers, slices, None, Ellipsis, index arrays and masks (Tensors, arrays or lists), and tuples
-    of these. As in PyTorch, integers never move the dimensions of index arrays; as in NumPy, steps may be negative and
-    a nested list is one index array. A view if there is neither an index array nor a mask.
+    """Return ``x[index]``. It is a view if the index has neither index arrays nor masks, otherwise a copy.
 
-    Raises IndexError for an index out of range, or what is not an index.
+    index: an integer, slice, None, Ellipsis, index array or mask (Tensor, array or list), or a tuple of these. As in
+        PyTorch, integers never move the dimensions of index arrays. As in NumPy, steps may be negative and a nested
+        list is one index array.
+
+    Raises IndexError if an index is out of range or not an index.
     """
     basic, slots, arrays = parsed = _parse("getitem", array_of(x), index)
     try:
@@ -184,7 +189,7 @@ def getitem(x: Value, index: Index) -> Value:
 
 
 def _explained(name: str, x: Array, index: _Index, error: IndexError) -> IndexError:
-    """What is wrong with an index that NumPy refused."""
+    """Return the error that says what is wrong with an index that NumPy refused."""
     if index.basic.count(...) > 1:
         return IndexError(f"{name}: an index may have one ..., got {index.basic.count(...)}")
     head = index.basic.index(...) if ... in index.basic else len(index.basic)
@@ -221,8 +226,10 @@ def _explained(name: str, x: Array, index: _Index, error: IndexError) -> IndexEr
 
 
 def fitting(name: str, value: Any, dtype: DType) -> Any:
-    """A value that is put into a tensor of this dtype, in that dtype. Raises DTypeError for floats among integers, and
-    for a number that the dtype does not have."""
+    """Return a value converted to the dtype of the tensor in which it is stored.
+
+    Raises DTypeError for floats in a tensor of integers, or a number out of the dtype's range.
+    """
     if value is None:
         raise TypeError(f"{name}: expected a Tensor or a number as the value, got None")
     if type(value) in (int, float) and dtype.kind in "biu":
@@ -239,6 +246,7 @@ def fitting(name: str, value: Any, dtype: DType) -> Any:
 
 
 def _put_value(g: Value, in_shape: Sequence[int], basic: Any, slots: Any, arrays: Any) -> Value:
+    """Return the gradient of the value of :func:`index_put_`."""
     g = slice_(g, basic) if basic else g
     g = index_(g, slots, False, *arrays) if slots else g
     missing = len(in_shape) - len(g.shape)  # a value may have further leading dimensions of size 1
@@ -253,8 +261,8 @@ def index_put_(
     xp: Namespace, x: Array, value: Array, basic: tuple[Any, ...], slots: tuple[Any, ...], accumulate: bool,
     *arrays: Array,
 ) -> Array:  # fmt: skip
-    """A copy of x with ``value`` put, or added, at an index."""
-    if type(value) in BACKENDS and type(value) is not type(x):  # what a backend would take, it would move unasked
+    """Return a copy of x with ``value`` stored, or added, at an index."""
+    if type(value) in BACKENDS and type(value) is not type(x):  # because a backend would copy it implicitly
         raise TypeError("the value is not on the device of the tensor")
     out = x.copy()
     view = out[basic] if basic else out
@@ -268,22 +276,24 @@ def index_put_(
 
 
 def _write(view: Array, slots: Sequence[Any], arrays: Sequence[Array], value: Any) -> None:
-    while getattr(value, "ndim", 0) > 1 and value.shape[0] == 1:  # NumPy wants no more dimensions than a mask leaves
+    """Set ``view[slots] = value`` in a raw array. Raises ShapeError if the value does not broadcast."""
+    while getattr(value, "ndim", 0) > 1 and value.shape[0] == 1:  # NumPy accepts no more dimensions than a mask leaves
         value = value[0]
     places = _at(slots, arrays) if slots else ...
     try:
         view[places] = value
     except ValueError:
-        given, room = tuple(getattr(value, "shape", ())), view[places].shape
-        raise ShapeError(f"a value of shape {given} does not broadcast to the indexed shape {room}") from None
+        given, indexed = tuple(getattr(value, "shape", ())), view[places].shape
+        raise ShapeError(f"a value of shape {given} does not broadcast to the indexed shape {indexed}") from None
 
 
 def index_put(x: Value, index: Any, value: Operand, accumulate: bool = False) -> Value:
-    """A copy of x in which ``x[index] = value``, or ``x[index] += value`` if ``accumulate``: then an entry that the
-    index names twice gets both. ``value`` broadcasts, and gets a gradient as well.
+    """Return a copy of x in which ``x[index] = value``, or ``x[index] += value`` if ``accumulate``.
 
-    Raises IndexError as :func:`getitem` does, ShapeError if ``value`` does not broadcast to ``x[index]``, DTypeError
-    for floats among integers.
+    With ``accumulate``, an entry that the index selects twice gets both values. ``value`` broadcasts to ``x[index]``.
+    Gradients flow to x and to ``value``.
+    Raises IndexError as :func:`getitem`, ShapeError if ``value`` does not broadcast, DTypeError for floats in a tensor
+    of integers.
     """
     array = array_of(x)
     basic, slots, arrays = parsed = _parse("index_put", array, index)
@@ -295,7 +305,7 @@ def index_put(x: Value, index: Any, value: Operand, accumulate: bool = False) ->
 
 
 def _outside(g: Value, steps: Any, shape: Sequence[int]) -> Value:
-    """g, and 0 where the view lies: where it shows a number that counts the places, whatever their order in memory."""
+    """Return g with 0 in the entries that the view shows, whatever their order in memory."""
     xp = BACKENDS[type(array_of(g))]
     size = math.prod(shape)
     covered = xp.zeros(size, bool)
@@ -305,16 +315,17 @@ def _outside(g: Value, steps: Any, shape: Sequence[int]) -> Value:
 
 @op(lambda g, steps, in_shape: _outside(g, steps, in_shape), lambda g, steps: replay_view(steps, g))
 def with_view(xp: Namespace, x: Array, part: Array, steps: Any) -> Array:
-    """x, as it is once ``part`` is written to a view of it: the same memory, at a new place in the graph.
+    """Return x after ``part`` was written to a view of it: the same memory, with a new node in the graph.
 
-    steps: the way from x to the view, as in ``Variable.view_info``."""
+    steps: the view ops from x to the view, as in ``Variable.view_info``.
+    """
     return x
 
 
 def assign(array: Array, index: Any, value: Any) -> None:
-    """``array[index] = value``, in place in a raw array, with an index as :func:`getitem` takes it.
+    """Set ``array[index] = value`` in a raw array. The index is one of those of :func:`getitem`.
 
-    Raises IndexError for an index out of range, ValueError if ``value`` does not broadcast, DeviceError if it is on
+    Raises IndexError for an index out of range, ShapeError if ``value`` does not broadcast, DeviceError if it is on
     another device.
     """
     basic, slots, arrays = parsed = _parse("setitem", array, index)
@@ -332,7 +343,7 @@ def assign(array: Array, index: Any, value: Any) -> None:
 
 
 def _number(value: Any, array: Array) -> Any:
-    """A number, or lists of numbers as an array, that can be written into this one, checked."""
+    """Return a number, or nested lists of numbers as an array. Raises an error if they do not fit into the array."""
     try:
         given = np.asarray(value)
     except ValueError:

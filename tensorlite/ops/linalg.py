@@ -21,7 +21,7 @@ __all__ = ["addmm", "bmm", "diag", "diagonal", "dot", "matmul", "mm", "mv", "out
 
 
 def rows(x: Value) -> Value:
-    """All dimensions but the last made one."""
+    """Merge all dimensions but the last into one."""
     return x if len(x.shape) == 2 else reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
 
@@ -38,17 +38,18 @@ def _matmul_right(g: Value, x: Value, in_shape: Sequence[int]) -> Value:
         return g * x if len(in_shape) == 1 else unsqueeze(x, -1) * unsqueeze(g, -2)
     if len(in_shape) == 1:
         return matmul(reshape(g, (math.prod(g.shape),)), rows(x))
-    if len(in_shape) == 2:  # one product, however many matrices x holds, and nothing left to sum
+    if len(in_shape) == 2:  # one product for all matrices of x, so that nothing is left to sum
         return matmul(permute(rows(x), (1, 0)), rows(g))
     return matmul(transpose(x, -2, -1), g)
 
 
 @op(_matmul_left, _matmul_right, dtypes="same")
 def matmul(xp: Namespace, x: Array, y: Array) -> Array:
-    """``x @ y``: of vectors (k,), matrices (n, k) and (k, m), or stacks (..., n, k) and (..., k, m) that broadcast.
+    """Return the matrix product ``input @ other``.
 
-    A vector stands for a row on the left and a column on the right, and the result lacks that dimension.
-    Raises ShapeError if the shapes do not fit, DTypeError if the dtypes differ.
+    The arguments are vectors (k,), matrices (n, k) and (k, m), or stacks (..., n, k) and (..., k, m) of matrices, whose
+    leading dimensions broadcast. A vector counts as a row on the left and as a column on the right; the result lacks
+    that dimension. Raises ShapeError if the shapes do not fit, DTypeError if the dtypes differ.
     """
     try:
         if y.ndim == 2 and x.ndim > 2:  # one product instead of one for each matrix of x
@@ -62,6 +63,7 @@ def matmul(xp: Namespace, x: Array, y: Array) -> Array:
 
 
 def _misfit(x: Sequence[int], y: Sequence[int]) -> str:
+    """Say why shapes have no matrix product."""
     if not x or not y:
         return "0-d tensors have no matrix product; multiply them with *"
     inner = y[-2] if len(y) > 1 else y[0]
@@ -72,6 +74,7 @@ def _misfit(x: Sequence[int], y: Sequence[int]) -> str:
 
 
 def _product(name: str, x: Any, y: Any, wanted: str, ranks: tuple[int, int]) -> Any:
+    """Return the matrix product of two tensors with these numbers of dimensions, without broadcasting."""
     n, m = shape_of(name, x), shape_of(name, y)
     if (len(n), len(m)) != ranks or n[-1] != m[max(len(m) - 2, 0)] or n[:-2] != m[:-2]:
         raise ShapeError(f"{name}: expected shapes {wanted}, got {n} and {m}")
@@ -81,27 +84,27 @@ def _product(name: str, x: Any, y: Any, wanted: str, ranks: tuple[int, int]) -> 
 
 
 def mm(input: Value, mat2: Value) -> Value:
-    """The product of matrices (n, k) and (k, m). Raises ShapeError for anything else."""
+    """Return the product of matrices (n, k) and (k, m), as (n, m). Raises ShapeError for other shapes."""
     return _product("mm", input, mat2, "(n, k) and (k, m)", (2, 2))
 
 
 def bmm(input: Value, mat2: Value) -> Value:
-    """The products of two stacks of matrices, (b, n, k) and (b, k, m). Raises ShapeError for anything else."""
+    """Return the products of matrices (b, n, k) and (b, k, m), as (b, n, m). Raises ShapeError for other shapes."""
     return _product("bmm", input, mat2, "(b, n, k) and (b, k, m)", (3, 3))
 
 
 def mv(input: Value, vec: Value) -> Value:
-    """The product of a matrix (n, k) and a vector (k,). Raises ShapeError for anything else."""
+    """Return the product of a matrix (n, k) and a vector (k,), as (n,). Raises ShapeError for other shapes."""
     return _product("mv", input, vec, "(n, k) and (k,)", (2, 1))
 
 
 def dot(input: Value, tensor: Value) -> Value:
-    """The scalar product of two vectors of one length. Raises ShapeError for anything else."""
+    """Return the scalar product of two vectors of the same length. Raises ShapeError for other shapes."""
     return _product("dot", input, tensor, "(n,) and (n,)", (1, 1))
 
 
 def outer(input: Value, vec2: Value) -> Value:
-    """``input[i] * vec2[j]`` of vectors (n,) and (m,), as (n, m). Raises ShapeError for anything else."""
+    """Return ``input[i] * vec2[j]`` of vectors (n,) and (m,), as (n, m). Raises ShapeError for other shapes."""
     n, m = shape_of("outer", input), shape_of("outer", vec2)
     if len(n) != 1 or len(m) != 1:
         raise ShapeError(f"outer: expected two vectors, got shapes {n} and {m}")
@@ -115,8 +118,9 @@ def outer(input: Value, vec2: Value) -> Value:
     dtypes="same",
 )
 def addmm(xp: Namespace, input: Array, mat1: Array, mat2: Array, beta: float = 1, alpha: float = 1) -> Array:
-    """``beta * input + alpha * (mat1 @ mat2)``; ``input`` broadcasts to the product, and ``beta=0`` ignores it.
+    """Return ``beta * input + alpha * (mat1 @ mat2)`` for matrices (n, k) and (k, m).
 
+    ``input`` broadcasts to (n, m). With ``beta=0`` it is ignored, NaNs included.
     Raises ShapeError if the shapes do not fit, DTypeError if the dtypes differ.
     """
     if mat1.ndim != 2 or mat2.ndim != 2 or mat1.shape[1] != mat2.shape[0]:
@@ -140,9 +144,10 @@ def _scaled(x: Value, alpha: float) -> Value:
 
 @op(lambda g, offset, dim1, dim2, in_shape: _undiagonal(g, in_shape, offset, dim1, dim2), view=True)
 def diagonal(xp: Namespace, x: Array, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Array:
-    """The entries ``x[i, i + offset]`` of the matrices along two dimensions, as the last dimension of the result.
+    """Return the entries ``x[i, i + offset]`` of the matrices along two dimensions.
 
-    A read-only view. Raises IndexError if a dimension is out of range, ShapeError if the two are the same.
+    They are the last dimension of the result, which is a read-only view. Raises IndexError if a dimension is out of
+    range, ShapeError if both are the same.
     """
     first, second = dim_in("", dim1, x.ndim), dim_in("", dim2, x.ndim)
     if first == second:
@@ -152,7 +157,7 @@ def diagonal(xp: Namespace, x: Array, offset: int = 0, dim1: int = 0, dim2: int 
 
 @op(lambda g, offset, dim1, dim2: diagonal(g, offset, dim1, dim2))
 def _undiagonal(xp: Namespace, x: Array, shape: Sequence[int], offset: int, dim1: int, dim2: int) -> Array:
-    """Zeros of this shape with x on the diagonal: the transpose of :func:`diagonal`."""
+    """Return zeros of this shape with x on the diagonal: the transpose of :func:`diagonal`."""
     out = xp.zeros(shape, x.dtype)
     i = xp.arange(x.shape[-1])
     xp.moveaxis(out, (dim1, dim2), (-2, -1))[..., i + max(-offset, 0), i + max(offset, 0)] = x
@@ -160,7 +165,12 @@ def _undiagonal(xp: Namespace, x: Array, shape: Sequence[int], offset: int, dim1
 
 
 def diag(input: Value, diagonal: int = 0) -> Value:
-    """A square matrix with the vector x on its diagonal, or the diagonal of the matrix x; 1 is the one above it."""
+    """Return a square matrix with a vector on its diagonal, or the diagonal of a matrix.
+
+    diagonal: 0 is the main diagonal, 1 the one above it, -1 the one below it.
+
+    Raises ShapeError for a tensor that is neither a vector nor a matrix.
+    """
     shape = shape_of("diag", input)
     if len(shape) == 1:
         n = shape[0] + abs(diagonal)
@@ -170,11 +180,11 @@ def diag(input: Value, diagonal: int = 0) -> Value:
     return _diagonal(input, diagonal)
 
 
-_diagonal = diagonal  # the name that `diag` has for its argument, as in PyTorch
+_diagonal = diagonal  # because `diag` has an argument of this name, as in PyTorch
 
 
 def trace(input: Value) -> Value:
-    """The sum of the diagonal of a matrix. Raises ShapeError for anything else."""
+    """Return the sum of the diagonal of a matrix. Raises ShapeError for other shapes."""
     shape = shape_of("trace", input)
     if len(shape) != 2:
         raise ShapeError(f"trace: expected a matrix, got shape {shape}")
@@ -186,17 +196,24 @@ def trace(input: Value) -> Value:
 
 @op(lambda g, diagonal: tril(g, diagonal))
 def tril(xp: Namespace, x: Array, diagonal: int = 0) -> Array:
-    """The lower triangles of the matrices (..., n, m) in x, zero elsewhere; ``diagonal=1`` keeps one more diagonal."""
+    """Return the lower triangles of matrices (..., n, m), with zeros above the given diagonal.
+
+    diagonal: 0 is the main diagonal, 1 the one above it. Raises ShapeError for fewer than 2 dimensions.
+    """
     return xp.tril(_matrices(x), *ints_in("", "diagonal", diagonal))
 
 
 @op(lambda g, diagonal: triu(g, diagonal))
 def triu(xp: Namespace, x: Array, diagonal: int = 0) -> Array:
-    """The upper triangles of the matrices (..., n, m) in x, zero elsewhere; ``diagonal=1`` keeps one less diagonal."""
+    """Return the upper triangles of matrices (..., n, m), with zeros below the given diagonal.
+
+    diagonal: 0 is the main diagonal, 1 the one above it. Raises ShapeError for fewer than 2 dimensions.
+    """
     return xp.triu(_matrices(x), *ints_in("", "diagonal", diagonal))
 
 
 def _matrices(x: Array) -> Array:
+    """Return x. Raises ShapeError if it has fewer than 2 dimensions."""
     if x.ndim < 2:
         raise ShapeError("expected a tensor of at least 2 dimensions")
     return x

@@ -1,7 +1,7 @@
-"""Ops with a kernel of their own: activations, normalisation, losses, attention.
+"""Ops for neural networks: activations, softmax, normalization, embedding, losses, attention.
 
-Most have a hand-derived gradient for speed and name a *composite*, the same maths in plain ops. The composite is what
-is differentiated for gradients of higher order, and it is the kernel's test oracle.
+Most have a kernel and a gradient derived by hand, for speed, and name a *composite*: the same function in plain ops.
+The composite is differentiated for gradients of higher order, and the tests compare the kernel with it.
 """
 
 from __future__ import annotations
@@ -29,19 +29,23 @@ __all__ = ["log_softmax", "relu", "softmax"]
 
 @op(lambda g, out: where(out <= 0, 0.0, g))
 def relu(xp: Namespace, x: Array) -> Array:
-    """``max(x, 0)``. At 0 the gradient is 0."""
+    """Return ``max(input, 0)``. At 0 the gradient is 0."""
     return xp.maximum(x, 0)
 
 
 @op(lambda g, x, slope: where(x > 0, g, g * slope), dtypes="floating")
 def leaky_relu(xp: Namespace, x: Array, slope: float = 0.01) -> Array:
-    """x where it is positive, else ``slope * x``."""
+    """Return x where it is positive, otherwise ``slope * x``. Raises DTypeError for integers."""
     return xp.where(x > 0, x, x * slope)
 
 
 @op(lambda g, x, alpha: where(x > 0, g, g * (alpha * exp(where(x > 0, 0.0, x)))), dtypes="floating")
 def elu(xp: Namespace, x: Array, alpha: float = 1.0) -> Array:
-    """x where it is positive, else ``alpha * (exp(x) - 1)``."""
+    """Return the input where it is positive, otherwise ``alpha * (exp(input) - 1)``. Raises DTypeError for integers.
+
+    Source: Clevert, Unterthiner and Hochreiter, "Fast and Accurate Deep Network Learning by Exponential Linear Units",
+    2015.
+    """
     return xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0)))
 
 
@@ -52,7 +56,10 @@ def _silu_gradient(g: Value, x: Value) -> Value:
 
 @op(_silu_gradient, dtypes="floating")
 def silu(xp: Namespace, x: Array) -> Array:
-    """``x * sigmoid(x)``."""
+    """Return ``input * sigmoid(input)``. Raises DTypeError for integers.
+
+    Source: Elfwing, Uchibe and Doya, "Sigmoid-Weighted Linear Units", 2017.
+    """
     return x / (1.0 + xp.exp(-x))
 
 
@@ -61,7 +68,10 @@ def silu(xp: Namespace, x: Array) -> Array:
     dtypes="floating",
 )
 def softplus(xp: Namespace, x: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
-    """``log(1 + exp(beta * x)) / beta``, and x itself where ``beta * x`` is above ``threshold``."""
+    """Return ``log(1 + exp(beta * input)) / beta``, and the input where ``beta * input`` is above ``threshold``.
+
+    Raises DTypeError for integers.
+    """
     z = x * beta
     return xp.where(z > threshold, x, xp.log1p(xp.exp(xp.minimum(z, threshold))) / beta)
 
@@ -78,8 +88,11 @@ def _gelu_composite(x: Value, approximate: str) -> Value:
     dtypes="floating",
 )
 def gelu(xp: Namespace, x: Array, approximate: Literal["none", "tanh"] = "none") -> Array:
-    """``x * cdf(x)`` with the normal distribution's cdf; ``approximate="tanh"`` is GPT-2's approximation.
+    """Return ``input * cdf(input)`` with the cdf of the normal distribution.
 
+    approximate: "tanh" computes ``0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))``, as GPT-2 does.
+
+    Raises ValueError for another approximation, DTypeError for integers.
     Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
     """
     if approximate not in ("none", "tanh"):
@@ -91,19 +104,26 @@ def gelu(xp: Namespace, x: Array, approximate: Literal["none", "tanh"] = "none")
 
 
 def _at_least_1d(x: Array) -> Array:
-    return x if x.ndim else x.reshape(1)  # softmax takes a 0-d tensor for a row of one
+    """Return x, as a row of one entry if it is 0-d."""
+    return x if x.ndim else x.reshape(1)
 
 
 @op(lambda g, out, dim: out * (g - sum(g * out, dim, True)), dtypes="floating", accepts_dtype=True)
 def softmax(xp: Namespace, x: Array, dim: int) -> Array:
-    """``exp(x_i) / sum_j exp(x_j)`` along a dimension."""
+    """Return ``exp(x_i) / sum_j exp(x_j)`` along a dimension, computed without overflow.
+
+    dtype: convert the input first. Raises DTypeError for integers.
+    """
     d = dim_in("", dim, x.ndim)
     return xp.softmax(_at_least_1d(x), d).reshape(x.shape) if x.size else x.copy()
 
 
 @op(lambda g, out, dim: g - exp(out) * sum(g, dim, True), dtypes="floating", accepts_dtype=True)
 def log_softmax(xp: Namespace, x: Array, dim: int) -> Array:
-    """``x_i - log(sum_j exp(x_j))`` along a dimension."""
+    """Return ``x_i - log(sum_j exp(x_j))`` along a dimension, computed without overflow.
+
+    dtype: convert the input first. Raises DTypeError for integers.
+    """
     d = dim_in("", dim, x.ndim)
     return xp.log_softmax(_at_least_1d(x), d).reshape(x.shape) if x.size else x.copy()
 
@@ -122,7 +142,7 @@ def _linear_composite(x: Value, weight: Value, bias: Value) -> Value:
     dtypes="floating",
 )
 def linear(xp: Namespace, x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """``x @ weight.T + bias`` for x (..., in), weight (out, in), bias (out,) or None."""
+    """Return ``x @ weight.T + bias`` for x (..., in), weight (out, in) and bias (out,) or None, as (..., out)."""
     return xp.linear(x, weight, bias)
 
 
@@ -143,7 +163,10 @@ def _layer_norm_backward(
 def layer_norm_rows(
     xp: Namespace, x: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
 ) -> tuple[Array, ...]:
-    """``(x - mean) / sqrt(variance + eps) * weight + bias`` along the last dimension.
+    """Return ``(x - mean) / sqrt(variance + eps) * weight + bias`` along the last dimension.
+
+    weight, bias: of the size of that dimension, or None. The second and third results are the mean and
+        ``1 / sqrt(variance + eps)``.
 
     Source: Ba, Kiros and Hinton, "Layer Normalization", 2016.
     """
@@ -162,7 +185,9 @@ def _rms_norm_composite(x: Value, weight: Value, eps: float) -> Value:
     dtypes="floating",
 )
 def rms_norm_rows(xp: Namespace, x: Array, weight: Array | None = None, eps: float = 1e-6) -> tuple[Array, Array]:
-    """``x / sqrt(mean(x^2) + eps) * weight`` along the last dimension.
+    """Return ``x / sqrt(mean(x**2) + eps) * weight`` along the last dimension.
+
+    weight: of the size of that dimension, or None. The second result is ``1 / sqrt(mean(x**2) + eps)``.
 
     Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
     """
@@ -186,9 +211,13 @@ def _embedding_gradient(g: Value, input: Array, in_shape: Sequence[int], padding
 
 @op(_embedding_gradient, None)
 def embedding(xp: Namespace, weight: Array, input: Array, padding_idx: int | None = None) -> Array:
-    """The rows of ``weight`` (V, C) that the integers ``input`` (...) name, as (..., C).
+    """Return the rows of ``weight`` (V, C) that the integers ``input`` (...) select, as (..., C).
 
-    Row ``padding_idx`` gets no gradient. Raises IndexError for an integer that is no row, if they are on the host.
+    padding_idx: a row without a gradient.
+
+    Raises IndexError for an integer that is not from 0 to V - 1 (on the CPU only: on a GPU the check would force a
+    sync).
+    Raises ShapeError if ``weight`` is not a matrix, DTypeError if ``input`` does not hold integers.
     """
     ids = index_array("embedding", weight, input)
     if weight.ndim != 2:
@@ -203,15 +232,18 @@ def embedding(xp: Namespace, weight: Array, input: Array, padding_idx: int | Non
 
 @op(lambda g, input: embedding(g, input), None)
 def _embedding_backward(xp: Namespace, g: Array, input: Array, rows: int) -> Array:
-    """A table of so many rows, where row i has the sum of the rows of g (..., C) whose ``input`` is i."""
+    """Return a table in which row i is the sum of the rows of g (..., C) whose ``input`` is i."""
     return xp.embedding_backward(g, input, rows)
 
 
 @op()
 def one_hot(xp: Namespace, x: Array, num_classes: int = -1) -> Array:
-    """Vectors with a 1 at the place that x (...) names and 0 elsewhere, int64 (..., num_classes); -1 means ``max + 1``.
+    """Return vectors with a 1 at the class and 0 elsewhere, int64, for classes (...) as (..., num_classes).
 
-    Raises IndexError for a negative or too large class, if they are on the host.
+    num_classes: -1 means ``max + 1``, which forces a sync on a GPU.
+
+    Raises IndexError for a negative or too large class, on the CPU only. Raises ValueError for a negative
+    ``num_classes``, DTypeError if the classes are not integers.
     """
     ids = index_array("one_hot", x, x)
     if num_classes == -1:
@@ -247,9 +279,10 @@ def _cross_entropy_composite(logits: Value, target: Array, ignore_index: int, sm
 def cross_entropy_rows(
     xp: Namespace, logits: Array, target: Array, ignore_index: int = -100, smoothing: float = 0.0
 ) -> tuple[Array, Array]:
-    """The cross-entropy of each row of logits (N, C) with the class index target (N,), as (N,); 0 where ignored.
+    """Return the cross-entropy of each row of logits (N, C) with the class index target (N,), as (N,).
 
-    ``-(1 - smoothing) * log_softmax(x)[target] - smoothing * mean(log_softmax(x))``.
+    It is ``-(1 - smoothing) * log_softmax(x)[target] - smoothing * mean(log_softmax(x))``, and 0 where the target is
+    ``ignore_index``. The second result is the logsumexp of each row.
     """
     return xp.cross_entropy(logits, target, ignore_index, smoothing)
 
@@ -283,10 +316,13 @@ def attention(
     xp: Namespace, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, causal: bool,
     scale: float,
 ) -> tuple[Array, Array]:  # fmt: skip
-    """``softmax(scale * q k^T + mask) v`` for q (..., T, D), k (..., S, D), v (..., S, E).
+    """Return ``softmax(scale * q k^T + mask) v`` for q (..., T, D), k (..., S, D) and v (..., S, E), as (..., T, E).
 
-    mask: booleans (True takes part) or numbers to add, broadcastable to (..., T, S); dropout_mask: factors for the
-    softmax; causal: query t sees keys 0 to t. A query that may look nowhere gives zeros.
+    mask: booleans (True takes part) or numbers to add, broadcastable to (..., T, S), or None.
+    dropout_mask: factors of the softmax, or None.
+    causal: query t uses the keys 0 to t.
+
+    A query that may use no key gives zeros. The second result is the logsumexp of each row of scores.
     Source: Vaswani et al., "Attention Is All You Need", 2017.
     """
     return xp.attention(q, k, v, mask, dropout_mask, causal, scale)

@@ -1,6 +1,9 @@
-"""Ops that fold dimensions: sums, means, extremes, norms, and running sums.
+"""Reductions: sums, means, extremes, norms, running sums.
 
-``dim`` is an int, a sequence of ints, or None for all dimensions; ``keepdim`` leaves folded dimensions with size 1.
+dim: one dimension, several, or None for all. A negative one counts from the end.
+keepdim: keep the reduced dimensions, with size 1.
+
+Raises IndexError if a dimension is out of range, ValueError if it is named twice.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ V = TypeVar("V")
 
 
 def _axes(x: Array, dim: Dim) -> tuple[int, ...]:
-    """The dimensions that ``dim`` names, from the front. An empty sequence means all, as in PyTorch."""
+    """Return the dimensions in ``dim``, counted from the front. An empty sequence means all, as in PyTorch."""
     if dim is None or dim in ((), []):
         return tuple(range(x.ndim))
     if isinstance(dim, bool):
@@ -39,7 +42,7 @@ def _axes(x: Array, dim: Dim) -> tuple[int, ...]:
 
 
 def _filled_axes(x: Array, dim: Dim) -> tuple[int, ...]:
-    """As :func:`_axes`. Raises ShapeError if there is nothing along them, and so neither a largest nor a smallest."""
+    """Return the dimensions as :func:`_axes` does. Raises ShapeError if there are no entries along them."""
     axes = _axes(x, dim)
     if not math.prod(x.shape[a] for a in axes):
         raise ShapeError(f"there are no entries to choose from along dim {axes if dim is None else dim}")
@@ -47,13 +50,14 @@ def _filled_axes(x: Array, dim: Dim) -> tuple[int, ...]:
 
 
 def _count(shape: Sequence[int], dim: Dim) -> int:
+    """Return the number of entries that are reduced to one."""
     if dim is None or dim in ((), []):
         return math.prod(shape)
     return math.prod(shape[d] for d in ([dim] if isinstance(dim, int) else dim)) if shape else 1
 
 
 def _unfold(g: Value, shape: Sequence[int], dim: Dim) -> Value:
-    """A folded value broadcast back to the shape it was folded from."""
+    """Broadcast a reduced value back to the shape from which it was reduced."""
     if len(g.shape) != len(shape) and g.shape != ():
         folded = {d % len(shape) for d in ([dim] if isinstance(dim, int) else dim or ())}
         g = reshape(g, tuple(1 if d in folded else n for d, n in enumerate(shape)))
@@ -65,18 +69,21 @@ def _unfold(g: Value, shape: Sequence[int], dim: Dim) -> Value:
 
 @op(lambda g, in_shape, dim: _unfold(g, in_shape, dim), accepts_dtype=True)
 def sum(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
-    """The sum. Of integers and booleans, an int64."""
+    """Return the sum of the entries. The sum of integers or booleans is an int64."""
     return _wide(xp, x).sum(axis=_axes(x, dim), keepdims=keepdim)
 
 
 def _wide(xp: Namespace, x: Array) -> Array:
-    """x, of which NumPy would make an uint64 if it were unsigned."""
+    """Return x, as int64 if it is unsigned: NumPy would return a uint64."""
     return x.astype(xp.int64) if x.dtype.kind == "u" else x
 
 
 @op(lambda g, in_shape: broadcast_to(g, in_shape))
 def sum_to_size(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
-    """x summed over its leading and broadcast dimensions down to ``shape``: the transpose of ``broadcast_to``."""
+    """Sum over leading and broadcast dimensions down to ``shape``: the transpose of ``broadcast_to``.
+
+    Raises ShapeError if ``shape`` does not broadcast to the input's shape.
+    """
     lead = x.ndim - len(shape)
     if lead < 0 or [*shape] != [n if n == 1 else m for n, m in zip(shape, x.shape[lead:], strict=True)]:
         raise ShapeError(f"shape {tuple(shape)} does not broadcast to {x.shape}")
@@ -85,7 +92,7 @@ def sum_to_size(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
 
 @op(lambda g, in_shape, dim: _unfold(g / _count(in_shape, dim), in_shape, dim), dtypes="floating", accepts_dtype=True)
 def mean(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
-    """The arithmetic mean; NaN of nothing. Raises DTypeError for integers."""
+    """Return the arithmetic mean of the entries; NaN if there are none. Raises DTypeError for integers."""
     axes = _axes(x, dim)
     return x.sum(axis=axes, keepdims=keepdim) / math.prod(x.shape[a] for a in axes)
 
@@ -98,6 +105,7 @@ def _var_gradient(g: Value, x: Value, in_shape: Sequence[int], dim: Dim, correct
 
 
 def _every(dim: Dim, shape: Sequence[int]) -> Dim:
+    """Return ``dim``, or all dimensions for None."""
     return tuple(range(len(shape))) if dim is None else dim
 
 
@@ -111,7 +119,12 @@ def _variance(xp: Namespace, x: Array, dim: Dim, correction: float, keepdim: boo
 
 @op(_var_gradient, dtypes="floating")
 def var(xp: Namespace, x: Array, dim: Dim = None, correction: float = 1, keepdim: bool = False) -> Array:
-    """The variance, ``sum((x - mean)^2) / (n - correction)``; NaN if n is not larger than ``correction``."""
+    """Return the variance ``sum((x - mean)**2) / (n - correction)`` of n entries; NaN if n is at most ``correction``.
+
+    correction: 1 is the unbiased estimate, 0 the variance of the entries themselves. ``unbiased=`` sets it too.
+
+    Raises DTypeError for integers.
+    """
     return _variance(xp, x, dim, correction, keepdim)
 
 
@@ -122,13 +135,13 @@ def var(xp: Namespace, x: Array, dim: Dim = None, correction: float = 1, keepdim
     dtypes="floating",
 )
 def std(xp: Namespace, x: Array, dim: Dim = None, correction: float = 1, keepdim: bool = False) -> Array:
-    """The standard deviation, the square root of :func:`var`. Where it is 0 the gradient is 0."""
+    """Return the standard deviation, the square root of :func:`var`. Where it is 0 the gradient is 0."""
     return xp.sqrt(_variance(xp, x, dim, correction, keepdim))
 
 
 @op(lambda g, dim: flip(cumsum(flip(g, dim), dim), dim) if g.shape else g, accepts_dtype=True)
 def cumsum(xp: Namespace, x: Array, dim: int) -> Array:
-    """The running sum along a dimension: ``out[i] = x[0] + ... + x[i]``."""
+    """Return the running sum along a dimension: ``out[i] = x[0] + ... + x[i]``. Of integers it is an int64."""
     dim_in("", dim, x.ndim)
     return xp.cumsum(_wide(xp, x), axis=dim) if x.ndim else x + xp.zeros_like(x)
 
@@ -142,7 +155,7 @@ def _prod_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], dim:
     xp = BACKENDS[type(raw)]
     if not bool((raw == 0).any()):
         return g * _unfold(out, in_shape, dim) / x
-    # With a zero among the factors out / x is 0/0: multiply the others out, with a 1 in place of each in turn.
+    # out / x would be 0/0 where a factor is 0. So multiply the other factors: replace each factor by 1 in turn.
     last = x if dim is None else x.swapaxes(dim, -1)
     flat = reshape(x, (-1,)) if dim is None else last
     n = flat.shape[-1]
@@ -153,7 +166,7 @@ def _prod_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], dim:
 
 @op(_prod_gradient, accepts_dtype=True)
 def prod(xp: Namespace, x: Array, dim: int | None = None, keepdim: bool = False) -> Array:
-    """The product. Its gradient is that of the other factors, also where some are zero."""
+    """Return the product of the entries. Its gradient is right also where some of them are 0."""
     return _wide(xp, x).prod(axis=_axes(x, dim), keepdims=keepdim)
 
 
@@ -161,7 +174,7 @@ def prod(xp: Namespace, x: Array, dim: int | None = None, keepdim: bool = False)
 
 
 def _extreme_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], dim: Dim) -> Value:
-    """Ties share the gradient, and so do NaNs."""
+    """Return the gradient of an extreme, shared equally among equal entries, and among NaNs."""
     hit = (x == _unfold(out, in_shape, dim)) | (x != x)
     ties = convert(sum(hit, _every(dim, in_shape), True), g.dtype, None)
     return where(hit, _unfold(g, in_shape, dim) / ties, 0.0)
@@ -169,25 +182,31 @@ def _extreme_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], d
 
 @op(_extreme_gradient)
 def amax(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
-    """The largest value. Equal ones share the gradient. Raises ShapeError of nothing."""
+    """Return the largest entry. Equal ones share the gradient. Raises ShapeError if there are no entries."""
     return x.max(axis=_filled_axes(x, dim), keepdims=keepdim)
 
 
 @op(_extreme_gradient)
 def amin(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
-    """The smallest value. Equal ones share the gradient. Raises ShapeError of nothing."""
+    """Return the smallest entry. Equal ones share the gradient. Raises ShapeError if there are no entries."""
     return x.min(axis=_filled_axes(x, dim), keepdims=keepdim)
 
 
 @op()
 def argmax(xp: Namespace, x: Array, dim: int | None = None, keepdim: bool = False) -> Array:
-    """The index of the first largest value, int64; with ``dim=None`` in the flattened tensor."""
+    """Return the index of the first largest entry, int64. With ``dim=None`` it counts in the flattened tensor.
+
+    Raises ShapeError if there are no entries.
+    """
     return _argextreme(x.argmax, x, dim, keepdim)
 
 
 @op()
 def argmin(xp: Namespace, x: Array, dim: int | None = None, keepdim: bool = False) -> Array:
-    """The index of the first smallest value, int64; with ``dim=None`` in the flattened tensor."""
+    """Return the index of the first smallest entry, int64. With ``dim=None`` it counts in the flattened tensor.
+
+    Raises ShapeError if there are no entries.
+    """
     return _argextreme(x.argmin, x, dim, keepdim)
 
 
@@ -207,7 +226,7 @@ def _pick_gradient(g: Value, index: Array, in_shape: Sequence[int], dim: int) ->
 
 @op(_pick_gradient)
 def _pick(xp: Namespace, x: Array, index: Array, dim: int, keepdim: bool) -> Array:
-    """The entries at ``index`` (whose size along ``dim`` is 1)."""
+    """Return the entries at ``index``, whose size along ``dim`` is 1."""
     if x.ndim == 0:
         return x + xp.zeros_like(x)
     out = xp.take_along_axis(x, index, axis=dim)
@@ -242,9 +261,11 @@ def max(input: Value, other: Value, /) -> Value: ...
 def max(input: Value, *, other: Value) -> Value: ...
 @numpy_names
 def max(input: Value, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
-    """``max(input)``: the largest value; equal ones share the gradient. ``max(input, other)``: :func:`maximum`.
+    """Return the largest entry, the larger entries of two tensors, or the largest ones along a dimension.
 
-    ``max(input, dim)``: the pair ``(values, indices)`` along one dimension; the gradient goes to the picked entry.
+    ``max(input)`` is :func:`amax` of all entries. ``max(input, other)`` is :func:`maximum`. ``max(input, dim)`` is a
+    pair ``(values, indices)``; the gradient goes to the entry at the index, the first of equal ones.
+    Raises ShapeError if there are no entries.
     """
     return _max_or_min("max", input, dim if other is None else other, keepdim, amax, maximum, argmax)
 
@@ -259,7 +280,10 @@ def min(input: Value, other: Value, /) -> Value: ...
 def min(input: Value, *, other: Value) -> Value: ...
 @numpy_names
 def min(input: Value, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
-    """As :func:`max`, for the smallest value."""
+    """Return the smallest entry, the smaller entries of two tensors, or the smallest ones along a dimension.
+
+    The forms are those of :func:`max`.
+    """
     return _max_or_min("min", input, dim if other is None else other, keepdim, amin, minimum, argmin)
 
 
@@ -268,13 +292,13 @@ def min(input: Value, dim: Any = None, keepdim: bool = False, *, other: Any = No
 
 @op()
 def all(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
-    """Whether all entries are nonzero."""
+    """Return whether all entries are nonzero, as a boolean."""
     return x.astype(bool).all(axis=_axes(x, dim), keepdims=keepdim)
 
 
 @op()
 def any(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
-    """Whether any entry is nonzero."""
+    """Return whether any entry is nonzero, as a boolean."""
     return x.astype(bool).any(axis=_axes(x, dim), keepdims=keepdim)
 
 
@@ -288,14 +312,14 @@ def any(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Arra
     dtypes="float",
 )
 def logsumexp(xp: Namespace, x: Array, dim: Dim, keepdim: bool = False) -> Array:
-    """``log(sum(exp(x)))``, shifted by the maximum so that nothing overflows."""
+    """Return ``log(sum(exp(x)))`` along dimensions, computed without overflow. It is -inf if there are no entries."""
     axes = _axes(x, dim)
     if x.size:
         top = x.max(axis=axes, keepdims=True)
         top = xp.where(xp.isfinite(top), top, 0.0)
         out = xp.log(xp.exp(x - top).sum(axis=axes, keepdims=True)) + top
     else:
-        out = xp.log(x.sum(axis=axes, keepdims=True))  # of nothing: -inf
+        out = xp.log(x.sum(axis=axes, keepdims=True))  # -inf, because there are no entries
     return out if keepdim else out.reshape([n for d, n in enumerate(out.shape) if d not in axes])
 
 
@@ -318,8 +342,12 @@ def _norm(xp: Namespace, x: Array, p: float, dim: Dim, keepdim: bool) -> Array:
 
 @numpy_names
 def norm(input: Value, p: float | str = 2, dim: Dim = None, keepdim: bool = False) -> Value:
-    """The p-norm ``(sum |x_i|^p)^(1/p)``; the largest or smallest ``|x_i|`` for p = inf or -inf, the number of nonzero
-    entries for p = 0. Where the 2-norm is 0 its gradient is 0."""
+    """Return the p-norm ``sum(|x|**p)**(1/p)``.
+
+    p: inf and -inf give the largest and the smallest ``|x|``, 0 gives the number of nonzero entries, "fro" means 2.
+
+    Where the 2-norm is 0 its gradient is 0. Raises ValueError for another p, DTypeError for integers.
+    """
     if p == "fro":
         p = 2
     if not isinstance(p, (int, float)):
@@ -331,5 +359,5 @@ def norm(input: Value, p: float | str = 2, dim: Dim = None, keepdim: bool = Fals
     if p == 1:
         return sum(abs(input), dim, keepdim)
     if p == 0:
-        return sum(where(input == 0, abs(input), 1.0), dim, keepdim)  # a NaN is not zero
+        return sum(where(input == 0, abs(input), 1.0), dim, keepdim)  # abs(input) is 0 there; a NaN counts as nonzero
     return _norm(input, float(p), dim, keepdim)

@@ -1,4 +1,7 @@
-"""Ops that move elements without computing on them: new shapes, orders, joins and cuts. Most results are views."""
+"""Ops that move entries without computing on them: new shapes, new orders, parts, joins. Most results are views.
+
+Dimensions may be negative: -1 is the last one. Raises IndexError for a dimension out of range.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,16 @@ __all__ = [
 
 @op(lambda g, in_shape: reshape(g, in_shape), view=True)
 def reshape(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
-    """The same elements, in order, in another shape; one entry may be -1. A view where the memory allows it."""
+    """Return the same entries, in the same order, in another shape. One size may be -1: it is computed from the others.
+
+    The result is a view where the memory layout allows it, otherwise a copy.
+    Raises ShapeError if the number of entries differs.
+    """
     return _reshaped(x, shape)
 
 
 def _reshaped(x: Array, shape: Sequence[int]) -> Array:
-    """``x.reshape(shape)`` with our errors: for NumPy any negative size is a -1."""
+    """Return ``x.reshape(shape)``. Raises ShapeError for a negative size other than -1, which NumPy takes for a -1."""
     try:
         out = x.reshape(shape)
     except (ValueError, TypeError):
@@ -49,7 +56,7 @@ def _reshaped(x: Array, shape: Sequence[int]) -> Array:
 
 @op(lambda g, in_shape: reshape(g, in_shape), view=True)
 def view(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
-    """As :func:`reshape`, but never a copy. Raises ShapeError where the memory does not allow a view."""
+    """Return a view in another shape, as :func:`reshape`. Raises ShapeError where that needs a copy."""
     out = _reshaped(x, shape)
     if out.size and base_array(out) is not base_array(x):
         raise ShapeError(
@@ -62,7 +69,7 @@ view.op.replay = reshape
 
 
 def flatten(input: Value, start_dim: int = 0, end_dim: int = -1) -> Value:
-    """Dimensions ``start_dim`` to ``end_dim`` made one."""
+    """Merge the dimensions from ``start_dim`` to ``end_dim`` into one. Raises ValueError if start comes after end."""
     shape = shape_of("flatten", input)
     start, end = dim_in("flatten", start_dim, len(shape)), dim_in("flatten", end_dim, len(shape))
     if start > end:
@@ -71,7 +78,7 @@ def flatten(input: Value, start_dim: int = 0, end_dim: int = -1) -> Value:
 
 
 def unflatten(input: Value, dim: int, sizes: Sequence[int]) -> Value:
-    """One dimension made several."""
+    """Split one dimension into several of the given sizes. Raises ShapeError if their product is not its size."""
     shape = shape_of("unflatten", input)
     d = dim_in("unflatten", dim, len(shape))
     sizes = ints_in("unflatten", "sizes", sizes)
@@ -82,7 +89,7 @@ def unflatten(input: Value, dim: int, sizes: Sequence[int]) -> Value:
 
 @numpy_names
 def unsqueeze(input: Value, dim: int) -> Value:
-    """A new dimension of size 1 at ``dim``."""
+    """Insert a new dimension of size 1 at ``dim``."""
     shape = shape_of("unsqueeze", input)
     d = dim_in("unsqueeze", dim, len(shape) + 1)
     return reshape(input, (*shape[:d], 1, *shape[d:]))
@@ -90,7 +97,7 @@ def unsqueeze(input: Value, dim: int) -> Value:
 
 @numpy_names
 def squeeze(input: Value, dim: int | Sequence[int] | None = None) -> Value:
-    """Without the dimensions of size 1: all of them, or those of ``dim`` that have size 1."""
+    """Remove dimensions of size 1: all of them, or those of ``dim`` that have size 1."""
     shape = shape_of("squeeze", input)
     if dim is None:
         dims = set(range(len(shape)))
@@ -99,9 +106,12 @@ def squeeze(input: Value, dim: int | Sequence[int] | None = None) -> Value:
     return reshape(input, tuple(n for d, n in enumerate(shape) if n != 1 or d not in dims))
 
 
-@op(lambda g: g, view=True)  # the engine sums what was broadcast
+@op(lambda g: g, view=True)  # the engine sums the gradient over the broadcast dimensions
 def broadcast_to(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
-    """x repeated along new and size-1 dimensions until it has this shape, without copying."""
+    """Return a view in which new dimensions, and dimensions of size 1, are repeated to the given shape.
+
+    Raises ShapeError if the shapes do not broadcast.
+    """
     sizes = tuple(shape)
     if x.shape == sizes:
         return x
@@ -112,7 +122,7 @@ def broadcast_to(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
 
 
 def expand(x: Value, shape: Sequence[int]) -> Value:
-    """As :func:`broadcast_to`; an entry -1 keeps the size of x."""
+    """Return a view expanded to a shape, as :func:`broadcast_to`. A size of -1 keeps the size of that dimension."""
     own, shape = shape_of("expand", x), ints_in("expand", "sizes", shape)
     lead = len(shape) - len(own)
     if lead < 0 or any(n == -1 for n in shape[:lead]):
@@ -123,7 +133,7 @@ def expand(x: Value, shape: Sequence[int]) -> Value:
 
 
 def broadcast_tensors(*tensors: Value) -> tuple[Value, ...]:
-    """The tensors expanded to the shape they have in common."""
+    """Return the tensors, each expanded to their common shape. Raises ShapeError if there is none."""
     shapes = [shape_of("broadcast_tensors", t) for t in tensors]
     try:
         common = np.broadcast_shapes(*shapes)
@@ -136,6 +146,7 @@ def broadcast_tensors(*tensors: Value) -> tuple[Value, ...]:
 
 
 def _inverse(dims: Sequence[int]) -> tuple[int, ...]:
+    """Return the permutation that undoes ``dims``."""
     places = [0] * len(dims)
     for i, d in enumerate(dims):
         places[d] = i
@@ -144,7 +155,10 @@ def _inverse(dims: Sequence[int]) -> tuple[int, ...]:
 
 @op(lambda g, dims: permute(g, _inverse(dims)), view=True)
 def permute(xp: Namespace, x: Array, dims: Sequence[int]) -> Array:
-    """The dimensions in another order: result dimension i is dimension ``dims[i]`` of x."""
+    """Reorder the dimensions: dimension i of the result is dimension ``dims[i]`` of the input. The result is a view.
+
+    Raises ShapeError if ``dims`` does not name each dimension once.
+    """
     try:
         return x.transpose(dims)
     except (ValueError, IndexError, TypeError):
@@ -154,7 +168,7 @@ def permute(xp: Namespace, x: Array, dims: Sequence[int]) -> Array:
 
 @op(lambda g, dim0, dim1: transpose(g, dim0, dim1), view=True)
 def transpose(xp: Namespace, x: Array, dim0: int, dim1: int) -> Array:
-    """Two dimensions swapped."""
+    """Swap two dimensions. The result is a view."""
     first, second = dim_in("", dim0, x.ndim), dim_in("", dim1, x.ndim)
     return x.swapaxes(first, second) if x.ndim else x
 
@@ -163,7 +177,10 @@ swapaxes = transpose
 
 
 def movedim(input: Value, source: int | Sequence[int], destination: int | Sequence[int]) -> Value:
-    """Dimensions ``source`` moved to ``destination``, the others in their order."""
+    """Move the dimensions ``source`` to the positions ``destination``; the others keep their order.
+
+    Raises ValueError if the numbers of dimensions differ or one is named twice.
+    """
     ndim = len(shape_of("movedim", input))
     src = [dim_in("movedim", d, ndim) for d in ([source] if isinstance(source, int) else source)]
     dst = [dim_in("movedim", d, ndim) for d in ([destination] if isinstance(destination, int) else destination)]
@@ -180,7 +197,10 @@ moveaxis = movedim
 
 @op(lambda g, dims: flip(g, dims))
 def flip(xp: Namespace, x: Array, dims: int | Sequence[int]) -> Array:
-    """The order of the elements reversed along each of ``dims``."""
+    """Reverse the order of the entries along each dimension in ``dims``. The result is a copy.
+
+    Raises ValueError if a dimension is named twice.
+    """
     axes = tuple(dim_in("", d, x.ndim) for d in ints_in("", "dims", dims))
     if len(set(axes)) < len(axes):
         raise ValueError(f"dims {dims} names a dimension twice")
@@ -189,7 +209,12 @@ def flip(xp: Namespace, x: Array, dims: int | Sequence[int]) -> Array:
 
 @op(lambda g, shifts, dims: roll(g, -shifts if isinstance(shifts, int) else tuple(-s for s in shifts), dims))
 def roll(xp: Namespace, x: Array, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Array:
-    """The elements moved along ``dims`` (None: along the flattened tensor); what falls off comes back at the start."""
+    """Shift the entries along ``dims``; those shifted beyond the end come back at the start.
+
+    shifts: the steps, one for each dimension. Without ``dims`` the flattened tensor is shifted.
+
+    Raises ValueError if the numbers of shifts and dimensions differ.
+    """
     steps = ints_in("", "shifts", shifts)
     axes = None if dims is None else tuple(dim_in("", d, x.ndim) for d in ints_in("", "dims", dims))
     if len(steps) != (1 if axes is None else len(axes)):
@@ -197,7 +222,7 @@ def roll(xp: Namespace, x: Array, shifts: int | Sequence[int], dims: int | Seque
     return xp.roll(x, steps[0] if axes is None else steps, axes if x.ndim else None)
 
 
-# ---- cuts -----------------------------------------------------------------------------------
+# ---- parts ----------------------------------------------------------------------------------
 
 
 @op(
@@ -207,13 +232,13 @@ def roll(xp: Namespace, x: Array, shifts: int | Sequence[int], dims: int | Seque
     view=True,
 )
 def crop(xp: Namespace, x: Array, starts: Sequence[int], sizes: Sequence[int]) -> Array:
-    """The box of this size that starts there."""
+    """Return the view of the box of this size that starts at ``starts``."""
     return x[tuple(slice(a, a + n) for a, n in zip(starts, sizes, strict=True))]
 
 
 @op(lambda g, widths, in_shape: crop(g, [a for a, _ in widths], in_shape))
 def pad_dims(xp: Namespace, x: Array, widths: Sequence[tuple[int, int]], value: float = 0) -> Array:
-    """x with ``widths[d] = (before, after)`` entries of ``value`` around dimension d."""
+    """Return x with ``widths[d] = (before, after)`` entries of ``value`` around dimension d."""
     shape = tuple(a + n + b for n, (a, b) in zip(x.shape, widths, strict=True))
     out = xp.full(shape, value, x.dtype)
     out[tuple(slice(a, a + n) for n, (a, _) in zip(x.shape, widths, strict=True))] = x
@@ -221,7 +246,10 @@ def pad_dims(xp: Namespace, x: Array, widths: Sequence[tuple[int, int]], value: 
 
 
 def narrow(input: Value, dim: int, start: int, length: int) -> Value:
-    """Entries ``start`` to ``start + length`` along a dimension, as a view. Raises IndexError outside of it."""
+    """Return the view of the entries from ``start`` to ``start + length - 1`` along a dimension.
+
+    Raises IndexError if they are out of range.
+    """
     shape = shape_of("narrow", input)
     d = dim_in("narrow", dim, len(shape))
     start, length = *ints_in("narrow", "start", start), *ints_in("narrow", "length", length)
@@ -241,9 +269,11 @@ def _split(xp: Namespace, x: Array, sizes: Sequence[int], dim: int) -> Sequence[
 
 
 def split(input: Value, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Value, ...]:
-    """Views of the input cut along ``dim``: of this size each (the last may be smaller), or of these sizes.
+    """Cut the input along a dimension into views.
 
-    Raises ShapeError if the sizes do not add up to that of the input.
+    split_size_or_sections: the size of each part (the last may be smaller), or a list of sizes.
+
+    Raises ShapeError if the sizes do not add up to that of the input, ValueError if a size is not positive.
     """
     shape = shape_of("split", input)
     d = dim_in("split", dim, len(shape))
@@ -264,7 +294,10 @@ def split(input: Value, split_size_or_sections: int | Sequence[int], dim: int = 
 
 @numpy_names
 def chunk(input: Value, chunks: int, dim: int = 0) -> tuple[Value, ...]:
-    """The input cut along ``dim`` into at most so many views of equal size (the last may be smaller)."""
+    """Cut the input along a dimension into at most ``chunks`` views of equal size; the last may be smaller.
+
+    Raises ValueError if ``chunks`` is not positive.
+    """
     if not isinstance(chunks, int) or chunks < 1:
         raise ValueError(f"chunk: the number of chunks must be positive, got {chunks}")
     shape = shape_of("chunk", input)
@@ -277,12 +310,15 @@ def chunk(input: Value, chunks: int, dim: int = 0) -> tuple[Value, ...]:
 @op(lambda g, dim: stack(g, dim), multi_output=True, view=True)
 def _unbind(xp: Namespace, x: Array, dim: int) -> Sequence[Array]:
     lead = (slice(None),) * dim
-    return [x[(*lead, i, ...)] for i in range(x.shape[dim])]  # the ... keeps a number of a vector a view
+    return [x[(*lead, i, ...)] for i in range(x.shape[dim])]  # with ..., an entry of a vector is a view
 
 
 @numpy_names
 def unbind(input: Value, dim: int = 0) -> tuple[Value, ...]:
-    """The views ``input[0], input[1], ...`` along a dimension, which they no longer have."""
+    """Return the views ``input[0], input[1], ...`` along a dimension, each without that dimension.
+
+    Raises ShapeError for a 0-d tensor.
+    """
     shape = shape_of("unbind", input)
     if not shape:
         raise ShapeError("unbind: a 0-d tensor has no dimension to unbind")
@@ -304,6 +340,7 @@ def _cat(xp: Namespace, dim: int, ends: Sequence[int], *tensors: Array) -> Array
 
 
 def _sequence(name: str, tensors: Any) -> None:
+    """Raise TypeError if ``tensors`` is not a list or tuple, ValueError if it is empty."""
     if not isinstance(tensors, (list, tuple)):
         raise TypeError(f"{name}: expected a list or tuple of Tensors, got {type(tensors).__name__}")
     if not tensors:
@@ -312,7 +349,10 @@ def _sequence(name: str, tensors: Any) -> None:
 
 @numpy_names
 def cat(tensors: Sequence[Value], dim: int = 0) -> Value:
-    """The tensors joined along an existing dimension. Raises ShapeError if another dimension differs."""
+    """Join tensors along an existing dimension. The dtypes are promoted.
+
+    Raises ShapeError if the shapes differ in another dimension, or for 0-d tensors.
+    """
     _sequence("cat", tensors)
     shapes = [shape_of("cat", t) for t in tensors]
     if any(s != (0,) for s in shapes):  # an empty 1-d tensor joins anything, as in PyTorch
@@ -332,7 +372,7 @@ concat = concatenate = cat
 
 @numpy_names
 def stack(tensors: Sequence[Value], dim: int = 0) -> Value:
-    """The tensors, all of one shape, joined along a new dimension. Raises ShapeError if their shapes differ."""
+    """Join tensors of one shape along a new dimension. Raises ShapeError if their shapes differ."""
     _sequence("stack", tensors)
     shapes = [shape_of("stack", t) for t in tensors]
     if any(s != shapes[0] for s in shapes):
@@ -345,7 +385,10 @@ def stack(tensors: Sequence[Value], dim: int = 0) -> Value:
 
 
 def repeat(x: Value, sizes: Sequence[int]) -> Value:
-    """x laid ``sizes[d]`` times along dimension d; further dimensions are added in front."""
+    """Repeat the input ``sizes[d]`` times along dimension d. Further dimensions are added in front.
+
+    Raises ShapeError for fewer sizes than dimensions, or a negative one.
+    """
     shape, sizes = shape_of("repeat", x), ints_in("repeat", "sizes", sizes)
     if min(sizes, default=0) < 0:
         raise ShapeError(f"repeat: the numbers of repetitions must not be negative, got {sizes}")
@@ -360,6 +403,6 @@ def repeat(x: Value, sizes: Sequence[int]) -> Value:
 
 
 def tile(input: Value, dims: Sequence[int]) -> Value:
-    """As :func:`repeat`, where missing leading numbers count as 1."""
+    """Repeat the input as :func:`repeat` does; missing leading sizes count as 1."""
     dims = ints_in("tile", "dims", dims)
     return repeat(input, (1,) * (len(shape_of("tile", input)) - len(dims)) + dims)

@@ -1,4 +1,4 @@
-"""Sorting, the largest entries, and search in a sorted vector."""
+"""Sorting: sorted values, the largest entries, search in a sorted vector."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ V = TypeVar("V")
 
 
 class Sorted(NamedTuple, Generic[V]):
-    """The result of ``sort`` or ``topk``: the values, and where in the input they were."""
+    """The result of ``sort`` or ``topk``: the values, and their indices in the input."""
 
     values: V
     indices: V
@@ -25,7 +25,10 @@ class Sorted(NamedTuple, Generic[V]):
 
 @op()
 def argsort(xp: Namespace, x: Array, dim: int = -1, descending: bool = False, stable: bool = False) -> Array:
-    """The indices that sort x along a dimension, int64; NaN counts as the largest. ``stable`` keeps equals in order."""
+    """Return the indices that sort the input along a dimension, int64. NaN counts as the largest.
+
+    stable: keep equal entries in their order.
+    """
     d = dim_in("", dim, x.ndim)
     if x.ndim == 0:
         return xp.zeros((), xp.int64)
@@ -37,9 +40,9 @@ def argsort(xp: Namespace, x: Array, dim: int = -1, descending: bool = False, st
 
 @numpy_names
 def sort(input: Value, dim: int = -1, descending: bool = False, stable: bool = False) -> Sorted[Value]:
-    """The input sorted along a dimension, and the indices that do it: ``(values, indices)``. NaN counts as the largest.
+    """Sort along a dimension. Return ``(values, indices)``, with the int64 indices of the values in the input.
 
-    ``stable`` keeps equal entries in their order.
+    NaN counts as the largest. stable: keep equal entries in their order.
     """
     dim_in("sort", dim, len(shape_of("sort", input)))
     indices = argsort(input, dim, descending, stable)
@@ -48,7 +51,7 @@ def sort(input: Value, dim: int = -1, descending: bool = False, stable: bool = F
 
 @op()
 def topk_(xp: Namespace, x: Array, k: int, dim: int, largest: bool, sorted: bool) -> Array:
-    """The indices of the k largest (or smallest) entries along a dimension."""
+    """Return the indices of the k largest (or smallest) entries along a dimension."""
     d = dim_in("", dim, x.ndim)
     n = x.shape[d] if x.ndim else 1
     if not isinstance(k, int):
@@ -70,7 +73,7 @@ def topk_(xp: Namespace, x: Array, k: int, dim: int, largest: bool, sorted: bool
 
 @numpy_names
 def topk(input: Value, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted[Value]:
-    """The k largest (or smallest) entries along a dimension, in order if ``sorted``: ``(values, indices)``.
+    """Return ``(values, indices)`` of the k largest (or smallest) entries along a dimension, in order if ``sorted``.
 
     NaN counts as the largest. Raises IndexError if k is negative or larger than the dimension.
     """
@@ -80,7 +83,10 @@ def topk(input: Value, k: int, dim: int = -1, largest: bool = True, sorted: bool
 
 @op()
 def searchsorted(xp: Namespace, sorted_sequence: Array, input: Array, right: bool = False) -> Array:
-    """Where to insert ``input`` in a sorted vector, int64: before equal entries, or with ``right`` after them."""
+    """Return the positions at which ``input`` would be inserted into a sorted vector, int64.
+
+    right: insert after equal entries instead of before them. Raises ShapeError if the sequence is not a vector.
+    """
     if sorted_sequence.ndim != 1:
         raise ShapeError(f"expected a sorted vector, got shape {sorted_sequence.shape}")
     return xp.searchsorted(sorted_sequence, input, side="right" if right else "left")

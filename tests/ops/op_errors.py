@@ -132,7 +132,7 @@ refuses("getitem", IndexError, r"too many indices: 3 for a tensor of shape \(3, 
 refuses("getitem", IndexError, r"index 3 at position \(1,\) is out of range", X, given([0, 3]))
 refuses("getitem", IndexError, r"a mask of shape \(2,\) does not fit .*\(3,\)", X, given([True, False]))
 refuses("getitem", IndexError, r"shapes \(2,\), \(3,\) do not broadcast", X, (given([0, 1]), given([0, 1, 2])))
-refuses("getitem", IndexError, r"1\.0 is no integer, slice", X, 1.0)
+refuses("getitem", IndexError, r"1\.0 is not an integer, slice", X, 1.0)
 refuses("getitem", IndexError, "expected an index of int64 or int32, or a mask", X, real(3))
 refuses("getitem", IndexError, r"may have one \.\.\., got 2", X, (..., ...))
 refuses("index_put", IndexError, "^index_put: index 3 is out of range for dim 0", X, 3, 1.0)

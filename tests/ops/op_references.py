@@ -1,6 +1,6 @@
 """What every op computes, once more: from its definition, in Python's numbers and loops, and never by tensorlite.
 
-Each takes NumPy arrays in place of tensors, with the arguments of the op of that name. They are slow and plain on
+Each takes NumPy arrays instead of tensors, with the arguments of the op of that name. They are slow and plain on
 purpose: NumPy holds the numbers, broadcasts and slices; sums, choices and index arithmetic are written out.
 """
 import itertools

@@ -46,7 +46,7 @@ REFUSED: dict[str, set[int] | None] = {
 TAKEN = {
     ("getitem", 8): "two ellipses; PyTorch takes the second for a colon",
     ("take_along_dim", 0): "an index out of range; PyTorch takes it modulo the size, but not without a dim",
-    ("F.mse_loss", 0): "shapes that broadcast, (N, 1) and (N,) say, of which nobody means (N, N); PyTorch warns",
+    ("F.mse_loss", 0): "shapes such as (N, 1) and (N,) broadcast to (N, N), which is seldom meant; PyTorch warns",
     ("F.l1_loss", 0): "the same",
     ("F.scaled_dot_product_attention", 7): "a negative probability; PyTorch's CPU kernel does not look at it",
 }
@@ -124,7 +124,7 @@ def test_against_torch(spec, k):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11 * scale)
 
 
-# What PyTorch raises for what nobody can compute. (F.embedding's padding_idx is an assert of its own.)
+# The errors that PyTorch raises for invalid calls. (F.embedding's padding_idx is an assert of its own.)
 REFUSALS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError, OverflowError)
 
 

@@ -35,7 +35,7 @@ ADVANCED = [
     np.zeros((2, 3), bool),
     True, False, (True, [0, 1]), (False, [0]), (..., True), np.array(True), np.array(False), (True, True),
 ]  # fmt: skip
-TORCHS_OWN = [  # an integer beside an index array: in NumPy it is one more index array
+TORCHS_OWN = [  # an integer next to an index array: NumPy treats it as another index array
     (0, slice(None), [0, 1]), ([0, 1], slice(None), 0), ([0, 1], 0), (0, [0, 1]), (0, [0, 1], slice(1, 3)),
     (np.array(0), slice(None), [0, 1]), (slice(None), np.array(1)), np.array(1),
     (slice(None), np.array([[2], [0]]), 0),
@@ -45,7 +45,7 @@ REPEATED = [[1, 1, 0], np.array([[0, 1], [1, 1]]), ([0, 1, 0], [2, 2, 2]), (slic
 
 
 def of(lib, index):
-    """The index with tensors of ``lib`` in place of NumPy arrays."""
+    """Return the index with tensors of ``lib`` instead of NumPy arrays."""
     if isinstance(index, np.ndarray):
         return lib.tensor(index)
     return tuple(of(lib, i) for i in index) if isinstance(index, tuple) else index
@@ -141,8 +141,8 @@ def test_an_index_array_that_is_changed_later_is_noticed():
         (np.array([-3]), r"getitem: index -3 at position \(0,\) is out of range for a dimension of size 2"),
         ((0, 0, 0, 0), r"too many indices"),
         (([0], 0, 0, 0), r"getitem: too many indices: 4 for a tensor of shape \(2, 3, 4\)"),
-        (1.0, r"getitem: 1.0 is no integer, slice"),
-        ("a", r"getitem: 'a' is no integer"),
+        (1.0, r"getitem: 1.0 is not an integer, slice"),
+        ("a", r"getitem: 'a' is not an integer"),
         (np.array([1.0]), r"getitem: expected an index of int64 or int32, or a mask of booleans, got float64\(1,?\)"),
         (np.array([1, 0], np.uint8), r"got uint8\(2,?\)"),
         ([True, False, True], r"getitem: a mask of shape \(3,\) does not fit dimensions of sizes \(2,\)"),

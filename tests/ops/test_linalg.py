@@ -41,7 +41,7 @@ def real(*shape: int) -> np.ndarray:
     return np.asarray(RNG.standard_normal(shape))
 
 
-# ---- matmul and its kin -------------------------------------------------------------------------------------
+# ---- products -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("a", "b"), MATMUL_SHAPES)

@@ -27,7 +27,7 @@ NO_SPEC = {
 """Functions in the modules of ops that need no row in the table, with the reason."""
 
 NO_REFERENCE: dict[str, str] = {}
-"""Ops with float results that nobody could compute in another way, and why."""
+"""Ops with float results that cannot be computed in another way, with the reason."""
 
 NO_ERRORS = {
     "crop": "narrow checks",

@@ -96,7 +96,7 @@ def test_help_names_the_arguments(name):
 
 @pytest.mark.parametrize("stub", STUBS, ids=module_of)
 def test_a_stub_hides_no_code(stub):
-    """Type checkers do not read the module beside a stub, so it must be a list of imports or of assignments."""
+    """Type checkers do not read the module next to a stub, so it must be a list of imports or of assignments."""
     tree = ast.parse(stub.with_suffix(".py").read_text("utf-8"))
     functions = [n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
     assert set(functions) <= OPERATORS
