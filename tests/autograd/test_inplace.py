@@ -246,7 +246,7 @@ def test_augmented_assignment_to_an_index():
     ("index", "value", "error", "message"),
     [
         (5, 1.0, IndexError, "index 5 is out of range for dim 0 of size 3"),
-        ("a", 1.0, IndexError, "'a' is no integer"),
+        ("a", 1.0, IndexError, "'a' is not an integer"),
         (slice(0, 2), tl.ones(3), ShapeError, r"of shape \(3,\) does not broadcast to the indexed shape \(2, 4\)"),
         ((0, 0, 0), 1.0, IndexError, r"too many indices: 3 for a tensor of shape \(3, 4\)"),
         (([0, 3],), 1.0, IndexError, r"index 3 at position \(1,\) is out of range for a dimension of size 3"),
