@@ -43,7 +43,7 @@ PROMPT = 16  # tokens
 class Writer(NamedTuple):
     """One side's model."""
 
-    text: Callable[[list[int], int], Iterator[int]]  # from the ids of a prompt and a number: so many more tokens
+    text: Callable[[list[int], int], Iterator[int]]  # from the ids of a prompt and a count: that number of new tokens
     logits: Callable[[list[int]], np.ndarray]  # from ids: the logits of the next token
 
 

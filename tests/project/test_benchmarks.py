@@ -101,6 +101,16 @@ def test_the_operations_of_a_gpt(monkeypatch):
     assert prompt_flops(config, 5) == forward_flops(config, 0, 5) - 4 * 2 * 11 * 12
 
 
+def test_the_readme_table_is_copied_from_results(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from readme_table import README, make_table, read_table
+
+    table = read_table(README.read_text("utf-8"))
+    paths = [ROOT / name for name in re.findall(r"\((benchmarks/results/\S+\.txt)\)", table)]
+    assert table == make_table(paths)
+    assert table.count("\n|") == 10  # a heading, a rule and eight rows
+
+
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone")
 def test_two_commits():
     args = ["HEAD", "HEAD", "--rounds", "1", "--pairs", "1", "--task", "no_grad op", "--task", "import"]

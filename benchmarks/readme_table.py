@@ -1,0 +1,157 @@
+"""Write the README's table of speed from results files, so that every number in it is a measured one.
+
+    python benchmarks/readme_table.py             the newest step, speedrun and generate results of one machine
+    python benchmarks/readme_table.py FILE ...    these results files
+
+Run it after `make bench` and commit the README together with the new files in benchmarks/results. A test compares the
+table with the files that it links to.
+"""
+
+import argparse
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name("results")
+README = Path(__file__).resolve().parents[1] / "README.md"
+BEGIN, END = "<!-- written by benchmarks/readme_table.py -->\n", "<!-- end of the table -->"
+KINDS = ("step", "speedrun", "generate")
+
+Row = tuple[str, str, str, str, str]
+"""What was measured; tensorlite's and PyTorch's time; the ratio of medians and that of minima."""
+
+
+def sections(text: str) -> dict[str, list[str]]:
+    """Return the lines of each shape's table."""
+    parts = re.split(r"^shape (\S+): ", text, flags=re.MULTILINE)
+    return {shape: part.splitlines()[1:] for shape, part in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def columns(lines: list[str], row: str) -> dict[str, float]:
+    """Return the numbers of a row by the names of their columns. A name that occurs twice has its first number."""
+    names = re.split(r" {2,}", lines[0].strip())[1:]
+    (line,) = [line for line in lines if re.match(rf"{row} ", line)]
+    found: dict[str, float] = {}
+    for name, value in zip(names, line.split()[1:], strict=False):
+        found.setdefault(name, float(value))
+    return found
+
+
+def ratios(lines: list[str]) -> tuple[str, str]:
+    """Return the ratio of medians and the ratio of minima of a table, as text."""
+    (line,) = [line for line in lines if line.startswith("ratio ")]
+    minimum, median = line.split()[1:3]
+    return f"{float(median):.2f}", f"{float(minimum):.2f}"
+
+
+def format_ms(milliseconds: float) -> str:
+    """Return a time with three digits."""
+    digits = 3 if milliseconds < 1 else 2 if milliseconds < 2 else 1 if milliseconds < 100 else 0
+    return f"{milliseconds:.{digits}f} ms"
+
+
+def compare(lines: list[str], what: str, column: str) -> Row:
+    """Return the row of a column: its own ratio, or for a median both ratios of the table."""
+    ours, theirs = (columns(lines, side)[column] for side in ("tensorlite", "torch"))
+    if column == "median":
+        return what, format_ms(ours), format_ms(theirs), *ratios(lines)
+    if column == "peak MiB":
+        return what, f"{ours:.0f} MiB", f"{theirs:.0f} MiB", f"{ours / theirs:.2f}", ""
+    return what, format_ms(ours), format_ms(theirs), f"{ours / theirs:.2f}", ""
+
+
+def step_rows(text: str) -> Iterator[Row]:
+    """Yield the rows of the training steps."""
+    shapes = sections(text)
+    yield compare(shapes["S"], "a training step, 3 layers, 48 wide (S)", "median")
+    yield compare(shapes["M"], "a training step, 4 layers, 128 wide (M): `make train`", "median")
+    yield compare(shapes["L"], "a training step, 6 layers, 384 wide (L)", "median")
+    yield compare(shapes["L"], "its peak memory", "peak MiB")
+
+
+def speedrun_rows(text: str) -> Iterator[Row]:
+    """Yield the row of the training runs."""
+    seeds = re.search(r"; (\d+) seeds", text)[1]  # type: ignore[index]
+    ours, theirs = (re.search(rf"^{side} +(\S+ s),", text, re.MULTILINE)[1] for side in ("tensorlite", "torch"))  # type: ignore[index]
+    ratio = float(re.search(r"^ratio +(\S+)", text, re.MULTILINE)[1])  # type: ignore[index]
+    what = f"training to nanoGPT's loss on Shakespeare (`shakespeare-speedrun`; its recipe on PyTorch), {seeds} seeds"
+    minimum = re.search(r"^ratio .* minimum (\S+),", text, re.MULTILINE)
+    yield what, ours, theirs, f"{ratio:.2f}", f"{float(minimum[1]):.2f}" if minimum else ""
+
+
+def generate_rows(text: str) -> Iterator[Row]:
+    """Yield the rows of the tokens and the prompt."""
+    shapes = sections(text)
+    yield compare(shapes["M"], "a token of the model of `make train`, batch 1, with cached keys and values", "median")
+    yield compare(shapes["gpt2"], "a token of a model of GPT-2's shape", "median")
+    yield compare(shapes["M"], "a prompt of 16 tokens, of the model of `make train`", "ms a prompt")
+
+
+ROWS = {"step": step_rows, "speedrun": speedrun_rows, "generate": generate_rows}
+
+
+def kind(path: Path) -> str:
+    """Return which benchmark wrote a results file."""
+    return path.name.partition("-")[0]
+
+
+def describe(text: str) -> list[str]:
+    """Return the sentences that say what the results were measured on, from a file's header."""
+    processor = re.match(r"\w+ \S+, (.+?), (\d+ cores), ", text)
+    assert processor is not None
+    lines = [f"Measured on {processor[1]}, {processor[2]}."]
+    kernels = re.search(r"^numpy .+ kernels (\w+)$", text, re.MULTILINE)
+    products = re.search(r"^product of .+: NumPy (\d+) GFLOP/s .+; torch (\d+) GFLOP/s", text, re.MULTILINE)
+    if kernels and products:
+        lines += [
+            f"There, NumPy's OpenBLAS uses its {kernels[1]} kernels.",
+            f"A product of large matrices runs at {products[1]} GFLOP/s in NumPy, and {products[2]} in PyTorch.",
+        ]
+    return lines
+
+
+def make_table(paths: list[Path]) -> str:
+    """Return the README's text between the two marks."""
+    texts = {kind(path): path.read_text("utf-8") for path in paths}
+    links = [f"[`{kind(path)}`](benchmarks/results/{path.name})" for path in paths]
+    lines = [
+        *describe(texts["step"]),
+        "The files with all numbers are",
+        *(f"{link}{'.' if link == links[-1] else ','}" for link in links),
+        "",
+        "| what | tensorlite | PyTorch | ratio of medians | ratio of minima |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [f"| {' | '.join(row)} |" for name in KINDS for row in ROWS[name](texts[name])]
+    return "\n".join(lines) + "\n"
+
+
+def newest() -> list[Path]:
+    """Return the newest results of each kind, of the machine that has the newest step results.
+
+    Results with OPENBLAS_CORETYPE set do not count, because the name of their machine is longer.
+    """
+    machine = max(RESULTS.glob("step-*.txt"), key=lambda path: (path.name[5:15], -len(path.name))).name[16:]
+    return [max(RESULTS.glob(f"{name}-????-??-??-{machine}")) for name in KINDS]
+
+
+def read_table(readme: str) -> str:
+    """Return the text between the two marks in the README."""
+    return readme.partition(BEGIN)[2].partition(END)[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", metavar="FILE", nargs="*", type=Path, help="one step, speedrun and generate file")
+    paths = parser.parse_args().files or newest()
+    if sorted(map(kind, paths)) != sorted(KINDS):
+        parser.error(f"expected one file of each of {', '.join(KINDS)}, got {', '.join(map(str, paths))}")
+    readme = README.read_text("utf-8")
+    before, begin, rest = readme.partition(BEGIN)
+    README.write_text(before + begin + make_table(sorted(paths, key=lambda path: KINDS.index(kind(path)))) + END
+                      + rest.partition(END)[2], "utf-8")  # fmt: skip
+    print(f"written to {README} from {', '.join(path.name for path in paths)}")
+
+
+if __name__ == "__main__":
+    main()
