@@ -180,9 +180,9 @@ def _linearize_argnums(
 def _check_shapes(name: str, what: str, given: Sequence[Any], of: str, expected: Sequence[Any]) -> None:
     """Raise ShapeError if the given tensors do not have the shapes of the expected ones."""
     got = [tuple(x.array.shape if isinstance(x, Variable) else np.shape(x)) for x in given]
-    wanted = [tuple(y.array.shape) for y in expected]
-    if got != wanted:
-        shapes = [", ".join(map(str, group)) or "nothing" for group in (got, wanted)]
+    required = [tuple(y.array.shape) for y in expected]
+    if got != required:
+        shapes = [", ".join(map(str, group)) or "nothing" for group in (got, required)]
         raise ShapeError(f"{name}: {what} of shape {shapes[0]} for {of} of shape {shapes[1]}")
 
 

@@ -133,9 +133,9 @@ def test_it_ends_with_the_block_also_after_an_error():
 
 
 def test_blocks_nest_and_can_be_used_again():
-    x, watch = tl.tensor([-1.0]), tl.detect_anomaly()
-    with watch:
-        with watch:
+    x, anomalies = tl.tensor([-1.0]), tl.detect_anomaly()
+    with anomalies:
+        with anomalies:
             pass
         with pytest.raises(AnomalyError):
             x.log()

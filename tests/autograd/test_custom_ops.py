@@ -126,21 +126,21 @@ def scaled_sigmoid(calls):
         return (g * out * (1 - out) if 0 in needs else None,)
 
     @tl.op(backward=backward, composite=lambda x: 1 / (1 + tl.exp(-x)))
-    def mine(xp, x):
+    def fused(xp, x):
         return 1 / (1 + xp.exp(-x))
 
-    return mine
+    return fused
 
 
 def test_a_backward_function_and_its_composite():
     calls = []
-    mine = scaled_sigmoid(calls)
+    fused = scaled_sigmoid(calls)
     x = leaf(0.3, -0.7, dtype=tl.float64)
     y = x.sigmoid()
-    (first,) = tl.autograd.grad(mine(x).sum(), x)
+    (first,) = tl.autograd.grad(fused(x).sum(), x)
     assert calls == [(0,)]
     np.testing.assert_allclose(first.numpy(), (y * (1 - y)).detach().numpy(), rtol=1e-14)
-    (again,) = tl.autograd.grad(mine(x).sum(), x, create_graph=True)
+    (again,) = tl.autograd.grad(fused(x).sum(), x, create_graph=True)
     (second,) = tl.autograd.grad(again.sum(), x)
     np.testing.assert_allclose(again.detach().numpy(), first.numpy(), rtol=1e-14)
     np.testing.assert_allclose(second.numpy(), (y * (1 - y) * (1 - 2 * y)).detach().numpy(), rtol=1e-13)

@@ -78,8 +78,8 @@ def test_has_aux():
     assert not aux["y"].requires_grad
     (value, again), g = value_and_grad(f, has_aux=True)(t(1.0, 2.0))
     assert (value.item(), again["note"], g.tolist()) == (20, "kept", [8, 16])
-    out, pull, aux = vjp(f, t(1.0), has_aux=True)
-    assert (out.item(), pull(t(1.0))[0].item(), aux["note"]) == (4, 8, "kept")
+    out, pullback, aux = vjp(f, t(1.0), has_aux=True)
+    assert (out.item(), pullback(t(1.0))[0].item(), aux["note"]) == (4, 8, "kept")
     assert not aux["y"].requires_grad
     w = t(3.0).requires_grad_()
     assert grad(lambda x: (x * x, x * w), has_aux=True)(t(2.0))[1].requires_grad  # because the outer w is tracked
@@ -150,11 +150,11 @@ def test_the_grad_of_parameters_does_not_change():
 
 def test_vjp():
     A, x = normal(3, 4), normal(4, seed=1)
-    out, pull = vjp(lambda A, x: (A @ x).sin(), A, x)
+    out, pullback = vjp(lambda A, x: (A @ x).sin(), A, x)
     same(out, np.sin(A.numpy() @ x.numpy()))
     for seed in (2, 3):  # can be called several times
         u = normal(3, seed=seed)
-        gA, gx = pull(u)
+        gA, gx = pullback(u)
         weighted = u.numpy() * np.cos(A.numpy() @ x.numpy())
         same(gx, A.numpy().T @ weighted)
         same(gA, np.outer(weighted, x.numpy()))
@@ -165,9 +165,9 @@ def test_vjp_of_several_outputs():
     def f(x):
         return {"a": x * 2, "b": [x.sum(), x * x]}
 
-    out, pull = vjp(f, t(1.0, 2.0))
+    out, pullback = vjp(f, t(1.0, 2.0))
     assert out["b"][0].item() == 3
-    (g,) = pull({"a": t(1.0, 1.0), "b": [t(10.0), t(0.0, 1.0)]})
+    (g,) = pullback({"a": t(1.0, 1.0), "b": [t(10.0), t(0.0, 1.0)]})
     assert g.tolist() == [12, 16]
 
 
@@ -352,9 +352,10 @@ def test_a_gradient_step_is_differentiable():
 
 def test_results_are_detached_at_the_top():
     x = t(1.0, 2.0)
-    value, pull = vjp(cube, x)
+    value, pullback = vjp(cube, x)
     for y in (
-        value, pull(t(1.0))[0], grad(cube)(x), *value_and_grad(cube)(x), *jvp(cube, (x,), (x,)), *hvp(cube, (x,), (x,)),
+        value, pullback(t(1.0))[0], grad(cube)(x), *value_and_grad(cube)(x), *jvp(cube, (x,), (x,)),
+        *hvp(cube, (x,), (x,)),
         jacobian(lambda x: x * x)(x), hessian(cube)(x),
     ):  # fmt: skip
         assert not y.requires_grad
