@@ -140,6 +140,21 @@ def test_blas_gets_its_threads_back():
     assert openblas.get_num_threads() == before
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other loaders may not search linked libraries")
+def test_openblas_is_found_through_the_extension_module_of_numpy(monkeypatch):
+    """The loader knows which library NumPy is linked with, whatever the name of its file."""
+    found = blas.find_openblas()
+    if found is None:
+        pytest.skip("NumPy's BLAS is not an OpenBLAS that can be found")
+    path = next(blas._library_paths())
+    assert "_multiarray_umath" in path
+    monkeypatch.setattr(blas, "_library_paths", lambda: [path])
+    again = blas.find_openblas.__wrapped__()
+    if again is None:
+        pytest.skip("NumPy is not linked with OpenBLAS: FlexiBLAS may have opened it")
+    assert again.get_num_threads() == found.get_num_threads()
+
+
 def test_a_signal_handler_may_compute_inside_one_blas_thread():
     block = blas.one_blas_thread
     with block.lock, block:  # an op of the handler enters while its thread holds the lock

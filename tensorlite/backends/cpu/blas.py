@@ -43,7 +43,10 @@ class OpenBlas:
 
 
 def _library_paths() -> Iterator[str]:
-    """Yield the files through which NumPy's OpenBLAS may be reached, the surest first."""
+    """Yield the files through which NumPy's OpenBLAS may be reached, the surest first.
+
+    threadpoolctl would find the library too, but it gives no address of gemm, and it is not there without an extra.
+    """
     # A symbol of a library that the extension module is linked with is found through the module itself.
     extension = sys.modules.get("numpy._core._multiarray_umath")
     if extension is not None and extension.__file__:
