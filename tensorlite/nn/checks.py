@@ -67,8 +67,10 @@ def check_reduction(name: str, reduction: str) -> None:
 
 def check_linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     """Raise TypeError, DeviceError or ShapeError for arguments that ``linear`` cannot take."""
-    check_tensors("linear", input=input, weight=weight)
-    check_tensors_or_none("linear", bias=bias)
+    if bias is None:
+        check_tensors("linear", input=input, weight=weight)
+    else:
+        check_tensors("linear", input=input, weight=weight, bias=bias)
     if (
         not input.shape
         or len(weight.shape) != 2
