@@ -77,7 +77,7 @@ for step in range(1, steps + 1):
     if step == 1 or step % 50 == 0:
         print(f"step {step:4}   loss {loss.item():.4f} nats per character   gradient norm {norm.item():.2f}")
 
-# ---- generation: predict, sample, append, repeat ---------------------------------------------------
+# ---- generation: predict, sample, append, repeat ------------------------------------------------
 
 start = text[:12]
 new = generate(model, tokenizer.encode(start), len(text) - len(start), SamplingConfig(temperature=0))
