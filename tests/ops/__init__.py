@@ -1,1 +1,1 @@
-"""The ops: values, gradients of both orders, errors, and PyTorch's answers."""
+"""Tests of the ops: values, gradients of first and second order, errors, comparison with PyTorch."""

@@ -1,8 +1,8 @@
-"""What every op refuses, and what it says then.
+"""The calls that each op refuses, with the error.
 
     refuses("gather", IndexError, "index 3 at position .* out of range", real(3, 4), 0, given([[0, 3]]))
 
-The expression is looked for in the message. ``{op}`` in it stands for the name that the op has for users.
+The message must match the expression. ``{op}`` in it stands for the op's public name.
 """
 from collections import defaultdict
 from typing import Any
@@ -268,6 +268,6 @@ refuses(SDPA, DTypeError, "attn_mask must be bool", real(2, 3), real(4, 3), real
 refuses(SDPA, DTypeError, FLOATING, ints(3, 2, 3), ints(3, 4, 3), ints(3, 4, 2))
 refuses(SDPA, ValueError, "dropout_p must be", real(2, 3), real(4, 3), real(4, 2), dropout_p=-0.5)
 
-# What public functions are made of leaves the checks to them; a Tensor it asks for itself.
+# Internal ops leave the checks to the public functions, but require a Tensor.
 refuses("convert", TypeError, "^convert: expected a Tensor, got float", 1.5, np.dtype("float64"), np.dtype("float64"))
 refuses("convert_to_discrete", TypeError, "^convert_to_discrete: expected a Tensor", 1.5, np.dtype("int64"))

@@ -1,7 +1,7 @@
-"""What every op computes, once more: from its definition, in Python's numbers and loops, and never by tensorlite.
+"""References: each op computed from its definition, in Python's numbers and loops, without tensorlite.
 
 Each takes NumPy arrays instead of tensors, with the arguments of the op of that name. They are slow and plain on
-purpose: NumPy holds the numbers, broadcasts and slices; sums, choices and index arithmetic are written out.
+purpose. NumPy only stores the numbers, broadcasts and slices; sums, choices and index arithmetic are written out.
 """
 import itertools
 import math

@@ -1,14 +1,15 @@
-"""The registry of ops: the one table from which all are tested, here, against PyTorch, and on a GPU.
+"""The table of ops, from which all of them are tested: here, against PyTorch, and on a GPU.
 
     row("maximum minimum", s(real(2, 3), whole(3)), s(real(), whole(2)))
 
 says that ``maximum`` and ``minimum`` each take these two lists of arguments, in the language of
-``tensorlite.testing.opcheck.samples``. An OpSpec is made of them with the op's reference in tests/ops/op_references.py,
-and with what it refuses, in tests/ops/op_errors.py.
+``tensorlite.testing.opcheck.samples``. Together with the op's reference in tests/ops/op_references.py and its errors in
+tests/ops/op_errors.py they make an OpSpec.
 
-Names are those of ``tensorlite`` and of the modules of ``tensorlite.ops``; ``F.name`` is in ``tensorlite.nn.functional`` and
-``Tensor.name`` a method (one whose name ends in ``_`` changes a clone of its first argument). Their twins in PyTorch have
-the same names and arguments, unless tests/ops/test_against_torch.py says otherwise.
+Names are those of ``tensorlite`` and of the modules of ``tensorlite.ops``. ``F.name`` is in
+``tensorlite.nn.functional``, and ``Tensor.name`` is a method. A method whose name ends in ``_`` changes a clone of its
+first argument. PyTorch's functions have the same names and arguments, unless tests/ops/test_against_torch.py says
+otherwise.
 """
 import dataclasses
 import math
@@ -51,7 +52,7 @@ from tests.ops.op_references import REFERENCES
 
 
 def resolve(name: str, root: Any, functional: Any, tensor: Any, *more: Any) -> Callable[..., Any]:
-    """What a row's name means in a library with PyTorch's layout."""
+    """Return the function that a row's name means in a library with PyTorch's layout."""
     if name.startswith("F."):
         return getattr(functional, name[2:])
     if name.startswith("Tensor."):
@@ -68,7 +69,7 @@ SPECS: dict[str, OpSpec] = {}
 
 
 def row(names: str, *samples: Sample, order: int = 2, half: bool = True) -> None:
-    """Enter each of these names, or give it further samples."""
+    """Add these names to the table, or further samples to those in it."""
     for name in names.split():
         if name in SPECS:
             SPECS[name] = dataclasses.replace(SPECS[name], samples=(*SPECS[name].samples, *samples))
@@ -82,17 +83,18 @@ def row(names: str, *samples: Sample, order: int = 2, half: bool = True) -> None
 
 
 def unary(domain: Callable[..., Input], *args: Any, **kwargs: Any) -> tuple[Sample, ...]:
+    """Return samples of one argument."""
     return tuple(s(domain(*shape), *args, **kwargs) for shape in [(2, 3), (), (0, 3), (2, 1, 2)])
 
 
 def binary(left: Callable[..., Input], right: Callable[..., Input], scalar: float = 1.7) -> tuple[Sample, ...]:
-    """Every way to broadcast, zero sizes, and a Python number on either side."""
+    """Return samples of two arguments that broadcast, with zero sizes, and with a Python number on either side."""
     shapes = [((2, 3), (2, 3)), ((2, 3), (3,)), ((2, 1), (4, 1, 3)), ((), (2,)), ((3,), ()), ((), ()), ((0, 3), (3,)), ((2, 0), (1, 1))]
     return (*(s(left(*a), right(*b)) for a, b in shapes), s(left(2, 3), scalar), s(scalar, right(2, 3)))
 
 
 def over_dims(domain: Callable[..., Input], **kwargs: Any) -> tuple[Sample, ...]:
-    """Of all entries, of one dimension, of several."""
+    """Return samples that reduce all entries, one dimension, or several."""
     x = domain(2, 3, 2)
     return (
         s(x, **kwargs), s(x, 1, **kwargs), s(x, dim=-1, keepdim=True, **kwargs), s(x, dim=(0, 2), **kwargs),
@@ -102,7 +104,7 @@ def over_dims(domain: Callable[..., Input], **kwargs: Any) -> tuple[Sample, ...]
 
 
 def over_dim(domain: Callable[..., Input], *args: Any, **kwargs: Any) -> tuple[Sample, ...]:
-    """Along one dimension, which has to be named."""
+    """Return samples along one dimension that must be given."""
     return (
         *(s(domain(2, 3, 2), *args, dim=d, **kwargs) for d in (0, 1, -1)), s(domain(4), *args, dim=0, **kwargs),
         s(domain(), *args, dim=-1, **kwargs), s(domain(2, 0), *args, dim=0, **kwargs),

@@ -1,4 +1,4 @@
-"""Every op against PyTorch, on the samples of op_table.py: values, gradients of both orders, dtypes, errors."""
+"""Compare every op with PyTorch on the samples of op_table.py: values, gradients of both orders, dtypes, errors."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from tests.ops.op_table import SPECS, resolve
 
 torch = pytest.importorskip("torch")
 
-# Ops that are ours alone: what public ones are made of, or PyTorch has only as a method or under another name.
+# Ops without a function of the same name in PyTorch: internal ones, and those that PyTorch has only as a method.
 NO_TWIN = {
     "attention", "convert", "convert_to_discrete", "crop", "cross_entropy_rows", "apply_dropout_mask", "index_put",
     "layer_norm_rows", "linear", "pad_dims", "rms_norm_rows", "sum_to_size", "view",
@@ -27,7 +27,7 @@ TWINS = {
     "unflatten": lambda x, dim, sizes: torch.unflatten(x, dim, sizes),
     **{n: getattr(torch.nn.functional, n) for n in ("elu", "gelu", "leaky_relu", "relu", "silu", "softplus")},
 }
-# What PyTorch refuses, or gets wrong, by the numbers of the samples (None: all).
+# Samples that PyTorch refuses or computes wrongly, by number (None: all).
 REFUSED: dict[str, set[int] | None] = {
     "floor_divide": None,  # it has no gradient there
     "remainder": {9},  # nor this, of a Python number
@@ -42,7 +42,7 @@ REFUSED: dict[str, set[int] | None] = {
 }
 
 
-# What we refuse and PyTorch takes, by the numbers of the errors, and why we do.
+# Errors that PyTorch does not raise, by number, with our reason.
 TAKEN = {
     ("getitem", 8): "two ellipses; PyTorch takes the second for a colon",
     ("take_along_dim", 0): "an index out of range; PyTorch takes it modulo the size, but not without a dim",
@@ -53,6 +53,7 @@ TAKEN = {
 
 
 def twin(spec: OpSpec) -> Any:
+    """Return PyTorch's function for an op."""
     if spec.name in TWINS:
         return TWINS[spec.name]
     return resolve(spec.name, torch, torch.nn.functional, torch.Tensor)
@@ -72,7 +73,7 @@ ERRORS = [
 
 
 def outcomes(f: Any, sample: Sample, inputs: list[Input], xs: list[Any], library: Any, order: int) -> list[np.ndarray]:
-    """Results, then gradients, then gradients of the gradients, of one library."""
+    """Return the results, the gradients, and the gradients of the gradients, computed by one library."""
     args, kwargs = sample.fill(xs)
     found = f(*args, **kwargs)
     ys = [found] if isinstance(found, (tl.Tensor, torch.Tensor)) else list(found)
@@ -110,7 +111,7 @@ def as_array(x: Any) -> np.ndarray:
 @pytest.mark.filterwarnings(r"ignore:.*degrees of freedom is <= 0:UserWarning")
 @pytest.mark.parametrize(("spec", "k"), SAMPLES)
 def test_against_torch(spec, k):
-    """In float64, through random cotangents."""
+    """Compare values and gradients in float64, with random cotangents."""
     sample = spec.samples[k]
     inputs = sample.inputs()
     theirs = [torch.tensor(a, requires_grad=i.grad) for a, i in zip(spec.arrays[k], inputs, strict=True)]
@@ -131,7 +132,7 @@ REFUSALS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, Ass
 @pytest.mark.filterwarnings("ignore:Using a target size:UserWarning")
 @pytest.mark.parametrize(("spec", "k"), ERRORS)
 def test_torch_refuses_it_too(spec, k):
-    """But for the differences that are listed."""
+    """Check that PyTorch raises an error too, except for the listed differences."""
     wrong = spec.errors[k]
     rng = np.random.default_rng(0)
     inputs = zip(wrong.sample.arrays(rng), wrong.sample.inputs(), strict=True)

@@ -1,4 +1,4 @@
-"""Gather and scatter, masks, order and tables: what PyTorch computes, and errors that name what is out of range."""
+"""Gather, scatter and masks: the values and gradients of PyTorch, and the errors."""
 import numpy as np
 import pytest
 
@@ -23,7 +23,7 @@ GATHERS = [
 
 
 @pytest.mark.parametrize(("shape", "dim", "size"), GATHERS)
-def test_gather_and_scatter_are_torchs(shape, dim, size):
+def test_gather_and_scatter_equal_torch(shape, dim, size):
     n = shape[dim] if shape else 1
     index = np.asarray(RNG.integers(0, max(n, 1), size))
     assert_same_as_torch(lambda lib, x: lib.gather(x, dim, lib.tensor(index)), real(*shape))
@@ -34,7 +34,7 @@ def test_gather_and_scatter_are_torchs(shape, dim, size):
 @pytest.mark.parametrize(
     ("shape", "dim", "size"), [((3, 4), 0, (2, 4)), ((3, 4), -1, (2, 3)), ((2, 3, 4), 1, (2, 3, 1))]
 )
-def test_scatter_is_torchs(shape, dim, size):
+def test_scatter_equals_torch(shape, dim, size):
     # The places are distinct, because the result is not defined where an entry gets two values.
     index = RNG.permuted(np.indices(size)[dim], axis=dim)
     assert_same_as_torch(lambda lib, x, v: lib.scatter(x, dim, lib.tensor(index), v), real(*shape), real(*size))
@@ -58,7 +58,7 @@ def test_src_of_scatter_may_be_larger_than_the_index():
     ("shape", "dim", "n"),
     [((3, 4), 0, 5), ((3, 4), -1, 2), ((2, 3, 4), 1, 4), ((3,), 0, 2), ((3, 4), 1, 0), ((), 0, 1)],
 )
-def test_index_select_and_index_add_are_torchs(shape, dim, n, alpha):
+def test_index_select_and_index_add_equal_torch(shape, dim, n, alpha):
     index = RNG.integers(0, shape[dim] if shape else 1, n)
     source = list(shape)
     if shape:
@@ -96,7 +96,7 @@ def test_take_along_dim_broadcasts():
         (lambda x, i: tl.take_along_dim(x, i([[0]] * 3), 1), tl.ShapeError, r"take_along_dim: .* do not broadcast"),
     ],
 )  # fmt: skip
-def test_selection_out_of_range_is_one_clear_error(call, error, words):
+def test_an_index_out_of_range_raises(call, error, words):
     with pytest.raises(error, match=words):
         call(tl.zeros(2, 3), tl.tensor)
 
@@ -111,7 +111,7 @@ def test_selection_out_of_range_is_one_clear_error(call, error, words):
         ((0, 3), (3,)),
     ],
 )
-def test_masked_fill_and_masked_select_are_torchs(shape, size):
+def test_masked_fill_and_masked_select_equal_torch(shape, size):
     mask = np.asarray(RNG.random(size) > 0.4)
     assert_same_as_torch(lambda lib, x: lib.masked_fill(x, lib.tensor(mask), 3), real(*shape))
     assert_same_as_torch(lambda lib, x, v: lib.masked_fill(x, lib.tensor(mask), v), real(*shape), real())
@@ -142,7 +142,7 @@ def test_masked_fill_keeps_the_dtype():
         (lambda x: tl.tril(x), tl.ShapeError, r"tril\(float32\(2,?\)\): expected a tensor of at least 2 dimensions"),
     ],
 )  # fmt: skip
-def test_what_is_no_mask_is_one_clear_error(call, error, words):
+def test_an_invalid_mask_raises(call, error, words):
     with pytest.raises(error, match=words):
         call(tl.ones(2))
 

@@ -1,4 +1,4 @@
-"""Square brackets: NumPy's meaning of an index, PyTorch's where it differs, and PyTorch's gradients."""
+"""Indexing: NumPy's values, PyTorch's where they differ, and PyTorch's gradients."""
 import numpy as np
 import pytest
 
@@ -61,7 +61,7 @@ def written(lib, x, index, value):
 
 
 @pytest.mark.parametrize("index", BASIC + ADVANCED + REPEATED, ids=repr)
-def test_getitem_is_numpys(index):
+def test_getitem_equals_numpy(index):
     x = real(2, 3, 4)
     expected = x[index]
     for i in (index, of(tl, index)):
@@ -121,7 +121,7 @@ def test_an_index_array_copies(index):
     assert x.sum().item() == 0.0
 
 
-def test_an_index_array_that_is_changed_later_is_noticed():
+def test_changing_an_index_array_later_raises():
     x, index = tl.tensor([1.0, 2.0, 3.0], requires_grad=True), tl.tensor([0, 1])
     y = x[index].sum()
     index.add_(1)
@@ -153,7 +153,7 @@ def test_an_index_array_that_is_changed_later_is_noticed():
         ([slice(1), 0], r"getitem: expected an index"),
     ],
 )  # fmt: skip
-def test_a_bad_index_is_an_index_error(index, words):
+def test_an_invalid_index_raises_index_error(index, words):
     x = tl.zeros(2, 3, 4)
     with pytest.raises(IndexError, match=words):
         x[of(tl, index)]
@@ -161,7 +161,7 @@ def test_a_bad_index_is_an_index_error(index, words):
         x[of(tl, index)] = 1.0
 
 
-def test_a_list_of_tensors_is_an_error_that_says_what_to_write():
+def test_a_list_of_tensors_as_index_raises():
     with pytest.raises(IndexError, match=r"getitem: a list of tensors .*; stack\(\) them, or give a tuple"):
         tl.zeros(2, 2)[[tl.tensor(0), tl.tensor(1)]]
 
@@ -179,7 +179,7 @@ def test_setitem_differentiates_as_in_torch(index):
 
 
 @pytest.mark.parametrize("index", BASIC + ADVANCED + TORCHS_OWN, ids=repr)
-def test_index_put_leaves_its_input_alone(index):
+def test_index_put_does_not_change_its_input(index):
     x, value = tl.zeros(2, 3, 4), 3.0
     y = index_put(x, of(tl, index), value)
     z = x.clone()
@@ -189,7 +189,7 @@ def test_index_put_leaves_its_input_alone(index):
     assert y.sum().item() == 3.0 * y[of(tl, index)].numel()
 
 
-def test_index_put_adds_up_what_goes_to_one_place():
+def test_index_put_accumulates_repeated_indices():
     places = (np.array([0, 0, 1]), np.array([1, 1, 2]))
 
     def added(lib, x, v):
@@ -201,7 +201,7 @@ def test_index_put_adds_up_what_goes_to_one_place():
     assert y.tolist() == [[0.0, 3.0, 0.0], [0.0, 0.0, 4.0]]
 
 
-def test_a_value_takes_the_dtype_of_what_it_is_put_into():
+def test_a_value_is_converted_to_the_dtype_of_the_tensor():
     x, v = tl.zeros(3), tl.tensor(np.array([2.0, 3.0]), requires_grad=True)
     y = index_put(x, slice(1, None), v)
     y.sum().backward()
@@ -214,7 +214,7 @@ def test_a_value_takes_the_dtype_of_what_it_is_put_into():
 
 
 @pytest.mark.parametrize("index", [0, [0], (0, [1, 2]), ROWS], ids=repr)
-def test_a_value_that_does_not_broadcast_is_a_shape_error(index):
+def test_a_value_that_does_not_broadcast_raises_shape_error(index):
     x = tl.zeros(2, 3, 4)
     with pytest.raises(tl.ShapeError, match=r"setitem: cannot write into a tensor of shape \(2, 3, 4\)"):
         x[of(tl, index)] = tl.zeros(5)

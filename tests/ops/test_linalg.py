@@ -1,4 +1,4 @@
-"""Matrix products, Einstein sums and diagonals: NumPy's values, PyTorch's gradients, errors that name what is wrong."""
+"""Products, Einstein sums, diagonals and triangles: NumPy's values, PyTorch's gradients, and the errors."""
 import numpy as np
 import pytest
 
@@ -45,7 +45,7 @@ def real(*shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("a", "b"), MATMUL_SHAPES)
-def test_matmul_is_numpys(a, b):
+def test_matmul_equals_numpy(a, b):
     x, y = real(*a), real(*b)
     result = tl.tensor(x) @ tl.tensor(y)
     np.testing.assert_allclose(result.numpy(), x @ y, rtol=1e-13, atol=1e-13)
@@ -90,7 +90,7 @@ def test_addmm(input, factors):
     assert_same_as_torch(lambda lib, c, x, y: lib.addmm(c, x, y, **factors), real(*input), real(2, 3), real(3, 4))
 
 
-def test_addmm_without_its_input_does_not_look_at_it():
+def test_addmm_with_beta_0_ignores_its_input():
     nothing = tl.full((2, 2), float("nan"))
     assert tl.addmm(nothing, tl.ones(2, 3), tl.ones(3, 2), beta=0).tolist() == [[3.0, 3.0], [3.0, 3.0]]
 
@@ -115,7 +115,7 @@ def test_addmm_without_its_input_does_not_look_at_it():
         (lambda: tl.diagonal(tl.ones(2, 3), 0, 1, 2), IndexError, r"diagonal.*dim 2 is out of range"),
     ],
 )  # fmt: skip
-def test_misfits_are_one_clear_error(call, error, words):
+def test_shapes_that_do_not_fit_raise(call, error, words):
     with pytest.raises(error, match=words):
         call()
 
@@ -124,7 +124,7 @@ def test_misfits_are_one_clear_error(call, error, words):
 
 
 @pytest.mark.parametrize(("equation", "shapes"), [(e, s) for e, *s in EQUATIONS])
-def test_einsum_is_numpys(equation, shapes):
+def test_einsum_equals_numpy(equation, shapes):
     arrays = [real(*s) for s in shapes]
     result = tl.einsum(equation, *map(tl.tensor, arrays))
     # NumPy puts capital letters last in an implicit output, PyTorch first: only the one equation with both tells.
@@ -148,7 +148,7 @@ def test_an_operand_given_twice_gets_both_gradients():
     assert_same_as_torch(lambda lib, x: lib.einsum("ij,ij->i", x, x), real(2, 3))
 
 
-def test_the_other_ways_to_call_einsum():
+def test_other_forms_of_an_einsum_call():
     x, y = tl.tensor(real(2, 3)), tl.tensor(real(3, 4))
     product = (x @ y).tolist()
     assert tl.einsum(x, [0, 1], y, [1, 2], [0, 2]).tolist() == product
@@ -172,13 +172,13 @@ def test_the_other_ways_to_call_einsum():
         (("i->i->i", (2,)), ValueError, r"may only consist of letters"),
     ],
 )  # fmt: skip
-def test_a_bad_equation_is_one_clear_error(arguments, error, words):
+def test_an_invalid_equation_raises(arguments, error, words):
     equation, *shapes = arguments
     with pytest.raises(error, match=words):
         tl.einsum(equation, *(tl.ones(*s) for s in shapes))
 
 
-def test_einsum_refuses_mixed_dtypes_and_what_is_no_equation():
+def test_einsum_refuses_mixed_dtypes_and_other_arguments():
     with pytest.raises(tl.DTypeError, match=r"einsum: .*float32, float64"):
         tl.einsum("i,i", tl.ones(2), tl.ones(2, dtype=tl.float64))
     with pytest.raises(ValueError, match=r"einsum: .*list of numbers from 0 to 51"):
@@ -206,7 +206,7 @@ def test_diag(shape, offset):
     assert_same_as_torch(lambda lib, x: lib.diag(x, offset), x)
 
 
-def test_trace_gives_the_diagonal_its_gradient():
+def test_gradient_of_trace():
     x = tl.tensor(real(2, 3), requires_grad=True)
     tl.trace(x).backward()
     assert x.grad.tolist() == [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]

@@ -15,7 +15,7 @@ def real(*shape: int) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(4,), (2, 3), ()])
 @pytest.mark.parametrize("padding", [None, 0, -1])
-def test_embedding_is_torchs(size, padding):
+def test_embedding_equals_torch(size, padding):
     ids = np.asarray(RNG.integers(0, 5, size))
 
     def rows(lib, table):
@@ -54,6 +54,6 @@ def test_one_hot():
         (lambda w: one_hot(tl.tensor(np.zeros(0, int))), ValueError, r"one_hot.*give num_classes"),
     ],
 )  # fmt: skip
-def test_what_is_not_in_the_table_is_one_clear_error(call, error, words):
+def test_an_id_outside_of_the_table_raises(call, error, words):
     with pytest.raises(error, match=words):
         call(tl.zeros(3, 2))

@@ -1,4 +1,4 @@
-"""Spellings that PyTorch's users bring along: names of arguments, ``dtype=``, and what happens at the edges."""
+"""Spellings that PyTorch users bring along: names of arguments, ``dtype=``, and edge cases."""
 import math
 
 import numpy as np
@@ -21,7 +21,7 @@ def leaf(*values, dtype=tl.float64):
 
 @pytest.mark.parametrize("name", ["sum", "mean", "prod", "cumsum", "softmax", "log_softmax"])
 def test_a_reduction_computes_in_the_dtype_that_it_is_given(name):
-    """As a function and as a method; the gradient comes back in the dtype of the input."""
+    """Check function and method; the gradient has the dtype of the input."""
     x = leaf(1.0, 2.0, 4.0, dtype=tl.float16)
     for found in (getattr(tl, name)(x, 0, dtype=tl.float64), getattr(x, name)(0, dtype=tl.float64)):
         expected = getattr(tl, name)(x.double(), 0)
@@ -91,7 +91,7 @@ def test_sizes_may_be_named(make):
         make(2, size=(2, 3))
 
 
-def test_scatter_wants_one_source():
+def test_scatter_takes_either_src_or_value():
     for given in ({}, {"src": X, "value": 1}):
         with pytest.raises(TypeError, match="scatter"):
             tl.scatter(X, 0, tl.tensor([[0, 1]]), **given)
@@ -115,7 +115,7 @@ def test_a_grad_mode_decorates_without_parentheses(decorator, recorded):
     assert double.__doc__ == "Twice."
 
 
-def test_a_bool_is_no_dimension():
+def test_a_bool_as_dimension_raises():
     """PyTorch reads ``x.var(False)`` as ``unbiased=False``; as a dimension it would be 0."""
     for f in (X.var, X.std, X.sum):
         with pytest.raises(TypeError, match="False"):
@@ -163,7 +163,7 @@ def test_other_names_of_the_methods():
     assert X.isclose(X + tl.tensor([0.0, 1.0])).tolist() == [[True, False]] * 2
 
 
-def test_a_number_in_a_format():
+def test_format_of_a_number():
     half = tl.tensor(0.5, requires_grad=True)
     assert f"{INTS[0]} {half} {half:.2f} {INTS}" == "3 0.5 0.50 tensor([3, 1, 2])"
 
@@ -171,7 +171,7 @@ def test_a_number_in_a_format():
 # ---- edges ----------------------------------------------------------------------------------
 
 
-def test_a_condition_alone_gives_the_places():
+def test_where_with_a_condition_alone_is_nonzero():
     rows, columns = tl.where(X > 1.5)
     assert rows.tolist() == [0, 1, 1]
     assert columns.tolist() == [1, 0, 1]
@@ -224,7 +224,7 @@ def test_the_exponent_of_zero_has_no_gradient():
         assert y.grad.tolist() == [0.0, 0.0]
 
 
-def test_softmax_of_rows_of_nothing():
+def test_softmax_of_empty_rows():
     for f in (F.softmax, F.log_softmax):
         assert f(tl.zeros(3, 0), 1).shape == (3, 0)
 
@@ -234,13 +234,13 @@ def test_a_tensor_is_not_none():
     assert (X != None) is True  # noqa: E711
 
 
-def test_an_array_by_force():
+def test_numpy_with_force():
     x = leaf(1.0, 2.0)
     assert (x * 2).numpy(force=True).tolist() == [2.0, 4.0]
     assert tl.zeros(2, 3).stride(0) == 3
 
 
-def test_division_in_place_rounds_if_asked_to():
+def test_division_in_place_with_a_rounding_mode():
     assert tl.tensor([5.0, -5.0]).div_(2, rounding_mode="floor").tolist() == [2.0, -3.0]
     assert tl.tensor([5, -5]).div_(2, rounding_mode="trunc").tolist() == [2, -2]
 

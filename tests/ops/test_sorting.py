@@ -16,7 +16,7 @@ def real(*shape: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("shape", "dim"), [((5,), 0), ((3, 4), 0), ((3, 4), -1), ((2, 3, 4), 1), ((0,), 0), ((3, 0), 1), ((), -1)]
 )
-def test_sort_is_torchs(shape, dim, flag):
+def test_sort_equals_torch(shape, dim, flag):
     x = real(*shape)
     assert_same_as_torch(lambda lib, x: lib.sort(x, dim=dim, descending=flag).values, x)
     assert_same_as_torch(lambda lib, x: lib.sort(x, dim, flag)[1] * x, x)
@@ -27,13 +27,13 @@ def test_sort_is_torchs(shape, dim, flag):
 @pytest.mark.parametrize(
     ("shape", "dim", "k"), [((5,), 0, 5), ((3, 4), 0, 2), ((3, 4), -1, 3), ((2, 3, 4), 1, 0), ((0,), 0, 0), ((), -1, 1)]
 )
-def test_topk_is_torchs(shape, dim, k, flag):
+def test_topk_equals_torch(shape, dim, k, flag):
     x = real(*shape)
     assert_same_as_torch(lambda lib, x: lib.topk(x, k, dim=dim, largest=flag).values, x)
     assert_same_as_torch(lambda lib, x: lib.topk(x, k, dim, flag).indices * x.sum(), x)
 
 
-def test_sort_can_keep_equals_in_order():
+def test_stable_sort_keeps_equal_entries_in_order():
     x = tl.tensor([1.0, 0.0, 1.0, 0.0, 1.0] * 20)
     ones, zeros = [i for i in range(100) if i % 5 % 2 == 0], [i for i in range(100) if i % 5 % 2]
     assert tl.sort(x, stable=True).indices.tolist() == zeros + ones
@@ -55,7 +55,7 @@ def test_topk_finds_the_same_entries_unsorted():
     assert found.values.tolist() == np.take_along_axis(x, found.indices.numpy(), -1).tolist()
 
 
-def test_what_cannot_be_ordered_is_an_index_error():
+def test_sorting_with_invalid_arguments_raises():
     x = tl.zeros(2, 3)
     for call, words in [
         (lambda: tl.sort(x, 2), r"^sort: dim 2 is out of range"),

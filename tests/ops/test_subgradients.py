@@ -1,4 +1,4 @@
-"""What gradients are at single points that random numbers miss: ties, infinities and NaN."""
+"""Gradients at points that random numbers miss: ties, infinities, NaN."""
 from __future__ import annotations
 
 import math
@@ -17,14 +17,14 @@ def gradients(f: Any, *arrays: list[Any]) -> list[list[Any]]:
 
 
 @pytest.mark.parametrize("f", [tl.maximum, tl.minimum])
-def test_equal_arguments_share(f: Any) -> None:
+def test_equal_arguments_share_the_gradient(f: Any) -> None:
     assert gradients(f, [1.0, 2.0, 0.0], [1.0, 0.0, 0.0])[0][0::2] == [0.5, 0.5]
     assert gradients(f, [1.0, 0.0], [1.0, 0.0]) == [[0.5, 0.5], [0.5, 0.5]]
 
 
 @pytest.mark.parametrize("f", [tl.amax, tl.amin])
 @pytest.mark.parametrize("dim", [None, 0, -1, (0, 1)])
-def test_equal_entries_share(f: Any, dim: Any) -> None:
+def test_equal_entries_share_the_gradient(f: Any, dim: Any) -> None:
     (found,) = gradients(lambda x: f(x, dim), [[3.0, 3.0], [3.0, 3.0]])
     shares = {None: 0.25, 0: 0.5, -1: 0.5, (0, 1): 0.25}[dim]
     assert found == [[shares, shares], [shares, shares]]

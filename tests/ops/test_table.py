@@ -52,7 +52,7 @@ SAMPLES = [pytest.param(spec, k, id=f"{spec.name}-{k}") for spec in SPECS.values
 
 @pytest.mark.parametrize("case", CASES)
 def test_op(case):
-    """Values, gradients, memory, dtypes, layouts, and errors."""
+    """Check values, gradients, memory, dtypes, layouts and errors."""
     case.run()
 
 
@@ -79,7 +79,7 @@ def test_every_op_with_float_results_has_a_reference():
 
 
 def test_no_reference_computes_with_tensorlite():
-    """Each gets arrays and has to return arrays, or what it says would be no second opinion."""
+    """Check that references return arrays, because one that used tensorlite would prove nothing."""
     for spec in SPECS.values():
         if spec.reference is not None:
             for sample, arrays in zip(spec.samples, spec.arrays, strict=True):
@@ -90,19 +90,19 @@ def test_no_reference_computes_with_tensorlite():
 
 
 def takes_what_may_not_fit(spec: OpSpec) -> bool:
-    """Several tensors, or a dimension, or an index."""
+    """Return whether an op takes several tensors, a dimension or an index."""
     names = set(inspect.signature(spec.f).parameters)
     several = any(len(sample.inputs()) > 1 for sample in spec.samples)
     return several or bool(names & {"dim", "dims", "dim0", "dim1", "index", "shape", "sizes"})
 
 
-def test_every_op_that_can_be_misused_says_so():
+def test_every_op_with_checks_has_error_cases():
     missing = {name for name, spec in SPECS.items() if not spec.errors and takes_what_may_not_fit(spec)}
     assert missing == NO_ERRORS.keys(), "ops without errors in tests/ops/op_errors.py"
 
 
 def test_every_differentiable_op_is_recorded_by_some_sample():
-    """Private ones too, which public functions are made of."""
+    """Check private ops too, of which public functions are made."""
     recorded: set[Plan] = set()
     for spec in SPECS.values():
         for k in range(len(spec.samples)) if spec.order else ():
@@ -121,7 +121,7 @@ def test_every_differentiable_op_is_recorded_by_some_sample():
 
 
 def strided(x: tl.Tensor) -> tl.Tensor:
-    """The same entries with other strides: the transpose of every second entry of a larger tensor."""
+    """Return the same entries with other strides: the transpose of every second entry of a larger tensor."""
     if not x.ndim:
         return x.detach().clone()
     big = tl.zeros(*(2 * n for n in x.shape[::-1]), dtype=x.dtype)
@@ -133,7 +133,7 @@ def strided(x: tl.Tensor) -> tl.Tensor:
 
 
 def assert_same(found: Sequence[tl.Tensor], expected: Sequence[tl.Tensor]) -> None:
-    """Values and dtypes agree."""
+    """Assert that values and dtypes agree."""
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == b.dtype
         assert a.shape == b.shape
@@ -142,7 +142,7 @@ def assert_same(found: Sequence[tl.Tensor], expected: Sequence[tl.Tensor]) -> No
 
 @pytest.mark.parametrize(("spec", "k"), [p for p in SAMPLES if p.values[0].name not in ("view", "Tensor.view")])  # type: ignore[attr-defined]
 def test_strides_do_not_matter(spec, k):
-    """Those of index arrays, masks and integers neither; check_op sees to those of floats and cotangents."""
+    """Check index arrays, masks and integers; check_op covers floats and cotangents."""
     assert_same(spec.results(k, [strided(x) for x in spec.tensors(k)]), spec.results(k, spec.tensors(k)))
 
 
@@ -153,7 +153,7 @@ KERNELS = [p for p in SAMPLES if getattr(getattr(p.values[0].f, "op", None), "co
 
 @pytest.mark.parametrize(("spec", "k"), KERNELS)
 def test_a_kernel_equals_its_composite(spec, k):
-    """The same maths in plain ops: values and gradients."""
+    """Compare a kernel with the same function in plain ops: values and gradients."""
     op: Op = spec.f.op
     args, kwargs = spec.samples[k].fill(spec.tensors(k))
     bound = op.bind(args, kwargs)
@@ -174,13 +174,13 @@ def test_a_kernel_equals_its_composite(spec, k):
 
 
 def has_method(spec: OpSpec, k: int) -> bool:
-    """Whether a method takes the same arguments; ``x.where(condition, y)`` does not."""
+    """Return whether a method takes the same arguments. ``x.where(condition, y)`` does not."""
     return hasattr(tl.Tensor, spec.name) and spec.name != "where" and isinstance(spec.samples[k].args[0], Input)
 
 
 @pytest.mark.parametrize(("spec", "k"), [p for p in SAMPLES if has_method(*p.values)])  # type: ignore[arg-type]
 def test_a_method_is_its_function(spec, k):
-    """``x.exp()`` is ``exp(x)``, with the same arguments and names."""
+    """Check that ``x.exp()`` is ``exp(x)``, with the same arguments and names."""
     x, *tensors = spec.tensors(k)
     (_, *args), kwargs = spec.samples[k].fill([x, *tensors])
     found = getattr(x, spec.name)(*args, **kwargs)
