@@ -179,17 +179,22 @@ def fill_missing_with_zeros(node: Node, gradients: list[Value]) -> tuple[Value, 
 
 
 def _run_hooks(hooks: list[Callable[[Any], Any]], g: Value) -> Value:
-    """Call each hook on the gradient, in order. A result that is not None replaces the gradient."""
+    """Call each hook on the gradient, in order. A result that is not None replaces the gradient.
+
+    Hooks get copies of a raw gradient, because a hook may keep its argument or its result and the engine adds in place.
+    """
+    recorded = isinstance(g, Variable)
     for hook in list(hooks):
-        given = g if isinstance(g, Variable) else wrap(g)
+        given = g if recorded else wrap(g.copy())
         changed = hook(given)
         if changed is not None:
             got = describe_array(changed.array) if isinstance(changed, Variable) else type(changed).__name__
-            if got != describe_array(given.array):
+            expected = describe_array(given.array)
+            if got != expected:
                 error = DTypeError if getattr(changed, "shape", None) == given.array.shape else ShapeError
-                expected = describe_array(given.array)
                 raise error(f"hook: a gradient hook must return None or a Tensor {expected}, got {got}")
-            g = changed if isinstance(g, Variable) else changed.array
+        result = given if changed is None else changed
+        g = result if recorded else result.array.copy()
     return g
 
 

@@ -6,6 +6,10 @@ import tensorlite as tl
 from tensorlite.errors import DTypeError, GraphError, ShapeError
 
 
+def times_ten(g):
+    g.mul_(10)
+
+
 def leaf(*values, dtype=None):
     return tl.tensor(list(values), dtype=dtype, requires_grad=True)
 
@@ -27,6 +31,33 @@ def test_the_result_of_a_hook_replaces_the_gradient():
     x.register_hook(lambda g: -g)
     y.sum().backward()
     assert x.grad.tolist() == [-33.0, -33.0]
+
+
+def test_a_gradient_that_a_hook_keeps_does_not_change():
+    """The second backward pass adds to x.grad in place."""
+    x, kept = leaf(1.0, 2.0), []
+    x.register_hook(kept.append)
+    (x * 3).sum().backward()
+    (x * 5).sum().backward()
+    assert x.grad.tolist() == [8.0, 8.0]
+    assert [g.tolist() for g in kept] == [[3.0, 3.0], [5.0, 5.0]]
+
+
+def test_a_tensor_that_a_hook_returns_does_not_change():
+    x, constant = leaf(1.0, 2.0), tl.ones(2)
+    x.register_hook(lambda g: constant)
+    for _ in range(2):
+        (x * 3).sum().backward()
+    assert x.grad.tolist() == [2.0, 2.0]
+    assert constant.tolist() == [1.0, 1.0]
+
+
+def test_a_hook_that_changes_its_argument_changes_this_gradient_alone():
+    """The gradients of both terms of a sum are one array until a hook gets its copy."""
+    x, y = leaf(1.0, 2.0), leaf(1.0, 2.0)
+    x.register_hook(times_ten)
+    (x + y).backward(tl.ones(2))
+    assert (x.grad.tolist(), y.grad.tolist()) == ([10.0, 10.0], [1.0, 1.0])
 
 
 def test_a_hook_can_be_removed():
