@@ -24,7 +24,7 @@ def refuses(names: str, exception: type[Exception], match: str, *args: Any, **kw
 
 BROADCAST = "the shapes do not broadcast"
 RANGE = r"dim 2 is out of range for a tensor with 2 dimensions \(expected -2 to 1\)"
-FLOATING = r"^{op}.*expected floating point .*; convert with \.(float|to)\("
+FLOATING = r"^{op}.*expected floating point .*[;.] [Cc]onvert with \.(float|to)\("
 INDICES = "^{op}: expected an index tensor of int64 or int32, got float64"
 
 # ---- elementwise ----------------------------------------------------------------------------
@@ -234,11 +234,11 @@ refuses(HOT, IndexError, r"class 3 at position \(1,\) is not one of 3 \(0 to 2\)
 refuses(HOT, IndexError, r"class -1 at position \(0,\) is not one of 3", given([-1, 2]), 3)
 refuses(HOT, DTypeError, INDICES, fixed(real(3)), 3)
 refuses(HOT, ValueError, "cannot be found from an empty tensor", ints(3, 0))
-refuses("F.pad", ShapeError, r"two widths a dimension, for at most 2, got \(1,\)", real(2, 3), (1,))
-refuses("F.pad", ShapeError, "two widths a dimension, for at most 2", real(2, 3), (1, 1, 1, 1, 1, 1))
+refuses("F.pad", ShapeError, r"two widths for each of at most 2 dimensions, got \(1,\)", real(2, 3), (1,))
+refuses("F.pad", ShapeError, "two widths for each of at most 2 dimensions", real(2, 3), (1, 1, 1, 1, 1, 1))
 refuses("F.pad", ShapeError, r"widths \(4, 0\) of dim 2 .* 0 to 3 in mode", real(2, 3, 4), (4, 0), mode="reflect")
 refuses("F.pad", ShapeError, r"widths \(5, 0\) of dim 2 .* 0 to 4 in mode", real(2, 3, 4), (5, 0), mode="circular")
-refuses("F.pad", ShapeError, "cut off more than there is", real(2, 3), (-4, 0))
+refuses("F.pad", ShapeError, "cut off more entries than there are", real(2, 3), (-4, 0))
 refuses("F.pad", ValueError, "mode must be .* got 'mirror'", real(2, 3), (1, 1), mode="mirror")
 refuses("F.normalize", IndexError, RANGE, real(2, 3), dim=2)
 refuses("F.cosine_similarity", ShapeError, r"\(2, 3\), \(2,\) do not broadcast together", real(2, 3), real(2))
@@ -252,9 +252,9 @@ refuses(PAIRS, ValueError, "^{op}: reduction must be .* got 'max'", real(3), rea
 refuses("F.binary_cross_entropy_with_logits", DTypeError, FLOATING, real(3), ints(2, 3))
 CLASSES = "F.cross_entropy F.nll_loss"
 refuses(CLASSES, ShapeError, r"^{op}.*expected input \(C,\), \(N, C\)", real(3, 4), ints(4, 2))
-refuses(CLASSES, IndexError, "^{op}: target 4 is out of range: class indices are 0 to 3", real(3, 4), given([0, 4, 1]))
+refuses(CLASSES, IndexError, "^{op}: target 4 is out of range: expected class indices from 0 to 3", real(3, 4), given([0, 4, 1]))
 refuses(CLASSES, DTypeError, "class indices must be integers", real(3, 4), fixed(real(3)))
-refuses(CLASSES, ShapeError, r"one entry a class, \(4,\)", real(3, 4), ints(4, 3), fixed(positive(3)))
+refuses(CLASSES, ShapeError, r"one entry for each class, \(4,\)", real(3, 4), ints(4, 3), fixed(positive(3)))
 refuses(CLASSES, ValueError, "reduction must be .* got 'max'", real(3, 4), ints(4, 3), reduction="max")
 refuses("F.cross_entropy", ValueError, r"label_smoothing must .* got 2\.0", real(3, 4), ints(4, 3), label_smoothing=2.0)
 SDPA = "F.scaled_dot_product_attention"
@@ -264,7 +264,7 @@ refuses(SDPA, ShapeError, SHAPES, real(2, 3), real(4, 3), real(3, 2))
 refuses(SDPA, ShapeError, SHAPES, real(3), real(4, 3), real(4, 2))
 refuses(SDPA, ShapeError, r"attn_mask to \(\.\.\., 2, 4\)", real(2, 3), real(4, 3), real(4, 2), bools(3, 4))
 refuses(SDPA, ShapeError, "leading dimensions must broadcast", real(2, 2, 3), real(3, 4, 3), real(3, 4, 2))
-refuses(SDPA, DTypeError, "attn_mask must be bool", real(2, 3), real(4, 3), real(4, 2), ints(2, 2, 4))
+refuses(SDPA, DTypeError, "attn_mask must be of booleans", real(2, 3), real(4, 3), real(4, 2), ints(2, 2, 4))
 refuses(SDPA, DTypeError, FLOATING, ints(3, 2, 3), ints(3, 4, 3), ints(3, 4, 2))
 refuses(SDPA, ValueError, "dropout_p must be", real(2, 3), real(4, 3), real(4, 2), dropout_p=-0.5)
 

@@ -109,6 +109,7 @@ REFERENCES |= {
     "fmod": each(lambda x, y: x - y * math.trunc(x / y)),
     "pow": each(lambda x, y: math.exp(y * math.log(x)) if x > 0 else math.pow(x, y)),
     "neg": each(lambda x: -x),
+    "clone": each(lambda x: x),
     "abs": each(lambda x: x if x > 0 else -x),
     "sign": each(sign),
     "square": each(lambda x: x * x),

@@ -120,7 +120,7 @@ row("div", *(s(real(2, 3), whole(3), rounding_mode=m) for m in ("floor", "trunc"
 row("floor_divide", *binary(real, whole))
 row("remainder fmod", *binary(real, whole, 2.0))
 row("pow", *binary(positive, real), *(s(real(2, 3), p) for p in (2, 3, 1, 0, -1, 2.0, -2)), s(2, real(3)), s(real(3), given([2.0, 3.0, 0.0])))
-row("neg abs sign square reciprocal", *unary(real))
+row("neg abs sign square reciprocal clone", *unary(real))
 row("exp expm1 tanh sigmoid erf sin cos atan sinh cosh", *unary(real))
 row("tan asin acos", *unary(unit))
 row("log log2 log10 sqrt rsqrt", *unary(positive))
