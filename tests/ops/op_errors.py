@@ -252,7 +252,7 @@ refuses(PAIRS, ValueError, "^{op}: reduction must be .* got 'max'", real(3), rea
 refuses("F.binary_cross_entropy_with_logits", DTypeError, FLOATING, real(3), ints(2, 3))
 CLASSES = "F.cross_entropy F.nll_loss"
 refuses(CLASSES, ShapeError, r"^{op}.*expected input \(C,\), \(N, C\)", real(3, 4), ints(4, 2))
-refuses(CLASSES, IndexError, "^{op}: target 4 is out of range: expected class indices from 0 to 3", real(3, 4), given([0, 4, 1]))
+refuses(CLASSES, IndexError, "^{op}: target 4 is out of range: expected .* from 0 to 3", real(3, 4), given([0, 4, 1]))
 refuses(CLASSES, DTypeError, "class indices must be integers", real(3, 4), fixed(real(3)))
 refuses(CLASSES, ShapeError, r"one entry for each class, \(4,\)", real(3, 4), ints(4, 3), fixed(positive(3)))
 refuses(CLASSES, ValueError, "reduction must be .* got 'max'", real(3, 4), ints(4, 3), reduction="max")
