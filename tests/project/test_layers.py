@@ -48,7 +48,7 @@ UNPICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "
 
 
 class File(NamedTuple):
-    """One Python file: its dotted name, its path below the root, its syntax tree."""
+    """A Python file: its dotted name, its path below the root, its syntax tree."""
 
     module: str
     path: Path
@@ -64,7 +64,7 @@ class File(NamedTuple):
 
 
 class Import(NamedTuple):
-    """One imported name: `from module import name` or, with no name, `import module`."""
+    """An imported name: `from module import name` or, with no name, `import module`."""
 
     node: ast.Import | ast.ImportFrom
     module: str
@@ -82,7 +82,7 @@ def read(folder: str) -> list[File]:
 
 
 def nodes(tree: ast.AST, in_functions: bool = True) -> Iterator[ast.AST]:
-    """The nodes below `tree` that run on import, or in calls too: none under `if TYPE_CHECKING`."""
+    """Yield the nodes below `tree` that run on import, and in calls if `in_functions`; none under TYPE_CHECKING."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and dotted(node.test)[-1] == "TYPE_CHECKING":
             continue
@@ -92,7 +92,7 @@ def nodes(tree: ast.AST, in_functions: bool = True) -> Iterator[ast.AST]:
 
 
 def imports(file: File, in_functions: bool = True) -> Iterator[Import]:
-    """What the file imports, relative imports made absolute."""
+    """Yield what the file imports, with relative imports made absolute."""
     for node in nodes(file.tree, in_functions):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -108,7 +108,7 @@ def inside(module: str, packages: tuple[str, ...]) -> bool:
     return any(module == package or module.startswith(package + ".") for package in packages)
 
 
-# ---- the rules: each takes a file and returns what is wrong with it ----------------------------------------
+# ---- the rules: each takes a file and returns the lines that break it ----------------------------------------
 
 
 def lazy_package(module: str) -> str | None:
@@ -130,14 +130,14 @@ def heavy_imports(file: File) -> list[str]:
 
 
 def cupy_names(file: File) -> list[str]:
-    """Mentions of CuPy outside the backend."""
+    """Return the mentions of CuPy."""
     fields = ("id", "attr", "arg", "name", "module")
     named = ((node, str(getattr(node, field, ""))) for node in ast.walk(file.tree) for field in fields)
     return [file.at(node, f"names {name}") for node, name in named if "cupy" in name.lower()]
 
 
 def device_branches(file: File) -> list[str]:
-    """Branches on the device or the array library, an `if gpu`."""
+    """Return the branches on the device or the array library, such as `if gpu`."""
     wrong = []
     for node in ast.walk(file.tree):
         if isinstance(node, ast.Attribute) and node.attr in {"is_cuda", "is_gpu", "is_cpu"}:
@@ -157,7 +157,7 @@ def device_branches(file: File) -> list[str]:
 
 
 def code_from_data(file: File) -> list[str]:
-    """Calls of eval, exec and their like, and anything that unpickles."""
+    """Return the uses of eval, exec and their like, and of anything that unpickles."""
     wrong = []
     for item in imports(file):
         if item.module.partition(".")[0] in UNPICKLERS:
@@ -172,7 +172,7 @@ def code_from_data(file: File) -> list[str]:
 
 
 def private_use(file: File) -> list[str]:
-    """Uses of tensorlite, and of anyone's underscored names, that a user may not rely on."""
+    """Return the uses of private names, of tensorlite's or any other."""
     wrong, bound = [], {}
     for item in imports(file):
         if inside(item.module, ("tensorlite",)):
@@ -196,7 +196,7 @@ def private_use(file: File) -> list[str]:
 
 
 def dotted(node: ast.expr) -> list[str]:
-    """["tl", "nn", "Linear"] for the expression tl.nn.Linear, [""] for one that is no chain of names."""
+    """Return ["tl", "nn", "Linear"] for the expression tl.nn.Linear, and [""] for one that is not a chain of names."""
     if isinstance(node, ast.Attribute):
         return [*dotted(node.value), node.attr]
     return [node.id if isinstance(node, ast.Name) else ""]
@@ -204,7 +204,7 @@ def dotted(node: ast.expr) -> list[str]:
 
 @cache
 def not_public(path: str) -> str | None:
-    """What keeps `path`, say "tensorlite.nn.Linear", from being public API; None if it is."""
+    """Return why `path`, say "tensorlite.nn.Linear", is not public API; None if it is."""
     value: object = importlib.import_module("tensorlite")
     names = path.split(".")
     for i, name in enumerate(names[1:], start=1):
@@ -217,7 +217,7 @@ def not_public(path: str) -> str | None:
     return None
 
 
-# ---- the rules, held --------------------------------------------------------------------------------------
+# ---- the files keep the rules --------------------------------------------------------------------------------------
 
 TENSORLITE, GPT, EXAMPLES = read("tensorlite"), read("gpt"), read("examples")
 
@@ -235,7 +235,7 @@ def lint_imports(folder: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def held(files: list[File], rule: Callable[[File], list[str]]) -> None:
+def check(files: list[File], rule: Callable[[File], list[str]]) -> None:
     wrong = [line for file in files for line in rule(file)]
     assert not wrong, f"{rule.__doc__}\n" + "\n".join(wrong)
 
@@ -268,7 +268,7 @@ def test_the_layers_hold():
         ("tensorlite/optim/new.py", "from . import new2", "no import cycle inside a folder"),
     ],
 )
-def test_a_contract_sees_a_breach(path, source, contract, tmp_path):
+def test_a_contract_finds_a_breach(path, source, contract, tmp_path):
     for package in ("tensorlite", "gpt"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
@@ -281,20 +281,20 @@ def test_a_contract_sees_a_breach(path, source, contract, tmp_path):
 
 
 def test_the_core_imports_numpy_alone():
-    held(TENSORLITE, heavy_imports)
+    check(TENSORLITE, heavy_imports)
 
 
 def test_no_device_branch_outside_the_backend():
-    held([file for file in TENSORLITE + GPT if not inside(file.module, CUPY_AWARE)], cupy_names)
-    held([file for file in TENSORLITE + GPT if not inside(file.module, DEVICE_AWARE)], device_branches)
+    check([file for file in TENSORLITE + GPT if not inside(file.module, CUPY_AWARE)], cupy_names)
+    check([file for file in TENSORLITE + GPT if not inside(file.module, DEVICE_AWARE)], device_branches)
 
 
 def test_no_code_from_data():
-    held(TENSORLITE + GPT + EXAMPLES, code_from_data)
+    check(TENSORLITE + GPT + EXAMPLES, code_from_data)
 
 
 def test_gpt_and_examples_use_the_public_api_alone():
-    held(GPT + EXAMPLES, private_use)
+    check(GPT + EXAMPLES, private_use)
 
 
 def test_importing_tensorlite_loads_numpy_alone():
@@ -315,7 +315,7 @@ def test_no_large_file_in_git():
     assert not [path for path in paths if path.is_file() and path.stat().st_size > 1_000_000]
 
 
-# ---- the rules see what they look for ---------------------------------------------------------------------
+# ---- the rules find what they look for ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -350,7 +350,7 @@ def test_no_large_file_in_git():
         (private_use, "gpt/model/gpt.py", "parameter._version += 1"),
     ],
 )
-def test_a_rule_sees_a_breach(rule, path, source):
+def test_a_rule_finds_a_breach(rule, path, source):
     assert rule(File.parse(Path(path), source))
 
 
@@ -369,5 +369,5 @@ def test_a_rule_sees_a_breach(rule, path, source):
         (private_use, "gpt/model/gpt.py", "import tensorlite.nn.functional as F\nF.gelu\nself._x = x.__class__"),
     ],
 )
-def test_a_rule_lets_the_rest_be(rule, path, source):
+def test_a_rule_accepts_the_rest(rule, path, source):
     assert not rule(File.parse(Path(path), source))

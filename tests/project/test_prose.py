@@ -41,6 +41,8 @@ WORDS = {
     r"who waits|what nobody names|whoever is free": "a noun as the subject",
 }
 
+QUOTED = "Shall I compare thee"  # the poem of examples/05_train_gpt.py keeps its words
+
 NOUNS = "The A An What Whether Who Whose How Where Why Which As Its This That All Each Every One Two Some".split()
 
 
@@ -70,8 +72,9 @@ def test_sources_use_the_words_of_the_field(path):
     wrong = [
         f"{named(path)}:{line}: {word}"
         for line, text in words_of(path.read_text("utf-8"))
+        if QUOTED not in text
         for word in found_words(text)
-    ]  # fmt: skip
+    ]
     assert not wrong, "\n".join(wrong)
 
 
