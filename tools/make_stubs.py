@@ -5,9 +5,9 @@
 
 An op's function computes on raw arrays, ``def exp(xp: Namespace, x: Array) -> Array``. Its users call it with Tensors,
 as ``exp(input: Tensor) -> Tensor``. A type checker cannot follow that, and the class Tensor is in a layer above them.
-So this script translates: ``Array`` and ``Value`` become ``Tensor``, ``Operand`` becomes ``Tensor | Number``. Names of
-arguments and defaults are those that ``inspect.signature`` shows. Functions with several kinds of results are declared
-in the source with ``typing.overload``, which this script copies.
+So this script translates: ``Array`` and ``Value`` become ``Tensor``, and ``Operand`` becomes
+``Tensor | ArrayOrNumber``. Names of arguments and defaults are those that ``inspect.signature`` shows. Functions with
+several kinds of results are declared in the source with ``typing.overload``, which this script copies.
 
 Each stub stands beside a module without code of its own (a list of imports, or of assignments), because type checkers
 read the stub instead of the module.
@@ -24,13 +24,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import tensorlite
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))  # so that the stubs are of this checkout, whatever is installed
+
 from tensorlite import autograd, ops
 from tensorlite.ops import functional
 from tensorlite.tensors import method_makers
 from tensorlite.tensors.methods import OpMethods
 
-ROOT = Path(tensorlite.__file__).parent
+ROOT = REPOSITORY / "tensorlite"
 
 IMPORTS = {
     **dict.fromkeys(("Callable", "Collection", "Sequence"), "from collections.abc import"),
@@ -38,7 +40,7 @@ IMPORTS = {
     **dict.fromkeys(("OpFunction", "P"), "from ..autograd.function import"),
     **dict.fromkeys(("Edge", "Node", "Rule", "Variable"), "from ..autograd.graph import"),
     **dict.fromkeys(("DTypeLike", "Policy"), "from ..dtypes import"),
-    **dict.fromkeys(("Dim", "Index", "Number"), "from ..ops.arguments import"),
+    **dict.fromkeys(("ArrayOrNumber", "Dim", "Index", "Number"), "from ..ops.arguments import"),
     "MaxMin": "from ..ops.reduce import",
     "Sorted": "from ..ops.sorting import",
     "Tensor": "from ..tensors.tensor import",
@@ -56,7 +58,7 @@ def translate(annotation: Any) -> str:
     if annotation is inspect.Parameter.empty:
         return "Any"
     text = re.sub(r"\b(Array|Value)\b", "Tensor", annotation if isinstance(annotation, str) else annotation.__name__)
-    return re.sub(r"\bOperand\b", "Tensor | Number", text).replace("'", '"')
+    return re.sub(r"\bOperand\b", "Tensor | ArrayOrNumber", text).replace("'", '"')
 
 
 def signatures(function: Callable[..., Any]) -> list[inspect.Signature]:
@@ -198,9 +200,9 @@ def _qualified(signature: inspect.Signature, members: Mapping[str, Any]) -> insp
 def _method(name: str, f: Callable[..., Any]) -> list[inspect.Signature]:
     """Return the signatures of a method, made of an op by the functions in ``tensorlite/tensors/method_makers.py``."""
     if REFLECTED.fullmatch(name):
-        return [_signature("Tensor", other="Number")]
+        return [_signature("Tensor", other="ArrayOrNumber")]
     if IN_PLACE.fullmatch(name):
-        return [_signature("Self", other="Tensor | Number")]
+        return [_signature("Self", other="Tensor | ArrayOrNumber")]
     if name.startswith("__"):
         return [_only_required(as_method(s)) for s in signatures(f)]
     if name.endswith("_"):

@@ -16,8 +16,10 @@ from ..errors import DeviceError, DTypeError
 
 Number: TypeAlias = int | float | complex | np.number[Any] | np.bool_
 """A number of Python or a scalar of NumPy."""
+ArrayOrNumber: TypeAlias = Number | np.ndarray[Any, Any]
+"""What an op of several arguments accepts next to a Tensor."""
 Operand: TypeAlias = Any
-"""A Tensor or a number. The function of an op gets a raw array or a number."""
+"""A Tensor, an array or a number. The function of an op gets a raw array or a number."""
 BasicIndex: TypeAlias = SupportsIndex | slice | EllipsisType | list[Any] | range | np.ndarray[Any, Any] | None
 Index: TypeAlias = BasicIndex | tuple[BasicIndex, ...]
 """An index of a Tensor, ``x[index]``. Index tensors and masks count as SupportsIndex: a Tensor has ``__index__``."""
