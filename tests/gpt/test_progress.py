@@ -52,7 +52,7 @@ def test_this_python(tmp_path, monkeypatch):
         (folder / name).touch(mode=0o755)
     monkeypatch.setattr(sys, "executable", str(folder / ("python.exe" if os.name == "nt" else "python")))
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert this_python() == sys.executable  # There is not a python on PATH.
+    assert this_python() == sys.executable  # PATH has no python.
     monkeypatch.chdir(tmp_path)
     assert Path(this_python()) == Path(sys.executable).relative_to(tmp_path)
     monkeypatch.setenv("PATH", str(folder))  # The environment is active.

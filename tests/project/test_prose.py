@@ -36,7 +36,7 @@ WORDS = {
     r"whoever|whomever": "a noun",
     r"so many": "n",
     r"the same ones": "the same",
-    r"(?<!there )(?<!where )is no(?! longer| more|,| such)": "is not a",
+    r"(?<![Tt]here )(?<![Ww]here )is no(?! longer| more|,| such)": "is not a",
     r"(?:is|are) waited for": "waits, with a subject",
     r"who waits|what nobody names|whoever is free": "a noun as the subject",
 }
