@@ -9,7 +9,7 @@ So this script translates: ``Array`` and ``Value`` become ``Tensor``, and ``Oper
 ``Tensor | ArrayOrNumber``. Names of arguments and defaults are those that ``inspect.signature`` shows. Functions with
 several kinds of results are declared in the source with ``typing.overload``, which this script copies.
 
-Each stub stands beside a module without code of its own (a list of imports, or of assignments), because type checkers
+Each stub stands next to a module without code of its own (a list of imports, or of assignments), because type checkers
 read the stub instead of the module.
 """
 
