@@ -6,7 +6,7 @@
     (x * x).sum().backward()
     x.grad                      # tensor([2., 4.])
 
-Names are PyTorch's where PyTorch has one. ``tl.testing`` and ``tl.compiled`` are loaded on first use.
+Names are PyTorch's where PyTorch has one. ``tl.nn``, ``tl.optim`` and other modules are loaded on first use.
 """
 
 import importlib as _importlib
@@ -15,7 +15,7 @@ from math import inf, nan, pi
 
 from numpy import finfo, iinfo
 
-from . import autograd, cuda, errors, func, nn, ops, optim, profiler, serialization, utils
+from . import autograd, errors, ops, serialization
 from .autograd import (
     detect_anomaly,
     enable_grad,
@@ -80,6 +80,7 @@ from .tensors.tensor import Tensor
 
 if _typing.TYPE_CHECKING:
     from . import compiled as compiled
+    from . import cuda, func, nn, optim, profiler, utils
     from . import testing as testing
 
 # PyTorch's other names for number types.
@@ -116,11 +117,14 @@ __all__ = [
 ]  # fmt: skip
 __all__ += ops.__all__
 
+# Importing these takes a third of the time of importing tensorlite, and a program may need none of them.
+_LOADED_ON_FIRST_USE = frozenset(("compiled", "cuda", "func", "nn", "optim", "profiler", "testing", "utils"))
+
 if not _typing.TYPE_CHECKING:  # a type checker would take any name for one of this module
 
     def __getattr__(name: str) -> object:
-        """Load ``testing`` or ``compiled``. Raises AttributeError for any other name, and if numba is missing."""
-        if name not in ("compiled", "testing"):
+        """Load a module on first use. Raises AttributeError for other names, and for ``compiled`` without numba."""
+        if name not in _LOADED_ON_FIRST_USE:
             raise AttributeError(f"module 'tensorlite' has no attribute {name!r}")
         try:
             return _importlib.import_module(f"tensorlite.{name}")
