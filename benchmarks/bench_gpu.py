@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from bench_step import OPTIM, TOLERANCE, VOCAB_SIZE, Weights
 from environment import describe_environment, saved
+from gpt_cost import step_flops
 
 import tensorlite as tl
 from gpt.config import ModelConfig
@@ -100,13 +101,6 @@ def peaks() -> tuple[float, float, float]:
     return 2 * n**3 / ours / 1e12, 2 * n**3 / theirs / 1e12, 2 * a.nbytes / copy / 1e9
 
 
-def flops_of_a_step(config: ModelConfig, batch_size: int) -> float:
-    """Return the floating point operations of the products in one step: 6 a weight and token, and attention's."""
-    c, tokens = config, batch_size * config.block_size
-    weights = 12 * c.n_layer * c.n_embd**2 + c.vocab_size * c.n_embd
-    return tokens * (6 * weights + 12 * c.n_layer * c.n_embd * c.block_size)
-
-
 def measure_step(shape: str, steps: int, peak: tuple[float, float]) -> bool:
     """Print the table of one shape. Return whether the losses agree."""
     n_layer, n_head, n_embd, block_size, batch_size = SHAPES[shape]
@@ -131,7 +125,7 @@ def measure_step(shape: str, steps: int, peak: tuple[float, float]) -> bool:
                     seconds[name].append(time.perf_counter() - start)
             losses.append(done)
         apart = max(apart, *(abs(a - b) for a, b in zip(*losses, strict=True)))
-    work = flops_of_a_step(config, batch_size)
+    work = step_flops(config, batch_size)
     print(f"\nshape {shape}: {n_layer} layers, {n_embd} wide, context {block_size}, batch {batch_size}")
     print(f"{'ms a step':14}{'minimum':>10}{'median':>10}{'% of peak':>12}")
     for (name, times), top in zip(seconds.items(), peak, strict=True):
