@@ -76,7 +76,7 @@ bench-commits: .venv/.installed-bench  ## two commits against each other: ARGS=B
 	@$(VENV_PYTHON) benchmarks/compare_commits.py $(ARGS)
 
 bench-gpu:  ## the time of a training step and of a token on the GPU, against PyTorch
-	@$(GPU_PYTHON) benchmarks/bench_gpu.py $(ARGS)
+	@PYTHONPATH=. $(GPU_PYTHON) benchmarks/bench_gpu.py $(ARGS)
 
 clean:  ## remove .venv, builds and caches, and nothing that training wrote
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
