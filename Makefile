@@ -1,12 +1,12 @@
-# The project's commands; `make` alone lists them. Each works in a fresh clone: .venv is made and filled on the
-# way, and filled again only when pyproject.toml changes.
+# The commands of the project; `make` alone lists them. Each works in a fresh clone, because it first makes .venv and
+# installs into it. It installs again only after pyproject.toml has changed.
 
-# The interpreter to make .venv with (empty: the first that will do), and the one that sees the GPU.
+# PYTHON makes .venv; if it is empty, tools/make-venv chooses an interpreter. GPU_PYTHON runs what needs the GPU.
 PYTHON ?=
 GPU_PYTHON ?= python3
-# More arguments for the command behind train, test, gpu-check or bench.
+# More arguments for the program that a command runs.
 ARGS ?=
-# How many processes run the tests; 0 runs them in one, for a debugger or a clear order.
+# The number of processes that run the tests. 0 runs them in one process, for a debugger or in a fixed order.
 TEST_WORKERS ?= auto
 
 # An active environment or a PYTHONPATH must not leak into .venv.
@@ -19,33 +19,33 @@ VENV_PYTHON := env -u PYTHONHOME -u PYTHONPATH -u VIRTUAL_ENV .venv/bin/python
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-train: .venv/.installed-fast,gpt,plot  ## train a GPT on tiny Shakespeare, evaluate it and print what it writes
+train: .venv/.installed-fast,gpt,plot  ## train a GPT on tiny Shakespeare, evaluate it and print a sample of its text
 	@$(VENV_PYTHON) -m gpt train shakespeare-char-cpu $(ARGS)
 
 test: .venv/.installed-test  ## run the tests; ARGS="-k matmul" and the like go to pytest
 	@$(VENV_PYTHON) -m pytest -n $(TEST_WORKERS) --maxprocesses 8 --dist worksteal $(ARGS)
 
-check: lint types test  ## lint, types and tests: what a change has to pass
+check: lint types test  ## run lint, types and test, which a change must pass
 
-lint: .venv/.installed-dev  ## ruff, and import-linter for the layers
+lint: .venv/.installed-dev  ## run ruff, and import-linter for the layers
 	@$(VENV_PYTHON) -m ruff check .
 	@.venv/bin/lint-imports --no-cache --no-logo
 
-types: .venv/.installed-dev  ## mypy --strict on tensorlite and gpt
+types: .venv/.installed-dev  ## run mypy --strict on tensorlite and gpt
 	@$(VENV_PYTHON) -m mypy
 
 stubs: .venv/.installed-dev  ## write the type stubs of the ops and of Tensor's methods, after a change of an op's signature
 	@$(VENV_PYTHON) tools/make_stubs.py
 
-oracle: .venv/.installed-oracle  ## install PyTorch, which the tests compare with where it is installed
+oracle: .venv/.installed-oracle  ## install PyTorch, so that the tests compare with it
 
-mutants: .venv/.installed-test  ## how many wrong gradients the checks find, and how many right ones they blame
+mutants: .venv/.installed-test  ## count the wrong gradients that the checks find, and the right ones that they reject
 	@$(VENV_PYTHON) -m tests.testing.mutants $(ARGS)
 
-nightly: .venv/.installed-test  ## the property-based tests on new examples, 2,000 each
+nightly: .venv/.installed-test  ## run each property-based test on 2,000 new examples
 	@$(VENV_PYTHON) -m pytest --gradtest-profile nightly -m hypothesis $(ARGS)
 
-# Needs no network and no .venv: a GPU machine's own Python has what it takes. Elsewhere there is nothing to check.
+# This needs no network and no .venv, because the Python of a GPU machine has CuPy, NumPy and pytest.
 define GPU_PROBE
 import cupy, numpy, pytest; assert cupy.cuda.runtime.getDeviceCount(), "no CUDA device"
 endef
@@ -60,35 +60,35 @@ gpu-check:  ## run the tests that compare a device with the CPU on the GPU, if t
 bench: override ARGS += --save
 bench: bench-ops bench-step bench-generate bench-speedrun  ## run and save the benchmarks, on a machine that is idle
 
-bench-ops: .venv/.installed-bench  ## what an op costs, small and large
+bench-ops: .venv/.installed-bench  ## measure the time of an op, small and large
 	@$(VENV_PYTHON) benchmarks/bench_ops.py $(ARGS)
 
-bench-step: .venv/.installed-bench  ## the time of a training step, against PyTorch
+bench-step: .venv/.installed-bench  ## measure the time of a training step, against PyTorch
 	@$(VENV_PYTHON) benchmarks/bench_step.py $(ARGS)
 
-bench-generate: .venv/.installed-bench  ## the time of a token that is written, against PyTorch
+bench-generate: .venv/.installed-bench  ## measure the time of a generated token, against PyTorch
 	@$(VENV_PYTHON) benchmarks/bench_generate.py $(ARGS)
 
-bench-speedrun: .venv/.installed-bench  ## the time of training to a loss, against nanoGPT's recipe on PyTorch
+bench-speedrun: .venv/.installed-bench  ## measure the time of training to a loss, against nanoGPT's recipe on PyTorch
 	@$(VENV_PYTHON) benchmarks/bench_speedrun.py $(ARGS)
 
-bench-commits: .venv/.installed-bench  ## two commits against each other: ARGS=BASE, or ARGS="BASE COMMIT"
+bench-commits: .venv/.installed-bench  ## compare the speed of two commits: ARGS=BASE, or ARGS="BASE COMMIT"
 	@$(VENV_PYTHON) benchmarks/compare_commits.py $(ARGS)
 
-bench-gpu:  ## the time of a training step and of a token on the GPU, against PyTorch
+bench-gpu:  ## measure the time of a training step and of a token on the GPU, against PyTorch
 	@PYTHONPATH=. $(GPU_PYTHON) benchmarks/bench_gpu.py $(ARGS)
 
-clean:  ## remove .venv, builds and caches, and nothing that training wrote
+clean:  ## remove .venv, builds and caches, but no file that training wrote
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find tensorlite gpt tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
-# The stamps of an environment whose interpreter is gone (an upgrade took it away) count for nothing.
+# Remove the stamps if .venv has no interpreter, as after an upgrade, because its packages are then unusable.
 $(shell test -x .venv/bin/python || rm -f .venv/.installed-*)
 
 .venv/bin/python:
 	@tools/make-venv $(if $(PYTHON),'$(PYTHON)')
 
-# The stamp's name is the list of extras it stands for.
+# The name of a stamp is the list of extras that were installed.
 .venv/.installed-%: pyproject.toml .venv/bin/python
 	@echo "Installing tensorlite[$*] into .venv (a minute or two the first time)"
 	@$(VENV_PYTHON) -c 'import pip' 2>/dev/null || $(VENV_PYTHON) -m ensurepip  # uv makes .venv without pip

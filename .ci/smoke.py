@@ -1,4 +1,4 @@
-"""Run in an environment that holds the wheel and numpy alone, away from the source tree."""
+"""Check the installed wheel, in an environment that has only numpy in addition, outside of the source tree."""
 import importlib
 import sys
 from importlib.metadata import version
@@ -19,7 +19,7 @@ x = tl.tensor([1.0, 2.0], requires_grad=True)
 (x * x).sum().backward()
 assert x.grad.tolist() == [2.0, 4.0]
 
-import gpt  # noqa: E402  - names no engine, needs no extra
+import gpt  # noqa: E402 - after the checks of tensorlite; it needs no extra
 
-assert list((files(gpt) / "presets").iterdir())
+assert list((files(gpt) / "config" / "presets").iterdir())
 print(f"tensorlite {tl.__version__} from {Path(tl.__file__).parent}: imports and differentiates")

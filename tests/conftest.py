@@ -14,7 +14,7 @@ import tensorlite.testing.strict
 from tensorlite.testing import register_profiles
 
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
-    # The workers share the cores. Two threads are the least, so that the tests meet loops that threads share.
+    # The workers share the cores. Each gets at least two threads, so that the tests also run loops that threads share.
     os.environ.setdefault("TENSORLITE_NUM_THREADS", str(max(2, (os.cpu_count() or 1) // int(workers))))
 
 with suppress(ImportError):  # a GPU machine may have pytest without hypothesis
@@ -58,11 +58,11 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def other_device(request):
-    """Each device that --device names: one to compare with the CPU."""
+    """Return each device that --device names, for comparison with the CPU."""
     return tl.device(request.param)
 
 
 @pytest.fixture
 def device(request):
-    """The CPU, and each device that --device names."""
+    """Return the CPU, and each device that --device names."""
     return tl.device(request.param)

@@ -9,8 +9,8 @@ So this script translates: ``Array`` and ``Value`` become ``Tensor``, and ``Oper
 ``Tensor | ArrayOrNumber``. Names of arguments and defaults are those that ``inspect.signature`` shows. Functions with
 several kinds of results are declared in the source with ``typing.overload``, which this script copies.
 
-Each stub stands next to a module without code of its own (a list of imports, or of assignments), because type checkers
-read the stub instead of the module.
+Each stub is next to a module that has only imports or assignments, because type checkers read the stub instead of the
+module.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))  # so that the stubs are of this checkout, whatever is installed
+sys.path.insert(0, str(REPOSITORY))  # so that the stubs describe this checkout, not an installed version
 
 from tensorlite import autograd, ops
 from tensorlite.ops import functional
@@ -123,7 +123,7 @@ def _definition(name: str, signature: inspect.Signature, indent: str, comment: s
     if len(line) <= 121:
         return line
     body = "".join(f"{indent}    {part},\n" for part in parts)
-    if "*" in parts[-1][:1] and parts[-1] != "*":  # no comma may follow *args in a stub that old tools read
+    if "*" in parts[-1][:1] and parts[-1] != "*":  # because old tools reject a comma after *args
         body = body[:-2] + "\n"
     return f"{indent}def {name}(\n{body}{indent}) -> {signature.return_annotation}: ...{comment}\n"
 
@@ -172,9 +172,9 @@ SPECIAL = {
 
 
 def methods_of(cls: type) -> str:
-    """Return the stub of the class whose attributes are ops."""
+    """Return the stub of a class with ops as attributes."""
     members = {name: f for name, f in vars(cls).items() if callable(f)}
-    first: dict[int, str] = {}  # the first name of each function, of those that are no operators
+    first: dict[int, str] = {}  # the first name of each function that is not an operator
     lines = []
     for name, f in members.items():
         if not name.startswith("__") and first.setdefault(id(f), name) != name:
@@ -250,7 +250,8 @@ def main(check: bool) -> int:
                 path.write_text(text, "utf-8")
                 print(f"wrote {path.relative_to(ROOT.parent)}")
     if check and stale:
-        print(f"{', '.join(stale)}: not what the ops say; run python tools/make_stubs.py", file=sys.stderr)
+        names = ", ".join(stale)
+        print(f"make_stubs: {names} differ from the ops. Run python tools/make_stubs.py", file=sys.stderr)
     return int(check and bool(stale))
 
 

@@ -1,4 +1,4 @@
-"""Test that the benchmarks run and print their tables. How fast anything is, is not tested."""
+"""Test that the benchmarks run and print their tables. Speed is not tested."""
 
 import os
 import re
@@ -40,28 +40,28 @@ def assert_compared(output: str, differ: str, unit: str) -> None:
     assert float(re.search(rf"{differ} (\S+) {unit}$", output, re.MULTILINE)[1]) <= 1e-4
 
 
-def test_a_step_does_the_same_on_both_sides():
+def test_both_libraries_compute_the_same_step():
     pytest.importorskip("torch")
     output = run("bench_step.py", "--shape", "S", "--rounds", "1")
     assert "shape S: 3 layers, 3 heads, 48 wide, context 32, batch 16" in output
     assert_compared(output, "losses differ by at most", "nats")
 
 
-def test_a_side_alone():
+def test_one_library_is_measured_alone():
     pytest.importorskip("torch")
     output = run("bench_step.py", "--shape", "S", "--rounds", "1", "--only", "tensorlite")
     assert re.search(r"^tensorlite +\d", output, re.MULTILINE)
     assert "ratio" not in output
 
 
-def test_a_text_is_the_same_on_both_sides():
+def test_both_libraries_compute_the_same_logits():
     pytest.importorskip("torch")
     output = run("bench_generate.py", "--shape", "M", "--texts", "1", "--tokens", "3")
     assert "shape M: 4 layers, 4 heads, 128 wide, context 64, vocabulary 65, batch 1; 1 texts each" in output
     assert_compared(output, "logits differ by at most", "of the largest")
 
 
-def test_cost_of_ops():
+def test_the_tables_of_op_times():
     output = run("bench_ops.py", "--number", "1", "--rounds", "1")
     small, large = output.split("activations of 12 x 64 tokens")
     rows = re.findall(r"^(add|multiply|sin|tanh|matmul) +(forward|recorded|backward) +(.+)$", small, re.MULTILINE)
@@ -82,7 +82,7 @@ def test_cost_of_ops():
 
 
 def test_the_operations_of_a_gpt(monkeypatch):
-    """The weights that every token is multiplied by are the model's matrices, without the positions."""
+    """Every token is multiplied by all matrices of the model, except the position embedding."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from gpt_cost import forward_flops, product_weights, prompt_flops, step_flops, token_bytes
 
@@ -112,7 +112,7 @@ def test_the_readme_table_is_copied_from_results(monkeypatch):
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone")
-def test_two_commits():
+def test_two_commits_are_compared():
     args = ["HEAD", "HEAD", "--rounds", "1", "--pairs", "1", "--task", "no_grad op", "--task", "import"]
     output = run("compare_commits.py", *args, header=HEADER[:5])
     for task in ("no_grad op, us", "import, ms"):

@@ -1,8 +1,7 @@
-"""What the documentation says is so: its code runs and prints what stands below it, its commands exist, its links lead
-somewhere.
+"""Test the documentation: its code runs and prints what the page shows, and its commands, names and links exist.
 
-A Python block that begins with `>>>` is a session, and the sessions of a page are one: a doctest. Any other Python
-block is a program of its own; a `text` block right below is what it prints, to the letter.
+A Python block that begins with `>>>` is a session; the sessions of a page are one doctest. Any other Python block is a
+program. If a `text` block follows it directly, the program must print exactly that text.
 """
 
 import os
@@ -41,6 +40,7 @@ class Block(NamedTuple):
 
 
 def blocks(page: Path) -> list[Block]:
+    """Return the fenced blocks of a page, in order."""
     found, begun = [], None
     lines = page.read_text("utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
@@ -55,7 +55,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def prose(page: Path) -> str:
-    """The page without its blocks."""
+    """Return the text of a page without its blocks."""
     return re.sub(r"^```\w*\n.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
@@ -78,12 +78,12 @@ def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
 # ---- code ---------------------------------------------------------------------------------------
 
 
-def test_there_is_code_to_run():
+def test_the_code_is_found():
     assert PROGRAMS
     assert SESSIONS
 
 
-def test_every_language_is_one_that_is_looked_at():
+def test_every_block_has_a_language_that_is_tested():
     assert {block.language for block in BLOCKS} <= {"python", "text", "sh", "toml"}
 
 
@@ -111,7 +111,7 @@ def test_session(page, tmp_path):
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_names_exist(page):
-    """`tl.func.grad` and the like in the text: every one of them is there."""
+    """Every name in the text such as `tl.func.grad` exists."""
     for name in re.findall(r"`tl\.([A-Za-z_][\w.]*)", prose(page)):
         value: object = tl
         for part in name.rstrip(".").split("."):
@@ -123,6 +123,7 @@ def test_names_exist(page):
 
 
 def commands(language: str = "sh") -> Iterator[tuple[Block, list[str]]]:
+    """Yield the shell commands of all pages, each as its block and its words."""
     for block in BLOCKS:
         if block.language == language:
             for line in block.text.replace("\\\n", " ").splitlines():
@@ -152,7 +153,7 @@ def gpt_commands():
 
 
 def test_gpt_commands_parse():
-    """Every `python -m gpt ...`: the command, its options and their values."""
+    """Every `python -m gpt ...` has a known command, known options and valid values."""
     pytest.importorskip("click")
     known = gpt_commands()
     seen = 0
@@ -171,7 +172,7 @@ def test_gpt_commands_parse():
 
 
 def test_options_exist():
-    """`--option` in the text of docs/training.md."""
+    """Every `--option` in the text of docs/training.md exists."""
     pytest.importorskip("click")
     parameters = [parameter for command in gpt_commands().values() for parameter in command.params]
     known = {option for parameter in parameters for option in parameter.opts + parameter.secondary_opts}
@@ -199,7 +200,7 @@ def test_configuration_loads(block, tmp_path):
 
 
 def slug(heading: str) -> str:
-    """The anchor that GitHub gives a heading."""
+    """Return the anchor that GitHub gives a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
 
 
@@ -208,7 +209,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_links_lead_somewhere(page):
+def test_links_have_targets(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if re.match(r"https?://", target):
             continue
@@ -221,7 +222,7 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_files_exist(page):
-    """`tensorlite/autograd/engine.py` and the like in the text."""
+    """Every path in the text such as `tensorlite/autograd/engine.py` exists."""
     folders = "tensorlite|gpt|examples|tests|docs|benchmarks|tools"
     for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", prose(page)):
         assert (ROOT / path).exists(), path
@@ -233,7 +234,7 @@ def test_the_loss_curve_is_a_small_picture():
     assert curve.stat().st_size < 200_000
 
 
-def test_what_the_reading_guide_points_at_is_there():
+def test_names_in_the_reading_guide_exist():
     """Every `name` in its text is a word of the source."""
     text = prose(ROOT / "docs" / "reading-guide.md")
     files = [path for folder in ("tensorlite", "gpt") for path in (ROOT / folder).rglob("*.py")]

@@ -1,4 +1,4 @@
-"""Every example runs as its docstring says, from any folder, and prints what it promises."""
+"""Test that every example runs from any folder, as its docstring says, and prints correct results."""
 
 import os
 import re
@@ -13,7 +13,10 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 def run(name: str, folder: Path, *args: str, leaves: tuple[str, ...] = ()) -> str:
-    """What the example prints, run in `folder` with warnings as errors; it leaves there no other files than these."""
+    """Run an example in `folder`, with warnings as errors, and return what it prints.
+
+    leaves: the names of the files that it writes there; any other file is an error.
+    """
     before = set(os.listdir(folder))
     command = [sys.executable, "-W", "error", str(ROOT / "examples" / name), *args]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -34,13 +37,13 @@ def lines_with(text: str, output: str) -> list[str]:
     return found
 
 
-def test_there_is_a_test_for_each():
+def test_every_example_has_a_test():
     tested = {name[:15] for name in globals() if name.startswith("test_example_")}
     assert tested == {f"test_example_{path.name[:2]}" for path in EXAMPLES}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_its_docstring_says_how_to_run_it(path):
+def test_the_docstring_says_how_to_run_the_example(path):
     assert f"    python examples/{path.name}" in path.read_text("utf-8")
 
 
@@ -90,7 +93,7 @@ def test_example_04(tmp_path):
 
 
 def test_example_05(tmp_path):
-    pytest.importorskip("platformdirs")  # the gpt package's extra
+    pytest.importorskip("platformdirs")  # because the gpt package needs it
     output = run("05_train_gpt.py", tmp_path)
     losses = [numbers(line.split("loss")[1])[0] for line in lines_with("nats per character   gradient", output)]
     assert losses[0] == pytest.approx(3.7, abs=0.1)

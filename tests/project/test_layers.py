@@ -1,6 +1,7 @@
-"""The rules of structure: the layers, which import-linter checks, and what no file may do.
+"""Test the rules of structure: the layers of the packages, and what a file must not do.
 
-The layers are in pyproject.toml, under tool.importlinter. The other rules read syntax trees.
+import-linter checks the layers; its contracts are in pyproject.toml, under tool.importlinter. The other rules are
+functions here, which read syntax trees.
 """
 import ast
 import importlib
@@ -18,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# What a user may import. The rest of tensorlite is private, whatever its name.
+# The modules that users may import. All others in tensorlite are private, although their names have no underscore.
 PUBLIC_MODULES = [
     "tensorlite", "tensorlite.autograd", "tensorlite.compiled", "tensorlite.cuda", "tensorlite.errors",
     "tensorlite.func", "tensorlite.nn", "tensorlite.nn.functional", "tensorlite.nn.init", "tensorlite.nn.utils",
@@ -27,8 +28,8 @@ PUBLIC_MODULES = [
     "tensorlite.utils.checkpoint",
 ]
 
-# What a package or module of tensorlite may import at its top besides numpy. Nothing else imports these at its top, so
-# that `import tensorlite` loads numpy alone.
+# The packages that a module of tensorlite may import at its top, in addition to numpy. No other module imports one of
+# these modules at its top, so that `import tensorlite` loads numpy alone.
 LOADED_LAZILY = {
     "tensorlite.backends.cuda": {"cupy"},
     "tensorlite.backends.cpu.compiled": {"llvmlite", "numba"},
@@ -38,8 +39,8 @@ LOADED_LAZILY = {
     "tensorlite.testing.random_programs": {"hypothesis"},
 }
 
-# The only packages that may name CuPy, and those that may compare with the name of a device: autograd and tensors show
-# the device in messages.
+# The only package that may name CuPy, and those that may compare with the name of a device. autograd and tensors do so
+# because their messages show the device.
 CUPY_AWARE = ("tensorlite.backends",)
 DEVICE_AWARE = (*CUPY_AWARE, "tensorlite.autograd", "tensorlite.tensors", "tensorlite.cuda")
 DEVICE_NAMES = {"cpu", "cuda", "gpu", "cupy", "numpy"}
@@ -117,7 +118,7 @@ def lazy_package(module: str) -> str | None:
 
 
 def heavy_imports(file: File) -> list[str]:
-    """A file of tensorlite imports numpy, the standard library and tensorlite at its top, and nothing else."""
+    """Return the imports at the top of a file, except numpy, the standard library and tensorlite."""
     own = lazy_package(file.module)
     allowed = {"tensorlite", "numpy", *sys.stdlib_module_names, *LOADED_LAZILY.get(own or "", ())}
     wrong = []
@@ -217,7 +218,7 @@ def not_public(path: str) -> str | None:
     return None
 
 
-# ---- the files keep the rules --------------------------------------------------------------------------------------
+# ---- the files follow the rules ------------------------------------------------------------------------------------
 
 TENSORLITE, GPT, EXAMPLES = read("tensorlite"), read("gpt"), read("examples")
 
@@ -240,13 +241,13 @@ def check(files: list[File], rule: Callable[[File], list[str]]) -> None:
     assert not wrong, f"{rule.__doc__}\n" + "\n".join(wrong)
 
 
-def test_there_are_files_to_look_at():
+def test_the_files_are_found():
     assert len(TENSORLITE) > 5
     assert len(GPT) > 5
 
 
 def test_the_layers_hold():
-    """The contracts in pyproject.toml: no import runs up a layer, and there is no cycle inside a folder."""
+    """No import runs up a layer, and there is no cycle inside a folder."""
     done = lint_imports(ROOT)
     assert done.returncode == 0, done.stdout[done.stdout.find("Broken") :] + done.stderr
 
@@ -289,7 +290,7 @@ def test_no_device_branch_outside_the_backend():
     check([file for file in TENSORLITE + GPT if not inside(file.module, DEVICE_AWARE)], device_branches)
 
 
-def test_no_code_from_data():
+def test_no_file_executes_data():
     check(TENSORLITE + GPT + EXAMPLES, code_from_data)
 
 
@@ -315,7 +316,7 @@ def test_no_large_file_in_git():
     assert not [path for path in paths if path.is_file() and path.stat().st_size > 1_000_000]
 
 
-# ---- the rules find what they look for ---------------------------------------------------------------------
+# ---- the rules find breaches -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -336,13 +337,13 @@ def test_no_large_file_in_git():
         (device_branches, "tensorlite/nn/layers.py", "str(x.device).startswith('cuda')"),
         (device_branches, "tensorlite/nn/layers.py", "match kind:\n    case 'cpu': pass"),
         (device_branches, "tensorlite/nn/layers.py", "if x.is_cuda: pass"),
-        (code_from_data, "gpt/config.py", "exec(open('config.py').read())"),
-        (code_from_data, "gpt/config.py", "run = eval"),
-        (code_from_data, "gpt/checkpoint.py", "def f():\n    import pickle"),
-        (code_from_data, "gpt/checkpoint.py", "from pickle import loads"),
-        (code_from_data, "gpt/checkpoint.py", "np.load(path, allow_pickle=True)"),
+        (code_from_data, "gpt/config/toml.py", "exec(open('config.py').read())"),
+        (code_from_data, "gpt/config/toml.py", "run = eval"),
+        (code_from_data, "gpt/checkpoint/native.py", "def f():\n    import pickle"),
+        (code_from_data, "gpt/checkpoint/native.py", "from pickle import loads"),
+        (code_from_data, "gpt/checkpoint/native.py", "np.load(path, allow_pickle=True)"),
         (private_use, "gpt/model/gpt.py", "from tensorlite.backends import reference"),
-        (private_use, "gpt/model/gpt.py", "from tensorlite import backend"),
+        (private_use, "gpt/model/gpt.py", "from tensorlite import backends"),
         (private_use, "gpt/model/gpt.py", "import tensorlite.backends.reference"),
         (private_use, "gpt/model/gpt.py", "import tensorlite as tl\ntl.backends.registry.BACKENDS"),
         (private_use, "gpt/model/gpt.py", "import tensorlite\ntensorlite.nn.nowhere(3)"),
@@ -369,5 +370,5 @@ def test_a_rule_finds_a_breach(rule, path, source):
         (private_use, "gpt/model/gpt.py", "import tensorlite.nn.functional as F\nF.gelu\nself._x = x.__class__"),
     ],
 )
-def test_a_rule_accepts_the_rest(rule, path, source):
+def test_a_rule_accepts_other_code(rule, path, source):
     assert not rule(File.parse(Path(path), source))

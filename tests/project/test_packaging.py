@@ -1,4 +1,4 @@
-"""What leaves the house: the wheel, its metadata, and the commands of the Makefile."""
+"""Test the wheel, its metadata, and the commands of the Makefile."""
 import ast
 import re
 import shutil
@@ -18,19 +18,19 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
-# Modules whose distribution has another name.
+# The distributions of modules that have another name than their distribution.
 DISTRIBUTION_OF = {"tiktoken_ext": "tiktoken", "cupy": "cupy-cuda13x", "cupyx": "cupy-cuda13x"}
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
 def named(*requirements: str) -> set[str]:
-    """The distributions that requirements name: {"cupy-cuda12x"} for "cupy-cuda12x[ctk]>=14"."""
+    """Return the distributions that requirements name: {"cupy-cuda12x"} for "cupy-cuda12x[ctk]>=14"."""
     return {re.split(r"[\[<>=!~; ]", requirement, maxsplit=1)[0] for requirement in requirements}
 
 
 def imported_by(*folders: str) -> set[str]:
-    """The distributions that the files in `folders` import from, wherever in the file."""
+    """Return the distributions that the files in `folders` import from, also inside functions."""
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     found = set()
     for path in paths:
@@ -59,7 +59,7 @@ def metadata(wheel) -> Message:
     return Parser().parsestr(wheel.read(name).decode())
 
 
-def test_wheel_holds_both_packages_whole(wheel):
+def test_the_wheel_holds_every_file_of_both_packages(wheel):
     here = {
         path.relative_to(ROOT).as_posix()
         for package in ("tensorlite", "gpt")
@@ -85,7 +85,7 @@ def test_numpy_is_the_only_requirement(metadata):
 
 
 def test_scripts_say_what_is_missing():
-    """A plain `pip install` brings the commands and numpy, but not what the commands need."""
+    """A plain `pip install` installs the commands and numpy, but not the other packages that the commands need."""
     for target in PROJECT["scripts"].values():
         module, _, function = target.partition(":")
         script = f"import sys; sys.modules['click'] = None; from {module} import {function}; {function}()"
@@ -94,7 +94,7 @@ def test_scripts_say_what_is_missing():
         assert done.stderr == "Error: the gpt commands need some packages: pip install 'tensorlite[gpt,plot]'\n"
 
 
-def test_changelog_knows_this_version():
+def test_the_changelog_has_a_heading_for_this_version():
     headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert headings
     assert {"Unreleased", tl.__version__} & set(headings[:2])
@@ -129,7 +129,7 @@ def test_gpu_check_without_a_gpu_says_so():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell script")
-def test_an_interpreter_that_will_not_do_is_named(tmp_path):
+def test_an_interpreter_that_is_too_old_is_named(tmp_path):
     old = tmp_path / "python3"
     old.write_text("#!/bin/sh\necho 'is Python 3.9.2' >&2\nexit 1\n", "utf-8")
     old.chmod(0o755)

@@ -1,7 +1,7 @@
-"""The public API is what tests/project/public_api.txt lists, and every name in it says what it is.
+"""Test that the public API is the list in tests/project/public_api.txt, and that every name in it has a docstring.
 
-After a deliberate change, `.venv/bin/python -m tests.project.test_public_api` writes the list anew; its diff is then
-part of the change, and CHANGELOG.md says what users have to know.
+After a deliberate change, `.venv/bin/python -m tests.project.test_public_api` writes the list again. Commit its diff
+with the change, and describe the change for users in CHANGELOG.md.
 """
 import importlib.util
 import inspect
@@ -15,7 +15,7 @@ import pytest
 from tests.project.test_layers import PUBLIC_MODULES
 
 LIST = Path(__file__).with_name("public_api.txt")
-COMPILED = importlib.util.find_spec("numba") is not None  # tensorlite.compiled needs it
+COMPILED = importlib.util.find_spec("numba") is not None  # because tensorlite.compiled needs it
 MODULES = [importlib.import_module(name) for name in PUBLIC_MODULES if COMPILED or name != "tensorlite.compiled"]
 EXPORTS = [(module, name) for module in MODULES for name in module.__all__]
 
@@ -35,7 +35,7 @@ def members(cls: type) -> list[str]:
 
 
 def public_names() -> list[str]:
-    """Every exported name with its module; a class's members follow it where it is exported first."""
+    """Return every exported name with its module, and the members of each class once, where it is exported first."""
     names, seen = set(), set()
     for module, name in EXPORTS:
         value = getattr(module, name)
@@ -47,13 +47,13 @@ def public_names() -> list[str]:
 
 
 def undocumented(value: object) -> bool:
-    """Whether `value` is something to call or import, and has no docstring of its own."""
+    """Return whether `value` is a class, a module or callable, and has no docstring of its own."""
     if inspect.isclass(value) or inspect.isroutine(value) or isinstance(value, ModuleType):
         return not value.__doc__
     return callable(value) and value.__doc__ in (None, "", type(value).__doc__)
 
 
-def test_exports_are_the_listed_ones():
+def test_exports_equal_the_list():
     listed = LIST.read_text("utf-8").splitlines()
     assert public_names() == [name for name in listed if COMPILED or not name.startswith("tensorlite.compiled.")]
 
@@ -66,14 +66,15 @@ def test_all_is_well_formed(module):
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if hasattr(m, "__path__")], ids=lambda m: m.__name__)
-def test_a_package_shows_nothing_it_does_not_export(module):
-    """A helper imported into an __init__.py would look public: tl.np, tl.annotations."""
-    names = {name for name in vars(module) if name.isidentifier()}  # pytest adds "@pytest_ar" to what it rewrites
+def test_a_package_has_only_the_names_that_it_exports(module):
+    """A helper that an __init__.py imports would look public, as tl.np would."""
+    names = {name for name in vars(module) if name.isidentifier()}  # pytest adds "@pytest_ar" to modules
     stray = {name for name in names if not name.startswith("_")} - set(module.__all__)
-    assert not {name for name in stray if f"{module.__name__}.{name}" not in rooms(module)}
+    assert not {name for name in stray if f"{module.__name__}.{name}" not in submodules(module)}
 
 
-def rooms(package: ModuleType) -> set[str]:
+def submodules(package: ModuleType) -> set[str]:
+    """Return the dotted names of the modules in a package."""
     folder = Path(str(package.__file__)).parent
     return {f"{package.__name__}.{path.stem}" for path in folder.iterdir()}
 
@@ -85,7 +86,7 @@ def test_every_public_name_has_a_docstring(module):
 
 
 def test_every_public_method_has_a_docstring():
-    """Its own or the one of the method it overrides."""
+    """The docstring may be that of the method that it overrides."""
     assert not sorted(
         f"{cls.__qualname__}.{member}"
         for cls in CLASSES
@@ -94,8 +95,8 @@ def test_every_public_method_has_a_docstring():
     )
 
 
-def test_what_is_loaded_when_it_is_asked_for_is_what_was_asked_for():
-    """A room of the same name would take its place: `from tensorlite.testing import programs` was a module."""
+def test_names_that_are_loaded_on_first_use_are_not_modules():
+    """A module of the same name would hide the function: `from tensorlite.testing import programs` gave a module."""
     lines = [
         "import tensorlite.testing",
         "for name in tensorlite.testing.__all__:",

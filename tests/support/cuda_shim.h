@@ -1,4 +1,5 @@
-// What makes a C++ compiler take a CUDA source: one thread at a time, whose place the caller sets before each call.
+// Definitions with which a C++ compiler accepts a CUDA source. A call runs one thread, after the caller has set blockIdx
+// and threadIdx.
 #include <math.h>
 
 #define __global__

@@ -9,7 +9,7 @@ import tensorlite as tl
 from tensorlite.testing import OpSpec, Sample
 
 LIMITS = {tl.float64: 1e-10, tl.float32: 1e-4, tl.float16: 5e-2}
-"""How far two devices may differ, by dtype, as a fraction of the largest expected number."""
+"""The largest difference of two devices, by dtype, as a fraction of the largest expected number."""
 
 
 def on(*shape: int, seed: int = 0, device: Any = "cpu", **kwargs: Any) -> tl.Tensor:

@@ -1,4 +1,4 @@
-"""The same function on tensorlite and on PyTorch: values, gradients and gradients of gradients must agree."""
+"""Compare a function of tensorlite with that of PyTorch: values, gradients, and gradients of gradients."""
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +11,10 @@ Arrays = list[np.ndarray]
 
 
 def _derivatives(lib: Any, f: Callable[..., Any], arrays: Arrays) -> tuple[Any, list[Any], list[Any]]:
-    """f of tensors of ``lib``; the gradients of <c, f> for a fixed random c; those of the sum of their squares."""
+    """Return y = f of tensors of ``lib``, the gradients of <c, y>, and the gradients of the sum of their squares.
+
+    c is random, and the same for both libraries.
+    """
     xs = [lib.tensor(a, requires_grad=True) for a in arrays]
     y = f(lib, *xs)
     c = lib.tensor(np.asarray(np.random.default_rng(7).standard_normal(tuple(y.shape))), requires_grad=True)
@@ -22,7 +25,7 @@ def _derivatives(lib: Any, f: Callable[..., Any], arrays: Arrays) -> tuple[Any, 
 
 
 def assert_same_as_torch(f: Callable[..., Any], *arrays: np.ndarray) -> None:
-    """``f(lib, *tensors)`` for both libraries, at float64 arrays. A missing gradient counts as zero."""
+    """Assert that ``f(lib, *tensors)`` agrees for both libraries, at float64 arrays. A missing gradient is zero."""
     torch = pytest.importorskip("torch")
     ours, theirs = (_derivatives(lib, f, list(arrays)) for lib in (tl, torch))
     assert ours[0].shape == tuple(theirs[0].shape)

@@ -1,4 +1,4 @@
-"""An independent GPT in PyTorch, written from the equations: gpt.model and gpt.train are compared with it.
+"""An independent GPT in PyTorch, written from the equations, for comparison with gpt.model and gpt.train.
 
 It uses no layer of torch.nn. Softmax, layer norm, GELU and cross-entropy are written out, gradients come from PyTorch's
 autograd, and AdamW follows Loshchilov and Hutter 2019.

@@ -18,7 +18,7 @@ STEPS = 40
 
 
 def batches(steps: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Inputs and targets (8, T) of sequences in which each token is one or two above the one before."""
+    """Yield inputs and targets (8, T) of sequences in which each token is one or two larger than the last."""
     rng = np.random.default_rng(0)
     for _ in range(steps):
         ids = rng.integers(0, MODEL.vocab_size, (8, MODEL.block_size + 1))
@@ -38,7 +38,7 @@ class Run:
 
     @classmethod
     def start(cls, device: tl.Device, config: ModelConfig = MODEL) -> "Run":
-        """The same first weights on every device."""
+        """Return a new run, with the same initial weights on every device."""
         default = tl.get_default_device()
         try:
             tl.set_default_device("cpu")
@@ -52,7 +52,7 @@ class Run:
         return cls(model, optimizer, schedule, device)
 
     def train(self, data: Iterator[tuple[np.ndarray, np.ndarray]]) -> list[tl.Tensor]:
-        """The loss of each step, 0-d, where the model is."""
+        """Take a step on each batch. Return the losses, 0-d, on the device of the model."""
         losses = []
         for x, y in data:
             self.optimizer.zero_grad()
