@@ -2,8 +2,8 @@
 
     python examples/01_scalar_autograd.py
 
-Each operation on a tensor with requires_grad=True records a node: which operation it was, the values that its gradient
-rule will need, and an edge to each input. The nodes form a graph. This script computes a loss, prints its graph, and
+Each operation on a tensor with requires_grad=True records a node. It holds the operation, the values that its gradient
+rule needs, and an edge to each input. The nodes form a graph. This script computes a loss, prints its graph, and
 then goes through the nodes from the last to the first, as loss.backward() does. That is all of backpropagation.
 """
 

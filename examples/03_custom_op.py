@@ -3,8 +3,8 @@
     python examples/03_custom_op.py
 
 tl.op makes a differentiable op from a plain function. The first op below has a gradient rule that is made of other ops.
-That is all it takes for derivatives of any order. The second op has a backward function on raw arrays, for speed, and
-in addition the same formula in plain ops, for the second derivative and higher ones.
+That is enough for derivatives of any order. The second op has a backward function on raw arrays, for speed. It also has
+the same formula in plain ops, for second and higher derivatives.
 """
 
 import math
@@ -100,7 +100,7 @@ def slope_of_glu(gate: tl.Tensor, x: tl.Tensor) -> tl.Tensor:
 
 print(f"glu, second order:   off by {check_gradient(slope_of_glu, gate, value):.0e}")
 
-# ---- 4. Errors say what is wrong ----------------------------------------------------------------
+# ---- 4. The error for a rule with a mistake -----------------------------------------------------
 
 try:  # the function has no argument z, so the op cannot save one for the rule
 

@@ -2,8 +2,8 @@
 
     python examples/04_second_derivatives.py
 
-tl.func.grad(f) returns a function that computes the gradient of f. It can be differentiated like f. From that follow
-the Hessian (the matrix of second derivatives), Newton's method, and the product of the Hessian with a vector.
+tl.func.grad(f) returns a function that computes the gradient of f. It can be differentiated like f. This gives the
+Hessian (the matrix of second derivatives), Newton's method, and the product of the Hessian with a vector.
 """
 
 import math
@@ -66,7 +66,7 @@ q, v = tl.randn(n), tl.randn(n)
 _, product = func.hvp(chain, (q,), (v,))  # costs as much as a few gradients
 
 slope, h = func.grad(chain), 1e-5
-quotient = (slope(q + h * v) - slope(q - h * v)) / (2 * h)  # H v is how the gradient changes along v
+quotient = (slope(q + h * v) - slope(q - h * v)) / (2 * h)  # H v is the change of the gradient along v
 error = ((product - quotient).norm() / product.norm()).item()
 print(f"\nH v in {n:,} dimensions: off by {error:.0e}, relative to its length")
 
@@ -80,7 +80,7 @@ def polar(z: tl.Tensor) -> tl.Tensor:
 
 
 z, u, v = tl.tensor([3.0, 4.0]), tl.tensor([1.0, 0.5]), tl.tensor([0.0, 1.0])
-output, along = func.jvp(polar, (z,), (v,))  # J v is how the output changes if the input moves along v
+output, along = func.jvp(polar, (z,), (v,))  # J v is the change of the output if the input moves along v
 _, pull = func.vjp(polar, z)  # pull(u) is J^T u: the gradient of <u, output> at z
 J = func.jacobian(polar)(z)
 

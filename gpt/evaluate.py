@@ -21,7 +21,7 @@ def log_probs(model: GPT, ids: Sequence[int] | Ids, stride: int | None = None) -
 
     A text of any length N is read through windows of block_size tokens that advance by `stride` (half a window by
     default). Each window scores the tokens that the previous one did not reach. So a token sees all earlier tokens as
-    long as they fit, and after that at least block_size - stride of them; stride=1 gives the most context.
+    long as they fit. After that it sees at least block_size - stride of them, so stride=1 gives the most context.
 
     Raises TokenError for fewer than two ids or one outside the vocabulary, ValueError for a stride out of range.
     """
@@ -58,7 +58,7 @@ def perplexity(model: GPT, ids: Sequence[int] | Ids) -> float:
 def evaluate(model: GPT, dataset: Dataset, split: Split) -> float:
     """Return the mean loss in nats per token on a whole split: every token except the first, once.
 
-    The windows do not overlap, and the first token of a window sees only itself, so the loss is a little higher than
+    The windows do not overlap, and the first token of a window sees only itself. So the loss is a little higher than
     with sliding windows.
     """
     T = model.config.block_size

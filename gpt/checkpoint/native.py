@@ -151,7 +151,7 @@ def header_checksum(header: dict[str, Any]) -> int:
 
 
 def with_prefix(prefix: str, arrays: dict[str, Any]) -> dict[str, tl.Tensor]:
-    """Return the arrays whose names begin with `prefix` as Tensors, named by the rest of their names."""
+    """Return as Tensors the arrays with names that begin with `prefix`, and remove the prefix from the names."""
     return {
         name.removeprefix(prefix): tl.from_numpy(array) for name, array in arrays.items() if name.startswith(prefix)
     }

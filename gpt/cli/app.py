@@ -56,7 +56,7 @@ class Commands(click.Group):
         except MemoryError as error:
             raise Failure(
                 f"not enough memory: {error or 'none is left'}. Try a smaller --batch-size, --block-size or model; "
-                "`python -m gpt info` says what a step needs"
+                "`python -m gpt info` prints the memory of a step"
             ) from error
         except ModuleNotFoundError as error:
             if (error.name or "gpt").partition(".")[0] in ("gpt", "tensorlite"):  # This is a bug.

@@ -54,9 +54,10 @@ class Config:
     def load(cls, source: str | Path = DEFAULT_PRESET, overrides: Mapping[str, Any] | None = None) -> Self:
         """Read a preset by its name, or a TOML file by its path, then apply `overrides`.
 
-        overrides: values by dotted name, such as `{"model.n_layer": 6, "name": "deeper"}`. Raises ConfigError for a
-        preset or file that does not exist, invalid TOML, an unknown key (with the nearest known one), and a value of
-        a wrong type or out of range.
+        overrides: values by dotted name, such as `{"model.n_layer": 6, "name": "deeper"}`.
+
+        Raises ConfigError for a preset or file that does not exist, and for invalid TOML. It also raises it for an
+        unknown key (with the nearest known one), and for a value of a wrong type or out of range.
         """
         return cls.from_dict(apply_overrides(read_toml(source), overrides or {}))
 

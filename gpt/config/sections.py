@@ -130,7 +130,7 @@ class TrainConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig(Section):
-    """How a token is chosen from the predicted distribution. No part of a `Config`: it belongs to no run."""
+    """The choice of a token from the predicted distribution. It is not part of a `Config`, because no run has it."""
 
     section: ClassVar[str] = "sampling"
 

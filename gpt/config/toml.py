@@ -19,8 +19,8 @@ def preset_names() -> list[str]:
 def read_toml(source: str | Path) -> dict[str, Any]:
     """Return the values of a preset or of a TOML file.
 
-    source: the name of a preset; or a path, or a name that ends in `.toml`. A file that has no `name` is named after
-    itself. Raises ConfigError if the source does not exist, cannot be read, or is not TOML.
+    source: the name of a preset; or a path, or a name that ends in `.toml`. If a file has no `name`, its stem is the
+    name. Raises ConfigError if the source does not exist, cannot be read, or is not TOML.
     """
     if isinstance(source, str) and source in preset_names():
         text = (PRESETS / f"{source}.toml").read_text(encoding="utf-8")

@@ -42,8 +42,8 @@ def generate(
     stop_tokens: the first of these ends the text; it is not yielded.
 
     Between two tokens, the model and the grad mode are in the mode of the caller. Do not change the weights meanwhile.
-    Raises TokenError at once for ids that cannot be used, ValueError for a negative max_new_tokens, and SampleError
-    if the model predicts numbers that are not finite.
+    The call itself raises TokenError for ids that cannot be used, and ValueError for a negative max_new_tokens. The
+    iterator raises SampleError if the model predicts numbers that are not finite.
     """
     prompt = check_token_ids(ids, model.config.vocab_size)
     if not prompt.size:
@@ -68,8 +68,8 @@ def generate(
 class Engine:
     """A model that reads one sequence, a prompt and then single tokens, and predicts the token after it.
 
-    It keeps the keys and values of the tokens in a cache, and reads single tokens with the compiled decoder where there
-    is one. Once the cache holds block_size tokens, it starts again from the last block_size // 2. It cannot drop the
+    It keeps the keys and values of the tokens in a cache. It reads single tokens with the compiled decoder if there is
+    one. Once the cache holds block_size tokens, it starts again from the last block_size // 2. It cannot drop the
     oldest tokens alone, because a cached value depends on the position of its token in the context.
     """
 

@@ -67,7 +67,7 @@ def head(pool: int, x: Array, norm: Array, norm_bias: Array | None, wte: Array, 
 
 
 class CompiledDecoder:
-    """A reader of single tokens after those in a cache, which returns the logits of the next; made by `for_model`."""
+    """The forward pass of a model for single tokens, after those in a cache. `for_model` makes it."""
 
     @classmethod
     def for_model(cls, model: GPT, cache: KVCache) -> "CompiledDecoder | None":

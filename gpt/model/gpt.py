@@ -4,8 +4,9 @@
     x = x + attention(norm(x));  x = x + mlp(norm(x))         n_layer times
     logits = norm(x) @ (token embedding)^T                    (B, T, V)
 
-In the shape comments B is the batch, T the sequence (at most block_size), C the width n_embd, H the heads, D = C / H
-the width of a head, and V the vocabulary. With a cache, T counts the new tokens only, and S the cached ones as well.
+In the shape comments B is the batch, T the sequence (at most block_size), C the width n_embd, and V the vocabulary. H
+is the number of heads, and D = C / H the width of a head. With a cache, T counts the new tokens only, and S the cached
+ones as well.
 
 Sources: Vaswani et al. 2017, "Attention Is All You Need"; Radford et al. 2019, "Language Models are Unsupervised
 Multitask Learners".
@@ -149,8 +150,8 @@ class GPT(nn.Module):
     def init_weights(self) -> None:
         """Initialise all weights as GPT-2 does: N(0, 0.02^2), and zero for biases.
 
-        The two projections of a block that add to the residual stream get 0.02 / sqrt(2 n_layer), so that the variance
-        of the sum of all 2 n_layer does not grow with depth.
+        The two projections of a block that add to the residual stream get 0.02 / sqrt(2 n_layer). So the variance of
+        the sum of all 2 n_layer projections does not grow with depth.
         """
         residual = 0.02 / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():

@@ -50,10 +50,11 @@ def parameter_count(model: ModelConfig) -> int:
 def memory(config: Config) -> dict[str, int]:
     """Return the bytes that a training step holds at its peak. All are exact except the activations.
 
-    Activations are an estimate: what the backward pass needs of one batch, if each op keeps its inputs or its output
-    once. Per token that is, in each block, 16 rows of C (inputs and outputs of the norms, q, k, v, attention output,
-    hidden layer of the MLP before and after GELU, residual); and at the end 2 rows of C and 2 of V (logits and their
-    gradient). Attention weights are not kept but computed again. Dropout adds its masks, one row of T for each head.
+    The activations are an estimate of the values of one batch that the backward pass needs. It assumes that each op
+    keeps its inputs or its output once. For each token, a block keeps 16 rows of C: inputs and outputs of the norms, q,
+    k, v, attention output, hidden layer of the MLP before and after GELU, residual. The end of the model keeps 2 rows of
+    C and 2 of V (logits and their gradient). Attention weights are not kept but computed again. Dropout adds its masks,
+    one row of T for each head.
     """
     m, t = config.model, config.train
     size = {"float32": 4, "float64": 8}[t.dtype]

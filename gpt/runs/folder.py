@@ -1,7 +1,7 @@
 """The folder of a run.
 
-It holds `checkpoint.safetensors`, the latest checkpoint, from which a run resumes; `best.safetensors`, the checkpoint
-with the lowest estimated loss on the validation set; `metrics.jsonl`; and `loss.png`.
+A run resumes from `checkpoint.safetensors`, the latest checkpoint. `best.safetensors` is the checkpoint with the lowest
+estimated loss on the validation set. The folder also has `metrics.jsonl` and `loss.png`.
 """
 
 from collections.abc import Iterator

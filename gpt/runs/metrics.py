@@ -1,9 +1,9 @@
 """The measurements of a run, as one JSON object per line.
 
-Lines of training: step, loss (nats per token, mean over the steps since the previous line), grad_norm (of the last
-step, before clipping), lr, ms_per_step, tokens_per_second. Lines of evaluation, an estimate on random batches: step,
-train_loss, val_loss, val_bits_per_char. The last line, on the whole validation set: step, final_val_loss,
-final_val_bits_per_char.
+A line of training has step, loss, grad_norm, lr, ms_per_step and tokens_per_second. Its loss is the mean over the steps
+since the previous line, in nats per token. Its grad_norm is that of the last step, before clipping. A line of
+evaluation, which is an estimate on random batches, has step, train_loss, val_loss and val_bits_per_char. The last line,
+on the whole validation set, has step, final_val_loss and final_val_bits_per_char.
 """
 
 import json

@@ -20,9 +20,9 @@ def train(config: Config, resume: Path | None = None) -> bool:
     resume: a checkpoint to continue from, as if the run had never stopped; `config` is then the one in the checkpoint,
         except for RESUMABLE_OPTIONS. (More steps stretch the cosine of the learning rate.)
 
-    Ctrl-C finishes the step and saves; a second one stops at once. Raises UserError: a loss that is not finite
-    (TrainingError), options that differ from the checkpoint (ConfigError), a folder that cannot be used
-    (RunFolderError), or data or a checkpoint that cannot be used.
+    Ctrl-C finishes the step and saves; a second one stops immediately. Raises TrainingError for a loss that is not
+    finite, ConfigError for options that differ from the checkpoint, and RunFolderError for a folder that cannot be
+    used. Raises other kinds of UserError for data or a checkpoint that cannot be used.
     """
     folder = RunFolder(config.run_dir if resume is None else resume.parent)
     with folder.lock():

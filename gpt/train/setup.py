@@ -11,7 +11,7 @@ from gpt.model import GPT, build_model
 from gpt.runs import LATEST, RunFolder
 from gpt.train.trainer import Trainer, digest
 
-# The options that may change when a run resumes. With another value of any other option it would be another run.
+# The options that may change when a run resumes. A change of any other option would make it another run.
 RESUMABLE_OPTIONS = {
     "data.dataset",  # Only the place of the text may change; `resume` checks that its content did not.
     "train.steps",
