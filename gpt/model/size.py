@@ -52,9 +52,9 @@ def memory(config: Config) -> dict[str, int]:
 
     The activations are an estimate of the values of one batch that the backward pass needs. It assumes that each op
     keeps its inputs or its output once. For each token, a block keeps 16 rows of C: inputs and outputs of the norms, q,
-    k, v, attention output, hidden layer of the MLP before and after GELU, residual. The end of the model keeps 2 rows of
-    C and 2 of V (logits and their gradient). Attention weights are not kept but computed again. Dropout adds its masks,
-    one row of T for each head.
+    k, v, attention output, hidden layer of the MLP before and after GELU, residual. The end of the model keeps 2 rows
+    of C and 2 of V (logits and their gradient). Attention weights are not kept but computed again. Dropout adds its
+    masks, one row of T for each head.
     """
     m, t = config.model, config.train
     size = {"float32": 4, "float64": 8}[t.dtype]
