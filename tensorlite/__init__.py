@@ -120,7 +120,7 @@ __all__ += ops.__all__
 # Importing these takes a third of the time of importing tensorlite, and a program may need none of them.
 _LOADED_ON_FIRST_USE = frozenset(("compiled", "cuda", "func", "nn", "optim", "profiler", "testing", "utils"))
 
-if not _typing.TYPE_CHECKING:  # a type checker would take any name for one of this module
+if not _typing.TYPE_CHECKING:  # because a type checker would then accept any name of this module
 
     def __getattr__(name: str) -> object:
         """Load a module on first use. Raises AttributeError for other names, and for ``compiled`` without numba."""

@@ -1,4 +1,4 @@
-"""GPUs: how many there are, and how much of their memory is in use. The names are those of ``torch.cuda``.
+"""Functions for GPUs: their number, their memory, synchronization. The names are those of ``torch.cuda``.
 
     >>> import tensorlite as tl
     >>> device = tl.device("cuda" if tl.cuda.is_available() else "cpu")
@@ -31,7 +31,7 @@ def device_count() -> int:
 
 
 def current_device() -> int:
-    """Return the index of the current GPU: the one that was last named."""
+    """Return the index of the current GPU, the one that was named last."""
     from .backends.cuda import devices
 
     return devices.current_device()
@@ -66,7 +66,7 @@ def memory_reserved(device: Device | str | int | None = None) -> int:
 
 
 def empty_cache() -> None:
-    """Give memory that this process holds on the current GPU, but does not use, back to the driver."""
+    """Release memory of the current GPU that this process holds but does not use."""
     from .backends.cuda import devices
 
     devices.empty_cache()

@@ -144,7 +144,7 @@ def _same(name: str, arrays: list[Any]) -> list[Any]:
     seen = [a.dtype for a in arrays if hasattr(a, "dtype")]
     if any(d != seen[0] for d in seen):
         given = ", ".join(f"{a.dtype}{tuple(a.shape)}" for a in arrays if hasattr(a, "dtype"))
-        raise DTypeError(f"{name}({given}): expected tensors of one dtype; convert with .to(dtype)")
+        raise DTypeError(f"{name}({given}): expected tensors of one dtype. Convert with .to(dtype).")
     return arrays
 
 
@@ -152,7 +152,7 @@ def _floating(name: str, arrays: list[Any]) -> list[Any]:
     for a in arrays:
         if hasattr(a, "dtype") and a.dtype.kind not in "fc":
             raise DTypeError(
-                f"{name}({a.dtype}{tuple(a.shape)}): expected floating point numbers; convert with .float()"
+                f"{name}({a.dtype}{tuple(a.shape)}): expected floating point numbers. Convert with .float()."
             )
     return _same(name, arrays)
 

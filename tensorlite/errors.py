@@ -8,24 +8,24 @@ __all__ = ["AnomalyError", "DTypeError", "DeviceError", "GraphError", "ShapeErro
 
 
 class ShapeError(RuntimeError, ValueError):
-    """Raised for shapes that do not fit each other or the op."""
+    """An error for shapes that do not fit each other or the op."""
 
 
 class DTypeError(RuntimeError, TypeError):
-    """Raised for a dtype that an op does not accept, or for dtypes that may not be mixed."""
+    """An error for a dtype that an op does not accept, or for dtypes that may not be mixed."""
 
 
 class DeviceError(RuntimeError):
-    """Raised for a device that cannot be used, or if the tensors of one op are on different devices."""
+    """An error for a device that cannot be used, or for tensors of one op on different devices."""
 
 
 class GraphError(RuntimeError):
-    """Raised if a gradient cannot be computed from the graph that was recorded."""
+    """An error for a gradient that cannot be computed from the graph that was recorded."""
 
 
 class VersionError(GraphError):
-    """Raised if a value that the backward pass needs was changed in place after it was saved."""
+    """An error for a value that the backward pass needs, and that was changed in place after it was saved."""
 
 
 class AnomalyError(RuntimeError):
-    """Raised at the first NaN or infinity inside ``detect_anomaly()``."""
+    """An error for the first NaN or infinity inside ``detect_anomaly()``."""

@@ -1,7 +1,7 @@
-"""Differentiation of functions: ``grad(f)`` is a function too, and can be differentiated again.
+"""Differentiation of functions: ``grad(f)`` is a function that can be differentiated again.
 
-Everything here is reverse mode. A Jacobian-vector product needs no forward mode: the vector-Jacobian product
-``u -> J^T u`` is linear in u, and the transpose of that map, which is again a vector-Jacobian product, is ``v -> J v``.
+Everything here is reverse mode. A Jacobian-vector product needs no forward mode, because the vector-Jacobian product
+``u -> J^T u`` is linear in u. The transpose of that map is ``v -> J v``, and it is a vector-Jacobian product again.
 
 The arguments and results of f are Tensors, or tuples, lists and dicts of Tensors. The function names are those of
 ``torch.func`` and ``torch.autograd.functional``.
@@ -32,7 +32,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Aux = TypeVar("Aux")
 OfTensor: TypeAlias = Callable[Concatenate[Tensor, P], Tensor]
-"""A function whose first argument is a Tensor, and whose result is one."""
+"""A function of a Tensor, and perhaps of further arguments, that returns a Tensor."""
 
 
 # ---- trees of tensors, in which None may stand for a tensor ---------------------------------
@@ -101,7 +101,7 @@ class _Linearization:
     def vjp(self, cotangents: Sequence[Any], create_graph: bool | None = None, retain: bool = False) -> list[Any]:
         """Return the vector-Jacobian product for each input, zeros where no output depends on it.
 
-        create_graph: whether to record the products; None: if the linearization is nested.
+        create_graph: whether to record the products. None records them if the linearization is nested.
         """
         create = self.nested if create_graph is None else create_graph
         tracked = [(y, u) for y, u in zip(self.outputs, cotangents, strict=True) if y.tracked]
@@ -132,12 +132,12 @@ def _alias(xp: Any, x: Array) -> Array:
 
 
 def _as_input(name: str, x: Any) -> Any:
-    """Return a tensor with the value of x that the gradients of f end at. Raises DTypeError if it is not floating."""
+    """Return a tensor with the value of x, where the gradients of f end. Raises DTypeError if it is not floating."""
     if not isinstance(x, Variable):
         x = as_tensor(float(x) if isinstance(x, int) and not isinstance(x, bool) else x)
     if x.array.dtype.kind != "f":
         raise DTypeError(
-            f"{name}: only floating point arguments can be differentiated, got {x.array.dtype}; see argnums"
+            f"{name}: only floating point arguments can be differentiated, got {x.array.dtype}. See argnums."
         )
     if x.tracked:
         return _alias(x)
@@ -150,7 +150,7 @@ def _scalar_cotangent(name: str, linear: _Linearization) -> Array:
     """Return the cotangent 1 for the one scalar output. Raises ShapeError if there is no such output."""
     if len(linear.outputs) != 1 or linear.outputs[0].array.size != 1:
         shapes = ", ".join(str(tuple(y.array.shape)) for y in linear.outputs) or "nothing"
-        raise ShapeError(f"{name}: the function must return one scalar, got {shapes}; see jacobian() and vjp()")
+        raise ShapeError(f"{name}: the function must return one scalar, got {shapes}. See jacobian() and vjp().")
     array = linear.outputs[0].array
     return BACKENDS[type(array)].ones_like(array)
 
@@ -183,7 +183,7 @@ def _check_shapes(name: str, what: str, given: Sequence[Any], of: str, expected:
     required = [tuple(y.array.shape) for y in expected]
     if got != required:
         shapes = [", ".join(map(str, group)) or "nothing" for group in (got, required)]
-        raise ShapeError(f"{name}: {what} of shape {shapes[0]} for {of} of shape {shapes[1]}")
+        raise ShapeError(f"{name}: expected {what} of the shape of the {of}, {shapes[1]}, got {shapes[0]}")
 
 
 def _check_tuples(name: str, primals: Any, tangents: Any) -> None:

@@ -1,4 +1,4 @@
-"""Save and load tensors as safetensors files: a JSON header, then the raw numbers.
+"""Tensors in safetensors files: a JSON header, then the raw numbers.
 
 Nothing is pickled, so loading a file runs no code. Format: https://github.com/huggingface/safetensors
 """
@@ -60,7 +60,7 @@ def atomic_write(path: PathLike) -> Iterator[Path]:
         temporary.touch()
         mode = temporary.stat().st_mode
         yield temporary
-        temporary.chmod(mode)  # because some writers, as safetensors, replace the file by one with other permissions
+        temporary.chmod(mode)  # because some writers, such as safetensors, replace it by a file with other permissions
         _flush(temporary)
         os.replace(temporary, target)
         _flush(target.parent)
@@ -90,15 +90,15 @@ def save(tensors: Mapping[str, Tensor], path: PathLike, metadata: Mapping[str, s
 
     metadata: strings by name, saved in the header of the file.
 
-    Raises TypeError if ``tensors`` is not a dict of str and Tensor or ``metadata`` is not a dict of str and str,
-    ValueError for a dtype or a name that the format does not have, and OSError, with the path, if writing fails.
+    Raises TypeError if ``tensors`` is not a dict of str and Tensor, or ``metadata`` is not a dict of str and str.
+    Raises ValueError for a dtype or a name that the format does not have, and OSError, with the path, if writing fails.
     """
     library = _safetensors()
     arrays = _arrays(tensors)
     if metadata is not None:
         for key, value in metadata.items():
             if not isinstance(key, str) or not isinstance(value, str):
-                raise TypeError(f"save: metadata must be str by str, got {key!r}: {value!r:.80}; try json.dumps()")
+                raise TypeError(f"save: metadata must be str by str, got {key!r}: {value!r:.80}. Try json.dumps().")
     try:
         with atomic_write(path) as temporary:
             library.numpy.save_file(arrays, temporary, None if metadata is None else dict(metadata))
@@ -112,13 +112,13 @@ def _arrays(tensors: Any) -> dict[str, Any]:
     """Return the tensors as contiguous NumPy arrays by name. Raises TypeError or ValueError, see :func:`save`."""
     if not isinstance(tensors, Mapping):
         given = type(tensors).__name__
-        raise TypeError(f"save: expected a dict of names and Tensors, got {given}; a module has state_dict()")
+        raise TypeError(f"save: expected a dict of names and Tensors, got {given}. Pass module.state_dict().")
     arrays = {}
     for name, value in tensors.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise TypeError(f"save: expected a dict of str and Tensor, got {name!r}: {type(value).__name__}")
         if name == "__metadata__":
-            raise ValueError("save: the name '__metadata__' is reserved by the format. Rename the tensor")
+            raise ValueError("save: the name '__metadata__' is reserved by the format. Rename the tensor.")
         if value.dtype.kind == "c" or value.dtype.itemsize > 8:
             raise ValueError(f"save: {name!r} is {value.dtype}, which the format does not have")
         arrays[name] = np.ascontiguousarray(BACKENDS[type(value.array)].to_numpy(value.array)).reshape(value.shape)

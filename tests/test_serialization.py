@@ -92,12 +92,12 @@ def test_loaded_tensors_do_not_depend_on_the_file(path):
     ("tensors", "metadata", "error", "message"),
     [
         ([tl.ones(1)], None, TypeError, "expected a dict of names and Tensors, got list"),
-        (nn.Linear(1, 1), None, TypeError, r"got Linear; a module has state_dict\(\)"),
+        (nn.Linear(1, 1), None, TypeError, r"got Linear\. Pass module\.state_dict\(\)"),
         ({"x": np.ones(1)}, None, TypeError, "got 'x': ndarray"),
         ({1: tl.ones(1)}, None, TypeError, "got 1: Tensor"),
         ({"__metadata__": tl.ones(1)}, None, ValueError, "__metadata__"),
         ({"x": tl.tensor([1j])}, None, ValueError, "'x' is complex64"),
-        ({"x": tl.ones(1)}, {"step": 3}, TypeError, r"metadata must be str by str, got 'step': 3; try json.dumps\(\)"),
+        ({"x": tl.ones(1)}, {"step": 3}, TypeError, r"metadata must be str by str, got 'step': 3. Try json.dumps\(\)"),
     ],
 )
 def test_a_failed_save_names_the_cause_and_keeps_the_old_file(path, tensors, metadata, error, message):

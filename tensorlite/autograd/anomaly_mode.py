@@ -17,7 +17,7 @@ enabled = 0
 
 
 class _State(threading.local):
-    """The number of open ``detect_anomaly()`` blocks of each thread."""
+    """The state of a thread: the number of its open ``detect_anomaly()`` blocks."""
 
     depth = 0
 
@@ -30,7 +30,7 @@ class detect_anomaly:
 
     The error names the op, forward or backward, and the line of your code that called it. An op whose inputs already
     contain such a value (a mask filled with ``-inf``, say) raises nothing. Every result is checked, so this is slow.
-    It holds for the ops of this thread.
+    It applies to the ops of this thread.
     """
 
     def __enter__(self) -> None:

@@ -54,7 +54,7 @@ class CheckpointedRegion(RecomputedValues):
             got, expected = next((a, b) for a, b in pairs if a != b)
             raise GraphError(
                 f"checkpoint: expected the second call of {_name(self.f)} to do {expected}, got {got}. Make it depend "
-                f"on its arguments and on parameters alone"
+                f"on its arguments and on parameters alone."
             )
         node_of = dict(zip(twins, self.nodes, strict=True))
         for inner in {n.saved for n in twins if isinstance(n.saved, CheckpointedRegion)}:

@@ -1,8 +1,9 @@
 """The backward pass of reverse-mode automatic differentiation.
 
 An op is a function on raw arrays and one gradient rule for each input. A call on Variables computes the result. If an
-input needs gradients, it also records a Node: which rules to run, on which saved values, and where their results go.
-The backward pass visits the nodes from the newest to the oldest and pushes gradients along their edges:
+input needs gradients, it also records a Node. The node has the rules to run, the saved values that they need, and the
+inputs that get their results. The backward pass visits the nodes from the newest to the oldest and pushes gradients
+along their edges:
 
     for node k, newest first:   g[input i] += rule_i(g[k], saved values of k)      (the chain rule, transposed)
 
@@ -41,7 +42,7 @@ def run_backward(
 
     seeds: the gradients of the outputs, by their edges.
     create_graph: whether to record the computation of the gradients.
-    retain: whether to keep the saved values. Otherwise each node's are freed as soon as it was visited.
+    retain: whether to keep the saved values. Otherwise the values of a node are freed once it was visited.
     targets: the edges whose gradients are needed, None for all leaves. Nothing else is computed.
     """
     keep_freed_memory()  # once per process, so that the next step reuses the memory that this pass frees
@@ -99,8 +100,8 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
     saved = node.saved
     if saved is None:
         raise GraphError(
-            f"{plan.op_name}: backward through a graph whose saved values have been freed. Pass retain_graph=True to "
-            f"the first backward to go through it again"
+            f"{plan.op_name}: expected a graph with its saved values, got one that a backward pass has freed. Pass "
+            f"retain_graph=True to that pass."
         )
     if version_counter.last_change > node.seq:
         version_counter.check_saved(plan.op_name, node.seq, plan.saved_names, saved)
@@ -126,8 +127,8 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
         if d is None:
             if plan.backward is None and (needed is None or edge in needed):
                 raise TypeError(
-                    f"{plan.op_name}: the gradient rule of argument {plan.input_names[k]!r} returned None; if the "
-                    f"argument has no gradient, write None instead of the rule"
+                    f"{plan.op_name}: the gradient rule of argument {plan.input_names[k]!r} returned None. If the "
+                    f"argument has no gradient, write None instead of the rule."
                 )
             continue
         if getattr(d, "shape", None) != shape:
@@ -164,7 +165,7 @@ def cast_to_input_dtype(plan: Plan, k: int, d: Value, dtype: Any) -> Value:
     if not plan.casts_gradients:
         raise DTypeError(
             f"{plan.op_name}: the gradient rule of argument {plan.input_names[k]!r} gave {d.dtype}, the argument is "
-            f"{dtype}; convert the gradient to that"
+            f"{dtype}. Convert the gradient to that."
         )
     return d.to(dtype) if isinstance(d, Variable) else d.astype(dtype)  # type: ignore[attr-defined]
 
@@ -212,7 +213,7 @@ def attach_saved_values(node: Node, saved: list[Any]) -> list[Any]:
                 values.append(edge)
             elif isinstance(edge, Node) and node.dtypes is None:
                 values.append(attach(value, edge))
-            else:  # The op converted the value, or the leaf holds another array by now: same place, other array.
+            else:  # The op converted the value, or the leaf has a new array: attach the old one there.
                 values.append(attach(value, _alias_of(edge, value, node.dtypes[k] if node.dtypes else None)))
     return values
 

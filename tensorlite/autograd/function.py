@@ -104,13 +104,13 @@ def op(
     if backward is not None and composite is None:
         raise TypeError("op: a backward function needs a composite, so that its gradient can be differentiated again")
     if isinstance(dtypes, str) and dtypes not in POLICIES:
-        raise ValueError(f"op: dtypes={dtypes!r} is not a policy; choose from {', '.join(map(repr, POLICIES))}")
+        raise ValueError(f"op: dtypes={dtypes!r} is not a policy. Choose from {', '.join(map(repr, POLICIES))}.")
     policy = POLICIES[dtypes] if isinstance(dtypes, str) else dtypes
 
     def decorate(forward: Callable[..., Any]) -> OpFunction[..., Any]:
         if not inspect.isfunction(forward):
             raise TypeError(
-                f"op: expected a function to decorate, got {type(forward).__name__}; write @op(...), with parentheses"
+                f"op: expected a function to decorate, got {type(forward).__name__}. Write @op(...), with parentheses."
             )
         return make_op_function(Op(forward, rules, backward=backward, composite=composite, dtypes=policy, aux=aux,
                             multi_output=multi_output, view=view, accepts_dtype=accepts_dtype))  # fmt: skip
@@ -175,7 +175,7 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
         if xp is None:
             for a in arrays:
                 if isinstance(a, Variable):
-                    BACKENDS[type(a)]  # raises: the array of a Tensor is a Tensor
+                    BACKENDS[type(a)]  # raises TypeError, because the array of a Tensor must not be a Tensor
             got = ", ".join(map(describe_array, arrays)) or "nothing"
             raise TypeError(f"{self.name}: expected a Tensor, got {got}")
         try:
@@ -192,7 +192,7 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
         except RuntimeError as error:
             if not str(error).startswith("cannot enter context"):
                 raise
-            # Another op of this thread is running: this call comes from a debugger, a signal handler or a finalizer.
+            # Another op of this thread is running, so a debugger, a signal handler or a finalizer makes this call.
             with np.errstate(all="ignore"):
                 out = forward(xp, *arrays)
 

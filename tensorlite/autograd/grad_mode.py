@@ -37,7 +37,10 @@ def is_inference_mode_enabled() -> bool:
 def _in_context(context: Callable[[], Any], f: F) -> F:
     """Return f wrapped so that each call runs inside a new ``context()``."""
     if inspect.isgeneratorfunction(f):
-        raise TypeError(f"{f.__name__}: a generator runs between its calls; use a with block inside it instead")
+        raise TypeError(
+            f"{f.__name__}: expected a function, got a generator function, which runs after the call. Use a with block "
+            f"inside it."
+        )
 
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -50,8 +53,8 @@ def _in_context(context: Callable[[], Any], f: F) -> F:
 class set_grad_enabled:
     """Context manager, function and decorator that switches recording on or off in this thread.
 
-    ``set_grad_enabled(False)`` takes effect at once. In a ``with`` statement the old mode returns at its end; on a
-    decorated function the mode holds during each call.
+    ``set_grad_enabled(False)`` takes effect at once. The end of a ``with`` statement restores the old mode. A
+    decorated function runs in the mode.
     """
 
     def __init__(self, mode: bool) -> None:
@@ -80,7 +83,7 @@ class _GradModeContext:
     @overload
     def __new__(cls, f: None = None) -> _GradModeContext: ...
     def __new__(cls, f: Any = None) -> Any:
-        if f is not None:  # `@no_grad` without its parentheses
+        if f is not None:  # so that `@no_grad` works without parentheses
             return _in_context(cls, f)
         self = super().__new__(cls)
         self._previous = []
@@ -98,19 +101,19 @@ class _GradModeContext:
 
 
 class no_grad(_GradModeContext):
-    """Context manager and decorator: ops inside are not recorded."""
+    """Context manager and decorator that switches recording off."""
 
     mode = False
 
 
 class enable_grad(_GradModeContext):
-    """Context manager and decorator: ops inside are recorded, also within a ``no_grad()`` block."""
+    """Context manager and decorator that switches recording on, also within a ``no_grad()`` block."""
 
     mode = True
 
 
 class inference_mode:
-    """Context manager and decorator for code that needs no gradients, as ``torch.inference_mode``.
+    """Context manager and decorator for code that needs no gradients, like ``torch.inference_mode``.
 
     ``inference_mode()`` switches recording off, ``inference_mode(False)`` switches it on. It does what ``no_grad()``
     does, at the same cost: ops that are not recorded keep no views and no versions here. Unlike in PyTorch, the
@@ -126,7 +129,7 @@ class inference_mode:
     @overload
     def __new__(cls, mode: bool = True) -> inference_mode: ...
     def __new__(cls, mode: Any = True) -> Any:
-        if callable(mode):  # `@inference_mode` without its parentheses
+        if callable(mode):  # so that `@inference_mode` works without parentheses
             return _in_context(cls, mode)
         self = super().__new__(cls)
         self.mode = bool(mode)

@@ -23,14 +23,14 @@ def _seeds(name: str, outputs: Sequence[Any], gradients: Sequence[Any], create_g
     """Return the gradient that each output starts with, by the output's edge. Raises an error that names the caller."""
     seeds: dict[Edge, Any] = {}
     if len(outputs) != len(gradients):
-        raise GraphError(f"{name}: got {len(outputs)} outputs but {len(gradients)} gradients for them")
+        raise GraphError(f"{name}: expected one gradient for each of {len(outputs)} outputs, got {len(gradients)}")
     for out, g in zip(outputs, gradients, strict=True):
         if not isinstance(out, Variable):
             raise TypeError(f"{name}: expected a Tensor to differentiate, got {type(out).__name__}")
         if not out.tracked:
             raise GraphError(
                 f"{name}: this tensor of shape {tuple(out.array.shape)} does not require gradients and no op recorded "
-                f"how it was made. Set requires_grad=True on what it is computed from, outside no_grad()"
+                f"how it was made. Set requires_grad=True on a tensor that it is computed from, outside no_grad()."
             )
         if version_counter.inplace_in_graph:
             regenerate_views(name, [out])
@@ -38,7 +38,7 @@ def _seeds(name: str, outputs: Sequence[Any], gradients: Sequence[Any], create_g
             if out.array.size != 1:
                 raise GraphError(
                     f"{name}: the gradient can be left out only for a scalar, and this tensor has shape "
-                    f"{tuple(out.array.shape)}. Reduce it first (say .sum()), or pass a gradient of that shape"
+                    f"{tuple(out.array.shape)}. Reduce it first (say .sum()), or pass a gradient of that shape."
                 )
             g = BACKENDS[type(out.array)].ones_like(out.array)
         else:
@@ -53,10 +53,10 @@ def _seeds(name: str, outputs: Sequence[Any], gradients: Sequence[Any], create_g
                 )
             if raw.shape != out.array.shape:
                 raise ShapeError(
-                    f"{name}: a gradient of shape {tuple(raw.shape)} for a tensor of shape {tuple(out.array.shape)}"
+                    f"{name}: expected a gradient of shape {tuple(out.array.shape)}, got one of {tuple(raw.shape)}"
                 )
             if raw.dtype != out.array.dtype:
-                raise DTypeError(f"{name}: a gradient of dtype {raw.dtype} for a tensor of dtype {out.array.dtype}")
+                raise DTypeError(f"{name}: expected a gradient of {out.array.dtype}, got one of {raw.dtype}")
             g = g if create_graph and isinstance(g, Variable) else raw
         if create_graph and not isinstance(g, Variable):
             g = wrap(g)
@@ -112,9 +112,9 @@ def grad(
     allow_unused: whether to return None for an input that the outputs do not depend on. Otherwise that is an error.
     materialize_grads: whether to return zeros for such an input.
 
-    Raises GraphError if an output or an input does not require gradients, if a non-scalar output has no gradient, if
-    the graph has been freed, or for an unused input; VersionError if a saved value was changed in place; ShapeError,
-    DTypeError or DeviceError if an entry of ``grad_outputs`` does not fit its output.
+    Raises GraphError if an output or an input does not require gradients, if a non-scalar output has no gradient, for a
+    graph that has been freed, or for an unused input. Raises VersionError if a saved value was changed in place, and
+    ShapeError, DTypeError or DeviceError if an entry of ``grad_outputs`` does not fit its output.
     """
     outputs, inputs = _as_list(outputs), _as_list(inputs)
     for x in inputs:
@@ -122,8 +122,8 @@ def grad(
             raise TypeError(f"grad: expected a Tensor as an input, got {type(x).__name__}")
         if not x.tracked:
             raise GraphError(
-                f"grad: an input of shape {tuple(x.array.shape)} does not require gradients; set requires_grad=True on "
-                f"it before computing the outputs"
+                f"grad: an input of shape {tuple(x.array.shape)} does not require gradients. Set requires_grad=True on "
+                f"it before computing the outputs."
             )
     seeds = _seeds(
         "grad", outputs, [None] * len(outputs) if grad_outputs is None else _as_list(grad_outputs), create_graph
@@ -140,8 +140,8 @@ def grad(
         for k, edge in enumerate(edges):
             if edge not in grads:
                 raise GraphError(
-                    f"grad: the outputs do not depend on input {k}, of shape {tuple(inputs[k].array.shape)}; "
-                    f"pass allow_unused=True to get None for it"
+                    f"grad: the outputs do not depend on input {k}, of shape {tuple(inputs[k].array.shape)}. "
+                    f"Pass allow_unused=True to get None for it."
                 )
     if create_graph:
         return tuple(grads.get(e) for e in edges)
@@ -174,7 +174,9 @@ def backward(
     else:
         inputs = _as_list(inputs)
         if not inputs:
-            raise GraphError("backward: inputs is empty; leave it out for the gradients of all leaves")
+            raise GraphError(
+                "backward: expected at least one Tensor in inputs, got none. Leave inputs out to reach all leaves."
+            )
         for x in inputs:
             if not isinstance(x, Variable) or not x.tracked:
                 raise GraphError("backward: each of inputs must be a Tensor that requires gradients")
@@ -190,7 +192,7 @@ def accumulate_grad(x: Variable, g: Value) -> None:
     """Add the gradient g to ``x.grad``.
 
     The sum is made in place unless a graph contains the old or the new gradient, so that existing references to
-    ``x.grad`` see it. Raises ShapeError if ``x.grad`` was set to something that g cannot be added to.
+    ``x.grad`` see it. Raises ShapeError if ``x.grad`` was set to a value of another shape or type.
     """
     if x.grad is None:
         if x.array.shape != g.shape:
@@ -202,7 +204,7 @@ def accumulate_grad(x: Variable, g: Value) -> None:
     elif not isinstance(x.grad, Variable) or x.grad.array.shape != g.shape:
         raise ShapeError(
             f"backward: expected a grad of shape {tuple(g.shape)}, got "
-            f"{describe_array(getattr(x.grad, 'array', x.grad))}; set grad to None, or to a Tensor of that shape"
+            f"{describe_array(getattr(x.grad, 'array', x.grad))}. Set grad to None, or to a Tensor of that shape."
         )
     elif isinstance(g, Variable) or x.grad.tracked or x.grad.array.dtype != g.dtype:
         with set_grad_enabled(isinstance(g, Variable)):
@@ -213,7 +215,7 @@ def accumulate_grad(x: Variable, g: Value) -> None:
 
 
 class Ownership:
-    """The memory of the gradients returned so far.
+    """A record of the memory of the gradients returned so far.
 
     A gradient rule may return the gradient that it got, or a view of it. So two gradients can share memory, which must
     not reach the user.

@@ -15,7 +15,7 @@ __all__ = ["Edge", "Node", "Output", "Plan", "RecomputedValues", "Rule", "Value"
            "topological_order", "wrap"]  # fmt: skip
 
 Value: TypeAlias = Any
-"""The type of what a rule computes on: raw arrays, or Variables under ``create_graph``."""
+"""The type of the values that a rule computes on: raw arrays, or Variables under ``create_graph``."""
 Rule: TypeAlias = (
     Callable[[Value], Value]
     | Callable[[Value, Any], Value]
@@ -37,7 +37,7 @@ class Variable:
     node: the Node that made the value; None for a leaf.
     tracked: whether gradients flow through the value.
     hooks: functions that see the gradient of a leaf; the hooks of other values are on their node.
-    view_info: for a view, its base and the view ops that lead to it; None for what no view op made.
+    view_info: for a view, its base and the view ops that lead to it; None if no view op made it.
     """
 
     tensor_type: ClassVar[type[Variable]]
@@ -59,7 +59,7 @@ Variable.tensor_type = Variable
 class Node:
     """One recorded call of an op.
 
-    plan: what all nodes of the op share for this choice of differentiated inputs.
+    plan: the data that all nodes of the op share for this choice of differentiated inputs.
     edges: for each differentiated input the Node that made it, or the Variable itself if it is a leaf.
     shapes: the shapes of these inputs.
     saved: the values that the gradient rules name; None after a backward pass has freed them.
@@ -97,7 +97,7 @@ class Node:
 
 
 class Output(Node):
-    """The node of one result of an op with several. It passes its gradient on to the node that the results share."""
+    """The node of one of several results of an op. It passes its gradient on to the node that the results share."""
 
     def __init__(self, parent: Node, index: int) -> None:
         super().__init__(parent.plan, [parent], [parent.outputs[index][0]], [])
@@ -114,7 +114,7 @@ class Plan:
     op_name: the name of the op.
     needs: the positions of the differentiated inputs among the op's arguments.
     input_names: the names of those inputs.
-    saved_positions: which values a node saves: positions among the arguments, the result and the auxiliary results.
+    saved_positions: the positions of the saved values among the arguments, the result and the auxiliary results.
     saved_names: their names.
     saved_edges: where each saved value sits in the graph: an index into ``node.edges``, -1 for the result, None for a
         constant.

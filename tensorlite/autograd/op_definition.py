@@ -94,7 +94,7 @@ class Op:
         for rule in self.rules:
             if rule is not None and not (callable(rule) and inspect.signature(rule).parameters):
                 raise TypeError(
-                    f"op {self.name}: a gradient rule is a function of the gradient g and what it names, got {rule!r}"
+                    f"op {self.name}: expected a gradient rule, a function of g and of values by name, got {rule!r}"
                 )
 
     def _check_names(self) -> None:
@@ -125,7 +125,7 @@ class Op:
         """
         for i in needs:
             if self.backward is None and self.rule(i) is None:
-                raise GraphError(f"{self.name}: no gradient is defined for its argument {names[i]!r}; detach() it")
+                raise GraphError(f"{self.name}: no gradient is defined for its argument {names[i]!r}. detach() it.")
         needed = self._saved_names(needs, names)
         inputs = range(len(names) - 1 - len(self.aux)) if self.composite is not None else range(0)
         keep = [p for p, name in enumerate(names) if name in needed or p in inputs]
@@ -225,7 +225,7 @@ class Op:
             return value.item()  # NumPy's scalars are treated as Python's, so that they never upcast a tensor
         if isinstance(value, (list, tuple, str)) and position < len(self.rules) and self.rules[position] is not None:
             raise TypeError(
-                f"{self.name}: expected a Tensor or a number, got a {type(value).__name__}; make it one with tensor()"
+                f"{self.name}: expected a Tensor or a number, got a {type(value).__name__}. Make it one with tensor()."
             )
         return value
 
@@ -254,6 +254,6 @@ class Op:
         if not isinstance(out, (np.generic, int, float, complex)):
             raise TypeError(
                 f"{self.name}: the function must return a raw array, got {type(out).__name__}"
-                f"{'; for several results pass multi_output=True' * isinstance(out, (tuple, list))}"
+                f"{'. For several results pass multi_output=True.' * isinstance(out, (tuple, list))}"
             )
         return xp.asarray(out)

@@ -27,7 +27,7 @@ def translate_error(name: str, error: Exception, args: Sequence[Any]) -> Excepti
     devices = {BACKENDS[type(a)].device_type for a in arrays}
     if len(devices) > 1:
         return DeviceError(
-            f"{call}: tensors on different devices ({', '.join(sorted(devices))}); move them with .to(device)"
+            f"{call}: tensors on different devices ({', '.join(sorted(devices))}). Move them with .to(device)."
         )
     if from_tensorlite:
         return type(error)(f"{call}: {message}")
@@ -36,12 +36,12 @@ def translate_error(name: str, error: Exception, args: Sequence[Any]) -> Excepti
     if isinstance(error, OverflowError):
         ints = [a for a in args if type(a) is int]
         wrong = [str(n) for n in ints for a in arrays if a.dtype.kind in "iu" and not _fits(n, a.dtype)]
-        return DTypeError(f"{call}: {', '.join(wrong) or message} does not fit into the dtype; convert with .to()")
+        return DTypeError(f"{call}: {', '.join(wrong) or message} does not fit into the dtype. Convert with .to().")
     if isinstance(error, ValueError):
         if "broadcast" in message:
             return ShapeError(
-                f"{call}: the shapes do not broadcast: from the last dimension on, two sizes must be equal, or one of "
-                f"them 1"
+                f"{call}: the shapes do not broadcast. From the last dimension on, two sizes must be equal, or one of "
+                f"them 1."
             )
         return ValueError(f"{call}: {message}")
     if any(word in message for word in ("ufunc", "numpy", "cupy", "operand type")):

@@ -38,9 +38,9 @@ class VersionCounter:
 version_counters: dict[int, VersionCounter] = {}
 """The counters of memory that was changed in place, by the id of the array that owns the memory."""
 last_change = 0
-"""The tick of the latest in-place change of any memory. What was saved later than that cannot be stale."""
+"""The tick of the latest in-place change of any memory. A value that was saved later cannot be stale."""
 inplace_in_graph: dict[int, int] = {}
-"""The tick of the latest recorded in-place change, by the id of the owning array. Older views are outdated."""
+"""The tick of the latest recorded in-place change, by the id of the owning array. Older views must be regenerated."""
 
 
 def base_array(array: Array) -> Array:
@@ -76,7 +76,7 @@ def version(array: Array) -> int:
 
 
 def changed_between(array: Any, start: int, stop: int) -> bool:
-    """Return whether this array's memory was changed in place, and every time after ``start`` and up to ``stop``."""
+    """Return whether this array's memory was changed in place, but only after ``start`` and up to ``stop``."""
     counter = version_counters.get(id(base_array(array))) if type(array) in BACKENDS else None
     return counter is not None and start < counter.first and counter.ticks[-1] <= stop
 
@@ -97,5 +97,5 @@ def check_saved(op: str, seq: int, names: list[str], saved: list[Any]) -> None:
             raise VersionError(
                 f"{op}: the backward pass needs {what}, {value.dtype}{tuple(value.shape)}, which was saved {then} and "
                 f"has been changed in place since (it is at version {counter.count}). Use the op that returns a new "
-                f"tensor, or clone() before changing it"
+                f"tensor, or clone() before changing it."
             )

@@ -1,8 +1,8 @@
-"""Views: the base that a view shows, and how to take the view again after a change in place.
+"""Views: regenerate a tensor that shows the memory of another one, after that was changed in place.
 
 A view op (``reshape``, ``transpose``, indexing with slices, ...) returns a tensor on its input's memory. Each view
-remembers its base and the view ops between the two. A change in place of a view is then recorded as a change of the
-base, and every other view of that base is regenerated when it is next used.
+remembers its base and the view ops between the two. A change in place of a view is recorded as a change of the base.
+Every other view of that base is regenerated when it is next used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ViewSteps: TypeAlias = tuple[Any, Callable[..., Any], tuple[Any, ...]] | None
 ViewInfo: TypeAlias = tuple[Any, ViewSteps]
 """``(base, steps)``: the Variable whose memory a view shows, and the view ops that lead from it to the view.
 
-A plain tuple, because every call of a view op makes one, and a class would cost 3% of the call.
+It is a plain tuple, because every call of a view op makes one, and a class would cost 3% of the call.
 """
 
 COPIED: ViewInfo = (None, None)
@@ -68,7 +68,7 @@ def replay_view(steps: ViewSteps, value: Any) -> Any:
 
 
 def regenerate_view(x: Any) -> bool:
-    """Take the view x again from its base, if that was changed in place in the graph since. Return whether it was."""
+    """Regenerate the view x if its base was changed in place in the graph since. Return whether it was regenerated."""
     base, steps = x.view_info or COPIED
     if base is None or base.node is None:
         return False
@@ -94,5 +94,5 @@ def regenerate_views(op: str, values: Iterable[Any]) -> None:
         if not regenerate_view(x):
             raise VersionError(
                 f"{op}: a view of shape {tuple(x.array.shape)} was taken before its base was changed in place, so its "
-                f"gradient would be wrong. Take the view again after the change, or clone() it before the change"
+                f"gradient would be wrong. Take the view again after the change, or clone() it before the change."
             )

@@ -1,1 +1,1 @@
-"""Arrays: devices, kernels and threads. Nothing here knows of gradients."""
+"""Arrays: devices, kernels, threads. No module here depends on gradients."""

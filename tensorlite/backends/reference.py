@@ -2,7 +2,7 @@
 
 A kernel is a function on raw arrays that takes the namespace ``xp`` first. It may write only to arrays that it has made
 itself, or to its arguments if its name ends in ``_into`` or ``_step``. "Rows" lie along the last axis. The gradient of
-a kernel follows it. No kernel reads a value of an array on the host, so none has to wait for a GPU.
+a kernel follows it. No kernel reads a value of an array on the host, so no kernel waits for a GPU.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def linear_backward(
 
 # ---- the error function ---------------------------------------------------------------------
 
-# Chebyshev interpolants, highest power first: of erf(x) / x in u = 2 x^2 - 1 for |x| <= 1, and of exp(x^2) erfc(x) in
-# u = (t - 13/24) / (5/24), t = 3 / (x + 3), for 1 <= x <= 6. The largest error is 1.2e-16.
+# Chebyshev interpolants, highest power first. For |x| <= 1 that of erf(x) / x in u = 2 x^2 - 1. For 1 <= x <= 6 that of
+# exp(x^2) erfc(x) in u = (t - 13/24) / (5/24), t = 3 / (x + 3). The largest error is 1.2e-16.
 _ERF_NEAR = (
     1.4543887079465116e-14, -3.8078824063194953e-13, 9.167619596865806e-12, -2.035228405815769e-10,
     4.115800583208149e-09, -7.511569286591727e-08, 1.223382738359897e-06, -1.7537169441124866e-05,
@@ -111,8 +111,8 @@ def erf(xp: XP, x: Array) -> Array:
     return xp.where(size < 1.0, near, far)
 
 
-# For float32, instead of erf: erf(z) = tanh(z * p(z^2)) to 6e-8. p is a weighted minimax fit of atanh(erf(z)) / z on
-# 0 < z < 4.2, lowest power first.
+# Fast float32 kernels use erf(z) = tanh(z * p(z^2)), which is exact to 6e-8. p is a weighted minimax fit of
+# atanh(erf(z)) / z on 0 < z < 4.2, lowest power first.
 ERF_TANH = (
     1.128379705, 0.1027654814, -1.843836656e-4, -6.257195994e-4, 8.971259577e-5, -5.985692019e-6, 1.589602992e-7,
 )  # fmt: skip
@@ -326,7 +326,7 @@ def attention_backward(
     The softmax is computed again from the logsumexp of its rows, so that it need not be kept for the backward pass.
     """
     p = _scores(xp, q, k, mask, causal, scale)
-    p -= xp.where(lse == -math.inf, 0.0, lse)  # of a row that is masked whole
+    p -= xp.where(lse == -math.inf, 0.0, lse)  # so that exp(-inf - 0) is 0 if a whole row is masked
     p = xp.exp(p, out=p)
     dv = (p if dropout_mask is None else p * dropout_mask).swapaxes(-1, -2) @ g
     ds = g @ v.swapaxes(-1, -2)
@@ -399,7 +399,7 @@ def adam_coefficients(
     """Return the ten numbers that a fused kernel of :func:`adam_step` takes, in this order.
 
     - sign: -1 to maximize, else 1; the gradient is multiplied by it.
-    - decay_factor: what decoupled decay multiplies p by, ``1 - lr decay``, else 1.
+    - decay_factor: the factor of p, ``1 - lr decay`` for decoupled decay, else 1.
     - decay: the multiple of p that is added to the gradient; 0 for decoupled decay.
     - beta1, one_minus_beta1, beta2, one_minus_beta2.
     - correction2: ``sqrt(1 - beta2^t)``, by which ``sqrt(v)`` is divided.

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import DeviceError
 from . import reference
-from .cpu import kernels as cpu
+from .cpu import kernels as cpu_kernels
 from .cpu.generator import Pcg64Generator
 from .philox import PhiloxGenerator
 
@@ -44,7 +44,7 @@ Array: TypeAlias = Any
 
 
 class Namespace(SimpleNamespace):
-    """The functions that compute on one type of array: a module's names, some of them replaced by kernels.
+    """A set of functions that compute on one type of array: a module's names, some of them replaced by kernels.
 
     It also has these attributes:
 
@@ -59,6 +59,8 @@ class Namespace(SimpleNamespace):
 
 
 class _Backends(dict[type, Namespace]):
+    """A dict from the type of an array to its namespace, with an error that names the expected types."""
+
     def __missing__(self, kind: type) -> Namespace:
         raise TypeError(
             f"the array of a tensor must be a raw array of one of its backends, got {kind.__name__}. To change what "
@@ -67,7 +69,7 @@ class _Backends(dict[type, Namespace]):
 
 
 BACKENDS: dict[type, Namespace] = _Backends()
-"""The namespace of each array type. The entry of CuPy's arrays is added when a GPU is first asked for."""
+"""The namespace of each array type. The entry of CuPy's arrays is added when a GPU is first used."""
 
 _LOADERS: dict[str, Callable[[], Namespace]] = {}
 _LOADED: dict[str, Namespace] = {}
@@ -104,7 +106,7 @@ def device(spec: DeviceLike = None, index: int | None = None) -> Device:
         return spec
     name, _, ordinal = str(spec).partition(":")
     if name not in _LOADERS or (ordinal and not ordinal.isdecimal()):
-        raise DeviceError(f"device: unknown device {spec!r}; known devices are {', '.join(sorted(_LOADERS))}")
+        raise DeviceError(f"device: expected one of {', '.join(sorted(_LOADERS))}, got {spec!r}")
     if ordinal:
         index = int(ordinal)
     if index is None and name == "cuda":
@@ -205,7 +207,7 @@ def _load_cpu() -> Namespace:
     return build_namespace(
         np,
         reference,
-        cpu,
+        cpu_kernels,
         device_type="cpu",
         array_type=np.ndarray,
         from_numpy=lambda array, index=None: array,

@@ -1,4 +1,4 @@
-"""Neural networks: modules with parameters, and the functions and first values they are made of."""
+"""Neural networks: modules, functions, initial values of weights."""
 
 from . import functional, init, utils
 from .activation import ELU, GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh

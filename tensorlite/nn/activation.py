@@ -12,7 +12,7 @@ __all__ = ["ELU", "GELU", "LeakyReLU", "LogSoftmax", "ReLU", "SiLU", "Sigmoid", 
 
 
 class ReLU(Module):
-    """``max(x, 0)``.
+    """A module that computes ``max(x, 0)``.
 
     inplace: write the result into the memory of the input.
     """
@@ -31,7 +31,7 @@ class ReLU(Module):
 
 
 class GELU(Module):
-    """``x * cdf(x)``, where cdf is the cumulative distribution function of the standard normal distribution.
+    """A module that computes ``x * cdf(x)``, with the cdf of the standard normal distribution.
 
     approximate: "none", or "tanh" for the approximation that GPT-2 uses.
 
@@ -54,7 +54,7 @@ class GELU(Module):
 
 
 class SiLU(Module):
-    """``x * sigmoid(x)``, also known as swish.
+    """A module that computes ``x * sigmoid(x)``, also known as swish.
 
     Source: Elfwing, Uchibe and Doya, "Sigmoid-Weighted Linear Units for Neural Network Function Approximation in
     Reinforcement Learning", 2017.
@@ -66,7 +66,7 @@ class SiLU(Module):
 
 
 class Sigmoid(Module):
-    """``1 / (1 + exp(-x))``."""
+    """A module that computes ``1 / (1 + exp(-x))``."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply :func:`tensorlite.nn.functional.sigmoid`."""
@@ -74,7 +74,7 @@ class Sigmoid(Module):
 
 
 class Tanh(Module):
-    """The hyperbolic tangent."""
+    """A module that computes the hyperbolic tangent."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply :func:`tensorlite.nn.functional.tanh`."""
@@ -82,7 +82,7 @@ class Tanh(Module):
 
 
 class Softplus(Module):
-    """``log(1 + exp(beta * x)) / beta``; x itself where ``beta * x`` is above ``threshold``."""
+    """A module that computes ``log(1 + exp(beta * x)) / beta``, or x where ``beta * x`` is above ``threshold``."""
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class Softplus(Module):
 
 
 class LeakyReLU(Module):
-    """x where it is positive, else ``negative_slope * x``."""
+    """A module that computes x where it is positive, else ``negative_slope * x``."""
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class LeakyReLU(Module):
 
 
 class ELU(Module):
-    """x where it is positive, else ``alpha * (exp(x) - 1)``.
+    """A module that computes x where it is positive, else ``alpha * (exp(x) - 1)``.
 
     Source: Clevert, Unterthiner and Hochreiter, "Fast and Accurate Deep Network Learning by Exponential Linear Units",
     2015.
@@ -134,7 +134,7 @@ class ELU(Module):
 
 
 class Softmax(Module):
-    """``exp(x_i) / sum_j exp(x_j)`` along the dimension ``dim``."""
+    """A module that computes ``exp(x_i) / sum_j exp(x_j)`` along the dimension ``dim``."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class Softmax(Module):
 
 
 class LogSoftmax(Module):
-    """The logarithm of the softmax along the dimension ``dim``."""
+    """A module that computes the logarithm of the softmax along the dimension ``dim``."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

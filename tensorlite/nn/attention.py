@@ -22,7 +22,7 @@ __all__ = ["MultiheadAttention"]
 
 
 class MultiheadAttention(Module):
-    """Multi-head attention: ``num_heads`` attentions in parallel, each on its slice of ``embed_dim``, and a linear map.
+    """A layer of ``num_heads`` attentions in parallel, each on its slice of ``embed_dim``, and a linear map.
 
     embed_dim: the width E of queries and results.
     num_heads: the number of heads; it divides embed_dim.
@@ -30,7 +30,7 @@ class MultiheadAttention(Module):
     bias: whether the projections have biases.
     kdim, vdim: the widths of keys and values, E if None.
     batch_first: whether inputs are (N, T, E) instead of (T, N, E). Without a batch they are (T, E) in both cases.
-    device, dtype: of the parameters; the dtype is the default one if None.
+    device, dtype: those of the parameters; None is the default.
 
     The projections start from Xavier's uniform distribution, and the biases as zeros. Raises ValueError if num_heads
     does not divide embed_dim, or if dropout is not from 0 to 1.
@@ -107,7 +107,7 @@ class MultiheadAttention(Module):
         need_weights: whether to return the attention weights. False is faster.
         attn_mask: (T, S) or (N * num_heads, T, S), of the same kinds as key_padding_mask.
         average_attn_weights: whether the weights are averaged over the heads, (N, T, S), or not, (N, num_heads, T, S).
-        is_causal: let query t see keys 0 to t only.
+        is_causal: whether query t sees only keys 0 to t.
 
         A query that sees no key gets the bias of ``out_proj``. Raises ShapeError for shapes that do not fit, DTypeError
         for a mask that is neither of booleans nor of the query's dtype.
@@ -154,8 +154,8 @@ class MultiheadAttention(Module):
         weight, bias = self.in_proj_weight, self.in_proj_bias
         if weight is not None and query is key is value:  # self-attention: one product for all three
             return F.linear(query, weight, bias).chunk(3, -1)
-        apart = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
-        weights: Any = apart if weight is None else weight.chunk(3)
+        separate = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
+        weights: Any = separate if weight is None else weight.chunk(3)
         biases: Any = (None, None, None) if bias is None else bias.chunk(3)
         return tuple(F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True))
 

@@ -36,7 +36,7 @@ def check_tensors(name: str, **tensors: Any) -> None:
         kind = type(value.array)
     if mixed:
         given = format_tensors(*tensors.values())
-        raise DeviceError(f"{name}({given}): tensors on different devices. Move them with .to(device)")
+        raise DeviceError(f"{name}({given}): tensors on different devices. Move them with .to(device).")
 
 
 def check_tensors_or_none(name: str, **tensors: Any) -> None:
@@ -49,7 +49,8 @@ def check_floating(name: str, *tensors: Tensor | None) -> None:
     dtypes = {t.dtype for t in tensors if t is not None}
     if len(dtypes) > 1 or next(iter(dtypes)).kind != "f":
         raise DTypeError(
-            f"{name}({format_tensors(*tensors)}): expected floating point tensors of one dtype. Convert with .to(dtype)"
+            f"{name}({format_tensors(*tensors)}): expected floating point tensors of one dtype. Convert with "
+            f".to(dtype)."
         )
 
 
@@ -88,8 +89,8 @@ def check_normalized_shape(
 ) -> tuple[int, ...]:
     """Return ``normalized_shape`` as a tuple. ``affine`` is the weight, and the bias where there is one.
 
-    Raises ShapeError unless the last dimensions of the input, the weight and the bias have that shape, TypeError for
-    what is not a Tensor, and DTypeError unless all have one floating point dtype.
+    Raises ShapeError unless the last dimensions of the input, the weight and the bias have that shape. Raises
+    TypeError unless all are Tensors, and DTypeError unless all have one floating point dtype.
     """
     check_tensors(name, input=input)
     for a in affine:
@@ -110,7 +111,7 @@ def check_same_shape(name: str, input: Tensor, target: Tensor, reduction: str) -
     """Check the arguments of an elementwise loss. Raises ShapeError unless input and target have the same shape."""
     check_reduction(name, reduction)
     check_tensors(name, input=input, target=target)
-    if input.shape != target.shape:  # (N, 1) and (N,) would broadcast to (N, N), which is a mistake in all likelihood
+    if input.shape != target.shape:  # (N, 1) and (N,) would broadcast to (N, N), which is probably a mistake
         raise ShapeError(f"{name}({format_tensors(input, target)}): input and target must have the same shape")
 
 
@@ -129,7 +130,7 @@ def check_class_targets(name: str, input: Tensor, target: Tensor, weight: Tensor
         )
     if target.dtype.kind not in "iu":
         raise DTypeError(
-            f"{name}({format_tensors(input, target)}): class indices must be integers. Convert with .long()"
+            f"{name}({format_tensors(input, target)}): class indices must be integers. Convert with .long()."
         )
     classes = input.shape[min(1, input.ndim - 1)]
     check_floating(name, input, weight)
@@ -147,7 +148,7 @@ def check_class_weight(name: str, input: Tensor, target: Tensor, weight: Tensor 
 
 
 def _check_class_indices(name: str, target: Any, classes: int, ignore_index: int) -> None:
-    """Raise IndexError for a class index out of range. Checked on the CPU only: on a GPU it would force a sync."""
+    """Raise IndexError for a class index out of range, on the CPU only: on a GPU the check would force a sync."""
     if type(target) is np.ndarray and target.size and not (target.min() >= 0 and target.max() < classes):
         wrong = target[(target != ignore_index) & ((target < 0) | (target >= classes))]
         if wrong.size:
@@ -187,7 +188,7 @@ def check_attention(
         ) from None
     if attn_mask is not None and attn_mask.dtype != query.dtype and attn_mask.dtype.kind != "b":
         raise DTypeError(
-            f"{name}({format_tensors(query, attn_mask)}): attn_mask must be of booleans (True means seen), or of the "
-            f"query's dtype, to be added"
+            f"{name}({format_tensors(query, attn_mask)}): attn_mask must hold booleans (True means seen), or numbers "
+            f"of the query's dtype"
         )
     return weights

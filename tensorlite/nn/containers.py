@@ -25,7 +25,7 @@ def _check_module(cls: type, value: object) -> Any:
 
 
 class _IndexedModule(Module, Generic[T]):
-    """A sequence whose items are attributes called "0", "1", ..."""
+    """A module that is a sequence. Its items are attributes called "0", "1", ..."""
 
     def _names(self) -> list[str]:
         return [name for name, value in vars(self).items() if isinstance(value, (Module, Parameter))]
@@ -35,7 +35,7 @@ class _IndexedModule(Module, Generic[T]):
         if not isinstance(index, int):
             raise TypeError(f"{type(self).__name__}: the index must be an int or a slice, got {index!r}")
         if not -len(names) <= index < len(names):
-            raise IndexError(f"{type(self).__name__}: index {index} is out of range, it has {len(names)} items")
+            raise IndexError(f"{type(self).__name__}: index {index} is out of range for {len(names)} items")
         return names[index]
 
     def _replace(self, items: Iterable[T]) -> None:
@@ -73,7 +73,7 @@ class _IndexedModule(Module, Generic[T]):
         self._replace(items)
 
     def _check(self, item: Any) -> T:
-        """Return the item as it is stored. Raise TypeError for what the container cannot hold."""
+        """Return the item as it is stored. Raise TypeError for an item of another type."""
         checked: T = _check_module(type(self), item)
         return checked
 
@@ -100,7 +100,7 @@ class Sequential(_IndexedModule[Module]):
 
     modules: modules, or one mapping of names to modules.
 
-    It can be indexed, sliced and iterated over. Raises TypeError for what is not a Module.
+    It can be indexed, sliced and iterated over. Raises TypeError for an item that is not a Module.
     """
 
     def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
@@ -124,11 +124,11 @@ class Sequential(_IndexedModule[Module]):
 
 
 class ModuleList(_IndexedModule[M]):
-    """A list of modules that are part of the module which holds it. It has no ``forward``; loop over it.
+    """A list of modules that are part of the module that has the list. It has no ``forward``; loop over it.
 
     modules: the first items.
 
-    Raises TypeError for what is not a Module.
+    Raises TypeError for an item that is not a Module.
     """
 
     def __init__(self, modules: Iterable[M] = ()) -> None:
@@ -149,12 +149,12 @@ class ModuleList(_IndexedModule[M]):
 
 
 class ModuleDict(Module, Generic[M]):
-    """A dict of modules that are part of the module which holds it. It has no ``forward``.
+    """A dict of modules that are part of the module that has the dict. It has no ``forward``.
 
     modules: a mapping of names to modules, or pairs of names and modules.
 
-    Raises TypeError for what is not a Module, and KeyError for a name that is not a string, has a dot in it, or is an
-    attribute of the class, such as "keys".
+    Raises TypeError for an item that is not a Module. Raises KeyError for a name that is not a string, contains a dot,
+    or is an attribute of the class, such as "keys".
     """
 
     def __init__(self, modules: Mapping[str, M] | Iterable[tuple[str, M]] | None = None) -> None:
@@ -207,11 +207,11 @@ class ModuleDict(Module, Generic[M]):
 
 
 class ParameterList(_IndexedModule[Parameter]):
-    """A list of Parameters that are part of the module which holds it.
+    """A list of Parameters that are part of the module that has the list.
 
     values: the first items. Tensors become Parameters that share their memory.
 
-    Raises TypeError for what is not a Tensor.
+    Raises TypeError for an item that is not a Tensor.
     """
 
     def __init__(self, values: Iterable[Tensor] = ()) -> None:

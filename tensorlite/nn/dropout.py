@@ -1,4 +1,4 @@
-"""Dropout."""
+"""The layer Dropout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Dropout"]
 
 
 class Dropout(Module):
-    """Sets each entry to 0 with probability ``p`` in training, and scales the others by ``1 / (1 - p)``.
+    """A layer that sets entries to 0 with probability ``p`` in training, and scales the others by ``1 / (1 - p)``.
 
     In evaluation it returns the input itself. Raises ValueError if p is not from 0 to 1.
     Source: Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", 2014.

@@ -15,11 +15,11 @@ __all__ = ["Embedding"]
 
 
 class Embedding(Module):
-    """A table of ``num_embeddings`` vectors that are looked up by index. Maps integers (...) to (..., embedding_dim).
+    """A table of ``num_embeddings`` vectors, looked up by index. It maps integers (...) to (..., embedding_dim).
 
     weight: (num_embeddings, embedding_dim). Its entries start from the standard normal distribution.
     padding_idx: a row that starts as zeros and gets no gradient.
-    device, dtype: of the weight; the dtype is the default one if None.
+    device, dtype: those of the weight; None is the default.
 
     Raises ValueError if padding_idx is out of range.
     """

@@ -43,7 +43,7 @@ __all__ = ["binary_cross_entropy_with_logits", "cosine_similarity", "cross_entro
 
 
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
-"""What to do with the losses of all entries: keep them, average them, or add them up."""
+"""The way to combine the losses of all entries: keep them, average them, or add them up."""
 
 
 def _reduce(loss: Tensor, reduction: Reduction) -> Tensor:
@@ -150,7 +150,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
-    """Return x where it is positive, else ``negative_slope * x``. Any shape, of floating point."""
+    """Return x where it is positive, else ``negative_slope * x``. Raises DTypeError for integers."""
     return nn_ops.leaky_relu(input, negative_slope)
 
 
@@ -234,7 +234,7 @@ def _class_targets(
 ) -> tuple[Tensor, Tensor]:
     """Check the arguments, and return input and class indices as (N, C) and (N,).
 
-    From (C,) and (), (N, C) and (N,), or (N, C, d1, ...) and (N, d1, ...).
+    The shapes are (C,) and (), (N, C) and (N,), or (N, C, d1, ...) and (N, d1, ...).
     """
     classes = check_class_targets(name, input, target, weight, ignore_index)
     rows = input if input.ndim < 3 else input.movedim(1, -1)
@@ -293,10 +293,10 @@ def cross_entropy(
     target: class indices, integers of the input's shape without C; or probabilities q in the shape of the input.
     weight: a factor for each class (C,).
     ignore_index: a class index whose loss is 0. The mean leaves it out.
-    reduction: "mean" (divided by the sum of the targets' weights), "sum", or "none" for one loss a target.
+    reduction: "mean" (divided by the sum of the targets' weights), "sum", or "none" for one loss for each target.
     label_smoothing: the part of q, from 0 to 1, that is spread over all classes equally.
 
-    Raises IndexError for a class index out of range (on the CPU only: on a GPU the check would force a sync),
+    Raises IndexError for a class index out of range (on the CPU only: on a GPU the check would force a sync). Raises
     DTypeError for targets that are neither class indices nor probabilities, ShapeError for shapes that do not fit.
     Source of the smoothing: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016.
     """
@@ -352,7 +352,7 @@ def scaled_dot_product_attention(
     attn_mask: broadcastable to (..., T, S). Booleans, where True means that the query sees the key; or numbers of the
         query's dtype, which are added.
     dropout_p: the probability that an attention weight is dropped. Pass 0 in evaluation.
-    is_causal: let query t see keys 0 to t only; can be combined with a mask.
+    is_causal: whether query t sees only keys 0 to t. It can be combined with a mask.
     scale: the factor of the scores; None is ``1 / sqrt(D)``.
 
     Returns (..., T, E); zeros for a query that sees no key. Raises ShapeError, DTypeError, and ValueError if dropout_p
@@ -373,7 +373,7 @@ _PADDING = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
-    """Put entries around the input, or cut some off.
+    """Add entries around the input, or cut some off.
 
     pad: two widths (left, right) for the last dimension, then two for the dimension before it, and so on.
     mode: "constant" puts ``value``, and cuts off for a negative width. "reflect" mirrors the entries without repeating
@@ -398,7 +398,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     if mode not in _PADDING:
         raise ValueError(f"pad: mode must be 'constant', 'reflect', 'replicate' or 'circular', got {mode!r}")
     if value is not None:
-        raise ValueError(f"pad: value must be None in mode {mode!r}, got {value!r}. Use mode 'constant'")
+        raise ValueError(f"pad: value must be None in mode {mode!r}, got {value!r}. Use mode 'constant'.")
     for i, (left, right) in enumerate(widths):
         dim = input.ndim - 1 - i
         n = input.shape[dim]

@@ -24,7 +24,7 @@ Gradients: TypeAlias = tuple[Tensor | None, ...]
 class Hook:
     """A function that a module calls.
 
-    kind: when it is called.
+    kind: the time at which it is called.
     with_kwargs: whether a forward hook also gets the keyword arguments.
     always_call: whether a forward hook is called although the forward raised an error.
     """
@@ -75,7 +75,7 @@ def call_with_hooks(
                 except Exception as error:
                     warnings.warn(
                         f"a forward hook with always_call=True raised {type(error).__name__}: {error}. It is ignored, "
-                        f"because the module's forward has raised an error before",
+                        f"because the module's forward has raised an error before.",
                         stacklevel=3,
                     )
         raise
@@ -88,7 +88,7 @@ def _of_kind(hooks: list[Hook], kind: HookKind) -> list[Hook]:
 def _call_forward_pre_hook(
     hook: Hook, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments for the forward: what the hook returned, or the old ones if that is None."""
+    """Return the arguments for the forward: those that the hook returned, or the old ones if it returned None."""
     if not hook.with_kwargs:
         changed = hook.function(module, args)
         if changed is None:
@@ -106,7 +106,7 @@ def _call_forward_pre_hook(
 
 
 def _call_forward_hook(hook: Hook, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
-    """Return the module's result: what the hook returned, or ``result`` if that is None."""
+    """Return the module's result: that of the hook, or ``result`` if the hook returned None."""
     extra = (kwargs,) if hook.with_kwargs else ()
     changed = hook.function(module, args, *extra, result)
     return result if changed is None else changed
@@ -138,7 +138,7 @@ class _BackwardHooks:
             return watched if type(result) is tuple else type(result)(*watched)  # a named tuple
         warnings.warn(
             f"{type(self.module).__name__}: its backward hooks are not called, because its forward returned "
-            f"{type(result).__name__}. Return a Tensor or a tuple of Tensors",
+            f"{type(result).__name__}. Return a Tensor or a tuple of Tensors.",
             stacklevel=4,
         )
         return result
@@ -150,7 +150,7 @@ class _BackwardHooks:
         if self.inputs_are_watched:
             self.grad_output = gradients
             return gradients
-        for hook in self.hooks:  # no input requires gradients, so there will be no other occasion to call them
+        for hook in self.hooks:  # because no input requires gradients, so no gradient of an input will call them
             changed = hook(self.module, (None,) * len(self.kinds), gradients)
             if changed is not None and any(g is not None for g in changed):
                 raise RuntimeError(
@@ -200,7 +200,8 @@ def _watch(values: Sequence[Any], when_known: Callable[[Gradients], Gradients]) 
     """Return views of the Tensors among ``values``; backward passes their gradients through ``when_known``, together.
 
     Each Tensor that requires gradients becomes a view of a view. All inner views are older than all outer ones, and
-    backward goes from new to old: it collects the gradients at the outer views, and hands them on at the inner ones.
+    backward goes from new to old. So it collects the gradients at the outer views and passes them on at the inner
+    views.
     """
     watched = [i for i, x in enumerate(values) if isinstance(x, Tensor) and x.requires_grad]
     inner = [module_hook(values[i]) for i in watched]
@@ -209,8 +210,8 @@ def _watch(values: Sequence[Any], when_known: Callable[[Gradients], Gradients]) 
     collected: dict[int, Tensor] = {}
     results: dict[int, Tensor | None] = {}
 
-    # The hooks hold no Tensor of the graph, because a reference cycle would keep its memory.
-    def hand_on(i: int, g: Tensor) -> Tensor:
+    # The hooks refer to no Tensor of the graph, because a reference cycle would keep its memory.
+    def pass_on(i: int, g: Tensor) -> Tensor:
         if i not in results:
             changed = when_known(tuple(collected.get(j) for j in range(count)))
             results.update((j, changed[j]) for j in collected)
@@ -218,11 +219,11 @@ def _watch(values: Sequence[Any], when_known: Callable[[Gradients], Gradients]) 
         result = results.pop(i)
         if result is None:
             return zeros_like(g)
-        # A copy, because backward may add to this memory later, and the user may keep the gradients.
+        # Return a copy, because backward may add to this memory later, and the user may keep the gradients.
         return result if result.requires_grad else result.clone()
 
     for i, x, y in zip(watched, inner, outer, strict=True):
         y.register_hook(functools.partial(collected.__setitem__, i))
-        x.register_hook(functools.partial(hand_on, i))
+        x.register_hook(functools.partial(pass_on, i))
     views = dict(zip(watched, outer, strict=True))
     return tuple(views.get(i, x) for i, x in enumerate(values))

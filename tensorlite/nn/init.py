@@ -1,10 +1,10 @@
 """Initial values of weights.
 
 Each function whose name ends in ``_`` fills a Tensor in place, whether or not it requires gradients, and returns it.
-Nothing is recorded in the graph. ``generator``: where the random numbers come from; None is the default generator.
+Nothing is recorded in the graph. ``generator`` is the source of random numbers; None is the default generator.
 
-The *fan* of a weight (out, in, ...) is the number of entries that feed one output ("fan_in": in times the rest), or the
-number of outputs that one input feeds ("fan_out": out times the rest).
+The *fan* of a weight (out, in, ...) is one of two numbers. "fan_in" is the number of entries that feed one output: in
+times the rest. "fan_out" is the number of outputs that one input feeds: out times the rest.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ __all__ = ["calculate_gain", "constant_", "eye_", "kaiming_normal_", "kaiming_un
 
 
 class _ThreadState(threading.local):
-    skipped = False  # whether this thread is inside skip_init()
+    """The state of a thread: whether it is inside a ``skip_init()`` block."""
+
+    skipped = False
 
 
 _state = _ThreadState()
@@ -45,9 +47,9 @@ def skip_init() -> Iterator[None]:
             model = Model()
         model.load_state_dict(state)
 
-    Layers allocate their parameters, but the entries are whatever the memory held, NaN included. No random number is
-    drawn, and arguments are checked as usual. Layers that need no random numbers may fill their parameters all the
-    same, as LayerNorm does.
+    Layers allocate their parameters, but the entries are arbitrary, NaN included. No random number is drawn, and
+    arguments are checked as usual. Layers that need no random numbers, such as LayerNorm, may still fill their
+    parameters.
 
     It applies to the current thread. It can be nested, and it ends when an error leaves the block.
     """
@@ -215,7 +217,7 @@ def kaiming_uniform_(
     tensor: a weight (out, in, ...).
     a: the slope of a leaky_relu.
     mode: "fan_in" keeps the scale in the forward pass, "fan_out" in the backward pass.
-    nonlinearity: what follows the weight; see :func:`calculate_gain`.
+    nonlinearity: the function after the weight; see :func:`calculate_gain`.
 
     Raises ShapeError for fewer than 2 dimensions, ValueError for another mode or nonlinearity.
     Source: He et al., "Delving Deep into Rectifiers", 2015.

@@ -1,4 +1,4 @@
-"""Linear, and the layers without parameters that stand next to it: Identity, Flatten."""
+"""The layers Linear, Identity, Flatten."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["Flatten", "Identity", "Linear"]
 
 
 class Linear(Module):
-    """``x @ weight.T + bias``. Maps (..., in_features) to (..., out_features).
+    """A layer that computes ``x @ weight.T + bias``. It maps (..., in_features) to (..., out_features).
 
     weight: (out_features, in_features).
     bias: (out_features,), or None without ``bias``.
-    device, dtype: of both; the dtype is the default one if None.
+    device, dtype: those of both; None is the default.
 
     Their entries start from the uniform distribution between ``-1 / sqrt(in_features)`` and ``1 / sqrt(in_features)``.
     """
@@ -64,7 +64,7 @@ class Linear(Module):
 
 
 class Identity(Module):
-    """Returns its input. It takes and ignores any arguments, so that it can replace any layer."""
+    """A layer that returns its input. It accepts and ignores any arguments, so that it can replace any layer."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Identity(Module):
 
 
 class Flatten(Module):
-    """Merges the dimensions ``start_dim`` to ``end_dim`` into one. By default all but the first are merged."""
+    """A layer that merges dimensions ``start_dim`` to ``end_dim`` into one, by default all except the first."""
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Loss functions as modules. Each is called with ``(input, target)``.
 
-Their ``reduction`` is "mean", "sum", or "none" for one loss an entry; another one raises ValueError.
+Their ``reduction`` is "mean", "sum", or "none" for one loss for each entry. Another one raises ValueError.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ __all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "L1Loss", "MSELoss", "NLLLos
 
 
 class _Loss(Module):
+    """Base class of the losses. It checks and stores ``reduction``."""
+
     def __init__(self, reduction: Reduction = "mean") -> None:
         super().__init__()
         check_reduction(type(self).__name__, reduction)
@@ -22,7 +24,7 @@ class _Loss(Module):
 
 
 class MSELoss(_Loss):
-    """The squared error ``(input - target)^2`` of Tensors of one shape."""
+    """A loss: the squared error ``(input - target)^2`` of Tensors of one shape."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Apply :func:`tensorlite.nn.functional.mse_loss`."""
@@ -30,7 +32,7 @@ class MSELoss(_Loss):
 
 
 class L1Loss(_Loss):
-    """The absolute error ``|input - target|`` of Tensors of one shape."""
+    """A loss: the absolute error ``|input - target|`` of Tensors of one shape."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Apply :func:`tensorlite.nn.functional.l1_loss`."""
@@ -38,7 +40,7 @@ class L1Loss(_Loss):
 
 
 class NLLLoss(_Loss):
-    """The negative log-likelihood of log-probabilities (N, C, ...) and class indices (N, ...).
+    """A loss: the negative log-likelihood of log-probabilities (N, C, ...) and class indices (N, ...).
 
     weight: a factor for each class (C,).
     ignore_index: a class index whose loss is 0. The mean leaves it out.
@@ -57,7 +59,7 @@ class NLLLoss(_Loss):
 
 
 class CrossEntropyLoss(_Loss):
-    """The cross-entropy of logits (N, C, ...) with class indices (N, ...) or probabilities (N, C, ...).
+    """A loss: the cross-entropy of logits (N, C, ...) with class indices (N, ...) or probabilities (N, C, ...).
 
     weight: a factor for each class (C,).
     ignore_index: a class index whose loss is 0. The mean leaves it out.
@@ -84,7 +86,7 @@ class CrossEntropyLoss(_Loss):
 
 
 class BCEWithLogitsLoss(_Loss):
-    """The binary cross-entropy of logits with probabilities of the same shape.
+    """A loss: the binary cross-entropy of logits with probabilities of the same shape.
 
     weight: a factor for each entry; broadcasts to the input.
     pos_weight: a factor of the positive class; broadcasts to the input.

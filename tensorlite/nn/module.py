@@ -26,7 +26,7 @@ R_co = TypeVar("R_co", covariant=True)
 class LoadResult(NamedTuple):
     """A result of :meth:`Module.load_state_dict`.
 
-    missing_keys: names of the module that the state has no value for.
+    missing_keys: names of the module without a value in the state.
     unexpected_keys: names of the state that the module does not have.
     """
 
@@ -35,7 +35,7 @@ class LoadResult(NamedTuple):
 
 
 class _HasForward(Protocol[P, R_co]):
-    """Gives a call of a module the argument and result types of its ``forward``, for type checkers and editors."""
+    """A protocol that gives a call of a module the types of its ``forward``, for type checkers and editors."""
 
     _hooks: list[Hook] | None
 
@@ -47,8 +47,8 @@ class Module:
 
     A Parameter or Module that is assigned to an attribute becomes part of the module: ``parameters()``,
     ``state_dict()``, ``to()`` and other methods find it under the attribute's name, in the order of assignment. One
-    that is assigned to several attributes stays one (tied weights): ``parameters()`` lists it once, ``state_dict()``
-    under each of its names.
+    that is assigned to several attributes is not copied (tied weights). ``parameters()`` lists it once, and
+    ``state_dict()`` lists it under each of its names.
 
         class Net(nn.Module):
             def __init__(self) -> None:
@@ -104,7 +104,7 @@ class Module:
                 )
         object.__setattr__(self, name, value)
 
-    def __getattr__(self, name: str) -> Any:  # called for attributes that do not exist
+    def __getattr__(self, name: str) -> Any:  # Python calls it for attributes that do not exist
         self._require_init(f"asking for {name!r}", name)
         raise AttributeError(f"{type(self).__name__!r} module has no attribute {name!r}", name=name, obj=self)
 
@@ -143,7 +143,7 @@ class Module:
 
         ``to()`` moves and converts buffers, ``buffers()`` lists them.
 
-        persistent: whether ``state_dict()`` holds it.
+        persistent: whether ``state_dict()`` includes it.
 
         Raises TypeError for another value, KeyError if the module has another kind of attribute of that name.
         """
@@ -166,13 +166,13 @@ class Module:
         return handle
 
     def has_hooks(self) -> bool:
-        """Return whether a hook is registered on this module itself; the modules inside it are not asked."""
+        """Return whether a hook is registered on this module itself, not on the modules inside it."""
         return bool(self._hooks)
 
     def register_forward_pre_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
     ) -> RemovableHandle:
-        """Call ``hook(module, args)`` before each forward. What it returns, if not None, replaces the arguments.
+        """Call ``hook(module, args)`` before each forward. A result that is not None replaces the arguments.
 
         hook: returns None, a tuple of positional arguments, or one argument. With ``with_kwargs`` it is called as
             ``hook(module, args, kwargs)``, and returns None or a tuple ``(args, kwargs)``.
@@ -186,7 +186,7 @@ class Module:
     def register_forward_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False, always_call: bool = False
     ) -> RemovableHandle:
-        """Call ``hook(module, args, output)`` after each forward. What it returns, if not None, replaces the output.
+        """Call ``hook(module, args, output)`` after each forward. A result that is not None replaces the output.
 
         prepend: call it before the hooks that are registered already, instead of after them.
         with_kwargs: call it as ``hook(module, args, kwargs, output)``.
@@ -393,7 +393,7 @@ class Module:
         return self.train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Let all parameters be trained, or freeze them if ``requires_grad`` is False. Return the module."""
+        """Make all parameters trainable, or freeze them if ``requires_grad`` is False. Return the module."""
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
         return self
@@ -427,8 +427,8 @@ class Module:
     def to(self, device: Any = None, dtype: Any = None) -> Self:
         """Move parameters and buffers to a device, convert those of floating point to a dtype, or both. Works in place.
 
-        Called as in PyTorch: ``to(device)``, ``to(dtype)``, ``to(device, dtype)`` or ``to(tensor)``. Make optimizers
-        afterwards, because their state stays where it is.
+        Forms: ``to(device)``, ``to(dtype)``, ``to(device, dtype)``, ``to(tensor)``. Make optimizers afterwards, because
+        their state does not move.
 
         Returns the module. Raises DTypeError if the dtype is not a floating point one.
         """

@@ -21,13 +21,13 @@ def _as_tuple(normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
 
 
 class LayerNorm(Module):
-    """``(x - mean) / sqrt(variance + eps) * weight + bias`` over the last dimensions.
+    """A layer that computes ``(x - mean) / sqrt(variance + eps) * weight + bias`` over the last dimensions.
 
     normalized_shape: the sizes of these dimensions.
     eps: a small number that keeps the root away from 0.
     elementwise_affine: whether there are a weight and a bias.
     bias: whether there is a bias.
-    device, dtype: of both; the dtype is the default one if None.
+    device, dtype: those of both; None is the default.
 
     weight: starts as ones, bias as zeros. Both have the shape ``normalized_shape``.
     Source: Ba, Kiros and Hinton, "Layer Normalization", 2016.
@@ -68,12 +68,12 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """``x / sqrt(mean(x^2) + eps) * weight`` over the last dimensions.
+    """A layer that computes ``x / sqrt(mean(x^2) + eps) * weight`` over the last dimensions.
 
     normalized_shape: the sizes of these dimensions.
     eps: a small number that keeps the root away from 0. None is the machine epsilon of the input's dtype.
     elementwise_affine: whether there is a weight.
-    device, dtype: of the weight; the dtype is the default one if None.
+    device, dtype: those of the weight; None is the default.
 
     weight: starts as ones, in the shape ``normalized_shape``.
     Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.

@@ -20,7 +20,7 @@ class Parameter(Tensor):
 
     def __init__(self, data: Tensor, requires_grad: bool = True) -> None:
         if not isinstance(data, Tensor):
-            raise TypeError(f"Parameter: expected a Tensor, got {type(data).__name__}. Make one with tl.tensor(...)")
+            raise TypeError(f"Parameter: expected a Tensor, got {type(data).__name__}. Make one with tl.tensor(...).")
         self.array = data.array
         self.requires_grad_(requires_grad)
 
@@ -34,6 +34,6 @@ def clear_grads(parameters: Iterable[Tensor], set_to_none: bool = True) -> None:
         if set_to_none or p.grad is None:
             p.grad = None
         else:
-            if p.grad.requires_grad:  # made with create_graph: a copy, because the graph needs the values
+            if p.grad.requires_grad:  # made with create_graph, so copy it, because the graph needs the values
                 p.grad = p.grad.detach().clone()
             p.grad.zero_()

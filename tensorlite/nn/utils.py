@@ -23,7 +23,7 @@ def _gradients(name: str, parameters: Tensor | Iterable[Tensor]) -> list[Tensor]
             raise TypeError(f"{name}: expected a Tensor or several, got {type(p).__name__}")
     gradients = list({p: p.grad for p in tensors if p.grad is not None}.values())  # a tensor given twice counts once
     if len({type(g.array) for g in gradients}) > 1:
-        raise DeviceError(f"{name}: the gradients are on different devices. Clip those of each device apart")
+        raise DeviceError(f"{name}: the gradients are on different devices. Clip those of each device separately.")
     return gradients
 
 
@@ -62,7 +62,7 @@ def _clip_grad_norm(gradients: list[Tensor], max_norm: float, p: float, error_if
     if error_if_nonfinite and not math.isfinite(total):
         raise RuntimeError(
             f"clip_grad_norm_: the gradient norm is {float(total)}; the gradients were not changed. Find the first NaN "
-            f"with detect_anomaly()"
+            f"with detect_anomaly()."
         )
     factor = xp.minimum(max_norm / (total + 1e-6), 1.0)
     factors = {dtype: factor.astype(dtype) for dtype in {g.array.dtype for g in gradients}}

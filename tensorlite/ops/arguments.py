@@ -45,7 +45,7 @@ def numpy_names(f: F) -> F:
 def dim_in(name: str, dim: int, ndim: int) -> int:
     """Return a dimension counted from the front. A 0-d tensor counts as 1-d.
 
-    name: the function that a message names. "" inside an op, which adds its own name.
+    name: the function to name in messages. Inside an op it is "", because the op adds its own name.
 
     Raises IndexError if the dimension is out of range, TypeError if it is not an int.
     """
@@ -85,7 +85,7 @@ def array_of(x: Any) -> Any:
 def outlier(index: Array, size: int, lowest: int = 0) -> str:
     """Return the first index out of range and its position, as text; "" if there is none.
 
-    Checked on the CPU only: on a GPU it would force a sync.
+    The check runs on the CPU only, because on a GPU it would force a sync.
     """
     if type(index) is not np.ndarray or not index.size or (lowest <= index.min() and index.max() < size):
         return ""

@@ -100,7 +100,7 @@ def _parse(equation: str, shapes: tuple[Shape, ...]) -> tuple[list[list[Label]],
         output = [*range(-hidden, 0), *sorted(a for a, n in counts.items() if isinstance(a, str) and n == 1)]
     for label in output:
         if label not in sizes or output.count(label) > 1:
-            raise ValueError(f"einsum: in {equation!r} the output's {label!r} must occur there once, and in an operand")
+            raise ValueError(f"einsum: the output of {equation!r} must have {label!r} once, as an operand must")
     return inputs, output, sizes
 
 
@@ -108,7 +108,7 @@ def _cut(equation: str, term: str) -> tuple[str, str, str]:
     """Split a term of an equation at its ellipsis. Raises ValueError if it has other characters than letters."""
     head, dots, tail = term.partition("...")
     if not {*head, *tail} <= {*ascii_letters}:
-        raise ValueError(f"einsum: {term!r} in {equation!r} may only consist of letters and one '...'")
+        raise ValueError(f"einsum: {term!r} in {equation!r} must consist of letters and at most one '...'")
     return head, dots, tail
 
 
@@ -126,7 +126,7 @@ def _distinct(x: Any, labels: Sequence[Label], sizes: dict[Label, int]) -> tuple
 
 
 def _fold(x: Any, labels: list[Label], keep: set[Label]) -> tuple[Any, list[Label]]:
-    """Sum an operand over the labels that no other operand and the output do not have."""
+    """Sum an operand over the labels that neither another operand nor the output has."""
     dims = tuple(d for d, a in enumerate(labels) if a not in keep)
     return (sum(x, dims), [a for a in labels if a in keep]) if dims else (x, labels)
 

@@ -55,7 +55,7 @@ def true_divide(xp: Namespace, x: Operand, y: Operand) -> Array:
 
 
 def _check_divisor(name: str, x: Array, y: Array) -> None:
-    """Raise RuntimeError for integer division by zero. Checked on the CPU only: on a GPU it would force a sync."""
+    """Raise RuntimeError for integer division by zero, on the CPU only: on a GPU the check would force a sync."""
     if isinstance(y, (int, np.ndarray)) and result_type(x, y).kind in "iu" and not np.all(y):
         raise RuntimeError(f"{name}: division of integers by 0. Convert with .float() to get an infinity.")
 
@@ -409,7 +409,7 @@ def clamp(xp: Namespace, x: Array, min: Operand | None = None, max: Operand | No
 
 @op(None, lambda g, condition: where(condition, g, 0.0), lambda g, condition: where(condition, 0.0, g), dtypes="choose")
 def where(xp: Namespace, condition: Array, x: Operand, y: Operand) -> Array:
-    """Return x where the condition, of booleans, is true, otherwise y.
+    """Return x where the boolean condition is true, otherwise y.
 
     Raises DTypeError for another condition, TypeError if x or y is None.
     """

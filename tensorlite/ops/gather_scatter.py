@@ -191,7 +191,7 @@ def _check_mask(name: str, mask: Any) -> None:
     """Raise DTypeError if the mask does not hold booleans."""
     array = array_of(mask)
     if type(array) not in BACKENDS or array.dtype.kind != "b":
-        raise DTypeError(f"{name}: expected a mask of booleans, got {describe_array(array)}; convert it with .bool()")
+        raise DTypeError(f"{name}: expected a mask of booleans, got {describe_array(array)}. Convert it with .bool().")
 
 
 def masked_fill(input: Value, mask: Value, value: Operand) -> Value:

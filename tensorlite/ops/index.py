@@ -1,4 +1,4 @@
-"""Square brackets: ``x[index]``, ``x[index] = value``, and their gradients.
+"""Indexing: ``x[index]``, ``x[index] = value``, and their gradients.
 
 An index is applied in two steps, as in PyTorch. Integers, slices and None come first and give a view. Then come index
 arrays and masks, which copy. The gradient of a selection adds into zeros, because an index array may select an entry
@@ -82,7 +82,7 @@ def _item(name: str, item: Any) -> Any:
     """Return an entry of an index as one of the basic types, or as an array of integers or booleans."""
     if isinstance(item, (list, tuple, range)):
         if _holds_tensors(item):
-            raise IndexError(f"{name}: a list of tensors can mean two things; stack() them, or give a tuple of them")
+            raise IndexError(f"{name}: a list of tensors can mean two things. stack() them, or pass a tuple of them.")
         try:
             item = np.asarray(item)
         except ValueError:
@@ -235,13 +235,13 @@ def fitting(name: str, value: Any, dtype: DType) -> Any:
     if type(value) in (int, float) and dtype.kind in "biu":
         low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
         if value != value // 1 or not low <= value <= high:
-            raise DTypeError(f"{name}: {value} does not fit into a tensor of {dtype}; convert one of them")
+            raise DTypeError(f"{name}: {value} does not fit into a tensor of {dtype}. Convert one of them.")
         return bool(value) if dtype.kind == "b" else int(value)
     found = getattr(array_of(value), "dtype", dtype)
     if found == dtype:
         return value
     if found.kind in "fc" and dtype.kind not in "fc":
-        raise DTypeError(f"{name}: {found} values do not fit into a tensor of {dtype}; convert one of them")
+        raise DTypeError(f"{name}: {found} values do not fit into a tensor of {dtype}. Convert one of them.")
     return convert(value, dtype, found) if found.kind == "f" else convert_to_discrete(value, dtype)
 
 
@@ -323,7 +323,7 @@ def with_view(xp: Namespace, x: Array, part: Array, steps: Any) -> Array:
 
 
 def assign(array: Array, index: Any, value: Any) -> None:
-    """Set ``array[index] = value`` in a raw array. The index is one of those of :func:`getitem`.
+    """Set ``array[index] = value`` in a raw array, for an index as in :func:`getitem`.
 
     Raises IndexError for an index out of range, ShapeError if ``value`` does not broadcast, DeviceError if it is on
     another device.
@@ -334,7 +334,7 @@ def assign(array: Array, index: Any, value: Any) -> None:
         value = _number(value, array)
     elif type(value) is not type(array):
         raise DeviceError(
-            f"setitem: the value is {describe_array(value)}, but the tensor is {describe_array(array)}; move it"
+            f"setitem: the value is {describe_array(value)}, but the tensor is {describe_array(array)}. Move it."
         )
     try:
         _write(array[basic] if basic else array, slots, arrays, value)

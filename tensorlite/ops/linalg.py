@@ -58,14 +58,14 @@ def matmul(xp: Namespace, x: Array, y: Array) -> Array:
         return xp.matmul(x, y)
     except (ValueError, AttributeError):
         if isinstance(x, (int, float)) or isinstance(y, (int, float)):
-            raise TypeError("a number has no matrix product; multiply with *") from None
+            raise TypeError("a number has no matrix product. Multiply with *.") from None
         raise ShapeError(_misfit(x.shape, y.shape)) from None
 
 
 def _misfit(x: Sequence[int], y: Sequence[int]) -> str:
     """Say why shapes have no matrix product."""
     if not x or not y:
-        return "0-d tensors have no matrix product; multiply them with *"
+        return "0-d tensors have no matrix product. Multiply them with *."
     inner = y[-2] if len(y) > 1 else y[0]
     if x[-1] != inner:
         which = "last but one" if len(y) > 1 else "only one"
@@ -79,7 +79,7 @@ def _product(name: str, x: Any, y: Any, wanted: str, ranks: tuple[int, int]) -> 
     if (len(n), len(m)) != ranks or n[-1] != m[max(len(m) - 2, 0)] or n[:-2] != m[:-2]:
         raise ShapeError(f"{name}: expected shapes {wanted}, got {n} and {m}")
     if x.dtype != y.dtype:
-        raise DTypeError(f"{name}({x.dtype}{n}, {y.dtype}{m}): expected tensors of one dtype; convert with .to(dtype)")
+        raise DTypeError(f"{name}({x.dtype}{n}, {y.dtype}{m}): expected tensors of one dtype. Convert with .to(dtype).")
     return matmul(x, y)
 
 

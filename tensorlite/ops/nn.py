@@ -213,11 +213,10 @@ def _embedding_gradient(g: Value, input: Array, in_shape: Sequence[int], padding
 def embedding(xp: Namespace, weight: Array, input: Array, padding_idx: int | None = None) -> Array:
     """Return the rows of ``weight`` (V, C) that the integers ``input`` (...) select, as (..., C).
 
-    padding_idx: a row without a gradient.
+    padding_idx: a row that gets no gradient.
 
     Raises IndexError for an integer that is not from 0 to V - 1 (on the CPU only: on a GPU the check would force a
-    sync).
-    Raises ShapeError if ``weight`` is not a matrix, DTypeError if ``input`` does not hold integers.
+    sync), ShapeError if ``weight`` is not a matrix, DTypeError if ``input`` does not hold integers.
     """
     ids = index_array("embedding", weight, input)
     if weight.ndim != 2:
@@ -248,7 +247,7 @@ def one_hot(xp: Namespace, x: Array, num_classes: int = -1) -> Array:
     ids = index_array("one_hot", x, x)
     if num_classes == -1:
         if not x.size:
-            raise ValueError("the number of classes cannot be found from an empty tensor; give num_classes")
+            raise ValueError("the number of classes cannot be found from an empty tensor. Pass num_classes.")
         num_classes = max(int(x.max()), 0) + 1
     elif num_classes < 0:
         raise ValueError(f"num_classes must not be negative (-1 means max + 1), got {num_classes}")

@@ -33,7 +33,7 @@ def _axes(x: Array, dim: Dim) -> tuple[int, ...]:
     if dim is None or dim in ((), []):
         return tuple(range(x.ndim))
     if isinstance(dim, bool):
-        raise TypeError(f"dim must be an int or several, got {dim}; is unbiased={dim} meant?")
+        raise TypeError(f"dim must be an int or several, got {dim}. For the estimate pass unbiased={dim}.")
     dims = ints_in("", "dim", dim)
     axes = tuple(dim_in("", d, x.ndim) for d in dims)
     if len(set(axes)) < len(axes):
@@ -141,7 +141,7 @@ def std(xp: Namespace, x: Array, dim: Dim = None, correction: float = 1, keepdim
 
 @op(lambda g, dim: flip(cumsum(flip(g, dim), dim), dim) if g.shape else g, accepts_dtype=True)
 def cumsum(xp: Namespace, x: Array, dim: int) -> Array:
-    """Return the running sum along a dimension: ``out[i] = x[0] + ... + x[i]``. Of integers it is an int64."""
+    """Return the running sum along a dimension: ``out[i] = x[0] + ... + x[i]``. That of integers is an int64."""
     dim_in("", dim, x.ndim)
     return xp.cumsum(_wide(xp, x), axis=dim) if x.ndim else x + xp.zeros_like(x)
 
@@ -166,7 +166,7 @@ def _prod_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], dim:
 
 @op(_prod_gradient, accepts_dtype=True)
 def prod(xp: Namespace, x: Array, dim: int | None = None, keepdim: bool = False) -> Array:
-    """Return the product of the entries. Its gradient is right also where some of them are 0."""
+    """Return the product of the entries. Its gradient is also correct where some of them are 0."""
     return _wide(xp, x).prod(axis=_axes(x, dim), keepdims=keepdim)
 
 
@@ -182,13 +182,13 @@ def _extreme_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], d
 
 @op(_extreme_gradient)
 def amax(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
-    """Return the largest entry. Equal ones share the gradient. Raises ShapeError if there are no entries."""
+    """Return the largest entry. Equal entries share the gradient. Raises ShapeError if there are no entries."""
     return x.max(axis=_filled_axes(x, dim), keepdims=keepdim)
 
 
 @op(_extreme_gradient)
 def amin(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
-    """Return the smallest entry. Equal ones share the gradient. Raises ShapeError if there are no entries."""
+    """Return the smallest entry. Equal entries share the gradient. Raises ShapeError if there are no entries."""
     return x.min(axis=_filled_axes(x, dim), keepdims=keepdim)
 
 
@@ -264,7 +264,7 @@ def max(input: Value, dim: Any = None, keepdim: bool = False, *, other: Any = No
     """Return the largest entry, the larger entries of two tensors, or the largest ones along a dimension.
 
     ``max(input)`` is :func:`amax` of all entries. ``max(input, other)`` is :func:`maximum`. ``max(input, dim)`` is a
-    pair ``(values, indices)``; the gradient goes to the entry at the index, the first of equal ones.
+    pair ``(values, indices)``; the gradient goes to the entry at the index, the first of equal entries.
     Raises ShapeError if there are no entries.
     """
     return _max_or_min("max", input, dim if other is None else other, keepdim, amax, maximum, argmax)

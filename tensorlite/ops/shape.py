@@ -39,7 +39,7 @@ def reshape(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
 
 
 def _reshaped(x: Array, shape: Sequence[int]) -> Array:
-    """Return ``x.reshape(shape)``. Raises ShapeError for a negative size other than -1, which NumPy takes for a -1."""
+    """Return ``x.reshape(shape)``. Raises ShapeError for a negative size other than -1, which NumPy treats as -1."""
     try:
         out = x.reshape(shape)
     except (ValueError, TypeError):
@@ -60,7 +60,7 @@ def view(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
     out = _reshaped(x, shape)
     if out.size and base_array(out) is not base_array(x):
         raise ShapeError(
-            f"shape {out.shape} needs a copy of this non-contiguous tensor; use reshape() or contiguous()"
+            f"shape {out.shape} needs a copy of this non-contiguous tensor. Use reshape() or contiguous()."
         )
     return out
 
@@ -185,7 +185,9 @@ def movedim(input: Value, source: int | Sequence[int], destination: int | Sequen
     src = [dim_in("movedim", d, ndim) for d in ([source] if isinstance(source, int) else source)]
     dst = [dim_in("movedim", d, ndim) for d in ([destination] if isinstance(destination, int) else destination)]
     if len(src) != len(dst) or len(set(src)) < len(src) or len(set(dst)) < len(dst):
-        raise ValueError(f"movedim: source {source} and destination {destination} must be as many different dimensions")
+        raise ValueError(
+            f"movedim: expected as many different dimensions, got source {source} and destination {destination}"
+        )
     order = [d for d in range(ndim) if d not in src]
     for d, s in sorted(zip(dst, src, strict=True)):
         order.insert(d, s)
@@ -218,7 +220,7 @@ def roll(xp: Namespace, x: Array, shifts: int | Sequence[int], dims: int | Seque
     steps = ints_in("", "shifts", shifts)
     axes = None if dims is None else tuple(dim_in("", d, x.ndim) for d in ints_in("", "dims", dims))
     if len(steps) != (1 if axes is None else len(axes)):
-        raise ValueError(f"shifts {shifts} and dims {dims} must be as many, or one shift without dims")
+        raise ValueError(f"expected one shift for each of dims, or one without dims, got shifts {shifts}, dims {dims}")
     return xp.roll(x, steps[0] if axes is None else steps, axes if x.ndim else None)
 
 
@@ -359,7 +361,7 @@ def cat(tensors: Sequence[Value], dim: int = 0) -> Value:
         tensors = [t for t, s in zip(tensors, shapes, strict=True) if s != (0,)]
         shapes = [s for s in shapes if s != (0,)]
     if not shapes[0]:
-        raise ShapeError("cat: 0-d tensors cannot be joined along a dimension; use stack()")
+        raise ShapeError("cat: 0-d tensors cannot be joined along a dimension. Use stack().")
     d = dim_in("cat", dim, len(shapes[0]))
     if any(len(s) != len(shapes[0]) or s[:d] + s[d + 1 :] != shapes[0][:d] + shapes[0][d + 1 :] for s in shapes):
         raise ShapeError(f"cat: shapes {', '.join(map(str, shapes))} differ in another dimension than dim {dim}")
@@ -394,7 +396,7 @@ def repeat(x: Value, sizes: Sequence[int]) -> Value:
         raise ShapeError(f"repeat: the numbers of repetitions must not be negative, got {sizes}")
     if len(sizes) < len(shape):
         raise ShapeError(
-            f"repeat: {len(sizes)} numbers of repetitions for a tensor of shape {shape}; one a dimension is needed"
+            f"repeat: expected a number of repetitions for each dimension of shape {shape}, got {len(sizes)}"
         )
     full = (1,) * (len(sizes) - len(shape)) + shape
     pairs = [n for size, n in zip(sizes, full, strict=True) for n in (size, n)]

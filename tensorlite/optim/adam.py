@@ -73,7 +73,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: a step begins with ``p *= 1 - lr * weight_decay``.
+    """An Adam optimizer with decoupled weight decay: a step begins with ``p *= 1 - lr * weight_decay``.
 
     The options and errors are those of :class:`Adam`.
     Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019.

@@ -15,7 +15,7 @@ Loss = TypeVar("Loss")
 
 
 class CombinedOptimizer(Optimizer):
-    """Several optimizers that step, are scheduled and are saved as one.
+    """An optimizer that steps, schedules and saves several optimizers as one.
 
     optimizers: optimizers of different parameters, for example Muon for the matrices inside a network and AdamW for
         the rest.
@@ -42,15 +42,15 @@ class CombinedOptimizer(Optimizer):
         return {p: state for optimizer in self.optimizers for p, state in optimizer.state.items()}
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
-        """Raise TypeError, because it is not said which optimizer the group is for."""
-        raise TypeError("CombinedOptimizer: add the group to one of its optimizers, optimizers[i].add_param_group(...)")
+        """Raise TypeError, because the group does not say which optimizer it is for."""
+        raise TypeError("CombinedOptimizer: add the group to one of its optimizers: optimizers[i].add_param_group(...)")
 
     @overload
     def step(self, closure: None = None) -> None: ...
     @overload
     def step(self, closure: Callable[[], Loss]) -> Loss: ...
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Do a step of each optimizer. The closure is called once, before; see :meth:`Optimizer.step`."""
+        """Make a step with each optimizer. The closure is called once, before; see :meth:`Optimizer.step`."""
         loss = None
         if closure is not None:
             with enable_grad():
@@ -80,7 +80,7 @@ class CombinedOptimizer(Optimizer):
         if len(groups) != count:
             raise ValueError(
                 f"CombinedOptimizer: expected {count} saved parameter groups, got {len(groups)}. Load a state of the "
-                f"same optimizers"
+                f"same optimizers."
             )
         before = [optimizer.state_dict() for optimizer in self.optimizers]
         try:

@@ -20,7 +20,7 @@ __all__ = ["ConstantLR", "CosineAnnealingLR", "CosineWithWarmup", "ExponentialLR
 
 
 class LRScheduler:
-    """Base class of the schedulers. A subclass defines ``_lr(base, step)``: the rate at a step, from the initial rate.
+    """Base class of the schedulers. A subclass defines ``_lr(base, step)``, the rate at a step for an initial rate.
 
     The initial learning rate of a group is ``group["initial_lr"]``. The first scheduler of an optimizer sets it to the
     group's learning rate.
@@ -44,7 +44,7 @@ class LRScheduler:
             elif "initial_lr" not in group:
                 raise ValueError(
                     f"{name}: to continue from step {last_epoch}, group {i} needs an 'initial_lr'. Load the "
-                    f"optimizer's state_dict() first"
+                    f"optimizer's state_dict() first."
                 )
         self.base_lrs: list[float] = [group["initial_lr"] for group in optimizer.param_groups]
         self.last_epoch = last_epoch
@@ -81,7 +81,7 @@ class LRScheduler:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` returned, and set the learning rates. The options are loaded too.
+        """Continue from the result of :meth:`state_dict`, and set the learning rates. The options are loaded too.
 
         Raises TypeError if ``state_dict`` is not a mapping, ValueError if it has other keys or another number of
         groups; then nothing is changed.
@@ -106,7 +106,7 @@ class LRScheduler:
             raise ValueError(f"{name}: the state is for {saved} groups, the optimizer has {groups}")
 
     def _load(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a state that is checked."""
+        """Load a state that has been checked."""
         vars(self).update((key, list(value) if isinstance(value, list) else value) for key, value in state_dict.items())
 
 
@@ -139,7 +139,7 @@ def _for_each_group(name: str, what: str, value: Any, optimizer: Optimizer) -> l
 
 
 class LambdaLR(LRScheduler):
-    """The initial rate times ``lr_lambda(step)``.
+    """A schedule: the initial rate times ``lr_lambda(step)``.
 
     lr_lambda: one function for all groups, or a list with a function for each group.
     """
@@ -163,7 +163,7 @@ class LambdaLR(LRScheduler):
 
 
 class ConstantLR(LRScheduler):
-    """The initial rate times ``factor`` for the first ``total_iters`` steps, then the initial rate."""
+    """A schedule: the initial rate times ``factor`` for the first ``total_iters`` steps, then the initial rate."""
 
     def __init__(
         self, optimizer: Optimizer, factor: float = 1.0 / 3.0, total_iters: int = 5, last_epoch: int = -1
@@ -179,7 +179,10 @@ class ConstantLR(LRScheduler):
 
 
 class LinearLR(LRScheduler):
-    """The initial rate times a factor that goes linearly from ``start_factor`` to ``end_factor`` in ``total_iters``."""
+    """A schedule: the initial rate times a factor that changes linearly.
+
+    It goes from ``start_factor`` to ``end_factor`` in ``total_iters`` steps.
+    """
 
     def __init__(
         self,
@@ -204,7 +207,7 @@ class LinearLR(LRScheduler):
 
 
 class StepLR(LRScheduler):
-    """The initial rate times ``gamma ** (step // step_size)``: a factor ``gamma`` every ``step_size`` steps."""
+    """A schedule: the initial rate times ``gamma ** (step // step_size)``."""
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
         _require_steps("StepLR", "step_size", step_size, least=1)
@@ -217,7 +220,7 @@ class StepLR(LRScheduler):
 
 
 class MultiStepLR(LRScheduler):
-    """The initial rate times a factor ``gamma`` for every milestone reached.
+    """A schedule: the initial rate times a factor ``gamma`` for every milestone reached.
 
     milestones: steps in increasing order; one that is listed twice counts twice.
     """
@@ -236,7 +239,7 @@ class MultiStepLR(LRScheduler):
 
 
 class ExponentialLR(LRScheduler):
-    """The initial rate times ``gamma ** step``."""
+    """A schedule: the initial rate times ``gamma ** step``."""
 
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
         require_number("ExponentialLR", "gamma", gamma)
@@ -257,7 +260,7 @@ def _linear(start: float, end: float, done: float) -> float:
 
 
 class CosineAnnealingLR(LRScheduler):
-    """Half a cosine from the initial rate to ``eta_min`` in ``T_max`` steps, then back up in as many, and so on.
+    """A schedule: half a cosine from the initial rate to ``eta_min`` in ``T_max`` steps, then back up, and so on.
 
     Source: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017.
     """
@@ -272,7 +275,7 @@ class CosineAnnealingLR(LRScheduler):
 
 
 class CosineWithWarmup(LRScheduler):
-    """The schedule of GPTs: linear warm-up, then half a cosine down to ``min_lr``, which is kept.
+    """A schedule for GPTs: linear warm-up, then half a cosine down to ``min_lr``, which is kept.
 
     warmup_steps: the length of the warm-up. Step k of it has the initial rate times ``(k + 1) / (warmup_steps + 1)``.
     total_steps: the step at which ``min_lr`` is reached.
@@ -301,7 +304,7 @@ _ANNEALING = {"cos": _cosine, "linear": _linear}
 
 
 class OneCycleLR(LRScheduler):
-    """The 1cycle policy: up from ``max_lr / div_factor`` to ``max_lr``, then down to far below the start.
+    """A schedule, the 1cycle policy: up from ``max_lr / div_factor`` to ``max_lr``, then down to far below the start.
 
     The momentum goes the other way: it is lowest where the learning rate is highest.
 
@@ -313,7 +316,7 @@ class OneCycleLR(LRScheduler):
     base_momentum, max_momentum: the lowest and the highest momentum, a number or one for each group.
     div_factor: the first rate is ``max_lr / div_factor``; it becomes the initial rate of the group.
     final_div_factor: the last rate is the first one divided by this.
-    three_phase: go down to the first rate as fast as up, and only then to the last one.
+    three_phase: whether the rate goes down to the first rate as fast as up, and only then to the last one.
 
     Source: Smith and Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates",
     2019.
@@ -355,7 +358,9 @@ class OneCycleLR(LRScheduler):
             if factor == 0:
                 raise ValueError(f"{name}: {what} must not be 0")
         if cycle_momentum and not {"momentum", "betas"} & optimizer.defaults.keys():
-            raise ValueError(f"{name}: {type(optimizer).__name__} has no momentum to change. Pass cycle_momentum=False")
+            raise ValueError(
+                f"{name}: {type(optimizer).__name__} has no momentum to change. Pass cycle_momentum=False."
+            )
         self.total_steps, self.pct_start, self.anneal_strategy = total_steps, pct_start, anneal_strategy
         self.max_lrs = _for_each_group(name, "max_lr", max_lr, optimizer)
         self.cycle_momentum, self.three_phase = cycle_momentum, three_phase
@@ -368,7 +373,7 @@ class OneCycleLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def _phase(self, step: int) -> tuple[int, float]:
-        """Return the phase of a step, and which fraction of it is done. Phases: 0 is up, 1 down, 2 down from there."""
+        """Return the phase of a step, and the fraction of it that is done. Phases: 0 is up, 1 down, 2 further down."""
         if step > self.total_steps:
             raise ValueError(f"OneCycleLR: step {step} is beyond the cycle, which has total_steps={self.total_steps}")
         up = float(self.pct_start * self.total_steps) - 1
@@ -405,9 +410,9 @@ class OneCycleLR(LRScheduler):
 
 
 class SequentialLR(LRScheduler):
-    """Several schedulers, one after the other. Each starts at its own step 0.
+    """A schedule of several schedulers, one after the other. Each starts at its own step 0.
 
-    schedulers: schedulers of this optimizer, all made before; the SequentialLR does their steps.
+    schedulers: schedulers of this optimizer. The SequentialLR makes their steps.
     milestones: the steps at which the second scheduler, the third, ... take over, in increasing order.
 
     Raises ValueError if a scheduler is for another optimizer, or if the number of milestones does not fit.

@@ -99,7 +99,7 @@ class Muon(Optimizer):
         for p in self.param_groups[-1]["params"]:
             if p.ndim != 2:
                 del self.param_groups[-1]
-                raise ShapeError(f"Muon: can only optimize matrices, got one of shape {p.shape}. Use AdamW for it")
+                raise ShapeError(f"Muon: can only optimize matrices, got one of shape {p.shape}. Use AdamW for it.")
 
     def _update(self, p: Tensor, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         xp = BACKENDS[type(p.array)]

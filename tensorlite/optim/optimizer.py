@@ -22,10 +22,10 @@ Params: TypeAlias = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[d
 
 
 class Optimizer:
-    """Base class of the optimizers. It holds the parameters, their options in groups, and the state of each parameter.
+    """Base class of the optimizers. It has the parameters, their options in groups, and the state of each.
 
-    A subclass defines ``_update``, which updates one Tensor, ``_check``, which checks the options of a group, and
-    ``_entries``, the names of the values in the state of a Tensor.
+    A subclass defines ``_update``, which updates one Tensor, and ``_check``, which checks the options of a group.
+    ``_entries`` are the names of the values in the state of a Tensor.
 
     params: Tensors, named Tensors, or groups ``{"params": tensors, option: value, ...}``.
     defaults: the options, and their values in groups that do not set them.
@@ -46,12 +46,12 @@ class Optimizer:
         if isinstance(params, (Tensor, Mapping)) or not isinstance(params, Iterable):
             raise TypeError(
                 f"{type(self).__name__}: params must be a list of Tensors or of groups, got {type(params).__name__}. "
-                f"Pass model.parameters(), or a list of it"
+                f"Pass model.parameters(), or a list of it."
             )
         given: list[Any] = list(params)
         if not given:
             raise ValueError(
-                f"{type(self).__name__}: got no parameters. A generator such as parameters() can be used only once"
+                f"{type(self).__name__}: got no parameters. A generator such as parameters() can be used only once."
             )
         for group in given if isinstance(given[0], Mapping) else [{"params": given}]:
             self.add_param_group(group)
@@ -66,9 +66,9 @@ class Optimizer:
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add a group ``{"params": tensors, option: value, ...}``, for example of a layer that is no longer frozen.
 
-        Raises TypeError for what is not a Tensor, GraphError for a Tensor that is not a leaf, DTypeError for one that
-        is not of floating point, ValueError for an empty group, a Tensor that is in a group already, and options that
-        are unknown or out of range.
+        Raises TypeError for a parameter that is not a Tensor, GraphError for one that is not a leaf, DTypeError for one
+        that is not of floating point. Raises ValueError for an empty group, a Tensor that is in a group already, and
+        options that are unknown or out of range.
         """
         name = type(self).__name__
         if not isinstance(param_group, Mapping) or "params" not in param_group:
@@ -85,7 +85,7 @@ class Optimizer:
             if not p.is_leaf:
                 raise GraphError(
                     f"{name}: can only optimize leaf Tensors, got one of shape {p.shape} that is the result of "
-                    f"{p.grad_fn}. Pass the leaf that it was computed from, or detach() it"
+                    f"{p.grad_fn}. Pass the leaf that it was computed from, or detach() it."
                 )
             if p.dtype.kind != "f":
                 raise DTypeError(f"{name}: can only optimize floating point Tensors, got {p.dtype}{p.shape}")
@@ -95,7 +95,7 @@ class Optimizer:
         options = {key: value for key, value in param_group.items() if key != "params"}
         if unknown := sorted(options.keys() - self.defaults.keys() - {"initial_lr"}):
             known = ", ".join(self.defaults)
-            raise ValueError(f"{name}: unknown option {', '.join(map(repr, unknown))}; expected some of {known}")
+            raise ValueError(f"{name}: expected options among {known}, got {', '.join(map(repr, unknown))}")
         group = {"params": params, **copy.deepcopy(self.defaults), **options}
         self._check(group)
         self.param_groups.append(group)
@@ -109,7 +109,7 @@ class Optimizer:
 
         closure: a function that computes the loss and the gradients; it is called first, with gradients enabled.
 
-        Returns what the closure returned, or None. Raises TypeError for a gradient that is not a Tensor, ShapeError for
+        Returns the result of the closure, or None. Raises TypeError for a gradient that is not a Tensor, ShapeError for
         one of another shape or on another device than its parameter.
         """
         loss = None

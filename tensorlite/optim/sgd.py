@@ -14,12 +14,12 @@ __all__ = ["SGD"]
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, ``p -= lr * d`` for ``d = g + weight_decay * p`` and gradient g.
+    """An optimizer, stochastic gradient descent: ``p -= lr * d`` for ``d = g + weight_decay * p`` and gradient g.
 
     params: Tensors, named Tensors, or groups with their own options.
     lr: the learning rate.
     momentum: mu. If it is not 0, a step is ``v = mu v + (1 - dampening) d; p -= lr * v``. The first v is d.
-    dampening: how much less a gradient counts in v.
+    dampening: the part of a gradient that v leaves out.
     weight_decay: ``weight_decay * p`` is added to the gradient first.
     nesterov: use ``d + mu v`` instead of v. It needs a momentum and no dampening.
     maximize: follow the gradient upwards, to maximize the loss.

@@ -1,4 +1,4 @@
-"""Checks of arguments that the functions and methods of tensors have in common."""
+"""Checks of the arguments of tensor functions and methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compare tensors, and ask for what they are."""
+"""PyTorch's functions that compare or describe tensors."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def equal(input: Tensor, other: Tensor) -> bool:
 def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
     """Return where ``|input - other| <= atol + rtol * |other|``, as booleans of the broadcast shape.
 
-    Equal infinities are close. NaN is close to nothing, with ``equal_nan`` to NaN. Raises ShapeError if the shapes do
-    not broadcast.
+    Equal infinities are close. NaN is close to nothing, except to NaN with ``equal_nan``. Raises ShapeError if the
+    shapes do not broadcast.
     """
     require_tensors("isclose", input, other)
     return input.isclose(other, rtol, atol, equal_nan)

@@ -42,7 +42,7 @@ def _from_python(data: Any, dtype: Any = None) -> Array:
         array = np.array(data)
     except ValueError:
         raise ShapeError(
-            "tensor: the nested sequences have different lengths; every row needs the same number of entries"
+            "tensor: the nested sequences have different lengths. Give every row the same number of entries."
         ) from None
     if array.dtype == np.object_ and isinstance(data, int):
         raise DTypeError(f"tensor: {data} does not fit into int64")

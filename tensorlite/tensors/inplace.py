@@ -39,8 +39,8 @@ def _check_writable(x: Any, name: str) -> None:
     """Raise ShapeError if the memory of x is read-only."""
     if not getattr(x.array.flags, "writeable", True):
         raise ShapeError(
-            f"{name}: cannot write into a tensor of shape {x.array.shape}: its memory is read-only, as that of an "
-            f"expanded tensor or a diagonal is. clone() it first."
+            f"{name}: cannot write into a tensor of shape {x.array.shape}: its memory is read-only, as in an "
+            f"expanded tensor or a diagonal. clone() it first."
         )
 
 
@@ -75,14 +75,14 @@ def _assign(x: Any, name: str, index: Any, value: Any) -> Any:
 def _base_of(x: Any, name: str) -> tuple[Any, Any]:
     """Return the base of x, which changes when x does, and the view ops that lead from it to x.
 
-    They are (x, None) unless x is a view. Raises GraphError if the base could not notice the change.
+    They are (x, None) unless x is a view. Raises GraphError if the change cannot be recorded on the base.
     """
     base, steps = current_view_info(x)
     _check_leaf(base, name)
     if not owns_memory(base) and (base.node is None or base.node.plan.is_view):
         raise GraphError(
-            f"{name}: this tensor is a view, and its base would not notice that its gradient has changed. clone() "
-            f"it first, or change the base by indexing: base[...] = value."
+            f"{name}: this tensor is a view, but the graph does not know its base, so it cannot record the change. "
+            f"clone() it first, or change the base by indexing: base[...] = value."
         )
     return base, steps
 
@@ -138,8 +138,9 @@ def in_place(function: Callable[..., Any]) -> Callable[..., Any]:
 class InPlaceMethods(Variable):
     """A Variable with the methods that change it in place: a base class of :class:`tensorlite.Tensor`.
 
-    All of them return the tensor. They raise GraphError for a leaf that requires gradients, ShapeError if the result
-    has another shape or the memory is read-only, DTypeError if the tensor's dtype cannot hold the result.
+    All of them return the tensor. They raise GraphError for a leaf that requires gradients, and DTypeError if the
+    tensor's dtype cannot hold the result. They raise ShapeError if the result has another shape or the memory is
+    read-only.
     """
 
     def clamp_min_(self, min: Any) -> Self:

@@ -26,8 +26,8 @@ class OpMethods(Variable):
     """A Variable with the operators and with the ops as methods: a base class of :class:`tensorlite.Tensor`.
 
     A method whose name ends in ``_`` writes the op's result into the tensor and returns the tensor. It raises
-    GraphError for a leaf that requires gradients, ShapeError if the result has another shape or the memory is
-    read-only, DTypeError if the tensor's dtype cannot hold the result.
+    GraphError for a leaf that requires gradients, and DTypeError if the tensor's dtype cannot hold the result. It
+    raises ShapeError if the result has another shape or the memory is read-only.
     """
 
     # ---- operators ---------------------------------------------------------------------------

@@ -307,10 +307,10 @@ class Tensor(OpMethods, InPlaceMethods):
         A change through it, ``w.data -= lr * w.grad``, is not recorded, but it counts as a change in place: a backward
         pass that needs the old value raises VersionError. (PyTorch does not notice it.)
 
-        Setting it, ``w.data = other``, lets this tensor share the memory of ``other``. Graphs that used the tensor
+        Setting it, ``w.data = other``, makes this tensor share the memory of ``other``. Graphs that used the tensor
         before keep the old value. A leaf may change its shape, dtype and device. Raises TypeError if ``other`` is not
-        a Tensor, DTypeError if it is not a floating point one and this tensor requires gradients, GraphError if this
-        tensor is the result of an op and ``other`` has another shape, dtype or device.
+        a Tensor, and DTypeError if it is not a floating point one and this tensor requires gradients. Raises
+        GraphError if this tensor is the result of an op and ``other`` has another shape, dtype or device.
         """
         return wrap(self.array)
 
@@ -319,11 +319,11 @@ class Tensor(OpMethods, InPlaceMethods):
         if not isinstance(value, Variable):
             raise TypeError(f"data: expected a Tensor, got {type(value).__name__}. Make one with tl.tensor().")
         old, new = self.array, value.array
-        if new is old:  # the assignment at the end of `w.data -= step`
+        if new is old:  # because `w.data -= step` ends with this assignment
             return
         if self.tracked and not is_floating(new.dtype):
             raise DTypeError(
-                f"data: expected a floating point tensor, because this one requires gradients; got {new.dtype}"
+                f"data: expected a floating point tensor, because this one requires gradients, got {new.dtype}"
             )
         if self.node is not None and (new.shape, new.dtype, device_of(new)) != (old.shape, old.dtype, device_of(old)):
             raise GraphError(
@@ -434,11 +434,11 @@ class Tensor(OpMethods, InPlaceMethods):
             raise ShapeError(f"allclose: shapes {self.shape} and {other.shape} do not broadcast") from None
 
     def clamp_min(self, min: Tensor | Number) -> Tensor:
-        """Return the entries, those below ``min`` raised to it: see :func:`tensorlite.clamp`."""
+        """Return this tensor with entries below ``min`` raised to it: see :func:`tensorlite.clamp`."""
         return ops.clamp(self, min, None)
 
     def clamp_max(self, max: Tensor | Number) -> Tensor:
-        """Return the entries, those above ``max`` lowered to it: see :func:`tensorlite.clamp`."""
+        """Return this tensor with entries above ``max`` lowered to it: see :func:`tensorlite.clamp`."""
         return ops.clamp(self, None, max)
 
     def where(self, condition: Tensor, other: Tensor | Number) -> Tensor:
@@ -474,7 +474,7 @@ class Tensor(OpMethods, InPlaceMethods):
     def t(self) -> Tensor:
         """Return the transpose of a matrix; a vector or 0-d tensor unchanged. Raises ShapeError for more dimensions."""
         if self.ndim > 2:
-            raise ShapeError(f"t: expected at most 2 dimensions, got shape {self.shape}; see mT and permute()")
+            raise ShapeError(f"t: expected at most 2 dimensions, got shape {self.shape}. See mT and permute().")
         return ops.transpose(self, 0, 1) if self.ndim == 2 else self
 
     @numpy_names

@@ -19,7 +19,7 @@ def checkpoint(
 ) -> Any:
     """Return ``function(*args, **kwargs)`` without keeping what its ops save, as :func:`tensorlite.checkpoint`.
 
-    ``use_reentrant`` and ``preserve_rng_state`` are accepted for compatibility and ignored: there is one variant, which
-    is not reentrant, and which always replays the random numbers.
+    ``use_reentrant`` and ``preserve_rng_state`` are accepted for compatibility and ignored. The only variant is not
+    reentrant, and it always replays the random numbers.
     """
     return checkpointing.checkpoint(function, *args, **kwargs)

@@ -182,7 +182,7 @@ def test_a_rule_that_names_an_unknown_value_is_an_error():
 def test_options_that_do_not_fit_are_an_error():
     with pytest.raises(TypeError, match=r"needs a composite"):
         tl.op(backward=lambda xp, g: (g,))
-    with pytest.raises(ValueError, match=r"^op: dtypes='upcast' is not a policy; choose from 'promote'"):
+    with pytest.raises(ValueError, match=r"^op: dtypes='upcast' is not a policy\. Choose from 'promote'"):
         tl.op(dtypes="upcast")
 
 

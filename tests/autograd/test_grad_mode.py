@@ -72,7 +72,7 @@ def test_a_generator_cannot_be_decorated():
     def numbers():
         yield 1
 
-    with pytest.raises(TypeError, match=r"^numbers: .* use a with block inside"):
+    with pytest.raises(TypeError, match=r"^numbers: .* Use a with block inside"):
         tl.no_grad()(numbers)
 
 

@@ -76,7 +76,7 @@ def test_a_gradient_that_was_broadcast_accumulates():
 def test_a_grad_of_another_shape_or_type_is_an_error(grad):
     x = leaf(1.0, 2.0)
     x.grad = grad
-    with pytest.raises(ShapeError, match=r"^backward: expected a grad of shape \(2,\), got .*set grad to None"):
+    with pytest.raises(ShapeError, match=r"^backward: expected a grad of shape \(2,\), got .*Set grad to None"):
         x.sum().backward()
 
 
@@ -135,10 +135,10 @@ def test_create_graph_makes_the_gradient_differentiable():
     ("gradient", "error", "message"),
     [
         (None, GraphError, r"scalar, and this tensor has shape \(3,\)"),
-        (tl.ones(2), ShapeError, r"of shape \(2,\) for a tensor of shape \(3,\)"),
-        (tl.ones(3, dtype=tl.float64), DTypeError, "dtype float64 for a tensor of dtype float32"),
+        (tl.ones(2), ShapeError, r"expected a gradient of shape \(3,\), got one of \(2,\)"),
+        (tl.ones(3, dtype=tl.float64), DTypeError, "expected a gradient of float32, got one of float64"),
         (2.0, TypeError, r"must be a Tensor of shape \(3,\), got float"),
-        ([1.0, 2.0], GraphError, "1 outputs but 2 gradients"),
+        ([1.0, 2.0], GraphError, "one gradient for each of 1 outputs, got 2"),
     ],
 )
 def test_the_gradient_must_fit_the_tensor(gradient, error, message):
@@ -149,7 +149,7 @@ def test_the_gradient_must_fit_the_tensor(gradient, error, message):
 def test_backward_of_a_tensor_without_gradients_is_an_error():
     with pytest.raises(GraphError, match=r"^backward: .* does not require gradients"):
         tl.ones(3).sum().backward()
-    with pytest.raises(GraphError, match=r"^backward: inputs is empty"):
+    with pytest.raises(GraphError, match=r"^backward: expected at least one Tensor in inputs"):
         leaf(1.0).sum().backward(inputs=[])
     with pytest.raises(GraphError, match=r"^backward: each of inputs"):
         leaf(1.0).sum().backward(inputs=[tl.ones(1)])
@@ -193,7 +193,7 @@ def test_grad_by_an_output_is_its_grad_output():
 
 def test_an_unused_input_is_an_error_or_none():
     x, other = leaf(1.0), tl.ones(2, 3, requires_grad=True)
-    with pytest.raises(GraphError, match=r"do not depend on input 1, of shape \(2, 3\); pass allow_unused=True"):
+    with pytest.raises(GraphError, match=r"do not depend on input 1, of shape \(2, 3\)\. Pass allow_unused=True"):
         tl.autograd.grad((x * x).sum(), [x, other])
     gx, none = tl.autograd.grad((x * x).sum(), [x, other], allow_unused=True)
     assert gx.tolist() == [2.0]

@@ -59,14 +59,14 @@ def test_device_with_an_index():
 
 @pytest.mark.parametrize("spec", ["gpu", "cuda:x", "cuda:-1", "cuda:1:2", "", "CPU", 0])
 def test_unknown_devices(spec):
-    with pytest.raises(tl.DeviceError, match=r"^device: unknown device .*; known devices are cpu, cuda"):
+    with pytest.raises(tl.DeviceError, match=r"^device: expected one of cpu, cuda"):
         tl.device(spec)
 
 
 def test_every_function_with_a_device_refuses_unknown_names():
     x, layer = tl.ones(2), nn.Linear(1, 1)
     for f in (lambda d: tl.zeros(2, device=d), lambda d: x.to(d), lambda d: x.to(device=d), lambda d: layer.to(d)):
-        with pytest.raises(tl.DeviceError, match="unknown device 'tpu'"):
+        with pytest.raises(tl.DeviceError, match=r"expected one of .*, got 'tpu'"):
             f("tpu")
 
 
@@ -122,7 +122,7 @@ def test_the_environment_names_the_default_device():
 def test_an_unknown_device_in_the_environment_is_an_error():
     done = python("import tensorlite as tl; tl.zeros(1)", TENSORLITE_DEVICE="tpu")
     assert done.stderr.splitlines()[-1].endswith(
-        "DeviceError: TENSORLITE_DEVICE: device: unknown device 'tpu'; known devices are cpu, cuda"
+        "DeviceError: TENSORLITE_DEVICE: device: expected one of cpu, cuda, got 'tpu'"
     )
 
 
@@ -206,7 +206,7 @@ def test_one_of_several_gpus_is_made_current():
     select = devices.namespace_attributes(cupy)["select"]
     select(1)
     assert current == [1]
-    with pytest.raises(tl.DeviceError, match="'cuda:2' is not there: CuPy finds 2, the first is cuda:0"):
+    with pytest.raises(tl.DeviceError, match="expected one of 2 GPUs, cuda:0 to cuda:1, got cuda:2"):
         select(2)
     assert current == [1]
 

@@ -172,7 +172,7 @@ def test_get_num_threads(monkeypatch):
     assert thread_pool.get_num_threads() == 2
     monkeypatch.setattr(thread_pool, "_num_threads", None)
     monkeypatch.setenv("TENSORLITE_NUM_THREADS", "zero")
-    with pytest.raises(ValueError, match="TENSORLITE_NUM_THREADS must be a number of 1 or more, got 'zero'"):
+    with pytest.raises(ValueError, match="TENSORLITE_NUM_THREADS: expected a number of 1 or more, got 'zero'"):
         thread_pool.get_num_threads()
     for n in (0, -1, 1.0, True, "2"):
         with pytest.raises(ValueError, match="set_num_threads: expected an int of 1 or more, got"):

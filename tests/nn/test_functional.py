@@ -393,7 +393,7 @@ def test_wrong_arguments_of_attention_are_errors():
         f(q, v, k)
     with pytest.raises(tl.ShapeError, match="attn_mask"):
         f(q, k, v, attn_mask=tl.zeros(4, 3, dtype=tl.float64))
-    with pytest.raises(tl.DTypeError, match="attn_mask must be of booleans"):
+    with pytest.raises(tl.DTypeError, match="attn_mask must hold booleans"):
         f(q, k, v, attn_mask=tl.zeros(3, 4, dtype=tl.int64))
     with pytest.raises(tl.DTypeError, match="float32"):
         f(q.float(), k, v)

@@ -421,7 +421,7 @@ def test_module_list():
     assert len(m + nn.ModuleList([nn.ReLU()])) == 16
     assert m[5] in m
     for i in (15, -16):
-        with pytest.raises(IndexError, match=f"ModuleList: index {i} is out of range, it has 15 items"):
+        with pytest.raises(IndexError, match=f"ModuleList: index {i} is out of range for 15 items"):
             m[i]
     with pytest.raises(TypeError, match="is a Module"):
         m[0] = 3

@@ -162,7 +162,7 @@ def test_an_invalid_index_raises_index_error(index, words):
 
 
 def test_a_list_of_tensors_as_index_raises():
-    with pytest.raises(IndexError, match=r"getitem: a list of tensors .*; stack\(\) them, or give a tuple"):
+    with pytest.raises(IndexError, match=r"getitem: a list of tensors .*\. stack\(\) them, or pass a tuple"):
         tl.zeros(2, 2)[[tl.tensor(0), tl.tensor(1)]]
 
 

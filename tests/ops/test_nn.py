@@ -51,7 +51,7 @@ def test_one_hot():
         (lambda w: embedding(w[0], tl.tensor([0])), tl.ShapeError, r"embedding.*expected a table \(V, C\)"),
         (lambda w: one_hot(tl.tensor([0, 3]), 3), IndexError, r"class 3 at position \(1,\) is not one of 3"),
         (lambda w: one_hot(tl.tensor([0, -3])), IndexError, r"class -3 at position \(1,\)"),
-        (lambda w: one_hot(tl.tensor(np.zeros(0, int))), ValueError, r"one_hot.*give num_classes"),
+        (lambda w: one_hot(tl.tensor(np.zeros(0, int))), ValueError, r"one_hot.*Pass num_classes"),
     ],
 )  # fmt: skip
 def test_an_id_outside_of_the_table_raises(call, error, words):

@@ -1,6 +1,6 @@
 """Control of OpenBLAS, the library with which NumPy computes products.
 
-OpenBLAS has threads of its own. After a product they spin for a while, so they keep the cores from our threads. When
+OpenBLAS has threads of its own. After a product they spin for a while, on cores that our threads need. When
 another process needs a core, they wait for each other for milliseconds. So OpenBLAS gets one thread while a kernel of
 tensorlite computes, and each of our threads calls it for its own part of a product.
 """
@@ -43,15 +43,15 @@ class OpenBlas:
 
 
 def _library_paths() -> Iterator[str]:
-    """Yield the files through which NumPy's OpenBLAS may be reached, the surest first.
+    """Yield the paths of files that may give access to NumPy's OpenBLAS, the most reliable ones first.
 
-    threadpoolctl would find the library too, but it gives no address of gemm, and it is not there without an extra.
+    threadpoolctl would find the library too, but it does not give the address of gemm, and it is optional.
     """
     # A symbol of a library that the extension module is linked with is found through the module itself.
     extension = sys.modules.get("numpy._core._multiarray_umath")
     if extension is not None and extension.__file__:
         yield extension.__file__
-    # Windows's loader does not look into linked libraries, so those of NumPy's wheels are named by their folders.
+    # Windows's loader does not look into linked libraries, so list the libraries in the folders of NumPy's wheels.
     package = Path(np.__file__).parent
     for folder in (package.parent / "numpy.libs", package / ".dylibs"):
         yield from map(str, folder.glob("*openblas*"))

@@ -34,7 +34,7 @@ class Pcg64Generator:
         """Return an array of numbers from [0, 1)."""
         drawn = self._numpy.random(tuple(shape), np.float64 if dtype == np.float64 else np.float32)
         if dtype == np.float16:
-            drawn = np.floor(drawn * 2048) / 2048  # rounding to the nearest float16 would give 1 now and then
+            drawn = np.floor(drawn * 2048) / 2048  # because rounding to the nearest float16 would sometimes give 1
         return np.asarray(drawn).astype(dtype, copy=False)
 
     def normal(self, xp: XP, shape: Sequence[int], dtype: DType) -> Array:

@@ -31,8 +31,8 @@ XP = Any
 
 _FLOAT32 = np.dtype(np.float32)
 _BLOCK = 16_384  # float32 entries: 64 KB, so that a few buffers share the second-level cache
-_MIN_COMPILED = 1 << 11  # entries from which a compiled loop pays; smaller arrays never load the compiler
-_MIN_SHARED = 1 << 14  # entries from which a loop takes long enough for threads to share it
+_MIN_COMPILED = 1 << 11  # entries, from which a compiled loop is faster; smaller arrays never load the compiler
+_MIN_SHARED = 1 << 14  # entries, from which a loop takes long enough for threads to share it
 
 
 def _blocks(*arrays: Array) -> Iterator[list[Array]]:
@@ -79,8 +79,8 @@ def _rows(x: Array) -> Array:
 
 # ---- products -------------------------------------------------------------------------------
 
-_MIN_FLOPS = 300_000  # multiplications; below that OpenBLAS uses one thread anyway
-_MIN_FLOPS_PYTHON_THREADS = 20_000_000  # from which sharing among Python threads saves more than it costs
+_MIN_FLOPS = 300_000  # multiplications; for fewer, OpenBLAS uses one thread anyway
+_MIN_FLOPS_PYTHON_THREADS = 20_000_000  # for fewer, sharing costs Python threads more than it saves
 
 
 def matmul(xp: XP, x: Array, y: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Settings of glibc's malloc, so that the memory that one training step frees is there for the next.
+"""Settings of glibc's malloc that keep the memory freed by one training step for the next.
 
 By default glibc gets every large block from the operating system and returns it when it is freed. A training step
 makes the same arrays as the step before, so it would pay each time for pages that the system clears first. That is

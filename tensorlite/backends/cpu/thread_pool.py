@@ -5,7 +5,7 @@ take half the time. Waking a sleeping thread takes 40 us (measured on two cores)
 longer than about 200 us. With numba a worker looks for more work before it sleeps, so sharing pays for much shorter
 loops (see ``compiled/parallel_for.py``).
 
-If NumPy's BLAS is not an OpenBLAS that we can control, it keeps the cores and we use one thread (see ``blas.py``).
+If NumPy's BLAS is not an OpenBLAS that we can control, it occupies the cores, so we use one thread (see ``blas.py``).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def get_num_threads() -> int:
     if _num_threads is None:
         text = os.environ.get(VARIABLE, "")
         if text and not (text.isdecimal() and int(text)):
-            raise ValueError(f"{VARIABLE} must be a number of 1 or more, got {text!r}")
+            raise ValueError(f"{VARIABLE}: expected a number of 1 or more, got {text!r}")
         _num_threads = int(text) if text else _available_threads()
     return _num_threads
 
@@ -72,7 +72,7 @@ def set_num_threads(n: int) -> None:
 # ---- workers --------------------------------------------------------------------------------
 
 RangeFunction: TypeAlias = Callable[[int, int], None]
-_MAX_SPINS = 50_000  # looks for work before a worker sleeps, of about 20 ns each
+_MAX_SPINS = 50_000  # how often a worker looks for work before it sleeps; a look takes about 20 ns
 
 
 @cache
@@ -138,7 +138,7 @@ class _Worker(threading.Thread):
 
     def run(self) -> None:
         compiled, wake_flag = self.pool.compiled, self.wake_flag.ctypes.data
-        with np.errstate(all="ignore"):  # as in an op: NumPy's warnings are per thread
+        with np.errstate(all="ignore"):  # as in an op, because NumPy's settings are per thread
             while not self.stopped:
                 if self.job is not None:
                     (job, num_helpers), self.job, self.wake_flag[0] = self.job, None, 0

@@ -22,7 +22,7 @@ def namespace_attributes(cupy: Any) -> dict[str, Any]:
 
     def select(index: int) -> None:
         if index >= count:
-            raise DeviceError(f"device 'cuda:{index}' is not there: CuPy finds {count}, the first is cuda:0")
+            raise DeviceError(f"device: expected one of {count} GPUs, cuda:0 to cuda:{count - 1}, got cuda:{index}")
         cupy.cuda.Device(index).use()
 
     def from_numpy(array: Any, index: int | None) -> Any:
@@ -78,6 +78,6 @@ def memory_reserved(index: int | None = None) -> int:
 
 
 def empty_cache(index: int | None = None) -> None:
-    """Give the unused memory of CuPy's pool on a GPU back to the driver."""
+    """Release the unused memory of CuPy's pool on a GPU."""
     with _device(index):
         require_cupy().get_default_memory_pool().free_all_blocks()

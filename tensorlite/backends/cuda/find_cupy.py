@@ -1,6 +1,6 @@
-"""Detection of CuPy, with a GPU that computes.
+"""Detection of a GPU that CuPy can compute on.
 
-CuPy is imported when a GPU is first asked for.
+CuPy is imported when a GPU is first used.
 """
 
 from __future__ import annotations

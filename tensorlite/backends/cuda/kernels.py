@@ -28,7 +28,7 @@ def erf(xp: XP, x: Array) -> Array:
 
 
 def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:
-    """Add by atomic operations, as the reference does in order. The last bits may differ from run to run."""
+    """Compute what the reference does, by atomic operations, so the last bits may differ from run to run."""
     if out.dtype == np.int64:  # CuPy has no atomic addition for int64; uint64 adds the same bits
         xp.add.at(out.view(np.uint64), index, source.astype(np.int64, copy=False).view(np.uint64))
     elif out.dtype.itemsize < 4:

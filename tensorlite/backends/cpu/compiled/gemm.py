@@ -16,7 +16,7 @@ __all__ = ["NO_TRANS", "TRANS", "blas_layout", "gemv", "matmul", "sgemm"]
 
 NO_TRANS, TRANS = 111, 112  # CblasNoTrans, CblasTrans
 _GRAIN_SIZE = 16  # rows or columns, because OpenBLAS computes about that many at a time
-_LARGE = 20_000_000  # multiplications, from which smaller chunks cost little and even out delays
+_LARGE = 20_000_000  # multiplications; for more, smaller chunks cost little and even out delays
 
 # ---- calls of BLAS --------------------------------------------------------------------------
 
@@ -102,7 +102,7 @@ def gemv(w: int, ldw: int, k: int, x: int, y: int, start: int, stop: int) -> Non
     w, x, y: addresses of float32 numbers. w: rows of k entries, with ldw entries from one row to the next. x: k
     entries. y: one entry per row.
     """
-    # Four rows at a time, so that x is loaded once for four of them.
+    # Compute four rows at a time, so that each entry of x is loaded once for four of them.
     v, out = carray(float32_pointer(x), k), carray(float32_pointer(y), stop)
     i = start
     while i + 4 <= stop:
@@ -127,12 +127,12 @@ def gemv(w: int, ldw: int, k: int, x: int, y: int, start: int, stop: int) -> Non
 
 @njit(*(f"b1(i8, {t}[:, :], {t}[:, :], {t}[:, ::1], i8)" for t in ("f4", "f8")), **ENTRY)
 def matmul(pool: int, x: Any, y: Any, out: Any, function: int) -> bool:
-    """Write ``x @ y`` into ``out``, shared among the threads of a pool. Return whether it could.
+    """Write ``x @ y`` into ``out``, shared among the threads of a pool. Return whether BLAS can compute it.
 
     x (m, k), y (k, n), out (m, n): all float32 or all float64. function: the address of BLAS's gemm for that dtype.
 
-    It returns False if BLAS cannot read the strides of a matrix. It also does for a single row or column of float64,
-    because gemm would copy the matrix for it.
+    It returns False if BLAS cannot read the strides of a matrix. It also returns False for a single row or column of
+    float64, because gemm would copy the matrix for it.
     """
     (ta, lda), (tb, ldb) = blas_layout(x), blas_layout(y)
     if ta == 0 or tb == 0:

@@ -34,7 +34,7 @@ __all__ = [
 Array = Any
 f32 = np.float32
 
-# Without fused multiply-add, because here a product is subtracted from the same product: rounded alike, both are equal.
+# Without fused multiply-add, because a kernel subtracts a product from the same product, and both must round equally.
 _NO_FMA: dict[str, Any] = {**LOOP, "fastmath": {"reassoc", "arcp", "nsz"}}
 _INLINE: dict[str, Any] = {**INLINE, "fastmath": {"contract"}}
 
@@ -75,7 +75,7 @@ _C0, _C1, _C2, _C3, _C4, _C5, _C6 = map(f32, _CDF)
 _T0, _T1 = f32(2.0 * math.sqrt(2.0 / math.pi)), f32(2.0 * math.sqrt(2.0 / math.pi) * 0.044715)
 _DENSITY = f32(1.0 / math.sqrt(2.0 * math.pi))
 _FAR = f32(-1e3)  # the cdf is 0 there; x is clamped to it, because -inf times 0 is NaN
-_MAX_SQUARE = f32(40.0)  # of the largest x for which the polynomial was fitted; beyond it the cdf is 0 or 1
+_MAX_SQUARE = f32(40.0)  # the square of the largest x of the polynomial's fit; beyond it the cdf is 0 or 1
 
 
 @njit(**_INLINE)
@@ -93,8 +93,8 @@ def _cdf(x: Any, tanh: bool) -> Any:
 
 _GRAIN_SIZE = 1024  # entries, 4 KB
 
-# Loops slice their arrays first, because LLVM does not vectorise a loop from ``start``: for all that it knows, an index
-# may be negative and count from the end.
+# Loops slice their arrays first, because LLVM does not vectorise a loop from ``start``, which could be negative and
+# count from the end.
 
 
 @njit(**LOOP)
@@ -191,7 +191,7 @@ def layer_norm_backward_range(
     start: int, stop: int,
 ) -> None:  # fmt: skip
     n = x.shape[1]
-    # Arrays of this thread's own, because two threads that write to one cache line slow each other down.
+    # Each chunk has arrays of its own, because two threads that write to one cache line slow each other down.
     dweight, dbias = np.zeros(n, f32), np.zeros(n, f32)
     for i in range(start, stop):
         m, r = mean[i], rstd[i]
@@ -287,7 +287,7 @@ def cross_entropy_backward(
 #
 # q (B, H, T, D), k (B, H, S, D), v (B, H, S, E), each with a contiguous last dimension. Queries are processed in
 # blocks, so that the scores stay in the cache. Keys that a causal mask hides from a whole block are not computed.
-# Source: Dao et al., "FlashAttention", 2022, whose backward pass recomputes the scores, too.
+# The backward pass recomputes the scores. Source: Dao et al., "FlashAttention", 2022.
 
 _BLOCK_QUERIES = 64
 

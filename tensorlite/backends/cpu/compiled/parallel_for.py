@@ -4,8 +4,8 @@ Waking a sleeping thread takes 40 us, as long as a product of a small model. So 
 a while before it sleeps: compiled code that does not hold the lock watches for the next task.
 
 A task is a kernel and a range. The range is split into chunks, which depend only on its length and the number of
-threads. Each thread starts with the chunk of its own index, so that a part of an array stays in the cache of one core
-from op to op. If a worker is delayed, the other threads process its chunks. No thread waits for a worker that has not
+threads. Each thread starts with the chunk of its own index, so that a part of an array stays in one core's cache from
+op to op. If a worker is delayed, the other threads process its chunks. No thread waits for a worker that has not
 started.
 
     parallel_for(pool, bind_kernel(kernel, arguments), n, 1, 1)    # kernel(*arguments, start, stop)
@@ -83,8 +83,8 @@ def bind_kernel(context: Any, kernel: Any, arguments: Any) -> Any:
     kernel: a compiled function that takes the arguments, then ``start`` and ``stop``. arguments: a tuple.
 
     Returns a tuple: the address of a function (context, start, stop), the address of its context, and the arguments.
-    The context is a copy of the arguments on the caller's stack, so the result must not leave the caller. It holds the
-    arguments so that their arrays live as long as it does.
+    The context is a copy of the arguments on the caller's stack, so the result must not leave the caller. It includes
+    the arguments, so that their arrays live as long as it does.
     """
     if not isinstance(kernel, types.Dispatcher) or not isinstance(arguments, types.BaseTuple):
         raise TypingError(
@@ -178,17 +178,17 @@ def split_range(pool: int, n: int, grain_size: int, chunks_per_thread: int) -> t
 
 @njit("void(i8, i8, i8, i8, i8, i8)", **ENTRY)
 def _parallel_for(pool: int, function: int, context: int, n: int, grain_size: int, chunks_per_thread: int) -> None:
-    if grain_size < 1 or chunks_per_thread < 1:  # no chunks would make up the range, and the wait would not end
+    if grain_size < 1 or chunks_per_thread < 1:  # because the wait for the chunks would not end
         raise ValueError("parallel_for: expected grain_size and chunks_per_thread of 1 or more")
     chunks, length = split_range(pool, n, grain_size, chunks_per_thread)
     if chunks <= 1:
         if _call_bound_kernel(function, context, 0, n) != 0:
             raise RuntimeError(_FAILED)
         return
-    if atomic_load(pool + ACTIVE) != 0:  # a nested call would overwrite the outer task and deadlock
+    if atomic_load(pool + ACTIVE) != 0:  # because a nested call would overwrite the outer task and deadlock
         raise RuntimeError("parallel_for: a kernel that runs in parallel cannot call parallel_for with the same pool")
     spins = 0
-    while atomic_load(pool + READERS) != 0:  # a late worker may still read the previous task
+    while atomic_load(pool + READERS) != 0:  # because a late worker may still read the previous task
         spins = spin_wait(pool, spins)
     task = (chunks, length, n, function, context)
     for i in range(len(task)):
@@ -206,7 +206,7 @@ def _parallel_for(pool: int, function: int, context: int, n: int, grain_size: in
         raise RuntimeError(_FAILED)
 
 
-# An intrinsic, because numba would compile a function again for each type of bound kernel.
+# This is an intrinsic, because numba would compile a function again for each type of bound kernel.
 @intrinsic
 def parallel_for(
     context: Any, pool: Any, bound_kernel: Any, n: Any, grain_size: Any, chunks_per_thread: Any

@@ -58,7 +58,7 @@ def _compile(function: Any, signatures: tuple[str, ...], options: dict[str, Any]
     for signature in signatures:
         dispatcher.compile(signature)
     if signatures:
-        dispatcher.disable_compile()  # for other types of arguments
+        dispatcher.disable_compile()  # so that other types of arguments raise TypeError
     return dispatcher
 
 
