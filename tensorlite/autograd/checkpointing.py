@@ -98,7 +98,7 @@ def checkpoint(f: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     and VersionError if an argument was changed in place.
     """
     if not callable(f):
-        raise TypeError(f"checkpoint: expected a function, got {type(f).__name__}")
+        raise TypeError(f"checkpoint: expected a function, got {type(f).__name__}. To save tensors, use tl.save().")
     if not is_grad_enabled():
         return f(*args, **kwargs)
     state, start = random.get_rng_state(), clock()

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tensorlite.backends.cpu.malloc import _SETTINGS
+from tensorlite.backends.cpu.malloc import SETTINGS
 
 # The page faults of ten rounds that make and drop the same four arrays of 8 MB, after a round to get them.
 COUNT_FAULTS = """
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C
 
 
 def faults(setup: str, **settings: str) -> int:
-    env = {name: value for name, value in os.environ.items() if name not in (*_SETTINGS, "TENSORLITE_MALLOC")}
+    env = {name: value for name, value in os.environ.items() if name not in (*SETTINGS, "TENSORLITE_MALLOC")}
     script = COUNT_FAULTS.format(setup=setup)
     done = subprocess.run(
         [sys.executable, "-c", script], env=env | settings, check=True, capture_output=True, text=True

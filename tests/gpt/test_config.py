@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gpt.config import (
     SECTIONS,
+    TOKENIZERS,
     Config,
     ConfigError,
     DataConfig,
@@ -122,7 +123,7 @@ def test_expected_vocabulary():
         ({"optim.lr": 0}, "lr = 0.0: must be > 0"),
         ({"optim.lr": float("nan")}, "lr = nan: expected a finite number"),
         ({"optim.min_lr": 1}, "min_lr = 1.0 is larger than optim.lr = 0.001"),
-        ({"data.tokenizer": "word"}, "tokenizer = 'word': choose one of char, gpt2, bpe"),
+        ({"data.tokenizer": "word"}, f"tokenizer = 'word': choose one of {', '.join(TOKENIZERS)}"),
         ({"data.val_fraction": 1.0}, "val_fraction = 1.0: must be < 1"),
         ({"train.device": "gpu"}, "device = 'gpu' is not one of auto, cpu, cuda, cuda:N"),
         ({"train.dtype": "float16"}, "dtype = 'float16': choose one of float32, float64"),

@@ -3,8 +3,8 @@
     row("maximum minimum", s(real(2, 3), whole(3)), s(real(), whole(2)))
 
 says that ``maximum`` and ``minimum`` each take these two lists of arguments, in the language of
-``tensorlite.testing.opcheck.samples``. Together with the op's reference in tests/ops/op_references.py and its errors in
-tests/ops/op_errors.py they make an OpSpec.
+``tensorlite.testing.opcheck.samples``. The samples, the op's reference in tests/ops/op_references.py and its errors in
+tests/ops/op_errors.py make an OpSpec.
 
 Names are those of ``tensorlite`` and of the modules of ``tensorlite.ops``. ``F.name`` is in
 ``tensorlite.nn.functional``, and ``Tensor.name`` is a method. A method whose name ends in ``_`` changes a clone of its

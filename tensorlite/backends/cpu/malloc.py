@@ -23,7 +23,7 @@ _MAX_BLOCK = 32 << 20  # bytes: the largest threshold that glibc takes; the syst
 _MAX_KEPT = 1 << 30  # bytes
 
 # If one of these is set, the user has configured malloc already.
-_SETTINGS = (
+SETTINGS = (
     "GLIBC_TUNABLES", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_",
 )  # fmt: skip
 
@@ -37,7 +37,7 @@ def keep_freed_memory() -> bool:
     It does nothing if the C library is not glibc, if the environment has settings for malloc (such as
     ``MALLOC_TRIM_THRESHOLD_``), or with ``TENSORLITE_MALLOC=system``.
     """
-    configured = os.environ.get("TENSORLITE_MALLOC") == "system" or any(name in os.environ for name in _SETTINGS)
+    configured = os.environ.get("TENSORLITE_MALLOC") == "system" or any(name in os.environ for name in SETTINGS)
     if configured or not sys.platform.startswith("linux"):
         return False
     try:
