@@ -1,4 +1,4 @@
-"""Kernels and shared loops for functions that numba compiles.
+"""Parts for functions that numba compiles: kernels, shared loops.
 
 A model that generates one token at a time spends most of its time between small ops, in Python. If that matters, a
 function that numba compiles can do a whole layer, as in ``gpt/model/compiled_decode.py``. Importing this module needs

@@ -1,4 +1,4 @@
-"""Number types: their names, and their promotion in ops.
+"""Number types: names, promotion in ops.
 
 The rules are PyTorch's (https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promotion-doc). Among tensors
 the wider category wins (bool < integer < float < complex), and within a category the wider type. 0-d tensors and Python

@@ -210,8 +210,8 @@ def value_and_grad(
     argnums: the positional argument to differentiate, or several; for several the gradient is a tuple.
     has_aux: whether f returns ``(value, aux)``; then the new function returns ``((value, aux), gradient)``.
 
-    The new function raises ShapeError if the value is not a scalar, DTypeError if an argument to differentiate is not
-    floating point, IndexError if there is no such argument.
+    The new function raises ShapeError if the value is not a scalar, and DTypeError if an argument to differentiate is
+    not floating point. It raises IndexError if there is no such argument.
     """
 
     def differentiated(*args: Any, **kwargs: Any) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""Random numbers for tensors: seeds, and states that can be saved.
+"""Random numbers for tensors: generators, seeds, states.
 
 The CPU uses NumPy's PCG64. Every other device uses the counter-based Philox generator. A device's namespace names its
 generator, ``xp.generator``.

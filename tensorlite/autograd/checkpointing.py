@@ -26,7 +26,7 @@ class CheckpointedRegion(RecomputedValues):
     """The nodes that one call of f recorded, without their saved values.
 
     f, args, kwargs: the call. state: the state of the random numbers before it. start: the tick before it.
-    nodes: what it recorded, newest first.
+    nodes: the nodes that it recorded, newest first.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ def _recorded(result: Any, start: int) -> list[Node]:
 
 
 def checkpoint(f: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Return ``f(*args, **kwargs)`` without keeping what its ops save (activation checkpointing).
+    """Return ``f(*args, **kwargs)`` without keeping the values that its ops save (activation checkpointing).
 
     The backward pass calls f again to compute the saved values. This trades time for memory. It saves no file; for
     that see :func:`tensorlite.save`.

@@ -1,4 +1,4 @@
-"""The gradients that users ask for: ``grad``, ``backward`` and gradient hooks."""
+"""The functions with which users compute gradients: ``grad``, ``backward``, hooks."""
 
 from __future__ import annotations
 
@@ -112,9 +112,9 @@ def grad(
     allow_unused: whether to return None for an input that the outputs do not depend on. Otherwise that is an error.
     materialize_grads: whether to return zeros for such an input.
 
-    Raises GraphError if an output or an input does not require gradients, if a non-scalar output has no gradient, for a
-    graph that has been freed, or for an unused input. Raises VersionError if a saved value was changed in place, and
-    ShapeError, DTypeError or DeviceError if an entry of ``grad_outputs`` does not fit its output.
+    Raises GraphError if an output or an input does not require gradients, or if a non-scalar output has no gradient.
+    Raises GraphError for a graph that has been freed and for an unused input. Raises VersionError if a saved value was
+    changed in place, and ShapeError, DTypeError or DeviceError if an entry of ``grad_outputs`` does not fit its output.
     """
     outputs, inputs = _as_list(outputs), _as_list(inputs)
     for x in inputs:

@@ -16,7 +16,7 @@ __all__ = ["translate_error"]
 def translate_error(name: str, error: Exception, args: Sequence[Any]) -> Exception:
     """Return the error to raise instead of ``error``, which the function of the op ``name`` raised.
 
-    args: the raw arguments of the call, whose dtypes and shapes the message gives.
+    args: the raw arguments of the call. The message gives their dtypes and shapes.
     """
     message = str(error)
     from_tensorlite = type(error).__module__.startswith("tensorlite.")

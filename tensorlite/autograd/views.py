@@ -34,7 +34,7 @@ COPIED: ViewInfo = (None, None)
 
 
 def record_view(x: Any, view: Callable[..., Any], arguments: tuple[Any, ...], out: Array) -> ViewInfo:
-    """Return the view info of ``view(x, *arguments)``, whose raw array is ``out``."""
+    """Return the view info of ``view(x, *arguments)``. out: the raw array of that view."""
     array, memory = x.array, out.base
     if memory is None or (memory is not array and memory is not array.base):
         if out is not array and base_array(out) is not base_array(array):

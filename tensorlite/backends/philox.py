@@ -20,7 +20,7 @@ XP = Any
 
 
 class PhiloxGenerator:
-    """A random number generator whose whole state is a 64-bit seed and the number of blocks that have been used.
+    """A random number generator with a 64-bit seed and the number of used blocks as its whole state.
 
     A block is four 32-bit words; a draw uses whole blocks. ``xp`` is the namespace that computes the numbers.
     """

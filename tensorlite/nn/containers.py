@@ -172,7 +172,7 @@ class ModuleDict(Module, Generic[M]):
 
     def __getitem__(self, key: str) -> M:
         if key not in self:
-            raise KeyError(f"ModuleDict: no module {key!r}; it has {', '.join(map(repr, self)) or 'none'}")
+            raise KeyError(f"ModuleDict: expected one of {', '.join(map(repr, self)) or 'no names'}, got {key!r}")
         module: M = getattr(self, key)
         return module
 

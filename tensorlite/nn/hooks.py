@@ -124,13 +124,13 @@ class _BackwardHooks:
         self.kinds: list[tuple[Any, ...] | None] = []  # shape, dtype and device of each argument that is a Tensor
 
     def watch_inputs(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return the arguments for the forward, whose gradients are passed to the hooks."""
+        """Return the arguments for the forward. The hooks will get their gradients."""
         self.kinds = [(x.shape, x.dtype, x.device) if isinstance(x, Tensor) else None for x in args]
         self.inputs_are_watched = _can_watch(args)
         return _watch(args, self.on_grad_input) if self.inputs_are_watched else args
 
     def watch_outputs(self, result: Any) -> Any:
-        """Return the result of the module, whose gradients are passed to the hooks."""
+        """Return the result of the module. The hooks will get its gradients."""
         if isinstance(result, Tensor):
             return _watch((result,), self.on_grad_output)[0] if _can_watch((result,)) else result
         if isinstance(result, tuple):
@@ -192,7 +192,7 @@ def _can_watch(values: Sequence[Any]) -> bool:
 
 @op(lambda g: g, view=True)
 def module_hook(xp: Any, x: Any) -> Any:
-    """Return ``x`` as a new node of the graph, whose gradient hooks can be set."""
+    """Return ``x`` as a new node of the graph, which can have gradient hooks."""
     return x
 
 

@@ -317,7 +317,7 @@ def atan2(xp: Namespace, y: Operand, x: Operand) -> Array:
     return xp.arctan2(y, x)
 
 
-# ---- rounding, whose gradient is zero -------------------------------------------------------
+# ---- rounding, with zero gradients ----------------------------------------------------------
 
 
 @op(lambda g: _zero(g))

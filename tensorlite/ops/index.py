@@ -189,7 +189,7 @@ def getitem(x: Value, index: Index) -> Value:
 
 
 def _explained(name: str, x: Array, index: _Index, error: IndexError) -> IndexError:
-    """Return the error that says what is wrong with an index that NumPy refused."""
+    """Return the error that explains why NumPy refused an index."""
     if index.basic.count(...) > 1:
         return IndexError(f"{name}: an index may have one ..., got {index.basic.count(...)}")
     head = index.basic.index(...) if ... in index.basic else len(index.basic)

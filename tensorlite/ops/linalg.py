@@ -47,9 +47,9 @@ def _matmul_right(g: Value, x: Value, in_shape: Sequence[int]) -> Value:
 def matmul(xp: Namespace, x: Array, y: Array) -> Array:
     """Return the matrix product ``input @ other``.
 
-    The arguments are vectors (k,), matrices (n, k) and (k, m), or stacks (..., n, k) and (..., k, m) of matrices, whose
-    leading dimensions broadcast. A vector counts as a row on the left and as a column on the right; the result lacks
-    that dimension. Raises ShapeError if the shapes do not fit, DTypeError if the dtypes differ.
+    The arguments are vectors (k,), matrices (n, k) and (k, m), or stacks (..., n, k) and (..., k, m) of matrices. The
+    leading dimensions of stacks broadcast. A vector counts as a row on the left and as a column on the right; the
+    result lacks that dimension. Raises ShapeError if the shapes do not fit, DTypeError if the dtypes differ.
     """
     try:
         if y.ndim == 2 and x.ndim > 2:  # one product instead of one for each matrix of x

@@ -196,7 +196,7 @@ def rms_norm_rows(xp: Namespace, x: Array, weight: Array | None = None, eps: flo
 
 @op(lambda g, dropout_mask: g * dropout_mask)
 def apply_dropout_mask(xp: Namespace, x: Array, dropout_mask: Array) -> Array:
-    """Return ``x * dropout_mask``, whose factors are 0 or ``1 / (1 - p)``."""
+    """Return ``x * dropout_mask``. The factors of the mask are 0 or ``1 / (1 - p)``."""
     return x * dropout_mask
 
 
@@ -216,7 +216,7 @@ def embedding(xp: Namespace, weight: Array, input: Array, padding_idx: int | Non
     padding_idx: a row that gets no gradient.
 
     Raises IndexError for an integer that is not from 0 to V - 1 (on the CPU only: on a GPU the check would force a
-    sync), ShapeError if ``weight`` is not a matrix, DTypeError if ``input`` does not hold integers.
+    sync). Raises ShapeError if ``weight`` is not a matrix, DTypeError if ``input`` does not hold integers.
     """
     ids = index_array("embedding", weight, input)
     if weight.ndim != 2:

@@ -226,7 +226,7 @@ def _pick_gradient(g: Value, index: Array, in_shape: Sequence[int], dim: int) ->
 
 @op(_pick_gradient)
 def _pick(xp: Namespace, x: Array, index: Array, dim: int, keepdim: bool) -> Array:
-    """Return the entries at ``index``, whose size along ``dim`` is 1."""
+    """Return the entries at ``index``, which has size 1 along ``dim``."""
     if x.ndim == 0:
         return x + xp.zeros_like(x)
     out = xp.take_along_axis(x, index, axis=dim)

@@ -127,7 +127,7 @@ def expand(x: Value, shape: Sequence[int]) -> Value:
     lead = len(shape) - len(own)
     if lead < 0 or any(n == -1 for n in shape[:lead]):
         raise ShapeError(
-            f"expand: cannot expand shape {own} to {shape}; new dimensions come first and need a size"
+            f"expand: cannot expand shape {own} to {shape}; a new dimension must come first and have a size"
         )
     return broadcast_to(x, tuple(own[i - lead] if n == -1 else n for i, n in enumerate(shape)))
 

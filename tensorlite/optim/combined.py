@@ -65,7 +65,7 @@ class CombinedOptimizer(Optimizer):
             optimizer.zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as that of one optimizer, whose parameters are numbered through all groups."""
+        """Return the state as that of one optimizer, with parameters numbered through all groups."""
         state: dict[int, Any] = {}
         groups: list[dict[str, Any]] = []
         for optimizer, first in zip(self.optimizers, self._first_indices(), strict=True):

@@ -66,8 +66,8 @@ class Optimizer:
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add a group ``{"params": tensors, option: value, ...}``, for example of a layer that is no longer frozen.
 
-        Raises TypeError for a parameter that is not a Tensor, GraphError for one that is not a leaf, DTypeError for one
-        that is not of floating point. Raises ValueError for an empty group, a Tensor that is in a group already, and
+        Raises TypeError for a parameter that is not a Tensor, GraphError for one that is not a leaf, and DTypeError if
+        it is not of floating point. Raises ValueError for an empty group, a Tensor that is in a group already, and
         options that are unknown or out of range.
         """
         name = type(self).__name__
@@ -178,13 +178,13 @@ class Optimizer:
         parameters = dict(zip(order, (p for group in self.param_groups for p in group["params"]), strict=True))
         if unknown := sorted(saved.keys() - parameters.keys()):
             raise ValueError(
-                f"{name}: the saved state lists parameters {unknown}, but no saved group contains them; the state is "
-                f"inconsistent"
+                f"{name}: the saved state lists parameters {unknown}, but no saved group contains them. Load the "
+                f"unchanged result of state_dict()."
             )
         for group in groups:
             for key, default in self.defaults.items():
                 if key not in group:
-                    raise ValueError(f"{name}: a saved group has no option {key!r}; the state is for another optimizer")
+                    raise ValueError(f"{name}: a saved group has no option {key!r}. Load a state of {name}.")
                 group[key] = tuple(group[key]) if isinstance(default, tuple) else group[key]
             if unknown_keys := sorted(group.keys() - self.defaults.keys() - {"params", "initial_lr"}):
                 raise ValueError(f"{name}: a saved group has unknown options {', '.join(unknown_keys)}")

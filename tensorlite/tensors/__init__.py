@@ -1,1 +1,1 @@
-"""The class Tensor: its methods, conversion, creation and comparison."""
+"""The class Tensor: methods, conversion, creation, comparison."""

@@ -41,5 +41,5 @@ def constructor_error(*args: Any) -> TypeError:
     """Return the error for ``Tensor(2, 3)``, which is a shape in PyTorch, and for other wrong arguments."""
     given = ", ".join(f"{a!r:.40}" for a in args)
     if all(isinstance(a, int) for a in args):
-        return TypeError(f"Tensor: expected data, got sizes. Tensor takes data; for a shape use tl.empty({given}).")
+        return TypeError(f"Tensor: expected data, got sizes. For a shape use tl.empty({given}).")
     return TypeError(f"Tensor: expected data and a bool for requires_grad, got {given}.")

@@ -63,7 +63,7 @@ def _write(x: Any, name: str, write: Callable[[], None]) -> Any:
 
 
 def _assign(x: Any, name: str, index: Any, value: Any) -> Any:
-    """Set ``x[index] = value`` and return x. Gradients flow to the value, not to what was overwritten."""
+    """Set ``x[index] = value`` and return x. Gradients flow to the value, not to the old entries."""
     if version_counter.inplace_in_graph and is_grad_enabled() and not x.tracked:
         regenerate_view(x)
     plain = not x.tracked and not (isinstance(value, Variable) and value.tracked)
@@ -105,7 +105,7 @@ def _update_in_place(x: Any, name: str, out: Any) -> Any:
     out = to_dtype(out, array.dtype)
     node = out.node
     assert node is not None
-    if isinstance(node.saved, list):  # copy what the op saved of this memory, because it is overwritten below
+    if isinstance(node.saved, list):  # copy the saved values in this memory, because it is overwritten below
         memory = version_counter.base_array(array)
         node.saved = [
             v.copy() if type(v) in BACKENDS and version_counter.base_array(v) is memory else v for v in node.saved

@@ -35,7 +35,7 @@ class Tensor(OpMethods, InPlaceMethods):
     requires_grad: whether ops on it are recorded and ``backward`` fills its ``grad``.
     sizes: not accepted. ``Tensor(2, 3)`` is an error, unlike in PyTorch: use ``tl.empty(2, 3)``.
 
-    ``x.array`` is the raw array. The graph does not notice what is written into it.
+    ``x.array`` is the raw array. The graph does not record writes into it.
     """
 
     grad: Tensor | None

@@ -17,7 +17,7 @@ def checkpoint(
     preserve_rng_state: bool = True,
     **kwargs: Any,
 ) -> Any:
-    """Return ``function(*args, **kwargs)`` without keeping what its ops save, as :func:`tensorlite.checkpoint`.
+    """Return ``function(*args, **kwargs)`` as :func:`tensorlite.checkpoint` does.
 
     ``use_reentrant`` and ``preserve_rng_state`` are accepted for compatibility and ignored. The only variant is not
     reentrant, and it always replays the random numbers.

@@ -443,7 +443,7 @@ def test_module_dict():
     del m["b"]
     assert len(m) == 0
     m.update([("x", a), ("y", b)])
-    with pytest.raises(KeyError, match="no module 'z'; it has 'x', 'y'"):
+    with pytest.raises(KeyError, match="expected one of 'x', 'y', got 'z'"):
         m["z"]
     with pytest.raises(KeyError, match="cannot be called 'keys'"):
         m["keys"] = a

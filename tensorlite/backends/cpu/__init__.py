@@ -1,1 +1,1 @@
-"""Arrays on the CPU, by NumPy and by compiled loops."""
+"""Arrays on the CPU: NumPy, with compiled loops where numba is installed."""

@@ -130,7 +130,7 @@ def _sum_rows(rows: Array) -> Array:
 
 
 def sum_to(xp: XP, x: Array, shape: tuple[int, ...]) -> Array:
-    """Compute what the reference does; a sum over rows is a product with a vector of ones."""
+    """Compute the same as the reference; a sum over rows is a product with a vector of ones."""
     lead = x.ndim - len(shape)
     if lead and len(shape) == 1 and x.shape[-1] == shape[0] > 0 and x.dtype.kind == "f" and x.dtype.itemsize >= 4:
         return _sum_rows(x.reshape(-1, shape[0]))
@@ -138,7 +138,7 @@ def sum_to(xp: XP, x: Array, shape: tuple[int, ...]) -> Array:
 
 
 def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
-    """Compute what the reference does.
+    """Compute the same as the reference.
 
     For few rows it is a product with the one-hot matrix. For many, gradients are sorted by row and each run is summed.
     """
@@ -165,7 +165,7 @@ def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
 
 
 def softmax(xp: XP, x: Array, axis: int) -> Array:
-    """Compute what the reference does."""
+    """Compute the same as the reference."""
     kernels = _kernels_for(x)
     if kernels is None or axis not in (-1, x.ndim - 1):
         return reference.softmax(xp, x, axis)
@@ -176,7 +176,7 @@ def softmax(xp: XP, x: Array, axis: int) -> Array:
 
 
 def layer_norm(xp: XP, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Array, Array]:
-    """Compute what the reference does."""
+    """Compute the same as the reference."""
     kernels = _kernels_for(x, weight, bias)
     if kernels is None:
         return reference.layer_norm(xp, x, weight, bias, eps)
@@ -193,7 +193,7 @@ def layer_norm(xp: XP, x: Array, weight: Array | None, bias: Array | None, eps: 
 def layer_norm_backward(
     xp: XP, g: Array, x: Array, weight: Array | None, mean: Array, rstd: Array
 ) -> tuple[Array, Array | None, Array]:
-    """Compute what the reference does."""
+    """Compute the same as the reference."""
     kernels = _kernels_for(x, g, weight, mean, rstd)
     if kernels is None:
         return reference.layer_norm_backward(xp, g, x, weight, mean, rstd)
@@ -225,7 +225,7 @@ def _cdf(x: Array, out: Array, s: Array, t: Array) -> None:
 
 
 def gelu(xp: XP, x: Array, tanh: bool) -> Array:
-    """Compute what the reference does; the exact form uses tanh of a polynomial for erf, to float32's precision."""
+    """Compute the same as the reference; the exact form uses tanh of a polynomial for erf, to float32's precision."""
     y = np.empty_like(x)
     if kernels := _kernels_for(x):
         _launch(kernels.gelu, x.size, x.reshape(-1), y.reshape(-1), tanh)
@@ -240,7 +240,7 @@ def gelu(xp: XP, x: Array, tanh: bool) -> Array:
 
 
 def gelu_backward(xp: XP, g: Array, x: Array, tanh: bool) -> Array:
-    """Compute what the reference does."""
+    """Compute the same as the reference."""
     dx = np.empty_like(x)
     if kernels := _kernels_for(x, g):
         _launch(kernels.gelu_backward, x.size, g.reshape(-1), x.reshape(-1), dx.reshape(-1), tanh)
@@ -272,7 +272,7 @@ def _are_classes(target: Array, n: int, ignore_index: int) -> bool:
 
 
 def cross_entropy(xp: XP, logits: Array, target: Array, ignore_index: int, smoothing: float) -> tuple[Array, Array]:
-    """Compute what the reference does."""
+    """Compute the same as the reference."""
     kernels = _kernels_for(logits) if _are_classes(target, logits.shape[-1], ignore_index) else None
     if kernels is None:
         return reference.cross_entropy(xp, logits, target, ignore_index, smoothing)
@@ -284,7 +284,7 @@ def cross_entropy(xp: XP, logits: Array, target: Array, ignore_index: int, smoot
 def cross_entropy_backward(
     xp: XP, g: Array, logits: Array, target: Array, lse: Array, ignore_index: int, smoothing: float
 ) -> Array:
-    """Compute what the reference does."""
+    """Compute the same as the reference."""
     kernels = _kernels_for(logits, lse) if _are_classes(target, logits.shape[-1], ignore_index) else None
     if kernels is None:
         return reference.cross_entropy_backward(xp, g, logits, target, lse, ignore_index, smoothing)
@@ -331,7 +331,7 @@ def _run_on_heads(kernel: Any, arrays: tuple[Array, ...], lse: Array, causal: bo
 def attention(
     xp: XP, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, causal: bool, scale: float
 ) -> tuple[Array, Array]:
-    """Compute what the reference does, one block of queries at a time, so that not all scores are in memory."""
+    """Compute the same as the reference, one block of queries at a time, so that not all scores are in memory."""
     if not _is_compiled_attention(q, k, v, mask, dropout_mask):
         return reference.attention(xp, q, k, v, mask, dropout_mask, causal, scale)
     out = _empty_heads(q, v.shape[-1])
@@ -344,7 +344,7 @@ def attention_backward(
     xp: XP, g: Array, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, lse: Array,
     causal: bool, scale: float,
 ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
-    """Compute what the reference does, one block of queries at a time."""
+    """Compute the same as the reference, one block of queries at a time."""
     if not _is_compiled_attention(q, k, v, mask, dropout_mask):
         return reference.attention_backward(xp, g, q, k, v, mask, dropout_mask, lse, causal, scale)
     dq, dk, dv = (_empty_heads(x, x.shape[-1]) for x in (q, k, v))
@@ -360,7 +360,7 @@ def adam_step(
     xp: XP, p: Array, g: Array, m: Array, v: Array, t: int, lr: float, beta1: float, beta2: float, eps: float,
     decay: float, decoupled: bool, maximize: bool,
 ) -> None:  # fmt: skip
-    """Do what the reference does, in one pass over memory."""
+    """Compute the same as the reference, in one pass over memory."""
     if p.size >= 1 << 5 and _is_contiguous_float32(p, g, m, v) and (kernels := _compiled_kernels()):
         coefficients = reference.adam_coefficients(t, lr, beta1, beta2, eps, decay, decoupled, maximize)
         # The caller's core has just computed the gradient, so sharing pays only for larger arrays.

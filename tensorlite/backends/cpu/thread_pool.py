@@ -85,7 +85,7 @@ def _sched_yield_pointer() -> int:
 
 
 class _Job:
-    """Calls of ``function(start, stop)`` for chunks of ``range(n)``, which the threads claim one after the other."""
+    """A set of calls ``function(start, stop)`` for chunks of ``range(n)``. Threads claim one chunk after the other."""
 
     def __init__(self, function: RangeFunction, n: int, chunk_size: int) -> None:
         self.function, self.n, self.chunk_size = function, n, chunk_size
@@ -103,6 +103,7 @@ class _Job:
             self.done.release()
 
     def run_chunks(self) -> None:
+        """Claim and process chunks until none is left. An error is stored in ``error`` and ends the job."""
         try:
             while (start := self.next_chunk() * self.chunk_size) < self.n:
                 self.function(start, min(start + self.chunk_size, self.n))
@@ -133,10 +134,12 @@ class _Worker(threading.Thread):
             self.wake.put(None)
 
     def stop(self) -> None:
+        """Make the thread end after its current job."""
         self.stopped, self.wake_flag[0] = True, 1
         self.submit(None)
 
     def run(self) -> None:
+        """Run jobs and compiled work until :meth:`stop` is called; the thread starts here."""
         compiled, wake_flag = self.pool.compiled, self.wake_flag.ctypes.data
         with np.errstate(all="ignore"):  # as in an op, because NumPy's settings are per thread
             while not self.stopped:
@@ -163,6 +166,7 @@ class _Pool:
         self.workers: list[_Worker] = []
 
     def get_workers(self, count: int) -> list[_Worker]:
+        """Return ``count`` workers. Missing ones are started."""
         while len(self.workers) < count:
             self.workers.append(_Worker(self))
         return self.workers[:count]

@@ -21,14 +21,14 @@ XP = Any
 
 
 def erf(xp: XP, x: Array) -> Array:
-    """Compute what the reference does, by CUDA's own function."""
+    """Compute the same as the reference, by CUDA's own function."""
     from cupyx.scipy.special import erf as cuda_erf
 
     return cuda_erf(x).astype(x.dtype, copy=False)  # CuPy returns a wider dtype for float16
 
 
 def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:
-    """Compute what the reference does, by atomic operations, so the last bits may differ from run to run."""
+    """Compute the same as the reference, by atomic operations, so the last bits may differ from run to run."""
     if out.dtype == np.int64:  # CuPy has no atomic addition for int64; uint64 adds the same bits
         xp.add.at(out.view(np.uint64), index, source.astype(np.int64, copy=False).view(np.uint64))
     elif out.dtype.itemsize < 4:
@@ -78,7 +78,7 @@ def _launch(xp: XP, name: str, arrays: tuple[Array, ...], *numbers: float) -> No
 
 
 def gelu(xp: XP, x: Array, tanh: bool) -> Array:
-    """Compute what the reference does, in one pass over memory."""
+    """Compute the same as the reference, in one pass over memory."""
     if not _is_contiguous_float(x):
         return reference.gelu(xp, x, tanh)
     out = xp.empty_like(x)
@@ -87,7 +87,7 @@ def gelu(xp: XP, x: Array, tanh: bool) -> Array:
 
 
 def gelu_backward(xp: XP, g: Array, x: Array, tanh: bool) -> Array:
-    """Compute what the reference does, in one pass over memory."""
+    """Compute the same as the reference, in one pass over memory."""
     if not _is_contiguous_float(g, x):
         return reference.gelu_backward(xp, g, x, tanh)
     dx = xp.empty_like(x)
@@ -99,7 +99,7 @@ def adam_step(
     xp: XP, p: Array, g: Array, m: Array, v: Array, t: int, lr: float, beta1: float, beta2: float, eps: float,
     decay: float, decoupled: bool, maximize: bool,
 ) -> None:  # fmt: skip
-    """Compute what the reference does, in one pass over memory."""
+    """Compute the same as the reference, in one pass over memory."""
     if not _is_contiguous_float(p, g, m, v):
         reference.adam_step(xp, p, g, m, v, t, lr, beta1, beta2, eps, decay, decoupled, maximize)
         return

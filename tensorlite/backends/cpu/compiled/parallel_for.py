@@ -4,8 +4,8 @@ Waking a sleeping thread takes 40 us, as long as a product of a small model. So 
 a while before it sleeps: compiled code that does not hold the lock watches for the next task.
 
 A task is a kernel and a range. The range is split into chunks, which depend only on its length and the number of
-threads. Each thread starts with the chunk of its own index, so that a part of an array stays in one core's cache from
-op to op. If a worker is delayed, the other threads process its chunks. No thread waits for a worker that has not
+threads. Each thread starts with the chunk of its own index. So a part of an array stays in one core's cache from op to
+op. If a worker is delayed, the other threads process its chunks. No thread waits for a worker that has not
 started.
 
     parallel_for(pool, bind_kernel(kernel, arguments), n, 1, 1)    # kernel(*arguments, start, stop)
