@@ -226,8 +226,8 @@ class Forgetful(tl.nn.Module):
 LINEAR = tl.nn.Linear(2, 3)
 
 OTHER_MISTAKES = [
-    (lambda: tl.Tensor(2, 3), TypeError, r"Tensor: expected data, got sizes.* for a shape use tl\.empty\(2, 3\)"),
-    (lambda: tl.Tensor(2, 3, 4), TypeError, r"Tensor: expected data, got sizes.* for a shape use tl\.empty\(2, 3, 4\)"),
+    (lambda: tl.Tensor(2, 3), TypeError, r"Tensor: expected data, got sizes.* For a shape use tl\.empty\(2, 3\)"),
+    (lambda: tl.Tensor(2, 3, 4), TypeError, r"Tensor: expected data, got sizes.* For a shape use tl\.empty\(2, 3, 4\)"),
     (lambda: tl.Tensor([1.0], "cpu"), TypeError, r"Tensor: expected data and a bool .*, got \[1.0\], 'cpu'"),
     (lambda: tl.full((2,), [1, 2]), ShapeError, r"full: fill_value must be one number, got shape \(2,\)"),
     (lambda: V.new_full((2,), "a"), TypeError, "expected numbers or booleans, got str 'a'"),
