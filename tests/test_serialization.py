@@ -43,7 +43,7 @@ def test_state_of_a_module(path):
     same(target.state_dict(), source.state_dict())
 
 
-def test_views_and_shared_memory_are_written_right(path):
+def test_views_and_shared_memory_round_trip(path):
     x = tl.arange(12).reshape(3, 4)
     tensors = {"x": x, "again": x, "T": x.T, "row": x[1], "column": x[:, 1], "flipped": x.flip(1),
                "wide": tl.ones(3, 1).expand(3, 5)}  # fmt: skip
@@ -54,7 +54,7 @@ def test_views_and_shared_memory_are_written_right(path):
     assert loaded["again"].tolist() == x.tolist()
 
 
-def test_a_tensor_in_a_graph_is_saved_and_comes_back_without(path):
+def test_a_tensor_in_a_graph_is_saved_without_its_graph(path):
     x = tl.ones(2, requires_grad=True)
     serialization.save({"x": x, "y": x * 2}, path)
     loaded = serialization.load(path)
@@ -85,7 +85,7 @@ def test_loaded_tensors_do_not_depend_on_the_file(path):
     loaded.add_(1)
 
 
-# ---- writing that goes wrong ------------------------------------------------------------------
+# ---- failed saves -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_an_interrupt_leaves_the_old_file_and_nothing_else(path, monkeypatch):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_the_new_file_is_on_disk_before_it_takes_the_place_of_the_old(path, monkeypatch):
+def test_the_new_file_is_on_disk_before_it_replaces_the_old(path, monkeypatch):
     calls = []
     for name in ("fsync", "replace"):
         real = getattr(os, name)
@@ -145,7 +145,7 @@ def test_the_new_file_is_on_disk_before_it_takes_the_place_of_the_old(path, monk
     assert calls[:2] == ["fsync", "replace"]
 
 
-def test_a_folder_that_is_not_there_or_is_in_the_way(tmp_path):
+def test_a_missing_folder_or_a_folder_as_the_path_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
         serialization.save({}, tmp_path / "nowhere" / "x.safetensors")
     with pytest.raises(IsADirectoryError, match="is a folder"):
@@ -162,11 +162,11 @@ def test_a_link_stays_a_link(path):
     assert list(serialization.load(path)) == ["new"]
 
 
-# ---- reading what is not right ----------------------------------------------------------------
+# ---- invalid files ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("read", [serialization.load, serialization.load_metadata])
-def test_a_file_that_is_missing_cut_or_something_else(path, read):
+def test_a_missing_truncated_or_other_file_is_an_error(path, read):
     with pytest.raises(FileNotFoundError, match=r"load: there is no file '.*weights\.safetensors'"):
         read(path)
     with pytest.raises(IsADirectoryError, match="is a folder"):
@@ -179,14 +179,14 @@ def test_a_file_that_is_missing_cut_or_something_else(path, read):
             read(path)
 
 
-def test_bfloat16_is_refused_by_name(path):
+def test_bfloat16_is_an_error_that_names_it(path):
     header = json.dumps({"x": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     with pytest.raises(ValueError, match=r"'x' in .* has dtype BF16, which NumPy does not have"):
         serialization.load(path)
 
 
-def test_a_device_that_is_not_there(path):
+def test_a_missing_device_is_an_error(path):
     serialization.save({"x": tl.ones(1)}, path)
     with pytest.raises(tl.DeviceError, match="nowhere"):
         serialization.load(path, device="nowhere")

@@ -124,7 +124,7 @@ def test_integers_are_not_checked():
         assert (tl.tensor([1, 2]) // 1).tolist() == [1, 2]
 
 
-def test_it_ends_with_the_block_also_after_an_error():
+def test_detection_ends_with_the_block_also_after_an_error():
     x = tl.tensor([-1.0])
     with pytest.raises(AnomalyError), tl.detect_anomaly():
         x.log()

@@ -66,7 +66,8 @@ def test_dropout_drops_the_same_entries_in_the_second_call():
     y = tl.checkpoint(lambda x: F.dropout(x, 0.5).square(), x)
     after = tl.rand(3)
     y.sum().backward()
-    assert x.grad.tolist() == (2 * y).tolist()  # x is 1: the square of what was kept is 4, its slope is 8
+    # x is 1, and dropout doubles the entries that it keeps. So y is 4, and its slope is 8.
+    assert x.grad.tolist() == (2 * y).tolist()
     assert 0 < int((y == 0).sum()) < 1000
     tl.manual_seed(0)
     F.dropout(tl.ones(1000), 0.5)

@@ -16,7 +16,7 @@ def test_no_grad_and_enable_grad_as_context_and_decorator():
 
     @tl.no_grad()
     def quiet():
-        """Its name and its docstring stay."""
+        """Keep the name and the docstring."""
         return (x * 2).requires_grad
 
     @tl.enable_grad()

@@ -50,7 +50,7 @@ def test_ops_inside_a_gradient_rule_count_for_the_rule():
     assert "neg" not in prof.ops
 
 
-def test_it_measures_time():
+def test_the_profiler_measures_time():
     @tl.op(lambda g: slow(g))
     def snail(xp, x):
         time.sleep(0.02)

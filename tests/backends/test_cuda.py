@@ -18,7 +18,7 @@ def no_gpu(monkeypatch):
 
 @pytest.fixture
 def two_gpus(monkeypatch):
-    """A module with two GPUs, of which the second is current; it logs what it is asked."""
+    """Replace CuPy by a stand-in with two GPUs. The second GPU is current. Return it; `log` has its calls."""
     log, current = [], [1]
 
     class Device:

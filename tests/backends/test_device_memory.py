@@ -196,7 +196,7 @@ def test_a_wrong_kernel_is_noticed(monkeypatch):
         ([], [], 0.0),
     ],
 )
-def test_difference(found, expected, result):
+def test_difference_is_relative_to_the_largest_number(found, expected, result):
     assert difference([np.array(found)], [np.array(expected)]) == pytest.approx(result)
 
 

@@ -41,7 +41,7 @@ def test_an_op_agrees_with_the_cpu(row, sample, arrays, dtype, other_device):
 
 
 @pytest.mark.parametrize("name", SYNCS)
-def test_the_listed_ops_wait(name):
+def test_every_op_in_the_list_of_syncs_waits(name):
     with strict.count_syncs() as log:
         for sample, arrays in zip(SPECS[name].samples, SPECS[name].arrays, strict=True):
             computed(SPECS[name], sample, arrays, tl.float64, tl.device("strict"))

@@ -8,7 +8,7 @@ import pytest
 
 from tensorlite.backends.cpu.malloc import SETTINGS
 
-# The page faults of ten rounds that make and drop the same four arrays of 8 MB, after a round to get them.
+# Count the page faults of ten rounds that make and drop the same four arrays of 8 MB, after one round to get memory.
 COUNT_FAULTS = """
 import resource
 import numpy as np
@@ -41,7 +41,7 @@ def faults(setup: str, **settings: str) -> int:
 
 
 @pytest.mark.parametrize("setup", [BACKWARD, GRAD, "assert tl.keep_freed_memory()"])
-def test_a_round_costs_no_page_faults(setup):
+def test_a_round_causes_no_page_faults(setup):
     assert faults(setup) < 100
 
 

@@ -267,7 +267,7 @@ def test_permutations(device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_in_place(device):
+def test_random_numbers_in_place(device):
     g = tl.Generator(0)
     x = numpy(tl.empty(N, device=device, dtype=tl.float64).uniform_(-2, 4, generator=g))
     assert -2 <= x.min() < -1.9

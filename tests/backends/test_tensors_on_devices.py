@@ -90,7 +90,7 @@ def test_an_index_may_come_from_the_cpu():
         x[[0, 3]]
 
 
-def test_moving():
+def test_moving_to_a_device_and_back():
     x = on(3, 4, device="cpu", requires_grad=True)
     there = x.to("strict")
     assert there.device == registry.Device("strict", 0)

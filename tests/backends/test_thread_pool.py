@@ -142,7 +142,7 @@ def test_blas_gets_its_threads_back():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other loaders may not search linked libraries")
 def test_openblas_is_found_through_the_extension_module_of_numpy(monkeypatch):
-    """The loader knows which library NumPy is linked with, whatever the name of its file."""
+    """The dynamic loader knows the library that NumPy is linked with, under any file name."""
     found = blas.find_openblas()
     if found is None:
         pytest.skip("NumPy's BLAS is not an OpenBLAS that can be found")

@@ -172,7 +172,7 @@ def test_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
     assert events == ["fsync", "replace", "fsync"]
 
 
-# --- bad files
+# --- invalid files
 
 
 def with_header(path, change):
@@ -306,7 +306,7 @@ def test_a_missing_device_is_not_reported_as_damage(tmp_path):
         checkpoint.load(tmp_path / LATEST, "nowhere")
 
 
-# --- finding them
+# --- finding checkpoints
 
 
 def test_find_checkpoint(tmp_path):

@@ -89,7 +89,7 @@ def calls(monkeypatch):
 # --- help
 
 
-def test_commands():
+def test_help_lists_every_command():
     text = succeeds("--help").output
     for command in ("train", "sample", "score", "eval", "info", "presets"):
         assert command in text

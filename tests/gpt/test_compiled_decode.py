@@ -14,7 +14,7 @@ CompiledDecoder = decoder.CompiledDecoder
 
 
 def made(**options):
-    """Return a small model whose logits are far from equal."""
+    """Return a small model with logits that are far from equal."""
     shape = {"vocab_size": 31, "block_size": 12, "n_layer": 2, "n_head": 3, "n_embd": 24, "dropout": 0.2}
     tl.manual_seed(5)
     model = GPT(ModelConfig(**shape | options))

@@ -28,7 +28,7 @@ PRESETS = {
 }  # fmt: skip
 
 
-def test_presets_are_all_there_and_named_after_their_files():
+def test_every_preset_exists_and_is_named_after_its_file():
     assert set(preset_names()) == PRESETS
     for name in PRESETS:
         assert Config.load(name).name == name

@@ -100,7 +100,7 @@ def test_a_tokenizer_learns_from_the_training_split_only(tmp_path):
 
 
 def numbers(n):
-    """Return a data set whose tokens are 0, 1, 2, ..., so that a token is its own position."""
+    """Return a data set with the tokens 0, 1, 2, ..., so that a token is its own position."""
     return data.Dataset(CharTokenizer("x"), np.arange(n, dtype=np.uint16), np.arange(n, dtype=np.uint16), {})
 
 
@@ -163,7 +163,7 @@ def test_bits_per_char_does_not_depend_on_the_tokenizer(tmp_path):
     assert bits == pytest.approx([1, 1], rel=1e-12)
 
 
-# --- the real one
+# --- tiny Shakespeare
 
 
 @pytest.fixture(scope="module")

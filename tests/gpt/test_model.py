@@ -207,7 +207,7 @@ def test_eval_mode_can_be_entered_again():
         with evaluating:
             assert not any(m.training for m in model.modules())
             assert not tl.is_grad_enabled()
-            model.h[1].train()  # whatever happens inside
+            model.h[1].train()  # after any change inside the block
         assert (model.training, model.h[0].attn.training, model.h[1].attn.training) == (mode, not mode, mode)
         assert tl.is_grad_enabled()
 
@@ -346,7 +346,7 @@ def test_a_frozen_model_can_use_a_cache_with_gradients_enabled():
     np.testing.assert_allclose(np.hstack(parts), model(tl.tensor(x))[0].numpy(), rtol=0, atol=1e-12)
 
 
-# --- refusals
+# --- invalid arguments
 
 
 def test_invalid_arguments_are_errors():
@@ -375,7 +375,7 @@ def test_only_matrices_decay():
         assert (group["lr"], tuple(group["betas"]), group["eps"]) == (0.5, (0.8, 0.7), 1e-3)
 
 
-# --- the whole model's gradient
+# --- the gradient of the whole model
 
 
 def test_every_parameters_gradient_passes_the_adjoint_test(config):

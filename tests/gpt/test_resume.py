@@ -106,7 +106,7 @@ def test_a_moved_text_is_accepted(tiny, text, tmp_path):
 
 
 def test_a_checkpoint_of_an_earlier_version_resumes(tmp_path):
-    """The file was written at commit 03bb663, whose run then ended with the loss below."""
+    """The file was written at commit 03bb663. The run of that commit ended with the loss below."""
     words = ["the ", "cat ", "sat\n", "on ", "a ", "mat, ", "and ", "then "]
     text = tmp_path / "text.txt"
     text.write_text("".join(np.random.default_rng(0).choice(words, 200)))

@@ -193,7 +193,7 @@ def test_gpt2_round_trip(gpt2, text):
     assert gpt2.decode(gpt2.encode(text)) == text
 
 
-# --- all of them
+# --- all tokenizers
 
 
 @pytest.mark.parametrize("bad", [[-1], [0, 340], [2**40]])

@@ -76,7 +76,7 @@ def test_without_inputs_that_require_gradients_the_outputs_call_the_hook():
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
-def test_keyword_arguments_are_not_watched():
+def test_backward_hooks_ignore_keyword_arguments():
     def scenario(library):
         layer, seen, x = linear(library), [], inputs(library)
         layer.register_full_backward_pre_hook(lambda module, go: seen.append(go))
@@ -86,7 +86,7 @@ def test_keyword_arguments_are_not_watched():
     compare(scenario)
 
 
-def test_nothing_is_watched_without_gradients():
+def test_backward_hooks_change_nothing_without_gradients():
     def scenario(library):
         layer, seen = linear(library), []
         layer.register_full_backward_hook(lambda *args: seen.append(args))
@@ -179,7 +179,7 @@ def test_a_named_tuple_stays_one():
 
 
 @LIBRARIES
-def test_other_outputs_are_a_warning(library):
+def test_a_list_as_output_is_a_warning(library):
     class Listing(library.nn.Module):
         def forward(self, x):
             return [x * 2]
@@ -207,7 +207,7 @@ def test_a_gradient_of_the_wrong_shape_is_an_error():
         layer(inputs(tl)).sum().backward()
 
 
-def test_a_change_in_place_inside_a_watched_module():
+def test_a_change_in_place_inside_a_module_with_backward_hooks():
     x = inputs(tl)
     module = nn.Sequential(nn.ReLU(inplace=True))
     seen = []
@@ -220,7 +220,7 @@ def test_a_change_in_place_inside_a_watched_module():
     assert len(seen) == 1
 
 
-def test_the_graph_of_a_watched_call_is_freed_at_once():
+def test_backward_hooks_leave_no_reference_cycle():
     layer = linear(tl)
     layer.register_full_backward_hook(lambda *args: None)
     gc.collect()

@@ -1,4 +1,4 @@
-"""The calls that each op refuses, with the error.
+"""The calls that each op must refuse, with the error.
 
     refuses("gather", IndexError, "index 3 at position .* out of range", real(3, 4), 0, given([[0, 3]]))
 

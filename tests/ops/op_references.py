@@ -1,7 +1,7 @@
 """References: each op computed from its definition, in Python's numbers and loops, without tensorlite.
 
-Each takes NumPy arrays instead of tensors, with the arguments of the op of that name. They are slow and plain on
-purpose. NumPy only stores the numbers, broadcasts and slices; sums, choices and index arithmetic are written out.
+A reference takes the arguments of its op, with NumPy arrays instead of tensors. It is slow and plain, so that readers
+can check it. NumPy only stores the numbers, broadcasts and slices; sums, choices and index arithmetic are written out.
 """
 import itertools
 import math
@@ -16,11 +16,11 @@ Array = np.ndarray
 Reference = Callable[..., Any]
 
 REFERENCES: dict[str, Reference] = {}
-"""By the names of tests/ops/op_table.py."""
+"""The reference of each op, by its name in tests/ops/op_table.py."""
 
 
 def of(names: str) -> Callable[[Reference], Reference]:
-    """The decorated function is the reference of these ops."""
+    """Return a decorator that adds a function as the reference of these ops."""
 
     def enter(f: Reference) -> Reference:
         REFERENCES.update(dict.fromkeys(names.split(), f))
@@ -30,7 +30,7 @@ def of(names: str) -> Callable[[Reference], Reference]:
 
 
 def made(shape: Sequence[int], entry: Callable[..., Any], dtype: Any = np.float64) -> Array:
-    """The array whose entry at (i, j, ...) is ``entry(i, j, ...)``."""
+    """Return the array of this shape with the entries ``entry(i, j, ...)``."""
     out = np.empty(tuple(shape), dtype)
     for i in np.ndindex(out.shape):
         out[i] = entry(*i)
@@ -38,7 +38,7 @@ def made(shape: Sequence[int], entry: Callable[..., Any], dtype: Any = np.float6
 
 
 def each(f: Callable[..., Any], dtype: Any = np.float64) -> Reference:
-    """f of Python's numbers, element by element."""
+    """Return a function of arrays that applies f, a function of Python's numbers, to each element."""
 
     def g(*args: Any, **kwargs: Any) -> Array:
         arrays = np.broadcast_arrays(*args)
@@ -53,7 +53,7 @@ def axes_of(x: Array, dim: Any) -> list[int]:
 
 
 def fold(f: Callable[..., Any], dtype: Any = np.float64) -> Reference:
-    """f of the list of the entries along the dimensions that are folded."""
+    """Return a reduction that applies f to the list of the entries along the reduced dimensions."""
 
     def g(x: Array, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Array:
         folded = axes_of(x, dim)
@@ -70,7 +70,7 @@ def fold(f: Callable[..., Any], dtype: Any = np.float64) -> Reference:
 
 
 def along(x: Array, dim: int, f: Callable[[list[Any]], list[Any]], dtype: Any = np.float64) -> Array:
-    """Each row along a dimension replaced by the list that f makes of it. A 0-d array is a row of one."""
+    """Return x with each row along a dimension replaced by f of the row, as lists. A 0-d array is one row."""
     if not x.ndim:
         return np.array(f([x.item()])[0], dtype)
     d = dim % x.ndim
@@ -296,12 +296,12 @@ def sum_to_size(x: Array, shape: Sequence[int]) -> Array:
 def reshape(x: Array, shape: Any) -> Array:
     known = math.prod(n for n in shape if n != -1)
     sizes = tuple(x.size // known if n == -1 else n for n in shape)
-    values = iter(x.ravel().tolist())  # row by row, and so is made()
+    values = iter(x.ravel().tolist())  # row by row, because made() asks for the entries in this order
     return made(sizes, lambda *i: next(values), x.dtype)
 
 
 def sizes_of(sizes: tuple[Any, ...]) -> tuple[int, ...]:
-    """What a method got as ``f(2, 3)`` or as ``f((2, 3))``."""
+    """Return the sizes that a method got as ``f(2, 3)`` or as ``f((2, 3))``."""
     return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], tuple) else sizes
 
 
@@ -473,7 +473,10 @@ def repeat_interleave(x: Array, repeats: Any, dim: int | None = None) -> Array:
 
 @of("getitem")
 def getitem(x: Array, index: Any) -> Array:
-    """PyTorch's rule: integers and slices first; index arrays that stand side by side then, or else all in front."""
+    """Index by PyTorch's rule: integers and slices first, then the index arrays.
+
+    The dimensions of the index arrays replace theirs if all are adjacent; otherwise they come first.
+    """
     items: list[Any] = []
     for item in index if isinstance(index, tuple) else (index,):
         if isinstance(item, (list, bool, Array)):
@@ -481,7 +484,7 @@ def getitem(x: Array, index: Any) -> Array:
             if array.ndim == 0 and array.dtype != bool:
                 items.append(array.item())
             elif array.ndim == 0:
-                items.append(("new", [0] if array else []))  # a new dimension, whose entry is picked or not
+                items.append(("new", [0] if array else []))  # a new dimension of size 1, or 0 for False
             elif array.dtype == bool:
                 places = [i for i in np.ndindex(array.shape) if array[i]]
                 items += [np.array([i[d] for i in places], np.int64) for d in range(array.ndim)]
@@ -493,7 +496,7 @@ def getitem(x: Array, index: Any) -> Array:
     hole = [k for k, item in enumerate(items) if item is ...] or [len(items)]
     items[hole[0] : hole[0] + 1] = [slice(None)] * (x.ndim - taken)
 
-    # For each dimension of x, the label of what runs over it; results are made from the labels in their order.
+    # source: for each dimension of x, its index from the labels of the result. order: the labels of the result.
     source: list[Callable[[dict[Any, Any]], int]] = []
     order: list[Any] = []
     ranges: dict[Any, Any] = {}
@@ -545,7 +548,7 @@ def index_put(x: Array, index: Any, value: Any, accumulate: bool = False) -> Arr
 
 
 def in_place(i: Sequence[int], d: int, k: Any) -> tuple[int, ...]:
-    """The index i with k along dimension d."""
+    """Return the index i with k along dimension d."""
     return (*i[:d], int(k), *i[d + 1 :])
 
 
@@ -669,7 +672,7 @@ def one_hot(x: Array, num_classes: int = -1) -> Array:
 
 @of("einsum")
 def einsum(equation: str, *xs: Array) -> Array:
-    """Every label runs over its size; the products are summed up at the output's labels."""
+    """Add up the products of the operands' entries over all labels that the output lacks."""
     left, _, right = equation.partition("->")
     spare = string.ascii_uppercase
     widths = [x.ndim - len(term.replace("...", "")) for term, x in zip(left.split(","), xs, strict=True)]
@@ -790,7 +793,7 @@ def rms_norm(x: Array, shape: Sequence[int], weight: Any = None, eps: float | No
 
 @of("F.dropout")
 def dropout(x: Array, p: float = 0.5, training: bool = True) -> Array:
-    """Only without chance: nothing is dropped, or everything."""
+    """Compute the two cases without random numbers: drop nothing, or everything."""
     return np.zeros_like(x) if training and p == 1 else x
 
 
@@ -800,7 +803,7 @@ def pad(x: Array, widths: Sequence[int], mode: str = "constant", value: float = 
     after = [0] * (x.ndim - len(widths) // 2) + list(widths[-1::-2])
 
     def source(k: int, n: int) -> int | None:
-        """Where entry k of an unpadded dimension of size n comes from; None: from nowhere."""
+        """Return the source of entry k in a dimension of size n, or None if ``value`` fills it."""
         if 0 <= k < n:
             return k
         return {"constant": None, "replicate": min(max(k, 0), n - 1), "circular": k % n if n else 0,
@@ -829,7 +832,7 @@ def cosine_similarity(x: Array, y: Array, dim: int = 1, eps: float = 1e-8) -> Ar
 
 
 def reduced(losses: Array, reduction: str, count: float | None = None) -> Array:
-    """``count``: what the sum is divided by for the mean; None: how many losses there are."""
+    """Reduce the losses. count: the divisor of the sum for the mean; None for the number of losses."""
     if reduction == "none":
         return losses
     total = math.fsum(losses.ravel().tolist())
@@ -858,7 +861,7 @@ def binary_cross_entropy_with_logits(
 
 
 def classes_last(x: Array) -> Array:
-    """(C,), (N, C) or (N, C, d...) with the classes last."""
+    """Return x, of shape (C,), (N, C) or (N, C, d...), with the classes last."""
     return x if x.ndim < 3 else movedim(x, 1, -1)
 
 
@@ -903,7 +906,7 @@ def cross_entropy_rows(x: Array, target: Array, ignore_index: int = -100, smooth
 
 @of("attention")
 def attention(q: Array, k: Array, v: Array, mask: Any, keep: Any, causal: bool, scale: float) -> Array:
-    """Row by row: the scores of one query, their softmax over the keys that it sees, the mean of the values."""
+    """Compute, for each query, its scores, their softmax over the keys that it sees, and the mean of the values."""
     batch = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
     q, k, v = (broadcast_to(a, batch + a.shape[-2:]) for a in (q, k, v))
     wide = (*batch, q.shape[-2], k.shape[-2])

@@ -1,4 +1,4 @@
-"""The table of ops, from which all of them are tested: here, against PyTorch, and on a GPU.
+"""The table of ops, with samples for all tests: of the op itself, against PyTorch, and on a GPU.
 
     row("maximum minimum", s(real(2, 3), whole(3)), s(real(), whole(2)))
 
@@ -7,7 +7,7 @@ says that ``maximum`` and ``minimum`` each take these two lists of arguments, in
 tests/ops/op_errors.py make an OpSpec.
 
 Names are those of ``tensorlite`` and of the modules of ``tensorlite.ops``. ``F.name`` is in
-``tensorlite.nn.functional``, and ``Tensor.name`` is a method. A method whose name ends in ``_`` changes a clone of its
+``tensorlite.nn.functional``, and ``Tensor.name`` is a method. If its name ends in ``_``, it changes a clone of its
 first argument. PyTorch's functions have the same names and arguments, unless tests/ops/test_against_torch.py says
 otherwise.
 """

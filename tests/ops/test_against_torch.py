@@ -29,10 +29,10 @@ TWINS = {
 }
 # Samples that PyTorch refuses or computes wrongly, by number (None: all).
 REFUSED: dict[str, set[int] | None] = {
-    "floor_divide": None,  # it has no gradient there
-    "remainder": {9},  # nor this, of a Python number
+    "floor_divide": None,  # PyTorch has no gradient
+    "remainder": {9},  # PyTorch has no gradient for a Python number on the left
     **{name: {9} for name in ("fmod", "eq", "ne", "lt", "le", "gt", "ge")},  # a Python number on the left
-    **{name: {8, 9} for name in ("atan2", "maximum", "minimum")},  # or on either side
+    **{name: {8, 9} for name in ("atan2", "maximum", "minimum")},  # a Python number on either side
     "logaddexp": {8, 9, 10},  # 10: its second gradient is NaN where one exponential underflows
     "scatter": {0},  # the gradient of a source that is larger than the index
     "scatter_add": {1},
@@ -138,7 +138,7 @@ def test_torch_refuses_it_too(spec, k):
     inputs = zip(wrong.sample.arrays(rng), wrong.sample.inputs(), strict=True)
     args, kwargs = wrong.sample.fill([torch.tensor(a, requires_grad=i.grad) for a, i in inputs])
     if (spec.name, k) in TAKEN:
-        twin(spec)(*args, **kwargs)  # no longer listed, if it raises
+        twin(spec)(*args, **kwargs)  # remove the entry if PyTorch raises now
     else:
         with pytest.raises(REFUSALS):
             twin(spec)(*args, **kwargs)

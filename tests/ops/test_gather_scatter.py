@@ -35,7 +35,7 @@ def test_gather_and_scatter_equal_torch(shape, dim, size):
     ("shape", "dim", "size"), [((3, 4), 0, (2, 4)), ((3, 4), -1, (2, 3)), ((2, 3, 4), 1, (2, 3, 1))]
 )
 def test_scatter_equals_torch(shape, dim, size):
-    # The places are distinct, because the result is not defined where an entry gets two values.
+    # The indices are distinct, because the result is not defined where an entry gets two values.
     index = RNG.permuted(np.indices(size)[dim], axis=dim)
     assert_same_as_torch(lambda lib, x, v: lib.scatter(x, dim, lib.tensor(index), v), real(*shape), real(*size))
 

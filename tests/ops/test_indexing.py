@@ -16,7 +16,7 @@ def real(*shape: int) -> np.ndarray:
 ROWS, COLUMNS = np.array([[True, False, True], [False, True, True]]), np.array([True, False, True])
 BLOCK = RNG.random((3, 4)) > 0.5
 
-# Of an array of shape (2, 3, 4). NumPy arrays stand for tensors, as they are turned into those of either library.
+# Of an array of shape (2, 3, 4). The test converts NumPy arrays to tensors of either library.
 BASIC = [
     0, -1, slice(None), slice(1, None), slice(None, None, 2), slice(-2, None), slice(5, 9), None, ..., (), (0,), (0, 1),
     (0, 1, 2), (..., 0), (0, ...), (None, 0), (0, None), (..., None), (slice(None), None, 1), (None, None, ..., None),

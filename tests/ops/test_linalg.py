@@ -127,7 +127,7 @@ def test_shapes_that_do_not_fit_raise(call, error, words):
 def test_einsum_equals_numpy(equation, shapes):
     arrays = [real(*s) for s in shapes]
     result = tl.einsum(equation, *map(tl.tensor, arrays))
-    # NumPy puts capital letters last in an implicit output, PyTorch first: only the one equation with both tells.
+    # NumPy puts capital letters last in an implicit output, PyTorch first. Only the equation with both shows this.
     expected = np.einsum(equation.replace("bA", "bA->Ab"), *arrays)
     assert result.shape == expected.shape
     np.testing.assert_allclose(result.numpy(), expected, rtol=1e-12, atol=1e-12)

@@ -34,13 +34,13 @@ NO_ERRORS = {
     "cross_entropy_rows": "F.cross_entropy checks",
     "attention": "F.scaled_dot_product_attention checks",
 }
-"""Ops of two tensors, an index or a dim that leave it to others to refuse what does not fit."""
+"""Ops of two tensors, an index or a dim that check nothing, with the function that does."""
 
 SKIP = {
     "convert": {"hygiene", "dtypes"},  # its dtype is an argument
-    "view": {"hygiene"},  # it refuses other layouts, and tests/tensors/test_tensor.py says which
+    "view": {"hygiene"},  # it refuses some layouts; tests/tensors/test_tensor.py tests that
     "Tensor.view": {"hygiene"},
-    "F.dropout": {"hygiene"},  # it returns its argument itself where nothing is dropped
+    "F.dropout": {"hygiene"},  # it returns its argument itself if it drops nothing
 }
 
 CASES = [
@@ -56,7 +56,7 @@ def test_op(case):
     case.run()
 
 
-# ---- the registry is complete ---------------------------------------------------------------
+# ---- the table is complete ------------------------------------------------------------------
 
 
 def test_every_public_function_has_a_spec():
@@ -102,7 +102,7 @@ def test_every_op_with_checks_has_error_cases():
 
 
 def test_every_differentiable_op_is_recorded_by_some_sample():
-    """Check private ops too, of which public functions are made."""
+    """Check private ops too, because public functions call them."""
     recorded: set[Plan] = set()
     for spec in SPECS.values():
         for k in range(len(spec.samples)) if spec.order else ():
@@ -117,7 +117,7 @@ def test_every_differentiable_op_is_recorded_by_some_sample():
     assert not missing - backward_only - of_changed_views
 
 
-# ---- layouts of what has no gradient --------------------------------------------------------
+# ---- layouts of integers and booleans -------------------------------------------------------
 
 
 def strided(x: tl.Tensor) -> tl.Tensor:
@@ -146,7 +146,7 @@ def test_strides_do_not_matter(spec, k):
     assert_same(spec.results(k, [strided(x) for x in spec.tensors(k)]), spec.results(k, spec.tensors(k)))
 
 
-# ---- twins ----------------------------------------------------------------------------------
+# ---- equals ---------------------------------------------------------------------------------
 
 KERNELS = [p for p in SAMPLES if getattr(getattr(p.values[0].f, "op", None), "composite", None)]  # type: ignore[attr-defined]
 

@@ -17,7 +17,7 @@ def make(lr=0.1):
     return optimizer, x, y
 
 
-def test_options_and_state_are_those_of_all():
+def test_options_and_state_come_from_all_optimizers():
     optimizer, x, y = make()
     assert {"momentum", "ns_steps", "betas"} <= optimizer.defaults.keys()
     assert set(optimizer.state) == {x, y}

@@ -306,7 +306,7 @@ def run_on(model, optimizer, steps):
 
 
 def through_json(state):
-    """Return the state as it is after saving: the numbers went through JSON, the tensors are copies."""
+    """Return the state after it was saved: the numbers went through JSON, the tensors are copies."""
     tensors = {(k, n): v for k, s in state["state"].items() for n, v in s.items() if isinstance(v, tl.Tensor)}
     numbers = {k: {n: v for n, v in s.items() if (k, n) not in tensors} for k, s in state["state"].items()}
     loaded = json.loads(json.dumps({"state": numbers, "param_groups": state["param_groups"]}))

@@ -69,12 +69,12 @@ def test_wrong_data(data, error, message):
         (np.ones(2, ">i4"), "^from_numpy: expected native numbers, got >i4"),
     ],
 )
-def test_from_numpy_refuses(array, message):
+def test_from_numpy_refuses_other_data(array, message):
     with pytest.raises(TypeError, match=message):
         tl.from_numpy(array)
 
 
-def test_a_read_only_array_stays_as_it_is():
+def test_a_read_only_array_stays_read_only():
     x = tl.from_numpy(np.broadcast_to(np.float32(1), (2, 2)))
     with pytest.raises(tl.ShapeError, match=r"^add_: cannot write into a tensor of shape \(2, 2\): .*read-only"):
         x.add_(1)
@@ -105,7 +105,7 @@ def test_full(value, dtype):
     assert tl.full(2, 1, dtype=tl.float16).dtype == tl.float16
 
 
-def test_likes():
+def test_functions_that_end_in_like():
     x = tl.ones(2, 3, dtype=tl.float64, requires_grad=True)
     for make in (tl.zeros_like, tl.ones_like, tl.empty_like, tl.rand_like, tl.randn_like):
         assert (make(x).shape, make(x).dtype, make(x).requires_grad) == ((2, 3), tl.float64, False)

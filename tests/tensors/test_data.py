@@ -14,7 +14,7 @@ def w():
     return tl.tensor([1.0, 2.0, 3.0], requires_grad=True)
 
 
-def test_it_is_a_detached_tensor_on_the_same_memory(w):
+def test_data_is_a_detached_tensor_on_the_same_memory(w):
     d = w.data
     assert isinstance(d, tl.Tensor)
     assert not d.requires_grad
@@ -57,7 +57,7 @@ def test_gradient_descent_as_pytorchs_users_write_it(w):
         (lambda w: w.data[1:].zero_(), [1.0, 0.0, 0.0]),
     ],
 )
-def test_changes_through_it(w, change, expected):
+def test_changes_through_data(w, change, expected):
     change(w)
     assert w.tolist() == expected
     assert w.is_leaf
@@ -65,7 +65,7 @@ def test_changes_through_it(w, change, expected):
     assert w.grad.tolist() == [2 * x for x in expected]
 
 
-def test_a_clone_of_it_shares_nothing(w):
+def test_a_clone_of_data_shares_nothing(w):
     c = w.data.clone()
     c.zero_()
     assert w.tolist() == [1.0, 2.0, 3.0]
@@ -75,7 +75,7 @@ def test_a_clone_of_it_shares_nothing(w):
 # ---- version counters -----------------------------------------------------------------------
 
 
-def test_a_change_through_it_is_noticed_by_backward(w):
+def test_backward_detects_a_change_through_data(w):
     """PyTorch returns the wrong gradient 2 * (w + 1) without an error."""
     y = (w * w).sum()
     w.data.add_(1)
@@ -83,7 +83,7 @@ def test_a_change_through_it_is_noticed_by_backward(w):
         y.backward()
 
 
-def test_a_change_through_it_of_a_result_is_noticed_by_backward(w):
+def test_backward_detects_a_change_through_data_of_a_result(w):
     y = w.exp()
     y.data.mul_(2)
     with pytest.raises(tl.VersionError, match=r"^exp: .* its result"):
@@ -97,7 +97,7 @@ def test_a_change_that_no_gradient_depends_on_is_allowed(w):
     assert w.grad.tolist() == [3.0, 3.0, 3.0]
 
 
-def test_a_recorded_change_through_it_belongs_to_the_detached_tensor(w):
+def test_a_recorded_change_through_data_belongs_to_the_detached_tensor(w):
     v = tl.ones(3, requires_grad=True)
     d = w.data
     d.add_(v)
@@ -107,7 +107,7 @@ def test_a_recorded_change_through_it_belongs_to_the_detached_tensor(w):
     assert w.grad.tolist() == v.grad.tolist() == [2.0, 3.0, 4.0]
 
 
-def test_a_recorded_change_of_a_results_memory_is_noticed_when_the_result_is_used(w):
+def test_using_a_result_after_a_recorded_change_of_its_memory_is_detected(w):
     y = w * 2
     y.data.add_(tl.ones(3, requires_grad=True))
     with pytest.raises(tl.VersionError, match=r"^mul: "):
@@ -121,10 +121,10 @@ def test_the_versions_are_those_of_the_memory(w):
     assert w._version == w.data._version == before + 2
 
 
-# ---- setting it -----------------------------------------------------------------------------
+# ---- setting data ---------------------------------------------------------------------------
 
 
-def test_setting_it_shares_the_memory(w):
+def test_setting_data_shares_the_memory(w):
     other = tl.zeros(3)
     w.data = other
     other.add_(5)
@@ -182,7 +182,7 @@ def test_wrong_values_are_refused(w, value, error, message):
     assert w.tolist() == [1.0, 2.0, 3.0]
 
 
-def test_setting_it_to_a_result_of_an_op_takes_only_its_value(w):
+def test_setting_data_to_a_result_of_an_op_takes_only_its_value(w):
     v = tl.ones(3, requires_grad=True)
     w.data = v * 2
     (w * w).sum().backward()
@@ -211,7 +211,7 @@ def test_device(w, device):
     assert w.grad.device.type == w.device.type
 
 
-def test_deepcopy_copies_it(w):
+def test_deepcopy_copies_data(w):
     w.data = tl.ones(3)
     twin = copy.deepcopy(w)
     twin.data.zero_()

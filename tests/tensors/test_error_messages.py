@@ -90,7 +90,7 @@ def test_a_mistake_is_one_clear_error(mistake, error, message):
     assert not re.search(r"\b(axis|axes|ufunc|ndarray|numpy|operands)\b", str(caught.value))
 
 
-def test_a_value_that_is_no_shape_is_no_shape_error():
+def test_wrong_values_are_not_shape_errors():
     for mistake in (lambda: I**-1, lambda: F.gelu(V, "fast"), lambda: V.clamp(), lambda: V.sum((0, 0))):
         with pytest.raises(ValueError) as caught:
             mistake()
@@ -106,7 +106,7 @@ def test_wrong_values_cannot_be_assigned(value, tracked):
     assert x.tolist() == [0.0, 0.0, 0.0]
 
 
-def test_numbers_that_an_integer_dtype_does_not_have():
+def test_numbers_outside_an_integer_dtype_are_an_error():
     x = tl.zeros(2, dtype=tl.int8)
     for data in (300, [1, -129], float("nan"), [float("inf")]):
         with pytest.raises(DTypeError, match=r"^tensor: .* do not fit into int8"):
@@ -168,7 +168,7 @@ BAD_OPS = [
 
 
 @pytest.mark.parametrize(("mistake", "error", "message"), BAD_OPS)
-def test_an_op_that_is_wrong_says_so(mistake, error, message):
+def test_a_mistake_in_a_users_op_is_one_clear_error(mistake, error, message):
     with pytest.raises(error, match=message):
         mistake()
 
@@ -276,7 +276,7 @@ OTHER_MISTAKES = [
 
 
 @pytest.mark.parametrize(("mistake", "error", "message"), OTHER_MISTAKES)
-def test_mistakes_outside_the_ops(mistake, error, message):
+def test_a_mistake_outside_the_ops_is_one_clear_error(mistake, error, message):
     with pytest.raises(error, match=f"^.*{message}") as caught:
         mistake()
     assert caught.value.__cause__ is None

@@ -118,7 +118,7 @@ def test_containers():
             f(tl.tensor(1.0))
 
 
-def test_rows_are_differentiable():
+def test_iteration_gives_differentiable_rows():
     x = x23(requires_grad=True)
     a, b = x
     (a * b).sum().backward()
@@ -146,14 +146,14 @@ def test_numbers():
 
 @pytest.mark.parametrize("x", [x23(), tl.tensor([])])
 @pytest.mark.parametrize("f", [bool, float, int])
-def test_only_one_entry_is_a_number(x, f):
+def test_only_a_tensor_of_one_entry_converts_to_a_number(x, f):
     with pytest.raises(
         tl.ShapeError, match=r"^expected a tensor with one entry, got shape .* Use any\(\) or all\(\)"
     ):
         f(x)
 
 
-def test_only_integers_are_an_index():
+def test_only_an_integer_tensor_is_a_python_index():
     with pytest.raises(TypeError, match="index: expected an integer tensor, got float32"):
         [1, 2][tl.tensor(1.0)]
     with pytest.raises(tl.ShapeError, match="expected a tensor with one entry"):
@@ -295,7 +295,7 @@ def test_deepcopy():
 
 
 @pytest.mark.parametrize("name", ["reshape", "view", "expand", "permute", "repeat", "tile", "flip", "sum_to_size"])
-def test_sizes_come_one_by_one_or_as_one(name):
+def test_sizes_are_separate_arguments_or_one_tuple(name):
     x = tl.arange(6).reshape(1, 2, 3).float()
     sizes = {
         "permute": (2, 0, 1),
@@ -314,7 +314,7 @@ def test_sizes_come_one_by_one_or_as_one(name):
     )
 
 
-def test_methods_are_functions():
+def test_methods_equal_the_functions():
     x, y = x23(), x23() + 1
     for name, args in {
         "add": (y,),

@@ -123,7 +123,7 @@ def test_the_arrays_of_a_spec_are_always_the_same():
     assert (other[0][0] != first[0][0]).any()
 
 
-# ---- what is found --------------------------------------------------------------------------
+# ---- wrong ops ------------------------------------------------------------------------------
 
 SAMPLES = [s(real(2, 3)), s(real(), beta=2.0)]
 ERROR = error(tl.DTypeError, "expected floating point", ints(5, 3))

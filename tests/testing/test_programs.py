@@ -1,4 +1,4 @@
-"""Tests of programs: what is drawn, that right ops pass, and that a wrong one is found and named."""
+"""Tests of programs: right ops pass, a wrong op is found and named, and programs are drawn as requested."""
 import re
 
 import numpy as np
@@ -144,7 +144,7 @@ def test_an_error_of_an_op_comes_with_the_program():
     assert "raises(t" in error.value.__notes__[0]
 
 
-# ---- what is drawn --------------------------------------------------------------------------
+# ---- drawn programs -------------------------------------------------------------------------
 
 
 def test_the_source_of_a_program_computes_the_same():

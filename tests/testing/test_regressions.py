@@ -309,7 +309,7 @@ def test_large_arguments_are_in_the_notes() -> None:
 def test_large_numbers_and_batches_are_drawn() -> None:
     seen: list[tuple[Any, ...]] = []
 
-    @gradtest("(...,m),(...,n)", order=0, max_examples=1000)  # of 200, one run in ten has none
+    @gradtest("(...,m),(...,n)", order=0, max_examples=1000)  # one of ten runs draws none in 200 examples
     def test(x: tl.Tensor, y: tl.Tensor) -> tl.Tensor:
         seen.append((x.shape[:-1], y.shape[:-1], float(abs(x.detach().numpy()).max(initial=0.0))))
         return x.sum(-1) + y.sum(-1)

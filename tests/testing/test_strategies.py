@@ -1,5 +1,4 @@
-"""What the strategies of tensorlite.testing promise: that all of it is so, that all of it comes up, and what is left
-of an example when it is shrunk."""
+"""Tests of the strategies of tensorlite.testing: examples are valid, all kinds are drawn, and examples shrink."""
 import math
 from collections import Counter
 
@@ -35,7 +34,7 @@ def exists(strategy, condition):
 
 
 def drawn(strategy, count=1000):
-    """So many examples, the same every time."""
+    """Return ``count`` examples, the same in every run."""
     found = []
 
     @settings(
@@ -306,7 +305,7 @@ def test_indices_are_valid_and_select_the_same_as_in_numpy(case):
     shape, index = case
     array = np.arange(float(math.prod(shape))).reshape(shape)
     found, expected = tl.from_numpy(array)[index].numpy(), array[as_numpy(index)]
-    # The dimensions of index arrays may stand elsewhere, as in PyTorch; the entries are the same.
+    # The dimensions of index arrays may be in other positions, as in PyTorch; the entries are the same.
     assert sorted(found.ravel()) == sorted(expected.ravel())
 
 

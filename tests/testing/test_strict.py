@@ -63,7 +63,7 @@ def on(*shape, seed=0, dtype=np.float64):
         lambda a: hash(a),
     ],
 )
-def test_it_rejects(f):
+def test_the_device_rejects_what_cupy_rejects(f):
     with pytest.raises(TypeError):
         f(on(3))
 
@@ -173,7 +173,7 @@ def cupys(name, method):
     return [(p.partition("=")[0].split()[-1], "=" in p) for p in found]
 
 
-def test_its_signatures_are_within_cupys():
+def test_every_signature_is_part_of_cupys():
     """Compare with CuPy where it can be imported, with or without a GPU."""
     cupy = pytest.importorskip("cupy")
     wrong = []
@@ -268,7 +268,7 @@ def test_blocks_nest_and_end_with_an_error():
     assert (len(outer), len(inner)) == (4, 1)
 
 
-def test_it_needs_numpy_alone():
+def test_the_device_needs_only_numpy():
     script = (
         "import sys; before = set(sys.modules); import tensorlite.testing.strict\n"
         "print(*(name for name in set(sys.modules) - before if getattr(sys.modules[name], '__spec__', None)))"

@@ -1,1 +1,1 @@
-"""What type checkers say about programs that use tensorlite."""
+"""Tests of the types that type checkers find in programs that use tensorlite."""

@@ -1,6 +1,6 @@
 """Expressions with the types that pyright and mypy must find, and wrong calls that both must refuse.
 
-Nobody runs this file: tests/typing/test_type_checkers.py gives it to the type checkers. A line that ends in the comment
+This file never runs: tests/typing/test_type_checkers.py gives it to the type checkers. A line that ends in the comment
 ``# wrong`` must be an error in each of them, and no other line may be one.
 """
 

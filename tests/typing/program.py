@@ -1,6 +1,6 @@
 """A user's program: a model of two layers, a training loop, an op and a module of one's own, and a checkpoint.
 
-Nobody runs this file: tests/typing/test_type_checkers.py gives it to the type checkers, which must find no error.
+This file never runs: tests/typing/test_type_checkers.py gives it to the type checkers, which must find no error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def leaky(xp: Any, x: Any, slope: float = 0.1) -> Any:
 
 
 class Residual(nn.Module):
-    """A layer with a shortcut around it, whose strength is a parameter."""
+    """A layer with a shortcut around it, scaled by a parameter."""
 
     def __init__(self, width: int, dropout: float = 0.0) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ STUBS = sorted((ROOT / "tensorlite").rglob("*.pyi"))
 OPERATORS = {"__init__", "__hash__", "__pos__", "__eq__", "__ne__"}
 
 
-def test_the_stubs_are_what_the_ops_say():
+def test_the_stubs_match_the_ops():
     run = subprocess.run(
         [sys.executable, "tools/make_stubs.py", "--check"], cwd=ROOT, env={"PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, check=False,
@@ -32,7 +32,7 @@ def module_of(stub: Path) -> str:
 
 
 def declared() -> Iterator[tuple[str, ast.FunctionDef, object]]:
-    """Every function and method that a stub declares, with what has its name at runtime."""
+    """Return every function and method that a stub declares, with the object of that name at runtime."""
     for stub in STUBS:
         module = importlib.import_module(module_of(stub))
         for node in ast.parse(stub.read_text("utf-8")).body:

@@ -28,7 +28,7 @@ def find_pyright() -> str | None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's folder: the programs, and an environment in which this tensorlite is installed."""
+    """Return a user's folder with the programs, and an environment in which this tensorlite is installed."""
     folder = tmp_path_factory.mktemp("project")
     packages = folder / "env" / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     packages.mkdir(parents=True)
