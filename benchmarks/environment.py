@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stdout
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -76,18 +76,29 @@ def instruction_sets() -> list[str]:
     return [*found["baseline"], *found["found"]]
 
 
-def numpy_blas() -> str:
-    """Return the name and version of NumPy's BLAS, and the processor that its kernels were written for."""
-    build = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    name = f"{build['name']} {build['version']}"
+def loaded_blas() -> dict[str, Any] | None:
+    """Return what threadpoolctl knows about NumPy's BLAS. Return None without threadpoolctl or for another BLAS."""
     try:
         from threadpoolctl import threadpool_info
     except ImportError:
-        return f"{name}, kernels unknown: threadpoolctl is not installed"
-    folder = Path(np.__file__).parent.parent
+        return None
     found = [library for library in threadpool_info() if library["user_api"] == "blas"]
-    found.sort(key=lambda library: Path(library["filepath"]).is_relative_to(folder), reverse=True)
-    return f"{name}, kernels {found[0].get('architecture', 'unknown')}" if found else f"{name}, kernels unknown"
+    # SciPy's wheels bring a second OpenBLAS.
+    found.sort(key=lambda library: "scipy.libs" in library["filepath"])
+    return found[0] if found else None
+
+
+def numpy_threads() -> int:
+    """Return how many threads NumPy's BLAS uses for a large product."""
+    blas = loaded_blas()
+    return int(blas["num_threads"]) if blas else available_cores()
+
+
+def numpy_blas() -> str:
+    """Return the name and version of NumPy's BLAS, and the processor that its kernels were written for."""
+    build = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    blas = loaded_blas() or {}
+    return f"{build['name']} {build['version']}, kernels {blas.get('architecture', 'unknown (see threadpoolctl)')}"
 
 
 def torch_blas() -> str:

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import numpy as np
-from environment import available_cores
+from environment import available_cores, numpy_threads
 from processes import start_process
 
 import tensorlite as tl
@@ -95,7 +95,7 @@ def numpy_product() -> tuple[Callable[[], Any], int]:
     """Return a function that multiplies two matrices with NumPy, and the number of threads that it uses."""
     a = np.random.default_rng(0).standard_normal((SIZE, SIZE)).astype(np.float32)
     out = np.empty_like(a)
-    return lambda: np.matmul(a, a, out=out), available_cores()
+    return lambda: np.matmul(a, a, out=out), numpy_threads()
 
 
 def torch_product() -> tuple[Callable[[], Any], int]:

@@ -12,6 +12,8 @@ from gpt.config import ModelConfig, OptimConfig
 
 
 class Attention(nn.Module):
+    """Causal self-attention."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         C = config.n_embd
@@ -22,16 +24,18 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, cache: Tensor | None = None, start: int = 0) -> Tensor:
         B, T, C = x.shape
         q, k, v = (part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.c_attn(x).split(C, dim=2))
-        if cache is not None:  # keys and values (2, B, H, block_size, D), of which those before start are filled
+        if cache is not None:  # keys and values (2, B, H, block_size, D), filled before `start`
             cache[0, :, :, start : start + T] = k
             cache[1, :, :, start : start + T] = v
             k, v = cache[:, :, :, : start + T]
-        # With a cache, several tokens come only at the start, and one alone sees all there is.
+        # With a cache, several tokens come only at the start, and a single token attends to all positions.
         y = F.scaled_dot_product_attention(q, k, v, is_causal=T > 1)  # (B, H, T, D)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
 
 
 class MLP(nn.Module):
+    """Two linear layers with an exact GELU between them."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=False)
@@ -42,6 +46,8 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
+    """Attention and MLP, each with a layer norm before it and a residual connection."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(config.n_embd, bias=False)
@@ -55,7 +61,7 @@ class Block(nn.Module):
 
 
 class TorchGPT(nn.Module):
-    """Takes ids and targets (B, T), int64; gives the mean cross-entropy in nats a token."""
+    """The model. It takes ids and targets (B, T), int64, and returns the mean cross-entropy in nats a token."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -73,19 +79,22 @@ class TorchGPT(nn.Module):
         return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1))
 
     def new_cache(self, batch_size: int = 1) -> Tensor:
-        """Room for the keys and values of a whole context: (n_layer, 2, B, H, block_size, D)."""
+        """Return a cache for the keys and values of a whole context: (n_layer, 2, B, H, block_size, D)."""
         c = self.config
         return torch.zeros(c.n_layer, 2, batch_size, c.n_head, c.block_size, c.n_embd // c.n_head)
 
     def next_logits(self, idx: Tensor, cache: Tensor, start: int) -> Tensor:
-        """The logits (B, V) of the token after idx (B, T), which stand at position start, behind those in the cache."""
+        """Return the logits (B, V) of the token after idx (B, T).
+
+        The tokens in `idx` have the positions from `start` on; the cache holds the keys and values before them.
+        """
         x = self.wte(idx) + self.wpe.weight[start : start + idx.shape[1]]  # (B, T, C)
         for layer, block in enumerate(self.h):
             x = block(x, cache[layer], start)
         return F.linear(self.ln_f(x[:, -1]), self.wte.weight)
 
     def configure_optimizer(self, config: OptimConfig) -> torch.optim.AdamW:
-        """PyTorch's AdamW with its defaults, decaying matrices alone."""
+        """Return PyTorch's AdamW with its defaults and weight decay for matrices only."""
         parameters = list(self.parameters())
         groups = [
             {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},

@@ -23,7 +23,8 @@ HEADER = [
 
 def run(name: str, *args: str, header: list[str] = HEADER) -> str:
     command = [sys.executable, "-W", "error", str(ROOT / "benchmarks" / name), *args]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # One thread, because the idle threads of PyTorch would spin on the cores of the other test processes.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     for line in header:
