@@ -1,7 +1,7 @@
 #!/bin/sh
 # Inside PyTorch's inference_mode, enable_grad says that it records, and records nothing; torch.func.grad still works.
 #
-# Expected: where torch.is_grad_enabled() is True, an op on a tensor that requires gradients has a result that does, too.
+# Expected: where torch.is_grad_enabled() is True, an op on a tensor that requires gradients is recorded.
 # Found (PyTorch 2.13.0): with enable_grad inside inference_mode, is_grad_enabled() is True and requires_grad=True is
 # accepted, but the result of an op does not require gradients, without a word. torch.func.grad in the same place
 # computes the right gradient.

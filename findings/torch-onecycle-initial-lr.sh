@@ -3,7 +3,7 @@
 #
 # Expected: SequentialLR([ConstantLR, OneCycleLR]) starts at the constant rate: a third of the optimizer's 0.5.
 # Found (PyTorch 2.13.0): it starts at a third of 0.04. OneCycleLR overwrites `initial_lr` of the parameter groups with
-# max_lr / div_factor as soon as it is made, and SequentialLR resets the rate to `initial_lr` before its first scheduler.
+# max_lr / div_factor when it is made. SequentialLR resets the rate to `initial_lr` before its first scheduler.
 # With an ExponentialLR in the second place the run starts at a third of 0.5.
 # tensorlite's OneCycleLR leaves `initial_lr` as the first scheduler of the optimizer set it.
 # Without a CPU build in the index, the installation downloads some gigabytes.
