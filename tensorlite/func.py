@@ -31,6 +31,7 @@ __all__ = ["grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"]
 P = ParamSpec("P")
 R = TypeVar("R")
 Aux = TypeVar("Aux")
+Tree = TypeVar("Tree", bound=dict[Any, Any] | list[Any] | tuple[Any, ...])
 OfTensor: TypeAlias = Callable[Concatenate[Tensor, P], Tensor]
 """A function of a Tensor, and perhaps of further arguments, that returns a Tensor."""
 
@@ -200,6 +201,10 @@ def _check_tuples(name: str, primals: Any, tangents: Any) -> None:
 def value_and_grad(f: OfTensor[P]) -> Callable[Concatenate[Tensor, P], tuple[Tensor, Tensor]]: ...
 @overload
 def value_and_grad(
+    f: Callable[Concatenate[Tree, P], Tensor],
+) -> Callable[Concatenate[Tree, P], tuple[Tensor, Tree]]: ...
+@overload
+def value_and_grad(
     f: Callable[P, Any], argnums: int | Sequence[int] = 0, has_aux: bool = False
 ) -> Callable[P, tuple[Any, Any]]: ...
 def value_and_grad(
@@ -227,6 +232,12 @@ def value_and_grad(
 @overload
 def grad(f: OfTensor[P]) -> OfTensor[P]: ...
 @overload
+def grad(f: Callable[Concatenate[Tree, P], Tensor]) -> Callable[Concatenate[Tree, P], Tree]: ...
+@overload
+def grad(
+    f: Callable[P, Tensor], argnums: Sequence[int], has_aux: Literal[False] = False
+) -> Callable[P, tuple[Any, ...]]: ...
+@overload
 def grad(f: Callable[P, Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[P, Any]: ...
 def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
     """Return the gradient of a scalar-valued f, as a function of f's arguments that can be differentiated again.
@@ -243,6 +254,10 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool 
     return gradient
 
 
+@overload
+def vjp(
+    f: Callable[..., R], *primals: Tensor, has_aux: Literal[False] = False
+) -> tuple[R, Callable[[R], tuple[Tensor, ...]]]: ...
 @overload
 def vjp(
     f: Callable[..., R], *primals: Any, has_aux: Literal[False] = False
@@ -299,6 +314,10 @@ def jvp(f: Callable[..., R], primals: Sequence[Any], tangents: Sequence[Any]) ->
     return linear.detach_if_outermost(linear.out), _unflatten(linear.out, out)
 
 
+@overload
+def hvp(f: Callable[[Tensor], R], primals: tuple[Tensor], tangents: Sequence[Tensor]) -> tuple[R, Tensor]: ...
+@overload
+def hvp(f: Callable[..., R], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[R, Any]: ...
 def hvp(f: Callable[..., R], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[R, Any]:
     """Return ``(f(*primals), H v)`` of a scalar-valued f: its Hessian times v = ``tangents``, without the full Hessian.
 

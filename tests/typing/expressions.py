@@ -256,19 +256,30 @@ def loss_of(w: Tensor, scale: float = 1.0) -> Tensor:
     return (w * w).sum() * scale
 
 
+def loss_of_dict(params: dict[str, Tensor], y: Tensor) -> Tensor:
+    return (params["w"] * y).sum()
+
+
 assert_type(x.backward(), None)
 assert_type(tl.autograd.grad(x.sum(), [x]), tuple[Tensor, ...])
 assert_type(tl.autograd.grad(x.sum(), x, allow_unused=True), tuple[Tensor | None, ...])
 assert_type(tl.func.grad(loss_of)(x, 2.0), Tensor)
 assert_type(tl.func.value_and_grad(loss_of)(x), tuple[Tensor, Tensor])
+assert_type(tl.func.grad(loss_of_dict)({"w": x}, x), dict[str, Tensor])
+assert_type(tl.func.value_and_grad(loss_of_dict)({"w": x}, x), tuple[Tensor, dict[str, Tensor]])
+assert_type(tl.func.grad(loss_of_dict, argnums=(0, 1))({"w": x}, x), tuple[Any, ...])
+assert_type(tl.func.hvp(loss_of, (x,), (x,)), tuple[Tensor, Tensor])
 assert_type(tl.func.hessian(loss_of)(x), Tensor)
 assert_type(tl.func.jacobian(tl.exp)(x), Tensor)
 assert_type(tl.func.jvp(loss_of, (x,), (x,)), tuple[Tensor, Tensor])
 assert_type(tl.func.vjp(loss_of, x)[0], Tensor)
+assert_type(tl.func.vjp(loss_of, x)[1](x), tuple[Tensor, ...])
+assert_type(tl.utils.checkpoint.checkpoint(loss_of, x), Tensor)
 assert_type(tl.checkpoint(loss_of, x, scale=2.0), Tensor)
 assert_type(tl.is_grad_enabled(), bool)
 tl.autograd.grad(x.sum(), [x], retain=True)  # wrong
 tl.func.grad(loss_of)(x, "2")  # wrong
+tl.func.grad(loss_of_dict)(x, x)  # wrong
 tl.checkpoint(loss_of, x, scales=2.0)  # wrong
 x.backward(keep_graph=True)  # wrong
 
