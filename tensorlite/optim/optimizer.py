@@ -109,8 +109,8 @@ class Optimizer:
 
         closure: a function that computes the loss and the gradients; it is called first, with gradients enabled.
 
-        Returns the result of the closure, or None. Raises TypeError for a gradient that is not a Tensor, ShapeError for
-        one of another shape or on another device than its parameter.
+        Returns the result of the closure, or None. Raises ShapeError for a gradient of another shape or on another
+        device than its parameter.
         """
         loss = None
         if closure is not None:
@@ -118,11 +118,6 @@ class Optimizer:
                 loss = closure()
         ready = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
         for p, _ in ready:
-            if not isinstance(p.grad, Tensor):
-                raise TypeError(
-                    f"{type(self).__name__}: the grad of a parameter of shape {p.shape} must be a Tensor or None, got "
-                    f"{type(p.grad).__name__}"
-                )
             if p.grad.array.shape != p.array.shape or type(p.grad.array) is not type(p.array):
                 raise ShapeError(
                     f"{type(self).__name__}: a gradient of shape {p.grad.shape} on {p.grad.device} for a parameter of "

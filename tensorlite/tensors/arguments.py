@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..autograd.graph import Variable
-from ..errors import ShapeError
+from ..backends.registry import describe_array
+from ..errors import DeviceError, DTypeError, GraphError, ShapeError
 
-__all__ = ["check_sizes", "constructor_error", "flatten_sizes", "require_tensors"]
+__all__ = ["check_sizes", "constructor_error", "flatten_sizes", "grad_error", "require_tensors"]
 
 
 def flatten_sizes(sizes: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -43,3 +44,22 @@ def constructor_error(*args: Any) -> TypeError:
     if all(isinstance(a, int) for a in args):
         return TypeError(f"Tensor: expected data, got sizes. For a shape use tl.empty({given}).")
     return TypeError(f"Tensor: expected data and a bool for requires_grad, got {given}.")
+
+
+def grad_error(x: Variable, value: object) -> Exception:
+    """Return the error for ``x.grad = value``, where the value is not a gradient for x."""
+    expected = f"grad: expected None or a Tensor {describe_array(x.array)}, as the tensor itself"
+    if not isinstance(value, Variable):
+        kind = type(value)
+        name = kind.__name__ if kind.__module__ in ("builtins", "tensorlite") else f"{kind.__module__}.{kind.__name__}"
+        zero = isinstance(value, (int, float)) and value == 0
+        advice = "To clear it write x.grad = None, or x.grad.zero_()." if zero else "Make one with tl.tensor()."
+        return TypeError(f"{expected}, got {name}. {advice}")
+    if value is x:
+        return GraphError("grad: a tensor cannot be its own gradient. Assign a copy, x.detach().clone().")
+    got = f"{expected}, got {describe_array(value.array)}"
+    if type(value.array) is not type(x.array):
+        return DeviceError(f"{got}. Move it with .to(device).")
+    if value.array.shape != x.array.shape:
+        return ShapeError(f"{got}. Give it the tensor's shape.")
+    return DTypeError(f"{got}. Convert it with .to(dtype).")

@@ -20,7 +20,7 @@ from ..errors import DeviceError, DTypeError, GraphError, ShapeError
 from ..ops.arguments import Number, dim_in, ints_in, numpy_names
 from ..ops.index import getitem
 from ..ops.shape import expand, view
-from .arguments import constructor_error, flatten_sizes
+from .arguments import constructor_error, flatten_sizes, grad_error
 from .convert import as_array, is_dtype_name, to_device, to_dtype
 from .inplace import InPlaceMethods
 from .methods import OpMethods
@@ -38,8 +38,7 @@ class Tensor(OpMethods, InPlaceMethods):
     ``x.array`` is the raw array. The graph does not record writes into it.
     """
 
-    grad: Tensor | None
-    """The gradient that ``backward`` has accumulated, or None."""
+    _grad: Tensor | None = None
 
     def __init__(self, data: Any, requires_grad: bool = False, *sizes: Never) -> None:
         if sizes or not isinstance(requires_grad, (bool, np.bool_)):
@@ -103,6 +102,28 @@ class Tensor(OpMethods, InPlaceMethods):
     def grad_fn(self) -> Node | None:
         """Return the recorded op call that made this tensor, or None for a leaf."""
         return self.node
+
+    @property
+    def grad(self) -> Tensor | None:
+        """Return the gradient that ``backward`` has accumulated, or None.
+
+        It can be set to None, or to another Tensor of this tensor's shape, dtype and device. Raises TypeError for
+        anything that is not a Tensor, ShapeError, DTypeError or DeviceError for a Tensor that does not fit, and
+        GraphError for this tensor itself.
+        """
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            mine, given = self.array, value.array if isinstance(value, Variable) else None
+            if type(given) is not type(mine) or given.shape != mine.shape or given.dtype != mine.dtype or value is self:
+                raise grad_error(self, value)
+        self._grad = value
+
+    @grad.deleter
+    def grad(self) -> None:
+        self._grad = None
 
     @property
     def T(self) -> Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
-from tensorlite.errors import DTypeError, GraphError, ShapeError
+from tensorlite.errors import DeviceError, DTypeError, GraphError, ShapeError
 
 
 def leaf(*values, dtype=None):
@@ -72,11 +72,44 @@ def test_a_gradient_that_was_broadcast_accumulates():
     assert g.tolist() == [[2.0]]
 
 
-@pytest.mark.parametrize("grad", [tl.ones(1, 2), np.ones(2), 0.0])
-def test_a_grad_of_another_shape_or_type_is_an_error(grad):
+@pytest.mark.parametrize(
+    ("grad", "error", "message"),
+    [
+        (tl.ones(1, 2), ShapeError, r"got float32\(1, 2\)\. Give it the tensor's shape"),
+        (tl.ones(2, dtype=tl.float64), DTypeError, r"got float64\(2,\)\. Convert it with \.to"),
+        (tl.arange(2), DTypeError, r"got int64\(2,\)"),
+        (tl.ones(2, device="strict"), DeviceError, r"got float32\(2,\) on strict\. Move it with \.to"),
+        (np.ones(2, np.float32), TypeError, r"got numpy\.ndarray\. Make one with tl\.tensor"),
+        (0, TypeError, r"got int\. To clear it write x\.grad = None"),
+        (0.0, TypeError, r"got float\. To clear it write x\.grad = None"),
+        ([1.0, 2.0], TypeError, "got list"),
+        (False, TypeError, "got bool"),
+    ],
+)
+@pytest.mark.parametrize("make", [leaf, lambda *v: leaf(*v) * 1, lambda *v: tl.nn.Parameter(tl.tensor(v))])
+def test_a_grad_that_does_not_fit_is_refused_at_the_assignment(grad, error, message, make):
+    x = make(1.0, 2.0)
+    x.grad = kept = tl.ones(2)
+    expected = r"^grad: expected None or a Tensor float32\(2,\), as the tensor itself, "
+    with pytest.raises(error, match=expected + message):
+        x.grad = grad
+    assert x.grad is kept
+
+
+def test_a_tensor_is_not_its_own_grad():
+    x = leaf(1.0)
+    with pytest.raises(GraphError, match=r"^grad: a tensor cannot be its own gradient"):
+        x.grad = x
+    x.grad = x.detach()
+    del x.grad
+    assert x.grad is None
+
+
+def test_a_grad_of_another_shape_than_replaced_data_is_an_error():
     x = leaf(1.0, 2.0)
-    x.grad = grad
-    with pytest.raises(ShapeError, match=r"^backward: expected a grad of shape \(2,\), got .*Set grad to None"):
+    x.grad = tl.ones(2)
+    x.data = tl.ones(3)
+    with pytest.raises(ShapeError, match=r"^backward: expected a grad of shape \(3,\), got .*Set grad to None"):
         x.sum().backward()
 
 

@@ -248,8 +248,9 @@ def test_a_step_into_infinity_does_not_warn():
 def test_a_gradient_of_another_shape_is_an_error():
     x = tl.ones(2, requires_grad=True)
     optimizer = optim.SGD([x])
-    x.grad = tl.ones(3)
-    with pytest.raises(tl.ShapeError, match=r"a gradient of shape \(3,\) on cpu for a parameter of shape \(2,\)"):
+    x.grad = tl.ones(2)
+    x.data = tl.ones(3)
+    with pytest.raises(tl.ShapeError, match=r"a gradient of shape \(2,\) on cpu for a parameter of shape \(3,\)"):
         optimizer.step()
 
 
