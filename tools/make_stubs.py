@@ -27,7 +27,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))  # so that the stubs describe this checkout, not an installed version
 
-from tensorlite import autograd, ops
+from tensorlite import autograd, linalg, ops
 from tensorlite.ops import functional
 from tensorlite.tensors import method_makers
 from tensorlite.tensors.methods import OpMethods
@@ -150,7 +150,9 @@ def stub_of(module: Any, here: str) -> str:
     """Return the stub of a module that only re-exports ops, functions and classes of the package ``here``."""
     exported = {name: getattr(module, name) for name in module.__all__}
     classes = {name: f for name, f in exported.items() if inspect.isclass(f)}
-    imports = [f"from .{f.__module__.rpartition('.')[2]} import {name} as {name}\n" for name, f in classes.items()]
+    place = "..ops." if here == "linalg" else "."
+    files = {name: f.__module__.rpartition(".")[2] for name, f in classes.items()}
+    imports = [f"from {place}{file} import {name} as {name}\n" for name, file in files.items()]
     functions = {name: f for name, f in exported.items() if name == f.__name__ and name not in classes}
     lines = [declare(name, signatures(f)) for name, f in functions.items()]
     lines += [f"{n} = {f.__name__}\n" for n, f in exported.items() if n not in {*functions, *classes}]
@@ -236,6 +238,7 @@ def stubs() -> Iterator[tuple[Path, str]]:
     yield ROOT / "autograd" / "__init__.pyi", stub_of(autograd, "autograd")
     yield ROOT / "ops" / "__init__.pyi", stub_of(ops, "ops")
     yield ROOT / "ops" / "functional.pyi", stub_of(functional, "ops")
+    yield ROOT / "linalg" / "__init__.pyi", stub_of(linalg, "linalg")
     methods = f'__all__ = ["{OpMethods.__name__}"]\n\n' + methods_of(OpMethods)
     yield ROOT / "tensors" / "methods.pyi", with_imports(methods, "tensors")
 

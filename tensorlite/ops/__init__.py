@@ -9,6 +9,8 @@ from .shape import *
 from .shape import __all__ as _shape
 from .reduce import *
 from .reduce import __all__ as _reduce
+from .norms import *
+from .norms import __all__ as _norms
 from .linalg import *
 from .linalg import __all__ as _linalg
 from .einstein_sum import *
@@ -21,5 +23,6 @@ from .nn import *
 from .nn import __all__ as _nn
 
 __all__ = [
-    *_elementwise, *_comparison, *_shape, *_reduce, *_linalg, *_einstein_sum, *_gather_scatter, *_sorting, *_nn,
+    *_elementwise, *_comparison, *_shape, *_reduce, *_norms, *_linalg, *_einstein_sum, *_gather_scatter,
+    *_sorting, *_nn,
 ]  # fmt: skip

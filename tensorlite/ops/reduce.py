@@ -1,4 +1,4 @@
-"""Reductions: sums, means, extremes, norms, running sums.
+"""Reductions: sums, means, extremes, running sums.
 
 dim: one dimension, several, or None for all. A negative one counts from the end.
 keepdim: keep the reduced dimensions, with size 1.
@@ -17,11 +17,11 @@ from ..autograd.graph import Value, Variable
 from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
 from .arguments import Dim, dim_in, ints_in, numpy_names, shape_of
-from .elementwise import abs, convert, exp, maximum, minimum, pow, sign, where
+from .elementwise import convert, exp, maximum, minimum, where
 from .shape import broadcast_to, flip, reshape
 
 __all__ = [
-    "all", "amax", "amin", "any", "argmax", "argmin", "cumsum", "logsumexp", "max", "mean", "min", "norm", "prod",
+    "all", "amax", "amin", "any", "argmax", "argmin", "cumsum", "logsumexp", "max", "mean", "min", "prod",
     "std", "sum", "var",
 ]  # fmt: skip
 
@@ -302,7 +302,7 @@ def any(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Arra
     return x.astype(bool).any(axis=_axes(x, dim), keepdims=keepdim)
 
 
-# ---- norms and logsumexp --------------------------------------------------------------------
+# ---- logsumexp ------------------------------------------------------------------------------
 
 
 @op(
@@ -321,43 +321,3 @@ def logsumexp(xp: Namespace, x: Array, dim: Dim, keepdim: bool = False) -> Array
     else:
         out = xp.log(x.sum(axis=axes, keepdims=True))  # -inf, because there are no entries
     return out if keepdim else out.reshape([n for d, n in enumerate(out.shape) if d not in axes])
-
-
-def _norm_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], dim: Dim, p: float) -> Value:
-    zero = out == 0
-    safe = where(zero, 1.0, out)
-    if p == 2:
-        return x * _unfold(where(zero, 0.0, g / safe), in_shape, dim)
-    ratio = where(x == 0, 0.0, pow(abs(where(x == 0, 1.0, x)) / _unfold(safe, in_shape, dim), p - 1))
-    return _unfold(g, in_shape, dim) * sign(x) * ratio
-
-
-@op(_norm_gradient, dtypes="floating")
-def _norm(xp: Namespace, x: Array, p: float, dim: Dim, keepdim: bool) -> Array:
-    axes = _axes(x, dim)
-    if p == 2:
-        return xp.sqrt((x * x).sum(axis=axes, keepdims=keepdim))
-    return (xp.abs(x) ** p).sum(axis=axes, keepdims=keepdim) ** (1.0 / p)
-
-
-@numpy_names
-def norm(input: Value, p: float | str = 2, dim: Dim = None, keepdim: bool = False) -> Value:
-    """Return the p-norm ``sum(|x|**p)**(1/p)``.
-
-    p: inf and -inf give the largest and the smallest ``|x|``, 0 gives the number of nonzero entries, "fro" means 2.
-
-    Where the 2-norm is 0 its gradient is 0. Raises ValueError for another p, DTypeError for integers.
-    """
-    if p == "fro":
-        p = 2
-    if not isinstance(p, (int, float)):
-        raise ValueError(f"norm: p must be a number or 'fro', got {p!r}")
-    if p == math.inf:
-        return amax(abs(input), dim, keepdim)
-    if p == -math.inf:
-        return amin(abs(input), dim, keepdim)
-    if p == 1:
-        return sum(abs(input), dim, keepdim)
-    if p == 0:
-        return sum(where(input == 0, abs(input), 1.0), dim, keepdim)  # abs(input) is 0 there; a NaN counts as nonzero
-    return _norm(input, float(p), dim, keepdim)

@@ -4,6 +4,7 @@
 
 The message must match the expression. ``{op}`` in it stands for the op's public name.
 """
+import math
 from collections import defaultdict
 from typing import Any
 
@@ -18,7 +19,7 @@ ERRORS: dict[str, list[ErrorInput]] = defaultdict(list)
 
 def refuses(names: str, exception: type[Exception], match: str, *args: Any, **kwargs: Any) -> None:
     for name in names.split():
-        op = name.removeprefix("F.").removeprefix("Tensor.")
+        op = name.removeprefix("F.").removeprefix("Tensor.").removeprefix("linalg.")
         ERRORS[name].append(error(exception, match.replace("{op}", op), *args, **kwargs))
 
 
@@ -63,16 +64,18 @@ refuses("where", DTypeError, "condition must be of booleans, got float64", real(
 
 # ---- reductions -----------------------------------------------------------------------------
 
-SEVERAL = "sum mean var std amax amin all any logsumexp norm"
+SEVERAL = "sum mean var std amax amin all any logsumexp norm linalg.vector_norm"
 refuses(f"{SEVERAL} prod argmax argmin cumsum max min", IndexError, "^{op}.*" + RANGE, real(2, 3), dim=2)
 refuses(SEVERAL, ValueError, r"^{op}.*dim \(0, -2\) names a dimension twice", real(2, 3), dim=(0, -2))
 refuses("sum", TypeError, "dim must be an int or several, got 'rows'", real(2, 3), "rows")
-refuses("mean var std norm", DTypeError, FLOATING, ints(3, 2, 3))
+refuses("mean var std norm linalg.vector_norm", DTypeError, FLOATING, ints(3, 2, 3))
 refuses("amax amin argmax argmin", ShapeError, "^{op}.*no entries to choose from", real(0))
 refuses("max min", ShapeError, "no entries to choose from", real(0))
 refuses("amax argmin", ShapeError, "along dim 1", real(2, 0), 1)
 refuses("max min", ShapeError, r"imum\(float64\(2, 3\), float64\(2,\)\): " + BROADCAST, real(2, 3), real(2))
-refuses("norm", ValueError, "p must be a number or 'fro', got 'nuc'", real(2, 3), "nuc")
+refuses("norm", TypeError, "p must be a number, got 'nuclear'", real(2, 3), "nuclear")
+refuses("linalg.vector_norm", TypeError, "ord must be a number, got 'fro'", real(2, 3), "fro")
+refuses("linalg.vector_norm", ShapeError, "order -inf needs at least one entry along dim", real(2, 0), -math.inf, 1)
 refuses("sum_to_size", ShapeError, r"shape \(2,\) does not broadcast to \(2, 3\)", real(2, 3), (2,))
 
 # ---- shapes ---------------------------------------------------------------------------------

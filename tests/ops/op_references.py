@@ -271,6 +271,11 @@ REFERENCES["max"] = extreme(max)
 REFERENCES["min"] = extreme(min)
 
 
+@of("linalg.vector_norm")
+def vector_norm(x: Array, ord: float = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Array:
+    return fold(norm_of)(x, dim, keepdim, p=ord)
+
+
 @of("norm")
 def norm(x: Array, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Array:
     return fold(norm_of)(x, dim, keepdim, p=2 if p == "fro" else p)

@@ -7,7 +7,7 @@ says that ``maximum`` and ``minimum`` each take these two lists of arguments, in
 tests/ops/op_errors.py make an OpSpec.
 
 Names are those of ``tensorlite`` and of the modules of ``tensorlite.ops``. ``F.name`` is in
-``tensorlite.nn.functional``, and ``Tensor.name`` is a method. If its name ends in ``_``, it changes a clone of its
+``tensorlite.nn.functional``, ``linalg.name`` in ``tensorlite.linalg``, and ``Tensor.name`` is a method. If its name ends in ``_``, it changes a clone of its
 first argument. PyTorch's functions have the same names and arguments, unless tests/ops/test_against_torch.py says
 otherwise.
 """
@@ -28,6 +28,7 @@ from tensorlite.ops import (
     index,
     linalg,
     nn,
+    norms,
     reduce,
     shape,
     sorting,
@@ -55,13 +56,15 @@ def resolve(name: str, root: Any, functional: Any, tensor: Any, *more: Any) -> C
     """Return the function that a row's name means in a library with PyTorch's layout."""
     if name.startswith("F."):
         return getattr(functional, name[2:])
+    if name.startswith("linalg."):
+        return getattr(root.linalg, name[7:])
     if name.startswith("Tensor."):
         method = getattr(tensor, name[7:])
         return (lambda x, *args, **kwargs: method(x.clone(), *args, **kwargs)) if name.endswith("_") else method
     return next(getattr(place, name) for place in (root, *more) if hasattr(place, name))
 
 
-MODULES = [elementwise, comparison, shape, reduce, linalg, einstein_sum, index, gather_scatter, sorting, nn]
+MODULES = [elementwise, comparison, shape, reduce, norms, linalg, einstein_sum, index, gather_scatter, sorting, nn]
 """The modules of ops, each of which may define ops that ``tensorlite`` does not export."""
 
 SPECS: dict[str, OpSpec] = {}
@@ -164,6 +167,11 @@ row("cumsum", *over_dim(real))
 row(
     "norm", *over_dims(real)[:9], s(real(2, 3), 2, 1), s(real(2, 3), p=1), s(real(2, 3), p=3, dim=0), s(real(2, 3), 2.5, dim=(0, 1)),
     s(real(2, 3), "fro"), s(distinct(2, 3), math.inf, 1), s(distinct(2, 3), p=-math.inf), s(real(2, 3), 0), s(real(2, 3), p=0.5, dim=-1),
+)  # fmt: skip
+row(
+    "linalg.vector_norm", *over_dims(real), s(real(2, 3), 1, 1), s(real(2, 3), ord=3, dim=0), s(real(2, 3), 2.5, dim=(0, 1), keepdim=True),
+    s(distinct(2, 3), math.inf, 1), s(distinct(2, 3), ord=-math.inf), s(real(2, 3), 0), s(real(2, 3), 0.5, -1), s(real(2, 3), -1.5, 0), s(real(0), 3.5),
+    s(real(0, 3), math.inf, 1), s(real(2, 0), 1, 1),
 )  # fmt: skip
 row("sum_to_size", s(real(2, 3), (1, 3)), s(real(2, 3), (3,)), s(real(4, 2, 3), (2, 1)), s(real(2, 3), ()), s(real(), ()), s(real(0, 2), (2,)))
 

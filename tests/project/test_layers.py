@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # The modules that users may import. All others in tensorlite are private, although their names have no underscore.
 PUBLIC_MODULES = [
     "tensorlite", "tensorlite.autograd", "tensorlite.compiled", "tensorlite.cuda", "tensorlite.errors",
-    "tensorlite.func", "tensorlite.nn", "tensorlite.nn.functional", "tensorlite.nn.init", "tensorlite.nn.utils",
+    "tensorlite.func", "tensorlite.linalg", "tensorlite.nn", "tensorlite.nn.functional", "tensorlite.nn.init",
+    "tensorlite.nn.utils",
     "tensorlite.optim", "tensorlite.optim.lr_scheduler", "tensorlite.profiler", "tensorlite.pytree",
     "tensorlite.serialization", "tensorlite.testing", "tensorlite.testing.strict", "tensorlite.utils",
     "tensorlite.utils.checkpoint",

@@ -1,0 +1,164 @@
+"""Norms of vectors.
+
+dim: one dimension, several, or None for all. A negative one counts from the end.
+keepdim: keep the reduced dimensions, with size 1.
+
+Raises IndexError if a dimension is out of range, ValueError if it is named twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..autograd.function import op
+from ..autograd.graph import Value
+from ..backends.registry import Array, Namespace
+from ..errors import ShapeError
+from .arguments import Dim, dim_in, ints_in
+from .elementwise import abs, convert, pow, sign, where
+from .reduce import sum
+from .shape import broadcast_to, reshape
+
+__all__ = ["norm"]
+
+# ---- arguments ------------------------------------------------------------------------------
+
+
+def _number(what: str, order: Any) -> float:
+    """Return the order of a norm as a float. Raises TypeError if it is not a number."""
+    if isinstance(order, (bool, str)) or not hasattr(order, "__float__"):
+        raise TypeError(f"{what} must be a number, got {order!r}")
+    return float(order)
+
+
+def dims_in(name: str, dim: Dim, ndim: int) -> tuple[int, ...]:
+    """Return dimensions counted from the front; all of them for None or an empty sequence.
+
+    Raises IndexError if one is out of range, TypeError if it is not an int, ValueError if it is named twice.
+    """
+    if dim is None or dim in ((), []):
+        return tuple(range(ndim))
+    axes = tuple(dim_in(name, d, ndim) for d in ints_in(name, "dim", dim))
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"{name}{': ' * bool(name)}dim {dim} names a dimension twice")
+    return axes if ndim else ()
+
+
+# ---- values ---------------------------------------------------------------------------------
+
+
+def _scaled_sum(xp: Namespace, sizes: Array, axes: tuple[int, ...], order: float) -> Array:
+    """Return ``sum(sizes**order)**(1/order)``, which does not overflow before the norm itself does."""
+    if not math.prod(sizes.shape[a] for a in axes):
+        return sizes.sum(axis=axes, keepdims=True)
+    top = (sizes.max if order > 0 else sizes.min)(axis=axes, keepdims=True)
+    top = xp.where((top > 0) & xp.isfinite(top), top, xp.ones_like(top))
+    return top * ((sizes / top) ** order).sum(axis=axes, keepdims=True) ** (1.0 / order)
+
+
+_VALUES: dict[float, Callable[[Namespace, Array, tuple[int, ...]], Array]] = {
+    0.0: lambda xp, x, axes: (x != 0).astype(x.dtype).sum(axis=axes, keepdims=True),
+    1.0: lambda xp, x, axes: xp.abs(x).sum(axis=axes, keepdims=True),
+    2.0: lambda xp, x, axes: xp.sqrt((x * x).sum(axis=axes, keepdims=True)),
+    math.inf: lambda xp, x, axes: xp.abs(x).max(axis=axes, keepdims=True),
+    -math.inf: lambda xp, x, axes: xp.abs(x).min(axis=axes, keepdims=True),
+}
+"""The norms that have a formula of their own, by their order."""
+
+
+def _norm(xp: Namespace, x: Array, order: float, dim: Dim, keepdim: bool) -> Array:
+    axes = dims_in("", dim, x.ndim)
+    if (order < 0 or order == math.inf) and not math.prod(x.shape[a] for a in axes):
+        raise ShapeError(f"a norm of order {order} needs at least one entry along dim {axes}, got shape {x.shape}")
+    wide = x.astype(xp.float32) if x.dtype == xp.float16 else xp.abs(x) if x.dtype.kind == "c" else x
+    value = _VALUES.get(order)
+    out = _scaled_sum(xp, xp.abs(wide), axes, order) if value is None else value(xp, wide, axes)
+    if x.dtype == xp.float16:
+        out = out.astype(xp.float16)
+    return out if keepdim else out.reshape([n for d, n in enumerate(x.shape) if d not in axes])
+
+
+# ---- gradients ------------------------------------------------------------------------------
+
+
+def _nonzero(x: Value) -> tuple[Value, Value]:
+    """Return where x is 0, and x with ones there."""
+    zero = x == 0
+    return zero, where(zero, 1.0, x)
+
+
+def _two_norm_gradient(g: Value, x: Value, out: Value, axes: tuple[int, ...]) -> Value:
+    zero, safe = _nonzero(out)
+    return x * where(zero, 0.0, g / safe)
+
+
+def _extreme_gradient(g: Value, x: Value, out: Value, axes: tuple[int, ...]) -> Value:
+    """Return the gradient of the largest or smallest ``|x|``. Equal entries share it, and so do NaNs."""
+    hit = (abs(x) == out) | (x != x)
+    ties = convert(sum(hit, axes, True), g.dtype, None) if axes else 1.0
+    return sign(x) * where(hit, g / ties, 0.0)
+
+
+def _power_norm_gradient(g: Value, x: Value, out: Value, order: float) -> Value:
+    """Return ``g sign(x) (|x| / out)**(order - 1)``, and 0 where x or the norm is 0."""
+    (zero, safe), (none, length) = _nonzero(x), _nonzero(out)
+    ratio = where(zero, 0.0, pow(abs(safe) / length, order - 1))
+    return where(none, 0.0, g) * sign(x) * ratio
+
+
+_GRADIENTS: dict[float, Callable[[Value, Value, Value, tuple[int, ...]], Value]] = {
+    0.0: lambda g, x, out, axes: broadcast_to(where(out == out, 0.0, g), x.shape),
+    1.0: lambda g, x, out, axes: g * sign(x),
+    2.0: _two_norm_gradient,
+    math.inf: _extreme_gradient,
+    -math.inf: _extreme_gradient,
+}
+"""The gradients of the norms in ``_VALUES``. ``g`` and ``out`` have the reduced dimensions, with size 1."""
+
+
+def _gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], order: Any, dim: Dim) -> Value:
+    axes = dims_in("", dim, len(in_shape))
+    kept = tuple(1 if d in axes else n for d, n in enumerate(in_shape))
+    g, out, order = reshape(g, kept), reshape(out, kept), float(order)
+    rule = _GRADIENTS.get(order)
+    return _power_norm_gradient(g, x, out, order) if rule is None else rule(g, x, out, axes)
+
+
+# ---- ops ------------------------------------------------------------------------------------
+
+
+@op(
+    lambda g, x, out, in_shape, ord, dim: _gradient(g, x, out, in_shape, ord, dim),
+    dtypes="floating",
+    accepts_dtype=True,
+)
+def vector_norm(xp: Namespace, x: Array, ord: float = 2, dim: Dim = None, keepdim: bool = False) -> Array:
+    """Return the norm ``sum(|x|**ord)**(1/ord)`` of the vectors along dimensions.
+
+    ord: any number. inf and -inf give the largest and the smallest ``|x|``, 0 gives the number of nonzero entries.
+    dim: the dimensions of a vector. None takes all entries as one vector.
+    keepdim: keep these dimensions, with size 1.
+    dtype: convert the input first.
+
+    Where an entry or the norm is 0, its gradient is 0. float16 is computed in float32. Raises ShapeError for a negative
+    or infinite order of no entries, TypeError for another order, DTypeError for integers.
+    """
+    return _norm(xp, x, _number("ord", ord), dim, keepdim)
+
+
+@op(
+    lambda g, x, out, in_shape, p, dim: _gradient(g, x, out, in_shape, 2 if p == "fro" else p, dim),
+    dtypes="floating",
+    accepts_dtype=True,
+)
+def norm(xp: Namespace, x: Array, p: float | str = "fro", dim: Dim = None, keepdim: bool = False) -> Array:
+    """Return the p-norm ``sum(|x|**p)**(1/p)``.
+
+    p: inf and -inf give the largest and the smallest ``|x|``, 0 gives the number of nonzero entries, "fro" means 2.
+    dtype: convert the input first.
+
+    Where the norm is 0 its gradient is 0. Raises TypeError for another p, DTypeError for integers.
+    """
+    return _norm(xp, x, 2.0 if p == "fro" else _number("p", p), dim, keepdim)
