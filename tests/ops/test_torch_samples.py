@@ -25,7 +25,7 @@ SAMPLES = 4
 # Samples that differ on purpose: the operator, the kinds of differences that are meant, and the reason.
 ON_PURPOSE = [
     ("all any", "uint8 value", "PyTorch returns uint8 for uint8, an old habit of it; NumPy and we return booleans"),
-    ("add sub index_add arange full full_like", "uint8 value refused", "a negative number; PyTorch wraps it in silence"),
+    ("add sub index_add arange full full_like", "uint8 value refused", "a negative number; PyTorch wraps it"),
     ("masked_fill", "taken", "a complex value for a float tensor is tried by type, not refused before"),
     ("nn.functional.linear", "int64|uint8", "layers take floats; PyTorch takes integers on a CPU only"),
     ("norm.nuc", "refused", "the nuclear norm is that of tl.linalg.matrix_norm"),
