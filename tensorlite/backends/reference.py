@@ -11,10 +11,10 @@ import math
 from typing import Any
 
 __all__ = [
-    "adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "embedding_backward",
-    "erf", "gelu", "gelu_backward", "layer_norm", "layer_norm_backward", "linear", "linear_backward", "log_softmax",
-    "muon_step", "orthogonal", "philox", "rms_norm", "rms_norm_backward", "scatter_add_into", "sgd_step", "softmax",
-    "sum_to",
+    "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward",
+    "embedding_backward", "erf", "gelu", "gelu_backward", "last_places", "layer_norm", "layer_norm_backward", "linear",
+    "linear_backward", "log_softmax", "muon_step", "orthogonal", "philox", "rms_norm", "rms_norm_backward",
+    "scatter_add_into", "sgd_step", "softmax", "sum_to",
 ]  # fmt: skip
 
 Array = Any
@@ -36,6 +36,62 @@ def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:
     """Compute ``out[index] += source`` in place; an entry that ``index`` names twice gets both. Return out."""
     xp.add.at(out, index, source)
     return out
+
+
+def last_places(xp: XP, keys: Array, count: int) -> Array:
+    """Return for each entry of a vector of keys, which are below ``count``, the place of the last entry equal to it."""
+    order = xp.argsort(keys, kind="stable")
+    return order[xp.searchsorted(keys[order], keys, side="right") - 1]
+
+
+def assign_into(xp: XP, out: Array, index: tuple[Any, ...], source: Array) -> Array:
+    """Compute ``out[index] = source`` in place; of an entry that ``index`` names twice the last value stays.
+
+    index: slices without bounds, index arrays and masks. Return out. A GPU writes in any order, so each place gets the
+    value that has to stay.
+    """
+    found = last_writes(xp, out.shape, index)
+    if found is not None and source.ndim:
+        last, shape, start = found
+        selected = out[index].shape
+        wide = xp.broadcast_to(source, selected)
+        rows = wide.reshape(*selected[:start], last.size, *selected[start + len(shape) :])
+        source = xp.take(rows, last, axis=start).reshape(selected)
+    out[index] = source
+    return out
+
+
+def last_writes(xp: XP, shape: tuple[int, ...], index: tuple[Any, ...]) -> tuple[Array, tuple[int, ...], int] | None:
+    """Return which value stays in each entry that an assignment to ``x[index]`` names.
+
+    shape: the shape of x. index: slices without bounds, index arrays and masks. The arrays together select dimensions
+    of a shape that starts at dimension ``start`` of ``x[index]``. The result is ``(last, that shape, start)``, where
+    ``last`` holds for each of these places, flattened, the place of the last write to the same entry. It is None if no
+    entry can be named twice.
+    """
+    is_array = [hasattr(item, "dtype") for item in index]
+    if not any(is_array) or all(item.dtype.kind == "b" for item in index if hasattr(item, "dtype")):
+        return None  # a mask names no entry twice
+    arrays: list[Any] = []
+    sizes: list[int] = []
+    dim = 0
+    for item in index:
+        if not hasattr(item, "dtype"):
+            dim += 1
+        elif item.dtype.kind == "b":
+            arrays += xp.nonzero(item)
+            sizes += shape[dim : dim + item.ndim]
+            dim += item.ndim
+        else:
+            arrays.append(item)
+            sizes.append(shape[dim])
+            dim += 1
+    key: Any = 0
+    for array, size in zip(arrays, sizes, strict=True):
+        key = key * size + array.astype(xp.int64) % max(size, 1)
+    first = is_array.index(True)
+    adjacent = all(is_array[first : first + sum(is_array)])
+    return xp.last_places(key.reshape(-1), math.prod(sizes)), key.shape, first if adjacent else 0
 
 
 def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:

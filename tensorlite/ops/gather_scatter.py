@@ -93,8 +93,8 @@ def scatter(input: Value, dim: int, index: Value, *, value: Operand) -> Value: .
 def scatter(input: Value, dim: int, index: Value, src: Any = None, *, value: Any = None) -> Any:
     """Return a copy of the input in which ``input[i][index[i][j][k]][k] = src[i][j][k]``, for ``dim=1``.
 
-    src, value: a tensor at least as large as ``index``, or a number. If ``index`` selects an entry twice, it gets one
-        of the values.
+    src, value: a tensor at least as large as ``index``, or a number. If ``index`` selects an entry twice, the last
+        value stays, and it alone gets a gradient.
 
     Raises IndexError and ShapeError as :func:`gather`, DTypeError for floats in a tensor of integers, TypeError if not
     exactly one of ``src`` and ``value`` is given.

@@ -17,6 +17,7 @@ import numpy as np
 from ..autograd.function import op
 from ..autograd.graph import Value, Variable
 from ..autograd.views import replay_view
+from ..backends.reference import last_writes
 from ..backends.registry import BACKENDS, Array, Namespace, describe_array
 from ..dtypes import DType
 from ..errors import DeviceError, DTypeError, ShapeError
@@ -245,12 +246,29 @@ def fitting(name: str, value: Any, dtype: DType) -> Any:
     return convert(value, dtype, found) if found.kind == "f" else convert_to_discrete(value, dtype)
 
 
-def _put_value(g: Value, in_shape: Sequence[int], basic: Any, slots: Any, arrays: Any) -> Value:
+def _put_value(g: Value, in_shape: Sequence[int], basic: Any, slots: Any, accumulate: bool, arrays: Any) -> Value:
     """Return the gradient of the value of :func:`index_put_`."""
     g = slice_(g, basic) if basic else g
-    g = index_(g, slots, False, *arrays) if slots else g
+    if slots:
+        view = tuple(g.shape)
+        g = index_(g, slots, False, *arrays)
+        stays = None if accumulate else _stays(view, slots, arrays)
+        g = g if stays is None else where(stays.reshape(*stays.shape, *(1,) * (len(g.shape) - stays.ndim)), g, 0.0)
     missing = len(in_shape) - len(g.shape)  # a value may have further leading dimensions of size 1
     return reshape(g, (1,) * missing + tuple(g.shape)) if missing > 0 else g
+
+
+def _stays(shape: tuple[int, ...], slots: Sequence[Any], arrays: Sequence[Array]) -> Array | None:
+    """Return which values stay when ``x[slots]`` is assigned, as a mask of its leading dimensions; None for all.
+
+    shape: the shape of x. Where an entry is named twice, the last value stays.
+    """
+    xp = BACKENDS[type(arrays[0])]
+    found = last_writes(xp, shape, _at(slots, arrays))
+    if found is None:
+        return None
+    last, indexed, start = found
+    return (last == xp.arange(last.size)).reshape(*(1,) * start, *indexed)
 
 
 @op(
@@ -276,12 +294,18 @@ def index_put_(
 
 
 def _write(view: Array, slots: Sequence[Any], arrays: Sequence[Array], value: Any) -> None:
-    """Set ``view[slots] = value`` in a raw array. Raises ShapeError if the value does not broadcast."""
+    """Set ``view[slots] = value`` in a raw array. Where an entry is named twice, the last value stays.
+
+    Raises ShapeError if the value does not broadcast.
+    """
     while getattr(value, "ndim", 0) > 1 and value.shape[0] == 1:  # NumPy accepts no more dimensions than a mask leaves
         value = value[0]
     places = _at(slots, arrays) if slots else ...
     try:
-        view[places] = value
+        if slots and hasattr(value, "ndim"):
+            BACKENDS[type(view)].assign_into(view, places, value)
+        else:
+            view[places] = value
     except ValueError:
         given, indexed = tuple(getattr(value, "shape", ())), view[places].shape
         raise ShapeError(f"a value of shape {given} does not broadcast to the indexed shape {indexed}") from None
@@ -290,7 +314,8 @@ def _write(view: Array, slots: Sequence[Any], arrays: Sequence[Array], value: An
 def index_put(x: Value, index: Any, value: Operand, accumulate: bool = False) -> Value:
     """Return a copy of x in which ``x[index] = value``, or ``x[index] += value`` if ``accumulate``.
 
-    With ``accumulate``, an entry that the index selects twice gets both values. ``value`` broadcasts to ``x[index]``.
+    An entry that the index selects twice gets both values with ``accumulate``. Otherwise the last value stays, and it
+    alone gets a gradient. ``value`` broadcasts to ``x[index]``.
     Gradients flow to x and to ``value``.
     Raises IndexError as :func:`getitem`, ShapeError if ``value`` does not broadcast, DTypeError for floats in a tensor
     of integers.

@@ -22,8 +22,9 @@ from .find_compiled import find_compiled
 from .thread_pool import get_num_threads, parallel_for, run_parallel
 
 __all__ = [
-    "adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "embedding_backward",
-    "gelu", "gelu_backward", "layer_norm", "layer_norm_backward", "matmul", "softmax", "sum_to",
+    "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward",
+    "embedding_backward", "gelu", "gelu_backward", "last_places", "layer_norm", "layer_norm_backward", "matmul",
+    "softmax", "sum_to",
 ]  # fmt: skip
 
 Array = Any
@@ -135,6 +136,23 @@ def sum_to(xp: XP, x: Array, shape: tuple[int, ...]) -> Array:
     if lead and len(shape) == 1 and x.shape[-1] == shape[0] > 0 and x.dtype.kind == "f" and x.dtype.itemsize >= 4:
         return _sum_rows(x.reshape(-1, shape[0]))
     return reference.sum_to(xp, x, shape)
+
+
+def last_places(xp: XP, keys: Array, count: int) -> Array:
+    """Compute the same as the reference: NumPy assigns to a contiguous vector of indices from first to last."""
+    places, last = np.arange(keys.size), np.empty(count, np.int64)
+    last[keys] = places
+    return last[keys]
+
+
+def assign_into(xp: XP, out: Array, index: tuple[Any, ...], source: Array) -> Array:
+    """Compute the same as the reference.
+
+    NumPy assigns in the order of memory, of the index arrays and of the source. So these must be contiguous.
+    """
+    ordered = tuple(np.ascontiguousarray(i) if isinstance(i, np.ndarray) else i for i in index)
+    out[ordered] = np.ascontiguousarray(source) if source.ndim else source
+    return out
 
 
 def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
