@@ -12,9 +12,9 @@ from typing import Any
 
 __all__ = [
     "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward",
-    "embedding_backward", "erf", "gelu", "gelu_backward", "last_places", "layer_norm", "layer_norm_backward", "linear",
-    "linear_backward", "log_softmax", "muon_step", "orthogonal", "philox", "rms_norm", "rms_norm_backward",
-    "scatter_add_into", "sgd_step", "softmax", "sum_to",
+    "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward", "last_places", "layer_norm",
+    "layer_norm_backward", "linear", "linear_backward", "log_softmax", "muon_step", "orthogonal", "philox", "rms_norm",
+    "rms_norm_backward", "scatter_add_into", "sgd_step", "softmax", "sum_to",
 ]  # fmt: skip
 
 Array = Any
@@ -184,6 +184,12 @@ def softmax(xp: XP, x: Array, axis: int) -> Array:
     return y
 
 
+def exp_below(xp: XP, x: Array, top: Array) -> Array:
+    """Return ``exp(x - top)`` for a maximum ``top`` of x: 1 where both are the same infinity, NaN if ``top`` is NaN."""
+    y = xp.exp(xp.fmin(x - top, 0.0))  # fmin ignores NaN
+    return xp.where(top == top, y, top)
+
+
 def log_softmax(xp: XP, x: Array, axis: int) -> Array:
     """Return ``x_i - log(sum_j exp(x_j))`` along an axis."""
     y = x - x.max(axis=axis, keepdims=True)
@@ -301,25 +307,29 @@ def gelu_backward(xp: XP, g: Array, x: Array, tanh: bool) -> Array:
 # ---- losses ---------------------------------------------------------------------------------
 
 
-def cross_entropy(xp: XP, logits: Array, target: Array, ignore_index: int, smoothing: float) -> tuple[Array, Array]:
-    """Return the loss of each row of ``(N, C)`` logits, and the logsumexp of the rows, (N, 1).
+def cross_entropy(
+    xp: XP, logits: Array, target: Array, ignore_index: int, smoothing: float
+) -> tuple[Array, Array, Array]:
+    """Return the loss of each row of ``(N, C)`` logits, the rows' maxima, and their sums of ``exp(x - max)``, (N, 1).
 
     target: class indices, (N,); the loss is 0 where ``target == ignore_index``. smoothing: from 0 to 1.
 
-    ``loss = logsumexp(x) - (1 - smoothing) * x[target] - smoothing * mean(x)``.
+    With ``z = x - max(x)`` it is ``log(sum(exp(z))) - (1 - smoothing) * z[target] - smoothing * mean(z)``. The maximum
+    and the logarithm are never added, because the rounding of a large maximum would lose the logarithm.
     """
     top = logits.max(axis=-1, keepdims=True)
-    lse = xp.log(xp.exp(logits - top).sum(axis=-1, keepdims=True)) + top
+    shifted = logits - top
+    total = xp.exp(shifted).sum(axis=-1, keepdims=True)
     counted = target != ignore_index
     safe = xp.where(counted, target, 0)
-    loss = lse[:, 0] - (1.0 - smoothing) * xp.take_along_axis(logits, safe[:, None], axis=-1)[:, 0]
+    loss = xp.log(total[:, 0]) - (1.0 - smoothing) * xp.take_along_axis(shifted, safe[:, None], axis=-1)[:, 0]
     if smoothing:
-        loss -= smoothing * logits.mean(axis=-1)
-    return xp.where(counted, loss, 0.0), lse
+        loss -= smoothing * shifted.mean(axis=-1)
+    return xp.where(counted, loss, 0.0), top, total
 
 
 def cross_entropy_backward(
-    xp: XP, g: Array, logits: Array, target: Array, lse: Array, ignore_index: int, smoothing: float
+    xp: XP, g: Array, logits: Array, target: Array, top: Array, total: Array, ignore_index: int, smoothing: float
 ) -> Array:
     """Return the gradient of the logits, (N, C), given that of the losses, g (N,).
 
@@ -327,8 +337,9 @@ def cross_entropy_backward(
     """
     counted = target != ignore_index
     safe = xp.where(counted, target, 0)
-    dx = logits - lse
+    dx = logits - top
     xp.exp(dx, out=dx)
+    dx /= total
     if smoothing:
         dx -= smoothing / logits.shape[-1]
     dx[xp.arange(len(target)), safe] -= 1.0 - smoothing
@@ -341,12 +352,13 @@ def cross_entropy_backward(
 
 def attention(
     xp: XP, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, causal: bool, scale: float
-) -> tuple[Array, Array]:
-    """Return ``softmax(scale * q k^T + mask) v``, and the logsumexp of its rows, (..., T, 1).
+) -> tuple[Array, Array, Array]:
+    """Return ``softmax(scale * q k^T + mask) v``, the maxima of the scores' rows, and their sums of ``exp(s - max)``.
 
     q (..., T, D), k (..., S, D), v (..., S, E). mask: booleans (True takes part) or numbers to add, broadcastable to
     (..., T, S). A query without any key gives zeros. causal: query t sees keys 0 to t. dropout_mask: factors for the
-    softmax, or None. Source: Vaswani et al., "Attention Is All You Need", 2017.
+    softmax, or None. Maxima and sums are (..., T, 1).
+    Source: Vaswani et al., "Attention Is All You Need", 2017.
     """
     scores = _scores(xp, q, k, mask, causal, scale)
     top = scores.max(axis=-1, keepdims=True) if k.shape[-2] else xp.zeros((*scores.shape[:-1], 1), scores.dtype)
@@ -355,11 +367,10 @@ def attention(
     scores -= top
     p = xp.exp(scores, out=scores)
     total = p.sum(axis=-1, keepdims=True)
-    lse = xp.log(total) + top
     if mask is not None:
         total = xp.where(total == 0, 1.0, total)
     p /= total
-    return (p if dropout_mask is None else p * dropout_mask) @ v, lse
+    return (p if dropout_mask is None else p * dropout_mask) @ v, top, total
 
 
 def _scores(xp: XP, q: Array, k: Array, mask: Array | None, causal: bool, scale: float) -> Array:
@@ -374,16 +385,18 @@ def _scores(xp: XP, q: Array, k: Array, mask: Array | None, causal: bool, scale:
 
 
 def attention_backward(
-    xp: XP, g: Array, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, lse: Array,
-    causal: bool, scale: float,
+    xp: XP, g: Array, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, top: Array,
+    total: Array, causal: bool, scale: float,
 ) -> tuple[Array, Array, Array, Array]:  # fmt: skip
     """Return the gradients of q, k, v and of the scores, which are also those of a mask that is added.
 
-    The softmax is computed again from the logsumexp of its rows, so that it need not be kept for the backward pass.
+    The softmax is computed again from the maxima and sums of its rows, so that it need not be kept for the backward
+    pass. The rounding of a large maximum would lose the logarithm of a sum.
     """
     p = _scores(xp, q, k, mask, causal, scale)
-    p -= xp.where(lse == -math.inf, 0.0, lse)  # so that exp(-inf - 0) is 0 if a whole row is masked
+    p -= top
     p = xp.exp(p, out=p)
+    p /= total
     dv = (p if dropout_mask is None else p * dropout_mask).swapaxes(-1, -2) @ g
     ds = g @ v.swapaxes(-1, -2)
     if dropout_mask is not None:

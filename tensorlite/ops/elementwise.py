@@ -206,19 +206,19 @@ def log10(xp: Namespace, x: Array) -> Array:
     return xp.log10(x)
 
 
-@op(
-    lambda g, x, y, out: g * _share(x, y, out),
-    lambda g, x, y, out: g * _share(y, x, out),
-    dtypes="float",
-)
+@op(lambda g, x, y: g * _share(x, y), lambda g, x, y: g * _share(y, x), dtypes="float")
 def logaddexp(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``log(exp(input) + exp(other))`` without overflow."""
     return xp.logaddexp(x, y)
 
 
-def _share(x: Value, y: Value, out: Value) -> Value:
-    """Return ``exp(x - out)``, the share of x in the gradient: 0.5 where x and y are the same infinity."""
-    return where((x == y) & (out == x), 0.5, exp(x - out))
+@op(lambda g, out: g * (out * (1.0 - out)), lambda g, out: -g * (out * (1.0 - out)))
+def _share(xp: Namespace, x: Operand, y: Operand) -> Array:
+    """Return ``1 / (1 + exp(y - x))``, the share of x in the gradient: 0.5 where x and y are the same infinity.
+
+    ``exp(x - logaddexp(x, y))`` would be 1 for large equal numbers, whose rounding loses log 2.
+    """
+    return xp.where(x == y, 0.5, 1.0 / (1.0 + xp.exp(y - x)))
 
 
 @op(lambda g, out: g / (2.0 * out), dtypes="float")

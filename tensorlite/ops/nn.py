@@ -19,7 +19,7 @@ from .comparison import eq
 from .elementwise import erf, exp, rsqrt, sigmoid, tanh, where
 from .gather_scatter import gather
 from .linalg import matmul
-from .reduce import logsumexp, mean, sum
+from .reduce import all, mean, sum
 from .shape import reshape, transpose, unsqueeze
 
 __all__ = ["log_softmax", "relu", "softmax"]
@@ -261,27 +261,27 @@ def one_hot(xp: Namespace, x: Array, num_classes: int = -1) -> Array:
 
 def _cross_entropy_composite(logits: Value, target: Array, ignore_index: int, smoothing: float) -> Value:
     kept = target != ignore_index
-    logp = logits - logsumexp(logits, -1, True)
+    logp = log_softmax(logits, -1)
     picked = reshape(gather(logp, -1, unsqueeze(where(kept, target, 0), -1)), target.shape)
     loss = -(1.0 - smoothing) * picked - (smoothing * mean(logp, -1) if smoothing else 0.0)
     return where(kept, loss, 0.0)
 
 
 @op(
-    backward=lambda xp, g, logits, target, lse, ignore_index, smoothing: (
-        xp.cross_entropy_backward(g, logits, target, lse, ignore_index, smoothing),
+    backward=lambda xp, g, logits, target, top, total, ignore_index, smoothing: (
+        xp.cross_entropy_backward(g, logits, target, top, total, ignore_index, smoothing),
         None,
     ),
     composite=_cross_entropy_composite,
-    aux=("lse",),
+    aux=("top", "total"),
 )
 def cross_entropy_rows(
     xp: Namespace, logits: Array, target: Array, ignore_index: int = -100, smoothing: float = 0.0
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     """Return the cross-entropy of each row of logits (N, C) with the class index target (N,), as (N,).
 
     It is ``-(1 - smoothing) * log_softmax(x)[target] - smoothing * mean(log_softmax(x))``, and 0 where the target is
-    ``ignore_index``. The second result is the logsumexp of each row.
+    ``ignore_index``. The further results are the maximum of each row, and its sum of ``exp(x - max)``.
     """
     return xp.cross_entropy(logits, target, ignore_index, smoothing)
 
@@ -298,30 +298,31 @@ def _attention_composite(
         scores = where(seen, scores, -math.inf)
     if mask is not None:
         scores = where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask
-    lse = logsumexp(scores, -1, True)
-    p = exp(scores - where(lse == -math.inf, 0.0, lse))
+    blind = all(scores == -math.inf, -1, True)
+    p = where(blind, 0.0, softmax(where(blind, 0.0, scores), -1))
     return matmul(p if dropout_mask is None else p * dropout_mask, v)
 
 
 def _attention_backward(
-    xp: Namespace, g: Array, q: Array, k: Array, v: Array, mask: Array, dropout_mask: Array, lse: Array, causal: bool,
-    scale: float,
+    xp: Namespace, g: Array, q: Array, k: Array, v: Array, mask: Array, dropout_mask: Array, top: Array, total: Array,
+    causal: bool, scale: float,
 ) -> tuple[Array, ...]:  # fmt: skip
-    return xp.attention_backward(g, q, k, v, mask, dropout_mask, lse, causal, scale)
+    return xp.attention_backward(g, q, k, v, mask, dropout_mask, top, total, causal, scale)
 
 
-@op(backward=_attention_backward, composite=_attention_composite, aux=("lse",))
+@op(backward=_attention_backward, composite=_attention_composite, aux=("top", "total"))
 def attention(
     xp: Namespace, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, causal: bool,
     scale: float,
-) -> tuple[Array, Array]:  # fmt: skip
+) -> tuple[Array, Array, Array]:  # fmt: skip
     """Return ``softmax(scale * q k^T + mask) v`` for q (..., T, D), k (..., S, D) and v (..., S, E), as (..., T, E).
 
     mask: booleans (True takes part) or numbers to add, broadcastable to (..., T, S), or None.
     dropout_mask: factors of the softmax, or None.
     causal: query t uses the keys 0 to t.
 
-    A query that may use no key gives zeros. The second result is the logsumexp of each row of scores.
+    A query that may use no key gives zeros. The further results are the maximum of each row of scores, and its sum of
+    ``exp(s - max)``.
     Source: Vaswani et al., "Attention Is All You Need", 2017.
     """
     return xp.attention(q, k, v, mask, dropout_mask, causal, scale)

@@ -16,8 +16,8 @@ from ..autograd.function import op
 from ..autograd.graph import Value, Variable
 from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
-from .arguments import Dim, dim_in, ints_in, numpy_names, shape_of
-from .elementwise import convert, exp, maximum, minimum, where
+from .arguments import Dim, Operand, dim_in, ints_in, numpy_names, shape_of
+from .elementwise import convert, maximum, minimum, where
 from .shape import broadcast_to, flip, reshape
 
 __all__ = [
@@ -56,12 +56,17 @@ def _count(shape: Sequence[int], dim: Dim) -> int:
     return math.prod(shape[d] for d in ([dim] if isinstance(dim, int) else dim)) if shape else 1
 
 
+def _fold(g: Value, shape: Sequence[int], dim: Dim) -> Value:
+    """Return a reduced value with the reduced dimensions, of size 1, unless all are reduced."""
+    if len(g.shape) == len(shape) or g.shape == ():
+        return g
+    folded = {d % len(shape) for d in ([dim] if isinstance(dim, int) else dim or ())}
+    return reshape(g, tuple(1 if d in folded else n for d, n in enumerate(shape)))
+
+
 def _unfold(g: Value, shape: Sequence[int], dim: Dim) -> Value:
     """Broadcast a reduced value back to the shape from which it was reduced."""
-    if len(g.shape) != len(shape) and g.shape != ():
-        folded = {d % len(shape) for d in ([dim] if isinstance(dim, int) else dim or ())}
-        g = reshape(g, tuple(1 if d in folded else n for d, n in enumerate(shape)))
-    return broadcast_to(g, shape)
+    return broadcast_to(_fold(g, shape, dim), shape)
 
 
 # ---- sums -----------------------------------------------------------------------------------
@@ -306,18 +311,32 @@ def any(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Arra
 
 
 @op(
-    lambda g, x, out, in_shape, dim: (
-        _unfold(g, in_shape, dim) * exp(x - _unfold(where(out == -math.inf, 0.0, out), in_shape, dim))
-    ),
-    dtypes="float",
+    lambda h, x, top, total, dim: sum(h * _share_out(1.0, x, top, total, dim), dim, True),
+    lambda h, x, top, total, dim, out: h * out - _share_out(1.0, x, top, total, dim) * sum(h * out, dim, True),
 )
-def logsumexp(xp: Namespace, x: Array, dim: Dim, keepdim: bool = False) -> Array:
-    """Return ``log(sum(exp(x)))`` along dimensions, computed without overflow. It is -inf if there are no entries."""
+def _share_out(xp: Namespace, g: Operand, x: Array, top: Array, total: Array, dim: Dim) -> Array:
+    """Return ``g * exp(x - top) / total``: each entry's share of the gradient of the logsumexp along ``dim``."""
+    return xp.exp_below(x, top) * (g / total)
+
+
+@op(
+    lambda g, x, in_shape, dim, top, total: _share_out(_fold(g, in_shape, dim), x, top, total, _every(dim, in_shape)),
+    dtypes="float",
+    aux=("top", "total"),
+)
+def logsumexp(xp: Namespace, x: Array, dim: Dim, keepdim: bool = False) -> tuple[Array, Array, Array]:
+    """Return ``log(sum(exp(x)))`` along dimensions, computed without overflow. It is -inf if there are no entries.
+
+    Entries of infinity share the gradient equally. If all entries are -inf, it is 0.
+    """
     axes = _axes(x, dim)
     if x.size:
+        # The gradient uses the maximum and the sum, because rounding loses the log of the sum next to a large maximum.
         top = x.max(axis=axes, keepdims=True)
-        top = xp.where(xp.isfinite(top), top, 0.0)
-        out = xp.log(xp.exp(x - top).sum(axis=axes, keepdims=True)) + top
+        total = xp.exp_below(x, top).sum(axis=axes, keepdims=True)
+        total = xp.where(top == -math.inf, math.inf, total)
+        out = xp.where(top == -math.inf, top, xp.log(total) + top)
     else:
-        out = xp.log(x.sum(axis=axes, keepdims=True))  # -inf, because there are no entries
-    return out if keepdim else out.reshape([n for d, n in enumerate(out.shape) if d not in axes])
+        top = total = x.sum(axis=axes, keepdims=True)
+        out = xp.log(total)  # -inf, because there are no entries
+    return out if keepdim else out.reshape([n for d, n in enumerate(out.shape) if d not in axes]), top, total

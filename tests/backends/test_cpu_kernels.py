@@ -109,7 +109,7 @@ class TestRows:
         for smoothing in (0.0, 0.1):
             found, expected = (k.cross_entropy(XP, x, target, -1, smoothing) for k in (cpu, reference))
             agree(found, expected, dtype)
-            back = [k.cross_entropy_backward(XP, g, x, target, expected[1], -1, smoothing) for k in (cpu, reference)]
+            back = [k.cross_entropy_backward(XP, g, x, target, *expected[1:], -1, smoothing) for k in (cpu, reference)]
             agree([back[0]], [back[1]], dtype)
 
     def test_products_and_sums(self, shape, dtype, layout):
@@ -153,7 +153,7 @@ def test_attention(case, causal, dtype):
     found, expected = (m.attention(XP, q, k, v, None, None, causal, 0.3) for m in (cpu, reference))
     agree(found, expected, dtype)
     g = rng.standard_normal(expected[0].shape).astype(dtype)
-    back = [m.attention_backward(XP, g, q, k, v, None, None, expected[1], causal, 0.3) for m in (cpu, reference)]
+    back = [m.attention_backward(XP, g, q, k, v, None, None, *expected[1:], causal, 0.3) for m in (cpu, reference)]
     agree(back[0][:3], back[1][:3], dtype, 10)
 
 
@@ -164,10 +164,10 @@ def test_attention_without_a_callable_blas(causal, monkeypatch):
     rng = np.random.default_rng(0)
     q, k, v, g = (rng.standard_normal((2, 3, 130, 8)).astype(np.float32) for _ in range(4))
     args = (None, None)
-    out, lse = cpu.attention(XP, q, k, v, *args, causal, 0.3)
-    agree((out, lse), reference.attention(XP, q, k, v, *args, causal, 0.3), "float32")
-    found = cpu.attention_backward(XP, g, q, k, v, *args, lse, causal, 0.3)
-    expected = reference.attention_backward(XP, g, q, k, v, *args, lse, causal, 0.3)
+    out, top, total = cpu.attention(XP, q, k, v, *args, causal, 0.3)
+    agree((out, top, total), reference.attention(XP, q, k, v, *args, causal, 0.3), "float32")
+    found = cpu.attention_backward(XP, g, q, k, v, *args, top, total, causal, 0.3)
+    expected = reference.attention_backward(XP, g, q, k, v, *args, top, total, causal, 0.3)
     agree(found[:3], expected[:3], "float32", 10)
 
 
@@ -219,6 +219,15 @@ def test_exp_is_accurate_to_its_last_digits():
     np.testing.assert_allclose(ratio, np.exp(x.astype(np.float64)), rtol=4e-7)
 
 
+def test_exponentials_below_an_infinite_maximum():
+    x = np.array([[1.0, 2.0], [np.inf, 2.0], [-np.inf, -np.inf], [np.nan, 0.0]])
+    top = x.max(axis=1, keepdims=True)
+    with np.errstate(all="ignore"):
+        found, first = cpu.exp_below(XP, x, top), cpu.exp_below(XP, x[:1], top[:1])
+    np.testing.assert_allclose(found, [[np.exp(-1), 1], [1, 0], [1, 1], [np.nan, np.nan]])
+    np.testing.assert_array_equal(first, found[:1])
+
+
 @pytest.mark.parametrize("name", cpu.__all__)
 def test_every_kernel_replaces_a_function_of_the_reference_or_numpy(name):
     assert hasattr(reference, name) or hasattr(np, name)
@@ -231,10 +240,10 @@ def test_attention_of_huge_scores(size):
     q = (rng.standard_normal((1, 2, 64, 32)) * np.sqrt(size)).astype(np.float32)
     k = (rng.standard_normal((1, 2, 64, 32)) * np.sqrt(size)).astype(np.float32)
     v, g = rng.standard_normal((2, 1, 2, 64, 32)).astype(np.float32)
-    out, lse = cpu.attention(XP, q, k, v, None, None, True, 0.2)
+    out, top, total = cpu.attention(XP, q, k, v, None, None, True, 0.2)
     assert np.isfinite(out).all()
-    _, _, dv, _ = cpu.attention_backward(XP, g, q, k, v, None, None, lse, True, 0.2)
-    _, _, expected, _ = reference.attention_backward(XP, g, q, k, v, None, None, lse, True, 0.2)
+    _, _, dv, _ = cpu.attention_backward(XP, g, q, k, v, None, None, top, total, True, 0.2)
+    _, _, expected, _ = reference.attention_backward(XP, g, q, k, v, None, None, top, total, True, 0.2)
     np.testing.assert_allclose(dv, expected, atol=1e-4 * abs(expected).max())
 
 
@@ -254,7 +263,7 @@ def test_a_target_outside_the_classes_is_an_error():
         with pytest.raises(IndexError):
             cpu.cross_entropy(XP, x, np.full(64, wrong), -1, 0.0)
         with pytest.raises(IndexError):
-            cpu.cross_entropy_backward(XP, x[:, 0], x, np.full(64, wrong), np.zeros((64, 1), np.float32), -1, 0.0)
+            cpu.cross_entropy_backward(XP, x[:, 0], x, np.full(64, wrong), x[:, :1], x[:, :1] + 100, -1, 0.0)
 
 
 def test_gelu_gradient_of_huge_inputs():

@@ -23,8 +23,8 @@ from .thread_pool import get_num_threads, parallel_for, run_parallel
 
 __all__ = [
     "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward",
-    "embedding_backward", "gelu", "gelu_backward", "last_places", "layer_norm", "layer_norm_backward", "matmul",
-    "softmax", "sum_to",
+    "embedding_backward", "exp_below", "gelu", "gelu_backward", "last_places", "layer_norm", "layer_norm_backward",
+    "matmul", "softmax", "sum_to",
 ]  # fmt: skip
 
 Array = Any
@@ -193,6 +193,11 @@ def softmax(xp: XP, x: Array, axis: int) -> Array:
     return y
 
 
+def exp_below(xp: XP, x: Array, top: Array) -> Array:
+    """Compute the same as the reference, without its two further passes if every maximum is finite."""
+    return np.exp(x - top) if np.isfinite(top).all() else reference.exp_below(xp, x, top)
+
+
 def layer_norm(xp: XP, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Array, Array]:
     """Compute the same as the reference."""
     kernels = _kernels_for(x, weight, bias)
@@ -289,25 +294,28 @@ def _are_classes(target: Array, n: int, ignore_index: int) -> bool:
     return bool(((target == ignore_index) | ((target >= -n) & (target < n))).all())
 
 
-def cross_entropy(xp: XP, logits: Array, target: Array, ignore_index: int, smoothing: float) -> tuple[Array, Array]:
+def cross_entropy(
+    xp: XP, logits: Array, target: Array, ignore_index: int, smoothing: float
+) -> tuple[Array, Array, Array]:
     """Compute the same as the reference."""
     kernels = _kernels_for(logits) if _are_classes(target, logits.shape[-1], ignore_index) else None
     if kernels is None:
         return reference.cross_entropy(xp, logits, target, ignore_index, smoothing)
-    loss, lse = np.empty(len(logits), logits.dtype), np.empty((len(logits), 1), logits.dtype)
-    _launch(kernels.cross_entropy, logits.size, logits, target, loss, lse.reshape(-1), ignore_index, smoothing)
-    return loss, lse
+    loss, top, total = (np.empty(len(logits), logits.dtype) for _ in range(3))
+    _launch(kernels.cross_entropy, logits.size, logits, target, loss, top, total, ignore_index, smoothing)
+    return loss, top.reshape(-1, 1), total.reshape(-1, 1)
 
 
 def cross_entropy_backward(
-    xp: XP, g: Array, logits: Array, target: Array, lse: Array, ignore_index: int, smoothing: float
+    xp: XP, g: Array, logits: Array, target: Array, top: Array, total: Array, ignore_index: int, smoothing: float
 ) -> Array:
     """Compute the same as the reference."""
-    kernels = _kernels_for(logits, lse) if _are_classes(target, logits.shape[-1], ignore_index) else None
+    kernels = _kernels_for(logits, top, total) if _are_classes(target, logits.shape[-1], ignore_index) else None
     if kernels is None:
-        return reference.cross_entropy_backward(xp, g, logits, target, lse, ignore_index, smoothing)
-    dx, flat, grads = np.empty_like(logits), lse.reshape(-1), np.ascontiguousarray(g, np.float32)
-    _launch(kernels.cross_entropy_backward, logits.size, grads, logits, target, flat, dx, ignore_index, smoothing)
+        return reference.cross_entropy_backward(xp, g, logits, target, top, total, ignore_index, smoothing)
+    dx, grads = np.empty_like(logits), np.ascontiguousarray(g, np.float32)
+    rows = (grads, logits, target, top.reshape(-1), total.reshape(-1), dx)
+    _launch(kernels.cross_entropy_backward, logits.size, *rows, ignore_index, smoothing)
     return dx
 
 
@@ -340,34 +348,36 @@ def _heads(x: Array) -> Array:
     return x if x.strides[3] == size and row % size == 0 and row >= size * x.shape[3] else x.copy()
 
 
-def _run_on_heads(kernel: Any, arrays: tuple[Array, ...], lse: Array, causal: bool, scale: float) -> None:
-    """Call a kernel with its inputs and outputs, and the logsumexp (B H, T)."""
+def _run_on_heads(
+    kernel: Any, arrays: tuple[Array, ...], top: Array, total: Array, causal: bool, scale: float
+) -> None:  # fmt: skip
+    """Call a kernel with its inputs and outputs, and the maxima and sums of the rows of scores, (B H, T)."""
     with one_blas_thread:
-        _launch(kernel, arrays[0].size, gemm_pointer(_FLOAT32), *map(_heads, arrays), lse, causal, scale)
+        _launch(kernel, arrays[0].size, gemm_pointer(_FLOAT32), *map(_heads, arrays), top, total, causal, scale)
 
 
 def attention(
     xp: XP, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, causal: bool, scale: float
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     """Compute the same as the reference, one block of queries at a time, so that not all scores are in memory."""
     if not _is_compiled_attention(q, k, v, mask, dropout_mask):
         return reference.attention(xp, q, k, v, mask, dropout_mask, causal, scale)
     out = _empty_heads(q, v.shape[-1])
-    lse = np.empty((*q.shape[:-1], 1), q.dtype)
-    _run_on_heads(_compiled_kernels().attention, (q, k, v, out), lse.reshape(-1, q.shape[-2]), causal, scale)
-    return out, lse
+    top, total = (np.empty((math.prod(q.shape[:-2]), q.shape[-2]), q.dtype) for _ in range(2))
+    _run_on_heads(_compiled_kernels().attention, (q, k, v, out), top, total, causal, scale)
+    return out, top.reshape(*q.shape[:-1], 1), total.reshape(*q.shape[:-1], 1)
 
 
 def attention_backward(
-    xp: XP, g: Array, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, lse: Array,
-    causal: bool, scale: float,
+    xp: XP, g: Array, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, top: Array,
+    total: Array, causal: bool, scale: float,
 ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
     """Compute the same as the reference, one block of queries at a time."""
     if not _is_compiled_attention(q, k, v, mask, dropout_mask):
-        return reference.attention_backward(xp, g, q, k, v, mask, dropout_mask, lse, causal, scale)
+        return reference.attention_backward(xp, g, q, k, v, mask, dropout_mask, top, total, causal, scale)
     dq, dk, dv = (_empty_heads(x, x.shape[-1]) for x in (q, k, v))
-    known = np.ascontiguousarray(lse).reshape(-1, q.shape[-2])
-    _run_on_heads(_compiled_kernels().attention_backward, (g, q, k, v, dq, dk, dv), known, causal, scale)
+    known = (np.ascontiguousarray(x).reshape(-1, q.shape[-2]) for x in (top, total))
+    _run_on_heads(_compiled_kernels().attention_backward, (g, q, k, v, dq, dk, dv), *known, causal, scale)
     return dq, dk, dv, None
 
 

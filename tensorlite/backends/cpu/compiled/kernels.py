@@ -232,7 +232,8 @@ def layer_norm_backward(
 
 @njit(**LOOP)
 def cross_entropy_range(
-    x: Array, target: Array, loss: Array, lse: Array, ignore_index: int, smoothing: float, start: int, stop: int
+    x: Array, target: Array, loss: Array, tops: Array, totals: Array, ignore_index: int, smoothing: float,
+    start: int, stop: int,
 ) -> None:  # fmt: skip
     n = x.shape[1]
     for i in range(start, stop):
@@ -241,27 +242,29 @@ def cross_entropy_range(
             top = max(top, x[i, j])
         total, values = f32(0), f32(0)
         for j in range(n):
-            total += _exp(x[i, j] - top)
-            values += x[i, j]
-        lse[i] = np.log(total) + top
+            shifted = x[i, j] - top
+            total += _exp(shifted)
+            values += shifted
+        tops[i], totals[i] = top, total
         loss[i] = f32(0)
         if target[i] != ignore_index:
-            loss[i] = lse[i] - f32(1 - smoothing) * x[i, target[i]]
+            loss[i] = np.log(total) - f32(1 - smoothing) * (x[i, target[i]] - top)
             if smoothing != 0:
                 loss[i] -= f32(smoothing) * (values / f32(n))
 
 
 @njit(**ENTRY)
 def cross_entropy(
-    pool: int, x: Array, target: Array, loss: Array, lse: Array, ignore_index: int, smoothing: float
+    pool: int, x: Array, target: Array, loss: Array, tops: Array, totals: Array, ignore_index: int, smoothing: float
 ) -> None:  # fmt: skip
-    """Write the losses of rows of logits, and their logsumexp."""
-    parallel_for(pool, bind_kernel(cross_entropy_range, (x, target, loss, lse, ignore_index, smoothing)), len(x), 1, 1)
+    """Write the losses of rows of logits, the rows' maxima, and their sums of ``exp(x - max)``."""
+    arguments = (x, target, loss, tops, totals, ignore_index, smoothing)
+    parallel_for(pool, bind_kernel(cross_entropy_range, arguments), len(x), 1, 1)
 
 
 @njit(**LOOP)
 def cross_entropy_backward_range(
-    g: Array, x: Array, target: Array, lse: Array, dx: Array, ignore_index: int, smoothing: float,
+    g: Array, x: Array, target: Array, tops: Array, totals: Array, dx: Array, ignore_index: int, smoothing: float,
     start: int, stop: int,
 ) -> None:  # fmt: skip
     n = x.shape[1]
@@ -269,17 +272,19 @@ def cross_entropy_backward_range(
         if target[i] == ignore_index:
             dx[i, :] = f32(0)
             continue
+        top, part = tops[i], f32(1) / totals[i]
         for j in range(n):
-            dx[i, j] = g[i] * (_exp(x[i, j] - lse[i]) - f32(smoothing / n))
+            dx[i, j] = g[i] * (_exp(x[i, j] - top) * part - f32(smoothing / n))
         dx[i, target[i]] -= g[i] * f32(1 - smoothing)
 
 
 @njit(**ENTRY)
 def cross_entropy_backward(
-    pool: int, g: Array, x: Array, target: Array, lse: Array, dx: Array, ignore_index: int, smoothing: float
+    pool: int, g: Array, x: Array, target: Array, tops: Array, totals: Array, dx: Array, ignore_index: int,
+    smoothing: float,
 ) -> None:  # fmt: skip
     """Write rows ``g (softmax - (1 - smoothing) onehot - smoothing / n)``, 0 where the target is ignored."""
-    arguments = (g, x, target, lse, dx, ignore_index, smoothing)
+    arguments = (g, x, target, tops, totals, dx, ignore_index, smoothing)
     parallel_for(pool, bind_kernel(cross_entropy_backward_range, arguments), len(x), 1, 1)
 
 
@@ -305,8 +310,8 @@ def _exp_row(row: Array, scale: Any, last: int, top: Any) -> Any:
 
 
 @njit(**_NO_FMA)
-def softmax_scores(scores: Array, scale: Any, causal: bool, first: int, lse: Array) -> None:
-    """Replace scores by ``softmax(scale scores)``; write the logsumexp of each row into lse.
+def softmax_scores(scores: Array, scale: Any, causal: bool, first: int, tops: Array, totals: Array) -> None:
+    """Replace scores by ``softmax(scale scores)``; write the rows' maxima, and their sums of ``exp(s - max)``.
 
     Row t is query ``first + t``, which sees keys 0 to ``first + t`` if causal.
     """
@@ -317,20 +322,20 @@ def softmax_scores(scores: Array, scale: Any, causal: bool, first: int, lse: Arr
         for j in range(keys):
             top = max(top, scale * row[j] if j <= last else f32(-np.inf))
         total = _exp_row(row, scale, last, top)
-        lse[t] = top + np.log(total)
+        tops[t], totals[t] = top, total
         part = f32(1) / total
         for j in range(keys):
             row[j] *= part
 
 
 @njit(**_NO_FMA)
-def _recompute_softmax(scores: Array, scale: Any, causal: bool, first: int, lse: Array) -> None:
-    """Replace scores by the same softmax as :func:`softmax_scores`, given the logsumexp of each row."""
+def _recompute_softmax(scores: Array, scale: Any, causal: bool, first: int, tops: Array, totals: Array) -> None:
+    """Replace scores by the same softmax as :func:`softmax_scores`, given the maxima and sums of its rows."""
     queries, keys = scores.shape
     for t in range(queries):
-        row, row_lse, last = scores[t], lse[t], first + t if causal else keys
+        row, top, part, last = scores[t], tops[t], f32(1) / totals[t], first + t if causal else keys
         for j in range(keys):
-            e = _exp(scale * row[j] - row_lse)
+            e = _exp(scale * row[j] - top) * part
             row[j] = e if j <= last else f32(0)
 
 
@@ -358,7 +363,8 @@ def _head_matrix(x: Array, head: int) -> tuple[int, int]:
 
 @njit(**LOOP)
 def attention_range(
-    gemm: int, q: Array, k: Array, v: Array, out: Array, lse: Array, causal: bool, scale: Any, start: int, stop: int
+    gemm: int, q: Array, k: Array, v: Array, out: Array, tops: Array, totals: Array, causal: bool, scale: Any,
+    start: int, stop: int,
 ) -> None:  # fmt: skip
     T, S, D, E = q.shape[2], k.shape[2], q.shape[3], v.shape[3]
     workspace = np.empty(min(_BLOCK_QUERIES, T) * S, f32)
@@ -371,25 +377,29 @@ def attention_range(
             p = workspace[: queries * keys].reshape(queries, keys)
             at = np.int64(p.ctypes.data)
             sgemm(gemm, NO_TRANS, TRANS, queries, keys, D, qs + 4 * first * ldq, ldq, ks, ldk, f32(0), at, keys)
-            softmax_scores(p, scale, causal, first, lse[head, first : first + queries])
+            rows = slice(first, first + queries)
+            softmax_scores(p, scale, causal, first, tops[head, rows], totals[head, rows])
             sgemm(gemm, NO_TRANS, NO_TRANS, queries, E, keys, at, keys, vs, ldv, f32(0), to + 4 * first * ldo, ldo)
 
 
 @njit(**ENTRY)
 def attention(
-    pool: int, gemm: int, q: Array, k: Array, v: Array, out: Array, lse: Array, causal: bool, scale: float
+    pool: int, gemm: int, q: Array, k: Array, v: Array, out: Array, tops: Array, totals: Array, causal: bool,
+    scale: float,
 ) -> None:  # fmt: skip
-    """Write ``softmax(scale q k^T) v`` into out, (B, H, T, E), and the logsumexp of each row into lse, (B H, T).
+    """Write ``softmax(scale q k^T) v`` into out, (B, H, T, E).
 
-    gemm: the address of BLAS's sgemm.
+    gemm: the address of BLAS's sgemm. tops, totals: for the maxima of the scores' rows and their sums of
+    ``exp(s - max)``, (B H, T).
     """
-    parallel_for(pool, bind_kernel(attention_range, (gemm, q, k, v, out, lse, causal, f32(scale))), len(lse), 1, 1)
+    arguments = (gemm, q, k, v, out, tops, totals, causal, f32(scale))
+    parallel_for(pool, bind_kernel(attention_range, arguments), len(tops), 1, 1)
 
 
 @njit(**LOOP)
 def attention_backward_range(
-    gemm: int, g: Array, q: Array, k: Array, v: Array, dq: Array, dk: Array, dv: Array, lse: Array, causal: bool,
-    scale: Any, start: int, stop: int,
+    gemm: int, g: Array, q: Array, k: Array, v: Array, dq: Array, dk: Array, dv: Array, tops: Array, totals: Array,
+    causal: bool, scale: Any, start: int, stop: int,
 ) -> None:  # fmt: skip
     T, S, D, E = q.shape[2], k.shape[2], q.shape[3], v.shape[3]
     workspace, scratch = np.empty(min(_BLOCK_QUERIES, T) * S, f32), np.empty(min(_BLOCK_QUERIES, T) * S, f32)
@@ -407,7 +417,8 @@ def attention_backward_range(
             at, d_at = np.int64(p.ctypes.data), np.int64(dp.ctypes.data)
             q_block, g_block = qs + 4 * first * ldq, gs + 4 * first * ldg
             sgemm(gemm, NO_TRANS, TRANS, queries, keys, D, q_block, ldq, ks, ldk, f32(0), at, keys)
-            _recompute_softmax(p, scale, causal, first, lse[head, first : first + queries])
+            rows = slice(first, first + queries)
+            _recompute_softmax(p, scale, causal, first, tops[head, rows], totals[head, rows])
             sgemm(gemm, NO_TRANS, TRANS, queries, keys, E, g_block, ldg, vs, ldv, f32(0), d_at, keys)
             sgemm(gemm, TRANS, NO_TRANS, keys, E, queries, at, keys, g_block, ldg, f32(1), to_v, ldr)
             _scores_backward(p, dp, scale)
@@ -418,12 +429,12 @@ def attention_backward_range(
 
 @njit(**ENTRY)
 def attention_backward(
-    pool: int, gemm: int, g: Array, q: Array, k: Array, v: Array, dq: Array, dk: Array, dv: Array, lse: Array,
-    causal: bool, scale: float,
+    pool: int, gemm: int, g: Array, q: Array, k: Array, v: Array, dq: Array, dk: Array, dv: Array, tops: Array,
+    totals: Array, causal: bool, scale: float,
 ) -> None:  # fmt: skip
     """Write the gradients of q, k and v into dq, dk and dv, given that of the result, g (B, H, T, E)."""
-    arguments = (gemm, g, q, k, v, dq, dk, dv, lse, causal, f32(scale))
-    parallel_for(pool, bind_kernel(attention_backward_range, arguments), len(lse), 1, 1)
+    arguments = (gemm, g, q, k, v, dq, dk, dv, tops, totals, causal, f32(scale))
+    parallel_for(pool, bind_kernel(attention_backward_range, arguments), len(tops), 1, 1)
 
 
 # ---- optimizers -----------------------------------------------------------------------------

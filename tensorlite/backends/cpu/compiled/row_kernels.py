@@ -69,11 +69,11 @@ def gelu(x: Array, tanh: bool) -> None:
 def decode_attention_range(
     q: Array, keys: Array, values: Array, length: int, scale: Any, scores: Array, y: Array, start: int, stop: int
 ) -> None:  # fmt: skip
-    D, lse = q.shape[1], np.empty(1, f32)
+    D, stats = q.shape[1], np.empty(2, f32)
     for head in range(start, stop):
         p, k, v, out = scores[head, :length], keys[head], values[head], y[head]
         gemv(np.int64(k.ctypes.data), D, D, np.int64(q[head].ctypes.data), np.int64(p.ctypes.data), 0, length)
-        softmax_scores(p.reshape(1, length), scale, False, 0, lse)
+        softmax_scores(p.reshape(1, length), scale, False, 0, stats[:1], stats[1:])
         for d in range(D):
             out[d] = f32(0)
         for s in range(length):
