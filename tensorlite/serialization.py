@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,7 @@ from .backends.registry import device as as_device
 from .tensors.creation import as_tensor
 from .tensors.tensor import Tensor
 
-__all__ = ["atomic_write", "load", "load_metadata", "save"]
+__all__ = ["atomic_write", "load", "load_metadata", "save", "write"]
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -93,23 +95,55 @@ def save(tensors: Mapping[str, Tensor], path: PathLike, metadata: Mapping[str, s
     Raises TypeError if ``tensors`` is not a dict of str and Tensor, or ``metadata`` is not a dict of str and str.
     Raises ValueError for a dtype or a name that the format does not have, and OSError, with the path, if writing fails.
     """
-    library = _safetensors()
     arrays = _arrays(tensors)
-    if metadata is not None:
-        for key, value in metadata.items():
-            if not isinstance(key, str) or not isinstance(value, str):
-                raise TypeError(f"save: metadata must be str by str, got {key!r}: {value!r:.80}. Try json.dumps().")
+    _check_metadata(metadata)
     try:
         with atomic_write(path) as temporary:
-            library.numpy.save_file(arrays, temporary, None if metadata is None else dict(metadata))
+            _write(arrays, temporary, metadata)
     except (IsADirectoryError, FileNotFoundError) as error:
         raise type(error)(f"save: {error}") from None
-    except (library.SafetensorError, OSError) as error:
+    except OSError as error:
         raise OSError(f"save: cannot write {str(path)!r}: {error}") from error
+
+
+def write(tensors: Mapping[str, Tensor], path: PathLike, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file as :func:`save` does, but straight to ``path``, for use in :func:`atomic_write`.
+
+    If writing fails, the old file at ``path`` may be lost. Raises the errors of :func:`save`.
+    """
+    arrays = _arrays(tensors)
+    _check_metadata(metadata)
+    try:
+        _write(arrays, Path(path), metadata)
+    except OSError as error:
+        raise OSError(f"save: cannot write {str(path)!r}: {error}") from error
+
+
+def _write(arrays: dict[str, Any], path: Path, metadata: Mapping[str, str] | None) -> None:
+    """Write arrays to ``path``. Raises OSError."""
+    library = _safetensors()
+    # safetensors writes to a temporary file next to the one that it is given. In a folder of our own, a killed process
+    # leaves no file whose name does not say what it was.
+    with tempfile.TemporaryDirectory(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent) as folder:
+        written = Path(folder) / "new"
+        try:
+            library.numpy.save_file(arrays, written, None if metadata is None else dict(metadata))
+        except library.SafetensorError as error:
+            raise OSError(str(error)) from error
+        path.unlink(missing_ok=True)  # because Windows does not rename to a file that exists
+        written.rename(path)
+
+
+def _check_metadata(metadata: Any) -> None:
+    """Raise TypeError unless it is None or a dict of str and str."""
+    for key, value in (metadata or {}).items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(f"save: metadata must be str by str, got {key!r}: {value!r:.80}. Try json.dumps().")
 
 
 def _arrays(tensors: Any) -> dict[str, Any]:
     """Return the tensors as contiguous NumPy arrays by name. Raises TypeError or ValueError, see :func:`save`."""
+    _safetensors()  # because a missing package is reported before anything else
     if not isinstance(tensors, Mapping):
         given = type(tensors).__name__
         raise TypeError(f"save: expected a dict of names and Tensors, got {given}. Pass module.state_dict().")
@@ -135,6 +169,8 @@ def _open(path: PathLike) -> Any:
         raise FileNotFoundError(f"load: there is no file {str(path)!r}")
     if os.path.isdir(path):
         raise IsADirectoryError(f"load: {str(path)!r} is a folder")
+    if not stat.S_ISREG(os.stat(path).st_mode):  # because reading from a pipe or a device may never end
+        raise ValueError(f"load: {str(path)!r} is not a safetensors file, but a pipe or a device")
     try:
         return library.safe_open(path, framework="numpy")
     except library.SafetensorError as error:

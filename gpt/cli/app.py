@@ -8,6 +8,7 @@ import errno
 import io
 import logging
 import pkgutil
+import signal
 import sys
 from typing import Any
 
@@ -47,6 +48,9 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\nStopped by Ctrl-C.", err=True)
+            raise click.exceptions.Exit(128 + signal.SIGINT) from None
         except UserError as error:
             raise Failure(str(error)) from error
         except OSError as error:

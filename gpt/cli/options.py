@@ -126,6 +126,8 @@ def load_checkpoint(path: str | None, device: str) -> "Checkpoint":
     from gpt import checkpoint, runs
 
     found = runs.find_checkpoint(Path(path)) if path else runs.newest_checkpoint(RUNS)
-    click.echo(f"checkpoint {found}", err=True)
     tl.keep_freed_memory()  # These commands run no backward pass, which would do so.
-    return checkpoint.load(found, device=device)
+    loaded = checkpoint.load(found, device=device)
+    why = "" if path else f", {runs.describe_choice(RUNS, found)}"
+    click.echo(f"checkpoint {found} (step {loaded.step:,}{why})", err=True)
+    return loaded

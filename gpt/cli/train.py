@@ -5,10 +5,8 @@ from typing import Any
 
 import click
 
-from gpt.cli.options import ConfigCommand, chosen_config, config_options, given_options
-from gpt.config import DEFAULT_PRESET
-
-INTERRUPTED = 130  # The exit status of a process that SIGINT ended, in any shell.
+from gpt.cli.options import RUNS, ConfigCommand, chosen_config, config_options, given_options
+from gpt.config import DEFAULT_PRESET, Config
 
 
 @click.command(cls=ConfigCommand, epilog=f"Defaults are those of {DEFAULT_PRESET}; each preset sets its own.")
@@ -18,8 +16,8 @@ INTERRUPTED = 130  # The exit status of a process that SIGINT ended, in any shel
     is_flag=False,
     flag_value="",
     metavar="[PATH]",
-    help="Continue from a checkpoint: PATH, or without PATH the run's own. It keeps its configuration, except for the "
-    "options that are given.",
+    help="Continue from a checkpoint: PATH; without PATH that of the named run (by a preset, --name or --out), or else "
+    "the newest below runs/. It keeps its configuration, except for the options that are given.",
 )
 @click.option(
     "--profile", is_flag=True, help="Take 25 steps, print the time of each op in them, and write nothing."
@@ -27,22 +25,47 @@ INTERRUPTED = 130  # The exit status of a process that SIGINT ended, in any shel
 def train(preset: str | None, config: str | None, resume: str | None, profile: bool, **fields: Any) -> None:
     """Train a model, evaluate it, and print a sample of its text.
 
-    PRESET is one of those that `presets` lists. Ctrl-C finishes the step and saves; --resume continues.
+    PRESET is one of those that `presets` lists. Ctrl-C or SIGTERM finishes the step and saves; --resume continues.
     """
     overrides = given_options(fields)
     chosen = chosen_config(preset, config, overrides)
     import gpt.train
-    from gpt import checkpoint, runs
+    from gpt import checkpoint
 
     if profile:
         if resume is not None:
             raise click.UsageError("give --profile or --resume, not both")
         click.echo(gpt.train.profile(chosen))
         return
-    if resume is None:
-        done = gpt.train.train(chosen)
-    else:
-        path = runs.find_checkpoint(Path(resume) if resume else chosen.run_dir)
-        done = gpt.train.train(checkpoint.load_config(path).replace(overrides), resume=path)
+    path = None if resume is None else chosen_checkpoint(resume, bool(preset or config), chosen, overrides)
+    with gpt.train.Interrupt() as interrupt:
+        if path is None:
+            done = gpt.train.train(chosen)
+        else:
+            done = gpt.train.train(checkpoint.load_config(path).replace(overrides), resume=path)
     if not done:
-        raise click.exceptions.Exit(INTERRUPTED)
+        raise click.exceptions.Exit(interrupt.exit_status)
+
+
+def chosen_checkpoint(resume: str, named: bool, chosen: Config, overrides: dict[str, Any]) -> Path:
+    """Return the checkpoint that --resume means, and print its path to stderr. Raises CheckpointError and UsageError.
+
+    resume: the argument, "" for none. named: whether the command line has a preset or a --config.
+    """
+    from gpt import runs
+
+    if resume and named:
+        raise click.UsageError(
+            f"--resume {resume} takes the configuration from its checkpoint. Leave out the preset or --config, or give "
+            "--resume last, without a PATH, for the run of that preset"
+        )
+    if resume:
+        found = runs.find_checkpoint(Path(resume))
+    elif named or overrides.keys() & {"name", "train.out_dir"}:
+        found = runs.find_checkpoint(chosen.run_dir)
+    else:
+        found = runs.newest_checkpoint(RUNS)
+        click.echo(f"checkpoint {found} ({runs.describe_choice(RUNS, found)})", err=True)
+        return found
+    click.echo(f"checkpoint {found}", err=True)
+    return found

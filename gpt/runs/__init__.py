@@ -1,7 +1,8 @@
 """Runs: the folder of a run, its metrics and its loss curve."""
 
 from gpt.runs.errors import RunFolderError
-from gpt.runs.folder import BEST, CURVE, LATEST, METRICS, RunFolder, find_checkpoint, newest_checkpoint
+from gpt.runs.find import describe_choice, find_checkpoint, newest_checkpoint
+from gpt.runs.folder import BEST, CURVE, LATEST, METRICS, RunFolder
 from gpt.runs.metrics import Metrics, read
 from gpt.runs.plot import loss_curve
 
@@ -13,6 +14,7 @@ __all__ = [
     "Metrics",
     "RunFolder",
     "RunFolderError",
+    "describe_choice",
     "find_checkpoint",
     "loss_curve",
     "newest_checkpoint",

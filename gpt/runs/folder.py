@@ -4,12 +4,14 @@ A run resumes from `checkpoint.safetensors`, the latest checkpoint. `best.safete
 estimated loss on the validation set. The folder also has `metrics.jsonl` and `loss.png`.
 """
 
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
-from gpt.checkpoint import CheckpointError
+from gpt.runs.archive import archive_files
 from gpt.runs.errors import RunFolderError, run_folder_errors
 from gpt.runs.metrics import Metrics
 
@@ -17,6 +19,11 @@ LATEST = "checkpoint.safetensors"
 BEST = "best.safetensors"
 METRICS = "metrics.jsonl"
 CURVE = "loss.png"
+
+# What a killed process leaves of its writes: names that `tensorlite.serialization` and `gpt.runs.archive` make.
+LEFTOVER = re.compile(
+    rf"\.(?:{'|'.join(map(re.escape, (LATEST, BEST, METRICS, CURVE)))}|earlier-\d+)(?:\.[0-9a-z_]{{8}}\.tmp)+"
+)
 
 
 class RunFolder:
@@ -35,66 +42,53 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Context manager that keeps other processes from training in this folder.
 
-        Creates the folder. Raises RunFolderError if another process trains in it or if it cannot be written.
+        Creates the folder, and removes what killed processes left of their writes. Afterwards it removes the folder if
+        nothing was written to it. Raises RunFolderError if another process trains in it or if it cannot be written.
         """
         from filelock import FileLock, Timeout
 
-        with run_folder_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock", timeout=0)
-            try:
-                lock.acquire()
-            except Timeout:
-                raise RunFolderError(
-                    f"another process is training in {str(self.path)!r}: wait until it is done, or write elsewhere "
-                    "with --name or --out"
-                ) from None
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
-            yield
+            with run_folder_errors(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock = FileLock(self.path / ".lock", timeout=0)
+                try:
+                    lock.acquire()
+                except Timeout:
+                    raise RunFolderError(
+                        f"another process is training in {str(self.path)!r}: wait until it is done, or write elsewhere "
+                        "with --name or --out"
+                    ) from None
+            try:
+                self.remove_leftovers()
+                yield
+            finally:
+                with suppress(OSError):  # Windows does not delete an open file.
+                    (self.path / ".lock").unlink()
+                lock.release()
         finally:
-            with suppress(OSError):  # Windows does not delete an open file.
-                (self.path / ".lock").unlink()
-            lock.release()
+            with suppress(OSError):  # A folder with files in it stays, and so do the folders above it.
+                if made and (self.path / METRICS).is_file() and not (self.path / METRICS).stat().st_size:
+                    (self.path / METRICS).unlink()
+                for folder in made:
+                    folder.rmdir()
+
+    def remove_leftovers(self) -> None:
+        """Remove the temporary files of writes that were killed. Call it under the lock."""
+        for path in self.path.iterdir():
+            if LEFTOVER.fullmatch(path.name):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
     def archive_previous_run(self) -> Path | None:
-        """Move the files of an earlier run to a new folder inside this one; return it, or None without such files.
+        """Move the files of an earlier run to a new folder inside this one; return it, or None if there was no run.
 
-        Raises RunFolderError.
+        They move in one step, so that a process that is killed meanwhile leaves them together. Raises RunFolderError.
         """
         names = [name for name in (LATEST, BEST, METRICS, CURVE) if (self.path / name).exists()]
-        if not names:
+        if not names or (names == [METRICS] and not (self.path / METRICS).stat().st_size):
             return None
-        number = 1
-        while (archive := self.path / f"earlier-{number}").exists():
-            number += 1
         with run_folder_errors(self.path):
-            archive.mkdir()
-            for name in names:
-                (self.path / name).rename(archive / name)
-        return archive
-
-
-def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint that a user's `path` means: a file, or the latest one in the folder of a run.
-
-    Raises CheckpointError.
-    """
-    if path.is_file():
-        return path
-    if (path / LATEST).is_file():
-        return path / LATEST
-    hint = "give a checkpoint or the folder of a run, such as runs/NAME"
-    if path.is_dir():
-        raise CheckpointError(f"there is no {LATEST} in the folder {str(path)!r}: {hint}")
-    raise CheckpointError(f"there is no checkpoint {str(path)!r}: {hint}")
-
-
-def newest_checkpoint(folder: Path) -> Path:
-    """Return the most recent latest checkpoint of any run below `folder`. Raises CheckpointError if there is none."""
-    found = [path for path in folder.rglob(LATEST) if path.is_file()]
-    if not found:
-        raise CheckpointError(
-            f"there is no checkpoint below {str(folder)!r}: train a model first (python -m gpt train), "
-            "or name a checkpoint"
-        )
-    return max(found, key=lambda path: (path.stat().st_mtime_ns, str(path)))
+            return archive_files(self.path, names)

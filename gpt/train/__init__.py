@@ -1,11 +1,13 @@
 """Training: a new or a resumed run, its optimizer, its loop, and what it prints."""
 
+from gpt.train.interrupt import Interrupt
 from gpt.train.optimizer import configure_optimizer
 from gpt.train.run import profile, train
 from gpt.train.setup import RESUMABLE_OPTIONS, resume, start
 from gpt.train.trainer import Trainer, TrainingError
 
 __all__ = [
+    "Interrupt",
     "RESUMABLE_OPTIONS",
     "Trainer",
     "TrainingError",

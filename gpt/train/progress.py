@@ -1,16 +1,13 @@
-"""Measurements of a step, the progress bar, and Ctrl-C, while a model trains."""
+"""Measurements of a step, and the progress bar, while a model trains."""
 
 import os
 import shlex
 import shutil
-import signal
 import sys
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tensorlite import Tensor
 
@@ -19,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Meter:
-    """Losses, gradient norms and time of the steps since the last reading.
+    """Losses, gradient norms and time of the steps since the last line of metrics.
 
     The values stay on the device until they are read, because reading one waits for the device. `with meter:` times its
     block.
@@ -28,6 +25,8 @@ class Meter:
     def __init__(self, tokens_per_step: int) -> None:
         self.tokens_per_step = tokens_per_step
         self.pending: list[tuple[Tensor, Tensor]] = []
+        self.losses: list[float] = []
+        self.norm = 0.0
         self.seconds = 0.0
 
     def __enter__(self) -> None:
@@ -40,18 +39,36 @@ class Meter:
         """Add the loss of a step and the norm of its gradient, 0-d each."""
         self.pending.append((loss, norm))
 
-    def read(self) -> tuple[list[tuple[float, float]], dict[str, float]]:
-        """Return (loss, norm) of each step, and their averages as a line of metrics has them; then reset."""
+    def read(self) -> list[tuple[float, float]]:
+        """Return (loss, norm) of each step since the last reading."""
+        if not self.pending:  # Without a step there is no time to count.
+            return []
         with self:
             values = [(float(loss.item()), float(norm.item())) for loss, norm in self.pending]
-        steps, seconds = len(values), self.seconds
-        self.pending, self.seconds = [], 0.0
-        return values, {
-            "loss": sum(loss for loss, _ in values) / steps,
-            "grad_norm": values[-1][1],
+        self.pending = []
+        self.losses += [loss for loss, _ in values]
+        self.norm = values[-1][1]
+        return values
+
+    def averages(self) -> dict[str, float]:
+        """Return the averages over the steps that were read, as a line of metrics has them, and begin anew."""
+        steps, seconds = len(self.losses), self.seconds
+        mean = sum(self.losses) / steps
+        self.losses, self.seconds = [], 0.0
+        return {
+            "loss": mean,
+            "grad_norm": self.norm,
             "ms_per_step": round(1000 * seconds / steps, 3),
             "tokens_per_second": round(steps * self.tokens_per_step / seconds, 1),
         }
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the steps that no line of metrics has yet, in types that JSON has."""
+        return {"losses": self.losses, "seconds": self.seconds}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue from a state that `get_state` returned."""
+        self.losses, self.seconds = [float(loss) for loss in state["losses"]], float(state["seconds"])
 
 
 def progress_bar(step: int, steps: int) -> "tqdm[Any]":
@@ -88,32 +105,3 @@ def this_python() -> str:
     with suppress(ValueError):
         path = path.relative_to(Path.cwd())
     return shlex.quote(str(path))
-
-
-class Interrupt:
-    """Context manager in which Ctrl-C sets `requested`, and a second Ctrl-C raises KeyboardInterrupt."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self.installed = False
-
-    def __enter__(self) -> Self:
-        # Respect an existing SIGINT handler, and SIG_IGN of background jobs.
-        self.installed = (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        )
-        if self.installed:
-            signal.signal(signal.SIGINT, self.handle)
-        return self
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        """Handle the first Ctrl-C, and restore the default for the second."""
-        self.requested = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        # print() could fail here, because the signal may have interrupted another print().
-        os.write(2, b"\nFinishing the step and saving; Ctrl-C again stops at once.\n")
-
-    def __exit__(self, *exception: object) -> None:
-        if self.installed:
-            signal.signal(signal.SIGINT, signal.default_int_handler)

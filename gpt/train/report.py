@@ -5,6 +5,7 @@ from gpt.evaluate import evaluate
 from gpt.generation import generate, stream
 from gpt.runs import loss_curve, read
 from gpt.tokenizer import start_ids
+from gpt.train.output import say
 from gpt.train.trainer import Trainer
 from tensorlite import serialization
 
@@ -26,7 +27,7 @@ def report(trainer: Trainer) -> None:
     loss = evaluate(trainer.model, trainer.dataset, "val")
     bits = trainer.dataset.bits_per_char(loss)
     trainer.metrics.write(step=trainer.step, final_val_loss=loss, final_val_bits_per_char=bits)
-    print(
+    say(
         f"validation loss {loss:.4f} nats per token, {bits:.4f} bits per character "
         f"(the whole set: {trainer.dataset.chars['val']:,} characters)"
     )
@@ -36,7 +37,7 @@ def report(trainer: Trainer) -> None:
     if draw_curve(trainer):
         written.append(folder.curve)
     for path in written:
-        print(f"wrote {path}")
+        say(f"wrote {path}")
 
 
 def print_sample(trainer: Trainer) -> None:
@@ -44,10 +45,10 @@ def print_sample(trainer: Trainer) -> None:
     chars, tokenizer = trainer.config.train.sample_chars, trainer.dataset.tokenizer
     if chars:
         ids = generate(trainer.model, start_ids(tokenizer), sampling=SamplingConfig(seed=trainer.config.train.seed))
-        print(f"\nA sample of {chars} characters:\n")
+        say(f"\nA sample of {chars} characters:\n")
         for text in stream(tokenizer, ids, max_chars=chars):
-            print(text, end="", flush=True)
-        print("\n")
+            say(text, end="")
+        say("\n")
 
 
 def draw_curve(trainer: Trainer) -> bool:
@@ -57,9 +58,9 @@ def draw_curve(trainer: Trainer) -> bool:
         with serialization.atomic_write(folder.curve) as temporary:
             loss_curve(read(folder.metrics.path), temporary, trainer.config.name)
     except ImportError:
-        print(f"no {folder.curve.name}: it needs matplotlib (pip install 'tensorlite[plot]')")
+        say(f"no {folder.curve.name}: it needs matplotlib (pip install 'tensorlite[plot]')")
         return False
     except OSError as error:  # The other files are written, so the run itself has succeeded.
-        print(f"no {folder.curve.name}: {error.strerror}")
+        say(f"no {folder.curve.name}: {error.strerror}")
         return False
     return True

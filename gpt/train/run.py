@@ -1,13 +1,17 @@
 """Train a model from start to end."""
 
 import shlex
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import tensorlite as tl
 from gpt.config import Config
 from gpt.runs import RunFolder
+from gpt.train.interrupt import Interrupt
+from gpt.train.output import say
 from gpt.train.progress import this_python
 from gpt.train.report import report, summary
 from gpt.train.setup import resume as resume_run
@@ -15,26 +19,44 @@ from gpt.train.setup import start
 
 
 def train(config: Config, resume: Path | None = None) -> bool:
-    """Train a model, evaluate it, and print what was written. Return whether the run reached its last step.
+    """Train a model, evaluate it, and print what was written. Return whether the run was finished.
 
     resume: a checkpoint to continue from, as if the run had never stopped; `config` is then the one in the checkpoint,
         except for RESUMABLE_OPTIONS. (More steps stretch the cosine of the learning rate.)
 
-    Ctrl-C finishes the step and saves; a second one stops immediately. Raises TrainingError for a loss that is not
-    finite, ConfigError for options that differ from the checkpoint, and RunFolderError for a folder that cannot be
-    used. Raises other kinds of UserError for data or a checkpoint that cannot be used.
+    Ctrl-C, SIGTERM or SIGHUP finishes the step and saves; a second one stops immediately. Signals reach the main thread
+    only, so in another thread nothing is caught. Raises TrainingError for a loss that is not finite, ConfigError for
+    options that differ from the checkpoint, and RunFolderError for a folder that cannot be used. Raises other kinds of
+    UserError for data or a checkpoint that cannot be used.
     """
     folder = RunFolder(config.run_dir if resume is None else resume.parent)
-    with folder.lock():
+    with Interrupt() as stop, folder.lock():
         trainer = start(config, folder) if resume is None else resume_run(config, resume)
-        print(summary(trainer), flush=True)
+        command = f"{this_python()} -m gpt train --resume {shlex.quote(str(folder.path))}"
+        say(summary(trainer))
         began, first = time.perf_counter(), trainer.step
-        if not trainer.optimize():
-            command = f"{this_python()} -m gpt train --resume {shlex.quote(str(folder.path))}"
-            print(f"Stopped after step {trainer.step} and saved. To continue: {command}")
+        try:
+            trainer.optimize()
+        except (KeyboardInterrupt, SystemExit):
+            if stop.requested:
+                kept = f"{folder.latest} is kept, from its last save" if folder.latest.exists() else "nothing is saved"
+                with suppress(OSError):
+                    print(f"\nStopped at once, in step {trainer.step + 1}; {kept}.", file=sys.stderr)
+            raise
+        if stop.requested:
+            say(f"Stopped after step {trainer.step} and saved. To continue: {command}")
             return False
-        print(f"{trainer.step - first} steps in {time.perf_counter() - began:.1f} s")
-        report(trainer)
+        say(f"{trainer.step - first} steps in {time.perf_counter() - began:.1f} s")
+        try:
+            report(trainer)
+        except (KeyboardInterrupt, SystemExit):
+            if stop.number is None:  # It is not from a signal.
+                raise
+            say(
+                f"\nStopped after the last step, {trainer.step}, which is saved. The evaluation of the whole "
+                f"validation set and the sample are left out. To make them: {command}"
+            )
+            return False
     return True
 
 

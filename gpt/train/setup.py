@@ -9,6 +9,7 @@ from gpt.config import Config, ConfigError
 from gpt.data import Dataset, load_dataset
 from gpt.model import GPT, build_model
 from gpt.runs import LATEST, RunFolder
+from gpt.train.output import say
 from gpt.train.trainer import Trainer, digest
 
 # The options that may change when a run resumes. A change of any other option would make it another run.
@@ -36,7 +37,7 @@ def start(config: Config, folder: RunFolder | None = None) -> Trainer:
     folder = folder or RunFolder(config.run_dir)
     config, dataset, model = build_run(config)
     if archive := folder.archive_previous_run():
-        print(f"The run that was in {folder.path} is now in {archive}")
+        say(f"The run that was in {folder.path} is now in {archive}")
     return Trainer(config, dataset, model, folder)
 
 

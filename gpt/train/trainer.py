@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from gpt.errors import UserError
 from gpt.evaluate import mean_loss
 from gpt.model import GPT
 from gpt.runs import LATEST, RunFolder
+from gpt.train.interrupt import Interrupt, Stopped
 from gpt.train.optimizer import configure_optimizer
-from gpt.train.progress import Interrupt, Meter, format_metrics, progress_bar
+from gpt.train.output import say
+from gpt.train.progress import Meter, format_metrics, progress_bar
 from tensorlite import Tensor, nn
 from tensorlite.optim import lr_scheduler
 
@@ -43,34 +46,44 @@ class Trainer:
         self.rng = np.random.default_rng(config.train.seed)  # Draws the batches.
         self.step = 0  # The number of finished steps.
         self.best = math.inf  # The lowest estimate of the validation loss.
+        self.evaluation_due = False  # Whether this step's evaluation is still to be done.
+        t = config.train
+        self.meter = Meter(t.grad_accum * t.batch_size * config.model.block_size)
 
     # ---- the loop -------------------------------------------------------------------------------------------
 
     def optimize(self) -> bool:
-        """Train to the last step and return True, or stop after Ctrl-C and return False.
+        """Train to the last step and return True, or stop after a signal and return False.
 
-        Both save a checkpoint. Raises TrainingError if the loss, a gradient or a weight is not finite.
+        Both save a checkpoint. Where a signal stops the run, that checkpoint also has what later lines of metrics need,
+        and whether this step's evaluation is still to be done, so that a resumed run writes what this one would have.
+
+        Raises TrainingError if the loss, a gradient or a weight is not finite.
         """
         t = self.config.train
-        meter = Meter(t.grad_accum * t.batch_size * self.config.model.block_size)
-        with Interrupt() as interrupt, progress_bar(self.step, t.steps) as bar:
-            while self.step < t.steps:
-                lr = self.schedule.get_last_lr()[0]
-                with meter:
-                    meter.add(*self.train_step())
-                done, interrupted = self.step == t.steps, interrupt.requested
-                evaluating = done or self.step % t.eval_interval == 0
-                saving = done or interrupted or self.step % t.checkpoint_interval == 0
-                if evaluating or saving or self.step % LOG_INTERVAL == 0:
-                    # log() raises if a loss is not finite, before a checkpoint is written.
-                    bar.set_postfix_str(format_metrics(self.log(meter, lr)), refresh=False)
-                bar.update()
-                if evaluating:
-                    bar.write(self.estimate())
-                if saving:
+        with Interrupt() as interrupt, interrupt.deferred(), progress_bar(self.step, t.steps) as bar:
+            while self.step < t.steps or self.evaluation_due:
+                if not self.evaluation_due:
+                    lr = self.schedule.get_last_lr()[0]
+                    with self.meter:
+                        self.meter.add(*self.train_step())
+                    self.evaluation_due = self.step == t.steps or self.step % t.eval_interval == 0
+                    logging = self.evaluation_due or self.step % t.checkpoint_interval == 0
+                    if logging or self.step % LOG_INTERVAL == 0:
+                        # log() raises if a loss is not finite, before a checkpoint is written.
+                        bar.set_postfix_str(format_metrics(self.log(lr)), refresh=False)
+                    bar.update()
+                if self.evaluation_due and not interrupt.requested:
+                    with suppress(Stopped):
+                        line = self.estimate(interrupt)
+                        with bar.external_write_mode():
+                            say(line)
+                done = self.step == t.steps and not self.evaluation_due
+                if done or interrupt.requested or self.step % t.checkpoint_interval == 0:
+                    self.check()
                     self.save(LATEST)
-                if interrupted and not done:
-                    return False
+                if interrupt.requested:
+                    return done
         return True
 
     def train_step(self) -> tuple[Tensor, Tensor]:
@@ -100,31 +113,38 @@ class Trainer:
         end = max(self.config.train.steps, o.warmup_steps)
         return lr_scheduler.CosineWithWarmup(self.optimizer, o.warmup_steps, end, o.min_lr, last_epoch=step - 1)
 
-    def log(self, meter: Meter, lr: float) -> dict[str, Any]:
-        """Write a line of metrics and return it. Raises TrainingError for a loss or a gradient that is not finite."""
-        values, averages = meter.read()
+    def check(self) -> None:
+        """Raise TrainingError if the loss or the gradient of a step since the last check is not finite."""
+        values = self.meter.read()
         for step, (loss, norm) in enumerate(values, start=self.step - len(values) + 1):
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise self.diverged(step, f"the loss is {loss}, the norm of its gradient {norm}")
-        line = {"step": self.step, "lr": lr, **averages}
+
+    def log(self, lr: float) -> dict[str, Any]:
+        """Write a line of metrics and return it. Raises the error of `check`."""
+        self.check()
+        line = {"step": self.step, "lr": lr, **self.meter.averages()}
         self.metrics.write(**line)
         return line
 
-    def estimate(self) -> str:
+    def estimate(self, interrupt: Interrupt) -> str:
         """Estimate the loss on both splits, keep the best model, and return a line of text about the losses.
 
-        Every estimate uses the same random batches. Raises TrainingError if a loss is not finite.
+        Every estimate uses the same random batches. Raises TrainingError if a loss is not finite, and Stopped, with
+        nothing changed, if a signal comes.
         """
 
         def loss(split: Split) -> float:
             rng = np.random.default_rng([self.config.train.seed, 1])  # Leaves the random numbers of training alone.
-            return mean_loss(self.model, (self.batch(split, rng) for _ in range(self.config.train.eval_batches)))
+            batches = (self.batch(split, rng) for _ in range(self.config.train.eval_batches))
+            return mean_loss(self.model, interrupt.until_requested(batches))
 
         train_loss, val_loss = loss("train"), loss("val")
         if not math.isfinite(train_loss + val_loss):
             raise self.diverged(self.step, f"in an evaluation the loss is {train_loss + val_loss}")
         bits = self.dataset.bits_per_char(val_loss)
         self.metrics.write(step=self.step, train_loss=train_loss, val_loss=val_loss, val_bits_per_char=bits)
+        self.evaluation_due = False
         if val_loss < self.best:
             self.best = val_loss
             self.save(self.folder.best.name)
@@ -158,6 +178,8 @@ class Trainer:
             "dropout": tl.get_rng_state(),
             "best": self.best if math.isfinite(self.best) else None,
             "text": digest(self.dataset),
+            "meter": self.meter.get_state(),
+            "evaluation_due": self.evaluation_due,
         }
         checkpoint.save(
             self.folder.path / name,
@@ -181,6 +203,8 @@ class Trainer:
         self.step = saved.step
         self.schedule = self.schedule_after(saved.step)
         self.best = math.inf if best is None else float(best)
+        self.meter.set_state(saved.state.get("meter", {"losses": [], "seconds": 0.0}))  # Format 1 does not have it.
+        self.evaluation_due = bool(saved.state.get("evaluation_due", False))
 
 
 def digest(dataset: Dataset) -> str:

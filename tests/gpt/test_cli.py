@@ -74,6 +74,7 @@ def calls(monkeypatch):
     fakes = {
         "train.train": calls.record("train", True),
         "runs.find_checkpoint": calls.record("find", Path("found.safetensors")),
+        "runs.describe_choice": lambda folder, path: "the only one",
         "runs.newest_checkpoint": calls.record("newest", Path("newest.safetensors")),
         "checkpoint.load_config": calls.record("load_config", calls.config),
         "checkpoint.load": calls.record("load", loaded),
@@ -214,10 +215,32 @@ def test_resume_from_the_runs_own_checkpoint(calls):
     assert train == ("train", (resumed,), {"resume": Path("found.safetensors")})
 
 
+@pytest.mark.parametrize("named", [["--name", "mine"], ["--out", "runs/mine"]])
+def test_resume_from_a_named_run(calls, named):
+    succeeds("train", *named, "--resume")
+    assert calls.recorded[0] == ("find", (Path("runs/mine"),), {})
+
+
+def test_resume_without_a_name_takes_the_run_that_sample_takes(calls):
+    assert "checkpoint newest.safetensors (the only one)" in succeeds("train", "--resume", "--steps", 9).stderr
+    resumed = calls.recorded[0]
+    calls.recorded.clear()
+    succeeds("sample")
+    assert resumed == calls.recorded[0] == ("newest", (Path("runs"),), {})
+
+
 def test_resume_from_a_path(calls):
     succeeds("train", "--resume", "some/where", "--out", "here")
     assert calls.recorded[0] == ("find", (Path("some/where"),), {})
     assert calls.recorded[-1][1][0] == calls.config.replace({"train.out_dir": "here"})
+
+
+def test_resume_from_a_path_refuses_another_configuration(calls, tmp_path):
+    (tmp_path / "x.toml").write_text(Config.load().to_toml(), encoding="utf-8")
+    for given in (["gpt-nano"], ["--config", tmp_path / "x.toml"]):
+        message = fails("train", "--resume", "some/where", *given)
+        assert message.startswith("--resume some/where takes the configuration from its checkpoint. Leave")
+    assert calls.recorded == []
 
 
 @pytest.mark.parametrize(
@@ -318,7 +341,7 @@ def test_sample(calls):
     assert generate[1][1].tolist() == [2, 1]
     assert generate[2] == {"sampling": SamplingConfig(temperature=0.5, top_k=2, seed=3)}
     # stderr has what is needed to repeat the sample, so that it does not mix with the text.
-    assert result.stderr == "checkpoint newest.safetensors\nseed 3\n"
+    assert result.stderr == "checkpoint newest.safetensors (step 7, the only one)\nseed 3\n"
 
 
 def test_sample_defaults(calls):

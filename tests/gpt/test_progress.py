@@ -16,7 +16,8 @@ pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
 from gpt import checkpoint
 from gpt.runs import LATEST, METRICS, read
-from gpt.train.progress import Interrupt, format_metrics, progress_bar, this_python
+from gpt.train.interrupt import Interrupt
+from gpt.train.progress import format_metrics, progress_bar, this_python
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("default_ctrl_c")
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("default_ctrl_c")
 
 
 def test_the_second_ctrl_c_stops_at_once(capfd):
-    with Interrupt() as interrupt:
+    with Interrupt() as interrupt, interrupt.deferred():
         assert not interrupt.requested
         signal.raise_signal(signal.SIGINT)
         assert interrupt.requested
@@ -38,7 +39,7 @@ def test_the_second_ctrl_c_stops_at_once(capfd):
 
 def test_an_existing_handler_is_kept(monkeypatch):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with Interrupt() as interrupt:
+    with Interrupt() as interrupt, interrupt.deferred():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         signal.raise_signal(signal.SIGINT)
         assert not interrupt.requested

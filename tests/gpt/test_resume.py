@@ -42,12 +42,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny, tmp_path, monkeypatch, 
     assert_same_checkpoint(tmp_path / "whole" / LATEST, folder / LATEST)
     assert_same_checkpoint(tmp_path / "whole" / BEST, folder / BEST)
 
-    extra = {stop} - {5, 10, 15, 20, 25, 30}
-    kept = [line for line in measured(folder) if line["step"] not in extra]
-    reference = measured(tmp_path / "whole")
-    after = [line["step"] for line in reference].index(min(s for s in (5, 10, 15, 20) if s > stop))
-    del reference[after]["loss"], kept[after]["loss"]  # This is a mean over fewer steps.
-    assert kept == reference
+    assert measured(folder) == measured(tmp_path / "whole")
     sample = whole.partition("A sample")[2].partition("\n\nwrote")[0]
     assert sample == capsys.readouterr().out.partition("A sample")[2].partition("\n\nwrote")[0]
 

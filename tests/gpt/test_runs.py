@@ -1,5 +1,7 @@
 """Test the metrics and the folder of a run."""
 
+import os
+import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -10,8 +12,8 @@ pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
 from gpt import checkpoint, train
 from gpt.errors import UserError
-from gpt.runs import CURVE, LATEST, METRICS, Metrics, read
-from gpt.train import report
+from gpt.runs import BEST, CURVE, LATEST, METRICS, Metrics, RunFolder, describe_choice, newest_checkpoint, read
+from gpt.train import report, start
 
 pytestmark = pytest.mark.usefixtures("default_ctrl_c")
 
@@ -33,7 +35,7 @@ def test_unreadable_metrics_are_skipped(tmp_path):
     assert path.read_text() == '{"step": 1, "loss": 2.5}\n'
 
 
-@pytest.mark.parametrize("name", [METRICS, f".{METRICS}.*.tmp", "earlier-1"])
+@pytest.mark.parametrize("name", [METRICS, f".{METRICS}.*.tmp", ".earlier-1.*.tmp"])
 def test_an_unwritable_folder_is_one_error(tiny, tmp_path, monkeypatch, name):
     """The disk is full, or the folder is no longer writable: in training, on resuming, and in a new run."""
     train.train(tiny(train__steps=2, train__sample_chars=0))
@@ -53,7 +55,7 @@ def test_an_unwritable_folder_is_one_error(tiny, tmp_path, monkeypatch, name):
     monkeypatch.setattr(Path, "mkdir", full(made))
     saved = path.read_bytes()
     with pytest.raises(UserError, match=r"^cannot write to the run's folder '.*run': No space left on device\. What"):
-        if name == "earlier-1":
+        if name.startswith(".earlier"):
             train.train(tiny())
         else:
             more = {"train.steps": 4}
@@ -79,3 +81,143 @@ def test_a_folder_that_cannot_be_made_is_one_error(tmp_path):
     for folder in ("file", "file/below"):
         with pytest.raises(UserError, match=rf"^cannot write to the run's folder '.*{folder}': "):
             Metrics(tmp_path / folder / "metrics.jsonl")
+
+
+# --- an earlier run in the folder
+
+OLD = {LATEST: "latest", BEST: "best", METRICS: "metrics", CURVE: "curve"}
+
+
+class Killed(BaseException):
+    """The end of the process, so that no handler of errors runs."""
+
+
+def kill_at(monkeypatch, k, only_links=False):
+    """Raise Killed before call k (from 1) of a function that changes the names of files. Return the list of calls."""
+    calls = []
+
+    def patched(name, original):
+        def function(*arguments, **options):
+            calls.append(name)
+            if len(calls) == k:
+                raise Killed
+            return original(*arguments, **options)
+
+        return function
+
+    for owner, name in [(os, "link"), (os, "replace"), (Path, "rename"), (Path, "unlink"), (Path, "mkdir"),
+                        (shutil, "copy2")]:  # fmt: skip
+        monkeypatch.setattr(owner, name, patched(name, getattr(owner, name)))
+    # A killed process does not clean up either.
+    monkeypatch.setattr(shutil, "rmtree", lambda *arguments, **options: None)
+    return calls
+
+
+def files_of(folder):
+    return {name: (folder / name).read_text() for name in OLD if (folder / name).is_file()}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_an_earlier_run_is_never_in_two_parts(tmp_path, monkeypatch, links):
+    """Kill a new run at each change of a name while it moves the old run away; then start again."""
+    if not links:
+        def refuse(*arguments):
+            raise OSError(1, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", refuse)
+    for k in range(1, 100):
+        folder = tmp_path / str(k)
+        folder.mkdir()
+        for name, text in OLD.items():
+            (folder / name).write_text(text)
+        with monkeypatch.context() as patch:
+            calls = kill_at(patch, k)
+            try:
+                RunFolder(folder).archive_previous_run()
+            except Killed:
+                pass
+        assert OLD in (files_of(folder), files_of(folder / "earlier-1")), k
+        run = RunFolder(folder)
+        with run.lock():
+            run.archive_previous_run()
+        assert files_of(folder / "earlier-1") == OLD, k
+        assert [path.name for path in folder.iterdir()] == ["earlier-1"], k
+        if len(calls) < k:
+            break
+    assert calls.count("rename") == 1
+    assert k > 9
+
+
+def test_later_archives_follow(tmp_path):
+    for number in (1, 2, 3):
+        (tmp_path / LATEST).write_text(str(number))
+        archive = RunFolder(tmp_path).archive_previous_run()
+        assert archive == tmp_path / f"earlier-{number}"
+        assert (archive / LATEST).read_text() == str(number)
+    assert RunFolder(tmp_path).archive_previous_run() is None
+
+
+def test_a_killed_save_leaves_files_that_the_next_start_removes(tiny, tmp_path, monkeypatch):
+    """The kill comes in each place where a save has temporary files."""
+    import safetensors.numpy
+
+    def kill(*arguments, **options):
+        raise Killed
+
+    folder = tmp_path / "run"
+    for owner, name in [(safetensors.numpy, "save_file"), (os, "replace"), (os, "fsync"), (Path, "rename")]:
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, kill)
+            patch.setattr(Path, "unlink", lambda *arguments, **options: None)
+            patch.setattr(shutil, "rmtree", lambda *arguments, **options: None)
+            run = start(tiny(), RunFolder(folder))
+            with pytest.raises(Killed):
+                run.save(LATEST)
+        assert any(path.name.endswith(".tmp") for path in folder.iterdir()), name
+    mine = folder / ".notes.tmp"
+    mine.write_text("not of a save")
+    with RunFolder(folder).lock():
+        assert sorted(path.name for path in folder.iterdir()) == [".lock", mine.name, METRICS]
+
+
+@pytest.mark.parametrize("out", ["run", "a/b/run"])
+def test_a_failed_start_leaves_no_folder(tiny, tmp_path, monkeypatch, out):
+    config = tiny(run=out, data__dataset=str(tmp_path / "nowhere.txt"))
+    with pytest.raises(UserError, match="cannot read the text"):
+        train.train(config)
+    with pytest.raises(checkpoint.CheckpointError):
+        train.train(config, resume=tmp_path / out / LATEST)
+
+    def fail(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr("gpt.train.trainer.Trainer.optimize", fail)
+    with pytest.raises(MemoryError):
+        train.train(tiny(run=out))
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_a_folder_that_was_there_stays(tiny, tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(UserError, match="cannot read the text"):
+        train.train(tiny(data__dataset=str(tmp_path / "nowhere.txt")))
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_the_choice_of_a_run_is_explained(tmp_path):
+    def touch(name, age):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, ns=(10**18 - age * 10**9,) * 2)
+
+    touch(f"a/{LATEST}", 9)
+    assert describe_choice(tmp_path, newest_checkpoint(tmp_path)).startswith("saved 2001-09-09 ")
+    assert "newest" not in describe_choice(tmp_path, newest_checkpoint(tmp_path))
+    touch(f"b/earlier-1/{LATEST}", 8)
+    touch(f"b/.earlier-2.0123abcd.tmp/{LATEST}", 0)
+    found = newest_checkpoint(tmp_path)
+    assert found.parent.name == "earlier-1"
+    assert f", the newest of 2 below {tmp_path}/" in describe_choice(tmp_path, found)
+    touch(f"b/{METRICS}", 7)
+    text = describe_choice(tmp_path, found)
+    assert f"; {tmp_path / 'b'} is newer, but has no checkpoint yet, so this is the run before it" in text

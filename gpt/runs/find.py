@@ -1,0 +1,69 @@
+"""Find the checkpoint that a user means."""
+
+import time
+from pathlib import Path
+
+from gpt.checkpoint import CheckpointError
+from gpt.runs.archive import PREFIX, last_archive
+from gpt.runs.folder import LATEST, METRICS
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the checkpoint that a user's `path` means: a file, or the latest one in the folder of a run.
+
+    Raises CheckpointError.
+    """
+    if path.is_file():
+        return path
+    if (path / LATEST).is_file():
+        return path / LATEST
+    hint = "give a checkpoint or the folder of a run, such as runs/NAME"
+    if (Path("runs") / path / LATEST).is_file():
+        hint = f"did you mean {str(Path('runs') / path)!r}?"
+    if path.is_dir():
+        if number := last_archive(path):
+            hint = f"the run before it is in {str(path / f'{PREFIX}{number}')!r}"
+        raise CheckpointError(f"there is no {LATEST} in the folder {str(path)!r}: {hint}")
+    if path.exists():
+        raise CheckpointError(f"{str(path)!r} is not a checkpoint, but a pipe or a device: {hint}")
+    raise CheckpointError(f"there is no checkpoint {str(path)!r}: {hint}")
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """Return the most recent latest checkpoint of any run below `folder`. Raises CheckpointError if there is none."""
+    found = visible(folder, LATEST)
+    if not found:
+        raise CheckpointError(
+            f"there is no checkpoint below {str(folder)!r}: train a model first (python -m gpt train), "
+            "or name a checkpoint"
+        )
+    return max(found, key=age)
+
+
+def describe_choice(folder: Path, chosen: Path) -> str:
+    """Return why `newest_checkpoint(folder)` chose a checkpoint, in words.
+
+    They give the time of the checkpoint, the number of runs, and a run that began later and has no checkpoint yet.
+    """
+    saved = time.strftime("%Y-%m-%d %H:%M", time.localtime(chosen.stat().st_mtime))
+    others = len(visible(folder, LATEST)) - 1
+    text = f"saved {saved}" + (f", the newest of {others + 1} below {folder}/" if others else "")
+    started = [path.parent for path in visible(folder, METRICS) if not (path.parent / LATEST).exists()]
+    later = [run for run in started if (run / METRICS).stat().st_mtime_ns >= chosen.stat().st_mtime_ns]
+    if later:
+        newest = max(later, key=lambda run: age(run / METRICS))
+        text += f"; {newest} is newer, but has no checkpoint yet"
+        if chosen.parent.parent == newest:
+            text += ", so this is the run before it"
+    return text
+
+
+def visible(folder: Path, name: str) -> list[Path]:
+    """Return the files of a name below a folder, except those in hidden folders, which are still being written."""
+    found = [path for path in folder.rglob(name) if path.is_file()]
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
+def age(path: Path) -> tuple[int, str]:
+    """Return the time of the last change, and the path to decide between equal times."""
+    return path.stat().st_mtime_ns, str(path)
