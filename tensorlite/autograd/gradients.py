@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, overload
 
@@ -14,6 +13,7 @@ from . import version_counter
 from .engine import run_backward
 from .grad_mode import set_grad_enabled
 from .graph import Edge, Value, Variable, wrap
+from .retained_grad import RetainHook
 from .views import regenerate_views
 
 __all__ = ["accumulate_grad", "add_hook", "backward", "grad", "retain_grad"]
@@ -239,19 +239,16 @@ class Ownership:
 
 
 def retain_grad(x: Variable) -> None:
-    """Make ``backward`` fill ``x.grad`` although x is not a leaf. Raises GraphError if x does not require gradients."""
+    """Make ``backward`` fill ``x.grad`` although x is not a leaf.
+
+    The gradient is that of the value that x has at the end, after changes in place, and after the other hooks.
+    Raises GraphError if x does not require gradients.
+    """
     if not x.tracked:
         raise GraphError("retain_grad: this tensor does not require gradients")
-    if x.node is None:
-        return
-    ref = weakref.ref(x)
-
-    def keep(g: Any) -> None:
-        tensor = ref()
-        if tensor is not None:
-            accumulate_grad(tensor, g if g.tracked else g.array.copy())
-
-    add_hook(x, keep)
+    if x.node is not None and x.retain_hook is None:
+        x.retain_hook = RetainHook(x, accumulate_grad)
+        add_hook(x, x.retain_hook)
 
 
 def add_hook(x: Variable, hook: Callable[[Any], Any]) -> Callable[[], None]:
@@ -268,7 +265,9 @@ def add_hook(x: Variable, hook: Callable[[Any], Any]) -> Callable[[], None]:
     if place.hooks is None:
         place.hooks = []
     hooks = place.hooks
-    hooks.append(hook)
+    # A retain hook comes last, so that it gets the gradient that the other hooks have made.
+    first = len(hooks) if isinstance(hook, RetainHook) else sum(not isinstance(h, RetainHook) for h in hooks)
+    hooks.insert(first, hook)
 
     def remove() -> None:
         if hook in hooks:

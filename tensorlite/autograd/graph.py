@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from ..backends.registry import Array
 from . import version_counter
+from .retained_grad import RetainHook
 from .views import ViewInfo
 
 __all__ = ["Edge", "Node", "Output", "Plan", "RecomputedValues", "Rule", "Value", "Variable", "attach",
@@ -37,6 +38,7 @@ class Variable:
     node: the Node that made the value; None for a leaf.
     tracked: whether gradients flow through the value.
     hooks: functions that see the gradient of a leaf; the hooks of other values are on their node.
+    retain_hook: the hook that fills ``grad`` of a value that is not a leaf, after ``retain_grad()``; else None.
     view_info: for a view, its base and the view ops that lead to it; None if no view op made it.
     """
 
@@ -48,6 +50,7 @@ class Variable:
     node: Node | None = None
     tracked: bool = False
     hooks: list[Callable[[Any], Any]] | None = None
+    retain_hook: RetainHook | None = None
     view_info: ViewInfo | None = None
 
     __array_ufunc__ = None  # makes `ndarray * Variable` call Variable.__rmul__

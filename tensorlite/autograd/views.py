@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from ..backends.registry import Array
 from ..errors import VersionError
+from .retained_grad import set_node
 from .version_counter import base_array, inplace_in_graph
 
 __all__ = [
@@ -78,7 +79,7 @@ def regenerate_view(x: Any) -> bool:
     again = replay_view(steps, base)
     if again.node is None:  # nothing is recorded now
         return False
-    x.node, x.tracked = again.node, True
+    set_node(x, again.node)
     return True
 
 

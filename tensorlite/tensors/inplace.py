@@ -16,6 +16,7 @@ from .. import ops, random
 from ..autograd import version_counter
 from ..autograd.grad_mode import is_grad_enabled
 from ..autograd.graph import Variable, wrap
+from ..autograd.retained_grad import set_node
 from ..autograd.views import current_view_info, owns_memory, regenerate_view
 from ..backends.registry import BACKENDS, device_of
 from ..dtypes import is_floating
@@ -115,7 +116,7 @@ def _update_in_place(x: Any, name: str, out: Any) -> Any:
         assert node is not None
     array[...] = out.array
     node.seq = version_counter.bump_version(array, in_graph=True)
-    base.node, base.tracked = node, True
+    set_node(base, node)
     if steps is not None:
         regenerate_view(x)
     return x

@@ -304,8 +304,16 @@ class Tensor(OpMethods, InPlaceMethods):
         self.requires_grad = requires_grad
         return self
 
+    @property
+    def retains_grad(self) -> bool:
+        """Return whether ``backward`` fills ``grad`` although this is not a leaf: see :meth:`retain_grad`."""
+        return self.retain_hook is not None
+
     def retain_grad(self) -> None:
-        """Make ``backward`` fill ``grad`` although this is not a leaf."""
+        """Make ``backward`` fill ``grad`` although this is not a leaf.
+
+        After a change in place, that is the gradient of the new value.
+        """
         gradients.retain_grad(self)
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
@@ -318,7 +326,7 @@ class Tensor(OpMethods, InPlaceMethods):
 
     def detach_(self) -> Tensor:
         """Cut this tensor itself off from its history, and return it."""
-        self.node, self.tracked, self.hooks, self.view_info = None, False, None, None
+        self.node, self.tracked, self.hooks, self.view_info, self.retain_hook = None, False, None, None, None
         return self
 
     @property

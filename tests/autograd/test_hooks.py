@@ -166,3 +166,114 @@ def test_retain_grad_fills_and_accumulates_without_sharing_memory():
     assert x.grad.tolist() == [36.0, 72.0]
     y.grad.zero_()
     assert x.grad.tolist() == [36.0, 72.0]
+
+
+# ---- retain_grad and hooks around a change in place: PyTorch's values, with which these functions also run ----------
+
+
+def change_itself(y):
+    y.mul_(5)
+    return y, y
+
+
+def change_a_view(y):
+    y[0].mul_(5)
+    return y, y
+
+
+def change_under_no_grad(y):
+    with tl.no_grad():
+        y.mul_(5)
+    return y, y
+
+
+def change_twice(y):
+    y.mul_(5)
+    y.retain_grad()
+    y.add_(1)
+    return y, y
+
+
+def replace(y):
+    y.copy_(tl.ones(2))
+    return y, y
+
+
+def assign(y):
+    y[:1] = 4.0
+    return y, y
+
+
+def detach(y):
+    z = y * 2
+    y.detach_()
+    return y, z
+
+
+@pytest.mark.parametrize(
+    ("change", "retained", "expected"),
+    [
+        (change_itself, [30.0, 60.0], [450.0, 900.0]),
+        (change_a_view, [30.0, 12.0], [450.0, 36.0]),
+        (change_under_no_grad, [30.0, 60.0], [90.0, 180.0]),
+        (change_twice, [32.0, 62.0], [480.0, 930.0]),
+        (replace, [2.0, 2.0], [0.0, 0.0]),
+        (assign, [8.0, 12.0], [0.0, 36.0]),
+        (detach, [24.0, 48.0], [72.0, 144.0]),
+    ],
+)
+def test_retain_grad_is_that_of_the_tensor_as_it_is_now(change, retained, expected):
+    x = leaf(1.0, 2.0)
+    y = x * 3
+    y.retain_grad()
+    kept, z = change(y)
+    (z * z).sum().backward()
+    assert kept.grad.tolist() == retained
+    assert x.grad.tolist() == expected
+
+
+def test_retain_grad_of_a_buffer_that_is_filled_later():
+    x, buffer = leaf(1.0, 2.0), tl.zeros(2)
+    buffer[0] = x[0]
+    buffer.retain_grad()
+    buffer[1] = x[1] * 2
+    (buffer * buffer).sum().backward()
+    assert buffer.grad.tolist() == [2.0, 8.0]
+
+
+@pytest.mark.parametrize(("use", "expected"), [("view", 30.0), ("base", None)])
+def test_retain_grad_of_a_view_whose_base_is_changed(use, expected):
+    y = leaf(1.0, 2.0) * 3
+    view = y[0]
+    view.retain_grad()
+    y.mul_(5)
+    used = view if use == "view" else y
+    (used * used).sum().backward()
+    assert (view.grad if expected is None else view.grad.item()) == expected
+
+
+def test_retain_grad_of_a_view_that_is_changed():
+    view = (leaf(1.0, 2.0) * 3)[0]
+    view.retain_grad()
+    view.mul_(5)
+    (view * view).backward()
+    assert view.grad.item() == 30.0
+
+
+def test_retain_grad_gets_what_the_other_hooks_return():
+    y = leaf(1.0, 2.0) * 3
+    y.retain_grad()
+    y.retain_grad()
+    y.register_hook(lambda g: g * 10)
+    assert y.retains_grad
+    y.sum().backward()
+    assert y.grad.tolist() == [10.0, 10.0]
+
+
+def test_a_hook_stays_with_the_value_for_which_it_was_registered():
+    y, seen = leaf(1.0, 2.0) * 3, []
+    y.register_hook(lambda g: seen.append(("before", g.tolist())))
+    y.mul_(5)
+    y.register_hook(lambda g: seen.append(("after", g.tolist())))
+    (y * y).sum().backward()
+    assert seen == [("after", [30.0, 60.0]), ("before", [150.0, 300.0])]
