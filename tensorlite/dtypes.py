@@ -7,6 +7,7 @@ scalars decide only the category, never the width. So a Python scalar never upca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from .errors import DTypeError
 
-__all__ = ["DType", "as_dtype", "bool_", "complex64", "complex128", "float16", "float32", "float64",
+__all__ = ["DType", "as_dtype", "bool_", "check_number", "complex64", "complex128", "float16", "float32", "float64",
            "get_default_dtype", "int8", "int16", "int32", "int64", "is_floating", "promote_types", "result_type",
            "set_default_dtype", "uint8"]  # fmt: skip
 
@@ -111,6 +112,30 @@ def result_type(*values: Any) -> DType:
     return result if result is not None else _default
 
 
+_LARGEST = {"e": 65504.0, "f": 3.4028234663852886e38, "d": 1.7976931348623157e308}
+"""The largest finite number of each floating point type, by its code."""
+
+
+def check_number(name: str, value: Any, dtype: DType) -> None:
+    """Raise DTypeError if a number of Python that is to be stored in this dtype would become another number.
+
+    An integer dtype has no NaN, infinity or number out of its range. A finite number may not become infinite, and a
+    complex one may not lose its imaginary part. As in PyTorch a float loses its fraction in an integer dtype, and any
+    number is true or false.
+    """
+    kind = dtype.kind
+    if isinstance(value, complex):
+        fits = kind in "cb"
+    elif isinstance(value, float) and not math.isfinite(value):
+        fits = kind not in "iu"
+    elif kind in "iu":
+        fits = int(np.iinfo(dtype).min) <= int(value) <= int(np.iinfo(dtype).max)
+    else:
+        fits = kind != "f" or -_LARGEST[dtype.char] <= value <= _LARGEST[dtype.char]
+    if not fits:
+        raise DTypeError(f"{name}: {value} does not fit into a tensor of {dtype}. Convert one of them.")
+
+
 Policy: TypeAlias = Callable[[str, list[Any]], list[Any]]
 """A function of an op's name and its raw differentiable arguments, which returns them in the dtypes to compute in.
 
@@ -118,33 +143,67 @@ It returns the same list if nothing had to be converted.
 """
 
 
-def _convert(arrays: list[Any], dtype: DType) -> list[Any]:
-    """Return the arrays in this dtype, with scalars unchanged."""
+def _convert(name: str, arrays: list[Any], dtype: DType) -> list[Any]:
+    """Return the arrays in this dtype, with scalars unchanged. Raises DTypeError for an int out of an integer dtype."""
+    if dtype.kind in "iu":
+        _check_scalars(name, arrays, dtype)
     if all(getattr(a, "dtype", dtype) == dtype for a in arrays):
         return arrays
     return [a.astype(dtype) if getattr(a, "dtype", dtype) != dtype else a for a in arrays]
 
 
+def _check_scalars(name: str, arrays: list[Any], dtype: DType) -> None:
+    """Raise DTypeError if a Python scalar among the arguments does not fit into a dtype."""
+    for a in arrays:
+        if type(a) in (int, float) and not 0 <= a <= 127:  # each dtype holds these
+            check_number(f"{name}({_describe(arrays)})", a, dtype)
+
+
+def _describe(arrays: list[Any]) -> str:
+    """Return the dtypes and shapes of the arrays among the arguments, for messages."""
+    return ", ".join(f"{a.dtype}{tuple(a.shape)}" for a in arrays if hasattr(a, "dtype"))
+
+
 def _promote(name: str, arrays: list[Any]) -> list[Any]:
-    return _convert(arrays, result_type(*arrays))
+    return _convert(name, arrays, result_type(*arrays))
 
 
 def _float(name: str, arrays: list[Any]) -> list[Any]:
     dtype = result_type(*arrays)
-    return _convert(arrays, dtype if dtype.kind in "fc" else _default)
+    return _convert(name, arrays, dtype if dtype.kind in "fc" else _default)
 
 
 def _choose(name: str, arrays: list[Any]) -> list[Any]:
     choices = arrays[1:]  # the first argument is a condition
-    converted = _promote(name, choices)
+    dtype = result_type(*choices)
+    _check_scalars(name, choices, dtype)
+    converted = _convert(name, choices, dtype)
     return arrays if converted is choices else [arrays[0], *converted]
+
+
+def _compare(name: str, arrays: list[Any]) -> list[Any]:
+    # NumPy compares integers of all widths exactly, and integers with floats in float64. Only among floats does a 0-d
+    # array not decide the width, and NumPy would compare int8 with a Python float in float16.
+    kinds = {a.dtype.kind for a in arrays if hasattr(a, "dtype")}
+    if kinds == {"f"}:
+        return _promote(name, arrays)
+    if kinds <= {"i", "u"} and any(type(a) is float for a in arrays):
+        return _convert(name, arrays, float64)
+    return arrays
+
+
+def _bits(name: str, arrays: list[Any]) -> list[Any]:
+    dtype = result_type(*arrays)
+    if dtype.kind not in "biu" or any(type(a) is float for a in arrays):
+        given = ", ".join(_describe([a]) or f"{a!r:.40}" for a in arrays)
+        raise DTypeError(f"{name}({given}): this op is not defined for arguments of these types. It needs integers.")
+    return _convert(name, arrays, dtype)
 
 
 def _same(name: str, arrays: list[Any]) -> list[Any]:
     seen = [a.dtype for a in arrays if hasattr(a, "dtype")]
     if any(d != seen[0] for d in seen):
-        given = ", ".join(f"{a.dtype}{tuple(a.shape)}" for a in arrays if hasattr(a, "dtype"))
-        raise DTypeError(f"{name}({given}): expected tensors of one dtype. Convert with .to(dtype).")
+        raise DTypeError(f"{name}({_describe(arrays)}): expected tensors of one dtype. Convert with .to(dtype).")
     return arrays
 
 
@@ -161,6 +220,8 @@ POLICIES: dict[str, Policy] = {
     "promote": _promote,
     "float": _float,
     "choose": _choose,
+    "compare": _compare,
+    "bits": _bits,
     "same": _same,
     "floating": _floating,
 }

@@ -93,11 +93,13 @@ def op(
     composite: the same function in plain ops, which is differentiated when the gradient itself must be differentiable.
     dtypes: how inputs of different dtypes are combined: None (unchanged), "promote" (as PyTorch does), "float" (the
         same, and integers become the default float dtype), "choose" (as "promote", except for the first argument, a
-        condition), "same" (mixing is an error), "floating" (integers are an error too).
+        condition), "bits" (as "promote", and floats are an error), "compare" (as "promote" among floats; integers of
+        different widths are compared exactly), "same" (mixing is an error), "floating" (integers are an error too).
     aux: the names of further arrays that the function returns after its result, for ``backward`` to name.
     multi_output: whether the function returns a tuple of results; then a rule gets the tuple of their gradients.
     view: whether the result may share memory with the first argument.
-    accepts_dtype: whether calls may give ``dtype=``, to which the first argument is converted first.
+    accepts_dtype: whether calls may give ``dtype=``, to which the first argument is converted first. Integer results
+        are converted to it, too.
 
     Raises TypeError if a rule names a value that the op does not have, or if there are more rules than arguments.
     """
@@ -126,7 +128,7 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
     forward, aux, policy, multi_output, built_in = self.forward, self.aux, self.dtypes, self.multi_output, self.built_in
     arity, variadic, differentiable = len(self.names), self.variadic is not None, bool(self.rules or self.backward)
     defaults, mode, runner = tuple(self.defaults), grad_mode, op_runner
-    new, ndarray = object.__new__, np.ndarray
+    new, ndarray, accepts_dtype = object.__new__, np.ndarray, self.accepts_dtype
     backends, orders = BACKENDS, self.orders
     view, inplace_in_graph, rules = self.view and not multi_output, version_counter.inplace_in_graph, len(self.rules)
     required = sum(d is inspect.Parameter.empty for d in defaults)
@@ -135,6 +137,8 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         if kwargs:
             order = orders.get((len(args), *kwargs))
+            if order is None and accepts_dtype and kwargs.get("dtype") is not None:
+                return self.call_in_dtype(call, args, kwargs)
             args = self.bind(args, kwargs) if order is None else order((*args, *kwargs.values(), *defaults))
         elif len(args) != arity and not (variadic and len(args) > arity):
             if len(args) > arity or len(args) < required:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.registry import Array
-from ..dtypes import Policy
+from ..dtypes import Policy, as_dtype
 from ..errors import GraphError
 from . import version_counter
 from .graph import Node, Plan, Rule, Value, Variable
@@ -184,17 +184,26 @@ class Op:
         The order is kept in ``orders``, where later calls with the same keywords find it.
         Raises TypeError, with the op's name and signature, if the arguments do not fit.
         """
-        if self.accepts_dtype and "dtype" in kwargs:
-            dtype = kwargs.pop("dtype")
-            first, *rest = self.bind(args, kwargs)
-            if dtype is not None and not isinstance(first, Variable):
-                raise TypeError(f"{self.name}: expected a Tensor, got {type(first).__name__}")
-            return (first if dtype is None else first.to(dtype=dtype), *rest)
+        if self.accepts_dtype and kwargs.get("dtype", 0) is None:
+            del kwargs["dtype"]
         order = self._order(len(args), tuple(kwargs))
         if len(order) > 1 and not self.variadic:
             self.orders[len(args), *kwargs] = itemgetter(*order)
         values = (*args, *kwargs.values(), *self.defaults)
         return tuple(values[k] for k in order)
+
+    def call_in_dtype(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the result of ``call``, the op's public function, for arguments with ``dtype=``.
+
+        The first argument is converted to that dtype before the op, and the result after it, because NumPy sums
+        integers and booleans in int64. Raises TypeError if the first argument is not a Tensor.
+        """
+        dtype = as_dtype(kwargs.pop("dtype"))
+        first, *rest = self.bind(args, kwargs)
+        if not isinstance(first, Variable):
+            raise TypeError(f"{self.name}: expected a Tensor, got {type(first).__name__}")
+        out = call(first.to(dtype=dtype), *rest)  # type: ignore[attr-defined]
+        return out if out.dtype == dtype else out.to(dtype=dtype)
 
     def _order(self, n: int, keywords: tuple[str, ...]) -> list[int]:
         """Return the place of each argument among n positional values, the keywords' values and the defaults."""

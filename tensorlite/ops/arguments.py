@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Sequence
 from types import EllipsisType
@@ -12,6 +13,7 @@ import numpy as np
 
 from ..autograd.graph import Variable
 from ..backends.registry import BACKENDS, Array, describe_array
+from ..dtypes import DType
 from ..errors import DeviceError, DTypeError
 
 Number: TypeAlias = int | float | complex | np.number[Any] | np.bool_
@@ -97,6 +99,30 @@ def check_range(name: str, index: Array, dim: int, size: int, lowest: int = 0) -
     """Raise IndexError if an index is not from ``lowest`` to ``size - 1``."""
     if found := outlier(index, size, lowest):
         raise IndexError(f"{name}: index {found} is out of range for dim {dim} of size {size}")
+
+
+def check_fit(name: str, array: Any, dtype: DType) -> None:
+    """Raise DTypeError if an array on the CPU holds a number out of the range of an integer dtype, or NaN.
+
+    The fractions of floats do not count. Other arrays are not checked, because on a GPU it would force a sync.
+    """
+    if type(array) is not np.ndarray or dtype.kind not in "iu" or array.dtype.kind not in "iuf" or not array.size:
+        return
+    if np.can_cast(array.dtype, dtype):
+        return
+    limits = [n if isinstance(n, int) or not math.isfinite(n) else math.trunc(n)
+              for n in (array.min().item(), array.max().item())]  # fmt: skip
+    if not int(np.iinfo(dtype).min) <= limits[0] <= limits[1] <= int(np.iinfo(dtype).max):
+        raise DTypeError(f"{name}: the numbers from {limits[0]} to {limits[1]} do not fit into {dtype}.")
+
+
+def check_unmasked(name: str, value: object) -> None:
+    """Raise TypeError for a masked NumPy array, whose mask a tensor cannot keep."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected an array without a mask, got a masked one of shape {value.shape}, and a tensor has no "
+            f"mask. Replace its masked entries with .filled(value), or choose the others with .compressed()."
+        )
 
 
 def index_array(name: str, x: Any, index: Any) -> Array:

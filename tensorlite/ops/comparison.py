@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ..autograd.function import op
 from ..backends.registry import Array, Namespace
+from ..dtypes import result_type
+from ..errors import DTypeError
 from .arguments import Operand
 
 __all__ = [
@@ -13,37 +15,37 @@ __all__ = [
 ]  # fmt: skip
 
 
-@op()
+@op(dtypes="compare")
 def eq(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input == other``, as booleans."""
     return x == y
 
 
-@op()
+@op(dtypes="compare")
 def ne(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input != other``, as booleans."""
     return x != y
 
 
-@op()
+@op(dtypes="compare")
 def lt(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input < other``, as booleans."""
     return x < y
 
 
-@op()
+@op(dtypes="compare")
 def le(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input <= other``, as booleans."""
     return x <= y
 
 
-@op()
+@op(dtypes="compare")
 def gt(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input > other``, as booleans."""
     return x > y
 
 
-@op()
+@op(dtypes="compare")
 def ge(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input >= other``, as booleans."""
     return x >= y
@@ -73,19 +75,19 @@ def logical_not(xp: Namespace, x: Array) -> Array:
     return xp.logical_not(x)
 
 
-@op()
+@op(dtypes="bits")
 def bitwise_and(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input & other`` of integers or booleans. Raises DTypeError for floating point numbers."""
     return x & y
 
 
-@op()
+@op(dtypes="bits")
 def bitwise_or(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input | other`` of integers or booleans. Raises DTypeError for floating point numbers."""
     return x | y
 
 
-@op()
+@op(dtypes="bits")
 def bitwise_xor(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input ^ other`` of integers or booleans. Raises DTypeError for floating point numbers."""
     return x ^ y
@@ -97,15 +99,23 @@ def bitwise_not(xp: Namespace, x: Array) -> Array:
     return ~x
 
 
-@op()
+def _check_shift(x: Operand, y: Operand) -> None:
+    """Raise DTypeError if both arguments are booleans, which have no bits to move."""
+    if result_type(x, y).kind == "b":
+        raise DTypeError("expected integers to shift, got booleans. Convert with .int().")
+
+
+@op(dtypes="bits")
 def bitwise_left_shift(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input << other`` of integers. Raises DTypeError for floating point numbers."""
+    _check_shift(x, y)
     return x << y
 
 
-@op()
+@op(dtypes="bits")
 def bitwise_right_shift(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input >> other`` of integers. Raises DTypeError for floating point numbers."""
+    _check_shift(x, y)
     return x >> y
 
 

@@ -54,10 +54,25 @@ def true_divide(xp: Namespace, x: Operand, y: Operand) -> Array:
     return x / y
 
 
-def _check_divisor(name: str, x: Array, y: Array) -> None:
-    """Raise RuntimeError for integer division by zero, on the CPU only: on a GPU the check would force a sync."""
-    if isinstance(y, (int, np.ndarray)) and result_type(x, y).kind in "iu" and not np.all(y):
+def _kind(x: Operand, y: Operand) -> str:
+    """Return the kind of dtype of an arithmetic result: ``"f"``, ``"i"``, ... Raises DTypeError for booleans."""
+    kind: str = (x if hasattr(x, "dtype") else y).dtype.kind
+    kind = kind if kind == "f" else result_type(x, y).kind
+    if kind == "b":
+        raise DTypeError("expected numbers, got booleans. Convert with .int().")
+    return kind
+
+
+def _check_divisor(name: str, x: Operand, y: Operand) -> str:
+    """Return the kind of dtype of a quotient in whole numbers: ``"i"`` or ``"u"`` for integers, ``"f"`` for floats.
+
+    Raises DTypeError for booleans, and RuntimeError for integer division by zero. The latter is found on the CPU only:
+    on a GPU the check would force a sync.
+    """
+    kind = _kind(x, y)
+    if kind in "iu" and isinstance(y, (int, np.ndarray)) and not np.all(y):
         raise RuntimeError(f"{name}: division of integers by 0. Convert with .float() to get an infinity.")
+    return kind
 
 
 def div(input: Operand, other: Operand, *, rounding_mode: Literal["floor", "trunc"] | None = None) -> Value:
@@ -79,9 +94,10 @@ def div(input: Operand, other: Operand, *, rounding_mode: Literal["floor", "trun
 
 @op(lambda g: _zero(g), lambda g: _zero(g), dtypes="promote")
 def _truncated_divide(xp: Namespace, x: Operand, y: Operand) -> Array:
-    _check_divisor("div", x, y)
-    quotient = xp.trunc(x / y)
-    return quotient.astype(xp.result_type(x, y), copy=False)
+    if _check_divisor("div", x, y) not in "iu":
+        return xp.trunc(x / y)
+    quotient = x // y  # exact, unlike x / y of large integers, but rounded down
+    return quotient + ((quotient < 0) & (quotient * y != x))
 
 
 @op(lambda g: _zero(g), lambda g: _zero(g), dtypes="promote")
@@ -138,7 +154,7 @@ def pow(xp: Namespace, x: Operand, exponent: Operand) -> Array:
     """
     if type(exponent) in (int, float) and exponent == 3:
         return x * x * x  # because NumPy's power takes 300 times as long
-    if getattr(x, "dtype", None) is not None and x.dtype.kind in "iu" and type(exponent) is int and exponent < 0:
+    if _kind(x, exponent) in "iu" and type(exponent) is int and exponent < 0:
         raise ValueError("integers to negative integer powers are not integers. Convert with .float().")
     return x**exponent
 
@@ -158,7 +174,7 @@ def reciprocal(xp: Namespace, x: Array) -> Array:
 @op(lambda g, x: g * (2.0 * x))
 def square(xp: Namespace, x: Array) -> Array:
     """Return ``input * input``."""
-    return x * x
+    return x * x if x.dtype.kind != "b" else x.astype(xp.int64)
 
 
 @op(lambda g, x: g * sign(x))
@@ -350,7 +366,7 @@ def ceil(xp: Namespace, x: Array) -> Array:
 @op(lambda g: _zero(g))
 def round(xp: Namespace, x: Array, decimals: int = 0) -> Array:
     """Round to ``decimals`` decimals, halves to even. Its gradient is zero."""
-    return xp.round(x, decimals)
+    return xp.round(x, decimals) if x.dtype.kind != "b" else x.copy()
 
 
 @op(lambda g: _zero(g))

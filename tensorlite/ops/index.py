@@ -19,9 +19,9 @@ from ..autograd.graph import Value, Variable
 from ..autograd.views import replay_view
 from ..backends.reference import last_writes
 from ..backends.registry import BACKENDS, Array, Namespace, describe_array
-from ..dtypes import DType
+from ..dtypes import DType, check_number
 from ..errors import DeviceError, DTypeError, ShapeError
-from .arguments import Index, Operand, array_of, check_range, outlier
+from .arguments import Index, Operand, array_of, check_fit, check_range, check_unmasked, outlier
 from .elementwise import convert, convert_to_discrete, where
 from .shape import reshape
 
@@ -233,16 +233,19 @@ def fitting(name: str, value: Any, dtype: DType) -> Any:
     """
     if value is None:
         raise TypeError(f"{name}: expected a Tensor or a number as the value, got None")
-    if type(value) in (int, float) and dtype.kind in "biu":
-        low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-        if value != value // 1 or not low <= value <= high:
+    value = value.item() if isinstance(value, np.generic) else value
+    if type(value) in (int, float):
+        if dtype.kind in "biu" and (value % 1 or (dtype.kind == "b" and value not in (0, 1))):
             raise DTypeError(f"{name}: {value} does not fit into a tensor of {dtype}. Convert one of them.")
-        return bool(value) if dtype.kind == "b" else int(value)
-    found = getattr(array_of(value), "dtype", dtype)
+        check_number(name, value, dtype)
+        return {"b": bool, "u": int, "i": int}.get(dtype.kind, float)(value)
+    array = array_of(value)
+    found = getattr(array, "dtype", dtype)
     if found == dtype:
         return value
     if found.kind in "fc" and dtype.kind not in "fc":
         raise DTypeError(f"{name}: {found} values do not fit into a tensor of {dtype}. Convert one of them.")
+    check_fit(name, array, dtype)
     return convert(value, dtype, found) if found.kind == "f" else convert_to_discrete(value, dtype)
 
 
@@ -361,6 +364,7 @@ def assign(array: Array, index: Any, value: Any) -> None:
         raise DeviceError(
             f"setitem: the value is {describe_array(value)}, but the tensor is {describe_array(array)}. Move it."
         )
+    check_fit("setitem", value, array.dtype)
     try:
         _write(array[basic] if basic else array, slots, arrays, value)
     except IndexError as error:
@@ -369,14 +373,16 @@ def assign(array: Array, index: Any, value: Any) -> None:
 
 def _number(value: Any, array: Array) -> Any:
     """Return a number, or nested lists of numbers as an array. Raises an error if they do not fit into the array."""
+    check_unmasked("setitem", value)
+    value = value.item() if isinstance(value, np.generic) else value
     try:
         given = np.asarray(value)
     except ValueError:
         raise ShapeError("setitem: the nested lists of the value have different lengths") from None
-    kinds = "biufc" if array.dtype.kind == "c" else "biuf"
-    whole = given.dtype.kind in "iu" and array.dtype.kind in "iu" and given.size
-    if given.dtype.kind not in kinds:
+    numbers = given.dtype.kind in ("biufc" if array.dtype.kind == "c" else "biuf") or type(value) is int
+    if not numbers:
         raise TypeError(f"setitem: expected a Tensor or numbers that fit into {array.dtype}, got {value!r:.80}")
-    if whole and not np.iinfo(array.dtype).min <= given.min() <= given.max() <= np.iinfo(array.dtype).max:
-        raise DTypeError(f"setitem: {value!r:.80} does not fit into a tensor of {array.dtype}")
+    if type(value) in (int, float):
+        check_number("setitem", value, array.dtype)
+    check_fit("setitem", given, array.dtype)
     return value if given.ndim == 0 else BACKENDS[type(array)].asarray(given)

@@ -148,7 +148,8 @@ def std(xp: Namespace, x: Array, dim: Dim = None, correction: float = 1, keepdim
 def cumsum(xp: Namespace, x: Array, dim: int) -> Array:
     """Return the running sum along a dimension: ``out[i] = x[0] + ... + x[i]``. That of integers is an int64."""
     dim_in("", dim, x.ndim)
-    return xp.cumsum(_wide(xp, x), axis=dim) if x.ndim else x + xp.zeros_like(x)
+    x = x if x.dtype.kind in "fc" else x.astype(xp.int64)  # NumPy would keep the dtype of a wide or unsigned integer
+    return xp.cumsum(x, axis=dim) if x.ndim else x + xp.zeros_like(x)
 
 
 # ---- products -------------------------------------------------------------------------------

@@ -10,63 +10,48 @@ from ..autograd.function import op
 from ..autograd.graph import Variable
 from ..backends.registry import BACKENDS, Array, Device, DeviceLike, Namespace, device_of, namespace
 from ..backends.registry import device as as_device
-from ..dtypes import DType, as_dtype, get_default_dtype, is_floating
-from ..errors import DTypeError, ShapeError
+from ..dtypes import DType, as_dtype, check_number, is_floating
+from ..errors import ShapeError
 from ..ops.elementwise import convert, convert_to_discrete
+from .python_data import array_from_python
 
-__all__ = ["as_array", "is_dtype_name", "to_device", "to_dtype", "transfer"]
+__all__ = ["as_array", "fill_number", "is_dtype_name", "to_device", "to_dtype", "transfer"]
 
 
 def as_array(data: Any, dtype: Any = None, where: DeviceLike = None) -> Array:
     """Return a raw array of a Tensor, a raw array, a number, or nested sequences of these. Copy only if necessary.
 
-    Python floats become the default dtype, ints int64; arrays keep their dtype. Raises TypeError if the data are not
-    numbers, ShapeError if rows differ in length, DTypeError if a number does not fit into the dtype.
+    Python floats become the default dtype, ints int64; arrays keep their dtype. The dtype of mixed entries is that to
+    which they are promoted. Raises TypeError if the data are not numbers or have a mask, ShapeError if rows differ in
+    length, DTypeError if a number does not fit into the dtype.
     """
     raw = data.array if isinstance(data, Variable) else data
+    target = None if dtype is None else as_dtype(dtype)
     if type(raw) not in BACKENDS:
-        raw = _from_python(raw, dtype)
-        _check_range(raw, dtype)
-    target = as_dtype(raw.dtype.newbyteorder("=") if dtype is None else dtype)
-    if raw.dtype != target:
-        raw = raw.astype(target)
+        raw = array_from_python(raw, target)
+    elif target is None:
+        target = as_dtype(raw.dtype.newbyteorder("="))
+    if target is not None and raw.dtype != target:
+        with np.errstate(all="ignore"):
+            raw = raw.astype(target)
     if where is None and (isinstance(data, Variable) or type(data) in BACKENDS):
         return raw
     return _move(raw, as_device(where))
 
 
-def _from_python(data: Any, dtype: Any = None) -> Array:
-    if isinstance(data, (list, tuple)) and any(isinstance(item, Variable) for item in data):
-        data = [item.array.tolist() if isinstance(item, Variable) else item for item in data]
-    try:
-        array = np.array(data)
-    except ValueError:
-        raise ShapeError(
-            "tensor: the nested sequences have different lengths. Give every row the same number of entries."
-        ) from None
-    if array.dtype == np.object_ and isinstance(data, int):
-        raise DTypeError(f"tensor: {data} does not fit into int64")
-    if array.dtype.kind not in "biufc":
-        raise TypeError(f"tensor: expected numbers or booleans, got {type(data).__name__} {data!r:.60}")
+def fill_number(name: str, value: Any, dtype: DType | None) -> tuple[Any, DType]:
+    """Return the number to fill a tensor of this dtype with, from a number, a Tensor or an array; and its own dtype.
+
+    Raises ShapeError if there is not exactly one number, DTypeError if it does not fit into the dtype.
+    """
+    given = as_array(value, dtype if isinstance(value, int) else None, "cpu")
+    if given.size != 1:
+        raise ShapeError(f"{name}: fill_value must be one number, got shape {given.shape}")
+    number = given.item()
+    number = value if isinstance(value, (int, float)) else number  # because a float of Python has more digits
     if dtype is not None:
-        return array  # as_array converts it from Python's precision, so that nothing is rounded twice
-    first = data
-    while isinstance(first, (list, tuple)) and first:
-        first = first[0]
-    if array.dtype == np.float64 and not isinstance(first, (np.generic, np.ndarray)):
-        return array.astype(get_default_dtype())
-    if array.dtype == np.complex128 and not isinstance(first, (np.generic, np.ndarray)):
-        return array.astype(np.complex64)
-    return array
-
-
-def _check_range(array: Array, dtype: Any) -> None:
-    """Raise DTypeError if Python's numbers would wrap around in an integer dtype, or cannot be integers at all."""
-    if dtype is None or (target := as_dtype(dtype)).kind not in "iu" or not array.size or array.dtype.kind not in "iuf":
-        return
-    low, high = array.min(), array.max()
-    if not np.iinfo(target).min <= low <= high <= np.iinfo(target).max:
-        raise DTypeError(f"tensor: the numbers from {low} to {high} do not fit into {target}")
+        check_number(name, number, dtype)
+    return number, given.dtype
 
 
 def _move(array: Array, where: Device) -> Array:

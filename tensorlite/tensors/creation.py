@@ -22,11 +22,11 @@ from .. import random
 from ..autograd.graph import Variable, wrap
 from ..backends.registry import Array, DeviceLike, Namespace, namespace
 from ..backends.registry import device as as_device
-from ..dtypes import DType, DTypeLike, as_dtype, get_default_dtype, int64, promote_types
-from ..errors import DTypeError, ShapeError
+from ..dtypes import DType, DTypeLike, as_dtype, check_number, get_default_dtype, int64, promote_types
+from ..errors import DTypeError
 from ..ops.arguments import ints_in
 from .arguments import check_sizes, require_tensors
-from .convert import as_array
+from .convert import as_array, fill_number
 from .tensor import Tensor
 
 __all__ = [
@@ -139,14 +139,12 @@ def full(
 
     dtype: None for the dtype that :func:`tensor` gives ``fill_value``.
 
-    Raises ShapeError if ``fill_value`` has more than one entry.
+    Raises ShapeError if ``fill_value`` has more than one entry, DTypeError if it does not fit into the dtype.
     """
-    value = fill_value.tolist() if isinstance(fill_value, Variable) else fill_value  # type: ignore[attr-defined]
-    given = as_array(fill_value, where="cpu")
-    if given.size != 1:
-        raise ShapeError(f"full: fill_value must be one number, got shape {given.shape}")
+    kind = None if dtype is None else as_dtype(dtype)
+    value, own = fill_number("full", fill_value, kind)
     if dtype is None:
-        dtype = as_array(value, where="cpu").dtype
+        dtype = as_array(value).dtype if isinstance(fill_value, Variable) else own
     return _filled("full", lambda xp, shape, t: xp.full(shape, value, t), (size,), None, dtype, device, requires_grad)
 
 
@@ -199,6 +197,14 @@ def _finite_number(name: str, value: Any) -> Any:
     return value
 
 
+def _counting_dtype(name: str, dtype: DTypeLike) -> DType:
+    """Return the dtype of counted numbers. Raises DTypeError for booleans."""
+    found = as_dtype(dtype)
+    if found.kind == "b":
+        raise DTypeError(f"{name}: expected a dtype of numbers, got bool. Compare the numbers to get booleans.")
+    return found
+
+
 def arange(
     start: Real = 0,
     end: Real | None = None,
@@ -211,7 +217,8 @@ def arange(
 
     dtype: None for int64 if all arguments are ints, otherwise the default dtype.
 
-    Raises ValueError if ``step`` is 0 or leads away from ``end``, TypeError for anything but numbers.
+    Raises ValueError if ``step`` is 0 or leads away from ``end``, TypeError for anything but numbers. Raises DTypeError
+    for booleans, and if a number does not fit into the dtype.
     """
     if end is None:
         start, end = 0, start
@@ -222,11 +229,19 @@ def arange(
         raise ValueError(f"arange: step {step} does not lead from {start} to {end}")
     if dtype is None:
         dtype = int64 if all(isinstance(v, int) for v in (start, end, step)) else get_default_dtype()
-    dtype = as_dtype(dtype)
-    n = math.ceil((end - start) / step)
-    counted = namespace(as_device(device)).arange(n)
-    wide = promote_types(dtype, np.float64) if dtype.kind == "f" else dtype
-    return _wrap((counted.astype(wide) * step + start).astype(dtype), requires_grad)
+    dtype = _counting_dtype("arange", dtype)
+    if isinstance(start, int) and isinstance(end, int) and isinstance(step, int):
+        n = -((start - end) // step)  # in integers, because (end - start) / step would be rounded
+    else:
+        n = math.ceil((end - start) / step)
+    xp = namespace(as_device(device))
+    for first_or_last in (start, start + (n - 1) * step)[: 2 * (n > 0)]:
+        check_number("arange", first_or_last, dtype)
+    if dtype.kind in "iu" and isinstance(start, int) and isinstance(step, int):
+        wide = np.dtype(np.uint64) if dtype == np.uint64 else int64
+        return _wrap((xp.arange(n, dtype=wide) * step + start if n else xp.zeros(0, wide)).astype(dtype), requires_grad)
+    wide = promote_types(dtype, np.float64)
+    return _wrap((xp.arange(n).astype(wide) * step + start).astype(dtype), requires_grad)
 
 
 def linspace(
@@ -237,10 +252,17 @@ def linspace(
     device: DeviceLike = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Return ``steps`` evenly spaced numbers from ``start`` to ``end``, both included, in the default dtype."""
+    """Return ``steps`` evenly spaced numbers from ``start`` to ``end``, both included, in the default dtype.
+
+    In an integer dtype their fractions are cut off. Raises DTypeError for booleans, and if ``start`` or ``end`` does
+    not fit into the dtype.
+    """
     xp, (n,) = namespace(as_device(device)), check_sizes("linspace", (steps,))
-    spaced = xp.linspace(_finite_number("linspace", start), _finite_number("linspace", end), n)
-    return _wrap(spaced.astype(as_dtype(dtype or get_default_dtype())), requires_grad)
+    kind, ends = _counting_dtype("linspace", dtype or get_default_dtype()), (start, end)
+    ends = tuple(_finite_number("linspace", v) for v in ends)
+    for v in ends:
+        check_number("linspace", v, kind)
+    return _wrap(xp.linspace(*ends, n).astype(kind), requires_grad)
 
 
 def eye(

@@ -21,7 +21,8 @@ from ..ops.arguments import Number, dim_in, ints_in, numpy_names
 from ..ops.index import getitem
 from ..ops.shape import expand, view
 from .arguments import constructor_error, flatten_sizes, grad_error
-from .convert import as_array, is_dtype_name, to_device, to_dtype
+from .closeness import isclose
+from .convert import as_array, fill_number, is_dtype_name, to_device, to_dtype
 from .inplace import InPlaceMethods
 from .methods import OpMethods
 
@@ -431,10 +432,10 @@ class Tensor(OpMethods, InPlaceMethods):
     def new_full(self, size: int | Sequence[int], fill_value: Any, dtype: DTypeLike | None = None) -> Tensor:
         """Return a tensor filled with one value, in this tensor's dtype unless one is given, and on its device."""
         kind = self.dtype if dtype is None else as_dtype(dtype)
-        shape, value = ints_in("new_full", "sizes", size), as_array(fill_value, where="cpu")
-        if min(shape, default=0) < 0 or value.size != 1:
-            raise ShapeError(f"new_full: expected sizes and one number, got {shape} and a value of shape {value.shape}")
-        return wrap(BACKENDS[type(self.array)].full(shape, value.item(), kind))
+        shape, (value, _) = ints_in("new_full", "sizes", size), fill_number("new_full", fill_value, kind)
+        if min(shape, default=0) < 0:
+            raise ShapeError(f"new_full: sizes must not be negative, got {shape}")
+        return wrap(BACKENDS[type(self.array)].full(shape, value, kind))
 
     def new_tensor(self, data: Any, dtype: DTypeLike | None = None) -> Tensor:
         """Return a new tensor of the data, in this tensor's dtype unless one is given, and on its device."""
@@ -447,13 +448,11 @@ class Tensor(OpMethods, InPlaceMethods):
         return self.shape == other.shape and bool(ops.all(ops.eq(self, other)).item())
 
     def isclose(self, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
-        """Return where ``|self - other| <= atol + rtol * |other|``, as booleans. Infinities are close to themselves."""
-        x, y = self.detach(), other.detach()
-        if x.dtype.kind == "b" and y.dtype.kind == "b":
-            return ops.eq(x, y)
-        near = ops.le(ops.abs(ops.sub(x, y)), ops.add(ops.mul(ops.abs(y), rtol), atol))
-        same = ops.logical_or(ops.eq(x, y), ops.logical_and(near, ops.isfinite(y)))
-        return ops.logical_or(same, ops.logical_and(ops.isnan(x), ops.isnan(y))) if equal_nan else same
+        """Return where ``|self - other| <= atol + rtol * |other|``, as booleans. Infinities are close to themselves.
+
+        Raises ValueError for a negative tolerance.
+        """
+        return isclose(self, other, rtol, atol, equal_nan)
 
     def allclose(self, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
         """Return whether all entries are close, see :meth:`isclose`. Raises ShapeError if shapes do not broadcast."""

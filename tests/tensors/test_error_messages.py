@@ -231,7 +231,7 @@ OTHER_MISTAKES = [
     (lambda: tl.Tensor([1.0], "cpu"), TypeError, r"Tensor: expected data and a bool .*, got \[1.0\], 'cpu'"),
     (lambda: tl.full((2,), [1, 2]), ShapeError, r"full: fill_value must be one number, got shape \(2,\)"),
     (lambda: V.new_full((2,), "a"), TypeError, "expected numbers or booleans, got str 'a'"),
-    (lambda: V.new_zeros(-1), ShapeError, r"new_full: expected sizes and one number, got \(-1,\)"),
+    (lambda: V.new_zeros(-1), ShapeError, r"new_full: sizes must not be negative, got \(-1,\)"),
     (lambda: V.new_ones(1.5), TypeError, "new_full: sizes must be"),
     (lambda: tl.zeros_like([1]), TypeError, "zeros_like: expected a Tensor, got list"),
     (lambda: tl.randint_like([1], 3), TypeError, "randint_like: expected a Tensor, got list"),
