@@ -155,7 +155,7 @@ def _convert(name: str, arrays: list[Any], dtype: DType) -> list[Any]:
 def _check_scalars(name: str, arrays: list[Any], dtype: DType) -> None:
     """Raise DTypeError if a Python scalar among the arguments does not fit into a dtype."""
     for a in arrays:
-        if type(a) in (int, float) and not 0 <= a <= 127:  # each dtype holds these
+        if type(a) is int and not 0 <= a <= 127:  # each dtype holds these
             check_number(f"{name}({_describe(arrays)})", a, dtype)
 
 
@@ -175,9 +175,7 @@ def _float(name: str, arrays: list[Any]) -> list[Any]:
 
 def _choose(name: str, arrays: list[Any]) -> list[Any]:
     choices = arrays[1:]  # the first argument is a condition
-    dtype = result_type(*choices)
-    _check_scalars(name, choices, dtype)
-    converted = _convert(name, choices, dtype)
+    converted = _promote(name, choices)
     return arrays if converted is choices else [arrays[0], *converted]
 
 

@@ -88,12 +88,12 @@ def div(input: Operand, other: Operand, *, rounding_mode: Literal["floor", "trun
     if rounding_mode == "floor":
         return floor_divide(input, other)
     if rounding_mode == "trunc":
-        return _truncated_divide(input, other)
+        return _div(input, other)
     raise ValueError(f"div: rounding_mode must be None, 'floor' or 'trunc', got {rounding_mode!r}")
 
 
 @op(lambda g: _zero(g), lambda g: _zero(g), dtypes="promote")
-def _truncated_divide(xp: Namespace, x: Operand, y: Operand) -> Array:
+def _div(xp: Namespace, x: Operand, y: Operand) -> Array:
     if _check_divisor("div", x, y) not in "iu":
         return xp.trunc(x / y)
     quotient = x // y  # exact, unlike x / y of large integers, but rounded down
