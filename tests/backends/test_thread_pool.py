@@ -1,11 +1,14 @@
 """Threads that share work on the CPU, and the threads of OpenBLAS."""
 
 import multiprocessing
+import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from tensorlite.backends import registry
 from tensorlite.backends.cpu import blas, find_compiled, thread_pool
 from tensorlite.backends.cpu import kernels as cpu
 
+ROOT = Path(__file__).parents[2]
 XP = registry.namespace(registry.device("cpu"))
 
 
@@ -167,16 +171,45 @@ def test_get_num_threads(monkeypatch):
     assert 1 <= thread_pool.get_num_threads() <= 8
     thread_pool.set_num_threads(5)
     assert thread_pool.get_num_threads() == 5
-    monkeypatch.setattr(thread_pool, "_num_threads", None)
-    monkeypatch.setenv("TENSORLITE_NUM_THREADS", "2")
-    assert thread_pool.get_num_threads() == 2
-    monkeypatch.setattr(thread_pool, "_num_threads", None)
-    monkeypatch.setenv("TENSORLITE_NUM_THREADS", "zero")
-    with pytest.raises(ValueError, match="TENSORLITE_NUM_THREADS: expected a number of 1 or more, got 'zero'"):
-        thread_pool.get_num_threads()
-    for n in (0, -1, 1.0, True, "2"):
-        with pytest.raises(ValueError, match="set_num_threads: expected an int of 1 or more, got"):
+    thread_pool.set_num_threads(np.int64(2))
+    assert type(thread_pool.get_num_threads()) is int
+    for n in (0, -1, 1.0, True, "2", 1025, 10**30):
+        with pytest.raises(ValueError, match="set_num_threads: expected an integer from 1 to 1024, got"):
             thread_pool.set_num_threads(n)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", None),
+        ("2", 2),
+        ("1024", 1024),
+        *((text, ValueError) for text in ("abc", "0", "-1", "2.0", "²", "100000", "9" * 50)),
+    ],
+)
+def test_the_variable_is_read_when_the_library_is_loaded(text, expected):
+    """A wrong value does not wait for the first op."""
+    code = "import tensorlite, tensorlite.backends.cpu.thread_pool as pool; print(pool._num_threads)"
+    environment = {**os.environ, "TENSORLITE_NUM_THREADS": text, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    if expected is ValueError:
+        message = f"ValueError: TENSORLITE_NUM_THREADS: expected an integer from 1 to 1024, got {text!r}."
+        assert message in done.stderr
+    else:
+        assert done.stdout.strip() == str(expected)
+
+
+def test_too_many_threads_for_the_system(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(thread_pool, "_pool", None)
+    monkeypatch.setattr(thread_pool, "_num_threads", 7)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="set_num_threads: expected to start 6 threads, got 0"):
+        thread_pool.parallel_for(lambda start, stop: None, 100)
+    monkeypatch.undo()
+    thread_pool.parallel_for(lambda start, stop: None, 100)  # no lock is held
 
 
 def test_a_forked_child_has_threads_of_its_own(three_threads):

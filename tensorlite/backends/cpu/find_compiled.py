@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from functools import cache
 from typing import Any
 
@@ -13,12 +14,20 @@ __all__ = ["find_compiled"]
 def find_compiled() -> Any:
     """Return the package ``compiled``, or None if numba is not installed or ``TENSORLITE_JIT=0`` is set.
 
-    The first call imports numba, which takes about half a second.
+    The first call imports numba, which takes about half a second. If numba is installed and fails, this warns once and
+    returns None, because NumPy alone gives the same results in more time.
     """
-    if os.environ.get("TENSORLITE_JIT") == "0":
+    if os.environ.get("TENSORLITE_JIT") == "0" or os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         return None
     try:
         from . import compiled
-    except ImportError:
+    except Exception as error:  # a broken compiler may raise anything
+        if not (isinstance(error, ModuleNotFoundError) and error.name == "numba"):
+            warnings.warn(
+                f"tensorlite: numba is installed but does not work ({type(error).__name__}: {error}), so NumPy alone "
+                "computes, which takes several times as long. Reinstall numba and llvmlite, or set TENSORLITE_JIT=0.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return None
     return compiled

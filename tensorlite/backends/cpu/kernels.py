@@ -46,7 +46,8 @@ def _blocks(*arrays: Array) -> Iterator[list[Array]]:
 def _is_contiguous_float32(*arrays: Array | None) -> bool:
     """Return whether every array that is not None is contiguous float32."""
     for a in arrays:  # an explicit loop is twice as fast as all(), and this runs on every op
-        if a is not None and not (a.dtype is _FLOAT32 and a.flags.c_contiguous):
+        # An unpickled array has a dtype object of its own. So has a result of machine code that numba has loaded.
+        if a is not None and not ((a.dtype is _FLOAT32 or a.dtype == _FLOAT32) and a.flags.c_contiguous):
             return False
     return True
 

@@ -11,6 +11,7 @@ If NumPy's BLAS is not an OpenBLAS that we can control, it occupies the cores, s
 from __future__ import annotations
 
 import ctypes
+import operator
 import os
 import threading
 from collections.abc import Callable
@@ -27,11 +28,25 @@ from .find_compiled import find_compiled
 __all__ = ["get_num_threads", "parallel_for", "run_parallel", "set_num_threads"]
 
 VARIABLE = "TENSORLITE_NUM_THREADS"
+MAX_THREADS = 1024
 _MAX_DEFAULT_THREADS = 8  # Python threads pass the interpreter's lock around between calls, so more of them would wait
 
 # ---- the number of threads ------------------------------------------------------------------
 
-_num_threads: int | None = None
+
+
+def _read_variable() -> int | None:
+    """Return the number that the environment variable sets, or None."""
+    text = os.environ.get(VARIABLE, "")
+    if text and not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MAX_THREADS):
+        raise ValueError(
+            f"{VARIABLE}: expected an integer from 1 to {MAX_THREADS}, got {text!r}. Correct or unset this environment "
+            "variable."
+        )
+    return int(text) if text else None
+
+
+_num_threads: int | None = _read_variable()  # at import, so that a wrong value does not fail within an op
 
 
 def _available_threads() -> int:
@@ -46,27 +61,22 @@ def _available_threads() -> int:
 def get_num_threads() -> int:
     """Return the number of threads that ops on the CPU may use.
 
-    It is the number given to ``set_num_threads``, else that of the environment variable ``TENSORLITE_NUM_THREADS``. By
-    default it is the number of cores that this process and OpenBLAS may use (``OPENBLAS_NUM_THREADS``,
-    ``OMP_NUM_THREADS``), at most 8.
-
-    Raises ValueError if the variable is set to anything except a positive integer.
+    It is the number given to ``set_num_threads``, else that of the environment variable ``TENSORLITE_NUM_THREADS``, an
+    integer from 1 to 1024, which is read when tensorlite is imported. By default it is the number of cores that this
+    process and OpenBLAS may use (``OPENBLAS_NUM_THREADS``, ``OMP_NUM_THREADS``), at most 8.
     """
     global _num_threads
     if _num_threads is None:
-        text = os.environ.get(VARIABLE, "")
-        if text and not (text.isdecimal() and int(text)):
-            raise ValueError(f"{VARIABLE}: expected a number of 1 or more, got {text!r}")
-        _num_threads = int(text) if text else _available_threads()
+        _num_threads = _available_threads()
     return _num_threads
 
 
 def set_num_threads(n: int) -> None:
-    """Set the number of threads that ops on the CPU may use. Raises ValueError unless ``n`` is an int of 1 or more."""
+    """Set the number of threads that ops on the CPU may use. Raises ValueError unless ``n`` is from 1 to 1024."""
     global _num_threads
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ValueError(f"set_num_threads: expected an int of 1 or more, got {n!r}")
-    _num_threads = n
+    if isinstance(n, bool) or not hasattr(n, "__index__") or not 1 <= operator.index(n) <= MAX_THREADS:
+        raise ValueError(f"set_num_threads: expected an integer from 1 to {MAX_THREADS}, got {n!r}")
+    _num_threads = operator.index(n)
 
 
 # ---- workers --------------------------------------------------------------------------------
@@ -166,9 +176,15 @@ class _Pool:
         self.workers: list[_Worker] = []
 
     def get_workers(self, count: int) -> list[_Worker]:
-        """Return ``count`` workers. Missing ones are started."""
+        """Return ``count`` workers. Missing ones are started. Raises RuntimeError if the system starts no more."""
         while len(self.workers) < count:
-            self.workers.append(_Worker(self))
+            try:
+                self.workers.append(_Worker(self))
+            except RuntimeError as error:
+                raise RuntimeError(
+                    f"set_num_threads: expected to start {count} threads, got {len(self.workers)}. Set a smaller "
+                    f"number, with set_num_threads or {VARIABLE}."
+                ) from error
         return self.workers[:count]
 
 

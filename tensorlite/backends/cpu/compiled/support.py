@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numba import config, types
 from numba import njit as _njit
 from numba.extending import intrinsic
 
-from ... import reference
+from .machine_code import MachineCodeCache, warn_once
 
 if config.DISABLE_JIT:
     raise ImportError("numba is set not to compile (NUMBA_DISABLE_JIT)")
@@ -38,47 +37,37 @@ def njit(*signature: Any, **options: Any) -> Any:
 
     With ``cache=True`` the machine code is kept on disk until the function's own file or a source of the kernels
     changes. If no folder for the cache is writable, the function is compiled in each process.
+
+    A compiled function is inlined where another one calls it, unless ``forceinline=False`` is given. So machine code
+    that is loaded from the cache gives the same bits as code that this process compiled. Without that, numba's linker
+    prefers the copy of the inner function that was compiled on its own, which exists only in the process that compiles.
     """
     if signature and callable(signature[0]):  # `@njit` without parentheses
         return njit()(signature[0])
+    options = {"forceinline": True, **options}
 
     def decorate(function: Any) -> Any:
-        try:
-            return _compile(function, signature, options)
-        except (RuntimeError, OSError):  # there is no folder for the cache
-            return _compile(function, signature, {**options, "cache": False})
+        dispatcher = _njit(**{**options, "cache": False})(function)
+        if options.get("cache"):
+            _cache_on_disk(dispatcher)
+        for s in signature:
+            dispatcher.compile(s)
+        if signature:
+            dispatcher.disable_compile()  # so that other types of arguments raise TypeError
+        return dispatcher
 
     return decorate
 
 
-def _compile(function: Any, signatures: tuple[str, ...], options: dict[str, Any]) -> Any:
-    dispatcher = _njit(**options)(function)
-    if options.get("cache"):
-        _add_kernel_sources_to_stamp(dispatcher)
-    for signature in signatures:
-        dispatcher.compile(signature)
-    if signatures:
-        dispatcher.disable_compile()  # so that other types of arguments raise TypeError
-    return dispatcher
-
-
-def kernel_sources() -> list[Path]:
-    """Return the files whose code or constants are compiled into kernels."""
-    return [*sorted(Path(__file__).parent.glob("*.py")), Path(reference.__file__)]
-
-
-def _add_kernel_sources_to_stamp(dispatcher: Any) -> None:
-    """Invalidate the cached machine code of a function when any source of the kernels changes.
-
-    numba looks only at the function's own file. But the kernels that a function calls are compiled into it, and so are
-    constants, such as ``reference.ERF_TANH``.
-    """
+def _cache_on_disk(dispatcher: Any) -> None:
+    """Make a compiled function load its machine code from disk, and save it there."""
     try:
-        files = [path.stat() for path in kernel_sources()]
-        cache_file = dispatcher._cache._cache_file
-        cache_file._source_stamp = (cache_file._source_stamp, [(file.st_mtime, file.st_size) for file in files])
-    except (AttributeError, OSError):  # these attributes are private to numba, so they may change
-        pass
+        dispatcher._cache = MachineCodeCache(dispatcher.py_func)
+    except (RuntimeError, OSError) as error:  # there is no folder for the cache
+        warn_once(
+            f"tensorlite: no folder for the compiled kernels can be written ({error}), so each process compiles them "
+            "again. Set NUMBA_CACHE_DIR to a folder that can be written."
+        )
 
 
 # ---- atomic operations on 64-bit integers, given by their addresses -------------------------

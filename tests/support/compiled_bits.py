@@ -1,0 +1,111 @@
+"""Print a hash of the results of every compiled kernel, of a training run and of the same run resumed half way.
+
+``python -m tests.support.compiled_bits FOLDER``: the first process that runs with a FOLDER saves the state of the half
+way there; it and the later ones resume from it.
+"""
+
+import hashlib
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import tensorlite as tl
+from gpt.config.sections import ModelConfig
+from gpt.generation import SamplingConfig, generate
+from gpt.model import compiled_decode
+from gpt.model.gpt import GPT
+from tensorlite import optim
+from tensorlite.backends.cpu.compiled import gemm, kernels, row_kernels
+from tensorlite.backends.cpu.compiled.machine_code import MachineCodeCache
+from tensorlite.nn import functional as F
+
+f32 = np.float32
+rng = np.random.default_rng(0)
+
+
+def show(name: str, *tensors: tl.Tensor) -> None:
+    """Print the name and a hash of the tensors' bytes."""
+    print(name, hashlib.sha256(b"".join(t.array.tobytes() for t in tensors)).hexdigest()[:16])
+
+
+def random(*shape: int) -> tl.Tensor:
+    """Return normal random numbers, float32, that need a gradient."""
+    return tl.tensor(rng.standard_normal(shape).astype(f32), requires_grad=True)
+
+
+def show_op(name, op, *inputs):
+    """Show the result of an op and the gradients of its inputs."""
+    y = op(*inputs)
+    y.backward(tl.tensor(rng.standard_normal(y.shape).astype(f32)))
+    show(name, y, *(x.grad for x in inputs))
+
+
+def show_ops() -> None:
+    """Show each op that has a compiled kernel, at widths with and without a rest of the vector loop."""
+    for n in (64, 1003):
+        target = tl.tensor(rng.integers(0, n, 64))
+        show_op(f"gelu {n}", F.gelu, random(64, n))
+        show_op(f"gelu tanh {n}", lambda x: F.gelu(x, approximate="tanh"), random(64, n))
+        show_op(f"softmax {n}", lambda x: F.softmax(x, -1), random(64, n))
+        show_op(
+            f"layer_norm {n}", lambda x, w, b, n=n: F.layer_norm(x, (n,), w, b), random(64, n), random(n), random(n)
+        )
+        show_op(f"cross_entropy {n}", lambda x, t=target: F.cross_entropy(x, t, label_smoothing=0.1), random(64, n))
+        for causal in (False, True):
+            attend = lambda q, k, v, c=causal: F.scaled_dot_product_attention(q, k, v, is_causal=c)
+            show_op(f"attention {n} {causal}", attend, *(random(1, 2, n // 4, 24) for _ in range(3)))
+    show_op("matmul", lambda a, b: a @ b, random(300, 200), random(200, 100))
+    show_op("a row times a matrix", lambda a, b: a @ b.T, random(1, 2000), random(1000, 2000))
+    x, weight, y = (random(*shape).array for shape in ((100,), (50, 100), (50,)))
+    row_kernels.linear(0, x, weight, None, y)
+    row_kernels.layer_norm(x, x.copy(), None, 1e-5, x)
+    row_kernels.gelu(x, True)
+    q, keys, values, scores, out = (random(*shape).array for shape in ((2, 8), (2, 9, 8), (2, 9, 8), (2, 9), (2, 8)))
+    row_kernels.decode_attention(0, q, keys, values, 7, scores, out)
+    show("row kernels", *map(tl.tensor, (x, y, out)))
+
+
+def train(model: GPT, optimizer: optim.AdamW, steps: range) -> None:
+    """Make training steps; the batch depends on the number of the step alone."""
+    for step in steps:
+        ids = tl.tensor(np.random.default_rng(step).integers(0, 65, (8, 64)))
+        tl.manual_seed(step)
+        optimizer.zero_grad()
+        model(ids, ids)[1].backward()
+        optimizer.step()
+
+
+def show_runs(folder: Path) -> None:
+    """Show a run of six steps, then the last three again, from the state that the first process saved."""
+    for resumed in (False, True):
+        tl.manual_seed(0)
+        model = GPT(ModelConfig(vocab_size=65, block_size=64, n_layer=2, n_head=4, n_embd=128, dropout=0.0))
+        optimizer = optim.AdamW(model.parameters(), lr=1e-3)
+        path = folder / "half.pickle"
+        if resumed:
+            state = pickle.loads(path.read_bytes())  # noqa: S301
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+        else:
+            train(model, optimizer, range(3))
+            if not path.exists():
+                path.write_bytes(pickle.dumps({"model": model.state_dict(), "optimizer": optimizer.state_dict()}))
+        train(model, optimizer, range(3, 6))
+        show("run", *model.parameters())
+    print("text", *generate(model.eval(), [1, 2, 3], 20, SamplingConfig(seed=1)))
+
+
+def main() -> None:
+    """Show everything. Raises AssertionError if a compiled function was not called."""
+    show_ops()
+    show_runs(Path(sys.argv[1]))
+    for module in (gemm, kernels, row_kernels, compiled_decode):
+        for name, function in vars(module).items():
+            if isinstance(getattr(function, "_cache", None), MachineCodeCache):
+                assert function.overloads, f"{module.__name__}.{name} was not called"
+
+
+if __name__ == "__main__":
+    main()
