@@ -222,10 +222,8 @@ def binary_cross_entropy_with_logits(
     name = "binary_cross_entropy_with_logits"
     check_same_shape(name, input, target, reduction)
     check_floating(name, input, target, weight, pos_weight)
-    softplus_of_minus = ops.logaddexp(-input, 0.0)
-    if pos_weight is not None:
-        softplus_of_minus = softplus_of_minus * ((pos_weight - 1.0) * target + 1.0)
-    loss = (1.0 - target) * input + softplus_of_minus
+    positive = target if pos_weight is None else target * pos_weight
+    loss = -(positive * nn_ops.log_sigmoid(input) + (1.0 - target) * nn_ops.log_sigmoid(-input))
     return _reduce(loss if weight is None else loss * weight, reduction)
 
 
@@ -437,5 +435,4 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     x1, x2: Tensors that broadcast. The result has their shape without ``dim``.
     """
     x1, x2 = ops.broadcast_tensors(x1, x2)
-    lengths = ops.clamp(ops.norm(x1, 2, dim), eps) * ops.clamp(ops.norm(x2, 2, dim), eps)
-    return (x1 * x2).sum(dim) / lengths
+    return (normalize(x1, 2.0, dim, eps) * normalize(x2, 2.0, dim, eps)).sum(dim)  # a product of lengths may overflow

@@ -110,7 +110,13 @@ def floor_divide(xp: Namespace, x: Operand, y: Operand) -> Array:
     return x // y
 
 
-@op(lambda g: g, lambda g, x, y: -g * floor(x / y), dtypes="promote")
+@op()
+def _wraps(xp: Namespace, x: Operand, y: Operand, out: Array) -> Array:
+    """Return the integer n in ``out = x - n * y``, also where ``x / y`` was rounded to an integer, or out to y."""
+    return xp.where(out == y, -1.0, xp.round((x - xp.where(out == out, out, 0.0)) / y))
+
+
+@op(lambda g: g, lambda g, x, y, out: g * -_wraps(x, y, out), dtypes="promote")
 def remainder(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input - other * floor(input / other)``. It has the sign of the divisor, as Python's ``%``.
 
@@ -120,7 +126,7 @@ def remainder(xp: Namespace, x: Operand, y: Operand) -> Array:
     return x % y
 
 
-@op(lambda g: g, lambda g, x, y: -g * trunc(x / y), dtypes="promote")
+@op(lambda g: g, lambda g, x, y, out: g * -_wraps(x, y, out), dtypes="promote")
 def fmod(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input - other * trunc(input / other)``. It has the sign of the dividend, as C's ``fmod``.
 
@@ -131,18 +137,24 @@ def fmod(xp: Namespace, x: Operand, y: Operand) -> Array:
 
 
 def _power_base(g: Value, x: Value, exponent: Value) -> Value:
-    if isinstance(exponent, (int, float)):
+    if isinstance(exponent, (int, float)) and math.isfinite(exponent):
         return _zero(g) if exponent == 0 else g * (exponent * pow(x, exponent - 1))
-    return where((x == 0) & (exponent == 0), 0.0, g * exponent * pow(x, exponent - 1))
+    slope = pow(x, exponent - 1)
+    if isinstance(exponent, (int, float)):
+        flat = slope == 0
+    else:  # x ** 0 is 1 for every x
+        flat = ((exponent == 0) & ~(abs(slope) < math.inf)) | ((abs(exponent) == math.inf) & (slope == 0))
+    return where(flat, 0.0, g * exponent * slope)  # 0 * inf would be NaN
 
 
 def _power_exponent(g: Value, x: Value, exponent: Value, out: Value) -> Value:
     if isinstance(x, (int, float)):
-        log_x: Value = math.log(x) if x > 0 else -math.inf if x == 0 else math.nan
-        flat = exponent >= 0 if x == 0 else None
-    else:
-        log_x, flat = log(x), (x == 0) & (exponent >= 0)
-    return g * (out * log_x) if flat is None else g * where(flat, 0.0, out * log_x)  # 0 * -inf would be NaN
+        if 0 < x < math.inf or not x >= 0:
+            return g * (out * (math.log(x) if x > 0 else math.nan))
+        flat = exponent >= 0 if x == 0 else exponent < 0
+        return g * (out * where(flat, _zero(out), -math.inf if x == 0 else math.inf))
+    flat = ((x == 0) & (exponent >= 0)) | ((x > 0) & (out == 0))
+    return g * (out * log(where(flat, 1.0, x)))  # 0 * -inf would be NaN
 
 
 @op(_power_base, _power_exponent, dtypes="promote")
@@ -150,7 +162,9 @@ def pow(xp: Namespace, x: Operand, exponent: Operand) -> Array:
     """Return ``input ** exponent``.
 
     The gradient of the input is 0 where the exponent is 0. The gradient of the exponent is 0 where the input is 0 and
-    the exponent is not negative. Raises ValueError for integers to a negative integer power.
+    the exponent is not negative, and NaN where the input is negative.
+
+    Raises ValueError for integers to a negative integer power.
     """
     if type(exponent) in (int, float) and exponent == 3:
         return x * x * x  # because NumPy's power takes 300 times as long
@@ -228,7 +242,7 @@ def logaddexp(xp: Namespace, x: Operand, y: Operand) -> Array:
     return xp.logaddexp(x, y)
 
 
-@op(lambda g, out: g * (out * (1.0 - out)), lambda g, out: -g * (out * (1.0 - out)))
+@op(lambda g, x, y, out: g * (out * _share(y, x)), lambda g, x, y, out: -g * (out * _share(y, x)))
 def _share(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``1 / (1 + exp(y - x))``, the share of x in the gradient: 0.5 where x and y are the same infinity.
 
@@ -318,15 +332,21 @@ def cosh(xp: Namespace, x: Array) -> Array:
     return xp.cosh(x)
 
 
-def _over_radius(g: Value, side: Value, x: Value, y: Value) -> Value:
-    """Return ``g * side / (x**2 + y**2)``, and 0 at the origin."""
-    radius = x * x + y * y
-    return where(radius == 0, 0.0, g * side / where(radius == 0, 1.0, radius))
+@op(
+    lambda g, x, y, out: g * (square(_over_square(y, x)) - out * out),
+    lambda g, x, y, out: g * (-2.0 * out * _over_square(y, x)),
+)
+def _over_square(xp: Namespace, x: Operand, y: Operand) -> Array:
+    """Return ``x / (x**2 + y**2)``, without overflow; 0 at the origin and at infinity."""
+    radius = xp.hypot(x, y)
+    return xp.where((radius == 0) | ((radius == math.inf) & (x == x) & (y == y)), 0.0, x / radius / radius)
 
 
-@op(lambda g, y, x: _over_radius(g, x, x, y), lambda g, y, x: _over_radius(-g, y, x, y), dtypes="float")
+@op(lambda g, y, x: g * _over_square(x, y), lambda g, y, x: -g * _over_square(y, x), dtypes="float")
 def atan2(xp: Namespace, y: Operand, x: Operand) -> Array:
-    """Return the angle of the point (other, input) in radians, from -pi to pi. At the origin the gradient is 0.
+    """Return the angle of the point (other, input) in radians, from -pi to pi.
+
+    At the origin and at infinity the gradient is 0.
 
     ``input`` is the vertical coordinate of the point, ``other`` the horizontal one.
     """

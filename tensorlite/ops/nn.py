@@ -16,7 +16,7 @@ from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
 from .arguments import array_of, dim_in, index_array, outlier
 from .comparison import eq
-from .elementwise import erf, exp, rsqrt, sigmoid, tanh, where
+from .elementwise import clamp, erf, exp, rsqrt, sigmoid, tanh, where
 from .gather_scatter import gather
 from .linalg import matmul
 from .reduce import all, mean, sum
@@ -51,7 +51,10 @@ def elu(xp: Namespace, x: Array, alpha: float = 1.0) -> Array:
 
 def _silu_gradient(g: Value, x: Value) -> Value:
     s = sigmoid(x)
-    return g * (s * (1.0 + x * (1.0 - s)))
+    return g * (s * (1.0 + clamp(x, -_FAR, _FAR) * (1.0 - s)))
+
+
+_FAR = 1e4  # where the sigmoid is 0 or 1: infinity times 0 would be NaN
 
 
 @op(_silu_gradient, dtypes="floating")
@@ -60,7 +63,7 @@ def silu(xp: Namespace, x: Array) -> Array:
 
     Source: Elfwing, Uchibe and Doya, "Sigmoid-Weighted Linear Units", 2017.
     """
-    return x / (1.0 + xp.exp(-x))
+    return xp.maximum(x, -_FAR) / (1.0 + xp.exp(-x))
 
 
 @op(
@@ -74,6 +77,12 @@ def softplus(xp: Namespace, x: Array, beta: float = 1.0, threshold: float = 20.0
     """
     z = x * beta
     return xp.where(z > threshold, x, xp.log1p(xp.exp(xp.minimum(z, threshold))) / beta)
+
+
+@op(lambda g, x: g * sigmoid(-x), dtypes="floating")
+def log_sigmoid(xp: Namespace, x: Array) -> Array:
+    """Return ``-log(1 + exp(-input))``, accurate for inputs of any size. Raises DTypeError for integers."""
+    return xp.minimum(x, 0) - xp.log1p(xp.exp(-xp.abs(x)))
 
 
 def _gelu_composite(x: Value, approximate: str) -> Value:

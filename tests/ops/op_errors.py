@@ -208,7 +208,7 @@ refuses("einsum", ValueError, r"must consist of letters and at most one '\.\.\.'
 # ---- activations and layers -----------------------------------------------------------------
 
 refuses("relu F.relu leaky_relu F.leaky_relu", TypeError, "^{op}: expected a Tensor", "x")
-SMOOTH = "leaky_relu F.leaky_relu elu F.elu silu F.silu softplus F.softplus gelu F.gelu"
+SMOOTH = "leaky_relu F.leaky_relu elu F.elu silu F.silu log_sigmoid softplus F.softplus gelu F.gelu"
 refuses(SMOOTH, DTypeError, FLOATING, ints(3, 2))
 refuses("gelu F.gelu", ValueError, "approximate must be 'none' or 'tanh', got 'erf'", real(2), "erf")
 ROWS = "softmax log_softmax F.softmax F.log_softmax"

@@ -155,6 +155,7 @@ REFERENCES |= {
     # activations
     "relu F.relu": each(lambda x: max(x, 0.0)),
     "silu F.silu": each(lambda x: x * sigmoid(x)),
+    "log_sigmoid": each(lambda x: -np.log1p(np.exp(-x)) if x > 0 else x - np.log1p(np.exp(x))),
     "elu F.elu": each(lambda x, alpha=1.0: x if x > 0 else alpha * (math.exp(x) - 1)),
     "apply_dropout_mask": each(lambda x, dropout_mask: x * dropout_mask),
 }  # fmt: skip
