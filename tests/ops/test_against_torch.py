@@ -21,6 +21,7 @@ TWINS = {
     "expand": lambda x, shape: x.expand(shape),
     "getitem": lambda x, index: x[index],
     "repeat": lambda x, sizes: x.repeat(sizes),
+    "log_sigmoid": torch.nn.functional.logsigmoid,
     "one_hot": torch.nn.functional.one_hot,
     "einsum": torch.einsum,
     "norm": lambda x, p=2, dim=None, keepdim=False: torch.linalg.vector_norm(x, 2 if p == "fro" else p, dim, keepdim),

@@ -377,8 +377,8 @@ def attention_backward(
     if not _is_compiled_attention(q, k, v, mask, dropout_mask):
         return reference.attention_backward(xp, g, q, k, v, mask, dropout_mask, top, total, causal, scale)
     dq, dk, dv = (_empty_heads(x, x.shape[-1]) for x in (q, k, v))
-    known = (np.ascontiguousarray(x).reshape(-1, q.shape[-2]) for x in (top, total))
-    _run_on_heads(_compiled_kernels().attention_backward, (g, q, k, v, dq, dk, dv), *known, causal, scale)
+    tops, totals = (np.ascontiguousarray(x).reshape(-1, q.shape[-2]) for x in (top, total))
+    _run_on_heads(_compiled_kernels().attention_backward, (g, q, k, v, dq, dk, dv), tops, totals, causal, scale)
     return dq, dk, dv, None
 
 
