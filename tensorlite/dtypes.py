@@ -8,7 +8,7 @@ scalars decide only the category, never the width. So a Python scalar never upca
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -67,6 +67,38 @@ def as_dtype(dtype: DTypeLike) -> DType:
 def is_floating(dtype: DTypeLike) -> bool:
     """Return whether gradients can flow through values of this dtype."""
     return bool(np.dtype(dtype).kind == "f")
+
+
+_ACCUMULATE: dict[DType, DType] = {float16: float32}
+
+
+def accumulate_dtype(dtype: DType) -> DType:
+    """Return the dtype in which values of this dtype are added up: float32 for float16, otherwise the same."""
+    return _ACCUMULATE.get(dtype, dtype)
+
+
+def narrow_dtype(values: Iterable[Any]) -> DType | None:
+    """Return the dtype of all floating point arrays among the values, if it is one that is added up in another dtype.
+
+    Otherwise, or if they have several dtypes, return None. Other values and arrays of integers do not count.
+    """
+    found: DType | None = None
+    for value in values:
+        dtype = getattr(value, "dtype", None)
+        if dtype is None or dtype.kind not in "fc" or dtype is found:
+            continue
+        if found is not None or dtype not in _ACCUMULATE:
+            return None
+        found = dtype
+    return found
+
+
+def convert_arrays(values: Iterable[Any], source: DType, target: DType) -> list[Any]:
+    """Return the values, with each array or Tensor of dtype ``source`` converted to ``target``."""
+    return [
+        v if getattr(v, "dtype", None) != source else v.to(target) if hasattr(v, "requires_grad") else v.astype(target)
+        for v in values
+    ]
 
 
 def promote_types(a: DTypeLike, b: DTypeLike) -> DType:

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..backends.cpu.malloc import keep_freed_memory
 from ..backends.registry import BACKENDS, Array, describe_array
+from ..dtypes import accumulate_dtype, convert_arrays, narrow_dtype
 from ..errors import DTypeError, GraphError, ShapeError
 from . import anomaly_mode, version_counter
 from .grad_mode import grad_mode
@@ -106,6 +107,8 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
     if version_counter.last_change > node.seq:
         version_counter.check_saved(plan.op_name, node.seq, plan.saved_names, saved)
     values = attach_saved_values(node, saved) if create_graph else saved
+    if plan.widen and node.dtypes is not None:
+        values, g = widen_values(values, g)
     if plan.backward is None:
         gradients: Sequence[Value] = [
             rule(g, *[shape if j < 0 else values[j] for j in places])
@@ -142,6 +145,16 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
             anomaly_mode.check_backward(plan.op_name, node.where, inputs, result, plan.input_names[k])
         before = grads.get(edge)
         grads[edge] = d if before is None else before + d
+
+
+def widen_values(values: list[Any], g: Value) -> tuple[list[Any], Value]:
+    """Return the saved values and the gradient of a result in float32 where they are float16."""
+    narrow = narrow_dtype([g])
+    if narrow is None:
+        return values, g
+    wide = accumulate_dtype(narrow)
+    *values, g = convert_arrays([*values, g], narrow, wide)
+    return values, g
 
 
 def sum_to_input_shape(plan: Plan, k: int, d: Value, shape: tuple[int, ...]) -> Value:

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, over
 import numpy as np
 
 from ..backends.registry import BACKENDS, backend_of, describe_array
-from ..dtypes import POLICIES, Policy
+from ..dtypes import POLICIES, Policy, accumulate_dtype, convert_arrays, float32, narrow_dtype
 from . import anomaly_mode, version_counter
 from .grad_mode import grad_mode
 from .graph import Output, Rule, Value, Variable, wrap
@@ -50,6 +50,7 @@ def op(
     multi_output: Literal[False] = False,
     view: bool = False,
     accepts_dtype: bool = False,
+    widen: bool | str = False,
 ) -> Callable[[Callable[Concatenate[Any, P], Any]], OpFunction[P, Value]]: ...
 @overload
 def op(
@@ -61,6 +62,7 @@ def op(
     multi_output: Literal[True],
     view: bool = False,
     accepts_dtype: bool = False,
+    widen: bool | str = False,
 ) -> Callable[[Callable[Concatenate[Any, P], Any]], OpFunction[P, tuple[Value, ...]]]: ...
 def op(
     *rules: Rule | None,
@@ -71,6 +73,7 @@ def op(
     multi_output: bool = False,
     view: bool = False,
     accepts_dtype: bool = False,
+    widen: bool | str = False,
 ) -> Any:
     """Return a decorator that makes a differentiable op of a function on raw arrays.
 
@@ -100,6 +103,9 @@ def op(
     view: whether the result may share memory with the first argument.
     accepts_dtype: whether calls may give ``dtype=``, to which the first argument is converted first. Integer results
         are converted to it, too.
+    widen: whether float16 arrays are converted to float32 for the function and its gradient rules, and their results
+        back, so that each result is rounded once. "backward" does so for the gradient rules alone. Set it for ops that
+        add up, or that compute in several steps.
 
     Raises TypeError if a rule names a value that the op does not have, or if there are more rules than arguments.
     """
@@ -107,6 +113,8 @@ def op(
         raise TypeError("op: a backward function needs a composite, so that its gradient can be differentiated again")
     if isinstance(dtypes, str) and dtypes not in POLICIES:
         raise ValueError(f"op: dtypes={dtypes!r} is not a policy. Choose from {', '.join(map(repr, POLICIES))}.")
+    if widen not in (False, True, "backward"):
+        raise ValueError(f"op: widen must be False, True or 'backward', got {widen!r}")
     policy = POLICIES[dtypes] if isinstance(dtypes, str) else dtypes
 
     def decorate(forward: Callable[..., Any]) -> OpFunction[..., Any]:
@@ -114,8 +122,10 @@ def op(
             raise TypeError(
                 f"op: expected a function to decorate, got {type(forward).__name__}. Write @op(...), with parentheses."
             )
-        return make_op_function(Op(forward, rules, backward=backward, composite=composite, dtypes=policy, aux=aux,
-                            multi_output=multi_output, view=view, accepts_dtype=accepts_dtype))  # fmt: skip
+        return make_op_function(
+            Op(forward, rules, backward=backward, composite=composite, dtypes=policy, aux=aux,
+               multi_output=multi_output, view=view, accepts_dtype=accepts_dtype, widen=widen)
+        )  # fmt: skip
 
     return decorate
 
@@ -132,6 +142,7 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
     backends, orders = BACKENDS, self.orders
     view, inplace_in_graph, rules = self.view and not multi_output, version_counter.inplace_in_graph, len(self.rules)
     required = sum(d is inspect.Parameter.empty for d in defaults)
+    widen = self.widen is True
     combined = slice(arity, None) if variadic else slice(0, len(self.rules) or None)  # arguments that ``dtypes`` is for
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -170,11 +181,15 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
             if converted is not unconverted:
                 arrays = arrays.copy()
                 arrays[combined] = converted
-        xp = backends.get(type(arrays[0])) if arrays else None
+        inputs, narrow = arrays, None
+        if widen and dtype is not float32 and (narrow := narrow_dtype(arrays)) is not None:
+            inputs = convert_arrays(arrays, narrow, accumulate_dtype(narrow))
+        xp = backends.get(type(inputs[0])) if inputs else None
         if xp is None and (xp := backend_of(arrays)) is None:
             # In a gradient rule NumPy's operators turn 0-d arrays into scalars.
             scalars = {i: np.asarray(a) for i, a in enumerate(args) if isinstance(a, np.generic)}
             arrays = [scalars.get(i, a) for i, a in enumerate(arrays)]
+            inputs = [scalars.get(i, a) for i, a in enumerate(inputs)]
             xp = backend_of(arrays)
         if xp is None:
             for a in arrays:
@@ -184,11 +199,11 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
             raise TypeError(f"{self.name}: expected a Tensor, got {got}")
         try:
             if built_in:
-                out = runner.run(forward, xp, *arrays)
+                out = runner.run(forward, xp, *inputs)
             elif runner.hooks.forward is None:
-                out = forward(xp, *arrays)
+                out = forward(xp, *inputs)
             else:
-                out = runner.hooks.forward(_call, forward, xp, *arrays)
+                out = runner.hooks.forward(_call, forward, xp, *inputs)
         except (ValueError, TypeError, IndexError, OverflowError) as error:
             if not built_in:
                 raise
@@ -198,10 +213,11 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
                 raise
             # Another op of this thread is running, so a debugger, a signal handler or a finalizer makes this call.
             with np.errstate(all="ignore"):
-                out = forward(xp, *arrays)
+                out = forward(xp, *inputs)
 
         if multi_output:
-            outs = tuple(o if type(o) in BACKENDS else self.result_array(xp, o) for o in out)
+            outs = out if narrow is None else convert_arrays(out, accumulate_dtype(narrow), narrow)
+            outs = tuple(o if type(o) in BACKENDS else self.result_array(xp, o) for o in outs)
             if raw:
                 return outs
             results = tuple(map(wrap, outs))
@@ -218,6 +234,8 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
         extra: Sequence[Any] = ()
         if aux:
             out, *extra = out
+        if narrow is not None:
+            [out] = convert_arrays([out], accumulate_dtype(narrow), narrow)
         if type(out) not in BACKENDS:
             out = self.result_array(xp, out)
         if raw:

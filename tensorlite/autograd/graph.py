@@ -130,6 +130,7 @@ class Plan:
     is_view: whether the result may share memory with the first argument.
     built_in: whether the op belongs to this library.
     casts_gradients: whether a gradient is converted to the dtype that its input had before the op converted it.
+    widen: whether float16 values are converted to float32 for the rules.
     """
 
     op_name: str
@@ -146,6 +147,7 @@ class Plan:
     is_view: bool = False
     built_in: bool = True
     casts_gradients: bool = True
+    widen: bool = False
 
 
 class RecomputedValues:

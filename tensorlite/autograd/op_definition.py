@@ -50,10 +50,11 @@ class Op:
         multi_output: bool = False,
         view: bool = False,
         accepts_dtype: bool = False,
+        widen: bool | str = False,
     ) -> None:
         self.forward, self.rules, self.composite, self.backward = forward, tuple(rules), composite, backward
         self.dtypes, self.aux = dtypes, tuple(aux)
-        self.multi_output, self.view, self.accepts_dtype = multi_output, view, accepts_dtype
+        self.multi_output, self.view, self.accepts_dtype, self.widen = multi_output, view, accepts_dtype, widen
         self.name = forward.__name__.strip("_")
         self.built_in = forward.__module__.startswith("tensorlite.")
         self.plans: dict[Any, Plan] = {}
@@ -146,7 +147,8 @@ class Op:
             composite_places=[at[p] for p in inputs],
             is_view=self.view,
             built_in=self.built_in,
-            casts_gradients=self.built_in or self.dtypes is not None,
+            casts_gradients=self.built_in or self.dtypes is not None or bool(self.widen),
+            widen=bool(self.widen),
         )
 
     def _saved_names(self, needs: tuple[int, ...], names: list[str]) -> set[str]:
@@ -254,7 +256,7 @@ class Op:
             regenerate_views(self.name, args)
         node = Node(plan, [args[i].node or args[i] for i in needs], [arrays[i].shape for i in needs],
                     [values[p] for p in plan.saved_positions])  # fmt: skip
-        if arrays is not given or not self.built_in:
+        if arrays is not given or not self.built_in or (self.widen and arrays[needs[0]].dtype.itemsize < 4):
             node.dtypes = [given[i].dtype for i in needs]
         return node
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..dtypes import accumulate_dtype, float32, float64
+
 __all__ = [
     "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward",
     "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward", "last_places", "layer_norm",
     "layer_norm_backward", "linear", "linear_backward", "log_softmax", "muon_step", "orthogonal", "philox", "rms_norm",
-    "rms_norm_backward", "scatter_add_into", "sgd_step", "softmax", "sum_to",
+    "rms_norm_backward", "running_sum", "scatter_add_into", "sgd_step", "softmax", "sum_over", "sum_to",
 ]  # fmt: skip
 
 Array = Any
@@ -23,18 +25,42 @@ XP = Any
 # ---- sums and scatters ----------------------------------------------------------------------
 
 
+_MANY = 1 << 12  # entries from which a sum in the arrays' own precision may lose digits
+
+
+def sum_over(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
+    """Return the sum over axes, rounded once. float16 is added in float32, and many rows of float32 in float64."""
+    dtype, wide = x.dtype, accumulate_dtype(x.dtype)
+    if dtype == float32 and x.size > _MANY and sorted(axes) != list(range(x.ndim - len(axes), x.ndim)):
+        wide = float64  # because rows are added one after the other
+    if wide == dtype:
+        return x.sum(axis=axes, keepdims=keepdims)
+    return x.sum(axis=axes, dtype=wide, keepdims=keepdims).astype(dtype)
+
+
 def sum_to(xp: XP, x: Array, shape: tuple[int, ...]) -> Array:
     """Return x summed down to a shape that broadcasts to its own. This is the transpose of broadcasting."""
     lead = x.ndim - len(shape)
-    if lead and x.shape[lead:] == tuple(shape):
-        return x.reshape(math.prod(x.shape[:lead]), *shape).sum(axis=0)
     axes = tuple(range(lead)) + tuple(i + lead for i, n in enumerate(shape) if n == 1)
-    return x.sum(axis=axes, keepdims=True).reshape(shape)
+    return sum_over(xp, x, axes, True).reshape(shape)
+
+
+def running_sum(xp: XP, x: Array, axis: int) -> Array:
+    """Return the sums of the entries up to each one along an axis, added in float64 for float32 and in wider."""
+    if x.dtype.kind != "f" or x.dtype == float64:
+        return xp.cumsum(x, axis=axis)
+    return xp.cumsum(x, axis=axis, dtype=float64).astype(x.dtype)
 
 
 def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:
     """Compute ``out[index] += source`` in place; an entry that ``index`` names twice gets both. Return out."""
-    xp.add.at(out, index, source)
+    wide = accumulate_dtype(out.dtype)
+    if wide == out.dtype:
+        xp.add.at(out, index, source)
+    else:
+        total = out.astype(wide)
+        xp.add.at(total, index, source.astype(wide))
+        out[...] = total
     return out
 
 
@@ -180,7 +206,7 @@ def softmax(xp: XP, x: Array, axis: int) -> Array:
     """Return ``exp(x_i) / sum_j exp(x_j)`` along an axis, shifted by the maximum so that nothing overflows."""
     y = x - x.max(axis=axis, keepdims=True)
     xp.exp(y, out=y)
-    y /= y.sum(axis=axis, keepdims=True)
+    y /= xp.sum_over(y, (axis % x.ndim,), True)
     return y
 
 
@@ -193,7 +219,7 @@ def exp_below(xp: XP, x: Array, top: Array) -> Array:
 def log_softmax(xp: XP, x: Array, axis: int) -> Array:
     """Return ``x_i - log(sum_j exp(x_j))`` along an axis."""
     y = x - x.max(axis=axis, keepdims=True)
-    y -= xp.log(xp.exp(y).sum(axis=axis, keepdims=True))
+    y -= xp.log(xp.sum_over(xp.exp(y), (axis % x.ndim,), True))
     return y
 
 
@@ -233,8 +259,8 @@ def layer_norm_backward(
     n = (x - mean) * rstd
     gn = g * n
     shape = x.shape[-1:]
-    dweight = None if weight is None else sum_to(xp, gn, shape)
-    dbias = sum_to(xp, g, shape)
+    dweight = None if weight is None else xp.sum_to(gn, shape)
+    dbias = xp.sum_to(g, shape)
     if weight is None:
         h = g - _row_mean(g)
     else:
@@ -266,7 +292,7 @@ def rms_norm_backward(xp: XP, g: Array, x: Array, weight: Array | None, rrms: Ar
     """
     n = x * rrms
     gn = g * n
-    dweight = None if weight is None else sum_to(xp, gn, x.shape[-1:])
+    dweight = None if weight is None else xp.sum_to(gn, x.shape[-1:])
     h = g.copy() if weight is None else g * weight
     if weight is not None:
         gn *= weight

@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import DeviceError
 from . import reference
 from .cpu import kernels as cpu_kernels
+from .cpu import sums as cpu_sums
 from .cpu.generator import Pcg64Generator
 from .philox import PhiloxGenerator
 
@@ -207,6 +208,7 @@ def _load_cpu() -> Namespace:
     return build_namespace(
         np,
         reference,
+        cpu_sums,
         cpu_kernels,
         device_type="cpu",
         array_type=np.ndarray,

@@ -9,7 +9,7 @@ from typing import Any
 from ..autograd import version_counter
 from ..autograd.op_hooks import run_op
 from ..backends.registry import BACKENDS
-from ..dtypes import float16, float32
+from ..dtypes import accumulate_dtype
 from ..errors import DeviceError
 from ..tensors.tensor import Tensor
 
@@ -74,11 +74,10 @@ def _clip_grad_norm(gradients: list[Tensor], max_norm: float, p: float, error_if
 
 def _power_sum(xp: Any, g: Any, p: float) -> Any:
     """Return the sum of the p-th powers of all entries (their maximum for p = inf), 0-d, of at least float32."""
-    if g.dtype == float16:
-        g = g.astype(float32)  # squares above 256 overflow float16
+    g = g.astype(accumulate_dtype(g.dtype), copy=False)  # squares above 256 overflow float16
     if p == 2:
         flat = g.reshape(-1)
-        return xp.asarray(flat @ flat)
+        return xp.asarray(xp.matmul(flat, flat))
     if p == math.inf:
         return xp.asarray(xp.abs(g).max()) if g.size else xp.zeros((), g.dtype)
     return xp.asarray((xp.abs(g) ** p).sum())

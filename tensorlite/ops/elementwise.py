@@ -42,13 +42,13 @@ def sub(xp: Namespace, x: Operand, y: Operand, alpha: float = 1) -> Array:
     return x - y if alpha == 1 else x - alpha * y
 
 
-@op(lambda g, y: g * y, lambda g, x: g * x, dtypes="promote")
+@op(lambda g, y: g * y, lambda g, x: g * x, dtypes="promote", widen="backward")
 def mul(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input * other``."""
     return x * y
 
 
-@op(lambda g, y: g / y, lambda g, x, y: -g * (x / y) / y, dtypes="float")
+@op(lambda g, y: g / y, lambda g, x, y: -g * (x / y) / y, dtypes="float", widen="backward")
 def true_divide(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input / other``. The quotient of integers has the default float dtype."""
     return x / y
@@ -116,7 +116,7 @@ def _wraps(xp: Namespace, x: Operand, y: Operand, out: Array) -> Array:
     return xp.where(out == y, -1.0, xp.round((x - xp.where(out == out, out, 0.0)) / y))
 
 
-@op(lambda g: g, lambda g, x, y, out: g * -_wraps(x, y, out), dtypes="promote")
+@op(lambda g: g, lambda g, x, y, out: g * -_wraps(x, y, out), dtypes="promote", widen="backward")
 def remainder(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input - other * floor(input / other)``. It has the sign of the divisor, as Python's ``%``.
 
@@ -126,7 +126,7 @@ def remainder(xp: Namespace, x: Operand, y: Operand) -> Array:
     return x % y
 
 
-@op(lambda g: g, lambda g, x, y, out: g * -_wraps(x, y, out), dtypes="promote")
+@op(lambda g: g, lambda g, x, y, out: g * -_wraps(x, y, out), dtypes="promote", widen="backward")
 def fmod(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input - other * trunc(input / other)``. It has the sign of the dividend, as C's ``fmod``.
 
@@ -157,7 +157,7 @@ def _power_exponent(g: Value, x: Value, exponent: Value, out: Value) -> Value:
     return g * (out * log(where(flat, 1.0, x)))  # 0 * -inf would be NaN
 
 
-@op(_power_base, _power_exponent, dtypes="promote")
+@op(_power_base, _power_exponent, dtypes="promote", widen=True)
 def pow(xp: Namespace, x: Operand, exponent: Operand) -> Array:
     """Return ``input ** exponent``.
 
@@ -179,13 +179,13 @@ def neg(xp: Namespace, x: Array) -> Array:
     return -x
 
 
-@op(lambda g, out: -g * out * out, dtypes="float")
+@op(lambda g, out: -g * out * out, dtypes="float", widen="backward")
 def reciprocal(xp: Namespace, x: Array) -> Array:
     """Return ``1 / input``."""
     return 1.0 / x
 
 
-@op(lambda g, x: g * (2.0 * x))
+@op(lambda g, x: g * (2.0 * x), widen="backward")
 def square(xp: Namespace, x: Array) -> Array:
     """Return ``input * input``."""
     return x * x if x.dtype.kind != "b" else x.astype(xp.int64)
@@ -200,43 +200,43 @@ def abs(xp: Namespace, x: Array) -> Array:
 # ---- exponentials and roots -----------------------------------------------------------------
 
 
-@op(lambda g, out: g * out, dtypes="float")
+@op(lambda g, out: g * out, dtypes="float", widen="backward")
 def exp(xp: Namespace, x: Array) -> Array:
     """Return ``e ** input``."""
     return xp.exp(x)
 
 
-@op(lambda g, out: g * (out + 1.0), dtypes="float")
+@op(lambda g, out: g * (out + 1.0), dtypes="float", widen="backward")
 def expm1(xp: Namespace, x: Array) -> Array:
     """Return ``e ** input - 1``, accurate near 0."""
     return xp.expm1(x)
 
 
-@op(lambda g, x: g / x, dtypes="float")
+@op(lambda g, x: g / x, dtypes="float", widen="backward")
 def log(xp: Namespace, x: Array) -> Array:
     """Return the natural logarithm: -inf at 0, NaN for negative numbers."""
     return xp.log(x)
 
 
-@op(lambda g, x: g / (x + 1.0), dtypes="float")
+@op(lambda g, x: g / (x + 1.0), dtypes="float", widen="backward")
 def log1p(xp: Namespace, x: Array) -> Array:
     """Return ``log(1 + input)``, accurate near 0."""
     return xp.log1p(x)
 
 
-@op(lambda g, x: g / (x * math.log(2)), dtypes="float")
+@op(lambda g, x: g / (x * math.log(2)), dtypes="float", widen="backward")
 def log2(xp: Namespace, x: Array) -> Array:
     """Return the logarithm to base 2."""
     return xp.log2(x)
 
 
-@op(lambda g, x: g / (x * math.log(10)), dtypes="float")
+@op(lambda g, x: g / (x * math.log(10)), dtypes="float", widen="backward")
 def log10(xp: Namespace, x: Array) -> Array:
     """Return the logarithm to base 10."""
     return xp.log10(x)
 
 
-@op(lambda g, x, y: g * _share(x, y), lambda g, x, y: g * _share(y, x), dtypes="float")
+@op(lambda g, x, y: g * _share(x, y), lambda g, x, y: g * _share(y, x), dtypes="float", widen="backward")
 def logaddexp(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``log(exp(input) + exp(other))`` without overflow."""
     return xp.logaddexp(x, y)
@@ -251,31 +251,31 @@ def _share(xp: Namespace, x: Operand, y: Operand) -> Array:
     return xp.where(x == y, 0.5, 1.0 / (1.0 + xp.exp(y - x)))
 
 
-@op(lambda g, out: g / (2.0 * out), dtypes="float")
+@op(lambda g, out: g / (2.0 * out), dtypes="float", widen="backward")
 def sqrt(xp: Namespace, x: Array) -> Array:
     """Return the square root: NaN for negative numbers. At 0 the gradient is infinite."""
     return xp.sqrt(x)
 
 
-@op(lambda g, out: -0.5 * g * (out * out * out), dtypes="float")
+@op(lambda g, out: -0.5 * g * (out * out * out), dtypes="float", widen=True)
 def rsqrt(xp: Namespace, x: Array) -> Array:
     """Return ``1 / sqrt(input)``."""
     return 1.0 / xp.sqrt(x)
 
 
-@op(lambda g, out: g * (1.0 - out * out), dtypes="float")
+@op(lambda g, out: g * (1.0 - out * out), dtypes="float", widen="backward")
 def tanh(xp: Namespace, x: Array) -> Array:
     """Return the hyperbolic tangent."""
     return xp.tanh(x)
 
 
-@op(lambda g, out: g * (out * (1.0 - out)), dtypes="float")
+@op(lambda g, out: g * (out * (1.0 - out)), dtypes="float", widen=True)
 def sigmoid(xp: Namespace, x: Array) -> Array:
     """Return ``1 / (1 + exp(-input))``."""
     return 1.0 / (1.0 + xp.exp(-x))
 
 
-@op(lambda g, x: g * (2.0 / math.sqrt(math.pi) * exp(-x * x)), dtypes="float")
+@op(lambda g, x: g * (2.0 / math.sqrt(math.pi) * exp(-x * x)), dtypes="float", widen=True)
 def erf(xp: Namespace, x: Array) -> Array:
     """Return the error function: ``2 / sqrt(pi)`` times the integral of ``exp(-t**2)`` from 0 to the input."""
     return xp.erf(x)
@@ -284,49 +284,49 @@ def erf(xp: Namespace, x: Array) -> Array:
 # ---- trigonometry ---------------------------------------------------------------------------
 
 
-@op(lambda g, x: g * cos(x), dtypes="float")
+@op(lambda g, x: g * cos(x), dtypes="float", widen="backward")
 def sin(xp: Namespace, x: Array) -> Array:
     """Return the sine of an angle in radians."""
     return xp.sin(x)
 
 
-@op(lambda g, x: -g * sin(x), dtypes="float")
+@op(lambda g, x: -g * sin(x), dtypes="float", widen="backward")
 def cos(xp: Namespace, x: Array) -> Array:
     """Return the cosine of an angle in radians."""
     return xp.cos(x)
 
 
-@op(lambda g, out: g * (1.0 + out * out), dtypes="float")
+@op(lambda g, out: g * (1.0 + out * out), dtypes="float", widen="backward")
 def tan(xp: Namespace, x: Array) -> Array:
     """Return the tangent of an angle in radians."""
     return xp.tan(x)
 
 
-@op(lambda g, x: g * rsqrt(1.0 - x * x), dtypes="float")
+@op(lambda g, x: g * rsqrt(1.0 - x * x), dtypes="float", widen="backward")
 def asin(xp: Namespace, x: Array) -> Array:
     """Return the inverse sine in radians, from -pi/2 to pi/2. NaN outside of [-1, 1]."""
     return xp.arcsin(x)
 
 
-@op(lambda g, x: -g * rsqrt(1.0 - x * x), dtypes="float")
+@op(lambda g, x: -g * rsqrt(1.0 - x * x), dtypes="float", widen="backward")
 def acos(xp: Namespace, x: Array) -> Array:
     """Return the inverse cosine in radians, from 0 to pi. NaN outside of [-1, 1]."""
     return xp.arccos(x)
 
 
-@op(lambda g, x: g / (1.0 + x * x), dtypes="float")
+@op(lambda g, x: g / (1.0 + x * x), dtypes="float", widen="backward")
 def atan(xp: Namespace, x: Array) -> Array:
     """Return the inverse tangent in radians, from -pi/2 to pi/2."""
     return xp.arctan(x)
 
 
-@op(lambda g, x: g * cosh(x), dtypes="float")
+@op(lambda g, x: g * cosh(x), dtypes="float", widen="backward")
 def sinh(xp: Namespace, x: Array) -> Array:
     """Return the hyperbolic sine."""
     return xp.sinh(x)
 
 
-@op(lambda g, x: g * sinh(x), dtypes="float")
+@op(lambda g, x: g * sinh(x), dtypes="float", widen="backward")
 def cosh(xp: Namespace, x: Array) -> Array:
     """Return the hyperbolic cosine."""
     return xp.cosh(x)
@@ -342,7 +342,9 @@ def _over_square(xp: Namespace, x: Operand, y: Operand) -> Array:
     return xp.where((radius == 0) | ((radius == math.inf) & (x == x) & (y == y)), 0.0, x / radius / radius)
 
 
-@op(lambda g, y, x: g * _over_square(x, y), lambda g, y, x: -g * _over_square(y, x), dtypes="float")
+@op(
+    lambda g, y, x: g * _over_square(x, y), lambda g, y, x: -g * _over_square(y, x), dtypes="float", widen="backward"
+)
 def atan2(xp: Namespace, y: Operand, x: Operand) -> Array:
     """Return the angle of the point (other, input) in radians, from -pi to pi.
 

@@ -115,7 +115,7 @@ def outer(input: Value, vec2: Value) -> Value:
     lambda g, beta: g * beta,
     lambda g, mat2, alpha: _scaled(matmul(g, permute(mat2, (1, 0))), alpha),
     lambda g, mat1, alpha: _scaled(matmul(permute(mat1, (1, 0)), g), alpha),
-    dtypes="same",
+    dtypes="same", widen=True,
 )
 def addmm(xp: Namespace, input: Array, mat1: Array, mat2: Array, beta: float = 1, alpha: float = 1) -> Array:
     """Return ``beta * input + alpha * (mat1 @ mat2)`` for matrices (n, k) and (k, m).

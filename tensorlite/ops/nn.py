@@ -33,13 +33,13 @@ def relu(xp: Namespace, x: Array) -> Array:
     return xp.maximum(x, 0)
 
 
-@op(lambda g, x, slope: where(x > 0, g, g * slope), dtypes="floating")
+@op(lambda g, x, slope: where(x > 0, g, g * slope), dtypes="floating", widen=True)
 def leaky_relu(xp: Namespace, x: Array, slope: float = 0.01) -> Array:
     """Return x where it is positive, otherwise ``slope * x``. Raises DTypeError for integers."""
     return xp.where(x > 0, x, x * slope)
 
 
-@op(lambda g, x, alpha: where(x > 0, g, g * (alpha * exp(where(x > 0, 0.0, x)))), dtypes="floating")
+@op(lambda g, x, alpha: where(x > 0, g, g * (alpha * exp(where(x > 0, 0.0, x)))), dtypes="floating", widen=True)
 def elu(xp: Namespace, x: Array, alpha: float = 1.0) -> Array:
     """Return the input where it is positive, otherwise ``alpha * (exp(input) - 1)``. Raises DTypeError for integers.
 
@@ -57,7 +57,7 @@ def _silu_gradient(g: Value, x: Value) -> Value:
 _FAR = 1e4  # where the sigmoid is 0 or 1: infinity times 0 would be NaN
 
 
-@op(_silu_gradient, dtypes="floating")
+@op(_silu_gradient, dtypes="floating", widen=True)
 def silu(xp: Namespace, x: Array) -> Array:
     """Return ``input * sigmoid(input)``. Raises DTypeError for integers.
 
@@ -68,7 +68,7 @@ def silu(xp: Namespace, x: Array) -> Array:
 
 @op(
     lambda g, x, beta, threshold: where(x * beta > threshold, g, g * sigmoid(x * beta)),
-    dtypes="floating",
+    dtypes="floating", widen=True,
 )
 def softplus(xp: Namespace, x: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
     """Return ``log(1 + exp(beta * input)) / beta``, and the input where ``beta * input`` is above ``threshold``.
@@ -94,7 +94,7 @@ def _gelu_composite(x: Value, approximate: str) -> Value:
 @op(
     backward=lambda xp, g, x, approximate: (xp.gelu_backward(g, x, approximate == "tanh"),),
     composite=_gelu_composite,
-    dtypes="floating",
+    dtypes="floating", widen=True,
 )
 def gelu(xp: Namespace, x: Array, approximate: Literal["none", "tanh"] = "none") -> Array:
     """Return ``input * cdf(input)`` with the cdf of the normal distribution.
@@ -117,7 +117,7 @@ def _at_least_1d(x: Array) -> Array:
     return x if x.ndim else x.reshape(1)
 
 
-@op(lambda g, out, dim: out * (g - sum(g * out, dim, True)), dtypes="floating", accepts_dtype=True)
+@op(lambda g, out, dim: out * (g - sum(g * out, dim, True)), dtypes="floating", accepts_dtype=True, widen=True)
 def softmax(xp: Namespace, x: Array, dim: int) -> Array:
     """Return ``exp(x_i) / sum_j exp(x_j)`` along a dimension, computed without overflow.
 
@@ -127,7 +127,7 @@ def softmax(xp: Namespace, x: Array, dim: int) -> Array:
     return xp.softmax(_at_least_1d(x), d).reshape(x.shape) if x.size else x.copy()
 
 
-@op(lambda g, out, dim: g - exp(out) * sum(g, dim, True), dtypes="floating", accepts_dtype=True)
+@op(lambda g, out, dim: g - exp(out) * sum(g, dim, True), dtypes="floating", accepts_dtype=True, widen=True)
 def log_softmax(xp: Namespace, x: Array, dim: int) -> Array:
     """Return ``x_i - log(sum_j exp(x_j))`` along a dimension, computed without overflow.
 
@@ -168,7 +168,7 @@ def _layer_norm_backward(
     return xp.layer_norm_backward(g, x, weight, mean, rstd)
 
 
-@op(backward=_layer_norm_backward, composite=_layer_norm_composite, aux=("mean", "rstd"), dtypes="floating")
+@op(backward=_layer_norm_backward, composite=_layer_norm_composite, aux=("mean", "rstd"), dtypes="floating", widen=True)
 def layer_norm_rows(
     xp: Namespace, x: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
 ) -> tuple[Array, ...]:
@@ -191,7 +191,7 @@ def _rms_norm_composite(x: Value, weight: Value, eps: float) -> Value:
     backward=lambda xp, g, x, weight, rrms: xp.rms_norm_backward(g, x, weight, rrms),
     composite=_rms_norm_composite,
     aux=("rrms",),
-    dtypes="floating",
+    dtypes="floating", widen=True,
 )
 def rms_norm_rows(xp: Namespace, x: Array, weight: Array | None = None, eps: float = 1e-6) -> tuple[Array, Array]:
     """Return ``x / sqrt(mean(x**2) + eps) * weight`` along the last dimension.
@@ -282,7 +282,7 @@ def _cross_entropy_composite(logits: Value, target: Array, ignore_index: int, sm
         None,
     ),
     composite=_cross_entropy_composite,
-    aux=("top", "total"),
+    aux=("top", "total"), widen=True,
 )
 def cross_entropy_rows(
     xp: Namespace, logits: Array, target: Array, ignore_index: int = -100, smoothing: float = 0.0
@@ -319,7 +319,7 @@ def _attention_backward(
     return xp.attention_backward(g, q, k, v, mask, dropout_mask, top, total, causal, scale)
 
 
-@op(backward=_attention_backward, composite=_attention_composite, aux=("top", "total"))
+@op(backward=_attention_backward, composite=_attention_composite, aux=("top", "total"), widen=True)
 def attention(
     xp: Namespace, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, causal: bool,
     scale: float,

@@ -52,16 +52,16 @@ def dims_in(name: str, dim: Dim, ndim: int) -> tuple[int, ...]:
 def _scaled_sum(xp: Namespace, sizes: Array, axes: tuple[int, ...], order: float) -> Array:
     """Return ``sum(sizes**order)**(1/order)``, which does not overflow before the norm itself does."""
     if not math.prod(sizes.shape[a] for a in axes):
-        return sizes.sum(axis=axes, keepdims=True)
+        return xp.sum_over(sizes, axes, True)
     top = (sizes.max if order > 0 else sizes.min)(axis=axes, keepdims=True)
     top = xp.where((top > 0) & xp.isfinite(top), top, xp.ones_like(top))
-    return top * ((sizes / top) ** order).sum(axis=axes, keepdims=True) ** (1.0 / order)
+    return top * xp.sum_over((sizes / top) ** order, axes, True) ** (1.0 / order)
 
 
 _VALUES: dict[float, Callable[[Namespace, Array, tuple[int, ...]], Array]] = {
-    0.0: lambda xp, x, axes: (x != 0).astype(x.dtype).sum(axis=axes, keepdims=True),
-    1.0: lambda xp, x, axes: xp.abs(x).sum(axis=axes, keepdims=True),
-    2.0: lambda xp, x, axes: xp.sqrt((x * x).sum(axis=axes, keepdims=True)),
+    0.0: lambda xp, x, axes: xp.sum_over((x != 0).astype(x.dtype), axes, True),
+    1.0: lambda xp, x, axes: xp.sum_over(xp.abs(x), axes, True),
+    2.0: lambda xp, x, axes: xp.sqrt(xp.sum_over(x * x, axes, True)),
     math.inf: lambda xp, x, axes: xp.abs(x).max(axis=axes, keepdims=True),
     -math.inf: lambda xp, x, axes: xp.abs(x).min(axis=axes, keepdims=True),
 }
@@ -72,11 +72,9 @@ def _norm(xp: Namespace, x: Array, order: float, dim: Dim, keepdim: bool) -> Arr
     axes = dims_in("", dim, x.ndim)
     if (order < 0 or order == math.inf) and not math.prod(x.shape[a] for a in axes):
         raise ShapeError(f"a norm of order {order} needs at least one entry along dim {axes}, got shape {x.shape}")
-    wide = x.astype(xp.float32) if x.dtype == xp.float16 else xp.abs(x) if x.dtype.kind == "c" else x
+    wide = xp.abs(x) if x.dtype.kind == "c" else x
     value = _VALUES.get(order)
     out = _scaled_sum(xp, xp.abs(wide), axes, order) if value is None else value(xp, wide, axes)
-    if x.dtype == xp.float16:
-        out = out.astype(xp.float16)
     return out if keepdim else out.reshape([n for d, n in enumerate(x.shape) if d not in axes])
 
 
@@ -133,6 +131,7 @@ def _gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], order: An
     lambda g, x, out, in_shape, ord, dim: _gradient(g, x, out, in_shape, ord, dim),
     dtypes="floating",
     accepts_dtype=True,
+    widen=True,
 )
 def vector_norm(xp: Namespace, x: Array, ord: float = 2, dim: Dim = None, keepdim: bool = False) -> Array:
     """Return the norm ``sum(|x|**ord)**(1/ord)`` of the vectors along dimensions.
@@ -152,6 +151,7 @@ def vector_norm(xp: Namespace, x: Array, ord: float = 2, dim: Dim = None, keepdi
     lambda g, x, out, in_shape, p, dim: _gradient(g, x, out, in_shape, 2 if p == "fro" else p, dim),
     dtypes="floating",
     accepts_dtype=True,
+    widen=True,
 )
 def norm(xp: Namespace, x: Array, p: float | str = "fro", dim: Dim = None, keepdim: bool = False) -> Array:
     """Return the p-norm ``sum(|x|**p)**(1/p)``.

@@ -75,7 +75,7 @@ def _unfold(g: Value, shape: Sequence[int], dim: Dim) -> Value:
 @op(lambda g, in_shape, dim: _unfold(g, in_shape, dim), accepts_dtype=True)
 def sum(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
     """Return the sum of the entries. The sum of integers or booleans is an int64."""
-    return _wide(xp, x).sum(axis=_axes(x, dim), keepdims=keepdim)
+    return xp.sum_over(_wide(xp, x), _axes(x, dim), keepdim)
 
 
 def _wide(xp: Namespace, x: Array) -> Array:
@@ -95,11 +95,14 @@ def sum_to_size(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
     return xp.sum_to(x, tuple(shape))
 
 
-@op(lambda g, in_shape, dim: _unfold(g / _count(in_shape, dim), in_shape, dim), dtypes="floating", accepts_dtype=True)
+@op(
+    lambda g, in_shape, dim: _unfold(g / _count(in_shape, dim), in_shape, dim),
+    dtypes="floating", accepts_dtype=True, widen=True,
+)  # fmt: skip
 def mean(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
     """Return the arithmetic mean of the entries; NaN if there are none. Raises DTypeError for integers."""
     axes = _axes(x, dim)
-    return x.sum(axis=axes, keepdims=keepdim) / math.prod(x.shape[a] for a in axes)
+    return xp.sum_over(x, axes, keepdim) / math.prod(x.shape[a] for a in axes)
 
 
 def _var_gradient(g: Value, x: Value, in_shape: Sequence[int], dim: Dim, correction: float) -> Value:
@@ -117,12 +120,12 @@ def _every(dim: Dim, shape: Sequence[int]) -> Dim:
 def _variance(xp: Namespace, x: Array, dim: Dim, correction: float, keepdim: bool) -> Array:
     axes = _axes(x, dim)
     n = math.prod(x.shape[a] for a in axes)
-    d = x - x.sum(axis=axes, keepdims=True) / n if n else x
+    d = x - xp.sum_over(x, axes, True) / n if n else x
     free = n - correction
-    return (d * d).sum(axis=axes, keepdims=keepdim) * (1.0 / free if free > 0 else math.nan)
+    return xp.sum_over(d * d, axes, keepdim) * (1.0 / free if free > 0 else math.nan)
 
 
-@op(_var_gradient, dtypes="floating")
+@op(_var_gradient, dtypes="floating", widen=True)
 def var(xp: Namespace, x: Array, dim: Dim = None, correction: float = 1, keepdim: bool = False) -> Array:
     """Return the variance ``sum((x - mean)**2) / (n - correction)`` of n entries; NaN if n is at most ``correction``.
 
@@ -137,7 +140,7 @@ def var(xp: Namespace, x: Array, dim: Dim = None, correction: float = 1, keepdim
     lambda g, x, out, in_shape, dim, correction: _var_gradient(
         where(out == 0, 0.0, g / (2.0 * where(out == 0, 1.0, out))), x, in_shape, dim, correction
     ),
-    dtypes="floating",
+    dtypes="floating", widen=True,
 )
 def std(xp: Namespace, x: Array, dim: Dim = None, correction: float = 1, keepdim: bool = False) -> Array:
     """Return the standard deviation, the square root of :func:`var`. Where it is 0 the gradient is 0."""
@@ -147,9 +150,8 @@ def std(xp: Namespace, x: Array, dim: Dim = None, correction: float = 1, keepdim
 @op(lambda g, dim: flip(cumsum(flip(g, dim), dim), dim) if g.shape else g, accepts_dtype=True)
 def cumsum(xp: Namespace, x: Array, dim: int) -> Array:
     """Return the running sum along a dimension: ``out[i] = x[0] + ... + x[i]``. That of integers is an int64."""
-    dim_in("", dim, x.ndim)
     x = x if x.dtype.kind in "fc" else x.astype(xp.int64)  # NumPy would keep the dtype of a wide or unsigned integer
-    return xp.cumsum(x, axis=dim) if x.ndim else x + xp.zeros_like(x)
+    return xp.running_sum(x, dim_in("", dim, x.ndim)) if x.ndim else x + xp.zeros_like(x)
 
 
 # ---- products -------------------------------------------------------------------------------
@@ -170,7 +172,7 @@ def _prod_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], dim:
     return g * (reshape(others, in_shape) if dim is None else others.swapaxes(dim, -1))
 
 
-@op(_prod_gradient, accepts_dtype=True)
+@op(_prod_gradient, accepts_dtype=True, widen=True)
 def prod(xp: Namespace, x: Array, dim: int | None = None, keepdim: bool = False) -> Array:
     """Return the product of the entries. Its gradient is also correct where some of them are 0."""
     return _wide(xp, x).prod(axis=_axes(x, dim), keepdims=keepdim)
@@ -186,13 +188,13 @@ def _extreme_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], d
     return where(hit, _unfold(g, in_shape, dim) / ties, 0.0)
 
 
-@op(_extreme_gradient)
+@op(_extreme_gradient, widen="backward")
 def amax(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
     """Return the largest entry. Equal entries share the gradient. Raises ShapeError if there are no entries."""
     return x.max(axis=_filled_axes(x, dim), keepdims=keepdim)
 
 
-@op(_extreme_gradient)
+@op(_extreme_gradient, widen="backward")
 def amin(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
     """Return the smallest entry. Equal entries share the gradient. Raises ShapeError if there are no entries."""
     return x.min(axis=_filled_axes(x, dim), keepdims=keepdim)
@@ -324,6 +326,7 @@ def _share_out(xp: Namespace, g: Operand, x: Array, top: Array, total: Array, di
     lambda g, x, in_shape, dim, top, total: _share_out(_fold(g, in_shape, dim), x, top, total, _every(dim, in_shape)),
     dtypes="float",
     aux=("top", "total"),
+    widen=True,
 )
 def logsumexp(xp: Namespace, x: Array, dim: Dim, keepdim: bool = False) -> tuple[Array, Array, Array]:
     """Return ``log(sum(exp(x)))`` along dimensions, computed without overflow. It is -inf if there are no entries.
@@ -334,7 +337,7 @@ def logsumexp(xp: Namespace, x: Array, dim: Dim, keepdim: bool = False) -> tuple
     if x.size:
         # The gradient uses the maximum and the sum, because rounding loses the log of the sum next to a large maximum.
         top = x.max(axis=axes, keepdims=True)
-        total = xp.exp_below(x, top).sum(axis=axes, keepdims=True)
+        total = xp.sum_over(xp.exp_below(x, top), axes, True)
         total = xp.where(top == -math.inf, math.inf, total)
         out = xp.where(top == -math.inf, top, xp.log(total) + top)
     else:

@@ -16,15 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from ...dtypes import accumulate_dtype, convert_arrays
 from .. import reference
 from .blas import gemm_pointer, one_blas_thread
 from .find_compiled import find_compiled
+from .sums import long_matmul
 from .thread_pool import get_num_threads, parallel_for, run_parallel
 
 __all__ = [
     "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward",
-    "embedding_backward", "exp_below", "gelu", "gelu_backward", "last_places", "layer_norm", "layer_norm_backward",
-    "matmul", "softmax", "sum_to",
+    "exp_below", "gelu", "gelu_backward", "last_places", "layer_norm", "layer_norm_backward", "linear",
+    "linear_backward", "matmul", "softmax",
 ]  # fmt: skip
 
 Array = Any
@@ -89,6 +91,10 @@ def matmul(xp: XP, x: Array, y: Array) -> Array:
     """Return ``x @ y``; threads share the rows or columns of a large product of matrices."""
     if x.size * y.size < _MIN_FLOPS:  # checked first, because such a product takes a microsecond
         return np.matmul(x, y)
+    if x.dtype == y.dtype and (wide := accumulate_dtype(x.dtype)) != x.dtype:
+        return matmul(xp, x.astype(wide), y.astype(wide)).astype(x.dtype)
+    if x.dtype == y.dtype == _FLOAT32 and (product := long_matmul(x, y)) is not None:
+        return product
     work = x.size * y.shape[1] if x.ndim == 2 == y.ndim else 0
     if work < _MIN_FLOPS or x.dtype != y.dtype or x.dtype.kind != "f" or x.shape[1] != y.shape[0]:
         return np.matmul(x, y)
@@ -122,21 +128,32 @@ def _into(out: Array, x: Array, y: Array) -> None:
     np.matmul(x, y, out=out)
 
 
-def _sum_rows(rows: Array) -> Array:
-    """Return the sum over rows, which BLAS computes as fast as memory is read."""
-    with one_blas_thread:
-        return np.ones(len(rows), rows.dtype) @ rows
+# ---- affine maps ----------------------------------------------------------------------------
 
 
-# ---- sums -----------------------------------------------------------------------------------
+def linear(xp: XP, x: Array, weight: Array, bias: Array | None) -> Array:
+    """Compute the same as the reference, in float32 for float16."""
+    narrow = x.dtype
+    wide = accumulate_dtype(narrow)
+    if wide == narrow:
+        return reference.linear(xp, x, weight, bias)
+    return reference.linear(xp, *convert_arrays([x, weight, bias], narrow, wide)).astype(narrow)
 
 
-def sum_to(xp: XP, x: Array, shape: tuple[int, ...]) -> Array:
-    """Compute the same as the reference; a sum over rows is a product with a vector of ones."""
-    lead = x.ndim - len(shape)
-    if lead and len(shape) == 1 and x.shape[-1] == shape[0] > 0 and x.dtype.kind == "f" and x.dtype.itemsize >= 4:
-        return _sum_rows(x.reshape(-1, shape[0]))
-    return reference.sum_to(xp, x, shape)
+def linear_backward(
+    xp: XP, g: Array, x: Array, weight: Array, needs: tuple[int, ...]
+) -> tuple[Array | None, Array | None, Array | None]:
+    """Compute the same as the reference, in float32 for float16."""
+    narrow = x.dtype
+    wide = accumulate_dtype(narrow)
+    if wide == narrow:
+        return reference.linear_backward(xp, g, x, weight, needs)
+    g, x, weight = convert_arrays([g, x, weight], narrow, wide)
+    dx, dweight, dbias = convert_arrays(reference.linear_backward(xp, g, x, weight, needs), wide, narrow)
+    return dx, dweight, dbias
+
+
+# ---- assignment -----------------------------------------------------------------------------
 
 
 def last_places(xp: XP, keys: Array, count: int) -> Array:
@@ -153,30 +170,6 @@ def assign_into(xp: XP, out: Array, index: tuple[Any, ...], source: Array) -> Ar
     """
     ordered = tuple(np.ascontiguousarray(i) if isinstance(i, np.ndarray) else i for i in index)
     out[ordered] = np.ascontiguousarray(source) if source.ndim else source
-    return out
-
-
-def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
-    """Compute the same as the reference.
-
-    For few rows it is a product with the one-hot matrix. For many, gradients are sorted by row and each run is summed.
-    """
-    width = g.shape[-1]
-    flat, g = ids.reshape(-1), g.reshape(ids.size, width)
-    if not flat.size or g.dtype.itemsize < 4:
-        return reference.embedding_backward(xp, g, flat, rows)
-    if rows <= 256:
-        onehot = np.zeros((rows, flat.size), g.dtype)
-        onehot[flat, np.arange(flat.size)] = 1
-        out = matmul(xp, onehot, g)
-        if not np.isfinite(out).all():  # 0 times infinity is NaN in the rows of other ids
-            return reference.embedding_backward(xp, g, flat, rows)
-        return out
-    order = np.argsort(flat, kind="stable")
-    ordered = flat[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    out = np.zeros((rows, width), g.dtype)
-    out[ordered[starts]] = np.add.reduceat(g[order], starts, axis=0)
     return out
 
 
