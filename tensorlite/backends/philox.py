@@ -6,6 +6,7 @@ The words come from the kernel ``philox``. Source: Salmon et al., "Parallel Rand
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ __all__ = ["PhiloxGenerator"]
 
 Array = Any
 XP = Any
+
+_drawing = threading.Lock()  # so that two threads never get the same numbers
 
 
 class PhiloxGenerator:
@@ -38,9 +41,10 @@ class PhiloxGenerator:
         self._seed, self._offset = int(state["seed"]), int(state["offset"])
 
     def _words(self, xp: XP, n: int) -> Array:
-        words = xp.philox(self._seed, self._offset, n)
-        self._offset += -(-n // 4)
-        return words
+        with _drawing:
+            start = self._offset
+            self._offset += -(-n // 4)
+        return xp.philox(self._seed, start, n)
 
     def uniform(self, xp: XP, shape: Sequence[int], dtype: DType) -> Array:
         """Return an array of numbers from [0, 1)."""
