@@ -75,6 +75,7 @@ def op(
     multi_output: Literal[False] = False,
     view: bool = False,
     accepts_dtype: bool = False,
+    widen: bool | str = False,
 ) -> Callable[[Callable[Concatenate[Any, P], Any]], OpFunction[P, Tensor]]: ...
 @overload
 def op(
@@ -86,5 +87,6 @@ def op(
     multi_output: Literal[True],
     view: bool = False,
     accepts_dtype: bool = False,
+    widen: bool | str = False,
 ) -> Callable[[Callable[Concatenate[Any, P], Any]], OpFunction[P, tuple[Tensor, ...]]]: ...
 def topological_order(roots: Collection[Edge], oldest: int = 0) -> list[Node]: ...
