@@ -29,14 +29,25 @@ class Checkpoint:
     state: dict[str, Any]
 
 
+def damaged(path: Path, what: str) -> CheckpointError:
+    """Return the error for a file with wrong content."""
+    return CheckpointError(f"{str(path)!r} is damaged: {what}")
+
+
 @contextmanager
-def corruption_errors(path: Path) -> Iterator[None]:
-    """Context manager that turns an error about the content of a file into a CheckpointError. DeviceError passes."""
+def corruption_errors(path: Path, part: str = "") -> Iterator[None]:
+    """Context manager that turns an error about the content of a file into a CheckpointError. DeviceError passes.
+
+    part: the key of the content, which begins the message.
+    """
     from safetensors import SafetensorError
 
     try:
         yield
-    except tl.DeviceError:
+    except (tl.DeviceError, CheckpointError):
         raise
-    except (UserError, SafetensorError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{str(path)!r} is damaged: {type(error).__name__}: {error}") from error
+    except (UserError, SafetensorError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError,
+            RuntimeError) as error:  # fmt: skip
+        prefix = f"{part}: " if part else ""
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        raise damaged(path, f"{prefix}{kind}{error}") from error

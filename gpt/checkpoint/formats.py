@@ -19,6 +19,10 @@ class Format(Protocol):
         """Return the configuration in a checkpoint."""
         ...
 
+    def load_step(self, path: Path) -> int:
+        """Return the number of steps of a checkpoint."""
+        ...
+
 
 # To add a format, write its module and add a line here. Files with another suffix are read as the native format.
 FORMATS: dict[str, Format] = {".safetensors": native}
@@ -35,3 +39,8 @@ def load(path: Path, device: str = "auto", *, training: bool = False) -> Checkpo
 def load_config(path: Path) -> Config:
     """Return the configuration in a checkpoint of any format, without reading its weights. Raises CheckpointError."""
     return FORMATS.get(path.suffix, native).load_config(path)
+
+
+def load_step(path: Path) -> int:
+    """Return the number of steps of a checkpoint of any format, without reading its weights. Raises CheckpointError."""
+    return FORMATS.get(path.suffix, native).load_step(path)

@@ -2,27 +2,29 @@
 
 Its tensors are `model.<parameter>` and `optimizer.<index>.<moment>`. The rest is JSON in the metadata of the file:
 configuration, tokenizer, step, and the state of the random numbers. The file is replaced as a whole, so that weights
-always match their configuration. Nothing is pickled. The JSON holds a CRC-32 of every tensor and of itself, so that
-damage in storage or transfer is detected.
+always match their configuration. Nothing is pickled. Checksums cover every byte, so that damage in storage or transfer
+is detected. A file may come from anybody, so nothing of the size that it claims is made before its shapes are compared.
 """
 
-import json
-import zlib
+import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import tensorlite as tl
 from gpt import tokenizer as tokenizers
-from gpt.checkpoint.base import Checkpoint, CheckpointError, corruption_errors
+from gpt.checkpoint.base import Checkpoint, CheckpointError, corruption_errors, damaged
+from gpt.checkpoint.container import Container, opened, write
 from gpt.config import Config
-from gpt.model import GPT, build_model
+from gpt.model import GPT, build_model, parameter_shapes
 from gpt.tokenizer import Tokenizer
-from tensorlite import nn, optim, serialization
+from tensorlite import nn, optim
 
-KEY = "tensorlite.gpt"  # The key of our JSON in the metadata.
-FORMAT = 1
+# The names of types in safetensors.
+DTYPES = {"float32": "F32", "float64": "F64"}
+# The names of tensors: of the model, and of the optimizer's state of a parameter.
+NAME = re.compile(r"model\..+|optimizer\.(0|[1-9][0-9]*)\.[a-z_]+")
+# The largest table of sinusoids, in numbers: 1 GiB. It is computed, so that no tensor in the file has its size.
+MAX_SINUSOIDS = 2**27
 
 
 def save(
@@ -51,18 +53,15 @@ def save(
                 numbers.setdefault(str(index), {})[name] = value
     tensors = {name: value.detach().cpu() for name, value in tensors.items()}
     header = {
-        "format": FORMAT,
         "config": config.to_dict(),
         "tokenizer": tokenizer.to_dict(),
         "step": step,
         "optimizer": {"numbers": numbers, "param_groups": moments["param_groups"]},
         "state": state,
-        "crc32": {name: crc32(value.numpy()) for name, value in tensors.items()},
     }
-    header["check"] = header_checksum(header)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        serialization.save(tensors, path, metadata={KEY: json.dumps(header, allow_nan=False)})
+        write(path, header, tensors)
     except OSError as error:
         raise CheckpointError(f"cannot write the checkpoint: {error}. The previous one is kept") from error
 
@@ -70,84 +69,80 @@ def save(
 def load(path: Path, device: str = "auto", *, training: bool = False) -> Checkpoint:
     """Read a checkpoint onto `device` (see `train.device`). Raises CheckpointError and DeviceError.
 
+    Every byte of the file is checked, also those that are not used.
+
     training: also read the state of the optimizer. Without it, `optimizer` is None and the model in evaluation mode.
     """
     # The file is opened once, so that a run that replaces it meanwhile cannot mix two checkpoints.
-    with open_checkpoint(path) as file:
-        header = read_header(path, file)
+    with opened(path) as file:
+        header = file.header
+        config = read_config(file)
+        with corruption_errors(path, "tokenizer"):
+            tokenizer = tokenizers.from_dict(header["tokenizer"])
+        check_shapes(file, config, tokenizer)
         with corruption_errors(path):
-            names = [name for name in file.keys() if training or name.startswith("model.")]
-            arrays = {name: file.get_tensor(name) for name in names}
-            sums = header.get("crc32", {})
-            if wrong := [name for name in names if name in sums and crc32(arrays[name]) != sums[name]]:
-                raise ValueError(f"the checksum of {wrong[0]} does not match")
+            arrays = {}
+            for name in file.specs:
+                array = file.read(name)
+                if training or name.startswith("model."):
+                    arrays[name] = array
     with corruption_errors(path):
-        config = Config.from_dict(header["config"])
-        tokenizer = tokenizers.from_dict(header["tokenizer"])
         with nn.init.skip_init():  # The weights are loaded below.
             model = build_model(config.model, device, config.train.dtype)
         model.load_state_dict(with_prefix("model.", arrays))
-        if tokenizer.vocab_size != config.model.vocab_size:
-            raise ValueError(f"{config.model.vocab_size} tokens in the model, {tokenizer.vocab_size} in its tokenizer")
         moments = optimizer_state(header["optimizer"], arrays) if training else None
         model.train(training)
-        return Checkpoint(config, tokenizer, int(header["step"]), model, moments, dict(header["state"]))
+        return Checkpoint(config, tokenizer, header["step"], model, moments, dict(header["state"]))
 
 
 def load_config(path: Path) -> Config:
     """Return the configuration in a checkpoint, without reading its weights. Raises CheckpointError."""
-    with open_checkpoint(path) as file:
-        header = read_header(path, file)
-    with corruption_errors(path):
-        return Config.from_dict(header["config"])
+    with opened(path) as file:
+        return read_config(file)
 
 
-def open_checkpoint(path: Path) -> Any:
-    """Return the open safetensors file `path`. Raises CheckpointError if it is missing, unreadable or truncated."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        path.open("rb").close()  # Open it first, because safe_open reports an unreadable file as missing.
-    except FileNotFoundError:
-        raise CheckpointError(f"there is no checkpoint {str(path)!r}") from None
-    except OSError as error:
-        raise CheckpointError(f"cannot read the checkpoint {str(path)!r}: {error.strerror}") from None
-    try:
-        return safe_open(path, framework="numpy")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{str(path)!r} is not a checkpoint, or only a part of one (not a whole safetensors file: {error})"
-        ) from error
+def load_step(path: Path) -> int:
+    """Return the number of steps of a checkpoint, without reading its weights. Raises CheckpointError."""
+    with opened(path) as file:
+        return int(file.header["step"])
 
 
-def read_header(path: Path, file: Any) -> dict[str, Any]:
-    """Return our JSON from the metadata of an open file. Raises CheckpointError."""
-    text = (file.metadata() or {}).get(KEY)
-    if text is None:
-        raise CheckpointError(f"{str(path)!r} is a safetensors file, but not a checkpoint of this program")
-    try:
-        header = json.loads(text)
-        version = int(header["format"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{str(path)!r} is damaged: its JSON does not parse ({error})") from error
-    if version > FORMAT:
-        raise CheckpointError(
-            f"{str(path)!r} has format {version}, and this version of tensorlite reads formats up to {FORMAT}: "
-            "upgrade it"
+def read_config(file: Container) -> Config:
+    """Return the configuration of an open checkpoint. Raises CheckpointError."""
+    with corruption_errors(file.path, "config"):
+        return Config.from_dict(file.header["config"])
+
+
+def check_shapes(file: Container, config: Config, tokenizer: Tokenizer) -> None:
+    """Raise CheckpointError if the tensors of a file are not those of its configuration."""
+    if config.model.position == "sinusoidal" and config.model.block_size * config.model.n_embd > MAX_SINUSOIDS:
+        raise damaged(file.path, f"config.model.block_size = {config.model.block_size}: too long for sinusoids")
+    found = {name.removeprefix("model."): spec for name, spec in file.specs.items() if name.startswith("model.")}
+    expected = parameter_shapes(config.model)
+    dtype = DTYPES[config.train.dtype]
+    problems = [
+        *(f"missing: {name}" for name in expected if name not in found),
+        *(f"unexpected: {name}" for name in found if name not in expected),
+        *(
+            f"wrong shape: {name}, expected {shape}, got {found[name][1]}"
+            for name, shape in expected.items()
+            if name in found and found[name][1] != shape
+        ),
+        *(
+            f"wrong type: {name}, expected {dtype}, got {kind}"
+            for name, (kind, _) in file.specs.items()
+            if kind != dtype
+        ),
+        *(f"unexpected: {name}" for name in file.specs if not NAME.fullmatch(name)),
+    ]
+    if problems:
+        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+        raise damaged(file.path, f"the tensors are not those of config.model: {problems[0]}{more}")
+    size = config.model.vocab_size
+    if tokenizer.vocab_size != size:
+        raise damaged(
+            file.path, f"config.model.vocab_size: {size} tokens in the model, {tokenizer.vocab_size} in its tokenizer"
         )
-    if "check" in header and header.pop("check") != header_checksum(header):
-        raise CheckpointError(f"{str(path)!r} is damaged: the checksum of its JSON does not match")
-    return dict(header)
-
-
-def crc32(array: Any) -> int:
-    """Return the CRC-32 of the values of a NumPy array."""
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-
-
-def header_checksum(header: dict[str, Any]) -> int:
-    """Return the CRC-32 of our JSON, which does not change when it is parsed and written again."""
-    return zlib.crc32(json.dumps(header).encode())
 
 
 def with_prefix(prefix: str, arrays: dict[str, Any]) -> dict[str, tl.Tensor]:

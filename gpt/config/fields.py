@@ -7,12 +7,18 @@ import dataclasses
 import difflib
 import math
 import operator
+import os
+import reprlib
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, get_args
 
 from gpt.errors import UserError
 
 Field = dataclasses.Field[Any]
+
+# Values in messages are cut, because a file may hold one of any length.
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = 80
 
 COMPARISONS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 
@@ -59,27 +65,37 @@ def validate(name: str, value: Any, field: Field) -> Any:
         return None
     expected: Any = value_type(field)
     if expected is float and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) < 2**1023 else math.inf
+    shown = SHORT.repr(value)
     if type(value) is not expected:  # Compare exactly, because True is an int too.
-        raise ConfigError(f"{name} = {value!r}: expected {expected.__name__}, got {type(value).__name__}")
+        raise ConfigError(f"{name} = {shown}: expected {expected.__name__}, got {type(value).__name__}")
     if expected is float and not math.isfinite(value):
         raise ConfigError(f"{name} = {value}: expected a finite number")
-    if expected is str and "\0" in value:
-        raise ConfigError(f"{name} = {value!r}: a file name cannot contain a zero byte")
+    if expected is str and not is_file_name(value):
+        raise ConfigError(f"{name} = {shown}: a file name cannot contain a zero byte or half a surrogate pair")
     choices = field.metadata["choices"]
     if choices and value not in choices:
-        raise ConfigError(f"{name} = {value!r}: choose one of {', '.join(choices)}")
+        raise ConfigError(f"{name} = {shown}: choose one of {', '.join(choices)}")
     for sign, bound in field.metadata["limits"].items():
         if not COMPARISONS[sign](value, bound):
-            raise ConfigError(f"{name} = {value!r}: must be {sign} {bound}")
+            raise ConfigError(f"{name} = {shown}: must be {sign} {bound}")
     return value
+
+
+def is_file_name(value: str) -> bool:
+    """Return whether the operating system can be asked for a file of this name."""
+    try:
+        return b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
 
 
 def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Return `; did you mean 'x'?` with the nearest known name, or the list of all known names."""
     known = sorted(known)
     dot = f"{prefix}." if prefix else ""
-    if near := difflib.get_close_matches(name, known, n=1):
+    # The search takes long for a long name, and a name from a file may have any length.
+    if len(name) <= 100 and (near := difflib.get_close_matches(name, known, n=1)):
         return f"; did you mean {dot + near[0]!r}?"
     return "; known: " + ", ".join(dot + k for k in known)
 

@@ -43,7 +43,9 @@ class ModelConfig(Section):
 
     section: ClassVar[str] = "model"
 
-    vocab_size: int = option(65, "size of the vocabulary; training sets it from the tokenizer", "tokens", ge=1)
+    vocab_size: int = option(
+        65, "size of the vocabulary; training sets it from the tokenizer", "tokens", ge=1, lt=2**63
+    )
     block_size: int = option(64, "context length", "tokens", ge=1, lt=2**31)
     n_layer: int = option(4, "number of transformer blocks", "blocks", ge=1, le=10_000)
     n_head: int = option(4, "attention heads in each block", "heads", ge=1, lt=2**31)
@@ -79,7 +81,7 @@ class OptimConfig(Section):
     muon_lr: float = option(0.02, "peak learning rate of Muon; it follows the schedule of lr", "per step", gt=0)
     lr: float = option(1e-3, "peak learning rate", "per step", gt=0)
     min_lr: float = option(1e-4, "learning rate at the end of the cosine decay", "per step", ge=0)
-    warmup_steps: int = option(100, "steps of linear warm-up", "steps", ge=0)
+    warmup_steps: int = option(100, "steps of linear warm-up", "steps", ge=0, lt=2**63)
     beta1: float = option(0.9, "decay of the gradient's running mean", "per step", ge=0, lt=1)
     beta2: float = option(0.99, "decay of the squared gradient's running mean", "per step", ge=0, lt=1)
     eps: float = option(1e-8, "added to the denominator of the update", gt=0)
@@ -107,15 +109,15 @@ class TrainConfig(Section):
 
     section: ClassVar[str] = "train"
 
-    steps: int = option(2000, "optimizer steps", "steps", ge=1)
+    steps: int = option(2000, "optimizer steps", "steps", ge=1, lt=2**63)
     batch_size: int = option(12, "sequences in a batch", "sequences", ge=1, lt=2**31)
     grad_accum: int = option(
-        1, "batches whose gradients are averaged for one step", "times batch_size", ge=1
+        1, "batches whose gradients are averaged for one step", "times batch_size", ge=1, lt=2**63
     )
-    eval_interval: int = option(250, "steps between evaluations", "steps", ge=1)
-    eval_batches: int = option(20, "random batches of each split in an evaluation", "batches", ge=1)
-    checkpoint_interval: int = option(250, "steps between checkpoints", "steps", ge=1)
-    sample_chars: int = option(500, "length of the sample written at the end", "characters", ge=0)
+    eval_interval: int = option(250, "steps between evaluations", "steps", ge=1, lt=2**63)
+    eval_batches: int = option(20, "random batches of each split in an evaluation", "batches", ge=1, lt=2**63)
+    checkpoint_interval: int = option(250, "steps between checkpoints", "steps", ge=1, lt=2**63)
+    sample_chars: int = option(500, "length of the sample written at the end", "characters", ge=0, lt=2**63)
     seed: int = option(1337, "seed of weights, batches, dropout and the sample", ge=0, lt=2**63)
     device: str = option(
         "auto", "where to compute: cpu, cuda or cuda:N; auto takes TENSORLITE_DEVICE, else cpu"
@@ -125,7 +127,7 @@ class TrainConfig(Section):
 
     def check(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise ConfigError(f"train.device = {self.device!r} is not one of auto, cpu, cuda, cuda:N")
+            raise ConfigError(f"train.device = {self.device!r:.80} is not one of auto, cpu, cuda, cuda:N")
 
 
 @dataclass(frozen=True, kw_only=True)

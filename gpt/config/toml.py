@@ -30,7 +30,7 @@ def read_toml(source: str | Path) -> dict[str, Any]:
         text = read_file(source)
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError is one; an integer of too many digits is another.
         raise ConfigError(f"{str(source)!r} is not valid TOML: {error}") from None
     except RecursionError:
         raise ConfigError(f"{str(source)!r} is nested too deeply for a configuration") from None
@@ -40,6 +40,8 @@ def read_toml(source: str | Path) -> dict[str, Any]:
 def read_file(path: str | Path) -> str:
     """Return the text of a UTF-8 file, or raise ConfigError."""
     try:
+        if Path(path).is_char_device() or Path(path).is_block_device():  # Reading might have no end.
+            raise ConfigError(f"the configuration {str(path)!r} is a device. Give a file of TOML")
         return Path(path).read_text(encoding="utf-8-sig")  # Windows Notepad writes a byte order mark.
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {str(path)!r}: {error.strerror}") from None

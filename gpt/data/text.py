@@ -33,8 +33,11 @@ def load_text(config: DataConfig) -> str:
             return read_text(fetch(DATASETS[config.dataset]))
         except DownloadError as error:
             raise DownloadError(f"{error}\nOr use a text of your own: --data FILE") from error
+    path = Path(config.dataset)
+    if path.is_fifo():  # It can be read once, and a run reads its text again when it resumes or is evaluated.
+        raise DataError(f"{config.dataset!r} is a pipe, and a run reads its text again later. Save it in a file first")
     try:
-        return read_text(Path(config.dataset))
+        return read_text(path)
     except DataError as error:
         if near := get_close_matches(config.dataset, DATASETS, n=1):
             raise DataError(f"{error}; did you mean the data set {near[0]!r}?") from None
@@ -47,6 +50,8 @@ def read_text(path: Path) -> str:
     Raises DataError if the file cannot be read, is empty, or is not UTF-8 (with the position of the byte).
     """
     try:
+        if path.is_char_device() or path.is_block_device():  # Reading might have no end.
+            raise DataError(f"{str(path)!r} is a device. Give a file of UTF-8 text")
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read the text {str(path)!r}: {error.strerror}") from None

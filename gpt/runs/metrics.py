@@ -49,8 +49,8 @@ def read(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
             values = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(values, dict) and isinstance(values.get("step"), int):
+        if isinstance(values, dict) and type(values.get("step")) is int:
             result.append(values)
     return result

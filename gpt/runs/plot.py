@@ -14,7 +14,7 @@ def loss_curve(metrics: list[dict[str, Any]], path: Path, title: str = "") -> No
     axes = figure.add_subplot()
 
     def curve(key: str, label: str, **style: Any) -> None:
-        if points := [(line["step"], line[key]) for line in metrics if key in line]:
+        if points := [(line["step"], line[key]) for line in metrics if type(line.get(key)) in (int, float)]:
             axes.plot(*zip(*points), label=label, **style)
 
     curve("loss", "training batches", color="tab:blue", alpha=0.35, linewidth=1)

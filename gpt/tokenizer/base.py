@@ -1,7 +1,8 @@
 """The interface of a tokenizer."""
 
+import reprlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,8 @@ from gpt.config import DataConfig
 from gpt.errors import UserError
 
 Ids = NDArray[np.int64]
+
+T = TypeVar("T")
 
 
 class TokenizerError(UserError, ValueError):
@@ -64,6 +67,16 @@ class Tokenizer(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """Return everything that `from_dict` needs, in types that JSON has."""
         ...
+
+
+def typed(values: Mapping[str, Any], key: str, kind: type[T]) -> T:
+    """Return `values[key]`. Raises TokenizerError if it is missing or not of the type `kind`."""
+    if not isinstance(values, Mapping) or key not in values:
+        raise TokenizerError(f"this is not the description of a tokenizer: {key!r} is missing")
+    value = values[key]
+    if type(value) is not kind:
+        raise TokenizerError(f"{key} is of another type: expected {kind.__name__}, got {reprlib.repr(value)}")
+    return value
 
 
 def check_token_ids(ids: Sequence[int] | Ids, vocab_size: int) -> Ids:

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,17 @@ import numpy as np
 
 from gpt.config import DataConfig
 from gpt.download import RemoteFile, cache_dir, fetch
-from gpt.tokenizer.base import Ids, TokenizerError, check_token_ids
+from gpt.tokenizer.base import Ids, TokenizerError, check_token_ids, typed
 
 END_OF_TEXT = "<|endoftext|>"
 GPT2_VOCAB_SIZE = 50257
+
+# The patterns that tiktoken has given GPT-2; they split a text alike. A pattern from a file must be one of them;
+# any other may take forever, or the library may refuse it in the middle of a text.
+PATTERNS = (
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+)
 
 # tiktoken names the files in its cache folder after the SHA-1 of their addresses.
 GPT2_FILES = (
@@ -120,6 +128,10 @@ class BPETokenizer:
         return self.decode_bytes(ids).decode(errors="replace")
 
     def to_dict(self) -> dict[str, Any]:
+        if self.pattern not in known_patterns():
+            raise TokenizerError(
+                f"pattern: from_dict accepts the patterns of gpt.tokenizer.bpe.PATTERNS only, got {self.pattern!r:.80}"
+            )
         return {
             "kind": self.kind,
             "pattern": self.pattern,
@@ -129,8 +141,27 @@ class BPETokenizer:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        tokens = [base64.b64decode(token, validate=True) for token in values["tokens"].split(" ")]
-        return cls(tokens, values["pattern"], values["special_tokens"])
+        pattern, special = typed(values, "pattern", str), typed(values, "special_tokens", dict)
+        if pattern not in known_patterns():
+            raise TokenizerError(f"pattern: expected one that tensorlite writes, got {reprlib.repr(pattern)}")
+        if wrong := [name for name, number in special.items() if not name or type(number) is not int]:
+            raise TokenizerError(f"special_tokens: expected names and integers, got {reprlib.repr(wrong[0])}")
+        tokens = []
+        for i, token in enumerate(typed(values, "tokens", str).split(" ")):
+            try:
+                tokens.append(base64.b64decode(token, validate=True))
+            except ValueError:
+                tokens.append(b"")
+            if not tokens[-1]:
+                raise TokenizerError(f"tokens: expected Base64, got {reprlib.repr(token)} for token {i}")
+        return cls(tokens, pattern, special)
+
+
+def known_patterns() -> tuple[str, ...]:
+    """Return the patterns that a tokenizer from a file may have."""
+    from tiktoken_ext.openai_public import r50k_pat_str
+
+    return (*PATTERNS, r50k_pat_str)
 
 
 class GPT2Tokenizer(BPETokenizer):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt.config import DataConfig
-from gpt.tokenizer.base import Ids, TokenizerError, check_token_ids
+from gpt.tokenizer.base import Ids, TokenizerError, check_token_ids, typed
 
 
 class CharTokenizer:
@@ -63,7 +63,10 @@ class CharTokenizer:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        return cls(values["vocab"])
+        try:
+            return cls(typed(values, "vocab", str))
+        except TokenizerError as error:
+            raise TokenizerError(f"vocab: {error}") from None
 
 
 def code_points(text: str) -> NDArray[np.uint32]:

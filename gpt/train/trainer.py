@@ -1,6 +1,7 @@
 """The training loop."""
 
 import hashlib
+import json
 import math
 from contextlib import suppress
 from typing import Any
@@ -194,17 +195,51 @@ class Trainer:
     def load_state(self, saved: Checkpoint) -> None:
         """Continue from the step, the optimizer and the random numbers of a checkpoint.
 
-        Raises KeyError, TypeError or ValueError if the checkpoint is damaged.
+        Raises KeyError, TypeError or ValueError, with the key, if the checkpoint is damaged.
         """
-        best = saved.state["best"]
-        self.optimizer.load_state_dict(saved.optimizer or {})
-        self.rng.bit_generator.state = saved.state["batches"]
-        tl.set_rng_state(saved.state["dropout"])
+        state = saved.state
+        if missing := [key for key in ("batches", "dropout", "best", "text") if key not in state]:
+            raise KeyError(f"state.{missing[0]}")
+        self.check_optimizer(saved)
+        try:
+            self.optimizer.load_state_dict(saved.optimizer or {})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"optimizer: {error}") from error
+        if saved.step and len(self.optimizer.state) < len(self.parameters):
+            raise ValueError("optimizer: a parameter has no state")
+        self.rng.bit_generator.state = state["batches"]
+        tl.set_rng_state(state["dropout"])
         self.step = saved.step
         self.schedule = self.schedule_after(saved.step)
-        self.best = math.inf if best is None else float(best)
-        self.meter.set_state(saved.state.get("meter", {"losses": [], "seconds": 0.0}))  # Format 1 does not have it.
-        self.evaluation_due = bool(saved.state.get("evaluation_due", False))
+        self.best = math.inf if state["best"] is None else float(state["best"])
+        self.meter.set_state(state.get("meter", {"losses": [], "seconds": 0.0}))  # Format 1 does not have it.
+        self.evaluation_due = state.get("evaluation_due", False)
+
+    def check_optimizer(self, saved: Checkpoint) -> None:
+        """Raise ValueError if the options of the saved optimizer are not those of its configuration and step."""
+        if saved.step > saved.config.train.steps:
+            raise ValueError(f"step: {saved.step} of {saved.config.train.steps} steps")
+        found = (saved.optimizer or {})["param_groups"]
+        expected = json.loads(json.dumps(self.optimizer.state_dict()["param_groups"]))
+        if len(found) != len(expected):
+            raise ValueError(f"optimizer.param_groups: expected {len(expected)} groups, got {len(found)}")
+        for i, (group, own) in enumerate(zip(found, expected)):
+            own["lr"] = group.get("lr")
+            for key in sorted(own.keys() | group.keys()):
+                if repr(group.get(key)) != repr(own.get(key)):  # 1, 1.0 and True are different.
+                    raise ValueError(
+                        f"optimizer.param_groups[{i}].{key:.80}: expected {own.get(key)!r:.80}, as the configuration "
+                        f"says, got {group.get(key)!r:.80}"
+                    )
+            lr, peak = group["lr"], own["initial_lr"]
+            if type(lr) is not float or not 0 <= lr <= max(peak, self.config.optim.min_lr) * (1 + 1e-9):
+                raise ValueError(f"optimizer.param_groups[{i}].lr: expected a number from 0 to {peak}, got {lr!r:.80}")
+        for index, values in (saved.optimizer or {})["state"].items():
+            count = values.get("step", 0)
+            if type(count) is not int or not 0 <= count <= saved.step:
+                raise ValueError(
+                    f"optimizer.numbers.{index}.step: expected an integer from 0 to {saved.step}, got {count!r:.80}"
+                )
 
 
 def digest(dataset: Dataset) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import DType
+from .words import require_word
 
 __all__ = ["PhiloxGenerator"]
 
@@ -38,7 +39,7 @@ class PhiloxGenerator:
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore a state. Raises KeyError, TypeError or ValueError for anything else, and then changes nothing."""
-        self._seed, self._offset = int(state["seed"]), int(state["offset"])
+        self._seed, self._offset = require_word("seed", state["seed"], 64), require_word("offset", state["offset"], 63)
 
     def _words(self, xp: XP, n: int) -> Array:
         with _drawing:

@@ -3,7 +3,7 @@
 import json
 import signal
 
-from gpt.checkpoint.native import KEY
+from gpt.checkpoint.container import KEY
 from gpt.runs import METRICS, read
 from gpt.train import Trainer
 
@@ -14,7 +14,7 @@ def content(path):
 
     with safe_open(path, framework="numpy") as file:
         header = json.loads(file.metadata()[KEY])
-        del header["config"]["train"]["out_dir"], header["check"]
+        del header["config"]["train"]["out_dir"], header["sha256"]
         return header, {name: file.get_tensor(name) for name in file.keys()}
 
 

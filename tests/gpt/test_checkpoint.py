@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 
 import tensorlite as tl
 from gpt import checkpoint
-from gpt.checkpoint import CheckpointError, native
-from gpt.checkpoint.native import KEY
+from gpt.checkpoint import CheckpointError, container, native
+from gpt.checkpoint.container import KEY
 from gpt.config import Config
 from gpt.model import build_model
 from gpt.runs import BEST, LATEST, find_checkpoint, newest_checkpoint
@@ -26,7 +26,7 @@ CONFIG = Config.load(
     "shakespeare-char-cpu",
     {"model.vocab_size": 5, "model.block_size": 4, "model.n_layer": 1, "model.n_head": 2, "model.n_embd": 8},
 )
-STATE = {"best": 2.5, "batches": {"a": [1, 2**100]}, "none": None}
+STATE = {"best": 2.5, "batches": np.random.default_rng(0).bit_generator.state, "own": {"a": [1, 2**100], "none": None}}
 
 
 def trained(config=CONFIG, steps=2):
@@ -115,7 +115,7 @@ def test_the_file_is_safetensors_and_json(tmp_path):
     with safe_open(tmp_path / LATEST, framework="numpy") as file:
         header = json.loads(file.metadata()[KEY])
         weights = {n: file.get_tensor(n) for n in file.keys() if n.startswith("model.")}
-    assert header["format"] == 1
+    assert header["format"] == 2
     assert header["config"] == CONFIG.to_dict()
     assert {f"model.{n}" for n in model.state_dict()} == set(weights)
     assert (weights["model.wte.weight"] == model.wte.weight.detach().numpy()).all()
@@ -176,14 +176,13 @@ def test_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
 
 
 def with_header(path, change):
-    """Change the JSON and the tensors of the checkpoint `path`."""
+    """Change the JSON and the tensors of the checkpoint `path`, and compute the checksums again."""
     with safe_open(path, framework="numpy") as file:
         header = json.loads(file.metadata()[KEY])
         tensors = {n: file.get_tensor(n) for n in file.keys()}
-    for key in ("check", "crc32"):  # Files from before checksums; other checks must find the error.
-        del header[key]
+    del header["crc32"], header["sha256"]
     change(header, tensors)
-    save_file(tensors, path, metadata={KEY: json.dumps(header)})
+    container.write(path, header, {name: tl.tensor(array) for name, array in tensors.items()})
 
 
 def load_error(path):
@@ -232,9 +231,9 @@ def test_json_that_does_not_parse_is_an_error(tmp_path):
 def test_a_newer_format_is_an_error(tmp_path):
     path = tmp_path / LATEST
     save(path)
-    with_header(path, lambda header, tensors: header.update(format=2, config="changed"))
-    assert "has format 2, and this version of tensorlite reads formats up to 1: upgrade it" in load_error(path)
-    with pytest.raises(CheckpointError, match="has format 2"):
+    with_header(path, lambda header, tensors: header.update(format=3, config="changed"))
+    assert "has format 3, and this version of tensorlite reads formats up to 2: upgrade it" in load_error(path)
+    with pytest.raises(CheckpointError, match="has format 3"):
         checkpoint.load_config(path)
 
 

@@ -222,6 +222,8 @@ def test_each_tokenizer_has_the_name_of_its_kind(kind):
     assert tokenizer_class(kind).kind == kind
 
 
+PATTERNS = bpe_module.PATTERNS
+PATTERN = PATTERNS[0]
 BYTES = " ".join(base64.b64encode(bytes([b])).decode() for b in range(256))
 
 
@@ -231,16 +233,34 @@ BYTES = " ".join(base64.b64encode(bytes([b])).decode() for b in range(256))
         {}, [], None, {"kind": "word"}, {"kind": "char"}, {"kind": "char", "vocab": 5},
         {"kind": "char", "vocab": "aa"},
         {"kind": "bpe", "tokens": BYTES},
-        {"kind": "bpe", "tokens": BYTES + " !", "pattern": ".", "special_tokens": {}},
-        {"kind": "bpe", "tokens": BYTES + " YQ==", "pattern": ".", "special_tokens": {}},
-        {"kind": "bpe", "tokens": "YQ==", "pattern": ".", "special_tokens": {}},
-        {"kind": "bpe", "tokens": BYTES, "pattern": "(", "special_tokens": {}},
-        {"kind": "bpe", "tokens": BYTES, "pattern": ".", "special_tokens": {"<end>": 7}},
+        {"kind": "char", "vocab": ["a", "b"]}, {"kind": "char", "vocab": "a\ud800"},
+        {"kind": "char", "vocab": "ab", "x": 1},
+        {"kind": ["char"], "vocab": "ab"}, {"kind": "bpe", "tokens": 5, "pattern": PATTERN, "special_tokens": {}},
+        {"kind": "bpe", "tokens": BYTES + " !", "pattern": PATTERN, "special_tokens": {}},
+        {"kind": "bpe", "tokens": BYTES + "  YWI=", "pattern": PATTERN, "special_tokens": {}},
+        {"kind": "bpe", "tokens": BYTES + " YQ==", "pattern": PATTERN, "special_tokens": {}},
+        {"kind": "bpe", "tokens": "YQ==", "pattern": PATTERN, "special_tokens": {}},
+        *({"kind": "bpe", "tokens": BYTES, "pattern": pattern, "special_tokens": {}}
+          for pattern in ("(", ".", "", "(a*)*b", "(?:x+x+)+y", None, [PATTERN], PATTERN + " ")),
+        {"kind": "bpe", "tokens": BYTES, "pattern": PATTERN, "special_tokens": {"<end>": 7}},
+        {"kind": "bpe", "tokens": BYTES, "pattern": PATTERN, "special_tokens": {"<end>": 256.0}},
+        {"kind": "bpe", "tokens": BYTES, "pattern": PATTERN, "special_tokens": {"": 256}},
+        {"kind": "bpe", "tokens": BYTES, "pattern": PATTERN, "special_tokens": []},
     ],
 )  # fmt: skip
 def test_a_broken_description_is_an_error(values):
     with pytest.raises(t.TokenizerError):
         t.from_dict(values)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_patterns_that_were_written_load(pattern):
+    text = "It's 12 o'clock,  isn't  it?\n\n  Yes!  "
+    loaded = t.from_dict({"kind": "bpe", "tokens": BYTES + " IDEy", "pattern": pattern, "special_tokens": {}})
+    assert loaded.decode(loaded.encode(text)) == text
+    assert t.from_dict(loaded.to_dict()).pattern == pattern
+    with pytest.raises(t.TokenizerError, match=r"^pattern: from_dict accepts"):
+        t.BPETokenizer([bytes([b]) for b in range(256)], ".").to_dict()
 
 
 def test_start_ids():

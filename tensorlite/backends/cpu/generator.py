@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...dtypes import DType
+from ..words import require_word
 
 __all__ = ["Pcg64Generator"]
 
@@ -28,7 +29,15 @@ class Pcg64Generator:
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore a state. Raises KeyError, TypeError or ValueError for anything else, and then changes nothing."""
-        self._numpy.bit_generator.state = state["cpu"]
+        words, numbers = state["cpu"], state["cpu"]["state"]
+        if words["bit_generator"] != "PCG64":
+            raise ValueError(f"expected the state of a PCG64, got one of {words['bit_generator']!r:.80}")
+        # NumPy raises OverflowError for some numbers out of range, and takes others modulo a power of 2.
+        require_word("state", numbers["state"], 128)
+        require_word("inc", numbers["inc"], 128)
+        require_word("has_uint32", words["has_uint32"], 1)
+        require_word("uinteger", words["uinteger"], 32)
+        self._numpy.bit_generator.state = words
 
     def uniform(self, xp: XP, shape: Sequence[int], dtype: DType) -> Array:
         """Return an array of numbers from [0, 1)."""
