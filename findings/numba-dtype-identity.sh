@@ -42,5 +42,5 @@ first=$(venv/bin/python twice.py)
 second=$(venv/bin/python twice.py)
 venv/bin/python -c 'import numba, numpy; print("numba", numba.__version__, "numpy", numpy.__version__)'
 echo "the dtype of the result is the dtype of the argument: $first in the first process, $second in the second"
-test "$first" = True
-test "$second" = False
+[ "$first" = True ]
+[ "$second" = False ]

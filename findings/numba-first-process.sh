@@ -58,9 +58,9 @@ third=$(venv/bin/python normalise_False.py)
 echo "numba $(venv/bin/python -c 'import numba; print(numba.__version__)')"
 echo "hash of the result in the process that compiles: $first"
 echo "in the second and third process:                 $second $third"
-test "$second" = "$third"
-test "$first" != "$second"
+[ "$second" = "$third" ]
+[ "$first" != "$second" ]
 first=$(venv/bin/python normalise_True.py)
 second=$(venv/bin/python normalise_True.py)
 echo "with forceinline=True, first and second process: $first $second"
-test "$first" = "$second"
+[ "$first" = "$second" ]
