@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from .backends.registry import Device, cuda_is_available
 from .backends.registry import device as as_device
+from .scalars import as_integer
 
 __all__ = [
     "current_device", "device_count", "empty_cache", "is_available", "mem_get_info", "memory_allocated",
@@ -74,9 +75,9 @@ def empty_cache() -> None:
 
 def _index(name: str, device: Device | str | int | None) -> int | None:
     """Return the index of a GPU. Raises ValueError for a device of another type."""
-    if device is None or isinstance(device, int):
-        return device
-    found = as_device(device)
+    if device is None or (index := as_integer(device)) is not None:
+        return None if device is None else index
+    found = as_device(device)  # type: ignore[arg-type]  # an int has been returned
     if found.type != "cuda":
         raise ValueError(f"{name}: expected a device of type 'cuda', got {str(found)!r}")
     return found.index

@@ -20,9 +20,9 @@ from .autograd.gradients import grad as _grad
 from .autograd.graph import Edge, Variable, topological_order, wrap
 from .backends.registry import BACKENDS, Array
 from .errors import DTypeError, GraphError, ShapeError
-from .ops.arguments import ints_in
 from .ops.shape import reshape, stack
 from .pytree import tree_leaves, tree_map
+from .scalars import as_integer, int_in, ints_in
 from .tensors.creation import as_tensor, zeros_like
 from .tensors.tensor import Tensor
 
@@ -224,7 +224,8 @@ def value_and_grad(
         leaves = linear.vjp([_scalar_cotangent("grad", linear)])
         grads = tuple(_unflatten(linear.primals, leaves))
         value = linear.detach_if_outermost(linear.out)
-        return ((value, linear.detached_aux()) if has_aux else value), (grads[0] if isinstance(argnums, int) else grads)
+        one = as_integer(argnums) is not None
+        return ((value, linear.detached_aux()) if has_aux else value), (grads[0] if one else grads)
 
     return differentiated
 
@@ -361,7 +362,7 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callabl
             for k, x in enumerate(linear.inputs)
         ]  # fmt: skip
         trees = tuple(_unflatten(linear.primals, jacobians))
-        return trees[0] if isinstance(argnums, int) else trees
+        return trees if as_integer(argnums) is None else trees[0]
 
     return differentiated
 
@@ -372,6 +373,5 @@ def hessian(f: OfTensor[P]) -> OfTensor[P]: ...
 def hessian(f: Callable[P, Any], argnums: int = 0) -> Callable[P, Any]: ...
 def hessian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
     """Return a function that returns the Hessian of a scalar-valued f, of shape ``x.shape + x.shape``."""
-    if not isinstance(argnums, int):
-        raise TypeError(f"hessian: argnums must be one int, got {argnums!r}")
+    argnums = int_in("hessian", "argnums", argnums)
     return jacobian(grad(f, argnums), argnums)

@@ -9,7 +9,6 @@ from typing import Any
 
 from ..backends.registry import BACKENDS, Array
 from ..errors import AnomalyError
-from .shared_state import shared_state
 
 __all__ = ["call_site", "check_backward", "check_forward", "detect_anomaly", "enabled"]
 
@@ -36,14 +35,12 @@ class detect_anomaly:
 
     def __enter__(self) -> None:
         global enabled
-        with shared_state:
-            enabled += 1
+        enabled += 1
         _state.depth += 1
 
     def __exit__(self, *exc: object) -> None:
         global enabled
-        with shared_state:
-            enabled -= 1
+        enabled -= 1
         _state.depth -= 1
 
 

@@ -9,6 +9,7 @@ from .. import ops
 from ..backends.registry import BACKENDS, DeviceLike
 from ..dtypes import DTypeLike
 from ..errors import DTypeError, ShapeError
+from ..scalars import int_in, int_or_none_in
 from ..tensors.creation import empty
 from ..tensors.tensor import Tensor
 from . import functional as F
@@ -57,9 +58,12 @@ class MultiheadAttention(Module):
         dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
+        name = "MultiheadAttention"
+        embed_dim, num_heads = int_in(name, "embed_dim", embed_dim), int_in(name, "num_heads", num_heads)
+        kdim, vdim = int_or_none_in(name, "kdim", kdim), int_or_none_in(name, "vdim", vdim)
         if embed_dim <= 0 or num_heads <= 0 or embed_dim % num_heads:
             raise ValueError(f"MultiheadAttention: num_heads {num_heads} must divide embed_dim {embed_dim}")
-        check_probability("MultiheadAttention", "dropout", dropout)
+        dropout = check_probability(name, "dropout", dropout)
         self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, embed_dim // num_heads
         self.kdim = embed_dim if kdim is None else kdim
         self.vdim = embed_dim if vdim is None else vdim

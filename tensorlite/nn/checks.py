@@ -12,7 +12,7 @@ import numpy as np
 
 from ..backends.registry import describe_array
 from ..errors import DeviceError, DTypeError, ShapeError
-from ..ops.arguments import ints_in
+from ..scalars import as_number, int_in, ints_in
 from ..tensors.tensor import Tensor
 
 __all__ = ["check_attention", "check_class_targets", "check_class_weight", "check_floating", "check_linear",
@@ -54,10 +54,12 @@ def check_floating(name: str, *tensors: Tensor | None) -> None:
         )
 
 
-def check_probability(name: str, what: str, p: float) -> None:
-    """Raise ValueError unless ``p``, the argument called ``what``, is a number from 0 to 1."""
-    if isinstance(p, bool) or not isinstance(p, (int, float, np.number)) or not 0.0 <= p <= 1.0:
+def check_probability(name: str, what: str, p: float) -> float:
+    """Return ``p``, the argument called ``what``. Raises ValueError unless it is a number from 0 to 1."""
+    number = as_number(p)
+    if number is None or not 0.0 <= number <= 1.0:
         raise ValueError(f"{name}: {what} must be a number from 0 to 1, got {p!r}")
+    return number
 
 
 def check_reduction(name: str, reduction: str) -> None:
@@ -121,8 +123,7 @@ def check_class_targets(name: str, input: Tensor, target: Tensor, weight: Tensor
     Raises TypeError, ShapeError, DTypeError, and IndexError for a class index out of range (on the CPU only).
     """
     check_tensors_or_none(name, weight=weight)
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
-        raise TypeError(f"{name}: ignore_index must be an int, got {ignore_index!r}")
+    ignore_index = int_in(name, "ignore_index", ignore_index)
     if not input.shape or target.shape != input.shape[:1] * (input.ndim > 1) + input.shape[2:]:
         raise ShapeError(
             f"{name}({format_tensors(input, target)}): expected input (C,), (N, C) or (N, C, d1, ...), and class "

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any, Generic, Self, TypeVar, overload
 
+from ..scalars import int_in
 from ..tensors.tensor import Tensor
 from .module import Module
 from .parameter import Parameter
@@ -32,8 +33,7 @@ class _IndexedModule(Module, Generic[T]):
 
     def _name(self, index: int) -> str:
         names = self._names()
-        if not isinstance(index, int):
-            raise TypeError(f"{type(self).__name__}: the index must be an int or a slice, got {index!r}")
+        index = int_in(type(self).__name__, "the index", index)
         if not -len(names) <= index < len(names):
             raise IndexError(f"{type(self).__name__}: index {index} is out of range for {len(names)} items")
         return names[index]

@@ -19,8 +19,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        check_probability("Dropout", "p", p)
-        self.p = p
+        self.p = check_probability("Dropout", "p", p)
 
     def forward(self, input: Tensor) -> Tensor:
         """Map a Tensor of any shape to the same shape."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..backends.registry import DeviceLike
 from ..dtypes import DTypeLike
+from ..scalars import int_in, int_or_none_in
 from ..tensors.creation import empty
 from ..tensors.tensor import Tensor
 from . import functional as F
@@ -35,6 +36,9 @@ class Embedding(Module):
         dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
+        num_embeddings = int_in("Embedding", "num_embeddings", num_embeddings)
+        embedding_dim = int_in("Embedding", "embedding_dim", embedding_dim)
+        padding_idx = int_or_none_in("Embedding", "padding_idx", padding_idx)
         if padding_idx is not None:
             if not -num_embeddings <= padding_idx < num_embeddings:
                 raise ValueError(f"Embedding: padding_idx {padding_idx} is out of range for {num_embeddings} rows")

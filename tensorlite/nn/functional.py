@@ -14,13 +14,13 @@ import numpy as np
 
 from .. import ops, random
 from ..backends.registry import BACKENDS
-from ..dtypes import DTypeLike
+from ..dtypes import DTypeLike, int32, int64
 from ..errors import ShapeError
 from ..ops import nn as nn_ops
 from ..ops import relu, sigmoid, tanh
-from ..ops.arguments import ints_in
 from ..ops.functional import elu, gelu, one_hot, silu, softplus
 from ..ops.shape import crop, pad_dims
+from ..scalars import as_number, int_in, ints_in, number_in
 from ..tensors.tensor import Tensor
 from .checks import (
     check_attention,
@@ -87,10 +87,10 @@ def layer_norm(
     """
     shape = check_normalized_shape("layer_norm", input, normalized_shape, weight, bias)
     if len(shape) == 1:
-        return nn_ops.layer_norm_rows(input, weight, bias, eps)
+        return nn_ops.layer_norm_rows(input, weight, bias, number_in("layer_norm", "eps", eps))
     rows = input.flatten(-len(shape))
     flat_weight, flat_bias = (None if a is None else a.flatten() for a in (weight, bias))
-    return nn_ops.layer_norm_rows(rows, flat_weight, flat_bias, eps).reshape(input.shape)
+    return layer_norm(rows, rows.shape[-1], flat_weight, flat_bias, eps).reshape(input.shape)
 
 
 def rms_norm(
@@ -108,8 +108,7 @@ def rms_norm(
     Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
     """
     shape = check_normalized_shape("rms_norm", input, normalized_shape, weight)
-    if eps is None:
-        eps = float(np.finfo(input.dtype).eps)
+    eps = float(np.finfo(input.dtype).eps) if eps is None else number_in("rms_norm", "eps", eps)
     if len(shape) == 1:
         return nn_ops.rms_norm_rows(input, weight, eps)
     flat = None if weight is None else weight.flatten()
@@ -124,7 +123,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     Raises ValueError if p is not from 0 to 1, DTypeError if the input is not of floating point.
     Source: Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", 2014.
     """
-    check_probability("dropout", "p", p)
+    p = check_probability("dropout", "p", p)
     if not training or p == 0:
         return input
     check_tensors("dropout", input=input)
@@ -235,6 +234,8 @@ def _class_targets(
     The shapes are (C,) and (), (N, C) and (N,), or (N, C, d1, ...) and (N, d1, ...).
     """
     classes = check_class_targets(name, input, target, weight, ignore_index)
+    if target.dtype not in (int32, int64):
+        target = target.long()
     rows = input if input.ndim < 3 else input.movedim(1, -1)
     return rows.reshape(target.numel(), classes), target.reshape(target.numel())
 
@@ -271,6 +272,7 @@ def nll_loss(
     The other arguments, the result and the errors are those of :func:`cross_entropy` with class indices.
     """
     check_reduction("nll_loss", reduction)
+    ignore_index = int_in("nll_loss", "ignore_index", ignore_index)
     check_tensors("nll_loss", input=input, target=target)
     rows, indices = _class_targets("nll_loss", input, target, weight, ignore_index)
     loss = _weighted_nll(rows, indices, weight, ignore_index)
@@ -301,7 +303,8 @@ def cross_entropy(
     name = "cross_entropy"
     check_reduction(name, reduction)
     check_tensors(name, input=input, target=target)
-    check_probability(name, "label_smoothing", label_smoothing)
+    label_smoothing = check_probability(name, "label_smoothing", label_smoothing)
+    ignore_index = int_in(name, "ignore_index", ignore_index)
     if target.shape == input.shape and input.shape and target.dtype.kind == "f":
         return _cross_entropy_of_probabilities(input, target, weight, reduction, label_smoothing)
     rows, indices = _class_targets(name, input, target, weight, ignore_index)
@@ -358,10 +361,12 @@ def scaled_dot_product_attention(
     Source: Vaswani et al., "Attention Is All You Need", 2017.
     """
     weights = check_attention(query, key, value, attn_mask, dropout_p)
+    dropout_p = as_number(dropout_p) or 0.0
     dropout_mask = None
     if dropout_p:
         dropout_mask = random.dropout_mask(BACKENDS[type(query.array)].empty(weights, query.dtype), dropout_p)
-    factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
+    width = max(query.shape[-1], 1)  # all scores are 0 if the width is 0
+    factor = 1.0 / math.sqrt(width) if scale is None else number_in("scaled_dot_product_attention", "scale", scale)
     return nn_ops.attention(query, key, value, attn_mask, dropout_mask, is_causal, factor)
 
 
@@ -382,8 +387,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     """
     check_tensors("pad", input=input)
     pad = ints_in("pad", "widths", pad)
-    if value is not None and not isinstance(value, (int, float)):
-        raise TypeError(f"pad: value must be a number or None, got {value!r}")
+    if value is not None:
+        value = number_in("pad", "value", value)
     widths = list(zip(pad[::2], pad[1::2], strict=False))
     if len(pad) % 2 or len(widths) > input.ndim:
         raise ShapeError(

@@ -21,6 +21,7 @@ import numpy as np
 from ..backends.registry import BACKENDS
 from ..errors import ShapeError
 from ..random import Generator
+from ..scalars import number_in
 from ..tensors.tensor import Tensor
 
 __all__ = ["calculate_gain", "constant_", "eye_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_",
@@ -68,6 +69,7 @@ def _check_tensor(name: str, tensor: object) -> None:
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Fill with random numbers from the uniform distribution on [a, b)."""
     _check_tensor("uniform_", tensor)
+    a, b = number_in("uniform_", "a", a), number_in("uniform_", "b", b)
     if not _state.skipped:
         tensor.detach().uniform_(a, b, generator=generator)
     return tensor
@@ -76,6 +78,7 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generato
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Fill with random numbers from the normal distribution with this mean and standard deviation."""
     _check_tensor("normal_", tensor)
+    mean, std = number_in("normal_", "mean", mean), number_in("normal_", "std", std)
     if not _state.skipped:
         tensor.detach().normal_(mean, std, generator=generator)
     return tensor
@@ -95,6 +98,9 @@ def trunc_normal_(
 
     Raises ValueError if a > b or std is not positive.
     """
+    mean, std, a, b = (
+        number_in("trunc_normal_", what, number) for what, number in (("mean", mean), ("std", std), ("a", a), ("b", b))
+    )
     if a > b or std <= 0:
         raise ValueError(f"trunc_normal_: expected a <= b and std > 0, got a={a}, b={b}, std={std}")
     _check_tensor("trunc_normal_", tensor)
@@ -112,6 +118,7 @@ def trunc_normal_(
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """Fill with the number ``val``."""
     _check_tensor("constant_", tensor)
+    val = number_in("constant_", "val", val)
     if not _state.skipped:
         tensor.detach().fill_(val)
     return tensor
@@ -164,7 +171,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     Raises ValueError for another nonlinearity.
     """
     if nonlinearity == "leaky_relu":
-        slope = 0.01 if param is None else param
+        slope = 0.01 if param is None else number_in("calculate_gain", "param", param)
         return math.sqrt(2.0 / (1.0 + slope**2))
     if nonlinearity not in _GAINS:
         known = ", ".join([*_GAINS, "leaky_relu"])
@@ -174,7 +181,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 
 def _xavier_std(name: str, tensor: Tensor, gain: float) -> float:
     """Return ``gain * sqrt(2 / (fan_in + fan_out))``."""
-    return gain * math.sqrt(2.0 / max(1, sum(_fans(name, tensor))))
+    return number_in(name, "gain", gain) * math.sqrt(2.0 / max(1, sum(_fans(name, tensor))))
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
@@ -259,5 +266,6 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
     drawn = Tensor(xp.empty((max(shape), min(shape)))).normal_(generator=generator)
     q, r = xp.linalg.qr(drawn.array)
     q = q * xp.where(xp.diagonal(r) < 0, -1.0, 1.0)  # so that all orthogonal matrices are equally likely
+    gain = number_in("orthogonal_", "gain", gain)
     tensor.detach().copy_((q if shape[0] >= shape[1] else q.T).reshape(tensor.shape) * gain)
     return tensor

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..backends.registry import DeviceLike
 from ..dtypes import DTypeLike
+from ..scalars import int_in
 from ..tensors.creation import empty
 from ..tensors.tensor import Tensor
 from . import functional as F
@@ -39,7 +40,8 @@ class Linear(Module):
         dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
-        self.in_features, self.out_features = in_features, out_features
+        in_features = self.in_features = int_in("Linear", "in_features", in_features)
+        out_features = self.out_features = int_in("Linear", "out_features", out_features)
         self.weight = Parameter(empty(out_features, in_features, device=device, dtype=dtype))
         self.bias = Parameter(empty(out_features, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..backends.registry import DeviceLike
 from ..dtypes import DTypeLike
+from ..scalars import ints_in, number_in
 from ..tensors.creation import ones, zeros
 from ..tensors.tensor import Tensor
 from . import functional as F
@@ -14,10 +15,6 @@ from .module import Module
 from .parameter import Parameter
 
 __all__ = ["LayerNorm", "RMSNorm"]
-
-
-def _as_tuple(normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
-    return (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
 
 
 class LayerNorm(Module):
@@ -46,7 +43,8 @@ class LayerNorm(Module):
         dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
-        self.normalized_shape, self.eps, self.elementwise_affine = _as_tuple(normalized_shape), eps, elementwise_affine
+        self.normalized_shape = ints_in("LayerNorm", "normalized_shape", normalized_shape)
+        self.eps, self.elementwise_affine = number_in("LayerNorm", "eps", eps), elementwise_affine
         size = self.normalized_shape
         self.weight = Parameter(ones(size, device=device, dtype=dtype)) if elementwise_affine else None
         self.bias = Parameter(zeros(size, device=device, dtype=dtype)) if elementwise_affine and bias else None
@@ -90,7 +88,9 @@ class RMSNorm(Module):
         dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
-        self.normalized_shape, self.eps, self.elementwise_affine = _as_tuple(normalized_shape), eps, elementwise_affine
+        self.normalized_shape = ints_in("RMSNorm", "normalized_shape", normalized_shape)
+        self.eps = None if eps is None else number_in("RMSNorm", "eps", eps)
+        self.elementwise_affine = elementwise_affine
         self.weight = Parameter(ones(self.normalized_shape, device=device, dtype=dtype)) if elementwise_affine else None
 
     def reset_parameters(self) -> None:

@@ -11,6 +11,7 @@ from ..autograd.op_hooks import run_op
 from ..backends.registry import BACKENDS
 from ..dtypes import accumulate_dtype
 from ..errors import DeviceError
+from ..scalars import number_in
 from ..tensors.tensor import Tensor
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_"]
@@ -28,7 +29,10 @@ def _gradients(name: str, parameters: Tensor | Iterable[Tensor]) -> list[Tensor]
 
 
 def clip_grad_norm_(
-    parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float | str = 2.0,
+    error_if_nonfinite: bool = False,
 ) -> Tensor:
     """Scale all gradients in place by ``min(1, max_norm / (norm + 1e-6))``, so that their norm is at most ``max_norm``.
 
@@ -41,10 +45,8 @@ def clip_grad_norm_(
     negative or norm_type is not positive, DeviceError for gradients on different devices.
     Source: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", 2013.
     """
-    try:
-        max_norm, norm_type = float(max_norm), float(norm_type)
-    except ValueError:
-        raise TypeError(f"clip_grad_norm_: expected numbers, got {max_norm!r} and {norm_type!r}") from None
+    max_norm = float(number_in("clip_grad_norm_", "max_norm", max_norm))
+    norm_type = float(norm_type if isinstance(norm_type, str) else number_in("clip_grad_norm_", "norm_type", norm_type))
     if not max_norm >= 0 or not norm_type > 0:
         raise ValueError(
             f"clip_grad_norm_: max_norm must not be negative and norm_type must be positive, got {max_norm} and "
@@ -97,7 +99,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
 
     Raises ValueError if clip_value is negative, DeviceError for gradients on different devices.
     """
-    clip_value = float(clip_value)
+    clip_value = float(number_in("clip_grad_value_", "clip_value", clip_value))
     if not clip_value >= 0:
         raise ValueError(f"clip_grad_value_: clip_value must not be negative, got {clip_value}")
     for g in _gradients("clip_grad_value_", parameters):

@@ -9,14 +9,10 @@ from .shape import *
 from .shape import __all__ as _shape
 from .reduce import *
 from .reduce import __all__ as _reduce
-from .linalg import *
-from .linalg import __all__ as _linalg
-from .inverses import *
-from .inverses import __all__ as _inverses
 from .norms import *
 from .norms import __all__ as _norms
-from .matrix_functions import *
-from .matrix_functions import __all__ as _matrix_functions
+from .linalg import *
+from .linalg import __all__ as _linalg
 from .einstein_sum import *
 from .einstein_sum import __all__ as _einstein_sum
 from .gather_scatter import *
@@ -27,6 +23,6 @@ from .nn import *
 from .nn import __all__ as _nn
 
 __all__ = [
-    *_elementwise, *_comparison, *_shape, *_reduce, *_linalg, *_inverses, *_norms,
-    *_matrix_functions, *_einstein_sum, *_gather_scatter, *_sorting, *_nn,
+    *_elementwise, *_comparison, *_shape, *_reduce, *_norms, *_linalg, *_einstein_sum, *_gather_scatter,
+    *_sorting, *_nn,
 ]  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 from collections.abc import Callable, Sequence
 from types import EllipsisType
 from typing import Any, SupportsIndex, TypeAlias, TypeVar, cast
@@ -15,6 +14,7 @@ from ..autograd.graph import Variable
 from ..backends.registry import BACKENDS, Array, describe_array
 from ..dtypes import DType
 from ..errors import DeviceError, DTypeError
+from ..scalars import int_in, ints_in
 
 Number: TypeAlias = int | float | complex | np.number[Any] | np.bool_
 """A number of Python or a scalar of NumPy."""
@@ -27,6 +27,8 @@ Index: TypeAlias = BasicIndex | tuple[BasicIndex, ...]
 """An index of a Tensor, ``x[index]``. Index tensors and masks count as SupportsIndex: a Tensor has ``__index__``."""
 Dim: TypeAlias = int | Sequence[int] | None
 """One dimension, several, or all."""
+
+_INDEX_DTYPES = (np.dtype(np.int64), np.dtype(np.int32))
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,26 +51,35 @@ def dim_in(name: str, dim: int, ndim: int) -> int:
 
     name: the function to name in messages. Inside an op it is "", because the op adds its own name.
 
-    Raises IndexError if the dimension is out of range, TypeError if it is not an int.
+    Raises IndexError if the dimension is out of range, TypeError if it is not an integer.
     """
-    prefix = f"{name}: " if name else ""
-    if not isinstance(dim, (int, np.integer)):
-        raise TypeError(f"{prefix}dim must be an int, got {dim!r}")
+    if type(dim) is not int:
+        dim = int_in(name, "dim", dim)
     n = max(ndim, 1)
     if not -n <= dim < n:
         raise IndexError(
-            f"{prefix}dim {dim} is out of range for a tensor with {ndim} dimensions (expected {-n} to {n - 1})"
+            f"{name}{': ' * bool(name)}dim {dim} is out of range for a tensor with {ndim} dimensions (expected {-n} to "
+            f"{n - 1})"
         )
-    return int(dim) % n
+    return dim % n
 
 
-def ints_in(name: str, what: str, values: Any) -> tuple[int, ...]:
-    """Return an int, or a sequence of ints, as a tuple. Raises TypeError for anything else."""
-    given = values if isinstance(values, (tuple, list)) else (values,)
-    try:
-        return tuple(operator.index(n) for n in given)
-    except TypeError:
-        raise TypeError(f"{name}{': ' * bool(name)}{what} must be an int or several, got {values!r:.80}") from None
+def dims_in(name: str, dim: Any, ndim: int) -> tuple[int, ...]:
+    """Return one dimension or several, counted from the front. The dimension of a 0-d tensor is left out.
+
+    Raises IndexError if one is out of range, TypeError if it is not an integer, ValueError if it is named twice.
+    """
+    dims = tuple(dim_in(name, d, ndim) for d in ints_in(name, "dim", dim))
+    if len(set(dims)) < len(dims):
+        raise ValueError(f"{name}{': ' * bool(name)}dim {dim} names a dimension twice")
+    return dims if ndim else ()
+
+
+def all_or_dims_in(name: str, dim: Any, ndim: int) -> tuple[int, ...]:
+    """Return dimensions as :func:`dims_in` does; all of them for None or an empty sequence, as PyTorch's sums do."""
+    if dim is None or (type(dim) in (tuple, list) and not dim):
+        return tuple(range(ndim))
+    return dims_in(name, dim, ndim)
 
 
 def shape_of(name: str, x: Any) -> tuple[int, ...]:
@@ -126,13 +137,25 @@ def check_unmasked(name: str, value: object) -> None:
 
 
 def index_array(name: str, x: Any, index: Any) -> Array:
-    """Return the raw array of an index tensor for x.
+    """Return the raw array of an index tensor for x, as int64 unless it is int64 or int32.
 
     Raises DTypeError if it does not hold integers, DeviceError if it is on another device than x.
     """
     ids, array = array_of(index), array_of(x)
     if type(ids) not in BACKENDS or ids.dtype.kind not in "iu":
-        raise DTypeError(f"{name}: expected an index tensor of int64 or int32, got {describe_array(ids)}")
+        raise DTypeError(f"{name}: expected an index tensor of integers, got {describe_array(ids)}")
     if type(ids) is not type(array):
         raise DeviceError(f"{name}: the index is {describe_array(ids)}, but the tensor is {describe_array(array)}")
-    return ids
+    return wide_index(ids)
+
+
+def wide_index(ids: Array) -> Array:
+    """Return integer indices as int64, or unchanged if they are int64 or int32: kernels know only these two.
+
+    A uint64 that int64 cannot hold becomes the largest int64, which is out of every range.
+    """
+    if ids.dtype in _INDEX_DTYPES:
+        return ids
+    if ids.dtype == np.uint64:
+        ids = BACKENDS[type(ids)].minimum(ids, np.iinfo(np.int64).max)
+    return ids.astype(np.int64)

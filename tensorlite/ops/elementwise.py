@@ -8,7 +8,7 @@ functions of integers have the default float dtype.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
 from ..dtypes import DType, result_type
 from ..errors import DTypeError
+from ..scalars import int_in, number_in
 from .arguments import Operand
 
 __all__ = [
@@ -30,16 +31,21 @@ __all__ = [
 # ---- arithmetic -----------------------------------------------------------------------------
 
 
-@op(lambda g: g, lambda g, alpha: g if alpha == 1 else g * alpha, dtypes="promote")
+def _factor(alpha: Any) -> float:
+    """Return the factor of the second argument as Python's number, which never upcasts a tensor."""
+    return number_in("", "alpha", alpha)
+
+
+@op(lambda g: g, lambda g, alpha: g if alpha == 1 else g * _factor(alpha), dtypes="promote")
 def add(xp: Namespace, x: Operand, y: Operand, alpha: float = 1) -> Array:
     """Return ``input + alpha * other``."""
-    return x + y if alpha == 1 else x + alpha * y
+    return x + y if alpha == 1 else x + _factor(alpha) * y
 
 
-@op(lambda g: g, lambda g, alpha: -g if alpha == 1 else g * -alpha, dtypes="promote")
+@op(lambda g: g, lambda g, alpha: -g if alpha == 1 else g * -_factor(alpha), dtypes="promote")
 def sub(xp: Namespace, x: Operand, y: Operand, alpha: float = 1) -> Array:
     """Return ``input - alpha * other``."""
-    return x - y if alpha == 1 else x - alpha * y
+    return x - y if alpha == 1 else x - _factor(alpha) * y
 
 
 @op(lambda g, y: g * y, lambda g, x: g * x, dtypes="promote", widen="backward")
@@ -388,7 +394,8 @@ def ceil(xp: Namespace, x: Array) -> Array:
 @op(lambda g: _zero(g))
 def round(xp: Namespace, x: Array, decimals: int = 0) -> Array:
     """Round to ``decimals`` decimals, halves to even. Its gradient is zero."""
-    return xp.round(x, decimals) if x.dtype.kind != "b" else x.copy()
+    places = int_in("", "decimals", decimals)
+    return xp.round(x, places) if x.dtype.kind != "b" else x.copy()
 
 
 @op(lambda g: _zero(g))

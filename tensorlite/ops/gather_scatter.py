@@ -5,6 +5,7 @@ They use :func:`~tensorlite.ops.index.index_` and ``index_put_`` with the right 
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -13,8 +14,9 @@ from ..autograd.function import op
 from ..autograd.graph import Value, Variable
 from ..backends.registry import BACKENDS, Array, Namespace, describe_array
 from ..errors import DTypeError, ShapeError
+from ..scalars import as_integer, number_in
 from .arguments import Operand, array_of, check_range, dim_in, index_array, numpy_names, shape_of
-from .elementwise import mul
+from .elementwise import clone, mul
 from .elementwise import where as choose
 from .index import fitting, getitem, index_, index_put_
 from .shape import broadcast_tensors, broadcast_to, flatten, reshape
@@ -31,10 +33,14 @@ _ALL = slice(None)
 def _grid(name: str, x: Any, dim: int, index: Any) -> tuple[tuple[int, ...], list[Array]]:
     """Return one index array for each dimension: ``index`` for ``dim``, and the entry's own position for the others.
 
+    A 0-d tensor counts as a vector. An empty index is returned alone, for the flattened tensor.
+
     Raises DTypeError, DeviceError, ShapeError or IndexError if ``index`` does not fit x.
     """
     ids, shape = index_array(name, x, index), shape_of(name, x)
     d = dim_in(name, dim, len(shape))
+    if not ids.size:  # an empty index selects nothing, whatever its dimensions, as in PyTorch
+        return (0,), [ids]
     if max(ids.ndim, 1) != max(len(shape), 1):
         raise ShapeError(f"{name}: index of shape {ids.shape} must have as many dimensions as the tensor, {shape}")
     if any(m > n for k, (m, n) in enumerate(zip(ids.shape, shape)) if k != d):
@@ -49,14 +55,15 @@ def _grid(name: str, x: Any, dim: int, index: Any) -> tuple[tuple[int, ...], lis
 def pick_along(name: str, x: Value, dim: int, index: Value, unique: bool = False) -> Value:
     """Return the entries of x at ``index`` along a dimension. ``unique`` promises that none is selected twice."""
     slots, grid = _grid(name, x, dim, index)
-    return index_(x if shape_of(name, x) else reshape(x, (1,)), slots, unique, *grid)
+    shape = shape_of(name, x)
+    return index_(x if len(slots) == len(shape) else reshape(x, (-1,)), slots, unique, *grid)
 
 
 @numpy_names
 def gather(input: Value, dim: int, index: Value) -> Value:
     """Return ``out[i][j][k] = input[i][index[i][j][k]][k]`` for ``dim=1``, and correspondingly for other dimensions.
 
-    index: integers, with as many dimensions as the input. The result has its shape.
+    index: integers, with as many dimensions as the input, or empty. The result has its shape.
 
     Raises IndexError for an index out of range, ShapeError if ``index`` is larger than the input outside of ``dim``.
     """
@@ -67,12 +74,15 @@ def gather(input: Value, dim: int, index: Value) -> Value:
 def take_along_dim(input: Value, indices: Value, dim: int | None = None) -> Value:
     """Return the entries at ``indices``, as :func:`gather`, with broadcasting outside of ``dim``.
 
-    Without ``dim`` both tensors are flattened. Raises ShapeError if they do not broadcast, IndexError as gather.
+    Without ``dim`` both tensors are flattened. With one, -1 is the last entry. Raises ShapeError if they do not
+    broadcast, IndexError as gather.
     """
     if dim is None:
         return pick_along("take_along_dim", reshape(input, (-1,)), 0, reshape(indices, (-1,)))
     shape, ids = shape_of("take_along_dim", input), shape_of("take_along_dim", indices)
     d = dim_in("take_along_dim", dim, len(shape))
+    places = index_array("take_along_dim", input, indices)
+    indices = places + (places < 0) * (shape[d] if shape else 1)
     if len(shape) != len(ids):
         raise ShapeError(f"take_along_dim: shapes {shape} and {ids} have different numbers of dimensions")
     if not shape:
@@ -113,6 +123,8 @@ def _scattered(name: str, x: Any, dim: int, index: Any, src: Any, accumulate: bo
     """Return x with the values of ``src`` stored, or added, at ``index`` along a dimension."""
     slots, grid = _grid(name, x, dim, index)
     shape, ids = shape_of(name, x), shape_of(name, index)
+    if not math.prod(ids):
+        return clone(x)
     if isinstance(src, Variable) or type(src) in BACKENDS:
         given = shape_of(name, src)
         if len(given) != len(ids) or any(n < m for n, m in zip(given, ids)):
@@ -147,9 +159,10 @@ def repeat_interleave(input: Value, repeats: int | Value, dim: int | None = None
     shape = shape_of("repeat_interleave", input)
     n = shape[dim_in("repeat_interleave", dim, len(shape))] if shape else 1
     xp = BACKENDS[type(array_of(input))]
-    if isinstance(repeats, int):
-        counts = repeats
-    else:
+    counts: Any = as_integer(repeats)
+    if counts is None and isinstance(repeats, (bool, float)):
+        raise TypeError(f"repeat_interleave: repeats must be an int or a vector of integers, got {repeats!r}")
+    if counts is None:
         # Copy the counts to the CPU, because the size of the result depends on them.
         counts = xp.to_numpy(index_array("repeat_interleave", input, repeats))
         if counts.shape not in ((), (1,), (n,)):
@@ -169,7 +182,8 @@ def index_add(input: Value, dim: int, index: Value, source: Value, alpha: float 
     given = shape_of("index_add", source)
     if given != (*shape[:d], *(ids.shape if shape else ()), *shape[d + 1 :]):
         raise ShapeError(f"index_add: source of shape {given} for {len(ids)} indices into dim {d} of shape {shape}")
-    source = fitting("index_add", source if alpha == 1 else mul(source, alpha), array_of(input).dtype)
+    scaled = source if alpha == 1 else mul(source, number_in("index_add", "alpha", alpha))
+    source = fitting("index_add", scaled, array_of(input).dtype)
     out = index_put_(input if shape else reshape(input, (1,)), source, (), (*(_ALL,) * d, 0), True, ids)
     return out if shape else reshape(out, ())
 

@@ -21,7 +21,7 @@ from ..backends.reference import last_writes
 from ..backends.registry import BACKENDS, Array, Namespace, describe_array
 from ..dtypes import DType, check_number
 from ..errors import DeviceError, DTypeError, ShapeError
-from .arguments import Index, Operand, array_of, check_fit, check_range, check_unmasked, outlier
+from .arguments import Index, Operand, array_of, check_fit, check_range, check_unmasked, outlier, wide_index
 from .elementwise import convert, convert_to_discrete, where
 from .shape import reshape
 
@@ -100,8 +100,13 @@ def _item(name: str, item: Any) -> Any:
             raise IndexError(f"{name}: {item!r} is not an integer, slice, None, ..., index array or mask") from None
     if item.dtype.kind not in "biu" or item.dtype == np.uint8:
         got = describe_array(item)
-        raise IndexError(f"{name}: expected an index of int64 or int32, or a mask of booleans, got {got}")
-    return int(item) if item.ndim == 0 and item.dtype.kind != "b" else item
+        hint = ". It is a mask in PyTorch and holds indices in NumPy. Convert it with .bool() or .long()."
+        raise IndexError(
+            f"{name}: expected an index of integers, or a mask of booleans, got {got}{hint * (item.dtype == np.uint8)}"
+        )
+    if item.dtype.kind == "b":
+        return item
+    return int(item) if item.ndim == 0 else wide_index(item)
 
 
 def _holds_tensors(items: Any) -> bool:

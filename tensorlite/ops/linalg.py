@@ -10,7 +10,8 @@ from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
 from ..errors import DTypeError, ShapeError
-from .arguments import dim_in, ints_in, shape_of
+from ..scalars import int_in, number_in
+from .arguments import dim_in, shape_of
 from .elementwise import mul
 from .reduce import sum
 from .shape import permute, reshape, squeeze, transpose, unsqueeze
@@ -112,7 +113,7 @@ def outer(input: Value, vec2: Value) -> Value:
 
 
 @op(
-    lambda g, beta: g * beta,
+    lambda g, beta: g * number_in("", "beta", beta),
     lambda g, mat2, alpha: _scaled(matmul(g, permute(mat2, (1, 0))), alpha),
     lambda g, mat1, alpha: _scaled(matmul(permute(mat1, (1, 0)), g), alpha),
     dtypes="same", widen=True,
@@ -129,14 +130,14 @@ def addmm(xp: Namespace, input: Array, mat1: Array, mat2: Array, beta: float = 1
     if input.ndim > 2 or any(n not in (1, m) for n, m in zip(input.shape[::-1], out.shape[::-1])):
         raise ShapeError(f"input of shape {input.shape} does not broadcast to the product's shape {out.shape}")
     if alpha != 1:
-        out *= alpha
+        out *= number_in("", "alpha", alpha)
     if beta:
-        out += input if beta == 1 else input * beta
+        out += input if beta == 1 else input * number_in("", "beta", beta)
     return out
 
 
 def _scaled(x: Value, alpha: float) -> Value:
-    return x if alpha == 1 else x * alpha
+    return x if alpha == 1 else x * number_in("", "alpha", alpha)
 
 
 # ---- diagonals ------------------------------------------------------------------------------
@@ -152,7 +153,7 @@ def diagonal(xp: Namespace, x: Array, offset: int = 0, dim1: int = 0, dim2: int 
     first, second = dim_in("", dim1, x.ndim), dim_in("", dim2, x.ndim)
     if first == second:
         raise ShapeError(f"dim1 {dim1} and dim2 {dim2} are the same dimension")
-    return x.diagonal(offset, first, second)
+    return x.diagonal(int_in("", "offset", offset), first, second)
 
 
 @op(lambda g, offset, dim1, dim2: diagonal(g, offset, dim1, dim2))
@@ -171,7 +172,7 @@ def diag(input: Value, diagonal: int = 0) -> Value:
 
     Raises ShapeError for a tensor that is neither a vector nor a matrix.
     """
-    shape = shape_of("diag", input)
+    shape, diagonal = shape_of("diag", input), int_in("diag", "diagonal", diagonal)
     if len(shape) == 1:
         n = shape[0] + abs(diagonal)
         return _undiagonal(input, (n, n), diagonal, 0, 1)
@@ -200,7 +201,7 @@ def tril(xp: Namespace, x: Array, diagonal: int = 0) -> Array:
 
     diagonal: 0 is the main diagonal, 1 the one above it. Raises ShapeError for fewer than 2 dimensions.
     """
-    return xp.tril(_matrices(x), *ints_in("", "diagonal", diagonal))
+    return xp.tril(_matrices(x), int_in("", "diagonal", diagonal))
 
 
 @op(lambda g, diagonal: triu(g, diagonal))
@@ -209,7 +210,7 @@ def triu(xp: Namespace, x: Array, diagonal: int = 0) -> Array:
 
     diagonal: 0 is the main diagonal, 1 the one above it. Raises ShapeError for fewer than 2 dimensions.
     """
-    return xp.triu(_matrices(x), *ints_in("", "diagonal", diagonal))
+    return xp.triu(_matrices(x), int_in("", "diagonal", diagonal))
 
 
 def _matrices(x: Array) -> Array:

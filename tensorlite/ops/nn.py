@@ -14,7 +14,8 @@ from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
-from .arguments import array_of, dim_in, index_array, outlier
+from ..scalars import int_in, number_in
+from .arguments import array_of, dim_in, index_array, outlier, wide_index
 from .comparison import eq
 from .elementwise import clamp, erf, exp, rsqrt, sigmoid, tanh, where
 from .gather_scatter import gather
@@ -33,20 +34,23 @@ def relu(xp: Namespace, x: Array) -> Array:
     return xp.maximum(x, 0)
 
 
-@op(lambda g, x, slope: where(x > 0, g, g * slope), dtypes="floating", widen=True)
+@op(lambda g, x, slope: where(x > 0, g, g * number_in("", "negative_slope", slope)), dtypes="floating", widen=True)
 def leaky_relu(xp: Namespace, x: Array, slope: float = 0.01) -> Array:
     """Return x where it is positive, otherwise ``slope * x``. Raises DTypeError for integers."""
-    return xp.where(x > 0, x, x * slope)
+    return xp.where(x > 0, x, x * number_in("", "negative_slope", slope))
 
 
-@op(lambda g, x, alpha: where(x > 0, g, g * (alpha * exp(where(x > 0, 0.0, x)))), dtypes="floating", widen=True)
+@op(
+    lambda g, x, alpha: where(x > 0, g, g * (number_in("", "alpha", alpha) * exp(where(x > 0, 0.0, x)))),
+    dtypes="floating", widen=True,
+)
 def elu(xp: Namespace, x: Array, alpha: float = 1.0) -> Array:
     """Return the input where it is positive, otherwise ``alpha * (exp(input) - 1)``. Raises DTypeError for integers.
 
     Source: Clevert, Unterthiner and Hochreiter, "Fast and Accurate Deep Network Learning by Exponential Linear Units",
     2015.
     """
-    return xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0)))
+    return xp.where(x > 0, x, number_in("", "alpha", alpha) * xp.expm1(xp.minimum(x, 0)))
 
 
 def _silu_gradient(g: Value, x: Value) -> Value:
@@ -67,7 +71,7 @@ def silu(xp: Namespace, x: Array) -> Array:
 
 
 @op(
-    lambda g, x, beta, threshold: where(x * beta > threshold, g, g * sigmoid(x * beta)),
+    lambda g, x, beta, threshold: _softplus_gradient(g, x, *_softplus_numbers(beta, threshold)),
     dtypes="floating", widen=True,
 )
 def softplus(xp: Namespace, x: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
@@ -75,8 +79,18 @@ def softplus(xp: Namespace, x: Array, beta: float = 1.0, threshold: float = 20.0
 
     Raises DTypeError for integers.
     """
+    beta, threshold = _softplus_numbers(beta, threshold)
     z = x * beta
     return xp.where(z > threshold, x, xp.log1p(xp.exp(xp.minimum(z, threshold))) / beta)
+
+
+def _softplus_numbers(beta: float, threshold: float) -> tuple[float, float]:
+    """Return both as Python's numbers, which never upcast a tensor. Raises TypeError for anything else."""
+    return number_in("", "beta", beta), number_in("", "threshold", threshold)
+
+
+def _softplus_gradient(g: Value, x: Value, beta: float, threshold: float) -> Value:
+    return where(x * beta > threshold, g, g * sigmoid(x * beta))
 
 
 @op(lambda g, x: g * sigmoid(-x), dtypes="floating")
@@ -214,8 +228,9 @@ def apply_dropout_mask(xp: Namespace, x: Array, dropout_mask: Array) -> Array:
 
 def _embedding_gradient(g: Value, input: Array, in_shape: Sequence[int], padding_idx: int | None) -> Value:
     if padding_idx is not None:
-        g = where(unsqueeze(eq(input, padding_idx % in_shape[0]), -1), 0.0, g)
-    return _embedding_backward(g, input, in_shape[0])
+        row = int_in("", "padding_idx", padding_idx) % in_shape[0]
+        g = where(unsqueeze(eq(input, row), -1), 0.0, g)
+    return _embedding_backward(g, wide_index(array_of(input)), in_shape[0])
 
 
 @op(_embedding_gradient, None)
@@ -231,7 +246,7 @@ def embedding(xp: Namespace, weight: Array, input: Array, padding_idx: int | Non
     if weight.ndim != 2:
         raise ShapeError(f"expected a table (V, C), got shape {weight.shape}")
     rows = weight.shape[0]
-    if padding_idx is not None and not -rows <= padding_idx < rows:
+    if padding_idx is not None and not -rows <= int_in("", "padding_idx", padding_idx) < rows:
         raise IndexError(f"padding_idx {padding_idx} is out of range for a table of {rows} rows")
     if found := outlier(ids, rows):
         raise IndexError(f"id {found} is not in the table of {rows} rows (0 to {rows - 1})")
@@ -253,7 +268,7 @@ def one_hot(xp: Namespace, x: Array, num_classes: int = -1) -> Array:
     Raises IndexError for a negative or too large class, on the CPU only. Raises ValueError for a negative
     ``num_classes``, DTypeError if the classes are not integers.
     """
-    ids = index_array("one_hot", x, x)
+    ids, num_classes = index_array("one_hot", x, x), int_in("", "num_classes", num_classes)
     if num_classes == -1:
         if not x.size:
             raise ValueError("the number of classes cannot be found from an empty tensor. Pass num_classes.")

@@ -1,4 +1,4 @@
-"""Norms of vectors, and of matrices.
+"""Norms of vectors.
 
 dim: one dimension, several, or None for all. A negative one counts from the end.
 keepdim: keep the reduced dimensions, with size 1.
@@ -15,38 +15,14 @@ from typing import Any
 from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
-from ..dtypes import DTypeLike
 from ..errors import ShapeError
-from .arguments import Dim, dim_in, ints_in, numpy_names, shape_of
+from ..scalars import number_in
+from .arguments import Dim, all_or_dims_in
 from .elementwise import abs, convert, pow, sign, where
-from .factorizations import svdvals
-from .reduce import amax, amin, sum
-from .shape import broadcast_to, movedim, reshape, unsqueeze
+from .reduce import sum
+from .shape import broadcast_to, reshape
 
 __all__ = ["norm"]
-
-# ---- arguments ------------------------------------------------------------------------------
-
-
-def _number(what: str, order: Any) -> float:
-    """Return the order of a norm as a float. Raises TypeError if it is not a number."""
-    if isinstance(order, (bool, str)) or not hasattr(order, "__float__"):
-        raise TypeError(f"{what} must be a number, got {order!r}")
-    return float(order)
-
-
-def dims_in(name: str, dim: Dim, ndim: int) -> tuple[int, ...]:
-    """Return dimensions counted from the front; all of them for None or an empty sequence.
-
-    Raises IndexError if one is out of range, TypeError if it is not an int, ValueError if it is named twice.
-    """
-    if dim is None or dim in ((), []):
-        return tuple(range(ndim))
-    axes = tuple(dim_in(name, d, ndim) for d in ints_in(name, "dim", dim))
-    if len(set(axes)) < len(axes):
-        raise ValueError(f"{name}{': ' * bool(name)}dim {dim} names a dimension twice")
-    return axes if ndim else ()
-
 
 # ---- values ---------------------------------------------------------------------------------
 
@@ -71,7 +47,7 @@ _VALUES: dict[float, Callable[[Namespace, Array, tuple[int, ...]], Array]] = {
 
 
 def _norm(xp: Namespace, x: Array, order: float, dim: Dim, keepdim: bool) -> Array:
-    axes = dims_in("", dim, x.ndim)
+    axes = all_or_dims_in("", dim, x.ndim)
     if (order < 0 or order == math.inf) and not math.prod(x.shape[a] for a in axes):
         raise ShapeError(f"a norm of order {order} needs at least one entry along dim {axes}, got shape {x.shape}")
     wide = xp.abs(x) if x.dtype.kind == "c" else x
@@ -119,14 +95,14 @@ _GRADIENTS: dict[float, Callable[[Value, Value, Value, tuple[int, ...]], Value]]
 
 
 def _gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], order: Any, dim: Dim) -> Value:
-    axes = dims_in("", dim, len(in_shape))
+    axes = all_or_dims_in("", dim, len(in_shape))
     kept = tuple(1 if d in axes else n for d, n in enumerate(in_shape))
     g, out, order = reshape(g, kept), reshape(out, kept), float(order)
     rule = _GRADIENTS.get(order)
     return _power_norm_gradient(g, x, out, order) if rule is None else rule(g, x, out, axes)
 
 
-# ---- norms of vectors -----------------------------------------------------------------------
+# ---- ops ------------------------------------------------------------------------------------
 
 
 @op(
@@ -146,89 +122,21 @@ def vector_norm(xp: Namespace, x: Array, ord: float = 2, dim: Dim = None, keepdi
     Where an entry or the norm is 0, its gradient is 0. float16 is computed in float32. Raises ShapeError for a negative
     or infinite order of no entries, TypeError for another order, DTypeError for integers.
     """
-    return _norm(xp, x, _number("ord", ord), dim, keepdim)
-
-
-# ---- norms of matrices ----------------------------------------------------------------------
-
-
-def _largest(x: Value) -> Value:
-    """Return the largest entries along the last dimension; 0 for no entries, as a norm of an empty matrix."""
-    return amax(x, -1) if x.shape[-1] else sum(x, -1)
-
-
-# Each norm of matrices whose rows are the dimension before the last, and whose columns are the last.
-_OF_MATRICES: dict[Any, Callable[[Value], Value]] = {
-    "fro": lambda x: vector_norm(x, 2, (-2, -1)),
-    "nuc": lambda x: sum(svdvals(x), -1),
-    1: lambda x: _largest(sum(abs(x), -2)),
-    -1: lambda x: amin(sum(abs(x), -2), -1),
-    2: lambda x: _largest(svdvals(x)),
-    -2: lambda x: amin(svdvals(x), -1),
-    math.inf: lambda x: _largest(sum(abs(x), -1)),
-    -math.inf: lambda x: amin(sum(abs(x), -1), -1),
-}
-
-
-def matrix_norm(
-    A: Value,
-    ord: float | str = "fro",
-    dim: Sequence[int] = (-2, -1),
-    keepdim: bool = False,
-    *,
-    dtype: DTypeLike | None = None,
-) -> Value:
-    """Return the norms of the matrices along two dimensions.
-
-    ord: "fro" is the root of the sum of squares; "nuc" is the sum of the singular values; 2 and -2 are the largest and
-        the smallest one. 1 and -1 are the largest and the smallest sum of ``|x|`` of a column, inf and -inf of a row.
-    dim: the dimensions of the rows and of the columns.
-    keepdim: keep them, with size 1.
-    dtype: convert the input first.
-
-    Raises ValueError for another ord, ShapeError unless dim names two dimensions, DTypeError for integers.
-    """
-    shape = shape_of("matrix_norm", A)
-    dims = ints_in("matrix_norm", "dim", dim)
-    if len(shape) < 2 or len(dims) != 2:
-        raise ShapeError(f"matrix_norm: expected two dimensions of the matrices, got shape {shape} and dim {dim}")
-    axes = dims_in("matrix_norm", dims, len(shape))
-    norm_of = _OF_MATRICES.get(ord) if not isinstance(ord, bool) else None
-    if norm_of is None:
-        raise ValueError(f"matrix_norm: ord must be 'fro', 'nuc', 1, -1, 2, -2, inf or -inf, got {ord!r}")
-    out = norm_of(movedim(A if dtype is None else A.to(dtype=dtype), axes, (-2, -1)))
-    for d in sorted(axes) if keepdim else ():
-        out = unsqueeze(out, d)
-    return out
-
-
-# ---- the norm of tensorlite itself ----------------------------------------------------------
+    return _norm(xp, x, float(number_in("", "ord", ord)), dim, keepdim)
 
 
 @op(
     lambda g, x, out, in_shape, p, dim: _gradient(g, x, out, in_shape, 2 if p == "fro" else p, dim),
     dtypes="floating",
+    accepts_dtype=True,
     widen=True,
 )
-def norm_(xp: Namespace, x: Array, p: float | str, dim: Dim, keepdim: bool) -> Array:
-    """Return the p-norm of vectors."""
-    return _norm(xp, x, 2.0 if p == "fro" else _number("p", p), dim, keepdim)
-
-
-@numpy_names
-def norm(
-    input: Value, p: float | str = "fro", dim: Dim = None, keepdim: bool = False, dtype: DTypeLike | None = None
-) -> Value:
+def norm(xp: Namespace, x: Array, p: float | str = "fro", dim: Dim = None, keepdim: bool = False) -> Array:
     """Return the p-norm ``sum(|x|**p)**(1/p)``.
 
     p: inf and -inf give the largest and the smallest ``|x|``, 0 gives the number of nonzero entries, "fro" means 2.
-        "nuc" gives the sum of the singular values of matrices.
     dtype: convert the input first.
 
     Where the norm is 0 its gradient is 0. Raises TypeError for another p, DTypeError for integers.
     """
-    x = input if dtype is None else input.to(dtype=dtype)
-    if p == "nuc":
-        axes = tuple(range(len(shape_of("norm", x)))) if dim is None else ints_in("norm", "dim", dim)
-        return matrix_norm(x, p, axes, keepdim)
-    return norm_(x, p, dim, keepdim)
+    return _norm(xp, x, 2.0 if p == "fro" else float(number_in("", "p", p)), dim, keepdim)

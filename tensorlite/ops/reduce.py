@@ -16,7 +16,8 @@ from ..autograd.function import op
 from ..autograd.graph import Value, Variable
 from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
-from .arguments import Dim, Operand, dim_in, ints_in, numpy_names, shape_of
+from ..scalars import as_integer, number_in
+from .arguments import Dim, Operand, all_or_dims_in, dim_in, dims_in, numpy_names, shape_of
 from .elementwise import convert, maximum, minimum, where
 from .shape import broadcast_to, flip, reshape
 
@@ -30,15 +31,7 @@ V = TypeVar("V")
 
 def _axes(x: Array, dim: Dim) -> tuple[int, ...]:
     """Return the dimensions in ``dim``, counted from the front. An empty sequence means all, as in PyTorch."""
-    if dim is None or dim in ((), []):
-        return tuple(range(x.ndim))
-    if isinstance(dim, bool):
-        raise TypeError(f"dim must be an int or several, got {dim}. For the estimate pass unbiased={dim}.")
-    dims = ints_in("", "dim", dim)
-    axes = tuple(dim_in("", d, x.ndim) for d in dims)
-    if len(set(axes)) < len(axes):
-        raise ValueError(f"dim {dim} names a dimension twice")
-    return axes if x.ndim else ()
+    return all_or_dims_in("", dim, x.ndim)
 
 
 def _filled_axes(x: Array, dim: Dim) -> tuple[int, ...]:
@@ -51,16 +44,14 @@ def _filled_axes(x: Array, dim: Dim) -> tuple[int, ...]:
 
 def _count(shape: Sequence[int], dim: Dim) -> int:
     """Return the number of entries that are reduced to one."""
-    if dim is None or dim in ((), []):
-        return math.prod(shape)
-    return math.prod(shape[d] for d in ([dim] if isinstance(dim, int) else dim)) if shape else 1
+    return math.prod(shape[d] for d in all_or_dims_in("", dim, len(shape)))
 
 
 def _fold(g: Value, shape: Sequence[int], dim: Dim) -> Value:
     """Return a reduced value with the reduced dimensions, of size 1, unless all are reduced."""
     if len(g.shape) == len(shape) or g.shape == ():
         return g
-    folded = {d % len(shape) for d in ([dim] if isinstance(dim, int) else dim or ())}
+    folded = all_or_dims_in("", dim, len(shape))
     return reshape(g, tuple(1 if d in folded else n for d, n in enumerate(shape)))
 
 
@@ -105,8 +96,18 @@ def mean(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Arr
     return xp.sum_over(x, axes, keepdim) / math.prod(x.shape[a] for a in axes)
 
 
-def _var_gradient(g: Value, x: Value, in_shape: Sequence[int], dim: Dim, correction: float) -> Value:
-    free = _count(in_shape, dim) - correction
+def _estimate(dim: Dim, correction: float | None) -> tuple[Dim, float]:
+    """Return the dimensions and the correction of ``var(x, dim, correction)`` and of PyTorch's ``var(x, unbiased)``."""
+    if isinstance(dim, bool):
+        return None, int(dim)
+    if correction is None or isinstance(correction, bool):
+        return dim, int(correction is not False)
+    return dim, number_in("", "correction", correction)
+
+
+def _var_gradient(g: Value, x: Value, in_shape: Sequence[int], dim: Dim, correction: float | None) -> Value:
+    dim, less = _estimate(dim, correction)
+    free = _count(in_shape, dim) - less
     return _unfold(g * (2.0 / free if free > 0 else math.nan), in_shape, dim) * (
         x - mean(x, _every(dim, in_shape), True)
     )
@@ -117,19 +118,21 @@ def _every(dim: Dim, shape: Sequence[int]) -> Dim:
     return tuple(range(len(shape))) if dim is None else dim
 
 
-def _variance(xp: Namespace, x: Array, dim: Dim, correction: float, keepdim: bool) -> Array:
+def _variance(xp: Namespace, x: Array, dim: Dim, correction: float | None, keepdim: bool) -> Array:
+    dim, less = _estimate(dim, correction)
     axes = _axes(x, dim)
     n = math.prod(x.shape[a] for a in axes)
     d = x - xp.sum_over(x, axes, True) / n if n else x
-    free = n - correction
+    free = n - less
     return xp.sum_over(d * d, axes, keepdim) * (1.0 / free if free > 0 else math.nan)
 
 
 @op(_var_gradient, dtypes="floating", widen=True)
-def var(xp: Namespace, x: Array, dim: Dim = None, correction: float = 1, keepdim: bool = False) -> Array:
+def var(xp: Namespace, x: Array, dim: Dim = None, correction: float | None = 1, keepdim: bool = False) -> Array:
     """Return the variance ``sum((x - mean)**2) / (n - correction)`` of n entries; NaN if n is at most ``correction``.
 
-    correction: 1 is the unbiased estimate, 0 the variance of the entries themselves. ``unbiased=`` sets it too.
+    correction: 1 is the unbiased estimate, 0 the variance of the entries themselves. ``unbiased=`` sets it too, and so
+        does ``var(x, False)``, which means ``var(x, correction=0)``. None is 1.
 
     Raises DTypeError for integers.
     """
@@ -142,7 +145,7 @@ def var(xp: Namespace, x: Array, dim: Dim = None, correction: float = 1, keepdim
     ),
     dtypes="floating", widen=True,
 )
-def std(xp: Namespace, x: Array, dim: Dim = None, correction: float = 1, keepdim: bool = False) -> Array:
+def std(xp: Namespace, x: Array, dim: Dim = None, correction: float | None = 1, keepdim: bool = False) -> Array:
     """Return the standard deviation, the square root of :func:`var`. Where it is 0 the gradient is 0."""
     return xp.sqrt(_variance(xp, x, dim, correction, keepdim))
 
@@ -150,8 +153,9 @@ def std(xp: Namespace, x: Array, dim: Dim = None, correction: float = 1, keepdim
 @op(lambda g, dim: flip(cumsum(flip(g, dim), dim), dim) if g.shape else g, accepts_dtype=True)
 def cumsum(xp: Namespace, x: Array, dim: int) -> Array:
     """Return the running sum along a dimension: ``out[i] = x[0] + ... + x[i]``. That of integers is an int64."""
+    dim = dim_in("", dim, x.ndim)
     x = x if x.dtype.kind in "fc" else x.astype(xp.int64)  # NumPy would keep the dtype of a wide or unsigned integer
-    return xp.running_sum(x, dim_in("", dim, x.ndim)) if x.ndim else x + xp.zeros_like(x)
+    return xp.running_sum(x, dim) if x.ndim else x + xp.zeros_like(x)
 
 
 # ---- products -------------------------------------------------------------------------------
@@ -163,6 +167,8 @@ def _prod_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], dim:
     xp = BACKENDS[type(raw)]
     if not bool((raw == 0).any()):
         return g * _unfold(out, in_shape, dim) / x
+    if not in_shape:
+        return g
     # out / x would be 0/0 where a factor is 0. So multiply the other factors: replace each factor by 1 in turn.
     last = x if dim is None else x.swapaxes(dim, -1)
     flat = reshape(x, (-1,)) if dim is None else last
@@ -175,7 +181,8 @@ def _prod_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], dim:
 @op(_prod_gradient, accepts_dtype=True, widen=True)
 def prod(xp: Namespace, x: Array, dim: int | None = None, keepdim: bool = False) -> Array:
     """Return the product of the entries. Its gradient is also correct where some of them are 0."""
-    return _wide(xp, x).prod(axis=_axes(x, dim), keepdims=keepdim)
+    axes = _axes(x, dim if dim is None else dim_in("", dim, x.ndim))
+    return _wide(xp, x).prod(axis=axes, keepdims=keepdim)
 
 
 # ---- extremes -------------------------------------------------------------------------------
@@ -251,9 +258,10 @@ class MaxMin(NamedTuple, Generic[V]):
 def _max_or_min(name: str, x: Any, dim: Any, keepdim: bool, whole: Any, both: Any, arg: Any) -> Any:
     if dim is None:
         return whole(x)
-    if not isinstance(dim, int):
+    shape = shape_of(name, x)
+    if isinstance(dim, Variable) or type(dim) in BACKENDS:
         return both(x, dim)
-    dim_in(name, dim, len(shape_of(name, x)))
+    dim = dim_in(name, dim, len(shape))
     index = arg(x, dim, True)
     values = _pick(x, index.array if isinstance(index, Variable) else index, dim, keepdim)
     return MaxMin(values, index if keepdim or not index.shape else reshape(index, values.shape))
@@ -298,16 +306,21 @@ def min(input: Value, dim: Any = None, keepdim: bool = False, *, other: Any = No
 # ---- truth ----------------------------------------------------------------------------------
 
 
+def _named_axes(x: Array, dim: Dim) -> tuple[int, ...]:
+    """Return the dimensions as :func:`_axes` does, but none for an empty sequence: PyTorch's all and any do so."""
+    return _axes(x, dim) if dim is None or as_integer(dim) is not None else dims_in("", dim, x.ndim)
+
+
 @op()
 def all(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
     """Return whether all entries are nonzero, as a boolean."""
-    return x.astype(bool).all(axis=_axes(x, dim), keepdims=keepdim)
+    return x.astype(bool).all(axis=_named_axes(x, dim), keepdims=keepdim)
 
 
 @op()
 def any(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
     """Return whether any entry is nonzero, as a boolean."""
-    return x.astype(bool).any(axis=_axes(x, dim), keepdims=keepdim)
+    return x.astype(bool).any(axis=_named_axes(x, dim), keepdims=keepdim)
 
 
 # ---- logsumexp ------------------------------------------------------------------------------
@@ -333,6 +346,8 @@ def logsumexp(xp: Namespace, x: Array, dim: Dim, keepdim: bool = False) -> tuple
 
     Entries of infinity share the gradient equally. If all entries are -inf, it is 0.
     """
+    if dim is None or (type(dim) in (tuple, list) and not dim and x.ndim):
+        raise TypeError(f"dim must be an int or several, got {dim}. For all dimensions pass tuple(range(x.ndim)).")
     axes = _axes(x, dim)
     if x.size:
         # The gradient uses the maximum and the sum, because rounding loses the log of the sum next to a large maximum.

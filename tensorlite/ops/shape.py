@@ -16,7 +16,8 @@ from ..autograd.graph import Value
 from ..autograd.version_counter import base_array
 from ..backends.registry import Array, Namespace
 from ..errors import ShapeError
-from .arguments import dim_in, ints_in, numpy_names, shape_of
+from ..scalars import as_integer, int_in, ints_in
+from .arguments import dim_in, dims_in, numpy_names, shape_of
 
 __all__ = [
     "broadcast_tensors", "broadcast_to", "cat", "chunk", "concat", "concatenate", "flatten", "flip", "moveaxis",
@@ -44,8 +45,9 @@ def _reshaped(x: Array, shape: Sequence[int]) -> Array:
         out = x.reshape(shape)
     except (ValueError, TypeError):
         out = None
-    if out is not None and out.shape == shape:
-        return out
+    if out is not None and type(shape) is tuple and out.shape == shape:
+        if not (0 in shape or 1 in shape) or bool not in map(type, shape):  # because True is equal to 1
+            return out
     sizes = ints_in("", "sizes", shape)
     if min(sizes, default=0) < -1 or sizes.count(-1) > 1:
         raise ShapeError(f"shape {sizes} may have one -1, and no other negative size")
@@ -81,9 +83,11 @@ def unflatten(input: Value, dim: int, sizes: Sequence[int]) -> Value:
     """Split one dimension into several of the given sizes. Raises ShapeError if their product is not its size."""
     shape = shape_of("unflatten", input)
     d = dim_in("unflatten", dim, len(shape))
-    sizes = ints_in("unflatten", "sizes", sizes)
-    if math.prod(sizes) != shape[d] and -1 not in sizes:
-        raise ShapeError(f"unflatten: sizes {sizes} do not multiply to {shape[d]}, the size of dim {dim} of {shape}")
+    sizes, size = ints_in("unflatten", "sizes", sizes), shape[d] if shape else 1
+    if sizes.count(-1) == 1 and (known := math.prod(n for n in sizes if n != -1)) > 0:
+        sizes = tuple(size // known if n == -1 else n for n in sizes)  # reshape cannot find it from an empty tensor
+    if not sizes or math.prod(sizes) != size or min(sizes) < 0:
+        raise ShapeError(f"unflatten: sizes {sizes} do not multiply to {size}, the size of dim {dim} of {shape}")
     return reshape(input, (*shape[:d], *sizes, *shape[d + 1 :]))
 
 
@@ -97,12 +101,12 @@ def unsqueeze(input: Value, dim: int) -> Value:
 
 @numpy_names
 def squeeze(input: Value, dim: int | Sequence[int] | None = None) -> Value:
-    """Remove dimensions of size 1: all of them, or those of ``dim`` that have size 1."""
+    """Remove dimensions of size 1: all of them, or those of ``dim`` that have size 1.
+
+    Raises ValueError if a dimension is named twice.
+    """
     shape = shape_of("squeeze", input)
-    if dim is None:
-        dims = set(range(len(shape)))
-    else:
-        dims = {dim_in("squeeze", d, len(shape)) for d in ([dim] if isinstance(dim, int) else dim)}
+    dims = range(len(shape)) if dim is None else dims_in("squeeze", dim, len(shape))
     return reshape(input, tuple(n for d, n in enumerate(shape) if n != 1 or d not in dims))
 
 
@@ -112,7 +116,7 @@ def broadcast_to(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
 
     Raises ShapeError if the shapes do not broadcast.
     """
-    sizes = tuple(shape)
+    sizes = ints_in("", "sizes", shape)
     if x.shape == sizes:
         return x
     try:
@@ -182,12 +186,16 @@ def movedim(input: Value, source: int | Sequence[int], destination: int | Sequen
     Raises ValueError if the numbers of dimensions differ or one is named twice.
     """
     ndim = len(shape_of("movedim", input))
-    src = [dim_in("movedim", d, ndim) for d in ([source] if isinstance(source, int) else source)]
-    dst = [dim_in("movedim", d, ndim) for d in ([destination] if isinstance(destination, int) else destination)]
+    src, dst = (
+        [dim_in("movedim", d, ndim) for d in ints_in("movedim", what, dims)]
+        for what, dims in (("source", source), ("destination", destination))
+    )
     if len(src) != len(dst) or len(set(src)) < len(src) or len(set(dst)) < len(dst):
         raise ValueError(
             f"movedim: expected as many different dimensions, got source {source} and destination {destination}"
         )
+    if not ndim:
+        return permute(input, ())
     order = [d for d in range(ndim) if d not in src]
     for d, s in sorted(zip(dst, src, strict=True)):
         order.insert(d, s)
@@ -209,7 +217,7 @@ def flip(xp: Namespace, x: Array, dims: int | Sequence[int]) -> Array:
     return xp.flip(x, axes if x.ndim else ()).copy()
 
 
-@op(lambda g, shifts, dims: roll(g, -shifts if isinstance(shifts, int) else tuple(-s for s in shifts), dims))
+@op(lambda g, shifts, dims: roll(g, tuple(-n for n in ints_in("", "shifts", shifts)), dims))
 def roll(xp: Namespace, x: Array, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Array:
     """Shift the entries along ``dims``; those shifted beyond the end come back at the start.
 
@@ -218,10 +226,12 @@ def roll(xp: Namespace, x: Array, shifts: int | Sequence[int], dims: int | Seque
     Raises ValueError if the numbers of shifts and dimensions differ.
     """
     steps = ints_in("", "shifts", shifts)
-    axes = None if dims is None else tuple(dim_in("", d, x.ndim) for d in ints_in("", "dims", dims))
-    if len(steps) != (1 if axes is None else len(axes)):
+    axes = () if dims is None else tuple(dim_in("", d, x.ndim) for d in ints_in("", "dims", dims))
+    if len(steps) != (len(axes) or 1):
         raise ValueError(f"expected one shift for each of dims, or one without dims, got shifts {shifts}, dims {dims}")
-    return xp.roll(x, steps[0] if axes is None else steps, axes if x.ndim else None)
+    if axes and not x.ndim:
+        raise IndexError(f"dims {dims} are out of range for a 0-d tensor")
+    return xp.roll(x, steps, axes) if axes else xp.roll(x, steps[0])
 
 
 # ---- parts ----------------------------------------------------------------------------------
@@ -254,7 +264,7 @@ def narrow(input: Value, dim: int, start: int, length: int) -> Value:
     """
     shape = shape_of("narrow", input)
     d = dim_in("narrow", dim, len(shape))
-    start, length = *ints_in("narrow", "start", start), *ints_in("narrow", "length", length)
+    start, length = int_in("narrow", "start", start), int_in("narrow", "length", length)
     first = start + shape[d] if start < 0 else start
     if not shape or length < 0 or not 0 <= first <= shape[d] - length:
         raise IndexError(f"narrow: start {start} and length {length} do not fit in dim {dim} of shape {shape}")
@@ -282,8 +292,8 @@ def split(input: Value, split_size_or_sections: int | Sequence[int], dim: int = 
     if not shape:
         raise ShapeError("split: a 0-d tensor has no dimension to cut")
     n = shape[d]
-    if isinstance(split_size_or_sections, int):
-        size = split_size_or_sections
+    size = as_integer(split_size_or_sections)
+    if size is not None:
         if size < 0 or (size == 0 and n):
             raise ValueError(f"split: the size must be positive, got {size}")
         sizes = [size] * (n // size) + [n % size] * (n % size > 0) if size and n else [n]
@@ -300,12 +310,14 @@ def chunk(input: Value, chunks: int, dim: int = 0) -> tuple[Value, ...]:
 
     Raises ValueError if ``chunks`` is not positive.
     """
-    if not isinstance(chunks, int) or chunks < 1:
+    chunks = int_in("chunk", "the number of chunks", chunks)
+    if chunks < 1:
         raise ValueError(f"chunk: the number of chunks must be positive, got {chunks}")
     shape = shape_of("chunk", input)
-    n = shape[dim_in("chunk", dim, len(shape))] if shape else 0
+    d = dim_in("chunk", dim, len(shape))
+    n = shape[d] if shape else 0
     if n == 0 and shape:
-        return tuple(_split(input, [0] * chunks, dim % len(shape)))
+        return tuple(_split(input, [0] * chunks, d))
     return split(input, -(-n // chunks), dim)
 
 

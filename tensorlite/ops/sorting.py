@@ -8,6 +8,7 @@ from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
 from ..errors import ShapeError
+from ..scalars import int_in
 from .arguments import dim_in, numpy_names, shape_of
 from .gather_scatter import pick_along
 
@@ -54,8 +55,7 @@ def topk_(xp: Namespace, x: Array, k: int, dim: int, largest: bool, sorted: bool
     """Return the indices of the k largest (or smallest) entries along a dimension."""
     d = dim_in("", dim, x.ndim)
     n = x.shape[d] if x.ndim else 1
-    if not isinstance(k, int):
-        raise TypeError(f"k must be an int, got {k!r}")
+    k = int_in("", "k", k)
     if not 0 <= k <= n:
         raise IndexError(f"k={k} is out of range for dim {d} of size {n}")
     if x.ndim == 0:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from ..scalars import as_integer, as_number
 from .optimizer import Optimizer, require_number
 
 __all__ = ["ConstantLR", "CosineAnnealingLR", "CosineWithWarmup", "ExponentialLR", "LRScheduler", "LambdaLR",
@@ -37,6 +38,7 @@ class LRScheduler:
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         name = type(self).__name__
         _require_optimizer(name, optimizer)
+        last_epoch = _require_steps(name, "last_epoch", last_epoch, least=-1)
         self.optimizer = optimizer
         for i, group in enumerate(optimizer.param_groups):
             if last_epoch == -1:
@@ -60,8 +62,7 @@ class LRScheduler:
     def _set_options(self, step: int) -> None:
         """Set the options of every group to their values at a step."""
         for group, lr in zip(self.optimizer.param_groups, self._lrs(step), strict=False):
-            require_number(type(self).__name__, "the learning rate", lr, least=-math.inf)
-            group["lr"] = lr
+            group["lr"] = require_number(type(self).__name__, "the learning rate", lr, least=-math.inf)
 
     def step(self) -> None:
         """Count a step, and set the learning rate of every group for the next one."""
@@ -115,16 +116,28 @@ def _require_optimizer(name: str, optimizer: Any) -> None:
         raise TypeError(f"{name}: expected an Optimizer, got {type(optimizer).__name__}")
 
 
-def _require_steps(name: str, what: str, value: Any, least: int = 0) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def _require_steps(name: str, what: str, value: Any, least: int = 0) -> int:
+    """Return a number of steps as an int. Raises ValueError unless it is an integer of at least ``least``."""
+    steps = as_integer(value)
+    if steps is None or steps < least:
         raise ValueError(f"{name}: {what} must be a whole number of at least {least}, got {value!r}")
+    return steps
 
 
-def _require_milestones(name: str, milestones: Sequence[int], *, distinct: bool) -> None:
-    for milestone in milestones:
-        _require_steps(name, "each of milestones", milestone)
-    if any(a > b or (distinct and a == b) for a, b in pairwise(milestones)):
-        raise ValueError(f"{name}: milestones must be in increasing order, got {list(milestones)}")
+def _require_fraction(name: str, what: str, value: Any) -> float:
+    """Return a number as Python's. Raises ValueError unless it is a number from 0 to 1."""
+    number = as_number(value)
+    if number is None or not 0.0 <= number <= 1.0:
+        raise ValueError(f"{name}: {what} must be a number from 0 to 1, got {value!r}")
+    return number
+
+
+def _require_milestones(name: str, milestones: Iterable[int], *, distinct: bool) -> list[int]:
+    """Return milestones as ints. Raises ValueError unless they are whole numbers in increasing order."""
+    steps = [_require_steps(name, "each of milestones", milestone) for milestone in milestones]
+    if any(a > b or (distinct and a == b) for a, b in pairwise(steps)):
+        raise ValueError(f"{name}: milestones must be in increasing order, got {steps}")
+    return steps
 
 
 def _for_each_group(name: str, what: str, value: Any, optimizer: Optimizer) -> list[float]:
@@ -133,9 +146,7 @@ def _for_each_group(name: str, what: str, value: Any, optimizer: Optimizer) -> l
     values = list(value) if isinstance(value, (list, tuple)) else [value] * groups
     if len(values) != groups:
         raise ValueError(f"{name}: {what} must be a number or a list of {groups}, one for each group, got {value!r}")
-    for v in values:
-        require_number(name, what, v)
-    return values
+    return [require_number(name, what, v) for v in values]
 
 
 class LambdaLR(LRScheduler):
@@ -168,10 +179,8 @@ class ConstantLR(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, factor: float = 1.0 / 3.0, total_iters: int = 5, last_epoch: int = -1
     ) -> None:
-        if not 0.0 <= factor <= 1.0:
-            raise ValueError(f"ConstantLR: factor must be from 0 to 1, got {factor!r}")
-        _require_steps("ConstantLR", "total_iters", total_iters)
-        self.factor, self.total_iters = factor, total_iters
+        self.factor = _require_fraction("ConstantLR", "factor", factor)
+        self.total_iters = _require_steps("ConstantLR", "total_iters", total_iters)
         super().__init__(optimizer, last_epoch)
 
     def _lr(self, base: float, step: int) -> float:
@@ -192,13 +201,11 @@ class LinearLR(LRScheduler):
         total_iters: int = 5,
         last_epoch: int = -1,
     ) -> None:
-        if not 0.0 < start_factor <= 1.0 or not 0.0 <= end_factor <= 1.0:
-            raise ValueError(
-                f"LinearLR: start_factor must be above 0, and both factors from 0 to 1, got {start_factor!r} and "
-                f"{end_factor!r}"
-            )
-        _require_steps("LinearLR", "total_iters", total_iters, least=1)
-        self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
+        self.start_factor = _require_fraction("LinearLR", "start_factor", start_factor)
+        self.end_factor = _require_fraction("LinearLR", "end_factor", end_factor)
+        if not self.start_factor:
+            raise ValueError(f"LinearLR: start_factor must be above 0, got {start_factor!r}")
+        self.total_iters = _require_steps("LinearLR", "total_iters", total_iters, least=1)
         super().__init__(optimizer, last_epoch)
 
     def _lr(self, base: float, step: int) -> float:
@@ -210,9 +217,8 @@ class StepLR(LRScheduler):
     """A schedule: the initial rate times ``gamma ** (step // step_size)``."""
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
-        _require_steps("StepLR", "step_size", step_size, least=1)
-        require_number("StepLR", "gamma", gamma)
-        self.step_size, self.gamma = step_size, gamma
+        self.step_size = _require_steps("StepLR", "step_size", step_size, least=1)
+        self.gamma = require_number("StepLR", "gamma", gamma)
         super().__init__(optimizer, last_epoch)
 
     def _lr(self, base: float, step: int) -> float:
@@ -228,10 +234,8 @@ class MultiStepLR(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1
     ) -> None:
-        self.milestones = list(milestones)
-        _require_milestones("MultiStepLR", self.milestones, distinct=False)
-        require_number("MultiStepLR", "gamma", gamma)
-        self.gamma = gamma
+        self.milestones = _require_milestones("MultiStepLR", milestones, distinct=False)
+        self.gamma = require_number("MultiStepLR", "gamma", gamma)
         super().__init__(optimizer, last_epoch)
 
     def _lr(self, base: float, step: int) -> float:
@@ -242,8 +246,7 @@ class ExponentialLR(LRScheduler):
     """A schedule: the initial rate times ``gamma ** step``."""
 
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
-        require_number("ExponentialLR", "gamma", gamma)
-        self.gamma = gamma
+        self.gamma = require_number("ExponentialLR", "gamma", gamma)
         super().__init__(optimizer, last_epoch)
 
     def _lr(self, base: float, step: int) -> float:
@@ -266,8 +269,8 @@ class CosineAnnealingLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
-        _require_steps("CosineAnnealingLR", "T_max", T_max, least=1)
-        self.T_max, self.eta_min = T_max, eta_min
+        self.T_max = _require_steps("CosineAnnealingLR", "T_max", T_max, least=1)
+        self.eta_min = require_number("CosineAnnealingLR", "eta_min", eta_min, least=-math.inf)
         super().__init__(optimizer, last_epoch)
 
     def _lr(self, base: float, step: int) -> float:
@@ -285,11 +288,10 @@ class CosineWithWarmup(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, warmup_steps: int, total_steps: int, min_lr: float = 0.0, last_epoch: int = -1
     ) -> None:
-        _require_steps("CosineWithWarmup", "warmup_steps", warmup_steps)
-        _require_steps("CosineWithWarmup", "total_steps", total_steps, least=warmup_steps)
-        if not min_lr >= 0:
-            raise ValueError(f"CosineWithWarmup: min_lr must not be negative, got {min_lr!r}")
-        self.warmup_steps, self.total_steps, self.min_lr = warmup_steps, total_steps, min_lr
+        warmup_steps = _require_steps("CosineWithWarmup", "warmup_steps", warmup_steps)
+        total_steps = _require_steps("CosineWithWarmup", "total_steps", total_steps, least=warmup_steps)
+        self.min_lr = require_number("CosineWithWarmup", "min_lr", min_lr)
+        self.warmup_steps, self.total_steps = warmup_steps, total_steps
         super().__init__(optimizer, last_epoch)
 
     def _lr(self, base: float, step: int) -> float:
@@ -344,17 +346,15 @@ class OneCycleLR(LRScheduler):
         if total_steps is None:
             if epochs is None or steps_per_epoch is None:
                 raise ValueError(f"{name}: expected total_steps, or epochs and steps_per_epoch")
-            _require_steps(name, "epochs", epochs, least=1)
-            _require_steps(name, "steps_per_epoch", steps_per_epoch, least=1)
-            total_steps = epochs * steps_per_epoch
-        _require_steps(name, "total_steps", total_steps, least=1)
-        require_number(name, "pct_start", pct_start)
-        if pct_start > 1.0:
-            raise ValueError(f"{name}: pct_start must be from 0 to 1, got {pct_start!r}")
+            epochs = _require_steps(name, "epochs", epochs, least=1)
+            total_steps = epochs * _require_steps(name, "steps_per_epoch", steps_per_epoch, least=1)
+        total_steps = _require_steps(name, "total_steps", total_steps, least=1)
+        pct_start = _require_fraction(name, "pct_start", pct_start)
         if anneal_strategy not in _ANNEALING:
             raise ValueError(f"{name}: anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}")
+        div_factor = require_number(name, "div_factor", div_factor)
+        final_div_factor = require_number(name, "final_div_factor", final_div_factor)
         for what, factor in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
-            require_number(name, what, factor)
             if factor == 0:
                 raise ValueError(f"{name}: {what} must not be 0")
         if cycle_momentum and not {"momentum", "betas"} & optimizer.defaults.keys():
@@ -435,7 +435,7 @@ class SequentialLR(LRScheduler):
                 f"{name}: expected {len(self.schedulers) - 1} milestones for {len(self.schedulers)} schedulers, got "
                 f"{len(self.milestones)}"
             )
-        _require_milestones(name, self.milestones, distinct=True)
+        self.milestones = _require_milestones(name, self.milestones, distinct=True)
         super().__init__(optimizer, last_epoch)
 
     def _set_options(self, step: int) -> None:

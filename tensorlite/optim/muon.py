@@ -9,6 +9,7 @@ from typing import Any
 from ..autograd.graph import wrap
 from ..backends.registry import BACKENDS
 from ..errors import ShapeError
+from ..scalars import as_integer
 from ..tensors.tensor import Tensor
 from .optimizer import Optimizer, Params, require_number
 
@@ -78,7 +79,7 @@ class Muon(Optimizer):
         for option in ("lr", "weight_decay", "momentum", "eps"):
             require_number("Muon", option, group[option])
         steps, coefficients = group["ns_steps"], group["ns_coefficients"]
-        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps < 100:
+        if as_integer(steps) is None or not 1 <= steps < 100:
             raise ValueError(f"Muon: ns_steps must be an int from 1 to 99, got {steps!r}")
         if not isinstance(coefficients, (tuple, list)) or len(coefficients) != 3:
             raise ValueError(f"Muon: ns_coefficients must be three numbers, got {coefficients!r}")

@@ -11,6 +11,7 @@ from ..autograd.grad_mode import enable_grad
 from ..autograd.op_hooks import run_op
 from ..errors import DTypeError, GraphError, ShapeError
 from ..nn.parameter import clear_grads
+from ..scalars import as_number
 from ..tensors.tensor import Tensor
 
 __all__ = ["Optimizer", "Params"]
@@ -97,6 +98,7 @@ class Optimizer:
             known = ", ".join(self.defaults)
             raise ValueError(f"{name}: expected options among {known}, got {', '.join(map(repr, unknown))}")
         group = {"params": params, **copy.deepcopy(self.defaults), **options}
+        _read_numbers(group)
         self._check(group)
         self.param_groups.append(group)
 
@@ -116,6 +118,9 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        for group in self.param_groups:
+            if type(group["lr"]) is not float:
+                _read_numbers(group)
         ready = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
         for p, _ in ready:
             if p.grad.array.shape != p.array.shape or type(p.grad.array) is not type(p.array):
@@ -183,6 +188,7 @@ class Optimizer:
                 group[key] = tuple(group[key]) if isinstance(default, tuple) else group[key]
             if unknown_keys := sorted(group.keys() - self.defaults.keys() - {"params", "initial_lr"}):
                 raise ValueError(f"{name}: a saved group has unknown options {', '.join(unknown_keys)}")
+            _read_numbers(group)
             self._check(group)
         state = {parameters[k]: self._loaded(k, parameters[k], values) for k, values in saved.items()}
         for group, loaded in zip(self.param_groups, groups, strict=True):
@@ -217,12 +223,25 @@ class Optimizer:
         return "\n".join([f"{type(self).__name__} (", *lines, ")"])
 
 
+def _read_numbers(group: dict[str, Any]) -> None:
+    """Make Python's numbers of the numbers among the options, so that they upcast nothing and JSON can hold them."""
+    for key, value in group.items():
+        if key == "params" or isinstance(value, (bool, str, type(None))):
+            continue
+        if isinstance(value, (tuple, list)):
+            group[key] = type(value)(v if (n := as_number(v)) is None else n for v in value)
+        elif (number := as_number(value)) is not None:
+            group[key] = number
+
+
 def _format_group(group: Any) -> str:
     return f"a dict with {', '.join(map(repr, group))}" if isinstance(group, Mapping) else type(group).__name__
 
 
-def require_number(name: str, option: str, value: Any, *, least: float = 0.0, below: float = float("inf")) -> None:
-    """Raise ValueError unless it is a number with ``least <= value < below``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < below:
+def require_number(name: str, option: str, value: Any, *, least: float = 0.0, below: float = float("inf")) -> float:
+    """Return a number as Python's. Raises ValueError unless it is a number with ``least <= value < below``."""
+    number = as_number(value)
+    if number is None or not least <= number < below:
         upper = "" if below == float("inf") else f" and below {below:g}"
         raise ValueError(f"{name}: {option} must be a number of at least {least:g}{upper}, got {value!r}")
+    return number

@@ -7,13 +7,19 @@ from typing import Any
 from ..autograd.graph import Variable
 from ..backends.registry import describe_array
 from ..errors import DeviceError, DTypeError, GraphError, ShapeError
+from ..scalars import ints_in
 
 __all__ = ["check_sizes", "constructor_error", "flatten_sizes", "grad_error", "require_tensors"]
 
 
 def flatten_sizes(sizes: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the sizes as one tuple: ``f(2, 3)`` and ``f((2, 3))`` mean the same."""
-    return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+    if len(sizes) != 1:
+        return sizes
+    (first,) = sizes
+    if getattr(first, "ndim", 0) == 1:
+        first = first.tolist()
+    return tuple(first) if isinstance(first, (tuple, list, range)) else sizes
 
 
 def check_sizes(name: str, sizes: tuple[Any, ...], size: Any = None) -> tuple[int, ...]:
@@ -22,10 +28,7 @@ def check_sizes(name: str, sizes: tuple[Any, ...], size: Any = None) -> tuple[in
     Raises TypeError if one is not an int, ShapeError if one is negative.
     """
     sizes = flatten_sizes(sizes if size is None else (*sizes, size))
-    try:
-        shape = tuple(n.__index__() for n in sizes)
-    except AttributeError:
-        raise TypeError(f"{name}: sizes must be ints, got {sizes}") from None
+    shape = ints_in(name, "sizes", sizes)
     if any(n < 0 for n in shape):
         raise ShapeError(f"{name}: sizes must not be negative, got {shape}")
     return shape

@@ -24,7 +24,7 @@ from ..backends.registry import Array, DeviceLike, Namespace, namespace
 from ..backends.registry import device as as_device
 from ..dtypes import DType, DTypeLike, as_dtype, check_number, get_default_dtype, int64, promote_types
 from ..errors import DTypeError
-from ..ops.arguments import ints_in
+from ..scalars import as_number, int_in
 from .arguments import check_sizes, require_tensors
 from .convert import as_array, fill_number
 from .tensor import Tensor
@@ -189,12 +189,12 @@ def full_like(
 
 def _finite_number(name: str, value: Any) -> Any:
     """Return a number, a NumPy scalar or a Tensor with one entry as a Python number. Raise ValueError if not finite."""
-    value = value.item() if isinstance(value, (Tensor, np.generic)) else value
-    if not isinstance(value, (int, float)):
+    number = as_number(value.detach().reshape(()) if isinstance(value, Tensor) and value.numel() == 1 else value)
+    if number is None:
         raise TypeError(f"{name}: expected numbers, got {type(value).__name__}")
-    if not math.isfinite(value):
-        raise ValueError(f"{name}: expected finite numbers, got {value}")
-    return value
+    if not math.isfinite(number):
+        raise ValueError(f"{name}: expected finite numbers, got {number}")
+    return number
 
 
 def _counting_dtype(name: str, dtype: DTypeLike) -> DType:
@@ -357,7 +357,7 @@ def randint(  # type: ignore[misc]  # randint(high, size): the second argument h
         low, high, size = 0, low, high
     elif high is None:
         low, high = 0, low
-    low, high = ints_in("randint", "low and high", (low, high))
+    low, high = int_in("randint", "low", low), int_in("randint", "high", high)
     if high <= low:
         raise ValueError(f"randint: high must be above low, got low={low}, high={high}")
     kind = as_dtype(dtype or int64)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import operator
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Never, overload
 
@@ -18,9 +16,10 @@ from ..backends.registry import BACKENDS, Device, DeviceLike, describe_array, de
 from ..backends.registry import device as as_device
 from ..dtypes import DType, DTypeLike, as_dtype, bool_, get_default_dtype, int64, is_floating
 from ..errors import DeviceError, DTypeError, GraphError, ShapeError
-from ..ops.arguments import Number, dim_in, ints_in, numpy_names
+from ..ops.arguments import Number, dim_in, numpy_names
 from ..ops.index import getitem
 from ..ops.shape import expand, view
+from ..scalars import int_in, ints_in
 from .arguments import constructor_error, flatten_sizes, grad_error
 from .closeness import isclose
 from .convert import as_array, fill_number, is_dtype_name, to_device, to_dtype
@@ -39,6 +38,8 @@ class Tensor(OpMethods, InPlaceMethods):
 
     ``x.array`` is the raw array. The graph does not record writes into it.
     """
+
+    _grad: Tensor | None = None
 
     def __init__(self, data: Any, requires_grad: bool = False, *sizes: Never) -> None:
         if sizes or not isinstance(requires_grad, (bool, np.bool_)):
@@ -110,18 +111,8 @@ class Tensor(OpMethods, InPlaceMethods):
         It can be set to None, or to another Tensor of this tensor's shape, dtype and device. Raises TypeError for
         anything that is not a Tensor, ShapeError, DTypeError or DeviceError for a Tensor that does not fit, and
         GraphError for this tensor itself.
-
-        Reading the missing gradient of a tensor that is not a leaf gives a UserWarning, because backward does not fill
-        it: see :meth:`retain_grad`.
         """
-        value: Tensor | None = self.accumulated_grad
-        if value is None and self.node is not None and self.retain_hook is None:
-            warnings.warn(
-                f"grad: this tensor is the result of {self.node.name}, and backward fills the grad of leaves alone. "
-                f"Call retain_grad() on it before backward(), or use tl.autograd.grad().",
-                stacklevel=2,
-            )
-        return value
+        return self._grad
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
@@ -129,11 +120,11 @@ class Tensor(OpMethods, InPlaceMethods):
             mine, given = self.array, value.array if isinstance(value, Variable) else None
             if type(given) is not type(mine) or given.shape != mine.shape or given.dtype != mine.dtype or value is self:
                 raise grad_error(self, value)
-        self.accumulated_grad = value
+        self._grad = value
 
     @grad.deleter
     def grad(self) -> None:
-        self.accumulated_grad = None
+        self._grad = None
 
     @property
     def T(self) -> Tensor:
@@ -517,7 +508,7 @@ class Tensor(OpMethods, InPlaceMethods):
     @numpy_names
     def select(self, dim: int, index: int) -> Tensor:
         """Return a view of entry ``index`` along a dimension, without that dimension."""
-        return getitem(self, (slice(None),) * dim_in("select", dim, self.ndim) + (operator.index(index),))
+        return getitem(self, (slice(None),) * dim_in("select", dim, self.ndim) + (int_in("select", "index", index),))
 
     @numpy_names
     def split(self, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:

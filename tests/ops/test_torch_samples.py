@@ -18,9 +18,9 @@ from tests.support import torch_samples  # noqa: E402  # it needs PyTorch
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.int64, torch.uint8, torch.bool]
 PARTS = 8
-"""The operators are tested in so many parts, because a list of them at collection takes seconds."""
+"""The number of tests that share the operators. A list of them at collection would take seconds."""
 SAMPLES = 4
-"""The tests run at most so many samples of an operator and a dtype; the command line runs all."""
+"""The largest number of samples of an operator and a dtype that the tests run; the command line runs all."""
 
 # Samples that differ on purpose: the operator, the kinds of differences that are meant, and the reason.
 ON_PURPOSE = [
@@ -28,9 +28,7 @@ ON_PURPOSE = [
     ("add sub index_add arange full full_like", "uint8 value refused", "a negative number; PyTorch wraps it"),
     ("masked_fill", "taken", "a complex value for a float tensor is tried by type, not refused before"),
     ("nn.functional.linear", "int64|uint8", "layers take floats; PyTorch takes integers on a CPU only"),
-    ("linalg.eigh linalg.svd", "value", "another LAPACK chooses other signs of vectors; see test_factorizations.py"),
-    ("linalg.norm linalg.norm.subgradients_at_zero", "second order", "PyTorch's is NaN for a vector of zeros"),
-    ("matrix_exp", "float16 value", "PyTorch computes in float16 and overflows"),
+    ("norm.nuc", "refused", "the nuclear norm is that of tl.linalg.matrix_norm"),
     ("nn.functional.embedding", "refused", "max_norm and sparse are not among our arguments"),
     ("scatter scatter_add", "taken", "a source of another dtype is converted, as in x[index] = source"),
     ("topk sort argsort", "float16|int64|uint8|bool", "which of several equal entries comes first is left open"),

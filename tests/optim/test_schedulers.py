@@ -131,8 +131,8 @@ def test_wrong_options_are_errors():
     for make, message in [
         (lambda: s.ConstantLR(optimizer, factor=2), "ConstantLR: factor"),
         (lambda: s.ConstantLR(optimizer, total_iters=-1), "ConstantLR: total_iters"),
-        (lambda: s.LinearLR(optimizer, start_factor=0), "LinearLR: start_factor"),
-        (lambda: s.LinearLR(optimizer, end_factor=2), "LinearLR: start_factor"),
+        (lambda: s.LinearLR(optimizer, start_factor=0), "LinearLR: (start|end)_factor"),
+        (lambda: s.LinearLR(optimizer, end_factor=2), "LinearLR: (start|end)_factor"),
         (lambda: s.CosineAnnealingLR(optimizer, 0), "CosineAnnealingLR: T_max"),
         (lambda: s.CosineWithWarmup(optimizer, 5, 4), "total_steps must be a whole number of at least 5, got 4"),
         (lambda: s.CosineWithWarmup(optimizer, 0.5, 4), "warmup_steps"),
@@ -151,7 +151,7 @@ def test_wrong_options_are_errors():
         (lambda: s.OneCycleLR(optimizer, 1.0), "expected total_steps, or epochs and steps_per_epoch"),
         (lambda: s.OneCycleLR(optimizer, 1.0, 0), "total_steps must be a whole number of at least 1, got 0"),
         (lambda: s.OneCycleLR(optimizer, [1.0, 2.0], 9), "max_lr must be a number or a list of 1, one for each group"),
-        (lambda: s.OneCycleLR(optimizer, 1.0, 9, pct_start=1.5), "pct_start must be from 0 to 1, got 1.5"),
+        (lambda: s.OneCycleLR(optimizer, 1.0, 9, pct_start=1.5), "pct_start must be a number from 0 to 1, got 1.5"),
         (lambda: s.OneCycleLR(optimizer, 1.0, 9, anneal_strategy="exp"), "anneal_strategy must be 'cos' or 'linear'"),
         (lambda: s.OneCycleLR(optimizer, 1.0, 9, div_factor=0), "div_factor must not be 0"),
     ]:

@@ -11,7 +11,6 @@ If NumPy's BLAS is not an OpenBLAS that we can control, it occupies the cores, s
 from __future__ import annotations
 
 import ctypes
-import operator
 import os
 import threading
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ...scalars import as_integer
 from .blas import find_openblas
 from .find_compiled import find_compiled
 
@@ -74,9 +74,10 @@ def get_num_threads() -> int:
 def set_num_threads(n: int) -> None:
     """Set the number of threads that ops on the CPU may use. Raises ValueError unless ``n`` is from 1 to 1024."""
     global _num_threads
-    if isinstance(n, bool) or not hasattr(n, "__index__") or not 1 <= operator.index(n) <= MAX_THREADS:
+    threads = as_integer(n)
+    if threads is None or not 1 <= threads <= MAX_THREADS:
         raise ValueError(f"set_num_threads: expected an integer from 1 to {MAX_THREADS}, got {n!r}")
-    _num_threads = operator.index(n)
+    _num_threads = threads
 
 
 # ---- workers --------------------------------------------------------------------------------
