@@ -1,17 +1,33 @@
 """The commands `info` and `presets`, which describe configurations."""
 
+import time
+from pathlib import Path
 from typing import Any
 
 import click
 
-from gpt.cli.options import ConfigCommand, chosen_config, config_options, given_options
+from gpt.cli.options import RUNS, ConfigCommand, chosen_config, config_options, given_options
 from gpt.config import Config, preset_names
 
 
 @click.command(cls=ConfigCommand)
 @config_options
 def info(preset: str | None, config: str | None, **fields: Any) -> None:
-    """Print the parameters, memory and FLOPs of a configuration."""
+    """Print the parameters, memory and FLOPs of a configuration.
+
+    PRESET is the name of a preset, or a checkpoint, or the folder of a run.
+    """
+    if preset and not config and (run := run_of(preset)):
+        from gpt import checkpoint, runs
+        from gpt.model.size import summary
+
+        found = runs.find_checkpoint(run)
+        chosen = checkpoint.load_config(found).replace(given_options(fields))
+        saved = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.stat().st_mtime))
+        click.echo(f"checkpoint {found}: step {checkpoint.load_step(found):,} of {chosen.train.steps:,}, saved {saved}")
+        click.echo(f"text {chosen.data.dataset!r}, {chosen.data.tokenizer} tokenizer\n")
+        click.echo(summary(chosen))
+        return
     chosen = chosen_config(preset, config, given_options(fields))
     from gpt.model.size import summary
     from gpt.tokenizer import expected_vocab_size
@@ -19,6 +35,13 @@ def info(preset: str | None, config: str | None, **fields: Any) -> None:
     if size := expected_vocab_size(chosen.data):
         chosen = chosen.with_vocab_size(size)
     click.echo(summary(chosen))
+
+
+def run_of(name: str) -> Path | None:
+    """Return the path of a run or a checkpoint that `name` means, None for a preset or a name that nothing has."""
+    if name in preset_names():
+        return None
+    return next((path for path in (Path(name), RUNS / name) if path.exists() and path.suffix != ".toml"), None)
 
 
 @click.command()

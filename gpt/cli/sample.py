@@ -1,6 +1,7 @@
 """The command `sample`."""
 
 import dataclasses
+import itertools
 import secrets
 from typing import Any
 
@@ -40,13 +41,16 @@ def sample(
     stop: str | None,
     **fields: Any,
 ) -> None:
-    """Generate text from a checkpoint, and print it as it is generated."""
+    """Generate text from a checkpoint, and print it as it is generated.
+
+    On a terminal, control characters in the text are escaped. Into a file or a pipe it goes as it is: ... | cat
+    """
     if tokens and chars:
         raise click.UsageError("give --tokens or --chars, not both")
     sampling = SamplingConfig(**{key.partition(".")[2]: value for key, value in given_options(fields).items()})
     if sampling.seed is None:
         sampling = dataclasses.replace(sampling, seed=secrets.randbits(32))
-    from gpt.generation import generate, stream
+    from gpt.generation import ControlEscaper, generate, on_terminal, stream
     from gpt.tokenizer import start_ids
 
     loaded = load_checkpoint(checkpoint, device)
@@ -54,9 +58,11 @@ def sample(
     click.echo(f"seed {sampling.seed}", err=True)
     ids = tokenizer.encode(prompt) if prompt else start_ids(tokenizer)
     new = generate(loaded.model, ids, sampling=sampling)
-    click.echo(prompt or "", nl=False)
-    for text in stream(
-        tokenizer, new, max_tokens=tokens, max_chars=None if tokens else chars or 500, stop=stop
-    ):
-        click.echo(text, nl=False)
+    pieces = stream(tokenizer, new, max_tokens=tokens, max_chars=None if tokens else chars or 500, stop=stop)
+    pieces = itertools.chain([prompt or ""], pieces)
+    escaper = ControlEscaper()
+    for text in escaper(pieces) if on_terminal() else pieces:
+        click.echo(text, nl=False, color=True)  # Without a colour, echo would remove escape sequences from the text.
     click.echo()
+    if escaper.used:
+        click.echo("control characters are escaped; ... | cat prints them", err=True)

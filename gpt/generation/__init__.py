@@ -3,6 +3,17 @@
 from gpt.config import SamplingConfig
 from gpt.generation.engine import Engine, generate, next_logits
 from gpt.generation.sampling import SampleError, sample_token
+from gpt.generation.terminal import ControlEscaper, on_terminal
 from gpt.generation.text_stream import stream
 
-__all__ = ["Engine", "SampleError", "SamplingConfig", "generate", "next_logits", "sample_token", "stream"]
+__all__ = [
+    "ControlEscaper",
+    "Engine",
+    "SampleError",
+    "SamplingConfig",
+    "generate",
+    "next_logits",
+    "on_terminal",
+    "sample_token",
+    "stream",
+]

@@ -2,7 +2,7 @@
 
 from gpt.config import SamplingConfig
 from gpt.evaluate import evaluate
-from gpt.generation import generate, stream
+from gpt.generation import ControlEscaper, generate, on_terminal, stream
 from gpt.runs import loss_curve, read
 from gpt.tokenizer import start_ids
 from gpt.train.output import say
@@ -15,7 +15,7 @@ def summary(trainer: Trainer) -> str:
     c, t, d = trainer.config, trainer.config.train, trainer.dataset
     return (
         f"{c.name}: {trainer.model.num_params():,} parameters ({t.dtype}, {trainer.model.device})\n"
-        f"{c.data.dataset}: {len(d.train):,} tokens to train on, {len(d.val):,} to validate; "
+        f"{ControlEscaper().escape(c.data.dataset)}: {len(d.train):,} tokens to train on, {len(d.val):,} to validate; "
         f"{d.tokenizer.kind} tokenizer, {d.tokenizer.vocab_size:,} tokens\n"
         f"steps {trainer.step} to {t.steps}, each of {t.grad_accum * t.batch_size} sequences of "
         f"{c.model.block_size} tokens; writes to {trainer.folder.path}"
@@ -46,7 +46,8 @@ def print_sample(trainer: Trainer) -> None:
     if chars:
         ids = generate(trainer.model, start_ids(tokenizer), sampling=SamplingConfig(seed=trainer.config.train.seed))
         say(f"\nA sample of {chars} characters:\n")
-        for text in stream(tokenizer, ids, max_chars=chars):
+        pieces = stream(tokenizer, ids, max_chars=chars)
+        for text in ControlEscaper()(pieces) if on_terminal() else pieces:
             say(text, end="")
         say("\n")
 

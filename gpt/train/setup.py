@@ -1,12 +1,13 @@
 """Set up a run: a new one, or one that resumes from a checkpoint."""
 
+import os
 from pathlib import Path
 
 import tensorlite as tl
 from gpt import checkpoint
 from gpt.checkpoint import Checkpoint
 from gpt.config import Config, ConfigError
-from gpt.data import Dataset, load_dataset
+from gpt.data import DATASETS, Dataset, load_dataset
 from gpt.model import GPT, build_model
 from gpt.runs import LATEST, RunFolder
 from gpt.train.output import say
@@ -27,9 +28,15 @@ RESUMABLE_OPTIONS = {
 def build_run(config: Config) -> tuple[Config, Dataset, GPT]:
     """Return the parts of a new run: its configuration with the size of the vocabulary, its data and its model."""
     dataset = load_dataset(config.data, config.model.block_size)
-    config = config.with_vocab_size(dataset.tokenizer.vocab_size)
+    config = with_absolute_text(config).with_vocab_size(dataset.tokenizer.vocab_size)
     tl.manual_seed(config.train.seed)  # Seeds the weights and dropout.
     return config, dataset, build_model(config.model, config.train.device, config.train.dtype)
+
+
+def with_absolute_text(config: Config) -> Config:
+    """Return a configuration whose text is found from any folder. Call it where the text has just been read."""
+    name = config.data.dataset
+    return config if name in DATASETS else config.replace({"data.dataset": os.path.abspath(name)})
 
 
 def start(config: Config, folder: RunFolder | None = None) -> Trainer:
@@ -50,7 +57,7 @@ def resume(config: Config, path: Path) -> Trainer:
     saved = checkpoint.load(path, config.train.device, training=True)
     check_resumable(config, saved, path)
     dataset = load_dataset(config.data, config.model.block_size, saved.tokenizer)
-    trainer = Trainer(config, dataset, saved.model, RunFolder(path.parent))
+    trainer = Trainer(with_absolute_text(config), dataset, saved.model, RunFolder(path.parent))
     with checkpoint.corruption_errors(path):
         text = saved.state["text"]
         trainer.load_state(saved)

@@ -359,6 +359,28 @@ def test_sample_defaults(calls):
     assert len(seeds) == 2
 
 
+def test_control_characters_reach_a_file_but_no_terminal(calls, monkeypatch):
+    """The vocabulary of a checkpoint from another person moves the cursor and clears the screen."""
+    calls.tokenizer.vocab = "\n\x1b\x9b"
+    assert succeeds("sample", "--tokens", 2).stdout == "\x1b\x9b\n"
+    monkeypatch.setattr(gpt.generation, "on_terminal", lambda: True)
+    result = succeeds("sample", "--tokens", 2)
+    assert result.stdout == r"\x1b\x9b" + "\n"
+    assert "control characters are escaped; ... | cat prints them" in result.stderr
+    calls.tokenizer.vocab = "\nab"
+    assert "escaped" not in succeeds("sample", "--tokens", 2).stderr
+
+
+def test_ctrl_c_has_the_exit_status_of_a_shell(calls, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpt.generation, "generate", interrupted)
+    result = run("sample")
+    assert result.exit_code == 130
+    assert "Stopped by Ctrl-C." in result.stderr
+
+
 def test_sample_length_and_stop(calls):
     assert succeeds("sample", "--tokens", 3).stdout == "aba\n"
     assert succeeds("sample", "--stop", "ba").stdout == "a\n"
@@ -436,6 +458,38 @@ def test_info():
     # Options count, and so does the vocabulary that a tokenizer is going to have.
     assert "vocabulary 512" in succeeds("info", "shakespeare-bpe", "--bpe-vocab-size", 512).output
     assert "7 layers" in succeeds("info", "--n-layer", 7).output
+
+
+def test_info_of_a_run(tiny, tmp_path, monkeypatch):
+    from gpt import train
+
+    monkeypatch.chdir(tmp_path)
+    train.train(tiny(run="runs/mine", train__steps=2, train__sample_chars=0, name="other"))
+    for name in ("mine", "runs/mine", "runs/mine/best.safetensors"):
+        output = succeeds("info", name, "--batch-size", 3).output
+        assert re.match(r"checkpoint runs/mine/\w+\.safetensors: step 2 of 2, saved \d{4}-\d\d-\d\d ", output), output
+        assert "text.txt', char tokenizer" in output
+        assert "other: 2 layers, 2 heads, 16 wide, context 8, vocabulary 13" in output
+        assert "3 sequences per batch" in output
+    (tmp_path / "runs" / "empty").mkdir()
+    assert fails("info", "runs/empty").startswith("there is no checkpoint.safetensors in the folder 'runs/empty'")
+    assert fails("info", "nothing").startswith("no preset 'nothing'")
+
+
+def test_a_text_is_found_from_another_folder(tiny, tmp_path, monkeypatch):
+    """A run that was given a relative path is evaluated and resumed elsewhere."""
+    from gpt import train
+
+    monkeypatch.chdir(tmp_path)
+    train.train(tiny(train__steps=2, train__sample_chars=0, data__dataset="text.txt"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert "nats per token" in succeeds("eval", "--checkpoint", tmp_path / "run").stdout
+    succeeds("train", "--resume", tmp_path / "run", "--steps", 3, "--sample-chars", 0)
+    (tmp_path / "text.txt").rename("moved.txt")
+    succeeds("train", "--resume", tmp_path / "run", "--steps", 4, "--data", "moved.txt", "--sample-chars", 0)
+    monkeypatch.chdir(tmp_path)
+    assert "nats per token" in succeeds("eval", "--checkpoint", tmp_path / "run").stdout
 
 
 def test_presets():

@@ -61,7 +61,8 @@ def test_this_python(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT for one process on Windows")
-def test_ctrl_c_and_resume_on_the_command_line(text, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_and_resume_on_the_command_line(text, tmp_path, number):
     pytest.importorskip("click")
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "gpt", "train"]
@@ -76,19 +77,40 @@ def test_ctrl_c_and_resume_on_the_command_line(text, tmp_path):
         deadline = time.monotonic() + 120
         while not read(folder / METRICS) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + number, err
     assert f" -m gpt train --resume {folder}\n" in out
     assert "Traceback" not in err
     step = checkpoint.load(folder / LATEST).step
     assert step >= 10
+    if number != signal.SIGINT:
+        return
     more = f"--resume {folder} --steps {step + 3} --sample-chars 0"
     done = subprocess.run([*command, *more.split()], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert checkpoint.load(folder / LATEST).step == step + 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
+def test_a_run_goes_on_without_a_reader(text, tmp_path):
+    """The reader of the output has ended before the first line, as in `train | true`."""
+    pytest.importorskip("click")
+    options = f"--data {text} --out run --block-size 8 --n-layer 1 --n-head 1 --n-embd 8 --batch-size 2 --steps 3"
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [sys.executable, "-m", "gpt", "train", *options.split()], cwd=tmp_path, stdout=write_end,
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120, check=False,
+    )  # fmt: skip
+    os.close(write_end)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == (
+        "Nobody reads the output any longer (Broken pipe). Training goes on without it; Ctrl-C stops it.\n"
+    )
+    assert "final_val_loss" in read(tmp_path / "run" / METRICS)[-1]
 
 
 # --- the progress bar

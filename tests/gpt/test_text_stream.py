@@ -1,6 +1,7 @@
 """Test the stream of text: whole characters, limits and stop texts."""
 
 import itertools
+import unicodedata
 
 import pytest
 
@@ -11,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpt import tokenizer as t
-from gpt.generation import stream
+from gpt.generation import ControlEscaper, stream
 
 any_text = st.text(st.characters(codec="utf-8"))
 
@@ -65,3 +66,18 @@ def test_stream_is_lazy():
     assert next(endless) == 1
     assert "".join(pieces) == "ab"
     assert next(endless) == 0
+
+
+# --- control characters
+
+
+def test_control_characters_are_escaped_across_pieces():
+    escaper = ControlEscaper()
+    assert "".join(escaper(["a\tb\n", "c\r", "\nd", "é", "\N{ROCKET}"])) == "a\tb\nc\r\ndé\N{ROCKET}"
+    assert not escaper.used
+    hostile = ["\x1b]0;t\x07", "x\r", "y\x7f\x9b2J", "\x00\x08\x0b", "end\r"]
+    assert "".join(escaper(hostile)) == r"\x1b]0;t\x07x\ry\x7f\x9b2J\x00\x08\x0bend\r"
+    assert escaper.used
+    controls = "".join(map(chr, [*range(32), *range(127, 160)]))
+    left = "".join(ControlEscaper()(controls))
+    assert [c for c in left if unicodedata.category(c) == "Cc"] == ["\t", "\n"]
