@@ -2,13 +2,16 @@
 
 from ..nn.utils import clip_grad_norm_, clip_grad_value_
 from . import lr_scheduler
+from .adagrad import Adagrad
 from .adam import Adam, AdamW
 from .combined import CombinedOptimizer
+from .lion import Lion
 from .muon import Muon
 from .optimizer import Optimizer
+from .rmsprop import RMSprop
 from .sgd import SGD
 
 __all__ = [
-    "Adam", "AdamW", "CombinedOptimizer", "Muon", "Optimizer", "SGD", "clip_grad_norm_", "clip_grad_value_",
-    "lr_scheduler",
+    "Adagrad", "Adam", "AdamW", "CombinedOptimizer", "Lion", "Muon", "Optimizer", "RMSprop", "SGD", "clip_grad_norm_",
+    "clip_grad_value_", "lr_scheduler",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 from ..autograd.graph import wrap
 from ..backends.registry import BACKENDS
 from ..tensors.tensor import Tensor
-from .optimizer import Optimizer, Params, require_number
+from .optimizer import Optimizer, Params, require_betas, require_number
 
 __all__ = ["Adam", "AdamW"]
 
@@ -55,11 +55,7 @@ class Adam(Optimizer):
         name = type(self).__name__
         for option in ("lr", "eps", "weight_decay"):
             require_number(name, option, group[option])
-        betas = group["betas"]
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise ValueError(f"{name}: betas must be two numbers, got {betas!r}")
-        for beta in betas:
-            require_number(name, "each of betas", beta, below=1.0)
+        require_betas(name, group["betas"])
 
     def _update(self, p: Tensor, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         xp = BACKENDS[type(p.array)]

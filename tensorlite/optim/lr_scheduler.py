@@ -282,7 +282,7 @@ class CosineWithWarmup(LRScheduler):
 
     warmup_steps: the length of the warm-up. Step k of it has the initial rate times ``(k + 1) / (warmup_steps + 1)``.
     total_steps: the step at which ``min_lr`` is reached.
-    min_lr: the lowest learning rate, of all groups.
+    min_lr: the lowest learning rate, of all groups. A group whose initial rate is below it keeps its initial rate.
     """
 
     def __init__(
@@ -298,8 +298,9 @@ class CosineWithWarmup(LRScheduler):
         if step < self.warmup_steps:
             return base * (step + 1) / (self.warmup_steps + 1)
         if step >= self.total_steps:
-            return self.min_lr
-        return _cosine(base, self.min_lr, (step - self.warmup_steps) / (self.total_steps - self.warmup_steps))
+            return min(self.min_lr, base)
+        done = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
+        return _cosine(base, min(self.min_lr, base), done)
 
 
 _ANNEALING = {"cos": _cosine, "linear": _linear}

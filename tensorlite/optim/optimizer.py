@@ -26,7 +26,8 @@ class Optimizer:
     """Base class of the optimizers. It has the parameters, their options in groups, and the state of each.
 
     A subclass defines ``_update``, which updates one Tensor, and ``_check``, which checks the options of a group.
-    ``_entries`` are the names of the values in the state of a Tensor.
+    ``_entries`` are the names of the values in the state of a Tensor, ``_optional_entries`` of those that only some
+    options need.
 
     params: Tensors, named Tensors, or groups ``{"params": tensors, option: value, ...}``.
     defaults: the options, and their values in groups that do not set them.
@@ -39,6 +40,7 @@ class Optimizer:
     """
 
     _entries: tuple[str, ...] = ()
+    _optional_entries: tuple[str, ...] = ()
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         self.defaults = defaults
@@ -197,7 +199,7 @@ class Optimizer:
 
     def _loaded(self, k: int, p: Tensor, values: dict[str, Any]) -> dict[str, Any]:
         """Return a copy of the saved state of one parameter, in the parameter's dtype and on its device."""
-        if values and values.keys() != set(self._entries):
+        if values and values.keys() - set(self._optional_entries) != set(self._entries):
             raise ValueError(
                 f"{type(self).__name__}: expected a state with {', '.join(sorted(self._entries)) or 'nothing'} for "
                 f"parameter {k}, got {', '.join(sorted(values))}"
@@ -245,3 +247,11 @@ def require_number(name: str, option: str, value: Any, *, least: float = 0.0, be
         upper = "" if below == float("inf") else f" and below {below:g}"
         raise ValueError(f"{name}: {option} must be a number of at least {least:g}{upper}, got {value!r}")
     return number
+
+
+def require_betas(name: str, betas: Any) -> None:
+    """Raise ValueError unless it is two numbers, each at least 0 and below 1."""
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise ValueError(f"{name}: betas must be two numbers, got {betas!r}")
+    for beta in betas:
+        require_number(name, "each of betas", beta, below=1.0)

@@ -27,6 +27,9 @@ OPTIMIZERS = {
     "Adam": lambda p: optim.Adam(p, 0.01),
     "Adam, all options": lambda p: optim.Adam(p, 0.01, (0.8, 0.95), 1e-6, 0.1, maximize=True),
     "AdamW": lambda p: optim.AdamW(p, 0.01),
+    "RMSprop": lambda p: optim.RMSprop(p, 0.01, weight_decay=0.1, momentum=0.5, centered=True),
+    "Adagrad": lambda p: optim.Adagrad(p, 0.01, initial_accumulator_value=0.1),
+    "Lion": lambda p: optim.Lion(p, 0.01, weight_decay=0.1),
     "Muon": lambda p: optim.Muon([x for x in p if x.ndim == 2], 0.01),
 }
 

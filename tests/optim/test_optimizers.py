@@ -42,7 +42,7 @@ def test_trajectory_of_tied_modules():
 # ---- optimizers -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cls", [optim.SGD, optim.Adam, optim.AdamW])
+@pytest.mark.parametrize("cls", [optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop, optim.Adagrad, optim.Lion])
 def test_wrong_parameters_are_errors(cls):
     x = tl.ones(2, requires_grad=True)
     with pytest.raises(ValueError, match=f"{cls.__name__}: got no parameters"):
@@ -85,6 +85,12 @@ BAD_OPTIONS = [
     (optim.Adam, {"betas": (-0.1, 0.9)}, "betas"),
     (optim.Adam, {"betas": 0.9}, "betas must be two numbers"),
     (optim.AdamW, {"weight_decay": True}, "AdamW: weight_decay"),
+    (optim.RMSprop, {"alpha": 1.0}, "alpha"),
+    (optim.RMSprop, {"momentum": -1.0}, "momentum"),
+    (optim.Adagrad, {"lr_decay": -1.0}, "lr_decay"),
+    (optim.Adagrad, {"initial_accumulator_value": -1.0}, "initial_accumulator_value"),
+    (optim.Lion, {"betas": (0.9,)}, "betas must be two numbers"),
+    (optim.Lion, {"weight_decay": math.nan}, "weight_decay"),
     (optim.Muon, {"momentum": -1.0}, "momentum"),
     (optim.Muon, {"ns_steps": 0}, "ns_steps must be an int from 1 to 99, got 0"),
     (optim.Muon, {"ns_coefficients": (1.0, 2.0)}, "ns_coefficients must be three numbers"),
@@ -102,7 +108,7 @@ def test_wrong_options_are_errors(cls, options, message):
 
 
 @pytest.mark.parametrize("maximize", [False, True])
-@pytest.mark.parametrize("cls", [optim.SGD, optim.Adam, optim.AdamW])
+@pytest.mark.parametrize("cls", [optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop, optim.Adagrad, optim.Lion])
 def test_a_parameter_of_zero_dimensions(cls, maximize):
     """Check 0-d parameters. NumPy makes scalars of 0-d arrays, and a scalar cannot be written to."""
     one, row = (nn.Parameter(tl.full(shape, 2.0, tl.float64)) for shape in ((), (1,)))
@@ -114,6 +120,27 @@ def test_a_parameter_of_zero_dimensions(cls, maximize):
     assert one.shape == ()
     assert one.item() == row.item()
     assert (one.item() > 2) == maximize
+
+
+# ---- Lion -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+def test_lion_follows_the_equations_of_its_source(maximize):
+    """PyTorch has no Lion."""
+    rng = np.random.default_rng(0)
+    p, m = rng.standard_normal((3, 4)), np.zeros((3, 4))
+    mine = tl.tensor(p, requires_grad=True)
+    optimizer = optim.Lion([mine], lr=0.01, betas=(0.8, 0.95), weight_decay=0.1, maximize=maximize)
+    for _ in range(5):
+        g = rng.standard_normal((3, 4))
+        mine.grad = tl.tensor(g)
+        optimizer.step()
+        g = -g if maximize else g
+        p = p * (1 - 0.01 * 0.1) - 0.01 * np.sign(0.8 * m + 0.2 * g)
+        m = 0.95 * m + 0.05 * g
+        np.testing.assert_allclose(mine.array, p, rtol=1e-13, atol=1e-15)
+        np.testing.assert_allclose(optimizer.state[mine]["exp_avg"].array, m, rtol=1e-13, atol=1e-15)
 
 
 # ---- Muon -------------------------------------------------------------------------------------
@@ -282,7 +309,7 @@ def test_repr():
 
 
 @pytest.mark.parametrize("dtype", [tl.float16, tl.float32])
-@pytest.mark.parametrize("name", ["SGD decay", "SGD nesterov", "AdamW"])
+@pytest.mark.parametrize("name", ["SGD decay", "SGD nesterov", "AdamW", "RMSprop centered", "Adagrad"])
 def test_other_dtypes_are_kept(name, dtype):
     model = Tied(tl)
     model.parameters = [p.detach().to(dtype).requires_grad_() for p in model.parameters]
@@ -316,7 +343,10 @@ def through_json(state):
     return loaded
 
 
-@pytest.mark.parametrize("name", ["SGD", "SGD dampening", "Adam", "groups"])
+@pytest.mark.parametrize(
+    "name",
+    ["SGD", "SGD dampening", "Adam", "groups", "RMSprop options", "RMSprop centered", "Adagrad options"],
+)
 def test_continuing_from_a_saved_state_is_exact(name):
     whole, halved = Tied(tl), Tied(tl)
     expected = run_on(whole, OPTIMIZERS[name](optim, whole), slice(None))

@@ -99,6 +99,18 @@ def test_cosine_with_warmup():
     assert rates(lambda o: lr_scheduler.CosineWithWarmup(o, 1, 1), 3) == [0.5, 0.0, 0.0]
 
 
+def test_min_lr_never_raises_the_rate_of_a_group_that_starts_below_it():
+    optimizer = optim.SGD([{"params": [tl.ones(1)], "lr": 1.0}, {"params": [tl.ones(1)], "lr": 0.01}])
+    schedule = lr_scheduler.CosineWithWarmup(optimizer, 2, 6, min_lr=0.1)
+    rates = []
+    for _ in range(9):
+        rates.append(schedule.get_last_lr())
+        schedule.step()
+    large, small = zip(*rates, strict=True)
+    assert min(large[2:]) == large[-1] == 0.1
+    assert list(small) == pytest.approx([0.01 / 3, 0.02 / 3, *[0.01] * 7], rel=1e-15)
+
+
 @pytest.mark.parametrize("name", [*SCHEDULERS, "CosineWithWarmup"])
 def test_scheduler_state_goes_through_json(name):
     make = {**SCHEDULERS, "CosineWithWarmup": lambda s, o: s.CosineWithWarmup(o, 3, 20)}[name]

@@ -68,6 +68,13 @@ OPTIMIZERS = {
     "AdamW": lambda o, m: o.AdamW(m.parameters),
     "AdamW options": lambda o, m: o.AdamW(m.parameters, lr=0.02, betas=(0.9, 0.99), weight_decay=0.1),
     "AdamW maximize": lambda o, m: o.AdamW(m.parameters, lr=0.02, maximize=True),
+    "RMSprop": lambda o, m: o.RMSprop(m.parameters),
+    "RMSprop options": lambda o, m: o.RMSprop(m.parameters, 0.02, alpha=0.9, eps=1e-4, weight_decay=0.1, momentum=0.5),
+    "RMSprop centered": lambda o, m: o.RMSprop(m.parameters, 0.02, momentum=0.5, centered=True),
+    "RMSprop maximize": lambda o, m: o.RMSprop(m.parameters, maximize=True),
+    "Adagrad": lambda o, m: o.Adagrad(m.parameters),
+    "Adagrad options": lambda o, m: o.Adagrad(m.parameters, 0.1, 0.01, 0.1, 0.5, 1e-3),
+    "Adagrad maximize": lambda o, m: o.Adagrad(m.parameters, maximize=True),
     "groups": lambda o, m: o.AdamW(
         [
             {"params": [m.head, m.inner], "weight_decay": 0.1, "lr": 0.05},
