@@ -53,7 +53,7 @@ class Variable:
     retain_hook: RetainHook | None = None
     view_info: ViewInfo | None = None
 
-    __array_ufunc__ = None  # makes `ndarray * Variable` call Variable.__rmul__
+    __array_ufunc__: Any = None  # makes `ndarray * Variable` call Variable.__rmul__
 
 
 Variable.tensor_type = Variable

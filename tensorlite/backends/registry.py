@@ -36,6 +36,7 @@ __all__ = [
     "device_of",
     "get_default_device",
     "namespace",
+    "plain_array",
     "register_backend",
     "set_default_device",
 ]
@@ -171,6 +172,19 @@ def device_of(array: Array) -> Device:
     """Return the device that holds a raw array."""
     xp = BACKENDS[type(array)]
     return Device(xp.device_type, xp.index_of(array))
+
+
+def plain_array(name: str, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return an array of a subclass of NumPy's, such as ``numpy.memmap``, as an array that shares its memory.
+
+    name: the function to name in messages. Raises TypeError for a masked array, because a tensor has no mask.
+    """
+    if hasattr(value, "mask"):  # numpy.ma.MaskedArray, which would have to be imported
+        raise TypeError(
+            f"{name}: expected an array without a mask, got a masked one of shape {value.shape}, and a tensor has no "
+            f"mask. Replace its masked entries with .filled(value), or choose the others with .compressed()."
+        )
+    return value.view(np.ndarray)
 
 
 def describe_array(value: Any) -> str:

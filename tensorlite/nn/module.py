@@ -13,6 +13,7 @@ from ..autograd.removable_handle import RemovableHandle
 from ..backends.registry import DeviceLike
 from ..dtypes import DTypeLike, float16, float32, float64, is_floating
 from ..errors import DTypeError
+from ..tensors.convert import tensor_of
 from ..tensors.tensor import Tensor
 from .hooks import Hook, add_hook, call_with_hooks
 from .parameter import Parameter, clear_grads
@@ -331,7 +332,8 @@ class Module:
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadResult:
         """Copy values into the parameters and persistent buffers, converted to their dtype and device.
 
-        state_dict: Tensors by name. One name of a tied parameter is enough.
+        state_dict: Tensors by name, or arrays of NumPy, PyTorch or another library. One name of a tied parameter is
+            enough.
         strict: whether missing and unexpected names are errors.
 
         Raises TypeError if ``state_dict`` is not a mapping. Raises one RuntimeError that lists every missing or
@@ -342,15 +344,22 @@ class Module:
                 f"{type(self).__name__}.load_state_dict: expected a dict of names and Tensors, got "
                 f"{type(state_dict).__name__}"
             )
+        values: dict[str, Any] = {}
+        unreadable = []
+        for name, value in state_dict.items():
+            try:
+                values[name] = tensor_of(value)
+            except TypeError as error:
+                unreadable.append(f"{name}: {error}")
         own = dict(self._named_state())
         given = {own[name] for name in state_dict if name in own}
         missing = [name for name, value in own.items() if name not in state_dict and value not in given]
         unexpected = [name for name in state_dict if name not in own]
         problems = [f"missing: {name}" for name in missing] + [f"unexpected: {name}" for name in unexpected]
-        problems = problems if strict else []
-        for name, value in state_dict.items():
+        problems = unreadable + (problems if strict else [])
+        for name, value in values.items():
             if not isinstance(value, Tensor):
-                problems.append(f"not a Tensor: {name} is {type(value).__name__}")
+                problems.append(f"not a Tensor: {name} is {type(value).__name__}. Make one with tl.tensor().")
             elif name in own and value.shape != own[name].shape:
                 problems.append(
                     f"wrong shape: {name} is {own[name].shape} in the module, {value.shape} in the state_dict"
@@ -358,7 +367,7 @@ class Module:
         if problems:
             listed = "".join(f"\n  {problem}" for problem in problems)
             raise RuntimeError(f"{type(self).__name__}.load_state_dict: the state_dict does not fit the module{listed}")
-        for name, value in state_dict.items():
+        for name, value in values.items():
             if name in own:
                 target = own[name]
                 target.array[...] = value.detach().to(device=target.device, dtype=target.dtype).array

@@ -127,15 +127,6 @@ def check_fit(name: str, array: Any, dtype: DType) -> None:
         raise DTypeError(f"{name}: the numbers from {limits[0]} to {limits[1]} do not fit into {dtype}.")
 
 
-def check_unmasked(name: str, value: object) -> None:
-    """Raise TypeError for a masked NumPy array, whose mask a tensor cannot keep."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name}: expected an array without a mask, got a masked one of shape {value.shape}, and a tensor has no "
-            f"mask. Replace its masked entries with .filled(value), or choose the others with .compressed()."
-        )
-
-
 def index_array(name: str, x: Any, index: Any) -> Array:
     """Return the raw array of an index tensor for x, as int64 unless it is int64 or int32.
 

@@ -18,10 +18,10 @@ from ..autograd.function import op
 from ..autograd.graph import Value, Variable
 from ..autograd.views import replay_view
 from ..backends.reference import last_writes
-from ..backends.registry import BACKENDS, Array, Namespace, describe_array
+from ..backends.registry import BACKENDS, Array, Namespace, describe_array, plain_array
 from ..dtypes import DType, check_number
 from ..errors import DeviceError, DTypeError, ShapeError
-from .arguments import Index, Operand, array_of, check_fit, check_range, check_unmasked, outlier, wide_index
+from .arguments import Index, Operand, array_of, check_fit, check_range, outlier, wide_index
 from .elementwise import convert, convert_to_discrete, where
 from .shape import reshape
 
@@ -93,6 +93,8 @@ def _item(name: str, item: Any) -> Any:
     if type(item) in _BASIC:
         whole = type(item) is slice and item.start is None and item.stop is None and item.step is None
         return _ALL if whole else item
+    if isinstance(item, np.ndarray):
+        item = plain_array(name, item)
     if type(item) not in BACKENDS:
         try:
             return operator.index(item)
@@ -355,39 +357,40 @@ def with_view(xp: Namespace, x: Array, part: Array, steps: Any) -> Array:
     return x
 
 
-def assign(array: Array, index: Any, value: Any) -> None:
-    """Set ``array[index] = value`` in a raw array, for an index as in :func:`getitem`.
+def assign(array: Array, index: Any, value: Any, name: str = "setitem") -> None:
+    """Set ``array[index] = value`` in a raw array, for an index as in :func:`getitem`. ``name`` is for messages.
 
     Raises IndexError for an index out of range, ShapeError if ``value`` does not broadcast, DeviceError if it is on
     another device.
     """
-    basic, slots, arrays = parsed = _parse("setitem", array, index)
+    basic, slots, arrays = parsed = _parse(name, array, index)
     value = array_of(value)
     if type(value) not in BACKENDS:
-        value = _number(value, array)
+        value = _number(name, value, array)
     elif type(value) is not type(array):
         raise DeviceError(
-            f"setitem: the value is {describe_array(value)}, but the tensor is {describe_array(array)}. Move it."
+            f"{name}: the value is {describe_array(value)}, but the tensor is {describe_array(array)}. Move it."
         )
-    check_fit("setitem", value, array.dtype)
+    check_fit(name, value, array.dtype)
     try:
         _write(array[basic] if basic else array, slots, arrays, value)
     except IndexError as error:
-        raise _explained("setitem", array, parsed, error) from None
+        raise _explained(name, array, parsed, error) from None
 
 
-def _number(value: Any, array: Array) -> Any:
+def _number(name: str, value: Any, array: Array) -> Any:
     """Return a number, or nested lists of numbers as an array. Raises an error if they do not fit into the array."""
-    check_unmasked("setitem", value)
+    if isinstance(value, np.ndarray):
+        value = plain_array(name, value)
     value = value.item() if isinstance(value, np.generic) else value
     try:
         given = np.asarray(value)
     except ValueError:
-        raise ShapeError("setitem: the nested lists of the value have different lengths") from None
+        raise ShapeError(f"{name}: the nested lists of the value have different lengths") from None
     numbers = given.dtype.kind in ("biufc" if array.dtype.kind == "c" else "biuf") or type(value) is int
     if not numbers:
-        raise TypeError(f"setitem: expected a Tensor or numbers that fit into {array.dtype}, got {value!r:.80}")
+        raise TypeError(f"{name}: expected a Tensor or numbers that fit into {array.dtype}, got {value!r:.80}")
     if type(value) in (int, float):
-        check_number("setitem", value, array.dtype)
-    check_fit("setitem", given, array.dtype)
+        check_number(name, value, array.dtype)
+    check_fit(name, given, array.dtype)
     return value if given.ndim == 0 else BACKENDS[type(array)].asarray(given)

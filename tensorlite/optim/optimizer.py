@@ -12,6 +12,7 @@ from ..autograd.op_hooks import run_op
 from ..errors import DTypeError, GraphError, ShapeError
 from ..nn.parameter import clear_grads
 from ..scalars import as_number
+from ..tensors.convert import tensor_of
 from ..tensors.tensor import Tensor
 
 __all__ = ["Optimizer", "Params"]
@@ -159,7 +160,7 @@ class Optimizer:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from the result of :meth:`state_dict`, for the same parameters in the same order. Load options too.
 
-        state_dict: keys may be strings, and tuples may be lists, as they are after JSON. Tensors are copied.
+        state_dict: keys may be strings, and tuples may be lists, as they are after JSON. Tensors and arrays are copied.
 
         Raises ValueError if it is for other groups or options, ShapeError if a Tensor does not have the shape of its
         parameter; then nothing is loaded.
@@ -206,6 +207,7 @@ class Optimizer:
             )
         result = {}
         for key, value in values.items():
+            value = tensor_of(value)
             if isinstance(value, Tensor):
                 if value.shape != p.shape:
                     raise ShapeError(

@@ -41,12 +41,15 @@ def require_tensors(name: str, *values: object) -> None:
             raise TypeError(f"{name}: expected a Tensor, got {type(value).__name__}")
 
 
-def constructor_error(*args: Any) -> TypeError:
+def constructor_error(args: tuple[Any, ...], options: dict[str, Any]) -> TypeError:
     """Return the error for ``Tensor(2, 3)``, which is a shape in PyTorch, and for other wrong arguments."""
+    if options:
+        return TypeError(f"Tensor: unexpected {', '.join(options)}. Use tl.tensor(data, dtype=..., device=...).")
     given = ", ".join(f"{a!r:.40}" for a in args)
-    if all(isinstance(a, int) for a in args):
-        return TypeError(f"Tensor: expected data, got sizes. For a shape use tl.empty({given}).")
-    return TypeError(f"Tensor: expected data and a bool for requires_grad, got {given}.")
+    if all(hasattr(a, "__index__") for a in args):
+        sizes = ", ".join(str(a.__index__()) for a in args)
+        return TypeError(f"Tensor: expected data, got sizes. For a shape use tl.empty({sizes}).")
+    return TypeError(f"Tensor: expected data and a bool for requires_grad, got {given}. Use tl.tensor([...]).")
 
 
 def grad_error(x: Variable, value: object) -> Exception:

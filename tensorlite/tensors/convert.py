@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from ..autograd.function import op
-from ..autograd.graph import Variable
+from ..autograd.graph import Variable, wrap
 from ..backends.registry import BACKENDS, Array, Device, DeviceLike, Namespace, device_of, namespace
 from ..backends.registry import device as as_device
 from ..dtypes import DType, as_dtype, check_number, is_floating
-from ..errors import ShapeError
+from ..errors import DTypeError, ShapeError
 from ..ops.elementwise import convert, convert_to_discrete
 from .python_data import array_from_python
 
-__all__ = ["as_array", "fill_number", "is_dtype_name", "to_device", "to_dtype", "transfer"]
+__all__ = ["as_array", "fill_number", "is_dtype_name", "tensor_of", "to_device", "to_dtype", "transfer"]
 
 
 def as_array(data: Any, dtype: Any = None, where: DeviceLike = None) -> Array:
@@ -52,6 +52,22 @@ def fill_number(name: str, value: Any, dtype: DType | None) -> tuple[Any, DType]
     if dtype is not None:
         check_number(name, number, dtype)
     return number, given.dtype
+
+
+def tensor_of(value: Any) -> Any:
+    """Return a Tensor for an array of NumPy, PyTorch or another library. Anything else is returned unchanged.
+
+    Raises TypeError, with the reason, if the array cannot be read, such as one of bfloat16 numbers or on a GPU.
+    """
+    if isinstance(value, Variable) or not hasattr(value, "__array__"):
+        return value
+    try:
+        return wrap(as_array(value, where="cpu"))
+    except (TypeError, DTypeError) as error:
+        kind = type(value)
+        raise TypeError(
+            f"a {kind.__module__}.{kind.__name__} cannot be read: {error}. Convert it with .float().cpu() first."
+        ) from None
 
 
 def _move(array: Array, where: Device) -> Array:

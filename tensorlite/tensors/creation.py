@@ -20,7 +20,7 @@ import numpy as np
 
 from .. import random
 from ..autograd.graph import Variable, wrap
-from ..backends.registry import Array, DeviceLike, Namespace, namespace
+from ..backends.registry import Array, DeviceLike, Namespace, namespace, plain_array
 from ..backends.registry import device as as_device
 from ..dtypes import DType, DTypeLike, as_dtype, check_number, get_default_dtype, int64, promote_types
 from ..errors import DTypeError
@@ -78,13 +78,13 @@ def as_tensor(data: Any, dtype: DTypeLike | None = None, device: DeviceLike = No
 def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
     """Return a tensor on the CPU that shares the array's memory: a change of one is a change of the other.
 
-    Raises TypeError if the argument is not an array of numbers or booleans in native byte order.
+    Raises TypeError if the argument is not an array of numbers or booleans in native byte order, or if it has a mask.
     """
     if not isinstance(array, np.ndarray):
         raise TypeError(f"from_numpy: expected a numpy.ndarray, got {type(array).__name__}")
     if array.dtype.kind not in "biufc" or not array.dtype.isnative:
         raise TypeError(f"from_numpy: expected native numbers, got {array.dtype}. Convert with .astype().")
-    return _wrap(array.view(np.ndarray), False)
+    return _wrap(plain_array("from_numpy", array), False)
 
 
 # ---- filled ---------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def _assign(x: Any, name: str, index: Any, value: Any) -> Any:
         regenerate_view(x)
     plain = not x.tracked and not (isinstance(value, Variable) and value.tracked)
     if plain or not is_grad_enabled():
-        return _write(x, name, lambda: assign(x.array, index, value))
+        return _write(x, name, lambda: assign(x.array, index, value, name))
     return _update_in_place(x, name, index_put(x, index, value))
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..autograd.graph import Variable
-from ..backends.registry import BACKENDS
+from ..backends.registry import BACKENDS, plain_array
 from ..dtypes import DType, as_dtype, bool_, complex64, get_default_dtype, int64, promote_types
 from ..errors import DTypeError, ShapeError
-from ..ops.arguments import check_fit, check_unmasked
+from ..ops.arguments import check_fit
 
 __all__ = ["array_from_python"]
 
@@ -61,7 +61,8 @@ def _collect(data: Any, found: set[DType], depth: int) -> Any:
         return _collect_items(data, found, depth)
     if isinstance(data, Variable):
         data = _array_of_entry(data)
-    check_unmasked("tensor", data)
+    if isinstance(data, np.ndarray):
+        data = plain_array("tensor", data)
     dtype = _entry_dtype(kind, data)
     if dtype is None and isinstance(data, Sequence) and not isinstance(data, (str, bytes, bytearray, memoryview)):
         return _collect_items(list(data), found, depth)

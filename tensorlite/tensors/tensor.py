@@ -25,6 +25,7 @@ from .closeness import isclose
 from .convert import as_array, fill_number, is_dtype_name, to_device, to_dtype
 from .inplace import InPlaceMethods
 from .methods import OpMethods
+from .numpy_protocol import UfuncProtocol, apply_function
 
 __all__ = ["Tensor"]
 
@@ -39,11 +40,9 @@ class Tensor(OpMethods, InPlaceMethods):
     ``x.array`` is the raw array. The graph does not record writes into it.
     """
 
-    _grad: Tensor | None = None
-
-    def __init__(self, data: Any, requires_grad: bool = False, *sizes: Never) -> None:
-        if sizes or not isinstance(requires_grad, (bool, np.bool_)):
-            raise constructor_error(data, requires_grad, *sizes)
+    def __init__(self, data: Any, requires_grad: bool = False, *sizes: Never, **options: Never) -> None:
+        if sizes or options or not isinstance(requires_grad, (bool, np.bool_)):
+            raise constructor_error((data, requires_grad, *sizes), options)
         array = as_array(data)
         source = data.array if isinstance(data, Variable) else data
         self.array = array.copy() if array is source else array
@@ -257,6 +256,9 @@ class Tensor(OpMethods, InPlaceMethods):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    __array_ufunc__ = UfuncProtocol()
+    __array_function__ = apply_function
 
     def _scalar(self) -> Any:
         """Return the only entry, for ``bool(x)``, ``float(x)`` and their like."""

@@ -200,10 +200,29 @@ def test_load_state_dict_lists_all_errors_and_changes_nothing():
     assert message.startswith("Tied.load_state_dict:")
     assert re.findall(r"\n  (.*)", message) == [
         "missing: embed.weight", "missing: head.weight", "unexpected: extra", "unexpected: more",
-        "wrong shape: scale is (3,) in the module, (4,) in the state_dict", "not a Tensor: steps is list",
+        "wrong shape: scale is (3,) in the module, (4,) in the state_dict",
+        "not a Tensor: steps is list. Make one with tl.tensor().",
     ]  # fmt: skip
     for name, value in m.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), before[name])
+
+
+def test_load_state_dict_takes_arrays():
+    m = Tied()
+    state = {name: np.asarray(value.numpy() + 1, np.float64) for name, value in m.state_dict().items()}
+    m.load_state_dict(state)
+    for name, value in m.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), state[name].astype(value.dtype))
+        assert not np.shares_memory(value.numpy(), state[name])
+
+
+def test_load_state_dict_takes_the_tensors_of_pytorch():
+    torch = pytest.importorskip("torch")
+    theirs, ours = torch.nn.Linear(2, 3), tl.nn.Linear(2, 3)
+    ours.load_state_dict(dict(theirs.named_parameters()))
+    np.testing.assert_array_equal(ours.weight.detach().numpy(), theirs.weight.detach().numpy())
+    with pytest.raises(RuntimeError, match=r"weight: a torch.Tensor cannot be read: .*BFloat16.* with \.float\(\)"):
+        ours.load_state_dict({name: value.bfloat16() for name, value in theirs.state_dict().items()})
 
 
 def test_load_state_dict_not_strict_returns_the_differences():

@@ -247,11 +247,59 @@ def test_gradients_through_arrays_and_numbers():
     assert x.grad.tolist() == [[2.75] * 3] * 2
 
 
-@pytest.mark.parametrize("f", [np.sin, lambda x: np.add(np.ones(3), x), lambda x: np.ones((2, 3)).__iadd__(x)])
-def test_numpy_functions_do_not_take_tensors(f):
-    """NumPy would lose the gradient."""
-    with pytest.raises(TypeError, match="does not support ufuncs"):
-        f(x23())
+NUMPY_FUNCTIONS = [
+    np.sin, np.exp, np.negative, np.absolute, np.square, np.arctan, np.rint, np.isfinite,
+    lambda x: np.add(np.ones(3, np.float32), x), lambda x: np.power(x, 2), lambda x: np.arctan2(x, x),
+    lambda x: np.ones(3, np.float32) < x, lambda x: np.matmul(x, np.ones((3, 2), np.float32)),
+    np.sum, np.mean, np.max, np.argmin, np.var, np.std, np.prod, np.cumsum, np.transpose, np.ravel, np.squeeze,
+    lambda x: np.sum(x, axis=1, keepdims=True), lambda x: np.cumsum(x, axis=0), lambda x: np.std(x, axis=-1, ddof=1),
+    lambda x: np.concatenate([x, x], axis=1), lambda x: np.concatenate([x, x], axis=None),
+    lambda x: np.stack([x, x], axis=1), lambda x: np.where(x > 2, x, 0), lambda x: np.clip(x, 2, 4),
+    lambda x: np.transpose(x, (1, 0)), lambda x: np.reshape(x, (3, 2)), lambda x: np.expand_dims(x, 1),
+    lambda x: np.einsum("ij,kj->ik", x, x), lambda x: np.swapaxes(x, 0, 1), lambda x: np.outer(x[0], x[1]),
+    np.shape, np.ndim, np.size,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("f", NUMPY_FUNCTIONS)
+def test_numpy_functions_call_the_op(f):
+    x = x23(requires_grad=True)
+    y, expected = f(x), f(x.detach().numpy())
+    if isinstance(expected, (int, tuple)):
+        assert y == expected
+        return
+    assert type(y) is tl.Tensor
+    assert y.requires_grad == tl.is_floating_point(y)
+    np.testing.assert_allclose(y.detach().numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("f", "name"),
+    [
+        (np.exp2, "exp2"), (np.linalg.norm, "linalg.norm"), (np.fft.fft, "fft.fft"), (np.add.reduce, "add.reduce"),
+        (lambda x: np.sin(x, dtype=np.float64), "sin"), (lambda x: np.vstack([x, x]), "vstack"),
+        (lambda x: np.ones((2, 3), np.float32).__iadd__(x), "add"), (lambda x: np.divmod(x, 2), "divmod"),
+    ],
+)  # fmt: skip
+def test_other_numpy_functions_take_tensors_without_gradients(f, name):
+    x = x23(requires_grad=True)
+    np.testing.assert_array_equal(f(x.detach()), f(x.detach().numpy()))
+    with pytest.raises(tl.GraphError, match=rf"^numpy\.{name}: a tensor requires gradients.*x\.detach\(\)\.numpy"):
+        f(x)
+
+
+def test_numpy_functions_in_a_gradient_rule():
+    """Of first order they get arrays, of second order Tensors."""
+
+    @tl.op(lambda g, x: g * np.cos(x) + np.zeros(3) * g)
+    def sine(xp, x):
+        return xp.sin(x)
+
+    x = tl.tensor([0.5, 1.0, 2.0], dtype=tl.float64, requires_grad=True)
+    (first,) = tl.autograd.grad(sine(x).sum(), x, create_graph=True)
+    (second,) = tl.autograd.grad(first.sum(), x)
+    np.testing.assert_allclose(first.detach().numpy(), np.cos(x.detach().numpy()), rtol=1e-15)
+    np.testing.assert_allclose(second.numpy(), -np.sin(x.detach().numpy()), rtol=1e-15)
 
 
 @pytest.mark.parametrize(

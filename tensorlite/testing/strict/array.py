@@ -249,6 +249,8 @@ def _method(name: str) -> Callable[..., Any]:
 
 def _operator(name: str) -> Callable[..., Any]:
     def f(self: StrictArray, other: Any) -> Any:
+        if getattr(other, "__array_ufunc__", self) is None:  # as in CuPy, the other operand computes the result
+            return NotImplemented
         reject_host_data([other], name)
         return call_numpy(getattr(np.ndarray, f"__{name}__"), self, other)
 
