@@ -16,7 +16,8 @@ __all__ = [
     "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward",
     "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward", "last_places", "layer_norm",
     "layer_norm_backward", "linear", "linear_backward", "log_softmax", "muon_step", "orthogonal", "philox", "rms_norm",
-    "rms_norm_backward", "running_sum", "scatter_add_into", "sgd_step", "softmax", "sum_over", "sum_to",
+    "rms_norm_backward", "root_sum_squares", "running_sum", "scatter_add_into", "sgd_step", "softmax", "sum_over",
+    "sum_to",
 ]  # fmt: skip
 
 Array = Any
@@ -50,6 +51,11 @@ def running_sum(xp: XP, x: Array, axis: int) -> Array:
     if x.dtype.kind != "f" or x.dtype == float64:
         return xp.cumsum(x, axis=axis)
     return xp.cumsum(x, axis=axis, dtype=float64).astype(x.dtype)
+
+
+def root_sum_squares(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
+    """Return ``sqrt(sum(x**2))`` over axes. On the CPU it is right where squares overflow or vanish, too."""
+    return xp.sqrt(xp.sum_over(x * x, axes, keepdims))
 
 
 def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:

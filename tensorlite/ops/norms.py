@@ -39,7 +39,7 @@ def _scaled_sum(xp: Namespace, sizes: Array, axes: tuple[int, ...], order: float
 _VALUES: dict[float, Callable[[Namespace, Array, tuple[int, ...]], Array]] = {
     0.0: lambda xp, x, axes: xp.sum_over((x != 0).astype(x.dtype), axes, True),
     1.0: lambda xp, x, axes: xp.sum_over(xp.abs(x), axes, True),
-    2.0: lambda xp, x, axes: xp.sqrt(xp.sum_over(x * x, axes, True)),
+    2.0: lambda xp, x, axes: xp.root_sum_squares(x, axes, True),
     math.inf: lambda xp, x, axes: xp.abs(x).max(axis=axes, keepdims=True),
     -math.inf: lambda xp, x, axes: xp.abs(x).min(axis=axes, keepdims=True),
 }
@@ -66,8 +66,8 @@ def _nonzero(x: Value) -> tuple[Value, Value]:
 
 
 def _two_norm_gradient(g: Value, x: Value, out: Value, axes: tuple[int, ...]) -> Value:
-    zero, safe = _nonzero(out)
-    return x * where(zero, 0.0, g / safe)
+    zero = 1.0 / out == math.inf  # the norm is 0, or so small that its inverse overflows
+    return x * where(zero, 0.0, g / where(zero, 1.0, out))
 
 
 def _extreme_gradient(g: Value, x: Value, out: Value, axes: tuple[int, ...]) -> Value:

@@ -105,12 +105,51 @@ def _estimate(dim: Dim, correction: float | None) -> tuple[Dim, float]:
     return dim, number_in("", "correction", correction)
 
 
-def _var_gradient(g: Value, x: Value, in_shape: Sequence[int], dim: Dim, correction: float | None) -> Value:
+def _per_freedom(shape: Sequence[int], dim: Dim, correction: float) -> float:
+    """Return ``1 / (n - correction)`` for n entries, NaN if n is at most ``correction``."""
+    free = _count(shape, dim) - correction
+    return 1.0 / free if free > 0 else math.nan
+
+
+def _centre(xp: Namespace, x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
+    """Return x minus its mean over axes, and the mean in two parts: rounded, and the rest.
+
+    So an offset next to which the deviations are small costs no digits.
+    """
+    n = math.prod(x.shape[a] for a in axes)
+    middle = xp.sum_over(x, axes, True) / n
+    if x.size:  # the sum of large numbers overflows
+        first = x[tuple(slice(1) if d in axes else slice(None) for d in range(x.ndim))]
+        middle = xp.where(xp.isfinite(middle), middle, first)
+    d = xp.asarray(x - middle)
+    rest = xp.sum_over(d, axes, True) / n
+    d -= rest
+    return d, middle, rest
+
+
+@op(lambda g, dim: g - mean(g, dim, True))
+def _deviations(xp: Namespace, x: Array, middle: Array, rest: Array, dim: Dim) -> Array:
+    """Return x minus its mean along dimensions, which is ``middle + rest``."""
+    d = xp.asarray(x - middle)
+    d -= rest
+    return d
+
+
+def _var_gradient(
+    g: Value, x: Value, middle: Array, rest: Array, in_shape: Sequence[int], dim: Dim, correction: float | None
+) -> Value:
     dim, less = _estimate(dim, correction)
-    free = _count(in_shape, dim) - less
-    return _unfold(g * (2.0 / free if free > 0 else math.nan), in_shape, dim) * (
-        x - mean(x, _every(dim, in_shape), True)
-    )
+    g = _unfold(g * (2.0 * _per_freedom(in_shape, dim, less)), in_shape, dim)
+    return g * _deviations(x, middle, rest, _every(dim, in_shape))
+
+
+def _std_gradient(
+    g: Value, x: Value, out: Value, middle: Array, rest: Array, in_shape: Sequence[int], dim: Dim,
+    correction: float | None,
+) -> Value:  # fmt: skip
+    zero = 1.0 / out == math.inf  # or so small that its inverse overflows
+    g = where(zero, 0.0, g / (2.0 * where(zero, 1.0, out)))
+    return _var_gradient(g, x, middle, rest, in_shape, dim, correction)
 
 
 def _every(dim: Dim, shape: Sequence[int]) -> Dim:
@@ -118,17 +157,10 @@ def _every(dim: Dim, shape: Sequence[int]) -> Dim:
     return tuple(range(len(shape))) if dim is None else dim
 
 
-def _variance(xp: Namespace, x: Array, dim: Dim, correction: float | None, keepdim: bool) -> Array:
-    dim, less = _estimate(dim, correction)
-    axes = _axes(x, dim)
-    n = math.prod(x.shape[a] for a in axes)
-    d = x - xp.sum_over(x, axes, True) / n if n else x
-    free = n - less
-    return xp.sum_over(d * d, axes, keepdim) * (1.0 / free if free > 0 else math.nan)
-
-
-@op(_var_gradient, dtypes="floating", widen=True)
-def var(xp: Namespace, x: Array, dim: Dim = None, correction: float | None = 1, keepdim: bool = False) -> Array:
+@op(_var_gradient, aux=("middle", "rest"), dtypes="floating", widen=True)
+def var(
+    xp: Namespace, x: Array, dim: Dim = None, correction: float | None = 1, keepdim: bool = False
+) -> tuple[Array, Array, Array]:
     """Return the variance ``sum((x - mean)**2) / (n - correction)`` of n entries; NaN if n is at most ``correction``.
 
     correction: 1 is the unbiased estimate, 0 the variance of the entries themselves. ``unbiased=`` sets it too, and so
@@ -136,18 +168,23 @@ def var(xp: Namespace, x: Array, dim: Dim = None, correction: float | None = 1, 
 
     Raises DTypeError for integers.
     """
-    return _variance(xp, x, dim, correction, keepdim)
+    dim, less = _estimate(dim, correction)
+    axes = _axes(x, dim)
+    d, middle, rest = _centre(xp, x, axes)
+    d *= d
+    return xp.sum_over(d, axes, keepdim) * _per_freedom(x.shape, axes, less), middle, rest
 
 
-@op(
-    lambda g, x, out, in_shape, dim, correction: _var_gradient(
-        where(out == 0, 0.0, g / (2.0 * where(out == 0, 1.0, out))), x, in_shape, dim, correction
-    ),
-    dtypes="floating", widen=True,
-)
-def std(xp: Namespace, x: Array, dim: Dim = None, correction: float | None = 1, keepdim: bool = False) -> Array:
+@op(_std_gradient, aux=("middle", "rest"), dtypes="floating", widen=True)
+def std(
+    xp: Namespace, x: Array, dim: Dim = None, correction: float | None = 1, keepdim: bool = False
+) -> tuple[Array, Array, Array]:
     """Return the standard deviation, the square root of :func:`var`. Where it is 0 the gradient is 0."""
-    return xp.sqrt(_variance(xp, x, dim, correction, keepdim))
+    dim, less = _estimate(dim, correction)
+    axes = _axes(x, dim)
+    d, middle, rest = _centre(xp, x, axes)
+    root = xp.root_sum_squares(d, axes, keepdim)
+    return root * math.sqrt(_per_freedom(x.shape, axes, less)), middle, rest
 
 
 @op(lambda g, dim: flip(cumsum(flip(g, dim), dim), dim) if g.shape else g, accepts_dtype=True)

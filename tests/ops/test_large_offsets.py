@@ -158,3 +158,51 @@ def test_attention_of_one_decoded_token() -> None:
         values, y = np.arange(64, dtype=np.float32).reshape(2, 8, 4), np.empty((2, 4), np.float32)
         compiled.decode_attention(0, q, keys, values, 6, np.empty((2, 8), np.float32), y)
         np.testing.assert_allclose(y, values[:, :6].mean(1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("f", [tl.var, tl.std])
+@pytest.mark.parametrize(("offset", "noise"), [
+    (1e4, 1.0), (1e4, 1e-2), (-3e6, 1.0), (1e30, 1e24), (0.1, 0.0), (3e38, 0.0),
+])  # fmt: skip
+def test_the_spread_of_numbers_next_to_which_it_is_small(f: Any, offset: float, noise: float) -> None:
+    """Value and gradient are those of the same numbers in float64."""
+    x = (offset + noise * np.random.default_rng(0).standard_normal((3, 1001))).astype(np.float32)
+    for dim in (1, None):
+        found = value_and_gradients(lambda x, dim=dim: f(x, dim), x)
+        expected = value_and_gradients(lambda x, dim=dim: f(x - offset, dim), x.astype(np.float64))
+        if noise == 0:
+            assert not found[0].any()
+            assert not found[1].any()
+            continue
+        with np.errstate(over="ignore"):
+            expected[0] = expected[0].astype(np.float32)  # the variance of the largest ones is infinite
+        np.testing.assert_allclose(found[0], expected[0], rtol=2e-6)
+        np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=2e-6 * abs(expected[1]).max())
+
+
+def test_norms_of_rows_whose_squares_overflow_or_vanish() -> None:
+    x = np.array([[3.0, 4.0, 0.0], [3e30, 4e30, 0.0], [3e-30, -4e-30, 0.0], [0.0, 0.0, 0.0]], np.float32)
+    unit = np.array([[0.6, 0.8, 0.0], [0.6, 0.8, 0.0], [0.6, -0.8, 0.0], [0.0, 0.0, 0.0]])
+    value, gradient = value_and_gradients(lambda x: tl.norm(x, dim=1), x)
+    np.testing.assert_allclose(value, [5.0, 5e30, 5e-30, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(gradient, unit, rtol=1e-6)
+    np.testing.assert_allclose(F.normalize(tl.tensor(x), eps=0.0).numpy()[:3], unit[:3], rtol=1e-6)
+    same = F.cosine_similarity(tl.tensor(x[:2]), tl.tensor(x[1:2]))
+    np.testing.assert_allclose(same.numpy(), 1, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("affine", [False, True])
+def test_layers_of_rows_whose_squares_overflow(affine: bool) -> None:
+    rows = np.random.default_rng(0).standard_normal((4, 37))
+    factors = np.linspace(1, 2, 37)
+    for layer in (F.rms_norm, F.layer_norm):
+
+        def f(x: Any, layer: Any = layer) -> Any:
+            weight = tl.tensor(factors, dtype=x.dtype)
+            return layer(x, (37,), weight) if affine else layer(x, (37,)) * weight
+
+        found = value_and_gradients(f, (rows * 1e30).astype(np.float32))
+        expected = value_and_gradients(f, rows * 1e30)
+        np.testing.assert_allclose(found[0], expected[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=1e-4 * abs(expected[1]).max())

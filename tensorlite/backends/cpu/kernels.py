@@ -26,7 +26,7 @@ from .thread_pool import get_num_threads, parallel_for, run_parallel
 __all__ = [
     "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward",
     "exp_below", "gelu", "gelu_backward", "last_places", "layer_norm", "layer_norm_backward", "linear",
-    "linear_backward", "matmul", "softmax",
+    "linear_backward", "matmul", "rms_norm", "root_sum_squares", "softmax",
 ]  # fmt: skip
 
 Array = Any
@@ -173,6 +173,20 @@ def assign_into(xp: XP, out: Array, index: tuple[Any, ...], source: Array) -> Ar
     return out
 
 
+def root_sum_squares(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
+    """Compute the same as the reference, and again with scaled entries if squares overflow or vanish."""
+    out = reference.root_sum_squares(xp, x, axes, keepdims)
+    if not x.size or (out.min() > _SMALL_ROOT[x.dtype.char] and out.max() < math.inf):
+        return out
+    top = np.abs(x).max(axis=axes, keepdims=True)
+    top = np.where((top > 0) & np.isfinite(top), top, np.ones_like(top))
+    out = reference.root_sum_squares(xp, x / top, axes, True) * top
+    return out if keepdims else out.squeeze(axes)
+
+
+_SMALL_ROOT = {t: float(np.sqrt(np.finfo(t).tiny / np.finfo(t).eps)) for t in "efd"}
+"""Roots below which the squares of a sum may have lost digits, by the code of the dtype."""
+
 # ---- softmax and normalisation --------------------------------------------------------------
 
 
@@ -193,7 +207,24 @@ def exp_below(xp: XP, x: Array, top: Array) -> Array:
 
 
 def layer_norm(xp: XP, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Array, Array]:
-    """Compute the same as the reference."""
+    """Compute the same as the reference, and again with scaled rows if squares overflow."""
+    y, mean, rstd = _layer_norm(xp, x, weight, bias, eps)
+    if not x.size or rstd.min() > 0:
+        return y, mean, rstd
+    top = _overflowed(x, rstd)
+    y, mean, rstd = reference.layer_norm(xp, x / top, weight, bias, eps / top / top)
+    return y, mean * top, rstd / top
+
+
+def _overflowed(x: Array, rstd: Array) -> Array:
+    """Return the largest size in each row whose squares overflow, and else 1. Its inverse deviation is 0 or NaN."""
+    top = np.abs(x).max(axis=-1, keepdims=True)
+    return np.where((rstd > 0) | ~np.isfinite(top), np.ones_like(top), top)
+
+
+def _layer_norm(
+    xp: XP, x: Array, weight: Array | None, bias: Array | None, eps: float
+) -> tuple[Array, Array, Array]:  # fmt: skip
     kernels = _kernels_for(x, weight, bias)
     if kernels is None:
         return reference.layer_norm(xp, x, weight, bias, eps)
@@ -219,6 +250,16 @@ def layer_norm_backward(
     w = np.ones(width, x.dtype) if weight is None else weight
     dweight, dbias = _launch(kernels.layer_norm_backward, x.size, grads, rows, w, m, r, out)
     return dx, None if weight is None else dweight, dbias
+
+
+def rms_norm(xp: XP, x: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:
+    """Compute the same as the reference, and again with scaled rows if squares overflow."""
+    y, rrms = reference.rms_norm(xp, x, weight, eps)
+    if not x.size or rrms.min() > 0:
+        return y, rrms
+    top = _overflowed(x, rrms)
+    y, rrms = reference.rms_norm(xp, x / top, weight, eps / top / top)
+    return y, rrms / top
 
 
 # ---- activations ----------------------------------------------------------------------------
