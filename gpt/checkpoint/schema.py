@@ -99,6 +99,20 @@ def number(name: str, value: Any) -> None:
         raise wrong(name, "a finite number of at least 0", value)
 
 
+def finite(name: str, value: Any) -> None:
+    """Check a finite number."""
+    if type(value) not in (int, float) or not -math.inf < value < math.inf:
+        raise wrong(name, "a finite number", value)
+
+
+def scalar(name: str, value: Any) -> None:
+    """Check a finite number, a short string, true, false or null."""
+    if type(value) in (int, float):
+        finite(name, value)
+    elif not (value is None or type(value) is bool or (type(value) is str and len(value) <= 80)):
+        raise wrong(name, "a number, a short string, true, false or null", value)
+
+
 def number_or_none(name: str, value: Any) -> None:
     """Check a finite number that is not negative, or null."""
     if value is not None:
@@ -117,6 +131,17 @@ def text(pattern: str, meaning: str) -> Check:
     def check(name: str, value: Any) -> None:
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
             raise wrong(name, meaning, value)
+
+    return check
+
+
+def text_or_none(pattern: str, meaning: str) -> Check:
+    """Return a check for a string that a regular expression matches, or null."""
+    check_text = text(pattern, meaning)
+
+    def check(name: str, value: Any) -> None:
+        if value is not None:
+            check_text(name, value)
 
     return check
 
@@ -157,8 +182,10 @@ def table(item: Check, keys: str = "", meaning: str = "") -> Check:
     return check
 
 
-def record(fields: Mapping[str, Check], optional: Mapping[str, Check] | None = None, others: bool = False) -> Check:
-    """Return a check for an object with certain keys, `others` says whether also with more."""
+def record(
+    fields: Mapping[str, Check], optional: Mapping[str, Check] | None = None, others: Check | None = None
+) -> Check:
+    """Return a check for an object with certain keys. `others` checks the values of more keys, None forbids them."""
     known = {**fields, **(optional or {})}
 
     def check(name: str, value: Any) -> None:
@@ -168,9 +195,10 @@ def record(fields: Mapping[str, Check], optional: Mapping[str, Check] | None = N
             if key not in value:
                 raise ValueError(f"{below(name, key)!r} is missing")
         for key, entry in value.items():
-            if key not in known and not others:
+            item = known.get(key, others)
+            if item is None:
                 raise ValueError(f"{below(name, key)!r} is not a key of a checkpoint")
-            known.get(key, anything)(below(name, key), entry)
+            item(below(name, key), entry)
 
     return check
 
@@ -197,13 +225,25 @@ STATE = record(
         "meter": record({"losses": sequence(number), "seconds": number}),
         "evaluation_due": boolean,
     },
-    others=True,
+    others=anything,
 )
+
+# Options of the optimizers; those that have no line may be any scalar. Training compares them with the configuration.
+OPTIONS = {
+    **dict.fromkeys(("lr", "initial_lr", "weight_decay", "eps", "momentum", "dampening"), number),
+    **dict.fromkeys(("maximize", "nesterov"), boolean),
+    "betas": sequence(number),
+    "ns_coefficients": sequence(finite),
+    "ns_steps": integer(1, 99),
+    "adjust_lr_fn": text_or_none("[a-z_]+", "a name"),
+}
 
 OPTIMIZER = record(
     {
-        "numbers": table(table(anything), "0|[1-9][0-9]{0,9}", "numbers of parameters"),
-        "param_groups": sequence(record({"params": sequence(integer(0, 10**9))}, others=True)),
+        "numbers": table(
+            record({}, {"step": integer(0, 2**63 - 1)}, others=scalar), "0|[1-9][0-9]{0,9}", "numbers of parameters"
+        ),
+        "param_groups": sequence(record({"params": sequence(integer(0, 10**9))}, OPTIONS, others=scalar)),
     }
 )
 
