@@ -40,6 +40,8 @@ class Tensor(OpMethods, InPlaceMethods):
     ``x.array`` is the raw array. The graph does not record writes into it.
     """
 
+    _grad: Tensor | None = None
+
     def __init__(self, data: Any, requires_grad: bool = False, *sizes: Never, **options: Never) -> None:
         if sizes or options or not isinstance(requires_grad, (bool, np.bool_)):
             raise constructor_error((data, requires_grad, *sizes), options)
