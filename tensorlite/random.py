@@ -6,7 +6,9 @@ generator, ``xp.generator``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,15 @@ __all__ = ["Generator", "default_generator", "dropout_mask", "get_rng_state", "m
 _DEVICE_GENERATORS = (Pcg64Generator, PhiloxGenerator)
 
 
+class _Replay(threading.local):
+    """The generators that this thread replays: their own streams of numbers, by the id of the Generator, or None."""
+
+    streams: dict[int, dict[type, Any]] | None = None
+
+
+_replay = _Replay()
+
+
 class Generator:
     """A source of random numbers for tensors on every device.
 
@@ -35,12 +46,23 @@ class Generator:
         """Restart the generator from a seed, any int. Return the generator. Raises TypeError for anything else."""
         seed = int_in("manual_seed", "the seed", seed)
         sequence = np.random.SeedSequence(abs(seed), spawn_key=(int(seed < 0),))
-        self._by_kind: dict[type, Any] = {kind: kind(sequence) for kind in _DEVICE_GENERATORS}
+        self._set_streams({kind: kind(sequence) for kind in _DEVICE_GENERATORS})
         return self
+
+    def _streams(self) -> dict[type, Any]:
+        """Return the generator of each kind of device: this thread's own ones inside :func:`replayed`."""
+        mine = _replay.streams
+        return self._by_kind if mine is None else mine.get(id(self), self._by_kind)
+
+    def _set_streams(self, streams: dict[type, Any]) -> None:
+        if _replay.streams is not None and id(self) in _replay.streams:
+            _replay.streams[id(self)] = streams
+        else:
+            self._by_kind = streams
 
     def get_state(self) -> dict[str, Any]:
         """Return the state, which determines all further numbers, as a dict that JSON can hold."""
-        return {name: value for kind in self._by_kind.values() for name, value in kind.get_state().items()}
+        return {name: value for kind in self._streams().values() for name, value in kind.get_state().items()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore a state that :meth:`get_state` returned. Raises ValueError for anything else."""
@@ -50,23 +72,41 @@ class Generator:
                 kind.set_state(state)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"set_state: this is not a generator state from get_state(): {error}") from None
-        self._by_kind = restored._by_kind
+        self._set_streams(restored._by_kind)
 
     def uniform(self, xp: Namespace, shape: Sequence[int], dtype: DType) -> Array:
         """Return a raw array of numbers from [0, 1)."""
-        return self._by_kind[xp.generator].uniform(xp, shape, dtype)
+        return self._streams()[xp.generator].uniform(xp, shape, dtype)
 
     def normal(self, xp: Namespace, shape: Sequence[int], dtype: DType) -> Array:
         """Return a raw array of numbers from the standard normal distribution."""
-        return self._by_kind[xp.generator].normal(xp, shape, dtype)
+        return self._streams()[xp.generator].normal(xp, shape, dtype)
 
     def integers(self, xp: Namespace, low: int, high: int, shape: Sequence[int], dtype: DType) -> Array:
         """Return a raw array of integers from ``low`` to ``high - 1``."""
-        return self._by_kind[xp.generator].integers(xp, low, high, shape, dtype)
+        return self._streams()[xp.generator].integers(xp, low, high, shape, dtype)
 
     def permutation(self, xp: Namespace, n: int) -> Array:
         """Return a raw array of the integers below ``n`` in random order."""
-        return self._by_kind[xp.generator].permutation(xp, n)
+        return self._streams()[xp.generator].permutation(xp, n)
+
+
+@contextmanager
+def replayed(states: Iterable[tuple[Generator, dict[str, Any]]]) -> Iterator[None]:
+    """Context manager in which generators start from the given states again, in this thread alone.
+
+    Afterwards they go on where they were.
+    """
+    before, streams = _replay.streams, dict(_replay.streams or {})
+    for generator, state in states:
+        restored = Generator(0)
+        restored.set_state(state)
+        streams[id(generator)] = restored._by_kind
+    _replay.streams = streams
+    try:
+        yield
+    finally:
+        _replay.streams = before
 
 
 default_generator = Generator()

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..backends.registry import BACKENDS, Array
 from ..errors import AnomalyError
+from .shared_state import shared_state
 
 __all__ = ["call_site", "check_backward", "check_forward", "detect_anomaly", "enabled"]
 
@@ -35,12 +36,14 @@ class detect_anomaly:
 
     def __enter__(self) -> None:
         global enabled
-        enabled += 1
+        with shared_state:
+            enabled += 1
         _state.depth += 1
 
     def __exit__(self, *exc: object) -> None:
         global enabled
-        enabled -= 1
+        with shared_state:
+            enabled -= 1
         _state.depth -= 1
 
 

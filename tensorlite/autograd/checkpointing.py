@@ -5,15 +5,17 @@ Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any, ParamSpec, TypeVar
 
-from .. import random
 from ..errors import GraphError
 from ..pytree import tree_leaves
+from .fingerprint import fingerprint, is_same
 from .grad_mode import enable_grad, is_grad_enabled
 from .graph import Node, Output, RecomputedValues, Variable, topological_order
+from .random_sources import RandomSources
 from .version_counter import changed_between, check_saved, clock
 
 __all__ = ["checkpoint"]
@@ -25,29 +27,36 @@ R = TypeVar("R")
 class CheckpointedRegion(RecomputedValues):
     """The nodes that one call of f recorded, without their saved values.
 
-    f, args, kwargs: the call. state: the state of the random numbers before it. start: the tick before it.
-    nodes: the nodes that it recorded, newest first.
+    f, args, kwargs: the call. sources: the random generators before it. start: the tick before it.
+    nodes: the nodes that it recorded, newest first. results: the fingerprints of its results.
     """
 
     def __init__(
-        self, f: Callable[..., Any], args: Any, kwargs: Any, state: Any, start: int, nodes: list[Node]
-    ) -> None:
-        self.f, self.args, self.kwargs, self.state, self.start, self.nodes = f, args, kwargs, state, start, nodes
+        self, f: Callable[..., Any], args: Any, kwargs: Any, sources: RandomSources, start: int, nodes: list[Node],
+        results: list[Any],
+    ) -> None:  # fmt: skip
+        self.f, self.args, self.kwargs, self.sources = f, args, kwargs, sources
+        self.start, self.nodes, self.results = start, nodes, results
+        self.filling = threading.RLock()  # because two threads may go back through one graph
 
     def fill(self) -> None:
         """Call f again, and move the values that its ops save to the nodes of the first call.
 
-        Raises VersionError if an argument was changed in place since, GraphError if f did other ops.
+        Raises VersionError if an argument was changed in place since, GraphError if f did other ops or gave another
+        result.
         """
+        with self.filling:
+            if any(node.saved is self for node in self.nodes):
+                self.call_again()
+
+    def call_again(self) -> None:
+        """Do the work of :meth:`fill`."""
         given = [t.array for t in _tensors([*self.args, self.kwargs])]
         check_saved("checkpoint", self.start, [f"args[{k}]" for k in range(len(given))], given)
-        current_state, start = random.get_rng_state(), clock()
-        random.set_rng_state(self.state)  # so that dropout drops the same entries
-        try:
-            with enable_grad():
-                twins = _recorded(self.f(*self.args, **self.kwargs), start)
-        finally:
-            random.set_rng_state(current_state)
+        start = clock()
+        with self.sources.replayed(), enable_grad():  # so that dropout drops the same entries
+            result = self.f(*self.args, **self.kwargs)
+        twins = _recorded(result, start)
         first_ops, second_ops = ([f"{n.name} of {n.shapes}" for n in nodes] for nodes in (self.nodes, twins))
         if first_ops != second_ops:
             pairs = zip_longest(second_ops[::-1], first_ops[::-1], fillvalue="nothing")
@@ -55,6 +64,12 @@ class CheckpointedRegion(RecomputedValues):
             raise GraphError(
                 f"checkpoint: expected the second call of {_name(self.f)} to do {expected}, got {got}. Make it depend "
                 f"on its arguments and on parameters alone."
+            )
+        if not all(map(is_same, self.results, map(fingerprint, _arrays(result)))):
+            raise GraphError(
+                f"checkpoint: the second call of {_name(self.f)} gave another result than the first, so its gradient "
+                f"would be wrong. It depends on something that changed in between: a value that it closes over, or "
+                f"random numbers that are not replayed. Pass generators as arguments, or draw before the checkpoint."
             )
         node_of = dict(zip(twins, self.nodes, strict=True))
         for inner in {n.saved for n in twins if isinstance(n.saved, CheckpointedRegion)}:
@@ -78,6 +93,11 @@ def _tensors(tree: Any) -> list[Variable]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Variable)]
 
 
+def _arrays(tree: Any) -> list[Any]:
+    """Return the raw arrays of the Variables in a tree that are not empty."""
+    return [t.array for t in _tensors(tree) if t.array.size]
+
+
 def _recorded(result: Any, start: int) -> list[Node]:
     """Return the nodes made since tick ``start`` that lead to the result, newest first."""
     roots = [t.node for t in _tensors(result) if t.node is not None and t.node.seq >= start]
@@ -91,25 +111,28 @@ def checkpoint(f: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     that see :func:`tensorlite.save`.
 
     f: a function that returns a Tensor, or a nested tuple, list or dict of Tensors. It must do the same ops when it is
-        called again. Random numbers are replayed. Parameters that f uses get their gradients, also with
-        ``create_graph``.
+        called again. Parameters that f uses get their gradients, also with ``create_graph``.
 
-    Raises TypeError if f returns no Tensor. In the backward pass, raises GraphError if the second call did other ops,
-    and VersionError if an argument was changed in place.
+    Random numbers are replayed. That holds for the default generator, for NumPy's and Python's global ones, and for
+    every generator of these libraries that f reaches through its arguments, its closure, global names or attributes.
+
+    Raises TypeError if f returns no Tensor. In the backward pass, raises GraphError if the second call did other ops
+    or gave another result, and VersionError if an argument was changed in place.
     """
     if not callable(f):
         raise TypeError(f"checkpoint: expected a function, got {type(f).__name__}. To save tensors, use tl.save().")
     if not is_grad_enabled():
         return f(*args, **kwargs)
-    state, start = random.get_rng_state(), clock()
+    sources, start = RandomSources(f, args, kwargs), clock()
     result = f(*args, **kwargs)
+    sources.drop_unused()
     if not _tensors(result):
         raise TypeError(
             f"checkpoint: {_name(f)} must return a Tensor, or a tuple, list or dict of Tensors, got "
             f"{type(result).__name__}"
         )
     nodes = _recorded(result, start)
-    region = CheckpointedRegion(f, args, kwargs, state, start, nodes)
+    region = CheckpointedRegion(f, args, kwargs, sources, start, nodes, [fingerprint(a) for a in _arrays(result)])
     for node in nodes:
         if node.saved:
             node.saved = region

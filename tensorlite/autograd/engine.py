@@ -96,9 +96,10 @@ def run_backward(
 def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] | None, grads: dict[Edge, Any]) -> None:
     """Run the gradient rules of a node, and add the results to the gradients of its inputs."""
     plan = node.plan
-    while isinstance(node.saved, RecomputedValues):  # a checkpoint inside another needs two rounds
-        node.saved.fill()
     saved = node.saved
+    while isinstance(saved, RecomputedValues):  # a checkpoint inside another needs two rounds
+        saved.fill()
+        saved = node.saved
     if saved is None:
         raise GraphError(
             f"{plan.op_name}: expected a graph with its saved values, got one that a backward pass has freed. Pass "

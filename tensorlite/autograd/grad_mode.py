@@ -76,7 +76,7 @@ class _GradModeContext:
     """A context manager and decorator that sets the grad mode. It can be nested and used again."""
 
     mode: bool
-    _previous: list[bool]
+    _previous: dict[int, list[bool]]  # by thread, because threads may enter one object at the same time
 
     @overload
     def __new__(cls, f: F) -> F: ...  # type: ignore[misc]
@@ -86,15 +86,17 @@ class _GradModeContext:
         if f is not None:  # so that `@no_grad` works without parentheses
             return _in_context(cls, f)
         self = super().__new__(cls)
-        self._previous = []
+        self._previous = {}
         return self
 
     def __enter__(self) -> None:
-        self._previous.append(grad_mode.enabled)
+        self._previous.setdefault(threading.get_ident(), []).append(grad_mode.enabled)
         grad_mode.enabled = self.mode
 
     def __exit__(self, *exc: object) -> None:
-        grad_mode.enabled = self._previous.pop()
+        previous = self._previous.get(threading.get_ident())
+        if previous:  # none if another thread entered
+            grad_mode.enabled = previous.pop()
 
     def __call__(self, f: F) -> F:
         return _in_context(type(self), f)
@@ -122,7 +124,7 @@ class inference_mode:
     """
 
     mode: bool
-    _previous: list[tuple[bool, bool]]
+    _previous: dict[int, list[tuple[bool, bool]]]  # by thread
 
     @overload
     def __new__(cls, mode: F) -> F: ...  # type: ignore[misc]
@@ -133,15 +135,17 @@ class inference_mode:
             return _in_context(cls, mode)
         self = super().__new__(cls)
         self.mode = bool(mode)
-        self._previous = []
+        self._previous = {}
         return self
 
     def __enter__(self) -> None:
-        self._previous.append((grad_mode.enabled, grad_mode.inference))
+        self._previous.setdefault(threading.get_ident(), []).append((grad_mode.enabled, grad_mode.inference))
         grad_mode.enabled, grad_mode.inference = not self.mode, self.mode
 
     def __exit__(self, *exc: object) -> None:
-        grad_mode.enabled, grad_mode.inference = self._previous.pop()
+        previous = self._previous.get(threading.get_ident())
+        if previous:  # none if another thread entered
+            grad_mode.enabled, grad_mode.inference = previous.pop()
 
     def __call__(self, f: F) -> F:
         return _in_context(lambda: type(self)(self.mode), f)

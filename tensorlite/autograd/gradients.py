@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, overload
 
@@ -14,6 +15,7 @@ from .engine import run_backward
 from .grad_mode import set_grad_enabled
 from .graph import Edge, Value, Variable, wrap
 from .retained_grad import RetainHook
+from .shared_state import shared_state
 from .views import regenerate_views
 
 __all__ = ["accumulate_grad", "add_hook", "backward", "grad", "retain_grad"]
@@ -189,29 +191,31 @@ def backward(
 
 
 def accumulate_grad(x: Variable, g: Value) -> None:
-    """Add the gradient g to ``x.grad``.
+    """Add the gradient g to ``x.grad``. Several threads may do that at the same time.
 
     The sum is made in place unless a graph contains the old or the new gradient, so that existing references to
     ``x.grad`` see it. Raises ShapeError if ``x.grad`` was set to a value of another shape or type.
     """
-    if x.grad is None:
-        if x.array.shape != g.shape:
+    with shared_state:
+        old = x.accumulated_grad
+        if old is None:
+            if x.array.shape != g.shape:
+                raise ShapeError(
+                    f"backward: the gradient has shape {tuple(g.shape)}, but its tensor has shape "
+                    f"{tuple(x.array.shape)} since its data was replaced. Run the forward pass again."
+                )
+            x.accumulated_grad = g if isinstance(g, Variable) else wrap(g)
+        elif old.array.shape != g.shape:
             raise ShapeError(
-                f"backward: the gradient has shape {tuple(g.shape)}, but its tensor has shape {tuple(x.array.shape)} "
-                f"since its data was replaced. Run the forward pass again."
+                f"backward: expected a grad of shape {tuple(g.shape)}, got {describe_array(old.array)}. Set grad to "
+                f"None, or to a Tensor of that shape."
             )
-        x.grad = g if isinstance(g, Variable) else wrap(g)
-    elif not isinstance(x.grad, Variable) or x.grad.array.shape != g.shape:
-        raise ShapeError(
-            f"backward: expected a grad of shape {tuple(g.shape)}, got "
-            f"{describe_array(getattr(x.grad, 'array', x.grad))}. Set grad to None, or to a Tensor of that shape."
-        )
-    elif isinstance(g, Variable) or x.grad.tracked or x.grad.array.dtype != g.dtype:
-        with set_grad_enabled(isinstance(g, Variable)):
-            x.grad = x.grad + g
-    else:
-        x.grad.array += g
-        version_counter.bump_version(x.grad.array)
+        elif isinstance(g, Variable) or old.tracked or old.array.dtype != g.dtype:
+            with set_grad_enabled(isinstance(g, Variable)):
+                x.accumulated_grad = old + g
+        else:
+            old.array += g
+            version_counter.bump_version(old.array)
 
 
 class Ownership:
@@ -261,16 +265,20 @@ def add_hook(x: Variable, hook: Callable[[Any], Any]) -> Callable[[], None]:
         raise TypeError(f"register_hook: expected a function of the gradient, got {type(hook).__name__}")
     if not x.tracked:
         raise GraphError("register_hook: this tensor does not require gradients, so it has no gradient")
-    place = x.node or x
-    if place.hooks is None:
-        place.hooks = []
-    hooks = place.hooks
-    # A retain hook comes last, so that it gets the gradient that the other hooks have made.
-    first = len(hooks) if isinstance(hook, RetainHook) else sum(not isinstance(h, RetainHook) for h in hooks)
-    hooks.insert(first, hook)
+    with shared_state:
+        place = x.node or x
+        if place.hooks is None:
+            place.hooks = []
+        hooks = place.hooks
+        # A retain hook comes last, so that it gets the gradient that the other hooks have made.
+        first = len(hooks) if isinstance(hook, RetainHook) else sum(not isinstance(h, RetainHook) for h in hooks)
+        hooks.insert(first, hook)
 
-    def remove() -> None:
+    return functools.partial(_remove_hook, hooks, hook)
+
+
+def _remove_hook(hooks: list[Any], hook: Callable[[Any], Any]) -> None:
+    """Remove a hook from a list, if it is still there."""
+    with shared_state:
         if hook in hooks:
             hooks.remove(hook)
-
-    return remove

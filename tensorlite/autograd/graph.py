@@ -34,7 +34,7 @@ class Variable:
     """A differentiable value: a raw array and its place in the graph. Tensor, its subclass, adds the methods.
 
     array: the raw array.
-    grad: the gradient that ``backward`` has accumulated, a Variable or None.
+    accumulated_grad: the gradient that ``backward`` has accumulated, a Variable or None.
     node: the Node that made the value; None for a leaf.
     tracked: whether gradients flow through the value.
     hooks: functions that see the gradient of a leaf; the hooks of other values are on their node.
@@ -46,7 +46,7 @@ class Variable:
     """The class of the results of ops, which :class:`tensorlite.Tensor` sets to itself when it is defined."""
 
     array: Array
-    grad: Any = None
+    accumulated_grad: Any = None
     node: Node | None = None
     tracked: bool = False
     hooks: list[Callable[[Any], Any]] | None = None

@@ -6,6 +6,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from .shared_state import shared_state
+
 __all__ = ["RetainHook", "set_node"]
 
 
@@ -30,8 +32,11 @@ def set_node(x: Any, node: Any) -> None:
     Other hooks stay with the node of the old value, as in PyTorch.
     """
     hook = x.retain_hook
-    if hook is not None:
+    if hook is None:
+        x.node, x.tracked = node, True
+        return
+    with shared_state:
         if x.node is not None and hook in (x.node.hooks or ()):
             x.node.hooks.remove(hook)
         node.hooks = [*(node.hooks or ()), hook]
-    x.node, x.tracked = node, True
+        x.node, x.tracked = node, True

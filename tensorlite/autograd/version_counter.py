@@ -14,6 +14,7 @@ from typing import Any
 
 from ..backends.registry import BACKENDS, Array
 from ..errors import VersionError
+from .shared_state import shared_state
 
 __all__ = ["base_array", "bump_version", "changed_between", "check_saved", "clock", "inplace_in_graph", "last_change",
            "version", "version_counters"]  # fmt: skip
@@ -57,15 +58,16 @@ def bump_version(array: Array, *, in_graph: bool = False) -> int:
     """
     global last_change
     memory = base_array(array)
-    counter = version_counters.get(id(memory))
-    if counter is None:
-        counter = version_counters[id(memory)] = VersionCounter(memory)
-    tick = last_change = clock()
-    counter.first = counter.first or tick
-    counter.count += 1
-    counter.ticks.append(tick)
-    if in_graph:
-        inplace_in_graph[id(memory)] = tick
+    with shared_state:
+        counter = version_counters.get(id(memory))
+        if counter is None:
+            counter = version_counters[id(memory)] = VersionCounter(memory)
+        tick = last_change = clock()
+        counter.first = counter.first or tick
+        counter.count += 1
+        counter.ticks.append(tick)
+        if in_graph:
+            inplace_in_graph[id(memory)] = tick
     return tick
 
 
@@ -91,7 +93,7 @@ def check_saved(op: str, seq: int, names: list[str], saved: list[Any]) -> None:
             continue
         counter = version_counters.get(id(base_array(value)))
         if counter is not None and counter.ticks[-1] > seq:
-            later = sum(t > seq for t in counter.ticks)
+            later = sum(t > seq for t in list(counter.ticks))  # a copy, to which no other thread adds
             then = f"at version {counter.count - later}" if later < _REMEMBERED else f"{later} or more versions earlier"
             what = "its result" if name == "out" else f"its argument {name!r}"
             raise VersionError(

@@ -6,6 +6,7 @@ The words come from the kernel ``philox``. Source: Salmon et al., "Parallel Rand
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ __all__ = ["PhiloxGenerator"]
 
 Array = Any
 XP = Any
+
+_drawing = threading.Lock()  # so that two threads never get the same numbers
 
 
 class PhiloxGenerator:
@@ -39,9 +42,10 @@ class PhiloxGenerator:
         self._seed, self._offset = require_word("seed", state["seed"], 64), require_word("offset", state["offset"], 63)
 
     def _words(self, xp: XP, n: int) -> Array:
-        words = xp.philox(self._seed, self._offset, n)
-        self._offset += -(-n // 4)
-        return words
+        with _drawing:
+            start = self._offset
+            self._offset += -(-n // 4)
+        return xp.philox(self._seed, start, n)
 
     def uniform(self, xp: XP, shape: Sequence[int], dtype: DType) -> Array:
         """Return an array of numbers from [0, 1)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Never, overload
 
@@ -39,8 +40,6 @@ class Tensor(OpMethods, InPlaceMethods):
 
     ``x.array`` is the raw array. The graph does not record writes into it.
     """
-
-    _grad: Tensor | None = None
 
     def __init__(self, data: Any, requires_grad: bool = False, *sizes: Never, **options: Never) -> None:
         if sizes or options or not isinstance(requires_grad, (bool, np.bool_)):
@@ -112,8 +111,18 @@ class Tensor(OpMethods, InPlaceMethods):
         It can be set to None, or to another Tensor of this tensor's shape, dtype and device. Raises TypeError for
         anything that is not a Tensor, ShapeError, DTypeError or DeviceError for a Tensor that does not fit, and
         GraphError for this tensor itself.
+
+        Reading the missing gradient of a tensor that is not a leaf gives a UserWarning, because backward does not fill
+        it: see :meth:`retain_grad`.
         """
-        return self._grad
+        value: Tensor | None = self.accumulated_grad
+        if value is None and self.node is not None and self.retain_hook is None:
+            warnings.warn(
+                f"grad: this tensor is the result of {self.node.name}, and backward fills the grad of leaves alone. "
+                f"Call retain_grad() on it before backward(), or use tl.autograd.grad().",
+                stacklevel=2,
+            )
+        return value
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
@@ -121,11 +130,11 @@ class Tensor(OpMethods, InPlaceMethods):
             mine, given = self.array, value.array if isinstance(value, Variable) else None
             if type(given) is not type(mine) or given.shape != mine.shape or given.dtype != mine.dtype or value is self:
                 raise grad_error(self, value)
-        self._grad = value
+        self.accumulated_grad = value
 
     @grad.deleter
     def grad(self) -> None:
-        self._grad = None
+        self.accumulated_grad = None
 
     @property
     def T(self) -> Tensor:

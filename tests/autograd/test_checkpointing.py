@@ -1,5 +1,7 @@
 """Activation checkpointing: the backward pass calls the function again, and results do not change."""
+import functools
 import gc
+import random
 import weakref
 
 import numpy as np
@@ -292,3 +294,141 @@ def test_utils_checkpoint_accepts_pytorchs_options():
     (found,) = tl.autograd.grad(y.sum(), x)
     (expected,) = tl.autograd.grad((x.sin() * 2.0).exp().sum(), x)
     assert found.tolist() == expected.tolist()
+
+
+# ---- random numbers, and results that differ ------------------------------------------------
+
+N = 200
+
+
+def drop(x, kept):
+    """Return x where ``kept``, NumPy's or Python's booleans, is true, and 0 elsewhere."""
+    return x * tl.tensor(np.asarray(kept, dtype=np.float64))
+
+
+class Dropping(tl.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rng = np.random.default_rng(3)
+
+    def forward(self, x):
+        return drop(x, self.rng.random(N) > 0.5)
+
+
+class Slots:
+    __slots__ = ("rng",)
+
+    def __init__(self):
+        self.rng = tl.Generator(3)
+
+    def __call__(self, x):
+        return x * (tl.rand(N, generator=self.rng) > 0.5).double()
+
+
+GLOBAL_RNG = np.random.default_rng(3)
+
+
+def drop_by_a_global_generator(x):
+    return drop(x, GLOBAL_RNG.random(N) > 0.5)
+
+
+def closes_over(generator):
+    return lambda x: x * (tl.rand(N, generator=generator) > 0.5).double()
+
+
+def by_default(x, rng=np.random.RandomState(3)):  # noqa: B008
+    return drop(x, rng.rand(N) > 0.5)
+
+
+# Functions that draw random numbers, and their further arguments.
+DRAWS = {
+    "a closure": (closes_over(tl.Generator(3)),),
+    "an argument": (lambda x, g: x * (tl.rand(N, generator=g) > 0.5).double(), tl.Generator(3)),
+    "an argument in a container": (lambda x, o: drop(x, o["g"][0].random(N) > 0.5), {"g": [np.random.default_rng(3)]}),
+    "a default": (by_default,),
+    "a global name": (lambda x: drop_by_a_global_generator(x),),
+    "an attribute of a module": (tl.nn.Sequential(Dropping(), tl.nn.Tanh(), Dropping()),),
+    "a bound method": (Dropping().forward,),
+    "a partial": (functools.partial(lambda rng, x: drop(x, [rng.random() > 0.5 for _ in range(N)]), random.Random(3)),),
+    "slots": (Slots(),),
+    "a bit generator": (lambda x, b: drop(x, np.random.Generator(b).random(N) > 0.5), np.random.PCG64(3)),
+    "NumPy's global generator": (lambda x: drop(x, np.random.rand(N) > 0.5),),
+    "Python's global generator": (lambda x: drop(x, [random.random() > 0.5 for _ in range(N)]),),
+}
+
+
+@pytest.mark.parametrize("case", DRAWS)
+def test_every_generator_that_the_function_reaches_is_replayed(case):
+    f, *args = DRAWS[case]
+    x = tl.ones(N, dtype=tl.float64, requires_grad=True)
+    twin = tl.ones(N, dtype=tl.float64, requires_grad=True)
+    y = tl.checkpoint(f, x, *args)
+    kept = (y != 0).double()
+    np.random.rand()
+    random.random()
+    state = numpy_state(), random.getstate()
+    y.sum().backward()
+    assert (numpy_state(), random.getstate()) == state
+    expected = twin.tanh().sum()
+    expected.backward()
+    slope = twin.grad[0].item() if case == "an attribute of a module" else 1.0
+    assert x.grad.tolist() == (kept * slope).tolist()
+    assert 0 < int(kept.sum()) < N
+
+
+def numpy_state():
+    return str(np.random.get_state())
+
+
+def counting():
+    calls = []
+
+    def f(x):
+        calls.append(x)
+        return x * len(calls)
+
+    return f
+
+
+def swapping():
+    calls = []
+
+    def f(x):
+        calls.append(x)
+        return x * tl.tensor([1.0, 2.0] if len(calls) == 1 else [2.0, 1.0], dtype=tl.float64)
+
+    return f
+
+
+def changing_one_entry_of_many():
+    calls = []
+
+    def f(x):
+        calls.append(x)
+        scale = np.ones(100_000)
+        scale[-1] = len(calls)
+        return x[:1] * tl.tensor(scale)
+
+    return f
+
+
+@pytest.mark.parametrize("make", [counting, swapping, changing_one_entry_of_many])
+def test_another_result_of_the_second_call_is_an_error(make):
+    loss = tl.checkpoint(make(), leaf(1.0, 2.0)).sum()
+    with pytest.raises(GraphError, match=r"^checkpoint: the second call of f gave another result than the first"):
+        loss.backward()
+
+
+def test_random_numbers_that_cannot_be_replayed_are_an_error():
+    loss = tl.checkpoint(lambda x: drop(x, np.random.default_rng().random(N) > 0.5), tl.ones(N, dtype=tl.float64,
+                         requires_grad=True)).sum()  # fmt: skip
+    with pytest.raises(GraphError, match=r"random numbers that are not replayed"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("dtype", [tl.float16, tl.float32, tl.int64])
+def test_results_of_every_dtype_are_compared(dtype):
+    x = tl.tensor([0.5, 1.5], requires_grad=True)
+    _, y = tl.checkpoint(lambda x: ((x * 10).detach().to(dtype), x.exp()), x)
+    y.sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), np.exp([0.5, 1.5]), rtol=1e-6)
