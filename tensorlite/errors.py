@@ -4,7 +4,9 @@ Each one also derives from the built-in exceptions that users of NumPy or PyTorc
 Dimensions and indices out of range raise ``IndexError``; a value of the wrong type raises ``TypeError``.
 """
 
-__all__ = ["AnomalyError", "DTypeError", "DeviceError", "GraphError", "ShapeError", "VersionError"]
+import numpy as np
+
+__all__ = ["AnomalyError", "DTypeError", "DeviceError", "GraphError", "LinAlgError", "ShapeError", "VersionError"]
 
 
 class ShapeError(RuntimeError, ValueError):
@@ -17,6 +19,10 @@ class DTypeError(RuntimeError, TypeError):
 
 class DeviceError(RuntimeError):
     """An error for a device that cannot be used, or for tensors of one op on different devices."""
+
+
+class LinAlgError(RuntimeError, np.linalg.LinAlgError):
+    """An error for a matrix that an op cannot invert or factorize."""
 
 
 class GraphError(RuntimeError):

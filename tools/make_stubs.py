@@ -41,7 +41,9 @@ IMPORTS = {
     **dict.fromkeys(("Edge", "Node", "Rule", "Variable"), "from ..autograd.graph import"),
     **dict.fromkeys(("DTypeLike", "Policy"), "from ..dtypes import"),
     **dict.fromkeys(("ArrayOrNumber", "Dim", "Index", "Number"), "from ..ops.arguments import"),
+    **dict.fromkeys(("QR", "SVD", "Eigh"), "from ..ops.factorizations import"),
     "MaxMin": "from ..ops.reduce import",
+    "SlogDet": "from ..ops.inverses import",
     "Sorted": "from ..ops.sorting import",
     "Tensor": "from ..tensors.tensor import",
 }
@@ -128,6 +130,11 @@ def _definition(name: str, signature: inspect.Signature, indent: str, comment: s
     return f"{indent}def {name}(\n{body}{indent}) -> {signature.return_annotation}: ...{comment}\n"
 
 
+def _import_order(name: str) -> tuple[bool, str]:
+    """Return the key by which names are sorted in an import: capitals first."""
+    return not name.isupper(), name
+
+
 def with_imports(body: str, here: str, exported: Iterable[str] = ()) -> str:
     """Return a stub's text with the imports that its annotations need, and with those that it re-exports."""
     words = set(re.findall(r"(?<!\.)\b[A-Za-z]\w*\b", body)) - {line.split()[-1] for line in exported}
@@ -135,7 +142,7 @@ def with_imports(body: str, here: str, exported: Iterable[str] = ()) -> str:
     for name, statement in IMPORTS.items():
         if name in words:
             names.setdefault(statement.replace(f"from ..{here}.", "from ."), []).append(name)
-    lines = [f"{statement} {', '.join(sorted(found))}\n" for statement, found in names.items()]
+    lines = [f"{statement} {', '.join(sorted(found, key=_import_order))}\n" for statement, found in names.items()]
     lines = sorted([*lines, *exported], key=lambda line: (line.split()[1].replace("..", " "), line))
     relative = [line for line in lines if line.startswith("from .")]
     absolute = [f"import {name}\n" for name in ("builtins",) if name in words]
@@ -150,9 +157,9 @@ def stub_of(module: Any, here: str) -> str:
     """Return the stub of a module that only re-exports ops, functions and classes of the package ``here``."""
     exported = {name: getattr(module, name) for name in module.__all__}
     classes = {name: f for name, f in exported.items() if inspect.isclass(f)}
-    place = "..ops." if here == "linalg" else "."
-    files = {name: f.__module__.rpartition(".")[2] for name, f in classes.items()}
-    imports = [f"from {place}{file} import {name} as {name}\n" for name, file in files.items()]
+    files = {name: f.__module__.removeprefix("tensorlite.") for name, f in classes.items()}
+    files = {name: f"..{file}".replace(f"..{here}.", ".") for name, file in files.items()}
+    imports = [f"from {file} import {name} as {name}\n" for name, file in files.items()]
     functions = {name: f for name, f in exported.items() if name == f.__name__ and name not in classes}
     lines = [declare(name, signatures(f)) for name, f in functions.items()]
     lines += [f"{n} = {f.__name__}\n" for n, f in exported.items() if n not in {*functions, *classes}]

@@ -1,10 +1,22 @@
 """Linear algebra, with the names of ``torch.linalg``.
 
+    tl.linalg.solve(A, b)
     tl.linalg.vector_norm(x, ord=1, dim=-1)
 
-Every function is differentiable to any order.
+Leading dimensions of matrices are a batch. Every function is differentiable to any order. LinAlgError, an error for a
+matrix that has no inverse or factorization, is raised on the CPU; on a GPU the result is then not finite.
 """
 
+from ..errors import LinAlgError
+from ..ops.factorizations import cholesky, eigh, eigvalsh, qr, svd, svdvals
+from ..ops.inverses import det, inv, pinv, slogdet, solve
+from ..ops.linalg import matmul
+from ..ops.matrix_functions import matrix_exp, matrix_power, multi_dot, vecdot
+from ..ops.matrix_norms import cond, matrix_norm, norm
 from ..ops.norms import vector_norm
 
-__all__ = ["vector_norm"]
+__all__ = [
+    "LinAlgError",
+    "cholesky", "cond", "det", "eigh", "eigvalsh", "inv", "matmul", "matrix_exp", "matrix_norm", "matrix_power",
+    "multi_dot", "norm", "pinv", "qr", "slogdet", "solve", "svd", "svdvals", "vecdot", "vector_norm",
+]  # fmt: skip

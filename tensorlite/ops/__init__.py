@@ -13,6 +13,10 @@ from .norms import *
 from .norms import __all__ as _norms
 from .linalg import *
 from .linalg import __all__ as _linalg
+from .inverses import *
+from .inverses import __all__ as _inverses
+from .matrix_functions import *
+from .matrix_functions import __all__ as _matrix_functions
 from .einstein_sum import *
 from .einstein_sum import __all__ as _einstein_sum
 from .gather_scatter import *
@@ -23,6 +27,6 @@ from .nn import *
 from .nn import __all__ as _nn
 
 __all__ = [
-    *_elementwise, *_comparison, *_shape, *_reduce, *_norms, *_linalg, *_einstein_sum, *_gather_scatter,
-    *_sorting, *_nn,
+    *_elementwise, *_comparison, *_shape, *_reduce, *_norms, *_linalg, *_inverses,
+    *_matrix_functions, *_einstein_sum, *_gather_scatter, *_sorting, *_nn,
 ]  # fmt: skip

@@ -101,6 +101,8 @@ class OpMethods(Variable):
 
     matmul, mm, bmm, mv, dot, outer = ops.matmul, ops.mm, ops.bmm, ops.mv, ops.dot, ops.outer
     addmm = ops.addmm
+    det, slogdet, logdet, inverse, pinverse = ops.det, ops.slogdet, ops.logdet, ops.inverse, ops.pinverse
+    matrix_exp = ops.matrix_exp
     diagonal, diag, trace, tril, triu = ops.diagonal, ops.diag, ops.trace, ops.tril, ops.triu
 
     # ---- shape -------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ SYNCS = {
     "prod": {"bool"},  # its gradient asks whether a factor is zero
     "repeat_interleave": {"to_numpy"}, "masked_select": {"mask"}, "index_put": {"mask"}, "getitem": {"mask", "int"},
     "nonzero": {"nonzero", "int"}, "one_hot": {"int"}, "F.one_hot": {"int"},
+    "matrix_exp": {"int"}, "linalg.matrix_exp": {"int"},  # the number of squarings
 }  # fmt: skip
 """The ops that read values on the host: a size or an index that only the device knows. docs/gpu.md lists them."""
 

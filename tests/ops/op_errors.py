@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tensorlite import DTypeError, ShapeError
+from tensorlite.linalg import LinAlgError
 from tensorlite.testing import ErrorInput, bools, error, fixed, given, ints, positive, real
 
 ERRORS: dict[str, list[ErrorInput]] = defaultdict(list)
@@ -204,6 +205,42 @@ refuses("einsum", ShapeError, r"'ij' in 'ij->' does not fit operand 0 of shape \
 refuses("einsum", ValueError, "is for 2 operands, got 1", "ij,j", real(2, 3))
 refuses("einsum", ValueError, "the output of 'i->j' must have 'j' once", "i->j", real(2))
 refuses("einsum", ValueError, r"must consist of letters and at most one '\.\.\.'", "i1", real(2, 2))
+
+# ---- functions of matrices ------------------------------------------------------------------
+
+OF_SQUARES = "inverse linalg.inv det linalg.det slogdet linalg.slogdet logdet linalg.cholesky linalg.eigh"
+OF_SQUARES += " linalg.eigvalsh matrix_exp linalg.matrix_exp"
+OF_MATRICES = "linalg.pinv pinverse linalg.qr linalg.svd linalg.svdvals"
+refuses(OF_SQUARES, ShapeError, r"float64\(2, 3\)\): expected matrices \(\.\.\., n, n\), got shape", real(2, 3))
+refuses(f"{OF_SQUARES} {OF_MATRICES}", ShapeError, r"expected matrices \(\.\.\., n, [mn]\), got shape \(3,\)", real(3))
+refuses(f"{OF_SQUARES} {OF_MATRICES}", DTypeError, r"expected floating .* got int64\. Convert with", ints(3, 2, 2))
+ZEROS = given(np.zeros((2, 2)))
+refuses("linalg.inv", LinAlgError, r"^inv\(float64\(2, 2\)\): the matrix is singular", ZEROS)
+refuses("linalg.matrix_power", LinAlgError, "the matrix is singular", ZEROS, -1)
+refuses("linalg.matrix_power", ShapeError, r"expected matrices \(\.\.\., n, n\)", real(2, 3), 2)
+refuses("linalg.matrix_power", TypeError, r"n must be an int .* got 0\.5", real(2, 2), 0.5)
+refuses("linalg.inv", LinAlgError, r"the matrix at \(1,\) is singular", given([np.eye(2), np.zeros((2, 2))]))
+refuses("linalg.solve", LinAlgError, r"^solve.*the matrix is singular", ZEROS, real(2))
+refuses("linalg.solve", ShapeError, r"^solve.*\(\.\.\., n, n\) and \(\.\.\., n, k\) or \(n,\)", real(2, 2), real(3))
+refuses("linalg.solve", ShapeError, r"^solve: left=False expects", real(2, 2), real(2), left=False)
+refuses("linalg.solve", DTypeError, "^solve.*expected tensors of one dtype", real(2, 2), ints(3, 2))
+refuses("linalg.cholesky", LinAlgError, "^cholesky.*the matrix is not positive definite", ZEROS)
+refuses("linalg.qr", ValueError, "mode must be 'reduced', 'complete' or 'r', got 'full'", real(2, 2), "full")
+refuses("linalg.eigh linalg.eigvalsh", ValueError, "^{op}.*UPLO must be 'L' or 'U', got 'X'", real(2, 2), "X")
+NOT_FINITE = given([[math.nan, 0.0], [0.0, 1.0]])
+refuses("linalg.svd linalg.svdvals linalg.pinv", LinAlgError, "the matrix has no singular values", NOT_FINITE)
+refuses("linalg.multi_dot", ShapeError, "have no matrix product", [real(2, 3), real(2, 3)])
+refuses("linalg.multi_dot", ValueError, "at least two tensors", [real(2, 3)])
+refuses("linalg.vecdot", IndexError, RANGE, real(2, 3), real(2, 3), dim=2)
+refuses("linalg.matmul", ShapeError, "must be equal", real(2, 3), real(2, 3))
+refuses("linalg.matrix_norm", ShapeError, "expected two dimensions of the matrices", real(3))
+refuses("linalg.matrix_norm", ShapeError, "expected two dimensions of the matrices", real(2, 3), dim=(0,))
+refuses("linalg.matrix_norm linalg.norm", ValueError, "ord must be 'fro', 'nuc', .* got 3", real(2, 3), 3)
+refuses("linalg.norm", ShapeError, "without dim expects a vector or a matrix", real(2, 3, 2), 2)
+refuses("linalg.norm", ShapeError, r"expected one dimension or two, got \(0, 1, 2\)", real(2, 3, 2), dim=(0, 1, 2))
+refuses("linalg.norm", ValueError, "ord='nuc' is a norm of matrices", real(2, 3), "nuc", 1)
+refuses("linalg.norm linalg.matrix_norm", DTypeError, FLOATING.replace("{op}", "vector_norm"), ints(3, 2, 2))
+refuses("linalg.cond", ValueError, "ord must be", real(2, 2), 3)
 
 # ---- activations and layers -----------------------------------------------------------------
 

@@ -7,7 +7,7 @@ says that ``maximum`` and ``minimum`` each take these two lists of arguments, in
 tests/ops/op_errors.py make an OpSpec.
 
 Names are those of ``tensorlite`` and of the modules of ``tensorlite.ops``. ``F.name`` is in
-``tensorlite.nn.functional``, ``linalg.name`` in ``tensorlite.linalg``, and ``Tensor.name`` is a method. If its name ends in ``_``, it changes a clone of its
+``tensorlite.nn.functional``, ``linalg.name`` in ``tensorlite.linalg``, ``Tensor.name`` is a method, and ``spd.name`` is applied to ``x @ x.T``. If its name ends in ``_``, it changes a clone of its
 first argument. PyTorch's functions have the same names and arguments, unless tests/ops/test_against_torch.py says
 otherwise.
 """
@@ -24,9 +24,14 @@ from tensorlite.ops import (
     comparison,
     einstein_sum,
     elementwise,
+    factorizations,
     gather_scatter,
     index,
+    inverses,
     linalg,
+    matrices,
+    matrix_functions,
+    matrix_norms,
     nn,
     norms,
     reduce,
@@ -48,14 +53,22 @@ from tensorlite.testing import (
     unit,
     whole,
 )
+from tests.ops.matrix_references import MATRIX_REFERENCES
 from tests.ops.op_errors import ERRORS
 from tests.ops.op_references import REFERENCES
+
+
+def of_products(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Return f of ``x @ x^T``: for x (n, m) and m > n, a symmetric positive definite matrix."""
+    return lambda x, *args, **kwargs: f(x @ x.swapaxes(-2, -1), *args, **kwargs)
 
 
 def resolve(name: str, root: Any, functional: Any, tensor: Any, *more: Any) -> Callable[..., Any]:
     """Return the function that a row's name means in a library with PyTorch's layout."""
     if name.startswith("F."):
         return getattr(functional, name[2:])
+    if name.startswith("spd."):
+        return of_products(resolve(name[4:], root, functional, tensor, *more))
     if name.startswith("linalg."):
         return getattr(root.linalg, name[7:])
     if name.startswith("Tensor."):
@@ -64,9 +77,13 @@ def resolve(name: str, root: Any, functional: Any, tensor: Any, *more: Any) -> C
     return next(getattr(place, name) for place in (root, *more) if hasattr(place, name))
 
 
-MODULES = [elementwise, comparison, shape, reduce, norms, linalg, einstein_sum, index, gather_scatter, sorting, nn]
+MODULES = [
+    elementwise, comparison, shape, reduce, norms, linalg, matrices, inverses, factorizations, matrix_functions,
+    matrix_norms, einstein_sum, index, gather_scatter, sorting, nn,
+]  # fmt: skip
 """The modules of ops, each of which may define ops that ``tensorlite`` does not export."""
 
+EVERY_REFERENCE = REFERENCES | MATRIX_REFERENCES
 SPECS: dict[str, OpSpec] = {}
 """Every op by its name."""
 
@@ -78,7 +95,9 @@ def row(names: str, *samples: Sample, order: int = 2, half: bool = True) -> None
             SPECS[name] = dataclasses.replace(SPECS[name], samples=(*SPECS[name].samples, *samples))
         else:
             f = resolve(name, tl, F, tl.Tensor, *MODULES)
-            reference, errors = REFERENCES.get(name), ERRORS.get(name, ())
+            reference, errors = EVERY_REFERENCE.get(name.removeprefix("spd.")), ERRORS.get(name, ())
+            if name.startswith("spd.") and reference is not None:
+                reference = of_products(reference)
             SPECS[name] = OpSpec(name, f, samples, order, half, "strict", reference, errors)
 
 
@@ -268,6 +287,46 @@ row(
     s("bhtd,bhsd->bhts", real(2, 2, 3, 2), real(2, 2, 2, 2)), s("i,ij,j->", real(2), real(2, 3), real(3)), s("ij,j", real(0, 3), real(3)),
     s("i,i,i->i", real(3), real(3), real(3)), s("ij->j", real(2, 3)), s("a...->...a", real(2, 3)), s(",i->i", real(), real(2)),
 )  # fmt: skip
+
+# ---- functions of matrices ------------------------------------------------------------------
+
+SINGULAR = (s(given([[1.0, 2.0], [2.0, 4.0]])), s(given([[1.0, -2.0, 0.5]] * 3)), s(given(np.zeros((3, 3)))), s(given(np.diag([2.0, 0.0, 3.0]))))
+SYMMETRIC = given([[4.0, 1.0, -0.5], [1.0, 3.0, 0.25], [-0.5, 0.25, 2.0]])
+SQUARE = (s(real(3, 3)), s(real(2, 2, 2)), s(real(1, 1)))
+row("inverse linalg.inv", *SQUARE, s(real(0, 2, 2)), half=False)
+row(
+    "linalg.solve", s(real(3, 3), real(3)), s(real(3, 3), real(3, 2)), s(real(2, 3, 3), real(2, 3)), s(real(2, 1, 2, 2), real(3, 2, 2)),
+    s(real(2, 2), real(3, 2), left=False), s(real(2, 2), real(2, 0)), s(real(2, 2, 2), real(2)), half=False,
+)  # fmt: skip
+row("det linalg.det", *SQUARE, *SINGULAR, s(real(0, 0)), s(real(0, 2, 2)), half=False)
+row("slogdet linalg.slogdet", *SQUARE, half=False)
+row("spd.logdet", s(real(2, 3)), s(real(2, 2, 4)), half=False)
+row("logdet", s(SYMMETRIC), half=False)
+row("linalg.pinv", s(real(3, 2)), s(real(2, 3)), s(real(2, 2, 2)), s(real(3, 2), rtol=1e-6), s(real(2, 3), atol=1e-6), half=False)
+row("pinverse", s(real(3, 2)), s(real(2, 3), 1e-9), half=False)
+row("linalg.cholesky", s(SYMMETRIC), s(SYMMETRIC, upper=True), order=0)
+row("spd.linalg.cholesky", s(real(2, 3)), s(real(2, 2, 4)), s(real(3, 4), upper=True), half=False)
+row("linalg.eigh", s(SYMMETRIC), order=0)
+row("linalg.eigvalsh", s(SYMMETRIC), s(SYMMETRIC, UPLO="U"), order=0)
+row("spd.linalg.eigh spd.linalg.eigvalsh", s(real(3, 4)), s(real(2, 2, 3)), s(real(2, 3), UPLO="U"), half=False)
+row("linalg.qr", s(real(3, 2)), s(real(2, 2, 2)), s(real(2, 3)), s(real(3, 3), mode="complete"), s(real(3, 2), mode="r"), s(real(0, 3, 2)), half=False)
+row("linalg.svd", s(real(3, 3)), *(s(real(*n), full_matrices=False) for n in ((3, 2), (2, 3), (2, 2, 2), (1, 3))), half=False)
+row("linalg.svdvals", s(real(3, 2)), s(real(2, 2, 3)), s(real(3, 3)), half=False)
+row("matrix_exp linalg.matrix_exp", s(real(2, 2)), s(unit(2, 3, 3)), s(real(3, 3)), s(given(np.zeros((2, 2)))), s(real(0, 2, 2)), half=False)
+row("linalg.matrix_power", *(s(real(2, 2), n) for n in (0, 1, 2, 5, -1, -3)), s(real(2, 3, 3), 3), half=False)
+row(
+    "linalg.multi_dot", s([real(2, 3), real(3, 1), real(1, 4)]), s([real(3), real(3, 2)]), s([real(2, 2), real(2, 3), real(3)]),
+    s([real(3), real(3, 2), real(2)]), s([real(2), real(2)]),
+)  # fmt: skip
+row("linalg.vecdot", s(real(2, 3), real(2, 3)), s(real(2, 3), real(3)), s(real(2, 3), real(2, 1), dim=0), s(real(0), real(0)))
+row("linalg.matmul", s(real(2, 3), real(3, 2)), s(real(2, 2, 3), real(3)))
+NORM_ORDERS = (1, -1, 2, -2, math.inf, -math.inf, "nuc", "fro")
+row("linalg.matrix_norm", *(s(real(2, 3), p) for p in NORM_ORDERS), s(real(2, 2, 3)), s(real(2, 3, 2), 1, (0, 1), True), s(real(2, 3, 2), "nuc", dim=(2, 0)), half=False)
+row(
+    "linalg.norm", s(real(2, 3)), s(real(2, 3, 2)), s(real(2, 3), 3, 1), *(s(real(2, 3), p) for p in NORM_ORDERS), s(real(3), 0.5), s(real(2, 3), dim=0),
+    s(real(2, 3, 2), math.inf, dim=(0, 2), keepdim=True), s(real(2, 3, 2), dim=(-1, 0)), half=False,
+)  # fmt: skip
+row("linalg.cond", s(real(2, 2)), s(real(2, 3)), *(s(real(2, 2), p) for p in (1, -2, math.inf, "fro", "nuc")), half=False)
 
 # ---- activations ----------------------------------------------------------------------------
 

@@ -19,15 +19,21 @@ from tests.ops.op_table import MODULES, SPECS
 
 NO_SPEC = {
     "assign": "writes into raw arrays; x[index] = value is tested with tensors",
+    "call_lapack": "calls LAPACK",
+    "check_matrices": "checks shapes and dtypes",
     "dims_in": "reads the argument dim",
     "fitting": "converts a value for index_put and its like, which are tested",
+    "flipped": "transposes matrices",
     "pick_along": "gather checks its arguments and returns its result",
     "rows": "reshapes the arrays of matmul's gradient",
     "with_view": "only in-place changes use it; see VIEWS in tests/autograd/test_views.py",
 }
 """Functions in the modules of ops that need no row in the table, with the reason."""
 
-NO_REFERENCE: dict[str, str] = {}
+NO_REFERENCE: dict[str, str] = dict.fromkeys(
+    ("linalg.eigh", "spd.linalg.eigh", "linalg.qr", "linalg.svd"),
+    "LAPACK chooses the signs of vectors; tests/ops/test_factorizations.py multiplies the factors",
+)
 """Ops with float results that cannot be computed in another way, with the reason."""
 
 NO_ERRORS = {
@@ -37,10 +43,15 @@ NO_ERRORS = {
 }
 """Ops of two tensors, an index or a dim that check nothing, with the function that does."""
 
+INVERTED = (
+    "inverse", "linalg.inv", "linalg.solve", "slogdet", "linalg.slogdet", "logdet", "spd.logdet", "linalg.cholesky",
+    "spd.linalg.cholesky", "linalg.matrix_power", "linalg.cond",
+)  # fmt: skip
 SKIP = {
     "convert": {"hygiene", "dtypes"},  # its dtype is an argument
     "view": {"hygiene"},  # it refuses some layouts; tests/tensors/test_tensor.py tests that
     "Tensor.view": {"hygiene"},
+    **{name: {"hygiene"} for name in INVERTED},  # it repeats one row, and the matrix is then singular
     "F.dropout": {"hygiene"},  # it returns its argument itself if it drops nothing
 }
 
@@ -115,7 +126,7 @@ def test_every_differentiable_op_is_recorded_by_some_sample():
     functions = [f for module in MODULES for f in vars(module).values()]
     every = {f.op for f in functions if hasattr(f, "op") and isinstance(f.op, Op)}
     backward_only = {"unslice", "unindex", "undiagonal", "embedding_backward", "slice", "zero", "over_square", "share"}
-    backward_only |= {"share_out", "deviations"}
+    backward_only |= {"share_out", "deviations", "cofactors", "cofactors_gradient"}
     never = {op for op in every if recorded.isdisjoint(op.plans.values())}
     missing = {op.name for op in never if (op.rules and any(op.rules)) or op.backward}
     of_changed_views = {"with_view"}  # see VIEWS in test_views.py

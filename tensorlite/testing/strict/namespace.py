@@ -45,6 +45,12 @@ FUNCTIONS = {
 }  # fmt: skip
 """The functions of CuPy that are available, with their arguments (``?`` marks optional ones)."""
 
+LINALG = {
+    "cholesky": "a", "det": "a", "eigh": "a UPLO?", "eigvalsh": "a UPLO?", "inv": "a", "qr": "a mode?",
+    "slogdet": "a", "solve": "a b", "svd": "a full_matrices? compute_uv?",
+}  # fmt: skip
+"""The functions of ``cupy.linalg`` that are available, with their arguments."""
+
 # How many of its first arguments must be strict arrays, because CuPy rejects Python numbers and lists there.
 _NO_ARRAYS = {"arange", "array", "concatenate", "empty", "eye", "full", "linspace", "ones", "stack", "tri", "zeros"}
 _ARRAYS = {name: 0 if name in _NO_ARRAYS else 1 for name in FUNCTIONS}
@@ -148,7 +154,7 @@ def _module() -> types.ModuleType:
     module = types.ModuleType("strict")
     dtypes = "bool_ uint8 int8 int16 int32 int64 uint16 uint32 uint64 float16 float32 float64 complex64 complex128"
     vars(module).update({name: getattr(np, name) for name in (*dtypes.split(), "e", "inf", "nan", "newaxis", "pi")})
-    linalg = types.SimpleNamespace(qr=with_signature(np.linalg.qr, "a mode?"))
+    linalg = types.SimpleNamespace(**{n: with_signature(getattr(np.linalg, n), a) for n, a in LINALG.items()})
     vars(module).update(_functions(), ndarray=StrictArray, linalg=linalg)
     return module
 
