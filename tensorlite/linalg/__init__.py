@@ -12,8 +12,8 @@ from ..ops.factorizations import cholesky, eigh, eigvalsh, qr, svd, svdvals
 from ..ops.inverses import det, inv, pinv, slogdet, solve
 from ..ops.linalg import matmul
 from ..ops.matrix_functions import matrix_exp, matrix_power, multi_dot, vecdot
-from ..ops.matrix_norms import cond, matrix_norm, norm
-from ..ops.norms import vector_norm
+from ..ops.matrix_norms import cond, norm
+from ..ops.norms import matrix_norm, vector_norm
 
 __all__ = [
     "LinAlgError",

@@ -9,12 +9,12 @@ from .shape import *
 from .shape import __all__ as _shape
 from .reduce import *
 from .reduce import __all__ as _reduce
-from .norms import *
-from .norms import __all__ as _norms
 from .linalg import *
 from .linalg import __all__ as _linalg
 from .inverses import *
 from .inverses import __all__ as _inverses
+from .norms import *
+from .norms import __all__ as _norms
 from .matrix_functions import *
 from .matrix_functions import __all__ as _matrix_functions
 from .einstein_sum import *
@@ -27,6 +27,6 @@ from .nn import *
 from .nn import __all__ as _nn
 
 __all__ = [
-    *_elementwise, *_comparison, *_shape, *_reduce, *_norms, *_linalg, *_inverses,
+    *_elementwise, *_comparison, *_shape, *_reduce, *_linalg, *_inverses, *_norms,
     *_matrix_functions, *_einstein_sum, *_gather_scatter, *_sorting, *_nn,
 ]  # fmt: skip

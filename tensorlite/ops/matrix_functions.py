@@ -57,9 +57,11 @@ def matrix_exp(xp: Namespace, x: Array) -> Array:
 
     A matrix is divided by a power of 2 until its norm is small; the exponential of the quotient, a Padé approximant, is
     squared as often. A matrix that is not finite gives NaN. It waits for a GPU, to read the number of squarings.
-    Raises ShapeError for other shapes, DTypeError for other dtypes than float32 and float64.
+    float16 is computed in float32. Raises ShapeError for other shapes, DTypeError for integers.
     Source: Higham, "The scaling and squaring method for the matrix exponential revisited", 2005.
     """
+    if x.dtype == xp.float16:
+        return matrix_exp(x.astype(xp.float32)).astype(xp.float16)
     check_matrices(x)
     if not x.size:
         return x.copy()

@@ -1,4 +1,4 @@
-"""Norms of vectors.
+"""Norms of vectors, and of matrices.
 
 dim: one dimension, several, or None for all. A negative one counts from the end.
 keepdim: keep the reduced dimensions, with size 1.
@@ -15,12 +15,14 @@ from typing import Any
 from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
+from ..dtypes import DTypeLike
 from ..errors import ShapeError
-from ..scalars import number_in
-from .arguments import Dim, all_or_dims_in
+from ..scalars import ints_in, number_in
+from .arguments import Dim, all_or_dims_in, dims_in, numpy_names, shape_of
 from .elementwise import abs, convert, pow, sign, where
-from .reduce import sum
-from .shape import broadcast_to, reshape
+from .factorizations import svdvals
+from .reduce import amax, amin, sum
+from .shape import broadcast_to, movedim, reshape, unsqueeze
 
 __all__ = ["norm"]
 
@@ -102,7 +104,7 @@ def _gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], order: An
     return _power_norm_gradient(g, x, out, order) if rule is None else rule(g, x, out, axes)
 
 
-# ---- ops ------------------------------------------------------------------------------------
+# ---- norms of vectors -----------------------------------------------------------------------
 
 
 @op(
@@ -125,18 +127,86 @@ def vector_norm(xp: Namespace, x: Array, ord: float = 2, dim: Dim = None, keepdi
     return _norm(xp, x, float(number_in("", "ord", ord)), dim, keepdim)
 
 
+# ---- norms of matrices ----------------------------------------------------------------------
+
+
+def _largest(x: Value) -> Value:
+    """Return the largest entries along the last dimension; 0 for no entries, as a norm of an empty matrix."""
+    return amax(x, -1) if x.shape[-1] else sum(x, -1)
+
+
+# Each norm of matrices whose rows are the dimension before the last, and whose columns are the last.
+_OF_MATRICES: dict[Any, Callable[[Value], Value]] = {
+    "fro": lambda x: vector_norm(x, 2, (-2, -1)),
+    "nuc": lambda x: sum(svdvals(x), -1),
+    1: lambda x: _largest(sum(abs(x), -2)),
+    -1: lambda x: amin(sum(abs(x), -2), -1),
+    2: lambda x: _largest(svdvals(x)),
+    -2: lambda x: amin(svdvals(x), -1),
+    math.inf: lambda x: _largest(sum(abs(x), -1)),
+    -math.inf: lambda x: amin(sum(abs(x), -1), -1),
+}
+
+
+def matrix_norm(
+    A: Value,
+    ord: float | str = "fro",
+    dim: Sequence[int] = (-2, -1),
+    keepdim: bool = False,
+    *,
+    dtype: DTypeLike | None = None,
+) -> Value:
+    """Return the norms of the matrices along two dimensions.
+
+    ord: "fro" is the root of the sum of squares; "nuc" is the sum of the singular values; 2 and -2 are the largest and
+        the smallest one. 1 and -1 are the largest and the smallest sum of ``|x|`` of a column, inf and -inf of a row.
+    dim: the dimensions of the rows and of the columns.
+    keepdim: keep them, with size 1.
+    dtype: convert the input first.
+
+    Raises ValueError for another ord, ShapeError unless dim names two dimensions, DTypeError for integers.
+    """
+    shape = shape_of("matrix_norm", A)
+    dims = ints_in("matrix_norm", "dim", dim)
+    if len(shape) < 2 or len(dims) != 2:
+        raise ShapeError(f"matrix_norm: expected two dimensions of the matrices, got shape {shape} and dim {dim}")
+    axes = dims_in("matrix_norm", dims, len(shape))
+    norm_of = _OF_MATRICES.get(ord) if not isinstance(ord, bool) else None
+    if norm_of is None:
+        raise ValueError(f"matrix_norm: ord must be 'fro', 'nuc', 1, -1, 2, -2, inf or -inf, got {ord!r}")
+    out = norm_of(movedim(A if dtype is None else A.to(dtype=dtype), axes, (-2, -1)))
+    for d in sorted(axes) if keepdim else ():
+        out = unsqueeze(out, d)
+    return out
+
+
+# ---- the norm of tensorlite itself ----------------------------------------------------------
+
+
 @op(
     lambda g, x, out, in_shape, p, dim: _gradient(g, x, out, in_shape, 2 if p == "fro" else p, dim),
     dtypes="floating",
-    accepts_dtype=True,
     widen=True,
 )
-def norm(xp: Namespace, x: Array, p: float | str = "fro", dim: Dim = None, keepdim: bool = False) -> Array:
+def norm_(xp: Namespace, x: Array, p: float | str, dim: Dim, keepdim: bool) -> Array:
+    """Return the p-norm of vectors."""
+    return _norm(xp, x, 2.0 if p == "fro" else float(number_in("", "p", p)), dim, keepdim)
+
+
+@numpy_names
+def norm(
+    input: Value, p: float | str = "fro", dim: Dim = None, keepdim: bool = False, dtype: DTypeLike | None = None
+) -> Value:
     """Return the p-norm ``sum(|x|**p)**(1/p)``.
 
     p: inf and -inf give the largest and the smallest ``|x|``, 0 gives the number of nonzero entries, "fro" means 2.
+        "nuc" gives the sum of the singular values of matrices.
     dtype: convert the input first.
 
     Where the norm is 0 its gradient is 0. Raises TypeError for another p, DTypeError for integers.
     """
-    return _norm(xp, x, 2.0 if p == "fro" else float(number_in("", "p", p)), dim, keepdim)
+    x = input if dtype is None else input.to(dtype=dtype)
+    if p == "nuc":
+        axes = tuple(range(len(shape_of("norm", x)))) if dim is None else ints_in("norm", "dim", dim)
+        return matrix_norm(x, p, axes, keepdim)
+    return norm_(x, p, dim, keepdim)

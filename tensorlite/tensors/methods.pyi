@@ -136,7 +136,6 @@ class OpMethods(Variable):
         p: builtins.float | str = "fro",
         dim: Dim = None,
         keepdim: builtins.bool = False,
-        *,
         dtype: DTypeLike | None = None,
     ) -> Tensor: ...
     @overload

@@ -78,8 +78,8 @@ def resolve(name: str, root: Any, functional: Any, tensor: Any, *more: Any) -> C
 
 
 MODULES = [
-    elementwise, comparison, shape, reduce, norms, linalg, matrices, inverses, factorizations, matrix_functions,
-    matrix_norms, einstein_sum, index, gather_scatter, sorting, nn,
+    elementwise, comparison, shape, reduce, linalg, matrices, inverses, factorizations, norms,
+    matrix_functions, matrix_norms, einstein_sum, index, gather_scatter, sorting, nn,
 ]  # fmt: skip
 """The modules of ops, each of which may define ops that ``tensorlite`` does not export."""
 
@@ -312,7 +312,7 @@ row("spd.linalg.eigh spd.linalg.eigvalsh", s(real(3, 4)), s(real(2, 2, 3)), s(re
 row("linalg.qr", s(real(3, 2)), s(real(2, 2, 2)), s(real(2, 3)), s(real(3, 3), mode="complete"), s(real(3, 2), mode="r"), s(real(0, 3, 2)), half=False)
 row("linalg.svd", s(real(3, 3)), *(s(real(*n), full_matrices=False) for n in ((3, 2), (2, 3), (2, 2, 2), (1, 3))), half=False)
 row("linalg.svdvals", s(real(3, 2)), s(real(2, 2, 3)), s(real(3, 3)), half=False)
-row("matrix_exp linalg.matrix_exp", s(real(2, 2)), s(unit(2, 3, 3)), s(real(3, 3)), s(given(np.zeros((2, 2)))), s(real(0, 2, 2)), half=False)
+row("matrix_exp linalg.matrix_exp", s(real(2, 2)), s(unit(2, 3, 3)), s(real(3, 3)), s(given(np.zeros((2, 2)))), s(real(0, 2, 2)))
 row("linalg.matrix_power", *(s(real(2, 2), n) for n in (0, 1, 2, 5, -1, -3)), s(real(2, 3, 3), 3), half=False)
 row(
     "linalg.multi_dot", s([real(2, 3), real(3, 1), real(1, 4)]), s([real(3), real(3, 2)]), s([real(2, 2), real(2, 3), real(3)]),

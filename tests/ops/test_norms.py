@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
+from tests.support.oracle import assert_same_as_torch
 
 ORDERS = (0, 0.5, 1, 1.5, 2, 3, 3.5, math.inf, -math.inf, -1, -2.5)
 
@@ -60,6 +61,16 @@ def test_infinity_and_nan(order):
     x = np.array([[math.inf, 1.0, 2.0], [math.nan, 1.0, 2.0], [-math.inf, math.inf, 0.0]])
     expected = torch.linalg.vector_norm(torch.tensor(x), order, 1).numpy()
     np.testing.assert_array_equal(tl.linalg.vector_norm(tl.tensor(x), order, 1).numpy(), expected)
+
+
+def test_norms_of_matrices():
+    x = np.random.default_rng(0).standard_normal((2, 3, 4))
+    assert_same_as_torch(lambda lib, x: lib.norm(x, "nuc", dim=(2, 0), keepdim=True), x)
+    for order in ("fro", "nuc", 1, 2, math.inf):
+        assert tl.linalg.matrix_norm(tl.zeros(2, 0, 3), order).tolist() == [0.0, 0.0]
+    for order in (-1, -2, -math.inf):
+        with pytest.raises(tl.ShapeError, match="no entries to choose from"):
+            tl.linalg.matrix_norm(tl.zeros(0, 0), order)
 
 
 def test_dtype_converts_first():
