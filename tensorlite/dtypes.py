@@ -94,11 +94,17 @@ def narrow_dtype(values: Iterable[Any]) -> DType | None:
 
 
 def convert_arrays(values: Iterable[Any], source: DType, target: DType) -> list[Any]:
-    """Return the values, with each array or Tensor of dtype ``source`` converted to ``target``."""
-    return [
-        v if getattr(v, "dtype", None) != source else v.to(target) if hasattr(v, "requires_grad") else v.astype(target)
-        for v in values
-    ]
+    """Return the values, with each array or Tensor of dtype ``source`` converted to ``target``.
+
+    A number that is too large for the target becomes infinite, without a warning, as in other ops.
+    """
+    with np.errstate(over="ignore"):
+        return [_converted(v, target) if getattr(v, "dtype", None) == source else v for v in values]
+
+
+def _converted(value: Any, dtype: DType) -> Any:
+    """Return an array or a Tensor in this dtype."""
+    return value.to(dtype) if hasattr(value, "requires_grad") else value.astype(dtype)
 
 
 def promote_types(a: DTypeLike, b: DTypeLike) -> DType:
