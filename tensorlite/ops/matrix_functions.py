@@ -10,7 +10,8 @@ from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
-from .arguments import array_of, dim_in, ints_in, shape_of
+from ..scalars import ints_in
+from .arguments import array_of, dim_in, shape_of
 from .elementwise import clone, mul, where
 from .inverses import inv
 from .linalg import matmul

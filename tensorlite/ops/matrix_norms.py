@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..autograd.graph import Value
 from ..dtypes import DTypeLike
 from ..errors import ShapeError
-from .arguments import Dim, ints_in, shape_of
+from ..scalars import ints_in
+from .arguments import Dim, shape_of
 from .factorizations import svdvals
 from .inverses import inv
 from .norms import matrix_norm, vector_norm
