@@ -93,7 +93,7 @@ def matmul(xp: XP, x: Array, y: Array) -> Array:
         return np.matmul(x, y)
     if x.dtype == y.dtype and (wide := accumulate_dtype(x.dtype)) != x.dtype:
         return matmul(xp, x.astype(wide), y.astype(wide)).astype(x.dtype)
-    if x.dtype == y.dtype == _FLOAT32 and (product := long_matmul(x, y)) is not None:
+    if x.dtype == y.dtype == _FLOAT32 and (product := long_matmul(xp, x, y)) is not None:
         return product
     work = x.size * y.shape[1] if x.ndim == 2 == y.ndim else 0
     if work < _MIN_FLOPS or x.dtype != y.dtype or x.dtype.kind != "f" or x.shape[1] != y.shape[0]:

@@ -26,8 +26,9 @@ _FLOAT32 = np.dtype(np.float32)
 _RUN = 128  # entries that are added one after the other; each such run has an error of 1e-6, at most 128 * 6e-8
 _NARROW = 96  # columns up to which a product with ones is faster than NumPy's sum of rows
 _IN_CACHE = 1 << 22  # entries up to which it is faster for any number of columns
-_CUMSUM_RUN = 1024  # entries of a running sum that are added one after the other
-_VECTOR_RUN, _MATRIX_RUN = 512, 1 << 15  # products that BLAS adds in one call
+_STEPS = 16  # entries of a running sum that are added one after the other
+_SHORT_RUN, _LONG_RUN = 512, 1 << 12  # products that BLAS adds in one call, for one vector or a large matrix
+_SMALL_PRODUCT = 1 << 12  # entries of a product that are few enough to keep one for each run
 _BLOCK = 1 << 15  # entries of a part that stays in the cache
 _MAX_ONEHOT = 256  # rows of a table up to which a product with the one-hot matrix is faster than sorting
 _SMALL = 1024  # entries up to which no sum is worth a closer look
@@ -122,57 +123,81 @@ def _sum_axis(x: Array, axis: int) -> Array:
 
 
 def running_sum(xp: XP, x: Array, axis: int) -> Array:
-    """Compute the same as the reference: running sums within blocks, to which the sum of the blocks before is added."""
+    """Compute the same as the reference.
+
+    NumPy waits for each sum before it adds the next entry. So runs of ``_STEPS`` entries are summed at the same time,
+    and then the sums of the runs, in float64, are added to them.
+    """
     wide = accumulate_dtype(x.dtype)
     if wide != x.dtype:
         return running_sum(xp, x.astype(wide), axis).astype(x.dtype)
-    n, before = x.shape[axis], None
-    if x.dtype != _FLOAT32 or n <= _CUMSUM_RUN:
+    n = x.shape[axis]
+    if x.dtype != _FLOAT32 or n <= _RUN:
         return np.cumsum(x, axis=axis)
-    lead: Any = (slice(None),) * axis
+    if x.size <= _BLOCK // 2:
+        return np.cumsum(x, axis=axis, dtype=np.float64).astype(x.dtype)
     out: Array = np.empty(x.shape, x.dtype)
-    rows = max(1, _BLOCK // max(1, x.size // n) // _CUMSUM_RUN) * _CUMSUM_RUN  # a part stays in the cache
-    whole = n - n % _CUMSUM_RUN
-    for start in [*range(0, whole, rows), *range(whole, n, _CUMSUM_RUN)]:
-        stop = min(start + rows, whole) if start < whole else n
-        run = min(_CUMSUM_RUN, stop - start)
-        shape = (*x.shape[:axis], (stop - start) // run, run, *x.shape[axis + 1 :])
-        part = out[(*lead, slice(start, stop))].reshape(shape)
-        np.cumsum(x[(*lead, slice(start, stop))].reshape(shape), axis=axis + 1, out=part)
-        sums = part[(*lead, slice(None), -1)].astype(np.float64)
-        starts = np.cumsum(sums if before is None else np.concatenate([before, sums], axis), axis=axis)
-        if before is not None:
-            part += np.expand_dims(starts[(*lead, slice(-1))], axis + 1).astype(x.dtype)
-        elif shape[axis] > 1:
-            part[(*lead, slice(1, None))] += np.expand_dims(starts[(*lead, slice(-1))], axis + 1).astype(x.dtype)
-        before = starts[(*lead, slice(-1, None))]
+    shape = (math.prod(x.shape[:axis]), n, math.prod(x.shape[axis + 1 :]))
+    source, target = x.reshape(shape), out.reshape(shape)
+    rows = max(1, _BLOCK // (n * shape[2]))
+    for row in range(0, shape[0], rows):
+        _running_sum_into(target[row : row + rows], source[row : row + rows])
     return out
+
+
+def _running_sum_into(out: Array, x: Array) -> None:
+    """Write the running sums of x (rows, n, columns) along its second axis into ``out``."""
+    rows, n, columns = x.shape
+    before: Array = np.zeros((rows, 1, columns))
+    whole = n - n % _STEPS
+    size = max(1, _BLOCK // (rows * columns * _STEPS)) * _STEPS  # so that a part stays in the cache
+    # Few columns one by one, because NumPy's inner loop would be over them.
+    each = [(..., c) for c in range(columns)] if columns < _STEPS else [(...,)]
+    for start in range(0, whole, size):
+        stop = min(start + size, whole)
+        shape = (rows, (stop - start) // _STEPS, _STEPS, columns)
+        y, o = x[:, start:stop].reshape(shape), out[:, start:stop].reshape(shape)
+        o[:, :, 0] = y[:, :, 0]
+        for j in range(1, _STEPS):
+            for c in each:
+                np.add(o[:, :, j - 1][c], y[:, :, j][c], out=o[:, :, j][c])
+        sums = np.cumsum(np.concatenate([before, o[:, :, -1]], 1), axis=1)
+        for c in each:
+            o[c] += sums[:, :-1, None][c].astype(x.dtype)
+        before = sums[:, -1:]
+    if whole < n:
+        out[:, whole:] = before + np.cumsum(x[:, whole:], axis=1)
 
 
 # ---- matrix products ------------------------------------------------------------------------
 
 
-def long_matmul(x: Array, y: Array) -> Array | None:
+def long_matmul(xp: XP, x: Array, y: Array) -> Array | None:
     """Return ``x @ y`` of float32 arrays, added in parts, if each entry is a long sum; otherwise None.
 
     BLAS adds the products of a vector and a matrix one after the other, and those of two matrices in blocks of a few
     hundred. The parts are added pairwise, or in float64.
     """
-    n = x.shape[-1]
-    vector = x.ndim == 1 or y.ndim == 1 or (x.ndim == y.ndim == 2 and 1 in (x.shape[0], y.shape[1]))
-    run = _VECTOR_RUN if vector else _MATRIX_RUN
-    if n < 2 * run or n != y.shape[max(y.ndim - 2, 0)]:
+    n, height, width = x.shape[-1], math.prod(x.shape[-2:-1]), 1 if y.ndim == 1 else y.shape[-1]
+    run = _LONG_RUN if (height == 1) == (width == 1) else _SHORT_RUN
+    if n <= 4 * run or n != y.shape[max(y.ndim - 2, 0)]:
         return None
-    whole = n - n % run
-    if x.ndim <= 2 and y.ndim <= 2 and vector:
-        left = x[..., :whole].reshape(*x.shape[:-1] or (1,), whole // run, run).swapaxes(0, 1)
-        right = y[:whole].reshape(whole // run, run, *y.shape[1:] or (1,))
-        out = np.asarray(sum_over(None, np.matmul(left, right), (0,))).reshape((*x.shape[:-1], *y.shape[1:]))
+    if x.ndim <= 2 and y.ndim <= 2 and height * width <= _SMALL_PRODUCT:
+        run = run if height == width == 1 else _SHORT_RUN
+        whole = n - n % run
+        left = x[..., :whole].reshape(height, whole // run, run).swapaxes(0, 1)
+        right = y[:whole].reshape(whole // run, run, width)
+        if 1 in (height, width):
+            parts = np.matmul(left, right)
+        else:
+            with one_blas_thread:  # because each product is small
+                parts = np.matmul(left, right)
+        out = np.asarray(sum_over(None, parts, (0,))).reshape((*x.shape[:-1], *y.shape[1:]))
         return np.asarray(out + np.matmul(x[..., whole:], y[whole:]) if whole < n else out)
     total: Array = 0.0
     for start in range(0, n, run):
         part = slice(start, start + run)
-        total = total + np.matmul(x[..., part], y[part] if y.ndim == 1 else y[..., part, :]).astype(np.float64)
+        total = total + xp.matmul(x[..., part], y[part] if y.ndim == 1 else y[..., part, :]).astype(np.float64)
     return np.asarray(total, x.dtype)
 
 
@@ -226,7 +251,7 @@ def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
 def _onehot_product(xp: XP, g: Array, ids: Array, rows: int) -> Array:
     """Return the sums of the rows of g with each id, as a product with a matrix that has no more entries than g."""
     n = len(ids)
-    step = min(max(g.size, _BLOCK) // rows, _MATRIX_RUN)
+    step = min(max(g.size, _BLOCK) // rows, _LONG_RUN)
     total: Array = None
     for start in range(0, n, step):
         part = ids[start : start + step]
@@ -242,9 +267,10 @@ def _onehot_product(xp: XP, g: Array, ids: Array, rows: int) -> Array:
 def _sum_runs(g: Array, ids: Array) -> tuple[Array, Array]:
     """Return the sums of the rows of g with equal ids, and these ids. The ids are sorted."""
     starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
-    lengths = np.diff(starts, append=len(ids))
-    long = lengths.max() > _RUN
+    parts = -(-np.diff(starts, append=len(ids)) // _RUN)
+    long = parts.max() > 1
     if long:  # parts of the runs first, because NumPy adds the rows one after the other
-        starts = np.flatnonzero((np.arange(len(ids)) - np.repeat(starts, lengths)) % _RUN == 0)
+        first = np.repeat(starts - _RUN * (np.cumsum(parts) - parts), parts)
+        starts = first + _RUN * np.arange(len(first))
     sums = np.add.reduceat(g, starts, axis=0)
     return _sum_runs(sums, ids[starts]) if long else (sums, ids[starts])
