@@ -136,6 +136,48 @@ def gelu_backward(pool: int, g: Array, x: Array, dx: Array, tanh: bool) -> None:
 
 # ---- rows -----------------------------------------------------------------------------------
 
+_RUN = 4096  # entries that are added up in float32; the sums of such runs are added in float64
+_RUN_ROWS = 128  # rows, likewise: each of their entries is added to another sum, so none is shared by vector lanes
+
+
+@njit(**_INLINE)
+def _exp_into(x: Array, y: Array, top: Any) -> Any:
+    """Write ``exp(x - top)`` into y; return the sum."""
+    total = f32(0)
+    for j in range(x.size):
+        e = _exp(x[j] - top)
+        y[j] = e
+        total += e
+    return total
+
+
+@njit(**_INLINE)
+def _exp_sum(x: Array, top: Any) -> Any:
+    """Return the sum of ``exp(x - top)``."""
+    total = f32(0)
+    for j in range(x.size):
+        total += _exp(x[j] - top)
+    return total
+
+
+@njit(**_INLINE)
+def _sum_less(x: Array, top: Any) -> Any:
+    """Return the sum of ``x - top``."""
+    total = f32(0)
+    for j in range(x.size):
+        total += x[j] - top
+    return total
+
+
+@njit(**_INLINE)
+def _sum_squares(x: Array, mean: Any) -> Any:
+    """Return the sum of ``(x - mean)^2``."""
+    total = f32(0)
+    for j in range(x.size):
+        d = x[j] - mean
+        total += d * d
+    return total
+
 
 @njit(**LOOP)
 def softmax_range(x: Array, y: Array, start: int, stop: int) -> None:
@@ -144,13 +186,14 @@ def softmax_range(x: Array, y: Array, start: int, stop: int) -> None:
         top = x[i, 0]
         for j in range(1, n):
             top = max(top, x[i, j])
-        total = f32(0)
+        total = 0.0
+        if n <= _RUN:
+            total += _exp_into(x[i], y[i], top)
+        else:
+            for first in range(0, n, _RUN):
+                total += _exp_into(x[i, first : first + _RUN], y[i, first : first + _RUN], top)
         for j in range(n):
-            e = _exp(x[i, j] - top)
-            y[i, j] = e
-            total += e
-        for j in range(n):
-            y[i, j] /= total
+            y[i, j] /= f32(total)
 
 
 @njit(**ENTRY)
@@ -160,19 +203,28 @@ def softmax(pool: int, x: Array, y: Array) -> None:
 
 
 @njit(**LOOP)
+def _long_row_moments(x: Array) -> Any:
+    """Return the mean of a row of more than ``_RUN`` entries, and its sum of ``(x - mean)^2``."""
+    total = 0.0
+    for first in range(0, x.size, _RUN):
+        total += _sum_less(x[first : first + _RUN], f32(0))
+    mean, total = f32(total / x.size), 0.0
+    for first in range(0, x.size, _RUN):
+        total += _sum_squares(x[first : first + _RUN], mean)
+    return mean, f32(total)
+
+
+@njit(**LOOP)
 def layer_norm_range(
     x: Array, weight: Array, y: Array, mean: Array, rstd: Array, eps: float, start: int, stop: int
 ) -> None:  # fmt: skip
     n = x.shape[1]
     for i in range(start, stop):
-        total = f32(0)
-        for j in range(n):
-            total += x[i, j]
-        m = total / f32(n)
-        total = f32(0)
-        for j in range(n):
-            d = x[i, j] - m
-            total += d * d
+        if n <= _RUN:
+            m = _sum_less(x[i], f32(0)) / f32(n)
+            total = _sum_squares(x[i], m)
+        else:
+            m, total = _long_row_moments(x[i])
         r = f32(1) / np.sqrt(total / f32(n) + f32(eps))
         mean[i], rstd[i] = m, r
         for j in range(n):
@@ -193,6 +245,7 @@ def layer_norm_backward_range(
     n = x.shape[1]
     # Each chunk has arrays of its own, because two threads that write to one cache line slow each other down.
     dweight, dbias = np.zeros(n, f32), np.zeros(n, f32)
+    wide = np.zeros((2, n if stop - start > _RUN_ROWS else 0))
     for i in range(start, stop):
         m, r = mean[i], rstd[i]
         h_sum, hn_sum = f32(0), f32(0)
@@ -207,7 +260,14 @@ def layer_norm_backward_range(
         for j in range(n):
             z = (x[i, j] - m) * r
             dx[i, j] = r * (g[i, j] * weight[j] - h_mean - z * hn_mean)
+        if (i - start) % _RUN_ROWS == _RUN_ROWS - 1 and wide.size:
+            for j in range(n):
+                wide[0, j] += dweight[j]
+                wide[1, j] += dbias[j]
+                dweight[j], dbias[j] = f32(0), f32(0)
     for j in range(n):
+        if wide.size:
+            dweight[j], dbias[j] = f32(wide[0, j] + dweight[j]), f32(wide[1, j] + dbias[j])
         sums[start // length, 0, j], sums[start // length, 1, j] = dweight[j], dbias[j]
 
 
@@ -240,17 +300,20 @@ def cross_entropy_range(
         top = x[i, 0]
         for j in range(1, n):
             top = max(top, x[i, j])
-        total, values = f32(0), f32(0)
-        for j in range(n):
-            shifted = x[i, j] - top
-            total += _exp(shifted)
-            values += shifted
+        total, values = 0.0, 0.0
+        if n <= _RUN:
+            total += _exp_sum(x[i], top)
+        else:
+            for first in range(0, n, _RUN):
+                total += _exp_sum(x[i, first : first + _RUN], top)
         tops[i], totals[i] = top, total
         loss[i] = f32(0)
         if target[i] != ignore_index:
-            loss[i] = np.log(total) - f32(1 - smoothing) * (x[i, target[i]] - top)
+            loss[i] = np.log(f32(total)) - f32(1 - smoothing) * (x[i, target[i]] - top)
             if smoothing != 0:
-                loss[i] -= f32(smoothing) * (values / f32(n))
+                for first in range(0, n, _RUN):
+                    values += _sum_less(x[i, first : first + _RUN], top)
+                loss[i] -= f32(smoothing) * f32(values / n)
 
 
 @njit(**ENTRY)
