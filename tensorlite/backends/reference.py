@@ -310,17 +310,24 @@ def rms_norm_backward(xp: XP, g: Array, x: Array, weight: Array | None, rrms: Ar
 
 # ---- activations ----------------------------------------------------------------------------
 
-_TANH_GELU = math.sqrt(2.0 / math.pi)
+GELU_FAR = 1e3
+"""A number beyond which the cdf in GELU is 0 or 1. x is clamped to it, because infinity times 0 would be NaN."""
+_TANH_GELU = 2.0 * math.sqrt(2.0 / math.pi)
 
 
 def gelu(xp: XP, x: Array, tanh: bool) -> Array:
-    """Return ``x * cdf(x)`` for the cdf of the normal distribution, exact or by its tanh approximation.
+    """Return ``x * cdf(x)`` for the cdf of the normal distribution, exact or by its tanh approximation; 0 at -inf.
 
     Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
     """
-    if tanh:
-        return 0.5 * x * (1.0 + xp.tanh(_TANH_GELU * (x + 0.044715 * (x * x * x))))
-    return x * (0.5 * (1.0 + xp.erf(x * math.sqrt(0.5))))
+    return xp.maximum(x, -GELU_FAR) * _gelu_cdf(xp, xp.clip(x, -GELU_FAR, GELU_FAR), tanh)
+
+
+def _gelu_cdf(xp: XP, x: Array, tanh: bool) -> Array:
+    """Return the factor by which GELU multiplies x."""
+    if tanh:  # ``(1 + tanh(z / 2)) / 2`` as a sigmoid of z, which keeps its digits where it is near 0
+        return 1.0 / (1.0 + xp.exp(-_TANH_GELU * (x + 0.044715 * (x * x * x))))
+    return 0.5 * (1.0 + xp.erf(x * math.sqrt(0.5)))
 
 
 def gelu_backward(xp: XP, g: Array, x: Array, tanh: bool) -> Array:
@@ -328,11 +335,10 @@ def gelu_backward(xp: XP, g: Array, x: Array, tanh: bool) -> Array:
 
     The cdf is computed again, because that costs less than the memory to keep it for the backward pass.
     """
+    x = xp.clip(x, -GELU_FAR, GELU_FAR)
+    cdf = _gelu_cdf(xp, x, tanh)
     if tanh:
-        t = xp.tanh(_TANH_GELU * (x + 0.044715 * (x * x * x)))
-        slope = _TANH_GELU * (1.0 + (3.0 * 0.044715) * (x * x))
-        return g * (0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * slope)
-    cdf = 0.5 * (1.0 + xp.erf(x * math.sqrt(0.5)))
+        return g * (cdf + x * cdf * (1.0 - cdf) * _TANH_GELU * (1.0 + (3.0 * 0.044715) * (x * x)))
     return g * (cdf + x * (xp.exp(-0.5 * (x * x)) * (1.0 / math.sqrt(2.0 * math.pi))))
 
 
@@ -375,8 +381,8 @@ def cross_entropy_backward(
     if smoothing:
         dx -= smoothing / logits.shape[-1]
     dx[xp.arange(len(target)), safe] -= 1.0 - smoothing
-    dx *= xp.where(counted, g, 0.0)[:, None]
-    return dx
+    dx *= g[:, None]
+    return xp.where(counted[:, None], dx, 0.0)  # 0 times NaN would be NaN
 
 
 # ---- attention ------------------------------------------------------------------------------

@@ -12,12 +12,13 @@ from typing import Literal
 
 from ..autograd.function import op
 from ..autograd.graph import Value
+from ..backends.reference import GELU_FAR
 from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
 from ..scalars import int_in, number_in
 from .arguments import array_of, dim_in, index_array, outlier, wide_index
 from .comparison import eq
-from .elementwise import clamp, erf, exp, rsqrt, sigmoid, tanh, where
+from .elementwise import clamp, erf, exp, rsqrt, sigmoid, where
 from .gather_scatter import gather
 from .linalg import matmul
 from .reduce import all, mean, sum
@@ -100,9 +101,12 @@ def log_sigmoid(xp: Namespace, x: Array) -> Array:
 
 
 def _gelu_composite(x: Value, approximate: str) -> Value:
+    near = clamp(x, -GELU_FAR, GELU_FAR)
     if approximate == "tanh":
-        return 0.5 * x * (1.0 + tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x))))
-    return 0.5 * x * (1.0 + erf(x * math.sqrt(0.5)))
+        cdf = sigmoid(2.0 * math.sqrt(2.0 / math.pi) * (near + 0.044715 * (near * near * near)))
+    else:
+        cdf = 0.5 * (1.0 + erf(near * math.sqrt(0.5)))
+    return clamp(x, -GELU_FAR) * cdf
 
 
 @op(

@@ -10,7 +10,7 @@ import tensorlite as tl
 from tensorlite import optim
 from tensorlite.backends import reference, registry
 from tensorlite.backends.cpu import kernels as cpu
-from tensorlite.backends.cpu import thread_pool
+from tensorlite.backends.cpu import sums, thread_pool
 from tensorlite.nn import functional as F
 
 XP = registry.namespace(registry.device("cpu"))
@@ -75,6 +75,7 @@ def agree(found, expected, dtype, scale=1.0):
 @pytest.mark.parametrize(("shape", "dtype", "layout"), CASES)
 @pytest.mark.usefixtures("compiled", "shared")
 class TestRows:
+    @np.errstate(over="ignore")  # as ops run
     def test_gelu(self, shape, dtype, layout):
         x, g = arrays(shape, dtype, layout)
         for tanh in (False, True):
@@ -118,7 +119,7 @@ class TestRows:
         scale = 2 * shape[-1]
         agree([cpu.matmul(XP, x, y)], [np.matmul(x, y)], dtype, scale)
         agree([cpu.matmul(XP, y.T, x.T)], [np.matmul(y.T, x.T)], dtype, scale)
-        agree([cpu.sum_to(XP, x, shape[-1:])], [reference.sum_to(XP, x, shape[-1:])], dtype, len(x))
+        agree([sums.sum_to(XP, x, shape[-1:])], [reference.sum_to(XP, x, shape[-1:])], dtype, len(x))
 
     def test_adam(self, shape, dtype, layout):
         for options in [(0.0, True, False), (0.1, True, False), (0.1, False, True)]:
@@ -209,6 +210,50 @@ def test_nan_and_infinity_are_kept(value):
         np.testing.assert_allclose(cpu.gelu(XP, x, False)[3, 5], expected, atol=1e-30)
 
 
+EDGES = [
+    -np.inf, np.inf, np.nan, -0.0, 0.0, 1e-45, -1e-45, 1e-38, 3.4e38, -3.4e38, 1e20, -1e20, -1000, 1000, -100, 100, -20,
+    -13, -9, -5, 5, 13, -1, 1,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("tanh", [False, True])
+def test_gelu_of_edges_does_not_depend_on_the_size(tanh, monkeypatch):
+    """A vector loop, the entries that it leaves over, and the kernels that are not compiled give the same values."""
+    edges = np.array(EDGES, np.float32)
+    ones = np.ones_like(edges)
+    with np.errstate(all="ignore"):
+        exact = reference.gelu(XP, edges, tanh), reference.gelu_backward(XP, ones, edges, tanh)
+    assert exact[0][:2].tolist() == [0.0, np.inf]
+    assert exact[1][:2].tolist() == [0.0, 1.0]
+    for least in (1, 1 << 30):  # always compiled, never compiled
+        monkeypatch.setattr(cpu, "_MIN_COMPILED", least)
+        for size in (*range(1, 71), 2047, 2048, 16_384 + 7):
+            x = np.resize(np.roll(edges, size), size)
+            with np.errstate(all="ignore"):
+                found = cpu.gelu(XP, x, tanh), cpu.gelu_backward(XP, np.ones_like(x), x, tanh)
+            for a, b in zip(found, exact, strict=True):
+                np.testing.assert_allclose(a, np.resize(np.roll(b, size), size), rtol=1e-6, atol=3e-7)
+
+
+@pytest.mark.parametrize("value", [-np.inf, np.inf, np.nan, -3e38, 1e-45])
+def test_rows_with_edges_do_not_depend_on_their_length(value, monkeypatch):
+    monkeypatch.setattr(cpu, "_MIN_COMPILED", 1)
+    rng = np.random.default_rng(0)
+    for n in (*range(2, 71), 5000):
+        x = rng.standard_normal((3, n)).astype(np.float32)
+        x[0, 0] = x[1, n // 2] = x[2, n - 1] = value
+        target, g = np.array([0, n - 1, -1]), np.ones(3, np.float32)
+        with np.errstate(all="ignore"):
+            pairs = [(k.softmax(XP, x, -1), k.cross_entropy(XP, x, target, -1, 0.0),
+                      k.cross_entropy_backward(XP, g, x, target, *k.cross_entropy(XP, x, target, -1, 0.0)[1:], -1, 0.0),
+                      k.layer_norm(XP, x, None, None, 1e-5)[0]) for k in (cpu, reference)]  # fmt: skip
+        (mine, loss, gradient, normal), (expected, losses, gradients, normals) = pairs
+        np.testing.assert_allclose(mine, expected, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(loss[0], losses[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(gradient, gradients, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(normal, normals, rtol=1e-4, atol=1e-5)
+
+
 def test_exp_is_accurate_to_its_last_digits():
     jit = pytest.importorskip("tensorlite.backends.cpu.compiled.kernels", exc_type=ImportError)
     x = np.linspace(-87.0, 0.0, 100_001, dtype=np.float32)
@@ -228,7 +273,7 @@ def test_exponentials_below_an_infinite_maximum():
     np.testing.assert_array_equal(first, found[:1])
 
 
-@pytest.mark.parametrize("name", cpu.__all__)
+@pytest.mark.parametrize("name", [*cpu.__all__, *sums.__all__])
 def test_every_kernel_replaces_a_function_of_the_reference_or_numpy(name):
     assert hasattr(reference, name) or hasattr(np, name)
 
@@ -252,7 +297,7 @@ def test_an_infinite_gradient_changes_only_its_row():
     g[7, 2] = np.inf
     ids = np.arange(50) % 9
     with np.errstate(all="ignore"):
-        out = cpu.embedding_backward(XP, g, ids, 9)
+        out = sums.embedding_backward(XP, g, ids, 9)
     assert np.isposinf(out[7, 2])
     assert np.isfinite(np.delete(out.reshape(-1), 7 * 4 + 2)).all()
 
@@ -286,7 +331,7 @@ def test_embedding_of_many_rows(ids: list[int]) -> None:
     g = np.random.default_rng(0).standard_normal((len(ids), 4))
     expected = np.zeros((302, 4))
     np.add.at(expected, ids, g)
-    np.testing.assert_allclose(cpu.embedding_backward(np, g, np.array(ids), 302), expected, rtol=1e-14)
+    np.testing.assert_allclose(sums.embedding_backward(np, g, np.array(ids), 302), expected, rtol=1e-14)
     table = tl.zeros(302, 4, dtype=tl.float64, requires_grad=True)
     F.embedding(tl.tensor(ids), table).backward(tl.tensor(g))
     assert table.grad is not None

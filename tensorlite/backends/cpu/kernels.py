@@ -293,7 +293,7 @@ def gelu(xp: XP, x: Array, tanh: bool) -> Array:
     q, p = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
     for a, b in _blocks(x, y):
         _cdf(a, b, q[: a.size], p[: a.size])
-        b *= a
+        b *= np.maximum(a, -reference.GELU_FAR, out=q[: a.size])
     return y
 
 
@@ -313,7 +313,7 @@ def gelu_backward(xp: XP, g: Array, x: Array, tanh: bool) -> Array:
         o *= -0.5
         np.exp(o, out=o)
         o *= 1.0 / math.sqrt(2.0 * math.pi)
-        o *= a
+        o *= np.clip(a, -reference.GELU_FAR, reference.GELU_FAR, out=s)
         o += c
         o *= d
     return dx

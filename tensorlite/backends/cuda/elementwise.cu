@@ -35,36 +35,51 @@ __device__ __forceinline__ T normal_cdf(T x) {
     return T(0.5) * (T(1) + erf(x * T(0.70710678118654752440)));  // sqrt(1/2)
 }
 
+// Beyond this number the cdf is 0 or 1. x is clamped to it, because infinity times 0 would be NaN. NaN stays.
+#define GELU_FAR 1000
+
+template <typename T>
+__device__ __forceinline__ T not_below_far(T x) {
+    return x < T(-GELU_FAR) ? T(-GELU_FAR) : x;
+}
+
+template <typename T>
+__device__ __forceinline__ T within_far(T x) {
+    return x > T(GELU_FAR) ? T(GELU_FAR) : not_below_far(x);
+}
+
 template <typename T>
 __device__ __forceinline__ void gelu(const T* x, T* y, long long n) {
-    FOR_EACH_ENTRY(i, n) { y[i] = x[i] * normal_cdf(x[i]); }
+    FOR_EACH_ENTRY(i, n) { y[i] = not_below_far(x[i]) * normal_cdf(x[i]); }
 }
 
 template <typename T>
 __device__ __forceinline__ void gelu_backward(const T* g, const T* x, T* dx, long long n) {
     FOR_EACH_ENTRY(i, n) {
-        T pdf = exp(T(-0.5) * x[i] * x[i]) * T(0.39894228040143267794);  // 1 / sqrt(2 pi)
-        dx[i] = g[i] * (normal_cdf(x[i]) + x[i] * pdf);
+        T a = within_far(x[i]);
+        T pdf = exp(T(-0.5) * a * a) * T(0.39894228040143267794);  // 1 / sqrt(2 pi)
+        dx[i] = g[i] * (normal_cdf(a) + a * pdf);
     }
 }
 
-// GPT-2's approximation, 0.5 x (1 + t) with t = tanh(sqrt(2/pi) (x + 0.044715 x^3)).
+// GPT-2's approximation of the cdf, (1 + tanh(z / 2)) / 2 with z = 2 sqrt(2/pi) (x + 0.044715 x^3). As a sigmoid of z it
+// keeps its digits where it is near 0.
 template <typename T>
-__device__ __forceinline__ T tanh_of_cubic(T x) {
-    return tanh(T(0.79788456080286535588) * (x + T(0.044715) * (x * x * x)));
+__device__ __forceinline__ T sigmoid_of_cubic(T x) {
+    return T(1) / (T(1) + exp(T(-1.59576912160573071176) * (x + T(0.044715) * (x * x * x))));
 }
 
 template <typename T>
 __device__ __forceinline__ void gelu_tanh(const T* x, T* y, long long n) {
-    FOR_EACH_ENTRY(i, n) { y[i] = T(0.5) * x[i] * (T(1) + tanh_of_cubic(x[i])); }
+    FOR_EACH_ENTRY(i, n) { y[i] = not_below_far(x[i]) * sigmoid_of_cubic(within_far(x[i])); }
 }
 
 template <typename T>
 __device__ __forceinline__ void gelu_tanh_backward(const T* g, const T* x, T* dx, long long n) {
     FOR_EACH_ENTRY(i, n) {
-        T t = tanh_of_cubic(x[i]);
-        T slope = T(0.79788456080286535588) * (T(1) + T(0.134145) * (x[i] * x[i]));
-        dx[i] = g[i] * (T(0.5) * (T(1) + t) + T(0.5) * x[i] * (T(1) - t * t) * slope);
+        T a = within_far(x[i]), c = sigmoid_of_cubic(a);
+        T slope = T(1.59576912160573071176) * (T(1) + T(0.134145) * (a * a));
+        dx[i] = g[i] * (c + a * c * (T(1) - c) * slope);
     }
 }
 

@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from ...reference import ERF_TANH
+from ...reference import ERF_TANH, GELU_FAR
 from .gemm import NO_TRANS, TRANS, sgemm
 from .parallel_for import bind_kernel, parallel_for, split_range
 from .support import ENTRY, INLINE, LOOP, float32_pointer, njit
@@ -56,12 +56,12 @@ def _bits_to_float32(context: Any, bits: Any) -> Any:
 _LOG2_E, _LOG2_HIGH, _LOG2_LOW = f32(1.4426950408889634), f32(0.693359375), f32(-2.12194440e-4)
 _P2, _P3, _P4 = f32(0.5), f32(1.6666665459e-1), f32(4.1665795894e-2)
 _P5, _P6, _P7 = f32(8.3334519073e-3), f32(1.3981999507e-3), f32(1.9875691500e-4)
-_MIN_X, _MAX_X = f32(-88.0), f32(88.37)  # 2^n is 0 at the first, and finite up to the second
+_MIN_X, _MAX_X = f32(-88.0), f32(89.0)  # 2^n is 0 at the first, and infinite at the second
 
 
 @njit(**_INLINE)
 def _exp(x: Any) -> Any:
-    """Return exp(x) of a float32, accurate to its last digit or two: 0 below -87.6, 2e38 above 88.3, NaN for NaN."""
+    """Return exp(x) of a float32, accurate to its last digit or two: 0 below -87.6, inf above 88.3, NaN for NaN."""
     y = min(max(x, _MIN_X), _MAX_X)
     n = np.floor(y * _LOG2_E + f32(0.5))
     r = (y - n * _LOG2_HIGH) - n * _LOG2_LOW
@@ -74,7 +74,7 @@ _CDF = [math.sqrt(2.0) * 0.5**k * c for k, c in enumerate(ERF_TANH)]
 _C0, _C1, _C2, _C3, _C4, _C5, _C6 = map(f32, _CDF)
 _T0, _T1 = f32(2.0 * math.sqrt(2.0 / math.pi)), f32(2.0 * math.sqrt(2.0 / math.pi) * 0.044715)
 _DENSITY = f32(1.0 / math.sqrt(2.0 * math.pi))
-_FAR = f32(-1e3)  # the cdf is 0 there; x is clamped to it, because -inf times 0 is NaN
+_FAR = f32(-GELU_FAR)
 _MAX_SQUARE = f32(40.0)  # the square of the largest x of the polynomial's fit; beyond it the cdf is 0 or 1
 
 
@@ -124,7 +124,7 @@ def gelu_backward_range(g: Array, x: Array, dx: Array, tanh: bool, start: int, s
             dx[i] = g[i] * (c + a * c * (f32(1) - c) * (_T0 + f32(3) * _T1 * a * a))
     else:
         for i in range(x.size):
-            a = x[i]
+            a = min(max(x[i], _FAR), -_FAR)
             dx[i] = g[i] * (_cdf(a, False) + a * _DENSITY * _exp(f32(-0.5) * a * a))
 
 
@@ -225,7 +225,7 @@ def layer_norm_range(
             total = _sum_squares(x[i], m)
         else:
             m, total = _long_row_moments(x[i])
-        r = f32(1) / np.sqrt(total / f32(n) + f32(eps))
+        r = f32(1.0 / np.sqrt(np.float64(total) / n + eps))  # float32's fast root of infinity is NaN
         mean[i], rstd[i] = m, r
         for j in range(n):
             y[i, j] = (x[i, j] - m) * r * weight[j]
