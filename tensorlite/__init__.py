@@ -30,6 +30,7 @@ from .autograd.checkpointing import checkpoint
 from .backends.cpu.malloc import keep_freed_memory
 from .backends.cpu.thread_pool import get_num_threads, set_num_threads
 from .backends.registry import Device, cuda_is_available, device, get_default_device, set_default_device
+from .batching import vmap
 from .dtypes import DType as _DType
 from .dtypes import (
     bool_,
@@ -76,6 +77,7 @@ from .tensors.creation import (
     zeros,
     zeros_like,
 )
+from .tensors.printing import printoptions, set_printoptions
 from .tensors.tensor import Tensor
 
 if _typing.TYPE_CHECKING:
@@ -102,7 +104,7 @@ __all__ = [
     "set_grad_enabled",
     "Device", "cuda_is_available", "device", "get_default_device", "set_default_device",
     "get_num_threads", "keep_freed_memory", "set_num_threads",
-    "checkpoint",
+    "checkpoint", "printoptions", "set_printoptions", "vmap",
     "arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like", "linspace", "ones",
     "ones_like", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "tensor",
     "zeros", "zeros_like",

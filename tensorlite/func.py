@@ -19,6 +19,7 @@ from .autograd.grad_mode import enable_grad, is_grad_enabled
 from .autograd.gradients import grad as _grad
 from .autograd.graph import Edge, Variable, topological_order, wrap
 from .backends.registry import BACKENDS, Array
+from .batching import vmap
 from .errors import DTypeError, GraphError, ShapeError
 from .ops.shape import reshape, stack
 from .pytree import tree_leaves, tree_map
@@ -26,7 +27,7 @@ from .scalars import as_integer, int_in, ints_in
 from .tensors.creation import as_tensor, zeros_like
 from .tensors.tensor import Tensor
 
-__all__ = ["grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"]
+__all__ = ["grad", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp", "vmap"]
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -12,8 +12,10 @@ from . import version_counter
 from .retained_grad import RetainHook
 from .views import ViewInfo
 
-__all__ = ["Edge", "Node", "Output", "Plan", "RecomputedValues", "Rule", "Value", "Variable", "attach",
-           "topological_order", "wrap"]  # fmt: skip
+__all__ = [
+    "AccumulateGrad", "Edge", "Node", "Output", "Plan", "RecomputedValues", "Rule", "Value", "Variable", "attach",
+    "topological_order", "wrap",
+]  # fmt: skip
 
 Value: TypeAlias = Any
 """The type of the values that a rule computes on: raw arrays, or Variables under ``create_graph``."""
@@ -95,6 +97,41 @@ class Node:
         """Return the name of the op that made this node."""
         return self.plan.op_name
 
+    @property
+    def next_functions(self) -> tuple[tuple[Node | AccumulateGrad, int], ...]:
+        """Return where the gradients go: a pair for each differentiated input, as PyTorch's ``next_functions`` has it.
+
+        The first of a pair is the node that made the input, or an :class:`AccumulateGrad` if the input is a leaf. The
+        second is the index of the input among the results of that node. Inputs without a gradient are left out.
+        """
+        return tuple(
+            (edge.edges[0], edge.index) if isinstance(edge, Output)  # type: ignore[misc]  # its edge is a Node
+            else (edge, 0) if isinstance(edge, Node) else (AccumulateGrad(edge), 0)
+            for edge in self.edges
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+class AccumulateGrad:
+    """The end of the graph at a leaf, in ``next_functions``. Two of one leaf are equal.
+
+    variable: the leaf.
+    """
+
+    name = "AccumulateGrad"
+    next_functions: tuple[()] = ()
+
+    def __init__(self, variable: Variable) -> None:
+        self.variable = variable
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AccumulateGrad) and other.variable is self.variable
+
+    def __hash__(self) -> int:
+        return id(self.variable)
+
     def __repr__(self) -> str:
         return f"<{self.name}>"
 
@@ -105,6 +142,11 @@ class Output(Node):
     def __init__(self, parent: Node, index: int) -> None:
         super().__init__(parent.plan, [parent], [parent.outputs[index][0]], [])
         self.index = index
+
+    @property
+    def next_functions(self) -> tuple[tuple[Node | AccumulateGrad, int], ...]:
+        """Return those of the node that the results share."""
+        return self.edges[0].next_functions  # type: ignore[union-attr]  # its edge is a Node
 
 
 Edge: TypeAlias = Node | Variable

@@ -27,6 +27,7 @@ from .convert import as_array, fill_number, is_dtype_name, to_device, to_dtype
 from .inplace import InPlaceMethods
 from .methods import OpMethods
 from .numpy_protocol import UfuncProtocol, apply_function
+from .printing import format_array
 
 __all__ = ["Tensor"]
 
@@ -199,7 +200,7 @@ class Tensor(OpMethods, InPlaceMethods):
 
     def __repr__(self) -> str:
         values = BACKENDS[type(self.array)].to_numpy(self.array)
-        notes = [np.array2string(values, separator=", ", prefix="tensor(", precision=4, threshold=1000)]
+        notes = [format_array(values, "tensor(")]
         if self.array.size == 0 and self.ndim != 1:
             notes.append(f"size={self.shape}")
         if self.dtype not in (get_default_dtype(), int64, bool_):

@@ -1,5 +1,5 @@
 """Tools that PyTorch's users look for in ``torch.utils``."""
 
-from . import checkpoint
+from . import checkpoint, data
 
-__all__ = ["checkpoint"]
+__all__ = ["checkpoint", "data"]

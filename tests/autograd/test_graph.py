@@ -142,3 +142,30 @@ def test_nothing_is_saved_under_no_grad(no_collector):
         y = y * 2
     assert data() is None
     assert y.grad_fn is None
+
+
+def test_next_functions_lead_from_a_result_to_its_leaves():
+    """The pairs are those of PyTorch, but that inputs without a gradient are left out."""
+    x, w = tl.ones(3, requires_grad=True), tl.ones(3, requires_grad=True)
+    product = x * w
+    loss = (product + product * 2.0).sum()
+    (add, zero), *rest = loss.grad_fn.next_functions
+    assert (add.name, zero, rest) == ("add", 0, [])
+    (first, _), (second, _) = add.next_functions
+    assert first is product.grad_fn
+    assert second.next_functions == ((product.grad_fn, 0),)
+    (leaf_x, _), (leaf_w, _) = product.grad_fn.next_functions
+    assert leaf_x.variable is x
+    assert leaf_w.variable is w
+    assert (leaf_x.name, leaf_x.next_functions) == ("AccumulateGrad", ())
+    assert leaf_x == (x + 1).grad_fn.next_functions[0][0] != leaf_w
+    assert len({leaf_x, leaf_w, (x + 1).grad_fn.next_functions[0][0]}) == 2
+
+
+def test_next_functions_of_one_of_several_results():
+    x = tl.eye(2, requires_grad=True)
+    _, vectors = tl.linalg.eigh(x * 2)
+    ((node, index),) = (vectors * 3).grad_fn.next_functions
+    assert (node.name, index) == ("linalg.eigh", 1)
+    assert node.next_functions[0][0].name == "mul"
+    assert vectors.grad_fn.next_functions == node.next_functions

@@ -38,7 +38,7 @@ def warn_once(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
-class MachineCodeCache(FunctionCache):
+class MachineCodeCache(FunctionCache):  # type: ignore[misc]  # numba has no types
     """The cache of one compiled function, in the interface of numba's caches.
 
     The code is compiled anew if a source of the kernels, the function's file, numba or the processor changes.
