@@ -36,7 +36,7 @@ def vmap(
         Keyword arguments are mapped over dimension 0.
     out_dims: where the batch dimension is in the results, an int or a tree of them, as the result is one.
     randomness: "error" refuses random numbers of the default generator; "different" draws them anew for each example;
-        "same" draws the same ones for each.
+        "same" repeats them for each.
     chunk_size: accepted for compatibility; it changes nothing.
 
     Raises ValueError if nothing is mapped over, or for a batch of 0 examples, whose results have no shape. Raises
