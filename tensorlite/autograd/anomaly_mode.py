@@ -9,9 +9,10 @@ from typing import Any
 
 from ..backends.registry import BACKENDS, Array
 from ..errors import AnomalyError
+from .graph import Output
 from .shared_state import shared_state
 
-__all__ = ["call_site", "check_backward", "check_forward", "detect_anomaly", "enabled"]
+__all__ = ["call_site", "check_backward", "check_forward", "check_infinities", "detect_anomaly", "enabled"]
 
 enabled = 0
 """The number of open ``detect_anomaly()`` blocks in all threads. If it is zero, ops check nothing."""
@@ -27,11 +28,13 @@ _state = _State()
 
 
 class detect_anomaly:
-    """Context manager in which the first op that makes a NaN or an infinity raises AnomalyError.
+    """Context manager in which the first op that makes a NaN or a harmful infinity raises AnomalyError.
 
     The error names the op, forward or backward, and the line of your code that called it. An op whose inputs already
-    contain such a value (a mask filled with ``-inf``, say) raises nothing. Every result is checked, so this is slow.
-    It applies to the ops of this thread.
+    contain such a value (a mask filled with ``-inf``, say) raises nothing.
+
+    An infinity in the forward pass can be intended: ``log(0)`` as a mask, say. So it raises in the backward pass, if a
+    gradient that is not 0 arrives at it. Every result is checked, so this is slow. It applies to this thread's ops.
     """
 
     def __enter__(self) -> None:
@@ -74,20 +77,39 @@ def introduced_nonfinite(values: list[Any], out: Array) -> str | None:
     return None if given_inf or given_nan else "infinity"
 
 
-def check_forward(op: str, values: list[Any], out: Array, node: Any) -> None:
-    """Raise AnomalyError if an op made a NaN or an infinity.
+def check_forward(op: str, values: list[Any], out: Array, place: Any) -> None:
+    """Raise AnomalyError if an op made a NaN. Remember the infinities that it made.
 
-    values: the raw arguments of the op. out: its result. node: its node, which gets the line that called the op, or
-    None.
+    values: the raw arguments of the op. out: its result. place: the node of that result, or None. The node that runs
+    the op's rules gets the line that called the op.
     """
     if not _state.depth:
         return
     where = call_site()
-    if node is not None:
-        node.where = where
+    if place is not None:
+        place.where = where
+        if isinstance(place, Output):  # one of several results
+            place.edges[0].where = where  # type: ignore[union-attr]
     what = introduced_nonfinite(values, out)
-    if what is not None:
+    if what == "infinity" and place is not None:
+        place.infinite = BACKENDS[type(out)].isinf(out)
+    elif what == "NaN":
         raise AnomalyError(f"{op}: the forward pass made the first {what} here\n  {where}")
+
+
+def check_infinities(node: Any, gradient: Any) -> None:
+    """Raise AnomalyError if a gradient arrives at an infinity that the forward pass of the node's op made.
+
+    gradient: the raw gradient of the node's result.
+    """
+    if not _state.depth or node.infinite is None:
+        return
+    met = node.infinite & (gradient != 0)
+    if bool(met.any()):
+        raise AnomalyError(
+            f"{node.name}: the forward pass made the first infinity, and a gradient arrives at it\n"
+            f"  forward call: {node.where}"
+        )
 
 
 def check_backward(op: str, where: str | None, values: list[Any], gradient: Array, name: str) -> None:

@@ -27,6 +27,7 @@ from . import anomaly_mode, version_counter
 from .grad_mode import grad_mode
 from .graph import Edge, Node, Output, Plan, RecomputedValues, Value, Variable, attach, topological_order, wrap
 from .op_hooks import op_runner
+from .user_ops import call_user_backward, call_user_rule
 
 __all__ = ["run_backward", "unbroadcast"]
 
@@ -73,6 +74,8 @@ def run_backward(
                     g = fill_missing_with_zeros(node, g)
                 elif node.hooks:
                     g = _run_hooks(node.hooks, g)
+                if anomaly_mode.enabled and node.infinite is not None:
+                    anomaly_mode.check_infinities(node, g.array if isinstance(g, Variable) else g)
                 if needed is not None:
                     if targets is not None and node in targets:
                         grads[node] = g
@@ -110,17 +113,25 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
     values = attach_saved_values(node, saved) if create_graph else saved
     if plan.widen and node.dtypes is not None:
         values, g = widen_values(values, g)
-    if plan.backward is None:
-        gradients: Sequence[Value] = [
+    gradients: Sequence[Value]
+    if plan.backward is None and plan.built_in:
+        gradients = [
             rule(g, *[shape if j < 0 else values[j] for j in places])
             if needed is None or edge in needed else None
             for (rule, places), shape, edge in zip(plan.rules, node.shapes, node.edges, strict=True)
+        ]  # fmt: skip
+    elif plan.backward is None:
+        gradients = [
+            call_user_rule(plan, k, g, [shape if j < 0 else values[j] for j in plan.rules[k][1]], create_graph)
+            if needed is None or edge in needed else None
+            for k, (shape, edge) in enumerate(zip(node.shapes, node.edges, strict=True))
         ]  # fmt: skip
     elif create_graph:
         gradients = _through_composite(node, values, g)
     else:
         needs = tuple(i for i, e in zip(plan.needs, node.edges, strict=True) if needed is None or e in needed)
-        every = plan.backward(BACKENDS[type(g)], g, *[needs if j is None else values[j] for j in plan.backward_places])
+        xp, given = BACKENDS[type(g)], [needs if j is None else values[j] for j in plan.backward_places]
+        every = plan.backward(xp, g, *given) if plan.built_in else call_user_backward(plan, xp, g, given)
         if not isinstance(every, tuple) or len(every) <= plan.needs[-1]:
             raise TypeError(
                 f"{plan.op_name}: its backward function must return a tuple, a gradient for each leading argument, "

@@ -17,6 +17,7 @@ from .graph import Output, Rule, Value, Variable, wrap
 from .op_definition import Op
 from .op_errors import translate_error
 from .op_hooks import op_runner
+from .user_ops import call_forward, check_recordable
 from .views import record_view, regenerate_view
 
 __all__ = ["OpFunction", "op"]
@@ -200,10 +201,10 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
         try:
             if built_in:
                 out = runner.run(forward, xp, *inputs)
-            elif runner.hooks.forward is None:
-                out = forward(xp, *inputs)
+            elif raw:
+                out = run_user(forward, xp, *inputs)
             else:
-                out = runner.hooks.forward(_call, forward, xp, *inputs)
+                out = call_forward(self, run_user, xp, inputs)
         except (ValueError, TypeError, IndexError, OverflowError) as error:
             if not built_in:
                 raise
@@ -215,6 +216,8 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
             with np.errstate(all="ignore"):
                 out = forward(xp, *inputs)
 
+        if not built_in and needs:
+            check_recordable(self, args, arrays, out if multi_output else (out[0],) if aux else (out,))
         if multi_output:
             outs = out if narrow is None else convert_arrays(out, accumulate_dtype(narrow), narrow)
             outs = tuple(o if type(o) in BACKENDS else self.result_array(xp, o) for o in outs)
@@ -228,7 +231,7 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
                     result.node, result.tracked = Output(node, k), True
             if anomaly_mode.enabled:
                 for result in results:
-                    anomaly_mode.check_forward(self.name, given, result.array, result.node and result.node.edges[0])
+                    anomaly_mode.check_forward(self.name, given, result.array, result.node)
             return results
 
         extra: Sequence[Any] = ()
@@ -260,3 +263,9 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
 
 def _call(f: Callable[..., Any], *args: Any) -> Any:
     return f(*args)
+
+
+def run_user(f: Callable[..., Any], *args: Any) -> Any:
+    """Return ``f(*args)`` for the function of a user's op: with NumPy's warnings, and through this thread's hooks."""
+    hook = op_runner.hooks.forward
+    return f(*args) if hook is None else hook(_call, f, *args)

@@ -73,6 +73,7 @@ class Node:
     dtypes: the dtypes of these inputs, if the op converted them or is not built in; else None.
     outputs: shapes and dtypes of the results, if the op has several; else empty.
     where: the line of user code that called the op, under ``detect_anomaly()``.
+    infinite: the places of infinities that the op made, as a mask, under ``detect_anomaly()``; else None.
 
     Edges never point at intermediate Variables, and a node never holds its own result as a Variable. So there are no
     reference cycles, and memory is freed as soon as the backward pass has visited the node.
@@ -82,6 +83,7 @@ class Node:
     dtypes: list[Any] | None = None
     outputs: Sequence[tuple[tuple[int, ...], Any]] = ()
     where: str | None = None
+    infinite: Array | None = None
 
     def __init__(
         self, plan: Plan, edges: list[Edge], shapes: list[tuple[int, ...]], saved: list[Any] | RecomputedValues | None
@@ -172,6 +174,7 @@ class Plan:
     is_view: whether the result may share memory with the first argument.
     built_in: whether the op belongs to this library.
     casts_gradients: whether a gradient is converted to the dtype that its input had before the op converted it.
+    on_tensors: for each rule of a user's op whether it gets Tensors, because it uses their methods.
     widen: whether float16 values are converted to float32 for the rules.
     """
 
@@ -189,6 +192,7 @@ class Plan:
     is_view: bool = False
     built_in: bool = True
     casts_gradients: bool = True
+    on_tensors: list[bool] = field(default_factory=list)
     widen: bool = False
 
 

@@ -14,6 +14,7 @@ from ..dtypes import Policy, as_dtype
 from ..errors import GraphError
 from . import version_counter
 from .graph import Node, Plan, Rule, Value, Variable
+from .user_ops import uses_tensor_methods
 from .views import regenerate_views
 
 __all__ = ["Op"]
@@ -148,6 +149,7 @@ class Op:
             is_view=self.view,
             built_in=self.built_in,
             casts_gradients=self.built_in or self.dtypes is not None or bool(self.widen),
+            on_tensors=[uses_tensor_methods(self.rule(i)) for i in needs],
             widen=bool(self.widen),
         )
 

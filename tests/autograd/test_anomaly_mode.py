@@ -25,9 +25,38 @@ def test_the_forward_op_and_its_line_are_named():
     assert line_of("here: log of a negative number") in str(error.value)
 
 
-def test_an_infinity_is_found():
-    with tl.detect_anomaly(), pytest.raises(AnomalyError, match=r"^true_divide: .* first infinity"):
-        tl.ones(2) / tl.zeros(2)
+def test_an_infinity_that_a_gradient_meets_is_found():
+    x = tl.ones(2, requires_grad=True)
+    with tl.detect_anomaly():
+        loss = (x / tl.zeros(2)).sum()  # here: divided by zero
+        with pytest.raises(AnomalyError, match=r"^true_divide: .* first infinity, and a gradient arrives") as error:
+            loss.backward()
+    assert line_of("here: divided by zero") in str(error.value)
+
+
+def log_of_a_mask(x):
+    return (x + tl.tensor([0.0, 1.0]).log()).softmax(-1)[1]
+
+
+def a_metric(x):
+    tl.log(x - x)
+    return x.sum()
+
+
+def a_constant_factor_of_zero(x):
+    return tl.where(tl.tensor([True, False]), x, 1 / tl.zeros(2)).sum()
+
+
+def an_overflow_without_weight(x):
+    return ((x * 1e30) * 1e30 + 1.0)[:0].sum() + x.sum()
+
+
+@pytest.mark.parametrize("f", [log_of_a_mask, a_metric, a_constant_factor_of_zero, an_overflow_without_weight])
+def test_an_infinity_that_no_gradient_meets_raises_nothing(f):
+    x = tl.tensor([1.0, 2.0], requires_grad=True)
+    with tl.detect_anomaly():
+        f(x).backward()
+    assert x.grad.isfinite().all()
 
 
 def test_the_error_names_the_users_function():
@@ -82,12 +111,16 @@ def test_second_derivatives_are_checked():
 
 
 def test_every_result_of_an_op_is_checked():
-    @tl.op(multi_output=True)
+    @tl.op(lambda g: g[0] + g[1], multi_output=True)
     def both(xp, x):
-        return x, xp.full_like(x, INF)
+        return x + 1, xp.full_like(x, INF)
 
-    with tl.detect_anomaly(), pytest.raises(AnomalyError, match=r"^both: .* infinity"):
-        both(tl.zeros(2))
+    with tl.detect_anomaly():
+        first, second = both(tl.zeros(2, requires_grad=True))  # here: of several
+        first.sum().backward(retain_graph=True)
+        with pytest.raises(AnomalyError, match=r"^both: .* infinity") as error:
+            second.sum().backward()
+    assert line_of("here: of several") in str(error.value)
 
 
 def test_an_op_that_passes_on_a_nonfinite_input_raises_nothing():

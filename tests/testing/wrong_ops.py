@@ -633,8 +633,10 @@ def shift_in_place(xp, x):
 
 
 @bug("result shares memory with the input", "(n)")
-@tl.op(lambda g: g)
-def identity_alias(xp, x): return x[:]
+def identity_alias(x):
+    y = x * 1.0
+    y.array = x.array  # by hand, because an op copies such a result
+    return y
 
 
 @by_hand("wrong for transposed inputs", "(m,n)", lambda g, x: g * np.cos(x.ravel(order="K").reshape(x.shape)))
