@@ -32,7 +32,8 @@ def _seeds(name: str, outputs: Sequence[Any], gradients: Sequence[Any], create_g
         if not out.tracked:
             raise GraphError(
                 f"{name}: this tensor of shape {tuple(out.array.shape)} does not require gradients and no op recorded "
-                f"how it was made. Set requires_grad=True on a tensor that it is computed from, outside no_grad()."
+                f"how it was made. Set requires_grad=True on a tensor that it is computed from. If that is set, look "
+                f"for no_grad(), detach() or integers on the way."
             )
         if version_counter.inplace_in_graph:
             regenerate_views(name, [out])
