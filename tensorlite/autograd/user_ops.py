@@ -41,8 +41,8 @@ def _owner(array: Any) -> Any:
 def call_forward(op: Any, run: Callable[..., Any], xp: Any, arrays: Sequence[Any]) -> Any:
     """Return the results of an op's function; none shares memory with an argument or another result.
 
-    op: the Op. run: the function that calls its function. A result that shares memory is copied, except a view of the first argument that
-    the op declares (``view=True``). Raises GraphError if the function writes into an argument.
+    op: the Op. run: the function that calls its function. A result that shares memory is copied, except a view of the
+    first argument that the op declares (``view=True``). Raises GraphError if the function writes into an argument.
     """
     given = [_read_only(a) for a in arrays]
     # NumPy's add.at, and its like, write into read-only arrays, so its traces are looked for.
