@@ -82,8 +82,8 @@ def _extreme_gradient(g: Value, x: Value, out: Value, axes: tuple[int, ...]) -> 
 def _power_norm_gradient(g: Value, x: Value, out: Value, order: float) -> Value:
     """Return ``g sign(x) (|x| / out)**(order - 1)``, and 0 where x or the norm is 0."""
     (zero, safe), (none, length) = _nonzero(x), _nonzero(out)
-    ratio = where(zero, 0.0, pow(abs(safe) / length, order - 1))
-    return where(none, 0.0, g) * sign(x) * ratio
+    ratio = where(zero | none, 0.0, pow(abs(safe) / length, order - 1))  # a small number to a negative power is inf
+    return g * sign(x) * ratio
 
 
 _GRADIENTS: dict[float, Callable[[Value, Value, Value, tuple[int, ...]], Value]] = {
