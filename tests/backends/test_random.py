@@ -200,6 +200,20 @@ def test_invalid_states(state):
     assert tl.get_rng_state() == before
 
 
+@pytest.mark.parametrize("value", [-1, 2**128, 10**400, 1.0, "1", None, True, []])
+@pytest.mark.parametrize("place", [("seed",), ("offset",), ("cpu", "state", "state"), ("cpu", "uinteger")])
+def test_numbers_that_no_state_has(place, value):
+    """NumPy raises OverflowError for some of them, and takes others modulo a power of 2."""
+    before = tl.get_rng_state()
+    target = state = json.loads(json.dumps(before))
+    for key in place[:-1]:
+        target = target[key]
+    target[place[-1]] = value
+    with pytest.raises(ValueError, match=rf"^set_state: this is not a generator state .*{place[-1]} must be"):
+        tl.set_rng_state(state)
+    assert tl.get_rng_state() == before
+
+
 # ---- distributions --------------------------------------------------------------------------
 
 N = 200_000
