@@ -61,6 +61,35 @@ def test_wrong_data(data, error, message):
         tl.tensor(data)
 
 
+MASKED = np.ma.array([1.0, 2.0, 3.0], mask=[0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        tl.tensor, tl.as_tensor, tl.from_numpy, tl.Tensor, lambda m: tl.tensor([m, m]),
+        lambda m: tl.tensor([1.0, m[1]]),
+        lambda m: tl.ones(3) + m, lambda m: m * tl.ones(3), lambda m: np.add(m, tl.ones(3)), lambda m: tl.ones(3) @ m,
+        lambda m: tl.where(tl.ones(3) > 0, m, 0.0), lambda m: tl.ones(3)[m > 1], lambda m: tl.ones(3).copy_(m),
+        lambda m: tl.ones(3).__setitem__(slice(None), m), lambda m: tl.ones(3).__setitem__(m > 1, 0.0),
+        lambda m: tl.ones(3, requires_grad=True).mul(1).__setitem__(0, m[1]), lambda m: tl.ones(3) < m,
+    ],
+)  # fmt: skip
+def test_a_masked_array_does_not_lose_its_mask(use):
+    with pytest.raises(TypeError, match=r": expected an array without a mask, got a masked one .*\.filled\(value\)"):
+        use(MASKED)
+
+
+def test_other_subclasses_of_arrays_are_arrays(tmp_path):
+    mapped = np.memmap(tmp_path / "m", np.float32, "w+", shape=3)
+    mapped[:] = [1, 2, 3]
+    x = tl.ones(3, requires_grad=True)
+    (x * mapped).sum().backward()
+    assert x.grad.tolist() == [1, 2, 3]
+    assert type((mapped + x.detach()).numpy()) is type(tl.tensor(mapped).numpy()) is np.ndarray
+    assert np.shares_memory(tl.from_numpy(mapped).numpy(), mapped)
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [

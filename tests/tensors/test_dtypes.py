@@ -24,6 +24,28 @@ def x23(**kwargs):
 # ---- of data --------------------------------------------------------------------------------
 
 
+def test_the_dtype_of_tensors_in_a_list():
+    double, single, byte = tl.tensor(0.1, dtype=tl.float64), tl.tensor(0.5), tl.tensor(3, dtype=tl.int8)
+    for data, dtype in [
+        ([double, double], tl.float64), ([double, 1.0], tl.float64), ([1, double], tl.float64),
+        ([[single], [double]], tl.float64), ([single, 1], tl.float32), ([byte, byte], tl.int8), ([byte, 1], tl.int64),
+        ([byte, True], tl.int8), ([byte, 1.5], tl.float32), ((tl.tensor(True), False), tl.bool_),
+        ([double, np.float32(1), 2], tl.float64), ([tl.zeros(2, dtype=tl.float64), [1, 2]], tl.float64),
+    ]:  # fmt: skip
+        assert tl.tensor(data).dtype == dtype, data
+    assert tl.tensor([double, 1.0]).tolist() == [0.1, 1.0]
+    assert tl.tensor([[double], [single]]).tolist() == [[0.1], [0.5]]
+    assert tl.tensor([double], dtype=tl.float32).tolist() == [np.float32(0.1)]
+
+
+def test_the_dtype_of_the_data_of_other_libraries():
+    torch = pytest.importorskip("torch")
+    assert tl.tensor(torch.ones(2, dtype=torch.float64)).dtype == tl.float64
+    assert tl.tensor([torch.tensor(1.0, requires_grad=True), torch.tensor(2.0)]).dtype == tl.float32
+    with pytest.raises(TypeError, match=r"^add: expected a Tensor or .*, got torch\.Tensor\. .*tl\.tensor\(\)"):
+        tl.ones(2) + torch.ones(2)
+
+
 @pytest.mark.parametrize(
     ("data", "dtype", "shape"),
     [
@@ -46,6 +68,20 @@ def x23(**kwargs):
         ([np.float64(1), 2.0], tl.float64, (2,)),
         (np.ones((2, 1)), tl.float64, (2, 1)),
         ([np.ones(2), np.ones(2)], tl.float64, (2, 2)),
+        ([1.0, np.float64(2)], tl.float64, (2,)),
+        ([[1, 2.0], [True, np.float64(3)]], tl.float64, (2, 2)),
+        ([np.float16(1), 2.0], tl.float32, (2,)),
+        ([np.float16(1), np.float16(2)], tl.float16, (2,)),
+        ([np.float16(1), 2], tl.float16, (2,)),
+        ([np.int8(1), 2], tl.int64, (2,)),
+        ([np.int8(1), True, np.int16(2)], tl.int16, (3,)),
+        ([np.uint8(200), np.int8(-1)], tl.int16, (2,)),
+        ([np.bool_(True), 1], tl.int64, (2,)),
+        ([np.array(1.0), 2.0], tl.float64, (2,)),
+        ([np.array([1.0]), [2]], tl.float64, (2, 1)),
+        ([np.complex128(1j), 1.0], tl.complex128, (2,)),
+        ([1j, 1.0], tl.complex64, (2,)),
+        ([2**60 + 1, np.int64(3)], tl.int64, (2,)),
         (np.ones(2, ">f4"), tl.float32, (2,)),
         (np.ones((2, 2), np.uint8), tl.uint8, (2, 2)),
     ],
