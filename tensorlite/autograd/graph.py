@@ -115,6 +115,9 @@ class Node:
     def __repr__(self) -> str:
         return f"<{self.name}>"
 
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self}: a node of the graph cannot be copied or pickled. Use detach() on its result.")
+
 
 class AccumulateGrad:
     """The end of the graph at a leaf, in ``next_functions``. Two of one leaf are equal.

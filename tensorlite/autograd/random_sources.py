@@ -86,7 +86,8 @@ def _held_by(x: Any) -> list[Any]:
     if isinstance(x, types.FunctionType):
         return [] if _is_ours(x) else _held_by_function(x)
     own = [vars(x)] if hasattr(x, "__dict__") else []
-    slots, methods = _slots_and_methods(type(x))
+    kind: Any = type(x)
+    slots, methods = _slots_and_methods(kind)
     return own + [getattr(x, name, None) for name in slots] + methods
 
 

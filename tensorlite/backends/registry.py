@@ -20,6 +20,7 @@ from . import reference
 from .cpu import kernels as cpu_kernels
 from .cpu import sums as cpu_sums
 from .cpu.generator import Pcg64Generator
+from .cpu.memory_views import memory_offset, view_at
 from .philox import PhiloxGenerator
 
 __all__ = [
@@ -54,6 +55,7 @@ class Namespace(SimpleNamespace):
     - ``from_numpy(array, index)`` and ``to_numpy(array)``.
     - ``index_of(array)``: the ordinal of the device that holds an array, None on the CPU.
     - ``select(index)``: makes the device of that ordinal the current one.
+    - ``memory_offset(array, owner)``, ``view_at(owner, offset, shape, dtype, strides)``: see ``cpu/memory_views.py``.
     - ``generator``: the class of its random number generators. It is Philox unless the backend names another.
     """
 
@@ -231,6 +233,8 @@ def _load_cpu() -> Namespace:
         index_of=lambda array: None,
         select=lambda index: None,
         generator=Pcg64Generator,
+        memory_offset=memory_offset,
+        view_at=view_at,
     )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Never, overload
+from typing import Any, Never, SupportsIndex, overload
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from ..scalars import int_in, ints_in
 from .arguments import constructor_error, flatten_sizes, grad_error
 from .closeness import isclose
 from .convert import as_array, fill_number, is_dtype_name, to_device, to_dtype
+from .copying import copy_tensor, deepcopy_tensor, reduce_tensor
 from .inplace import InPlaceMethods
 from .methods import OpMethods
 from .numpy_protocol import UfuncProtocol, apply_function
@@ -226,18 +226,16 @@ class Tensor(OpMethods, InPlaceMethods):
     def __contains__(self, value: Any) -> bool:
         return bool(ops.eq(self, value).array.any())
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        if self.node is not None:
-            raise GraphError("deepcopy: only leaf tensors can be copied with their history. Use clone() or detach().")
-        result = object.__new__(type(self))
-        memo[id(self)] = result
-        for name, value in vars(self).items():
-            if name != "view_info":
-                setattr(result, name, self.array.copy() if name == "array" else copy.deepcopy(value, memo))
+    def __copy__(self) -> Tensor:
+        result: Tensor = copy_tensor(self)
         return result
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "view_info"}
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        result: Tensor = deepcopy_tensor(self, memo)
+        return result
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        return reduce_tensor(self)
 
     # ---- values for Python and NumPy ---------------------------------------------------------
 

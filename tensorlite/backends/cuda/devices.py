@@ -36,6 +36,10 @@ def namespace_attributes(cupy: Any) -> dict[str, Any]:
         "to_numpy": cupy.asnumpy,
         "index_of": lambda array: array.device.id,
         "select": select,
+        "memory_offset": lambda array, owner: array.data.ptr - owner.data.ptr,
+        "view_at": lambda owner, offset, shape, dtype, strides: cupy.ndarray(
+            shape, dtype, owner.data + (offset if 0 not in shape else 0), strides
+        ),
     }
 
 

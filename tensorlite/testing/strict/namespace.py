@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...backends import reference, registry
+from ...backends.cpu.memory_views import memory_offset, view_at
 from ...errors import DeviceError
 from .array import StrictArray, call_numpy, host_index, read_on_host, reject_host_data, unwrap, with_signature
 from .syncs import record_sync
@@ -178,6 +179,8 @@ def _load() -> registry.Namespace:
         to_numpy=_to_numpy,
         index_of=lambda array: 0,
         select=_select,
+        memory_offset=lambda array, owner: memory_offset(array.host, owner.host),
+        view_at=lambda owner, *place: StrictArray(view_at(owner.host, *place), owner),
     )
 
 
