@@ -28,7 +28,12 @@ from .autograd import (
 )
 from .autograd.checkpointing import checkpoint
 from .backends.cpu.malloc import keep_freed_memory
-from .backends.cpu.thread_pool import get_num_threads, set_num_threads
+from .backends.cpu.thread_pool import (
+    are_deterministic_algorithms_enabled,
+    get_num_threads,
+    set_num_threads,
+    use_deterministic_algorithms,
+)
 from .backends.registry import Device, cuda_is_available, device, get_default_device, set_default_device
 from .batching import vmap
 from .dtypes import DType as _DType
@@ -103,7 +108,8 @@ __all__ = [
     "enable_grad", "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "op",
     "set_grad_enabled",
     "Device", "cuda_is_available", "device", "get_default_device", "set_default_device",
-    "get_num_threads", "keep_freed_memory", "set_num_threads",
+    "are_deterministic_algorithms_enabled", "get_num_threads", "keep_freed_memory", "set_num_threads",
+    "use_deterministic_algorithms",
     "checkpoint", "printoptions", "set_printoptions", "vmap",
     "arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like", "linspace", "ones",
     "ones_like", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "tensor",

@@ -21,7 +21,7 @@ from .. import reference
 from .blas import gemm_pointer, one_blas_thread
 from .find_compiled import find_compiled
 from .sums import long_matmul
-from .thread_pool import get_num_threads, parallel_for, run_parallel
+from .thread_pool import are_deterministic_algorithms_enabled, get_num_threads, parallel_for, run_parallel
 
 __all__ = [
     "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward",
@@ -114,7 +114,8 @@ def matmul(xp: XP, x: Array, y: Array) -> Array:
 
 def _shared_matmul(x: Array, y: Array) -> Array | None:
     """Return ``x @ y`` of two matrices of one floating dtype, shared in compiled code; None if it cannot be."""
-    if get_num_threads() <= 1 or find_compiled() is None or not (x.flags.writeable and y.flags.writeable):
+    alone = get_num_threads() <= 1 and not are_deterministic_algorithms_enabled()
+    if alone or find_compiled() is None or not (x.flags.writeable and y.flags.writeable):
         return None
     function = gemm_pointer(x.dtype)
     if not function:

@@ -25,7 +25,10 @@ from ...scalars import as_integer
 from .blas import find_openblas
 from .find_compiled import find_compiled
 
-__all__ = ["get_num_threads", "parallel_for", "run_parallel", "set_num_threads"]
+__all__ = [
+    "are_deterministic_algorithms_enabled", "get_num_threads", "parallel_for", "run_parallel", "set_num_threads",
+    "use_deterministic_algorithms",
+]  # fmt: skip
 
 VARIABLE = "TENSORLITE_NUM_THREADS"
 MAX_THREADS = 1024
@@ -78,6 +81,45 @@ def set_num_threads(n: int) -> None:
     if threads is None or not 1 <= threads <= MAX_THREADS:
         raise ValueError(f"set_num_threads: expected an integer from 1 to {MAX_THREADS}, got {n!r}")
     _num_threads = threads
+
+
+# ---- the order of sums ----------------------------------------------------------------------
+
+_FIXED_CHUNKS = 8  # as many as the default number of threads at most, so that each of them has work
+_fixed_order = False
+
+
+def use_deterministic_algorithms(mode: bool) -> None:
+    """Set whether ops on the CPU give the same bits with any number of threads.
+
+    Ops always give the same bits twice with one number of threads. But sums that threads share are split by their
+    number, so another number gives other last digits. With ``mode=True`` they are always split into 8 parts, and
+    NumPy's BLAS uses one thread for each. This costs a few percent. A program starts in this mode if the environment
+    variable ``TENSORLITE_DETERMINISTIC`` is 1. The mode says nothing about GPUs, where threads add in any order, nor
+    about other processors, for which NumPy chooses other instructions.
+
+    Raises TypeError if ``mode`` is not a bool. The name is that of ``torch.use_deterministic_algorithms``.
+    """
+    global _fixed_order
+    if not isinstance(mode, bool):
+        raise TypeError(f"use_deterministic_algorithms: expected a bool, got {mode!r}")
+    if mode != _fixed_order and (openblas := find_openblas()) is not None:
+        openblas.set_num_threads(1 if mode else openblas.initial_num_threads)
+    _fixed_order = mode
+
+
+def are_deterministic_algorithms_enabled() -> bool:
+    """Return whether :func:`use_deterministic_algorithms` is on."""
+    return _fixed_order
+
+
+def _num_chunks(num_threads: int) -> int:
+    """Return the number of parts into which work for this number of threads is split."""
+    return _FIXED_CHUNKS if _fixed_order else num_threads
+
+
+if os.environ.get("TENSORLITE_DETERMINISTIC", "0") not in ("", "0"):
+    use_deterministic_algorithms(True)
 
 
 # ---- workers --------------------------------------------------------------------------------
@@ -170,9 +212,9 @@ class _Worker(threading.Thread):
 class _Pool:
     """The workers for one number of threads, with the memory through which compiled loops are shared."""
 
-    def __init__(self, num_threads: int) -> None:
-        self.num_threads, self.compiled = num_threads, find_compiled()
-        self.memory = None if self.compiled is None else self.compiled.create_pool(num_threads, _sched_yield_pointer())
+    def __init__(self, num_threads: int, num_chunks: int) -> None:
+        self.num_threads, self.num_chunks, self.compiled = num_threads, num_chunks, find_compiled()
+        self.memory = None if self.compiled is None else self.compiled.create_pool(num_chunks, _sched_yield_pointer())
         self.address = 0 if self.memory is None else self.memory.ctypes.data
         self.workers: list[_Worker] = []
 
@@ -196,12 +238,12 @@ _pool_lock = threading.RLock()
 def _get_workers(num_threads: int, count: int) -> list[_Worker]:
     """Return ``count`` workers of the pool for ``num_threads`` threads; workers of another pool are stopped."""
     global _pool
-    pool = _pool
-    if pool is None or pool.num_threads != num_threads:
+    pool, num_chunks = _pool, _num_chunks(num_threads)
+    if pool is None or pool.num_threads != num_threads or pool.num_chunks != num_chunks:
         _pool = None  # first, because an interrupt must not leave a pool whose workers stop
         for worker in [] if pool is None else pool.workers:
             worker.stop()
-        _pool = pool = _Pool(num_threads)
+        _pool = pool = _Pool(num_threads, num_chunks)
     return pool.get_workers(count)
 
 
@@ -245,11 +287,11 @@ def parallel_for(function: RangeFunction, n: int) -> None:
     function raises is raised here.
     """
     max_threads = get_num_threads()  # read once, because another thread may set it
-    num_threads = min(max_threads, n)
-    if num_threads <= 1:
+    num_threads, num_chunks = min(max_threads, n), min(_num_chunks(max_threads), n)
+    if num_chunks <= 1:
         function(0, n)
         return
-    job = _Job(function, n, -(-n // num_threads))
+    job = _Job(function, n, -(-n // num_chunks))
 
     def parallel() -> None:
         helpers = _get_workers(max_threads, num_threads - 1)
@@ -258,7 +300,7 @@ def parallel_for(function: RangeFunction, n: int) -> None:
         job.run_chunks()
         job.done.acquire()
 
-    _with_pool(parallel, job.run_chunks)
+    _with_pool(parallel if num_threads > 1 else job.run_chunks, job.run_chunks)
     if job.error is not None:
         raise job.error
 
@@ -271,7 +313,7 @@ def run_parallel(kernel: Callable[..., Any], *args: Any) -> Any:
     """
     num_threads = get_num_threads()  # read once, because another thread may set it
     if num_threads <= 1:
-        return kernel(0, *args)
+        return _run_serially(1, kernel, *args) if _fixed_order else kernel(0, *args)
     return _with_pool(_run_with_workers, _run_serially, num_threads, kernel, *args)
 
 
@@ -285,5 +327,5 @@ def _run_with_workers(num_threads: int, kernel: Callable[..., Any], *args: Any) 
 
 def _run_serially(num_threads: int, kernel: Callable[..., Any], *args: Any) -> Any:
     """Run a kernel with a pool that has no workers, so that it makes the same chunks and the same bits."""
-    memory = find_compiled().create_pool(num_threads)
+    memory = find_compiled().create_pool(_num_chunks(num_threads))
     return kernel(memory.ctypes.data, *args)
