@@ -10,7 +10,7 @@ from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
-from ..scalars import ints_in
+from ..scalars import int_in
 from .arguments import array_of, dim_in, shape_of
 from .elementwise import clone, mul, where
 from .inverses import inv
@@ -86,7 +86,7 @@ def matrix_power(A: Value, n: int) -> Value:
 
     Raises ShapeError for other shapes, TypeError for another n, LinAlgError for a singular matrix and a negative n.
     """
-    (power,) = ints_in("matrix_power", "n", n)
+    power = int_in("matrix_power", "n", n)
     shape = shape_of("matrix_power", A)
     if len(shape) < 2 or shape[-1] != shape[-2]:
         raise ShapeError(f"matrix_power: expected matrices (..., n, n), got shape {shape}")

@@ -17,8 +17,8 @@ from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
 from ..dtypes import DTypeLike
 from ..errors import ShapeError
-from ..scalars import ints_in, number_in
-from .arguments import Dim, all_or_dims_in, dims_in, numpy_names, shape_of
+from ..scalars import as_number, ints_in, number_in
+from .arguments import Dim, all_or_dims_in, numpy_names, shape_of
 from .elementwise import abs, convert, pow, sign, where
 from .factorizations import svdvals
 from .reduce import amax, amin, sum
@@ -170,8 +170,8 @@ def matrix_norm(
     dims = ints_in("matrix_norm", "dim", dim)
     if len(shape) < 2 or len(dims) != 2:
         raise ShapeError(f"matrix_norm: expected two dimensions of the matrices, got shape {shape} and dim {dim}")
-    axes = dims_in("matrix_norm", dims, len(shape))
-    norm_of = _OF_MATRICES.get(ord) if not isinstance(ord, bool) else None
+    axes = all_or_dims_in("matrix_norm", dims, len(shape))
+    norm_of = _OF_MATRICES.get(ord if isinstance(ord, str) else as_number(ord))
     if norm_of is None:
         raise ValueError(f"matrix_norm: ord must be 'fro', 'nuc', 1, -1, 2, -2, inf or -inf, got {ord!r}")
     out = norm_of(movedim(A if dtype is None else A.to(dtype=dtype), axes, (-2, -1)))
