@@ -43,6 +43,7 @@ IMPORTS = {
     **dict.fromkeys(("ArrayOrNumber", "Dim", "Index", "Number"), "from ..ops.arguments import"),
     **dict.fromkeys(("QR", "SVD", "Eigh"), "from ..ops.factorizations import"),
     "MaxMin": "from ..ops.reduce import",
+    **dict.fromkeys(("Interpolation", "Median"), "from ..ops.order_statistics import"),
     "SlogDet": "from ..ops.inverses import",
     "Sorted": "from ..ops.sorting import",
     "Tensor": "from ..tensors.tensor import",

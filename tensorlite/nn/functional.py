@@ -7,8 +7,8 @@ its name. Shapes: N is a batch size, C a number of classes, and ``...`` stands f
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ..dtypes import DTypeLike, int32, int64
 from ..errors import ShapeError
 from ..ops import nn as nn_ops
 from ..ops import relu, sigmoid, tanh
+from ..ops.distances import cosine_similarity
 from ..ops.functional import elu, gelu, one_hot, silu, softplus
 from ..ops.shape import crop, pad_dims
 from ..scalars import as_number, int_in, ints_in, number_in
@@ -35,20 +36,29 @@ from .checks import (
     check_tensors,
     format_tensors,
 )
+from .functional_losses import (
+    Reduction,
+    binary_cross_entropy,
+    cosine_embedding_loss,
+    hinge_embedding_loss,
+    huber_loss,
+    kl_div,
+    margin_ranking_loss,
+    multi_margin_loss,
+    pairwise_distance,
+    reduce_losses,
+    smooth_l1_loss,
+    soft_margin_loss,
+    triplet_margin_loss,
+)
 
-__all__ = ["binary_cross_entropy_with_logits", "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding",
+__all__ = ["binary_cross_entropy", "cosine_embedding_loss", "hinge_embedding_loss", "huber_loss", "kl_div",
+           "margin_ranking_loss", "multi_margin_loss", "pairwise_distance", "smooth_l1_loss", "soft_margin_loss",
+           "triplet_margin_loss",
+           "binary_cross_entropy_with_logits", "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding",
            "gelu", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "mse_loss", "nll_loss", "normalize",
            "one_hot", "pad", "relu", "rms_norm", "scaled_dot_product_attention", "sigmoid", "silu", "softmax",
            "softplus", "tanh"]  # fmt: skip
-
-
-Reduction: TypeAlias = Literal["none", "mean", "sum"]
-"""The way to combine the losses of all entries: keep them, average them, or add them up."""
-
-
-def _reduce(loss: Tensor, reduction: Reduction) -> Tensor:
-    return loss if reduction == "none" else loss.mean() if reduction == "mean" else loss.sum()
-
 
 # ---- linear, normalisation, dropout ----------------------------------------------------
 
@@ -185,7 +195,7 @@ def mse_loss(input: Tensor, target: Tensor, reduction: Reduction = "mean") -> Te
     Raises ShapeError if the shapes differ, ValueError for another reduction.
     """
     check_same_shape("mse_loss", input, target, reduction)
-    return _reduce(ops.square(input - target), reduction)
+    return reduce_losses(ops.square(input - target), reduction)
 
 
 def l1_loss(input: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
@@ -197,7 +207,7 @@ def l1_loss(input: Tensor, target: Tensor, reduction: Reduction = "mean") -> Ten
     Raises ShapeError if the shapes differ, ValueError for another reduction.
     """
     check_same_shape("l1_loss", input, target, reduction)
-    return _reduce(ops.abs(input - target), reduction)
+    return reduce_losses(ops.abs(input - target), reduction)
 
 
 def binary_cross_entropy_with_logits(
@@ -223,7 +233,7 @@ def binary_cross_entropy_with_logits(
     check_floating(name, input, target, weight, pos_weight)
     positive = target if pos_weight is None else target * pos_weight
     loss = -(positive * nn_ops.log_sigmoid(input) + (1.0 - target) * nn_ops.log_sigmoid(-input))
-    return _reduce(loss if weight is None else loss * weight, reduction)
+    return reduce_losses(loss if weight is None else loss * weight, reduction)
 
 
 def _class_targets(
@@ -330,7 +340,7 @@ def _cross_entropy_of_probabilities(
         target = target * (1.0 - label_smoothing) + label_smoothing / classes
     if weight is not None:
         target = target * weight.reshape(classes, *[1] * (input.ndim - dim - 1))
-    return _reduce(-(ops.log_softmax(input, dim) * target).sum(dim), reduction)
+    return reduce_losses(-(ops.log_softmax(input, dim) * target).sum(dim), reduction)
 
 
 # ---- attention ------------------------------------------------------------------------------
@@ -372,15 +382,16 @@ def scaled_dot_product_attention(
 
 # ---- padding and distances ------------------------------------------------------------------
 
-_PADDING = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+Positions: TypeAlias = np.ndarray[Any, Any]
+"""Positions along a dimension."""
 
 
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
-    """Add entries around the input, or cut some off.
+    """Add entries around the input, or cut some off where a width is negative.
 
     pad: two widths (left, right) for the last dimension, then two for the dimension before it, and so on.
-    mode: "constant" puts ``value``, and cuts off for a negative width. "reflect" mirrors the entries without repeating
-        the border, "replicate" repeats the border, "circular" continues with the other end.
+    mode: "constant" puts ``value``. "reflect" mirrors the entries without repeating the border, "replicate" repeats
+        the border, "circular" continues with the other end of what is not cut off.
     value: a number for the mode "constant"; None is 0.
 
     Raises ShapeError for widths that do not fit, ValueError for another mode or a value without "constant".
@@ -403,19 +414,41 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     if value is not None:
         raise ValueError(f"pad: value must be None in mode {mode!r}, got {value!r}. Use mode 'constant'.")
     for i, (left, right) in enumerate(widths):
-        dim = input.ndim - 1 - i
-        n = input.shape[dim]
-        most = {"reflect": n - 1, "replicate": math.inf if n else 0, "circular": n}[mode]
-        if not 0 <= min(left, right) <= max(left, right) <= most:
-            raise ShapeError(
-                f"pad({format_tensors(input)}): widths {left, right} of dim {dim} must be from 0 to {most} in mode "
-                f"{mode!r}"
-            )
-        if left or right:
-            xp = BACKENDS[type(input.array)]
-            source = np.pad(np.arange(n), (left, right), mode=_PADDING[mode])  # type: ignore[call-overload]
-            input = input[(slice(None),) * dim + (xp.asarray(source),)]
+        input = _pad_dim(input, input.ndim - 1 - i, left, right, mode)
     return input
+
+
+def _around(at: Positions, first: int, end: int) -> Positions:
+    """Return positions continued from the other end of the entries from ``first`` to ``end - 1``."""
+    return first + (at - first) % max(end - first, 1)
+
+
+_PADDING: dict[str, tuple[Callable[[int, int, int], float], Callable[[Positions, int, int, int], Positions]]] = {
+    "reflect": (lambda n, left, right: n - 1, lambda at, n, left, right: n - 1 - abs(n - 1 - abs(at))),
+    "replicate": (lambda n, left, right: math.inf if n else 0, lambda at, n, left, right: np.clip(at, 0, n - 1)),
+    "circular": (
+        lambda n, left, right: n + min(left, 0) + min(right, 0),
+        lambda at, n, left, right: _around(at, max(-left, 0), n + min(right, 0)),
+    ),
+}
+"""The largest width for n entries, and the entry that each position from ``-left`` to ``n + right - 1`` shows."""
+
+
+def _pad_dim(input: Tensor, dim: int, left: int, right: int, mode: str) -> Tensor:
+    """Pad one dimension with the input's own entries."""
+    n = input.shape[dim]
+    largest, shown = _PADDING[mode]
+    most = largest(n, left, right)
+    if max(left, right) > most or n + left + right < min(n, 1):
+        raise ShapeError(
+            f"pad({format_tensors(input)}): widths {left, right} of dim {dim} must be at most {most} in mode {mode!r}, "
+            f"and leave at least one entry"
+        )
+    if left == right == 0:
+        return input
+    xp = BACKENDS[type(input.array)]
+    source = shown(np.arange(-left, n + right), n, left, right)
+    return input[(slice(None),) * dim + (xp.asarray(source),)]
 
 
 def _pad_constant(input: Tensor, widths: list[tuple[int, int]], value: float) -> Tensor:
@@ -432,12 +465,3 @@ def _pad_constant(input: Tensor, widths: list[tuple[int, int]], value: float) ->
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
     """Return ``x / max(norm(x), eps)`` with the p-norm along ``dim``, in the shape of the input."""
     return input / ops.clamp(ops.norm(input, p, dim, True), eps)
-
-
-def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    """Return ``<x1, x2> / (max(|x1|, eps) max(|x2|, eps))`` along ``dim``.
-
-    x1, x2: Tensors that broadcast. The result has their shape without ``dim``.
-    """
-    x1, x2 = ops.broadcast_tensors(x1, x2)
-    return (normalize(x1, 2.0, dim, eps) * normalize(x2, 2.0, dim, eps)).sum(dim)  # a product of lengths may overflow

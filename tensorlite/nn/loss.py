@@ -5,16 +5,21 @@ Their ``reduction`` is "mean", "sum", or "none" for one loss for each entry. Ano
 
 from __future__ import annotations
 
+from typing import Literal
+
 from ..tensors.tensor import Tensor
 from . import functional as F
 from .checks import check_probability, check_reduction
-from .functional import Reduction
+from .functional_losses import Reduction
 from .module import Module
 
-__all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "L1Loss", "MSELoss", "NLLLoss"]
+__all__ = [
+    "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "KLDivLoss", "L1Loss", "MSELoss", "NLLLoss",
+    "ReducedLoss", "SmoothL1Loss",
+]  # fmt: skip
 
 
-class _Loss(Module):
+class ReducedLoss(Module):
     """Base class of the losses. It checks and stores ``reduction``."""
 
     def __init__(self, reduction: Reduction = "mean") -> None:
@@ -23,7 +28,7 @@ class _Loss(Module):
         self.reduction = reduction
 
 
-class MSELoss(_Loss):
+class MSELoss(ReducedLoss):
     """A loss: the squared error ``(input - target)^2`` of Tensors of one shape."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -31,7 +36,7 @@ class MSELoss(_Loss):
         return F.mse_loss(input, target, self.reduction)
 
 
-class L1Loss(_Loss):
+class L1Loss(ReducedLoss):
     """A loss: the absolute error ``|input - target|`` of Tensors of one shape."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -39,7 +44,74 @@ class L1Loss(_Loss):
         return F.l1_loss(input, target, self.reduction)
 
 
-class NLLLoss(_Loss):
+class HuberLoss(ReducedLoss):
+    """A loss: half of the squared difference up to ``delta``, and a multiple of the absolute one beyond it.
+
+    delta: a positive number.
+    """
+
+    def __init__(self, reduction: Reduction = "mean", delta: float = 1.0) -> None:
+        super().__init__(reduction)
+        self.delta = delta
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Apply :func:`tensorlite.nn.functional.huber_loss`."""
+        return F.huber_loss(input, target, self.reduction, self.delta)
+
+
+class SmoothL1Loss(ReducedLoss):
+    """A loss: the absolute difference, with a parabola instead of the kink up to ``beta``.
+
+    beta: a number that is not negative.
+    """
+
+    def __init__(self, reduction: Reduction = "mean", beta: float = 1.0) -> None:
+        super().__init__(reduction)
+        self.beta = beta
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Apply :func:`tensorlite.nn.functional.smooth_l1_loss`."""
+        return F.smooth_l1_loss(input, target, self.reduction, self.beta)
+
+
+class KLDivLoss(Module):
+    """A loss: the Kullback-Leibler divergence of a target distribution from log-probabilities.
+
+    reduction: "none", "mean", "sum", or "batchmean", which divides by the first size alone.
+    log_target: whether the target holds log-probabilities, too.
+    """
+
+    def __init__(
+        self, reduction: Literal["none", "mean", "sum", "batchmean"] = "mean", log_target: bool = False
+    ) -> None:
+        super().__init__()
+        if reduction != "batchmean":
+            check_reduction("KLDivLoss", reduction)
+        self.reduction, self.log_target = reduction, log_target
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Apply :func:`tensorlite.nn.functional.kl_div`."""
+        return F.kl_div(input, target, self.reduction, self.log_target)
+
+
+class BCELoss(ReducedLoss):
+    """A loss: the binary cross-entropy of probabilities with probabilities of the same shape.
+
+    weight: a factor for each entry; broadcasts to the input.
+    """
+
+    weight: Tensor | None
+
+    def __init__(self, weight: Tensor | None = None, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction)
+        self.register_buffer("weight", weight)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Apply :func:`tensorlite.nn.functional.binary_cross_entropy`."""
+        return F.binary_cross_entropy(input, target, self.weight, self.reduction)
+
+
+class NLLLoss(ReducedLoss):
     """A loss: the negative log-likelihood of log-probabilities (N, C, ...) and class indices (N, ...).
 
     weight: a factor for each class (C,).
@@ -58,7 +130,7 @@ class NLLLoss(_Loss):
         return F.nll_loss(input, target, self.weight, self.ignore_index, self.reduction)
 
 
-class CrossEntropyLoss(_Loss):
+class CrossEntropyLoss(ReducedLoss):
     """A loss: the cross-entropy of logits (N, C, ...) with class indices (N, ...) or probabilities (N, C, ...).
 
     weight: a factor for each class (C,).
@@ -85,7 +157,7 @@ class CrossEntropyLoss(_Loss):
         return F.cross_entropy(input, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing)
 
 
-class BCEWithLogitsLoss(_Loss):
+class BCEWithLogitsLoss(ReducedLoss):
     """A loss: the binary cross-entropy of logits with probabilities of the same shape.
 
     weight: a factor for each entry; broadcasts to the input.

@@ -23,10 +23,17 @@ from .gather_scatter import *
 from .gather_scatter import __all__ as _gather_scatter
 from .sorting import *
 from .sorting import __all__ as _sorting
+from .running import *
+from .running import __all__ as _running
+from .distances import *
+from .distances import __all__ as _distances
+from .order_statistics import *
+from .order_statistics import __all__ as _order_statistics
 from .nn import *
 from .nn import __all__ as _nn
 
 __all__ = [
     *_elementwise, *_comparison, *_shape, *_reduce, *_linalg, *_inverses, *_norms,
-    *_matrix_functions, *_einstein_sum, *_gather_scatter, *_sorting, *_nn,
+    *_matrix_functions, *_einstein_sum, *_gather_scatter, *_sorting, *_running, *_distances,
+    *_order_statistics, *_nn,
 ]  # fmt: skip

@@ -22,10 +22,10 @@ from .arguments import Operand
 
 __all__ = [
     "abs", "absolute", "acos", "add", "arccos", "arcsin", "arctan", "asin", "atan", "atan2", "ceil", "clamp", "clip",
-    "clone", "cos", "cosh", "div", "divide", "erf", "exp", "expm1", "floor", "floor_divide", "fmod", "log", "log10",
-    "log1p", "log2", "logaddexp", "maximum", "minimum", "mul", "multiply", "neg", "negative", "pow", "reciprocal",
-    "remainder", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "square", "sub", "subtract", "tan", "tanh",
-    "true_divide", "trunc",
+    "clone", "cos", "cosh", "div", "divide", "erf", "exp", "expm1", "floor", "floor_divide", "fmod", "lerp", "log",
+    "log10", "log1p", "log2", "logaddexp", "maximum", "minimum", "mul", "multiply", "neg", "negative", "pow",
+    "reciprocal", "remainder", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "square", "sub",
+    "subtract", "tan", "tanh", "true_divide", "trunc",
 ]  # fmt: skip
 
 # ---- arithmetic -----------------------------------------------------------------------------
@@ -67,6 +67,23 @@ def _kind(x: Operand, y: Operand) -> str:
     if kind == "b":
         raise DTypeError("expected numbers, got booleans. Convert with .int().")
     return kind
+
+
+@op(
+    lambda g, weight: g * (1.0 - weight),
+    lambda g, weight: g * weight,
+    lambda g, input, end: g * (end - input),
+    dtypes="floating", widen=True,
+)  # fmt: skip
+def lerp(xp: Namespace, input: Array, end: Array, weight: Operand) -> Array:
+    """Return ``input + weight * (end - input)``, which is ``end`` itself for a weight of 1.
+
+    weight: a number or a Tensor. The arguments broadcast. Raises DTypeError for integers and for different dtypes.
+    """
+    difference = end - input
+    if not hasattr(weight, "dtype"):
+        return input + weight * difference if -0.5 < weight < 0.5 else end - (1.0 - weight) * difference
+    return xp.where(xp.abs(weight) < 0.5, input + weight * difference, end - (1.0 - weight) * difference)
 
 
 def _check_divisor(name: str, x: Operand, y: Operand) -> str:

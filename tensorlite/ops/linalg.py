@@ -16,7 +16,7 @@ from .elementwise import mul
 from .reduce import sum
 from .shape import permute, reshape, squeeze, transpose, unsqueeze
 
-__all__ = ["addmm", "bmm", "diag", "diagonal", "dot", "matmul", "mm", "mv", "outer", "trace", "tril", "triu"]
+__all__ = ["addmm", "bmm", "diag", "diagonal", "dot", "kron", "matmul", "mm", "mv", "outer", "trace", "tril", "triu"]
 
 # ---- matrix products ------------------------------------------------------------------------
 
@@ -110,6 +110,20 @@ def outer(input: Value, vec2: Value) -> Value:
     if len(n) != 1 or len(m) != 1:
         raise ShapeError(f"outer: expected two vectors, got shapes {n} and {m}")
     return mul(unsqueeze(input, 1), vec2)
+
+
+def kron(input: Value, other: Value) -> Value:
+    """Return the Kronecker product: blocks ``input[i, j, ...] * other``, each in the place of an entry of the input.
+
+    The tensor with fewer dimensions gets leading ones of size 1. Each size of the result is the product of both sizes.
+    """
+    n, m = shape_of("kron", input), shape_of("kron", other)
+    ndim = len(n) if len(n) > len(m) else len(m)
+    n, m = (1,) * (ndim - len(n)) + n, (1,) * (ndim - len(m)) + m
+    outer_shape = tuple(size for pair in zip(n, (1,) * ndim) for size in pair)
+    inner_shape = tuple(size for pair in zip((1,) * ndim, m) for size in pair)
+    product = mul(reshape(input, outer_shape), reshape(other, inner_shape))
+    return reshape(product, tuple(a * b for a, b in zip(n, m)))
 
 
 @op(

@@ -287,6 +287,22 @@ def one_hot(xp: Namespace, x: Array, num_classes: int = -1) -> Array:
 # ---- losses ---------------------------------------------------------------------------------
 
 
+@op(
+    lambda g, x, y, delta: g * clamp(x - y, -delta, delta),
+    lambda g, x, y, delta: -g * clamp(x - y, -delta, delta),
+    dtypes="floating",
+    widen=True,
+)
+def huber(xp: Namespace, x: Array, y: Array, delta: float) -> Array:
+    """Return ``d^2 / 2`` for d = x - y up to delta in size, else ``delta (|d| - delta / 2)``.
+
+    With c, which is d kept between -delta and delta, both are ``c (d - c / 2)``.
+    """
+    d = x - y
+    c = xp.minimum(xp.maximum(d, -delta), delta)
+    return c * (d - 0.5 * c)
+
+
 def _cross_entropy_composite(logits: Value, target: Array, ignore_index: int, smoothing: float) -> Value:
     kept = target != ignore_index
     logp = log_softmax(logits, -1)

@@ -71,6 +71,7 @@ class OpMethods(Variable):
     absolute = abs
     floor, ceil, round, trunc = ops.floor, ops.ceil, ops.round, ops.trunc
     clamp = clip = ops.clamp
+    lerp = ops.lerp
     maximum, minimum = ops.maximum, ops.minimum
 
     # ---- exponentials, trigonometry, activations ---------------------------------------------
@@ -95,6 +96,8 @@ class OpMethods(Variable):
     max, min, amax, amin, argmax, argmin = ops.max, ops.min, ops.amax, ops.amin, ops.argmax, ops.argmin
     all, any = ops.all, ops.any
     logsumexp, cumsum = ops.logsumexp, ops.cumsum
+    cumprod, logcumsumexp = ops.cumprod, ops.logcumsumexp
+    median, nanmedian, quantile, nanquantile = ops.median, ops.nanmedian, ops.quantile, ops.nanquantile
     sum_to_size = with_sizes(reduce.sum_to_size, "size")
 
     # ---- products ----------------------------------------------------------------------------
@@ -103,6 +106,7 @@ class OpMethods(Variable):
     addmm = ops.addmm
     det, slogdet, logdet, inverse, pinverse = ops.det, ops.slogdet, ops.logdet, ops.inverse, ops.pinverse
     matrix_exp = ops.matrix_exp
+    kron = ops.kron
     diagonal, diag, trace, tril, triu = ops.diagonal, ops.diag, ops.trace, ops.tril, ops.triu
 
     # ---- shape -------------------------------------------------------------------------------

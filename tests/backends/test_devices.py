@@ -95,8 +95,16 @@ LAYERS = {
     "LogSoftmax": (lambda: nn.LogSoftmax(0), lambda d: [on(3, 5, device=d)]),
     **{
         name: (lambda name=name: getattr(nn, name)(), lambda d: [on(3, 5, device=d), on(3, 5, seed=1, device=d)])
-        for name in ("MSELoss", "L1Loss")
+        for name in ("MSELoss", "L1Loss", "HuberLoss", "SmoothL1Loss", "KLDivLoss", "PairwiseDistance",
+                     "CosineSimilarity", "HingeEmbeddingLoss", "SoftMarginLoss")
     },
+    "BCELoss": (nn.BCELoss, lambda d: [on(3, 5, device=d).sigmoid(), on(3, 5, seed=1, device=d).sigmoid()]),
+    "MultiMarginLoss": (nn.MultiMarginLoss, lambda d: [on(4, 5, device=d), tl.tensor(IDS[0], device=d)]),
+    "MarginRankingLoss": (nn.MarginRankingLoss, lambda d: [on(3, seed=seed, device=d) for seed in range(3)]),
+    "CosineEmbeddingLoss": (
+        nn.CosineEmbeddingLoss, lambda d: [on(3, 5, device=d), on(3, 5, seed=1, device=d), on(3, seed=2, device=d)],
+    ),
+    "TripletMarginLoss": (nn.TripletMarginLoss, lambda d: [on(3, 5, seed=seed, device=d) for seed in range(3)]),
     "BCEWithLogitsLoss": (nn.BCEWithLogitsLoss, lambda d: [on(3, 5, device=d), on(3, 5, seed=1, device=d).sigmoid()]),
     "CrossEntropyLoss": (
         lambda: nn.CrossEntropyLoss(weight=on(5).abs(), ignore_index=1, label_smoothing=0.1),

@@ -85,6 +85,14 @@ LOSSES = {
     "MSELoss": (lambda nn, t: nn.MSELoss(), "same"),
     "L1Loss": (lambda nn, t: nn.L1Loss(reduction="sum"), "same"),
     "BCEWithLogitsLoss": (lambda nn, t: nn.BCEWithLogitsLoss(pos_weight=t([0.5, 2.0, 3.0])), "same"),
+    "HuberLoss": (lambda nn, t: nn.HuberLoss(delta=0.5), "same"),
+    "SmoothL1Loss": (lambda nn, t: nn.SmoothL1Loss(reduction="sum", beta=2.0), "same"),
+    "KLDivLoss": (lambda nn, t: nn.KLDivLoss(reduction="batchmean", log_target=True), "same"),
+    "HingeEmbeddingLoss": (lambda nn, t: nn.HingeEmbeddingLoss(2.0), "signs"),
+    "SoftMarginLoss": (lambda nn, t: nn.SoftMarginLoss(), "signs"),
+    "MultiMarginLoss": (lambda nn, t: nn.MultiMarginLoss(2, 0.5, weight=t([0.5, 2.0, 3.0])), "classes"),
+    "PairwiseDistance": (lambda nn, t: nn.PairwiseDistance(3.0), "same"),
+    "CosineSimilarity": (lambda nn, t: nn.CosineSimilarity(dim=0), "same"),
     "NLLLoss": (lambda nn, t: nn.NLLLoss(weight=t([0.5, 2.0, 3.0]), ignore_index=1), "classes"),
     "CrossEntropyLoss": (lambda nn, t: nn.CrossEntropyLoss(ignore_index=1, label_smoothing=0.1), "classes"),
     "CrossEntropyLoss of probabilities": (lambda nn, t: nn.CrossEntropyLoss(reduction="sum"), "same"),
@@ -99,9 +107,31 @@ def test_loss_module_agrees_with_torch(name):
     theirs = make(torch.nn, lambda v: torch.tensor(v, dtype=torch.float64))
     assert list(module.state_dict()) == list(theirs.state_dict())
     rng = np.random.default_rng(1)
-    array, target = rng.standard_normal((4, 3)), rng.random((4, 3)) if kind == "same" else np.array([0, 1, 2, 2])
+    array = rng.standard_normal((4, 3))
+    targets = {"same": rng.random((4, 3)), "classes": np.array([0, 1, 2, 2]), "signs": np.where(array > 0.3, -1.0, 1.0)}
+    target = targets[kind]
     out, expected = module(tl.tensor(array), tl.tensor(target)), theirs(torch.tensor(array), torch.tensor(target))
     np.testing.assert_allclose(out.numpy(), expected.numpy(), rtol=1e-12)
+
+
+TRIPLES = {
+    "MarginRankingLoss": (lambda nn: nn.MarginRankingLoss(margin=0.5), (4,)),
+    "CosineEmbeddingLoss": (lambda nn: nn.CosineEmbeddingLoss(margin=0.1), (4, 3)),
+    "TripletMarginLoss": (lambda nn: nn.TripletMarginLoss(margin=2.0, p=3.0, swap=True), (4, 3)),
+    "BCELoss": (lambda nn: nn.BCELoss(reduction="sum"), (4,)),
+}
+
+
+@pytest.mark.parametrize("name", TRIPLES)
+def test_loss_module_of_several_inputs_agrees_with_torch(name):
+    torch = pytest.importorskip("torch")
+    make, shape = TRIPLES[name]
+    rng = np.random.default_rng(1)
+    signs = rng.choice([-1.0, 1.0], 4)
+    arrays = [rng.random(shape), rng.random(shape), rng.random(shape) if "Triplet" in name else signs]
+    arrays = arrays[:2] if name == "BCELoss" else arrays
+    found = make(nn)(*map(tl.tensor, arrays)), make(torch.nn)(*map(torch.tensor, arrays))
+    np.testing.assert_allclose(found[0].numpy(), found[1].numpy(), rtol=1e-12)
 
 
 def test_options_are_checked_when_the_layer_is_made():

@@ -59,6 +59,8 @@ refuses(
 )  # fmt: skip
 refuses("pow", ValueError, "integers to negative integer powers", ints(3, 2), -1)
 refuses("round", TypeError, "^round", real(2), 0.5)
+refuses("lerp", ShapeError, "^lerp.*" + BROADCAST, real(2, 3), real(2), 0.5)
+refuses("lerp", DTypeError, FLOATING, ints(3, 2), ints(3, 2), 0.5)
 refuses("clamp", ShapeError, "^clamp.*" + BROADCAST, real(2, 3), real(2), real(3))
 refuses("clamp", ValueError, "at least one of min and max", real(2))
 refuses("where", ShapeError, "^where.*" + BROADCAST, bools(2), real(3), real(3))
@@ -78,6 +80,17 @@ refuses("max min", ShapeError, r"imum\(float64\(2, 3\), float64\(2,\)\): " + BRO
 refuses("norm", TypeError, "p must be a number, got 'nuclear'", real(2, 3), "nuclear")
 refuses("linalg.vector_norm", TypeError, "ord must be a number, got 'fro'", real(2, 3), "fro")
 refuses("linalg.vector_norm", ShapeError, "order -inf needs at least one entry along dim", real(2, 0), -math.inf, 1)
+refuses("cumprod logcumsumexp median nanmedian", IndexError, RANGE, real(2, 3), dim=2)
+refuses("logcumsumexp", DTypeError, FLOATING, ints(3, 2), 0)
+refuses("median nanmedian", IndexError, "no entries to choose from along dim 1", real(2, 0), 1)
+NO_QUANTILE = "quantile nanquantile"
+refuses(NO_QUANTILE, IndexError, RANGE, real(2, 3), 0.5, 2)
+refuses(NO_QUANTILE, ShapeError, "no entries to choose from", real(0), 0.5)
+refuses(NO_QUANTILE, ValueError, r"q must be from 0 to 1, got 1\.5", real(3), 1.5)
+refuses(NO_QUANTILE, ValueError, r"q must be from 0 to 1, got \[0\.5, -1\.0\]", real(3), fixed(given([0.5, -1.0])))
+refuses(NO_QUANTILE, ShapeError, r"a number or a vector, got shape \(1, 1\)", real(3), fixed(given([[0.5]])))
+refuses(NO_QUANTILE, ValueError, "interpolation must be .* got 'cubic'", real(3), 0.5, interpolation="cubic")
+refuses(NO_QUANTILE, DTypeError, "expected float32 or float64, got int64", ints(3, 2), 0.5)
 refuses("sum_to_size", ShapeError, r"shape \(2,\) does not broadcast to \(2, 3\)", real(2, 3), (2,))
 
 # ---- shapes ---------------------------------------------------------------------------------
@@ -277,19 +290,37 @@ refuses(HOT, DTypeError, INDICES, fixed(real(3)), 3)
 refuses(HOT, ValueError, "cannot be found from an empty tensor", ints(3, 0))
 refuses("F.pad", ShapeError, r"two widths for each of at most 2 dimensions, got \(1,\)", real(2, 3), (1,))
 refuses("F.pad", ShapeError, "two widths for each of at most 2 dimensions", real(2, 3), (1, 1, 1, 1, 1, 1))
-refuses("F.pad", ShapeError, r"widths \(4, 0\) of dim 2 .* 0 to 3 in mode", real(2, 3, 4), (4, 0), mode="reflect")
-refuses("F.pad", ShapeError, r"widths \(5, 0\) of dim 2 .* 0 to 4 in mode", real(2, 3, 4), (5, 0), mode="circular")
+refuses("F.pad", ShapeError, r"widths \(4, 0\) of dim 2 .* at most 3 in mode", real(2, 3, 4), (4, 0), mode="reflect")
+refuses("F.pad", ShapeError, r"widths \(5, 0\) of dim 2 .* at most 4 in mode", real(2, 3, 4), (5, 0), mode="circular")
 refuses("F.pad", ShapeError, "cut off more entries than there are", real(2, 3), (-4, 0))
 refuses("F.pad", ValueError, "mode must be .* got 'mirror'", real(2, 3), (1, 1), mode="mirror")
 refuses("F.normalize", IndexError, RANGE, real(2, 3), dim=2)
-refuses("F.cosine_similarity", ShapeError, r"\(2, 3\), \(2,\) do not broadcast together", real(2, 3), real(2))
-refuses("F.cosine_similarity", IndexError, RANGE, real(2, 3), real(2, 3), dim=2)
+refuses("cdist cdist_", ShapeError, r"^cdist.*\(\.\.\., n, k\) and \(\.\.\., m, k\)", real(2, 3), real(4, 2), 2.0)
+refuses("cdist cdist_", ValueError, "p must be a number from 0 to inf, got -1", real(2, 3), real(4, 3), -1.0)
+refuses("F.pairwise_distance", ShapeError, BROADCAST, real(2, 3), real(2))
+COSINE = "cosine_similarity F.cosine_similarity"
+refuses(COSINE, ShapeError, r"\(2, 3\), \(2,\) do not broadcast together", real(2, 3), real(2))
+refuses(COSINE, IndexError, RANGE, real(2, 3), real(2, 3), dim=2)
 
 # ---- losses and attention -------------------------------------------------------------------
 
-PAIRS = "F.mse_loss F.l1_loss F.binary_cross_entropy_with_logits"
+PAIRS = "F.mse_loss F.l1_loss F.binary_cross_entropy_with_logits F.huber_loss F.smooth_l1_loss F.soft_margin_loss"
+PAIRS += " F.binary_cross_entropy"
 refuses(PAIRS, ShapeError, "^{op}.*input and target must have the same shape", real(2, 3), real(3))
 refuses(PAIRS, ValueError, "^{op}: reduction must be .* got 'max'", real(3), real(3), reduction="max")
+MORE_LOSSES = "F.kl_div F.hinge_embedding_loss"
+refuses(MORE_LOSSES, ValueError, "^{op}: reduction must be .* got 'max'", real(3), real(3), reduction="max")
+refuses(MORE_LOSSES, ShapeError, BROADCAST, real(2, 3), real(2))
+refuses("huber", ShapeError, "^huber.*" + BROADCAST, real(2, 3), real(2), 1.0)
+refuses("F.huber_loss", ValueError, r"delta must be a positive number, got 0\.0", real(3), real(3), delta=0.0)
+refuses("F.smooth_l1_loss", ValueError, r"beta must not be negative, got -1\.0", real(3), real(3), beta=-1.0)
+refuses("F.margin_ranking_loss", ShapeError, "the same number of dimensions", real(2, 3), real(3), real(3))
+refuses("F.multi_margin_loss", ShapeError, r"expected input \(N, C\) or \(C,\)", real(3, 4), ints(4, 2))
+refuses("F.multi_margin_loss", DTypeError, "class indices must be integers", real(3, 4), fixed(real(3)))
+refuses("F.multi_margin_loss", ValueError, "p must be 1 or 2, got 3", real(3, 4), ints(4, 3), 3)
+refuses("F.cosine_embedding_loss", ShapeError, r"inputs \(N, D\) or \(D,\)", real(2, 3), real(2, 3), real(2, 3))
+refuses("F.triplet_margin_loss", ShapeError, "the same number of dimensions", real(2, 3), real(3), real(3))
+refuses("F.triplet_margin_loss", ValueError, "margin must be a positive number", real(3), real(3), real(3), -1.0)
 refuses("F.binary_cross_entropy_with_logits", DTypeError, FLOATING, real(3), ints(2, 3))
 CLASSES = "F.cross_entropy F.nll_loss"
 refuses(CLASSES, ShapeError, r"^{op}.*expected input \(C,\), \(N, C\)", real(3, 4), ints(4, 2))

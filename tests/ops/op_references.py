@@ -108,6 +108,7 @@ REFERENCES |= {
     "remainder": each(lambda x, y: x - y * math.floor(x / y)),
     "fmod": each(lambda x, y: x - y * math.trunc(x / y)),
     "pow": each(lambda x, y: math.exp(y * math.log(x)) if x > 0 else math.pow(x, y)),
+    "lerp": each(lambda x, y, weight: (1 - weight) * x + weight * y),
     "neg": each(lambda x: -x),
     "clone": each(lambda x: x),
     "abs": each(lambda x: x if x > 0 else -x),
@@ -285,6 +286,71 @@ def norm(x: Array, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Array:
 @of("cumsum")
 def cumsum(x: Array, dim: int) -> Array:
     return along(x, dim, lambda row: [math.fsum(row[: i + 1]) for i in range(len(row))])
+
+
+@of("cumprod")
+def cumprod(x: Array, dim: int) -> Array:
+    return along(x, dim, lambda row: [math.prod(row[: i + 1]) for i in range(len(row))])
+
+
+@of("logcumsumexp")
+def logcumsumexp(x: Array, dim: int) -> Array:
+    return along(x, dim, lambda row: [logsumexp_of(row[: i + 1]) for i in range(len(row))])
+
+
+@of("recurrence_")
+def recurrence(a: Array, b: Array, dim: int) -> Array:
+    pairs = made(a.shape, lambda *i: (a[i], b[i]), object)
+
+    def f(row: list[Any]) -> list[Any]:
+        return list(itertools.accumulate(row, lambda y, ab: ab[0] * y + ab[1], initial=0.0))[1:]
+
+    return along(pairs, dim, f)
+
+
+def median_of(row: list[float], ignore_nan: bool) -> int:
+    """Return the index of the median: the lower one of both in the middle."""
+    numbers = [i for i, v in enumerate(row) if v == v]
+    if not numbers or (len(numbers) < len(row) and not ignore_nan):
+        return [v == v for v in row].index(False)
+    return sorted(numbers, key=lambda i: row[i])[(len(numbers) - 1) // 2]
+
+
+def medians(ignore_nan: bool) -> Reference:
+    def g(x: Array, dim: int | None = None, keepdim: bool = False) -> Any:
+        indices = fold(lambda row: median_of(row, ignore_nan), np.int64)(x, dim, keepdim)
+        values = fold(lambda row: row[median_of(row, ignore_nan)])(x, dim, keepdim)
+        return values if dim is None else (values, indices)
+
+    return g
+
+
+REFERENCES["median"], REFERENCES["nanmedian"] = medians(False), medians(True)
+
+
+def quantile_of(row: list[float], q: float, how: str, ignore_nan: bool) -> float:
+    numbers = sorted(v for v in row if v == v)
+    if not numbers or (len(numbers) < len(row) and not ignore_nan):
+        return math.nan
+    rank = q * (len(numbers) - 1)
+    low, high = numbers[math.floor(rank)], numbers[math.ceil(rank)]
+    part = rank - math.floor(rank)
+    choices = {"lower": low, "higher": high, "nearest": numbers[round(rank)], "midpoint": (low + high) / 2}
+    return choices.get(how, low + part * (high - low))
+
+
+def quantiles(ignore_nan: bool) -> Reference:
+    def g(x: Array, q: Any, dim: Any = None, keepdim: bool = False, interpolation: str = "linear") -> Array:
+        found = [
+            fold(lambda row, p=p: quantile_of(row, p, interpolation, ignore_nan))(x, dim, keepdim)
+            for p in np.ravel(q).tolist()
+        ]
+        return np.stack(found) if np.ndim(q) else found[0]
+
+    return g
+
+
+REFERENCES["quantile"], REFERENCES["nanquantile"] = quantiles(False), quantiles(True)
 
 
 @of("sum_to_size")
@@ -805,6 +871,10 @@ def dropout(x: Array, p: float = 0.5, training: bool = True) -> Array:
 
 @of("F.pad")
 def pad(x: Array, widths: Sequence[int], mode: str = "constant", value: float = 0.0) -> Array:
+    if mode == "circular":  # what is cut off is not shown again at the other end
+        for k, (a, b) in enumerate(zip(widths[::2], widths[1::2])):
+            x = x[(..., slice(max(-a, 0), x.shape[-1 - k] - max(-b, 0)), *[slice(None)] * k)]
+        widths = [max(w, 0) for w in widths]
     before = [0] * (x.ndim - len(widths) // 2) + list(widths[-2::-2])
     after = [0] * (x.ndim - len(widths) // 2) + list(widths[-1::-2])
 
@@ -827,7 +897,30 @@ def normalize(x: Array, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Arr
     return each(lambda v, size: v / max(size, eps))(x, norm(x, p, dim, True))
 
 
-@of("F.cosine_similarity")
+@of("cdist cdist_")
+def cdist(x: Array, y: Array, p: float = 2.0) -> Array:
+    x, y = x[..., :, None, :], y[..., None, :, :]
+    return fold(norm_of)(each(lambda a, b: a - b)(x, y), -1, p=p)
+
+
+@of("F.pairwise_distance")
+def pairwise_distance(x: Array, y: Array, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Array:
+    return fold(norm_of)(each(lambda a, b: a - b + eps)(x, y), -1, keepdim, p=p)
+
+
+@of("kron")
+def kron(x: Array, y: Array) -> Array:
+    ndim = max(x.ndim, y.ndim)
+    x, y = (a.reshape((1,) * (ndim - a.ndim) + a.shape) for a in (x, y))
+
+    def entry(*i: int) -> float:
+        block, place = zip(*(divmod(k, m) for k, m in zip(i, y.shape))) if i else ((), ())
+        return x[block] * y[place]
+
+    return made([n * m for n, m in zip(x.shape, y.shape)], entry)
+
+
+@of("cosine_similarity F.cosine_similarity")
 def cosine_similarity(x: Array, y: Array, dim: int = 1, eps: float = 1e-8) -> Array:
     x, y = np.broadcast_arrays(x, y)
     product = fold(math.fsum)(x * y, dim)
@@ -853,6 +946,86 @@ def mse_loss(x: Array, y: Array, reduction: str = "mean") -> Array:
 @of("F.l1_loss")
 def l1_loss(x: Array, y: Array, reduction: str = "mean") -> Array:
     return reduced(each(lambda a, b: abs(a - b))(x, y), reduction)
+
+
+def huber_of(d: float, delta: float) -> float:
+    return d * d / 2 if abs(d) <= delta else delta * (abs(d) - delta / 2)
+
+
+@of("huber")
+def huber(x: Array, y: Array, delta: float) -> Array:
+    return each(lambda a, b: huber_of(a - b, delta))(x, y)
+
+
+@of("F.huber_loss")
+def huber_loss(x: Array, y: Array, reduction: str = "mean", delta: float = 1.0, weight: Any = None) -> Array:
+    w = np.ones(x.shape) if weight is None else np.broadcast_to(weight, x.shape)
+    return reduced(w * huber(x, y, delta), reduction)
+
+
+@of("F.smooth_l1_loss")
+def smooth_l1_loss(x: Array, y: Array, reduction: str = "mean", beta: float = 1.0) -> Array:
+    loss = each(lambda a, b: huber_of(a - b, beta) / beta if beta else abs(a - b))
+    return reduced(loss(x, y), reduction)
+
+
+@of("F.binary_cross_entropy")
+def binary_cross_entropy(x: Array, target: Array, weight: Any = None, reduction: str = "mean") -> Array:
+    loss = each(lambda v, t, w: -w * (t * math.log(v) + (1 - t) * math.log(1 - v)))
+    return reduced(loss(x, target, 1.0 if weight is None else weight), reduction)
+
+
+@of("F.kl_div")
+def kl_div(x: Array, target: Array, reduction: str = "mean", log_target: bool = False) -> Array:
+    def term(v: float, t: float) -> float:
+        t, log_t = (math.exp(t), t) if log_target else (t, math.log(t) if t else 0.0)
+        return t * (log_t - v)
+
+    return reduced(each(term)(x, target), reduction, x.shape[0] if reduction == "batchmean" else None)
+
+
+@of("F.hinge_embedding_loss")
+def hinge_embedding_loss(x: Array, target: Array, margin: float = 1.0, reduction: str = "mean") -> Array:
+    return reduced(each(lambda v, t: v if t == 1 else max(0.0, margin - v))(x, target), reduction)
+
+
+@of("F.soft_margin_loss")
+def soft_margin_loss(x: Array, target: Array, reduction: str = "mean") -> Array:
+    return reduced(each(lambda v, t: logaddexp(-t * v, 0.0))(x, target), reduction)
+
+
+@of("F.margin_ranking_loss")
+def margin_ranking_loss(x: Array, y: Array, target: Array, margin: float = 0.0, reduction: str = "mean") -> Array:
+    return reduced(each(lambda a, b, t: max(0.0, -t * (a - b) + margin))(x, y, target), reduction)
+
+
+@of("F.multi_margin_loss")
+def multi_margin_loss(
+    x: Array, target: Array, p: int = 1, margin: float = 1.0, weight: Any = None, reduction: str = "mean"
+) -> Array:
+    def loss(row: list[float], t: int) -> float:
+        terms = [max(0.0, margin - row[t] + v) ** p for c, v in enumerate(row) if c != t]
+        return (1.0 if weight is None else weight[t]) * sum(terms) / len(row)
+
+    return reduced(made(target.shape, lambda *i: loss(x[i].tolist(), int(target[i]))), reduction)
+
+
+@of("F.cosine_embedding_loss")
+def cosine_embedding_loss(
+    x: Array, y: Array, target: Array, margin: float = 0.0, reduction: str = "mean"
+) -> Array:
+    cosine = cosine_similarity(x, y, -1, 0.0)
+    return reduced(each(lambda c, t: 1 - c if t == 1 else max(0.0, c - margin))(cosine, target), reduction)
+
+
+@of("F.triplet_margin_loss")
+def triplet_margin_loss(
+    a: Array, p: Array, n: Array, margin: float = 1.0, power: float = 2.0, swap: bool = False, reduction: str = "mean"
+) -> Array:
+    near, far, other = (pairwise_distance(u, v, power) for u, v in ((a, p), (a, n), (p, n)))
+    return reduced(
+        each(lambda d, e, f: max(0.0, d - (min(e, f) if swap else e) + margin))(near, far, other), reduction
+    )
 
 
 @of("F.binary_cross_entropy_with_logits")

@@ -22,6 +22,7 @@ import tensorlite as tl
 import tensorlite.nn.functional as F
 from tensorlite.ops import (
     comparison,
+    distances,
     einstein_sum,
     elementwise,
     factorizations,
@@ -34,7 +35,9 @@ from tensorlite.ops import (
     matrix_norms,
     nn,
     norms,
+    order_statistics,
     reduce,
+    running,
     shape,
     sorting,
 )
@@ -79,7 +82,8 @@ def resolve(name: str, root: Any, functional: Any, tensor: Any, *more: Any) -> C
 
 MODULES = [
     elementwise, comparison, shape, reduce, linalg, matrices, inverses, factorizations, norms,
-    matrix_functions, matrix_norms, einstein_sum, index, gather_scatter, sorting, nn,
+    matrix_functions, matrix_norms, einstein_sum, index, gather_scatter, sorting, running,
+    distances, order_statistics, nn,
 ]  # fmt: skip
 """The modules of ops, each of which may define ops that ``tensorlite`` does not export."""
 
@@ -142,6 +146,10 @@ row("div", *(s(real(2, 3), whole(3), rounding_mode=m) for m in ("floor", "trunc"
 row("floor_divide", *binary(real, whole))
 row("remainder fmod", *binary(real, whole, 2.0))
 row("pow", *binary(positive, real), *(s(real(2, 3), p) for p in (2, 3, 1, 0, -1, 2.0, -2)), s(2, real(3)), s(real(3), given([2.0, 3.0, 0.0])))
+row(
+    "lerp", s(real(2, 3), real(2, 3), 0.3), s(real(2, 3), real(3), 0.8), s(real(2, 1), real(3), unit(2, 3)), s(real(3), real(3), real(2, 1)),
+    s(real(2), real(2), weight=1.0), s(real(0, 2), real(2), 0.5),
+)  # fmt: skip
 row("neg abs sign square reciprocal clone", *unary(real))
 row("exp expm1 tanh sigmoid erf sin cos atan sinh cosh", *unary(real))
 row("tan asin acos", *unary(unit))
@@ -182,7 +190,10 @@ row("max min", s(distinct(2, 3, 2)), s(distinct()), *over_dim(distinct), s(disti
 row("argmax argmin", s(distinct(2, 3, 2)), s(distinct()), *over_dim(distinct), s(distinct(2, 3), 1, keepdim=True), order=0)
 row("all any", s(bools(2, 3)), s(real(2, 3), 1), s(ints(2, 3, 4), dim=-1, keepdim=True), s(bools(2, 2, 2), dim=(0, -1)), s(bools(0)), order=0)
 row("logsumexp", *over_dims(real)[1:6], s(real(), 0), s(given([800.0, 801.0]), 0), s(real(2, 0), 1), half=False)
-row("cumsum", *over_dim(real))
+row("cumsum logcumsumexp", *over_dim(real))
+row("logcumsumexp", s(given([800.0, -800.0, 801.0]), 0))
+row("cumprod", *over_dim(real), s(given([[2.0, 0.0, 3.0, 0.5], [1.0, 4.0, 5.0, 2.0]]), 1), s(given([2.0, 0.0, 3.0, 0.0, 4.0]), dim=0))
+row("recurrence_", s(real(2, 4), real(2, 4), 1), s(real(5, 2), real(5, 2), 0), s(real(1), real(1), 0), s(real(0, 2), real(0, 2), 0))
 row(
     "norm", *over_dims(real)[:9], s(real(2, 3), 2, 1), s(real(2, 3), p=1), s(real(2, 3), p=3, dim=0), s(real(2, 3), 2.5, dim=(0, 1)),
     s(real(2, 3), "fro"), s(distinct(2, 3), math.inf, 1), s(distinct(2, 3), p=-math.inf), s(real(2, 3), 0), s(real(2, 3), p=0.5, dim=-1),
@@ -262,6 +273,13 @@ row("tril triu", s(real(3, 4)), s(real(3, 3), 1), s(real(2, 4, 3), diagonal=-1),
 row("sort", *over_dim(distinct), s(distinct(2, 3)), s(distinct(2, 3), dim=0, descending=True), s(distinct(4), stable=True))
 row("argsort", *over_dim(distinct), s(distinct(2, 3)), s(distinct(2, 3), 0, True), s(distinct(4), descending=True, stable=True), order=0)
 row("topk", s(distinct(2, 4), 2), s(distinct(3, 2), k=2, dim=0, largest=False), s(distinct(4), 4), s(distinct(4), 0), s(distinct(), 1), s(distinct(2, 3), 1, -1))
+row("median nanmedian", s(distinct(2, 3)), s(distinct(4)), s(distinct()), *over_dim(distinct), s(distinct(2, 4), 1, keepdim=True))
+QS = fixed(given([0.0, 0.3, 0.5, 1.0]))
+row(
+    "quantile nanquantile", s(distinct(2, 3), 0.4), s(distinct(2, 3), 0.5, 1), s(distinct(2, 3), QS, dim=0), s(distinct(2, 3), QS, 1, True), s(distinct(5), QS),
+    s(distinct(), 0.5), s(distinct(), QS, 0), s(distinct(2, 3, 2), 0.25, dim=1, keepdim=True), s(distinct(2, 3), 0.25, keepdim=True),
+    *(s(distinct(2, 4), 0.4, 1, interpolation=how) for how in ("lower", "higher", "midpoint", "nearest")), half=False,
+)  # fmt: skip
 row("nonzero", s(given([[1.0, 0.0], [2.0, 3.0]])), s(bools(5)), s(ints(2, 2, 3), as_tuple=True), s(given(0.0)), s(real(0, 2)), order=0)
 row("searchsorted", s(given([1.0, 2.0, 4.0]), real(2, 3)), s(given([1, 2, 4]), given([2, 5]), right=True), order=0)
 
@@ -277,6 +295,7 @@ row("bmm", s(real(2, 3, 2), real(2, 2, 4)), s(real(0, 3, 2), real(0, 2, 4)))
 row("mv", s(real(2, 3), real(3)), s(real(0, 3), real(3)))
 row("dot", s(real(3), real(3)), s(real(0), real(0)))
 row("outer", s(real(2), real(3)), s(real(0), real(3)))
+row("kron", s(real(2, 3), real(3, 2)), s(real(2), real(3)), s(real(2, 2), real(3)), s(real(), real(2)), s(real(2, 1, 2), real(2, 2)), s(real(0), real(2)))
 row("addmm", s(real(2, 4), real(2, 3), real(3, 4)), s(real(4), real(2, 3), real(3, 4), beta=0.5, alpha=-2.0), s(real(), real(2, 0), real(0, 4)))
 row("diagonal", s(real(3, 4)), s(real(3, 4), 1), s(real(3, 4), offset=-2), s(real(2, 3, 4), 0, 1, 2), s(real(2, 3, 4), 0, -1, 0), s(real(2, 2), 5))
 row("diag", s(real(3)), s(real(2), 1), s(real(2), diagonal=-1), s(real(3, 4)), s(real(3, 4), -1))
@@ -365,7 +384,13 @@ row("one_hot F.one_hot", s(ints(4, 3), 4), s(ints(4, 2, 2), 5), s(given([0, 2]),
 row("F.pad", s(real(2, 3), (1, 2)), s(real(2, 3), (0, 1, 2, 0)), s(real(2, 3), (1, 1), value=2.5), s(real(2, 3), (-1, 1)), s(real(0, 2), (1, 0, 0, 1)))
 row("F.pad", *(s(real(2, 3, 4), (2, 1), mode=m) for m in ("reflect", "replicate", "circular")))
 row("F.normalize", s(real(2, 3)), s(real(2, 3), dim=0), s(real(3), p=3.0, dim=0), s(real(2, 3, 2), 1.0, -1))
-row("F.cosine_similarity", s(real(2, 3), real(2, 3)), s(real(2, 3), real(3), dim=-1), s(real(3), real(3), dim=0))
+row("F.pad", s(real(2, 5), (-1, 2), mode="replicate"), s(real(2, 5), (-4, 1), mode="replicate"), s(real(2, 5), (3, -4), mode="reflect"), s(real(2, 5), (-1, 3), mode="circular"))
+row("F.pad", s(real(2, 3, 4), (1, -1, 2, 1), mode="reflect"), s(real(2, 3, 4), (-1, -1, -1, 2), mode="circular"), s(real(2, 4), (-2, -2)))
+ORDERS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, math.inf)
+row("cdist", *(s(real(2, 3), whole(4, 3), p) for p in ORDERS), s(real(2, 1, 3, 2), whole(3, 4, 2)), s(real(0, 2), real(3, 2)), s(real(2, 0), real(3, 0)), half=False)
+row("cdist_", *(s(real(2, 3), whole(4, 3), p) for p in ORDERS), half=False)
+row("F.pairwise_distance", s(real(2, 3), real(2, 3)), s(real(2, 3), real(3), 3.0, keepdim=True), s(real(3), real(3), p=1.0))
+row("cosine_similarity F.cosine_similarity", s(real(2, 3), real(2, 3)), s(real(2, 3), real(3), dim=-1), s(real(3), real(3), dim=0))
 
 # ---- losses and attention -------------------------------------------------------------------
 
@@ -376,6 +401,25 @@ row("F.l1_loss", *(s(real(2, 3), whole(2, 3), reduction=r) for r in REDUCTIONS),
 row(
     "F.binary_cross_entropy_with_logits", *(s(real(2, 3), positive(2, 3), reduction=r) for r in REDUCTIONS), s(given([800.0, -800.0]), fixed(given([1.0, 1.0]))),
     s(real(2, 3), positive(2, 3), fixed(positive(3))), s(real(2, 3), positive(2, 3), pos_weight=fixed(positive(3))),
+)  # fmt: skip
+SIGNS = fixed(given([[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0]]))
+row("huber", s(real(2, 3), whole(2, 3), 1.0), s(real(2, 3), real(2, 3), 2.5), s(real(), whole(), 0.5))
+row("F.huber_loss F.smooth_l1_loss", *(s(real(2, 3), real(2, 3), reduction=r) for r in REDUCTIONS), s(real(), real()))
+row("F.huber_loss", s(real(2, 3), real(2, 3), delta=0.5), s(real(2, 3), real(2, 3), weight=fixed(positive(2, 3))))
+row("F.smooth_l1_loss", s(real(2, 3), real(2, 3), beta=2.5), s(real(2, 3), whole(2, 3), reduction="sum", beta=0.0))
+PROBABILITIES = given([[0.2, 0.5, 0.3], [0.9, 0.05, 0.05]])
+row("F.binary_cross_entropy", *(s(PROBABILITIES, fixed(given([[0.0, 1.0, 0.5], [1.0, 0.0, 0.3]])), reduction=r) for r in REDUCTIONS))
+row("F.binary_cross_entropy", s(PROBABILITIES, fixed(given([[0.1, 0.4, 0.6], [0.3, 0.7, 0.2]])), fixed(positive(3))))
+row("F.kl_div", *(s(real(2, 3), PROBABILITIES, reduction=r) for r in (*REDUCTIONS, "batchmean")), s(real(2, 3), real(2, 3), log_target=True))
+row("F.kl_div", s(real(3), fixed(given([0.0, 1.0, 0.0])), reduction="sum"), s(real(2, 3), real(3), reduction="none", log_target=True))
+row("F.hinge_embedding_loss", *(s(real(2, 3), SIGNS, reduction=r) for r in REDUCTIONS), s(real(2, 3), SIGNS, margin=2.0))
+row("F.soft_margin_loss", *(s(real(2, 3), SIGNS, reduction=r) for r in REDUCTIONS), s(given([[800.0, 800.0, 1.0]]), fixed(given([[1.0, -1.0, 1.0]]))))
+row("F.margin_ranking_loss", *(s(real(2, 3), whole(2, 3), SIGNS, reduction=r) for r in REDUCTIONS), s(real(2, 3), whole(2, 3), SIGNS, margin=0.75))
+row("F.multi_margin_loss", *(s(real(3, 4), ints(4, 3), reduction=r) for r in REDUCTIONS), s(real(4), ints(4)), s(real(3, 4), ints(4, 3), p=2, margin=0.75))
+row("F.multi_margin_loss", s(real(3, 4), ints(4, 3), weight=fixed(positive(4))))
+row("F.cosine_embedding_loss", *(s(real(2, 3), real(2, 3), fixed(given([1.0, -1.0])), reduction=r) for r in REDUCTIONS), s(real(3), real(3), fixed(given(1.0))))
+row(
+    "F.triplet_margin_loss", *(s(real(2, 3), real(2, 3), real(2, 3), margin=5.0, reduction=r) for r in REDUCTIONS), s(real(3), real(3), real(3), 9.0, swap=True),
 )  # fmt: skip
 row("cross_entropy_rows", s(real(3, 4), ints(4, 3)), s(real(3, 4), IGNORING), s(real(3, 4), given([0, 3, 2]), 3, 0.2), s(real(0, 4), ints(4, 0)))
 row(

@@ -13,12 +13,14 @@ torch = pytest.importorskip("torch")
 
 # Ops without a function of the same name in PyTorch: internal ones, and those that PyTorch has only as a method.
 NO_TWIN = {
-    "attention", "convert", "convert_to_discrete", "crop", "cross_entropy_rows", "apply_dropout_mask", "index_put",
+    "attention", "cdist_", "convert", "convert_to_discrete", "crop", "cross_entropy_rows", "huber", "recurrence_",
+    "apply_dropout_mask", "index_put",
     "layer_norm_rows", "linear", "pad_dims", "rms_norm_rows", "sum_to_size", "view",
     "linalg.eigh", "spd.linalg.eigh", "linalg.svd",  # the signs of vectors differ; see test_factorizations.py
 }  # fmt: skip
 TWINS = {
     "embedding": lambda weight, ids: torch.nn.functional.embedding(ids, weight),
+    "cdist": lambda x, y, p=2.0: torch.linalg.vector_norm(x[..., :, None, :] - y[..., None, :, :], p, -1),
     "expand": lambda x, shape: x.expand(shape),
     "getitem": lambda x, index: x[index],
     "repeat": lambda x, sizes: x.repeat(sizes),
@@ -39,6 +41,8 @@ REFUSED: dict[str, set[int] | None] = {
     **{name: {4, 5} for name in ("det", "linalg.det")},  # its second gradient is NaN for a rank below n - 1
     "linalg.qr": {4},  # no gradient for mode="r"
     "linalg.cond": {2, 4, 5},  # its backward pass says that a value was changed in place
+    "F.multi_margin_loss": None,  # no second gradient
+    "F.soft_margin_loss": {3},  # its exponential overflows
     "scatter": {0},  # the gradient of a source that is larger than the index
     "scatter_add": {1},
     "F.layer_norm": {4},  # a bias without a weight
@@ -53,6 +57,9 @@ TAKEN = {
     ("take_along_dim", 0): "an index out of range; PyTorch takes it modulo the size, but not without a dim",
     ("F.mse_loss", 0): "shapes such as (N, 1) and (N,) broadcast to (N, N), which is seldom meant; PyTorch warns",
     ("F.l1_loss", 0): "the same",
+    ("cdist", 1): "its twin here is vector_norm, which takes a negative order",
+    ("F.huber_loss", 0): "the same",
+    ("F.smooth_l1_loss", 0): "the same",
     ("F.scaled_dot_product_attention", 7): "a negative probability; PyTorch's CPU kernel does not look at it",
 }
 
@@ -113,6 +120,7 @@ def as_array(x: Any) -> np.ndarray:
     return x.detach().numpy(force=True) if isinstance(x, torch.Tensor) else x.detach().numpy()
 
 
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")
 @pytest.mark.filterwarnings(r"ignore:.*degrees of freedom is <= 0:UserWarning")
 @pytest.mark.parametrize(("spec", "k"), SAMPLES)
 def test_against_torch(spec, k):
@@ -134,6 +142,7 @@ def test_against_torch(spec, k):
 REFUSALS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError, OverflowError)
 
 
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")
 @pytest.mark.filterwarnings("ignore:Using a target size:UserWarning")
 @pytest.mark.parametrize(("spec", "k"), ERRORS)
 def test_torch_refuses_it_too(spec, k):

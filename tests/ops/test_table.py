@@ -37,6 +37,8 @@ NO_REFERENCE: dict[str, str] = dict.fromkeys(
 """Ops with float results that cannot be computed in another way, with the reason."""
 
 NO_ERRORS = {
+    "kron": "any two shapes fit",
+    "recurrence_": "cumprod and logcumsumexp check",
     "crop": "narrow checks",
     "cross_entropy_rows": "F.cross_entropy checks",
     "attention": "F.scaled_dot_product_attention checks",
