@@ -20,10 +20,10 @@ from .autograd.gradients import grad as _grad
 from .autograd.graph import Edge, Variable, topological_order, wrap
 from .backends.registry import BACKENDS, Array
 from .batching import vmap
-from .errors import DTypeError, GraphError, ShapeError
+from .errors import DTypeError, ShapeError
 from .ops.shape import reshape, stack
 from .pytree import tree_leaves, tree_map
-from .scalars import as_integer, int_in, ints_in
+from .scalars import as_integer, ints_in
 from .tensors.creation import as_tensor, zeros_like
 from .tensors.tensor import Tensor
 
@@ -46,6 +46,27 @@ def _flatten(tree: Any) -> list[Any]:
 
 def _map(f: Callable[[Any], Any], tree: Any) -> Any:
     return tree_map(lambda leaf: None if leaf is None else f(leaf), tree)
+
+
+def _aligned(tree: Any, like: Any) -> list[Any] | None:
+    """Return the leaves of a tree in the order of those of ``like``; None if the structures differ.
+
+    A None stands for any leaf of ``like``. Lists and tuples are alike, and a dict's items may come in any order.
+    """
+    if like is None:
+        return []
+    if isinstance(like, dict):
+        same = isinstance(tree, dict) and tree.keys() == like.keys()
+        pairs = [(tree[key], item) for key, item in like.items()] if same else None
+    elif isinstance(like, (list, tuple)):
+        same = isinstance(tree, (list, tuple)) and len(tree) == len(like)
+        pairs = list(zip(tree, like, strict=True)) if same else None
+    else:
+        return None if isinstance(tree, (dict, list, tuple)) else [tree]
+    parts = [_aligned(item, of) for item, of in pairs or ()]
+    if pairs is None or None in parts:
+        return None
+    return [leaf for part in parts if part is not None for leaf in part]
 
 
 def _unflatten(tree: Any, leaves: Sequence[Any]) -> Any:
@@ -103,10 +124,11 @@ class _Linearization:
     def vjp(self, cotangents: Sequence[Any], create_graph: bool | None = None, retain: bool = False) -> list[Any]:
         """Return the vector-Jacobian product for each input, zeros where no output depends on it.
 
+        cotangents: one for each output; None stands for zeros, and for the output of integers or booleans.
         create_graph: whether to record the products. None records them if the linearization is nested.
         """
         create = self.nested if create_graph is None else create_graph
-        tracked = [(y, u) for y, u in zip(self.outputs, cotangents, strict=True) if y.tracked]
+        tracked = [(y, u) for y, u in zip(self.outputs, cotangents, strict=True) if y.tracked and u is not None]
         if not tracked:
             return [zeros_like(x) for x in self.inputs]
         outs, weights = zip(*tracked, strict=True)
@@ -179,13 +201,37 @@ def _linearize_argnums(
     return _Linearization(name, of_chosen, [args[i] for i in chosen], has_aux)
 
 
-def _check_shapes(name: str, what: str, given: Sequence[Any], of: str, expected: Sequence[Any]) -> None:
-    """Raise ShapeError if the given tensors do not have the shapes of the expected ones."""
-    got = [tuple(x.array.shape if isinstance(x, Variable) else np.shape(x)) for x in given]
-    required = [tuple(y.array.shape) for y in expected]
-    if got != required:
-        shapes = [", ".join(map(str, group)) or "nothing" for group in (got, required)]
-        raise ShapeError(f"{name}: expected {what} of the shape of the {of}, {shapes[1]}, got {shapes[0]}")
+def _is_floating(y: Any) -> bool:
+    return bool(y.array.dtype.kind == "f")
+
+
+def _shape(x: Any) -> tuple[int, ...]:
+    return tuple(x.array.shape if isinstance(x, Variable) else np.shape(x))
+
+
+def _fitted(name: str, what: str, tree: Any, of: str, like: Any) -> list[Any]:
+    """Return the leaves of a tree for the leaves of ``like``, which are Tensors. Those of integers get None.
+
+    Raises ShapeError if the structures differ, or the shapes of leaves that are not None.
+    """
+    expected, leaves = _flatten(like), _aligned(tree, like)
+    given = _flatten(tree) if leaves is None else leaves
+    fits = len(given) == len(expected) and all(
+        x is None or not _is_floating(y) or _shape(x) == _shape(y) for x, y in zip(given, expected, strict=True)
+    )
+    if not fits:
+        shapes = [", ".join(str(_shape(x)) for x in group if x is not None) or "nothing" for group in (expected, given)]
+        raise ShapeError(f"{name}: expected {what} of the shape of the {of}, {shapes[0]}, got {shapes[1]}")
+    if leaves is None:
+        shown = [_map(_shape, t) for t in (like, tree)]
+        raise ShapeError(f"{name}: expected {what} of the structure of the {of}, {shown[0]}, got {shown[1]}")
+    return [x if _is_floating(y) else None for x, y in zip(leaves, expected, strict=True)]
+
+
+def _tangents(name: str, linear: _Linearization, tangents: Any) -> list[Any]:
+    """Return the tangent of each input as a Tensor, zeros for None. Raises ShapeError if they do not fit."""
+    given = _fitted(name, "tangents", tangents, "primals", linear.primals)
+    return [zeros_like(x) if t is None else as_tensor(t) for x, t in zip(linear.inputs, given, strict=True)]
 
 
 def _check_tuples(name: str, primals: Any, tangents: Any) -> None:
@@ -272,15 +318,15 @@ def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     """Return ``(f(*primals), pullback)``, or ``(output, pullback, aux)`` with ``has_aux``.
 
     ``pullback(u)`` returns the tuple of vector-Jacobian products ``J_i^T u``, one for each primal. u has the structure
-    and shapes of the output. The pullback can be called any number of times.
+    and shapes of the output. The pullback can be called any number of times. A None in u stands for zeros. What u holds
+    for a result of integers or booleans, such as the indices of ``max``, is ignored.
 
     Raises DTypeError if a primal is not floating point; the pullback raises ShapeError if u does not fit.
     """
     linear = _Linearization("vjp", f, primals, has_aux)
 
     def pullback(cotangent: Any) -> Any:
-        weights = _flatten(cotangent)
-        _check_shapes("vjp", "cotangent", weights, "output", linear.outputs)
+        weights = _fitted("vjp", "cotangent", cotangent, "output", linear.out)
         attached = linear.outer and any(isinstance(u, Variable) and u.tracked for u in weights)
         return tuple(_unflatten(linear.primals, linear.vjp(weights, linear.nested or attached, retain=True)))
 
@@ -302,17 +348,22 @@ def jvp(f: Callable[..., R], primals: Sequence[Any], tangents: Sequence[Any]) ->
     """Return ``(f(*primals), J v)``: the output, and its directional derivative along v = ``tangents``.
 
     primals, tangents: tuples with one entry for each argument of f; the entries have the same structures and shapes.
+        A None among the tangents stands for zeros.
+
+    The derivative of a result of integers or booleans, such as the indices of ``max``, is 0 in its dtype, as in
+    PyTorch.
+
     Raises TypeError if they are not tuples, ShapeError if the shapes differ, DTypeError for integers.
     """
     _check_tuples("jvp", primals, tangents)
     linear = _Linearization("jvp", f, primals)
-    v = [as_tensor(t) for t in _flatten(list(tangents))]
-    _check_shapes("jvp", "tangents", v, "primals", linear.inputs)
+    v = _tangents("jvp", linear, tangents)
     with enable_grad():
-        u = [zeros_like(y, requires_grad=True) for y in linear.outputs]
+        u = [zeros_like(y, requires_grad=True) if _is_floating(y) else None for y in linear.outputs]
         products = linear.vjp(u, create_graph=True)  # J^T u, as a function of u
     attached = linear.outer and (linear.nested or any(t.tracked for t in v))
-    out = _transpose(products, u, v, attached)
+    found = iter(_transpose(products, [x for x in u if x is not None], v, attached))
+    out = [next(found) if _is_floating(y) else zeros_like(y) for y in linear.outputs]
     return linear.detach_if_outermost(linear.out), _unflatten(linear.out, out)
 
 
@@ -328,8 +379,7 @@ def hvp(f: Callable[..., R], primals: Sequence[Any], tangents: Sequence[Any]) ->
     """
     _check_tuples("hvp", primals, tangents)
     linear = _Linearization("hvp", f, primals)
-    v = [as_tensor(t) for t in _flatten(list(tangents))]
-    _check_shapes("hvp", "tangents", v, "primals", linear.inputs)
+    v = _tangents("hvp", linear, tangents)
     with enable_grad():
         first = linear.vjp([_scalar_cotangent("hvp", linear)], create_graph=True)
     attached = linear.outer and (linear.nested or any(t.tracked for t in v))
@@ -345,34 +395,46 @@ def jacobian(f: Callable[P, Any], argnums: int | Sequence[int] = 0) -> Callable[
 def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
     """Return a function of f's arguments that returns the Jacobian, of shape ``output.shape + argument.shape``.
 
-    It takes one backward pass for each entry of the output. With several ``argnums`` the result is a tuple.
-    Raises GraphError if f does not return one Tensor.
+    It takes one backward pass for each entry of the output. With several ``argnums`` the result is a tuple. If f
+    returns several Tensors in tuples, lists or dicts, the result has their structure, with a Jacobian (or a tuple) for
+    each. That of integers or booleans is 0. Raises TypeError if f returns anything else.
     """
 
     def differentiated(*args: Any, **kwargs: Any) -> Any:
         linear = _linearize_argnums("jacobian", f, args, kwargs, argnums, False)
-        if len(linear.outputs) != 1:
-            raise GraphError(f"jacobian: the function must return one Tensor, got {len(linear.outputs)}")
-        y = linear.outputs[0]
-        xp = BACKENDS[type(y.array)]
-        basis = xp.eye(y.array.size, dtype=y.array.dtype).reshape(y.array.size, *y.array.shape)
-        rows = [linear.vjp([basis[i, ...]], retain=True) for i in range(y.array.size)]
-        jacobians = [
-            reshape(stack([row[k] for row in rows]), (*y.array.shape, *x.array.shape)) if rows
-            else zeros_like(x).reshape(-1)[:0].reshape(*y.array.shape, *x.array.shape)
-            for k, x in enumerate(linear.inputs)
-        ]  # fmt: skip
-        trees = tuple(_unflatten(linear.primals, jacobians))
-        return trees if as_integer(argnums) is None else trees[0]
+        found = []
+        for index in range(len(linear.outputs)):
+            trees = tuple(_unflatten(linear.primals, _jacobians(linear, index)))
+            found.append(trees if as_integer(argnums) is None else trees[0])
+        return _unflatten(linear.out, found)
 
     return differentiated
+
+
+def _jacobians(linear: _Linearization, index: int) -> list[Any]:
+    """Return the Jacobian of one output by each input."""
+    y = linear.outputs[index]
+    size, shape = y.array.size, tuple(y.array.shape)
+    if not size or not _is_floating(y):
+        return [x.new_zeros((*shape, *x.array.shape)) for x in linear.inputs]
+    basis = BACKENDS[type(y.array)].eye(size, dtype=y.array.dtype).reshape(size, *shape)
+    weights: list[Any] = [None] * len(linear.outputs)
+    rows = []
+    for i in range(size):
+        weights[index] = basis[i, ...]
+        rows.append(linear.vjp(weights, retain=True))
+    return [reshape(stack([row[k] for row in rows]), (*shape, *x.array.shape)) for k, x in enumerate(linear.inputs)]
 
 
 @overload
 def hessian(f: OfTensor[P]) -> OfTensor[P]: ...
 @overload
-def hessian(f: Callable[P, Any], argnums: int = 0) -> Callable[P, Any]: ...
-def hessian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
-    """Return a function that returns the Hessian of a scalar-valued f, of shape ``x.shape + x.shape``."""
-    argnums = int_in("hessian", "argnums", argnums)
+def hessian(f: Callable[P, Any], argnums: int | Sequence[int] = 0) -> Callable[P, Any]: ...
+def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """Return a function that returns the Hessian of a scalar-valued f, of shape ``x.shape + x.shape``.
+
+    For an argument that is a dict, list or tuple, and for several ``argnums``, it has that structure twice: a block for
+    each pair of tensors.
+    """
+    ints_in("hessian", "argnums", argnums)
     return jacobian(grad(f, argnums), argnums)
