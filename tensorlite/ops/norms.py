@@ -68,8 +68,8 @@ def _nonzero(x: Value) -> tuple[Value, Value]:
 
 
 def _two_norm_gradient(g: Value, x: Value, out: Value, axes: tuple[int, ...]) -> Value:
-    zero = 1.0 / out == math.inf  # the norm is 0, or so small that its inverse overflows
-    return x * where(zero, 0.0, g / where(zero, 1.0, out))
+    zero, length = _nonzero(out)
+    return where(zero, 0.0, g) * (x / length)  # x * (g / length) vanishes where x is large and g is small
 
 
 def _extreme_gradient(g: Value, x: Value, out: Value, axes: tuple[int, ...]) -> Value:

@@ -186,6 +186,9 @@ def test_norms_of_rows_whose_squares_overflow_or_vanish() -> None:
     value, gradient = value_and_gradients(lambda x: tl.norm(x, dim=1), x)
     np.testing.assert_allclose(value, [5.0, 5e30, 5e-30, 0.0], rtol=1e-6)
     np.testing.assert_allclose(gradient, unit, rtol=1e-6)
+    for size in (1e30, 1e-30):
+        changes = value_and_gradients(lambda x: F.normalize(x, dim=0, eps=0.0), np.array([size, 0.0], np.float32))[1]
+        np.testing.assert_allclose(changes, [0.0, 1 / size], rtol=1e-6)
     np.testing.assert_allclose(F.normalize(tl.tensor(x), eps=0.0).numpy()[:3], unit[:3], rtol=1e-6)
     same = F.cosine_similarity(tl.tensor(x[:2]), tl.tensor(x[1:2]))
     np.testing.assert_allclose(same.numpy(), 1, rtol=1e-6)
@@ -196,6 +199,7 @@ def test_norms_of_rows_whose_squares_overflow_or_vanish() -> None:
 def test_layers_of_rows_whose_squares_overflow(affine: bool) -> None:
     rows = np.random.default_rng(0).standard_normal((4, 37))
     factors = np.linspace(1, 2, 37)
+    assert not F.layer_norm(tl.full((2, 37), 1e30), (37,)).numpy().any()
     for layer in (F.rms_norm, F.layer_norm):
 
         def f(x: Any, layer: Any = layer) -> Any:

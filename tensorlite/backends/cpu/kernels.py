@@ -213,7 +213,8 @@ def layer_norm(xp: XP, x: Array, weight: Array | None, bias: Array | None, eps: 
     if not x.size or rstd.min() > 0:
         return y, mean, rstd
     top = _overflowed(x, rstd)
-    y, mean, rstd = reference.layer_norm(xp, x / top, weight, bias, eps / top / top)
+    least = np.finfo(x.dtype).tiny  # so that equal entries give 0
+    y, mean, rstd = reference.layer_norm(xp, x / top, weight, bias, np.maximum(eps / top / top, least))
     return y, mean * top, rstd / top
 
 
