@@ -12,6 +12,7 @@ import numpy as np
 from ..backends.registry import BACKENDS, Array, plain_array
 from ..dtypes import Policy, as_dtype
 from ..errors import GraphError
+from ..scalars import as_number
 from . import version_counter
 from .graph import Node, Plan, Rule, Value, Variable
 from .user_ops import uses_tensor_methods
@@ -234,16 +235,20 @@ class Op:
 
     def check_constant(self, value: Any, position: int) -> Any:
         """Return a constant argument as the op's function gets it. Raises TypeError for other data."""
+        if type(value) in BACKENDS:
+            return value
         if isinstance(value, np.generic):
             return value.item()  # NumPy's scalars are treated as Python's, so that they never upcast a tensor
         if isinstance(value, np.ndarray):
             return plain_array(self.name, value)  # a subclass of NumPy's arrays
-        if hasattr(value, "__array__") and type(value) not in BACKENDS:
+        if hasattr(value, "__array__"):
             kind = type(value)
             raise TypeError(
                 f"{self.name}: expected a Tensor or an array of its device, got {kind.__module__}.{kind.__name__}. "
                 f"Make a Tensor of it with tl.tensor()."
             )
+        if (number := as_number(value)) is not None:
+            return number  # such as a Fraction, of which NumPy would make an array of objects
         if isinstance(value, (list, tuple, str)) and position < len(self.rules) and self.rules[position] is not None:
             raise TypeError(
                 f"{self.name}: expected a Tensor or a number, got a {type(value).__name__}. Make it one with tensor()."

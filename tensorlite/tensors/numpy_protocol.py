@@ -82,6 +82,10 @@ def _stack(arrays: Any, axis: int = 0) -> Any:
     return ops.stack(list(arrays), axis)
 
 
+def _clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
+    return ops.clamp(a, min if a_min is None else a_min, max if a_max is None else a_max)
+
+
 def _cumsum(a: Any, axis: int | None = None) -> Any:
     return ops.cumsum(ops.reshape(a, (-1,)), 0) if axis is None else ops.cumsum(a, axis)
 
@@ -105,7 +109,7 @@ def _spread(op: Callable[..., Any]) -> Callable[..., Any]:
 
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.all: ops.all, np.amax: ops.amax, np.amin: ops.amin, np.any: ops.any, np.argmax: ops.argmax,
-    np.argmin: ops.argmin, np.clip: ops.clamp, np.concatenate: _concatenate, np.cumsum: _cumsum,
+    np.argmin: ops.argmin, np.clip: _clip, np.concatenate: _concatenate, np.cumsum: _cumsum,
     np.einsum: ops.einsum, np.expand_dims: ops.unsqueeze, np.max: ops.amax, np.mean: ops.mean, np.min: ops.amin,
     np.moveaxis: ops.movedim, np.outer: ops.outer, np.prod: ops.prod, np.ravel: lambda a: ops.reshape(a, (-1,)),
     np.reshape: ops.reshape, np.round: ops.round, np.squeeze: _squeeze, np.stack: _stack, np.std: _spread(ops.std),

@@ -89,7 +89,7 @@ def _collect_items(data: Sequence[Any], found: set[DType], depth: int) -> Any:
 def _python_dtype(kind: type) -> DType | None:
     """Return the dtype of numbers of a type, None for other types."""
     if issubclass(kind, np.generic):
-        return np.dtype(kind) if issubclass(kind, (np.number, np.bool_)) else None
+        return as_dtype(kind) if issubclass(kind, (np.number, np.bool_)) else None
     if issubclass(kind, bool):
         return bool_
     if issubclass(kind, int):

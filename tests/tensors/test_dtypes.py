@@ -1,6 +1,8 @@
 """Dtypes: those of data, the default one, promotion between tensors and numbers, conversions."""
 
 import math
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -36,6 +38,19 @@ def test_the_dtype_of_tensors_in_a_list():
     assert tl.tensor([double, 1.0]).tolist() == [0.1, 1.0]
     assert tl.tensor([[double], [single]]).tolist() == [[0.1], [0.5]]
     assert tl.tensor([double], dtype=tl.float32).tolist() == [np.float32(0.1)]
+
+
+def test_numbers_of_the_standard_library_are_numbers():
+    for number in (Fraction(1, 2), Decimal("0.5")):
+        y = tl.ones(2) * number + number
+        assert (y.dtype, y.tolist()) == (tl.float32, [1.0, 1.0])
+        assert (tl.arange(2) < number).tolist() == [True, False]
+
+
+def test_numbers_wider_than_float64_are_an_error():
+    for data in (np.longdouble(1), [1.0, np.longdouble(1)], np.ones(2, np.longdouble), np.clongdouble(1)):
+        with pytest.raises(tl.DTypeError, match=r"^dtype: expected a number type"):
+            tl.tensor(data)
 
 
 def test_the_dtype_of_the_data_of_other_libraries():

@@ -257,6 +257,7 @@ NUMPY_FUNCTIONS = [
     lambda x: np.stack([x, x], axis=1), lambda x: np.where(x > 2, x, 0), lambda x: np.clip(x, 2, 4),
     lambda x: np.transpose(x, (1, 0)), lambda x: np.reshape(x, (3, 2)), lambda x: np.expand_dims(x, 1),
     lambda x: np.einsum("ij,kj->ik", x, x), lambda x: np.swapaxes(x, 0, 1), lambda x: np.outer(x[0], x[1]),
+    lambda x: np.clip(x, a_min=2, a_max=None), lambda x: np.clip(x, max=3),
     np.shape, np.ndim, np.size,
 ]  # fmt: skip
 
