@@ -82,14 +82,13 @@ def binary_cross_entropy(
     target: probabilities in the shape of the input.
     weight: a factor for each entry; broadcasts to the input.
 
-    A logarithm is at least -100, as in PyTorch, so that the loss stays finite. Raises ShapeError if the shapes differ,
-    DTypeError unless all have one floating point dtype.
+    A logarithm is at least -100 and a slope at most 1e12, as in PyTorch, so that both stay finite. Raises ShapeError if
+    the shapes differ, DTypeError unless all have one floating point dtype.
     """
     name = "binary_cross_entropy"
     check_same_shape(name, input, target, reduction)
     check_floating(name, input, target, weight)
-    yes, no = (ops.clamp(ops.log(p), min=-100.0) for p in (input, 1.0 - input))
-    loss = (target - 1.0) * no - target * yes
+    loss = nn_ops.bernoulli_cross_entropy(input, target)
     return reduce_losses(loss if weight is None else loss * weight, reduction)
 
 

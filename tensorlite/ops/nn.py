@@ -18,7 +18,7 @@ from ..errors import ShapeError
 from ..scalars import int_in, number_in
 from .arguments import array_of, dim_in, index_array, outlier, wide_index
 from .comparison import eq
-from .elementwise import clamp, erf, exp, rsqrt, sigmoid, where
+from .elementwise import clamp, erf, exp, log, rsqrt, sigmoid, where
 from .gather_scatter import gather
 from .linalg import matmul
 from .reduce import all, mean, sum
@@ -301,6 +301,22 @@ def huber(xp: Namespace, x: Array, y: Array, delta: float) -> Array:
     d = x - y
     c = xp.minimum(xp.maximum(d, -delta), delta)
     return c * (d - 0.5 * c)
+
+
+def _least_log(x: Value) -> Value:
+    """Return ``log(x)``, and at least -100."""
+    return clamp(log(x), min=-100.0)
+
+
+@op(
+    lambda g, x, y: g * (x - y) / clamp(x * (1.0 - x), min=1e-12),
+    lambda g, x: g * (_least_log(1.0 - x) - _least_log(x)),
+    dtypes="floating",
+    widen=True,
+)
+def bernoulli_cross_entropy(xp: Namespace, x: Array, y: Array) -> Array:
+    """Return ``-(y log x + (1 - y) log(1 - x))`` for probabilities x and y, with logarithms of at least -100."""
+    return (y - 1.0) * _least_log(1.0 - x) - y * _least_log(x)
 
 
 def _cross_entropy_composite(logits: Value, target: Array, ignore_index: int, smoothing: float) -> Value:

@@ -311,6 +311,7 @@ refuses(PAIRS, ValueError, "^{op}: reduction must be .* got 'max'", real(3), rea
 MORE_LOSSES = "F.kl_div F.hinge_embedding_loss"
 refuses(MORE_LOSSES, ValueError, "^{op}: reduction must be .* got 'max'", real(3), real(3), reduction="max")
 refuses(MORE_LOSSES, ShapeError, BROADCAST, real(2, 3), real(2))
+refuses("bernoulli_cross_entropy", ShapeError, "^bernoulli_cross_entropy.*" + BROADCAST, real(2, 3), real(2))
 refuses("huber", ShapeError, "^huber.*" + BROADCAST, real(2, 3), real(2), 1.0)
 refuses("F.huber_loss", ValueError, r"delta must be a positive number, got 0\.0", real(3), real(3), delta=0.0)
 refuses("F.smooth_l1_loss", ValueError, r"beta must not be negative, got -1\.0", real(3), real(3), beta=-1.0)

@@ -975,6 +975,11 @@ def binary_cross_entropy(x: Array, target: Array, weight: Any = None, reduction:
     return reduced(loss(x, target, 1.0 if weight is None else weight), reduction)
 
 
+@of("bernoulli_cross_entropy")
+def bernoulli_cross_entropy(x: Array, target: Array) -> Array:
+    return binary_cross_entropy(x, target, reduction="none")
+
+
 @of("F.kl_div")
 def kl_div(x: Array, target: Array, reduction: str = "mean", log_target: bool = False) -> Array:
     def term(v: float, t: float) -> float:

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 # Ops without a function of the same name in PyTorch: internal ones, and those that PyTorch has only as a method.
 NO_TWIN = {
     "attention", "cdist_", "convert", "convert_to_discrete", "crop", "cross_entropy_rows", "huber", "recurrence_",
+    "bernoulli_cross_entropy",
     "apply_dropout_mask", "index_put",
     "layer_norm_rows", "linear", "pad_dims", "rms_norm_rows", "sum_to_size", "view",
     "linalg.eigh", "spd.linalg.eigh", "linalg.svd",  # the signs of vectors differ; see test_factorizations.py

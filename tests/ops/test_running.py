@@ -140,6 +140,19 @@ def test_kl_div_of_a_zero_probability_is_finite():
     assert np.isfinite(t.grad.numpy()).all()
 
 
+@pytest.mark.parametrize("target", [[0.0, 1.0, 0.5], [1.0, 0.0, 0.5]])
+def test_binary_cross_entropy_of_certain_probabilities(target):
+    def f(lib, x):
+        t = lib.tensor(target, dtype=lib.float64)
+        return lib.nn.functional.binary_cross_entropy(x, t, reduction="none")
+
+    torch = pytest.importorskip("torch")
+    found, expected = (lib.tensor([0.0, 1.0, 0.25], dtype=lib.float64, requires_grad=True) for lib in (tl, torch))
+    for lib, x in ((tl, found), (torch, expected)):
+        f(lib, x).sum().backward()
+    np.testing.assert_allclose(found.grad.tolist(), expected.grad.tolist(), rtol=1e-8)
+
+
 def test_lerp_ends_exactly():
     a, b = tl.tensor([1.0, 1e30]), tl.tensor([1e30, 1.0])
     assert tl.lerp(a, b, 1.0).tolist() == b.tolist()
