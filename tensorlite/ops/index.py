@@ -380,17 +380,17 @@ def assign(array: Array, index: Any, value: Any, name: str = "setitem") -> None:
 
 def _number(name: str, value: Any, array: Array) -> Any:
     """Return a number, or nested lists of numbers as an array. Raises an error if they do not fit into the array."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if type(value) in (int, float):
+        check_number(name, value, array.dtype)
+        return value
     if isinstance(value, np.ndarray):
         value = plain_array(name, value)
-    value = value.item() if isinstance(value, np.generic) else value
     try:
         given = np.asarray(value)
     except ValueError:
         raise ShapeError(f"{name}: the nested lists of the value have different lengths") from None
-    numbers = given.dtype.kind in ("biufc" if array.dtype.kind == "c" else "biuf") or type(value) is int
-    if not numbers:
+    if given.dtype.kind not in ("biufc" if array.dtype.kind == "c" else "biuf"):
         raise TypeError(f"{name}: expected a Tensor or numbers that fit into {array.dtype}, got {value!r:.80}")
-    if type(value) in (int, float):
-        check_number(name, value, array.dtype)
     check_fit(name, given, array.dtype)
     return value if given.ndim == 0 else BACKENDS[type(array)].asarray(given)

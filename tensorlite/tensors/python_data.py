@@ -21,6 +21,7 @@ from ..ops.arguments import check_fit
 
 __all__ = ["array_from_python"]
 
+_NUMBERS: set[type] = {bool, int, float}
 _MAX_DEPTH = 64  # the number of dimensions that a NumPy array can have
 
 
@@ -32,8 +33,10 @@ def array_from_python(data: Any, dtype: DType | None = None) -> np.ndarray[Any, 
     Raises TypeError for anything but numbers, and ShapeError if rows differ in length. Raises DTypeError for a number
     that does not fit into the dtype. As in PyTorch a float is cut to an integer, and a large one becomes an infinity.
     """
-    found: set[DType] = set()
-    plain = _collect(data, found, 0)
+    kinds: set[type | DType] = set()
+    plain = _collect(data, kinds, 0)
+    dtype_of = {bool: bool_, int: int64, float: get_default_dtype()}
+    found = {kind if isinstance(kind, np.dtype) else dtype_of[kind] for kind in kinds}
     natural = functools.reduce(promote_types, sorted(found, key=_by_category)) if found else get_default_dtype()
     if dtype is None and natural.kind == "f" and found and all(kind.kind in "biu" for kind in found):
         raise DTypeError("tensor: no integer type holds both uint64 and signed integers. Give a dtype.")
@@ -54,8 +57,8 @@ def _by_category(dtype: DType) -> int:
 # ---- the dtypes of the entries --------------------------------------------------------------
 
 
-def _collect(data: Any, found: set[DType], depth: int) -> Any:
-    """Add the dtypes of all entries to ``found``. Return the data with arrays instead of Tensors."""
+def _collect(data: Any, found: set[type | DType], depth: int) -> Any:
+    """Add the types or dtypes of all entries to ``found``. Return the data with arrays instead of Tensors."""
     kind = type(data)
     if kind in (list, tuple):
         return _collect_items(data, found, depth)
@@ -74,16 +77,15 @@ def _collect(data: Any, found: set[DType], depth: int) -> Any:
     return data
 
 
-def _collect_items(data: Sequence[Any], found: set[DType], depth: int) -> Any:
+def _collect_items(data: Sequence[Any], found: set[type | DType], depth: int) -> Any:
     """Do the work of :func:`_collect` for a sequence. A sequence of Python's numbers needs no loop over them."""
     if depth > _MAX_DEPTH:
         raise ShapeError(f"tensor: the sequences are nested more than {_MAX_DEPTH} deep")
     kinds = set(map(type, data))
-    dtypes = [_python_dtype(kind) for kind in kinds]
-    if None in dtypes:
-        return [_collect(item, found, depth + 1) for item in data]
-    found.update(dtype for dtype in dtypes if dtype is not None)
-    return data
+    if kinds <= _NUMBERS:
+        found |= kinds
+        return data
+    return [_collect(item, found, depth + 1) for item in data]
 
 
 def _python_dtype(kind: type) -> DType | None:
