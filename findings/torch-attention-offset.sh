@@ -4,8 +4,8 @@
 # Expected: a number added to all scores of a query changes neither the result nor a gradient of attention.
 # Found (PyTorch 2.13.0, CPU, float32): the result stays, but with 8 keys and a mask of -1e8 for all of them the
 # gradients of the values are 8 times as large, and 1.08 times at -1e7. The backward pass computes the softmax again
-# from the logsumexp of each row, max + log(sum). Next to a maximum of 1e8 the rounding of float32 loses the logarithm. The
-# plain backend is right. A row that is masked completely with -1e8, or with the smallest float, is common in padded
+# from the logsumexp of each row, max + log(sum). Next to a maximum of 1e8 the rounding of float32 loses the logarithm.
+# The plain backend is right. A row that is masked completely with -1e8, or with the smallest float, is common in padded
 # batches.
 # tensorlite keeps the maximum and the sum apart.
 # Without a CPU build in the index, the installation downloads some gigabytes.

@@ -99,5 +99,6 @@ def cosine_similarity(x1: Value, x2: Value, dim: int = 1, eps: float = 1e-8) -> 
     x1, x2: Tensors that broadcast. The result has their shape without ``dim``.
     """
     x1, x2 = broadcast_tensors(x1, x2)
-    lengths = clamp(norm(x1, 2, dim), eps) * clamp(norm(x2, 2, dim), eps)
-    return sum(x1 * x2, dim) / lengths
+    # The product of the lengths may overflow.
+    first, second = (x / clamp(norm(x, 2, dim, True), eps) for x in (x1, x2))
+    return sum(first * second, dim)

@@ -18,7 +18,7 @@ from ..errors import ShapeError
 from ..scalars import int_in, number_in
 from .arguments import array_of, dim_in, index_array, outlier, wide_index
 from .comparison import eq
-from .elementwise import clamp, erf, exp, log, rsqrt, sigmoid, where
+from .elementwise import clamp, erf, exp, log, minimum, rsqrt, sigmoid, where
 from .gather_scatter import gather
 from .linalg import matmul
 from .reduce import all, mean, sum
@@ -54,9 +54,9 @@ def elu(xp: Namespace, x: Array, alpha: float = 1.0) -> Array:
     return xp.where(x > 0, x, number_in("", "alpha", alpha) * xp.expm1(xp.minimum(x, 0)))
 
 
-def _silu_gradient(g: Value, x: Value) -> Value:
+def _silu_gradient(g: Value, x: Value, out: Value) -> Value:
     s = sigmoid(x)
-    return g * (s * (1.0 + clamp(x, -_FAR, _FAR) * (1.0 - s)))
+    return g * (s + minimum(out, _FAR) * (1.0 - s))
 
 
 _FAR = 1e4  # where the sigmoid is 0 or 1: infinity times 0 would be NaN
