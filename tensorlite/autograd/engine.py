@@ -27,7 +27,6 @@ from . import anomaly_mode, version_counter
 from .grad_mode import grad_mode
 from .graph import Edge, Node, Output, Plan, RecomputedValues, Value, Variable, attach, topological_order, wrap
 from .op_hooks import op_runner
-from .user_ops import call_user_backward, call_user_rule
 
 __all__ = ["run_backward", "unbroadcast"]
 
@@ -61,6 +60,7 @@ def run_backward(
     grads: dict[Edge, Any] = dict(seeds)
     hook = op_runner.hooks.backward
     step = _backward_step if hook is None else functools.partial(hook, _backward_step)
+    anomalies = anomaly_mode.enabled
     previous_mode, grad_mode.enabled = grad_mode.enabled, create_graph
     try:
         with np.errstate(all="ignore"):
@@ -74,7 +74,7 @@ def run_backward(
                     g = fill_missing_with_zeros(node, g)
                 elif node.hooks:
                     g = _run_hooks(node.hooks, g)
-                if anomaly_mode.enabled and node.infinite is not None:
+                if anomalies and node.infinite is not None:
                     anomaly_mode.check_infinities(node, g.array if isinstance(g, Variable) else g)
                 if needed is not None:
                     if targets is not None and node in targets:
@@ -100,38 +100,26 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
     """Run the gradient rules of a node, and add the results to the gradients of its inputs."""
     plan = node.plan
     saved = node.saved
-    while isinstance(saved, RecomputedValues):  # a checkpoint inside another needs two rounds
-        saved.fill()
-        saved = node.saved
-    if saved is None:
-        raise GraphError(
-            f"{plan.op_name}: expected a graph with its saved values, got one that a backward pass has freed. Pass "
-            f"retain_graph=True to that pass."
-        )
+    if type(saved) is not list:
+        saved = _saved_values(node)
     if version_counter.last_change > node.seq:
         version_counter.check_saved(plan.op_name, node.seq, plan.saved_names, saved)
     values = attach_saved_values(node, saved) if create_graph else saved
     if plan.widen and node.dtypes is not None:
         values, g = widen_values(values, g)
     gradients: Sequence[Value]
-    if plan.backward is None and plan.built_in:
+    if plan.backward is None:
         gradients = [
             rule(g, *[shape if j < 0 else values[j] for j in places])
             if needed is None or edge in needed else None
             for (rule, places), shape, edge in zip(plan.rules, node.shapes, node.edges, strict=True)
-        ]  # fmt: skip
-    elif plan.backward is None:
-        gradients = [
-            call_user_rule(plan, k, g, [shape if j < 0 else values[j] for j in plan.rules[k][1]], create_graph)
-            if needed is None or edge in needed else None
-            for k, (shape, edge) in enumerate(zip(node.shapes, node.edges, strict=True))
         ]  # fmt: skip
     elif create_graph:
         gradients = _through_composite(node, values, g)
     else:
         needs = tuple(i for i, e in zip(plan.needs, node.edges, strict=True) if needed is None or e in needed)
         xp, given = BACKENDS[type(g)], [needs if j is None else values[j] for j in plan.backward_places]
-        every = plan.backward(xp, g, *given) if plan.built_in else call_user_backward(plan, xp, g, given)
+        every = plan.backward(xp, g, *given)
         if not isinstance(every, tuple) or len(every) <= plan.needs[-1]:
             raise TypeError(
                 f"{plan.op_name}: its backward function must return a tuple, a gradient for each leading argument, "
@@ -167,6 +155,20 @@ def widen_values(values: list[Any], g: Value) -> tuple[list[Any], Value]:
     wide = accumulate_dtype(narrow)
     *values, g = convert_arrays([*values, g], narrow, wide)
     return values, g
+
+
+def _saved_values(node: Node) -> list[Any]:
+    """Return the saved values of a node, computed again if necessary. Raises GraphError if they were freed."""
+    saved = node.saved  # read once, because another thread may fill or free them
+    while isinstance(saved, RecomputedValues):  # a checkpoint inside another needs two rounds
+        saved.fill()
+        saved = node.saved
+    if saved is None:
+        raise GraphError(
+            f"{node.name}: expected a graph with its saved values, got one that a backward pass has freed. Pass "
+            f"retain_graph=True to that pass."
+        )
+    return saved
 
 
 def sum_to_input_shape(plan: Plan, k: int, d: Value, shape: tuple[int, ...]) -> Value:

@@ -6,6 +6,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any, TypeVar, overload
 
 __all__ = ["enable_grad", "grad_mode", "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad",
@@ -76,7 +77,7 @@ class _GradModeContext:
     """A context manager and decorator that sets the grad mode. It can be nested and used again."""
 
     mode: bool
-    _previous: dict[int, list[bool]]  # by thread, because threads may enter one object at the same time
+    _previous: dict[int, Any]  # the modes before, by thread, because threads may enter one object at the same time
 
     @overload
     def __new__(cls, f: F) -> F: ...  # type: ignore[misc]
@@ -90,13 +91,15 @@ class _GradModeContext:
         return self
 
     def __enter__(self) -> None:
-        self._previous.setdefault(threading.get_ident(), []).append(grad_mode.enabled)
+        thread = get_ident()
+        self._previous[thread] = (grad_mode.enabled, self._previous.get(thread))
         grad_mode.enabled = self.mode
 
     def __exit__(self, *exc: object) -> None:
-        previous = self._previous.get(threading.get_ident())
-        if previous:  # none if another thread entered
-            grad_mode.enabled = previous.pop()
+        thread = get_ident()
+        previous = self._previous.get(thread)
+        if previous is not None:  # None if another thread entered
+            grad_mode.enabled, self._previous[thread] = previous
 
     def __call__(self, f: F) -> F:
         return _in_context(type(self), f)
@@ -124,7 +127,7 @@ class inference_mode:
     """
 
     mode: bool
-    _previous: dict[int, list[tuple[bool, bool]]]  # by thread
+    _previous: dict[int, Any]  # by thread
 
     @overload
     def __new__(cls, mode: F) -> F: ...  # type: ignore[misc]
@@ -139,13 +142,15 @@ class inference_mode:
         return self
 
     def __enter__(self) -> None:
-        self._previous.setdefault(threading.get_ident(), []).append((grad_mode.enabled, grad_mode.inference))
+        thread = get_ident()
+        self._previous[thread] = (grad_mode.enabled, grad_mode.inference, self._previous.get(thread))
         grad_mode.enabled, grad_mode.inference = not self.mode, self.mode
 
     def __exit__(self, *exc: object) -> None:
-        previous = self._previous.get(threading.get_ident())
-        if previous:  # none if another thread entered
-            grad_mode.enabled, grad_mode.inference = previous.pop()
+        thread = get_ident()
+        previous = self._previous.get(thread)
+        if previous is not None:  # None if another thread entered
+            grad_mode.enabled, grad_mode.inference, self._previous[thread] = previous
 
     def __call__(self, f: F) -> F:
         return _in_context(lambda: type(self)(self.mode), f)

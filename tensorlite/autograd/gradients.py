@@ -216,7 +216,7 @@ def accumulate_grad(x: Variable, g: Value) -> None:
                 x.accumulated_grad = old + g
         else:
             old.array += g
-            version_counter.bump_version(old.array)
+            version_counter.record_change(old.array)
 
 
 class Ownership:

@@ -177,7 +177,6 @@ class Plan:
     is_view: whether the result may share memory with the first argument.
     built_in: whether the op belongs to this library.
     casts_gradients: whether a gradient is converted to the dtype that its input had before the op converted it.
-    on_tensors: for each rule of a user's op whether it gets Tensors, because it uses their methods.
     widen: whether float16 values are converted to float32 for the rules.
     """
 
@@ -195,7 +194,6 @@ class Plan:
     is_view: bool = False
     built_in: bool = True
     casts_gradients: bool = True
-    on_tensors: list[bool] = field(default_factory=list)
     widen: bool = False
 
 

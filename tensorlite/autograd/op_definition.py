@@ -15,7 +15,7 @@ from ..errors import GraphError
 from ..scalars import as_number
 from . import version_counter
 from .graph import Node, Plan, Rule, Value, Variable
-from .user_ops import uses_tensor_methods
+from .user_ops import guarded_backward, guarded_rule
 from .views import regenerate_views
 
 __all__ = ["Op"]
@@ -134,7 +134,15 @@ class Op:
         keep = [p for p, name in enumerate(names) if name in needed or p in inputs]
         at = {p: k for k, p in enumerate(keep)}  # position of a value -> its place among the saved values
         out = names.index("out")
-        fused = self.backward is not None
+        fused, rules, backward = self.backward is not None, [], self.backward
+        if not fused:
+            rules = [self._bind_rule(i, names, at) for i in needs]
+        if not self.built_in:
+            rules = [
+                (guarded_rule(self.name, names[i], rule, self.rule(i)), places)
+                for i, (rule, places) in zip(needs, rules, strict=False)  # fused ops have no rules
+            ]
+            backward = guarded_backward(self.name, backward) if backward is not None else None
         return Plan(
             op_name=self.name,
             needs=needs,
@@ -142,15 +150,14 @@ class Op:
             saved_positions=keep,
             saved_names=[names[p] for p in keep],
             saved_edges=[-1 if p == out else needs.index(p) if p in needs else None for p in keep],
-            rules=[] if fused else [self._bind_rule(i, names, at) for i in needs],
-            backward=self.backward,
+            rules=rules,
+            backward=backward,
             backward_places=[at[names.index(n)] if n != "needs" else None for n in self.backward_names],
             composite=self.composite,
             composite_places=[at[p] for p in inputs],
             is_view=self.view,
             built_in=self.built_in,
             casts_gradients=self.built_in or self.dtypes is not None or bool(self.widen),
-            on_tensors=[uses_tensor_methods(self.rule(i)) for i in needs],
             widen=bool(self.widen),
         )
 

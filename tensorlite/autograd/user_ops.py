@@ -9,9 +9,9 @@ import numpy as np
 
 from ..backends.registry import BACKENDS, describe_array
 from ..errors import DTypeError, GraphError
-from .graph import Plan, Value, Variable, wrap
+from .graph import Value, Variable, wrap
 
-__all__ = ["call_forward", "call_user_backward", "call_user_rule", "check_recordable", "uses_tensor_methods"]
+__all__ = ["call_forward", "check_recordable", "guarded_backward", "guarded_rule"]
 
 _OTHER_MEANING = {"repeat", "sort", "std", "transpose", "var"}
 """Methods of NumPy's arrays and of Tensors that take the same arguments and compute something else."""
@@ -117,52 +117,54 @@ def check_recordable(op: Any, args: Sequence[Any], arrays: Sequence[Any], outs: 
 # ---- gradient rules -------------------------------------------------------------------------
 
 
-def uses_tensor_methods(rule: Any) -> bool:
-    """Return whether a rule names a method that means something else on a raw array."""
-    code = getattr(rule, "__code__", None)
-    return code is not None and not _OTHER_MEANING.isdisjoint(code.co_names)
+def guarded_rule(op_name: str, argument: str, rule: Callable[..., Any], source: Any) -> Callable[..., Any]:
+    """Return a gradient rule of a user's op as the engine calls it. source: the function that the user wrote.
 
-
-def call_user_rule(plan: Plan, k: int, g: Value, values: list[Any], create_graph: bool) -> Value:
-    """Return the gradient that the rule of the k-th differentiated input of a user's op computes.
-
-    A rule gets raw arrays. One that uses methods of Tensors gets Tensors, and is not recorded. Errors name the op and
-    the argument.
+    The rule gets raw arrays, or Tensors if it is recorded. One that uses methods of Tensors gets Tensors in both cases.
+    Errors name the op and the argument.
     """
-    rule = plan.rules[k][0]
-    if create_graph:
+    what = f"gradient rule of argument {argument!r}"
+    code = getattr(source, "__code__", None)
+    ways = [_on_arrays, _on_tensors]
+    if code is not None and not _OTHER_MEANING.isdisjoint(code.co_names):
+        ways.reverse()
+
+    def recorded(g: Value, *values: Any) -> Value:
         try:
             d = rule(g, *values)
         except Exception as error:
-            raise _explained(plan, k, error, True) from error
+            raise _explained(op_name, what, error, True) from error
         return wrap(np.asarray(d) if isinstance(d, np.generic) else d) if _is_raw(d) else d
-    ways = [_on_arrays, _on_tensors]
-    if plan.on_tensors[k]:
-        ways.reverse()
-    try:
-        return ways[0](rule, g, values)
-    except (AttributeError, TypeError) as error:
+
+    def guarded(g: Value, *values: Any) -> Value:
+        if any(isinstance(v, Variable) for v in (g if isinstance(g, tuple) else (g,))):
+            return recorded(g, *values)
         try:
-            return ways[1](rule, g, values)
-        except Exception as again:
-            shown = again if isinstance(error, AttributeError) or ways[0] is _on_tensors else error
-            raise _explained(plan, k, shown, False) from shown
-    except Exception as error:
-        raise _explained(plan, k, error, False) from error
+            return ways[0](rule, g, values)
+        except (AttributeError, TypeError) as error:
+            try:
+                return ways[1](rule, g, values)
+            except Exception as again:
+                shown = again if isinstance(error, AttributeError) or ways[0] is _on_tensors else error
+                raise _explained(op_name, what, shown, False) from shown
+        except Exception as error:
+            raise _explained(op_name, what, error, False) from error
+
+    return guarded
 
 
 def _is_raw(d: Any) -> bool:
     return type(d) in BACKENDS or isinstance(d, np.generic)
 
 
-def _on_arrays(rule: Callable[..., Any], g: Value, values: list[Any]) -> Any:
+def _on_arrays(rule: Callable[..., Any], g: Value, values: Sequence[Any]) -> Any:
     """Return what the rule computes on raw arrays, which it cannot change."""
     given = tuple(map(_read_only, g)) if isinstance(g, tuple) else _read_only(g)
     d = rule(given, *map(_read_only, values))
     return g if d is given else d.array if isinstance(d, Variable) else d
 
 
-def _on_tensors(rule: Callable[..., Any], g: Value, values: list[Any]) -> Any:
+def _on_tensors(rule: Callable[..., Any], g: Value, values: Sequence[Any]) -> Any:
     """Return what the rule computes on Tensors, as a raw array."""
 
     def tensor(value: Any) -> Any:
@@ -172,22 +174,24 @@ def _on_tensors(rule: Callable[..., Any], g: Value, values: list[Any]) -> Any:
     return d.array if isinstance(d, Variable) else d
 
 
-def call_user_backward(plan: Plan, xp: Any, g: Value, values: list[Any]) -> Any:
-    """Return the gradients that the ``backward`` function of a user's op computes. Errors name the op."""
-    assert plan.backward is not None
-    given = tuple(map(_read_only, g)) if isinstance(g, tuple) else _read_only(g)
-    try:
-        found = plan.backward(xp, given, *map(_read_only, values))
-    except Exception as error:
-        raise _explained(plan, None, error, False) from error
-    return tuple(g if d is given else d for d in found) if isinstance(found, tuple) else found
+def guarded_backward(op_name: str, backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the ``backward`` function of a user's op as the engine calls it: it cannot write; errors name the op."""
+
+    def guarded(xp: Any, g: Value, *values: Any) -> Any:
+        given = tuple(map(_read_only, g)) if isinstance(g, tuple) else _read_only(g)
+        try:
+            found = backward(xp, given, *map(_read_only, values))
+        except Exception as error:
+            raise _explained(op_name, "backward function", error, False) from error
+        return tuple(g if d is given else d for d in found) if isinstance(found, tuple) else found
+
+    return guarded
 
 
-def _explained(plan: Plan, k: int | None, error: Exception, recorded: bool) -> Exception:
-    """Return the error to raise instead of one that a rule raised; k is None for a ``backward`` function."""
-    what = "backward function" if k is None else f"gradient rule of argument {plan.input_names[k]!r}"
+def _explained(op_name: str, what: str, error: Exception, recorded: bool) -> Exception:
+    """Return the error to raise instead of one that a rule or a backward function raised."""
     text = str(error)
-    message = f"{plan.op_name}: its {what} raised {type(error).__name__}: {text}"
+    message = f"{op_name}: its {what} raised {type(error).__name__}: {text}"
     message += "" if text.endswith(".") else "."
     if "read-only" in text.lower():
         message += " It must not change g or the saved values, which other rules use too."

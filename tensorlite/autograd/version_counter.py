@@ -17,7 +17,7 @@ from ..errors import VersionError
 from .shared_state import shared_state
 
 __all__ = ["base_array", "bump_version", "changed_between", "check_saved", "clock", "inplace_in_graph", "last_change",
-           "version", "version_counters"]  # fmt: skip
+           "record_change", "version", "version_counters"]  # fmt: skip
 
 clock = count(1).__next__
 """Return the next tick. Every recorded op and every in-place change takes one, so ticks order the graph."""
@@ -56,18 +56,23 @@ def bump_version(array: Array, *, in_graph: bool = False) -> int:
 
     in_graph: whether the change is recorded in the graph, that is, has a gradient.
     """
+    with shared_state:
+        return record_change(array, in_graph)
+
+
+def record_change(array: Array, in_graph: bool = False) -> int:
+    """Do the work of :func:`bump_version` for a caller that holds the lock ``shared_state``."""
     global last_change
     memory = base_array(array)
-    with shared_state:
-        counter = version_counters.get(id(memory))
-        if counter is None:
-            counter = version_counters[id(memory)] = VersionCounter(memory)
-        tick = last_change = clock()
-        counter.first = counter.first or tick
-        counter.count += 1
-        counter.ticks.append(tick)
-        if in_graph:
-            inplace_in_graph[id(memory)] = tick
+    counter = version_counters.get(id(memory))
+    if counter is None:
+        counter = version_counters[id(memory)] = VersionCounter(memory)
+    tick = last_change = clock()
+    counter.first = counter.first or tick
+    counter.count += 1
+    counter.ticks.append(tick)
+    if in_graph:
+        inplace_in_graph[id(memory)] = tick
     return tick
 
 

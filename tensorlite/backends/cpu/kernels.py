@@ -169,8 +169,12 @@ def assign_into(xp: XP, out: Array, index: tuple[Any, ...], source: Array) -> Ar
 
     NumPy assigns in the order of memory, of the index arrays and of the source. So these must be contiguous.
     """
-    ordered = tuple(np.ascontiguousarray(i) if isinstance(i, np.ndarray) else i for i in index)
-    out[ordered] = np.ascontiguousarray(source) if source.ndim else source
+    for item in (*index, source):
+        if type(item) is np.ndarray and not item.flags.c_contiguous:
+            index = tuple(np.ascontiguousarray(i) if isinstance(i, np.ndarray) else i for i in index)
+            source = np.ascontiguousarray(source)
+            break
+    out[index] = source
     return out
 
 
