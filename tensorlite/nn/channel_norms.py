@@ -47,9 +47,9 @@ def batch_norm(
     """Normalise each channel: ``(x - mean) / sqrt(variance + eps) * weight + bias``.
 
     input: (N, C, ...). The other tensors are (C,), or None.
-    running_mean, running_var: the mean and variance if ``training`` is False. If it is True, mean and variance are those
-        of the batch, and ``running = (1 - momentum) running + momentum batch`` is set in place, with the unbiased
-        variance.
+    running_mean, running_var: the mean and variance if ``training`` is False. If it is True, mean and variance are
+        those of the batch, and ``running = (1 - momentum) running + momentum batch`` is set in place, with the
+        unbiased variance.
     eps: a small number that keeps the root away from 0.
 
     Returns the shape of the input. Raises ShapeError for shapes that do not fit, and for training with one number in a
@@ -94,8 +94,8 @@ def group_norm(
     input: (N, C, ...). num_groups: a number of groups that divides C. weight, bias: (C,), or None.
     eps: a small number that keeps the root away from 0.
 
-    Returns the shape of the input. Raises ShapeError for shapes that do not fit, DTypeError unless all have one floating
-    point dtype, ValueError for a number of groups below 1.
+    Returns the shape of the input. Raises ShapeError for shapes that do not fit, DTypeError unless all have one
+    floating point dtype, ValueError for a number of groups below 1.
     Source: Wu and He, "Group Normalization", 2018.
     """
     name = "group_norm"

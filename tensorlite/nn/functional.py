@@ -23,6 +23,7 @@ from ..ops.functional import elu, gelu, one_hot, silu, softplus
 from ..ops.shape import crop, pad_dims
 from ..scalars import as_number, int_in, ints_in, number_in
 from ..tensors.tensor import Tensor
+from .channel_norms import batch_norm, group_norm
 from .checks import (
     check_attention,
     check_class_targets,
@@ -51,14 +52,31 @@ from .functional_losses import (
     soft_margin_loss,
     triplet_margin_loss,
 )
+from .spatial import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    avg_pool1d,
+    avg_pool2d,
+    conv1d,
+    conv2d,
+    conv_transpose1d,
+    conv_transpose2d,
+    max_pool1d,
+    max_pool2d,
+)
 
-__all__ = ["binary_cross_entropy", "cosine_embedding_loss", "hinge_embedding_loss", "huber_loss", "kl_div",
-           "margin_ranking_loss", "multi_margin_loss", "pairwise_distance", "smooth_l1_loss", "soft_margin_loss",
-           "triplet_margin_loss",
-           "binary_cross_entropy_with_logits", "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding",
-           "gelu", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "mse_loss", "nll_loss", "normalize",
-           "one_hot", "pad", "relu", "rms_norm", "scaled_dot_product_attention", "sigmoid", "silu", "softmax",
-           "softplus", "tanh"]  # fmt: skip
+__all__ = [
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d", "avg_pool1d",
+    "avg_pool2d", "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits", "conv1d", "conv2d",
+    "conv_transpose1d", "conv_transpose2d", "cosine_embedding_loss", "cosine_similarity", "cross_entropy", "dropout",
+    "elu", "embedding", "gelu", "group_norm", "hinge_embedding_loss", "huber_loss", "kl_div", "l1_loss", "layer_norm",
+    "leaky_relu", "linear", "log_softmax", "margin_ranking_loss", "max_pool1d", "max_pool2d", "mse_loss",
+    "multi_margin_loss", "nll_loss", "normalize", "one_hot", "pad", "pairwise_distance", "relu", "rms_norm",
+    "scaled_dot_product_attention", "sigmoid", "silu", "smooth_l1_loss", "soft_margin_loss", "softmax", "softplus",
+    "tanh", "triplet_margin_loss",
+]  # fmt: skip
 
 # ---- linear, normalisation, dropout ----------------------------------------------------
 

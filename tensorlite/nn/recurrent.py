@@ -33,13 +33,13 @@ Step: TypeAlias = Callable[[Tensor, State, Tensor, "Tensor | None"], State]
 """Makes the next state from the projected input, the state, and the weight and bias of the state."""
 
 
-def _rnn_step(activation: Callable[[Tensor], Tensor]) -> Step:
-    """Return the step ``h' = activation(W_ih x + b_ih + W_hh h + b_hh)``."""
+def _tanh_step(gates: Tensor, state: State, weight: Tensor, bias: Tensor | None) -> State:
+    """Make a step ``h' = tanh(W_ih x + b_ih + W_hh h + b_hh)``."""
+    return (tanh(gates + F.linear(state[0], weight, bias)),)
 
-    def step(gates: Tensor, state: State, weight: Tensor, bias: Tensor | None) -> State:
-        return (activation(gates + F.linear(state[0], weight, bias)),)
 
-    return step
+def _relu_step(gates: Tensor, state: State, weight: Tensor, bias: Tensor | None) -> State:
+    return (relu(gates + F.linear(state[0], weight, bias)),)
 
 
 def _lstm_step(gates: Tensor, state: State, weight: Tensor, bias: Tensor | None) -> State:
@@ -60,7 +60,7 @@ def _gru_step(gates: Tensor, state: State, weight: Tensor, bias: Tensor | None) 
     return (n + z * (h - n),)
 
 
-_NONLINEARITIES: dict[str, Step] = {"tanh": _rnn_step(tanh), "relu": _rnn_step(relu)}
+_NONLINEARITIES: dict[str, Step] = {"tanh": _tanh_step, "relu": _relu_step}
 
 
 def _nonlinearity(name: str, nonlinearity: str) -> Step:
@@ -79,7 +79,8 @@ class _Recurrent(Module):
     def __init__(self, input_size: int, hidden_size: int, bias: bool, step: Step) -> None:
         super().__init__()
         name = type(self).__name__
-        self.input_size, self.hidden_size = int_in(name, "input_size", input_size), int_in(name, "hidden_size", hidden_size)
+        self.input_size = int_in(name, "input_size", input_size)
+        self.hidden_size = int_in(name, "hidden_size", hidden_size)
         if self.hidden_size < 1:
             raise ValueError(f"{name}: expected a hidden_size of 1 or more, got {hidden_size}")
         self.bias, self.step = bias, step
@@ -148,8 +149,8 @@ class _RecurrentLayer(_Recurrent):
         hx: the initial state, (D num_layers, N, H) for D directions, without N for one sequence; None is zeros. An LSTM
             takes a pair of these.
 
-        Returns the states (L, N, D H), laid out as the input is, and the last state, shaped as ``hx``. Raises ShapeError
-        for shapes that do not fit, and for a sequence without steps.
+        Returns the states (L, N, D H), laid out as the input is, and the last state, shaped as ``hx``. Raises
+        ShapeError for shapes that do not fit, and for a sequence without steps.
         """
         name = type(self).__name__
         check_tensors(name, input=input)

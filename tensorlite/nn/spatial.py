@@ -7,7 +7,6 @@ int, or a sequence with one for each dimension.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -35,7 +34,10 @@ R = TypeVar("R")
 
 
 def sizes_in(name: str, what: str, value: Any, dims: int, least: int) -> tuple[int, ...]:
-    """Return one int for each of ``dims`` dimensions. Raises ValueError for another number of them, or below ``least``."""
+    """Return one int for each of ``dims`` dimensions.
+
+    Raises ValueError for another number of them, or for one below ``least``.
+    """
     if as_integer(value) is not None:
         sizes = (int_in(name, what, value),) * dims
     else:
@@ -143,7 +145,8 @@ def _transposed(
     def batch(x: Tensor) -> Tensor:
         count = _check_convolution(name, x, weight, bias, groups, dims)
         strides, dilations = sizes_in(name, "stride", stride, dims, 1), sizes_in(name, "dilation", dilation, dims, 1)
-        pads, extra = sizes_in(name, "padding", padding, dims, 0), sizes_in(name, "output_padding", output_padding, dims, 0)
+        pads = sizes_in(name, "padding", padding, dims, 0)
+        extra = sizes_in(name, "output_padding", output_padding, dims, 0)
         ins, outs, *kernel = weight.shape
         if x.shape[1] != ins or ins % count or min(kernel) < 1 or (bias is not None and bias.shape != (outs * count,)):
             raise ShapeError(
@@ -187,8 +190,8 @@ def conv1d(
     padding: the number of zeros at both ends; "valid" is none; "same" keeps the length, with a stride of 1.
     groups: the channels are split into that many groups, which do not see each other.
 
-    Returns (N, O, P) with ``P = (L + 2 padding - dilation (K - 1) - 1) // stride + 1``. Raises ShapeError for shapes that
-    do not fit, ValueError for sizes out of range, DTypeError for other than floating point tensors of one dtype.
+    Returns (N, O, P) with ``P = (L + 2 padding - dilation (K - 1) - 1) // stride + 1``. Raises ShapeError for shapes
+    that do not fit, ValueError for sizes out of range, DTypeError for other than floating point tensors of one dtype.
     """
     return _convolve("conv1d", 1, input, weight, bias, stride, padding, dilation, groups)
 
@@ -472,9 +475,10 @@ def _adaptive_max_pool(name: str, dims: int, input: Tensor, output_size: Any, re
 
 
 def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
-    """Return means of (N, C, L) or (C, L) as (N, C, output_size): window i is entries ``i L // P`` to ``(i + 1) L / P``.
+    """Return means of (N, C, L) or (C, L) as (N, C, P) for P = output_size.
 
-    The end of a window is rounded up, so windows may overlap. Raises ValueError for a size below 1.
+    Window i is entries ``i L // P`` to ``(i + 1) L / P``, rounded up. So windows may overlap. Raises ValueError for
+    a size below 1.
     """
     return _adaptive_avg_pool("adaptive_avg_pool1d", 1, input, output_size)
 

@@ -3,8 +3,8 @@
 There are three: the product itself, and its gradients for the array and for the kernel. Each is linear in both of its
 arguments, and the gradients of each are the other two. So the gradient can be differentiated to any order.
 
-Shapes: x (N, G, C, *S), weight (G, O, C, *K), result (N, G, O, *P), for N examples, G groups, C channels in and O out of a
-group, and P = (S - dilation (K - 1) - 1) // stride + 1 positions in each dimension.
+Shapes: x (N, G, C, *S), weight (G, O, C, *K), result (N, G, O, *P), for N examples, G groups, C channels in and O out
+of a group, and P = (S - dilation (K - 1) - 1) // stride + 1 positions in each dimension.
 """
 
 from __future__ import annotations
@@ -45,13 +45,16 @@ def _blocks(n: int, window: int, positions: Ints) -> Iterator[Block]:
 def _entries(offset: Ints, rows: slice, positions: Ints, stride: Ints, dilation: Ints) -> tuple[Any, ...]:
     """Return the index of the entries that one element of the kernel meets at the positions of a block."""
     ranges = [(rows.start, rows.stop), *((0, p) for p in positions[1:])]
-    return (slice(None), slice(None), slice(None)) + tuple(
+    parts = [
         slice(k * d + start * t, k * d + (stop - 1) * t + 1, t)
         for k, d, t, (start, stop) in zip(offset, dilation, stride, ranges, strict=True)
-    )
+    ]
+    return (slice(None), slice(None), slice(None), *parts)
 
 
-def _windows(xp: Namespace, x: Array, kernel: Ints, positions: Ints, block: Block, stride: Ints, dilation: Ints) -> Array:
+def _windows(
+    xp: Namespace, x: Array, kernel: Ints, positions: Ints, block: Block, stride: Ints, dilation: Ints
+) -> Array:  # fmt: skip
     """Return a copy of what the kernel meets in a block, as matrices (G, C K, examples times positions)."""
     examples, rows = block
     part = x[examples]
@@ -124,7 +127,7 @@ def correlate_input(
 def correlate_weight(
     xp: Namespace, y: Array, x: Array, shape: Ints, stride: Ints, dilation: Ints
 ) -> Array:  # fmt: skip
-    """Return the gradient of :func:`correlate` for the weight, of this shape, given x and the gradient of the result."""
+    """Return the gradient of :func:`correlate` for the weight, of this shape, given x and that of the result."""
     groups, outs, kernel = shape[0], shape[1], shape[3:]
     matrix = xp.zeros((groups, outs, math.prod(shape[2:])), y.dtype)
     for block in _blocks(len(x), math.prod(shape) // max(outs, 1), y.shape[3:]):
