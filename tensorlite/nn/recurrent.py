@@ -186,9 +186,10 @@ class _RecurrentLayer(_Recurrent):
 
     def _run(self, x: Tensor, state: State, suffix: str) -> tuple[Tensor, State]:
         """Return the states of one layer in one direction, (L, N, H), and the last one."""
-        get = lambda kind: getattr(self, kind + suffix)
-        gates = F.linear(x, get("weight_ih"), get("bias_ih")).unbind(0)
-        weight, bias, outs = get("weight_hh"), get("bias_hh"), []
+        weight_ih, weight, bias_ih, bias = (
+            getattr(self, kind + suffix) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        gates, outs = F.linear(x, weight_ih, bias_ih).unbind(0), []
         backwards = suffix.endswith("_reverse")
         for step_gates in reversed(gates) if backwards else gates:
             state = self.step(step_gates, state, weight, bias)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
@@ -59,7 +59,8 @@ def _for_batch(name: str, input: Tensor, dims: int, function: Callable[[Tensor],
     if input.ndim == dims + 2:
         return function(input)
     result: Any = function(input.unsqueeze(0))
-    return tuple(r.squeeze(0) for r in result) if isinstance(result, tuple) else result.squeeze(0)
+    single: Any = tuple(r.squeeze(0) for r in result) if isinstance(result, tuple) else result.squeeze(0)
+    return cast("R", single)
 
 
 def _pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:

@@ -104,7 +104,7 @@ def correlate_input(
     It is also the transposed convolution of y: entry ``stride p + dilation k`` of the result gets
     ``sum_o y[n, g, o, p] weight[g, o, c, k]``.
     """
-    groups, outs, channels, kernel = *weight.shape[:3], weight.shape[3:]
+    (groups, outs, channels), kernel = weight.shape[:3], weight.shape[3:]
     x = xp.zeros(tuple(shape), y.dtype)
     matrix = xp.moveaxis(weight.reshape(groups, outs, channels * math.prod(kernel)), 1, 2)
     for block in _blocks(len(y), math.prod(weight.shape) // max(outs, 1), y.shape[3:]):

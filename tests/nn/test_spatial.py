@@ -101,6 +101,7 @@ def results(library, functions, name, inputs, options, weight):
     return [t.detach().numpy() for t in (*outs, *gradients, *second)]
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 @pytest.mark.parametrize(("name", "shapes", "options"), CASES)
 def test_values_and_gradients_are_pytorchs(name, shapes, options):
     torch = pytest.importorskip("torch")
