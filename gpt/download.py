@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gpt.errors import UserError
+from gpt.errors import UserError, extra
 
 # Limits in seconds. requests limits a single read only, neither the name resolution nor the whole download.
 CONNECT_LIMIT, DOWNLOAD_LIMIT, PIP_LIMIT = 5, 30, 90
@@ -51,7 +51,8 @@ def cache_dir() -> Path:
     """Return `TENSORLITE_CACHE` if it is set, else the cache folder that the operating system suggests."""
     if folder := os.environ.get("TENSORLITE_CACHE"):
         return Path(folder).expanduser()
-    import platformdirs
+    with extra():
+        import platformdirs
 
     return Path(platformdirs.user_cache_dir("tensorlite", appauthor=False))
 
@@ -62,7 +63,8 @@ def fetch(remote: RemoteFile, folder: Path | None = None) -> Path:
     The file appears whole or not at all, so two processes may fetch it at the same time. Takes two minutes at most.
     Raises DownloadError.
     """
-    import pooch
+    with extra():
+        import pooch
 
     pooch.get_logger().setLevel("WARNING")
     path = (folder or cache_dir()) / remote.name

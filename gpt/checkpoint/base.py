@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorlite as tl
 from gpt.config import Config
-from gpt.errors import UserError
+from gpt.errors import UserError, extra
 from gpt.model import GPT
 from gpt.tokenizer import Tokenizer
 
@@ -40,7 +40,8 @@ def corruption_errors(path: Path, part: str = "") -> Iterator[None]:
 
     part: the key of the content, which begins the message.
     """
-    from safetensors import SafetensorError
+    with extra():
+        from safetensors import SafetensorError
 
     try:
         yield

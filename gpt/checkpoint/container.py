@@ -21,6 +21,7 @@ import numpy as np
 import tensorlite as tl
 from gpt.checkpoint.base import CheckpointError, damaged
 from gpt.checkpoint.schema import check_header, parse_json
+from gpt.errors import extra
 from tensorlite import serialization
 
 KEY = "tensorlite.gpt"  # The key of our JSON in the metadata.
@@ -97,12 +98,14 @@ def opened(path: Path) -> Iterator[Container]:
 
 def open_once(path: Path) -> tuple[bytes, Any]:
     """Return the bytes before the numbers, and the open safetensors file. Raises CheckpointError."""
-    from safetensors import SafetensorError, safe_open
+    with extra():
+        from safetensors import SafetensorError, safe_open
 
     while True:
         try:
             if not stat.S_ISREG(path.stat().st_mode):
-                raise CheckpointError(f"{str(path)!r} is not a checkpoint, but a folder, a pipe or a device")
+                kind = "a folder. Name a file in it" if path.is_dir() else "a pipe or a device"
+                raise CheckpointError(f"{str(path)!r} is not a checkpoint, but {kind}")
             # Open it first, because safe_open reports an unreadable file as missing.
             with path.open("rb") as first:
                 file = safe_open(path, framework="numpy")

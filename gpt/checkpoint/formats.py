@@ -28,19 +28,19 @@ class Format(Protocol):
 FORMATS: dict[str, Format] = {".safetensors": native}
 
 
-def load(path: Path, device: str = "auto", *, training: bool = False) -> Checkpoint:
+def load(path: str | Path, device: str = "auto", *, training: bool = False) -> Checkpoint:
     """Read a checkpoint of any format onto `device` (see `train.device`). Raises CheckpointError and DeviceError.
 
     training: also read the state of the optimizer. Without it, `optimizer` is None and the model in evaluation mode.
     """
-    return FORMATS.get(path.suffix, native).load(path, device, training=training)
+    return FORMATS.get(Path(path).suffix, native).load(Path(path), device, training=training)
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: str | Path) -> Config:
     """Return the configuration in a checkpoint of any format, without reading its weights. Raises CheckpointError."""
-    return FORMATS.get(path.suffix, native).load_config(path)
+    return FORMATS.get(Path(path).suffix, native).load_config(Path(path))
 
 
-def load_step(path: Path) -> int:
+def load_step(path: str | Path) -> int:
     """Return the number of steps of a checkpoint of any format, without reading its weights. Raises CheckpointError."""
-    return FORMATS.get(path.suffix, native).load_step(path)
+    return FORMATS.get(Path(path).suffix, native).load_step(Path(path))

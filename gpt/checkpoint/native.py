@@ -28,7 +28,7 @@ MAX_SINUSOIDS = 2**27
 
 
 def save(
-    path: Path,
+    path: str | Path,
     *,
     config: Config,
     tokenizer: Tokenizer,
@@ -42,6 +42,7 @@ def save(
     state: what else training needs to continue, in types that JSON has. Raises CheckpointError if the file cannot be
     written.
     """
+    path = Path(path)
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     moments = optimizer.state_dict()
     numbers: dict[str, dict[str, Any]] = {}

@@ -23,6 +23,8 @@ Logits = NDArray[np.float64]
 # differs by a hundredth of that, another formula by more.
 TOLERANCE = 1e-3
 
+MAKE_GPT = "Load one: gpt.checkpoint.load(path).model, or make one: GPT(Config.load('gpt-nano').model)"
+
 
 def generate(
     model: GPT,
@@ -42,15 +44,25 @@ def generate(
     stop_tokens: the first of these ends the text; it is not yielded.
 
     Between two tokens, the model and the grad mode are in the mode of the caller. Do not change the weights meanwhile.
-    The call itself raises TokenError for ids that cannot be used, and ValueError for a negative max_new_tokens. The
-    iterator raises SampleError if the model predicts numbers that are not finite.
+    The call itself raises TokenError for ids that cannot be used, ValueError for a negative max_new_tokens, and
+    TypeError for a model or a sampling of another type. The iterator raises SampleError if the model predicts numbers
+    that are not finite.
     """
+    if not isinstance(model, GPT):
+        raise TypeError(f"generate: expected a GPT as the model, got {model!r:.80}. {MAKE_GPT}")
     prompt = check_token_ids(ids, model.config.vocab_size)
     if not prompt.size:
         raise TokenError("a prompt needs at least one token; gpt.tokenizer.start_ids(tokenizer) gives a start")
-    if max_new_tokens is not None and max_new_tokens < 0:
-        raise ValueError(f"generate: expected max_new_tokens >= 0, or None for no limit, got {max_new_tokens}")
+    if max_new_tokens is not None and not (is_integer(max_new_tokens) and max_new_tokens >= 0):
+        raise ValueError(f"generate: expected max_new_tokens >= 0, or None for no limit, got {max_new_tokens!r:.80}")
+    if sampling is not None and not isinstance(sampling, SamplingConfig):
+        raise TypeError(
+            f"generate: expected a SamplingConfig, got {sampling!r:.80}. Write "
+            "gpt.generation.SamplingConfig(temperature=0.8, top_k=40, seed=1)"
+        )
     options = sampling or SamplingConfig()
+    if not all(map(is_integer, stop_tokens)):
+        raise TokenError(f"stop_tokens: expected token ids, which are integers, got {stop_tokens!r:.80}")
     stops = frozenset(int(token) for token in stop_tokens)
 
     def tokens() -> Iterator[int]:
@@ -65,6 +77,11 @@ def generate(
     return tokens()
 
 
+def is_integer(value: object) -> bool:
+    """Return whether a value is an integer of Python or NumPy; a boolean is not."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 class Engine:
     """A model that reads one sequence, a prompt and then single tokens, and predicts the token after it.
 
@@ -75,6 +92,7 @@ class Engine:
 
     def __init__(self, model: GPT) -> None:
         self.model = model
+        self.vocab_size = model.config.vocab_size
         self.cache = KVCache(model)
         self.eval_mode = eval_mode(model)
         self.recent: deque[int] = deque(maxlen=max(1, model.config.block_size // 2))
@@ -83,14 +101,16 @@ class Engine:
 
     def prefill(self, ids: Sequence[int] | Ids) -> Logits:
         """Start a new sequence with the last block_size of `ids`; return the logits (V,) of the next token."""
-        tokens = np.asarray(ids)[-self.model.config.block_size :].tolist()
+        tokens = check_token_ids(ids, self.model.config.vocab_size)[-self.model.config.block_size :].tolist()
         self.cache.length = 0
         self.recent.clear()
         self.recent.extend(tokens)
         return self._read(tokens)
 
     def step(self, token: int) -> Logits:
-        """Append a token to the sequence; return the logits (V,) of the next one."""
+        """Append a token to the sequence; return the logits (V,) of the next one. Raises TokenError."""
+        if type(token) is not int or not 0 <= token < self.vocab_size:
+            token = int(check_token_ids([token], self.vocab_size)[0])
         self.recent.append(token)
         if self.cache.length == self.cache.block_size:
             self.cache.length = 0

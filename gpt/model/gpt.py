@@ -19,7 +19,7 @@ import numpy as np
 
 import tensorlite as tl
 import tensorlite.nn.functional as F
-from gpt.config import ModelConfig
+from gpt.config import Config, ModelConfig
 from tensorlite import Tensor, nn
 
 
@@ -130,6 +130,7 @@ class GPT(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        check_model_config(config)
         C = config.n_embd
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, C)
@@ -170,8 +171,12 @@ class GPT(nn.Module):
         targets: (B, T), int64, -1 where a position does not count. The loss is a Tensor, 0-d, or None without targets.
         cache: see `hidden_states`.
 
-        Raises ValueError if T exceeds block_size, IndexError for an id outside the vocabulary.
+        Raises ValueError if T exceeds block_size or the targets have another shape than idx, TypeError for targets that
+        are not integers, IndexError for an id outside the vocabulary.
         """
+        if targets is not None:
+            check_tensor("targets", targets)
+            check_targets(idx, targets)
         logits = self.head(self.hidden_states(idx, cache))  # (B, T, V)
         if targets is None:
             return logits, None
@@ -184,6 +189,7 @@ class GPT(nn.Module):
         With a cache, idx are the tokens after the cached ones, and the cache then holds them as well. Raises ValueError
         if they do not fit, GraphError if gradients would be recorded.
         """
+        check_tensor("token ids", idx)
         if idx.ndim != 2:
             raise ValueError(f"GPT: expected token ids of shape (B, T), got {tuple(idx.shape)}")
         B, T = idx.shape
@@ -215,6 +221,38 @@ class GPT(nn.Module):
     def num_params(self) -> int:
         """Return the number of parameters, 124,439,808 for GPT-2. The head has none of its own."""
         return sum(p.numel() for p in self.parameters())
+
+
+def check_model_config(config: object) -> None:
+    """Raise TypeError, with what to write, unless `config` is a ModelConfig."""
+    if not isinstance(config, ModelConfig):
+        write = {
+            str: f"GPT(Config.load({config!r:.40}).model), for a preset or a TOML file",
+            Config: "GPT(config.model)",
+            dict: "GPT(ModelConfig(**values))",
+        }.get(type(config), "GPT(Config.load('gpt-nano').model)")
+        raise TypeError(
+            f"GPT: expected a ModelConfig, got {type(config).__name__} {config!r:.60}. Write {write}; "
+            "gpt.checkpoint.load(path).model is a trained one"
+        )
+
+
+def check_tensor(name: str, value: object) -> None:
+    """Raise TypeError, with what to write, unless a value is a Tensor."""
+    if not isinstance(value, Tensor):
+        hint = "tl.tensor(tokenizer.encode(text)[None])" if isinstance(value, str) else "tl.tensor(ids)"
+        raise TypeError(f"GPT: expected a Tensor of {name}, got {type(value).__name__}. Write {hint}")
+
+
+def check_targets(idx: Tensor, targets: Tensor) -> None:
+    """Raise ValueError or TypeError unless targets are integers in the shape of idx, one for each token."""
+    if tuple(targets.shape) != tuple(idx.shape):
+        raise ValueError(
+            f"GPT: expected targets of the shape of the tokens, {tuple(idx.shape)}, got {tuple(targets.shape)}. "
+            "targets[:, t] is the token after idx[:, t]"
+        )
+    if targets.dtype.kind not in "iu":
+        raise TypeError(f"GPT: expected targets that are integers, got {targets.dtype}. Use targets.long()")
 
 
 def build_model(config: ModelConfig, device: str = "auto", dtype: str = "float32") -> GPT:

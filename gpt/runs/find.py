@@ -8,11 +8,12 @@ from gpt.runs.archive import PREFIX, last_archive
 from gpt.runs.folder import LATEST, METRICS
 
 
-def find_checkpoint(path: Path) -> Path:
+def find_checkpoint(path: str | Path) -> Path:
     """Return the checkpoint that a user's `path` means: a file, or the latest one in the folder of a run.
 
     Raises CheckpointError.
     """
+    path = Path(path)
     if path.is_file():
         return path
     if (path / LATEST).is_file():
@@ -29,9 +30,9 @@ def find_checkpoint(path: Path) -> Path:
     raise CheckpointError(f"there is no checkpoint {str(path)!r}: {hint}")
 
 
-def newest_checkpoint(folder: Path) -> Path:
+def newest_checkpoint(folder: str | Path) -> Path:
     """Return the most recent latest checkpoint of any run below `folder`. Raises CheckpointError if there is none."""
-    found = visible(folder, LATEST)
+    found = visible(Path(folder), LATEST)
     if not found:
         raise CheckpointError(
             f"there is no checkpoint below {str(folder)!r}: train a model first (python -m gpt train), "

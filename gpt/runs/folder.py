@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
+from gpt.errors import extra
 from gpt.runs.archive import archive_files
 from gpt.runs.errors import RunFolderError, run_folder_errors
 from gpt.runs.metrics import Metrics
@@ -29,8 +30,8 @@ LEFTOVER = re.compile(
 class RunFolder:
     """The folder of a run: the names of its files, its metrics, and a lock against other processes."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = path = Path(path)
         self.latest, self.best, self.curve = path / LATEST, path / BEST, path / CURVE
 
     @cached_property
@@ -45,7 +46,8 @@ class RunFolder:
         Creates the folder, and removes what killed processes left of their writes. Afterwards it removes the folder if
         nothing was written to it. Raises RunFolderError if another process trains in it or if it cannot be written.
         """
-        from filelock import FileLock, Timeout
+        with extra():
+            from filelock import FileLock, Timeout
 
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:

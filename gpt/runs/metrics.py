@@ -43,9 +43,9 @@ def as_line(values: dict[str, Any]) -> str:
     return json.dumps(values) + "\n"
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: str | Path) -> list[dict[str, Any]]:
     """Return the lines of a metrics file, none if there is no file; lines that a crash truncated are left out."""
-    result = []
+    path, result = Path(path), []
     for line in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
             values = json.loads(line)

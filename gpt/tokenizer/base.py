@@ -14,6 +14,10 @@ Ids = NDArray[np.int64]
 
 T = TypeVar("T")
 
+# Values in messages are cut, because a text may have any length.
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = 80
+
 
 class TokenizerError(UserError, ValueError):
     """Text that a tokenizer cannot encode, ids that it cannot decode, or a tokenizer that cannot be made."""
@@ -80,17 +84,52 @@ def typed(values: Mapping[str, Any], key: str, kind: type[T]) -> T:
 
 
 def check_token_ids(ids: Sequence[int] | Ids, vocab_size: int) -> Ids:
-    """Return `ids` as a 1-d int64 array, or raise TokenError if one is outside the vocabulary.
+    """Return `ids` as a 1-d int64 array, or raise TokenError if they are not ids, or one is outside the vocabulary.
+
+    ids: integers of one sequence, (T,) or (1, T), in a list, an array or a Tensor. Booleans and 1.0 are not integers.
 
     The check is needed on a GPU in particular, where an id outside the vocabulary reads the embedding of another token.
     """
-    tokens = np.asarray(ids, dtype=np.int64).reshape(-1)
+    if isinstance(ids, str | bytes):
+        raise TokenError(
+            f"expected token ids, which are integers, got the text {SHORT.repr(ids)}. Encode it: tokenizer.encode(text)"
+        )
+    if isinstance(ids, np.ma.MaskedArray):
+        raise TokenError("expected token ids, got an array with a mask, which would be lost. Pass ids.compressed()")
+    values = to_array(ids)
+    if values.size and values.dtype.kind not in "iu":
+        raise TokenError(f"expected token ids, which are integers, got {SHORT.repr(ids)} ({values.dtype})")
+    if values.ndim > 2 or (values.ndim == 2 and len(values) != 1):
+        raise TokenError(f"expected the token ids of one sequence, (T,), got the shape {values.shape}")
+    values = values.reshape(-1)
+    tokens = values.astype(np.int64)
     bad = np.flatnonzero((tokens < 0) | (tokens >= vocab_size))
     if bad.size:
         raise TokenError(
-            f"token id {tokens[bad[0]]} at position {bad[0]} is outside the vocabulary of {vocab_size} tokens"
+            f"token id {values[bad[0]]} at position {bad[0]} is outside the vocabulary of {vocab_size} tokens"
         )
     return tokens
+
+
+def to_array(ids: Any) -> NDArray[Any]:
+    """Return token ids as an array of the type that they have. Raises TokenError if they are not numbers."""
+    try:
+        # A Tensor on a GPU does not convert itself. A list of booleans would, mixed with integers.
+        values = np.asarray(ids.cpu() if hasattr(ids, "cpu") else ids)
+    except (TypeError, ValueError, OverflowError):
+        raise TokenError(f"expected token ids, which are integers, got {SHORT.repr(ids)}") from None
+    if values.dtype.kind == "O" and all(type(value) is int for value in values.reshape(-1)):
+        raise TokenError(f"token id {max(values.reshape(-1), key=abs):.3g} is outside every vocabulary")
+    if isinstance(ids, list | tuple) and any(isinstance(value, bool | np.bool_) for value in ids):
+        raise TokenError(f"expected token ids, which are integers, got the boolean in {SHORT.repr(ids)}")
+    return values
+
+
+def check_text(text: object) -> None:
+    """Raise TokenizerError unless `text` is a string."""
+    if not isinstance(text, str):
+        hint = ". Decode it: text.decode()" if isinstance(text, bytes) else ""
+        raise TokenizerError(f"expected a text (str), got {type(text).__name__} {SHORT.repr(text)}{hint}")
 
 
 def start_ids(tokenizer: Tokenizer) -> Ids:

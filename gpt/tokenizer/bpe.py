@@ -12,7 +12,8 @@ import numpy as np
 
 from gpt.config import DataConfig
 from gpt.download import RemoteFile, cache_dir, fetch
-from gpt.tokenizer.base import Ids, TokenizerError, check_token_ids, typed
+from gpt.errors import extra
+from gpt.tokenizer.base import Ids, TokenizerError, check_text, check_token_ids, typed
 
 END_OF_TEXT = "<|endoftext|>"
 GPT2_VOCAB_SIZE = 50257
@@ -58,7 +59,8 @@ class BPETokenizer:
     def __init__(
         self, tokens: Sequence[bytes], pattern: str, special_tokens: Mapping[str, int] | None = None
     ) -> None:
-        import tiktoken
+        with extra():
+            import tiktoken
 
         self.tokens = list(tokens)
         self.pattern = pattern
@@ -87,8 +89,9 @@ class BPETokenizer:
 
         The vocabulary is smaller if the text has too few pairs to merge. Takes about a second per megabyte.
         """
-        from tiktoken_ext.openai_public import r50k_pat_str
-        from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+        with extra():
+            from tiktoken_ext.openai_public import r50k_pat_str
+            from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
         if vocab_size < 256:
             raise TokenizerError(f"vocab_size = {vocab_size}: a byte-level BPE has at least the 256 bytes")
@@ -113,6 +116,7 @@ class BPETokenizer:
         return config.bpe_vocab_size
 
     def encode(self, text: str) -> Ids:
+        check_text(text)
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -159,7 +163,8 @@ class BPETokenizer:
 
 def known_patterns() -> tuple[str, ...]:
     """Return the patterns that a tokenizer from a file may have."""
-    from tiktoken_ext.openai_public import r50k_pat_str
+    with extra():
+        from tiktoken_ext.openai_public import r50k_pat_str
 
     return (*PATTERNS, r50k_pat_str)
 
@@ -179,8 +184,9 @@ class GPT2Tokenizer(BPETokenizer):
 
         The cache is `TIKTOKEN_CACHE_DIR` if that is set. Raises DownloadError.
         """
-        import tiktoken
-        from tiktoken_ext.openai_public import r50k_pat_str
+        with extra():
+            import tiktoken
+            from tiktoken_ext.openai_public import r50k_pat_str
 
         folder = Path(os.environ.get("TIKTOKEN_CACHE_DIR") or cache_dir() / "tiktoken")
         for file in GPT2_FILES:  # tiktoken would download them too, but from one source and without a time limit.

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt.config import DataConfig
-from gpt.tokenizer.base import Ids, TokenizerError, check_token_ids, typed
+from gpt.tokenizer.base import Ids, TokenizerError, check_text, check_token_ids, typed
 
 
 class CharTokenizer:
@@ -40,6 +40,7 @@ class CharTokenizer:
         return None
 
     def encode(self, text: str) -> Ids:
+        check_text(text)
         codes = code_points(text)
         # A binary search encodes a million characters in milliseconds; a dictionary needs a Python step for each.
         place = np.minimum(np.searchsorted(self._sorted, codes), self.vocab_size - 1)
@@ -48,7 +49,7 @@ class CharTokenizer:
             position = int(unknown[0])
             raise TokenizerError(
                 f"character {text[position]!r} at position {position} is not in the vocabulary of "
-                f"{self.vocab_size} characters: {format_vocab(self.vocab)}"
+                f"{self.vocab_size} characters. Leave it out, or use a model with a BPE, which encodes any text"
             )
         return self._order[place].astype(np.int64)
 
@@ -76,7 +77,3 @@ def code_points(text: str) -> NDArray[np.uint32]:
     except UnicodeEncodeError as error:
         raise TokenizerError(f"{text[error.start]!r} at position {error.start} is not a character") from None
 
-
-def format_vocab(vocab: str, limit: int = 200) -> str:
-    """Return a vocabulary for a message: control characters escaped, and cut after `limit` characters."""
-    return repr(vocab) if len(vocab) <= limit else f"{vocab[:limit]!r} and {len(vocab) - limit} more"

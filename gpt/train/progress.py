@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from gpt.errors import extra
 from tensorlite import Tensor
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class Meter:
 
 def progress_bar(step: int, steps: int) -> "tqdm[Any]":
     """Return a progress bar on stderr, which shows the measurements first; hidden if stderr is not a terminal."""
-    from tqdm import tqdm
+    with extra():
+        from tqdm import tqdm
 
     # The bar itself comes last, because a narrow terminal cuts off the end. The numbers fit into 80 columns.
     form = "step {n_fmt}/{total_fmt}{postfix}, {remaining} left {bar}"

@@ -14,11 +14,11 @@ from gpt.train.interrupt import Interrupt
 from gpt.train.output import say
 from gpt.train.progress import this_python
 from gpt.train.report import report, summary
+from gpt.train.setup import check_config, start
 from gpt.train.setup import resume as resume_run
-from gpt.train.setup import start
 
 
-def train(config: Config, resume: Path | None = None) -> bool:
+def train(config: Config, resume: str | Path | None = None) -> bool:
     """Train a model, evaluate it, and print what was written. Return whether the run was finished.
 
     resume: a checkpoint to continue from, as if the run had never stopped; `config` is then the one in the checkpoint,
@@ -29,6 +29,8 @@ def train(config: Config, resume: Path | None = None) -> bool:
     options that differ from the checkpoint, and RunFolderError for a folder that cannot be used. Raises other kinds of
     UserError for data or a checkpoint that cannot be used.
     """
+    check_config("train", config)
+    resume = None if resume is None else Path(resume)
     folder = RunFolder(config.run_dir if resume is None else resume.parent)
     with Interrupt() as stop, folder.lock():
         trainer = start(config, folder) if resume is None else resume_run(config, resume)
@@ -62,6 +64,7 @@ def train(config: Config, resume: Path | None = None) -> bool:
 
 def profile(config: Config, steps: int = 20, warmup: int = 5) -> str:
     """Return a table of the time that each op takes in a few steps. Leaves the folder of the run unchanged."""
+    check_config("profile", config)
     with TemporaryDirectory() as folder:
         trainer = start(config, RunFolder(Path(folder)))
         for _ in range(warmup):

@@ -8,6 +8,7 @@ from gpt import checkpoint
 from gpt.checkpoint import Checkpoint
 from gpt.config import Config, ConfigError
 from gpt.data import DATASETS, Dataset, load_dataset
+from gpt.errors import extra
 from gpt.model import GPT, build_model
 from gpt.runs import LATEST, RunFolder
 from gpt.train.output import say
@@ -23,6 +24,17 @@ RESUMABLE_OPTIONS = {
     "train.sample_chars",
     "train.device",
 }
+
+
+def check_config(function: str, config: object) -> None:
+    """Raise TypeError, with what to write, unless `config` is a Config."""
+    if isinstance(config, str | Path):
+        name = f"{str(config)!r:.80}"
+        raise TypeError(f"{function}: expected a Config, got {name}. Write {function}(Config.load({name}))")
+    if not isinstance(config, Config):
+        raise TypeError(
+            f"{function}: expected a Config, got {type(config).__name__}. Config.load(preset, overrides) makes one"
+        )
 
 
 def build_run(config: Config) -> tuple[Config, Dataset, GPT]:
@@ -41,6 +53,11 @@ def with_absolute_text(config: Config) -> Config:
 
 def start(config: Config, folder: RunFolder | None = None) -> Trainer:
     """Return a new run in `folder` (`config.run_dir`), after archiving what an earlier run left there."""
+    check_config("start", config)
+    with extra():  # The first checkpoint would need them only after some minutes.
+        import filelock  # noqa: F401
+        import safetensors  # noqa: F401
+        import tqdm  # noqa: F401
     folder = folder or RunFolder(config.run_dir)
     config, dataset, model = build_run(config)
     if archive := folder.archive_previous_run():
@@ -48,12 +65,14 @@ def start(config: Config, folder: RunFolder | None = None) -> Trainer:
     return Trainer(config, dataset, model, folder)
 
 
-def resume(config: Config, path: Path) -> Trainer:
+def resume(config: Config, path: str | Path) -> Trainer:
     """Return the run that saved the checkpoint `path`, in the folder of the checkpoint.
 
     config: that of the checkpoint, except for RESUMABLE_OPTIONS. Raises ConfigError if other options or the text
     differ, CheckpointError if the checkpoint is damaged.
     """
+    check_config("resume", config)
+    path = Path(path)
     saved = checkpoint.load(path, config.train.device, training=True)
     check_resumable(config, saved, path)
     dataset = load_dataset(config.data, config.model.block_size, saved.tokenizer)

@@ -405,7 +405,8 @@ def test_characters_that_the_terminal_cannot_print():
 
 def test_unknown_character_in_the_prompt(calls):
     message = fails("sample", "--prompt", "a?")
-    assert "character '?' at position 1 is not in the vocabulary of 3 characters: '\\nab'" in message
+    assert message.startswith("character '?' at position 1 is not in the vocabulary of 3 characters. ")
+    assert "nab" not in message
 
 
 # --- score and eval

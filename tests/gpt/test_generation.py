@@ -8,7 +8,7 @@ import pytest
 
 import tensorlite as tl
 from gpt.config import ConfigError, ModelConfig
-from gpt.generation import SampleError, SamplingConfig, generate, next_logits, sample_token
+from gpt.generation import Engine, SampleError, SamplingConfig, generate, next_logits, sample_token
 from gpt.model import GPT, KVCache, eval_mode
 from gpt.tokenizer import TokenError
 
@@ -191,12 +191,48 @@ def test_zero_tokens(model):
         ([1, V], {}, TokenError, f"token id {V} at position 1 is outside the vocabulary of {V} tokens"),
         ([-1], {}, TokenError, "token id -1 at position 0"),
         ([1], {"max_new_tokens": -1}, ValueError, "expected max_new_tokens >= 0, or None for no limit, got -1"),
+        ([1], {"max_new_tokens": 2.5}, ValueError, "expected max_new_tokens >= 0, or None for no limit, got 2.5"),
+        ("text", {}, TokenError, "got the text 'text'. Encode it: tokenizer.encode(text)"),
+        (0.7, {}, TokenError, "expected token ids, which are integers, got 0.7"),
+        ([0.7], {}, TokenError, "expected token ids, which are integers, got [0.7]"),
+        (np.ones(2), {}, TokenError, "(float64)"),
+        ([1, True], {}, TokenError, "got the boolean in [1, True]"),
+        (None, {}, TokenError, "expected token ids, which are integers, got None"),
+        ([[1, 2], [3, 4]], {}, TokenError, "ids of one sequence, (T,), got the shape (2, 2)"),
+        ([2**70], {}, TokenError, "is outside every vocabulary"),
+        (np.ma.array([1, 2], mask=[0, 1]), {}, TokenError, "an array with a mask"),
+        (tl.tensor([0.7]), {}, TokenError, "(float32)"),
+        ([1], {"stop_tokens": "x"}, TokenError, "stop_tokens: expected token ids"),
+        ([1], {"stop_tokens": [0.7]}, TokenError, "stop_tokens: expected token ids"),
+        ([1], {"sampling": 0.8}, TypeError, "expected a SamplingConfig, got 0.8. Write"),
     ],
 )
 def test_bad_arguments_are_refused_at_once(model, ids, options, error, message):
     with pytest.raises(error) as caught:
         generate(model, ids, **options)
     assert message in str(caught.value)
+
+
+def test_ids_of_every_integer_kind_are_the_same_prompt(model):
+    same = [[1, 2], (1, 2), range(1, 3), np.array([1, 2], np.uint8), tl.tensor([1, 2]), [[1, 2]], [np.int64(1), 2]]
+    assert len({tuple(generate(model, ids, 3, SamplingConfig(seed=0))) for ids in same}) == 1
+
+
+def test_an_engine_reads_integers_only(model):
+    engine = Engine(model)
+    for ids in ("text", [0.7], [V]):
+        with pytest.raises(TokenError):
+            engine.prefill(ids)
+    engine.prefill([1])
+    for token in (0.7, True, V, -1):
+        with pytest.raises(TokenError):
+            engine.step(token)
+    assert engine.step(np.int64(1)).shape == (V,)
+
+
+def test_a_model_is_no_path():
+    with pytest.raises(TypeError, match=r"expected a GPT as the model, got 'runs/x'. Load one: gpt.checkpoint.load"):
+        generate("runs/x", [1])
 
 
 @pytest.mark.parametrize(

@@ -434,3 +434,38 @@ def test_padding_after_the_text_changes_nothing(config):
     assert abs(loss - same) < 1e-12
     for name, g in gradients.items():
         np.testing.assert_allclose(others[name], g, rtol=0, atol=1e-12, err_msg=name)
+
+
+# --- arguments of a wrong kind
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("gpt2", r"got str 'gpt2'\. Write GPT\(Config.load\('gpt2'\)\.model\)"),
+        (Config.load("gpt-nano"), r"Write GPT\(config\.model\)"),
+        ({"n_layer": 1}, r"Write GPT\(ModelConfig\(\*\*values\)\)"),
+        (None, r"gpt\.checkpoint\.load\(path\)\.model is a trained one"),
+    ],
+)
+def test_what_is_not_a_model_config_says_what_to_write(config, message):
+    with pytest.raises(TypeError, match=message):
+        GPT(config)
+
+
+@pytest.mark.parametrize(
+    ("idx", "targets", "error", "message"),
+    [
+        (tl.zeros(1, 3, dtype=tl.int64), tl.zeros(1, 2, dtype=tl.int64), ValueError, r"\(1, 3\), got \(1, 2\)"),
+        (tl.zeros(1, 3, dtype=tl.int64), tl.zeros(3, dtype=tl.int64), ValueError, r"got \(3,\)"),
+        (tl.zeros(2, 3, dtype=tl.int64), tl.zeros(3, 2, dtype=tl.int64), ValueError, r"got \(3, 2\)"),
+        (tl.zeros(2, 2, dtype=tl.int64), tl.zeros(1, 4, dtype=tl.int64), ValueError, r"got \(1, 4\)"),
+        (tl.zeros(1, 3, dtype=tl.int64), tl.zeros(1, 3), TypeError, "integers, got float32. Use targets.long"),
+        (tl.zeros(1, 3, dtype=tl.int64), [[0, 0, 0]], TypeError, "a Tensor of targets, got list"),
+        ("text", None, TypeError, r"a Tensor of token ids, got str. Write tl.tensor\(tokenizer.encode"),
+        (np.zeros((1, 3), np.int64), None, TypeError, "a Tensor of token ids, got ndarray"),
+    ],
+)
+def test_targets_have_the_shape_of_the_tokens(idx, targets, error, message):
+    with pytest.raises(error, match=message):
+        make(ModelConfig(**TINY))(idx, targets)

@@ -11,9 +11,11 @@ pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
 import tensorlite as tl
 from gpt import checkpoint, train
+from gpt.checkpoint import CheckpointError
+from gpt.config import Config
 from gpt.data import load_dataset
 from gpt.evaluate import evaluate
-from gpt.runs import BEST, CURVE, LATEST, METRICS, RunFolder, RunFolderError, newest_checkpoint, read
+from gpt.runs import BEST, CURVE, LATEST, METRICS, RunFolder, RunFolderError, find_checkpoint, newest_checkpoint, read
 from gpt.train import Trainer, TrainingError, start, trainer
 from tests.gpt.small_runs import at_step, content
 
@@ -218,3 +220,41 @@ def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path, monkeypatch
 def test_a_far_too_large_learning_rate_diverges(tiny):
     with pytest.raises(TrainingError, match=r"diverged at step \d+.*lower --lr \(it is 1e\+30\)"):
         train.train(tiny(optim__lr=1e30, optim__warmup_steps=0))
+
+
+# --- arguments of a wrong kind
+
+
+@pytest.mark.parametrize("function", [train.train, start, train.profile, lambda c: train.resume(c, "x")])
+def test_the_name_of_a_preset_is_no_config(function):
+    with pytest.raises(TypeError, match=r"expected a Config, got 'gpt-nano'. Write \w+\(Config.load\('gpt-nano'\)\)"):
+        function("gpt-nano")
+    with pytest.raises(TypeError, match="expected a Config, got ModelConfig"):
+        function(Config.load("gpt-nano").model)
+
+
+def test_paths_may_be_strings(tiny, tmp_path):
+    config = tiny(train__steps=2, train__sample_chars=0)
+    assert train.train(config)
+    path = str(tmp_path / "run" / LATEST)
+    assert checkpoint.load(path).step == checkpoint.load_step(path) == 2
+    assert checkpoint.load_config(path).model == checkpoint.load(path).config.model
+    assert str(find_checkpoint(str(tmp_path / "run"))) == str(newest_checkpoint(str(tmp_path))) == path
+    assert read(str(tmp_path / "run" / METRICS))
+    assert train.train(config.replace({"train.steps": 3}).with_vocab_size(13), resume=path)
+    with pytest.raises(CheckpointError, match="is not a checkpoint, but a folder"):
+        checkpoint.load(str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("package", ["tqdm", "filelock", "safetensors", "platformdirs", "tiktoken"])
+def test_a_missing_extra_says_what_to_install(tiny, monkeypatch, package):
+    """The import of gpt.train works without it, and the call says which package it needs."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setenv("TENSORLITE_CACHE", "")
+    config = tiny(data__tokenizer="bpe" if package == "tiktoken" else "char")
+    if package == "platformdirs":
+        config = config.replace({"data.dataset": "tinyshakespeare"})
+    with pytest.raises(ModuleNotFoundError, match=rf"gpt needs the package {package}: pip install 'tensorlite\[gpt\]'"):
+        train.train(config)
