@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import combinations
 from string import ascii_letters
 from typing import Any, TypeAlias, overload
 
@@ -36,7 +37,8 @@ def einsum(equation: Any, *operands: Any) -> Any:
     A letter names a dimension of each operand. Letters that the output lacks are summed over. A letter that occurs
     twice in one operand selects its diagonal. ``...`` stands for any further dimensions. These, and dimensions of size
     1, broadcast. Without ``->`` the output is ``...`` and the letters that occur once, in alphabetical order. The other
-    form is ``einsum(x, [0, 1, 2], y, [0, 2, 3], [0, 1, 3])``. Operands are contracted from the left, two at a time.
+    form is ``einsum(x, [0, 1, 2], y, [0, 2, 3], [0, 1, 3])``. Operands are contracted two at a time,
+    those with the smallest product first.
 
     Raises ValueError for a malformed equation, ShapeError if it does not fit the operands, DTypeError if dtypes differ.
     """
@@ -49,7 +51,9 @@ def einsum(equation: Any, *operands: Any) -> Any:
         raise DTypeError(f"einsum: expected operands of one dtype, got {', '.join(str(x.dtype) for x in operands)}")
     terms = [_distinct(x, labels, sizes) for x, labels in zip(operands, inputs, strict=True)]
     while len(terms) > 1:
-        (x, left), (y, right), *rest = terms
+        i, j = _next_pair([labels for _, labels in terms], output, sizes)
+        (x, left), (y, right) = terms[i], terms[j]
+        rest = [term for k, term in enumerate(terms) if k not in (i, j)]
         later = {*output}.union(*(labels for _, labels in rest))
         terms = [_contract(*_fold(x, left, later.union(right)), *_fold(y, right, later.union(left)), later), *rest]
     x, labels = _fold(*terms[0], {*output})
@@ -123,6 +127,24 @@ def _distinct(x: Any, labels: Sequence[Label], sizes: dict[Label, int]) -> tuple
             labels = [a for k, a in enumerate(labels) if k not in (i, j)] + [label]
     kept = [a for a, n in zip(labels, x.shape, strict=True) if n == sizes[a]]
     return (x if kept == labels else reshape(x, tuple(sizes[a] for a in kept))), kept
+
+
+def _next_pair(terms: list[list[Label]], output: list[Label], sizes: dict[Label, int]) -> tuple[int, int]:
+    """Return the two operands whose product adds the fewest entries to what is in memory, the first ones of equals."""
+    if len(terms) == 2:
+        return 0, 1
+
+    def growth(pair: tuple[int, int]) -> int:
+        left, right = (terms[k] for k in pair)
+        later = {*output}.union(*(labels for k, labels in enumerate(terms) if k not in pair))
+        product = later & {*left, *right}
+        return _size(product, sizes) - _size(left, sizes) - _size(right, sizes)
+
+    return min(combinations(range(len(terms)), 2), key=growth)
+
+
+def _size(labels: Iterable[Label], sizes: dict[Label, int]) -> int:
+    return math.prod(sizes[label] for label in labels)
 
 
 def _fold(x: Any, labels: list[Label], keep: set[Label]) -> tuple[Any, list[Label]]:

@@ -31,7 +31,9 @@ def _matmul_left(g: Value, y: Value, in_shape: Sequence[int]) -> Value:
         return g * y if len(in_shape) == 1 else unsqueeze(g, -1) * y
     if len(in_shape) == 1:
         return squeeze(matmul(y, unsqueeze(g, -1)), -1)
-    return matmul(g, transpose(y, -2, -1))
+    y = transpose(y, -2, -1)
+    summed = _broadcast_dims(g, in_shape)
+    return _summed_product(g, y, summed, in_shape) if summed else matmul(g, y)
 
 
 def _matmul_right(g: Value, x: Value, in_shape: Sequence[int]) -> Value:
@@ -41,7 +43,32 @@ def _matmul_right(g: Value, x: Value, in_shape: Sequence[int]) -> Value:
         return matmul(reshape(g, (math.prod(g.shape),)), rows(x))
     if len(in_shape) == 2:  # one product for all matrices of x, so that nothing is left to sum
         return matmul(permute(rows(x), (1, 0)), rows(g))
-    return matmul(transpose(x, -2, -1), g)
+    x = transpose(x, -2, -1)
+    summed = _broadcast_dims(g, in_shape)
+    return _summed_product(x, g, summed, in_shape) if summed else matmul(x, g)
+
+
+def _broadcast_dims(g: Value, in_shape: Sequence[int]) -> list[int]:
+    """Return the leading dimensions of g along which an input of this shape was broadcast."""
+    missing = len(g.shape) - len(in_shape)
+    return [d for d, n in enumerate(g.shape[:-2]) if n != 1 and (d < missing or in_shape[d - missing] == 1)]
+
+
+def _summed_product(x: Value, y: Value, summed: Sequence[int], shape: Sequence[int]) -> Value:
+    """Return ``x @ y`` of stacks, summed over some leading dimensions, in this shape.
+
+    It is one product over these dimensions and the inner one, because the single products may be far larger than x, y
+    and the result.
+    """
+    ndim = max(len(x.shape), len(y.shape))
+    x, y = (reshape(z, (*(1,) * (ndim - len(z.shape)), *z.shape)) for z in (x, y))
+    kept = [d for d in range(ndim - 2) if d not in summed]
+    inner = math.prod(x.shape[d] for d in summed) * x.shape[-1]
+    x = permute(x, (*kept, ndim - 2, *summed, ndim - 1))
+    y = permute(y, (*kept, *summed, ndim - 2, ndim - 1))
+    x = reshape(x, (*x.shape[: len(kept) + 1], inner))
+    y = reshape(y, (*y.shape[: len(kept)], inner, y.shape[-1]))
+    return reshape(matmul(x, y), tuple(shape))
 
 
 @op(_matmul_left, _matmul_right, dtypes="same")

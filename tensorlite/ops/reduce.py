@@ -19,7 +19,7 @@ from ..errors import ShapeError
 from ..scalars import as_integer, number_in
 from .arguments import Dim, Operand, all_or_dims_in, dim_in, dims_in, numpy_names, shape_of
 from .elementwise import convert, maximum, minimum, where
-from .shape import broadcast_to, flip, reshape
+from .shape import broadcast_to, cat, flip, narrow, reshape, squeeze, swapaxes, unsqueeze
 
 __all__ = [
     "all", "amax", "amin", "any", "argmax", "argmin", "cumsum", "logsumexp", "max", "mean", "min", "prod",
@@ -198,21 +198,32 @@ def cumsum(xp: Namespace, x: Array, dim: int) -> Array:
 # ---- products -------------------------------------------------------------------------------
 
 
-def _prod_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], dim: Dim) -> Value:
+def _prod_gradient(g: Value, x: Value, in_shape: Sequence[int], dim: Dim) -> Value:
+    """Return ``g`` times the product of the other entries, which ``out / x`` is not where x or out is 0 or infinite."""
     g = _unfold(g, in_shape, dim)
-    raw = x.array if isinstance(x, Variable) else x
-    xp = BACKENDS[type(raw)]
-    if not bool((raw == 0).any()):
-        return g * _unfold(out, in_shape, dim) / x
     if not in_shape:
         return g
-    # out / x would be 0/0 where a factor is 0. So multiply the other factors: replace each factor by 1 in turn.
-    last = x if dim is None else x.swapaxes(dim, -1)
-    flat = reshape(x, (-1,)) if dim is None else last
-    n = flat.shape[-1]
-    pairs = broadcast_to(reshape(flat, (*flat.shape[:-1], 1, n)), (*flat.shape[:-1], n, n))
-    others = prod(where(xp.eye(n, dtype=bool), 1.0, pairs), -1)
-    return g * (reshape(others, in_shape) if dim is None else others.swapaxes(dim, -1))
+    others = _products_of_others(reshape(x, (-1,)) if dim is None else swapaxes(x, dim, -1))
+    return g * (reshape(others, in_shape) if dim is None else swapaxes(others, dim, -1))
+
+
+def _products_of_others(x: Value) -> Value:
+    """Return for each entry the product of all others in its row.
+
+    Neighbours are multiplied, then those products, and so on, as in a binary tree. So time and memory are
+    proportional to the number of entries, for the gradients of this function, too.
+    """
+    n = x.shape[-1]
+    if n < 2:
+        return x**0 if n else x
+    pairs = reshape(narrow(x, -1, 0, n - n % 2), (*x.shape[:-1], n // 2, 2))
+    left, right = narrow(pairs, -1, 0, 1), narrow(pairs, -1, 1, 1)
+    products = squeeze(left * right, -1)
+    last = [narrow(x, -1, n - 1, 1)] if n % 2 else []
+    outside = _products_of_others(cat([products, *last], -1) if last else products)
+    around = unsqueeze(narrow(outside, -1, 0, n // 2), -1)
+    others = reshape(cat([around * right, around * left], -1), (*x.shape[:-1], n - n % 2))
+    return cat([others, narrow(outside, -1, n // 2, 1)], -1) if last else others
 
 
 @op(_prod_gradient, accepts_dtype=True, widen=True)

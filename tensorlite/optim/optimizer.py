@@ -9,6 +9,8 @@ from typing import Any, TypeAlias, TypeVar, overload
 from ..autograd import version_counter
 from ..autograd.grad_mode import enable_grad
 from ..autograd.op_hooks import run_op
+from ..autograd.graph import wrap
+from ..dtypes import accumulate_dtype
 from ..errors import DTypeError, GraphError, ShapeError
 from ..nn.parameter import clear_grads
 from ..scalars import as_number
@@ -137,7 +139,13 @@ class Optimizer:
     def _optimizer_step(self, ready: list[tuple[Tensor, dict[str, Any]]]) -> None:
         """Update the parameters. A profile shows a step under this name."""
         for p, group in ready:
-            self._update(p, p.grad.array, self.state.setdefault(p, {}), group)  # type: ignore[union-attr]  # step() has checked it
+            g, state, wide = p.grad.array, self.state.setdefault(p, {}), accumulate_dtype(p.array.dtype)  # type: ignore[union-attr]  # step() has checked it
+            if wide == p.array.dtype:
+                self._update(p, g, state, group)
+            else:  # squares of gradients, and products with rates, would vanish in float16
+                copy = wrap(p.array.astype(wide))
+                self._update(copy, g.astype(wide), state, group)
+                p.array[...] = copy.array
             version_counter.bump_version(p.array)  # so that backward through a graph that saved the old value fails
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -199,7 +207,7 @@ class Optimizer:
         self.state = state
 
     def _loaded(self, k: int, p: Tensor, values: dict[str, Any]) -> dict[str, Any]:
-        """Return a copy of the saved state of one parameter, in the parameter's dtype and on its device."""
+        """Return a copy of the saved state of one parameter, on its device and in its dtype (float32 for float16)."""
         if values and values.keys() - set(self._optional_entries) != set(self._entries):
             raise ValueError(
                 f"{type(self).__name__}: expected a state with {', '.join(sorted(self._entries)) or 'nothing'} for "
@@ -214,7 +222,7 @@ class Optimizer:
                         f"{type(self).__name__}: the saved {key!r} of parameter {k} has shape {value.shape}, but the "
                         f"parameter has shape {p.shape}"
                     )
-                value = value.detach().to(p.dtype, p.device, copy=True)
+                value = value.detach().to(accumulate_dtype(p.dtype), p.device, copy=True)
             result[key] = value
         return result
 
