@@ -398,7 +398,31 @@ def attention(
     softmax, or None. Maxima and sums are (..., T, 1).
     Source: Vaswani et al., "Attention Is All You Need", 2017.
     """
-    scores = _scores(xp, q, k, mask, causal, scale)
+    parts = [_attend(xp, q, k, v, mask, dropout_mask, causal, scale, rows) for rows in _blocks_of_queries(q, k, v)]
+    return parts[0] if len(parts) == 1 else tuple(xp.concatenate(part, axis=-2) for part in zip(*parts))
+
+
+def _blocks_of_queries(q: Array, k: Array, v: Array) -> list[tuple[int, int]]:
+    """Return ranges of queries whose scores take no more memory than a multiple of the keys and values."""
+    n, size = q.shape[-2], max(_MIN_QUERIES, 4 * (k.shape[-1] + v.shape[-1]))
+    return [(start, min(start + size, n)) for start in range(0, max(n, 1), size)]
+
+
+_MIN_QUERIES = 64
+
+
+def _some_rows(x: Array | None, rows: tuple[int, int]) -> Array | None:
+    """Return some rows of a matrix that broadcasts to the scores."""
+    return x if x is None or x.ndim < 2 or x.shape[-2] == 1 else x[..., slice(*rows), :]
+
+
+def _attend(
+    xp: XP, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, causal: bool, scale: float,
+    rows: tuple[int, int],
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """Compute :func:`attention` of some queries."""
+    mask, dropout_mask = _some_rows(mask, rows), _some_rows(dropout_mask, rows)
+    scores = _scores(xp, q[..., slice(*rows), :], k, mask, causal, scale, rows[0])
     top = scores.max(axis=-1, keepdims=True) if k.shape[-2] else xp.zeros((*scores.shape[:-1], 1), scores.dtype)
     if mask is not None:
         top = xp.where(top == -math.inf, 0.0, top)  # if a whole row is masked, exp(-inf - 0) is 0
@@ -411,12 +435,12 @@ def attention(
     return (p if dropout_mask is None else p * dropout_mask) @ v, top, total
 
 
-def _scores(xp: XP, q: Array, k: Array, mask: Array | None, causal: bool, scale: float) -> Array:
-    """Return ``scale * q k^T + mask``, with -inf for keys that a query does not see."""
+def _scores(xp: XP, q: Array, k: Array, mask: Array | None, causal: bool, scale: float, first: int) -> Array:
+    """Return ``scale * q k^T + mask``, with -inf for keys that a query does not see. ``first`` is the first query."""
     scores = q @ k.swapaxes(-1, -2)
     scores *= scale
     if causal:
-        scores = xp.where(xp.tri(q.shape[-2], k.shape[-2], dtype=bool), scores, -math.inf)
+        scores = xp.where(xp.tri(q.shape[-2], k.shape[-2], first, dtype=bool), scores, -math.inf)
     if mask is not None:
         scores = xp.where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask
     return scores
@@ -425,13 +449,36 @@ def _scores(xp: XP, q: Array, k: Array, mask: Array | None, causal: bool, scale:
 def attention_backward(
     xp: XP, g: Array, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, top: Array,
     total: Array, causal: bool, scale: float,
-) -> tuple[Array, Array, Array, Array]:  # fmt: skip
-    """Return the gradients of q, k, v and of the scores, which are also those of a mask that is added.
+) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
+    """Return the gradients of q, k, v and of a mask that is added; None for the mask if there is no such mask.
 
     The softmax is computed again from the maxima and sums of its rows, so that it need not be kept for the backward
     pass. The rounding of a large maximum would lose the logarithm of a sum.
     """
-    p = _scores(xp, q, k, mask, causal, scale)
+    blocks = _blocks_of_queries(q, k, v)
+    parts = [_attend_backward(xp, g, q, k, v, mask, dropout_mask, top, total, causal, scale, rows) for rows in blocks]
+    dq, dk, dv, dmask = parts[0]
+    if len(parts) > 1:
+        dq = xp.concatenate([part[0] for part in parts], axis=-2)
+        whole = mask is None or mask.ndim < 2 or mask.shape[-2] == 1
+        if dmask is not None and not whole:
+            dmask = xp.concatenate([part[3] for part in parts], axis=-2)
+        for part in parts[1:]:
+            dk += part[1]
+            dv += part[2]
+            if dmask is not None and whole:
+                dmask += part[3]
+    return dq, dk, dv, dmask
+
+
+def _attend_backward(
+    xp: XP, g: Array, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, top: Array,
+    total: Array, causal: bool, scale: float, rows: tuple[int, int],
+) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
+    """Compute :func:`attention_backward` for the gradient of some queries' results."""
+    mask, dropout_mask = _some_rows(mask, rows), _some_rows(dropout_mask, rows)
+    g, q, top, total = (x[..., slice(*rows), :] for x in (g, q, top, total))
+    p = _scores(xp, q, k, mask, causal, scale, rows[0])
     p -= top
     p = xp.exp(p, out=p)
     p /= total
@@ -445,7 +492,7 @@ def attention_backward(
     dq *= scale
     dk = ds.swapaxes(-1, -2) @ q
     dk *= scale
-    return dq, dk, dv, ds
+    return dq, dk, dv, None if mask is None or mask.dtype.kind == "b" else xp.sum_to(ds, mask.shape)
 
 
 # ---- optimizers -----------------------------------------------------------------------------

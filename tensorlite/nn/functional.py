@@ -20,6 +20,7 @@ from ..ops import nn as nn_ops
 from ..ops import relu, sigmoid, tanh
 from ..ops.distances import cosine_similarity
 from ..ops.functional import elu, gelu, one_hot, silu, softplus
+from ..ops.half_precision import rounds_once
 from ..ops.shape import crop, pad_dims
 from ..scalars import as_number, int_in, ints_in, number_in
 from ..tensors.tensor import Tensor
@@ -204,6 +205,7 @@ def log_softmax(input: Tensor, dim: int, dtype: DTypeLike | None = None) -> Tens
 # ---- losses ---------------------------------------------------------------------------------
 
 
+@rounds_once
 def mse_loss(input: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
     """Return ``(input - target)^2``, reduced as ``reduction`` says.
 
@@ -216,6 +218,7 @@ def mse_loss(input: Tensor, target: Tensor, reduction: Reduction = "mean") -> Te
     return reduce_losses(ops.square(input - target), reduction)
 
 
+@rounds_once
 def l1_loss(input: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
     """Return ``|input - target|``, reduced as ``reduction`` says.
 
@@ -228,6 +231,7 @@ def l1_loss(input: Tensor, target: Tensor, reduction: Reduction = "mean") -> Ten
     return reduce_losses(ops.abs(input - target), reduction)
 
 
+@rounds_once
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
@@ -290,6 +294,7 @@ def _weighted_nll(logp: Tensor, target: Tensor, weight: Tensor | None, ignore_in
     return ops.where(counted, loss if weight is None else loss * weight[safe], 0.0)
 
 
+@rounds_once
 def nll_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -307,6 +312,7 @@ def nll_loss(
     return _reduce_rows(loss, indices, target.shape, weight, ignore_index, reduction)
 
 
+@rounds_once
 def cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -480,6 +486,7 @@ def _pad_constant(input: Tensor, widths: list[tuple[int, int]], value: float) ->
     return pad_dims(input, [(max(a, 0), max(b, 0)) for a, b in widths], value)
 
 
+@rounds_once
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
     """Return ``x / max(norm(x), eps)`` with the p-norm along ``dim``, in the shape of the input."""
     return input / ops.clamp(ops.norm(input, p, dim, True), eps)

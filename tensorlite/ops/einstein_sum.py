@@ -14,6 +14,7 @@ from ..autograd.graph import Value
 from ..errors import DTypeError, ShapeError
 from .arguments import shape_of
 from .elementwise import mul
+from .half_precision import rounds_once
 from .linalg import diagonal, matmul
 from .reduce import sum
 from .shape import permute, reshape
@@ -49,6 +50,12 @@ def einsum(equation: Any, *operands: Any) -> Any:
     inputs, output, sizes = _parse(equation, tuple(shape_of("einsum", x) for x in operands))
     if any(x.dtype != operands[0].dtype for x in operands):
         raise DTypeError(f"einsum: expected operands of one dtype, got {', '.join(str(x.dtype) for x in operands)}")
+    return _contract_all(inputs, output, sizes, *operands)
+
+
+@rounds_once
+def _contract_all(inputs: list[list[Label]], output: list[Label], sizes: dict[Label, int], *operands: Any) -> Any:
+    """Return the sum of products, for the labels of each operand and of the output, and the sizes of the labels."""
     terms = [_distinct(x, labels, sizes) for x, labels in zip(operands, inputs, strict=True)]
     while len(terms) > 1:
         i, j = _next_pair([labels for _, labels in terms], output, sizes)

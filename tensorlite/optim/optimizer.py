@@ -8,8 +8,8 @@ from typing import Any, TypeAlias, TypeVar, overload
 
 from ..autograd import version_counter
 from ..autograd.grad_mode import enable_grad
-from ..autograd.op_hooks import run_op
 from ..autograd.graph import wrap
+from ..autograd.op_hooks import run_op
 from ..dtypes import accumulate_dtype
 from ..errors import DTypeError, GraphError, ShapeError
 from ..nn.parameter import clear_grads
