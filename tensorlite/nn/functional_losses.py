@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from .. import ops
 from ..errors import DTypeError, ShapeError
 from ..ops import nn as nn_ops
+from ..ops.half_precision import rounds_once
 from ..ops.norms import vector_norm
 from ..scalars import number_in
 from ..tensors.tensor import Tensor
@@ -33,6 +34,7 @@ def reduce_losses(loss: Tensor, reduction: Reduction) -> Tensor:
 # ---- losses of entries ----------------------------------------------------------------------
 
 
+@rounds_once
 def huber_loss(
     input: Tensor, target: Tensor, reduction: Reduction = "mean", delta: float = 1.0, weight: Tensor | None = None
 ) -> Tensor:
@@ -56,6 +58,7 @@ def huber_loss(
     return reduce_losses(loss * weight, reduction)
 
 
+@rounds_once
 def smooth_l1_loss(input: Tensor, target: Tensor, reduction: Reduction = "mean", beta: float = 1.0) -> Tensor:
     """Return ``d^2 / (2 beta)`` for differences d up to ``beta``, and ``|d| - beta / 2`` for larger ones.
 
@@ -73,6 +76,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, reduction: Reduction = "mean",
     return reduce_losses(loss, reduction)
 
 
+@rounds_once
 def binary_cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -92,6 +96,7 @@ def binary_cross_entropy(
     return reduce_losses(loss if weight is None else loss * weight, reduction)
 
 
+@rounds_once
 def kl_div(
     input: Tensor,
     target: Tensor,
@@ -122,6 +127,7 @@ def kl_div(
     return reduce_losses(loss, reduction)
 
 
+@rounds_once
 def hinge_embedding_loss(
     input: Tensor, target: Tensor, margin: float = 1.0, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -138,6 +144,7 @@ def hinge_embedding_loss(
     return reduce_losses(apart + ops.where(target != -1, input, 0.0), reduction)
 
 
+@rounds_once
 def soft_margin_loss(input: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
     """Return ``log(1 + exp(-t x))`` for scores x and targets t of 1 or -1, without overflow."""
     check_same_shape("soft_margin_loss", input, target, reduction)
@@ -147,6 +154,7 @@ def soft_margin_loss(input: Tensor, target: Tensor, reduction: Reduction = "mean
 # ---- losses of rankings ---------------------------------------------------------------------
 
 
+@rounds_once
 def margin_ranking_loss(
     input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -165,6 +173,7 @@ def margin_ranking_loss(
     return reduce_losses(ops.clamp(-target * (input1 - input2) + margin, min=0.0), reduction)
 
 
+@rounds_once
 def multi_margin_loss(
     input: Tensor,
     target: Tensor,
@@ -213,6 +222,7 @@ def multi_margin_loss(
 # ---- losses of pairs of vectors -------------------------------------------------------------
 
 
+@rounds_once
 def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
     """Return the p-norm of ``x1 - x2 + eps`` along the last dimension. The tensors broadcast.
 
@@ -222,6 +232,7 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     return vector_norm(x1 - x2 + eps, p, -1, keepdim)
 
 
+@rounds_once
 def cosine_embedding_loss(
     input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -247,6 +258,7 @@ def cosine_embedding_loss(
     return reduce_losses(loss, reduction)
 
 
+@rounds_once
 def triplet_margin_loss(
     anchor: Tensor,
     positive: Tensor,

@@ -12,6 +12,7 @@ from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
 from ..errors import ShapeError
 from .elementwise import clamp
+from .half_precision import rounds_once
 from .norms import norm, vector_norm
 from .reduce import sum
 from .shape import broadcast_tensors, unsqueeze
@@ -93,6 +94,7 @@ def cdist(x1: Value, x2: Value, p: float = 2.0, compute_mode: str | None = None)
     return cdist_(x1, x2, p)
 
 
+@rounds_once
 def cosine_similarity(x1: Value, x2: Value, dim: int = 1, eps: float = 1e-8) -> Value:
     """Return ``<x1, x2> / (max(|x1|, eps) max(|x2|, eps))`` along ``dim``.
 

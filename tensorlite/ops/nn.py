@@ -94,7 +94,7 @@ def _softplus_gradient(g: Value, x: Value, beta: float, threshold: float) -> Val
     return where(x * beta > threshold, g, g * sigmoid(x * beta))
 
 
-@op(lambda g, x: g * sigmoid(-x), dtypes="floating")
+@op(lambda g, x: g * sigmoid(-x), dtypes="floating", widen=True)
 def log_sigmoid(xp: Namespace, x: Array) -> Array:
     """Return ``-log(1 + exp(-input))``, accurate for inputs of any size. Raises DTypeError for integers."""
     return xp.minimum(x, 0) - xp.log1p(xp.exp(-xp.abs(x)))

@@ -15,6 +15,7 @@ from ..errors import DTypeError, ShapeError
 from .arguments import array_of, dim_in, numpy_names, shape_of
 from .elementwise import convert, lerp, mul, sub, where
 from .gather_scatter import pick_along
+from .half_precision import rounds_once
 from .reduce import sum
 from .shape import broadcast_to, movedim, reshape, squeeze
 from .sorting import sort
@@ -191,6 +192,7 @@ def _interpolated(rows: Value, q: Value, how: str, ignore_nan: bool) -> Value:
 
 
 @numpy_names
+@rounds_once
 def quantile(
     input: Value, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: Interpolation = "linear"
 ) -> Value:
@@ -209,6 +211,7 @@ def quantile(
 
 
 @numpy_names
+@rounds_once
 def nanquantile(
     input: Value, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: Interpolation = "linear"
 ) -> Value:

@@ -179,21 +179,27 @@ def long_matmul(xp: XP, x: Array, y: Array) -> Array | None:
     hundred. The parts are added pairwise, or in float64.
     """
     n, height, width = x.shape[-1], math.prod(x.shape[-2:-1]), 1 if y.ndim == 1 else y.shape[-1]
-    run = _LONG_RUN if (height == 1) == (width == 1) else _SHORT_RUN
+    small = height * width <= _SMALL_PRODUCT
+    short = (height != 1 or width != 1) if small else (height == 1) != (width == 1)
+    run = _SHORT_RUN if short else _LONG_RUN
     if n <= 4 * run or n != y.shape[max(y.ndim - 2, 0)]:
         return None
-    if x.ndim <= 2 and y.ndim <= 2 and height * width <= _SMALL_PRODUCT:
-        run = run if height == width == 1 else _SHORT_RUN
+    if small:
+        rows, columns = (x[None] if x.ndim == 1 else x), (y[:, None] if y.ndim == 1 else y)
         whole = n - n % run
-        left = x[..., :whole].reshape(height, whole // run, run).swapaxes(0, 1)
-        right = y[:whole].reshape(whole // run, run, width)
+        left = rows[..., :whole].reshape(*rows.shape[:-1], whole // run, run)
+        right = columns[..., :whole, :].reshape(*columns.shape[:-2], whole // run, run, width)
+        left, right = np.moveaxis(left, -2, 0), np.moveaxis(right, -3, 0)
         if 1 in (height, width):
             parts = np.matmul(left, right)
         else:
             with one_blas_thread:  # because each product is small
                 parts = np.matmul(left, right)
-        out = np.asarray(sum_over(None, parts, (0,))).reshape((*x.shape[:-1], *y.shape[1:]))
-        return np.asarray(out + np.matmul(x[..., whole:], y[whole:]) if whole < n else out)
+        out = np.asarray(sum_over(None, parts, (0,)))
+        if whole < n:
+            out = out + np.matmul(rows[..., whole:], columns[..., whole:, :])
+        out = out[..., 0] if y.ndim == 1 else out
+        return out if x.ndim > 1 else out[..., 0] if y.ndim == 1 else out[..., 0, :]
     total: Array = 0.0
     for start in range(0, n, run):
         part = slice(start, start + run)
