@@ -198,7 +198,7 @@ def cumsum(xp: Namespace, x: Array, dim: int) -> Array:
 # ---- products -------------------------------------------------------------------------------
 
 
-def _prod_gradient(g: Value, x: Value, in_shape: Sequence[int], dim: Dim) -> Value:
+def _prod_gradient(g: Value, x: Value, in_shape: Sequence[int], dim: int | None) -> Value:
     """Return ``g`` times the product of the other entries, which ``out / x`` is not where x or out is 0 or infinite."""
     g = _unfold(g, in_shape, dim)
     if not in_shape:
