@@ -435,7 +435,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         return _pad_constant(input, every, 0.0 if value is None else value)
     if mode not in _PADDING:
         raise ValueError(f"pad: mode must be 'constant', 'reflect', 'replicate' or 'circular', got {mode!r}")
-    if value is not None:
+    if value:
         raise ValueError(f"pad: value must be None in mode {mode!r}, got {value!r}. Use mode 'constant'.")
     for i, (left, right) in enumerate(widths):
         input = _pad_dim(input, input.ndim - 1 - i, left, right, mode)

@@ -14,7 +14,7 @@ from ..autograd.function import op
 from ..autograd.graph import Value, Variable
 from ..backends.registry import BACKENDS, Array, Namespace, describe_array
 from ..errors import DTypeError, ShapeError
-from ..scalars import as_integer, number_in
+from ..scalars import as_integer, int_in, number_in
 from .arguments import Operand, array_of, check_range, dim_in, index_array, numpy_names, shape_of
 from .elementwise import clone, mul
 from .elementwise import where as choose
@@ -97,30 +97,40 @@ def take_along_dim(input: Value, indices: Value, dim: int | None = None) -> Valu
 
 
 @overload
-def scatter(input: Value, dim: int, index: Value, src: Operand) -> Value: ...
+def scatter(
+    input: Value, dim: int, index: Value, src: Operand, *, reduce: Literal["add", "multiply"] | None = None
+) -> Value: ...
 @overload
-def scatter(input: Value, dim: int, index: Value, *, value: Operand) -> Value: ...
-def scatter(input: Value, dim: int, index: Value, src: Any = None, *, value: Any = None) -> Any:
+def scatter(
+    input: Value, dim: int, index: Value, *, value: Operand, reduce: Literal["add", "multiply"] | None = None
+) -> Value: ...
+def scatter(
+    input: Value, dim: int, index: Value, src: Any = None, *, value: Any = None, reduce: str | None = None
+) -> Any:
     """Return a copy of the input in which ``input[i][index[i][j][k]][k] = src[i][j][k]``, for ``dim=1``.
 
     src, value: a tensor at least as large as ``index``, or a number. If ``index`` selects an entry twice, the last
         value stays, and it alone gets a gradient.
+    reduce: "add" or "multiply" adds the values to the entries or multiplies both, instead of storing the values. An
+        entry that is selected twice gets both.
 
     Raises IndexError and ShapeError as :func:`gather`, DTypeError for floats in a tensor of integers, TypeError if not
-    exactly one of ``src`` and ``value`` is given.
+    exactly one of ``src`` and ``value`` is given, ValueError for another ``reduce``.
     """
     if (src is None) == (value is None):
         raise TypeError("scatter: expected a tensor src, or a number value")
-    return _scattered("scatter", input, dim, index, value if src is None else src, False)
+    return _scattered("scatter", input, dim, index, value if src is None else src, reduce)
 
 
 def scatter_add(input: Value, dim: int, index: Value, src: Value) -> Value:
     """Return a copy of the input with values added, as :func:`scatter`. An entry that is selected twice gets both."""
-    return _scattered("scatter_add", input, dim, index, src, True)
+    return _scattered("scatter_add", input, dim, index, src, "add")
 
 
-def _scattered(name: str, x: Any, dim: int, index: Any, src: Any, accumulate: bool) -> Any:
-    """Return x with the values of ``src`` stored, or added, at ``index`` along a dimension."""
+def _scattered(name: str, x: Any, dim: int, index: Any, src: Any, reduce: str | None) -> Any:
+    """Return x with the values of ``src`` stored, added or multiplied at ``index`` along a dimension."""
+    if reduce not in (None, "add", "multiply"):
+        raise ValueError(f"{name}: reduce must be 'add', 'multiply' or None, got {reduce!r}")
     slots, grid = _grid(name, x, dim, index)
     shape, ids = shape_of(name, x), shape_of(name, index)
     if not math.prod(ids):
@@ -132,8 +142,30 @@ def _scattered(name: str, x: Any, dim: int, index: Any, src: Any, accumulate: bo
         if given != ids:
             src = getitem(src, tuple(slice(n) for n in ids))
     src = fitting(name, src, array_of(x).dtype)
-    out = index_put_(x if shape else reshape(x, (1,)), src, (), slots, accumulate, *grid)
+    if reduce == "multiply":
+        return _multiplied(x, src, ids, grid)
+    out = index_put_(x if shape else reshape(x, (1,)), src, (), slots, reduce == "add", *grid)
     return out if shape else reshape(out, ())
+
+
+def _multiplied(x: Any, src: Any, ids: tuple[int, ...], grid: list[Array]) -> Any:
+    """Return x with its entries at the index arrays ``grid``, of shape ``ids``, multiplied by the values of ``src``.
+
+    Each round multiplies every entry by one of its values, so it takes as many rounds as an entry has values.
+    """
+    xp, shape = BACKENDS[type(grid[0])], shape_of("scatter", x)
+    size = math.prod(shape)
+    places = xp.broadcast_to(xp.arange(size).reshape(shape or (1,))[tuple(grid)], ids).reshape(-1)
+    order, flat = xp.arange(places.size), reshape(x, (size,))
+    values = reshape(src, (-1,)) if hasattr(array_of(src), "ndim") else None
+    while places.size:
+        found, first = xp.unique(places, return_index=True)
+        factor = src if values is None else index_(values, (0,), True, order[first])
+        flat = index_put_(flat, mul(index_(flat, (0,), True, found), factor), (), (0,), False, found)
+        left = xp.ones(places.size, bool)
+        left[first] = False
+        places, order = places[left], order[left]
+    return reshape(flat, shape)
 
 
 @numpy_names
@@ -146,13 +178,17 @@ def index_select(input: Value, dim: int, index: Value) -> Value:
 
 
 @numpy_names
-def repeat_interleave(input: Value, repeats: int | Value, dim: int | None = None) -> Value:
+def repeat_interleave(
+    input: Value, repeats: int | Value, dim: int | None = None, *, output_size: int | None = None
+) -> Value:
     """Repeat each entry along a dimension ``repeats`` times in a row.
 
     repeats: an int, or a vector of ints with one for each entry.
     dim: without one, the flattened tensor is repeated.
+    output_size: the size of the result along the dimension, for compatibility; it is checked.
 
-    Raises ShapeError if ``repeats`` has another length, ValueError if a number is negative.
+    Raises ShapeError if ``repeats`` has another length or ``output_size`` is not right, ValueError if a number is
+    negative.
     """
     if dim is None:
         input, dim = flatten(input), 0
@@ -169,7 +205,10 @@ def repeat_interleave(input: Value, repeats: int | Value, dim: int | None = None
             raise ShapeError(f"repeat_interleave: repeats of shape {counts.shape} for the {n} entries along dim {dim}")
     if np.any(np.asarray(counts) < 0):
         raise ValueError(f"repeat_interleave: repeats must not be negative, got {counts}")
-    return index_select(input, dim, xp.asarray(np.repeat(np.arange(n), counts)))
+    places = np.repeat(np.arange(n), counts)
+    if output_size is not None and int_in("repeat_interleave", "output_size", output_size) != len(places):
+        raise ShapeError(f"repeat_interleave: output_size {output_size} is not {len(places)}, the sum of the repeats")
+    return index_select(input, dim, xp.asarray(places))
 
 
 def index_add(input: Value, dim: int, index: Value, source: Value, alpha: float = 1) -> Value:

@@ -129,7 +129,7 @@ def _checked_index_array(name: str, index: Array, x: Array, dim: int) -> Array:
     if index.dtype.kind == "b":
         if index.shape != sizes:
             raise IndexError(f"{name}: a mask of shape {index.shape} does not fit dimensions of sizes {sizes}")
-    elif type(index) is not type(x):
+    elif type(index) is not type(x) or not sizes[0]:  # NumPy does not check where the result is empty
         check_range(name, index, dim, sizes[0], -sizes[0])
     return index if type(index) is type(x) or type(x) is np.ndarray else xp.asarray(index)
 
@@ -263,7 +263,7 @@ def _put_value(g: Value, in_shape: Sequence[int], basic: Any, slots: Any, accumu
         view = tuple(g.shape)
         g = index_(g, slots, False, *arrays)
         stays = None if accumulate else _stays(view, slots, arrays)
-        g = g if stays is None else where(stays.reshape(*stays.shape, *(1,) * (len(g.shape) - stays.ndim)), g, 0.0)
+        g = g if stays is None else where(stays.reshape((*stays.shape, *(1,) * (len(g.shape) - stays.ndim))), g, 0.0)
     missing = len(in_shape) - len(g.shape)  # a value may have further leading dimensions of size 1
     return reshape(g, (1,) * missing + tuple(g.shape)) if missing > 0 else g
 
@@ -278,7 +278,7 @@ def _stays(shape: tuple[int, ...], slots: Sequence[Any], arrays: Sequence[Array]
     if found is None:
         return None
     last, indexed, start = found
-    return (last == xp.arange(last.size)).reshape(*(1,) * start, *indexed)
+    return (last == xp.arange(last.size)).reshape((*(1,) * start, *indexed))
 
 
 @op(

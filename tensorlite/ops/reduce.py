@@ -83,11 +83,11 @@ def sum_to_size(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
     lead = x.ndim - len(shape)
     if lead < 0 or [*shape] != [n if n == 1 else m for n, m in zip(shape, x.shape[lead:], strict=True)]:
         raise ShapeError(f"shape {tuple(shape)} does not broadcast to {x.shape}")
-    return xp.sum_to(x, tuple(shape))
+    return x.copy() if x.shape == tuple(shape) else xp.sum_to(_wide(xp, x), tuple(shape))
 
 
 @op(
-    lambda g, in_shape, dim: _unfold(g / _count(in_shape, dim), in_shape, dim),
+    lambda g, in_shape, dim: _unfold(g / (_count(in_shape, dim) or 1), in_shape, dim),
     dtypes="floating", accepts_dtype=True, widen=True,
 )  # fmt: skip
 def mean(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
@@ -106,9 +106,9 @@ def _estimate(dim: Dim, correction: float | None) -> tuple[Dim, float]:
 
 
 def _per_freedom(shape: Sequence[int], dim: Dim, correction: float) -> float:
-    """Return ``1 / (n - correction)`` for n entries, NaN if n is at most ``correction``."""
+    """Return ``1 / max(0, n - correction)`` for n entries."""
     free = _count(shape, dim) - correction
-    return 1.0 / free if free > 0 else math.nan
+    return 1.0 / free if free > 0 else math.inf
 
 
 def _centre(xp: Namespace, x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
@@ -161,7 +161,9 @@ def _every(dim: Dim, shape: Sequence[int]) -> Dim:
 def var(
     xp: Namespace, x: Array, dim: Dim = None, correction: float | None = 1, keepdim: bool = False
 ) -> tuple[Array, Array, Array]:
-    """Return the variance ``sum((x - mean)**2) / (n - correction)`` of n entries; NaN if n is at most ``correction``.
+    """Return the variance ``sum((x - mean)**2) / max(0, n - correction)`` of n entries.
+
+    If n is at most ``correction``, it is infinite, or NaN if all entries are equal.
 
     correction: 1 is the unbiased estimate, 0 the variance of the entries themselves. ``unbiased=`` sets it too, and so
         does ``var(x, False)``, which means ``var(x, correction=0)``. None is 1.
@@ -394,8 +396,8 @@ def logsumexp(xp: Namespace, x: Array, dim: Dim, keepdim: bool = False) -> tuple
 
     Entries of infinity share the gradient equally. If all entries are -inf, it is 0.
     """
-    if dim is None or (type(dim) in (tuple, list) and not dim and x.ndim):
-        raise TypeError(f"dim must be an int or several, got {dim}. For all dimensions pass tuple(range(x.ndim)).")
+    if dim is None:
+        raise TypeError("dim must be an int or several, got None. For all dimensions pass ().")
     axes = _axes(x, dim)
     if x.size:
         # The gradient uses the maximum and the sum, because rounding loses the log of the sum next to a large maximum.

@@ -46,7 +46,7 @@ def _reshaped(x: Array, shape: Sequence[int]) -> Array:
     except (ValueError, TypeError):
         out = None
     if out is not None and type(shape) is tuple and out.shape == shape:
-        if not (0 in shape or 1 in shape) or bool not in map(type, shape):  # because True is equal to 1
+        if not (0 in shape or 1 in shape) or {*map(type, shape)} == {int}:  # because True is equal to 1
             return out
     sizes = ints_in("", "sizes", shape)
     if min(sizes, default=0) < -1 or sizes.count(-1) > 1:
@@ -83,7 +83,9 @@ def unflatten(input: Value, dim: int, sizes: Sequence[int]) -> Value:
     """Split one dimension into several of the given sizes. Raises ShapeError if their product is not its size."""
     shape = shape_of("unflatten", input)
     d = dim_in("unflatten", dim, len(shape))
-    sizes, size = ints_in("unflatten", "sizes", sizes), shape[d] if shape else 1
+    if not shape:
+        raise IndexError("unflatten: a 0-d tensor has no dimension to split. Use reshape().")
+    sizes, size = ints_in("unflatten", "sizes", sizes), shape[d]
     if sizes.count(-1) == 1 and (known := math.prod(n for n in sizes if n != -1)) > 0:
         sizes = tuple(size // known if n == -1 else n for n in sizes)  # reshape cannot find it from an empty tensor
     if not sizes or math.prod(sizes) != size or min(sizes) < 0:
@@ -114,9 +116,12 @@ def squeeze(input: Value, dim: int | Sequence[int] | None = None) -> Value:
 def broadcast_to(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
     """Return a view in which new dimensions, and dimensions of size 1, are repeated to the given shape.
 
-    Raises ShapeError if the shapes do not broadcast.
+    A size of -1 keeps the size of that dimension. Raises ShapeError if the shapes do not broadcast.
     """
     sizes = ints_in("", "sizes", shape)
+    if -1 in sizes and len(sizes) >= x.ndim:
+        own = (*(-1,) * (len(sizes) - x.ndim), *x.shape)
+        sizes = tuple(m if n == -1 else n for m, n in zip(own, sizes, strict=True))
     if x.shape == sizes:
         return x
     try:
@@ -163,6 +168,10 @@ def permute(xp: Namespace, x: Array, dims: Sequence[int]) -> Array:
 
     Raises ShapeError if ``dims`` does not name each dimension once.
     """
+    for d in dims:
+        if type(d) is not int:
+            dims = ints_in("", "dims", dims)
+            break
     try:
         return x.transpose(dims)
     except (ValueError, IndexError, TypeError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Generic, NamedTuple, TypeVar
 
+import numpy as np
+
 from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
@@ -82,11 +84,36 @@ def topk(input: Value, k: int, dim: int = -1, largest: bool = True, sorted: bool
 
 
 @op()
-def searchsorted(xp: Namespace, sorted_sequence: Array, input: Array, right: bool = False) -> Array:
-    """Return the positions at which ``input`` would be inserted into a sorted vector, int64.
+def searchsorted(
+    xp: Namespace, sorted_sequence: Array, input: Array, right: bool = False, side: str | None = None,
+    sorter: Array | None = None, out_int32: bool = False,
+) -> Array:  # fmt: skip
+    """Return the positions at which ``input`` would be inserted into a sorted vector, or row by row into sorted rows.
 
-    right: insert after equal entries instead of before them. Raises ShapeError if the sequence is not a vector.
+    sorted_sequence: (n,), or (..., n) for an input (..., m).
+    right: insert after equal entries instead of before them.
+    side: "left" or "right", another way to say so.
+    sorter: the int64 indices that sort the sequence, in its shape; None if it is sorted.
+    out_int32: return int32 instead of int64.
+
+    Raises ShapeError for other shapes, ValueError for another side.
     """
-    if sorted_sequence.ndim != 1:
-        raise ShapeError(f"expected a sorted vector, got shape {sorted_sequence.shape}")
-    return xp.searchsorted(sorted_sequence, input, side="right" if right else "left")
+    if side not in (None, "left", "right") or (right and side == "left"):
+        raise ValueError(f"side must be None, 'left' or 'right', and fit right={right}, got {side!r}")
+    edges, values, chosen = sorted_sequence, xp.asarray(input), side or ("right" if right else "left")
+    if edges.ndim != 1 and (edges.ndim != values.ndim or edges.shape[:-1] != values.shape[:-1] or not edges.ndim):
+        raise ShapeError(
+            f"expected a sorted vector, or rows in the leading shape of the input, got shapes {edges.shape} and "
+            f"{values.shape}"
+        )
+    if sorter is not None:
+        if sorter.shape != edges.shape:
+            raise ShapeError(f"sorter has shape {sorter.shape}, the sequence {edges.shape}")
+        edges = xp.take_along_axis(edges, sorter, axis=-1)
+    if edges.ndim == 1:
+        found = xp.searchsorted(edges, values, side=chosen)
+    else:
+        found = xp.zeros(values.shape, xp.int64)
+        for row in np.ndindex(*edges.shape[:-1]):
+            found[row] = xp.searchsorted(edges[row], values[row], side=chosen)
+    return found.astype(xp.int32) if out_int32 else found

@@ -215,7 +215,8 @@ def arange(
 ) -> Tensor:
     """Return ``start``, ``start + step``, and so on up to but not including ``end``; ``arange(n)`` starts at 0.
 
-    dtype: None for int64 if all arguments are ints, otherwise the default dtype.
+    dtype: None for int64 if all arguments are ints, otherwise the default dtype. For an integer dtype the fractions of
+        the arguments are cut off first.
 
     Raises ValueError if ``step`` is 0 or leads away from ``end``, TypeError for anything but numbers. Raises DTypeError
     for booleans, and if a number does not fit into the dtype.
@@ -223,6 +224,8 @@ def arange(
     if end is None:
         start, end = 0, start
     start, end, step = (_finite_number("arange", v) for v in (start, end, step))
+    if dtype is not None and as_dtype(dtype).kind in "iu":
+        start, end, step = int(start), int(end), int(step)  # as PyTorch does
     if step == 0:
         raise ValueError("arange: step must not be 0")
     if (end - start) * step < 0:
@@ -254,12 +257,14 @@ def linspace(
 ) -> Tensor:
     """Return ``steps`` evenly spaced numbers from ``start`` to ``end``, both included, in the default dtype.
 
-    In an integer dtype their fractions are cut off. Raises DTypeError for booleans, and if ``start`` or ``end`` does
-    not fit into the dtype.
+    In an integer dtype the fractions of ``start``, ``end`` and the results are cut off. Raises DTypeError for booleans,
+    and if ``start`` or ``end`` does not fit into the dtype.
     """
     xp, (n,) = namespace(as_device(device)), check_sizes("linspace", (steps,))
-    kind, ends = _counting_dtype("linspace", dtype or get_default_dtype()), (start, end)
-    ends = tuple(_finite_number("linspace", v) for v in ends)
+    kind = _counting_dtype("linspace", dtype or get_default_dtype())
+    ends = (_finite_number("linspace", start), _finite_number("linspace", end))
+    if kind.kind in "iu":
+        ends = (int(ends[0]), int(ends[1]))
     for v in ends:
         check_number("linspace", v, kind)
     return _wrap(xp.linspace(*ends, n).astype(kind), requires_grad)

@@ -12,7 +12,7 @@ from .. import ops
 from ..autograd import gradients, version_counter
 from ..autograd.graph import Node, Variable, wrap
 from ..autograd.removable_handle import RemovableHandle
-from ..backends.registry import BACKENDS, Device, DeviceLike, describe_array, device_of
+from ..backends.registry import BACKENDS, Device, DeviceLike, describe_array, device_of, namespace
 from ..backends.registry import device as as_device
 from ..dtypes import DType, DTypeLike, as_dtype, bool_, get_default_dtype, int64, is_floating
 from ..errors import DeviceError, DTypeError, GraphError, ShapeError
@@ -144,8 +144,8 @@ class Tensor(OpMethods, InPlaceMethods):
 
     @property
     def mT(self) -> Tensor:
-        """Return a view with the last two dimensions swapped."""
-        return ops.transpose(self, -2, -1)
+        """Return a view with the last two dimensions swapped, and a 0-d tensor unchanged."""
+        return ops.transpose(self, -2, -1) if self.ndim else self
 
     @property
     def is_cuda(self) -> bool:
@@ -378,7 +378,7 @@ class Tensor(OpMethods, InPlaceMethods):
 
     def to(
         self,
-        *args: Tensor | DTypeLike | DeviceLike,
+        *args: Tensor | DTypeLike | DeviceLike | bool,
         dtype: DTypeLike | None = None,
         device: DeviceLike = None,
         non_blocking: bool = False,
@@ -386,17 +386,21 @@ class Tensor(OpMethods, InPlaceMethods):
     ) -> Tensor:
         """Return this tensor in another dtype, on another device, or both.
 
-        Forms: ``to(dtype)``, ``to(device)``, ``to(device, dtype)``, ``to(other)``. The result is this tensor itself
-        if nothing changes, unless ``copy``. Gradients flow through. ``non_blocking`` is accepted for compatibility
-        and ignored.
+        Forms: ``to(dtype)``, ``to(device)``, ``to(device, dtype)``, ``to(other)``, each with ``non_blocking`` and
+        ``copy`` after it. The result is this tensor itself if nothing changes, unless ``copy``. Gradients flow through.
+        ``non_blocking`` is accepted for compatibility and ignored.
         """
-        for a in args:
+        flags = [a for a in args if isinstance(a, bool)]
+        if len(flags) > 2:
+            raise TypeError(f"to: expected at most two booleans, non_blocking and copy, got {len(flags)}")
+        copy = flags[1] if len(flags) == 2 else copy
+        for a in args[: len(args) - len(flags)]:
             if isinstance(a, Variable):
                 dtype, device = a.array.dtype, device_of(a.array)
             elif isinstance(a, Device) or (isinstance(a, str) and not is_dtype_name(a)):
                 device = a
             elif a is not None:
-                dtype = a
+                dtype = a  # type: ignore[assignment]  # the booleans are left out
         result: Tensor = self
         if dtype is not None:
             result = to_dtype(result, as_dtype(dtype))
@@ -426,32 +430,65 @@ class Tensor(OpMethods, InPlaceMethods):
 
     # ---- new tensors of the same dtype and device --------------------------------------------
 
-    def new_zeros(self, *size: int | Sequence[int], dtype: DTypeLike | None = None) -> Tensor:
-        """Return zeros of this size, in this tensor's dtype unless one is given, and on its device."""
-        return self.new_full(flatten_sizes(size), 0, dtype)
+    def new_zeros(
+        self,
+        *size: int | Sequence[int],
+        dtype: DTypeLike | None = None,
+        device: DeviceLike = None,
+        requires_grad: bool = False,
+    ) -> Tensor:
+        """Return zeros of this size, with this tensor's dtype and device unless others are given."""
+        return self.new_full(flatten_sizes(size), 0, dtype, device, requires_grad)
 
-    def new_ones(self, *size: int | Sequence[int], dtype: DTypeLike | None = None) -> Tensor:
-        """Return ones of this size, in this tensor's dtype unless one is given, and on its device."""
-        return self.new_full(flatten_sizes(size), 1, dtype)
+    def new_ones(
+        self,
+        *size: int | Sequence[int],
+        dtype: DTypeLike | None = None,
+        device: DeviceLike = None,
+        requires_grad: bool = False,
+    ) -> Tensor:
+        """Return ones of this size, with this tensor's dtype and device unless others are given."""
+        return self.new_full(flatten_sizes(size), 1, dtype, device, requires_grad)
 
-    def new_empty(self, *size: int | Sequence[int], dtype: DTypeLike | None = None) -> Tensor:
+    def new_empty(
+        self,
+        *size: int | Sequence[int],
+        dtype: DTypeLike | None = None,
+        device: DeviceLike = None,
+        requires_grad: bool = False,
+    ) -> Tensor:
         """Return zeros of this size, as :meth:`new_zeros` does.
 
         In PyTorch the entries are arbitrary. Here they are 0, but a program must not rely on it.
         """
-        return self.new_zeros(*size, dtype=dtype)
+        return self.new_zeros(*size, dtype=dtype, device=device, requires_grad=requires_grad)
 
-    def new_full(self, size: int | Sequence[int], fill_value: Any, dtype: DTypeLike | None = None) -> Tensor:
-        """Return a tensor filled with one value, in this tensor's dtype unless one is given, and on its device."""
+    def new_full(
+        self,
+        size: int | Sequence[int],
+        fill_value: Any,
+        dtype: DTypeLike | None = None,
+        device: DeviceLike = None,
+        requires_grad: bool = False,
+    ) -> Tensor:
+        """Return a tensor filled with one value, with this tensor's dtype and device unless others are given."""
         kind = self.dtype if dtype is None else as_dtype(dtype)
         shape, (value, _) = ints_in("new_full", "sizes", size), fill_number("new_full", fill_value, kind)
         if min(shape, default=0) < 0:
             raise ShapeError(f"new_full: sizes must not be negative, got {shape}")
-        return wrap(BACKENDS[type(self.array)].full(shape, value, kind))
+        xp = BACKENDS[type(self.array)] if device is None else namespace(as_device(device))
+        result: Tensor = wrap(xp.full(shape, value, kind))
+        result.requires_grad = requires_grad
+        return result
 
-    def new_tensor(self, data: Any, dtype: DTypeLike | None = None) -> Tensor:
-        """Return a new tensor of the data, in this tensor's dtype unless one is given, and on its device."""
-        return wrap(as_array(data, self.dtype if dtype is None else dtype, self.device).copy())
+    def new_tensor(
+        self, data: Any, dtype: DTypeLike | None = None, device: DeviceLike = None, requires_grad: bool = False
+    ) -> Tensor:
+        """Return a new tensor of the data, with this tensor's dtype and device unless others are given."""
+        kind, where = self.dtype if dtype is None else dtype, self.device if device is None else device
+        result: Tensor = wrap(as_array(data, kind, where).copy())
+        result.requires_grad = requires_grad
+        return result
 
     # ---- methods that are more than the op of the same name ----------------------------------
 

@@ -190,7 +190,12 @@ refuses("topk", IndexError, "k=4 is out of range for dim 1 of size 3", real(2, 3
 refuses("topk", IndexError, "k=-1 is out of range", real(2, 3), -1)
 refuses("topk", IndexError, RANGE, real(2, 3), 1, 2)
 refuses("nonzero", TypeError, "^nonzero: expected a Tensor, got int", 3)
-refuses("searchsorted", ShapeError, r"expected a sorted vector, got shape \(2, 3\)", real(2, 3), real(2))
+refuses("searchsorted", ShapeError, r"expected a sorted vector, .* got shapes \(2, 3\) and \(2,\)", real(2, 3), real(2))
+refuses("searchsorted", ValueError, "side must be", real(3), real(2), side="middle")
+refuses("searchsorted", ShapeError, r"sorter has shape \(2,\)", real(3), real(2), sorter=given([0, 1]))
+refuses("scatter", ValueError, "reduce must be", real(3), 0, given([0]), real(1), reduce="max")
+refuses("logsumexp", TypeError, "dim must be an int or several, got None", real(3), None)
+refuses("repeat_interleave", ShapeError, "output_size 3 is not 4", real(2), 2, output_size=3)
 
 # ---- products -------------------------------------------------------------------------------
 

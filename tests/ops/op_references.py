@@ -656,10 +656,13 @@ def index_add(x: Array, dim: int, index: Array, source: Array, alpha: float = 1)
 
 
 @of("scatter")
-def scatter(x: Array, dim: int, index: Array, src: Any) -> Array:
+def scatter(x: Array, dim: int, index: Array, src: Any, reduce: str | None = None) -> Array:
+    if not x.ndim:
+        return scatter(x.reshape(1), dim, index, src, reduce).reshape(())
     out = x.copy()
     for i in np.ndindex(index.shape):
-        out[in_place(i, dim % x.ndim, index[i])] = src[i] if isinstance(src, Array) else src
+        place, value = in_place(i, dim % x.ndim, index[i]), src[i] if isinstance(src, Array) else src
+        out[place] = {None: value, "add": out[place] + value, "multiply": out[place] * value}[reduce]
     return out
 
 
@@ -719,7 +722,12 @@ def nonzero(x: Array, as_tuple: bool = False) -> Any:
 
 
 @of("searchsorted")
-def searchsorted(edges: Array, values: Array, right: bool = False) -> Array:
+def searchsorted(
+    edges: Array, values: Array, right: bool = False, side: str | None = None, sorter: Array | None = None
+) -> Array:
+    edges, right = edges if sorter is None else edges[sorter], right or side == "right"
+    if edges.ndim > 1:
+        return np.stack([searchsorted(e, v, right) for e, v in zip(edges, values, strict=True)])
     return each(lambda v: sum(e <= v if right else e < v for e in edges), np.int64)(values)
 
 
@@ -878,15 +886,16 @@ def pad(x: Array, widths: Sequence[int], mode: str = "constant", value: float = 
     before = [0] * (x.ndim - len(widths) // 2) + list(widths[-2::-2])
     after = [0] * (x.ndim - len(widths) // 2) + list(widths[-1::-2])
 
-    def source(k: int, n: int) -> int | None:
+    def source(k: int, n: int, a: int, b: int) -> int | None:
         """Return the source of entry k in a dimension of size n, or None if ``value`` fills it."""
-        if 0 <= k < n:
+        first, left = max(-a, 0), n + min(a, 0) + min(b, 0)
+        if mode != "circular" and 0 <= k < n:
             return k
-        return {"constant": None, "replicate": min(max(k, 0), n - 1), "circular": k % n if n else 0,
+        return {"constant": None, "replicate": min(max(k, 0), n - 1), "circular": first + (k - first) % max(left, 1),
                 "reflect": -k if k < 0 else 2 * (n - 1) - k}[mode]  # fmt: skip
 
     def entry(*i: int) -> Any:
-        places = [source(k - a, n) for k, a, n in zip(i, before, x.shape, strict=True)]
+        places = [source(k - a, n, a, b) for k, a, b, n in zip(i, before, after, x.shape, strict=True)]
         return value if None in places else x[tuple(places)]
 
     return made([a + n + b for a, n, b in zip(before, x.shape, after, strict=True)], entry)

@@ -263,6 +263,7 @@ row("take_along_dim", s(real(3, 4), ints(3, 2, 4), 0), s(real(3, 4), ints(4, 1, 
 row("index_select", s(real(3, 4), 0, given([0, 2, 0])), s(real(3, 4), dim=-1, index=given([1])), s(real(3), 0, given(np.zeros(0, np.int64))))
 row("index_add", s(real(3, 4), 0, given([0, 2, 0]), real(3, 4)), s(real(3, 4), -1, given([1, 1]), real(3, 2), alpha=0.5), s(real(2), 0, ints(2, 0), real(0)))
 row("scatter", s(real(3, 4), 0, given([[0, 1, 2, 0]]), real(2, 4)), s(real(3, 4), 1, given([[3, 0], [0, 1]]), real(2, 2)), s(real(3), 0, given([2]), 1.5))
+row("scatter", s(real(3), 0, given([2, 2, 0, 2]), real(4), reduce="multiply"), s(real(2, 2), 1, given([[1, 1]]), real(1, 2), reduce="add"), s(real(), 0, given([0, 0]), 2.0, reduce="multiply"))
 row(
     "scatter_add", s(real(3, 4), 0, given([[0, 1, 2, 0], [0, 1, 0, 0]]), real(2, 4)), s(real(3, 4), dim=-1, index=ints(4, 2, 3), src=real(3, 4)),
     s(real(3), 0, given([1, 1, 1]), real(3)), s(real(2, 3), 1, ints(3, 2, 0), real(2, 0)),
@@ -281,7 +282,10 @@ row(
     *(s(distinct(2, 4), 0.4, 1, interpolation=how) for how in ("lower", "higher", "midpoint", "nearest")), half=False,
 )  # fmt: skip
 row("nonzero", s(given([[1.0, 0.0], [2.0, 3.0]])), s(bools(5)), s(ints(2, 2, 3), as_tuple=True), s(given(0.0)), s(real(0, 2)), order=0)
-row("searchsorted", s(given([1.0, 2.0, 4.0]), real(2, 3)), s(given([1, 2, 4]), given([2, 5]), right=True), order=0)
+row(
+    "searchsorted", s(given([1.0, 2.0, 4.0]), real(2, 3)), s(given([1, 2, 4]), given([2, 5]), right=True),
+    s(given([[1, 2, 4], [0, 0, 9]]), given([[2], [0]]), side="right"), s(given([4, 1, 2]), given([2]), sorter=given([1, 2, 0])), order=0,
+)
 
 # ---- products -------------------------------------------------------------------------------
 
@@ -382,7 +386,7 @@ row(
 row("embedding", s(real(5, 2), ints(5, 3)), s(real(5, 2), given([[1, 1], [0, 4]])), s(real(5, 2), ints(5, 0)))
 row("one_hot F.one_hot", s(ints(4, 3), 4), s(ints(4, 2, 2), 5), s(given([0, 2]), num_classes=3), s(given(1), 3), s(given([0, 2])), order=0)
 row("F.pad", s(real(2, 3), (1, 2)), s(real(2, 3), (0, 1, 2, 0)), s(real(2, 3), (1, 1), value=2.5), s(real(2, 3), (-1, 1)), s(real(0, 2), (1, 0, 0, 1)))
-row("F.pad", *(s(real(2, 3, 4), (2, 1), mode=m) for m in ("reflect", "replicate", "circular")))
+row("F.pad", *(s(real(2, 3, 4), w, mode=m) for m in ("reflect", "replicate", "circular") for w in ((2, 1), (-1, 2), (1, -2))))
 row("F.normalize", s(real(2, 3)), s(real(2, 3), dim=0), s(real(3), p=3.0, dim=0), s(real(2, 3, 2), 1.0, -1))
 row("F.pad", s(real(2, 5), (-1, 2), mode="replicate"), s(real(2, 5), (-4, 1), mode="replicate"), s(real(2, 5), (3, -4), mode="reflect"), s(real(2, 5), (-1, 3), mode="circular"))
 row("F.pad", s(real(2, 3, 4), (1, -1, 2, 1), mode="reflect"), s(real(2, 3, 4), (-1, -1, -1, 2), mode="circular"), s(real(2, 4), (-2, -2)))

@@ -44,7 +44,7 @@ REFUSED: dict[str, set[int] | None] = {
     "linalg.cond": {2, 4, 5},  # its backward pass says that a value was changed in place
     "F.multi_margin_loss": None,  # no second gradient
     "F.soft_margin_loss": {3},  # its exponential overflows
-    "scatter": {0},  # the gradient of a source that is larger than the index
+    "scatter": {0, 3, 4, 5},  # the gradient of a source that is larger than the index, and that of reduce
     "scatter_add": {1},
     "F.layer_norm": {4},  # a bias without a weight
     "F.scaled_dot_product_attention": {7},  # second gradients of its fused kernel

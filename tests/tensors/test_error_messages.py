@@ -246,7 +246,7 @@ OTHER_MISTAKES = [
     (lambda: tl.func.grad(lambda x: x.sum(), "a")(V), TypeError, "grad: argnums must be .*'a'"),
     (lambda: tl.func.grad(lambda x: x.sum(), (0, -1))(V), ValueError, r"grad: argnums \(0, -1\) names .* twice"),
     (lambda: tl.func.grad(lambda x: None)(V), ShapeError, "grad: the function must return one scalar, got nothing"),
-    (lambda: tl.func.hessian(lambda x: x.sum(), (0,)), TypeError, r"hessian: argnums must be an int, got \(0,\)"),
+    (lambda: tl.func.hessian(lambda x: x.sum(), (0.5,)), TypeError, r"hessian: argnums must be an int or"),
     (lambda: tl.checkpoint(lambda x: 3, V), TypeError, "checkpoint: <lambda> must return a Tensor, .* got int"),
     (lambda: tl.checkpoint(3, V), TypeError, "checkpoint: expected a function, got int"),
     (lambda: F.linear([1.0], V), TypeError, "linear: input must be a Tensor, got list"),
