@@ -67,7 +67,7 @@ CASES = [
 LAYERS = {
     "Conv1d": ([(2, 4, 9)], (4, 6, 3), {"stride": 2, "padding": 1, "groups": 2}),
     "Conv1d circular": ([(2, 4, 9)], (4, 6, 3), {"padding": 2, "padding_mode": "circular"}),
-    "Conv2d": ([(2, 3, 7, 6)], (3, 4, (3, 2)), {"padding": "same"}),
+    "Conv2d": ([(2, 3, 7, 6)], (3, 4, (3, 5)), {"padding": "same"}),
     "Conv2d reflect": ([(2, 3, 7, 6)], (3, 4, 3), {"padding": (2, 1), "padding_mode": "reflect", "bias": False}),
     "Conv2d replicate": ([(2, 3, 7, 6)], (3, 4, 3), {"padding": "same", "padding_mode": "replicate"}),
     "ConvTranspose1d": ([(2, 4, 5)], (4, 6, 3), {"stride": 2, "padding": 1, "output_padding": 1, "groups": 2}),
