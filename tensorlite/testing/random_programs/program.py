@@ -17,7 +17,7 @@ from ...autograd.grad_mode import enable_grad, no_grad
 from ...autograd.gradients import grad as _grad
 from ...autograd.graph import topological_order
 from ...func import jvp, vjp
-from ...pytree import tree_leaves
+from ...pytree import tree_leaves, tree_unflatten
 from ...tensors.creation import tensor, zeros_like
 from ...tensors.tensor import Tensor
 from ..gradcheck.checks import check_grad
@@ -197,7 +197,7 @@ class Program:
             found, pull = vjp(step.op.without_mutation, *operands)
             weights = [back.pop(i, None) for i in step.results]
             filled = [zeros_like(y) if w is None else w for w, y in zip(weights, tree_leaves(found))]
-            for i, g in zip(step.operands, pull(filled)):
+            for i, g in zip(step.operands, pull(tree_unflatten(filled, found))):
                 back[i] = back[i] + g if i in back else g
         chained = [back.get(i, zeros_like(x)) for i, x in enumerate(inputs)]
         _require_equal("autograd.grad", first, "func.vjp of one op after the other", chained)
