@@ -261,6 +261,8 @@ def _pooled_sizes(
     ceil_mode: bool,
 ) -> tuple[int, ...]:  # fmt: skip
     """Return the sizes of the result, by PyTorch's formula."""
+    if 0 in x.shape[1:]:
+        raise ShapeError(f"{name}({format_tensors(x)}): expected no dimension of size 0 except the batch")
     if any(2 * p > d * (k - 1) + 1 for p, k, d in zip(padding, kernel, dilation, strict=True)):
         raise ValueError(f"{name}: expected a padding of at most half the kernel, got {padding} for {kernel}")
     sizes = []
@@ -280,7 +282,7 @@ def _max_pool(
     ceil_mode: bool, return_indices: bool,
 ) -> Any:  # fmt: skip
     kernel = sizes_in(name, "kernel_size", kernel_size, dims, 1)
-    strides = kernel if stride is None else sizes_in(name, "stride", stride, dims, 1)
+    strides = kernel if stride is None or stride == () else sizes_in(name, "stride", stride, dims, 1)
     pads, dilations = sizes_in(name, "padding", padding, dims, 0), sizes_in(name, "dilation", dilation, dims, 1)
 
     def batch(x: Tensor) -> Any:
@@ -327,7 +329,7 @@ def _avg_pool(
     count_include_pad: bool, divisor_override: int | None,
 ) -> Tensor:  # fmt: skip
     kernel = sizes_in(name, "kernel_size", kernel_size, dims, 1)
-    strides = kernel if stride is None else sizes_in(name, "stride", stride, dims, 1)
+    strides = kernel if stride is None or stride == () else sizes_in(name, "stride", stride, dims, 1)
     pads, ones = sizes_in(name, "padding", padding, dims, 0), (1,) * dims
     if divisor_override is not None and int_in(name, "divisor_override", divisor_override) == 0:
         raise ValueError(f"{name}: expected a divisor_override other than 0")

@@ -32,6 +32,12 @@ ON_PURPOSE = [
     ("masked_fill scatter", "int64|uint8|bool", "a value that does not fit the dtype; PyTorch changes it in silence"),
     ("masked_fill", "taken", "a complex value for a float tensor is tried by type, not refused before"),
     ("nn.functional.linear", "int64|uint8", "layers take floats; PyTorch takes integers on a CPU only"),
+    *(
+        (f"nn.functional.{name}{d}d", "int64|uint8", "layers take floats; PyTorch takes integers on a CPU only")
+        for name in ("conv", "conv_transpose", "avg_pool")
+        for d in (1, 2)
+    ),
+    ("nn.functional.batch_norm", "refused", "an input without a batch dimension, which PyTorch takes if it is empty"),
     ("linalg.eigh linalg.svd", "value", "another LAPACK chooses other signs of vectors; see test_factorizations.py"),
     ("linalg.norm linalg.norm.subgradients_at_zero", "second order", "PyTorch's is NaN for a vector of zeros"),
     ("matrix_exp nn.functional.soft_margin_loss", "float16 value", "PyTorch computes in float16 and overflows"),
