@@ -64,12 +64,15 @@ def recurrence_(xp: Namespace, a: Array, b: Array, dim: int) -> Array:
     return b
 
 
-def _cumprod_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], dim: int) -> Value:
-    """Return ``(x[0] ... x[i-1]) * s[i]`` with ``s[i] = g[i] + x[i+1] s[i+1]``, which divides by no factor."""
+def _cumprod_gradient(g: Value, x: Value, in_shape: Sequence[int], dim: int) -> Value:
+    """Return ``(x[0] ... x[i-1]) * s[i]`` with ``s[i] = g[i] + x[i+1] s[i+1]``, which divides by no factor.
+
+    The products are computed again, because those of float16 were rounded and may be infinite.
+    """
     if not in_shape:
         return g
     d = dim % len(in_shape)
-    return _before(out, d, 1.0) * _backwards(x, g, d)
+    return _before(cumprod(x, d), d, 1.0) * _backwards(x, g, d)
 
 
 @op(_cumprod_gradient, accepts_dtype=True, widen=True)

@@ -27,6 +27,12 @@ def test_cumprod_of_integers_and_its_overflow():
     assert x.grad.tolist() == [1.0, 0.0, 0.0, 0.0]
 
 
+def test_a_product_beyond_float16_leaves_the_gradient_finite():
+    x = tl.tensor([1e3, 1e3, 1e-3, 1e-3, 0.5], dtype=tl.float16, requires_grad=True)
+    tl.cumprod(x, 0)[-1].backward()
+    np.testing.assert_allclose(x.grad.numpy(), [5e-4, 5e-4, 500.0, 500.0, 1.0], rtol=3e-3)
+
+
 def test_the_gradient_of_cumprod_takes_little_memory():
     x = tl.tensor(rng.standard_normal(100_000), requires_grad=True)
     with tl.no_grad():
