@@ -132,7 +132,7 @@ def test_different_seeds_differ():
 
 @pytest.mark.parametrize("seed", [1.0, "1", True, None, [1]])
 def test_invalid_seeds(seed):
-    with pytest.raises(TypeError, match=r"^manual_seed: expected an int, got \w+$"):
+    with pytest.raises(TypeError, match=r"^manual_seed: the seed must be an int, got "):
         tl.manual_seed(seed)
 
 
