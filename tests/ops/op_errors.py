@@ -349,3 +349,17 @@ refuses(SDPA, ValueError, "dropout_p must be", real(2, 3), real(4, 3), real(4, 2
 # Internal ops leave the checks to the public functions, but require a Tensor.
 refuses("convert", TypeError, "^convert: expected a Tensor, got float", 1.5, np.dtype("float64"), np.dtype("float64"))
 refuses("convert_to_discrete", TypeError, "^convert_to_discrete: expected a Tensor", 1.5, np.dtype("int64"))
+
+# ---- convolution, pooling and the normalization of channels ---------------------------------
+
+refuses("F.conv1d F.conv_transpose1d", ShapeError, "^{op}.*expected an input with 3 dimensions", real(4), real(2, 1, 2))
+CHANNELS = r"^{op}.*expected an input \(N, C"
+refuses("F.conv2d F.conv_transpose2d", ShapeError, CHANNELS, real(1, 3, 4, 4), real(2, 2, 2, 2))
+refuses("F.max_pool1d F.avg_pool1d", ShapeError, "^{op}.*is larger than the padded input", real(1, 1, 3), 4)
+refuses("F.max_pool2d F.avg_pool2d", ValueError, "^{op}: expected a padding of at most half", real(1, 1, 4, 4), 2, 1, 2)
+ADAPTIVE = "F.adaptive_avg_pool{0}d F.adaptive_max_pool{0}d"
+refuses(ADAPTIVE.format(1), ValueError, "^{op}: expected output_size to be 1 integers", real(1, 1, 3), 0)
+refuses(ADAPTIVE.format(2), ShapeError, "^{op}.*expected an input with 4 dimensions", real(3), 1)
+refuses("F.batch_norm", ValueError, "^{op}: expected running_mean and running_var", real(2, 3), None, None)
+refuses("F.batch_norm F.group_norm", ShapeError, r"^{op}.*expected an input \(N, C, ...\)", real(3), None, None)
+refuses("F.group_norm", ShapeError, "^{op}.*expected num_groups to divide C, got 2", real(2, 3), 2)

@@ -59,6 +59,7 @@ from tensorlite.testing import (
 from tests.ops.matrix_references import MATRIX_REFERENCES
 from tests.ops.op_errors import ERRORS
 from tests.ops.op_references import REFERENCES
+from tests.ops.spatial_references import SPATIAL_REFERENCES
 
 
 def of_products(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,7 +88,7 @@ MODULES = [
 ]  # fmt: skip
 """The modules of ops, each of which may define ops that ``tensorlite`` does not export."""
 
-EVERY_REFERENCE = REFERENCES | MATRIX_REFERENCES
+EVERY_REFERENCE = REFERENCES | MATRIX_REFERENCES | SPATIAL_REFERENCES
 SPECS: dict[str, OpSpec] = {}
 """Every op by its name."""
 
@@ -450,3 +451,18 @@ row(
     "attention", s(*QKV, None, None, False, 0.7), s(*QKV, None, None, True, 0.7), s(*QKV, SEEN, None, False, 1.0), s(*QKV, real(3, 4), None, True, 1.0),
     s(*QKV, None, fixed(given(np.tile([2.0, 0.0, 2.0, 2.0], (2, 3, 1)))), False, 0.7),
 )  # fmt: skip
+
+# ---- convolution, pooling and the normalization of channels ---------------------------------
+
+row("F.conv1d", s(real(2, 2, 4), real(3, 2, 2), real(3)), s(real(1, 4, 5), real(2, 2, 2), stride=2, padding=1, dilation=2, groups=2))
+row("F.conv2d", s(real(1, 2, 3, 4), real(2, 2, 2, 3), real(2)), s(real(1, 2, 3, 3), real(2, 1, 2, 2), stride=(1, 2), padding=1, groups=2))
+row("F.conv_transpose1d", s(real(2, 2, 3), real(2, 3, 2), real(3)), s(real(1, 4, 3), real(4, 1, 2), stride=2, padding=1, output_padding=1, groups=2))
+row("F.conv_transpose2d", s(real(1, 2, 2, 3), real(2, 2, 2, 2), real(2), stride=(1, 2)), s(real(1, 1, 2, 2), real(1, 1, 2, 2), dilation=2))
+row("F.max_pool1d", s(real(2, 2, 5), 2), s(real(1, 2, 6), 3, 1, 1, 2))
+row("F.max_pool2d", s(real(1, 2, 4, 5), 2), s(real(1, 1, 3, 4), (2, 3), 1, 1))
+row("F.avg_pool1d", s(real(2, 2, 5), 2), s(real(1, 2, 6), 3, 2, 1, count_include_pad=False))
+row("F.avg_pool2d", s(real(1, 2, 4, 5), 2), s(real(1, 1, 3, 4), (2, 3), 1, 1))
+row("F.adaptive_avg_pool1d F.adaptive_max_pool1d", s(real(2, 2, 5), 3), s(real(1, 2, 3), 1))
+row("F.adaptive_avg_pool2d F.adaptive_max_pool2d", s(real(1, 2, 3, 5), (2, 3)), s(real(1, 1, 2, 2), 2))
+row("F.batch_norm", s(real(4, 2), None, None, training=True), s(real(2, 2, 3), None, None, real(2), real(2), True, eps=0.1), s(real(2, 3), real(3), positive(3), real(3)))
+row("F.group_norm", s(real(2, 4), 2), s(real(2, 4, 3), 2, real(4), real(4)), s(real(1, 2, 2, 2), 1, eps=0.1))
