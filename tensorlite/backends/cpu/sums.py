@@ -26,10 +26,11 @@ _FLOAT32 = np.dtype(np.float32)
 _RUN = 128  # entries that are added one after the other; each such run has an error of 1e-6, at most 128 * 6e-8
 _NARROW = 96  # columns up to which a product with ones is faster than NumPy's sum of rows
 _IN_CACHE = 1 << 22  # entries up to which it is faster for any number of columns
-_STEPS = 16  # entries of a running sum that are added one after the other
+_STEPS = 8  # entries of a running sum that are added one after the other
 _SHORT_RUN, _LONG_RUN = 512, 1 << 12  # products that BLAS adds in one call, for one vector or a large matrix
 _SMALL_PRODUCT = 1 << 12  # entries of a product that are few enough to keep one for each run
 _BLOCK = 1 << 15  # entries of a part that stays in the cache
+_WIDE_BLOCK = 1 << 16  # the same, where a part is read and written several times
 _MAX_ONEHOT = 256  # rows of a table up to which a product with the one-hot matrix is faster than sorting
 _SMALL = 1024  # entries up to which no sum is worth a closer look
 
@@ -139,7 +140,7 @@ def running_sum(xp: XP, x: Array, axis: int) -> Array:
     out: Array = np.empty(x.shape, x.dtype)
     shape = (math.prod(x.shape[:axis]), n, math.prod(x.shape[axis + 1 :]))
     source, target = x.reshape(shape), out.reshape(shape)
-    rows = max(1, _BLOCK // (n * shape[2]))
+    rows = max(1, _WIDE_BLOCK // (n * shape[2]))
     for row in range(0, shape[0], rows):
         _running_sum_into(target[row : row + rows], source[row : row + rows])
     return out
@@ -150,7 +151,7 @@ def _running_sum_into(out: Array, x: Array) -> None:
     rows, n, columns = x.shape
     before: Array = np.zeros((rows, 1, columns))
     whole = n - n % _STEPS
-    size = max(1, _BLOCK // (rows * columns * _STEPS)) * _STEPS  # so that a part stays in the cache
+    size = max(1, _WIDE_BLOCK // (rows * columns * _STEPS)) * _STEPS  # so that a part stays in the cache
     # Few columns one by one, because NumPy's inner loop would be over them.
     each = [(..., c) for c in range(columns)] if columns < _STEPS else [(...,)]
     for start in range(0, whole, size):
