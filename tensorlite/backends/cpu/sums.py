@@ -23,8 +23,10 @@ Array = Any
 XP = Any
 
 _FLOAT32 = np.dtype(np.float32)
-_RUN = 128  # entries that are added one after the other; each such run has an error of 1e-6, at most 128 * 6e-8
+_RUN = 128  # entries that are added one after the other, a few times as many at the end; the error is about 1e-6
+_MIN_ROWS = 16  # rows from which a product with ones is faster than NumPy's sum of rows
 _NARROW = 96  # columns up to which a product with ones is faster than NumPy's sum of rows
+_ONE_THREAD = 9216  # entries of a matrix up to which OpenBLAS multiplies it with a vector in one thread
 _IN_CACHE = 1 << 22  # entries up to which it is faster for any number of columns
 _STEPS = 8  # entries of a running sum that are added one after the other
 _SHORT_RUN, _LONG_RUN = 512, 1 << 12  # products that BLAS adds in one call, for one vector or a large matrix
@@ -42,7 +44,15 @@ def sum_over(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool = False) ->
     """Compute the same as the reference, in float32 for float32."""
     dtype = x.dtype
     if dtype is _FLOAT32 or dtype == _FLOAT32:
-        if x.size <= _SMALL or (len(axes) == x.ndim and x.flags.c_contiguous):
+        if x.size <= _SMALL:
+            return x.sum(axis=axes, keepdims=keepdims)
+        if x.flags.c_contiguous:
+            count, ndim = len(axes), x.ndim
+            if count == ndim or (count == 1 and axes[0] == ndim - 1):
+                return x.sum(axis=axes, keepdims=keepdims)  # pairwise
+            if count == 1 and ndim == 2:
+                return _sum_axis(x, 0).reshape((1, x.shape[1]) if keepdims else x.shape[1:])
+        if math.prod(x.shape[a] for a in axes) <= 4 * _RUN:
             return x.sum(axis=axes, keepdims=keepdims)
         return _sum(x, axes, keepdims)
     wide = accumulate_dtype(dtype)
@@ -54,6 +64,8 @@ def sum_over(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool = False) ->
 def sum_to(xp: XP, x: Array, shape: tuple[int, ...]) -> Array:
     """Compute the same as the reference."""
     lead = x.ndim - len(shape)
+    if len(shape) == 1 and lead > 0 and x.shape[-1] == shape[0] > 0 and x.flags.c_contiguous:
+        return sum_over(xp, x.reshape(-1, shape[0]), (0,))  # the gradient of a bias
     axes = tuple(range(lead)) + tuple(d + lead for d, n in enumerate(shape) if n == 1 and x.shape[d + lead] != 1)
     return np.asarray(sum_over(xp, x, axes)).reshape(shape)
 
@@ -93,7 +105,7 @@ def _sum_ordered(x: Array, axes: tuple[int, ...]) -> Array:
     """Return the sum over some axes of an array whose axes are in the order of its memory, the slowest first."""
     last = x.ndim - 1
     outer = axes[:-1] if axes and axes[-1] == last else axes
-    if math.prod(x.shape[a] for a in outer) <= _RUN:
+    if math.prod(x.shape[a] for a in outer) <= 4 * _RUN:
         return x.sum(axis=axes)
     if outer != axes:
         x = x.sum(axis=last)  # pairwise
@@ -105,19 +117,25 @@ def _sum_ordered(x: Array, axes: tuple[int, ...]) -> Array:
 def _sum_axis(x: Array, axis: int) -> Array:
     """Return the sum over one axis that is not the fastest in memory."""
     n, lead = x.shape[axis], (slice(None),) * axis
-    if n <= _RUN:
-        return x.sum(axis=axis)
+    by_blas = axis == x.ndim - 2 and (x.shape[-1] < _NARROW or x.size < _IN_CACHE) and x.strides[-1] == x.itemsize
+    if n <= (8 if by_blas else 4) * _RUN:  # BLAS adds four rows at a time
+        return _sum_rows(x) if by_blas and n >= _MIN_ROWS else x.sum(axis=axis)
     whole = n - n % _RUN
     blocks = x[(*lead, slice(whole))].reshape(*x.shape[:axis], whole // _RUN, _RUN, *x.shape[axis + 1 :])
-    if axis == x.ndim - 2 and (x.shape[-1] < _NARROW or x.size < _IN_CACHE) and x.strides[-1] == x.itemsize:
-        with one_blas_thread:
-            partial = np.matmul(np.ones(_RUN, x.dtype), blocks)
-    else:
-        partial = blocks.sum(axis=axis + 1)
-    out = _sum_axis(partial, axis)
+    out = _sum_axis(_sum_rows(blocks) if by_blas else blocks.sum(axis=axis + 1), axis)
     if whole < n:
-        out += x[(*lead, slice(whole, None))].sum(axis=axis)
+        out += _sum_axis(x[(*lead, slice(whole, None))], axis)
     return out
+
+
+def _sum_rows(x: Array) -> Array:
+    """Return the sum over the last axis but one, as a product with ones."""
+    n, width = x.shape[-2:]
+    ones = np.ones(n, x.dtype)
+    if n * width <= _ONE_THREAD:
+        return np.matmul(ones, x)
+    with one_blas_thread:
+        return np.matmul(ones, x)
 
 
 # ---- running sums ---------------------------------------------------------------------------
