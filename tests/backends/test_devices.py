@@ -20,7 +20,6 @@ SAMPLES = [
 ]  # fmt: skip
 
 SYNCS = {
-    "prod": {"bool"},  # its gradient asks whether a factor is zero
     "repeat_interleave": {"to_numpy"}, "masked_select": {"mask"}, "index_put": {"mask"}, "getitem": {"mask", "int"},
     "nonzero": {"nonzero", "int"}, "one_hot": {"int"}, "F.one_hot": {"int"},
     "matrix_exp": {"int"}, "linalg.matrix_exp": {"int"},  # the number of squarings
