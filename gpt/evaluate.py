@@ -1,14 +1,14 @@
 """Evaluate a model: log-probabilities and perplexity of a text, and the loss on a split of a data set."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 import tensorlite as tl
 import tensorlite.nn.functional as F
-from gpt.data import Dataset, Split
+from gpt.data import DataError, Dataset, Split
 from gpt.model import GPT, eval_mode
 from gpt.tokenizer import Ids, TokenError, check_token_ids
 
@@ -55,15 +55,40 @@ def perplexity(model: GPT, ids: Sequence[int] | Ids) -> float:
     return math.exp(-log_probs(model, ids).mean())
 
 
-def evaluate(model: GPT, dataset: Dataset, split: Split) -> float:
+def evaluate(
+    model: GPT,
+    dataset: Dataset,
+    split: Split,
+    *,
+    max_tokens: int | None = None,
+    done: Callable[[int], object] | None = None,
+) -> float:
     """Return the mean loss in nats per token on a whole split: every token except the first, once.
 
     The windows do not overlap, and the first token of a window sees only itself. So the loss is a little higher than
     with sliding windows.
+
+    max_tokens: evaluate this number of tokens at most, in windows that are spread evenly over the split; see
+        `Dataset.predicted`. done: a function that is called with the number of tokens of each batch.
+
+    Raises DataError if the split has fewer than two tokens.
     """
-    T = model.config.block_size
-    batch_size = min(64, max(1, MAX_LOGITS // (T * model.config.vocab_size)))
-    return mean_loss(model, dataset.windows(split, batch_size, T))
+    if len(dataset.tokens(split)) < 2:
+        raise DataError(f"the {split} split has no tokens to predict. Give a text with --data, or a --val-fraction")
+    batches = dataset.windows(split, batch_of(model), model.config.block_size, max_tokens)
+    return mean_loss(model, batches if done is None else counted(batches, done))
+
+
+def batch_of(model: GPT) -> int:
+    """Return the number of windows in a batch of an evaluation."""
+    return min(64, max(1, MAX_LOGITS // (model.config.block_size * model.config.vocab_size)))
+
+
+def counted(batches: Iterable[tuple[Ids, Ids]], done: Callable[[int], object]) -> Iterator[tuple[Ids, Ids]]:
+    """Yield batches, and call `done` with the number of tokens of each one after it was evaluated."""
+    for x, y in batches:
+        yield x, y
+        done(y.size)
 
 
 def mean_loss(model: GPT, batches: Iterable[tuple[Ids, Ids]]) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from gpt.cli.suggestions import COMMAND_ALIASES, meant
 from gpt.errors import UserError
 
 # The commands by name. To add one, write it and add a line here.
@@ -45,12 +46,27 @@ class Commands(click.Group):
             return command
         return super().get_command(ctx, cmd_name)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            near = meant(name, self.list_commands(ctx), COMMAND_ALIASES)
+            hint = f"Did you mean {near!r}?" if near else f"The commands are {', '.join(self.list_commands(ctx))}."
+            raise click.UsageError(f"No such command {name[:80]!r}. {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("\nStopped by Ctrl-C.", err=True)
             raise click.exceptions.Exit(128 + signal.SIGINT) from None
+        except ValueError as error:
+            # tensorlite reads its environment variables when it is imported, and a wrong value is the user's mistake.
+            if isinstance(error, UserError) or str(error).startswith("TENSORLITE_"):
+                raise Failure(str(error)) from error
+            raise
         except UserError as error:
             raise Failure(str(error)) from error
         except OSError as error:
@@ -76,6 +92,21 @@ class Commands(click.Group):
             raise
 
 
+def show_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    """Print the version of tensorlite and exit."""
+    if value:
+        try:
+            import tensorlite
+        except ValueError as error:  # an environment variable of tensorlite
+            raise Failure(str(error)) from error
+        click.echo(f"tensorlite {tensorlite.__version__}")
+        ctx.exit()
+
+
+VERSION: dict[str, Any] = {"is_flag": True, "is_eager": True, "expose_value": False, "callback": show_version}
+
+
+@click.option("--version", **VERSION, help="Show the version and exit.")
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
     """Train a GPT on a text, and generate text with it."""

@@ -2,13 +2,18 @@
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from gpt.cli.command import Command
 from gpt.cli.options import checkpoint_options, load_checkpoint
 
+if TYPE_CHECKING:
+    from gpt.data import Split
 
-@click.command()
+
+@click.command(cls=Command)
 @checkpoint_options
 @click.argument("text", required=False)
 @click.option("--file", metavar="FILE", help="A UTF-8 text file, instead of TEXT.")
@@ -19,10 +24,10 @@ def score(checkpoint: str | None, device: str, text: str | None, file: str | Non
     """
     if (text is None) == (file is None):
         raise click.UsageError("give a TEXT or a --file")
-    from gpt.data import read_text
+    from gpt.data import read_text, unix_lines
     from gpt.evaluate import log_probs
 
-    text = read_text(Path(file)) if file else text or ""
+    text = read_text(Path(file)) if file else unix_lines(text or "")
     loaded = load_checkpoint(checkpoint, device)
     ids = loaded.tokenizer.encode(text)
     if len(ids) < 2:
@@ -33,19 +38,32 @@ def score(checkpoint: str | None, device: str, text: str | None, file: str | Non
     click.echo(f"log-probability   {total:.3f} nats, of {len(ids) - 1:,} tokens after the first")
 
 
-@click.command(name="eval")
+@click.command(name="eval", cls=Command)
 @checkpoint_options
 @click.option("--data", metavar="NAME|FILE", help="Another text.  [default: the text that the model was trained on]")
-def evaluate(checkpoint: str | None, device: str, data: str | None) -> None:
-    """Print a model's loss on the whole validation set."""
+@click.option("--tokens", type=click.IntRange(min=1), help="Evaluate this number of tokens at most.  [default: all]")
+def evaluate(checkpoint: str | None, device: str, data: str | None, tokens: int | None) -> None:
+    """Print a model's loss on the validation set.
+
+    The validation set is the last part of the text. If the model was trained without one (--val-fraction 0), it is the
+    whole text of --data.
+    """
     from gpt.data import load_dataset
     from gpt.evaluate import evaluate
+    from gpt.train.progress import evaluation_bar
 
     loaded = load_checkpoint(checkpoint, device)
     config = loaded.config.replace({"data.dataset": data} if data else {})
+    split: Split = "val" if config.data.val_fraction else "train"
+    if split == "train" and not data:
+        raise click.UsageError("the model was trained without a validation set (--val-fraction 0). Give another --data")
     dataset = load_dataset(config.data, config.model.block_size, loaded.tokenizer)
-    loss = evaluate(loaded.model, dataset, "val")
-    echo_loss(loss, dataset.bits_per_char(loss, "val"))
+    chosen, whole = dataset.predicted(split, config.model.block_size, tokens), len(dataset.tokens(split)) - 1
+    with evaluation_bar(chosen) as bar:
+        loss = evaluate(loaded.model, dataset, split, max_tokens=tokens, done=bar.update)
+    echo_loss(loss, dataset.bits_per_char(loss, split))
+    extent = f"{whole:,}, all" if chosen == whole else f"{chosen:,} of {whole:,}, spread evenly,"
+    click.echo(f"tokens            {extent} of the {'validation set' if split == 'val' else 'text'}")
 
 
 def echo_loss(loss: float, bits: float) -> None:

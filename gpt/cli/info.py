@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from gpt.cli.command import Command
 from gpt.cli.options import RUNS, ConfigCommand, chosen_config, config_options, given_options
 from gpt.config import Config, preset_names
 
@@ -44,7 +45,7 @@ def run_of(name: str) -> Path | None:
     return next((path for path in (Path(name), RUNS / name) if path.exists() and path.suffix != ".toml"), None)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("preset", required=False)
 def presets(preset: str | None) -> None:
     """List the presets, or print PRESET as TOML.

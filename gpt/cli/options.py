@@ -1,11 +1,13 @@
 """Options that several commands share, made from the fields of configurations."""
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from gpt.cli.command import Command
 from gpt.config import DEFAULT_PRESET, SECTIONS, Config, Field, Section, value_type
 
 if TYPE_CHECKING:
@@ -19,11 +21,11 @@ OPTION_NAMES = {"data.dataset": "data", "train.out_dir": "out"}
 HIDDEN = {"model.vocab_size"}
 METAVARS = {"data.dataset": "NAME|FILE", "train.out_dir": "FOLDER", "train.device": "DEVICE"}
 
-Command = Callable[..., None]
-Decorator = Callable[[Command], Command]
+Callback = Callable[..., None]
+Decorator = Callable[[Callback], Callback]
 
 
-class ConfigCommand(click.Command):
+class ConfigCommand(Command):
     """A command whose --help groups the options by the sections of a configuration."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -37,20 +39,23 @@ class ConfigCommand(click.Command):
                 formatter.write_dl(records)
 
 
-def apply_decorators(command: Command, decorators: Iterable[Decorator]) -> Command:
+def apply_decorators(command: Callback, decorators: Iterable[Decorator]) -> Callback:
     """Return the command with all decorators; --help lists their options in this order."""
     for decorator in reversed(list(decorators)):
         command = decorator(command)
     return command
 
 
-def config_options(command: Command) -> Command:
+def config_options(command: Callback) -> Callback:
     """Add PRESET, --config, --name and an option for every field of a configuration."""
     defaults = Config.load(DEFAULT_PRESET)
     decorators: list[Decorator] = [
         click.argument("preset", required=False, metavar="[PRESET]"),
         click.option("--config", metavar="FILE", help="A configuration in TOML, instead of a preset."),
-        click.option("--name", help="Name of the run; it writes to runs/NAME.  [default: the preset's name]"),
+        click.option(
+            "--name",
+            help="Name of the run; it writes to runs/NAME.  [default: that of the --data file or the preset]",
+        ),
     ]
     for section in SECTIONS:
         decorators += section_options(getattr(defaults, section))
@@ -78,6 +83,8 @@ def config_option(key: str, field: Field, default: Any) -> Decorator:
     if choices := field.metadata["choices"]:
         options = {"type": click.Choice(choices)}
     unit = f" {field.metadata['unit']}" if field.metadata["unit"] else ""
+    if default == 1:
+        unit = unit.removesuffix("s")
     text = field.metadata["help"]
     text = text[0].upper() + text[1:] + "."
     if shown:
@@ -93,13 +100,26 @@ def given_options(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def chosen_config(preset: str | None, config: str | None, overrides: dict[str, Any]) -> Config:
-    """Return the Config that a command line asks for. Raises ConfigError, and UsageError for two sources."""
+    """Return the Config that a command line asks for. Raises ConfigError, and UsageError for two sources.
+
+    A run on a text file has the name of the file, so that it does not take the place of another text's run.
+    """
     if preset and config:
         raise click.UsageError(f"give a preset ({preset}) or --config {config}, not both")
+    if not config and "name" not in overrides and (text := overrides.get("data.dataset")):
+        from gpt.data import DATASETS
+
+        overrides = overrides if text in DATASETS else {"name": name_of_text(text), **overrides}
     return Config.load(Path(config) if config else preset or DEFAULT_PRESET, overrides)
 
 
-def checkpoint_options(command: Command) -> Command:
+def name_of_text(path: str) -> str:
+    """Return the name of a file without its suffix, as a name of a run, which has ASCII letters, digits, ., _, -."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).stem).strip("-._")
+    return name[:80] or "text"
+
+
+def checkpoint_options(command: Callback) -> Callback:
     """Add --checkpoint and --device."""
     return apply_decorators(
         command,
@@ -125,9 +145,19 @@ def load_checkpoint(path: str | None, device: str) -> "Checkpoint":
     import tensorlite as tl
     from gpt import checkpoint, runs
 
-    found = runs.find_checkpoint(Path(path)) if path else runs.newest_checkpoint(RUNS)
+    latest = runs.find_checkpoint(Path(path)) if path else runs.newest_checkpoint(RUNS)
+    better = runs.better_checkpoint(latest)
+    exact = path is not None and Path(path).is_file()
+    found = latest if exact or better is None else better
     tl.keep_freed_memory()  # These commands run no backward pass, which would do so.
     loaded = checkpoint.load(found, device=device)
-    why = "" if path else f", {runs.describe_choice(RUNS, found)}"
+    why = "" if path else f", {runs.describe_choice(RUNS, latest)}"
     click.echo(f"checkpoint {found} (step {loaded.step:,}{why})", err=True)
+    if better is not None:
+        step = checkpoint.load_step(latest if found == better else better)
+        click.echo(
+            f"a checkpoint of this run with a lower validation loss: {better} (step {step:,})" if exact else
+            f"it has the lowest validation loss of the run; the last checkpoint is {latest} (step {step:,})",
+            err=True,
+        )
     return loaded

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from gpt.cli.command import Command
 from gpt.cli.options import (
-    Command,
+    Callback,
     apply_decorators,
     checkpoint_options,
     given_options,
@@ -18,12 +19,12 @@ from gpt.cli.options import (
 from gpt.config import SamplingConfig
 
 
-def sampling_options(command: Command) -> Command:
+def sampling_options(command: Callback) -> Callback:
     """Add an option for every field of SamplingConfig."""
     return apply_decorators(command, section_options(SamplingConfig()))
 
 
-@click.command()
+@click.command(cls=Command)
 @checkpoint_options
 @click.option("--prompt", help="Text to continue.  [default: a line break]")
 @click.option("--tokens", type=click.IntRange(min=1), help="Length of the new text in tokens.  [default: see --chars]")
@@ -50,18 +51,20 @@ def sample(
     sampling = SamplingConfig(**{key.partition(".")[2]: value for key, value in given_options(fields).items()})
     if sampling.seed is None:
         sampling = dataclasses.replace(sampling, seed=secrets.randbits(32))
-    from gpt.generation import ControlEscaper, generate, on_terminal, stream
+    from gpt.data import unix_lines
+    from gpt.generation import ControlEscaper, gather, generate, on_terminal, stream
     from gpt.tokenizer import start_ids
 
     loaded = load_checkpoint(checkpoint, device)
     tokenizer = loaded.tokenizer
     click.echo(f"seed {sampling.seed}", err=True)
+    prompt = prompt and unix_lines(prompt)
     ids = tokenizer.encode(prompt) if prompt else start_ids(tokenizer)
     new = generate(loaded.model, ids, sampling=sampling)
     pieces = stream(tokenizer, new, max_tokens=tokens, max_chars=None if tokens else chars or 500, stop=stop)
     pieces = itertools.chain([prompt or ""], pieces)
     escaper = ControlEscaper()
-    for text in escaper(pieces) if on_terminal() else pieces:
+    for text in escaper(pieces) if on_terminal() else gather(pieces):
         click.echo(text, nl=False, color=True)  # Without a colour, echo would remove escape sequences from the text.
     click.echo()
     if escaper.used:

@@ -16,8 +16,8 @@ from gpt.config import DEFAULT_PRESET, Config
     is_flag=False,
     flag_value="",
     metavar="[PATH]",
-    help="Continue from a checkpoint: PATH; without PATH that of the named run (by a preset, --name or --out), or else "
-    "the newest below runs/. It keeps its configuration, except for the options that are given.",
+    help="Continue from a checkpoint: PATH; without PATH that of the named run (by a preset, --name, --out or --data), "
+    "or else the newest below runs/. It keeps its configuration, except for the options that are given.",
 )
 @click.option(
     "--profile", is_flag=True, help="Take 25 steps, print the time of each op in them, and write nothing."
@@ -63,6 +63,8 @@ def chosen_checkpoint(resume: str, named: bool, chosen: Config, overrides: dict[
         found = runs.find_checkpoint(Path(resume))
     elif named or overrides.keys() & {"name", "train.out_dir"}:
         found = runs.find_checkpoint(chosen.run_dir)
+    elif chosen.run_dir != Config.load().run_dir and (chosen.run_dir / runs.LATEST).is_file():
+        found = runs.find_checkpoint(chosen.run_dir)  # The run of the text that --data names.
     else:
         found = runs.newest_checkpoint(RUNS)
         click.echo(f"checkpoint {found} ({runs.describe_choice(RUNS, found)})", err=True)

@@ -33,7 +33,7 @@ class DataConfig(Section):
         1024, "size of the trained BPE's vocabulary", "tokens", ge=257, le=1_000_000
     )
     val_fraction: float = option(
-        0.1, "fraction of the text, at its end, that is used for validation", "of the text", gt=0, lt=1
+        0.1, "fraction of the text, at its end, that is used for validation; 0 for none", "of the text", ge=0, lt=1
     )
 
 
@@ -87,8 +87,7 @@ class OptimConfig(Section):
     eps: float = option(1e-8, "added to the denominator of the update", gt=0)
     weight_decay: float = option(
         0.1,
-        "decoupled weight decay, on matrices only (with Muon, on those that Muon updates)",
-        "per step, times lr",
+        "decoupled weight decay per step, as a multiple of lr, on matrices only (with Muon, on those that it updates)",
         ge=0,
     )
     grad_clip: float = option(1.0, "largest L2 norm of the whole gradient; 0 turns clipping off", ge=0)
@@ -112,10 +111,13 @@ class TrainConfig(Section):
     steps: int = option(2000, "optimizer steps", "steps", ge=1, lt=2**63)
     batch_size: int = option(12, "sequences in a batch", "sequences", ge=1, lt=2**31)
     grad_accum: int = option(
-        1, "batches whose gradients are averaged for one step", "times batch_size", ge=1, lt=2**63
+        1, "batches of batch_size whose gradients are averaged for one step", ge=1, lt=2**63
     )
     eval_interval: int = option(250, "steps between evaluations", "steps", ge=1, lt=2**63)
     eval_batches: int = option(20, "random batches of each split in an evaluation", "batches", ge=1, lt=2**63)
+    final_eval_tokens: int = option(
+        1_000_000, "validation tokens in the evaluation at the end; 0 takes all", "tokens", ge=0, lt=2**63
+    )
     checkpoint_interval: int = option(250, "steps between checkpoints", "steps", ge=1, lt=2**63)
     sample_chars: int = option(500, "length of the sample written at the end", "characters", ge=0, lt=2**63)
     seed: int = option(1337, "seed of weights, batches, dropout and the sample", ge=0, lt=2**63)

@@ -1,9 +1,13 @@
 """Texts: data sets by name, and the user's own files."""
 
+import codecs
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from gpt.config import DataConfig
+from gpt.config import Config, DataConfig
 from gpt.download import DownloadError, RemoteFile, fetch
 from gpt.errors import UserError
 
@@ -18,50 +22,122 @@ DATASETS = {
     ),
 }
 
+PIECE = 2**20  # bytes of a file that are decoded at once
+
 
 class DataError(UserError, ValueError):
     """A text that is missing, not UTF-8, or too short."""
 
 
-def load_text(config: DataConfig) -> str:
+@dataclass(frozen=True)
+class TextFile:
+    """A UTF-8 text file that is read in pieces, because the whole text may take much memory.
+
+    name: what the user calls it. The text has no byte order mark, and each line ends with a line feed: a carriage
+    return, alone or before a line feed, is read as one. So a text from Windows has the same characters as any other.
+    """
+
+    path: Path
+    name: str
+
+    def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[str]:
+        """Yield the characters from `start` to `stop` (the end) in pieces. Raises DataError."""
+        position = 0
+        for piece in read_pieces(self.path):
+            end = len(piece) if stop is None else stop - position
+            if part := piece[max(0, start - position) : max(0, end)]:
+                yield part
+            position += len(piece)
+            if stop is not None and position >= stop:
+                return
+
+    def place(self, position: int) -> str:
+        """Return the line and the column, both from 1, of the character at `position`, from 0."""
+        line, column = 1, 1
+        for piece in self.pieces(0, position):
+            line += piece.count("\n")
+            column = len(piece) - piece.rfind("\n") if "\n" in piece else column + len(piece)
+        return f"line {line}, column {column} of {self.name!r}"
+
+
+def open_text(config: DataConfig) -> TextFile:
     """Return the text of `config.dataset`, a name in DATASETS or the path of a file.
 
-    Raises DataError and DownloadError.
+    Raises DataError if the file cannot be read, DownloadError, and TypeError for another kind of configuration.
     """
+    check_data_config(config)
     if config.dataset in DATASETS:
         try:
-            return read_text(fetch(DATASETS[config.dataset]))
+            return TextFile(fetch(DATASETS[config.dataset]), config.dataset)
         except DownloadError as error:
             raise DownloadError(f"{error}\nOr use a text of your own: --data FILE") from error
     path = Path(config.dataset)
     if path.is_fifo():  # It can be read once, and a run reads its text again when it resumes or is evaluated.
         raise DataError(f"{config.dataset!r} is a pipe, and a run reads its text again later. Save it in a file first")
     try:
-        return read_text(path)
+        next(read_pieces(path))  # Report a file that cannot be read with what --data takes.
     except DataError as error:
         if near := get_close_matches(config.dataset, DATASETS, n=1):
             raise DataError(f"{error}; did you mean the data set {near[0]!r}?") from None
         raise DataError(f"{error}\n--data takes a UTF-8 text file, or a data set: {', '.join(DATASETS)}") from None
+    return TextFile(path, config.dataset)
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a UTF-8 file without a byte order mark; line ends stay unchanged.
+def check_data_config(config: object) -> None:
+    """Raise TypeError, with what to write, unless `config` is a DataConfig."""
+    if not isinstance(config, DataConfig):
+        write = "config.data" if isinstance(config, Config) else f"DataConfig(dataset={str(config)!r:.80})"
+        raise TypeError(f"expected a DataConfig, got {type(config).__name__}. Write {write}")
+
+
+def load_text(config: DataConfig) -> str:
+    """Return the whole text that `open_text` opens. Raises the same errors."""
+    return "".join(open_text(config).pieces())
+
+
+def read_text(path: str | Path) -> str:
+    """Return the text of a UTF-8 file, with the line ends and the errors of `TextFile`."""
+    return "".join(read_pieces(Path(path)))
+
+
+def unix_lines(text: str) -> str:
+    """Return a text where each line ends with a line feed, as in the texts that are read from files."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_pieces(path: Path) -> Iterator[str]:
+    """Yield the text of a UTF-8 file without a byte order mark in pieces; each line ends with a line feed.
 
     Raises DataError if the file cannot be read, is empty, or is not UTF-8 (with the position of the byte).
     """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    newlines = io.IncrementalNewlineDecoder(None, translate=True)
+    size, empty = 0, True
+    for content in read_bytes(path):
+        held = len(decoder.getstate()[0])  # the bytes of a character that the last piece has cut
+        try:
+            text = decoder.decode(content, not content)
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{str(path)!r} is not UTF-8 text: byte 0x{error.object[error.start]:02x} at position "
+                f"{size - held + error.start} ({error.reason}). Convert it to UTF-8, for example with iconv."
+            ) from None
+        if text := newlines.decode(text if size else text.removeprefix("\N{BYTE ORDER MARK}"), not content):
+            empty = False
+            yield text
+        size += len(content)
+    if empty:
+        raise DataError(f"{str(path)!r} is empty")
+
+
+def read_bytes(path: Path) -> Iterator[bytes]:
+    """Yield the content of a file in pieces, and b"" at its end. Raises DataError."""
     try:
         if path.is_char_device() or path.is_block_device():  # Reading might have no end.
             raise DataError(f"{str(path)!r} is a device. Give a file of UTF-8 text")
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            while content := file.read(PIECE):
+                yield content
+        yield b""
     except OSError as error:
         raise DataError(f"cannot read the text {str(path)!r}: {error.strerror}") from None
-    try:
-        text = content.decode("utf-8").removeprefix("\N{BYTE ORDER MARK}")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{str(path)!r} is not UTF-8 text: byte 0x{content[error.start]:02x} at position {error.start} "
-            f"({error.reason}). Convert it to UTF-8, for example with iconv."
-        ) from None
-    if not text:
-        raise DataError(f"{str(path)!r} is empty")
-    return text

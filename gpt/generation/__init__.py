@@ -3,7 +3,7 @@
 from gpt.config import SamplingConfig
 from gpt.generation.engine import Engine, generate, next_logits
 from gpt.generation.sampling import SampleError, sample_token
-from gpt.generation.terminal import ControlEscaper, on_terminal
+from gpt.generation.terminal import ControlEscaper, gather, on_terminal
 from gpt.generation.text_stream import stream
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Engine",
     "SampleError",
     "SamplingConfig",
+    "gather",
     "generate",
     "next_logits",
     "on_terminal",

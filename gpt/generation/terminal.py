@@ -6,6 +6,7 @@ title of the window or write over earlier lines.
 
 import re
 import sys
+import time
 from collections.abc import Iterable, Iterator
 
 # Control characters (the Unicode category Cc), except tab and line feed. A line feed may follow a carriage return.
@@ -32,6 +33,26 @@ class ControlEscaper:
         result, count = CONTROLS.subn(lambda match: ascii(match[0])[1:-1], text)
         self.used = self.used or count > 0
         return result
+
+
+def gather(pieces: Iterable[str], seconds: float = 0.2) -> Iterator[str]:
+    """Yield the pieces of a text, joined to one piece for each 0.2 seconds.
+
+    A notebook shows each piece that is printed as an output of its own. After Ctrl-C the rest is yielded first.
+    """
+    held: list[str] = []
+    until = time.monotonic() + seconds
+    try:
+        for piece in pieces:
+            held.append(piece)
+            if time.monotonic() >= until:
+                yield "".join(held)
+                held, until = [], time.monotonic() + seconds
+    except KeyboardInterrupt:
+        yield "".join(held)
+        raise
+    if held:
+        yield "".join(held)
 
 
 def on_terminal() -> bool:

@@ -1,7 +1,7 @@
 """Runs: the folder of a run, its metrics and its loss curve."""
 
 from gpt.runs.errors import RunFolderError
-from gpt.runs.find import describe_choice, find_checkpoint, newest_checkpoint
+from gpt.runs.find import better_checkpoint, describe_choice, find_checkpoint, newest_checkpoint
 from gpt.runs.folder import BEST, CURVE, LATEST, METRICS, RunFolder
 from gpt.runs.metrics import Metrics, read
 from gpt.runs.plot import loss_curve
@@ -14,6 +14,7 @@ __all__ = [
     "Metrics",
     "RunFolder",
     "RunFolderError",
+    "better_checkpoint",
     "describe_choice",
     "find_checkpoint",
     "loss_curve",

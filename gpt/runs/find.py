@@ -3,9 +3,9 @@
 import time
 from pathlib import Path
 
-from gpt.checkpoint import CheckpointError
+from gpt.checkpoint import CheckpointError, load_step
 from gpt.runs.archive import PREFIX, last_archive
-from gpt.runs.folder import LATEST, METRICS
+from gpt.runs.folder import BEST, LATEST, METRICS
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -39,6 +39,17 @@ def newest_checkpoint(folder: str | Path) -> Path:
             "or name a checkpoint"
         )
     return max(found, key=age)
+
+
+def better_checkpoint(latest: Path) -> Path | None:
+    """Return the checkpoint with the lowest validation loss next to a run's latest one, None if they are the same.
+
+    Raises CheckpointError.
+    """
+    best = latest.with_name(BEST)
+    if latest.name != LATEST or not best.is_file():
+        return None
+    return best if load_step(best) != load_step(latest) else None
 
 
 def describe_choice(folder: Path, chosen: Path) -> str:

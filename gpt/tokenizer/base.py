@@ -1,7 +1,7 @@
 """The interface of a tokenizer."""
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -27,6 +27,18 @@ class TokenError(TokenizerError):
     """Token ids that cannot be used: too few, or outside the vocabulary."""
 
 
+class CharacterError(TokenizerError):
+    """A character that a tokenizer cannot encode, at `position` in its text, counted from 0."""
+
+    def __init__(self, what: str, position: int, then: str, place: str = "") -> None:
+        super().__init__(f"{what} at position {position}{place and f' ({place})'} {then}")
+        self.what, self.position, self.then = what, position, then
+
+    def at(self, position: int, place: str) -> "CharacterError":
+        """Return the same error about a longer text, with the position and the place in that."""
+        return CharacterError(self.what, position, self.then, place)
+
+
 class Tokenizer(Protocol):
     """A reversible map between text and token ids, which are 0 <= id < vocab_size.
 
@@ -36,11 +48,14 @@ class Tokenizer(Protocol):
     kind: str
     """The name of its class in `gpt.config.TOKENIZERS`."""
     vocab_size: int
+    by_character: bool
+    """Whether each character is encoded alone. Otherwise a long text is encoded in pieces of whole words."""
 
     @classmethod
-    def create(cls, text: str, train_text: str, config: DataConfig) -> Self:
+    def create(cls, text: Iterable[str], train_text: Iterable[str], config: DataConfig) -> Self:
         """Return a new tokenizer for `text`.
 
+        text: a string, or a text in pieces, which can be read once.
         train_text: the training split of `text`. A tokenizer that learns statistics learns them from this only.
         Raises TokenizerError, and DownloadError if it needs files.
         """

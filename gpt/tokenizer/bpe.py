@@ -3,7 +3,7 @@
 import base64
 import os
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +14,10 @@ from gpt.config import DataConfig
 from gpt.download import RemoteFile, cache_dir, fetch
 from gpt.errors import extra
 from gpt.tokenizer.base import Ids, TokenizerError, check_text, check_token_ids, typed
+from gpt.tokenizer.pieces import as_pieces, between_words, smaller_pieces
+
+# Characters of a piece that the trainer reads. It holds 256 pieces, each with some 100 bytes for a word.
+TRAINING_PIECE = 2**14
 
 END_OF_TEXT = "<|endoftext|>"
 GPT2_VOCAB_SIZE = 50257
@@ -55,6 +59,7 @@ class BPETokenizer:
     """
 
     kind = "bpe"
+    by_character = False
 
     def __init__(
         self, tokens: Sequence[bytes], pattern: str, special_tokens: Mapping[str, int] | None = None
@@ -80,12 +85,12 @@ class BPETokenizer:
         )
 
     @classmethod
-    def create(cls, text: str, train_text: str, config: DataConfig) -> Self:
+    def create(cls, text: Iterable[str], train_text: Iterable[str], config: DataConfig) -> Self:
         return cls.train(train_text, config.bpe_vocab_size)
 
     @classmethod
-    def train(cls, text: str, vocab_size: int) -> Self:
-        """Learn `vocab_size` tokens from `text` (Sennrich et al. 2016, on bytes as in GPT-2).
+    def train(cls, text: Iterable[str], vocab_size: int) -> Self:
+        """Learn `vocab_size` tokens from `text`, a string or pieces (Sennrich et al. 2016, on bytes as in GPT-2).
 
         The vocabulary is smaller if the text has too few pairs to merge. Takes about a second per megabyte.
         """
@@ -99,7 +104,7 @@ class BPETokenizer:
         model = Tokenizer(models.BPE())
         model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         model.train_from_iterator(
-            [text],
+            between_words(smaller_pieces(as_pieces(text), TRAINING_PIECE)),
             trainers.BpeTrainer(
                 vocab_size=vocab_size,
                 initial_alphabet=sorted(alphabet),
@@ -175,7 +180,7 @@ class GPT2Tokenizer(BPETokenizer):
     kind = "gpt2"
 
     @classmethod
-    def create(cls, text: str, train_text: str, config: DataConfig) -> Self:
+    def create(cls, text: Iterable[str], train_text: Iterable[str], config: DataConfig) -> Self:
         return cls.load()
 
     @classmethod

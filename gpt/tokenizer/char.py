@@ -1,19 +1,21 @@
 """A tokenizer with one token per character."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt.config import DataConfig
-from gpt.tokenizer.base import Ids, TokenizerError, check_text, check_token_ids, typed
+from gpt.tokenizer.base import CharacterError, Ids, TokenizerError, check_text, check_token_ids, typed
+from gpt.tokenizer.pieces import as_pieces
 
 
 class CharTokenizer:
     """One token per character; `vocab` holds the characters in the order of their ids."""
 
     kind = "char"
+    by_character = True
 
     def __init__(self, vocab: str) -> None:
         if not vocab:
@@ -27,13 +29,17 @@ class CharTokenizer:
         self._sorted = codes[self._order]
 
     @classmethod
-    def create(cls, text: str, train_text: str, config: DataConfig) -> Self:
+    def create(cls, text: Iterable[str], train_text: Iterable[str], config: DataConfig) -> Self:
         return cls.train(text)
 
     @classmethod
-    def train(cls, text: str) -> Self:
-        """Return a tokenizer for the characters of `text`, in the order of their code points."""
-        return cls("".join(sorted(set(text))))
+    def train(cls, text: Iterable[str]) -> Self:
+        """Return a tokenizer for the characters of `text`, a string or pieces, in the order of their code points."""
+        characters: set[str] = set()
+        for piece in as_pieces(text):
+            check_text(piece)
+            characters.update(piece)
+        return cls("".join(sorted(characters)))
 
     @classmethod
     def expected_vocab_size(cls, config: DataConfig) -> int | None:
@@ -47,9 +53,11 @@ class CharTokenizer:
         unknown = np.flatnonzero(self._sorted[place] != codes)
         if unknown.size:
             position = int(unknown[0])
-            raise TokenizerError(
-                f"character {text[position]!r} at position {position} is not in the vocabulary of "
-                f"{self.vocab_size} characters. Leave it out, or use a model with a BPE, which encodes any text"
+            raise CharacterError(
+                f"character {text[position]!r}",
+                position,
+                f"is not in the vocabulary of {self.vocab_size} characters. Leave it out, or use a model with a BPE, "
+                "which encodes any text",
             )
         return self._order[place].astype(np.int64)
 

@@ -2,7 +2,7 @@
 
 import pkgutil
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gpt.config import TOKENIZERS, DataConfig
@@ -17,10 +17,10 @@ def tokenizer_class(kind: str) -> type[Tokenizer]:
     return cls
 
 
-def build(text: str, train_text: str, config: DataConfig) -> Tokenizer:
+def build(text: Iterable[str], train_text: Iterable[str], config: DataConfig) -> Tokenizer:
     """Return a new tokenizer of the kind `config.tokenizer` for a text and its training split.
 
-    Raises TokenizerError and DownloadError.
+    Each is a string, or a text in pieces. Raises TokenizerError and DownloadError.
     """
     return tokenizer_class(config.tokenizer).create(text, train_text, config)
 

@@ -83,6 +83,16 @@ def progress_bar(step: int, steps: int) -> "tqdm[Any]":
     return tqdm(total=steps, initial=step, bar_format=form, disable=None, file=sys.stderr, **size)
 
 
+def evaluation_bar(tokens: int) -> "tqdm[Any]":
+    """Return a progress bar on stderr for an evaluation of a number of tokens; hidden if that is not a terminal."""
+    with extra():
+        from tqdm import tqdm
+
+    form = "evaluating: {percentage:3.0f} % of {total:,} tokens, {remaining} left {bar}"
+    size = {"dynamic_ncols": True} if knows_its_width(sys.stderr) else {"ncols": 80, "nrows": 24}
+    return tqdm(total=tokens, bar_format=form, disable=None, leave=False, file=sys.stderr, **size)
+
+
 def knows_its_width(stream: TextIO) -> bool:
     """Return whether a terminal reports its width; some report 0, such as those that `script` opens."""
     try:

@@ -1,11 +1,13 @@
 """Report on a run: its summary at the start, and its results at the end."""
 
+from gpt import checkpoint
 from gpt.config import SamplingConfig
 from gpt.evaluate import evaluate
 from gpt.generation import ControlEscaper, generate, on_terminal, stream
-from gpt.runs import loss_curve, read
+from gpt.runs import better_checkpoint, loss_curve, read
 from gpt.tokenizer import start_ids
 from gpt.train.output import say
+from gpt.train.progress import evaluation_bar
 from gpt.train.trainer import Trainer
 from tensorlite import serialization
 
@@ -13,43 +15,73 @@ from tensorlite import serialization
 def summary(trainer: Trainer) -> str:
     """Return the size of the model, the text and the length of the run, in a few lines."""
     c, t, d = trainer.config, trainer.config.train, trainer.dataset
+    validation = f"{len(d.val):,} to validate" if d.val.size else "no validation set"
     return (
         f"{c.name}: {trainer.model.num_params():,} parameters ({t.dtype}, {trainer.model.device})\n"
-        f"{ControlEscaper().escape(c.data.dataset)}: {len(d.train):,} tokens to train on, {len(d.val):,} to validate; "
-        f"{d.tokenizer.kind} tokenizer, {d.tokenizer.vocab_size:,} tokens\n"
+        f"{ControlEscaper().escape(c.data.dataset)}: {len(d.train):,} tokens to train on, {validation}; "
+        f"{d.tokenizer.kind} tokenizer, {d.tokenizer.vocab_size:,} tokens{smaller_vocabulary(trainer)}\n"
         f"steps {trainer.step} to {t.steps}, each of {t.grad_accum * t.batch_size} sequences of "
         f"{c.model.block_size} tokens; writes to {trainer.folder.path}"
     )
 
 
+def smaller_vocabulary(trainer: Trainer) -> str:
+    """Return a remark if a trained BPE has fewer tokens than the configuration asks for, else an empty string."""
+    data, size = trainer.config.data, trainer.dataset.tokenizer.vocab_size
+    if data.tokenizer != "bpe" or size >= data.bpe_vocab_size:
+        return ""
+    return f" instead of {data.bpe_vocab_size:,} (--bpe-vocab-size), because the text has no more pairs to merge"
+
+
 def report(trainer: Trainer) -> None:
-    """Print the loss on the whole validation set and a sample, draw the loss curve, and list the files."""
-    loss = evaluate(trainer.model, trainer.dataset, "val")
-    bits = trainer.dataset.bits_per_char(loss)
-    trainer.metrics.write(step=trainer.step, final_val_loss=loss, final_val_bits_per_char=bits)
-    say(
-        f"validation loss {loss:.4f} nats per token, {bits:.4f} bits per character "
-        f"(the whole set: {trainer.dataset.chars['val']:,} characters)"
-    )
+    """Print the loss on the validation set and a sample, draw the loss curve, and list the files."""
+    if trainer.dataset.val.size:
+        evaluate_at_the_end(trainer)
+    else:
+        say("There is no validation set (--val-fraction 0), so there is no loss on one, and no best model")
     print_sample(trainer)
     folder = trainer.folder
-    written = [folder.latest, folder.best, folder.metrics.path]
+    written = [folder.latest, *([folder.best] if folder.best.exists() else []), folder.metrics.path]
     if draw_curve(trainer):
         written.append(folder.curve)
     for path in written:
         say(f"wrote {path}")
 
 
+def evaluate_at_the_end(trainer: Trainer) -> None:
+    """Print the loss on the validation set, or on `train.final_eval_tokens` of it, and write it to the metrics."""
+    model, data, limit = trainer.model, trainer.dataset, trainer.config.train.final_eval_tokens or None
+    tokens, whole = data.predicted("val", trainer.config.model.block_size, limit), len(data.val) - 1
+    with evaluation_bar(tokens) as bar:
+        loss = evaluate(model, data, "val", max_tokens=limit, done=bar.update)
+    bits = data.bits_per_char(loss)
+    part = {} if tokens == whole else {"final_val_tokens": tokens}
+    trainer.metrics.write(step=trainer.step, final_val_loss=loss, final_val_bits_per_char=bits, **part)
+    extent = f"the whole set: {data.chars['val']:,} characters"
+    if part:
+        extent = f"{tokens:,} of {whole:,} tokens, spread evenly; --final-eval-tokens 0 takes all"
+    say(f"validation loss {loss:.4f} nats per token, {bits:.4f} bits per character ({extent})")
+
+
 def print_sample(trainer: Trainer) -> None:
-    """Print a generated text of `train.sample_chars` characters."""
+    """Print a generated text of `train.sample_chars` characters, by the model with the lowest validation loss."""
     chars, tokenizer = trainer.config.train.sample_chars, trainer.dataset.tokenizer
-    if chars:
-        ids = generate(trainer.model, start_ids(tokenizer), sampling=SamplingConfig(seed=trainer.config.train.seed))
-        say(f"\nA sample of {chars} characters:\n")
-        pieces = stream(tokenizer, ids, max_chars=chars)
-        for text in ControlEscaper()(pieces) if on_terminal() else pieces:
+    if not chars:
+        return
+    model, whose = trainer.model, ""
+    if better := better_checkpoint(trainer.folder.latest):
+        best = checkpoint.load(better, trainer.config.train.device)
+        model = best.model
+        whose = f", by the model of step {best.step:,} ({better.name}), whose validation loss was the lowest"
+    ids = generate(model, start_ids(tokenizer), sampling=SamplingConfig(seed=trainer.config.train.seed))
+    say(f"\nA sample of {chars} characters{whose}:\n")
+    pieces = stream(tokenizer, ids, max_chars=chars)
+    if on_terminal():
+        for text in ControlEscaper()(pieces):
             say(text, end="")
-        say("\n")
+    else:  # A notebook would show each piece as an output of its own.
+        say("".join(pieces), end="")
+    say("\n")
 
 
 def draw_curve(trainer: Trainer) -> bool:

@@ -1,9 +1,11 @@
 """Train a model from start to end."""
 
+import os
 import shlex
 import sys
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,6 +38,8 @@ def train(config: Config, resume: str | Path | None = None) -> bool:
         trainer = start(config, folder) if resume is None else resume_run(config, resume)
         command = f"{this_python()} -m gpt train --resume {shlex.quote(str(folder.path))}"
         say(summary(trainer))
+        if note := slow_without_numba():
+            say(note)
         began, first = time.perf_counter(), trainer.step
         try:
             trainer.optimize()
@@ -60,6 +64,14 @@ def train(config: Config, resume: str | Path | None = None) -> bool:
             )
             return False
     return True
+
+
+def slow_without_numba() -> str:
+    """Return a sentence about the extra `fast` if it is not installed, and otherwise an empty string."""
+    # TENSORLITE_JIT=0 is a deliberate choice, and tensorlite warns of a numba that does not work.
+    if os.environ.get("TENSORLITE_JIT") == "0" or find_spec("numba"):
+        return ""
+    return "numba is not installed, so training on a CPU takes several times as long: pip install 'tensorlite[fast]'"
 
 
 def profile(config: Config, steps: int = 20, warmup: int = 5) -> str:

@@ -20,6 +20,7 @@ RESUMABLE_OPTIONS = {
     "train.steps",
     "train.eval_interval",
     "train.eval_batches",
+    "train.final_eval_tokens",
     "train.checkpoint_interval",
     "train.sample_chars",
     "train.device",

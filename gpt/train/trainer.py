@@ -47,6 +47,7 @@ class Trainer:
         self.rng = np.random.default_rng(config.train.seed)  # Draws the batches.
         self.step = 0  # The number of finished steps.
         self.best = math.inf  # The lowest estimate of the validation loss.
+        self.warned = False  # Whether a loss above chance was reported.
         self.evaluation_due = False  # Whether this step's evaluation is still to be done.
         t = config.train
         self.meter = Meter(t.grad_accum * t.batch_size * config.model.block_size)
@@ -72,13 +73,17 @@ class Trainer:
                     logging = self.evaluation_due or self.step % t.checkpoint_interval == 0
                     if logging or self.step % LOG_INTERVAL == 0:
                         # log() raises if a loss is not finite, before a checkpoint is written.
-                        bar.set_postfix_str(format_metrics(self.log(lr)), refresh=False)
+                        line = self.log(lr)
+                        bar.set_postfix_str(format_metrics(line), refresh=False)
+                        if warning := self.warn_above_chance(self.step, line["loss"]):
+                            with bar.external_write_mode():
+                                say(warning)
                     bar.update()
                 if self.evaluation_due and not interrupt.requested:
                     with suppress(Stopped):
-                        line = self.estimate(interrupt)
+                        text = self.estimate(interrupt)
                         with bar.external_write_mode():
-                            say(line)
+                            say(text)
                 done = self.step == t.steps and not self.evaluation_due
                 if done or interrupt.requested or self.step % t.checkpoint_interval == 0:
                     self.check()
@@ -140,6 +145,8 @@ class Trainer:
             batches = (self.batch(split, rng) for _ in range(self.config.train.eval_batches))
             return mean_loss(self.model, interrupt.until_requested(batches))
 
+        if not self.dataset.val.size:
+            return self.estimate_without_validation(loss("train"))
         train_loss, val_loss = loss("train"), loss("val")
         if not math.isfinite(train_loss + val_loss):
             raise self.diverged(self.step, f"in an evaluation the loss is {train_loss + val_loss}")
@@ -154,15 +161,49 @@ class Trainer:
             f"({bits:.4f} bits per character)"
         )
 
+    def estimate_without_validation(self, train_loss: float) -> str:
+        """Write an estimate of the loss on the training set, and return a line of text about it.
+
+        No model is kept as the best one, because the loss on the training set does not tell which one is.
+        """
+        if not math.isfinite(train_loss):
+            raise self.diverged(self.step, f"in an evaluation the loss is {train_loss}")
+        self.metrics.write(step=self.step, train_loss=train_loss)
+        self.evaluation_due = False
+        return f"step {self.step:>6}   loss: train {train_loss:.4f} nats per token (there is no validation set)"
+
+    def warn_above_chance(self, step: int, loss: float) -> str | None:
+        """Return a warning if the loss is far above that of guessing, the first time, and otherwise None.
+
+        A new model guesses: its loss is ln V, and at most 0.4 more with the presets. Training lowers it.
+        """
+        V = self.config.model.vocab_size
+        chance = math.log(V)
+        if self.warned or loss <= 1.2 * chance + 0.5:
+            return None
+        self.warned = True
+        return (
+            f"Warning: the loss is {loss:.3g} at step {step}, and guessing among the {V:,} tokens gives ln {V} = "
+            f"{chance:.2f}. The model does not learn. Stop (Ctrl-C) and start again with {self.remedy()}."
+        )
+
     def diverged(self, step: int, what: str) -> TrainingError:
         """Return the error for a value that is not finite, with what to try next."""
-        path, o = self.folder.latest, self.config.optim
-        clip = f"{o.grad_clip:g}" if o.grad_clip else "off"
+        path = self.folder.latest
         kept = f"{path} is kept, from an earlier step" if path.exists() else "there is no checkpoint yet"
         return TrainingError(
-            f"training diverged at step {step}: {what}. Start again with a lower --lr (it is {o.lr:g}), "
-            f"more --warmup-steps ({o.warmup_steps}) or a lower --grad-clip ({clip}). Nothing was saved since; {kept}."
+            f"training diverged at step {step}: {what}. Start again with {self.remedy()}. "
+            f"Nothing was saved since; {kept}."
         )
+
+    def remedy(self) -> str:
+        """Return what to try where the loss grows."""
+        o = self.config.optim
+        rates = f"a lower --lr (it is {o.lr:g})"
+        if o.optimizer == "muon":
+            rates = f"a lower --muon-lr ({o.muon_lr:g}) and --lr ({o.lr:g})"
+        clip = f"a lower --grad-clip ({o.grad_clip:g})" if o.grad_clip else "--grad-clip 1 (it is off)"
+        return f"{rates}, more --warmup-steps ({o.warmup_steps}) or {clip}"
 
     # ---- checkpoints ----------------------------------------------------------------------------------------
 
@@ -244,6 +285,6 @@ class Trainer:
 
 def digest(dataset: Dataset) -> str:
     """Return a SHA-256 of the tokens of both splits."""
-    sha = hashlib.sha256(dataset.train.tobytes())
-    sha.update(dataset.val.tobytes())
+    sha = hashlib.sha256(dataset.train.data)
+    sha.update(dataset.val.data)
     return sha.hexdigest()

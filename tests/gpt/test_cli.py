@@ -18,8 +18,11 @@ pytest.importorskip("platformdirs")
 from click.testing import CliRunner
 
 import gpt
+import tensorlite
 from gpt.cli import main
+from gpt.cli.app import COMMANDS
 from gpt.cli.options import HIDDEN, OPTION_NAMES
+from gpt.cli.suggestions import COMMAND_ALIASES, OPTION_ALIASES
 from gpt.config import SECTIONS, Config, SamplingConfig
 from gpt.errors import UserError
 from gpt.tokenizer import CharTokenizer
@@ -188,7 +191,8 @@ def test_every_option_reaches_its_field(calls):
             calls.recorded.clear()
             succeeds("train", *arguments)
             ((_, (config,), _),) = calls.recorded
-            assert config == Config.load(overrides={key: wanted}), key
+            name = {"name": "text"} if key == "data.dataset" else {}  # The run has the name of its text.
+            assert config == Config.load(overrides={key: wanted, **name}), key
             assert config != Config.load(), key
 
 
@@ -252,28 +256,99 @@ def test_resume_from_a_path_refuses_another_configuration(calls, tmp_path):
             ["train", "--config", "x.toml"],
             "cannot read the configuration 'x.toml': No such file or directory",
         ),
-        (["train", "--n-head", "5"], "model.n_embd = 128 is not divisible by model.n_head = 5"),
-        (["train", "--n-layers", "5"], "No such option '--n-layers'"),
+        (["train", "--n-head", "5"], "--n-embd 128 is not divisible by --n-head 5: each head"),
+        (["train", "--n-layers", "5"], "No such option '--n-layers'. Did you mean '--n-layer'?"),
         (["train", "--steps", "many"], "Invalid value for '--steps': 'many' is not a valid integer."),
-        (["train", "--steps", "0"], "train.steps = 0: must be >= 1"),
-        (["train", "--batch-size", 10**20], "train.batch_size = 100000000000000000000: must be < 2147483648"),
-        (["train", "--n-layer", 10**9], "model.n_layer = 1000000000: must be <= 10000"),
+        (["train", "--steps", "0"], "--steps 0: must be >= 1"),
+        (["train", "--batch-size", 10**20], "--batch-size 100000000000000000000: must be < 2147483648"),
+        (["train", "--n-layer", 10**9], "--n-layer 1000000000: must be <= 10000"),
         (["train", "--tokenizer", "word"], "Invalid value for '--tokenizer'"),
-        (["train", "--device", "gpu"], "train.device = 'gpu' is not one of auto, cpu, cuda, cuda:N"),
+        (["train", "--device", "gpu"], "--device 'gpu' is not one of auto, cpu, cuda, cuda:N"),
         (["info", "gpt-2"], "no preset 'gpt-2'; did you mean 'gpt2'?"),
         (["presets", "gpt-2"], "no preset 'gpt-2'; did you mean 'gpt2'?"),
         (["sample", "--chars", "3", "--tokens", "4"], "give --tokens or --chars, not both"),
-        (["sample", "--temperature", "-1"], "sampling.temperature = -1.0: must be >= 0"),
+        (["sample", "--temperature", "-1"], "--temperature -1.0: must be >= 0"),
         (["score"], "give a TEXT or a --file"),
         (["score", "text", "--file", "x"], "give a TEXT or a --file"),
         (["score", "--file", "nowhere.txt"], "cannot read the text 'nowhere.txt': No such file"),
-        (["trian"], "No such command 'trian'"),
+        (["train", "--lr", "-1"], "--lr -1.0: must be > 0"),
+        (["train", "--lr", "1e-6"], "--min-lr 0.0001 is larger than --lr 1e-06: set it lower, too"),
+        (["train", "--val-fraction", "1"], "--val-fraction 1.0: must be < 1"),
+        (["train", "--name", "a b"], "--name 'a b': use letters"),
+        (["sample", "--top-k", "0"], "--top-k 0: must be >= 1"),
+        (["trian"], "No such command 'trian'. Did you mean 'train'?"),
+        (["generate"], "No such command 'generate'. Did you mean 'sample'?"),
+        (["xyzzy"], "No such command 'xyzzy'. The commands are train, sample, score, eval, info, presets."),
     ],
 )
 def test_mistakes_are_one_message(calls, monkeypatch, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)
     assert fails(*arguments).startswith(message)
     assert calls.recorded == []
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    {
+        "--lern-rate": "--lr", "--learning-rate": "--lr", "--learning_rate=3": "--lr", "-lr": "--lr", "--LR": "--lr",
+        "--min-learning-rate": "--min-lr", "--layers": "--n-layer", "--num_layers": "--n-layer", "--heads": "--n-head",
+        "--d-model": "--n-embd", "--context-length": "--block-size", "--epochs": "--steps", "--stpes": "--steps",
+        "--batchsize": "--batch-size", "--gradient-accumulation-steps": "--grad-accum", "--wd": "--weight-decay",
+        "--max-grad-norm": "--grad-clip", "--warmup": "--warmup-steps", "--dataset": "--data", "--output-dir": "--out",
+        "--vocab-size": "--bpe-vocab-size", "--val-split": "--val-fraction", "--sed": "--seed", "--gpu": "--device",
+    }.items(),
+)  # fmt: skip
+def test_a_wrong_option_names_the_one_that_was_meant(calls, given, meant):
+    assert fails("train", given, "3").endswith(f"Did you mean '{meant}'?")
+
+
+def test_a_wrong_option_of_other_commands(calls):
+    assert fails("sample", "--temp", "1").endswith("Did you mean '--temperature'?")
+    assert fails("sample", "--max-new-tokens", "1").endswith("Did you mean '--tokens'?")
+    assert fails("eval", "--ckpt", "x").endswith("Did you mean '--checkpoint'?")
+    assert fails("train", "--xyzzy", "1") == "No such option '--xyzzy'."
+    assert fails("train", "--" + "x" * 5000) == f"No such option '--{'x' * 78}'."
+
+
+def test_every_alias_is_of_an_option_or_a_command():
+    options = {o for name in COMMANDS for p in main.get_command(None, name).params for o in p.opts} | {"--version"}
+    assert OPTION_ALIASES.keys() <= options
+    assert set(COMMAND_ALIASES) == set(COMMANDS)
+
+
+def test_values_of_a_file_keep_their_names(calls, tmp_path):
+    """A value that is not on the command line is to be corrected in the file."""
+    (tmp_path / "x.toml").write_text("[optim]\nlr = -1.0\n", encoding="utf-8")
+    assert fails("train", "--config", tmp_path / "x.toml") == "optim.lr = -1.0: must be > 0"
+    assert fails("train", "--config", tmp_path / "x.toml", "--lr", -2) == "--lr -2.0: must be > 0"
+    assert fails("train", "--config", tmp_path / "x.toml", "--lr", 1e-6).startswith("optim.min_lr = 0.0001 is larger")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("my.txt", "my"), ("a/b/My poems (2).txt", "My-poems-2"), ("x.tar.txt", "x.tar"), ("诗.txt", "text"),
+     (".hidden", "hidden"), ("tinyshakespeare", "shakespeare-char-cpu"), ("a" * 200, "a" * 80)],
+)  # fmt: skip
+def test_a_run_has_the_name_of_its_text(calls, text, name):
+    succeeds("train", "--data", text)
+    assert calls.recorded[-1][1][0].name == name
+    succeeds("train", "--data", text, "--name", "mine")
+    assert calls.recorded[-1][1][0].name == "mine"
+
+
+@pytest.mark.parametrize("value", ["abc", "100000", "0", "-1", "1.5"])
+def test_a_wrong_environment_variable_is_one_message(value):
+    root = Path(gpt.__file__).parents[1]
+    environment = {**os.environ, "TENSORLITE_NUM_THREADS": value}
+    command = [sys.executable, "-m", "gpt", "sample" if value == "abc" else "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"Error: TENSORLITE_NUM_THREADS: expected an integer from 1 to 1024, got '{value}'")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_version():
+    assert succeeds("--version").output == f"tensorlite {tensorlite.__version__}\n"
 
 
 @pytest.mark.parametrize("error", [UserError("do this"), OSError(28, "No space left on device", "/full")])
@@ -446,6 +521,45 @@ def test_eval(calls, tmp_path):
     assert (model, split) == ("the model", "val")
     assert dataset.tokenizer is calls.tokenizer
     assert len(dataset.val) == 200
+    assert "tokens            199, all of the validation set" in result.stdout
+    assert "tokens            128 of 199, spread evenly, of" in succeeds("eval", "--data", path, "--tokens", 150).stdout
+    assert calls.recorded[-1][2]["max_tokens"] == 150
+
+
+def test_eval_of_a_model_without_a_validation_set(calls, tmp_path):
+    calls.config = calls.config.replace({"data.val_fraction": 0.0})
+    gpt.checkpoint.load("x").config = calls.config
+    assert fails("eval").startswith("the model was trained without a validation set (--val-fraction 0). Give another")
+    (tmp_path / "text.txt").write_text("ab" * 100, encoding="utf-8")
+    assert "199, all of the text" in succeeds("eval", "--data", tmp_path / "text.txt").stdout
+    assert calls.recorded[-1][1][2] == "train"
+
+
+def test_a_text_from_windows_has_no_carriage_returns(calls, tmp_path):
+    (tmp_path / "text.txt").write_bytes(b"ab\r\nab\rab")
+    succeeds("score", "--file", tmp_path / "text.txt")
+    succeeds("score", "ab\r\nab\rab")
+    scored = [arguments[1].tolist() for name, arguments, _ in calls.recorded if name == "log_probs"]
+    assert scored == [[1, 2, 0, 1, 2, 0, 1, 2]] * 2
+    assert succeeds("sample", "--prompt", "a\r\nb", "--tokens", 1).stdout == "a\nba\n"
+
+
+def test_sample_takes_the_best_model_of_a_run(tiny, tmp_path, monkeypatch):
+    from gpt import train
+    from gpt.train import trainer
+
+    monkeypatch.chdir(tmp_path)
+    estimates = iter([3.0, 2.0, 1.0, 9.0])  # train, validation
+    monkeypatch.setattr(trainer, "mean_loss", lambda model, batches: next(estimates))
+    train.train(tiny(run="runs/mine", train__steps=4, train__eval_interval=2, train__sample_chars=0))
+    for where in ([], ["--checkpoint", "runs/mine"]):
+        message = succeeds("sample", "--tokens", 1, *where).stderr
+        assert message.startswith("checkpoint runs/mine/best.safetensors (step 2")
+        assert "lowest validation loss of the run; the last checkpoint is runs/mine/checkpoint.safetensors" in message
+    message = succeeds("sample", "--tokens", 1, "--checkpoint", "runs/mine/checkpoint.safetensors").stderr
+    assert message.startswith("checkpoint runs/mine/checkpoint.safetensors (step 4)\na checkpoint of this run with a")
+    assert "best.safetensors (step 2)" in message
+    assert succeeds("sample", "--tokens", 1, "--checkpoint", "runs/mine/best.safetensors").stderr.count("\n") == 2
 
 
 # --- info and presets

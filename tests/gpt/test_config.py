@@ -125,6 +125,7 @@ def test_expected_vocabulary():
         ({"optim.min_lr": 1}, "min_lr = 1.0 is larger than optim.lr = 0.001"),
         ({"data.tokenizer": "word"}, f"tokenizer = 'word': choose one of {', '.join(TOKENIZERS)}"),
         ({"data.val_fraction": 1.0}, "val_fraction = 1.0: must be < 1"),
+        ({"data.val_fraction": -0.1}, "val_fraction = -0.1: must be >= 0"),
         ({"train.device": "gpu"}, "device = 'gpu' is not one of auto, cpu, cuda, cuda:N"),
         ({"train.dtype": "float16"}, "dtype = 'float16': choose one of float32, float64"),
         ({"train.steps": "many"}, "steps = 'many': expected int, got str"),

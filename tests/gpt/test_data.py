@@ -1,6 +1,8 @@
 """Test reading texts, and the batches and windows cut from them."""
 
+import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt import data
-from gpt.config import DataConfig
+from gpt.config import Config, DataConfig
+from gpt.data import text as text_module
 from gpt.download import DownloadError
 from gpt.tokenizer import BPETokenizer, CharTokenizer, TokenizerError
+from gpt.tokenizer import bpe as bpe_module
+from gpt.tokenizer.pieces import between_words
 
 # --- reading
 
@@ -25,9 +30,45 @@ def write(tmp_path, content):
 
 
 def test_own_text(tmp_path):
-    text = "Là-bas\r\n今日は🙂\n"
+    text = "Là-bas\n今日は🙂\n"
     assert data.load_text(write(tmp_path, text.encode())) == text
     assert data.load_text(write(tmp_path, b"\xef\xbb\xbf" + text.encode())) == text
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 1000])
+def test_line_ends_of_all_systems_are_line_feeds(tmp_path, monkeypatch, size):
+    """A text is the same whatever wrote it, and wherever its pieces are cut."""
+    monkeypatch.setattr(text_module, "PIECE", size)
+    config = write(tmp_path, "é\r\n🙂\rab\n\r\n\r\r\n.".encode())
+    assert data.load_text(config) == data.read_text(config.dataset) == "é\n🙂\nab\n\n\n\n."
+    dataset = data.load_dataset(DataConfig(dataset=config.dataset, val_fraction=0.0), 4)
+    assert dataset.tokenizer.vocab == "\n.abé🙂"
+    assert dataset.tokenizer.decode(dataset.train) == data.load_text(config)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_a_byte_is_named_by_its_place_in_the_file(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(text_module, "PIECE", size)
+    with pytest.raises(data.DataError, match=r"byte 0xff at position 7 \(invalid start byte\)"):
+        data.load_text(write(tmp_path, "é🙂\n".encode() + b"\xff rest"))
+    with pytest.raises(data.DataError, match=r"byte 0xf0 at position 3 \(unexpected end of data\)"):
+        data.load_text(write(tmp_path, b"abc\xf0\x9f"))
+
+
+def test_a_section_of_a_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_module, "PIECE", 3)
+    text = data.open_text(write(tmp_path, b"0123456789"))
+    for start in range(11):
+        for stop in [*range(start, 11), None]:
+            assert "".join(text.pieces(start, stop)) == "0123456789"[start:stop]
+
+
+def test_what_is_not_a_data_config_says_what_to_write():
+    for function in (data.load_text, data.open_text, lambda c: data.load_dataset(c, 8)):
+        with pytest.raises(TypeError, match=r"got str. Write DataConfig\(dataset='x.txt'\)"):
+            function("x.txt")
+        with pytest.raises(TypeError, match=r"got Config. Write config.data"):
+            function(Config.load())
 
 
 @pytest.mark.parametrize(
@@ -86,6 +127,73 @@ def test_an_existing_tokenizer_is_used(tmp_path):
         data.load_dataset(config, 4, CharTokenizer("123456789"))
 
 
+@pytest.mark.parametrize("size", [4, 2**20])
+@pytest.mark.parametrize(("position", "place"), [(0, "line 1, column 1"), (9, "line 1, column 10"),
+                                                 (14, "line 2, column 5"), (97, "line 10, column 8")])  # fmt: skip
+def test_an_unknown_character_is_named_by_its_place_in_the_file(tmp_path, monkeypatch, size, position, place):
+    """The position counts from the start of the file, also in the validation split."""
+    monkeypatch.setattr(text_module, "PIECE", size)
+    text = list("012345678\n" * 10)
+    text[position] = "?"
+    config = write(tmp_path, "".join(text).encode())
+    with pytest.raises(TokenizerError, match=rf"'\?' at position {position} \({place} of '.*text\.txt'\) is not in"):
+        data.load_dataset(config, 4, CharTokenizer("\n012345678"))
+
+
+def test_no_validation_split(tmp_path):
+    config = DataConfig(dataset=write(tmp_path, b"0123456789").dataset, val_fraction=0.0)
+    dataset = data.load_dataset(config, 9)
+    assert (len(dataset.train), len(dataset.val), dataset.chars) == (10, 0, {"train": 10, "val": 0})
+    with pytest.raises(data.DataError, match="its train split has 10 tokens"):
+        data.load_dataset(config, 10)
+    with pytest.raises(ValueError, match="expected the split 'train' or 'val', got 'valid'"):
+        dataset.tokens("valid")
+
+
+def test_pieces_have_the_tokens_of_the_whole_text(tmp_path, monkeypatch):
+    pytest.importorskip("tokenizers")
+    text = "She sells  sea-shells,\n\n  naïve 🙂\xa0sea\tshells; it's 12 o'clock . \n x" * 30
+    path = write(tmp_path, text.encode()).dataset
+    config = DataConfig(dataset=path, tokenizer="bpe", bpe_vocab_size=330, val_fraction=0.3)
+    whole = data.load_dataset(config, 4)
+    cut = int(len(text) * 0.7)
+    assert whole.tokenizer.to_dict() == BPETokenizer.train(text[:cut], 330).to_dict()
+    for size in (1, 5, 64):
+        monkeypatch.setattr(text_module, "PIECE", size)
+        monkeypatch.setattr(bpe_module, "TRAINING_PIECE", size)
+        pieces = data.load_dataset(config, 4)
+        assert pieces.tokenizer.to_dict() == whole.tokenizer.to_dict()
+        assert pieces.train.tolist() == whole.tokenizer.encode(text[:cut]).tolist()
+        assert pieces.val.tolist() == whole.tokenizer.encode(text[cut:]).tolist()
+
+
+@given(st.lists(st.text("ab \n\t.\xa0", max_size=9), max_size=9))
+def test_pieces_end_where_words_end(pieces):
+    result = list(between_words(pieces))
+    assert "".join(result) == "".join(pieces)
+    for left, right in itertools.pairwise(result):
+        assert not left[-1].isspace()
+        assert right[0] in " \n"
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "bpe"])
+def test_the_memory_of_a_large_text_is_a_small_multiple_of_the_file(tmp_path, tokenizer):
+    """NumPy and Python together take at most three bytes for a byte of the text."""
+    pytest.importorskip("tokenizers")
+    text = ("The quick brown fox jumps over the lazy dog; it's 12 o'clock.\n" * 16_000).encode()  # 1 MB
+    config = DataConfig(dataset=write(tmp_path, text * 8).dataset, tokenizer=tokenizer, bpe_vocab_size=280)
+    data.load_dataset(DataConfig(dataset=write(tmp_path, text).dataset, tokenizer=tokenizer, bpe_vocab_size=280), 8)
+    write(tmp_path, text * 8)
+    tracemalloc.start()
+    try:
+        dataset = data.load_dataset(config, 8, None if tokenizer == "char" else BPETokenizer.train("a b c d", 280))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert dataset.train.itemsize == (1 if tokenizer == "char" else 2)
+    assert peak < 3 * len(text) * 8 + 20e6
+
+
 def test_a_tokenizer_learns_from_the_training_split_only(tmp_path):
     pytest.importorskip("tokenizers")
     text = "abab " * 180 + "xyxy " * 20
@@ -136,6 +244,23 @@ def test_windows_predict_each_token_except_the_first_once(n, batch_size, block_s
         sizes.append(y.shape[1])
     assert seen == list(range(1, n))
     assert all(size == block_size for size in sizes[:-1])
+
+
+@given(n=st.integers(2, 400), block_size=st.integers(1, 30), limit=st.integers(1, 500))
+def test_a_limit_spreads_whole_windows_over_the_split(n, block_size, limit):
+    batches = list(numbers(n).windows("val", 4, block_size, limit))
+    count = sum(y.size for _, y in batches)
+    assert numbers(n).predicted("val", block_size, limit) == count
+    if limit >= n - 1 or n - 1 < block_size:
+        assert count == n - 1
+    else:
+        assert count == max(1, limit // block_size) * block_size
+        starts = np.concatenate([x[:, 0] for x, _ in batches])
+        assert (starts % block_size == 0).all()
+        gaps = np.diff(starts)
+        assert len(gaps) == 0 or (gaps.min() > 0 and gaps.max() - gaps.min() <= block_size)
+    for x, y in batches:
+        np.testing.assert_array_equal(y, x + 1)
 
 
 def test_bits_per_char():

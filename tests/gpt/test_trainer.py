@@ -1,6 +1,8 @@
 """Test the training loop: against PyTorch, the files of a run, and divergence."""
 
+import io
 import math
+import re
 import sys
 
 import numpy as np
@@ -12,11 +14,14 @@ pytest.importorskip("tqdm")
 import tensorlite as tl
 from gpt import checkpoint, train
 from gpt.checkpoint import CheckpointError
-from gpt.config import Config
+from gpt.config import Config, SamplingConfig
 from gpt.data import load_dataset
 from gpt.evaluate import evaluate
+from gpt.generation import gather, generate
 from gpt.runs import BEST, CURVE, LATEST, METRICS, RunFolder, RunFolderError, find_checkpoint, newest_checkpoint, read
-from gpt.train import Trainer, TrainingError, start, trainer
+from gpt.tokenizer import start_ids
+from gpt.train import Trainer, TrainingError, report, run, start, trainer
+from gpt.train.progress import evaluation_bar
 from tests.gpt.small_runs import at_step, content
 
 pytestmark = pytest.mark.usefixtures("default_ctrl_c")
@@ -220,6 +225,101 @@ def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path, monkeypatch
 def test_a_far_too_large_learning_rate_diverges(tiny):
     with pytest.raises(TrainingError, match=r"diverged at step \d+.*lower --lr \(it is 1e\+30\)"):
         train.train(tiny(optim__lr=1e30, optim__warmup_steps=0))
+
+
+@pytest.mark.parametrize(("lr", "warned"), [(5.0, True), (1e-2, False)])
+def test_a_loss_far_above_chance_is_reported_once(tiny, capsys, lr, warned):
+    options = {"optim__min_lr": 0.0, "optim__warmup_steps": 0, "optim__grad_clip": 0.0, "train__sample_chars": 0}
+    train.train(tiny(optim__lr=lr, **options))
+    out = capsys.readouterr().out
+    assert out.count("Warning: the loss is ") == warned
+    if warned:
+        assert "guessing among the 13 tokens gives ln 13 = 2.56. The model does not learn. Stop (Ctrl-C) and" in out
+        assert "a lower --lr (it is 5), more --warmup-steps (0) or --grad-clip 1 (it is off)." in out
+
+
+# --- without a validation set, and with a part of it
+
+
+def test_a_run_without_a_validation_set(tiny, tmp_path, capsys):
+    config = tiny(data__val_fraction=0.0, train__steps=20)
+    assert train.train(config)
+    out, folder = capsys.readouterr().out, tmp_path / "run"
+    assert "2,338 tokens to train on, no validation set" in out
+    assert "There is no validation set (--val-fraction 0), so there is no loss on one, and no best model" in out
+    assert not (folder / BEST).exists()
+    assert f"wrote {folder / BEST}" not in out
+    lines = read(folder / METRICS)
+    assert [line["step"] for line in lines if "train_loss" in line] == [10, 20]
+    assert not any("val_loss" in line or "final_val_loss" in line for line in lines)
+    assert train.train(checkpoint.load_config(folder / LATEST).replace({"train.steps": 25}), resume=folder / LATEST)
+    assert checkpoint.load(folder / LATEST).step == 25
+
+
+@pytest.mark.parametrize(("limit", "evaluated"), [(50, 48), (1, 8), (232, 232), (233, None), (0, None)])
+def test_the_last_evaluation_takes_a_part_of_a_large_set(tiny, tmp_path, capsys, limit, evaluated):
+    train.train(tiny(train__steps=2, train__sample_chars=0, train__final_eval_tokens=limit))
+    line, out = read(tmp_path / "run" / METRICS)[-1], capsys.readouterr().out
+    assert line.get("final_val_tokens") == evaluated
+    if evaluated:
+        assert f"({evaluated} of 233 tokens, spread evenly; --final-eval-tokens 0 takes all)" in out
+    else:
+        assert "(the whole set: 234 characters)" in out
+
+
+# --- what a run says
+
+
+def test_an_overfitted_run_samples_from_its_best_model(tiny, tmp_path, monkeypatch, capsys):
+    estimates = iter([3.0, 2.0, 1.0, 9.0])  # train, validation
+    monkeypatch.setattr(trainer, "mean_loss", lambda model, batches: next(estimates))
+    config = tiny(train__steps=20)
+    train.train(config)
+    out = capsys.readouterr().out
+    start, sample = "A sample of 40 characters, by the model of step 10 (best.safetensors), whose validation", ""
+    assert start in out
+    best = checkpoint.load(tmp_path / "run" / BEST)
+    for token in generate(best.model, start_ids(best.tokenizer), 40, SamplingConfig(seed=config.train.seed)):
+        sample += best.tokenizer.decode([token])
+    assert sample in out
+
+
+def test_a_sample_is_one_output_of_a_notebook(tiny, monkeypatch):
+    said = []
+    monkeypatch.setattr(report, "say", lambda text, end="\n": said.append(text))
+    train.train(tiny(train__steps=2))
+    start = next(i for i, text in enumerate(said) if text.startswith("\nA sample of 40"))
+    assert len(said[start + 1]) == 40
+    assert list(gather(iter("abc"), 60)) == ["abc"]
+    assert list(gather(iter("abc"), 0)) == ["a", "b", "c"]
+
+
+def test_a_run_without_numba_says_so_once(tiny, monkeypatch, capsys):
+    note = "numba is not installed, so training on a CPU takes several times as long: pip install 'tensorlite[fast]'"
+    for found, jit, count in [(None, None, 1), ("numba", None, 0), (None, "0", 0)]:
+        monkeypatch.setattr(run, "find_spec", lambda name, found=found: found)
+        monkeypatch.setenv("TENSORLITE_JIT", jit) if jit else monkeypatch.delenv("TENSORLITE_JIT", raising=False)
+        train.train(tiny(train__steps=1, train__sample_chars=0))
+        assert capsys.readouterr().out.count(note) == count
+
+
+def test_a_bpe_with_fewer_tokens_than_asked_for_says_so(tiny, capsys):
+    pytest.importorskip("tokenizers")
+    options = {"train__steps": 1, "train__sample_chars": 0, "data__tokenizer": "bpe"}
+    train.train(tiny(data__bpe_vocab_size=4000, **options))
+    assert re.search(r"\d+ tokens instead of 4,000 \(--bpe-vocab-size\), because", capsys.readouterr().out)
+    train.train(tiny(data__bpe_vocab_size=260, **options))
+    assert "instead of" not in capsys.readouterr().out
+
+
+def test_the_bar_of_an_evaluation(monkeypatch):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", stream)
+    with evaluation_bar(1000) as bar:
+        bar.update(500)
+        bar.refresh()
+    assert "evaluating:  50 % of 1,000 tokens" in stream.getvalue()
 
 
 # --- arguments of a wrong kind
