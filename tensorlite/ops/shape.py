@@ -46,7 +46,10 @@ def _reshaped(x: Array, shape: Sequence[int]) -> Array:
     except (ValueError, TypeError):
         out = None
     if out is not None and type(shape) is tuple and out.shape == shape:
-        if not (0 in shape or 1 in shape) or {*map(type, shape)} == {int}:  # because True is equal to 1
+        for n in shape:
+            if type(n) is not int:  # True is equal to 1
+                break
+        else:
             return out
     sizes = ints_in("", "sizes", shape)
     if min(sizes, default=0) < -1 or sizes.count(-1) > 1:

@@ -260,7 +260,7 @@ def linspace(
     In an integer dtype the fractions of ``start``, ``end`` and the results are cut off. Raises DTypeError for booleans,
     and if ``start`` or ``end`` does not fit into the dtype.
     """
-    xp, (n,) = namespace(as_device(device)), check_sizes("linspace", (steps,))
+    xp, (n,) = namespace(as_device(device)), check_sizes("linspace", (int_in("linspace", "steps", steps),))
     kind = _counting_dtype("linspace", dtype or get_default_dtype())
     ends = (_finite_number("linspace", start), _finite_number("linspace", end))
     if kind.kind in "iu":
@@ -274,7 +274,8 @@ def eye(
     n: int, m: int | None = None, dtype: DTypeLike | None = None, device: DeviceLike = None, requires_grad: bool = False
 ) -> Tensor:
     """Return the matrix (n, m) with ones on its diagonal and zeros elsewhere. It is square if m is left out."""
-    sizes = (n, n if m is None else m)
+    n = int_in("eye", "n", n)
+    sizes = (n, n if m is None else int_in("eye", "m", m))
     return _filled("eye", lambda xp, shape, t: xp.eye(*shape, dtype=t), sizes, None, dtype, device, requires_grad)
 
 
@@ -374,7 +375,7 @@ def randint(  # type: ignore[misc]  # randint(high, size): the second argument h
 
 def randperm(n: int, *, device: DeviceLike = None, generator: random.Generator | None = None) -> Tensor:
     """Return the integers from 0 to n - 1 in random order, shape (n,), int64."""
-    (n,) = check_sizes("randperm", (n,))
+    (n,) = check_sizes("randperm", (int_in("randperm", "n", n),))
     return _wrap(_source(generator).permutation(namespace(as_device(device)), n), False)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..dtypes import DType
+from .arguments import flatten_sizes
 from .convert import to_dtype
 
 __all__ = ["to_method", "reflected", "with_sizes"]
@@ -31,8 +32,8 @@ def with_sizes(function: Callable[..., Any], name: str) -> Callable[..., Any]:
             if set(named) != {name} or sizes:
                 raise TypeError(f"{function.__name__}: expected sizes or {name}=, got {', '.join(map(repr, named))}")
             sizes = (named[name],)
-        if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
-            sizes = tuple(sizes[0])
+        if len(sizes) == 1 and type(sizes[0]) is not int:
+            sizes = flatten_sizes(sizes)
         return function(self, sizes)
 
     first = next(iter(inspect.signature(function).parameters.values()))

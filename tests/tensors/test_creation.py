@@ -192,7 +192,7 @@ def test_randint():
         (lambda: tl.full((2, -3), 1), tl.ShapeError, "^full: sizes must not be negative"),
         (lambda: tl.rand("2"), TypeError, "^rand: sizes must be an int or several"),
         (lambda: tl.eye(2, -1), tl.ShapeError, "^eye: sizes must not be negative"),
-        (lambda: tl.eye(1.5), TypeError, "^eye: sizes must be an int or several"),
+        (lambda: tl.eye(1.5), TypeError, "^eye: n must be an int, got 1.5"),
         (lambda: tl.linspace(0, 1, -1), tl.ShapeError, "^linspace: sizes must not be negative"),
         (lambda: tl.linspace(0, math.inf, 3), ValueError, "^linspace: expected finite numbers, got inf"),
         (lambda: tl.randperm(-1), tl.ShapeError, "^randperm: sizes must not be negative"),
