@@ -105,6 +105,8 @@ def check_token_ids(ids: Sequence[int] | Ids, vocab_size: int) -> Ids:
 
     The check is needed on a GPU in particular, where an id outside the vocabulary reads the embedding of another token.
     """
+    if type(ids) is list and len(ids) == 1 and type(ids[0]) is int and 0 <= ids[0] < vocab_size:
+        return np.array(ids, np.int64)  # The text of each generated token comes here, so this case is fast.
     if isinstance(ids, str | bytes):
         raise TokenError(
             f"expected token ids, which are integers, got the text {SHORT.repr(ids)}. Encode it: tokenizer.encode(text)"

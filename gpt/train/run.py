@@ -69,7 +69,11 @@ def train(config: Config, resume: str | Path | None = None) -> bool:
 def slow_without_numba() -> str:
     """Return a sentence about the extra `fast` if it is not installed, and otherwise an empty string."""
     # TENSORLITE_JIT=0 is a deliberate choice, and tensorlite warns of a numba that does not work.
-    if os.environ.get("TENSORLITE_JIT") == "0" or find_spec("numba"):
+    try:
+        installed = find_spec("numba") is not None
+    except ImportError:
+        installed = False
+    if installed or os.environ.get("TENSORLITE_JIT") == "0":
         return ""
     return "numba is not installed, so training on a CPU takes several times as long: pip install 'tensorlite[fast]'"
 
