@@ -22,6 +22,7 @@ SAMPLES = [
 SYNCS = {
     "repeat_interleave": {"to_numpy"}, "masked_select": {"mask"}, "index_put": {"mask"}, "getitem": {"mask", "int"},
     "nonzero": {"nonzero", "int"}, "one_hot": {"int"}, "F.one_hot": {"int"},
+    "scatter": {"mask", "nonzero"},  # of reduce="multiply": which entries are selected twice
     "matrix_exp": {"int"}, "linalg.matrix_exp": {"int"},  # the number of squarings
 }  # fmt: skip
 """The ops that read values on the host: a size or an index that only the device knows. docs/gpu.md lists them."""
@@ -82,6 +83,20 @@ LAYERS = {
     "LayerNorm": (lambda: nn.LayerNorm(5), lambda d: [on(2, 4, 5, device=d)]),
     "LayerNorm of two dims": (lambda: nn.LayerNorm((4, 5), bias=False), lambda d: [on(2, 4, 5, device=d)]),
     "RMSNorm": (lambda: nn.RMSNorm(5), lambda d: [on(2, 4, 5, device=d)]),
+    "BatchNorm1d": (lambda: nn.BatchNorm1d(4), lambda d: [on(2, 4, 5, device=d)]),
+    "BatchNorm2d": (lambda: nn.BatchNorm2d(4), lambda d: [on(2, 4, 5, 3, device=d)]),
+    "GroupNorm": (lambda: nn.GroupNorm(2, 4), lambda d: [on(2, 4, 5, device=d)]),
+    "Conv1d": (lambda: nn.Conv1d(4, 6, 3, 2, 1, groups=2), lambda d: [on(2, 4, 7, device=d)]),
+    "Conv2d": (lambda: nn.Conv2d(3, 2, 3, padding="same"), lambda d: [on(2, 3, 5, 4, device=d)]),
+    "ConvTranspose1d": (lambda: nn.ConvTranspose1d(4, 3, 2, 2), lambda d: [on(2, 4, 5, device=d)]),
+    "ConvTranspose2d": (lambda: nn.ConvTranspose2d(2, 3, 2, 2, 1), lambda d: [on(2, 2, 3, 4, device=d)]),
+    **{f"{kind}Pool{dims}d": (lambda kind=kind, dims=dims: getattr(nn, f"{kind}Pool{dims}d")(2),
+                              lambda d, dims=dims: [on(2, 3, *(4, 5)[:dims], device=d)])
+       for kind in ("Max", "Avg", "AdaptiveAvg", "AdaptiveMax") for dims in (1, 2)},
+    **{name: (lambda name=name: getattr(nn, name)(5, 3, 2, bidirectional=True), lambda d: [on(4, 2, 5, device=d)])
+       for name in ("RNN", "LSTM", "GRU")},
+    **{f"{name}Cell": (lambda name=name: getattr(nn, f"{name}Cell")(5, 3), lambda d: [on(2, 5, device=d)])
+       for name in ("RNN", "LSTM", "GRU")},
     "MultiheadAttention": (
         lambda: nn.MultiheadAttention(6, 2, batch_first=True),
         lambda d: [on(2, 4, 6, seed=seed, device=d) for seed in range(3)],

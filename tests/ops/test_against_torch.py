@@ -46,6 +46,7 @@ REFUSED: dict[str, set[int] | None] = {
     "F.soft_margin_loss": {3},  # its exponential overflows
     "scatter": {0, 3, 4, 5},  # the gradient of a source that is larger than the index, and that of reduce
     "scatter_add": {1},
+    "F.batch_norm": {2},  # gradients of the running statistics
     "F.layer_norm": {4},  # a bias without a weight
     "F.scaled_dot_product_attention": {7},  # second gradients of its fused kernel
     "pow": {18},  # at exponent 0 its second gradient forgets d/dy (y x^(y-1)) = 1/x
@@ -60,6 +61,8 @@ TAKEN = {
     ("F.l1_loss", 0): "the same",
     ("cdist", 1): "its twin here is vector_norm, which takes a negative order",
     ("F.huber_loss", 0): "the same",
+    ("F.adaptive_avg_pool1d", 0): "an output_size of 0; PyTorch returns an empty tensor",
+    ("F.adaptive_max_pool1d", 0): "the same",
     ("F.smooth_l1_loss", 0): "the same",
     ("F.scaled_dot_product_attention", 7): "a negative probability; PyTorch's CPU kernel does not look at it",
 }
