@@ -411,7 +411,7 @@ def test_what_is_not_a_file_is_one_error(tmp_path, name):
     elif name == "folder":
         path.mkdir()
     for load in (checkpoint.load, checkpoint.load_config):
-        with pytest.raises(CheckpointError, match="is not a checkpoint, but a (folder|pipe or a device)"):
+        with pytest.raises(CheckpointError, match=r"is not a checkpoint, but a (folder|pipe or a device)"):
             load(path)
     if name != "folder":
         with pytest.raises(ValueError, match="is not a safetensors file, but a pipe or a device"):

@@ -20,16 +20,16 @@ MOST, MOST_SECOND = 16, 48  # times the bytes of arguments and results; a graph 
 
 UNSCALABLE = {
     "apply_dropout_mask", "bernoulli_cross_entropy", "broadcast_to", "F.binary_cross_entropy",
-    "F.cosine_embedding_loss", "F.hinge_embedding_loss", "F.kl_div", "F.layer_norm", "F.margin_ranking_loss", "F.rms_norm", "F.soft_margin_loss", "searchsorted",
-    "sum_to_size", "view",
+    "F.cosine_embedding_loss", "F.hinge_embedding_loss", "F.kl_div", "F.layer_norm", "F.margin_ranking_loss",
+    "F.rms_norm", "F.soft_margin_loss", "searchsorted", "sum_to_size", "view",
 }  # fmt: skip
 """Ops whose samples have no larger form, because of sizes among the arguments or of values with a property."""
 
 CONSTANT = {
     "cdist": 6_000_000, "cdist_": 6_000_000, "F.pairwise_distance": 600_000,
-    **{name: 14_000_000 for name in ("F.conv1d", "F.conv2d", "F.conv_transpose1d", "F.conv_transpose2d")},
+    **dict.fromkeys(("F.conv1d", "F.conv2d", "F.conv_transpose1d", "F.conv_transpose2d"), 14_000_000),
 }  # fmt: skip
-"""Bytes that an op may take at any size: cdist processes blocks of 2**18 differences, a convolution of 2**19 entries."""
+"""Bytes that an op may take at any size: cdist processes blocks of 2**18 differences, convolutions of 2**19 entries."""
 
 
 def traced(f, *args):
