@@ -20,7 +20,7 @@ from .opcheck.against_reference import check_against
 from .opcheck.checks import check_op
 from .opcheck.numpy_adapter import numpy_op
 from .opcheck.op_spec import Case, ErrorInput, OpSpec, error, optest
-from .opcheck.samples import Input, Sample, bools, distinct, fixed, given, ints, positive, real, s, unit, whole
+from .opcheck.samples import Input, Sample, bools, distinct, fixed, ints, positive, real, s, unit, values, whole
 from .plugin import need_hypothesis as _need_hypothesis
 from .plugin import register_profiles
 from .report import GradientError, GradReport
@@ -44,7 +44,7 @@ if _typing.TYPE_CHECKING:
 __all__ = ["GradReport", "GradientError", "check_adjoint", "check_against", "check_grad", "check_op", "numpy_op"]
 __all__ += ["register_profiles"]
 __all__ += ["Case", "ErrorInput", "OpSpec", "error", "optest"]
-__all__ += ["Input", "Sample", "bools", "distinct", "fixed", "given", "ints", "positive", "real", "s", "unit", "whole"]
+__all__ += ["Input", "Sample", "bools", "distinct", "fixed", "ints", "positive", "real", "s", "unit", "values", "whole"]
 __all__ += [
     "away_from", "axes", "broadcastable", "elements", "gradtest", "indices", "layouts", "matching", "Program",
     "programs", "shapes", "tensors", "tie_free",
@@ -57,6 +57,8 @@ _NEED_HYPOTHESIS = dict.fromkeys(__all__[__all__.index("away_from") :], "strateg
 
 
 def __getattr__(name: str) -> _typing.Any:
+    if name == "given":  # the former name of values; it is not exported, because hypothesis has a given, too
+        return _importlib.import_module(f"{__name__}.opcheck.samples").given
     if name not in _NEED_HYPOTHESIS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     _need_hypothesis(name)

@@ -87,24 +87,30 @@ def register_profiles(load: bool = False) -> None:
         settings.load_profile(f"tensorlite-{profile_name()}")
 
 
-def chosen_settings(max_examples: int | None) -> settings:
+def chosen_settings(max_examples: int | None, given: settings | None = None) -> settings:
     """Return the settings of one gradtest: those of the chosen profile with a number of examples.
 
-    The number is that of the command line, else ``max_examples``, else that of the profile.
+    The number is that of the command line, else of ``given``, else ``max_examples``, else that of the profile.
+    given: the settings of the user's ``@settings``. Where they differ from hypothesis's default, they are used.
     """
     from hypothesis import HealthCheck, Phase, settings
 
     values = dict(PROFILES[profile_name()])
-    examples = _options["examples"] or max_examples
-    if examples:
-        values["max_examples"] = examples
-    return settings(
-        settings.default,
-        report_multiple_bugs=False,
-        phases=[phase for phase in Phase if phase is not Phase.explain],
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.differing_executors],
-        **values,
-    )
+    values["phases"] = [phase for phase in Phase if phase is not Phase.explain]
+    quiet = {HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.differing_executors}
+    if max_examples:
+        values["max_examples"] = max_examples
+    if given is not None:
+        own = {name: getattr(given, name) for name in _SETTINGS}
+        values |= {name: value for name, value in own.items() if value != getattr(settings.default, name)}
+        quiet |= set(given.suppress_health_check)
+    if _options["examples"]:
+        values["max_examples"] = _options["examples"]
+    return settings(settings.default, report_multiple_bugs=True, suppress_health_check=sorted(quiet, key=str), **values)
+
+
+# The settings that a user may give; gradtest decides about the others itself.
+_SETTINGS = ("max_examples", "derandomize", "database", "verbosity", "phases", "deadline", "print_blob")
 
 
 # ---- pytest ---------------------------------------------------------------------------------

@@ -46,8 +46,10 @@ class GradientError(AssertionError):
     """An error that reports a wrong gradient. The message has everything needed to reproduce it.
 
     report: the counts until the failure.
+    order: the order of the derivative that is wrong, from 1 to 3; 0 for any other fault.
     """
 
-    def __init__(self, message: str, report: GradReport | None = None) -> None:
+    def __init__(self, message: str, report: GradReport | None = None, order: int = 0) -> None:
         super().__init__(message)
         self.report = report or GradReport()
+        self.order = order

@@ -2,6 +2,7 @@
 
     python -m tests.testing.mutants                  # or: make mutants
     python -m tests.testing.mutants "ties,1 in 3"    # only cases with one of these words in their description
+    python -m tests.testing.mutants --seeds 20       # each case with 20 seeds and the 100 examples of a user
 
 Each case is given to ``gradtest``, as a user would. The exit status is 1 if a wrong gradient is not found, unless the
 case gives a reason, or if a right one is reported.
@@ -18,13 +19,16 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+import hypothesis
 import numpy as np
 
-from tensorlite.testing import gradtests, plugin
-from tests.testing import right_ops, wrong_ops  # noqa: F401 - they fill BUGS and RIGHT
+from tensorlite.testing import GradientError, OpSpec, gradtests, plugin
+from tests.testing import right_ops, wrong_in_a_part, wrong_ops  # noqa: F401 - they fill BUGS and RIGHT
 from tests.testing.gradient_cases import BUGS, RIGHT, Case
+from tests.testing.wrong_specs import SPECS
 
 BUG_EXAMPLES = 400
+USER_EXAMPLES = 100
 RIGHT_EXAMPLES = 20_000  # for all right ops together
 
 @dataclass
@@ -52,7 +56,7 @@ def _check_name(error: BaseException) -> str:
         return type(error).__name__
     first = str(error).split("\n")[0].partition(": ")[2]
     if first.endswith(" is wrong"):
-        return "second order" if first.startswith("the second") else "gradient"
+        return next((f"{word} order" for word in ("second", "third") if first.startswith(f"the {word}")), "gradient")
     for words, name in (
         ("under create_graph", "create_graph"), ("shares memory", "aliasing"),
         ("changes when another", "reused memory"),
@@ -65,8 +69,8 @@ def _check_name(error: BaseException) -> str:
     return "other"
 
 
-def search(case: Case, examples: int, shrink: bool = True) -> Outcome:
-    """Run gradtest on a case with this number of examples, which are the same in every run."""
+def search(case: Case, examples: int, shrink: bool = True, seed: int | None = None) -> Outcome:
+    """Run gradtest on a case with this number of examples, which are the same in every run with the same seed."""
     found = Outcome()
 
     def counting(check: Callable[..., Any], new: bool) -> Callable[..., Any]:
@@ -97,6 +101,8 @@ def search(case: Case, examples: int, shrink: bool = True) -> Outcome:
         np.errstate(all="ignore"),
     ):
         test = gradtests.gradtest(case.signature, **case.options)(case.f)
+        if seed is not None:
+            test = hypothesis.seed(seed)(test)
         try:
             test()
         except _Caught:
@@ -105,6 +111,32 @@ def search(case: Case, examples: int, shrink: bool = True) -> Outcome:
             if not found.caught_by:
                 found.caught_by, found.message = _check_name(error), f"{type(error).__name__}: {error}"
     return found
+
+
+def failed_cases(spec: OpSpec) -> list[str]:
+    """Return the names of the cases of a spec that fail."""
+    found = []
+    with np.errstate(all="ignore"):
+        for case in spec.cases():
+            try:
+                case.run()
+            except GradientError:
+                found.append(case.name)
+    return found
+
+
+def with_seeds(bugs: list[Case], rights: list[Case], seeds: int) -> int:
+    """Print how many seeds find each bug and reject each right op. Return the number of cases with a wrong answer."""
+    wrong = 0
+    for case in bugs + rights:
+        is_bug = case in bugs
+        found = sum(bool(search(case, USER_EXAMPLES, False, k).caught_by) for k in range(seeds))
+        expected = seeds if is_bug and not case.missed else 0
+        wrong += found != expected
+        if found != expected:
+            print(f"{'bug' if is_bug else 'right op'} {case.what}: {found} of {seeds} seeds fail", flush=True)
+    print(f"{len(bugs)} bugs and {len(rights)} right ops with {seeds} seeds: {wrong} not as they should be")
+    return wrong
 
 
 def _chosen(cases: list[Case], words: str) -> list[Case]:
@@ -117,9 +149,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("words", nargs="?", default="", help="only cases with one of these words, with commas between")
     parser.add_argument("--examples", type=int, default=RIGHT_EXAMPLES, help="for all right ops together")
     parser.add_argument("--messages", action="store_true", help="print the message of the check for each bug")
+    parser.add_argument("--seeds", type=int, default=0, help="try each case with this number of seeds instead")
     given = parser.parse_args(arguments)
     bad, caught = 0, 0
     bugs, rights = _chosen(BUGS, given.words), _chosen(RIGHT, given.words)
+    if given.seeds:
+        return 1 if with_seeds(bugs, rights, given.seeds) else 0
     began = time.perf_counter()
     print(f"{'bug':56} {'op':26} {'caught by':14} {'examples':>8} {'entries':>8}")
     for case in bugs:
@@ -131,6 +166,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{case.what:56} {case.f.__name__:26} {outcome:14} {found.examples:8} {tail}", flush=True)
         if given.messages:
             print("    " + found.message.replace("\n", "\n    "))
+    for what, spec in SPECS.items() if not given.words else ():
+        failed = failed_cases(spec)
+        bad += not failed
+        print(f"{what:56} {spec.name:26} {', '.join(failed) or 'MISSED'} of optest")
     known = sum(bool(case.missed) for case in bugs)
     print(f"caught {caught} of {len(bugs)}, {known} are known to be impossible to find\n")
 

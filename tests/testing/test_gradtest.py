@@ -291,7 +291,7 @@ def test_a_method_fails_under_its_own_name():
         (lambda: gradtest("(m),(n)", elements=["real"]), ValueError, "gradtest: elements has 1 kinds for the 2 inputs"),
         (lambda: gradtest("(m)", elements="reel"), ValueError, "unknown kind 'reel'"),
         (lambda: gradtest("(m)", elements="int"), ValueError, "no input of '.m.' is a floating point one"),
-        (lambda: gradtest("(m)", order=3), ValueError, "order must be 0, 1 or 2, got 3"),
+        (lambda: gradtest("(m)", order=4), ValueError, "order must be 0, 1, 2 or 3, got 4"),
         (lambda: gradtest("(m)", dim=1), TypeError, r"dim must be a strategy, got int; st.just\(\) makes one"),
         (lambda: gradtest("(m)", dim=axes(1))(lambda x: x), TypeError, "<lambda> has no parameter 'dim'"),
         (lambda: gradtest("(m)")(lambda x, *, dim: x), TypeError, r"<lambda> needs the argument 'dim'\. Pass a strat"),

@@ -16,6 +16,11 @@ def test_a_wrong_gradient_is_found(case):
     assert found.caught_by
 
 
+@pytest.mark.parametrize("what", mutants.SPECS)
+def test_a_wrong_op_is_found_by_optest(what):
+    assert mutants.failed_cases(mutants.SPECS[what])
+
+
 @pytest.mark.parametrize("case", [b for b in mutants.BUGS if b.missed], ids=named)
 def test_impossible_cases_are_not_found(case):
     assert not mutants.search(case, 100, shrink=False).caught_by

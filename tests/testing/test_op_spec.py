@@ -251,7 +251,7 @@ def test_several_results():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"order": 3}, "f: order must be 0, 1 or 2, got 3"),
+        ({"order": 4}, "f: order must be 0, 1, 2 or 3, got 4"),
         ({"kinks": "hope"}, "kinks must be 'auto', 'strict' or 'skip', got 'hope'"),
         ({"samples": []}, "nothing to test. Pass samples or a strategy"),
     ],

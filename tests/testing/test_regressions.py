@@ -256,7 +256,8 @@ def test_a_reproduced_call_has_the_same_memory_layout(x: np.ndarray) -> None:
         return 1.5 * g
 
     said = message(check_op, numpy_op(lambda x: x * 1, lambda g, x: g.astype(np.float16)), x)
-    line = said.rpartition("reproduce with\n    check_op(<lambda>, ")[2].removesuffix(", seed=0)")
+    start = "reproduce with\n    check_op(numpy_op((lambda x: x * 1), (lambda g, x: g.astype(np.float16))), "
+    line = said.rpartition(start)[2].removesuffix(", seed=0)")
     again = eval(line, {"np": np})  # noqa: S307
     np.testing.assert_array_equal(again, x)
     assert again.strides == x.strides or x.size < 2
@@ -348,13 +349,27 @@ def _named(f: Any) -> Any:
     return test
 
 
-def test_plain_arrays_are_copies() -> None:
-    def into(g: Any, x: Any) -> Any:
+@pytest.mark.parametrize("plain", [False, True])
+def test_changes_in_place_are_seen(plain: bool) -> None:
+    def of_cotangent(g: Any, x: Any) -> Any:
         g *= 2 * x
         return g
 
-    check_grad(numpy_op(lambda x: x * x, into, plain=True), X, order=1)
-    assert "changes the cotangent" in message(check_grad, numpy_op(lambda x: x * x, into), X, order=1)
+    def of_input(g: Any, x: Any) -> Any:
+        x *= 2 * g
+        return x * 1
+
+    def of_forward(x: Any) -> Any:
+        x += 1
+        return x * 1
+
+    square = lambda x: x * x
+    said = message(check_grad, numpy_op(square, of_cotangent, plain=plain), X.copy(), order=1)
+    assert "changes the cotangent in place" in said
+    said = message(check_grad, numpy_op(square, of_input, plain=plain), X.copy(), order=1)
+    assert ("vjp changes array 0 in place" if plain else "not linear in the cotangent") in said
+    said = message(check_grad, numpy_op(of_forward, lambda g, x: g, plain=plain), X.copy(), order=1)
+    assert ("forward changes array 0 in place" if plain else "the forward pass changes x in place") in said
 
 
 def test_plain_keeps_integers_and_0d_arrays() -> None:

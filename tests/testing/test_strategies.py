@@ -53,15 +53,53 @@ def drawn(strategy, count=1000):
 
 
 @pytest.mark.parametrize("kind", FINITE)
-def test_numbers_are_multiples_of_one_eighth(kind):
+def test_numbers_are_multiples_of_one_eighth_and_of_all_sizes(kind):
     values = {x for entries in drawn(tensors((20,), elements=kind), 300) for x in entries.tolist()}
     assert len(values) > 10
-    assert all(x * 8 == int(x * 8) for x in values)
-    extremes = {x for x in values if abs(x) > 4}
-    assert extremes == {"real": {800, -800, 1e4}, "nonzero": {800, -800, 1e4}, "positive": {800, 1e4}}.get(kind, set())
+    assert all(x * 8 == int(x * 8) for x in values if abs(x) >= 0.125)
+    assert {0.03125, 2.0**-10, 2.0**-24} < values
+    large = {x for x in values if abs(x) > 4}
+    assert bool(large) == (kind in {"real", "nonzero", "positive"})
+    for low, high in [(4, 20), (20, 800), (800, 5000), (5000, 1e6)] if large else []:
+        assert any(low < x < high for x in large)
+        assert any(low < -x < high for x in large) == (kind != "positive")
     assert (0.0 in values) == (kind in {"real", "moderate", "unit"})
     assert all(x > 0 for x in values) == (kind == "positive")
     assert (max(map(abs, values)) < 1) == (kind == "unit")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "strategy", "fits"),
+    [
+        (tl.float32, st.floats(0, 1, exclude_max=True), lambda x: 0 <= x < 1),
+        (tl.float32, st.floats(0, 1, exclude_min=True), lambda x: 0 < x <= 1),
+        (tl.float32, st.floats(0.1, 0.2), lambda x: 0.1 <= x <= 0.2),
+        (tl.float16, st.floats(-10, 10, exclude_min=True, exclude_max=True), lambda x: -10 < x < 10),
+        (tl.float32, st.floats(allow_infinity=False, allow_nan=False), math.isfinite),
+        (tl.float32, st.floats(0, 1, exclude_max=True) | st.just(3.0), lambda x: 0 <= x < 1 or x == 3),
+        (tl.float32, st.sampled_from([0.1, 0.3]), lambda x: x in np.float32([0.1, 0.3])),
+        (tl.float32, st.integers(), math.isfinite),
+        (tl.float32, st.floats(0, 1, allow_subnormal=False), lambda x: x == 0 or x >= np.finfo(np.float32).tiny),
+    ],
+)
+def test_numbers_stay_within_their_bounds_in_a_narrow_dtype(dtype, strategy, fits):
+    entries = [x for array in drawn(tensors((20,), dtype, strategy), 150) for x in array.numpy()]
+    assert all(fits(float(x)) for x in entries)
+    assert len(set(entries)) > 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "strategy", "message"),
+    [
+        (tl.float32, st.floats(0, 1).map(lambda x: x * x), r"expected numbers of float32, got .*st.floats\(width=32\)"),
+        (tl.int8, st.integers(), r"expected numbers of int8, got .*st.integers\(-128, 127\)"),
+        (tl.int64, st.floats(0, 1), "expected numbers of int64, got 0."),
+        (None, st.lists(st.floats(), min_size=2, max_size=2), "expected a strategy for one number, got arrays"),
+    ],
+)
+def test_numbers_that_a_dtype_lacks_are_an_error(dtype, strategy, message):
+    with pytest.raises(ValueError, match=message):
+        drawn(tensors((5,), dtype, strategy), 50)
 
 
 def test_any_has_special_values():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from ...autograd.grad_mode import enable_grad, no_grad
 from ...autograd.gradients import grad as _grad
+from ...autograd.graph import Node, topological_order
 from ...errors import DTypeError
 from ...pytree import tree_leaves, tree_map
 from ...tensors.creation import tensor
@@ -157,6 +159,34 @@ class FunctionUnderTest:
         for leaf, array in zip(self.leaves, self.original_arrays):
             leaf.array = array
 
+    @contextmanager
+    def moved_to(self, arrays: Arrays) -> Iterator[FunctionUnderTest]:
+        """Return the same function at another point, whose leaves have these arrays until the end of the block."""
+        other = copy(self)
+        other.original_arrays = [
+            np.asarray(a) if self.on_cpu else tensor(a, device=self.device).array for a in arrays
+        ]  # fmt: skip
+        by_leaf = {id(leaf): array for leaf, array in zip(self.leaves, arrays)}
+        args, kwargs = tree_map(lambda x: by_leaf.get(id(x), x), [self.args, self.kwargs])
+        other.original_call = (args, kwargs)
+        other.reset()
+        try:
+            yield other
+        finally:
+            self.reset()
+
+    def overflows_at(self, arrays: Arrays) -> bool:
+        """Return whether f overflows on the way to its results, there and at a point near by.
+
+        1 / (1 + exp(-x)) does for x = -800. exp gives infinity, and the result is 0. The chain rule gives 0 times
+        infinity, NaN. A pole, as that of 1 / x, is infinite at one point only.
+        """
+        if not all(np.isfinite(a).all() for a in arrays):
+            return False
+        with np.errstate(all="ignore"):
+            near = [a + 2.0**-9 * np.maximum(1.0, abs(a)) for a in arrays]
+            return all(_has_infinite_values(self.outputs_at(xs)) for xs in (arrays, near))
+
     def values(self, arrays: Arrays) -> Arrays:
         """Return the results at these arrays, computed under no_grad."""
         self.set(arrays)
@@ -192,36 +222,41 @@ class FunctionUnderTest:
 
     def with_shared_leaf(self, replaced: int, kept: int) -> FunctionUnderTest:
         """Return the same function with leaf ``kept`` passed as the argument of leaf ``replaced``, too."""
+        return self.with_arguments({id(self.leaves[replaced]): self.leaves[kept]})
+
+    def with_arguments(self, replaced: dict[int, Tensor]) -> FunctionUnderTest:
+        """Return the same function with other Tensors as some arguments. ``replaced``: by ids of the present ones."""
         one = copy(self)
         one.args, one.kwargs = (
-            tree_map(lambda x: self.leaves[kept] if x is self.leaves[replaced] else x, tree)
-            for tree in (self.args, self.kwargs)
-        )
+            tree_map(lambda x: replaced.get(id(x), x), tree) for tree in (self.args, self.kwargs)
+        )  # fmt: skip
         return one
 
-    def vjp_of_vjp(self, arrays: Arrays, cotangents: Arrays, directions: Arrays) -> tuple[Arrays, Arrays]:
-        """Return the gradients as in ``vjp``, but with a graph, and their own gradients.
+    def nested_gradients(self, arrays: Arrays, cotangents: Arrays, directions: Sequence[Arrays]) -> list[Arrays]:
+        """Return the gradients of order 1, 2, ... at these arrays, one order more than there are ``directions``.
 
-        The latter are those of <directions, gradients> with respect to the arrays, then to the cotangents.
+        The first are those of <cotangents, f>, with a graph. Those of order n + 1 are the gradients of <directions[n],
+        gradients of order n> with respect to the arrays, then to the cotangents.
         """
         self.set(arrays)
         try:
             with enable_grad():
                 weights = [self.to_device(c).requires_grad_() for c in cotangents]
-                ys, cs = self._outputs_with_graph(weights)
-                first = (
-                    _grad(ys, self.leaves, cs, create_graph=True, allow_unused=True)
-                    if ys else [None] * len(self.leaves)
-                )  # fmt: skip
-                known = [
-                    (g, self.to_device(d)) for g, d in zip(first, directions) if g is not None and g.requires_grad
-                ]
-                inputs = [*self.leaves, *weights]
-                second = (
-                    _grad([g for g, _ in known], inputs, [d for _, d in known], allow_unused=True)
-                    if known else [None] * len(inputs)
-                )  # fmt: skip
-            return _filled(first, arrays), _filled(second, [*arrays, *cotangents])
+                results, cs = self._outputs_with_graph(weights)
+                inputs = self.leaves
+                orders: list[Arrays] = []
+                for number in range(len(directions) + 1):
+                    found = (
+                        _grad(results, inputs, cs, create_graph=number < len(directions), allow_unused=True)
+                        if results else [None] * len(inputs)
+                    )  # fmt: skip
+                    orders.append(_filled(found, [*arrays, *cotangents][: len(inputs)]))
+                    if number < len(directions):
+                        pairs = zip(found, directions[number], strict=True)
+                        known = [(g, self.to_device(d)) for g, d in pairs if g is not None and g.requires_grad]
+                        results, cs = [g for g, _ in known], [d for _, d in known]
+                        inputs = [*self.leaves, *weights]
+            return orders
         finally:
             self.reset()
 
@@ -298,6 +333,18 @@ def require_float64(function: FunctionUnderTest, k: int, dtype: Any) -> None:
             f"{function.name}: result {k} is {np.dtype(dtype)} for arguments of float64. Differences cannot measure a "
             f"gradient with so few digits; keep float64 inside the function"
         )
+
+
+def _has_infinite_values(ys: Sequence[Tensor]) -> bool:
+    """Return whether an op in the graph of ys has saved a computed value that is infinity."""
+    for node in topological_order([y.node for y in ys if isinstance(y.node, Node)]):
+        if not isinstance(node.saved, list):
+            continue
+        for value, place in zip(node.saved, node.plan.saved_edges):
+            computed = place is not None and (place < 0 or isinstance(node.edges[place], Node))
+            if computed and isinstance(value, np.ndarray | np.floating) and bool((value == np.inf).any()):
+                return True
+    return False
 
 
 def _leaf(x: Tensor | np.ndarray) -> Tensor:

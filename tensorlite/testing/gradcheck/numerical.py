@@ -86,8 +86,11 @@ def slope(F: Callable[[float], np.ndarray], at_zero: np.ndarray, scale: float = 
             still = (a == at_zero) & (b == at_zero) & (c == at_zero) & (d == at_zero)
             if still.any():
                 still = np.logical_and.accumulate(still, axis=0)
-                for array in (central, left, right, rounding):
+                for array in (central, left, right):
                     array[still] = 0.0
+                # It may also change by less than its last digit.
+                last_digit = _EPS * np.where(np.isfinite(at_zero), abs(at_zero), 0.0)
+                rounding[still] = np.broadcast_to(last_digit / (2 * scale * STEPS[0]), still.shape)[still]
             if count in (1, len(STEPS)):
                 break
             bend = (b[-1] + c[-1] - 2 * at_zero) / steps[-1] ** 2
@@ -154,6 +157,10 @@ def _best(
     change[:3][np.logical_or.accumulate(apart[::-1], axis=0)[::-1]] = np.inf
     best = change.argmin(axis=0)
     value, error = central[best, entries], change[best, entries]
+    # Two steps may agree by accident, as those of a fine saw do. Then the steps next to them do not.
+    inner = (best > 0) & (best < len(change) - 1)
+    neighbours = np.minimum(change[np.maximum(best - 1, 0), entries], change[(best + 1) % len(change), entries])
+    error = np.where(inner & np.isfinite(neighbours), np.maximum(error, 0.01 * neighbours), error)
     value = np.where(np.isfinite(error), value, np.nan)
     a, b = 3, 4
     l, r = left[b], right[b]

@@ -33,7 +33,8 @@ def numpy_op(
         tuple with one gradient for each array; None for no gradient.
     name: the name in messages; None for that of ``forward``.
     plain: pass new C-contiguous arrays, with floating dtypes converted to float64, whatever the caller's are. Results
-        and gradients are converted to the caller's dtype. For code that does not handle layouts and dtypes.
+        and gradients are converted to the caller's dtype. For code that does not handle layouts and dtypes. It still
+        must not change these arrays: that raises GradientError.
 
     The gradient cannot be differentiated again, so check it with ``order=1``.
     """
@@ -50,13 +51,26 @@ def numpy_op(
             for x in xs
         )
 
+    def names(xs: Any) -> list[str]:
+        return [f"array {k}" for k in range(len(xs))]
+
+    def require_unchanged(role: str, labels: list[str], xs: Any, copies: Any) -> None:
+        for text, x, copy in zip(labels, xs, copies):
+            if plain and isinstance(x, np.ndarray) and not np.array_equal(x, copy, equal_nan=x.dtype.kind == "f"):
+                raise GradientError(
+                    f"{label}: {role} changes {text} in place\n    before  {x!r:.200}\n    after   {copy!r:.200}\n"
+                    f"It belongs to the caller. Work on a copy"
+                )
+
     def call(*args: Any, **kwargs: Any) -> Any:
         def rule(g: Any, xs: Any, index: int) -> Any:
             if isinstance(g, Variable) or any(isinstance(x, Variable) for x in xs):
                 raise GraphError(
                     f"{label}: a gradient in NumPy cannot be differentiated again. Check it with order=1"
                 )
-            result = vjp(*given(g, *xs), **kwargs)
+            copies = given(g, *xs)
+            result = vjp(*copies, **kwargs)
+            require_unchanged("vjp", ["the cotangent", *names(xs)], (g, *xs), copies)
             every = result if isinstance(result, (tuple, list)) else (result,)
             if len(every) != len(xs):
                 raise TypeError(
@@ -74,7 +88,9 @@ def numpy_op(
             return found
 
         def run(xp: Any, *xs: Any) -> Any:
-            y = np.asarray(forward(*given(*xs), **kwargs))
+            copies = given(*xs)
+            y = np.asarray(forward(*copies, **kwargs))
+            require_unchanged("forward", names(xs), xs, copies)
             if plain:
                 floats = [x.dtype for x in xs if isinstance(x, np.ndarray) and x.dtype.kind == "f"]
                 return y.astype(np.result_type(*floats)) if floats and y.dtype.kind == "f" else y.copy()
@@ -84,6 +100,7 @@ def numpy_op(
         return op(rule)(run)(*args)
 
     call.__name__ = call.__qualname__ = label
+    call.made_of = lambda text: f"numpy_op({text(forward)}, {text(vjp)}{', plain=True' * plain})"  # type: ignore[attr-defined]
     with suppress(TypeError, ValueError):  # the signature gives the arguments their names in reports
         call.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
     return call

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import zlib
 from collections.abc import Callable, Collection, Sequence
@@ -78,7 +79,7 @@ class OpSpec:
 
     name: the name in reports. f: the op, a function of Tensors that returns one Tensor or several.
     samples: the arguments to test it with (:func:`s`).
-    order: how often it can be differentiated: 2, 1, or 0 for results without gradients.
+    order: up to which order to check derivatives, 1, 2 or 3; 0 for results without gradients.
     half: whether to test it in float16. kinks: as in ``check_grad``.
     reference: a function of NumPy arrays that returns the right values; None to leave the values unchecked.
     errors: arguments that the op must reject (:func:`error`).
@@ -98,8 +99,8 @@ class OpSpec:
     strategy: Any = None
 
     def __post_init__(self) -> None:
-        if self.order not in (0, 1, 2):
-            raise ValueError(f"OpSpec: {self.name}: order must be 0, 1 or 2, got {self.order!r}")
+        if self.order not in (0, 1, 2, 3):
+            raise ValueError(f"OpSpec: {self.name}: order must be 0, 1, 2 or 3, got {self.order!r}")
         if self.kinks not in ("auto", "strict", "skip"):
             raise ValueError(f"OpSpec: {self.name}: kinks must be 'auto', 'strict' or 'skip', got {self.kinks!r}")
         if not self.samples and self.strategy is None:
@@ -131,7 +132,7 @@ class OpSpec:
 
         - "values": the results are those of the reference.
         - "gradients": ``check_grad``, up to ``order``.
-        - "adjoint": ``check_adjoint``, including func.jvp if ``order`` is 2.
+        - "adjoint": ``check_adjoint``, including func.jvp if ``order`` is 2 or more.
         - "dtypes": in float32, and in float16 if ``half``, results and gradients keep the dtype and agree with float64.
         - "hygiene": ``check_op`` (memory, dtypes, layouts), also for an ``order`` of 0.
         - "error": the op raises the expected error.
@@ -159,10 +160,17 @@ class OpSpec:
             found.append(Case("drawn", self._drawn))
         return found
 
-    def _call(self, k: int) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-        """Return a function and its arguments for sample k, in which all floating point arrays are differentiated."""
+    def _call(self, k: int, floats_only: bool = False) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        """Return a function and its arguments for sample k, in which all floating point arrays are differentiated.
+
+        floats_only: whether integers and booleans are constants of the function, so that they keep their dtypes.
+        """
         sample, arrays = self.samples[k], self.arrays[k]
-        differentiated = [i.grad or a.dtype.kind != "f" for i, a in zip(sample.inputs(), arrays, strict=True)]
+        passed = "f" if floats_only else "fiub"
+        differentiated = [
+            i.grad if a.dtype.kind == "f" else a.dtype.kind in passed
+            for i, a in zip(sample.inputs(), arrays, strict=True)
+        ]
         args, kwargs = sample.fill(arrays)
         if all(differentiated) and not _CHECK_OPTIONS & kwargs.keys():
             return self.f, args, kwargs
@@ -170,7 +178,10 @@ class OpSpec:
         def f(*xs: Tensor) -> Any:
             given = iter(xs)
             dtype = next((x.dtype for x in xs if x.is_floating_point()), None)  # fixed inputs get the same dtype
-            tensors = [next(given) if w else tensor(a, dtype) for w, a in zip(differentiated, arrays, strict=True)]
+            tensors = [
+                next(given) if w else tensor(a, dtype if a.dtype.kind == "f" else None)
+                for w, a in zip(differentiated, arrays, strict=True)
+            ]
             args, kwargs = sample.fill(tensors)
             return self.f(*args, **kwargs)
 
@@ -190,10 +201,10 @@ class OpSpec:
     def _adjoint(self, k: int) -> None:
         f, args, kwargs = self._call(k)
         every = range(sum(a.dtype.kind == "f" for a in tree_leaves([list(args), kwargs]) if isinstance(a, np.ndarray)))
-        check_adjoint(f, *args, wrt=None if self.order == 2 else every, name=self.name, **kwargs)
+        check_adjoint(f, *args, wrt=None if self.order > 1 else every, name=self.name, **kwargs)
 
     def _hygiene(self, k: int) -> None:
-        f, args, kwargs = self._call(k)
+        f, args, kwargs = self._call(k, floats_only=True)
         check_op(f, *args, name=self.name, **kwargs)
 
     def _dtypes(self, k: int) -> None:
@@ -268,24 +279,23 @@ def optest(spec: OpSpec, *, skip: Collection[str] = ()) -> Callable[..., None]:
 
         test_softplus = optest(OpSpec("softplus", softplus, samples=[s(real(3, 4))]))
 
-    makes the tests ``test_softplus[gradients-0]`` and so on. Without pytest it is a plain function that runs all cases.
+    makes the tests ``test_softplus[gradients-0]`` and so on. ``test_softplus()`` runs all cases, also without pytest.
     Raises ValueError for an unknown name in ``skip``.
     """
     cases = spec.cases(skip)
-    try:
-        import pytest
-    except ImportError:
 
-        def every() -> None:
-            for case in cases:
-                case.run()
-
-        return every
-
-    @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in cases])
-    def test(case: Case) -> None:
-        case.run()
+    def test(case: Case | None = None) -> None:
+        for one in cases if case is None else [case]:
+            one.run()
 
     test.__name__ = f"test_{spec.name}"
     test.__doc__ = f"Run all checks of the OpSpec of {spec.name}."
-    return test
+    try:
+        import pytest
+    except ImportError:
+        return test
+    # pytest does not parametrize an argument with a default, so it sees none.
+    test.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter("case", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+    )
+    return pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in cases])(test)

@@ -18,7 +18,10 @@ import numpy as np
 
 from ...pytree import tree_leaves, tree_map
 
-__all__ = ["Input", "Sample", "bools", "distinct", "fixed", "given", "ints", "positive", "real", "s", "unit", "whole"]
+__all__ = [
+    "Input", "Sample", "bools", "distinct", "fixed", "given", "ints", "positive", "real", "s", "unit", "values",
+    "whole",
+]  # fmt: skip
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Any]
 
@@ -86,10 +89,27 @@ def bools(*shape: int) -> Input:
     return Input(shape, lambda rng, n: rng.integers(0, 2, n) > 0, grad=False)
 
 
-def given(values: Any) -> Input:
-    """Return an Input with these values, an array or nested lists. It is differentiated if they are floats."""
-    array = np.array(values)
+def values(entries: Any) -> Input:
+    """Return an Input with these entries, an array or nested lists. It is differentiated if they are floats."""
+    array = np.array(entries)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"values: expected numbers or booleans, got {entries!r:.60}")
     return Input(array.shape, lambda rng, n: array.copy(), grad=array.dtype.kind == "f")
+
+
+def given(*entries: Any, **strategies: Any) -> Any:
+    """Return ``values(entries)``. This is the former name of :func:`values`.
+
+    ``from tensorlite.testing import *`` does not import it, because hypothesis has a ``given``, too. For strategies it
+    is that one.
+    """
+    if len(entries) == 1 and not strategies and not hasattr(entries[0], "flatmap"):
+        return values(entries[0])
+    if not entries and not strategies:
+        raise TypeError("given: expected the entries of an array, got nothing")
+    from hypothesis import given as of_hypothesis
+
+    return of_hypothesis(*entries, **strategies)
 
 
 def fixed(like: Input) -> Input:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 from hypothesis import strategies as st
@@ -14,15 +14,19 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from ...dtypes import as_dtype, float64
 from .arguments import Shape, as_int
-from .primitives import byte_strings
+from .conversion import to_array
+from .primitives import byte_strings, integers
 
-__all__ = ["Array", "ElementsLike", "TieFree", "away_from", "draw_entries", "elements", "entry_source", "tie_free"]
+__all__ = ["Array", "ElementsLike", "TieFree", "away_from", "draw_entries", "elements", "entry_source",
+           "is_near_by", "shifted", "tie_free"]  # fmt: skip
 
 Array: TypeAlias = np.ndarray[Any, Any]
 ElementsLike: TypeAlias = "str | SearchStrategy[Any] | TieFree"
 """The kind of entries: its name, a strategy for one entry, or :func:`tie_free`."""
 
 _TABLE_SIZE = 256  # an entry is drawn as one byte, an index into a table of numbers
+_SPREAD = 4  # one array in four has most of its entries from all sizes, and one of two scalars
+_FEW = 16  # the number of moderate entries in such an array's table
 
 
 def _by_simplicity(values: Iterable[float]) -> list[float]:
@@ -31,40 +35,79 @@ def _by_simplicity(values: Iterable[float]) -> list[float]:
 
 
 _DYADIC = _by_simplicity(k / 8 for k in range(-32, 33))
-_EXTREME = [800.0, -800.0, 1e4]
+
+# Numbers of all sizes. A rule may be wrong in a part of the axis only: within a narrow branch, where a guard against 0
+# is active, beyond a threshold. The sizes below 1/8 are powers of two, so that x + h has no rounding error.
+_TINY = [2.0**-k for k in (21, 22, 24, 27, 30, 40)]
+_SMALL = [2.0**-k for k in (4, 5, 6, 8, 10, 14, 17)]
+_ABOVE = [5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 16.0, 20.0, 25.0, 32.0, 50.0, 64.0, 100.0, 128.0, 200.0, 300.0, 500.0]
+_LARGE = [800.0, 1000.0, 2000.0, 4000.0, 6000.0, 8192.0, 1e4, 2e4, 5e4, 1e5]
+
+
+def _signed(values: Iterable[float]) -> list[float]:
+    return [y for x in values for y in (x, -x)]
+
+
+_BELOW = _signed([*_SMALL, *_TINY])
+_SIZES = [*_BELOW, *_signed([*_ABOVE, *_LARGE])]
+_REAL = [*_DYADIC, *_SIZES]
 
 # The numbers of each kind, then those of them that are drawn more often.
 _KINDS: dict[str, tuple[list[float], list[float]]] = {
-    "real": ([*_DYADIC, *_EXTREME], [0.0] * 16 + [1.0, -1.0] * 6 + _EXTREME),
-    "moderate": (_DYADIC, [0.0] * 8),
-    "nonzero": ([x for x in [*_DYADIC, *_EXTREME] if x], [1.0, -1.0] * 6 + _EXTREME),
-    "positive": ([x for x in [*_DYADIC, *_EXTREME] if x > 0], [1.0] * 8 + [800.0, 1e4]),
-    "unit": ([x for x in _DYADIC if abs(x) < 1], []),
+    "real": (_REAL, [0.0] * 16 + [1.0, -1.0] * 6),
+    "moderate": ([*_DYADIC, *_BELOW], [0.0] * 8),
+    "nonzero": ([x for x in _REAL if x], [1.0, -1.0] * 6),
+    "positive": ([x for x in _REAL if x > 0], [1.0] * 8),
+    "unit": ([x for x in [*_DYADIC, *_BELOW] if abs(x) < 1], []),
     "any": (
-        [*_DYADIC, *_EXTREME, -0.0, 2.0**-20, -(2.0**-20), 1e-30, 1e30, -1e30, math.inf, -math.inf, math.nan],
+        [*_REAL, -0.0, 1e-30, 1e30, -1e30, math.inf, -math.inf, math.nan],
         [0.0, -0.0, math.inf, math.nan] * 4,
     ),
     "int": ([float(x) for x in _by_simplicity(range(-8, 9))], [0.0] * 14),
     "bool": ([0.0, 1.0], [0.0] * 127),
 }
 
-# The tables of strategies that `elements` returned. With a table, an array is drawn as one byte string.
-_TABLES: WeakKeyDictionary[SearchStrategy[Any], tuple[Any, ...]] = WeakKeyDictionary()
+# The tables of strategies that `elements` returned. With a table, an array is drawn as one byte string. Most arrays use
+# the first table, and some the second one, in which most numbers are of other sizes.
+_TABLES: WeakKeyDictionary[SearchStrategy[Any], tuple[tuple[Any, ...], tuple[Any, ...]]] = WeakKeyDictionary()
+
+_NEAR_BY: WeakSet[SearchStrategy[Any]] = WeakSet()  # the strategies that ``is_near_by`` is true for
 
 
-def _table(numbers: list[float], frequent: list[float]) -> tuple[float, ...]:
-    """Return 256 numbers, the simplest first: ``numbers``, ``frequent``, then moderate ones of ``numbers`` again."""
+def _table(
+    numbers: list[float], frequent: list[float], again: Callable[[float], bool] | None = None
+) -> tuple[float, ...]:
+    """Return 256 numbers, the simplest first: ``numbers``, ``frequent``, then those for which ``again`` holds."""
     table = [*numbers, *frequent]
-    common = [x for x in numbers if math.isfinite(x) and 2.0**-20 < abs(x) < 100] or numbers
+    common = [x for x in numbers if (again or _is_moderate)(x)] or numbers
     while len(table) < _TABLE_SIZE:
         table += common[: _TABLE_SIZE - len(table)]
-    return tuple(table)
+    return tuple(table[:_TABLE_SIZE])
 
 
-def _sampled(table: tuple[Any, ...]) -> SearchStrategy[Any]:
+def _is_moderate(x: float) -> bool:
+    return math.isfinite(x) and 2.0**-4 < abs(x) <= 4
+
+
+def _is_of_another_size(x: float) -> bool:
+    return math.isfinite(x) and x != 0 and not _is_moderate(x)
+
+
+def _sampled(table: tuple[Any, ...], spread: tuple[Any, ...] | None = None) -> SearchStrategy[Any]:
     strategy = st.sampled_from(table)
-    _TABLES[strategy] = table
+    _TABLES[strategy] = (table, spread or table)
     return strategy
+
+
+def _sampled_numbers(numbers: list[float], frequent: list[float]) -> SearchStrategy[Any]:
+    simple = [x for x in numbers if _is_moderate(x) or x == 0][:_FEW]  # an array shrinks to the first numbers
+    sizes = [x for x in numbers if _is_of_another_size(x)]
+    return _sampled(_table(numbers, frequent), _table([*simple, *sizes], [], _is_of_another_size))
+
+
+def is_near_by(source: Any) -> bool:
+    """Return whether a number close to one of ``source`` is as valid as that one."""
+    return source in _NEAR_BY
 
 
 def _numbers_of_kind(name: str, kind: str) -> tuple[list[float], list[float]]:
@@ -77,12 +120,12 @@ def elements(kind: str = "real", *, kinks: Sequence[float] = (), below: int | No
     """Draw one entry of a tensor.
 
     =============  =========================================================================================
-    ``real``       multiples of 1/8 from -4 to 4, 0 and ±1 more often, sometimes ±800 and 1e4
-    ``moderate``   multiples of 1/8 from -4 to 4
+    ``real``       multiples of 1/8 from -4 to 4, 0 and ±1 more often, and numbers of all sizes from 1e-12 to 1e5
+    ``moderate``   multiples of 1/8 from -4 to 4, and smaller numbers down to 1e-12
     ``nonzero``    ``real`` without 0
     ``positive``   ``real``, those above 0
-    ``unit``       multiples of 1/8 above -1 and below 1
-    ``any``        ``real``, and -0.0, tiny and huge numbers, infinities, NaN; not suitable for derivatives
+    ``unit``       ``moderate``, those above -1 and below 1
+    ``any``        ``real``, and -0.0, 1e±30, infinities, NaN; not suitable for derivatives
     ``int``        integers from -8 to 8; with ``below``, from 0 to below - 1
     ``bool``       True or False
     =============  =========================================================================================
@@ -103,10 +146,15 @@ def elements(kind: str = "real", *, kinks: Sequence[float] = (), below: int | No
         numbers = _distant(numbers, points)
         numbers = [*_by_value(points), *numbers]
         frequent = (points * _TABLE_SIZE)[: _TABLE_SIZE // 4]
-    table: tuple[Any, ...] = _table(numbers, frequent)
     if kind in ("int", "bool"):
-        table = tuple(map(int if kind == "int" else bool, table))
-    return _sampled(table)
+        table = _table(numbers, frequent, lambda x: True)
+        return _sampled(tuple(map(int if kind == "int" else bool, table)))
+    if points:
+        return _sampled(_table(numbers, frequent))
+    strategy = _sampled_numbers(numbers, frequent)
+    if kind in ("real", "moderate"):
+        _NEAR_BY.add(strategy)
+    return strategy
 
 
 def away_from(points: Sequence[float], kind: str = "real") -> SearchStrategy[Any]:
@@ -118,7 +166,7 @@ def away_from(points: Sequence[float], kind: str = "real") -> SearchStrategy[Any
     numbers = _distant(numbers, _as_points("away_from: points", points))
     if not numbers:
         raise ValueError(f"away_from: no number of the kind {kind!r} is at least 1/8 away from all of {list(points)}")
-    return _sampled(_table(numbers, [x for x in frequent if x in numbers]))
+    return _sampled_numbers(numbers, [x for x in frequent if x in numbers])
 
 
 def _as_points(what: str, given: Any) -> list[float]:
@@ -151,8 +199,8 @@ def tie_free(axis: int | None = -1) -> TieFree:
     return TieFree(axis if axis is None else as_int("tie_free: axis", axis))
 
 
-_STARTS = _table(_by_simplicity(range(-4, 5)), [])
-_GAPS = _table([1.0, 2.0, 0.125, 0.25, 0.5, 3.0, 800.0], [])
+_STARTS = _table(_by_simplicity(range(-4, 5)), [], lambda x: True)
+_GAPS = _table([1.0, 2.0, 0.125, 0.25, 0.5, 3.0, 10.0, 800.0], [], lambda x: x < 100)
 
 
 def _row_without_ties(data: bytes, size: int) -> list[float]:
@@ -170,12 +218,25 @@ def draw_entries(draw: DrawFn, shape: Shape, source: SearchStrategy[Any] | TieFr
     count = math.prod(shape)
     if isinstance(source, TieFree):
         return _tie_free_values(draw, shape, source.axis).astype(dtype)
-    table = _TABLES.get(source)
-    if table is None:
+    tables = _TABLES.get(source)
+    if tables is None:
         found = draw(st.lists(source, min_size=count, max_size=count)) if count else []
-    else:
-        found = [table[byte] for byte in draw(byte_strings(count))] if count else []
+        return to_array(found, dtype, source).reshape(shape)
+    table, spread = tables
+    if spread is not table and draw(integers(0, _SPREAD - 1)) >= (_SPREAD - 1 if count > 1 else _SPREAD // 2):
+        table = spread
+    # An empty array takes a byte, too. Else it would be simpler than one entry, and examples would shrink to it.
+    found = [table[byte] for byte in draw(byte_strings(count or 1))[:count]]
     return np.array(found, dtype).reshape(shape)
+
+
+_SHIFTS = _table([0.0, *_signed([2.0**-k for k in (6, 5, 8, 10, 4, 14, 20)])], [], lambda x: True)
+
+
+def shifted(draw: DrawFn, array: Array) -> Array:
+    """Draw an array that is close to this one: each entry is moved by at most 1/16, or not at all."""
+    shifts = [_SHIFTS[byte] for byte in draw(byte_strings(array.size or 1))[: array.size]]
+    return np.asarray(array + np.array(shifts).reshape(array.shape))
 
 
 def _tie_free_values(draw: DrawFn, shape: Shape, axis: int | None) -> Array:
@@ -204,7 +265,7 @@ def entry_source(
         given = "bool" if target.kind == "b" else "int" if target.kind in "iu" else "real"
         strategy = elements(given)
         if target.kind == "u":
-            strategy = _sampled(tuple(abs(x) for x in _TABLES[strategy]))
+            strategy = _sampled(tuple(abs(x) for x in _TABLES[strategy][0]))
         return strategy, target
     if isinstance(given, str):
         given = elements(given)
@@ -212,5 +273,5 @@ def entry_source(
         raise TypeError(f"{name}: expected elements to be a kind, a strategy or tie_free(), got {type(given).__name__}")
     if dtype is not None:
         return given, as_dtype(dtype)
-    table = None if isinstance(given, TieFree) else _TABLES.get(given)
-    return given, float64 if table is None else np.array(table[0]).dtype
+    tables = None if isinstance(given, TieFree) else _TABLES.get(given)
+    return given, float64 if tables is None else np.array(tables[0][0]).dtype
