@@ -193,7 +193,7 @@ class Problem:
 
     def _entry(self, s: Slope, analytic: float, position: Any) -> Derivative:
         used = self.c != 0
-        # A result that is infinite here and at all steps has the derivative 0. One that is infinite here alone has none.
+        # A result that is infinite here and at all steps has the derivative 0. One that is infinite only here has none.
         known = np.isfinite(self.zero) | ((s.value == 0) & (s.error == 0))
         c, value, error = self.c[used], s.value[used], np.where(known, s.error, np.inf)[used]
         with np.errstate(all="ignore"):
