@@ -427,7 +427,7 @@ def test_options_choose_the_examples(tmp_path):
 
     assert 3 <= int(ran("--gradtest-examples", "9")[0]) <= 9
     same = ran("--gradtest-profile", "ci", TENSORLITE_TESTING_PROFILE="nightly")
-    assert 50 < int(same[0]) <= 100
+    assert 25 < int(same[0]) <= 100  # different ones of 100; hypothesis draws some again
     assert same == ran(CI="true")
     assert same != ran()
     assert PROFILES["nightly"]["max_examples"] == 2000
