@@ -11,7 +11,6 @@ from .ops.shape import stack
 from .pytree import tree_leaves, tree_unflatten
 from .random import default_generator
 from .scalars import as_integer
-from .tensors.creation import as_tensor
 from .tensors.tensor import Tensor
 
 __all__ = ["vmap"]
@@ -108,11 +107,11 @@ def _unbind(leaf: Any, dim: Any) -> tuple[Tensor, ...] | None:
 def _stack(results: list[Any], out_dims: Any) -> Any:
     """Stack the results of all calls, leaf by leaf."""
     columns = list(zip(*(tree_leaves(result) for result in results), strict=True))
-    where = _dims_of(results[0], tuple(out_dims) if isinstance(out_dims, list) else out_dims)
+    where = _dims_of(results[0], out_dims)
     stacked = []
     for column, dim in zip(columns, where, strict=True):
         if any(not isinstance(x, Tensor) for x in column):
             kind = next(type(x).__name__ for x in column if not isinstance(x, Tensor))
             raise ValueError(f"vmap: expected the function to return Tensors, got {kind}")
-        stacked.append(column[0] if dim is None else stack([as_tensor(x) for x in column], dim))
+        stacked.append(column[0] if dim is None else stack(column, dim))
     return tree_unflatten(stacked, results[0])

@@ -58,9 +58,9 @@ def call_forward(op: Any, run: Callable[..., Any], xp: Any, arrays: Sequence[Any
         if xp.to_numpy(a).tobytes() != xp.to_numpy(old).tobytes():
             a[...] = old
             raise _writes_error(op)
-    if not (op.multi_output or op.aux):
-        return _unshared(op, out, arrays, {id(_owner(a)) for a in arrays if type(a) in BACKENDS})
     taken = {id(_owner(a)) for a in arrays if type(a) in BACKENDS}
+    if not (op.multi_output or op.aux):
+        return _unshared(op, out, arrays, taken)
     results = list(out)
     for k, result in enumerate(results if op.multi_output else results[:1]):
         results[k] = _unshared(op, result, arrays, taken)

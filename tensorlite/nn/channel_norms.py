@@ -8,6 +8,7 @@ from ..autograd.grad_mode import no_grad
 from ..dtypes import accumulate_dtype
 from ..errors import ShapeError
 from ..ops import nn as nn_ops
+from ..ops.half_precision import rounds_once
 from ..scalars import int_in, number_in
 from ..tensors.tensor import Tensor
 from .checks import check_floating, check_tensors_or_none, format_tensors
@@ -107,8 +108,12 @@ def group_norm(
     if channels % num_groups:
         raise ShapeError(f"{name}({format_tensors(input)}): expected num_groups to divide C, got {num_groups}")
     size = channels // num_groups * math.prod(input.shape[2:])
-    dtype, wide = input.dtype, accumulate_dtype(input.dtype)
-    rows = input.to(wide).reshape(n, num_groups, size)
-    y = nn_ops.layer_norm_rows(rows, None, None, number_in(name, "eps", eps)).reshape(input.shape)
-    weight, bias = (None if t is None else t.to(wide) for t in (weight, bias))
-    return _scale(y, weight, bias).to(dtype)
+    return _normalise_rows(input, (n, num_groups, size), weight, bias, number_in(name, "eps", eps))
+
+
+@rounds_once
+def _normalise_rows(
+    x: Tensor, rows: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:  # fmt: skip
+    """Normalise x along the last dimension of the shape ``rows``, then scale its channels."""
+    return _scale(nn_ops.layer_norm_rows(x.reshape(rows), None, None, eps).reshape(x.shape), weight, bias)

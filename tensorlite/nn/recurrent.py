@@ -70,20 +70,23 @@ def _nonlinearity(name: str, nonlinearity: str) -> Step:
 
 
 class _Recurrent(Module):
-    """The options and parameters of the layers and cells. ``gates`` is the number of gates of a step."""
+    """The options and parameters of the layers and cells.
+
+    gates: the number of gates of a step. states: the number of tensors in a state. step: makes a step.
+    """
 
     gates: ClassVar[int] = 1
     states: ClassVar[int] = 1
     step: Step
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool, step: Step) -> None:
+    def __init__(self, input_size: int, hidden_size: int, bias: bool) -> None:
         super().__init__()
         name = type(self).__name__
         self.input_size = int_in(name, "input_size", input_size)
         self.hidden_size = int_in(name, "hidden_size", hidden_size)
         if self.hidden_size < 1:
             raise ValueError(f"{name}: expected a hidden_size of 1 or more, got {hidden_size}")
-        self.bias, self.step = bias, step
+        self.bias = bias
 
     def _add_parameters(self, suffix: str, input_size: int, device: DeviceLike, dtype: DTypeLike | None) -> None:
         rows = self.gates * self.hidden_size
@@ -121,10 +124,18 @@ class _RecurrentLayer(_Recurrent):
     """Several layers over a sequence, in one direction or two."""
 
     def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int, bias: bool, batch_first: bool, dropout: float,
-        bidirectional: bool, step: Step, device: DeviceLike, dtype: DTypeLike | None,
-    ) -> None:  # fmt: skip
-        super().__init__(input_size, hidden_size, bias, step)
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: DeviceLike = None,
+        dtype: DTypeLike | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, bias)
         name = type(self).__name__
         self.num_layers = int_in(name, "num_layers", num_layers)
         if self.num_layers < 1:
@@ -238,10 +249,8 @@ class RNN(_RecurrentLayer):
         dtype: DTypeLike | None = None,
     ) -> None:
         step = _nonlinearity("RNN", nonlinearity)
-        super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, step, device, dtype
-        )
-        self.nonlinearity = nonlinearity
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype)
+        self.nonlinearity, self.step = nonlinearity, step
 
 
 class LSTM(_RecurrentLayer):
@@ -256,22 +265,7 @@ class LSTM(_RecurrentLayer):
 
     gates = 4
     states = 2
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        device: DeviceLike = None,
-        dtype: DTypeLike | None = None,
-    ) -> None:
-        super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, _lstm_step, device, dtype
-        )
+    step = staticmethod(_lstm_step)
 
 
 class GRU(_RecurrentLayer):
@@ -287,22 +281,7 @@ class GRU(_RecurrentLayer):
     """
 
     gates = 3
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        device: DeviceLike = None,
-        dtype: DTypeLike | None = None,
-    ) -> None:
-        super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, _gru_step, device, dtype
-        )
+    step = staticmethod(_gru_step)
 
 
 class _RecurrentCell(_Recurrent):
@@ -314,9 +293,14 @@ class _RecurrentCell(_Recurrent):
     bias_hh: Parameter | None
 
     def __init__(
-        self, input_size: int, hidden_size: int, bias: bool, step: Step, device: DeviceLike, dtype: DTypeLike | None
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: DeviceLike = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, bias, step)
+        super().__init__(input_size, hidden_size, bias)
         self._add_parameters("", self.input_size, device, dtype)
         self.reset_parameters()
 
@@ -352,8 +336,9 @@ class RNNCell(_RecurrentCell):
         device: DeviceLike = None,
         dtype: DTypeLike | None = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, bias, _nonlinearity("RNNCell", nonlinearity), device, dtype)
-        self.nonlinearity = nonlinearity
+        step = _nonlinearity("RNNCell", nonlinearity)
+        super().__init__(input_size, hidden_size, bias, device, dtype)
+        self.nonlinearity, self.step = nonlinearity, step
 
 
 class LSTMCell(_RecurrentCell):
@@ -361,29 +346,11 @@ class LSTMCell(_RecurrentCell):
 
     gates = 4
     states = 2
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: DeviceLike = None,
-        dtype: DTypeLike | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, _lstm_step, device, dtype)
+    step = staticmethod(_lstm_step)
 
 
 class GRUCell(_RecurrentCell):
     """One step of a :class:`GRU`. The parameters are those of :class:`RNNCell`, with 3 H rows."""
 
     gates = 3
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: DeviceLike = None,
-        dtype: DTypeLike | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, _gru_step, device, dtype)
+    step = staticmethod(_gru_step)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ShapeError
 from ..ops.shape import stack
-from ..random import Generator, default_generator
+from ..random import Generator
 from ..scalars import as_number, int_in
 from ..tensors.creation import randperm, tensor
 from ..tensors.tensor import Tensor
@@ -182,7 +182,7 @@ class DataLoader(Generic[Item]):
     def __iter__(self) -> Iterator[Any]:
         """Yield the batches of an epoch."""
         n = len(self.dataset)
-        order = randperm(n, generator=self.generator or default_generator).tolist() if self.shuffle else range(n)
+        order = randperm(n, generator=self.generator).tolist() if self.shuffle else range(n)
         if self.batch_size is None:
             for i in order:
                 yield self.dataset[i] if self.collate_fn is None else self.collate_fn(self.dataset[i])  # type: ignore[arg-type]

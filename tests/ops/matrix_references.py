@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.ops.op_references import REFERENCES, Array, Reference, axes_of, fold, made
+from tests.ops.op_references import REFERENCES, Array, Reference, adder, axes_of, fold, made
 
 MATRIX_REFERENCES: dict[str, Reference] = {}
 """As REFERENCES in tests/ops/op_references.py."""
@@ -18,14 +18,7 @@ MATRIX_REFERENCES: dict[str, Reference] = {}
 Rows = list[list[Any]]
 
 
-def of(names: str) -> Callable[[Reference], Reference]:
-    """Return a decorator that adds a function as the reference of these ops."""
-
-    def enter(f: Reference) -> Reference:
-        MATRIX_REFERENCES.update(dict.fromkeys(names.split(), f))
-        return f
-
-    return enter
+of = adder(MATRIX_REFERENCES)
 
 
 def for_each_matrix(f: Callable[..., Any]) -> Callable[..., Array]:

@@ -19,14 +19,20 @@ REFERENCES: dict[str, Reference] = {}
 """The reference of each op, by its name in tests/ops/op_table.py."""
 
 
-def of(names: str) -> Callable[[Reference], Reference]:
-    """Return a decorator that adds a function as the reference of these ops."""
+def adder(table: dict[str, Reference]) -> Callable[[str], Callable[[Reference], Reference]]:
+    """Return a decorator ``of(names)`` that adds a function to a table, as the reference of these ops."""
 
-    def enter(f: Reference) -> Reference:
-        REFERENCES.update(dict.fromkeys(names.split(), f))
-        return f
+    def of(names: str) -> Callable[[Reference], Reference]:
+        def enter(f: Reference) -> Reference:
+            table.update(dict.fromkeys(names.split(), f))
+            return f
 
-    return enter
+        return enter
+
+    return of
+
+
+of = adder(REFERENCES)
 
 
 def made(shape: Sequence[int], entry: Callable[..., Any], dtype: Any = np.float64) -> Array:

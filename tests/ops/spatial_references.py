@@ -7,20 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from tests.ops.op_references import Array, Reference
+from tests.ops.op_references import Array, Reference, adder
 
 SPATIAL_REFERENCES: dict[str, Reference] = {}
 """As REFERENCES in tests/ops/op_references.py."""
 
 
-def of(names: str) -> Callable[[Reference], Reference]:
-    """Return a decorator that adds a function as the reference of these ops."""
-
-    def enter(f: Reference) -> Reference:
-        SPATIAL_REFERENCES.update(dict.fromkeys(names.split(), f))
-        return f
-
-    return enter
+of = adder(SPATIAL_REFERENCES)
 
 
 def every(value: Any, like: Sequence[int]) -> tuple[int, ...]:
