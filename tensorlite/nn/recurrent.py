@@ -72,12 +72,12 @@ def _nonlinearity(name: str, nonlinearity: str) -> Step:
 class _Recurrent(Module):
     """The options and parameters of the layers and cells.
 
-    gates: the number of gates of a step. states: the number of tensors in a state. step: makes a step.
+    gates: the number of gates of a step. states: the number of tensors in a state. _step: makes a step.
     """
 
     gates: ClassVar[int] = 1
     states: ClassVar[int] = 1
-    step: Step
+    _step: Step
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ class _RecurrentLayer(_Recurrent):
         gates, outs = F.linear(x, weight_ih, bias_ih).unbind(0), []
         backwards = suffix.endswith("_reverse")
         for step_gates in reversed(gates) if backwards else gates:
-            state = self.step(step_gates, state, weight, bias)
+            state = self._step(step_gates, state, weight, bias)
             outs.append(state[0])
         return stack(outs[::-1] if backwards else outs, 0), state
 
@@ -250,7 +250,7 @@ class RNN(_RecurrentLayer):
     ) -> None:
         step = _nonlinearity("RNN", nonlinearity)
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype)
-        self.nonlinearity, self.step = nonlinearity, step
+        self.nonlinearity, self._step = nonlinearity, step
 
 
 class LSTM(_RecurrentLayer):
@@ -265,7 +265,7 @@ class LSTM(_RecurrentLayer):
 
     gates = 4
     states = 2
-    step = staticmethod(_lstm_step)
+    _step = staticmethod(_lstm_step)
 
 
 class GRU(_RecurrentLayer):
@@ -281,7 +281,7 @@ class GRU(_RecurrentLayer):
     """
 
     gates = 3
-    step = staticmethod(_gru_step)
+    _step = staticmethod(_gru_step)
 
 
 class _RecurrentCell(_Recurrent):
@@ -317,7 +317,7 @@ class _RecurrentCell(_Recurrent):
             )
         state = self._state(hx, input, (*input.shape[:-1], self.hidden_size))
         gates = F.linear(input, self.weight_ih, self.bias_ih)
-        return self._result(self.step(gates, state, self.weight_hh, self.bias_hh))
+        return self._result(self._step(gates, state, self.weight_hh, self.bias_hh))
 
     def extra_repr(self) -> str:
         """Return the options for ``repr``."""
@@ -338,7 +338,7 @@ class RNNCell(_RecurrentCell):
     ) -> None:
         step = _nonlinearity("RNNCell", nonlinearity)
         super().__init__(input_size, hidden_size, bias, device, dtype)
-        self.nonlinearity, self.step = nonlinearity, step
+        self.nonlinearity, self._step = nonlinearity, step
 
 
 class LSTMCell(_RecurrentCell):
@@ -346,11 +346,11 @@ class LSTMCell(_RecurrentCell):
 
     gates = 4
     states = 2
-    step = staticmethod(_lstm_step)
+    _step = staticmethod(_lstm_step)
 
 
 class GRUCell(_RecurrentCell):
     """One step of a :class:`GRU`. The parameters are those of :class:`RNNCell`, with 3 H rows."""
 
     gates = 3
-    step = staticmethod(_gru_step)
+    _step = staticmethod(_gru_step)
