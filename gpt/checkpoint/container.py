@@ -87,12 +87,12 @@ def opened(path: Path) -> Iterator[Container]:
         if check is None:
             raise damaged(path, f"format: expected 1 or 2, got {version!r:.80}")
         check(path, text, header, head)
-        parse_json(path, head[8:].decode())  # Refuse a name that comes twice, where readers may choose differently.
+        # This refuses a name that comes twice, where readers may choose differently.
+        table = parse_json(path, head[8:].decode())
         if header["crc32"].keys() != set(names):
             raise damaged(path, "crc32: the tensors that have a checksum are not those in the file")
         check_header(path, header)
-        slices = {name: file.get_slice(name) for name in names}
-        specs = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+        specs = {name: (table[name]["dtype"], tuple(table[name]["shape"])) for name in names}
         yield Container(path, header, specs, file)
 
 

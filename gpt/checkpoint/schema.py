@@ -6,12 +6,12 @@ The file may come from anybody. So each value is checked before something uses i
 import json
 import math
 import re
-import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from gpt.checkpoint.base import damaged
+from gpt.errors import short
 
 # A check takes the name of a value and the value, and raises ValueError with the name.
 Check = Callable[[str, Any], None]
@@ -54,15 +54,6 @@ def check_header(path: Path, header: dict[str, Any]) -> None:
 
 
 # ---- checks -------------------------------------------------------------------------------------
-
-
-def short(value: Any) -> str:
-    """Return a value for a message, cut if it is long."""
-    return SHORT.repr(value)
-
-
-SHORT = reprlib.Repr()
-SHORT.maxstring = SHORT.maxother = 80
 
 
 def wrong(name: str, expected: str, value: Any) -> ValueError:

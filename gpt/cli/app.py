@@ -62,13 +62,13 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("\nStopped by Ctrl-C.", err=True)
             raise click.exceptions.Exit(128 + signal.SIGINT) from None
-        except ValueError as error:
-            # tensorlite reads its environment variables when it is imported, and a wrong value is the user's mistake.
-            if isinstance(error, UserError) or str(error).startswith("TENSORLITE_"):
-                raise Failure(str(error)) from error
-            raise
         except UserError as error:
             raise Failure(str(error)) from error
+        except ValueError as error:
+            # tensorlite reads its environment variables when it is imported, and a wrong value is the user's mistake.
+            if str(error).startswith("TENSORLITE_"):
+                raise Failure(str(error)) from error
+            raise
         except OSError as error:
             if error.errno == errno.EPIPE:  # The reader of our output has closed it; click handles that.
                 raise

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from gpt.config.fields import SHORT, ConfigError, suggestion
+from gpt.config.fields import ConfigError, suggestion
 from gpt.config.sections import SECTIONS, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from gpt.config.toml import read_toml, to_toml_value
+from gpt.errors import short
 
 DEFAULT_PRESET = "shakespeare-char-cpu"
 
@@ -29,7 +30,7 @@ class Config:
         # The name of a run is also the name of its folder.
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise ConfigError(
-                f"name = {SHORT.repr(self.name)}: use letters, digits, '.', '_' and '-', a letter or digit first"
+                f"name = {short(self.name)}: use letters, digits, '.', '_' and '-', a letter or digit first"
             )
 
     @property
@@ -67,18 +68,18 @@ class Config:
         known = {"name", *SECTIONS}
         for key in values:
             if key not in known:
-                raise ConfigError(f"unknown key {SHORT.repr(key)}{suggestion(key, known)}")
+                raise ConfigError(f"unknown key {short(key)}{suggestion(key, known)}")
         if "name" not in values:
             raise ConfigError("the configuration has no name")
         parts: dict[str, Any] = {"name": values["name"]}
         for head, section in SECTIONS.items():
             given = values.get(head, {})
             if not isinstance(given, Mapping):
-                raise ConfigError(f"{head} = {SHORT.repr(given)}: expected a table of options")
+                raise ConfigError(f"{head} = {short(given)}: expected a table of options")
             names = {option.name for option in dataclasses.fields(section)}  # type: ignore[arg-type]
             for key in given:
                 if key not in names:
-                    raise ConfigError(f"unknown key {SHORT.repr(f'{head}.{key}')}{suggestion(key, names, head)}")
+                    raise ConfigError(f"unknown key {short(f'{head}.{key}')}{suggestion(key, names, head)}")
             parts[head] = section(**given)
         return cls(**parts)
 

@@ -8,17 +8,12 @@ import difflib
 import math
 import operator
 import os
-import reprlib
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, get_args
 
-from gpt.errors import UserError
+from gpt.errors import UserError, short
 
 Field = dataclasses.Field[Any]
-
-# Values in messages are cut, because a file may hold one of any length.
-SHORT = reprlib.Repr()
-SHORT.maxstring = SHORT.maxother = 80
 
 COMPARISONS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 
@@ -66,7 +61,7 @@ def validate(name: str, value: Any, field: Field) -> Any:
     expected: Any = value_type(field)
     if expected is float and type(value) is int:
         value = float(value) if abs(value) < 2**1023 else math.inf
-    shown = SHORT.repr(value)
+    shown = short(value)
     if type(value) is not expected:  # Compare exactly, because True is an int too.
         raise ConfigError(f"{name} = {shown}: expected {expected.__name__}, got {type(value).__name__}")
     if expected is float and not math.isfinite(value):

@@ -5,8 +5,7 @@ import functools
 import math
 
 from gpt.config import Config, ModelConfig
-from gpt.model.gpt import GPT
-from tensorlite import nn
+from gpt.model.shapes import parameter_shapes
 
 # Numbers that an optimizer keeps per parameter: AdamW a mean and a mean square, Muon a mean.
 ADAMW_MOMENTS, MUON_MOMENTS = 2, 1
@@ -24,12 +23,8 @@ PARTS = {
 @functools.cache
 def shapes(model: ModelConfig) -> list[tuple[str, tuple[int, ...], int]]:
     """Return (name, shape, number of layers that have it) of the parameters of a model with one block."""
-    with nn.init.skip_init():  # Memory that is never written to costs next to nothing.
-        one_block = GPT(dataclasses.replace(model, n_layer=1))
-    return [
-        (name, parameter.shape, model.n_layer if name.startswith("h.") else 1)
-        for name, parameter in one_block.named_parameters()
-    ]
+    one_block = parameter_shapes(dataclasses.replace(model, n_layer=1))
+    return [(name, shape, model.n_layer if name.startswith("h.") else 1) for name, shape in one_block.items()]
 
 
 def parameters(model: ModelConfig) -> dict[str, int]:

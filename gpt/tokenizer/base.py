@@ -8,15 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt.config import DataConfig
-from gpt.errors import UserError
+from gpt.errors import UserError, short
 
 Ids = NDArray[np.int64]
 
 T = TypeVar("T")
-
-# Values in messages are cut, because a text may have any length.
-SHORT = reprlib.Repr()
-SHORT.maxstring = SHORT.maxother = 80
 
 
 class TokenizerError(UserError, ValueError):
@@ -109,13 +105,13 @@ def check_token_ids(ids: Sequence[int] | Ids, vocab_size: int) -> Ids:
         return np.array(ids, np.int64)  # The text of each generated token comes here, so this case is fast.
     if isinstance(ids, str | bytes):
         raise TokenError(
-            f"expected token ids, which are integers, got the text {SHORT.repr(ids)}. Encode it: tokenizer.encode(text)"
+            f"expected token ids, which are integers, got the text {short(ids)}. Encode it: tokenizer.encode(text)"
         )
     if isinstance(ids, np.ma.MaskedArray):
         raise TokenError("expected token ids, got an array with a mask, which would be lost. Pass ids.compressed()")
     values = to_array(ids)
     if values.size and values.dtype.kind not in "iu":
-        raise TokenError(f"expected token ids, which are integers, got {SHORT.repr(ids)} ({values.dtype})")
+        raise TokenError(f"expected token ids, which are integers, got {short(ids)} ({values.dtype})")
     if values.ndim > 2 or (values.ndim == 2 and len(values) != 1):
         raise TokenError(f"expected the token ids of one sequence, (T,), got the shape {values.shape}")
     values = values.reshape(-1)
@@ -134,11 +130,11 @@ def to_array(ids: Any) -> NDArray[Any]:
         # A Tensor on a GPU does not convert itself. A list of booleans would, mixed with integers.
         values = np.asarray(ids.cpu() if hasattr(ids, "cpu") else ids)
     except (TypeError, ValueError, OverflowError):
-        raise TokenError(f"expected token ids, which are integers, got {SHORT.repr(ids)}") from None
+        raise TokenError(f"expected token ids, which are integers, got {short(ids)}") from None
     if values.dtype.kind == "O" and all(type(value) is int for value in values.reshape(-1)):
         raise TokenError(f"token id {max(values.reshape(-1), key=abs):.3g} is outside every vocabulary")
     if isinstance(ids, list | tuple) and any(isinstance(value, bool | np.bool_) for value in ids):
-        raise TokenError(f"expected token ids, which are integers, got the boolean in {SHORT.repr(ids)}")
+        raise TokenError(f"expected token ids, which are integers, got the boolean in {short(ids)}")
     return values
 
 
@@ -146,7 +142,7 @@ def check_text(text: object) -> None:
     """Raise TokenizerError unless `text` is a string."""
     if not isinstance(text, str):
         hint = ". Decode it: text.decode()" if isinstance(text, bytes) else ""
-        raise TokenizerError(f"expected a text (str), got {type(text).__name__} {SHORT.repr(text)}{hint}")
+        raise TokenizerError(f"expected a text (str), got {type(text).__name__} {short(text)}{hint}")
 
 
 def start_ids(tokenizer: Tokenizer) -> Ids:

@@ -74,23 +74,24 @@ class Meter:
 
 def progress_bar(step: int, steps: int) -> "tqdm[Any]":
     """Return a progress bar on stderr, which shows the measurements first; hidden if stderr is not a terminal."""
-    with extra():
-        from tqdm import tqdm
-
     # The bar itself comes last, because a narrow terminal cuts off the end. The numbers fit into 80 columns.
     form = "step {n_fmt}/{total_fmt}{postfix}, {remaining} left {bar}"
-    size = {"dynamic_ncols": True} if knows_its_width(sys.stderr) else {"ncols": 80, "nrows": 24}
-    return tqdm(total=steps, initial=step, bar_format=form, disable=None, file=sys.stderr, **size)
+    return bar_on_stderr(form, total=steps, initial=step)
 
 
 def evaluation_bar(tokens: int) -> "tqdm[Any]":
     """Return a progress bar on stderr for an evaluation of a number of tokens; hidden if that is not a terminal."""
+    form = "evaluating: {percentage:3.0f} % of {total:,} tokens, {remaining} left {bar}"
+    return bar_on_stderr(form, total=tokens, leave=False)
+
+
+def bar_on_stderr(form: str, **options: Any) -> "tqdm[Any]":
+    """Return a progress bar on stderr that looks like `form`; hidden if stderr is not a terminal."""
     with extra():
         from tqdm import tqdm
 
-    form = "evaluating: {percentage:3.0f} % of {total:,} tokens, {remaining} left {bar}"
     size = {"dynamic_ncols": True} if knows_its_width(sys.stderr) else {"ncols": 80, "nrows": 24}
-    return tqdm(total=tokens, bar_format=form, disable=None, leave=False, file=sys.stderr, **size)
+    return tqdm(bar_format=form, disable=None, file=sys.stderr, **options, **size)
 
 
 def knows_its_width(stream: TextIO) -> bool:

@@ -12,7 +12,7 @@ from gpt.errors import extra
 from gpt.model import GPT, build_model
 from gpt.runs import LATEST, RunFolder
 from gpt.train.output import say
-from gpt.train.trainer import Trainer, digest
+from gpt.train.trainer import Trainer
 
 # The options that may change when a run resumes. A change of any other option would make it another run.
 RESUMABLE_OPTIONS = {
@@ -81,7 +81,7 @@ def resume(config: Config, path: str | Path) -> Trainer:
     with checkpoint.corruption_errors(path):
         text = saved.state["text"]
         trainer.load_state(saved)
-    if digest(dataset) != text:
+    if trainer.text_digest != text:
         raise ConfigError(
             f"the text {config.data.dataset!r} is not the one that {str(path)!r} was trained on: "
             "restore that text (--data FILE says where it is now), or start a new run"

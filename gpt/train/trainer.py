@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,13 @@ class Trainer:
         self.evaluation_due = False  # Whether this step's evaluation is still to be done.
         t = config.train
         self.meter = Meter(t.grad_accum * t.batch_size * config.model.block_size)
+
+    @cached_property
+    def text_digest(self) -> str:
+        """Return a SHA-256 of the tokens of both splits."""
+        sha = hashlib.sha256(self.dataset.train.data)
+        sha.update(self.dataset.val.data)
+        return sha.hexdigest()
 
     # ---- the loop -------------------------------------------------------------------------------------------
 
@@ -219,7 +227,7 @@ class Trainer:
             "batches": self.rng.bit_generator.state,
             "dropout": tl.get_rng_state(),
             "best": self.best if math.isfinite(self.best) else None,
-            "text": digest(self.dataset),
+            "text": self.text_digest,
             "meter": self.meter.get_state(),
             "evaluation_due": self.evaluation_due,
         }
@@ -281,10 +289,3 @@ class Trainer:
                 raise ValueError(
                     f"optimizer.numbers.{index}.step: expected an integer from 0 to {saved.step}, got {count!r:.80}"
                 )
-
-
-def digest(dataset: Dataset) -> str:
-    """Return a SHA-256 of the tokens of both splits."""
-    sha = hashlib.sha256(dataset.train.data)
-    sha.update(dataset.val.data)
-    return sha.hexdigest()
