@@ -66,13 +66,7 @@ class Generator:
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore a state that :meth:`get_state` returned. Raises ValueError for anything else."""
-        restored = Generator(0)
-        try:
-            for kind in restored._by_kind.values():
-                kind.set_state(state)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"set_state: this is not a generator state from get_state(): {error}") from None
-        self._set_streams(restored._by_kind)
+        self._set_streams(_streams_of(state))
 
     def uniform(self, xp: Namespace, shape: Sequence[int], dtype: DType) -> Array:
         """Return a raw array of numbers from [0, 1)."""
@@ -91,6 +85,17 @@ class Generator:
         return self._streams()[xp.generator].permutation(xp, n)
 
 
+def _streams_of(state: dict[str, Any]) -> dict[type, Any]:
+    """Return the generators of a state that ``get_state`` returned. Raises ValueError for anything else."""
+    streams: dict[type, Any] = {kind: kind(np.random.SeedSequence(0)) for kind in _DEVICE_GENERATORS}
+    try:
+        for stream in streams.values():
+            stream.set_state(state)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"set_state: this is not a generator state from get_state(): {error}") from None
+    return streams
+
+
 @contextmanager
 def replayed(states: Iterable[tuple[Generator, dict[str, Any]]]) -> Iterator[None]:
     """Context manager in which generators start from the given states again, in this thread alone.
@@ -99,9 +104,7 @@ def replayed(states: Iterable[tuple[Generator, dict[str, Any]]]) -> Iterator[Non
     """
     before, streams = _replay.streams, dict(_replay.streams or {})
     for generator, state in states:
-        restored = Generator(0)
-        restored.set_state(state)
-        streams[id(generator)] = restored._by_kind
+        streams[id(generator)] = _streams_of(state)
     _replay.streams = streams
     try:
         yield

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_integer", "as_number", "int_in", "int_or_none_in", "ints_in", "number_in"]
+__all__ = ["as_integer", "as_number", "fraction_in", "int_in", "int_or_none_in", "ints_in", "number_in"]
 
 _EXACT = {int, float}
 
@@ -77,6 +77,14 @@ def number_in(name: str, what: str, value: Any) -> int | float:
     number = as_number(value)
     if number is None:
         raise _error(name, what, "a number", value)
+    return number
+
+
+def fraction_in(name: str, what: str, value: Any) -> int | float:
+    """Return a number as an int or a float. Raises ValueError unless it is a number from 0 to 1."""
+    number = as_number(value)
+    if number is None or not 0.0 <= number <= 1.0:
+        raise ValueError(f"{name}: {what} must be a number from 0 to 1, got {value!r}")
     return number
 
 

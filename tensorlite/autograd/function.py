@@ -17,7 +17,7 @@ from .graph import Output, Rule, Value, Variable, wrap
 from .op_definition import Op
 from .op_errors import translate_error
 from .op_hooks import op_runner
-from .user_ops import call_forward, check_recordable
+from .user_ops import call_forward, check_recordable, run_user
 from .views import record_view, regenerate_view
 
 __all__ = ["OpFunction", "op"]
@@ -204,7 +204,9 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
             elif raw:
                 out = run_user(forward, xp, *inputs)
             else:
-                out = call_forward(self, run_user, xp, inputs)
+                out = call_forward(self, xp, inputs)
+                if needs:
+                    check_recordable(self, args, arrays, out if multi_output else (out[0],) if aux else (out,))
         except (ValueError, TypeError, IndexError, OverflowError) as error:
             if not built_in:
                 raise
@@ -216,8 +218,6 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
             with np.errstate(all="ignore"):
                 out = forward(xp, *inputs)
 
-        if not built_in and needs:
-            check_recordable(self, args, arrays, out if multi_output else (out[0],) if aux else (out,))
         if multi_output:
             outs = out if narrow is None else convert_arrays(out, accumulate_dtype(narrow), narrow)
             outs = tuple(o if type(o) in BACKENDS else self.result_array(xp, o) for o in outs)
@@ -225,7 +225,7 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
                 return outs
             results = tuple(map(wrap, outs))
             if needs and differentiable:
-                node = self.record(args, given, arrays, needs, [*arrays, None])
+                node = self.record(args, given, arrays, needs, [*arrays, None], dtype)
                 node.outputs = [(o.shape, o.dtype) for o in outs]
                 for k, result in enumerate(results):
                     result.node, result.tracked = Output(node, k), True
@@ -248,7 +248,8 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
         if view and grad and isinstance(args[0], Variable):
             result.view_info = record_view(args[0], self.replay or call, args[1:], out)
         if needs and differentiable:
-            result.node, result.tracked = self.record(args, given, arrays, needs, [*arrays, out, *extra]), True
+            result.node = self.record(args, given, arrays, needs, [*arrays, out, *extra], dtype)
+            result.tracked = True
         if anomaly_mode.enabled:
             anomaly_mode.check_forward(self.name, given, out, result.node)
         return result
@@ -259,13 +260,3 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
     call.__name__ = self.name
     call.op = self  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]
-
-
-def _call(f: Callable[..., Any], *args: Any) -> Any:
-    return f(*args)
-
-
-def run_user(f: Callable[..., Any], *args: Any) -> Any:
-    """Return ``f(*args)`` for the function of a user's op: with NumPy's warnings, and through this thread's hooks."""
-    hook = op_runner.hooks.forward
-    return f(*args) if hook is None else hook(_call, f, *args)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.registry import BACKENDS, Array, plain_array
-from ..dtypes import Policy, as_dtype
+from ..dtypes import Policy, as_dtype, float32
 from ..errors import GraphError
 from ..scalars import as_number
 from . import version_counter
@@ -263,12 +263,14 @@ class Op:
         return value
 
     def record(
-        self, args: Sequence[Any], given: list[Any], arrays: list[Any], needs: tuple[int, ...], values: list[Any]
-    ) -> Node:
+        self, args: Sequence[Any], given: list[Any], arrays: list[Any], needs: tuple[int, ...], values: list[Any],
+        dtype: Any,
+    ) -> Node:  # fmt: skip
         """Return the node of one call.
 
         args: the arguments. given: the same as raw arrays. arrays: those in the dtypes that the op computed in.
         needs: the positions of the differentiated arguments. values: the arrays, the result, the auxiliary results.
+        dtype: that of the last Tensor among the arguments.
         """
         key = (needs, len(args)) if self.variadic else needs
         plan = self.plans.get(key)
@@ -278,7 +280,8 @@ class Op:
             regenerate_views(self.name, args)
         node = Node(plan, [args[i].node or args[i] for i in needs], [arrays[i].shape for i in needs],
                     [values[p] for p in plan.saved_positions])  # fmt: skip
-        if arrays is not given or not self.built_in or (self.widen and arrays[needs[0]].dtype.itemsize < 4):
+        narrow = self.widen and dtype is not float32 and arrays[needs[0]].dtype.itemsize < 4
+        if arrays is not given or not self.built_in or narrow:
             node.dtypes = [given[i].dtype for i in needs]
         return node
 

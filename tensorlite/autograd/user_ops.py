@@ -10,8 +10,9 @@ import numpy as np
 from ..backends.registry import BACKENDS, describe_array
 from ..errors import DTypeError, GraphError
 from .graph import Value, Variable, wrap
+from .op_hooks import op_runner
 
-__all__ = ["call_forward", "check_recordable", "guarded_backward", "guarded_rule"]
+__all__ = ["call_forward", "check_recordable", "guarded_backward", "guarded_rule", "run_user"]
 
 _OTHER_MEANING = {"repeat", "sort", "std", "transpose", "var"}
 """Methods of NumPy's arrays and of Tensors that take the same arguments and compute something else."""
@@ -38,17 +39,27 @@ def _owner(array: Any) -> Any:
         array = base
 
 
-def call_forward(op: Any, run: Callable[..., Any], xp: Any, arrays: Sequence[Any]) -> Any:
+def _call(f: Callable[..., Any], *args: Any) -> Any:
+    return f(*args)
+
+
+def run_user(f: Callable[..., Any], *args: Any) -> Any:
+    """Return ``f(*args)`` for the function of a user's op: with NumPy's warnings, and through this thread's hooks."""
+    hook = op_runner.hooks.forward
+    return f(*args) if hook is None else hook(_call, f, *args)
+
+
+def call_forward(op: Any, xp: Any, arrays: Sequence[Any]) -> Any:
     """Return the results of an op's function; none shares memory with an argument or another result.
 
-    op: the Op. run: the function that calls its function. A result that shares memory is copied, except a view of the
-    first argument that the op declares (``view=True``). Raises GraphError if the function writes into an argument.
+    op: the Op. A result that shares memory is copied, except a view of the first argument that the op declares
+    (``view=True``). Raises GraphError if the function writes into an argument.
     """
     given = [_read_only(a) for a in arrays]
     # NumPy's add.at, and its like, write into read-only arrays, so its traces are looked for.
     before = [(a, a.copy()) for a in arrays if type(a) in BACKENDS] if "at" in op.forward.__code__.co_names else []
     try:
-        out = run(op.forward, xp, *given)
+        out = run_user(op.forward, xp, *given)
     except Exception as error:
         text = str(error).lower()
         if "read-only" not in text and "readonly" not in text:

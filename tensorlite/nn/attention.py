@@ -9,12 +9,12 @@ from .. import ops
 from ..backends.registry import BACKENDS, DeviceLike
 from ..dtypes import DTypeLike
 from ..errors import DTypeError, ShapeError
-from ..scalars import int_in, int_or_none_in
+from ..scalars import fraction_in, int_in, int_or_none_in
 from ..tensors.creation import empty
 from ..tensors.tensor import Tensor
 from . import functional as F
 from . import init
-from .checks import check_probability, check_tensors
+from .checks import check_tensors
 from .linear import Linear
 from .module import Module
 from .parameter import Parameter
@@ -63,7 +63,7 @@ class MultiheadAttention(Module):
         kdim, vdim = int_or_none_in(name, "kdim", kdim), int_or_none_in(name, "vdim", vdim)
         if embed_dim <= 0 or num_heads <= 0 or embed_dim % num_heads:
             raise ValueError(f"MultiheadAttention: num_heads {num_heads} must divide embed_dim {embed_dim}")
-        dropout = check_probability(name, "dropout", dropout)
+        dropout = fraction_in(name, "dropout", dropout)
         self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, embed_dim // num_heads
         self.kdim = embed_dim if kdim is None else kdim
         self.vdim = embed_dim if vdim is None else vdim

@@ -12,11 +12,11 @@ import numpy as np
 
 from ..backends.registry import describe_array
 from ..errors import DeviceError, DTypeError, ShapeError
-from ..scalars import as_number, int_in, ints_in
+from ..scalars import fraction_in, ints_in
 from ..tensors.tensor import Tensor
 
 __all__ = ["check_attention", "check_class_targets", "check_class_weight", "check_floating", "check_linear",
-           "check_normalized_shape", "check_probability", "check_reduction", "check_same_shape", "check_tensors",
+           "check_normalized_shape", "check_reduction", "check_same_shape", "check_tensors",
            "check_tensors_or_none", "format_tensors"]  # fmt: skip
 
 
@@ -52,14 +52,6 @@ def check_floating(name: str, *tensors: Tensor | None) -> None:
             f"{name}({format_tensors(*tensors)}): expected floating point tensors of one dtype. Convert with "
             f".to(dtype)."
         )
-
-
-def check_probability(name: str, what: str, p: float) -> float:
-    """Return ``p``, the argument called ``what``. Raises ValueError unless it is a number from 0 to 1."""
-    number = as_number(p)
-    if number is None or not 0.0 <= number <= 1.0:
-        raise ValueError(f"{name}: {what} must be a number from 0 to 1, got {p!r}")
-    return number
 
 
 def check_reduction(name: str, reduction: str) -> None:
@@ -123,7 +115,6 @@ def check_class_targets(name: str, input: Tensor, target: Tensor, weight: Tensor
     Raises TypeError, ShapeError, DTypeError, and IndexError for a class index out of range (on the CPU only).
     """
     check_tensors_or_none(name, weight=weight)
-    ignore_index = int_in(name, "ignore_index", ignore_index)
     if not input.shape or target.shape != input.shape[:1] * (input.ndim > 1) + input.shape[2:]:
         raise ShapeError(
             f"{name}({format_tensors(input, target)}): expected input (C,), (N, C) or (N, C, d1, ...), and class "
@@ -161,15 +152,15 @@ def _check_class_indices(name: str, target: Any, classes: int, ignore_index: int
 
 def check_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, dropout_p: float
-) -> tuple[int, ...]:
-    """Return the shape (..., T, S) of the attention weights of ``scaled_dot_product_attention``.
+) -> tuple[tuple[int, ...], float]:
+    """Return the shape (..., T, S) of the weights of ``scaled_dot_product_attention``, and ``dropout_p`` as a number.
 
     Raises TypeError, DeviceError, ShapeError, DTypeError, and ValueError for a bad ``dropout_p``.
     """
     name = "scaled_dot_product_attention"
     check_tensors(name, query=query, key=key, value=value)
     check_tensors_or_none(name, attn_mask=attn_mask)
-    check_probability(name, "dropout_p", dropout_p)
+    dropout_p = fraction_in(name, "dropout_p", dropout_p)
     q, k, v = query.shape, key.shape, value.shape
     if min(len(q), len(k), len(v)) < 2 or q[-1] != k[-1] or k[-2] != v[-2]:
         raise ShapeError(
@@ -192,4 +183,4 @@ def check_attention(
             f"{name}({format_tensors(query, attn_mask)}): attn_mask must hold booleans (True means seen), or numbers "
             f"of the query's dtype"
         )
-    return weights
+    return weights, dropout_p

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ..scalars import fraction_in
 from ..tensors.tensor import Tensor
 from . import functional as F
-from .checks import check_probability
 from .module import Module
 
 __all__ = ["Dropout"]
@@ -19,7 +19,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        self.p = check_probability("Dropout", "p", p)
+        self.p = fraction_in("Dropout", "p", p)
 
     def forward(self, input: Tensor) -> Tensor:
         """Map a Tensor of any shape to the same shape."""

@@ -22,7 +22,7 @@ from ..ops.distances import cosine_similarity
 from ..ops.functional import elu, gelu, one_hot, silu, softplus
 from ..ops.half_precision import rounds_once
 from ..ops.shape import crop, pad_dims
-from ..scalars import as_number, int_in, ints_in, number_in
+from ..scalars import fraction_in, int_in, ints_in, number_in
 from ..tensors.tensor import Tensor
 from .channel_norms import batch_norm, group_norm
 from .checks import (
@@ -32,7 +32,6 @@ from .checks import (
     check_floating,
     check_linear,
     check_normalized_shape,
-    check_probability,
     check_reduction,
     check_same_shape,
     check_tensors,
@@ -119,7 +118,8 @@ def layer_norm(
         return nn_ops.layer_norm_rows(input, weight, bias, number_in("layer_norm", "eps", eps))
     rows = input.flatten(-len(shape))
     flat_weight, flat_bias = (None if a is None else a.flatten() for a in (weight, bias))
-    return layer_norm(rows, rows.shape[-1], flat_weight, flat_bias, eps).reshape(input.shape)
+    eps = number_in("layer_norm", "eps", eps)
+    return nn_ops.layer_norm_rows(rows, flat_weight, flat_bias, eps).reshape(input.shape)
 
 
 def rms_norm(
@@ -152,7 +152,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     Raises ValueError if p is not from 0 to 1, DTypeError if the input is not of floating point.
     Source: Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", 2014.
     """
-    p = check_probability("dropout", "p", p)
+    p = fraction_in("dropout", "p", p)
     if not training or p == 0:
         return input
     check_tensors("dropout", input=input)
@@ -337,7 +337,7 @@ def cross_entropy(
     name = "cross_entropy"
     check_reduction(name, reduction)
     check_tensors(name, input=input, target=target)
-    label_smoothing = check_probability(name, "label_smoothing", label_smoothing)
+    label_smoothing = fraction_in(name, "label_smoothing", label_smoothing)
     ignore_index = int_in(name, "ignore_index", ignore_index)
     if target.shape == input.shape and input.shape and target.dtype.kind == "f":
         return _cross_entropy_of_probabilities(input, target, weight, reduction, label_smoothing)
@@ -394,8 +394,7 @@ def scaled_dot_product_attention(
     is not from 0 to 1.
     Source: Vaswani et al., "Attention Is All You Need", 2017.
     """
-    weights = check_attention(query, key, value, attn_mask, dropout_p)
-    dropout_p = as_number(dropout_p) or 0.0
+    weights, dropout_p = check_attention(query, key, value, attn_mask, dropout_p)
     dropout_mask = None
     if dropout_p:
         dropout_mask = random.dropout_mask(BACKENDS[type(query.array)].empty(weights, query.dtype), dropout_p)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from ..scalars import fraction_in
 from ..tensors.tensor import Tensor
 from . import functional as F
-from .checks import check_probability, check_reduction
+from .checks import check_reduction
 from .functional_losses import Reduction
 from .module import Module
 
@@ -148,7 +149,7 @@ class CrossEntropyLoss(ReducedLoss):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(reduction)
-        check_probability("CrossEntropyLoss", "label_smoothing", label_smoothing)
+        fraction_in("CrossEntropyLoss", "label_smoothing", label_smoothing)
         self.register_buffer("weight", weight)
         self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
 

@@ -16,12 +16,12 @@ from ..errors import ShapeError
 from ..ops.elementwise import sigmoid, tanh
 from ..ops.nn import relu
 from ..ops.shape import cat, stack
-from ..scalars import int_in
+from ..scalars import fraction_in, int_in
 from ..tensors.creation import empty, zeros
 from ..tensors.tensor import Tensor
 from . import functional as F
 from . import init
-from .checks import check_probability, check_tensors, format_tensors
+from .checks import check_tensors, format_tensors
 from .module import Module
 from .parameter import Parameter
 
@@ -141,7 +141,7 @@ class _RecurrentLayer(_Recurrent):
         if self.num_layers < 1:
             raise ValueError(f"{name}: expected num_layers of 1 or more, got {num_layers}")
         self.batch_first, self.bidirectional = batch_first, bidirectional
-        self.dropout = check_probability(name, "dropout", dropout)
+        self.dropout = fraction_in(name, "dropout", dropout)
         self.directions = 2 if bidirectional else 1
         for layer in range(self.num_layers):
             size = self.input_size if layer == 0 else self.directions * self.hidden_size

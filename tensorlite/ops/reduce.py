@@ -140,7 +140,7 @@ def _var_gradient(
 ) -> Value:
     dim, less = _estimate(dim, correction)
     g = _unfold(g * (2.0 * _per_freedom(in_shape, dim, less)), in_shape, dim)
-    return g * _deviations(x, middle, rest, _every(dim, in_shape))
+    return g * _deviations(x, middle, rest, dim)
 
 
 def _std_gradient(
@@ -150,11 +150,6 @@ def _std_gradient(
     zero = 1.0 / out == math.inf  # or so small that its inverse overflows
     g = where(zero, 0.0, g / (2.0 * where(zero, 1.0, out)))
     return _var_gradient(g, x, middle, rest, in_shape, dim, correction)
-
-
-def _every(dim: Dim, shape: Sequence[int]) -> Dim:
-    """Return ``dim``, or all dimensions for None."""
-    return tuple(range(len(shape))) if dim is None else dim
 
 
 @op(_var_gradient, aux=("middle", "rest"), dtypes="floating", widen=True)
@@ -241,7 +236,7 @@ def prod(xp: Namespace, x: Array, dim: int | None = None, keepdim: bool = False)
 def _extreme_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], dim: Dim) -> Value:
     """Return the gradient of an extreme, shared equally among equal entries, and among NaNs."""
     hit = (x == _unfold(out, in_shape, dim)) | (x != x)
-    ties = convert(sum(hit, _every(dim, in_shape), True), g.dtype, None)
+    ties = convert(sum(hit, dim, True), g.dtype, None)
     return where(hit, _unfold(g, in_shape, dim) / ties, 0.0)
 
 
@@ -386,7 +381,7 @@ def _share_out(xp: Namespace, g: Operand, x: Array, top: Array, total: Array, di
 
 
 @op(
-    lambda g, x, in_shape, dim, top, total: _share_out(_fold(g, in_shape, dim), x, top, total, _every(dim, in_shape)),
+    lambda g, x, in_shape, dim, top, total: _share_out(_fold(g, in_shape, dim), x, top, total, dim),
     dtypes="float",
     aux=("top", "total"),
     widen=True,

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import BACKENDS, Array, Namespace, describe_array
-from ..dtypes import accumulate_dtype
 from ..errors import DTypeError
 from .arguments import array_of, dim_in, numpy_names, shape_of
-from .elementwise import clone, convert, log
+from .elementwise import clone, log
+from .half_precision import rounds_once
 from .shape import cat, flip, narrow
 
 __all__ = ["cumprod", "logcumsumexp"]
@@ -102,10 +102,11 @@ def _running_maximum(xp: Namespace, x: Array, dim: int) -> Array:
 @op(lambda g, out: g * out, None)
 def _exp_below(xp: Namespace, x: Array, top: Array) -> Array:
     """Return ``exp(x - top)``, and 1 where both are the same infinity. No gradient flows to ``top``."""
-    return xp.where(x == top, xp.ones_like(x), xp.exp(x - top))
+    return xp.exp_below(x, top)
 
 
 @numpy_names
+@rounds_once
 def logcumsumexp(input: Value, dim: int) -> Value:
     """Return ``log(exp(x[0]) + ... + exp(x[i]))`` along a dimension, computed without overflow.
 
@@ -120,8 +121,5 @@ def logcumsumexp(input: Value, dim: int) -> Value:
         )
     if not shape:
         return clone(input)
-    dtype = input.dtype
-    x = convert(input, accumulate_dtype(dtype), dtype)
-    top = _running_maximum(x, d)
-    total = recurrence_(_exp_below(_before(top, d, -math.inf), top), _exp_below(x, top), d)
-    return convert(top + log(total), dtype, x.dtype)
+    top = _running_maximum(input, d)
+    return top + log(recurrence_(_exp_below(_before(top, d, -math.inf), top), _exp_below(input, top), d))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from ..scalars import as_integer, as_number
+from ..scalars import as_integer, fraction_in
 from .optimizer import Optimizer, require_number
 
 __all__ = ["ConstantLR", "CosineAnnealingLR", "CosineWithWarmup", "ExponentialLR", "LRScheduler", "LambdaLR",
@@ -124,14 +124,6 @@ def _require_steps(name: str, what: str, value: Any, least: int = 0) -> int:
     return steps
 
 
-def _require_fraction(name: str, what: str, value: Any) -> float:
-    """Return a number as Python's. Raises ValueError unless it is a number from 0 to 1."""
-    number = as_number(value)
-    if number is None or not 0.0 <= number <= 1.0:
-        raise ValueError(f"{name}: {what} must be a number from 0 to 1, got {value!r}")
-    return number
-
-
 def _require_milestones(name: str, milestones: Iterable[int], *, distinct: bool) -> list[int]:
     """Return milestones as ints. Raises ValueError unless they are whole numbers in increasing order."""
     steps = [_require_steps(name, "each of milestones", milestone) for milestone in milestones]
@@ -179,7 +171,7 @@ class ConstantLR(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, factor: float = 1.0 / 3.0, total_iters: int = 5, last_epoch: int = -1
     ) -> None:
-        self.factor = _require_fraction("ConstantLR", "factor", factor)
+        self.factor = fraction_in("ConstantLR", "factor", factor)
         self.total_iters = _require_steps("ConstantLR", "total_iters", total_iters)
         super().__init__(optimizer, last_epoch)
 
@@ -201,8 +193,8 @@ class LinearLR(LRScheduler):
         total_iters: int = 5,
         last_epoch: int = -1,
     ) -> None:
-        self.start_factor = _require_fraction("LinearLR", "start_factor", start_factor)
-        self.end_factor = _require_fraction("LinearLR", "end_factor", end_factor)
+        self.start_factor = fraction_in("LinearLR", "start_factor", start_factor)
+        self.end_factor = fraction_in("LinearLR", "end_factor", end_factor)
         if not self.start_factor:
             raise ValueError(f"LinearLR: start_factor must be above 0, got {start_factor!r}")
         self.total_iters = _require_steps("LinearLR", "total_iters", total_iters, least=1)
@@ -350,7 +342,7 @@ class OneCycleLR(LRScheduler):
             epochs = _require_steps(name, "epochs", epochs, least=1)
             total_steps = epochs * _require_steps(name, "steps_per_epoch", steps_per_epoch, least=1)
         total_steps = _require_steps(name, "total_steps", total_steps, least=1)
-        pct_start = _require_fraction(name, "pct_start", pct_start)
+        pct_start = fraction_in(name, "pct_start", pct_start)
         if anneal_strategy not in _ANNEALING:
             raise ValueError(f"{name}: anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}")
         div_factor = require_number(name, "div_factor", div_factor)

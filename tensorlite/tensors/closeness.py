@@ -9,7 +9,7 @@ import numpy as np
 from .. import ops
 from ..autograd.function import op
 from ..backends.registry import Array, Namespace
-from ..dtypes import DType, float32, float64, promote_types, uint8
+from ..dtypes import DType, float32, float64, uint8
 from .convert import to_dtype
 
 __all__ = ["isclose"]
@@ -41,7 +41,7 @@ def _dtype_of_difference(a: DType, b: DType) -> DType:
     a, b = (uint8 if d.kind == "b" else d for d in (a, b))
     wide = np.promote_types(a, b)
     if wide.kind == "f" and wide != float64:
-        return float64 if "f" not in (a.kind, b.kind) or a.kind != b.kind else promote_types(wide, float32)
+        return float32 if a.kind == b.kind else float64
     return wide
 
 

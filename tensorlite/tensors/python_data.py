@@ -125,7 +125,7 @@ def _foreign_array(data: Any) -> np.ndarray[Any, Any]:
         if callable(detach := getattr(data, "detach", None)):  # PyTorch's tensors
             data = detach()
         array = np.asarray(data)
-        if array.dtype.kind in "biufc" and array.dtype != np.object_:
+        if array.dtype.kind in "biufc":
             return array.astype(as_dtype(array.dtype.newbyteorder("=")), copy=False)
     raise TypeError(f"tensor: expected numbers or booleans, got {type(data).__name__} {data!r:.60}")
 
