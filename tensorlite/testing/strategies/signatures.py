@@ -87,7 +87,8 @@ class Signature:
                     low = least.get(dim.name, 0)
                     sizes[dim.name] = draw(size_choices(low, max(3, low + 2))) if dim.size is None else dim.size
         names = [name for name, size in sizes.items() if not name.isdecimal() and size]
-        if long_rows and names and draw(_IS_LONG):
+        # Draw this for empty inputs, too. Else they would be simpler than others, and examples would shrink to them.
+        if long_rows and draw(_IS_LONG) and names:
             # Three times of four it is the last one, which most loops run along.
             chosen = names[-1] if draw(integers(0, 3)) else names[draw(integers(0, len(names) - 1))]
             length = max(draw(_LENGTHS), least.get(chosen, 0))
