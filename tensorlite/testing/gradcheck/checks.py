@@ -177,7 +177,7 @@ def _check_higher_orders(function: FunctionUnderTest, order: int, first: _First,
     for number in range(2, order + 1):
         newest = [random_eighths(start.rng, a.shape) for a in inputs]
         orders = function.nested_gradients(at, cotangents, [*directions, newest])
-        if number == 2:
+        if number == 2 and not start.is_extreme():
             _check_create_graph(function, start.analytic, orders[0], at, cotangents, arrays)
         inputs = [*at, *cotangents]
         size *= max([0.0, *(float(abs(d).max(initial=0.0)) for d in newest)])

@@ -96,9 +96,13 @@ def append_replay(
         yield
     except GradientError as error:
         shown = {k: v for k, v in options.items() if k == "seed" or not (v is defaults[k] or v == defaults[k])}
-        if has_replay(error) or not (call := replay_call(check, function, **shown)):
+        if has_replay(error):
             raise
-        raise GradientError(with_replay(str(error), call), error.report, error.order) from None
+        call = replay_call(check, function, **shown)
+        text = with_replay(str(error), call) if call else str(error)
+        # Raise a new error without a call, too. hypothesis takes errors raised at two places for two bugs, and would
+        # not shrink arguments that are too large to print to small ones.
+        raise GradientError(text, error.report, error.order) from None
 
 
 def with_replay(text: str, call: str) -> str:
