@@ -73,6 +73,7 @@ def batch_norm(
             )
         mean = x.mean(dims)
         centred = x - mean.reshape(shape)
+        centred = centred - centred.mean(dims, keepdim=True)  # what the rounding of a large mean left
         var = (centred * centred).mean(dims)
         with no_grad():
             for running, batch in ((running_mean, mean), (running_var, var * (count / (count - 1)))):

@@ -210,7 +210,7 @@ def multi_margin_loss(
             f"{name}({format_tensors(input, target)}): class indices must be integers. Convert with .long()."
         )
     indices = target.reshape(-1)
-    slack = ops.clamp(margin - rows.gather(1, indices.unsqueeze(1)) + rows, min=0.0)
+    slack = ops.clamp(rows - rows.gather(1, indices.unsqueeze(1)) + margin, min=0.0)
     loss = slack if p == 1 else slack * slack
     if weight is not None:
         loss = loss * weight[indices].unsqueeze(1)

@@ -159,25 +159,58 @@ def fmod(xp: Namespace, x: Operand, y: Operand) -> Array:
     return xp.fmod(x, y)
 
 
+def _polynomial(k: int, order: int) -> list[float]:
+    """Return the coefficients, lowest first, of the derivative of ``y (y - 1) ... (y - k + 1)`` of this order."""
+    coefficients = [1.0]
+    for root in range(k):
+        shifted, scaled = [0.0, *coefficients], [*(root * c for c in coefficients), 0.0]
+        coefficients = [a - b for a, b in zip(shifted, scaled, strict=True)]
+    for _ in range(order):
+        coefficients = [n * c for n, c in enumerate(coefficients)][1:]
+    return coefficients
+
+
+@op(
+    lambda g, x, y, k, m: g * _power_derivative(x, y, k + 1, m),
+    lambda g, x, y, k, m: g * _power_derivative(x, y, k, m + 1),
+    dtypes="promote", widen=True,
+)  # fmt: skip
+def _power_derivative(xp: Namespace, x: Operand, y: Operand, k: int, m: int) -> Array:
+    """Return the derivative of ``x ** y``, k times by x and m times by y.
+
+    It is ``x**(y - k)`` times the sum over i from 0 to m of ``binomial(m, i) p_i(y) log(x)**(m - i)``, where ``p_i`` is
+    the i-th derivative of ``y (y - 1) ... (y - k + 1)``. An infinity times an exact 0 counts as 0: the limit. So does
+    the derivative of ``0 ** y`` by y, which is 0 or 1.
+    """
+    power = x ** (y - k)
+    logarithm = xp.log(xp.where((x == 0) & (y >= k), 1.0, x)) if m else None
+    total: Any = 0.0
+    for i in range(min(k, m) + 1):
+        term: Any = 0.0
+        for c in reversed(_polynomial(k, i)):
+            term = c if isinstance(term, float) and term == 0 else term * y + c
+        if i == 0:  # a product is 0 at its roots, which a sum of rounded terms may miss
+            term = math.prod((y - n for n in range(1, k)), start=y) if k else 1.0
+        if i < m:
+            term = math.comb(m, i) * xp.where(term == 0, 0.0, term * logarithm ** (m - i))
+        total = total + term
+    flat = (total == 0) | ((power == 0) & ((x >= 0) | (y == math.inf) | (y == -math.inf)))
+    return xp.where(flat, 0.0, power * total)
+
+
 def _power_base(g: Value, x: Value, exponent: Value) -> Value:
     if isinstance(exponent, (int, float)) and math.isfinite(exponent):
         return _zero(g) if exponent == 0 else g * (exponent * pow(x, exponent - 1))
-    slope = pow(x, exponent - 1)
-    if isinstance(exponent, (int, float)):
-        flat = slope == 0
-    else:  # x ** 0 is 1 for every x
-        flat = ((exponent == 0) & ~(abs(slope) < math.inf)) | ((abs(exponent) == math.inf) & (slope == 0))
-    return where(flat, 0.0, g * exponent * slope)  # 0 * inf would be NaN
+    return g * _power_derivative(x, exponent, 1, 0)
 
 
 def _power_exponent(g: Value, x: Value, exponent: Value, out: Value) -> Value:
-    if isinstance(x, (int, float)):
-        if 0 < x < math.inf or not x >= 0:
-            return g * (out * (math.log(x) if x > 0 else math.nan))
-        flat = exponent >= 0 if x == 0 else exponent < 0
-        return g * (out * where(flat, _zero(out), -math.inf if x == 0 else math.inf))
-    flat = ((x == 0) & (exponent >= 0)) | ((x > 0) & (out == 0))
-    return g * (out * log(where(flat, 1.0, x)))  # 0 * -inf would be NaN
+    if not isinstance(x, (int, float)):
+        return g * _power_derivative(x, exponent, 0, 1)
+    if 0 < x < math.inf or not x >= 0:
+        return g * (out * (math.log(x) if x > 0 else math.nan))
+    flat = exponent >= 0 if x == 0 else exponent < 0
+    return g * (out * where(flat, _zero(out), -math.inf if x == 0 else math.inf))
 
 
 @op(_power_base, _power_exponent, dtypes="promote", widen=True)
@@ -298,7 +331,13 @@ def sigmoid(xp: Namespace, x: Array) -> Array:
     return 1.0 / (1.0 + xp.exp(-x))
 
 
-@op(lambda g, x: g * (2.0 / math.sqrt(math.pi) * exp(-x * x)), dtypes="float", widen=True)
+@op(lambda g, x, out: g * (-2.0 * where(out == 0, 0.0, x) * out))
+def _bell(xp: Namespace, x: Array) -> Array:
+    """Return ``exp(-x**2)``, whose derivatives are 0 at infinity."""
+    return xp.exp(-x * x)
+
+
+@op(lambda g, x: g * (2.0 / math.sqrt(math.pi) * _bell(x)), dtypes="float", widen=True)
 def erf(xp: Namespace, x: Array) -> Array:
     """Return the error function: ``2 / sqrt(pi)`` times the integral of ``exp(-t**2)`` from 0 to the input."""
     return xp.erf(x)
@@ -337,7 +376,13 @@ def acos(xp: Namespace, x: Array) -> Array:
     return xp.arccos(x)
 
 
-@op(lambda g, x: g / (1.0 + x * x), dtypes="float", widen="backward")
+@op(lambda g, x, out: g * (-2.0 * where(out == 0, 0.0, x) * out * out))
+def _atan_slope(xp: Namespace, x: Array) -> Array:
+    """Return ``1 / (1 + x**2)``, whose derivatives are 0 at infinity."""
+    return 1.0 / (1.0 + x * x)
+
+
+@op(lambda g, x: g * _atan_slope(x), dtypes="float", widen="backward")
 def atan(xp: Namespace, x: Array) -> Array:
     """Return the inverse tangent in radians, from -pi/2 to pi/2."""
     return xp.arctan(x)

@@ -175,6 +175,7 @@ def linear(xp: Namespace, x: Array, weight: Array, bias: Array | None = None) ->
 
 def _layer_norm_composite(x: Value, weight: Value, bias: Value, eps: float) -> Value:
     centred = x - mean(x, -1, True)
+    centred = centred - mean(centred, -1, True)  # what the rounding of a large mean left
     y = centred * rsqrt(mean(centred * centred, -1, True) + eps)
     y = y if weight is None else y * weight
     return y if bias is None else y + bias

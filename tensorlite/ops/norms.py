@@ -81,8 +81,11 @@ def _extreme_gradient(g: Value, x: Value, out: Value, axes: tuple[int, ...]) -> 
 
 def _power_norm_gradient(g: Value, x: Value, out: Value, order: float) -> Value:
     """Return ``g sign(x) (|x| / out)**(order - 1)``, and 0 where x or the norm is 0."""
-    (zero, safe), (none, length) = _nonzero(x), _nonzero(out)
-    ratio = where(zero | none, 0.0, pow(abs(safe) / length, order - 1))  # a small number to a negative power is inf
+    flat, (none, length) = x == 0, _nonzero(out)
+    if order < 0:  # an infinite entry among others changes nothing
+        flat = flat | ((abs(x) == math.inf) & (out < math.inf))
+    safe = where(flat, 1.0, x)
+    ratio = where(flat | none, 0.0, pow(abs(safe) / length, order - 1))  # a small number to a negative power is inf
     return g * sign(x) * ratio
 
 

@@ -213,6 +213,8 @@ def _products_of_others(x: Value) -> Value:
     n = x.shape[-1]
     if n < 2:
         return x**0 if n else x
+    if n == 2:
+        return flip(x, -1)
     pairs = reshape(narrow(x, -1, 0, n - n % 2), (*x.shape[:-1], n // 2, 2))
     left, right = narrow(pairs, -1, 0, 1), narrow(pairs, -1, 1, 1)
     products = squeeze(left * right, -1)

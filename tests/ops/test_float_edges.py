@@ -251,3 +251,55 @@ def test_the_slope_of_a_remainder_fits_its_rounded_quotient(x: float) -> None:
     (tiny % y).sum().backward()  # the results are rounded to y
     assert y.grad is not None
     assert y.grad.tolist() == [1.0, 1.0]
+
+
+def power_derivatives(x: float, y: float) -> list[float]:
+    """Return the derivatives of ``x ** y``: by x, by y, twice by x, by both (in either order), twice by y."""
+    xs = [tl.tensor([x], dtype=tl.float64, requires_grad=True), tl.tensor([y], dtype=tl.float64, requires_grad=True)]
+    first = tl.autograd.grad((xs[0] ** xs[1]).sum(), xs, create_graph=True)
+    second = [tl.autograd.grad(g.sum(), xs, retain_graph=True) for g in first]
+    return [float(g) for g in (*first, second[0][0], second[0][1], second[1][0], second[1][1])]
+
+
+@pytest.mark.parametrize(("x", "y", "expected"), [
+    (0.0, 0.0, [0, 0, 0, INF, INF, 0]),
+    (0.0, 1.0, [1, 0, 0, 1, 1, 0]),
+    (0.0, 2.0, [0, 0, 2, 0, 0, 0]),
+    (0.0, 3.0, [0, 0, 0, 0, 0, 0]),
+    (2.0, 0.0, [0, math.log(2), 0, 0.5, 0.5, math.log(2) ** 2]),
+    (2.0, 2.0, [4, 4 * math.log(2), 2, 2 + 4 * math.log(2), 2 + 4 * math.log(2), 4 * math.log(2) ** 2]),
+    (-2.0, 2.0, [-4, NAN, 2, NAN, NAN, NAN]),
+    (INF, 0.0, [0, INF, 0, 0, 0, INF]),
+    (INF, 1.0, [1, INF, 0, INF, INF, INF]),
+    (INF, -1.0, [0, 0, 0, 0, 0, 0]),
+    (0.5, INF, [0, 0, 0, 0, 0, 0]),
+])  # fmt: skip
+def test_all_derivatives_of_a_power_at_the_edges(x: float, y: float, expected: list[float]) -> None:
+    np.testing.assert_allclose(power_derivatives(x, y), expected, rtol=1e-12)
+
+
+def test_third_derivatives_of_a_power() -> None:
+    x, y = (tl.tensor([v], dtype=tl.float64, requires_grad=True) for v in (1.7, -2.3))
+    value = x**y
+    for v in (x, x, y):
+        (value,) = tl.autograd.grad(value.sum(), v, create_graph=True)
+    a, b = 1.7, -2.3
+    assert value.item() == pytest.approx(a ** (b - 2) * (2 * b - 1 + b * (b - 1) * math.log(a)), rel=1e-12)
+
+
+def hessian(f: Any, x: Any) -> Any:
+    """Return the Hessian of the sum of f at a vector."""
+    return tl.func.hessian(lambda x: f(x).sum())(tl.tensor(x, dtype=tl.float64)).numpy()
+
+
+def test_second_derivatives_at_infinity_and_zero() -> None:
+    for f in (tl.erf, tl.atan, tl.tanh, tl.sigmoid, F.gelu, F.silu, F.softplus):
+        assert not hessian(f, [INF, -INF]).any()
+    np.testing.assert_array_equal(hessian(tl.prod, [0.0, INF]), [[0, 1], [1, 0]])
+    x = tl.tensor([3.0, 1.0, INF], requires_grad=True)
+    (first,) = tl.autograd.grad(x.prod(), x, create_graph=True)
+    assert tl.autograd.grad(first.sum(), x)[0].tolist() == [INF, INF, 4.0]
+    for p in (-1, -2):
+        expected = np.zeros((3, 3))
+        expected[:2, :2] = hessian(lambda x, p=p: tl.norm(x, p), [1.0, -2.0])
+        np.testing.assert_allclose(hessian(lambda x, p=p: tl.norm(x, p), [1.0, -2.0, INF]), expected, rtol=1e-12)

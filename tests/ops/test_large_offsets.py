@@ -180,6 +180,42 @@ def test_the_spread_of_numbers_next_to_which_it_is_small(f: Any, offset: float, 
         np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=2e-6 * abs(expected[1]).max())
 
 
+NORMALIZED = {
+    "layer_norm": lambda x: F.layer_norm(x, (37,)),
+    "layer_norm with weights": lambda x: F.layer_norm(x, (37,), x[0].detach() * 0 + 2.0, x[0].detach() * 0 + 1.0),
+    "group_norm": lambda x: F.group_norm(x.reshape(2, 2, 37), 2).reshape(4, 37),
+    "batch_norm": lambda x: F.batch_norm(x.T, None, None, training=True).T,
+}
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("name", NORMALIZED)
+@pytest.mark.parametrize(("offset", "noise"), [(0.0, 1.0), (1e4, 0.05), (-3e6, 1.0)])
+def test_layers_normalise_numbers_next_to_which_their_spread_is_small(name: str, offset: float, noise: float) -> None:
+    """Values and gradients of both orders are those of the same numbers in float64 without the offset."""
+    x = (offset + noise * np.random.default_rng(0).standard_normal((4, 37))).astype(np.float32)
+    x[3] = np.random.default_rng(1).standard_normal(37)  # a row without an offset stays as it is
+
+    def f(x: Any) -> Any:
+        return NORMALIZED[name](x) * tl.arange(37, dtype=x.dtype)
+
+    exact = x.astype(np.float64)
+    exact[:3] -= offset
+    found, expected = value_and_gradients(f, x, order=2), value_and_gradients(f, exact, order=2)
+    for a, b in zip(found, expected, strict=True):
+        for i in range(4):
+            np.testing.assert_allclose(a[i], b[i], rtol=0, atol=5e-6 * abs(b[i]).max())
+
+
+def test_hinge_losses_keep_the_margin_next_to_large_scores() -> None:
+    x = np.array([[0.5, 0.25, 0.0], [0.0, 0.0, 0.0]], np.float32)
+    for offset in (0.0, 2.0**20, -(2.0**20)):
+        found = value_and_gradients(lambda x: F.multi_margin_loss(x, tl.tensor([0, 2])), x + np.float32(offset))
+        np.testing.assert_allclose(found[0], (0.75 + 0.5 + 2) / 6)
+    same = np.full((1, 3), 1e8, np.float32)
+    assert F.multi_margin_loss(tl.tensor(same), tl.tensor([0])).item() == pytest.approx(2 / 3)
+
+
 def test_norms_of_rows_whose_squares_overflow_or_vanish() -> None:
     x = np.array([[3.0, 4.0, 0.0], [3e30, 4e30, 0.0], [3e-30, -4e-30, 0.0], [0.0, 0.0, 0.0]], np.float32)
     unit = np.array([[0.6, 0.8, 0.0], [0.6, 0.8, 0.0], [0.6, -0.8, 0.0], [0.0, 0.0, 0.0]])

@@ -212,14 +212,38 @@ def exp_below(xp: XP, x: Array, top: Array) -> Array:
 
 
 def layer_norm(xp: XP, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Array, Array]:
-    """Compute the same as the reference, and again with scaled rows if squares overflow."""
+    """Compute the same as the reference, and again with scaled rows if squares overflow.
+
+    Rows whose mean is large beside their deviations are computed again without that offset.
+    """
     y, mean, rstd = _layer_norm(xp, x, weight, bias, eps)
-    if not x.size or rstd.min() > 0:
+    if not x.size:
         return y, mean, rstd
+    if rstd.min() > 0:
+        offset = _offsets(x, mean, rstd)
+        if offset is None:
+            return y, mean, rstd
+        y, mean, rstd = _layer_norm(xp, x - offset, weight, bias, eps)
+        return y, mean + offset, rstd
     top = _overflowed(x, rstd)
     least = np.finfo(x.dtype).tiny  # so that equal entries give 0
     y, mean, rstd = reference.layer_norm(xp, x / top, weight, bias, np.maximum(eps / top / top, least))
     return y, mean * top, rstd / top
+
+
+_FAR = 256.0  # deviations; the rounding of a float32 mean that is so far from 0 moves results by 1e-5
+
+
+def _offsets(x: Array, mean: Array, rstd: Array) -> Array | None:
+    """Return the first entry of each row whose mean is that far from 0, and else 0; None if there is no such row.
+
+    The differences of such a row from its first entry are exact.
+    """
+    distance = mean.reshape(-1) * rstd.reshape(-1)
+    if distance @ distance < _FAR * _FAR:
+        return None
+    far = np.abs(distance).reshape(mean.shape) >= _FAR
+    return np.where(far, x[..., :1], np.zeros_like(mean)) if far.any() else None
 
 
 def _overflowed(x: Array, rstd: Array) -> Array:
@@ -248,6 +272,10 @@ def layer_norm_backward(
     xp: XP, g: Array, x: Array, weight: Array | None, mean: Array, rstd: Array
 ) -> tuple[Array, Array | None, Array]:
     """Compute the same as the reference."""
+    offset = _offsets(x, mean, rstd) if x.size else None
+    if offset is not None:
+        x = x - offset
+        mean = np.where(offset == 0, mean, x.mean(axis=-1, keepdims=True))
     kernels = _kernels_for(x, g, weight, mean, rstd)
     if kernels is None:
         return reference.layer_norm_backward(xp, g, x, weight, mean, rstd)
