@@ -34,6 +34,7 @@ class Adam(Optimizer):
     """
 
     _entries = ("step", "exp_avg", "exp_avg_sq")
+    _implied = {"amsgrad": False, "decoupled_weight_decay": False}  # noqa: RUF012  # declared by the base class
     _decoupled = False
 
     def __init__(
@@ -75,6 +76,7 @@ class AdamW(Adam):
     Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019.
     """
 
+    _implied = {"amsgrad": False, "decoupled_weight_decay": True}  # noqa: RUF012  # declared by the base class
     _decoupled = True
 
     def __init__(

@@ -11,17 +11,18 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 from ..scalars import as_integer, fraction_in
 from .optimizer import Optimizer, require_number
 
-__all__ = ["ConstantLR", "CosineAnnealingLR", "CosineWithWarmup", "ExponentialLR", "LRScheduler", "LambdaLR",
-           "LinearLR", "MultiStepLR", "OneCycleLR", "SequentialLR", "StepLR"]  # fmt: skip
+__all__ = ["ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "CosineWithWarmup",
+           "ExponentialLR", "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR", "OneCycleLR", "PolynomialLR",
+           "ReduceLROnPlateau", "SequentialLR", "StepLR"]  # fmt: skip
 
 
 class LRScheduler:
-    """Base class of the schedulers. A subclass defines ``_lr(base, step)``, the rate at a step for an initial rate.
+    """Base class of the schedulers. A subclass defines ``get_lr()``, which returns the rate of each group.
 
     The initial learning rate of a group is ``group["initial_lr"]``. The first scheduler of an optimizer sets it to the
     group's learning rate.
@@ -32,8 +33,15 @@ class LRScheduler:
 
     base_lrs: the initial learning rate of each group.
 
+    Several schedulers may change one optimizer, each with a ``step()`` of its own, as in PyTorch. Schedules that are a
+    factor, and CosineAnnealingLR, then multiply what the others, or an assignment to ``group["lr"]``, made of the rate.
+    The other schedules replace it.
+
     Raises TypeError if ``optimizer`` is not an Optimizer, ValueError for options out of range.
     """
+
+    _chains: ClassVar[bool] = False
+    """Whether a step multiplies the rate that it finds, instead of replacing it."""
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         name = type(self).__name__
@@ -50,24 +58,39 @@ class LRScheduler:
                 )
         self.base_lrs: list[float] = [group["initial_lr"] for group in optimizer.param_groups]
         self.last_epoch = last_epoch
-        self.step()
+        self._advance(keep_changes=last_epoch == -1)
 
     def _lr(self, base: float, step: int) -> float:
-        raise NotImplementedError(f"{type(self).__name__} does not define _lr()")
+        """Return the learning rate at a step for an initial rate."""
+        raise NotImplementedError(f"{type(self).__name__} does not define get_lr()")
 
-    def _lrs(self, step: int) -> list[float]:
-        """Return the learning rate of each group at a step."""
-        return [self._lr(base, step) for base in self.base_lrs]
+    def get_lr(self) -> list[float]:
+        """Return the learning rate of each group at the step ``last_epoch``, without what other schedulers do."""
+        return [self._lr(base, self.last_epoch) for base in self.base_lrs]
 
-    def _set_options(self, step: int) -> None:
-        """Set the options of every group to their values at a step."""
-        for group, lr in zip(self.optimizer.param_groups, self._lrs(step), strict=False):
+    def _set_options(self) -> None:
+        """Set the options of every group to their values at the step ``last_epoch``."""
+        for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=False):
             group["lr"] = require_number(type(self).__name__, "the learning rate", lr, least=-math.inf)
+
+    def _advance(self, keep_changes: bool) -> None:
+        self.last_epoch += 1
+        found = self.get_last_lr()
+        self._set_options()
+        if keep_changes and self._chains:
+            for group, base, lr in zip(self.optimizer.param_groups, self.base_lrs, found, strict=False):
+                before = self._lr(base, self.last_epoch - 1) if self.last_epoch else base
+                if lr != before:  # equal rates keep the exact value that is set already
+                    group["lr"] = self._from(lr, before, group["lr"])
+        self._last_lr = self.get_last_lr()
+
+    def _from(self, lr: float, before: float, after: float) -> float:
+        """Return the rate after a step for the one found, if the step of this schedule alone is before -> after."""
+        return lr * after / before if before else lr
 
     def step(self) -> None:
         """Count a step, and set the learning rate of every group for the next one."""
-        self.last_epoch += 1
-        self._set_options(self.last_epoch)
+        self._advance(keep_changes=True)
 
     def get_last_lr(self) -> list[float]:
         """Return the current learning rate of each group."""
@@ -89,8 +112,10 @@ class LRScheduler:
         """
         self._check_state(state_dict)
         self._load(state_dict)
-        self.last_epoch -= 1
-        self.step()
+        self._set_options()
+        for group, lr in zip(self.optimizer.param_groups, state_dict.get("_last_lr", ()), strict=False):
+            group["lr"] = lr
+        self._last_lr = self.get_last_lr()
 
     def _check_state(self, state_dict: Mapping[str, Any]) -> None:
         """Raise an error if the state is not for a scheduler such as this."""
@@ -98,10 +123,9 @@ class LRScheduler:
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"{name}: expected a state_dict(), got {type(state_dict).__name__}")
         expected = self.state_dict().keys()
-        if state_dict.keys() != expected:
-            raise ValueError(
-                f"{name}: expected a state with {', '.join(sorted(expected))}, got {', '.join(sorted(state_dict))}"
-            )
+        if state_dict.keys() | {"_last_lr"} != expected:  # older states lack it
+            listed, given = (", ".join(sorted(keys - {"_last_lr"})) for keys in (expected, state_dict.keys()))
+            raise ValueError(f"{name}: expected a state with {listed}, got {given}")
         saved, groups = len(state_dict["base_lrs"]), len(self.optimizer.param_groups)
         if saved != groups:
             raise ValueError(f"{name}: the state is for {saved} groups, the optimizer has {groups}")
@@ -161,12 +185,15 @@ class LambdaLR(LRScheduler):
             raise ValueError(f"LambdaLR: expected {groups} functions, one for each group, got {len(self.lr_lambdas)}")
         super().__init__(optimizer, last_epoch)
 
-    def _lrs(self, step: int) -> list[float]:
-        return [base * f(step) for base, f in zip(self.base_lrs, self.lr_lambdas, strict=True)]
+    def get_lr(self) -> list[float]:
+        """Return the initial rates times the results of the functions."""
+        return [base * f(self.last_epoch) for base, f in zip(self.base_lrs, self.lr_lambdas, strict=True)]
 
 
 class ConstantLR(LRScheduler):
     """A schedule: the initial rate times ``factor`` for the first ``total_iters`` steps, then the initial rate."""
+
+    _chains = True
 
     def __init__(
         self, optimizer: Optimizer, factor: float = 1.0 / 3.0, total_iters: int = 5, last_epoch: int = -1
@@ -184,6 +211,8 @@ class LinearLR(LRScheduler):
 
     It goes from ``start_factor`` to ``end_factor`` in ``total_iters`` steps.
     """
+
+    _chains = True
 
     def __init__(
         self,
@@ -205,8 +234,26 @@ class LinearLR(LRScheduler):
         return base * (self.start_factor + (self.end_factor - self.start_factor) * done)
 
 
+class PolynomialLR(LRScheduler):
+    """A schedule: the initial rate times ``(1 - step / total_iters) ** power``, until it is 0."""
+
+    _chains = True
+
+    def __init__(
+        self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1
+    ) -> None:
+        self.total_iters = _require_steps("PolynomialLR", "total_iters", total_iters, least=1)
+        self.power = require_number("PolynomialLR", "power", power)
+        super().__init__(optimizer, last_epoch)
+
+    def _lr(self, base: float, step: int) -> float:
+        return base * (1.0 - min(step, self.total_iters) / self.total_iters) ** self.power
+
+
 class StepLR(LRScheduler):
     """A schedule: the initial rate times ``gamma ** (step // step_size)``."""
+
+    _chains = True
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
         self.step_size = _require_steps("StepLR", "step_size", step_size, least=1)
@@ -223,6 +270,8 @@ class MultiStepLR(LRScheduler):
     milestones: steps in increasing order; one that is listed twice counts twice.
     """
 
+    _chains = True
+
     def __init__(
         self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1
     ) -> None:
@@ -236,6 +285,8 @@ class MultiStepLR(LRScheduler):
 
 class ExponentialLR(LRScheduler):
     """A schedule: the initial rate times ``gamma ** step``."""
+
+    _chains = True
 
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
         self.gamma = require_number("ExponentialLR", "gamma", gamma)
@@ -260,6 +311,8 @@ class CosineAnnealingLR(LRScheduler):
     Source: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017.
     """
 
+    _chains = True
+
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
         self.T_max = _require_steps("CosineAnnealingLR", "T_max", T_max, least=1)
         self.eta_min = require_number("CosineAnnealingLR", "eta_min", eta_min, least=-math.inf)
@@ -267,6 +320,47 @@ class CosineAnnealingLR(LRScheduler):
 
     def _lr(self, base: float, step: int) -> float:
         return _cosine(base, self.eta_min, step / self.T_max)
+
+    def _from(self, lr: float, before: float, after: float) -> float:
+        if before == self.eta_min:
+            return lr - before + after
+        return self.eta_min + (lr - self.eta_min) * (after - self.eta_min) / (before - self.eta_min)
+
+
+class CosineAnnealingWarmRestarts(LRScheduler):
+    """A schedule: half a cosine from the initial rate to ``eta_min``, then again from the initial rate, and so on.
+
+    T_0: the length of the first cosine in steps.
+    T_mult: each cosine is this many times as long as the one before.
+
+    Source: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0, last_epoch: int = -1
+    ) -> None:
+        name = "CosineAnnealingWarmRestarts"
+        self.T_0 = _require_steps(name, "T_0", T_0, least=1)
+        self.T_mult = _require_steps(name, "T_mult", T_mult, least=1)
+        self.eta_min = require_number(name, "eta_min", eta_min, least=-math.inf)
+        self.fraction = 0.0
+        super().__init__(optimizer, last_epoch)
+
+    def _lr(self, base: float, step: int) -> float:
+        position, length = step + self.fraction, self.T_0
+        if self.T_mult == 1:
+            position %= length
+        while position >= length:
+            position, length = position - length, length * self.T_mult
+        return _cosine(base, self.eta_min, position / length)
+
+    def step(self, epoch: float | None = None) -> None:
+        """Count a step, or go to the step ``epoch``, which may be a fraction. Set the rates for it."""
+        if epoch is not None:
+            number = require_number("CosineAnnealingWarmRestarts", "epoch", epoch)
+            self.last_epoch = math.floor(number) - 1
+            self.fraction = number - math.floor(number)
+        super().step()
 
 
 class CosineWithWarmup(LRScheduler):
@@ -379,8 +473,9 @@ class OneCycleLR(LRScheduler):
     def _between(self, points: Sequence[float], phase: int, done: float) -> float:
         return _ANNEALING[self.anneal_strategy](points[phase], points[phase + 1], done)
 
-    def _lrs(self, step: int) -> list[float]:
-        phase, done = self._phase(step)
+    def get_lr(self) -> list[float]:
+        """Return the rates of the cycle. Raises ValueError beyond its end."""
+        phase, done = self._phase(self.last_epoch)
         rates = []
         for initial, highest in zip(self.base_lrs, self.max_lrs, strict=True):
             lowest = initial / self.final_div_factor
@@ -388,11 +483,11 @@ class OneCycleLR(LRScheduler):
             rates.append(self._between(points, phase, done))
         return rates
 
-    def _set_options(self, step: int) -> None:
-        super()._set_options(step)
+    def _set_options(self) -> None:
+        super()._set_options()
         if not self.cycle_momentum:
             return
-        phase, done = self._phase(step)
+        phase, done = self._phase(self.last_epoch)
         groups = zip(self.optimizer.param_groups, self.base_momentums, self.max_momentums, strict=False)
         for group, lowest, highest in groups:
             momentum = self._between([highest, lowest, highest, highest], phase, done)
@@ -431,12 +526,12 @@ class SequentialLR(LRScheduler):
         self.milestones = _require_milestones(name, self.milestones, distinct=True)
         super().__init__(optimizer, last_epoch)
 
-    def _set_options(self, step: int) -> None:
-        index = bisect_right(self.milestones, step)
+    def _set_options(self) -> None:
+        index = bisect_right(self.milestones, self.last_epoch)
         start = self.milestones[index - 1] if index else 0
         scheduler = self.schedulers[index]
-        scheduler.last_epoch = step - start
-        scheduler._set_options(scheduler.last_epoch)
+        scheduler.last_epoch = self.last_epoch - start
+        scheduler._set_options()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the numbers of this scheduler and, under "schedulers", of the others. JSON can hold them."""
@@ -454,3 +549,132 @@ class SequentialLR(LRScheduler):
         for scheduler, state in zip(self.schedulers, state_dict["schedulers"], strict=True):
             scheduler._load(state)
         super()._load({key: value for key, value in state_dict.items() if key != "schedulers"})
+
+
+class ChainedScheduler:
+    """Several schedulers of one optimizer, each of which makes every step, in this order.
+
+    Raises ValueError without schedulers, and for schedulers of different optimizers.
+    """
+
+    def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:
+        self.schedulers = list(schedulers)
+        if not self.schedulers:
+            raise ValueError("ChainedScheduler: expected at least one scheduler")
+        for i, scheduler in enumerate(self.schedulers):
+            if not isinstance(scheduler, LRScheduler):
+                raise TypeError(f"ChainedScheduler: expected schedulers, got {type(scheduler).__name__} at index {i}")
+        self.optimizer = optimizer or self.schedulers[0].optimizer
+        if any(scheduler.optimizer is not self.optimizer for scheduler in self.schedulers):
+            raise ValueError("ChainedScheduler: expected schedulers of one optimizer")
+
+    def step(self) -> None:
+        """Make a step of every scheduler."""
+        for scheduler in self.schedulers:
+            scheduler.step()
+
+    def get_last_lr(self) -> list[float]:
+        """Return the current learning rate of each group."""
+        return self.schedulers[-1].get_last_lr()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the schedulers under "schedulers". JSON can hold them."""
+        return {"schedulers": [scheduler.state_dict() for scheduler in self.schedulers]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from the result of :meth:`state_dict`. Raises ValueError for another number of schedulers."""
+        states = list(state_dict["schedulers"])
+        if len(states) != len(self.schedulers):
+            raise ValueError(
+                f"ChainedScheduler: the state is for {len(states)} schedulers, not {len(self.schedulers)}"
+            )
+        for scheduler, state in zip(self.schedulers, states, strict=True):
+            scheduler.load_state_dict(state)
+
+
+class ReduceLROnPlateau:
+    """A schedule that multiplies the rates by ``factor`` when a measured number has stopped improving.
+
+    Call ``scheduler.step(loss)`` after each evaluation.
+
+    mode: "min" if a smaller number is better, "max" if a larger one is.
+    factor: a number below 1.
+    patience: how many evaluations in a row without improvement are allowed.
+    threshold: an improvement is one by more than this part of the best number ("rel"), or by more than this ("abs").
+    threshold_mode: "rel" or "abs".
+    cooldown: how many evaluations after a reduction are not counted.
+    min_lr: the lowest rate, a number or one for each group.
+    eps: a smaller change of a rate is not made.
+
+    Raises ValueError for options out of range. The algorithm is PyTorch's.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float | Sequence[float] = 0.0,
+        eps: float = 1e-8,
+    ) -> None:
+        name = "ReduceLROnPlateau"
+        _require_optimizer(name, optimizer)
+        if mode not in ("min", "max"):
+            raise ValueError(f"{name}: mode must be 'min' or 'max', got {mode!r}")
+        if threshold_mode not in ("rel", "abs"):
+            raise ValueError(f"{name}: threshold_mode must be 'rel' or 'abs', got {threshold_mode!r}")
+        self.optimizer, self.mode, self.threshold_mode = optimizer, mode, threshold_mode
+        self.factor = require_number(name, "factor", factor, below=1.0)
+        self.patience = _require_steps(name, "patience", patience)
+        self.threshold = require_number(name, "threshold", threshold)
+        self.cooldown = _require_steps(name, "cooldown", cooldown)
+        self.min_lrs = _for_each_group(name, "min_lr", min_lr, optimizer)
+        self.eps = require_number(name, "eps", eps)
+        self.best: float | None = None
+        self.num_bad_epochs = self.cooldown_counter = self.last_epoch = 0
+
+    def step(self, metrics: Any) -> None:
+        """Read the measured number, a number or a Tensor of one entry, and reduce the rates if it is time to."""
+        current = float(metrics)
+        self.last_epoch += 1
+        if self._improves(current):
+            self.best, self.num_bad_epochs = current, 0
+        else:
+            self.num_bad_epochs += 1
+        if self.cooldown_counter > 0:
+            self.cooldown_counter -= 1
+            self.num_bad_epochs = 0
+        if self.num_bad_epochs > self.patience:
+            for group, lowest in zip(self.optimizer.param_groups, self.min_lrs, strict=False):
+                lr = max(group["lr"] * self.factor, lowest)
+                if group["lr"] - lr > self.eps:
+                    group["lr"] = lr
+            self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
+
+    def _improves(self, current: float) -> bool:
+        if self.best is None:
+            return not math.isnan(current)
+        sign = 1.0 if self.mode == "min" else -1.0
+        least = self.threshold * (self.best if self.threshold_mode == "rel" else 1.0)
+        return sign * current < sign * self.best - least
+
+    def get_last_lr(self) -> list[float]:
+        """Return the current learning rate of each group."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scheduler's numbers, which JSON can hold."""
+        return {key: value for key, value in vars(self).items() if key != "optimizer"}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from the result of :meth:`state_dict`; the rates are those of the optimizer's own state.
+
+        Raises ValueError if the state has other keys.
+        """
+        if state_dict.keys() != self.state_dict().keys():
+            raise ValueError(f"ReduceLROnPlateau: expected a state of its own, got {', '.join(sorted(state_dict))}")
+        vars(self).update(state_dict)

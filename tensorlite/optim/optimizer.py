@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, ClassVar, TypeAlias, TypeVar, overload
 
 from ..autograd import version_counter
 from ..autograd.grad_mode import enable_grad
@@ -25,6 +25,10 @@ Params: TypeAlias = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[d
 """Tensors; pairs of names and Tensors, as from ``named_parameters()``; or groups ``{"params": ..., option: value}``."""
 
 
+_HOW_PYTORCH_COMPUTES = frozenset(("capturable", "differentiable", "foreach", "fused"))
+"""Options in the states of PyTorch's optimizers that do not change the result."""
+
+
 class Optimizer:
     """Base class of the optimizers. It has the parameters, their options in groups, and the state of each.
 
@@ -42,6 +46,8 @@ class Optimizer:
     :meth:`add_param_group`.
     """
 
+    _implied: ClassVar[dict[str, Any]] = {}
+    """Options that PyTorch's state of this optimizer has, with the only value that is the same here."""
     _entries: tuple[str, ...] = ()
     _optional_entries: tuple[str, ...] = ()
 
@@ -169,6 +175,7 @@ class Optimizer:
         """Continue from the result of :meth:`state_dict`, for the same parameters in the same order. Load options too.
 
         state_dict: keys may be strings, and tuples may be lists, as they are after JSON. Tensors and arrays are copied.
+            It may be the state of PyTorch's optimizer of this name.
 
         Raises ValueError if it is for other groups or options, ShapeError if a Tensor does not have the shape of its
         parameter; then nothing is loaded.
@@ -197,6 +204,9 @@ class Optimizer:
                 if key not in group:
                     raise ValueError(f"{name}: a saved group has no option {key!r}. Load a state of {name}.")
                 group[key] = tuple(group[key]) if isinstance(default, tuple) else group[key]
+            for key, value in list(group.items()):
+                if key in _HOW_PYTORCH_COMPUTES or (key in self._implied and self._implied[key] == value):
+                    del group[key]
             if unknown_keys := sorted(group.keys() - self.defaults.keys() - {"params", "initial_lr"}):
                 raise ValueError(f"{name}: a saved group has unknown options {', '.join(unknown_keys)}")
             _read_numbers(group)
@@ -208,6 +218,9 @@ class Optimizer:
 
     def _loaded(self, k: int, p: Tensor, values: dict[str, Any]) -> dict[str, Any]:
         """Return a copy of the saved state of one parameter, on its device and in its dtype (float32 for float16)."""
+        values = {key: value for key, value in values.items() if value is not None}
+        if "step" not in self._entries:
+            values.pop("step", None)  # PyTorch counts the steps of every optimizer
         if values and values.keys() - set(self._optional_entries) != set(self._entries):
             raise ValueError(
                 f"{type(self).__name__}: expected a state with {', '.join(sorted(self._entries)) or 'nothing'} for "
@@ -216,6 +229,8 @@ class Optimizer:
         result = {}
         for key, value in values.items():
             value = tensor_of(value)
+            if isinstance(value, Tensor) and key == "step":  # which PyTorch keeps as a tensor
+                value = int(value)
             if isinstance(value, Tensor):
                 if value.shape != p.shape:
                     raise ShapeError(

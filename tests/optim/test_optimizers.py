@@ -419,3 +419,41 @@ def test_a_state_that_does_not_fit_is_an_error_and_changes_nothing():
             optimizer.load_state_dict(bad)
         assert optimizer.param_groups[0]["lr"] == 0.5
         assert optimizer.state_dict()["state"][1]["exp_avg"].array is before["state"][1]["exp_avg"].array
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("SGD", {"lr": 0.1}),
+        ("SGD", {"lr": 0.1, "momentum": 0.9}),
+        ("Adam", {"lr": 0.1, "betas": (0.5, 0.9)}),
+        ("AdamW", {"lr": 0.1}),
+        ("RMSprop", {"lr": 0.1, "centered": True, "momentum": 0.5}),
+        ("Adagrad", {"lr": 0.1, "lr_decay": 0.1}),
+    ],
+)
+def test_the_state_of_pytorchs_optimizer_continues_here(name, options):
+    torch = pytest.importorskip("torch")
+
+    def steps(library, optimizer, w, count):
+        for _ in range(count):
+            optimizer.zero_grad()
+            (w**3).sum().backward()
+            optimizer.step()
+
+    theirs = torch.tensor([1.0, -0.5, 0.25], dtype=torch.float64, requires_grad=True)
+    optimizer = getattr(torch.optim, name)([theirs], **options)
+    steps(torch, optimizer, theirs, 3)
+    mine = tl.tensor(theirs.detach().numpy(), requires_grad=True)
+    continued = getattr(tl.optim, name)([mine])
+    continued.load_state_dict(optimizer.state_dict())
+    steps(torch, optimizer, theirs, 3)
+    steps(tl, continued, mine, 3)
+    np.testing.assert_allclose(mine.detach().numpy(), theirs.detach().numpy(), rtol=1e-12)
+
+
+def test_an_option_of_pytorchs_state_that_changes_the_result_is_an_error():
+    optimizer = tl.optim.Adam([tl.ones(1, requires_grad=True)])
+    state = optimizer.state_dict()
+    with pytest.raises(ValueError, match="unknown options amsgrad"):
+        optimizer.load_state_dict({**state, "param_groups": [{**state["param_groups"][0], "amsgrad": True}]})

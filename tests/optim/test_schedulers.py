@@ -21,6 +21,8 @@ SCHEDULERS = {
     "StepLR": lambda s, o: s.StepLR(o, 7),
     "StepLR gamma": lambda s, o: s.StepLR(o, step_size=3, gamma=0.9),
     "MultiStepLR": lambda s, o: s.MultiStepLR(o, [3, 3, 10, 40], gamma=0.5),
+    "PolynomialLR": lambda s, o: s.PolynomialLR(o, 30, power=2.0),
+    "CosineAnnealingWarmRestarts": lambda s, o: s.CosineAnnealingWarmRestarts(o, 5, 2, eta_min=0.01),
     "ExponentialLR": lambda s, o: s.ExponentialLR(o, 0.97),
     "SequentialLR": lambda s, o: s.SequentialLR(
         o, [s.LinearLR(o, 0.1, total_iters=5), s.CosineAnnealingLR(o, 30), s.ConstantLR(o, 0.5, 2)], [5, 35]
@@ -212,3 +214,128 @@ def test_the_first_scheduler_sets_the_initial_rate():
     lr_scheduler.ConstantLR(optimizer, 0.25)
     assert optimizer.param_groups[0]["lr"] == 0.25
     assert lr_scheduler.StepLR(optimizer, 3).base_lrs == [1.0]
+
+
+# ---- several schedulers, and changes by hand ------------------------------------------------------
+
+PARTS = {
+    "ConstantLR": lambda s, o: s.ConstantLR(o, 0.5, 4),
+    "LinearLR": lambda s, o: s.LinearLR(o, 0.1, total_iters=5),
+    "PolynomialLR": lambda s, o: s.PolynomialLR(o, 20),
+    "StepLR": lambda s, o: s.StepLR(o, 3),
+    "MultiStepLR": lambda s, o: s.MultiStepLR(o, [2, 3]),
+    "ExponentialLR": lambda s, o: s.ExponentialLR(o, 0.8),
+    "CosineAnnealingLR": lambda s, o: s.CosineAnnealingLR(o, 7, 0.01),
+    "LambdaLR": lambda s, o: s.LambdaLR(o, lambda step: 0.9**step),
+}
+
+
+def pairs_of_rates(library, first, second, by_hand, chained, resume=None):
+    """Return the rates of 12 steps of two schedulers, of which the rate is halved by hand once."""
+    s, o = library.optim.lr_scheduler, library.optim.SGD([library.ones(1, requires_grad=True)], lr=0.5)
+    both = [PARTS[first](s, o), PARTS[second](s, o)]
+    both = [s.ChainedScheduler(both)] if chained else both
+    seen = []
+    for k in range(12):
+        if k == by_hand:
+            o.param_groups[0]["lr"] *= 0.5
+        if k == resume:
+            states = json.loads(json.dumps([scheduler.state_dict() for scheduler in both]))
+            both = [PARTS[first](s, o), PARTS[second](s, o)]
+            for scheduler, state in zip(both, states, strict=True):
+                scheduler.load_state_dict(state)
+        seen.append(o.param_groups[0]["lr"])
+        o.step()
+        for scheduler in both:
+            scheduler.step()
+    return seen
+
+
+@pytest.mark.parametrize("first", PARTS)
+def test_schedulers_of_one_optimizer_multiply_as_in_pytorch(first):
+    torch = pytest.importorskip("torch")
+    for second in PARTS:
+        for by_hand, chained in [(None, False), (None, True), (4, False)]:
+            mine = pairs_of_rates(tl, first, second, by_hand, chained)
+            theirs = pairs_of_rates(torch, first, second, by_hand, chained)
+            assert mine == pytest.approx(theirs, rel=1e-9), (second, by_hand, chained)
+        resumed = pairs_of_rates(tl, first, second, None, False, resume=6)
+        assert resumed == pairs_of_rates(tl, first, second, None, False)
+
+
+def test_rates_multiply_without_pytorch():
+    found = pairs_of_rates(tl, "ExponentialLR", "StepLR", None, False)
+    assert found == pytest.approx([0.5 * 0.8**k * 0.1 ** (k // 3) for k in range(12)], rel=1e-12)
+
+
+def test_a_scheduler_of_ones_own_defines_get_lr():
+    class Halves(lr_scheduler.LRScheduler):
+        def get_lr(self):
+            return [base * 0.5**self.last_epoch for base in self.base_lrs]
+
+    assert rates(Halves, 4) == [1.0, 0.5, 0.25, 0.125]
+    with pytest.raises(NotImplementedError, match=r"LRScheduler does not define get_lr\(\)"):
+        rates(lr_scheduler.LRScheduler, 1)
+
+
+def test_warm_restarts_at_fractions_of_a_step():
+    torch = pytest.importorskip("torch")
+    runs = []
+    for library in (tl, torch):
+        o = library.optim.SGD([library.ones(1, requires_grad=True)], lr=0.5)
+        scheduler = library.optim.lr_scheduler.CosineAnnealingWarmRestarts(o, 3, 2)
+        seen = []
+        for k in range(40):
+            scheduler.step(k / 4) if k < 30 else scheduler.step()
+            seen.append(o.param_groups[0]["lr"])
+        runs.append(seen)
+    assert runs[0] == pytest.approx(runs[1], rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"patience": 1},
+        {"mode": "max", "patience": 0, "threshold": 0.1},
+        {"threshold_mode": "abs", "threshold": 0.2, "patience": 2, "cooldown": 2},
+        {"factor": 0.5, "patience": 0, "min_lr": 0.1, "eps": 0.01},
+        {"mode": "max", "threshold_mode": "abs", "patience": 1, "factor": 0.3},
+    ],
+)
+def test_reduce_on_plateau(options):
+    torch = pytest.importorskip("torch")
+    losses = [1.0, 0.9, 0.95, 0.91, 0.89, 0.95, 1.2, 1.1, 1.3, 0.2, 0.2, 0.3, 0.19, 0.2, 0.5, 0.6, 0.7, math.nan, 0.1]
+    runs = []
+    for library in (tl, torch):
+        o = library.optim.SGD([library.ones(1, requires_grad=True)], lr=0.5)
+        scheduler = library.optim.lr_scheduler.ReduceLROnPlateau(o, **options)
+        seen = []
+        for k, loss in enumerate(losses):
+            scheduler.step(library.tensor(loss) if k % 2 else loss)
+            seen.append(scheduler.get_last_lr()[0])
+            if library is tl and k == 8:
+                state = json.loads(json.dumps(scheduler.state_dict()))
+                scheduler = lr_scheduler.ReduceLROnPlateau(o)
+                scheduler.load_state_dict(state)
+        runs.append(seen)
+    assert runs[0] == pytest.approx(runs[1], rel=1e-12)
+    assert len(set(runs[0])) > 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda s, o: s.ReduceLROnPlateau(o, "low"), "mode must be 'min' or 'max'"),
+        (lambda s, o: s.ReduceLROnPlateau(o, threshold_mode="x"), "threshold_mode must be 'rel' or 'abs'"),
+        (lambda s, o: s.ReduceLROnPlateau(o, factor=1.0), "factor must be a number"),
+        (lambda s, o: s.ReduceLROnPlateau(o).load_state_dict({"best": 1}), "expected a state of its own, got best"),
+        (lambda s, o: s.ChainedScheduler([]), "at least one scheduler"),
+        (lambda s, o: s.ChainedScheduler([s.StepLR(o, 1)], optim.SGD([tl.ones(1)])), "schedulers of one optimizer"),
+        (lambda s, o: s.ChainedScheduler([s.StepLR(o, 1)]).load_state_dict({"schedulers": []}), "for 0 sched"),
+        (lambda s, o: s.PolynomialLR(o, 0), "total_iters"),
+        (lambda s, o: s.CosineAnnealingWarmRestarts(o, 0), "T_0"),
+    ],
+)  # fmt: skip
+def test_wrong_options_of_further_schedulers_are_errors(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(lr_scheduler, optim.SGD([tl.ones(1, requires_grad=True)]))
