@@ -83,6 +83,8 @@ def _held_by(x: Any) -> list[Any]:
         return [x.func, x.args, x.keywords]
     if isinstance(x, types.MethodType):
         return [x.__self__, x.__func__]
+    if isinstance(x, types.BuiltinMethodType):  # a method of a class that is written in C
+        return [x.__self__]
     if isinstance(x, types.FunctionType):
         return [] if _is_ours(x) else _held_by_function(x)
     own = [vars(x)] if hasattr(x, "__dict__") else []

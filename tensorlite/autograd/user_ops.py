@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -52,8 +53,8 @@ def run_user(f: Callable[..., Any], *args: Any) -> Any:
 def call_forward(op: Any, xp: Any, arrays: Sequence[Any]) -> Any:
     """Return the results of an op's function; none shares memory with an argument or another result.
 
-    op: the Op. A result that shares memory is copied, except a view of the first argument that the op declares
-    (``view=True``). Raises GraphError if the function writes into an argument.
+    op: the Op. A result that shares memory, also with an array that the function keeps for its next call, is copied. A
+    view of the first argument that the op declares (``view=True``) is not. Raises GraphError if the function writes into an argument.
     """
     given = [_read_only(a) for a in arrays]
     # NumPy's add.at, and its like, write into read-only arrays, so its traces are looked for.
@@ -70,14 +71,28 @@ def call_forward(op: Any, xp: Any, arrays: Sequence[Any]) -> Any:
             a[...] = old
             raise _writes_error(op)
     taken = {id(_owner(a)) for a in arrays if type(a) in BACKENDS}
-    if not (op.multi_output or op.aux):
-        return _unshared(op, out, arrays, taken)
-    results = list(out)
+    single = not (op.multi_output or op.aux)
+    results = [out] if single else list(out)
+    del out  # because the references to the results are counted
+    taken |= {id(_owner(a)) for a, n in zip(results, _references(results), strict=True) if n > _references_of_a_new(a)}
     for k, result in enumerate(results if op.multi_output else results[:1]):
         results[k] = _unshared(op, result, arrays, taken)
         if type(results[k]) in BACKENDS:
             taken.add(id(_owner(results[k])))
-    return tuple(results)
+    return results[0] if single else tuple(results)
+
+
+def _references(results: list[Any]) -> list[int]:
+    """Return how many references there are to the memory of each array in a list."""
+    return [sys.getrefcount(_owner(a)) for a in results]
+
+
+_NEW, _NEW_VIEW = _references([np.empty(1)])[0], _references([np.empty(2)[:1]])[0]
+
+
+def _references_of_a_new(array: Any) -> int:
+    """Return the references to the memory of an array that nothing else holds, such as a buffer of the function."""
+    return _NEW if _owner(array) is array else _NEW_VIEW
 
 
 def _writes_error(op: Any, reason: str = "") -> GraphError:

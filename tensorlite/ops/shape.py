@@ -18,6 +18,7 @@ from ..backends.registry import Array, Namespace
 from ..errors import ShapeError
 from ..scalars import as_integer, int_in, ints_in
 from .arguments import dim_in, dims_in, numpy_names, shape_of
+from .elementwise import clone
 
 __all__ = [
     "broadcast_tensors", "broadcast_to", "cat", "chunk", "concat", "concatenate", "flatten", "flip", "moveaxis",
@@ -425,7 +426,8 @@ def repeat(x: Value, sizes: Sequence[int]) -> Value:
     full = (1,) * (len(sizes) - len(shape)) + shape
     pairs = [n for size, n in zip(sizes, full, strict=True) for n in (size, n)]
     ones = [m for n in full for m in (1, n)]
-    return reshape(broadcast_to(reshape(x, ones), pairs), tuple(s * n for s, n in zip(sizes, full, strict=True)))
+    out = reshape(broadcast_to(reshape(x, ones), pairs), tuple(s * n for s, n in zip(sizes, full, strict=True)))
+    return out if any(s > 1 and n > 1 for s, n in zip(sizes, full, strict=True)) else clone(out)  # else it is a view
 
 
 def tile(input: Value, dims: Sequence[int]) -> Value:

@@ -350,6 +350,8 @@ DRAWS = {
     "an attribute of a module": (tl.nn.Sequential(Dropping(), tl.nn.Tanh(), Dropping()),),
     "a bound method": (Dropping().forward,),
     "a partial": (functools.partial(lambda rng, x: drop(x, [rng.random() > 0.5 for _ in range(N)]), random.Random(3)),),
+    "a method of a generator": (lambda x, draw: drop(x, [draw() > 0.5 for _ in range(N)]), random.Random(3).random),
+    "a method of NumPy's": (lambda x, draw: drop(x, draw(N) > 0.5), np.random.default_rng(3).random),
     "slots": (Slots(),),
     "a bit generator": (lambda x, b: drop(x, np.random.Generator(b).random(N) > 0.5), np.random.PCG64(3)),
     "NumPy's global generator": (lambda x: drop(x, np.random.rand(N) > 0.5),),

@@ -59,6 +59,36 @@ def test_results_that_share_memory_with_each_other_are_copied():
     assert x.tolist() == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.parametrize("part", [slice(None), slice(2), None], ids=["array", "view", "one of two"])
+def test_a_result_that_the_function_keeps_is_copied(part):
+    kept = np.zeros(3)
+
+    def double(xp, x):
+        xp.multiply(x, 2.0, out=kept)
+        return (x + 1.0, kept) if part is None else kept[part]
+
+    f = tl.op(lambda g: (g[1] if part is None else g) * 2.0, multi_output=part is None)(double)
+    if part is None:
+        first, second = (f(tl.tensor([a, a, a], dtype=tl.float64))[1] for a in (1.0, 5.0))
+    else:
+        first, second = (f(tl.tensor([a, a, a], dtype=tl.float64)) for a in (1.0, 5.0))
+    assert set(first.tolist()) == {2.0}
+    assert set(second.tolist()) == {10.0}
+    kept[:] = 7.0
+    assert set(second.tolist()) == {10.0}
+
+
+def test_a_new_result_is_not_copied():
+    made = []
+
+    def double(xp, x):
+        y = x * 2.0
+        made.append(y.ctypes.data)
+        return y
+
+    assert tl.op(lambda g: g * 2.0)(double)(tl.ones(3)).array.ctypes.data == made[0]
+
+
 def test_a_declared_view_of_the_first_argument_is_not_copied():
     own = make(lambda xp, x, y: x, lambda g: -g, lambda g: g * 0.0, view=True)
     x = leaf(1.0, 2.0)

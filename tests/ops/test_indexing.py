@@ -220,3 +220,12 @@ def test_a_value_that_does_not_broadcast_raises_shape_error(index):
         x[of(tl, index)] = tl.zeros(5)
     with pytest.raises(tl.ShapeError, match=r"index_put\(float32\(2, 3, 4\), float32\(5"):
         index_put(x, of(tl, index), tl.zeros(5))
+
+
+@pytest.mark.parametrize(("shape", "sizes"), [((3,), (1,)), ((1,), (3,)), ((), (3,)), ((2, 1), (1, 3)), ((1, 2), (3, 1))])
+def test_repeat_returns_new_memory(shape, sizes):
+    x = tl.zeros(shape)
+    y = x.repeat(sizes)
+    y.reshape(-1)[0] = 5.0
+    assert y.sum().item() == 5.0
+    assert x.sum().item() == 0.0
