@@ -54,7 +54,8 @@ def call_forward(op: Any, xp: Any, arrays: Sequence[Any]) -> Any:
     """Return the results of an op's function; none shares memory with an argument or another result.
 
     op: the Op. A result that shares memory, also with an array that the function keeps for its next call, is copied. A
-    view of the first argument that the op declares (``view=True``) is not. Raises GraphError if the function writes into an argument.
+    view of the first argument that the op declares (``view=True``) is not. Raises GraphError if the function writes
+    into an argument.
     """
     given = [_read_only(a) for a in arrays]
     # NumPy's add.at, and its like, write into read-only arrays, so its traces are looked for.

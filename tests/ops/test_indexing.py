@@ -222,7 +222,9 @@ def test_a_value_that_does_not_broadcast_raises_shape_error(index):
         index_put(x, of(tl, index), tl.zeros(5))
 
 
-@pytest.mark.parametrize(("shape", "sizes"), [((3,), (1,)), ((1,), (3,)), ((), (3,)), ((2, 1), (1, 3)), ((1, 2), (3, 1))])
+@pytest.mark.parametrize(
+    ("shape", "sizes"), [((3,), (1,)), ((1,), (3,)), ((), (3,)), ((2, 1), (1, 3)), ((1, 2), (3, 1))]
+)
 def test_repeat_returns_new_memory(shape, sizes):
     x = tl.zeros(shape)
     y = x.repeat(sizes)
