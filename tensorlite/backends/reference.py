@@ -14,10 +14,10 @@ from ..dtypes import accumulate_dtype, float32, float64
 
 __all__ = [
     "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward",
-    "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward", "last_places", "layer_norm",
+    "deviation", "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward", "last_places", "layer_norm",
     "layer_norm_backward", "linear", "linear_backward", "log_softmax", "muon_step", "orthogonal", "philox", "rms_norm",
     "rms_norm_backward", "root_sum_squares", "running_sum", "scatter_add_into", "sgd_step", "softmax", "sum_over",
-    "sum_to",
+    "sum_to", "variance",
 ]  # fmt: skip
 
 Array = Any
@@ -56,6 +56,35 @@ def running_sum(xp: XP, x: Array, axis: int) -> Array:
 def root_sum_squares(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
     """Return ``sqrt(sum(x**2))`` over axes. On the CPU it is right where squares overflow or vanish, too."""
     return xp.sqrt(xp.sum_over(x * x, axes, keepdims))
+
+
+def _centre(xp: XP, x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
+    """Return x minus its mean over axes, and the mean in two parts: rounded, and the rest.
+
+    So an offset next to which the deviations are small costs no digits.
+    """
+    n = math.prod(x.shape[a] for a in axes)
+    middle = xp.sum_over(x, axes, True) / n
+    if x.size:  # the sum of large numbers overflows
+        first = x[tuple(slice(1) if d in axes else slice(None) for d in range(x.ndim))]
+        middle = xp.where(xp.isfinite(middle), middle, first)
+    d = xp.asarray(x - middle)
+    rest = xp.sum_over(d, axes, True) / n
+    d -= rest
+    return d, middle, rest
+
+
+def variance(xp: XP, x: Array, axes: tuple[int, ...], factor: float) -> tuple[Array, Array, Array]:
+    """Return ``factor sum((x - mean)**2)`` over axes, and the mean in two parts. All three keep the axes, of size 1."""
+    d, middle, rest = _centre(xp, x, axes)
+    d *= d
+    return xp.sum_over(d, axes, True) * factor, middle, rest
+
+
+def deviation(xp: XP, x: Array, axes: tuple[int, ...], factor: float) -> tuple[Array, Array, Array]:
+    """Return the same as :func:`variance`, with the root of the first."""
+    d, middle, rest = _centre(xp, x, axes)
+    return xp.root_sum_squares(d, axes, True) * math.sqrt(factor), middle, rest
 
 
 def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:

@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import DeviceError
 from . import reference
 from .cpu import kernels as cpu_kernels
+from .cpu import moments as cpu_moments
 from .cpu import sums as cpu_sums
 from .cpu.generator import Pcg64Generator
 from .cpu.memory_views import memory_offset, view_at
@@ -225,6 +226,7 @@ def _load_cpu() -> Namespace:
         np,
         reference,
         cpu_sums,
+        cpu_moments,
         cpu_kernels,
         device_type="cpu",
         array_type=np.ndarray,

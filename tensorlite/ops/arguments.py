@@ -69,6 +69,8 @@ def dims_in(name: str, dim: Any, ndim: int) -> tuple[int, ...]:
 
     Raises IndexError if one is out of range, TypeError if it is not an integer, ValueError if it is named twice.
     """
+    if type(dim) is int and 0 <= dim < ndim:
+        return (dim,)
     dims = tuple(dim_in(name, d, ndim) for d in ints_in(name, "dim", dim))
     if len(set(dims)) < len(dims):
         raise ValueError(f"{name}{': ' * bool(name)}dim {dim} names a dimension twice")

@@ -105,26 +105,14 @@ def _estimate(dim: Dim, correction: float | None) -> tuple[Dim, float]:
     return dim, number_in("", "correction", correction)
 
 
-def _per_freedom(shape: Sequence[int], dim: Dim, correction: float) -> float:
-    """Return ``1 / max(0, n - correction)`` for n entries."""
-    free = _count(shape, dim) - correction
-    return 1.0 / free if free > 0 else math.inf
+def _inverse(freedom: float) -> float:
+    """Return ``1 / max(0, n - correction)`` for the degrees of freedom, ``n - correction``."""
+    return 1.0 / freedom if freedom > 0 else math.inf
 
 
-def _centre(xp: Namespace, x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
-    """Return x minus its mean over axes, and the mean in two parts: rounded, and the rest.
-
-    So an offset next to which the deviations are small costs no digits.
-    """
-    n = math.prod(x.shape[a] for a in axes)
-    middle = xp.sum_over(x, axes, True) / n
-    if x.size:  # the sum of large numbers overflows
-        first = x[tuple(slice(1) if d in axes else slice(None) for d in range(x.ndim))]
-        middle = xp.where(xp.isfinite(middle), middle, first)
-    d = xp.asarray(x - middle)
-    rest = xp.sum_over(d, axes, True) / n
-    d -= rest
-    return d, middle, rest
+def _without(x: Array, axes: tuple[int, ...], keepdim: bool) -> Array:
+    """Return an array without reduced dimensions, of size 1, unless they are to be kept."""
+    return x if keepdim else x.reshape([n for d, n in enumerate(x.shape) if d not in axes])
 
 
 @op(lambda g, dim: g - mean(g, dim, True))
@@ -139,7 +127,7 @@ def _var_gradient(
     g: Value, x: Value, middle: Array, rest: Array, in_shape: Sequence[int], dim: Dim, correction: float | None
 ) -> Value:
     dim, less = _estimate(dim, correction)
-    g = _unfold(g * (2.0 * _per_freedom(in_shape, dim, less)), in_shape, dim)
+    g = _unfold(g * (2.0 * _inverse(_count(in_shape, dim) - less)), in_shape, dim)
     return g * _deviations(x, middle, rest, dim)
 
 
@@ -167,9 +155,8 @@ def var(
     """
     dim, less = _estimate(dim, correction)
     axes = _axes(x, dim)
-    d, middle, rest = _centre(xp, x, axes)
-    d *= d
-    return xp.sum_over(d, axes, keepdim) * _per_freedom(x.shape, axes, less), middle, rest
+    out, middle, rest = xp.variance(x, axes, _inverse(math.prod(x.shape[a] for a in axes) - less))
+    return _without(out, axes, keepdim), middle, rest
 
 
 @op(_std_gradient, aux=("middle", "rest"), dtypes="floating", widen=True)
@@ -179,9 +166,8 @@ def std(
     """Return the standard deviation, the square root of :func:`var`. Where it is 0 the gradient is 0."""
     dim, less = _estimate(dim, correction)
     axes = _axes(x, dim)
-    d, middle, rest = _centre(xp, x, axes)
-    root = xp.root_sum_squares(d, axes, keepdim)
-    return root * math.sqrt(_per_freedom(x.shape, axes, less)), middle, rest
+    out, middle, rest = xp.deviation(x, axes, _inverse(math.prod(x.shape[a] for a in axes) - less))
+    return _without(out, axes, keepdim), middle, rest
 
 
 @op(lambda g, dim: flip(cumsum(flip(g, dim), dim), dim) if g.shape else g, accepts_dtype=True)

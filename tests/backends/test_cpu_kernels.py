@@ -9,8 +9,8 @@ import pytest
 import tensorlite as tl
 from tensorlite import optim
 from tensorlite.backends import reference, registry
+from tensorlite.backends.cpu import compiled_sums, moments, sums, thread_pool
 from tensorlite.backends.cpu import kernels as cpu
-from tensorlite.backends.cpu import sums, thread_pool
 from tensorlite.nn import functional as F
 
 XP = registry.namespace(registry.device("cpu"))
@@ -24,6 +24,7 @@ def compiled(request, monkeypatch):
         pytest.importorskip("numba")
     else:
         monkeypatch.setattr(cpu, "_compiled_kernels", lambda: None)
+        monkeypatch.setattr(compiled_sums, "load_sums", lambda: None)
     return request.param == "numba"
 
 
@@ -274,7 +275,7 @@ def test_exponentials_below_an_infinite_maximum():
     np.testing.assert_array_equal(first, found[:1])
 
 
-@pytest.mark.parametrize("name", [*cpu.__all__, *sums.__all__])
+@pytest.mark.parametrize("name", [*cpu.__all__, *moments.__all__, *sums.__all__])
 def test_every_kernel_replaces_a_function_of_the_reference_or_numpy(name):
     assert hasattr(reference, name) or hasattr(np, name)
 

@@ -11,7 +11,7 @@ import pytest
 
 import tensorlite as tl
 from tensorlite import nn, optim
-from tensorlite.backends.cpu import kernels, thread_pool
+from tensorlite.backends.cpu import compiled_sums, kernels, thread_pool
 from tensorlite.nn import functional as F
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +33,7 @@ def compiled(request, monkeypatch):
     else:
         monkeypatch.setattr(kernels, "_compiled_kernels", lambda: None)
         monkeypatch.setattr(kernels, "find_compiled", lambda: None)
+        monkeypatch.setattr(compiled_sums, "load_sums", lambda: None)
 
 
 def train():

@@ -9,7 +9,7 @@ import pytest
 
 import tensorlite as tl
 import tensorlite.nn.functional as F
-from tensorlite.backends.cpu import kernels
+from tensorlite.backends.cpu import compiled_sums, kernels
 from tensorlite.ops import factorizations, inverses, matrix_functions, matrix_norms
 from tensorlite.pytree import tree_leaves
 from tests.ops.op_table import SPECS
@@ -45,6 +45,7 @@ def plain(monkeypatch):
     """Run the kernels whose memory can be traced, and trace it."""
     monkeypatch.setattr(kernels, "_compiled_kernels", lambda: None)
     monkeypatch.setattr(kernels, "find_compiled", lambda: None)
+    monkeypatch.setattr(compiled_sums, "load_sums", lambda: None)
     tracemalloc.start()
     yield
     tracemalloc.stop()

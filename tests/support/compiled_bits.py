@@ -17,7 +17,7 @@ from gpt.generation import SamplingConfig, generate
 from gpt.model import compiled_decode
 from gpt.model.gpt import GPT
 from tensorlite import optim
-from tensorlite.backends.cpu.compiled import gemm, kernels, row_kernels
+from tensorlite.backends.cpu.compiled import gemm, kernels, row_kernels, sum_kernels
 from tensorlite.backends.cpu.compiled.machine_code import MachineCodeCache
 from tensorlite.nn import functional as F
 
@@ -53,6 +53,12 @@ def show_ops() -> None:
             f"layer_norm {n}", lambda x, w, b, n=n: F.layer_norm(x, (n,), w, b), random(64, n), random(n), random(n)
         )
         show_op(f"cross_entropy {n}", lambda x, t=target: F.cross_entropy(x, t, label_smoothing=0.1), random(64, n))
+        show_op(f"bias {n}", lambda x, b: x + b, random(300, n), random(n))
+        show_op(f"embedding {n}", lambda w, t=target: F.embedding(t, w), random(n, n))
+        show_op(f"cumsum {n}", lambda x: x.cumsum(1), random(30, n))
+        show_op(f"cumsum of columns {n}", lambda x: x.cumsum(0), random(300, n))
+        show_op(f"var {n}", lambda x: x.var(1), random(64, n))
+        show_op(f"norm {n}", lambda x: x.norm(dim=1), random(64, n))
         for causal in (False, True):
             attend = lambda q, k, v, c=causal: F.scaled_dot_product_attention(q, k, v, is_causal=c)
             show_op(f"attention {n} {causal}", attend, *(random(1, 2, n // 4, 24) for _ in range(3)))
@@ -101,7 +107,7 @@ def main() -> None:
     """Show everything. Raises AssertionError if a compiled function was not called."""
     show_ops()
     show_runs(Path(sys.argv[1]))
-    for module in (gemm, kernels, row_kernels, compiled_decode):
+    for module in (gemm, kernels, row_kernels, sum_kernels, compiled_decode):
         for name, function in vars(module).items():
             if isinstance(getattr(function, "_cache", None), MachineCodeCache):
                 assert function.overloads, f"{module.__name__}.{name} was not called"

@@ -26,7 +26,7 @@ from .thread_pool import are_deterministic_algorithms_enabled, get_num_threads, 
 __all__ = [
     "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward",
     "exp_below", "gelu", "gelu_backward", "last_places", "layer_norm", "layer_norm_backward", "linear",
-    "linear_backward", "matmul", "rms_norm", "root_sum_squares", "softmax",
+    "linear_backward", "matmul", "rms_norm", "softmax",
 ]  # fmt: skip
 
 Array = Any
@@ -177,20 +177,6 @@ def assign_into(xp: XP, out: Array, index: tuple[Any, ...], source: Array) -> Ar
     out[index] = source
     return out
 
-
-def root_sum_squares(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
-    """Compute the same as the reference, and again with scaled entries if squares overflow or vanish."""
-    out = reference.root_sum_squares(xp, x, axes, keepdims)
-    if not x.size or (out.min() > _SMALL_ROOT[x.dtype.char] and out.max() < math.inf):
-        return out
-    top = np.abs(x).max(axis=axes, keepdims=True)
-    top = np.where((top > 0) & np.isfinite(top), top, np.ones_like(top))
-    out = reference.root_sum_squares(xp, x / top, axes, True) * top
-    return out if keepdims else out.squeeze(axes)
-
-
-_SMALL_ROOT = {t: float(np.sqrt(np.finfo(t).tiny / np.finfo(t).eps)) for t in "efd"}
-"""Roots below which the squares of a sum may have lost digits, by the code of the dtype."""
 
 # ---- softmax and normalisation --------------------------------------------------------------
 

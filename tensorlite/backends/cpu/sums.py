@@ -2,8 +2,9 @@
 
 NumPy adds pairwise along the axis that is contiguous in memory, but one entry after the other along all others. At a
 million float32 entries such a sum is off by a percent. So the kernels here add at most ``_RUN`` entries in a row: they
-sum blocks of that many, and then the sums of the blocks. A block of contiguous rows is summed by a product with ones,
-because BLAS reads memory faster than NumPy's loop over rows.
+sum blocks of that many, and then the sums of the blocks. With numba, ``compiled/sum_kernels.py`` does so in one pass.
+Without it, a block of contiguous rows is summed by a product with ones, because BLAS reads memory faster than NumPy's
+loop over rows.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import numpy as np
 from ...dtypes import accumulate_dtype
 from .. import reference
 from .blas import one_blas_thread
+from .compiled_sums import FLOAT32, run_sum, sums_for
 
 __all__ = ["embedding_backward", "running_sum", "scatter_add_into", "sum_over", "sum_to"]
 
 Array = Any
 XP = Any
 
-_FLOAT32 = np.dtype(np.float32)
 _RUN = 128  # entries that are added one after the other, a few times as many at the end; the error is about 1e-6
 _MIN_ROWS = 16  # rows from which a product with ones is faster than NumPy's sum of rows
 _NARROW = 96  # columns up to which a product with ones is faster than NumPy's sum of rows
@@ -43,7 +44,7 @@ _SMALL = 1024  # entries up to which no sum is worth a closer look
 def sum_over(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
     """Compute the same as the reference, in float32 for float32."""
     dtype = x.dtype
-    if dtype is _FLOAT32 or dtype == _FLOAT32:
+    if dtype is FLOAT32 or dtype == FLOAT32:
         if x.size <= _SMALL:
             return x.sum(axis=axes, keepdims=keepdims)
         if x.flags.c_contiguous:
@@ -65,7 +66,8 @@ def sum_to(xp: XP, x: Array, shape: tuple[int, ...]) -> Array:
     """Compute the same as the reference."""
     lead = x.ndim - len(shape)
     if len(shape) == 1 and lead > 0 and x.shape[-1] == shape[0] > 0 and x.flags.c_contiguous:
-        return sum_over(xp, x.reshape(-1, shape[0]), (0,))  # the gradient of a bias
+        rows = x.reshape(-1, shape[0])  # the gradient of a bias
+        return _sum_axis(rows, 0) if x.dtype == FLOAT32 and x.size > _SMALL else sum_over(xp, rows, (0,))
     axes = tuple(range(lead)) + tuple(d + lead for d, n in enumerate(shape) if n == 1 and x.shape[d + lead] != 1)
     return np.asarray(sum_over(xp, x, axes)).reshape(shape)
 
@@ -117,6 +119,10 @@ def _sum_ordered(x: Array, axes: tuple[int, ...]) -> Array:
 def _sum_axis(x: Array, axis: int) -> Array:
     """Return the sum over one axis that is not the fastest in memory."""
     n, lead = x.shape[axis], (slice(None),) * axis
+    if axis == 0 and x.ndim == 2 and x.shape[1] and n >= _MIN_ROWS and (compiled := sums_for(x)):
+        out: Array = np.empty(x.shape[1], x.dtype)
+        run_sum(compiled.sum_rows, x.size // 32, x.reshape(-1), out)  # one core reads memory nearly as fast as all
+        return out
     by_blas = axis == x.ndim - 2 and (x.shape[-1] < _NARROW or x.size < _IN_CACHE) and x.strides[-1] == x.itemsize
     if n <= (8 if by_blas else 4) * _RUN:  # BLAS adds four rows at a time
         return _sum_rows(x) if by_blas and n >= _MIN_ROWS else x.sum(axis=axis)
@@ -144,20 +150,24 @@ def _sum_rows(x: Array) -> Array:
 def running_sum(xp: XP, x: Array, axis: int) -> Array:
     """Compute the same as the reference.
 
-    NumPy waits for each sum before it adds the next entry. So runs of ``_STEPS`` entries are summed at the same time,
-    and then the sums of the runs, in float64, are added to them.
+    The sums are added in float64. NumPy waits for each sum before it adds the next entry. So runs of ``_STEPS`` entries
+    are summed at the same time, and then the sums of the runs are added to them.
     """
     wide = accumulate_dtype(x.dtype)
     if wide != x.dtype:
         return running_sum(xp, x.astype(wide), axis).astype(x.dtype)
     n = x.shape[axis]
-    if x.dtype != _FLOAT32 or n <= _RUN:
+    if x.dtype != FLOAT32 or n <= _RUN:
         return np.cumsum(x, axis=axis)
-    if x.size <= _BLOCK // 2:
+    compiled = sums_for(x)
+    if compiled is None and x.size <= _BLOCK // 2:
         return np.cumsum(x, axis=axis, dtype=np.float64).astype(x.dtype)
     out: Array = np.empty(x.shape, x.dtype)
     shape = (math.prod(x.shape[:axis]), n, math.prod(x.shape[axis + 1 :]))
     source, target = x.reshape(shape), out.reshape(shape)
+    if compiled is not None:
+        run_sum(compiled.running_sum, x.size, source, target)
+        return out
     rows = max(1, _WIDE_BLOCK // (n * shape[2]))
     for row in range(0, shape[0], rows):
         _running_sum_into(target[row : row + rows], source[row : row + rows])
@@ -253,7 +263,8 @@ def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:
 def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
     """Compute the same as the reference.
 
-    For few rows it is a product with the one-hot matrix. For many, gradients are sorted by row and each run is summed.
+    Without numba it is a product with the one-hot matrix for few rows. For many, gradients are sorted by row and each
+    run is summed.
     """
     wide = accumulate_dtype(g.dtype)
     if wide != g.dtype:
@@ -262,6 +273,10 @@ def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
     flat, g = ids.reshape(-1), g.reshape(ids.size, width)
     if not g.size:
         return np.zeros((rows, width), g.dtype)
+    if (compiled := sums_for(g)) and 0 <= flat.min() and flat.max() < rows:
+        out: Array = np.zeros((rows, width), g.dtype)
+        run_sum(compiled.embedding_backward, g.size, g, np.ascontiguousarray(flat, np.int64), out)
+        return out
     if rows <= _MAX_ONEHOT:
         out = _onehot_product(xp, g, flat, rows)
         if np.isfinite(out).all():  # 0 times infinity is NaN in the rows of other ids
