@@ -44,6 +44,7 @@ IMPORTS = {
     **dict.fromkeys(("QR", "SVD", "Eigh"), "from ..ops.factorizations import"),
     "MaxMin": "from ..ops.reduce import",
     **dict.fromkeys(("Interpolation", "Median"), "from ..ops.order_statistics import"),
+    "LeastSquares": "from ..ops.linear_systems import",
     "SlogDet": "from ..ops.inverses import",
     "Sorted": "from ..ops.sorting import",
     "Tensor": "from ..tensors.tensor import",

@@ -11,12 +11,14 @@ from ..errors import LinAlgError
 from ..ops.factorizations import cholesky, eigh, eigvalsh, qr, svd, svdvals
 from ..ops.inverses import det, inv, pinv, slogdet, solve
 from ..ops.linalg import matmul
-from ..ops.matrix_functions import matrix_exp, matrix_power, multi_dot, vecdot
+from ..ops.linear_systems import lstsq, matrix_rank, solve_triangular
+from ..ops.matrix_functions import cross, matrix_exp, matrix_power, multi_dot, vecdot
 from ..ops.matrix_norms import cond, norm
 from ..ops.norms import matrix_norm, vector_norm
 
 __all__ = [
     "LinAlgError",
-    "cholesky", "cond", "det", "eigh", "eigvalsh", "inv", "matmul", "matrix_exp", "matrix_norm", "matrix_power",
-    "multi_dot", "norm", "pinv", "qr", "slogdet", "solve", "svd", "svdvals", "vecdot", "vector_norm",
+    "cholesky", "cond", "cross", "det", "eigh", "eigvalsh", "inv", "lstsq", "matmul", "matrix_exp", "matrix_norm",
+    "matrix_power", "matrix_rank", "multi_dot", "norm", "pinv", "qr", "slogdet", "solve", "solve_triangular", "svd",
+    "svdvals", "vecdot", "vector_norm",
 ]  # fmt: skip

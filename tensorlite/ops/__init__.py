@@ -7,6 +7,8 @@ from .comparison import *
 from .comparison import __all__ as _comparison
 from .shape import *
 from .shape import __all__ as _shape
+from .joining import *
+from .joining import __all__ as _joining
 from .reduce import *
 from .reduce import __all__ as _reduce
 from .linalg import *
@@ -23,6 +25,8 @@ from .gather_scatter import *
 from .gather_scatter import __all__ as _gather_scatter
 from .sorting import *
 from .sorting import __all__ as _sorting
+from .counting import *
+from .counting import __all__ as _counting
 from .running import *
 from .running import __all__ as _running
 from .distances import *
@@ -33,7 +37,7 @@ from .nn import *
 from .nn import __all__ as _nn
 
 __all__ = [
-    *_elementwise, *_comparison, *_shape, *_reduce, *_linalg, *_inverses, *_norms,
-    *_matrix_functions, *_einstein_sum, *_gather_scatter, *_sorting, *_running, *_distances,
+    *_elementwise, *_comparison, *_shape, *_joining, *_reduce, *_linalg, *_inverses, *_norms,
+    *_matrix_functions, *_einstein_sum, *_gather_scatter, *_sorting, *_counting, *_running, *_distances,
     *_order_statistics, *_nn,
 ]  # fmt: skip

@@ -14,9 +14,10 @@ from ..scalars import int_in, number_in
 from .arguments import dim_in, shape_of
 from .elementwise import mul
 from .reduce import sum
-from .shape import permute, reshape, squeeze, transpose, unsqueeze
+from .shape import permute, reshape, roll, squeeze, transpose, unsqueeze
 
-__all__ = ["addmm", "bmm", "diag", "diagonal", "dot", "kron", "matmul", "mm", "mv", "outer", "trace", "tril", "triu"]
+__all__ = ["addmm", "bmm", "cross", "diag", "diagonal", "dot", "kron", "matmul", "mm", "mv", "outer", "trace", "tril",
+           "triu"]  # fmt: skip
 
 # ---- matrix products ------------------------------------------------------------------------
 
@@ -179,6 +180,22 @@ def addmm(xp: Namespace, input: Array, mat1: Array, mat2: Array, beta: float = 1
 
 def _scaled(x: Value, alpha: float) -> Value:
     return x if alpha == 1 else x * number_in("", "alpha", alpha)
+
+
+def cross(input: Value, other: Value, dim: int | None = None) -> Value:
+    """Return the cross products of vectors of 3 entries along a dimension. The other dimensions broadcast.
+
+    dim: None is the first dimension of size 3 of the input, as in PyTorch; write it out where several have this size.
+
+    Raises ShapeError for different numbers of dimensions, and if the size of the dimension is not 3.
+    """
+    a, b = shape_of("cross", input), shape_of("cross", other)
+    if dim is None:
+        dim = a.index(3) if 3 in a else -1
+    d = dim_in("cross", dim, len(a))
+    if len(a) != len(b) or not a or a[d] != 3 or b[d] != 3:
+        raise ShapeError(f"cross: expected two tensors of one number of dimensions, of size 3 in dim {d}, got {a}, {b}")
+    return mul(roll(input, -1, d), roll(other, 1, d)) - mul(roll(input, 1, d), roll(other, -1, d))
 
 
 # ---- diagonals ------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from ..scalars import int_in
 from .arguments import array_of, dim_in, shape_of
 from .elementwise import clone, mul, where
 from .inverses import inv
+from .linalg import cross as cross_product
 from .linalg import matmul
 from .matrices import check_matrices, flipped
 from .reduce import sum
@@ -157,3 +158,8 @@ def vecdot(x: Value, y: Value, *, dim: int = -1) -> Value:
     nx, ny = shape_of("vecdot", x), shape_of("vecdot", y)
     dim_in("vecdot", dim, max(len(nx), len(ny)))
     return sum(mul(x, y), dim)
+
+
+def cross(input: Value, other: Value, *, dim: int = -1) -> Value:
+    """Return the cross products of vectors of 3 entries along a dimension: :func:`tensorlite.cross`."""
+    return cross_product(input, other, dim)

@@ -107,6 +107,7 @@ class OpMethods(Variable):
     det, slogdet, logdet, inverse, pinverse = ops.det, ops.slogdet, ops.logdet, ops.inverse, ops.pinverse
     matrix_exp = ops.matrix_exp
     kron = ops.kron
+    cross, bincount, histc, unique, count_nonzero = ops.cross, ops.bincount, ops.histc, ops.unique, ops.count_nonzero
     diagonal, diag, trace, tril, triu = ops.diagonal, ops.diag, ops.trace, ops.tril, ops.triu
 
     # ---- shape -------------------------------------------------------------------------------

@@ -85,6 +85,48 @@ def solve(a: Array, b: Array, left: bool = True) -> Array:
     return x[..., 0] if vector else x
 
 
+@of("linalg.solve_triangular")
+def solve_triangular(a: Array, b: Array, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Array:
+    n = range(a.shape[-1])
+    kept = [[(i < j if upper else i > j) or (i == j and not unitriangular) for j in n] for i in n]
+    triangle = np.where(kept, a, np.eye(len(n)) if unitriangular else 0.0)
+    if left:
+        return MATRIX_REFERENCES["linalg.solve"](triangle, b[None] if b.ndim == a.ndim - 1 else b)
+    return MATRIX_REFERENCES["linalg.solve"](triangle.swapaxes(-2, -1), b.swapaxes(-2, -1)).swapaxes(-2, -1)
+
+
+@of("linalg.lstsq")
+def lstsq(a: Array, b: Array, rcond: Any = None) -> tuple[Array, ...]:
+    vectors = b.shape == a.shape[:-1]
+    inverse = MATRIX_REFERENCES["linalg.pinv"](a)
+    solution = REFERENCES["matmul"](inverse, b[..., None] if vectors else b)
+    rank = np.full(a.shape[:-2], min(a.shape[-2:]), np.int64)
+    return solution[..., 0] if vectors else solution, np.zeros(0), rank, np.zeros(0)
+
+
+@of("linalg.matrix_rank")
+def matrix_rank(x: Array, tol: Any = None, hermitian: bool = False, *, atol: Any = None) -> Array:
+    cutoff = (lambda s: atol) if atol is not None else (lambda s: max(x.shape[-2:]) * 2.0**-52 * max(s, default=0.0))
+    rank = for_each_matrix(lambda rows: sum(v > cutoff(s) for s in [singular_values(rows)] for v in s))
+    return (rank(x) if x.size else np.zeros(x.shape[:-2])).astype(np.int64)
+
+
+@of("cross")
+def cross(x: Array, y: Array, dim: int | None = None) -> Array:
+    dim = x.shape.index(3) if dim is None else dim
+    x, y = (np.moveaxis(v, dim, -1) for v in np.broadcast_arrays(x, y))
+    others = [(1, 2), (2, 0), (0, 1)]
+
+    def entry(*i: int) -> float:
+        a, b = ((*i[:-1], place) for place in others[i[-1]])
+        return x[a] * y[b] - x[b] * y[a]
+
+    return np.moveaxis(made(x.shape, entry), -1, dim)
+
+
+MATRIX_REFERENCES["linalg.cross"] = lambda x, y, *, dim=-1: cross(x, y, dim)
+
+
 @of("linalg.pinv pinverse")
 def pinv(x: Array, rcond: Any = None, hermitian: bool = False, atol: Any = None, rtol: Any = None) -> Array:
     """Return the pseudoinverse of matrices of full rank: (A^T A)^-1 A^T or A^T (A A^T)^-1."""

@@ -719,6 +719,62 @@ def topk(x: Array, k: int, dim: int = -1, largest: bool = True) -> tuple[Array, 
     return along(x, dim, lambda row: sorted(row, reverse=largest)[:k]), ids
 
 
+@of("bincount")
+def bincount(x: Array, weights: Array | None = None, minlength: int = 0) -> Array:
+    size = max([minlength, *(v + 1 for v in x)])
+    if weights is None:
+        return made((size,), lambda k: sum(v == k for v in x), np.int64)
+    return made((size,), lambda k: math.fsum(w for v, w in zip(x, weights) if v == k))
+
+
+@of("histc")
+def histc(x: Array, bins: int = 100, min: float = 0, max: float = 0) -> Array:
+    if min == max:
+        min, max = x.min(), x.max()
+    if min == max:
+        min, max = min - 1, max + 1
+    places = [int((v - min) / (max - min) * bins) for v in x.reshape(-1) if min <= v <= max]
+    return made((bins,), lambda k: sum(p == k or (p == bins and k == bins - 1) for p in places))
+
+
+@of("count_nonzero")
+def count_nonzero(x: Array, dim: Any = None) -> Array:
+    return REFERENCES["sum"](np.where(x != 0, 1.0, 0.0), dim).astype(np.int64)
+
+
+@of("unique")
+def unique(x: Array, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Any:
+    rows = x.reshape(-1, 1) if dim is None else np.moveaxis(x, dim, 0)
+    items = [tuple(row.reshape(-1).tolist()) for row in rows]
+    values = list(dict.fromkeys(sorted(items)))
+    found = np.array(values, x.dtype).reshape(-1, 1)[:, 0] if dim is None else np.array(values, x.dtype)
+    if dim is not None:
+        found = np.moveaxis(found.reshape(len(values), *np.moveaxis(x, dim, 0).shape[1:]), 0, dim)
+    inverse = np.array([values.index(v) for v in items], np.int64).reshape(x.shape if dim is None else -1)
+    counts = np.array([sum(v == w for w in items) for v in values], np.int64)
+    results = [found, *[inverse] * return_inverse, *[counts] * return_counts]
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+@of("hstack")
+def hstack(tensors: Sequence[Array]) -> Array:
+    parts = [x.reshape(1) if not x.ndim else x for x in tensors]
+    return REFERENCES["cat"](parts, 0 if parts[0].ndim == 1 else 1)
+
+
+@of("vstack")
+def vstack(tensors: Sequence[Array]) -> Array:
+    return REFERENCES["cat"]([x.reshape(1, -1) if x.ndim < 2 else x for x in tensors], 0)
+
+
+@of("meshgrid")
+def meshgrid(*tensors: Any, indexing: str) -> tuple[Array, ...]:
+    parts = [x.reshape(-1) for x in (tensors[0] if isinstance(tensors[0], list) else tensors)]
+    shape = [len(p) for p in parts]
+    out = [made(shape, lambda *i, k=k: parts[k][i[k]]) for k in range(len(parts))]
+    return tuple(np.swapaxes(x, 0, 1) if indexing == "xy" else x for x in out)
+
+
 @of("nonzero")
 def nonzero(x: Array, as_tuple: bool = False) -> Any:
     places = [i for i in np.ndindex(x.shape) if x[i]]

@@ -22,6 +22,7 @@ import tensorlite as tl
 import tensorlite.nn.functional as F
 from tensorlite.ops import (
     comparison,
+    counting,
     distances,
     einstein_sum,
     elementwise,
@@ -29,7 +30,9 @@ from tensorlite.ops import (
     gather_scatter,
     index,
     inverses,
+    joining,
     linalg,
+    linear_systems,
     matrices,
     matrix_functions,
     matrix_norms,
@@ -82,8 +85,8 @@ def resolve(name: str, root: Any, functional: Any, tensor: Any, *more: Any) -> C
 
 
 MODULES = [
-    elementwise, comparison, shape, reduce, linalg, matrices, inverses, factorizations, norms,
-    matrix_functions, matrix_norms, einstein_sum, index, gather_scatter, sorting, running,
+    elementwise, comparison, shape, joining, reduce, linalg, matrices, inverses, factorizations, norms,
+    matrix_functions, matrix_norms, linear_systems, counting, einstein_sum, index, gather_scatter, sorting, running,
     distances, order_statistics, nn,
 ]  # fmt: skip
 """The modules of ops, each of which may define ops that ``tensorlite`` does not export."""
@@ -230,6 +233,9 @@ row("narrow", s(real(3, 4), 0, 1, 2), s(real(3, 4), dim=-1, start=0, length=0), 
 row("split", s(real(5, 2), 2), s(real(2, 5), (1, 4), dim=-1), s(real(2, 3), 5, 1), s(real(3), [1, 0, 2]), s(real(0, 2), 1))
 row("chunk", s(real(5, 2), 2), s(real(2, 6), chunks=4, dim=1), s(real(3), 5, -1), s(real(0, 2), 2))
 row("unbind", s(real(2, 3)), s(real(2, 3), dim=-1), s(real(1)), s(real(2, 0, 1), 0))
+row("hstack", s([real(2), real(3)]), s([real(2, 1), real(2, 2)]), s([real(), real(2)]), s([real(2, 1, 2), real(2, 2, 2)]))
+row("vstack", s([real(2), real(3, 2)]), s([real(), real(1)]), s([real(2, 3, 1), real(1, 3, 1)]))
+row("meshgrid", s(real(2), real(3), indexing="ij"), s(real(2), real(3), real(2), indexing="xy"), s([real(2), real()], indexing="ij"))
 row("cat concat", s([real(2, 3), real(1, 3)]), s((real(2, 1), real(2, 2), real(2, 0)), dim=-1), s([real(2)]), s([real(0), real(2, 2)], 1))
 row("stack", s([real(2, 3), real(2, 3)]), s((real(2), real(2), real(2)), dim=-1), s([real(), real()]), s([real(2, 3)], 1), s([real(0), real(0)], 1))
 row("Tensor.repeat", s(real(2, 3), 2, 1), s(real(3), 2, 2), s(real(2), (2,)), s(real(), 3), s(real(2), 0))
@@ -282,6 +288,13 @@ row(
     s(distinct(), 0.5), s(distinct(), QS, 0), s(distinct(2, 3, 2), 0.25, dim=1, keepdim=True), s(distinct(2, 3), 0.25, keepdim=True),
     *(s(distinct(2, 4), 0.4, 1, interpolation=how) for how in ("lower", "higher", "midpoint", "nearest")), half=False,
 )  # fmt: skip
+row("bincount", s(given([0, 2, 2])), s(given([0, 2, 2]), fixed(real(3))), s(given([1, 0]), minlength=4), s(ints(3, 0), minlength=2), order=0)
+row("histc", s(real(3, 4), 5, -2.0, 2.0), s(real(6), bins=4), s(given([1.0, 1.0]), 3), s(given([0.0, 3.0, 1.0, math.nan]), 3, 0, 3), order=0)
+row("count_nonzero", s(given([[1.0, 0.0], [2.0, 3.0]])), s(bools(2, 3), 1), s(ints(2, 2, 3), dim=(0, 1)), s(given(0.0)), order=0)
+row(
+    "unique", s(ints(3, 2, 4)), s(ints(3, 2, 4), return_inverse=True, return_counts=True), s(given([[3, 1], [3, 1], [1, 2]]), dim=0, return_inverse=True),
+    s(given([1.0, math.nan, 1.0]), return_counts=True), s(ints(2, 0)), order=0,
+)  # fmt: skip
 row("nonzero", s(given([[1.0, 0.0], [2.0, 3.0]])), s(bools(5)), s(ints(2, 2, 3), as_tuple=True), s(given(0.0)), s(real(0, 2)), order=0)
 row(
     "searchsorted", s(given([1.0, 2.0, 4.0]), real(2, 3)), s(given([1, 2, 4]), given([2, 5]), right=True),
@@ -323,6 +336,16 @@ row(
     s(real(2, 2), real(3, 2), left=False), s(real(2, 2), real(2, 0)), s(real(2, 2, 2), real(2)), half=False,
 )  # fmt: skip
 row("det linalg.det", *SQUARE, *SINGULAR, s(real(0, 0)), s(real(0, 2, 2)), half=False)
+UPPER, LOWER = given([[2.0, 0.5, 1.0], [7.0, 1.5, -0.5], [7.0, 7.0, 1.25]]), given([[2.0, 7.0], [0.5, 1.5]])
+row(
+    "linalg.solve_triangular", s(UPPER, real(3, 2), upper=True), s(UPPER, real(2, 3), upper=True, left=False), s(LOWER, real(3, 2, 1), upper=False),
+    s(real(2, 3, 3), real(3, 2), upper=False, unitriangular=True), half=False,
+)  # fmt: skip
+row(
+    "linalg.lstsq", s(real(4, 2), real(4, 3)), s(real(2, 3), real(2)), s(real(2, 3, 2), real(2, 3)), s(real(2, 3, 2), real(3, 1)),
+    s(real(3, 2), real(3, 2), rcond=1e-3), half=False,
+)  # fmt: skip
+row("linalg.matrix_rank", s(given([[1.0, 2.0], [2.0, 4.0]])), s(real(2, 3, 2)), s(real(3, 2), atol=1e3), s(SYMMETRIC, hermitian=True), s(real(0, 3)), order=0, half=False)
 row("slogdet linalg.slogdet", *SQUARE, half=False)
 row("spd.logdet", s(real(2, 3)), s(real(2, 2, 4)), half=False)
 row("logdet", s(SYMMETRIC), half=False)
@@ -342,6 +365,8 @@ row(
     "linalg.multi_dot", s([real(2, 3), real(3, 1), real(1, 4)]), s([real(3), real(3, 2)]), s([real(2, 2), real(2, 3), real(3)]),
     s([real(3), real(3, 2), real(2)]), s([real(2), real(2)]),
 )  # fmt: skip
+row("cross", s(real(3), real(3), 0), s(real(2, 3), real(1, 3), 1), s(real(3, 2), real(3, 2), dim=0), s(real(2, 3), real(2, 3), dim=-1))
+row("linalg.cross", s(real(3, 3), real(3, 3)), s(real(2, 3), real(1, 3)), s(real(3, 2), real(3, 2), dim=0))
 row("linalg.vecdot", s(real(2, 3), real(2, 3)), s(real(2, 3), real(3)), s(real(2, 3), real(2, 1), dim=0), s(real(0), real(0)))
 row("linalg.matmul", s(real(2, 3), real(3, 2)), s(real(2, 2, 3), real(3)))
 NORM_ORDERS = (1, -1, 2, -2, math.inf, -math.inf, "nuc", "fro")

@@ -41,6 +41,7 @@ REFUSED: dict[str, set[int] | None] = {
     "logaddexp": {8, 9, 10},  # 10: its second gradient is NaN where one exponential underflows
     **{name: {4, 5} for name in ("det", "linalg.det")},  # its second gradient is NaN for a rank below n - 1
     "linalg.qr": {4},  # no gradient for mode="r"
+    "linalg.lstsq": {3},  # it takes no stack of matrices with one right-hand side
     "linalg.cond": {2, 4, 5},  # its backward pass says that a value was changed in place
     "F.multi_margin_loss": None,  # no second gradient
     "F.soft_margin_loss": {3},  # its exponential overflows
@@ -60,6 +61,7 @@ TAKEN = {
     ("F.mse_loss", 0): "shapes such as (N, 1) and (N,) broadcast to (N, N), which is seldom meant; PyTorch warns",
     ("F.l1_loss", 0): "the same",
     ("cdist", 1): "its twin here is vector_norm, which takes a negative order",
+    ("linalg.solve_triangular", 1): "a zero on the diagonal; PyTorch returns infinities",
     ("F.huber_loss", 0): "the same",
     ("F.adaptive_avg_pool1d", 0): "an output_size of 0; PyTorch returns an empty tensor",
     ("F.adaptive_max_pool1d", 0): "the same",

@@ -221,3 +221,22 @@ def test_triangles(shape, k):
     x = real(*shape)
     assert tl.tril(tl.tensor(x), k).tolist() == np.tril(x, k).tolist()
     assert_same_as_torch(lambda lib, x: lib.tril(x, k) + 2.0 * lib.triu(x, diagonal=k), x)
+
+
+def test_cross_without_a_dim_takes_the_first_of_size_3():
+    x, y = np.arange(9.0).reshape(3, 3), np.eye(3)
+    found = tl.cross(tl.tensor(x), tl.tensor(y)).numpy()
+    np.testing.assert_array_equal(found, np.cross(x, y, axis=0))
+    assert not np.array_equal(found, tl.linalg.cross(tl.tensor(x), tl.tensor(y)).numpy())
+
+
+@pytest.mark.parametrize("driver", ["gels", "gelsd", "gelss"])
+def test_what_the_drivers_of_lstsq_return(driver):
+    rng = np.random.default_rng(0)
+    a, b = tl.tensor(rng.standard_normal((2, 5, 3))), tl.tensor(rng.standard_normal((2, 5, 2)))
+    found = tl.linalg.lstsq(a, b, driver=driver)
+    expected = ((a @ found.solution - b) ** 2).sum(-2)
+    np.testing.assert_allclose(found.residuals.numpy(), expected.numpy())
+    assert found.rank.tolist() == ([] if driver == "gels" else [3, 3])
+    assert found.singular_values.shape == ((0,) if driver == "gels" else (2, 3))
+    assert tl.linalg.lstsq(a.mT, tl.ones(2, 3, 1, dtype=tl.float64), driver=driver).residuals.shape == (0,)

@@ -47,7 +47,7 @@ NO_ERRORS = {
 
 INVERTED = (
     "inverse", "linalg.inv", "linalg.solve", "slogdet", "linalg.slogdet", "logdet", "spd.logdet", "linalg.cholesky",
-    "spd.linalg.cholesky", "linalg.matrix_power", "linalg.cond",
+    "spd.linalg.cholesky", "linalg.matrix_power", "linalg.cond", "linalg.solve_triangular",
 )  # fmt: skip
 SKIP = {
     "convert": {"hygiene", "dtypes"},  # its dtype is an argument

@@ -28,6 +28,7 @@ PLACES: dict[str, Callable[..., Any]] = {
     "T": lambda x: x.T,
     "mT": lambda x: x.mT,
     "einsum": lambda operands, equation: tl.einsum(equation, *operands),
+    "linalg.lstsq.grad_oriented": lambda *args, **kwargs: tl.linalg.lstsq(*args, **kwargs)[:2],
     "linalg.pinv.singular": lambda left, right: tl.linalg.pinv(left @ right.mT),
     "nn.functional.embedding": lambda weight, ids, **kwargs: F.embedding(ids, weight, **kwargs),
     "where": lambda x, condition, other: tl.where(condition, x, other),

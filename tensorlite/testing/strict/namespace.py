@@ -40,7 +40,8 @@ FUNCTIONS = {
     "sort": "a axis? kind?", "squeeze": "a axis?", "stack": "tup axis?", "std": "a axis? dtype? out? ddof? keepdims?",
     "sum": "a axis? dtype? out? keepdims?", "swapaxes": "a axis1 axis2", "take_along_axis": "a indices axis",
     "tensordot": "a b axes?", "tile": "A reps", "trace": "a offset? axis1? axis2? dtype? out?",
-    "transpose": "a axes?", "tri": "N M? k? dtype?", "tril": "m k?", "triu": "m k?", "unique": "ar return_index?",
+    "transpose": "a axes?", "tri": "N M? k? dtype?", "tril": "m k?", "triu": "m k?",
+    "unique": "ar return_index? return_inverse? return_counts? axis? equal_nan?", "bincount": "x weights? minlength?",
     "var": "a axis? dtype? out? ddof? keepdims?", "zeros": "shape dtype?",
     "zeros_like": "a dtype?",
 }  # fmt: skip
@@ -65,7 +66,7 @@ def _needs_arrays(name: str, f: Callable[..., Any], count: int) -> Callable[...,
         for k, value in enumerate(args[:count]):
             if not isinstance(value, StrictArray):
                 raise TypeError(f"{name}: expected argument {k} to be a strict array, got {type(value).__name__}")
-        if name in ("argwhere", "nonzero", "unique"):
+        if name in ("argwhere", "bincount", "nonzero", "unique"):
             record_sync("nonzero")
         return f(*args, **kwargs)
 
