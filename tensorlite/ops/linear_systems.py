@@ -129,11 +129,11 @@ def lstsq(A: Value, B: Value, rcond: float | None = None, *, driver: str | None 
         raise ShapeError(f"lstsq: expected shapes (..., n, m) and (..., n, k) or (..., n), got {a} and {b}")
     solution = matmul(pinv(A, rtol=rcond), right)
     rank, values = matrix_rank(A, rtol=rcond), sizes_(A, False)
-    full = a[-2] > a[-1] and bool((array_of(rank) == a[-1]).all())
     residuals = sum(square(matmul(A, solution) - right), -2)
+    wanted = driver not in (None, "gelsy") and a[-2] > a[-1]
     return LeastSquares(
         squeeze(solution, -1) if vectors else solution,
-        residuals if full and driver not in (None, "gelsy") else _nothing(residuals),
+        residuals if wanted and bool((array_of(rank) == a[-1]).all()) else _nothing(residuals),
         _nothing(rank) if driver == "gels" else rank,
         values if driver in ("gelsd", "gelss") else _nothing(values),
     )

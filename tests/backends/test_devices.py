@@ -21,6 +21,7 @@ SAMPLES = [
 
 SYNCS = {
     "repeat_interleave": {"to_numpy"}, "masked_select": {"mask"}, "index_put": {"mask"}, "getitem": {"mask", "int"},
+    "bincount": {"nonzero", "int"}, "histc": {"nonzero", "mask", "float"}, "unique": {"nonzero"},
     "nonzero": {"nonzero", "int"}, "one_hot": {"int"}, "F.one_hot": {"int"},
     "scatter": {"mask", "nonzero"},  # of reduce="multiply": which entries are selected twice
     "matrix_exp": {"int"}, "linalg.matrix_exp": {"int"},  # the number of squarings

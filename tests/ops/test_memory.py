@@ -10,7 +10,7 @@ import pytest
 import tensorlite as tl
 import tensorlite.nn.functional as F
 from tensorlite.backends.cpu import compiled_sums, kernels
-from tensorlite.ops import factorizations, inverses, matrix_functions, matrix_norms
+from tensorlite.ops import factorizations, inverses, linear_systems, matrix_functions, matrix_norms
 from tensorlite.pytree import tree_leaves
 from tests.ops.op_table import SPECS
 
@@ -19,7 +19,7 @@ SLACK = 60_000  # bytes of Python's own objects: nodes, closures, names
 MOST, MOST_SECOND = 16, 48  # times the bytes of arguments and results; a graph of second order holds all its steps
 
 UNSCALABLE = {
-    "apply_dropout_mask", "bernoulli_cross_entropy", "broadcast_to", "F.binary_cross_entropy",
+    "apply_dropout_mask", "bernoulli_cross_entropy", "bincount", "broadcast_to", "cross", "F.binary_cross_entropy",
     "F.cosine_embedding_loss", "F.hinge_embedding_loss", "F.kl_div", "F.layer_norm", "F.margin_ranking_loss",
     "F.rms_norm", "F.soft_margin_loss", "searchsorted", "sum_to_size", "view",
 }  # fmt: skip
@@ -87,7 +87,7 @@ def larger(sample):
     return [tl.tensor(i.array(rng), requires_grad=i.grad) for i in inputs]
 
 
-LINEAR_ALGEBRA = {m.__name__ for m in (factorizations, inverses, matrix_functions, matrix_norms)}
+LINEAR_ALGEBRA = {m.__name__ for m in (factorizations, inverses, linear_systems, matrix_functions, matrix_norms)}
 NAMES = [name for name, spec in SPECS.items() if getattr(spec.f, "__module__", "") not in LINEAR_ALGEBRA
          and not name.startswith("spd.")]  # fmt: skip
 
