@@ -64,7 +64,8 @@ def save(
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, header, tensors)
     except OSError as error:
-        raise CheckpointError(f"cannot write the checkpoint: {error}. The previous one is kept") from error
+        kept = "The previous one is kept" if path.exists() else "There is no previous one"
+        raise CheckpointError(f"cannot write the checkpoint: {error}. {kept}") from error
 
 
 def load(path: Path, device: str = "auto", *, training: bool = False) -> Checkpoint:

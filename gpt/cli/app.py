@@ -56,6 +56,12 @@ class Commands(click.Group):
             raise click.UsageError(f"No such command {name[:80]!r}. {hint}", ctx)
         return super().resolve_command(ctx, args)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:  # --help and --version print while the arguments are read.
+            return super().parse_args(ctx, args)
+        except OSError as error:
+            raise os_failure(error) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -70,9 +76,7 @@ class Commands(click.Group):
                 raise Failure(str(error)) from error
             raise
         except OSError as error:
-            if error.errno == errno.EPIPE:  # The reader of our output has closed it; click handles that.
-                raise
-            raise Failure(str(error)) from error
+            raise os_failure(error) from None
         except MemoryError as error:
             raise Failure(
                 f"not enough memory: {error or 'none is left'}. Try a smaller --batch-size, --block-size or model; "
@@ -90,6 +94,13 @@ class Commands(click.Group):
             if isinstance(error, DeviceError):
                 raise Failure(str(error)) from error
             raise
+
+
+def os_failure(error: OSError) -> Exception:
+    """Return the exception for click: `error` itself if the reader has closed our output, which click handles."""
+    if error.errno == errno.EPIPE:
+        return error
+    return Failure(str(error) if error.filename or not error.strerror else f"cannot write the output: {error.strerror}")
 
 
 def show_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:

@@ -12,6 +12,7 @@ from gpt.config import DEFAULT_PRESET, SECTIONS, Config, Field, Section, value_t
 
 if TYPE_CHECKING:
     from gpt.checkpoint import Checkpoint
+    from gpt.runs import Better
 
 RUNS = Path("runs")
 
@@ -148,16 +149,21 @@ def load_checkpoint(path: str | None, device: str) -> "Checkpoint":
     latest = runs.find_checkpoint(Path(path)) if path else runs.newest_checkpoint(RUNS)
     better = runs.better_checkpoint(latest)
     exact = path is not None and Path(path).is_file()
-    found = latest if exact or better is None else better
+    found = latest if exact or better is None or better.damage else better.path
     tl.keep_freed_memory()  # These commands run no backward pass, which would do so.
     loaded = checkpoint.load(found, device=device)
     why = "" if path else f", {runs.describe_choice(RUNS, latest)}"
     click.echo(f"checkpoint {found} (step {loaded.step:,}{why})", err=True)
     if better is not None:
-        step = checkpoint.load_step(latest if found == better else better)
-        click.echo(
-            f"a checkpoint of this run with a lower validation loss: {better} (step {step:,})" if exact else
-            f"it has the lowest validation loss of the run; the last checkpoint is {latest} (step {step:,})",
-            err=True,
-        )
+        click.echo(about(better, latest, exact), err=True)
     return loaded
+
+
+def about(better: "Better", latest: Path, exact: bool) -> str:
+    """Return a line about a run's best checkpoint. exact: whether the user named the latest one."""
+    if better.damage:
+        return f"{better.damage}. So this is the last checkpoint, and not that of the lowest validation loss"
+    if exact:
+        return f"a checkpoint of this run with a lower validation loss: {better.path} (step {better.step:,})"
+    last = f"{latest} (step {better.latest_step:,})"
+    return f"it has the lowest validation loss of the run; the last checkpoint is {last}"

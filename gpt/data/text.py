@@ -72,7 +72,7 @@ def open_text(config: DataConfig) -> TextFile:
         except DownloadError as error:
             raise DownloadError(f"{error}\nOr use a text of your own: --data FILE") from error
     path = Path(config.dataset)
-    if path.is_fifo():  # It can be read once, and a run reads its text again when it resumes or is evaluated.
+    if is_pipe(path):  # It can be read once, and a run reads its text again when it resumes or is evaluated.
         raise DataError(f"{config.dataset!r} is a pipe, and a run reads its text again later. Save it in a file first")
     try:
         next(read_pieces(path))  # Report a file that cannot be read with what --data takes.
@@ -81,6 +81,14 @@ def open_text(config: DataConfig) -> TextFile:
             raise DataError(f"{error}; did you mean the data set {near[0]!r}?") from None
         raise DataError(f"{error}\n--data takes a UTF-8 text file, or a data set: {', '.join(DATASETS)}") from None
     return TextFile(path, config.dataset)
+
+
+def is_pipe(path: Path) -> bool:
+    """Return whether a path is a pipe; False for a path that the system cannot look up, such as a very long one."""
+    try:
+        return path.is_fifo()
+    except OSError:
+        return False
 
 
 def check_data_config(config: object) -> None:
@@ -140,4 +148,4 @@ def read_bytes(path: Path) -> Iterator[bytes]:
                 yield content
         yield b""
     except OSError as error:
-        raise DataError(f"cannot read the text {str(path)!r}: {error.strerror}") from None
+        raise DataError(f"cannot read the text {str(path)!r:.300}: {error.strerror}") from None

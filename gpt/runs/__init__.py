@@ -1,7 +1,7 @@
 """Runs: the folder of a run, its metrics and its loss curve."""
 
 from gpt.runs.errors import RunFolderError
-from gpt.runs.find import better_checkpoint, describe_choice, find_checkpoint, newest_checkpoint
+from gpt.runs.find import Better, better_checkpoint, describe_choice, find_checkpoint, newest_checkpoint
 from gpt.runs.folder import BEST, CURVE, LATEST, METRICS, RunFolder
 from gpt.runs.metrics import Metrics, read
 from gpt.runs.plot import loss_curve
@@ -11,6 +11,7 @@ __all__ = [
     "CURVE",
     "LATEST",
     "METRICS",
+    "Better",
     "Metrics",
     "RunFolder",
     "RunFolderError",

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from gpt.checkpoint import CheckpointError, load_step
 from gpt.runs.archive import PREFIX, last_archive
@@ -22,7 +23,9 @@ def find_checkpoint(path: str | Path) -> Path:
     if (Path("runs") / path / LATEST).is_file():
         hint = f"did you mean {str(Path('runs') / path)!r}?"
     if path.is_dir():
-        if number := last_archive(path):
+        if (path / BEST).is_file():
+            hint = f"{str(path / BEST)!r} is there, from an evaluation before the first save. Name that file"
+        elif number := last_archive(path):
             hint = f"the run before it is in {str(path / f'{PREFIX}{number}')!r}"
         raise CheckpointError(f"there is no {LATEST} in the folder {str(path)!r}: {hint}")
     if path.exists():
@@ -41,15 +44,33 @@ def newest_checkpoint(folder: str | Path) -> Path:
     return max(found, key=age)
 
 
-def better_checkpoint(latest: Path) -> Path | None:
-    """Return the checkpoint with the lowest validation loss next to a run's latest one, None if they are the same.
+class Better(NamedTuple):
+    """The checkpoint with the lowest validation loss next to a run's latest one, which is of another step.
 
-    Raises CheckpointError.
+    path, step: of that checkpoint. latest_step: of the latest one. damage: the error of a file that cannot be read, in
+    words; its step is then 0.
+    """
+
+    path: Path
+    step: int
+    latest_step: int
+    damage: str = ""
+
+
+def better_checkpoint(latest: Path) -> Better | None:
+    """Return the best checkpoint next to a run's latest one, None if there is no other. Raises CheckpointError.
+
+    A best checkpoint that is damaged raises nothing, because the latest one is still of use.
     """
     best = latest.with_name(BEST)
     if latest.name != LATEST or not best.is_file():
         return None
-    return best if load_step(best) != load_step(latest) else None
+    last = load_step(latest)
+    try:
+        step = load_step(best)
+    except CheckpointError as error:
+        return Better(best, 0, last, str(error))
+    return Better(best, step, last) if step != last else None
 
 
 def describe_choice(folder: Path, chosen: Path) -> str:

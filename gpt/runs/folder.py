@@ -49,7 +49,8 @@ class RunFolder:
         with extra():
             from filelock import FileLock, Timeout
 
-        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        with run_folder_errors(self.path):
+            made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             with run_folder_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)

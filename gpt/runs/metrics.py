@@ -32,9 +32,14 @@ class Metrics:
         with run_folder_errors(self.path.parent), self.path.open("a", encoding="utf-8") as file:
             file.write(as_line(values))
 
-    def truncate_after(self, step: int) -> None:
-        """Remove the lines after `step`, and the final line of a finished run. Raises RunFolderError."""
+    def truncate_after(self, step: int, *, evaluated: bool = True) -> None:
+        """Remove the lines after `step`, and the final line of a finished run. Raises RunFolderError.
+
+        evaluated: False also removes the evaluation of `step`, because the run is going to do it again.
+        """
         kept = [line for line in read(self.path) if line["step"] <= step and FINAL not in line]
+        if not evaluated:
+            kept = [line for line in kept if line["step"] < step or "train_loss" not in line]
         with run_folder_errors(self.path.parent), serialization.atomic_write(self.path) as temporary:
             temporary.write_text("".join(map(as_line, kept)), encoding="utf-8")
 

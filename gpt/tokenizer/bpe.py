@@ -18,6 +18,8 @@ from gpt.tokenizer.pieces import as_pieces, between_words, smaller_pieces
 
 # Characters of a piece that the trainer reads. It holds 256 pieces, each with some 100 bytes for a word.
 TRAINING_PIECE = 2**14
+# Characters of a word that the trainer reads. Its time is quadratic in them: minutes for a million letters in one word.
+LONGEST_WORD = 2**14
 
 END_OF_TEXT = "<|endoftext|>"
 GPT2_VOCAB_SIZE = 50257
@@ -104,7 +106,7 @@ class BPETokenizer:
         model = Tokenizer(models.BPE())
         model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         model.train_from_iterator(
-            between_words(smaller_pieces(as_pieces(text), TRAINING_PIECE)),
+            between_words(smaller_pieces(as_pieces(text), TRAINING_PIECE), longest=LONGEST_WORD),
             trainers.BpeTrainer(
                 vocab_size=vocab_size,
                 initial_alphabet=sorted(alphabet),

@@ -19,11 +19,13 @@ def smaller_pieces(pieces: Iterable[str], size: int) -> Iterator[str]:
         yield from (piece[i : i + size] for i in range(0, len(piece), size))
 
 
-def between_words(pieces: Iterable[str]) -> Iterator[str]:
+def between_words(pieces: Iterable[str], longest: int | None = None) -> Iterator[str]:
     """Yield the same text in pieces that end where a word ends and white space follows.
 
     The patterns of GPT-2 never let a token cross such a place, and do not look back over it. So a byte-pair encoding
     gives the pieces the same tokens as the whole text. A text without white space is one piece.
+
+    longest: cut a word where it has this number of characters, at the end of a given piece; None cuts no word.
     """
     held: list[str] = []
     for piece in pieces:
@@ -37,5 +39,8 @@ def between_words(pieces: Iterable[str]) -> Iterator[str]:
             held = []
         if rest := piece[end:]:
             held.append(rest)
+        if longest is not None and sum(map(len, held)) >= longest:
+            yield "".join(held)
+            held = []
     if held:
         yield "".join(held)

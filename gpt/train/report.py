@@ -69,10 +69,12 @@ def print_sample(trainer: Trainer) -> None:
     if not chars:
         return
     model, whose = trainer.model, ""
-    if better := better_checkpoint(trainer.folder.latest):
-        best = checkpoint.load(better, trainer.config.train.device)
-        model = best.model
-        whose = f", by the model of step {best.step:,} ({better.name}), whose validation loss was the lowest"
+    better = better_checkpoint(trainer.folder.latest)
+    if better and better.damage:
+        whose = f", by the last model, because {better.damage}"
+    elif better:
+        model = checkpoint.load(better.path, trainer.config.train.device).model
+        whose = f", by the model of step {better.step:,} ({better.path.name}), whose validation loss was the lowest"
     ids = generate(model, start_ids(tokenizer), sampling=SamplingConfig(seed=trainer.config.train.seed))
     say(f"\nA sample of {chars} characters{whose}:\n")
     pieces = stream(tokenizer, ids, max_chars=chars)

@@ -7,10 +7,12 @@ import tensorlite as tl
 from gpt import checkpoint
 from gpt.checkpoint import Checkpoint
 from gpt.config import Config, ConfigError
-from gpt.data import DATASETS, Dataset, load_dataset
+from gpt.data import DATASETS, Dataset, load_dataset, open_text
+from gpt.data.text import read_bytes
 from gpt.errors import extra
 from gpt.model import GPT, build_model
 from gpt.runs import LATEST, RunFolder
+from gpt.tokenizer import CharacterError, Tokenizer
 from gpt.train.output import say
 from gpt.train.trainer import Trainer
 
@@ -76,18 +78,36 @@ def resume(config: Config, path: str | Path) -> Trainer:
     path = Path(path)
     saved = checkpoint.load(path, config.train.device, training=True)
     check_resumable(config, saved, path)
-    dataset = load_dataset(config.data, config.model.block_size, saved.tokenizer)
+    try:
+        dataset = load_dataset(config.data, config.model.block_size, saved.tokenizer)
+    except CharacterError as error:
+        raise other_text(config, saved, path) from error
     trainer = Trainer(with_absolute_text(config), dataset, saved.model, RunFolder(path.parent))
     with checkpoint.corruption_errors(path):
         text = saved.state["text"]
         trainer.load_state(saved)
     if trainer.text_digest != text:
-        raise ConfigError(
-            f"the text {config.data.dataset!r} is not the one that {str(path)!r} was trained on: "
-            "restore that text (--data FILE says where it is now), or start a new run"
-        )
-    trainer.metrics.truncate_after(trainer.step)
+        raise other_text(config, saved, path)
+    trainer.metrics.truncate_after(trainer.step, evaluated=not trainer.evaluation_due)
     return trainer
+
+
+def other_text(config: Config, saved: Checkpoint, path: Path) -> ConfigError:
+    """Return the error for a text that is not the one of a checkpoint, with what to do."""
+    text = f"the text {config.data.dataset!r} is not the one that {str(path)!r} was trained on"
+    if has_carriage_returns(config, saved.tokenizer):
+        return ConfigError(
+            f"{text}: it has carriage returns, which earlier versions of tensorlite kept and this one reads as line "
+            "feeds. A run that began with them cannot continue: start a new one. sample and eval take the checkpoint"
+        )
+    return ConfigError(f"{text}: restore that text (--data FILE says where it is now), or start a new run")
+
+
+def has_carriage_returns(config: Config, tokenizer: Tokenizer) -> bool:
+    """Return whether the text of a run has carriage returns: a vocabulary of characters tells, or else the file."""
+    if tokenizer.by_character:
+        return "\r" in tokenizer.decode(range(tokenizer.vocab_size))
+    return any(b"\r" in piece for piece in read_bytes(open_text(config.data).path))
 
 
 def check_resumable(config: Config, saved: Checkpoint, path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tensorlite.backends import registry
-from tensorlite.backends.cpu import blas, find_compiled, thread_pool
+from tensorlite.backends.cpu import blas, environment, find_compiled, thread_pool
 from tensorlite.backends.cpu import kernels as cpu
 
 ROOT = Path(__file__).parents[2]
@@ -197,6 +197,27 @@ def test_the_variable_is_read_when_the_library_is_loaded(text, expected):
         assert message in done.stderr
     else:
         assert done.stdout.strip() == str(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("TENSORLITE_DETERMINISTIC", "false"), ("TENSORLITE_JIT", "off"), ("TENSORLITE_JIT", " 0"),
+     ("TENSORLITE_MALLOC", "1")],
+)  # fmt: skip
+def test_a_variable_with_another_value_is_an_error(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=rf"^{name}: expected .*, got '{value}'\. Correct or unset"):
+        environment.check_variables()
+    for right in ("", *environment.CHOICES[name]):
+        monkeypatch.setenv(name, right)
+        environment.check_variables()
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch):
+    name = "TENSORLITE_JIT"
+    for value, expected in {"": (True, False), "0": (False, False), "1": (True, True)}.items():
+        monkeypatch.setenv(name, value)
+        assert (environment.is_on(name, True), environment.is_on(name, False)) == expected
 
 
 def test_too_many_threads_for_the_system(monkeypatch):

@@ -19,6 +19,7 @@ from click.testing import CliRunner
 
 import gpt
 import tensorlite
+from gpt.__main__ import open_closed_streams
 from gpt.cli import main
 from gpt.cli.app import COMMANDS
 from gpt.cli.options import HIDDEN, OPTION_NAMES
@@ -401,6 +402,25 @@ def test_bugs_keep_their_traceback(calls, monkeypatch, error):
     assert run("train").exception is error
 
 
+def test_help_into_a_full_disk_is_one_message(monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    for module in ("core", "decorators"):  # Versions of click differ in which one prints.
+        monkeypatch.setattr(f"click.{module}.echo", full)
+    for arguments in (["--help"], ["train", "--help"]):
+        assert fails(*arguments) == "cannot write the output: No space left on device"
+
+
+def test_closed_streams_are_connected_to_nothing(monkeypatch):
+    """Without stderr the progress bar failed, and the number of the stream went to the next file."""
+    monkeypatch.setattr(sys, "stderr", None)
+    open_closed_streams()
+    with sys.stderr as stream:
+        assert stream.name == os.devnull
+        stream.write("nothing")
+
+
 # --- sample
 
 
@@ -560,6 +580,19 @@ def test_sample_takes_the_best_model_of_a_run(tiny, tmp_path, monkeypatch):
     assert message.startswith("checkpoint runs/mine/checkpoint.safetensors (step 4)\na checkpoint of this run with a")
     assert "best.safetensors (step 2)" in message
     assert succeeds("sample", "--tokens", 1, "--checkpoint", "runs/mine/best.safetensors").stderr.count("\n") == 2
+
+
+def test_a_damaged_best_model_does_not_hide_the_last_one(tiny, tmp_path, capsys):
+    from gpt import train
+
+    train.train(tiny(train__steps=2, train__sample_chars=0))
+    (tmp_path / "run" / "best.safetensors").write_bytes(b"damaged")
+    for path in (tmp_path / "run", tmp_path / "run" / "checkpoint.safetensors"):
+        result = succeeds("sample", "--tokens", 1, "--checkpoint", path)
+        assert "best.safetensors' is not a checkpoint" in result.stderr
+        assert "So this is the last checkpoint, and not that of the lowest validation loss" in result.stderr
+    (tmp_path / "run" / "checkpoint.safetensors").unlink()
+    assert "best.safetensors' is there, from an evaluation" in fails("sample", "--checkpoint", tmp_path / "run")
 
 
 # --- info and presets

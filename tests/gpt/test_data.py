@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gpt import data
 from gpt.config import Config, DataConfig
+from gpt.data import DataError, open_text
 from gpt.data import text as text_module
 from gpt.download import DownloadError
 from gpt.tokenizer import BPETokenizer, CharTokenizer, TokenizerError
@@ -174,6 +175,20 @@ def test_pieces_end_where_words_end(pieces):
     for left, right in itertools.pairwise(result):
         assert not left[-1].isspace()
         assert right[0] in " \n"
+
+
+def test_a_word_without_end_is_cut_for_the_trainer():
+    """The time of the trainer is quadratic in the length of a word."""
+    pieces = ["ab cd", "ef", "gh", "i" * 9, " j", "k"]
+    assert list(between_words(pieces)) == ["ab", " cdefgh" + "i" * 9, " jk"]
+    assert list(between_words(pieces, longest=6)) == ["ab", " cdefgh", "i" * 9, " jk"]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "y" * 5000])
+def test_the_error_of_a_long_name_is_short(name):
+    with pytest.raises(DataError, match=r"^cannot read the text '(x|y)+'?: File name too long") as caught:
+        open_text(DataConfig(dataset=name))
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "bpe"])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import types
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,10 @@ from gpt.checkpoint import container
 from gpt.config import ConfigError
 from gpt.errors import UserError
 from gpt.runs import BEST, LATEST, METRICS, read
+from gpt.tokenizer import BPETokenizer, CharTokenizer
+from gpt.train import trainer
 from gpt.train.progress import this_python
+from gpt.train.setup import has_carriage_returns, other_text
 from tests.gpt.small_runs import assert_same_checkpoint, at_step, content, ctrl_c, measured
 
 pytestmark = pytest.mark.usefixtures("default_ctrl_c")
@@ -64,6 +68,29 @@ def test_metrics_after_a_crash_have_each_step_once(tiny, tmp_path, monkeypatch):
     steps = [line["step"] for line in read(folder / METRICS) if "loss" in line]
     assert steps == [5, 10, 15, 20, 25, 30]
     assert [json.loads(line) for line in (folder / METRICS).read_text().splitlines()] == read(folder / METRICS)
+
+
+def test_an_evaluation_before_a_kill_is_measured_once(tiny, tmp_path, monkeypatch):
+    """A signal saves before an evaluation is done. The resumed run is killed between its line and its save."""
+    train.train(tiny(run="whole", train__steps=12, train__sample_chars=0))
+    folder, estimated = tmp_path / "run", trainer.mean_loss
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*arguments, **options):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "mean_loss", lambda model, batches: ctrl_c(None) or estimated(model, batches))
+        assert train.train(tiny(train__steps=12, train__sample_chars=0)) is False
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", kill)
+        with pytest.raises(Killed):
+            train.train(checkpoint.load_config(folder / LATEST), resume=folder / LATEST)
+    assert "val_loss" in read(folder / METRICS)[-1]
+    train.train(checkpoint.load_config(folder / LATEST), resume=folder / LATEST)
+    assert measured(folder) == measured(tmp_path / "whole")
 
 
 def test_a_finished_run_can_take_more_steps(tiny, tmp_path):
@@ -166,6 +193,30 @@ def test_a_changed_text_is_an_error(tiny, text, tmp_path):
     text.write_text("the " + text.read_text())
     path = tmp_path / "run" / LATEST
     with pytest.raises(ConfigError, match=r"is not the one that .* was trained on"):
+        train.train(checkpoint.load_config(path), resume=path)
+
+
+def test_a_run_that_began_with_carriage_returns_says_so(tiny, text, tmp_path):
+    """Earlier versions kept the carriage returns of Windows."""
+    old = "a\r\nb " * 300
+    bpe, words = BPETokenizer.train(old, 300), tmp_path / "words.txt"
+    words.write_text("a\nb " * 300)
+    text.write_bytes(old.encode())
+    for tokenizer, file, expected in [
+        (CharTokenizer.train(old), words, True), (CharTokenizer.train(words.read_text()), text, False),
+        (bpe, text, True), (bpe, words, False),
+    ]:  # fmt: skip
+        config = tiny(data__dataset=str(file))
+        assert has_carriage_returns(config, tokenizer) is expected
+        saved = types.SimpleNamespace(tokenizer=tokenizer)
+        assert ("it has carriage returns, which" in str(other_text(config, saved, tmp_path))) is expected
+
+
+def test_a_text_with_other_characters_is_not_the_one_of_the_run(tiny, text, tmp_path):
+    train.train(tiny(train__steps=2, train__sample_chars=0))
+    text.write_text("XYZ" + text.read_text())
+    path = tmp_path / "run" / LATEST
+    with pytest.raises(ConfigError, match=r"is not the one that .* was trained on: restore that text"):
         train.train(checkpoint.load_config(path), resume=path)
 
 

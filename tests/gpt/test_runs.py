@@ -83,6 +83,11 @@ def test_a_folder_that_cannot_be_made_is_one_error(tmp_path):
             Metrics(tmp_path / folder / "metrics.jsonl")
 
 
+def test_a_folder_with_a_long_name_is_one_error(tiny):
+    with pytest.raises(UserError, match=r"^cannot write to the run's folder .*: File name too long\. "):
+        train.train(tiny(run="x" * 300))
+
+
 # --- an earlier run in the folder
 
 OLD = {LATEST: "latest", BEST: "best", METRICS: "metrics", CURVE: "curve"}

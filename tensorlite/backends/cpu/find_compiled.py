@@ -8,6 +8,8 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
+from .environment import is_on
+
 __all__ = ["find_compiled"]
 
 
@@ -18,7 +20,7 @@ def find_compiled() -> Any:
     The first call imports numba, which takes about half a second. If numba is installed and fails, this warns once and
     returns None, because NumPy alone computes the same, to rounding, in more time.
     """
-    if os.environ.get("TENSORLITE_JIT") == "0" or os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+    if not is_on("TENSORLITE_JIT", default=True) or os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         return None
     if find_spec("numba") is None:
         return None

@@ -23,6 +23,7 @@ import numpy as np
 
 from ...scalars import as_integer
 from .blas import find_openblas
+from .environment import check_variables, is_on
 from .find_compiled import find_compiled
 
 __all__ = [
@@ -49,7 +50,9 @@ def _read_variable() -> int | None:
     return int(text) if text else None
 
 
-_num_threads: int | None = _read_variable()  # at import, so that a wrong value does not fail within an op
+# at import, so that a wrong value does not fail within an op
+_num_threads: int | None = _read_variable()
+check_variables()
 
 
 def _available_threads() -> int:
@@ -118,7 +121,7 @@ def _num_chunks(num_threads: int) -> int:
     return _FIXED_CHUNKS if _fixed_order else num_threads
 
 
-if os.environ.get("TENSORLITE_DETERMINISTIC", "0") not in ("", "0"):
+if is_on("TENSORLITE_DETERMINISTIC", default=False):
     use_deterministic_algorithms(True)
 
 
