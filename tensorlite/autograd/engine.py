@@ -14,7 +14,7 @@ Rules use operators and public ops only. On raw arrays they compute. On Variable
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -107,13 +107,17 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
     values = attach_saved_values(node, saved) if create_graph else saved
     if plan.widen and node.dtypes is not None:
         values, g = widen_values(values, g)
-    gradients: Sequence[Value]
+    gradients: list[Value]
     if plan.backward is None:
-        gradients = [
-            rule(g, *[shape if j < 0 else values[j] for j in places])
-            if needed is None or edge in needed else None
-            for (rule, places), shape, edge in zip(plan.rules, node.shapes, node.edges, strict=True)
-        ]  # fmt: skip
+        gradients = []
+        for (rule, places), shape, edge in zip(plan.rules, node.shapes, node.edges, strict=True):
+            if needed is not None and edge not in needed:
+                gradients.append(None)
+            elif len(places) == 1:  # most rules, and a list would cost as much as some of them
+                [j] = places
+                gradients.append(rule(g, shape if j < 0 else values[j]))
+            else:
+                gradients.append(rule(g, *[shape if j < 0 else values[j] for j in places]))
     elif create_graph:
         gradients = _through_composite(node, values, g)
     else:

@@ -16,8 +16,8 @@ __all__ = [
     "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward",
     "deviation", "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward", "last_places", "layer_norm",
     "layer_norm_backward", "linear", "linear_backward", "log_softmax", "muon_step", "orthogonal", "philox", "rms_norm",
-    "rms_norm_backward", "root_sum_squares", "running_sum", "scatter_add_into", "sgd_step", "softmax", "sum_over",
-    "sum_to", "variance",
+    "rms_norm_backward", "root_sum_squares", "running_sum", "scatter_add_into", "sgd_step", "silu", "silu_backward",
+    "softmax", "sum_over", "sum_to", "variance",
 ]  # fmt: skip
 
 Array = Any
@@ -342,6 +342,20 @@ def rms_norm_backward(xp: XP, g: Array, x: Array, weight: Array | None, rrms: Ar
 GELU_FAR = 1e3
 """A number beyond which the cdf in GELU is 0 or 1. x is clamped to it, because infinity times 0 would be NaN."""
 _TANH_GELU = 2.0 * math.sqrt(2.0 / math.pi)
+
+
+SILU_FAR = 1e4  # where the sigmoid is 0 or 1: infinity times 0 would be NaN
+
+
+def silu(xp: XP, x: Array) -> Array:
+    """Return ``x sigmoid(x)``."""
+    return xp.maximum(x, -SILU_FAR) / (1.0 + xp.exp(-x))
+
+
+def silu_backward(xp: XP, g: Array, x: Array, y: Array) -> Array:
+    """Return ``g (s + y (1 - s))`` with s the sigmoid of x, and y the result of :func:`silu`."""
+    s = 1.0 / (1.0 + xp.exp(-x))
+    return g * (s + xp.minimum(y, SILU_FAR) * (1.0 - s))
 
 
 def gelu(xp: XP, x: Array, tanh: bool) -> Array:

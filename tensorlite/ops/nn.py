@@ -12,7 +12,7 @@ from typing import Literal
 
 from ..autograd.function import op
 from ..autograd.graph import Value
-from ..backends.reference import GELU_FAR
+from ..backends.reference import GELU_FAR, SILU_FAR
 from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
 from ..scalars import int_in, number_in
@@ -56,19 +56,25 @@ def elu(xp: Namespace, x: Array, alpha: float = 1.0) -> Array:
 
 def _silu_gradient(g: Value, x: Value, out: Value) -> Value:
     s = sigmoid(x)
-    return g * (s + minimum(out, _FAR) * (1.0 - s))
-
-
-_FAR = 1e4  # where the sigmoid is 0 or 1: infinity times 0 would be NaN
+    return g * (s + minimum(out, SILU_FAR) * (1.0 - s))
 
 
 @op(_silu_gradient, dtypes="floating", widen=True)
+def _silu(xp: Namespace, x: Array) -> Array:
+    return xp.silu(x)
+
+
+@op(
+    backward=lambda xp, g, x, out: (xp.silu_backward(g, x, out),),
+    composite=_silu,
+    dtypes="floating", widen=True,
+)
 def silu(xp: Namespace, x: Array) -> Array:
     """Return ``input * sigmoid(input)``. Raises DTypeError for integers.
 
     Source: Elfwing, Uchibe and Doya, "Sigmoid-Weighted Linear Units", 2017.
     """
-    return xp.maximum(x, -_FAR) / (1.0 + xp.exp(-x))
+    return xp.silu(x)
 
 
 @op(

@@ -212,4 +212,4 @@ def norm(
     if p == "nuc":
         axes = tuple(range(len(shape_of("norm", x)))) if dim is None else ints_in("norm", "dim", dim)
         return matrix_norm(x, p, axes, keepdim)
-    return norm_(x, p, dim, keepdim)
+    return norm_(x, 2.0 if p == "fro" else p, dim, keepdim)

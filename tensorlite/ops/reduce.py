@@ -44,7 +44,7 @@ def _filled_axes(x: Array, dim: Dim) -> tuple[int, ...]:
 
 def _count(shape: Sequence[int], dim: Dim) -> int:
     """Return the number of entries that are reduced to one."""
-    return math.prod(shape[d] for d in all_or_dims_in("", dim, len(shape)))
+    return math.prod(shape if dim is None else [shape[d] for d in all_or_dims_in("", dim, len(shape))])
 
 
 def _fold(g: Value, shape: Sequence[int], dim: Dim) -> Value:

@@ -5,6 +5,7 @@ Dimensions may be negative: -1 is the last one. Raises IndexError for a dimensio
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -382,15 +383,18 @@ def cat(tensors: Sequence[Value], dim: int = 0) -> Value:
     """
     _sequence("cat", tensors)
     shapes = [shape_of("cat", t) for t in tensors]
-    if any(s != (0,) for s in shapes):  # an empty 1-d tensor joins anything, as in PyTorch
+    if (0,) in shapes and any(s != (0,) for s in shapes):  # an empty 1-d tensor joins anything, as in PyTorch
         tensors = [t for t, s in zip(tensors, shapes, strict=True) if s != (0,)]
         shapes = [s for s in shapes if s != (0,)]
     if not shapes[0]:
         raise ShapeError("cat: 0-d tensors cannot be joined along a dimension. Use stack().")
     d = dim_in("cat", dim, len(shapes[0]))
-    if any(len(s) != len(shapes[0]) or s[:d] + s[d + 1 :] != shapes[0][:d] + shapes[0][d + 1 :] for s in shapes):
+    first = shapes[0]
+    if shapes.count(first) < len(shapes) and any(
+        len(s) != len(first) or s[:d] + s[d + 1 :] != first[:d] + first[d + 1 :] for s in shapes
+    ):
         raise ShapeError(f"cat: shapes {', '.join(map(str, shapes))} differ in another dimension than dim {dim}")
-    ends = [sum(s[d] for s in shapes[: i + 1]) for i in range(len(shapes))]
+    ends = list(itertools.accumulate([s[d] for s in shapes]))
     return _cat(d, ends, *tensors)
 
 

@@ -132,9 +132,13 @@ class Optimizer:
         for group in self.param_groups:
             if type(group["lr"]) is not float:
                 _read_numbers(group)
-        ready = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
-        for p, _ in ready:
-            if p.grad.array.shape != p.array.shape or type(p.grad.array) is not type(p.array):
+        # The attribute behind ``grad``, because parameters are leaves and this runs for each of them in every step.
+        ready = [
+            (p, p.accumulated_grad.array, group)
+            for group in self.param_groups for p in group["params"] if p.accumulated_grad is not None
+        ]  # fmt: skip
+        for p, g, _ in ready:
+            if g.shape != p.array.shape or type(g) is not type(p.array):
                 raise ShapeError(
                     f"{type(self).__name__}: a gradient of shape {p.grad.shape} on {p.grad.device} for a parameter of "
                     f"shape {p.shape} on {p.device}"
@@ -142,11 +146,12 @@ class Optimizer:
         run_op(self._optimizer_step, ready)
         return loss
 
-    def _optimizer_step(self, ready: list[tuple[Tensor, dict[str, Any]]]) -> None:
-        """Update the parameters. A profile shows a step under this name."""
-        for p, group in ready:
-            g, state, wide = p.grad.array, self.state.setdefault(p, {}), accumulate_dtype(p.array.dtype)  # type: ignore[union-attr]  # step() has checked it
-            if wide == p.array.dtype:
+    def _optimizer_step(self, ready: list[tuple[Tensor, Any, dict[str, Any]]]) -> None:
+        """Update the parameters by their raw gradients. A profile shows a step under this name."""
+        for p, g, group in ready:
+            dtype = p.array.dtype
+            state, wide = self.state.setdefault(p, {}), accumulate_dtype(dtype)
+            if wide is dtype:
                 self._update(p, g, state, group)
             else:  # squares of gradients, and products with rates, would vanish in float16
                 copy = wrap(p.array.astype(wide))

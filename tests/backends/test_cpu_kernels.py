@@ -84,6 +84,12 @@ class TestRows:
             found, expected = (k.gelu_backward(XP, g, 3 * x, tanh) for k in (cpu, reference))
             agree([found], [expected], dtype)
 
+    def test_silu(self, shape, dtype, layout):
+        x, g = arrays(shape, dtype, layout)
+        y = reference.silu(XP, 3 * x)
+        agree([cpu.silu(XP, 3 * x)], [y], dtype)
+        agree([cpu.silu_backward(XP, g, 3 * x, y)], [reference.silu_backward(XP, g, 3 * x, y)], dtype)
+
     def test_softmax(self, shape, dtype, layout):
         (x,) = arrays(shape, dtype, layout, 1)
         for axis in (-1, 0):

@@ -203,7 +203,7 @@ def replace_exceptions(name: str, f: Any, arrays: list[np.ndarray], expected: li
 
 
 SKIPPED = 12345.0
-COMPILED = {"gelu", "gelu tanh", "softmax", "layer_norm", "cross_entropy"}
+COMPILED = {"silu", "gelu", "gelu tanh", "softmax", "layer_norm", "cross_entropy"}
 
 
 @pytest.mark.filterwarnings("ignore")

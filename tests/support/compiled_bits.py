@@ -48,6 +48,7 @@ def show_ops() -> None:
         target = tl.tensor(rng.integers(0, n, 64))
         show_op(f"gelu {n}", F.gelu, random(64, n))
         show_op(f"gelu tanh {n}", lambda x: F.gelu(x, approximate="tanh"), random(64, n))
+        show_op(f"silu {n}", F.silu, random(64, n))
         show_op(f"softmax {n}", lambda x: F.softmax(x, -1), random(64, n))
         show_op(
             f"layer_norm {n}", lambda x, w, b, n=n: F.layer_norm(x, (n,), w, b), random(64, n), random(n), random(n)

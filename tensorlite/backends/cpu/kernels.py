@@ -26,7 +26,7 @@ from .thread_pool import are_deterministic_algorithms_enabled, get_num_threads, 
 __all__ = [
     "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward",
     "exp_below", "gelu", "gelu_backward", "last_places", "layer_norm", "layer_norm_backward", "linear",
-    "linear_backward", "matmul", "rms_norm", "softmax",
+    "linear_backward", "matmul", "rms_norm", "silu", "silu_backward", "softmax",
 ]  # fmt: skip
 
 Array = Any
@@ -336,6 +336,26 @@ def gelu_backward(xp: XP, g: Array, x: Array, tanh: bool) -> Array:
         o *= np.clip(a, -reference.GELU_FAR, reference.GELU_FAR, out=s)
         o += c
         o *= d
+    return dx
+
+
+def silu(xp: XP, x: Array) -> Array:
+    """Compute the same as the reference."""
+    kernels = _kernels_for(x)
+    if kernels is None:
+        return reference.silu(xp, x)
+    y = np.empty_like(x)
+    _launch(kernels.silu, x.size, x.reshape(-1), y.reshape(-1))
+    return y
+
+
+def silu_backward(xp: XP, g: Array, x: Array, y: Array) -> Array:
+    """Compute the same as the reference."""
+    kernels = _kernels_for(x, g, y)
+    if kernels is None:
+        return reference.silu_backward(xp, g, x, y)
+    dx = np.empty_like(x)
+    _launch(kernels.silu_backward, x.size, g.reshape(-1), x.reshape(-1), y.reshape(-1), dx.reshape(-1))
     return dx
 
 

@@ -30,7 +30,7 @@ def root_sum_squares(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool) ->
     if x.size <= _SMALL and x.dtype == FLOAT32:
         wide = x.astype(np.float64)
         wide *= wide
-        return np.sqrt(wide.sum(axis=axes, keepdims=keepdims)).astype(FLOAT32)
+        return np.sqrt(np.add.reduce(wide, axis=axes, keepdims=keepdims)).astype(FLOAT32)
     out = _compiled_roots(x, axes, keepdims)
     if out is None:
         out = reference.root_sum_squares(xp, x, axes, keepdims)
@@ -66,10 +66,11 @@ def _are_exact(roots: Array) -> bool:
 def variance(xp: XP, x: Array, axes: tuple[int, ...], factor: float) -> tuple[Array, Array, Array]:
     """Compute the same as the reference."""
     moments = _moments(x, axes)
-    if moments is None or not moments[0].max() < math.inf:
-        return reference.variance(xp, x, axes, factor)
-    squares, middle, rest = moments
-    return (squares * factor).astype(x.dtype), middle, rest
+    if moments is not None:
+        squares, middle, rest = moments
+        if squares.dtype != FLOAT32 or squares.max() < math.inf:
+            return (squares * factor).astype(x.dtype), middle, rest
+    return reference.variance(xp, x, axes, factor)
 
 
 def deviation(xp: XP, x: Array, axes: tuple[int, ...], factor: float) -> tuple[Array, Array, Array]:
@@ -93,13 +94,13 @@ def _moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array] | No
         return None
     if size <= _SMALL and x.dtype == FLOAT32:
         wide = x.astype(np.float64)
-        mean = wide.sum(axis=axes, keepdims=True)
+        mean = np.add.reduce(wide, axis=axes, keepdims=True)
         mean /= size // max(1, mean.size)
         wide -= mean
         wide *= wide
         middle = mean.astype(FLOAT32)
         mean -= middle
-        return wide.sum(axis=axes, keepdims=True), middle, mean.astype(FLOAT32)
+        return np.add.reduce(wide, axis=axes, keepdims=True), middle, mean.astype(FLOAT32)
     compiled = compiled_sums.sums_for(x)
     if compiled is None or not _are_last(axes, x.ndim):
         return None

@@ -21,14 +21,14 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from ...reference import ERF_TANH, GELU_FAR
+from ...reference import ERF_TANH, GELU_FAR, SILU_FAR
 from .gemm import NO_TRANS, TRANS, sgemm
 from .parallel_for import bind_kernel, parallel_for, split_range
 from .support import ENTRY, INLINE, LOOP, float32_pointer, njit
 
 __all__ = [
     "adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward",
-    "layer_norm", "layer_norm_backward", "softmax",
+    "layer_norm", "layer_norm_backward", "silu", "silu_backward", "softmax",
 ]  # fmt: skip
 
 Array = Any
@@ -74,7 +74,7 @@ _CDF = [math.sqrt(2.0) * 0.5**k * c for k, c in enumerate(ERF_TANH)]
 _C0, _C1, _C2, _C3, _C4, _C5, _C6 = map(f32, _CDF)
 _T0, _T1 = f32(2.0 * math.sqrt(2.0 / math.pi)), f32(2.0 * math.sqrt(2.0 / math.pi) * 0.044715)
 _DENSITY = f32(1.0 / math.sqrt(2.0 * math.pi))
-_FAR = f32(-GELU_FAR)
+_FAR, _SILU_FAR = f32(-GELU_FAR), f32(SILU_FAR)
 _MAX_SQUARE = f32(40.0)  # the square of the largest x of the polynomial's fit; beyond it the cdf is 0 or 1
 
 
@@ -132,6 +132,33 @@ def gelu_backward_range(g: Array, x: Array, dx: Array, tanh: bool, start: int, s
 def gelu_backward(pool: int, g: Array, x: Array, dx: Array, tanh: bool) -> None:
     """Write ``g (cdf + x pdf)`` of flat arrays into dx; in the tanh form, pdf is ``2 cdf (1 - cdf) slope``."""
     parallel_for(pool, bind_kernel(gelu_backward_range, (g, x, dx, tanh)), x.size, _GRAIN_SIZE, 1)
+
+
+@njit(**LOOP)
+def silu_range(x: Array, y: Array, start: int, stop: int) -> None:
+    x, y = x[start:stop], y[start:stop]
+    for i in range(x.size):
+        y[i] = max(x[i], -_SILU_FAR) / (f32(1) + _exp(-x[i]))
+
+
+@njit(**ENTRY)
+def silu(pool: int, x: Array, y: Array) -> None:
+    """Write ``x sigmoid(x)`` of a flat array into y."""
+    parallel_for(pool, bind_kernel(silu_range, (x, y)), x.size, _GRAIN_SIZE, 1)
+
+
+@njit(**LOOP)
+def silu_backward_range(g: Array, x: Array, y: Array, dx: Array, start: int, stop: int) -> None:
+    g, x, y, dx = g[start:stop], x[start:stop], y[start:stop], dx[start:stop]
+    for i in range(x.size):
+        s = f32(1) / (f32(1) + _exp(-x[i]))
+        dx[i] = g[i] * (s + min(y[i], _SILU_FAR) * (f32(1) - s))
+
+
+@njit(**ENTRY)
+def silu_backward(pool: int, g: Array, x: Array, y: Array, dx: Array) -> None:
+    """Write ``g (s + y (1 - s))`` of flat arrays into dx, with s the sigmoid of x, and y the result of :func:`silu`."""
+    parallel_for(pool, bind_kernel(silu_backward_range, (g, x, y, dx)), x.size, _GRAIN_SIZE, 1)
 
 
 # ---- rows -----------------------------------------------------------------------------------
