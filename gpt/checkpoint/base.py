@@ -29,6 +29,14 @@ class Checkpoint:
     state: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Info:
+    """What a checkpoint says about itself, without its weights: its configuration, after `step` steps."""
+
+    config: Config
+    step: int
+
+
 def damaged(path: Path, what: str) -> CheckpointError:
     """Return the error for a file with wrong content."""
     return CheckpointError(f"{str(path)!r} is damaged: {what}")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gpt.checkpoint import native
-from gpt.checkpoint.base import Checkpoint
+from gpt.checkpoint.base import Checkpoint, Info
 from gpt.config import Config
 
 
@@ -15,12 +15,8 @@ class Format(Protocol):
         """Read a checkpoint onto `device`."""
         ...
 
-    def load_config(self, path: Path) -> Config:
-        """Return the configuration in a checkpoint."""
-        ...
-
-    def load_step(self, path: Path) -> int:
-        """Return the number of steps of a checkpoint."""
+    def load_info(self, path: Path) -> Info:
+        """Return the configuration and the step of a checkpoint."""
         ...
 
 
@@ -36,11 +32,14 @@ def load(path: str | Path, device: str = "auto", *, training: bool = False) -> C
     return FORMATS.get(Path(path).suffix, native).load(Path(path), device, training=training)
 
 
+def load_info(path: str | Path) -> Info:
+    """Return the configuration and the step of a checkpoint of any format, without reading its weights.
+
+    Raises CheckpointError.
+    """
+    return FORMATS.get(Path(path).suffix, native).load_info(Path(path))
+
+
 def load_config(path: str | Path) -> Config:
     """Return the configuration in a checkpoint of any format, without reading its weights. Raises CheckpointError."""
-    return FORMATS.get(Path(path).suffix, native).load_config(Path(path))
-
-
-def load_step(path: str | Path) -> int:
-    """Return the number of steps of a checkpoint of any format, without reading its weights. Raises CheckpointError."""
-    return FORMATS.get(Path(path).suffix, native).load_step(Path(path))
+    return load_info(path).config

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorlite as tl
 from gpt import tokenizer as tokenizers
-from gpt.checkpoint.base import Checkpoint, CheckpointError, corruption_errors, damaged
+from gpt.checkpoint.base import Checkpoint, CheckpointError, Info, corruption_errors, damaged
 from gpt.checkpoint.container import Container, opened, write
 from gpt.config import Config
 from gpt.model import GPT, build_model, parameter_shapes
@@ -97,16 +97,10 @@ def load(path: Path, device: str = "auto", *, training: bool = False) -> Checkpo
         return Checkpoint(config, tokenizer, header["step"], model, moments, dict(header["state"]))
 
 
-def load_config(path: Path) -> Config:
-    """Return the configuration in a checkpoint, without reading its weights. Raises CheckpointError."""
+def load_info(path: Path) -> Info:
+    """Return the configuration and the step of a checkpoint, without reading its weights. Raises CheckpointError."""
     with opened(path) as file:
-        return read_config(file)
-
-
-def load_step(path: Path) -> int:
-    """Return the number of steps of a checkpoint, without reading its weights. Raises CheckpointError."""
-    with opened(path) as file:
-        return int(file.header["step"])
+        return Info(read_config(file), int(file.header["step"]))
 
 
 def read_config(file: Container) -> Config:

@@ -23,9 +23,10 @@ def info(preset: str | None, config: str | None, **fields: Any) -> None:
         from gpt.model.size import summary
 
         found = runs.find_checkpoint(run)
-        chosen = checkpoint.load_config(found).replace(given_options(fields))
+        kept = checkpoint.load_info(found)
+        chosen = kept.config.replace(given_options(fields))
         saved = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.stat().st_mtime))
-        click.echo(f"checkpoint {found}: step {checkpoint.load_step(found):,} of {chosen.train.steps:,}, saved {saved}")
+        click.echo(f"checkpoint {found}: step {kept.step:,} of {chosen.train.steps:,}, saved {saved}")
         click.echo(f"text {chosen.data.dataset!r}, {chosen.data.tokenizer} tokenizer\n")
         click.echo(summary(chosen))
         return

@@ -1,10 +1,11 @@
 """Find the checkpoint that a user means."""
 
+import os
 import time
 from pathlib import Path
 from typing import NamedTuple
 
-from gpt.checkpoint import CheckpointError, load_step
+from gpt.checkpoint import CheckpointError, load_info
 from gpt.runs.archive import PREFIX, last_archive
 from gpt.runs.folder import BEST, LATEST, METRICS
 
@@ -35,7 +36,7 @@ def find_checkpoint(path: str | Path) -> Path:
 
 def newest_checkpoint(folder: str | Path) -> Path:
     """Return the most recent latest checkpoint of any run below `folder`. Raises CheckpointError if there is none."""
-    found = visible(Path(folder), LATEST)
+    (found,) = visible(Path(folder), LATEST)
     if not found:
         raise CheckpointError(
             f"there is no checkpoint below {str(folder)!r}: train a model first (python -m gpt train), "
@@ -65,9 +66,9 @@ def better_checkpoint(latest: Path) -> Better | None:
     best = latest.with_name(BEST)
     if latest.name != LATEST or not best.is_file():
         return None
-    last = load_step(latest)
+    last = load_info(latest).step
     try:
-        step = load_step(best)
+        step = load_info(best).step
     except CheckpointError as error:
         return Better(best, 0, last, str(error))
     return Better(best, step, last) if step != last else None
@@ -79,10 +80,11 @@ def describe_choice(folder: Path, chosen: Path) -> str:
     They give the time of the checkpoint, the number of runs, and a run that began later and has no checkpoint yet.
     """
     saved = time.strftime("%Y-%m-%d %H:%M", time.localtime(chosen.stat().st_mtime))
-    others = len(visible(folder, LATEST)) - 1
+    saved_runs, started = visible(folder, LATEST, METRICS)
+    others = len(saved_runs) - 1
     text = f"saved {saved}" + (f", the newest of {others + 1} below {folder}/" if others else "")
-    started = [path.parent for path in visible(folder, METRICS) if not (path.parent / LATEST).exists()]
-    later = [run for run in started if (run / METRICS).stat().st_mtime_ns >= chosen.stat().st_mtime_ns]
+    unsaved = [path.parent for path in started if not (path.parent / LATEST).exists()]
+    later = [run for run in unsaved if (run / METRICS).stat().st_mtime_ns >= chosen.stat().st_mtime_ns]
     if later:
         newest = max(later, key=lambda run: age(run / METRICS))
         text += f"; {newest} is newer, but has no checkpoint yet"
@@ -91,10 +93,15 @@ def describe_choice(folder: Path, chosen: Path) -> str:
     return text
 
 
-def visible(folder: Path, name: str) -> list[Path]:
-    """Return the files of a name below a folder, except those in hidden folders, which are still being written."""
-    found = [path for path in folder.rglob(name) if path.is_file()]
-    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+def visible(folder: Path, *names: str) -> list[list[Path]]:
+    """Return the files of each name below a folder, except those in hidden folders, which are still being written."""
+    found: list[list[Path]] = [[] for _ in names]
+    for place, folders, _ in os.walk(folder):
+        folders[:] = [below for below in folders if not below.startswith(".")]
+        for paths, name in zip(found, names):
+            if (path := Path(place, name)).is_file():
+                paths.append(path)
+    return found
 
 
 def age(path: Path) -> tuple[int, str]:

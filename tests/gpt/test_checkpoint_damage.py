@@ -169,7 +169,7 @@ def test_a_file_without_checksums_is_of_another_program(tmp_path, removed):
     for key in removed:
         del header[key]
     save_file(tensors, path, metadata={KEY: json.dumps(header)})
-    for load in (checkpoint.load, checkpoint.load_config, checkpoint.load_step):
+    for load in (checkpoint.load, checkpoint.load_config, checkpoint.load_info):
         with pytest.raises(CheckpointError, match="has no checksums, so it is of another program"):
             load(path)
 
@@ -181,7 +181,7 @@ def test_the_first_format_with_checksums_loads(tmp_path):
     as_format_1(path)
     old = checkpoint.load(path, training=True)
     assert old.config == new.config
-    assert old.step == new.step == checkpoint.load_step(path)
+    assert old.step == new.step == checkpoint.load_info(path).step
     for name, value in old.model.state_dict().items():
         assert (value.numpy() == new.model.state_dict()[name].numpy()).all()
     for index, entries in old.optimizer["state"].items():

@@ -13,6 +13,7 @@ pytest.importorskip("tqdm")
 from gpt import checkpoint, train
 from gpt.errors import UserError
 from gpt.runs import BEST, CURVE, LATEST, METRICS, Metrics, RunFolder, describe_choice, newest_checkpoint, read
+from gpt.runs.find import visible
 from gpt.train import report, start
 
 pytestmark = pytest.mark.usefixtures("default_ctrl_c")
@@ -226,3 +227,17 @@ def test_the_choice_of_a_run_is_explained(tmp_path):
     touch(f"b/{METRICS}", 7)
     text = describe_choice(tmp_path, found)
     assert f"; {tmp_path / 'b'} is newer, but has no checkpoint yet, so this is the run before it" in text
+
+
+def test_one_walk_finds_the_files_of_all_runs(tmp_path, monkeypatch):
+    """A link to a folder above would have no end, and a hidden folder is still being written."""
+    for folder in ("a", "b/c", ".d", "b/.e"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / LATEST).touch()
+    (tmp_path / "a" / METRICS).touch()
+    (tmp_path / "b" / "up").symlink_to(tmp_path, target_is_directory=True)
+    walks, walk = [], os.walk
+    monkeypatch.setattr(os, "walk", lambda folder: walks.append(folder) or walk(folder))
+    saved, started = visible(tmp_path, LATEST, METRICS)
+    assert sorted(saved) == [tmp_path / "a" / LATEST, tmp_path / "b" / "c" / LATEST]
+    assert (started, walks) == ([tmp_path / "a" / METRICS], [tmp_path])

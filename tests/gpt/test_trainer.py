@@ -337,7 +337,7 @@ def test_paths_may_be_strings(tiny, tmp_path):
     config = tiny(train__steps=2, train__sample_chars=0)
     assert train.train(config)
     path = str(tmp_path / "run" / LATEST)
-    assert checkpoint.load(path).step == checkpoint.load_step(path) == 2
+    assert checkpoint.load(path).step == checkpoint.load_info(path).step == 2
     assert checkpoint.load_config(path).model == checkpoint.load(path).config.model
     assert str(find_checkpoint(str(tmp_path / "run"))) == str(newest_checkpoint(str(tmp_path))) == path
     assert read(str(tmp_path / "run" / METRICS))
