@@ -55,6 +55,7 @@ from .dtypes import (
     uint8,
 )
 from .errors import AnomalyError, DeviceError, DTypeError, GraphError, ShapeError, VersionError
+from .missing_names import missing_attribute as _missing_attribute
 from .ops import *
 from .random import Generator, get_rng_state, manual_seed, set_rng_state
 from .serialization import load, save
@@ -133,7 +134,7 @@ if not _typing.TYPE_CHECKING:  # because a type checker would then accept any na
     def __getattr__(name: str) -> object:
         """Load a module on first use. Raises AttributeError for other names, and for ``compiled`` without numba."""
         if name not in _LOADED_ON_FIRST_USE:
-            raise AttributeError(f"module 'tensorlite' has no attribute {name!r}")
+            raise _missing_attribute(__name__, name, [*globals(), *_LOADED_ON_FIRST_USE])
         try:
             return _importlib.import_module(f"tensorlite.{name}")
         except ImportError as error:

@@ -9,8 +9,11 @@ except ``is_available`` and ``device_count`` raises DeviceError, with the reason
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from .backends.registry import Device, cuda_is_available
 from .backends.registry import device as as_device
+from .missing_names import module_getattr as _module_getattr
 from .scalars import as_integer
 
 __all__ = [
@@ -81,3 +84,6 @@ def _index(name: str, device: Device | str | int | None) -> int | None:
     if found.type != "cuda":
         raise ValueError(f"{name}: expected a device of type 'cuda', got {str(found)!r}")
     return found.index
+
+if not _TYPE_CHECKING:  # because a type checker would then accept any name of this module
+    __getattr__ = _module_getattr(__name__, globals())

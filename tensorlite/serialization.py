@@ -165,6 +165,8 @@ def _arrays(tensors: Any) -> dict[str, Any]:
 def _open(path: PathLike) -> Any:
     """Return an open safetensors file. Raises FileNotFoundError, IsADirectoryError, and ValueError if it is damaged."""
     library = _safetensors()
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"load: expected a path, got {type(path).__name__}. Use tl.load('model.safetensors').")
     if not os.path.exists(path):
         raise FileNotFoundError(f"load: there is no file {str(path)!r}")
     if os.path.isdir(path):

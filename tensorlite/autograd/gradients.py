@@ -48,7 +48,8 @@ def _seeds(name: str, outputs: Sequence[Any], gradients: Sequence[Any], create_g
             raw = g.array if isinstance(g, Variable) else g
             if type(raw) not in BACKENDS:
                 raise TypeError(
-                    f"{name}: the gradient must be a Tensor of shape {tuple(out.array.shape)}, got {type(raw).__name__}"
+                    f"{name}: the gradient must be a Tensor of shape {tuple(out.array.shape)}, got "
+                    f"{type(raw).__name__}. Make one with tl.tensor()."
                 )
             if type(raw) is not type(out.array):
                 raise DeviceError(
@@ -250,7 +251,7 @@ def retain_grad(x: Variable) -> None:
     Raises GraphError if x does not require gradients.
     """
     if not x.tracked:
-        raise GraphError("retain_grad: this tensor does not require gradients")
+        raise GraphError("retain_grad: this tensor does not require gradients. Compute it from one that does.")
     if x.node is not None and x.retain_hook is None:
         x.retain_hook = RetainHook(x, accumulate_grad)
         add_hook(x, x.retain_hook)
@@ -265,7 +266,7 @@ def add_hook(x: Variable, hook: Callable[[Any], Any]) -> Callable[[], None]:
     if not callable(hook):
         raise TypeError(f"register_hook: expected a function of the gradient, got {type(hook).__name__}")
     if not x.tracked:
-        raise GraphError("register_hook: this tensor does not require gradients, so it has no gradient")
+        raise GraphError("register_hook: this tensor does not require gradients. Set requires_grad=True on it first.")
     with shared_state:
         place = x.node or x
         if place.hooks is None:

@@ -46,7 +46,11 @@ def translate_error(name: str, error: Exception, args: Sequence[Any]) -> Excepti
         return ValueError(f"{call}: {message}")
     if any(word in message for word in ("ufunc", "numpy", "cupy", "operand type")):
         call = f"{name}({', '.join(describe_array(a) if type(a) in BACKENDS else f'{a!r:.40}' for a in args)})"
-        return DTypeError(f"{call}: this op is not defined for arguments of these types")
+        kinds = {a.dtype.kind for a in arrays}
+        advice = " Convert booleans with .int()." if kinds == {"b"} else ""
+        if name.startswith("bitwise") and "f" in kinds:
+            advice = " Convert to integers with .long(), or to booleans with a comparison."
+        return DTypeError(f"{call}: this op is not defined for arguments of these types.{advice}")
     return TypeError(f"{call}: {message}")
 
 

@@ -7,7 +7,10 @@ Leading dimensions of matrices are a batch. Every function is differentiable to 
 matrix that has no inverse or factorization, is raised on the CPU; on a GPU the result is then not finite.
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from ..errors import LinAlgError
+from ..missing_names import module_getattr as _module_getattr
 from ..ops.factorizations import cholesky, eigh, eigvalsh, qr, svd, svdvals
 from ..ops.inverses import det, inv, pinv, slogdet, solve
 from ..ops.linalg import matmul
@@ -22,3 +25,6 @@ __all__ = [
     "matrix_power", "matrix_rank", "multi_dot", "norm", "pinv", "qr", "slogdet", "solve", "solve_triangular", "svd",
     "svdvals", "vecdot", "vector_norm",
 ]  # fmt: skip
+
+if not _TYPE_CHECKING:  # because a type checker would then accept any name of this module
+    __getattr__ = _module_getattr(__name__, globals())

@@ -1,5 +1,8 @@
 """Neural networks: modules, functions, initial values of weights."""
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from ..missing_names import module_getattr as _module_getattr
 from . import functional, init, utils
 from .activation import ELU, GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
 from .attention import MultiheadAttention
@@ -113,3 +116,6 @@ __all__ = [
     "init",
     "utils",
 ]
+
+if not _TYPE_CHECKING:  # because a type checker would then accept any name of this module
+    __getattr__ = _module_getattr(__name__, globals())

@@ -25,13 +25,19 @@ def format_tensors(*tensors: Any) -> str:
     return ", ".join(describe_array(getattr(t, "array", t)) for t in tensors if t is not None)
 
 
+def _type_name(value: Any) -> str:
+    """Return the name of the type of a value, with its module: ``torch.Tensor``, ``numpy.ndarray``, ``list``."""
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
 def check_tensors(name: str, **tensors: Any) -> None:
     """Raise TypeError unless all arguments are Tensors, DeviceError unless they are on one device."""
     kind = None
     mixed = False
     for what, value in tensors.items():
         if not isinstance(value, Tensor):
-            raise TypeError(f"{name}: {what} must be a Tensor, got {type(value).__name__}")
+            raise TypeError(f"{name}: {what} must be a Tensor, got {_type_name(value)}. Make one with tl.tensor().")
         mixed = mixed or (kind is not None and type(value.array) is not kind)
         kind = type(value.array)
     if mixed:
@@ -72,10 +78,10 @@ def check_linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         or input.shape[-1] != weight.shape[1]
         or (bias is not None and bias.shape != weight.shape[:1])
     ):
-        raise ShapeError(
-            f"linear({format_tensors(input, weight, bias)}): expected shapes (..., in), (out, in) and, for a bias, "
-            f"(out,)"
-        )
+        shapes = "expected shapes (..., in), (out, in) and, for a bias, (out,)"
+        if input.shape and len(weight.shape) == 2 and input.shape[-1] != weight.shape[1]:
+            shapes = f"expected an input (..., {weight.shape[1]}) for this weight, got (..., {input.shape[-1]})"
+        raise ShapeError(f"linear({format_tensors(input, weight, bias)}): {shapes}")
 
 
 def check_normalized_shape(

@@ -21,7 +21,14 @@ M = TypeVar("M", bound=Module)
 def _check_module(cls: type, value: object) -> Any:
     """Return the value. Raise TypeError if it is not a Module."""
     if not isinstance(value, Module):
-        raise TypeError(f"{cls.__name__}: expected a Module, got {type(value).__name__}")
+        advice = ""
+        if isinstance(value, (list, tuple)) and cls.__name__ == "Sequential":
+            advice = " Unpack it: Sequential(*layers)."
+        elif isinstance(value, type) and issubclass(value, Module):
+            advice = f" Make one: {value.__name__}()."
+        elif callable(value):
+            advice = " Call it in the forward() of a module, or use a layer such as nn.ReLU()."
+        raise TypeError(f"{cls.__name__}: expected a Module, got {type(value).__name__}.{advice}")
     return value
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from .. import ops, random
 from ..backends.registry import BACKENDS
 from ..dtypes import DTypeLike, int32, int64
 from ..errors import ShapeError
+from ..missing_names import module_getattr as _module_getattr
 from ..ops import nn as nn_ops
 from ..ops import relu, sigmoid, tanh
 from ..ops.distances import cosine_similarity
@@ -489,3 +490,7 @@ def _pad_constant(input: Tensor, widths: list[tuple[int, int]], value: float) ->
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
     """Return ``x / max(norm(x), eps)`` with the p-norm along ``dim``, in the shape of the input."""
     return input / ops.clamp(ops.norm(input, p, dim, True), eps)
+
+
+if not TYPE_CHECKING:  # because a type checker would then accept any name of this module
+    __getattr__ = _module_getattr(__name__, globals())

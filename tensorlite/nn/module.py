@@ -13,6 +13,7 @@ from ..autograd.removable_handle import RemovableHandle
 from ..backends.registry import DeviceLike
 from ..dtypes import DTypeLike, float16, float32, float64, is_floating
 from ..errors import DTypeError
+from ..missing_names import CheckedArguments, missing_attribute
 from ..tensors.convert import tensor_of
 from ..tensors.tensor import Tensor
 from .hooks import Hook, add_hook, call_with_hooks
@@ -43,7 +44,7 @@ class _HasForward(Protocol[P, R_co]):
     def forward(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
 
-class Module:
+class Module(CheckedArguments):
     """Base class of all layers and models. A subclass calls ``super().__init__()`` and defines ``forward``.
 
     A Parameter or Module that is assigned to an attribute becomes part of the module: ``parameters()``,
@@ -97,17 +98,21 @@ class Module:
             if isinstance(before, (Parameter, Module)):
                 kind = "Parameter" if isinstance(before, Parameter) else "Module"
                 raise TypeError(
-                    f"{type(self).__name__}.{name} is a {kind}: expected a {kind} or None, got {type(value).__name__}"
+                    f"{type(self).__name__}.{name} is a {kind}: expected a {kind} or None, got {type(value).__name__}. "
+                    + ("Use nn.Parameter(), or copy_() under no_grad()." if kind == "Parameter" else "Delete it first.")
                 )
             if name in vars(self).get("_buffers", ()) and not isinstance(value, Tensor):
                 raise TypeError(
-                    f"{type(self).__name__}.{name} is a buffer: expected a Tensor or None, got {type(value).__name__}"
+                    f"{type(self).__name__}.{name} is a buffer: expected a Tensor or None, got {type(value).__name__}. "
+                    f"Make one with tl.tensor()."
                 )
         object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:  # Python calls it for attributes that do not exist
         self._require_init(f"asking for {name!r}", name)
-        raise AttributeError(f"{type(self).__name__!r} module has no attribute {name!r}", name=name, obj=self)
+        error = missing_attribute("nn.Module", name, dir(self), f"{type(self).__name__!r} module")
+        error.name, error.obj = name, self
+        raise error
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
@@ -129,7 +134,10 @@ class Module:
                 f"{cls}: a {what} cannot be called {name!r}, because the module has an attribute of that name"
             )
         if value is not None and not isinstance(value, kind):
-            raise TypeError(f"{cls}: {what} {name!r} must be a {kind.__name__} or None, got {type(value).__name__}")
+            raise TypeError(
+                f"{cls}: {what} {name!r} must be a {kind.__name__} or None, got {type(value).__name__}"
+                + (". Make one with tl.tensor()." if kind is Tensor else "")
+            )
         setattr(self, name, value)
 
     def register_parameter(self, name: str, value: Parameter | None) -> None:

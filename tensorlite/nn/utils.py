@@ -18,6 +18,10 @@ __all__ = ["clip_grad_norm_", "clip_grad_value_"]
 
 
 def _gradients(name: str, parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    if not isinstance(parameters, Iterable):
+        raise TypeError(
+            f"{name}: expected a Tensor or several, got {type(parameters).__name__}. Pass model.parameters()."
+        )
     tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     for p in tensors:
         if not isinstance(p, Tensor):

@@ -183,7 +183,7 @@ def _power_derivative(xp: Namespace, x: Operand, y: Operand, k: int, m: int) -> 
     the derivative of ``0 ** y`` by y, which is 0 or 1.
     """
     power = x ** (y - k)
-    logarithm = xp.log(xp.where((x == 0) & (y >= k), 1.0, x)) if m else None
+    logarithm: Any = xp.log(xp.where((x == 0) & (y >= k), 1.0, x)) if m else None
     total: Any = 0.0
     for i in range(min(k, m) + 1):
         term: Any = 0.0

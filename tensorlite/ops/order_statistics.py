@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import BACKENDS, Array, Namespace, describe_array
 from ..errors import DTypeError, ShapeError
+from ..missing_names import pair_getattr
 from .arguments import array_of, dim_in, numpy_names, shape_of
 from .elementwise import convert, lerp, mul, sub, where
 from .gather_scatter import pick_along
@@ -32,6 +33,10 @@ class Median(NamedTuple, Generic[V]):
 
     values: V
     indices: V
+
+
+if not TYPE_CHECKING:  # because a type checker would then accept any attribute
+    Median.__getattr__ = pair_getattr
 
 
 @op()

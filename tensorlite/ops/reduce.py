@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Generic, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
 from ..autograd.function import op
 from ..autograd.graph import Value, Variable
 from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
+from ..missing_names import pair_getattr
 from ..scalars import as_integer, number_in
 from .arguments import Dim, Operand, all_or_dims_in, dim_in, dims_in, numpy_names, shape_of
 from .elementwise import convert, maximum, minimum, where
@@ -286,6 +287,10 @@ class MaxMin(NamedTuple, Generic[V]):
 
     values: V
     indices: V
+
+
+if not TYPE_CHECKING:  # because a type checker would then accept any attribute
+    MaxMin.__getattr__ = pair_getattr
 
 
 def _max_or_min(name: str, x: Any, dim: Any, keepdim: bool, whole: Any, both: Any, arg: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
 from ..errors import ShapeError
+from ..missing_names import pair_getattr
 from ..scalars import int_in
 from .arguments import dim_in, numpy_names, shape_of
 from .gather_scatter import pick_along
@@ -24,6 +25,10 @@ class Sorted(NamedTuple, Generic[V]):
 
     values: V
     indices: V
+
+
+if not TYPE_CHECKING:  # because a type checker would then accept any attribute
+    Sorted.__getattr__ = pair_getattr
 
 
 @op()

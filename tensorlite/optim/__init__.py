@@ -1,5 +1,8 @@
 """Optimizers and learning rate schedulers."""
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from ..missing_names import module_getattr as _module_getattr
 from ..nn.utils import clip_grad_norm_, clip_grad_value_
 from . import lr_scheduler
 from .adagrad import Adagrad
@@ -15,3 +18,6 @@ __all__ = [
     "Adagrad", "Adam", "AdamW", "CombinedOptimizer", "Lion", "Muon", "Optimizer", "RMSprop", "SGD", "clip_grad_norm_",
     "clip_grad_value_", "lr_scheduler",
 ]
+
+if not _TYPE_CHECKING:  # because a type checker would then accept any name of this module
+    __getattr__ = _module_getattr(__name__, globals())

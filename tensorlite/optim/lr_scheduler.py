@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
 
+from ..missing_names import CheckedArguments
 from ..scalars import as_integer, fraction_in
 from .optimizer import Optimizer, require_number
 
@@ -21,7 +22,7 @@ __all__ = ["ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnneali
            "ReduceLROnPlateau", "SequentialLR", "StepLR"]  # fmt: skip
 
 
-class LRScheduler:
+class LRScheduler(CheckedArguments):
     """Base class of the schedulers. A subclass defines ``get_lr()``, which returns the rate of each group.
 
     The initial learning rate of a group is ``group["initial_lr"]``. The first scheduler of an optimizer sets it to the

@@ -12,6 +12,7 @@ from ..autograd.graph import wrap
 from ..autograd.op_hooks import run_op
 from ..dtypes import accumulate_dtype
 from ..errors import DTypeError, GraphError, ShapeError
+from ..missing_names import CheckedArguments
 from ..nn.parameter import clear_grads
 from ..scalars import as_number
 from ..tensors.convert import tensor_of
@@ -29,7 +30,7 @@ _HOW_PYTORCH_COMPUTES = frozenset(("capturable", "differentiable", "foreach", "f
 """Options in the states of PyTorch's optimizers that do not change the result."""
 
 
-class Optimizer:
+class Optimizer(CheckedArguments):
     """Base class of the optimizers. It has the parameters, their options in groups, and the state of each.
 
     A subclass defines ``_update``, which updates one Tensor, and ``_check``, which checks the options of a group.
@@ -93,7 +94,7 @@ class Optimizer:
         taken = {p for group in self.param_groups for p in group["params"]}
         for p in params:
             if not isinstance(p, Tensor):
-                raise TypeError(f"{name}: can only optimize Tensors, got {type(p).__name__}")
+                raise TypeError(f"{name}: can only optimize Tensors, got {type(p).__name__}. Use nn.Parameter().")
             if not p.is_leaf:
                 raise GraphError(
                     f"{name}: can only optimize leaf Tensors, got one of shape {p.shape} that is the result of "
@@ -127,6 +128,11 @@ class Optimizer:
         """
         loss = None
         if closure is not None:
+            if not callable(closure):
+                raise TypeError(
+                    f"{type(self).__name__}.step: expected a function or nothing, got {type(closure).__name__}. "
+                    f"Call loss.backward() first, then step()."
+                )
             with enable_grad():
                 loss = closure()
         for group in self.param_groups:

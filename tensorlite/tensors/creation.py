@@ -81,7 +81,7 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
     Raises TypeError if the argument is not an array of numbers or booleans in native byte order, or if it has a mask.
     """
     if not isinstance(array, np.ndarray):
-        raise TypeError(f"from_numpy: expected a numpy.ndarray, got {type(array).__name__}")
+        raise TypeError(f"from_numpy: expected a numpy.ndarray, got {type(array).__name__}. Use tl.tensor().")
     if array.dtype.kind not in "biufc" or not array.dtype.isnative:
         raise TypeError(f"from_numpy: expected native numbers, got {array.dtype}. Convert with .astype().")
     return _wrap(plain_array("from_numpy", array), False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Never, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, Never, SupportsIndex, overload
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from ..backends.registry import BACKENDS, Device, DeviceLike, describe_array, de
 from ..backends.registry import device as as_device
 from ..dtypes import DType, DTypeLike, as_dtype, bool_, get_default_dtype, int64, is_floating
 from ..errors import DeviceError, DTypeError, GraphError, ShapeError
+from ..missing_names import missing_attribute
 from ..ops.arguments import Number, dim_in, numpy_names
 from ..ops.index import getitem
 from ..ops.shape import expand, view
@@ -49,6 +50,11 @@ class Tensor(OpMethods, InPlaceMethods):
         source = data.array if isinstance(data, Variable) else data
         self.array = array.copy() if array is source else array
         self.requires_grad = requires_grad
+
+    if not TYPE_CHECKING:  # because a type checker would then accept any attribute
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing_attribute("Tensor", name, dir(type(self)), f"{type(self).__name__!r} object")
 
     # ---- attributes --------------------------------------------------------------------------
 
@@ -90,7 +96,9 @@ class Tensor(OpMethods, InPlaceMethods):
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
         if value and not is_floating(self.array.dtype):
-            raise DTypeError(f"requires_grad: expected a floating point tensor, got {self.array.dtype}")
+            raise DTypeError(
+                f"requires_grad: expected a floating point tensor, got {self.array.dtype}. Convert it with .float()."
+            )
         if not value and self.node is not None:
             raise GraphError("requires_grad: this tensor is the result of a recorded op. Use detach() to cut it off.")
         self.tracked = bool(value)
@@ -242,7 +250,9 @@ class Tensor(OpMethods, InPlaceMethods):
     def item(self) -> int | float | bool:
         """Return the only entry as a Python number. Raises ShapeError if there is not exactly one."""
         if self.array.size != 1:
-            raise ShapeError(f"item: expected a tensor with one entry, got shape {self.shape}")
+            raise ShapeError(
+                f"item: expected a tensor with one entry, got shape {self.shape}. Use tolist(), or reduce or index it."
+            )
         return self.array.item()
 
     def tolist(self) -> Any:

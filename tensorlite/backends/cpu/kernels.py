@@ -200,7 +200,7 @@ def exp_below(xp: XP, x: Array, top: Array) -> Array:
 def layer_norm(xp: XP, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Array, Array]:
     """Compute the same as the reference, and again with scaled rows if squares overflow.
 
-    Rows whose mean is large beside their deviations are computed again without that offset.
+    Rows whose mean is large next to their deviations are computed again without that offset.
     """
     y, mean, rstd = _layer_norm(xp, x, weight, bias, eps)
     if not x.size:
