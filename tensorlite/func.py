@@ -229,9 +229,16 @@ def _fitted(name: str, what: str, tree: Any, of: str, like: Any) -> list[Any]:
 
 
 def _tangents(name: str, linear: _Linearization, tangents: Any) -> list[Any]:
-    """Return the tangent of each input as a Tensor, zeros for None. Raises ShapeError if they do not fit."""
+    """Return the tangents as Tensors, zeros for None. Raises ShapeError or DTypeError if they do not fit."""
     given = _fitted(name, "tangents", tangents, "primals", linear.primals)
-    return [zeros_like(x) if t is None else as_tensor(t) for x, t in zip(linear.inputs, given, strict=True)]
+    found = [zeros_like(x) if t is None else as_tensor(t) for x, t in zip(linear.inputs, given, strict=True)]
+    for x, t in zip(linear.inputs, found, strict=True):
+        if t.dtype != x.dtype:
+            raise DTypeError(
+                f"{name}: expected a tangent of {x.dtype}, as its primal, got one of {t.dtype}. Convert it with "
+                f".to(dtype)."
+            )
+    return found
 
 
 def _check_tuples(name: str, primals: Any, tangents: Any) -> None:

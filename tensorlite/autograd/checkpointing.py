@@ -69,7 +69,8 @@ class CheckpointedRegion(RecomputedValues):
             raise GraphError(
                 f"checkpoint: the second call of {_name(self.f)} gave another result than the first, so its gradient "
                 f"would be wrong. It depends on something that changed in between: a value that it closes over, or "
-                f"random numbers that are not replayed. Pass generators as arguments, or draw before the checkpoint."
+                f"random numbers that are not replayed. Pass generators as arguments, give each thread its own, or "
+                f"draw before the checkpoint."
             )
         node_of = dict(zip(twins, self.nodes, strict=True))
         for inner in {n.saved for n in twins if isinstance(n.saved, CheckpointedRegion)}:

@@ -559,3 +559,11 @@ def test_hessians_of_trees_and_of_several_arguments():
     assert [[block.tolist() for block in row] for row in found] == expected
     found = hessian(lambda d: f(d["a"], d["b"]))({"a": t(1.0, 2.0), "b": t(3.0)})
     assert [[found[i][j].tolist() for j in "ab"] for i in "ab"] == expected
+
+
+@pytest.mark.parametrize("dtype", [tl.float32, tl.int64])
+def test_a_tangent_of_another_dtype_is_an_error_with_its_name(dtype):
+    x = tl.ones(3, dtype=tl.float64)
+    for transform, f in ((tl.func.jvp, lambda x: x * x), (tl.func.hvp, lambda x: (x * x).sum())):
+        with pytest.raises(tl.DTypeError, match=rf"^{transform.__name__}: expected a tangent of float64.*got one of"):
+            transform(f, (x,), (tl.ones(3, dtype=dtype),))
