@@ -6,6 +6,7 @@ pydantic's `Field` does the same. It is not used, because importing it takes lon
 import dataclasses
 import difflib
 import math
+import numbers
 import operator
 import os
 from collections.abc import Iterable, Iterator
@@ -59,6 +60,10 @@ def validate(name: str, value: Any, field: Field) -> Any:
     if value is None and field.default is None:
         return None
     expected: Any = value_type(field)
+    if expected is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        value = int(value)  # NumPy's integers, too.
+    if expected is float and isinstance(value, numbers.Real) and not isinstance(value, bool | int):
+        value = float(value)
     if expected is float and type(value) is int:
         value = float(value) if abs(value) < 2**1023 else math.inf
     shown = short(value)

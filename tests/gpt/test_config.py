@@ -4,6 +4,7 @@ import dataclasses
 import json
 import tomllib
 
+import numpy as np
 import pytest
 
 pytest.importorskip("hypothesis")
@@ -186,3 +187,13 @@ def test_written_toml_loads(tmp_path):
     config = Config.load("gpt-nano", {"train.steps": 3})
     (tmp_path / "c.toml").write_text(config.to_toml(), encoding="utf-8")
     assert Config.load(tmp_path / "c.toml") == config
+
+
+def test_numbers_of_numpy_are_numbers():
+    given = {"model.n_layer": np.int64(3), "optim.lr": np.float32(0.5), "optim.beta2": np.float64(0.5)}
+    config = Config.load("gpt-nano", given)
+    assert config == Config.load("gpt-nano", {"model.n_layer": 3, "optim.lr": 0.5, "optim.beta2": 0.5})
+    assert type(config.model.n_layer) is int
+    for wrong in (np.bool_(True), True, np.float64(3.0), np.array([3])):
+        with pytest.raises(ConfigError, match="expected int, got "):
+            Config.load("gpt-nano", {"model.n_layer": wrong})
