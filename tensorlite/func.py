@@ -10,7 +10,7 @@ The arguments and results of f are Tensors, or tuples, lists and dicts of Tensor
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar, overload
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from .autograd.graph import Edge, Variable, topological_order, wrap
 from .backends.registry import BACKENDS, Array
 from .batching import vmap
 from .errors import DTypeError, ShapeError
+from .missing_names import module_getattr
 from .ops.shape import reshape, stack
 from .pytree import tree_leaves, tree_map
 from .scalars import as_integer, ints_in
@@ -445,3 +446,7 @@ def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable
     """
     ints_in("hessian", "argnums", argnums)
     return jacobian(grad(f, argnums), argnums)
+
+
+if not TYPE_CHECKING:  # because a type checker would then accept any name of this module
+    __getattr__ = module_getattr(__name__, globals())

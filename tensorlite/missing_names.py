@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["CheckedArguments", "missing_attribute", "module_getattr", "pair_getattr"]
+__all__ = ["EXPRESSIONS", "CheckedArguments", "missing_attribute", "module_getattr", "pair_getattr"]
 
 _TYPED = {
     f"tensorlite.{kind}Tensor": f"Use tl.tensor(data, dtype=tl.{dtype}), or tl.empty(shape, dtype=tl.{dtype})"
@@ -18,7 +18,83 @@ _TYPED = {
 }  # fmt: skip
 _LIKE_LINEAR = "Build it from nn.MultiheadAttention, nn.LayerNorm and nn.Linear"
 
+EXPRESSIONS: dict[str, str] = {
+    "Size": "a tuple",
+    "addbmm": "x + tl.bmm(a, b).sum(0)",
+    "addcdiv": "x + value * a / b",
+    "addcmul": "x + value * a * b",
+    "addmv": "x + tl.mv(a, b)",
+    "argwhere": "tl.nonzero(x)",
+    "baddbmm": "x + tl.bmm(a, b)",
+    "bucketize": "tl.searchsorted(boundaries, x)",
+    "chain_matmul": "tl.linalg.multi_dot(tensors)",
+    "cholesky": "tl.linalg.cholesky(x)",
+    "clamp_max": "tl.clamp(x, max=number)",
+    "clamp_min": "tl.clamp(x, min=number)",
+    "column_stack": "tl.hstack(tensors), or tl.stack(vectors, 1)",
+    "diagflat": "tl.diag(x.flatten())",
+    "diff": "x[1:] - x[:-1]",
+    "dist": "tl.linalg.vector_norm(x - y)",
+    "erfc": "1 - tl.erf(x)",
+    "exp2": "2 ** x",
+    "fliplr": "x.flip(1)",
+    "flipud": "x.flip(0)",
+    "frac": "x - x.trunc()",
+    "ger": "tl.outer(x, y)",
+    "greater": "x > y",
+    "greater_equal": "x >= y",
+    "hypot": "tl.sqrt(x * x + y * y)",
+    "inner": "tl.matmul(x, y.mT), or tl.dot(x, y) of vectors",
+    "isin": "(x.unsqueeze(-1) == values).any(-1)",
+    "kthvalue": "tl.sort(x, dim)",
+    "less": "x < y",
+    "less_equal": "x <= y",
+    "logspace": "base ** tl.linspace(start, end, steps)",
+    "nan_to_num": "tl.where(tl.isnan(x), 0.0, x)",
+    "nanmean": "x[~tl.isnan(x)].mean()",
+    "nansum": "tl.where(tl.isnan(x), 0.0, x).sum()",
+    "normal": "mean + std * tl.randn(shape)",
+    "not_equal": "x != y",
+    "polar": "tl.sin and tl.cos; complex numbers have no gradients",
+    "qr": "tl.linalg.qr(x)",
+    "range": "tl.arange(start, end)",
+    "ravel": "x.ravel()",
+    "row_stack": "tl.vstack(tensors)",
+    "std_mean": "(x.std(), x.mean())",
+    "svd": "tl.linalg.svd(x)",
+    "swapdims": "tl.swapaxes(x, dim0, dim1)",
+    "t": "x.t()",
+    "tensordot": "tl.einsum(equation, x, y)",
+    "tril_indices": "tl.nonzero(tl.tril(tl.ones(n, m))).T",
+    "triu_indices": "tl.nonzero(tl.triu(tl.ones(n, m))).T",
+    "var_mean": "(x.var(), x.mean())",
+    "vdot": "tl.dot(x, y)",
+    "xlogy": "x * tl.log(y)",
+    "func.grad_and_value": "tl.func.value_and_grad(f), which returns (value, gradient)",
+    "func.jacfwd": "tl.func.jacobian(f)",
+    "func.jacrev": "tl.func.jacobian(f)",
+    "func.linearize": "tl.func.jvp(f, primals, tangents)",
+    "linalg.cholesky_ex": "tl.linalg.cholesky(x), which raises LinAlgError",
+    "linalg.diagonal": "tl.diagonal(x, 0, -2, -1)",
+    "linalg.eig": "tl.linalg.eigh(x) of symmetric matrices",
+    "linalg.eigvals": "tl.linalg.eigvalsh(x) of symmetric matrices",
+    "linalg.inv_ex": "tl.linalg.inv(x), which raises LinAlgError",
+    "linalg.lu_solve": "tl.linalg.solve(a, b)",
+    "linalg.solve_ex": "tl.linalg.solve(a, b), which raises LinAlgError",
+}
+"""Expressions for names of PyTorch, of arguments x and y."""
+
+_FUNCTIONAL = """
+    adaptive_avg_pool1d adaptive_max_pool1d avg_pool1d batch_norm binary_cross_entropy_with_logits conv1d
+    conv2d conv_transpose1d conv_transpose2d cosine_embedding_loss dropout embedding group_norm
+    hinge_embedding_loss kl_div layer_norm margin_ranking_loss max_pool1d max_pool2d pairwise_distance
+    rms_norm triplet_margin_loss
+"""
+"""Names of functions that are in ``tensorlite.nn.functional`` alone."""
+
 _INSTEAD: dict[str, str] = {
+    **{f"tensorlite.{name}": f"Use {text}" for name, text in EXPRESSIONS.items()},
+    **{f"tensorlite.{name}": f"Use tl.nn.functional.{name}" for name in _FUNCTIONAL.split()},
     **_TYPED,
     "tensorlite.BoolTensor": "Use tl.tensor(data, dtype=tl.bool_), or mask.bool()",
     "tensorlite.Parameter": "Use tl.nn.Parameter",
@@ -31,7 +107,6 @@ _INSTEAD: dict[str, str] = {
     "tensorlite.cuda.amp": "Train in float32, or convert the model with .half() for inference",
     "tensorlite.bernoulli": "Use (tl.rand(p.shape) < p).to(p.dtype)",
     "tensorlite.multinomial": "Draw with NumPy: rng.choice(n, size, p=p.numpy())",
-    "tensorlite.meshgrid": "Use x.reshape(-1, 1).expand(n, m) and y.expand(n, m)",
     "tensorlite.distributed": "Train in one process",
     "tensorlite.backends": "Use tl.set_num_threads(n) or tl.use_deterministic_algorithms(True)",
     "tensorlite.nn.DataParallel": "Train in one process",
@@ -43,6 +118,9 @@ _INSTEAD: dict[str, str] = {
     "tensorlite.nn.TransformerDecoderLayer": _LIKE_LINEAR,
     "tensorlite.optim.LBFGS": "Use optim.Adam, or scipy.optimize with tl.func.value_and_grad",
     "tensorlite.autograd.Function": "Write the function and its gradient rules with @tl.op: see docs/autograd.md",
+    "tensorlite.autograd.gradcheck": "Use tl.testing.check_grad(f, *inputs)",
+    "tensorlite.autograd.gradgradcheck": "Use tl.testing.check_grad(f, *inputs, order=2)",
+    "tensorlite.autograd.set_detect_anomaly": "Use with tl.detect_anomaly()",
     "tensorlite.autograd.profiler": "Use tl.profiler.profile()",
     "Tensor.apply_": "Use operators and ops, or make a tensor of a NumPy result with tl.tensor()",
     "Tensor.map_": "Use operators and ops, or make a tensor of a NumPy result with tl.tensor()",

@@ -31,6 +31,7 @@ class BatchNorm1d(Module):
     affine: whether there are a weight and a bias.
     track_running_stats: False always uses the statistics of the batch.
     device, dtype: those of the parameters and buffers; None is the default.
+    bias: False leaves out the bias of ``affine``.
 
     weight: starts as ones, bias as zeros, running_mean as zeros, running_var as ones; all are (C,).
     num_batches_tracked: the number of batches seen in training.
@@ -53,6 +54,8 @@ class BatchNorm1d(Module):
         track_running_stats: bool = True,
         device: DeviceLike = None,
         dtype: DTypeLike | None = None,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -61,7 +64,7 @@ class BatchNorm1d(Module):
         self.affine, self.track_running_stats = affine, track_running_stats
         n = self.num_features
         self.weight = Parameter(ones(n, device=device, dtype=dtype)) if affine else None
-        self.bias = Parameter(zeros(n, device=device, dtype=dtype)) if affine else None
+        self.bias = Parameter(zeros(n, device=device, dtype=dtype)) if affine and bias else None
         tracked = track_running_stats
         self.register_buffer("running_mean", zeros(n, device=device, dtype=dtype) if tracked else None)
         self.register_buffer("running_var", ones(n, device=device, dtype=dtype) if tracked else None)
@@ -77,8 +80,9 @@ class BatchNorm1d(Module):
     def reset_parameters(self) -> None:
         """Set the weight to ones and the bias to zeros, and reset the running statistics."""
         self.reset_running_stats()
-        if self.weight is not None and self.bias is not None:
+        if self.weight is not None:
             init.ones_(self.weight)
+        if self.bias is not None:
             init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -120,6 +124,7 @@ class GroupNorm(Module):
     eps: a small number that keeps the root away from 0.
     affine: whether there are a weight and a bias.
     device, dtype: those of both; None is the default.
+    bias: False leaves out the bias of ``affine``.
 
     weight: starts as ones, bias as zeros; both are (C,). Raises ValueError unless the groups divide the channels.
     Source: Wu and He, "Group Normalization", 2018.
@@ -136,6 +141,8 @@ class GroupNorm(Module):
         affine: bool = True,
         device: DeviceLike = None,
         dtype: DTypeLike | None = None,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.num_groups = int_in("GroupNorm", "num_groups", num_groups)
@@ -145,13 +152,15 @@ class GroupNorm(Module):
                 f"GroupNorm: expected num_groups that divide num_channels, got {num_groups} for {num_channels}"
             )
         self.eps, self.affine = number_in("GroupNorm", "eps", eps), affine
-        self.weight = Parameter(ones(self.num_channels, device=device, dtype=dtype)) if affine else None
-        self.bias = Parameter(zeros(self.num_channels, device=device, dtype=dtype)) if affine else None
+        n = self.num_channels
+        self.weight = Parameter(ones(n, device=device, dtype=dtype)) if affine else None
+        self.bias = Parameter(zeros(n, device=device, dtype=dtype)) if affine and bias else None
 
     def reset_parameters(self) -> None:
         """Set the weight to ones and the bias to zeros."""
-        if self.weight is not None and self.bias is not None:
+        if self.weight is not None:
             init.ones_(self.weight)
+        if self.bias is not None:
             init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:

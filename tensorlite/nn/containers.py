@@ -79,6 +79,15 @@ class _IndexedModule(Module, Generic[T]):
         del items[index]
         self._replace(items)
 
+    def pop(self, index: int = -1) -> T:
+        """Remove an item, the last one by default, and return it. Raises IndexError if there is none."""
+        item = self[index]
+        del self[index]
+        return item
+
+    def __iadd__(self, items: Iterable[T]) -> Self:
+        return self.extend(items)
+
     def _check(self, item: Any) -> T:
         """Return the item as it is stored. Raise TypeError for an item of another type."""
         checked: T = _check_module(type(self), item)
@@ -205,6 +214,11 @@ class ModuleDict(Module, Generic[M]):
         """Add modules from a mapping of names to modules, or from pairs of names and modules."""
         for key, module in dict(modules).items():
             self[key] = module
+
+    def clear(self) -> None:
+        """Remove all modules."""
+        for key in self.keys():
+            delattr(self, key)
 
     def pop(self, key: str) -> M:
         """Remove a module and return it. Raise KeyError if there is none of that name."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 from ..backends.registry import DeviceLike
 from ..dtypes import DTypeLike
-from ..scalars import int_in
+from ..errors import ShapeError
+from ..scalars import int_in, ints_in
 from ..tensors.creation import empty
 from ..tensors.tensor import Tensor
 from . import functional as F
 from . import init
+from .checks import format_tensors
 from .module import Module
 from .parameter import Parameter
 from .spatial import Size, padding_widths, sizes_in
@@ -171,12 +174,30 @@ class ConvTranspose1d(_Convolution):
         self.padding = sizes_in(name, "padding", padding, self.dims, 0)
         self.output_padding = sizes_in(name, "output_padding", output_padding, self.dims, 0)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Map (N, C, ...) to (N, O, ...), and (C, ...) to (O, ...)."""
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """Map (N, C, ...) to (N, O, ...), and (C, ...) to (O, ...).
+
+        output_size: the last sizes of the result, or its shape, instead of ``output_padding``. Raises ShapeError for
+            sizes that no output padding below the stride gives.
+        """
         convolve = (F.conv_transpose1d, F.conv_transpose2d)[self.dims - 1]
-        return convolve(
-            input, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
-        )
+        added = self.output_padding if output_size is None else self._output_padding(input, output_size)
+        return convolve(input, self.weight, self.bias, self.stride, self.padding, added, self.groups, self.dilation)
+
+    def _output_padding(self, input: Tensor, output_size: Sequence[int]) -> tuple[int, ...]:
+        name = type(self).__name__
+        sizes = ints_in(name, "output_size", output_size)[-self.dims :]
+        options = zip(self.stride, self.padding, self.dilation, self.kernel_size, strict=True)
+        inputs = input.shape[-self.dims :]
+        least = [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, (s, p, d, k) in zip(inputs, options, strict=False)]
+        added = tuple(size - low for size, low in zip(sizes, least, strict=False))
+        if len(added) != self.dims or not all(0 <= a < s for a, s in zip(added, self.stride, strict=True)):
+            most = tuple(low + s - 1 for low, s in zip(least, self.stride, strict=False))
+            raise ShapeError(
+                f"{name}({format_tensors(input)}): expected output_size from {tuple(least)} to {most}, got "
+                f"{tuple(output_size)}"
+            )
+        return added
 
     def extra_repr(self) -> str:
         """Return the options for ``repr``."""

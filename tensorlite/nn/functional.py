@@ -379,6 +379,7 @@ def scaled_dot_product_attention(
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
+    enable_gqa: bool = False,
 ) -> Tensor:
     """Return ``softmax(scale * query @ key^T + mask) @ value``.
 
@@ -390,11 +391,15 @@ def scaled_dot_product_attention(
     dropout_p: the probability that an attention weight is dropped. Pass 0 in evaluation.
     is_causal: whether query t sees only keys 0 to t. It can be combined with a mask.
     scale: the factor of the scores; None is ``1 / sqrt(D)``.
+    enable_gqa: whether the heads, dimension -3, of key and value serve several heads of the query each; their number
+        divides that of the query.
 
     Returns (..., T, E); zeros for a query that sees no key. Raises ShapeError, DTypeError, and ValueError if dropout_p
     is not from 0 to 1.
     Source: Vaswani et al., "Attention Is All You Need", 2017.
     """
+    if enable_gqa:
+        key, value = (_repeated_heads(query, x) for x in (key, value))
     weights, dropout_p = check_attention(query, key, value, attn_mask, dropout_p)
     dropout_mask = None
     if dropout_p:
@@ -402,6 +407,18 @@ def scaled_dot_product_attention(
     width = max(query.shape[-1], 1)  # all scores are 0 if the width is 0
     factor = 1.0 / math.sqrt(width) if scale is None else number_in("scaled_dot_product_attention", "scale", scale)
     return nn_ops.attention(query, key, value, attn_mask, dropout_mask, is_causal, factor)
+
+
+def _repeated_heads(query: Tensor, x: Tensor) -> Tensor:
+    """Return keys or values with each head repeated until there are as many as the query has."""
+    check_tensors("scaled_dot_product_attention", query=query, key=x)
+    heads, own = (t.shape[-3] if t.ndim > 2 else 0 for t in (query, x))
+    if not own or heads % own:
+        raise ShapeError(
+            f"scaled_dot_product_attention({format_tensors(query, x)}): enable_gqa expects a number of heads, in "
+            f"dimension -3, that divides the query's"
+        )
+    return x if heads == own else x.repeat_interleave(heads // own, -3)
 
 
 # ---- padding and distances ------------------------------------------------------------------

@@ -272,6 +272,27 @@ class Module(CheckedArguments):
         """Iterate over this module and all inside it, each once."""
         return (module for _, module in self.named_modules())
 
+    def get_submodule(self, target: str) -> Module:
+        """Return the module of a dotted name, as ``named_modules`` gives it. Raises AttributeError if there is none."""
+        found = dict(self.named_modules(remove_duplicate=False)).get(target)
+        if found is None:
+            raise AttributeError(f"{type(self).__name__}: expected the name of a module inside, got {target!r}")
+        return found
+
+    def get_parameter(self, target: str) -> Parameter:
+        """Return the parameter of a dotted name. Raises AttributeError if there is none."""
+        found = dict(self.named_parameters(remove_duplicate=False)).get(target)
+        if found is None:
+            raise AttributeError(f"{type(self).__name__}: expected the name of a parameter, got {target!r}")
+        return found
+
+    def get_buffer(self, target: str) -> Tensor:
+        """Return the buffer of a dotted name. Raises AttributeError if there is none."""
+        found: Tensor | None = dict(self.named_buffers(remove_duplicate=False)).get(target)
+        if found is None:
+            raise AttributeError(f"{type(self).__name__}: expected the name of a buffer, got {target!r}")
+        return found
+
     def _named_tensors(
         self, own: Callable[[Module], Iterator[tuple[str, Any]]], prefix: str, recurse: bool, remove_duplicate: bool
     ) -> Iterator[tuple[str, Any]]:

@@ -90,3 +90,13 @@ def test_statistics_are_reset():
 def test_wrong_calls(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("make", [lambda nn: nn.BatchNorm1d(4, bias=False), lambda nn: nn.GroupNorm(2, 4, bias=False)])
+def test_without_a_bias(make):
+    layer, x = make(nn), np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
+    layer.reset_parameters()
+    assert "bias" not in layer.state_dict()
+    torch = pytest.importorskip("torch")
+    expected = make(torch.nn)(torch.tensor(x)).detach().numpy()
+    np.testing.assert_allclose(layer(tl.tensor(x)).detach().numpy(), expected, atol=1e-6)

@@ -435,3 +435,14 @@ def test_wrong_arguments_of_pad_are_errors():
 def test_cosine_similarity():
     agree(lambda _, F, a, b: F.cosine_similarity(a, b), randn(3, 4), randn(3, 4), tol=1e-11)
     agree(lambda _, F, a, b: F.cosine_similarity(a, b, dim=0), randn(3, 4), randn(3, 1), tol=1e-11)
+
+
+def test_attention_with_fewer_heads_of_keys_than_of_queries():
+    rng = np.random.default_rng(0)
+    q, k, v = (tl.tensor(rng.standard_normal(s)) for s in ((2, 4, 3, 5), (2, 2, 6, 5), (2, 1, 6, 7)))
+    found = F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+    keys, values = (t.numpy()[:, [0, 0, i, i]] for t, i in ((k, 1), (v, 0)))
+    expected = F.scaled_dot_product_attention(q, tl.tensor(keys), tl.tensor(values))
+    np.testing.assert_array_equal(found.numpy(), expected.numpy())
+    with pytest.raises(tl.ShapeError, match="enable_gqa expects a number of heads"):
+        F.scaled_dot_product_attention(q, tl.ones(2, 3, 6, 5, dtype=tl.float64), v, enable_gqa=True)

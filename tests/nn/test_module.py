@@ -474,3 +474,28 @@ def test_parameter_list():
     assert names(m.named_parameters()) == ["0", "1", "2"]
     assert all(isinstance(p, nn.Parameter) for p in m)
     assert list(nn.Sequential(m).state_dict()) == ["0.0", "0.1", "0.2"]
+
+
+def test_modules_parameters_and_buffers_by_name():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.BatchNorm1d(3)))
+    assert model.get_submodule("1.0") is model[1][0]
+    assert model.get_submodule("") is model
+    assert model.get_parameter("1.0.weight") is model[1][0].weight
+    assert model.get_buffer("1.0.running_mean") is model[1][0].running_mean
+    for get in (model.get_submodule, model.get_parameter, model.get_buffer):
+        with pytest.raises(AttributeError, match=r"expected the name of a .* got '2'"):
+            get("2")
+
+
+def test_pop_clear_and_added_items_of_containers():
+    a, b, c = nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1)
+    for kind in (nn.ModuleList([a, b, c]), nn.Sequential(a, b, c)):
+        assert kind.pop(0) is a
+        assert kind.pop() is c
+        kind += [a]
+        assert list(kind) == [b, a]
+        assert list(kind.state_dict()) == ["1.weight", "1.bias"]
+    named = nn.ModuleDict({"a": a, "b": b})
+    named.clear()
+    assert not list(named.parameters())
+    assert len(named) == 0

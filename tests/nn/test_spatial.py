@@ -224,3 +224,15 @@ X2, W2 = tl.ones(2, 4, 5, 5), tl.ones(6, 4, 3, 3)
 def test_wrong_calls(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_the_output_size_of_a_transposed_convolution():
+    layer, x = nn.ConvTranspose2d(2, 3, 3, stride=2, padding=1), tl.ones(1, 2, 4, 5)
+    for size in [(7, 9), (8, 9), (7, 10), (8, 10)]:
+        y = layer(x, output_size=size)
+        assert y.shape[2:] == size
+        expected = F.conv_transpose2d(x, layer.weight, layer.bias, 2, 1, (size[0] - 7, size[1] - 9))
+        assert tl.equal(y, expected)
+    assert layer(x, [1, 3, 8, 10]).shape == (1, 3, 8, 10)
+    with pytest.raises(tl.ShapeError, match=r"expected output_size from \(7, 9\) to \(8, 10\), got \(9, 9\)"):
+        layer(x, output_size=[9, 9])

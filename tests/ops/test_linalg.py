@@ -240,3 +240,8 @@ def test_what_the_drivers_of_lstsq_return(driver):
     assert found.rank.tolist() == ([] if driver == "gels" else [3, 3])
     assert found.singular_values.shape == ((0,) if driver == "gels" else (2, 3))
     assert tl.linalg.lstsq(a.mT, tl.ones(2, 3, 1, dtype=tl.float64), driver=driver).residuals.shape == (0,)
+
+
+def test_the_condition_number_of_matrices_without_entries_is_0():
+    for p in (None, 2, -2, 1, "fro"):
+        assert tl.linalg.cond(tl.zeros(2, 0, 0), p).tolist() == [0.0, 0.0]

@@ -1,12 +1,13 @@
 """Errors for the mistakes of users: each names the op and the values, and none is NumPy's own message."""
 
+import operator
 import re
 
 import numpy as np
 import pytest
 
 import tensorlite as tl
-from tensorlite import DTypeError, ShapeError
+from tensorlite import DTypeError, ShapeError, missing_names
 from tensorlite.nn import functional as F
 
 M, V, I, B = tl.zeros(2, 3), tl.zeros(3), tl.arange(3), tl.tensor([True])
@@ -285,3 +286,41 @@ def test_a_mistake_outside_the_ops_is_one_clear_error(mistake, error, message):
 def test_argnums_out_of_range():
     with pytest.raises(IndexError, match=r"^grad: argnums 1 is out of range for 1 positional arguments"):
         tl.func.grad(lambda x: x.sum(), 1)(V)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("diff", r"module 'tensorlite' has no attribute 'diff'. Use x\[1:\] - x\[:-1\].$"),
+        ("conv2d", r"no attribute 'conv2d'. Use tl.nn.functional.conv2d.$"),
+        ("func.jacrev", r"no attribute 'jacrev'. Use tl.func.jacobian\(f\).$"),
+        ("linalg.eigvals", r"no attribute 'eigvals'. Use tl.linalg.eigvalsh\(x\) of symmetric matrices.$"),
+        ("autograd.gradcheck", r"no attribute 'gradcheck'. Use tl.testing.check_grad\("),
+    ],
+)
+def test_a_name_that_only_pytorch_has(name, message):
+    with pytest.raises(AttributeError, match=message):
+        operator.attrgetter(name)(tl)
+
+
+def test_every_name_with_an_expression_is_pytorchs_and_not_ours():
+    torch = pytest.importorskip("torch")
+    for name in missing_names.EXPRESSIONS:
+        operator.attrgetter(name)(torch)
+        with pytest.raises(AttributeError, match="Use "):
+            operator.attrgetter(name)(tl)
+
+
+def test_the_expressions_have_pytorchs_values():
+    torch = pytest.importorskip("torch")
+    x, y = np.array([[1.5, -2.0], [0.25, 3.0]]), np.array([[0.5, 2.0], [1.0, 4.0]])
+    for name in ("diagflat dist erfc exp2 fliplr flipud frac greater hypot inner less_equal not_equal ravel t "
+                 "std_mean var_mean xlogy nansum nan_to_num diff").split():  # fmt: skip
+        text = missing_names.EXPRESSIONS[name].split(", or")[0]
+        found = eval(text, {"tl": tl, "x": tl.tensor(x), "y": tl.tensor(y)})  # noqa: S307  # text of our own table
+        function, options = getattr(torch, name), {"dim": 0} if name == "diff" else {}
+        both = name in ("dist", "greater", "hypot", "inner", "less_equal", "not_equal", "xlogy")
+        expected = function(*map(torch.tensor, (x, y) if both else (x,)), **options)
+        pairs = zip(found, expected, strict=True) if isinstance(found, tuple) else [(found, expected)]
+        for mine, theirs in pairs:
+            np.testing.assert_allclose(mine.numpy(), theirs.numpy(), rtol=1e-12, atol=1e-15, err_msg=name)
