@@ -115,7 +115,7 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
                 gradients.append(None)
             elif len(places) == 1:  # most rules, and a list would cost as much as some of them
                 [j] = places
-                gradients.append(rule(g, shape if j < 0 else values[j]))
+                gradients.append(rule(g, shape if j < 0 else values[j]))  # type: ignore[call-arg]  # has one
             else:
                 gradients.append(rule(g, *[shape if j < 0 else values[j] for j in places]))
     elif create_graph:

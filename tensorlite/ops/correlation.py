@@ -22,7 +22,7 @@ __all__ = ["correlate", "correlate_input", "correlate_weight"]
 _BLOCK = 1 << 19  # entries of the copied windows: 2 MB of float32, which the cache holds
 
 Ints = Sequence[int]
-Block = tuple[slice, slice]  # of the examples, and of the positions in the first dimension
+Block = tuple[slice, tuple[slice, ...]]  # of the examples, and of the positions in each dimension
 
 
 def _positions(sizes: Ints, kernel: Ints, stride: Ints, dilation: Ints) -> tuple[int, ...]:
@@ -30,46 +30,73 @@ def _positions(sizes: Ints, kernel: Ints, stride: Ints, dilation: Ints) -> tuple
 
 
 def _blocks(n: int, window: int, positions: Ints) -> Iterator[Block]:
-    """Split examples, and large examples along the first dimension, so that the windows of a block fit the cache.
+    """Split examples, and the positions of large ones, so that the windows of a block fit the cache.
 
     window: the number of entries that a position reads.
     """
-    row = window * math.prod(positions[1:])
-    rows = max(1, min(positions[0], _BLOCK // max(row, 1)))
-    examples = max(1, _BLOCK // max(row * positions[0], 1)) if rows == positions[0] else 1
-    for start in range(0, n, examples):
-        for first in range(0, positions[0], rows):
-            yield slice(start, min(start + examples, n)), slice(first, min(first + rows, positions[0]))
+    room = max(1, _BLOCK // max(window, 1))  # positions
+    lengths = []
+    for size in reversed(positions):
+        lengths.append(max(1, min(size, room)))
+        room = room // max(size, 1) if room >= size else 1
+    parts = [_parts(size, length) for size, length in zip(positions, reversed(lengths), strict=True)]
+    for block in product(_parts(n, max(1, room)), *parts):
+        yield block[0], block[1:]
 
 
-def _entries(offset: Ints, rows: slice, positions: Ints, stride: Ints, dilation: Ints) -> tuple[Any, ...]:
-    """Return the index of the entries that one element of the kernel meets at the positions of a block."""
-    ranges = [(rows.start, rows.stop), *((0, p) for p in positions[1:])]
-    parts = [
-        slice(k * d + start * t, k * d + (stop - 1) * t + 1, t)
-        for k, d, t, (start, stop) in zip(offset, dilation, stride, ranges, strict=True)
-    ]
-    return (slice(None), slice(None), slice(None), *parts)
+def _parts(n: int, length: int) -> list[slice]:
+    return [slice(start, min(start + length, n)) for start in range(0, n, length)]
+
+
+def _meetings(kernel: Ints, places: Sequence[slice], stride: Ints, dilation: Ints) -> Iterator[tuple[Any, Any, int]]:
+    """Yield which windows (G, C, *kernel, N, *positions) are which entries (N, G, C, *sizes), in the fewest parts.
+
+    A part is one element of the kernel at all positions of a block, or the whole kernel at one position. It is the
+    index of the windows, that of the entries, and the place of the examples among the dimensions of these windows.
+    """
+    every, steps = slice(None), list(zip(kernel, places, stride, dilation, strict=True))
+    if math.prod(kernel) <= math.prod(_sizes(places)):
+        for offset in product(*map(range, kernel)):
+            parts = [
+                slice(k * d + place.start * t, k * d + (place.stop - 1) * t + 1, t)
+                for k, (_, place, t, d) in zip(offset, steps, strict=True)
+            ]
+            yield (every, every, *offset), (every, every, every, *parts), 2
+        return
+    for at in product(*map(range, _sizes(places))):
+        starts = [(place.start + i) * t for i, (_, place, t, _) in zip(at, steps, strict=True)]
+        parts = [
+            slice(start, start + (k - 1) * d + 1, d) for start, (k, _, _, d) in zip(starts, steps, strict=True)
+        ]
+        yield (..., *at), (every, every, every, *parts), -1
 
 
 def _windows(
-    xp: Namespace, x: Array, kernel: Ints, positions: Ints, block: Block, stride: Ints, dilation: Ints
+    xp: Namespace, x: Array, kernel: Ints, block: Block, stride: Ints, dilation: Ints
 ) -> Array:  # fmt: skip
     """Return a copy of what the kernel meets in a block, as matrices (G, C K, examples times positions)."""
-    examples, rows = block
+    examples, places = block
     part = x[examples]
     n, groups, channels = part.shape[:3]
-    sizes = (rows.stop - rows.start, *positions[1:])
-    windows = xp.empty((groups, channels, math.prod(kernel), n, *sizes), x.dtype)
-    for i, offset in enumerate(product(*map(range, kernel))):
-        entries = part[_entries(offset, rows, positions, stride, dilation)]
-        windows[:, :, i] = xp.moveaxis(entries, 0, 2)
+    sizes = _sizes(places)
+    windows = xp.empty((groups, channels, *kernel, n, *sizes), x.dtype)
+    for index, entries, to in _meetings(kernel, places, stride, dilation):
+        windows[index] = xp.moveaxis(part[entries], 0, to)
     return windows.reshape(groups, channels * math.prod(kernel), n * math.prod(sizes))
+
+
+def _sizes(places: Sequence[slice]) -> tuple[int, ...]:
+    return tuple(place.stop - place.start for place in places)
+
+
+def _of_block(y: Array, block: Block) -> Array:
+    """Return a view of the entries of a result at the positions of a block."""
+    return y[(block[0], slice(None), slice(None), *block[1])]
 
 
 def _as_columns(xp: Namespace, g: Array, block: Block) -> Array:
     """Return a block of a result as matrices (G, O, examples times positions)."""
-    part = xp.moveaxis(g[block[0]][:, :, :, block[1]], 0, 2)
+    part = xp.moveaxis(_of_block(g, block), 0, 2)
     return part.reshape(*part.shape[:2], math.prod(part.shape[2:]))
 
 
@@ -85,8 +112,8 @@ def correlate(xp: Namespace, x: Array, weight: Array, stride: Ints, dilation: In
     y = xp.zeros((n, groups, outs, *positions), x.dtype)
     matrix = weight.reshape(groups, outs, math.prod(weight.shape[2:]))
     for block in _blocks(n, math.prod(weight.shape) // max(outs, 1), positions):
-        part = xp.matmul(matrix, _windows(xp, x, kernel, positions, block, stride, dilation))
-        out = y[block[0]][:, :, :, block[1]]
+        part = xp.matmul(matrix, _windows(xp, x, kernel, block, stride, dilation))
+        out = _of_block(y, block)
         out[...] = xp.moveaxis(part.reshape(groups, outs, len(out), *out.shape[3:]), 2, 0)
     return y
 
@@ -109,13 +136,12 @@ def correlate_input(
     matrix = xp.moveaxis(weight.reshape(groups, outs, channels * math.prod(kernel)), 1, 2)
     for block in _blocks(len(y), math.prod(weight.shape) // max(outs, 1), y.shape[3:]):
         columns = _as_columns(xp, y, block)
-        examples, rows = block
-        sizes = (rows.stop - rows.start, *y.shape[4:])
+        examples, places = block
         part = xp.matmul(matrix, columns)
-        part = part.reshape(groups, channels, math.prod(kernel), examples.stop - examples.start, *sizes)
+        part = part.reshape(groups, channels, *kernel, examples.stop - examples.start, *_sizes(places))
         out = x[examples]
-        for i, offset in enumerate(product(*map(range, kernel))):
-            out[_entries(offset, rows, y.shape[3:], stride, dilation)] += xp.moveaxis(part[:, :, i], 2, 0)
+        for index, entries, to in _meetings(kernel, places, stride, dilation):
+            out[entries] += xp.moveaxis(part[index], to, 0)
     return x
 
 
@@ -131,7 +157,7 @@ def correlate_weight(
     groups, outs, kernel = shape[0], shape[1], shape[3:]
     matrix = xp.zeros((groups, outs, math.prod(shape[2:])), y.dtype)
     for block in _blocks(len(x), math.prod(shape) // max(outs, 1), y.shape[3:]):
-        windows = _windows(xp, x, kernel, y.shape[3:], block, stride, dilation)
+        windows = _windows(xp, x, kernel, block, stride, dilation)
         matrix += xp.matmul(_as_columns(xp, y, block), xp.moveaxis(windows, 1, 2))
     return matrix.reshape(tuple(shape))
 

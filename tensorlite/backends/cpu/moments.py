@@ -30,7 +30,7 @@ def root_sum_squares(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool) ->
     if x.size <= _SMALL and x.dtype == FLOAT32:
         wide = x.astype(np.float64)
         wide *= wide
-        return np.sqrt(np.add.reduce(wide, axis=axes, keepdims=keepdims)).astype(FLOAT32)
+        return np.sqrt(wide.sum(axis=axes, keepdims=keepdims)).astype(FLOAT32)
     out = _compiled_roots(x, axes, keepdims)
     if out is None:
         out = reference.root_sum_squares(xp, x, axes, keepdims)
