@@ -8,7 +8,7 @@ scalars decide only the category, never the width. So a Python scalar never upca
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -91,6 +91,32 @@ def narrow_dtype(values: Iterable[Any]) -> DType | None:
             return None
         found = dtype
     return found
+
+
+def narrow_beside_number(values: Sequence[Any]) -> DType | None:
+    """Return what :func:`narrow_dtype` does, if one of the values is a number that is not exact in that dtype.
+
+    It is a number of Python, or a 0-d array of the dtype in which values are added up.
+    """
+    found: DType | None = None
+    for value in values:
+        dtype = getattr(value, "dtype", None)
+        if dtype in _ACCUMULATE:
+            found = dtype
+    if found is None:
+        return None
+    for value in values:
+        dtype = getattr(value, "dtype", None)
+        if (dtype is None and type(value) in (int, float) and not _is_exact(value, found)) or (
+            dtype == _ACCUMULATE[found] and not value.ndim
+        ):
+            return found
+    return None
+
+
+def _is_exact(number: float, dtype: DType) -> bool:
+    """Return whether a number is one of a floating point dtype."""
+    return abs(number) <= _LARGEST[dtype.char] and float(dtype.type(number)) == number
 
 
 def convert_arrays(values: Iterable[Any], source: DType, target: DType) -> list[Any]:
@@ -187,7 +213,8 @@ def _convert(name: str, arrays: list[Any], dtype: DType) -> list[Any]:
         _check_scalars(name, arrays, dtype)
     if all(getattr(a, "dtype", dtype) == dtype for a in arrays):
         return arrays
-    return [a.astype(dtype) if getattr(a, "dtype", dtype) != dtype else a for a in arrays]
+    with np.errstate(over="ignore"):  # a 0-d tensor too large for float16 becomes infinite, as a number does
+        return [a.astype(dtype) if getattr(a, "dtype", dtype) != dtype else a for a in arrays]
 
 
 def _check_scalars(name: str, arrays: list[Any], dtype: DType) -> None:
@@ -209,6 +236,26 @@ def _promote(name: str, arrays: list[Any]) -> list[Any]:
 def _float(name: str, arrays: list[Any]) -> list[Any]:
     dtype = result_type(*arrays)
     return _convert(name, arrays, dtype if dtype.kind in "fc" else _default)
+
+
+def _scale(name: str, arrays: list[Any]) -> list[Any]:
+    return _with_wide_numbers(arrays, _promote(name, arrays))
+
+
+def _float_scale(name: str, arrays: list[Any]) -> list[Any]:
+    return _with_wide_numbers(arrays, _float(name, arrays))
+
+
+def _with_wide_numbers(arrays: list[Any], converted: list[Any]) -> list[Any]:
+    """Return the converted arrays, with float32 for each 0-d array that float16 arrays were promoted with.
+
+    The factor 1e-8 would be 0 in float16.
+    """
+    if converted is arrays or not any(getattr(a, "dtype", None) in _ACCUMULATE for a in converted):
+        return converted
+    with np.errstate(over="ignore"):
+        return [a.astype(_ACCUMULATE[c.dtype]) if a is not c and not a.ndim and c.dtype in _ACCUMULATE else c
+                for a, c in zip(arrays, converted, strict=True)]  # fmt: skip
 
 
 def _choose(name: str, arrays: list[Any]) -> list[Any]:
@@ -255,6 +302,8 @@ def _floating(name: str, arrays: list[Any]) -> list[Any]:
 POLICIES: dict[str, Policy] = {
     "promote": _promote,
     "float": _float,
+    "scale": _scale,
+    "float_scale": _float_scale,
     "choose": _choose,
     "compare": _compare,
     "bits": _bits,

@@ -1,8 +1,8 @@
-"""Readers of the numbers that users pass as arguments: sizes, dimensions, rates.
+"""Readers of the numbers and flags that users pass as arguments: sizes, dimensions, rates.
 
 An integer is what has ``__index__``, a number what has ``__float__``, and neither has dimensions. So Python's numbers,
 NumPy's scalars, 0-d arrays and 0-d Tensors are numbers. Booleans are neither. A Tensor that requires gradients is
-not one, because its gradient would be lost.
+not one, because its gradient would be lost. A flag is a boolean of Python or NumPy, and no number, as in PyTorch.
 
 name: the function to name in messages. Inside an op it is "", because the op adds its own name.
 what: the argument to name in messages.
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_integer", "as_number", "fraction_in", "int_in", "int_or_none_in", "ints_in", "number_in"]
+__all__ = ["as_integer", "as_number", "flag_in", "fraction_in", "int_in", "int_or_none_in", "ints_in", "number_in"]
 
 _EXACT = {int, float}
 
@@ -86,6 +86,13 @@ def fraction_in(name: str, what: str, value: Any) -> int | float:
     if number is None or not 0.0 <= number <= 1.0:
         raise ValueError(f"{name}: {what} must be a number from 0 to 1, got {value!r}")
     return number
+
+
+def flag_in(name: str, what: str, value: Any) -> bool:
+    """Return a boolean as a bool. Raises TypeError for anything else: in ``x.sum(0, 1)`` 1 is no second dimension."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise _error(name, what, "True or False", value)
 
 
 def ints_in(name: str, what: str, values: Any) -> tuple[int, ...]:

@@ -10,7 +10,17 @@ from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, over
 import numpy as np
 
 from ..backends.registry import BACKENDS, backend_of, describe_array
-from ..dtypes import POLICIES, Policy, accumulate_dtype, convert_arrays, float32, narrow_dtype
+from ..dtypes import (
+    POLICIES,
+    Policy,
+    accumulate_dtype,
+    convert_arrays,
+    float32,
+    float64,
+    narrow_beside_number,
+    narrow_dtype,
+)
+from ..scalars import flag_in
 from . import anomaly_mode, version_counter
 from .grad_mode import grad_mode
 from .graph import Output, Rule, Value, Variable, wrap
@@ -96,7 +106,8 @@ def op(
         and return None for the others. It needs a ``composite``.
     composite: the same function in plain ops, which is differentiated when the gradient itself must be differentiable.
     dtypes: how inputs of different dtypes are combined: None (unchanged), "promote" (as PyTorch does), "float" (the
-        same, and integers become the default float dtype), "choose" (as "promote", except for the first argument, a
+        same, and integers become the default float dtype), "scale" and "float_scale" (the same two, except that a 0-d
+        array beside float16 becomes float32), "choose" (as "promote", except for the first argument, a
         condition), "bits" (as "promote", and floats are an error), "compare" (as "promote" among floats; integers of
         different widths are compared exactly), "same" (mixing is an error), "floating" (integers are an error too).
     aux: the names of further arrays that the function returns after its result, for ``backward`` to name.
@@ -105,8 +116,9 @@ def op(
     accepts_dtype: whether calls may give ``dtype=``, to which the first argument is converted first. Integer results
         are converted to it, too.
     widen: whether float16 arrays are converted to float32 for the function and its gradient rules, and their results
-        back, so that each result is rounded once. "backward" does so for the gradient rules alone. Set it for ops that
-        add up, or that compute in several steps.
+        back, so that each result is rounded once. "backward" does so for the gradient rules alone, "numbers" also for
+        the function where one of the arguments is a number that float16 would round. Set it for ops that add up, or
+        that compute in several steps.
 
     Raises TypeError if a rule names a value that the op does not have, or if there are more rules than arguments.
     """
@@ -114,8 +126,8 @@ def op(
         raise TypeError("op: a backward function needs a composite, so that its gradient can be differentiated again")
     if isinstance(dtypes, str) and dtypes not in POLICIES:
         raise ValueError(f"op: dtypes={dtypes!r} is not a policy. Choose from {', '.join(map(repr, POLICIES))}.")
-    if widen not in (False, True, "backward"):
-        raise ValueError(f"op: widen must be False, True or 'backward', got {widen!r}")
+    if widen not in (False, True, "backward", "numbers"):
+        raise ValueError(f"op: widen must be False, True, 'backward' or 'numbers', got {widen!r}")
     policy = POLICIES[dtypes] if isinstance(dtypes, str) else dtypes
 
     def decorate(forward: Callable[..., Any]) -> OpFunction[..., Any]:
@@ -139,11 +151,11 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
     forward, aux, policy, multi_output, built_in = self.forward, self.aux, self.dtypes, self.multi_output, self.built_in
     arity, variadic, differentiable = len(self.names), self.variadic is not None, bool(self.rules or self.backward)
     defaults, mode, runner = tuple(self.defaults), grad_mode, op_runner
-    new, ndarray, accepts_dtype = object.__new__, np.ndarray, self.accepts_dtype
+    new, ndarray, accepts_dtype, flags = object.__new__, np.ndarray, self.accepts_dtype, self.flags
     backends, orders = BACKENDS, self.orders
     view, inplace_in_graph, rules = self.view and not multi_output, version_counter.inplace_in_graph, len(self.rules)
     required = sum(d is inspect.Parameter.empty for d in defaults)
-    widen = self.widen is True
+    find_narrow = {True: narrow_dtype, "numbers": narrow_beside_number}.get(self.widen)
     combined = slice(arity, None) if variadic else slice(0, len(self.rules) or None)  # arguments that ``dtypes`` is for
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -175,6 +187,9 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
             arrays.append(a)
         if len(arrays) < arity:
             arrays += defaults[len(arrays) :]
+        for i in flags:
+            if arrays[i] is not False and arrays[i] is not True:
+                arrays[i] = flag_in(self.name, self.names[i], arrays[i])
         given = arrays
         if policy is not None and dtype is not None and (mixed or dtype.kind != "f"):
             unconverted = arrays[combined]
@@ -183,7 +198,11 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
                 arrays = arrays.copy()
                 arrays[combined] = converted
         inputs, narrow = arrays, None
-        if widen and dtype is not float32 and (narrow := narrow_dtype(arrays)) is not None:
+        if (
+            find_narrow is not None
+            and (mixed or (dtype is not float32 and dtype is not float64))
+            and (narrow := find_narrow(arrays)) is not None
+        ):
             inputs = convert_arrays(arrays, narrow, accumulate_dtype(narrow))
         xp = backends.get(type(inputs[0])) if inputs else None
         if xp is None and (xp := backend_of(arrays)) is None:

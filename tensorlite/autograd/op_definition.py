@@ -24,6 +24,11 @@ NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "unbiased": "correction", "
 """Other names of arguments, NumPy's and PyTorch's, that every op accepts."""
 
 
+def _is_flag(function: Callable[..., Any], name: str) -> bool:
+    """Return whether a function annotates its argument of this name as a boolean."""
+    return function.__annotations__.get(name) in ("bool", bool)
+
+
 class Op:
     """The definition of an op: its function on raw arrays, its gradient rules and the plans made from them.
 
@@ -31,7 +36,7 @@ class Op:
 
     signature: the parameters of the op, by the names that callers see.
     names: the names of its arguments in its own function. variadic: the name of ``*tensors``, or None.
-    defaults: the defaults of its arguments.
+    defaults: the defaults of its arguments. flags: the positions of those that built-in ops annotate as bool.
     wants: for each rule the names of its parameters after ``g``. backward_names: those of ``backward`` after ``xp, g``.
     plans: the plan for each choice of differentiated inputs, made on first use.
     orders: the order of the arguments for each choice of keywords, made on first use.
@@ -67,6 +72,7 @@ class Op:
         self.names = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
         self.variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
         self.defaults = [p.default for p in parameters if p.kind is not p.VAR_POSITIONAL]
+        self.flags = [i for i, name in enumerate(self.names) if self.built_in and _is_flag(forward, name)]
         public = list(self.signature.parameters)
         self.renamed = {**NUMPY_NAMES, **dict(zip(("input", "other"), public)), **dict(zip(self.names, public))}
         self.renamed |= {name: name for name in public}

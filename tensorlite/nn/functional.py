@@ -23,7 +23,7 @@ from ..ops.distances import cosine_similarity
 from ..ops.functional import elu, gelu, one_hot, silu, softplus
 from ..ops.half_precision import rounds_once
 from ..ops.shape import crop, pad_dims
-from ..scalars import fraction_in, int_in, ints_in, number_in
+from ..scalars import flag_in, fraction_in, int_in, ints_in, number_in
 from ..tensors.tensor import Tensor
 from .channel_norms import batch_norm, group_norm
 from .checks import (
@@ -154,7 +154,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     Source: Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", 2014.
     """
     p = fraction_in("dropout", "p", p)
-    if not training or p == 0:
+    if not flag_in("dropout", "training", training) or p == 0:
         return input
     check_tensors("dropout", input=input)
     check_floating("dropout", input)
@@ -398,7 +398,8 @@ def scaled_dot_product_attention(
     is not from 0 to 1.
     Source: Vaswani et al., "Attention Is All You Need", 2017.
     """
-    if enable_gqa:
+    is_causal = flag_in("scaled_dot_product_attention", "is_causal", is_causal)
+    if flag_in("scaled_dot_product_attention", "enable_gqa", enable_gqa):
         key, value = (_repeated_heads(query, x) for x in (key, value))
     weights, dropout_p = check_attention(query, key, value, attn_mask, dropout_p)
     dropout_mask = None

@@ -12,7 +12,7 @@ from ..errors import DTypeError, ShapeError
 from ..ops import nn as nn_ops
 from ..ops.half_precision import rounds_once
 from ..ops.norms import vector_norm
-from ..scalars import number_in
+from ..scalars import flag_in, number_in
 from ..tensors.tensor import Tensor
 from .checks import check_floating, check_reduction, check_same_shape, check_tensors, format_tensors
 
@@ -117,7 +117,7 @@ def kl_div(
         raise ValueError(f"kl_div: reduction must be 'none', 'mean', 'sum' or 'batchmean', got {reduction!r}")
     check_tensors("kl_div", input=input, target=target)
     check_floating("kl_div", input, target)
-    if log_target:
+    if flag_in("kl_div", "log_target", log_target):
         loss = ops.exp(target) * (target - input)
     else:
         zero = target == 0
@@ -229,7 +229,7 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     eps: a small number that keeps the gradient of equal vectors away from 0.
     """
     check_tensors("pairwise_distance", x1=x1, x2=x2)
-    return vector_norm(x1 - x2 + eps, p, -1, keepdim)
+    return vector_norm(x1 - x2 + number_in("pairwise_distance", "eps", eps), p, -1, keepdim)
 
 
 @rounds_once
@@ -289,6 +289,6 @@ def triplet_margin_loss(
             f"{name}({format_tensors(anchor, positive, negative)}): expected tensors of the same number of dimensions"
         )
     near, far = pairwise_distance(anchor, positive, p, eps), pairwise_distance(anchor, negative, p, eps)
-    if swap:
+    if flag_in(name, "swap", swap):
         far = ops.minimum(far, pairwise_distance(positive, negative, p, eps))
     return reduce_losses(ops.clamp(near - far + margin, min=0.0), reduction)

@@ -18,7 +18,7 @@ from ..errors import ShapeError
 from ..ops.correlation import correlate, correlate_input
 from ..ops.gather_scatter import gather
 from ..ops.shape import pad_dims, stack
-from ..scalars import as_integer, int_in, ints_in
+from ..scalars import as_integer, flag_in, int_in, ints_in
 from ..tensors.tensor import Tensor
 from .checks import check_floating, check_tensors, check_tensors_or_none, format_tensors
 
@@ -123,14 +123,15 @@ def padding_widths(
 
     Raises ValueError for another text than "same" and "valid", and for "same" with a stride.
     """
-    if padding == "valid":
+    text = padding if isinstance(padding, str) else None  # an array compares entry by entry
+    if text == "valid":
         return [(0, 0)] * len(kernel)
-    if padding == "same":
+    if text == "same":
         if any(s != 1 for s in stride):
             raise ValueError(f"{name}: expected a stride of 1 with padding='same', got {tuple(stride)}")
         total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
         return [(n // 2, n - n // 2) for n in total]
-    if isinstance(padding, str):
+    if text is not None:
         raise ValueError(f"{name}: expected padding to be 'valid', 'same' or integers, got {padding!r}")
     return [(p, p) for p in sizes_in(name, "padding", padding, len(kernel), 0)]
 
@@ -277,13 +278,22 @@ def _pooled_sizes(
     return tuple(sizes)
 
 
+def _strides(name: str, stride: Size | None, kernel: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the step from one window to the next for each dimension. None and an empty sequence are the kernel."""
+    if stride is None or (isinstance(stride, (tuple, list)) and not stride):
+        return kernel
+    return sizes_in(name, "stride", stride, len(kernel), 1)
+
+
 def _max_pool(
     name: str, dims: int, input: Tensor, kernel_size: Size, stride: Size | None, padding: Size, dilation: Size,
     ceil_mode: bool, return_indices: bool,
 ) -> Any:  # fmt: skip
     kernel = sizes_in(name, "kernel_size", kernel_size, dims, 1)
-    strides = kernel if stride is None or stride == () else sizes_in(name, "stride", stride, dims, 1)
+    strides = _strides(name, stride, kernel)
     pads, dilations = sizes_in(name, "padding", padding, dims, 0), sizes_in(name, "dilation", dilation, dims, 1)
+    ceil_mode = flag_in(name, "ceil_mode", ceil_mode)
+    return_indices = flag_in(name, "return_indices", return_indices)
 
     def batch(x: Tensor) -> Any:
         sizes = _pooled_sizes(name, x, kernel, strides, pads, dilations, ceil_mode)
@@ -329,8 +339,10 @@ def _avg_pool(
     count_include_pad: bool, divisor_override: int | None,
 ) -> Tensor:  # fmt: skip
     kernel = sizes_in(name, "kernel_size", kernel_size, dims, 1)
-    strides = kernel if stride is None or stride == () else sizes_in(name, "stride", stride, dims, 1)
+    strides = _strides(name, stride, kernel)
     pads, ones = sizes_in(name, "padding", padding, dims, 0), (1,) * dims
+    ceil_mode = flag_in(name, "ceil_mode", ceil_mode)
+    count_include_pad = flag_in(name, "count_include_pad", count_include_pad)
     if divisor_override is not None and int_in(name, "divisor_override", divisor_override) == 0:
         raise ValueError(f"{name}: expected a divisor_override other than 0")
 
@@ -431,11 +443,12 @@ def avg_pool2d(
 
 def _adaptive(name: str, dims: int, input: Tensor, output_size: Any) -> tuple[int, ...]:
     """Return the sizes of the result; None keeps the size of the input."""
-    given = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * dims
+    several = isinstance(output_size, (tuple, list)) or getattr(output_size, "ndim", 0) == 1
+    given = tuple(output_size) if several else (output_size,) * dims
     sizes = tuple(n if size is None else size for size, n in zip(given, input.shape[-dims:], strict=False))
     if len(given) != dims:
         raise ValueError(f"{name}: expected output_size to be {dims} integers, or one, got {output_size!r}")
-    return sizes_in(name, "output_size", sizes, dims, 1)
+    return sizes_in(name, "output_size", sizes, dims, 0)
 
 
 def _parts(n: int, size: int) -> list[tuple[int, int]]:
@@ -457,6 +470,8 @@ def _adaptive_avg_pool(name: str, dims: int, input: Tensor, output_size: Any) ->
 
 
 def _adaptive_max_pool(name: str, dims: int, input: Tensor, output_size: Any, return_indices: bool) -> Any:
+    return_indices = flag_in(name, "return_indices", return_indices)
+
     def batch(x: Tensor) -> Any:
         sizes = _adaptive(name, dims, x, output_size)
         width = x.shape[-1]
@@ -470,7 +485,7 @@ def _adaptive_max_pool(name: str, dims: int, input: Tensor, output_size: Any, re
             else:
                 flat = flat + part[0][0]
             indices.append(flat)
-        index = indices[0].unsqueeze(2) if len(indices) == 1 else stack(indices, 2)
+        index = stack(indices, 2) if indices else x.new_zeros(*x.shape[:2], 0, dtype=np.int64)
         y = gather(x.flatten(2), 2, index).reshape(*x.shape[:2], *sizes)
         return (y, index.reshape(*x.shape[:2], *sizes)) if return_indices else y
 
@@ -481,7 +496,7 @@ def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
     """Return means of (N, C, L) or (C, L) as (N, C, P) for P = output_size.
 
     Window i is entries ``i L // P`` to ``(i + 1) L / P``, rounded up. So windows may overlap. Raises ValueError for
-    a size below 1.
+    a negative size.
     """
     return _adaptive_avg_pool("adaptive_avg_pool1d", 1, input, output_size)
 

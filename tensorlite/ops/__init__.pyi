@@ -323,7 +323,7 @@ def pinverse(input: Tensor, rcond: float = 1e-15) -> Tensor: ...
 def slogdet(A: Tensor) -> SlogDet[Tensor]: ...
 def norm(
     input: Tensor,
-    p: float | str = "fro",
+    p: float | str | None = "fro",
     dim: Dim = None,
     keepdim: bool = False,
     dtype: DTypeLike | None = None,

@@ -11,6 +11,7 @@ from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
 from ..errors import ShapeError
+from ..scalars import number_in
 from .elementwise import clamp
 from .half_precision import rounds_once
 from .norms import norm, vector_norm
@@ -102,5 +103,5 @@ def cosine_similarity(x1: Value, x2: Value, dim: int = 1, eps: float = 1e-8) -> 
     """
     x1, x2 = broadcast_tensors(x1, x2)
     # The product of the lengths may overflow.
-    first, second = (x / clamp(norm(x, 2, dim, True), eps) for x in (x1, x2))
+    first, second = (x / clamp(norm(x, 2, dim, True), number_in("cosine_similarity", "eps", eps)) for x in (x1, x2))
     return sum(first * second, dim)

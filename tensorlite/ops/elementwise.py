@@ -39,22 +39,22 @@ def _factor(alpha: Any) -> float:
 @op(lambda g: g, lambda g, alpha: g if alpha == 1 else g * _factor(alpha), dtypes="promote")
 def add(xp: Namespace, x: Operand, y: Operand, alpha: float = 1) -> Array:
     """Return ``input + alpha * other``."""
-    return x + y if alpha == 1 else x + _factor(alpha) * y
+    return x + y if alpha == 1 and alpha is not True else x + _factor(alpha) * y
 
 
 @op(lambda g: g, lambda g, alpha: -g if alpha == 1 else g * -_factor(alpha), dtypes="promote")
 def sub(xp: Namespace, x: Operand, y: Operand, alpha: float = 1) -> Array:
     """Return ``input - alpha * other``."""
-    return x - y if alpha == 1 else x - _factor(alpha) * y
+    return x - y if alpha == 1 and alpha is not True else x - _factor(alpha) * y
 
 
-@op(lambda g, y: g * y, lambda g, x: g * x, dtypes="promote", widen="backward")
+@op(lambda g, y: g * y, lambda g, x: g * x, dtypes="scale", widen="numbers")
 def mul(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input * other``."""
     return x * y
 
 
-@op(lambda g, y: g / y, lambda g, x, y: -g * (x / y) / y, dtypes="float", widen="backward")
+@op(lambda g, y: g / y, lambda g, x, y: -g * (x / y) / y, dtypes="float_scale", widen="numbers")
 def true_divide(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input / other``. The quotient of integers has the default float dtype."""
     return x / y
@@ -115,7 +115,7 @@ def div(input: Operand, other: Operand, *, rounding_mode: Literal["floor", "trun
     raise ValueError(f"div: rounding_mode must be None, 'floor' or 'trunc', got {rounding_mode!r}")
 
 
-@op(lambda g: _zero(g), lambda g: _zero(g), dtypes="promote")
+@op(lambda g: _zero(g), lambda g: _zero(g), dtypes="scale", widen="numbers")
 def _div(xp: Namespace, x: Operand, y: Operand) -> Array:
     if _check_divisor("div", x, y) not in "iu":
         return xp.trunc(x / y)
@@ -123,7 +123,7 @@ def _div(xp: Namespace, x: Operand, y: Operand) -> Array:
     return quotient + ((quotient < 0) & (quotient * y != x))
 
 
-@op(lambda g: _zero(g), lambda g: _zero(g), dtypes="promote")
+@op(lambda g: _zero(g), lambda g: _zero(g), dtypes="scale", widen="numbers")
 def floor_divide(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``floor(input / other)``, in the promoted dtype. Its gradient is zero.
 

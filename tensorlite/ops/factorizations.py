@@ -15,6 +15,7 @@ from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
 from ..errors import GraphError
+from ..scalars import flag_in
 from .elementwise import where
 from .inverses import solve_
 from .linalg import matmul, tril
@@ -67,7 +68,7 @@ def cholesky(A: Value, *, upper: bool = False) -> Value:
     Raises LinAlgError for a matrix that is not positive definite.
     Source of the gradient: Murray, "Differentiation of the Cholesky decomposition", 2016, equation 10.
     """
-    return flipped(cholesky_(flipped(A))) if upper else cholesky_(A)
+    return flipped(cholesky_(flipped(A))) if flag_in("cholesky", "upper", upper) else cholesky_(A)
 
 
 # ---- QR -------------------------------------------------------------------------------------
@@ -140,7 +141,7 @@ class Eigh(NamedTuple, Generic[V]):
 
 
 def _check_triangle(UPLO: str) -> None:
-    if UPLO.upper() not in ("L", "U"):
+    if not isinstance(UPLO, str) or UPLO.upper() not in ("L", "U"):
         raise ValueError(f"UPLO must be 'L' or 'U', got {UPLO!r}")
 
 

@@ -14,7 +14,7 @@ from ..autograd.function import op
 from ..autograd.graph import Value, Variable
 from ..backends.registry import BACKENDS, Array, Namespace, describe_array
 from ..errors import DTypeError, ShapeError
-from ..scalars import as_integer, int_in, number_in
+from ..scalars import as_integer, flag_in, int_in, number_in
 from .arguments import Operand, array_of, check_range, dim_in, index_array, numpy_names, shape_of
 from .elementwise import clone, mul
 from .elementwise import where as choose
@@ -221,7 +221,8 @@ def index_add(input: Value, dim: int, index: Value, source: Value, alpha: float 
     given = shape_of("index_add", source)
     if given != (*shape[:d], *(ids.shape if shape else ()), *shape[d + 1 :]):
         raise ShapeError(f"index_add: source of shape {given} for {len(ids)} indices into dim {d} of shape {shape}")
-    scaled = source if alpha == 1 else mul(source, number_in("index_add", "alpha", alpha))
+    factor = number_in("index_add", "alpha", alpha)
+    scaled = source if factor == 1 else mul(source, factor)
     source = fitting("index_add", scaled, array_of(input).dtype)
     out = index_put_(input if shape else reshape(input, (1,)), source, (), (*(_ALL,) * d, 0), True, ids)
     return out if shape else reshape(out, ())
@@ -293,7 +294,7 @@ def nonzero(input: Value, as_tuple: bool = False) -> Any:
     On a GPU it forces a sync, because the shape of the result depends on the values.
     """
     shape = shape_of("nonzero", input)
-    if not as_tuple:
+    if not flag_in("nonzero", "as_tuple", as_tuple):
         return _argwhere(input)
     places = _argwhere(input if shape else reshape(input, (1,)))
     return tuple(getitem(places, (slice(None), d)) for d in range(max(len(shape), 1)))

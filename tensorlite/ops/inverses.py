@@ -19,6 +19,7 @@ from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
 from ..errors import ShapeError
+from ..scalars import flag_in
 from .arguments import Operand, shape_of
 from .elementwise import where
 from .linalg import diagonal, matmul
@@ -75,7 +76,7 @@ def solve(A: Value, B: Value, *, left: bool = True) -> Value:
     shapes that do not fit, DTypeError for different dtypes.
     """
     a, b = shape_of("solve", A), shape_of("solve", B)
-    if not left:
+    if not flag_in("solve", "left", left):
         if len(b) < 2:
             raise ShapeError(f"solve: left=False expects B (..., k, n), got shape {b}. Use unsqueeze(0).")
         return flipped(solve_(flipped(A), flipped(B)))

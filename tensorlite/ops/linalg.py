@@ -171,10 +171,11 @@ def addmm(xp: Namespace, input: Array, mat1: Array, mat2: Array, beta: float = 1
     out = xp.matmul(mat1, mat2)
     if input.ndim > 2 or any(n not in (1, m) for n, m in zip(input.shape[::-1], out.shape[::-1])):
         raise ShapeError(f"input of shape {input.shape} does not broadcast to the product's shape {out.shape}")
+    alpha, beta = number_in("", "alpha", alpha), number_in("", "beta", beta)
     if alpha != 1:
-        out *= number_in("", "alpha", alpha)
+        out *= alpha
     if beta:
-        out += input if beta == 1 else input * number_in("", "beta", beta)
+        out += input if beta == 1 else input * beta
     return out
 
 

@@ -53,17 +53,15 @@ def _matrix_exp_gradient(g: Value, x: Value) -> Value:
     return narrow(narrow(matrix_exp(blocks), -2, 0, n), -1, n, n)
 
 
-@op(_matrix_exp_gradient)
+@op(_matrix_exp_gradient, widen=True)
 def matrix_exp(xp: Namespace, x: Array) -> Array:
     """Return the exponentials ``1 + x + x^2/2 + x^3/6 + ...`` of matrices (..., n, n).
 
     A matrix is divided by a power of 2 until its norm is small; the exponential of the quotient, a Padé approximant, is
     squared as often. A matrix that is not finite gives NaN. It waits for a GPU, to read the number of squarings.
-    float16 is computed in float32. Raises ShapeError for other shapes, DTypeError for integers.
+    Raises ShapeError for other shapes, DTypeError for integers.
     Source: Higham, "The scaling and squaring method for the matrix exponential revisited", 2005.
     """
-    if x.dtype == xp.float16:
-        return matrix_exp(x.astype(xp.float32)).astype(xp.float16)
     check_matrices(x)
     if not x.size:
         return x.copy()

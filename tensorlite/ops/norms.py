@@ -17,7 +17,7 @@ from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
 from ..dtypes import DTypeLike
 from ..errors import ShapeError
-from ..scalars import as_number, ints_in, number_in
+from ..scalars import as_number, flag_in, ints_in, number_in
 from .arguments import Dim, all_or_dims_in, numpy_names, shape_of
 from .elementwise import abs, convert, pow, sign, where
 from .factorizations import svdvals
@@ -169,7 +169,7 @@ def matrix_norm(
 
     Raises ValueError for another ord, ShapeError unless dim names two dimensions, DTypeError for integers.
     """
-    shape = shape_of("matrix_norm", A)
+    shape, keepdim = shape_of("matrix_norm", A), flag_in("matrix_norm", "keepdim", keepdim)
     dims = ints_in("matrix_norm", "dim", dim)
     if len(shape) < 2 or len(dims) != 2:
         raise ShapeError(f"matrix_norm: expected two dimensions of the matrices, got shape {shape} and dim {dim}")
@@ -191,19 +191,19 @@ def matrix_norm(
     dtypes="floating",
     widen=True,
 )
-def norm_(xp: Namespace, x: Array, p: float | str, dim: Dim, keepdim: bool) -> Array:
+def norm_(xp: Namespace, x: Array, p: float | str | None, dim: Dim, keepdim: bool) -> Array:
     """Return the p-norm of vectors."""
-    return _norm(xp, x, 2.0 if p == "fro" else float(number_in("", "p", p)), dim, keepdim)
+    return _norm(xp, x, 2.0 if p in ("fro", None) else float(number_in("", "p", p)), dim, keepdim)
 
 
 @numpy_names
 def norm(
-    input: Value, p: float | str = "fro", dim: Dim = None, keepdim: bool = False, dtype: DTypeLike | None = None
+    input: Value, p: float | str | None = "fro", dim: Dim = None, keepdim: bool = False, dtype: DTypeLike | None = None
 ) -> Value:
     """Return the p-norm ``sum(|x|**p)**(1/p)``.
 
-    p: inf and -inf give the largest and the smallest ``|x|``, 0 gives the number of nonzero entries, "fro" means 2.
-        "nuc" gives the sum of the singular values of matrices.
+    p: inf and -inf give the largest and the smallest ``|x|``, 0 gives the number of nonzero entries. "fro" and
+        None mean 2. "nuc" gives the sum of the singular values of matrices.
     dtype: convert the input first.
 
     Where the norm is 0 its gradient is 0. Raises TypeError for another p, DTypeError for integers.

@@ -13,6 +13,7 @@ from ..autograd.graph import Value
 from ..backends.registry import BACKENDS, Array, Namespace, describe_array
 from ..errors import DTypeError, ShapeError
 from ..missing_names import pair_getattr
+from ..scalars import flag_in, fraction_in
 from .arguments import array_of, dim_in, numpy_names, shape_of
 from .elementwise import convert, lerp, mul, sub, where
 from .gather_scatter import pick_along
@@ -75,7 +76,7 @@ def _median_of_all(xp: Namespace, x: Array, ignore_nan: bool) -> Array:
 
 
 def _median(name: str, x: Value, dim: int | None, keepdim: bool, ignore_nan: bool) -> Any:
-    shape = shape_of(name, x)
+    shape, keepdim = shape_of(name, x), flag_in(name, "keepdim", keepdim)
     if dim is None:
         return _median_of_all(x, ignore_nan)
     d = dim_in(name, dim, len(shape))
@@ -138,12 +139,10 @@ def _checked_quantile(name: str, x: Value, q: Any) -> Value:
     shape_of(name, x)
     xp = BACKENDS[type(array)]
     if array.dtype not in (xp.float32, xp.float64):
-        raise DTypeError(f"{name}: expected float32 or float64, got {describe_array(array)}. Convert with .float().")
+        raise DTypeError(f"{name}: expected floating point numbers, got {describe_array(array)}. Use .float().")
     raw = array_of(q)
-    if type(raw) not in BACKENDS:
-        if isinstance(q, bool) or not 0 <= q <= 1:
-            raise ValueError(f"{name}: q must be from 0 to 1, got {q!r}")
-        return xp.asarray(float(q), array.dtype)
+    if type(raw) not in BACKENDS or not raw.ndim:
+        return xp.asarray(fraction_in(name, "q", q), array.dtype)
     if raw.ndim > 1:
         raise ShapeError(f"{name}: q must be a number or a vector, got shape {raw.shape}")
     if raw.dtype != array.dtype:
@@ -166,7 +165,7 @@ def _quantile(name: str, x: Value, q: Any, dim: int | None, keepdim: bool, how: 
     if dim is not None:
         dim_in(name, dim, len(shape))
     found = _interpolated(rows, reshape(q, (-1,)), how, ignore_nan)
-    kept = _kept_shape(shape, dim, keepdim)
+    kept = _kept_shape(shape, dim, flag_in(name, "keepdim", keepdim))
     if not len(q.shape):
         return reshape(found, kept)
     return reshape(movedim(found, -1, 0), (q.shape[0], *kept))
@@ -210,7 +209,7 @@ def quantile(
         "lower", "higher" and "nearest" choose one, "midpoint" takes their mean.
 
     A NaN among the entries gives NaN. Raises ValueError for another q or interpolation, DTypeError unless the input is
-    of float32 or float64, ShapeError if there are no entries.
+    of floating point, ShapeError if there are no entries.
     """
     return _quantile("quantile", input, q, dim, keepdim, interpolation, False)
 

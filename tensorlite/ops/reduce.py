@@ -17,7 +17,7 @@ from ..autograd.graph import Value, Variable
 from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
 from ..missing_names import pair_getattr
-from ..scalars import as_integer, number_in
+from ..scalars import as_integer, flag_in, number_in
 from .arguments import Dim, Operand, all_or_dims_in, dim_in, dims_in, numpy_names, shape_of
 from .elementwise import convert, maximum, minimum, where
 from .shape import broadcast_to, cat, flip, narrow, reshape, squeeze, swapaxes, unsqueeze
@@ -294,6 +294,7 @@ if not TYPE_CHECKING:  # because a type checker would then accept any attribute
 
 
 def _max_or_min(name: str, x: Any, dim: Any, keepdim: bool, whole: Any, both: Any, arg: Any) -> Any:
+    keepdim = flag_in(name, "keepdim", keepdim)
     if dim is None:
         return whole(x)
     shape = shape_of(name, x)

@@ -10,6 +10,7 @@ from .. import ops
 from ..autograd.function import op
 from ..backends.registry import Array, Namespace
 from ..dtypes import DType, float32, float64, uint8
+from ..scalars import flag_in, number_in
 from .convert import to_dtype
 
 __all__ = ["isclose"]
@@ -20,6 +21,8 @@ def isclose(x: Any, y: Any, rtol: float, atol: float, equal_nan: bool) -> Any:
 
     Integers are subtracted exactly, float16 in float32, and integers from floats in float64.
     """
+    rtol, atol = number_in("isclose", "rtol", rtol), number_in("isclose", "atol", atol)
+    equal_nan = flag_in("isclose", "equal_nan", equal_nan)
     if not (rtol >= 0 and atol >= 0):
         raise ValueError(f"isclose: rtol and atol must not be negative, got {rtol} and {atol}")
     x, y = x.detach(), y.detach()

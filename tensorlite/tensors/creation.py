@@ -44,8 +44,8 @@ Real: TypeAlias = float | np.number[Any] | Tensor
 def _wrap(array: Array, requires_grad: bool) -> Tensor:
     """Return a Tensor around a raw array, which is not copied."""
     result: Tensor = wrap(array)
-    if requires_grad:
-        result.requires_grad = True
+    if requires_grad is not False:
+        result.requires_grad = requires_grad
     return result
 
 
@@ -148,12 +148,17 @@ def full(
     return _filled("full", lambda xp, shape, t: xp.full(shape, value, t), (size,), None, dtype, device, requires_grad)
 
 
+def _like(input: Tensor, dtype: DTypeLike | None, device: DeviceLike) -> dict[str, Any]:
+    """Return the options of a new tensor: those that are given, and otherwise the input's."""
+    return {"dtype": input.dtype if dtype is None else dtype, "device": input.device if device is None else device}
+
+
 def zeros_like(
     input: Tensor, dtype: DTypeLike | None = None, device: DeviceLike = None, requires_grad: bool = False
 ) -> Tensor:
     """Return zeros of the input's shape, dtype and device, unless others are given."""
     require_tensors("zeros_like", input)
-    return zeros(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
+    return zeros(input.shape, **_like(input, dtype, device), requires_grad=requires_grad)
 
 
 def ones_like(
@@ -161,7 +166,7 @@ def ones_like(
 ) -> Tensor:
     """Return ones of the input's shape, dtype and device, unless others are given."""
     require_tensors("ones_like", input)
-    return ones(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
+    return ones(input.shape, **_like(input, dtype, device), requires_grad=requires_grad)
 
 
 def empty_like(
@@ -169,7 +174,7 @@ def empty_like(
 ) -> Tensor:
     """Return arbitrary entries of the input's shape, dtype and device, unless others are given."""
     require_tensors("empty_like", input)
-    return empty(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
+    return empty(input.shape, **_like(input, dtype, device), requires_grad=requires_grad)
 
 
 def full_like(
@@ -181,7 +186,7 @@ def full_like(
 ) -> Tensor:
     """Return a tensor full of ``fill_value``, of the input's shape, dtype and device, unless others are given."""
     require_tensors("full_like", input)
-    return full(input.shape, fill_value, dtype or input.dtype, device or input.device, requires_grad)
+    return full(input.shape, fill_value, **_like(input, dtype, device), requires_grad=requires_grad)
 
 
 # ---- counted --------------------------------------------------------------------------------
@@ -384,7 +389,7 @@ def rand_like(
 ) -> Tensor:
     """Return uniform random numbers on [0, 1) of the input's shape, dtype and device, unless others are given."""
     require_tensors("rand_like", input)
-    return rand(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
+    return rand(input.shape, **_like(input, dtype, device), requires_grad=requires_grad)
 
 
 def randn_like(
@@ -392,7 +397,7 @@ def randn_like(
 ) -> Tensor:
     """Return standard normal random numbers of the input's shape, dtype and device, unless others are given."""
     require_tensors("randn_like", input)
-    return randn(input.shape, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
+    return randn(input.shape, **_like(input, dtype, device), requires_grad=requires_grad)
 
 
 def randint_like(
@@ -401,4 +406,4 @@ def randint_like(
     """Return random integers from ``low`` to ``high - 1``, of the input's shape, dtype and device by default."""
     require_tensors("randint_like", input)
     low, high = (0, low) if high is None else (low, high)
-    return randint(low, high, input.shape, dtype=dtype or input.dtype, device=device or input.device)
+    return randint(low, high, input.shape, **_like(input, dtype, device))

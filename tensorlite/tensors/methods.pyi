@@ -135,7 +135,7 @@ class OpMethods(Variable):
     def std(self, dim: Dim = None, correction: builtins.float | None = 1, keepdim: builtins.bool = False) -> Tensor: ...
     def norm(
         self,
-        p: builtins.float | str = "fro",
+        p: builtins.float | str | None = "fro",
         dim: Dim = None,
         keepdim: builtins.bool = False,
         dtype: DTypeLike | None = None,

@@ -20,7 +20,7 @@ from ..missing_names import missing_attribute
 from ..ops.arguments import Number, dim_in, numpy_names
 from ..ops.index import getitem
 from ..ops.shape import expand, view
-from ..scalars import int_in, ints_in
+from ..scalars import flag_in, int_in, ints_in
 from .arguments import constructor_error, flatten_sizes, grad_error
 from .closeness import isclose
 from .convert import as_array, fill_number, is_dtype_name, to_device, to_dtype
@@ -95,13 +95,14 @@ class Tensor(OpMethods, InPlaceMethods):
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
+        value = flag_in("", "requires_grad", value)
         if value and not is_floating(self.array.dtype):
             raise DTypeError(
                 f"requires_grad: expected a floating point tensor, got {self.array.dtype}. Convert it with .float()."
             )
         if not value and self.node is not None:
             raise GraphError("requires_grad: this tensor is the result of a recorded op. Use detach() to cut it off.")
-        self.tracked = bool(value)
+        self.tracked = value
 
     @property
     def is_leaf(self) -> bool:
@@ -400,7 +401,7 @@ class Tensor(OpMethods, InPlaceMethods):
         ``copy`` after it. The result is this tensor itself if nothing changes, unless ``copy``. Gradients flow through.
         ``non_blocking`` is accepted for compatibility and ignored.
         """
-        flags = [a for a in args if isinstance(a, bool)]
+        flags = [bool(a) for a in args if isinstance(a, (bool, np.bool_))]
         if len(flags) > 2:
             raise TypeError(f"to: expected at most two booleans, non_blocking and copy, got {len(flags)}")
         copy = flags[1] if len(flags) == 2 else copy

@@ -66,6 +66,32 @@ HALF = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("device", ["cpu", "strict"])
+@pytest.mark.parametrize("number", [1e-8, 1e-3, 0.1, 1 / 3, 2.0, -7, 70_000, 1e10, -1e300])
+def test_float16_and_a_number_that_it_would_round(number, device):
+    """Compare products and quotients with those in float32, rounded once: 0 * 1e10 is no NaN."""
+    values = [0.0, 6e-8, 1e-4, 0.1, -3.0, 1000.0, 65504.0, np.inf]
+    x = tl.tensor(values, dtype=tl.float16, device=device, requires_grad=True)
+    wide, floats = x.detach().float(), number if isinstance(number, float) else float(number)
+    forms = [number, tl.tensor(number, device=device), tl.tensor(floats, dtype=tl.float64, device=device)]
+    for f in (tl.mul, tl.true_divide, tl.floor_divide, lambda a, b: tl.div(a, b, rounding_mode="trunc")):
+        expected = f(wide, number).half()
+        for n in forms:
+            out = f(x, n)
+            assert out.dtype == tl.float16
+            np.testing.assert_array_equal(out.numpy(force=True), expected.numpy(force=True))
+    for n in forms:
+        (g,) = tl.autograd.grad((x * n).sum(), x)
+        np.testing.assert_array_equal(g.numpy(force=True), np.full(8, tl.tensor(floats).half().item(), np.float16))
+
+
+def test_products_of_float16_tensors_keep_a_factor_that_float16_would_lose():
+    x, scale = tl.tensor([60000.0, 30000.0], dtype=tl.float16), tl.tensor(1e-8, requires_grad=True)
+    (x * scale).sum().backward()
+    assert scale.grad.dtype == tl.float32
+    assert scale.grad.item() == 90000.0
+
+
 @pytest.mark.parametrize("name", HALF)
 def test_float16_is_rounded_once(name):
     """Values and gradients are those of float64, rounded to float16."""
@@ -107,7 +133,7 @@ def test_ops_of_ones_own_are_widened_on_request():
     assert y.dtype == x.grad.dtype == tl.float16
     assert x.grad.tolist() == [256.0, 0.0]
     assert seen == [tl.float32, tl.float32] == [accumulate_dtype(tl.float16)] * 2
-    with pytest.raises(ValueError, match="widen must be False, True or 'backward'"):
+    with pytest.raises(ValueError, match="widen must be False, True, 'backward' or 'numbers'"):
         tl.op(rule, widen="forward")
 
 
