@@ -28,8 +28,8 @@ def log_probs(model: GPT, ids: Sequence[int] | Ids, stride: int | None = None) -
     tokens = check_token_ids(ids, model.config.vocab_size)
     T = model.config.block_size
     stride = max(1, T // 2) if stride is None else stride
-    if not 1 <= stride <= T:
-        raise ValueError(f"log_probs: expected stride from 1 to block_size = {T}, got {stride}")
+    if not hasattr(stride, "__index__") or not 1 <= stride <= T:
+        raise ValueError(f"log_probs: expected stride from 1 to block_size = {T}, got {stride!r:.80}")
     if len(tokens) < 2:
         raise TokenError(f"log_probs: expected at least 2 tokens, got {len(tokens)}; the first one is not scored")
     result = np.empty(len(tokens) - 1)

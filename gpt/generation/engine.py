@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,7 +61,7 @@ def generate(
             "gpt.generation.SamplingConfig(temperature=0.8, top_k=40, seed=1)"
         )
     options = sampling or SamplingConfig()
-    if not all(map(is_integer, stop_tokens)):
+    if not isinstance(stop_tokens, Iterable) or not all(map(is_integer, stop_tokens)):
         raise TokenError(f"stop_tokens: expected token ids, which are integers, got {stop_tokens!r:.80}")
     stops = frozenset(int(token) for token in stop_tokens)
 

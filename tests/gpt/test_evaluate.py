@@ -103,3 +103,5 @@ def test_invalid_arguments_are_errors(model):
         log_probs(model, [1, 2, V])
     with pytest.raises(ValueError, match=f"expected stride from 1 to block_size = {T}, got {T + 1}"):
         log_probs(model, [1, 2], stride=T + 1)
+    with pytest.raises(ValueError, match=f"expected stride from 1 to block_size = {T}, got 1.5"):
+        log_probs(model, [1, 2], stride=1.5)

@@ -204,6 +204,7 @@ def test_zero_tokens(model):
         (tl.tensor([0.7]), {}, TokenError, "(float32)"),
         ([1], {"stop_tokens": "x"}, TokenError, "stop_tokens: expected token ids"),
         ([1], {"stop_tokens": [0.7]}, TokenError, "stop_tokens: expected token ids"),
+        ([1], {"stop_tokens": 5}, TokenError, "stop_tokens: expected token ids, which are integers, got 5"),
         ([1], {"sampling": 0.8}, TypeError, "expected a SamplingConfig, got 0.8. Write"),
     ],
 )
