@@ -32,7 +32,7 @@ def vmap(
     func: a function of Tensors, or trees of them, that returns a Tensor or a tree of Tensors.
     in_dims: the dimension of each argument that is mapped over: an int for all arguments, or a tuple with an entry for
         each. An entry is an int, None (every call gets the whole argument), or a tree of these, as the argument is one.
-        Keyword arguments are mapped over dimension 0.
+        Every call gets the whole of a keyword argument, as in PyTorch.
     out_dims: where the batch dimension is in the results, an int or a tree of them, as the result is one.
     randomness: "error" refuses random numbers of the default generator; "different" draws them anew for each example;
         "same" repeats them for each.
@@ -52,7 +52,7 @@ def vmap(
         if isinstance(in_dims, (tuple, list)) and len(in_dims) != len(args):
             raise ValueError(f"vmap: expected in_dims with {len(args)} entries, one for each argument, got {in_dims}")
         dims = tuple(in_dims) if isinstance(in_dims, (tuple, list)) else (in_dims,) * len(args)
-        leaves, where = tree_leaves((args, kwargs)), [*_dims_of(args, dims), *(0 for _ in tree_leaves(kwargs))]
+        leaves, where = tree_leaves(args), _dims_of(args, dims)
         slices = [_unbind(leaf, dim) for leaf, dim in zip(leaves, where, strict=True)]
         sizes = {len(s) for s in slices if s is not None}
         if not sizes:
@@ -67,8 +67,7 @@ def vmap(
             if randomness == "same":
                 default_generator.set_state(state)
             chosen = [leaf if s is None else s[i] for leaf, s in zip(leaves, slices, strict=True)]
-            call_args, call_kwargs = tree_unflatten(chosen, (args, kwargs))
-            results.append(func(*call_args, **call_kwargs))
+            results.append(func(*tree_unflatten(chosen, args), **kwargs))
             if randomness == "error" and default_generator.get_state() != state:
                 default_generator.set_state(state)
                 raise RuntimeError(

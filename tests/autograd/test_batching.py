@@ -54,11 +54,19 @@ def test_gradients_of_each_example():
 
 
 def test_trees_and_keywords():
-    tree, scale = {"a": random(4, 2), "b": (random(2), random(2, 4))}, random(4)
+    tree, scale = {"a": random(4, 2), "b": (random(2), random(2, 4))}, random(2)
     f = lambda tree, k: tree["a"] * tree["b"][0] * tree["b"][1] * k
     y = func.vmap(f, ({"a": 0, "b": (None, 1)},))(tree, k=scale)
-    expected = tree["a"] * tree["b"][0] * tree["b"][1].mT * scale[:, None]
-    assert tl.equal(y, expected)
+    expected = tree["a"] * tree["b"][0] * tree["b"][1].mT * scale
+    assert tl.equal(y, expected)  # every call gets the whole of a keyword argument
+
+
+def test_keywords_are_not_mapped_even_where_they_could_be():
+    x = random(3, 4)
+    seen = []
+    func.vmap(lambda a, *, b, power: seen.append((b, power)) or a)(x, b=x, power=2)
+    assert all(b is x and power == 2 for b, power in seen)
+    assert len(seen) == 3
 
 
 def test_random_numbers():
