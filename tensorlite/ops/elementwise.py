@@ -192,7 +192,8 @@ def _power_derivative(xp: Namespace, x: Operand, y: Operand, k: int, m: int) -> 
         if i == 0:  # a product is 0 at its roots, which a sum of rounded terms may miss
             term = math.prod((y - n for n in range(1, k)), start=y) if k else 1.0
         if i < m:
-            term = math.comb(m, i) * xp.where(term == 0, 0.0, term * logarithm ** (m - i))
+            weighted = term * (math.comb(m, i) * logarithm ** (m - i))
+            term = weighted if isinstance(term, float) else xp.where(term == 0, 0.0, weighted)
         total = total + term
     flat = (total == 0) | ((power == 0) & ((x >= 0) | (y == math.inf) | (y == -math.inf)))
     return xp.where(flat, 0.0, power * total)
