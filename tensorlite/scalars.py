@@ -89,7 +89,7 @@ def fraction_in(name: str, what: str, value: Any) -> int | float:
 
 
 def flag_in(name: str, what: str, value: Any) -> bool:
-    """Return a boolean as a bool. Raises TypeError for anything else: in ``x.sum(0, 1)`` 1 is no second dimension."""
+    """Return a boolean as a bool. Raises TypeError for anything else: ``x.sum(0, 1)`` has one dimension."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise _error(name, what, "True or False", value)
