@@ -107,7 +107,7 @@ def op(
     composite: the same function in plain ops, which is differentiated when the gradient itself must be differentiable.
     dtypes: how inputs of different dtypes are combined: None (unchanged), "promote" (as PyTorch does), "float" (the
         same, and integers become the default float dtype), "scale" and "float_scale" (the same two, except that a 0-d
-        array beside float16 becomes float32), "choose" (as "promote", except for the first argument, a
+        array next to float16 becomes float32), "choose" (as "promote", except for the first argument, a
         condition), "bits" (as "promote", and floats are an error), "compare" (as "promote" among floats; integers of
         different widths are compared exactly), "same" (mixing is an error), "floating" (integers are an error too).
     aux: the names of further arrays that the function returns after its result, for ``backward`` to name.
