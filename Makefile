@@ -43,7 +43,7 @@ mutants: .venv/.installed-test  ## count the wrong gradients that the checks fin
 	@$(VENV_PYTHON) -m tests.testing.mutants $(ARGS)
 
 nightly: .venv/.installed-test  ## run each property-based test on 2,000 new examples
-	@$(VENV_PYTHON) -m pytest --gradtest-profile nightly -m hypothesis $(ARGS)
+	@TENSORLITE_TESTING_PROFILE=nightly $(VENV_PYTHON) -m pytest --gradtest-profile nightly -m hypothesis $(ARGS)
 
 # This needs no network and no .venv, because the Python of a GPU machine has CuPy, NumPy and pytest.
 define GPU_PROBE

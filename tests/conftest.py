@@ -17,6 +17,9 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     # The workers share the cores. Each gets at least two threads, so that the tests also run loops that threads share.
     os.environ.setdefault("TENSORLITE_NUM_THREADS", str(max(2, (os.cpu_count() or 1) // int(workers))))
 
+# Every run has the same examples. `make nightly` chooses new ones.
+os.environ.setdefault("TENSORLITE_TESTING_PROFILE", "ci")
+
 with suppress(ImportError):  # a GPU machine may have pytest without hypothesis
     register_profiles(load=True)
 

@@ -85,11 +85,16 @@ def all_or_dims_in(name: str, dim: Any, ndim: int) -> tuple[int, ...]:
 
 
 def shape_of(name: str, x: Any) -> tuple[int, ...]:
-    """Return the shape of a Tensor or raw array. Raises TypeError for anything else."""
+    """Return the shape of a Tensor, a raw array or a NumPy scalar. Raises TypeError for anything else."""
     array = x.array if isinstance(x, Variable) else x
-    if type(array) not in BACKENDS:
+    if type(array) not in BACKENDS and not isinstance(array, np.generic):
         raise TypeError(f"{name}: expected a Tensor, got {type(x).__name__}")
     return tuple(array.shape)
+
+
+def without_scalar(x: Any) -> Any:
+    """Return a NumPy scalar as a 0-d array, and anything else unchanged. Operators make scalars of 0-d arrays."""
+    return np.asarray(x) if isinstance(x, np.generic) else x
 
 
 def array_of(x: Any) -> Any:
@@ -137,7 +142,7 @@ def index_array(name: str, x: Any, index: Any) -> Array:
     ids, array = array_of(index), array_of(x)
     if type(ids) not in BACKENDS or ids.dtype.kind not in "iu":
         raise DTypeError(f"{name}: expected an index tensor of integers, got {describe_array(ids)}")
-    if type(ids) is not type(array):
+    if type(ids) is not type(array) and not isinstance(array, np.generic):
         raise DeviceError(f"{name}: the index is {describe_array(ids)}, but the tensor is {describe_array(array)}")
     return wide_index(ids)
 

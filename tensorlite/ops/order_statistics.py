@@ -14,7 +14,7 @@ from ..backends.registry import BACKENDS, Array, Namespace, describe_array
 from ..errors import DTypeError, ShapeError
 from ..missing_names import pair_getattr
 from ..scalars import flag_in, fraction_in
-from .arguments import array_of, dim_in, numpy_names, shape_of
+from .arguments import array_of, dim_in, numpy_names, shape_of, without_scalar
 from .elementwise import convert, lerp, mul, sub, where
 from .gather_scatter import pick_along
 from .half_precision import rounds_once
@@ -153,6 +153,7 @@ def _checked_quantile(name: str, x: Value, q: Any) -> Value:
 
 
 def _quantile(name: str, x: Value, q: Any, dim: int | None, keepdim: bool, how: str, ignore_nan: bool) -> Value:
+    x = without_scalar(x)
     q = _checked_quantile(name, x, q)
     if how not in ("linear", "lower", "higher", "midpoint", "nearest"):
         raise ValueError(

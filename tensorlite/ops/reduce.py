@@ -18,7 +18,7 @@ from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
 from ..missing_names import pair_getattr
 from ..scalars import as_integer, flag_in, number_in
-from .arguments import Dim, Operand, all_or_dims_in, dim_in, dims_in, numpy_names, shape_of
+from .arguments import Dim, Operand, all_or_dims_in, dim_in, dims_in, numpy_names, shape_of, without_scalar
 from .elementwise import convert, maximum, minimum, where
 from .shape import broadcast_to, cat, flip, narrow, reshape, squeeze, swapaxes, unsqueeze
 
@@ -300,6 +300,7 @@ def _max_or_min(name: str, x: Any, dim: Any, keepdim: bool, whole: Any, both: An
     shape = shape_of(name, x)
     if isinstance(dim, Variable) or type(dim) in BACKENDS:
         return both(x, dim)
+    x = without_scalar(x)
     dim = dim_in(name, dim, len(shape))
     index = arg(x, dim, True)
     values = _pick(x, index.array if isinstance(index, Variable) else index, dim, keepdim)

@@ -329,10 +329,13 @@ def _as_test(
             return
         try:
             check(call, example, totals)
+            return
         except GradientError as error:
-            totals.failed.add(example.key)
-            # hypothesis takes errors of two types for two bugs, and shrinks each without slipping to the other.
-            raise _KINDS[error.order](str(error), error.report, error.order) from None
+            failure = error
+        totals.failed.add(example.key)
+        # hypothesis takes errors of two types for two bugs, and shrinks each without slipping to the other. It does the
+        # same for two contexts, so this error has none.
+        raise _KINDS[failure.order](str(failure), failure.report, failure.order)
 
     functools.update_wrapper(run, f)
     own = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)] if is_method else []

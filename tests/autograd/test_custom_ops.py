@@ -56,6 +56,22 @@ def test_hooks_and_targets_on_one_of_several_results():
 # ---- a user's own op ------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("through", [
+    lambda v: tl.sum(tl.unsqueeze(v, -1), -1), lambda v: tl.squeeze(tl.flatten(v)), lambda v: tl.max(v, 0)[0],
+    lambda v: tl.median(v, 0)[0], lambda v: tl.sort(v)[0], lambda v: tl.topk(v, 1)[0],
+    lambda v: tl.quantile(v, 0.5), lambda v: tl.reshape(0.5 * tl.stack([v, v]).sum(0), ()),
+])  # fmt: skip
+def test_a_rule_may_give_an_op_a_numpy_scalar(through):
+    """NumPy's operators make scalars of 0-d arrays, so ``g * x`` is one here."""
+    square = tl.op(lambda g, x: through(2.0 * g * x))(lambda xp, x: x * x)
+    x = tl.tensor(3.0, dtype=tl.float64, requires_grad=True)
+    for create_graph in (False, True):
+        (g,) = tl.autograd.grad(square(x), x, create_graph=create_graph)
+        assert g.item() == 6.0
+    (second,) = tl.autograd.grad(g, x)
+    assert second.item() == 2.0
+
+
 def test_rules_name_what_they_need():
     seen = {}
 

@@ -13,7 +13,20 @@ from hypothesis import strategies as st
 import tensorlite as tl
 import tensorlite.nn.functional as F
 import tensorlite.testing
-from tensorlite.testing import GradientError, OpSpec, check_grad, check_op, gradtest, numpy_op, optest, real, s
+from tensorlite.testing import (
+    GradientError,
+    OpSpec,
+    Program,
+    check_grad,
+    check_op,
+    gradtest,
+    numpy_op,
+    optest,
+    real,
+    s,
+)
+from tensorlite.testing.random_programs.ops import user_ops
+from tensorlite.testing.random_programs.program import Step
 
 X = np.array([1.0, 2.0])
 
@@ -166,6 +179,27 @@ def test_the_lowest_order_and_the_right_argument_are_blamed():
         return x * tl.sigmoid(x.detach()) + y
 
     assert message(gate).startswith(f"{gate.__qualname__.rpartition('.')[2]}.f: the gradient of x is wrong")
+
+
+def _layout(x):
+    return x * 1.0 if x.array.flags.c_contiguous else x * 2.0
+
+
+@pytest.mark.parametrize("call", [
+    lambda: check_grad(local, X),  # the first order
+    lambda: check_grad(detaches_x, X, X),  # the second order
+    lambda: check_grad(local, np.zeros(1)),  # the first order, after the second
+    lambda: check_grad(local, np.zeros(100) + 1.5),  # without a call that reproduces it
+    lambda: check_op(_layout, np.ones((2, 3))),
+    lambda: check_op(lambda x: 1.0 * x.to(tl.float64), X),
+    gradtest("(n)")(local),
+    Program([X], [Step(user_ops([local])[0], (0,), (1,))]).check,
+])  # fmt: skip
+def test_errors_have_no_context(call):
+    """hypothesis takes errors with other contexts for other bugs, and would not shrink one of them to another."""
+    with pytest.raises(GradientError) as caught:
+        call()
+    assert caught.value.__context__ is None
 
 
 def test_order_three():

@@ -18,6 +18,7 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +33,7 @@ from .compare import MAX_RELATIVE_ERROR, Comparison, Problem
 from .function import FunctionUnderTest, random_eighths, to_numpy
 from .invariants import checked_gradients, checked_values, number_labels
 from .messages import failure_message, format_array
-from .replay import append_replay
+from .replay import run_with_replay
 
 __all__ = ["check_adjoint", "check_grad"]
 
@@ -106,8 +107,11 @@ def check_grad(
         "seed": seed, "order": order, "wrt": wrt, "method": method, "rtol": rtol, "kinks": kinks,
         "max_elements": max_elements,
     }  # fmt: skip
-    with append_replay("check_grad", function, options, _DEFAULTS):
+
+    def run() -> GradReport:
         return _check_orders(function, order, method, rtol, kinks, seed, max_elements, allow_inconclusive)
+
+    return run_with_replay(run, "check_grad", function, options, _DEFAULTS)
 
 
 _DEFAULTS = {"wrt": None} | {
@@ -243,8 +247,9 @@ def _blame_first_order(function: FunctionUnderTest, rtol: float, kinks: Kinks, s
         point = [np.where(np.isfinite(a), factor * a + shift * rng.choice([-1.0, 1.0, 2.0], a.shape), a) for a in at]
         options = {"seed": seed, "order": 1, "rtol": rtol, "kinks": kinks}
         try:
-            with function.moved_to(point) as near, append_replay("check_grad", near, options, _DEFAULTS):
-                _check_first_order(near, "auto", rtol, kinks, seed, _MANY)
+            with function.moved_to(point) as near:
+                run = partial(_check_first_order, near, "auto", rtol, kinks, seed, _MANY)
+                run_with_replay(run, "check_grad", near, options, _DEFAULTS)
         except GradientError as error:
             if error.order == 1:
                 raise

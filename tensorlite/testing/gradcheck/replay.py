@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,7 +14,9 @@ from ..report import GradientError
 from .function import FunctionUnderTest, to_numpy
 from .source_text import Label, source_text
 
-__all__ = ["append_replay", "has_replay", "replay_call", "with_replay"]
+__all__ = ["has_replay", "replay_call", "run_with_replay", "with_replay"]
+
+Result = TypeVar("Result")
 
 _REPLAY = "\nreproduce with\n    "
 _MAX_PRINTED = 40  # the number of entries of all arguments together up to which the call is printed
@@ -84,25 +85,26 @@ def _format_slices(x: np.ndarray, base: np.ndarray) -> str:
     return ", ".join([*parts, "..."] if not x.ndim else parts)
 
 
-@contextmanager
-def append_replay(
-    check: str, function: FunctionUnderTest, options: dict[str, Any], defaults: dict[str, Any]
-) -> Iterator[None]:
-    """Append the call that reproduces the check to the message of each GradientError raised in this block.
+def run_with_replay(
+    run: Callable[[], Result], check: str, function: FunctionUnderTest, options: dict[str, Any],
+    defaults: dict[str, Any],
+) -> Result:  # fmt: skip
+    """Return ``run()``. If it raises a GradientError, append the call that reproduces the check to the message.
 
     options: the options of the check. Those that have their default are left out, except for the seed.
     """
     try:
-        yield
+        return run()
     except GradientError as error:
+        failure = error
+    text = str(failure)
+    if not has_replay(failure):
         shown = {k: v for k, v in options.items() if k == "seed" or not (v is defaults[k] or v == defaults[k])}
-        if has_replay(error):
-            raise
-        call = replay_call(check, function, **shown)
-        text = with_replay(str(error), call) if call else str(error)
-        # Raise a new error without a call, too. hypothesis takes errors raised at two places for two bugs, and would
-        # not shrink arguments that are too large to print to small ones.
-        raise GradientError(text, error.report, error.order) from None
+        if call := replay_call(check, function, **shown):
+            text = with_replay(text, call)
+    # Raise each error as a new one, at this place, and outside of the except block. hypothesis takes errors with other
+    # places or other contexts for other bugs, and would not shrink an example of one to an example of the other.
+    raise GradientError(text, failure.report, failure.order)
 
 
 def with_replay(text: str, call: str) -> str:

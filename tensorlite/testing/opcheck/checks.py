@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ...tensors.creation import tensor
 from ...tensors.tensor import Tensor
 from ..gradcheck.function import FunctionUnderTest, random_eighths, require_float64, strided_copy, to_numpy
 from ..gradcheck.messages import format_array
-from ..gradcheck.replay import append_replay
+from ..gradcheck.replay import run_with_replay
 from ..report import GradientError
 
 __all__ = ["check_op"]
@@ -52,10 +53,14 @@ def check_op(f: Callable[..., Any], *args: Any, seed: int = 0, name: str | None 
     The arguments are those of ``check_grad``. Raises GradientError if a check fails.
     """
     function = FunctionUnderTest("check_op", f, args, kwargs, None, name)
+    run_with_replay(partial(_check_all, function, seed), "check_op", function, {"seed": seed}, {})
+
+
+def _check_all(function: FunctionUnderTest, seed: int) -> None:
+    """Make all checks of ``check_op``. Raise GradientError if one fails."""
     rng = np.random.default_rng(seed)
     at = [np.array(to_numpy(leaf), order="C") for leaf in function.leaves]
-    # Numbers that float32 lacks become infinity or 0.
-    with append_replay("check_op", function, {"seed": seed}, {}), np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # numbers that float32 lacks become infinity or 0
         values = _check_memory(function)
         cotangents = [random_eighths(rng, y.shape) for y in values]
         gradients = function.vjp(at, cotangents)
@@ -240,8 +245,11 @@ def _check_float32_gradients(
             shorts = np.array([short, *(two[k] for _, two in near)])
             known &= np.isfinite(wides).all(axis=0)
             seen = np.isfinite(shorts)
-            if not seen[:, known].all() and _overflows_in_float32(function, at):
-                continue
+            if not seen[:, known].all():
+                # The backward pass of a formula may overflow alone: log(exp(-100)) multiplies by 1 / exp(-100).
+                is_formula = not _is_moderate(at) and _is_composite(function)
+                if is_formula or _overflows_in_float32(function, at):
+                    continue
             if seen[:, known].all() and not _is_moderate(at):
                 continue
             low, high = np.where(seen, shorts, np.inf).min(axis=0), np.where(seen, shorts, -np.inf).max(axis=0)

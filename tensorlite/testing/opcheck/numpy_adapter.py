@@ -69,7 +69,11 @@ def numpy_op(
                     f"{label}: a gradient in NumPy cannot be differentiated again. Check it with order=1"
                 )
             copies = given(g, *xs)
-            result = vjp(*copies, **kwargs)
+            try:
+                result = vjp(*copies, **kwargs)
+            except Exception as error:  # the error of an op that vjp calls names that op alone
+                error.add_note(f"in the vjp of {label}")
+                raise
             require_unchanged("vjp", ["the cotangent", *names(xs)], (g, *xs), copies)
             every = result if isinstance(result, (tuple, list)) else (result,)
             if len(every) != len(xs):

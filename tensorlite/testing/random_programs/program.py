@@ -141,11 +141,14 @@ class Program:
         try:
             return self._run_checks(order, rtol, seed)
         except GradientError as error:
-            lines = [self._describe_fault(order, rtol, seed), "program", *_indented(repr(self)), "", str(error)]
-            raise GradientError("\n".join(lines), error.report) from None
+            failure = error
         except Exception as error:
             error.add_note(f"in the program\n{self!r}")
             raise
+        lines = [self._describe_fault(order, rtol, seed), "program", *_indented(repr(self)), "", str(failure)]
+        # This error is raised outside of the except block. hypothesis takes errors with other contexts for other bugs,
+        # and would not shrink a program that fails in one check to one that fails in another.
+        raise GradientError("\n".join(lines), failure.report)
 
     # ---- the checks
 
