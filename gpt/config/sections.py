@@ -53,17 +53,88 @@ class ModelConfig(Section):
     dropout: float = option(0.0, "probability that dropout zeroes an activation", ge=0, lt=1)
     bias: bool = option(False, "biases in the linear layers and layer norms, as in GPT-2")
     gelu: str = option("erf", "GELU of the MLP: exact, or GPT-2's tanh approximation", choices=("erf", "tanh"))
-    position: str = option("learned", "positional embedding", choices=("learned", "sinusoidal"))
+    position: str = option(
+        "learned", "learned or sinusoidal embeddings, or rotary positions", choices=("learned", "sinusoidal", "rope")
+    )
+    norm: str = option("layer", "LayerNorm, as in GPT-2, or RMSNorm, as in Llama", choices=("layer", "rms"))
+    norm_eps: float = option(1e-5, "added to the variance, or to the mean square, in the norms", gt=0)
+    mlp: str = option("gelu", "the MLP: GELU, SwiGLU as in Llama, or ReLU squared", choices=("gelu", "swiglu", "relu2"))
+    n_inner: int = option(
+        0, "width of the MLP; 0 is 4 n_embd, for SwiGLU 8/3 n_embd as a multiple of 32", "features", ge=0, lt=2**31
+    )
+    n_kv_head: int = option(
+        0, "heads of keys and values, each shared by several queries; 0 is n_head", "heads", ge=0, lt=2**31
+    )
+    head_dim: int = option(0, "width of a head; 0 is n_embd / n_head", "features", ge=0, lt=2**31)
+    qkv_bias: bool = option(False, "biases of queries, keys and values, as in Qwen2, even without bias")
+    qk_norm: bool = option(False, "RMSNorm of each query and key, as in Qwen3")
+    tied: bool = option(True, "the head has the weights of the token embedding")
+    sliding_window: int = option(
+        0, "positions that a query sees, its own the last, as in Mistral; 0 is all before it", "tokens", ge=0, lt=2**31
+    )
+    full_layers: int = option(0, "blocks at the start whose queries see all positions before them", "blocks", ge=0)
+    rope_theta: float = option(10000.0, "base of the wavelengths of rotary positions", gt=1)
+    rope_scaling: str = option(
+        "none",
+        "scaling of rotary positions for a longer context",
+        choices=("none", "linear", "dynamic", "yarn", "llama3"),
+    )
+    rope_factor: float = option(1.0, "by how much rope_scaling extends the context", ge=1)
+    rope_original_context: int = option(
+        0, "context before rope_scaling; 0 is block_size / rope_factor", "tokens", ge=0, lt=2**31
+    )
+    rope_low_freq_factor: float = option(1.0, "llama3: longest wavelengths kept, as a divisor of the context", gt=0)
+    rope_high_freq_factor: float = option(4.0, "llama3: shortest wavelengths scaled, as a divisor of the context", gt=0)
+    rope_beta_fast: float = option(32.0, "yarn: rotations in the context from which a frequency is kept", gt=0)
+    rope_beta_slow: float = option(1.0, "yarn: rotations in the context up to which a frequency is scaled", gt=0)
+    rope_attention_factor: float = option(0.0, "yarn: factor of queries and keys; 0 is 0.1 ln(rope_factor) + 1", ge=0)
+
+    @property
+    def head_size(self) -> int:
+        """Return the width of a head."""
+        return self.head_dim or self.n_embd // self.n_head
+
+    @property
+    def kv_heads(self) -> int:
+        """Return the number of heads of keys and values."""
+        return self.n_kv_head or self.n_head
+
+    @property
+    def inner_size(self) -> int:
+        """Return the width of the MLP."""
+        return self.n_inner or (-(-8 * self.n_embd // 96) * 32 if self.mlp == "swiglu" else 4 * self.n_embd)
+
+    @property
+    def original_context(self) -> int:
+        """Return the context length before `rope_scaling`."""
+        return self.rope_original_context or max(1, round(self.block_size / self.rope_factor))
 
     def check(self) -> None:
-        if self.n_embd % self.n_head:
+        if not self.head_dim and self.n_embd % self.n_head:
             raise ConfigError(
                 f"model.n_embd = {self.n_embd} is not divisible by model.n_head = {self.n_head}: "
                 "each head takes an equal share of the features"
             )
+        if self.n_head % self.kv_heads:
+            raise ConfigError(
+                f"model.n_head = {self.n_head} is not divisible by model.n_kv_head = {self.n_kv_head}: "
+                "the queries share the keys and values in equal groups"
+            )
         if self.position == "sinusoidal" and self.n_embd % 2:
             raise ConfigError(
                 f"model.n_embd = {self.n_embd} is odd, and position = 'sinusoidal' pairs sines with cosines"
+            )
+        if self.position == "rope" and self.head_size % 2:
+            raise ConfigError(f"a head is {self.head_size} wide, which is odd, and position = 'rope' rotates pairs")
+        if self.rope_scaling != "none" and self.position != "rope":
+            raise ConfigError(f"model.rope_scaling = {self.rope_scaling!r} needs position = 'rope'")
+        if self.rope_scaling in ("dynamic", "yarn") and self.head_size < 4:
+            raise ConfigError(
+                f"model.rope_scaling = {self.rope_scaling!r} needs heads that are at least 4 wide, got {self.head_size}"
+            )
+        if self.rope_scaling == "llama3" and self.rope_low_freq_factor >= self.rope_high_freq_factor:
+            raise ConfigError(
+                f"model.rope_low_freq_factor = {self.rope_low_freq_factor}: must be below rope_high_freq_factor"
             )
 
 

@@ -10,7 +10,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt.model.gpt import GPT, MLP, Block, CausalSelfAttention, KVCache
+from gpt.model.cache import KVCache
+from gpt.model.gpt import GPT, MLP, Block, CausalSelfAttention
 from tensorlite import Tensor, compiled, nn
 
 Array = NDArray[np.float32]
@@ -18,8 +19,8 @@ Array = NDArray[np.float32]
 # The modules of a block and of a model, by name, that the functions here compute.
 BLOCK_MODULES = {
     "": Block, "ln_1": nn.LayerNorm, "ln_2": nn.LayerNorm, "attn": CausalSelfAttention, "attn.c_attn": nn.Linear,
-    "attn.c_proj": nn.Linear, "attn.resid_dropout": nn.Dropout, "mlp": MLP, "mlp.c_fc": nn.Linear,
-    "mlp.c_proj": nn.Linear, "mlp.dropout": nn.Dropout,
+    "attn.c_proj": nn.Linear, "attn.q_norm": nn.Identity, "attn.k_norm": nn.Identity, "attn.resid_dropout": nn.Dropout,
+    "mlp": MLP, "mlp.c_fc": nn.Linear, "mlp.c_proj": nn.Linear, "mlp.dropout": nn.Dropout,
 }  # fmt: skip
 MODEL_MODULES = {"": GPT, "wte": nn.Embedding, "drop": nn.Dropout, "h": nn.ModuleList, "ln_f": nn.LayerNorm}
 LARGE = 1 << 20  # Number of weights from which several threads read them; fewer weights fit the caches.
@@ -72,8 +73,9 @@ class CompiledDecoder:
     @classmethod
     def for_model(cls, model: GPT, cache: KVCache) -> "CompiledDecoder | None":
         """Return a decoder for this model and cache, or None if the functions here do not compute this model."""
-        if cache.batch_size != 1 or not _matches_config(model, cache):
+        if cache.batch_size != 1 or cache.padding is not None or not _matches_config(model, cache):
             return None
+        cache.reserve(cache.block_size)  # The functions here write into arrays that do not grow.
         decoder = cls(model, cache)
         return decoder if all(map(_is_writable_float32, decoder.tensors)) else None
 
@@ -146,6 +148,8 @@ def _matches_config(model: GPT, cache: KVCache) -> bool:
     """Return whether the layers are those of GPT(config), with the same types, shapes and options."""
     config = model.config
     V, C = config.vocab_size, config.n_embd
+    if config.position == "rope":
+        return False
     outer = MODEL_MODULES | ({"wpe": nn.Embedding} if config.position == "learned" else {})
     if {name: type(m) for name, m in model.named_modules() if not name.startswith("h.")} != outer:
         return False
@@ -162,7 +166,10 @@ def _matches_config(model: GPT, cache: KVCache) -> bool:
         matrices = (b.attn.c_attn, b.attn.c_proj, b.mlp.c_fc, b.mlp.c_proj)
         if [m.weight.shape for m in matrices] != [(3 * C, C), (C, C), (4 * C, C), (C, 4 * C)]:
             return False
-        if b.attn.n_head != config.n_head or b.mlp.approximate != {"erf": "none", "tanh": "tanh"}[config.gelu]:
+        heads = (b.attn.n_head, b.attn.n_kv_head, b.attn.window, b.attn.rotary, b.mlp.kind)
+        if heads != (config.n_head, config.n_head, 0, None, "gelu"):
+            return False
+        if b.mlp.approximate != {"erf": "none", "tanh": "tanh"}[config.gelu]:
             return False
     shapes = {None if weight is None else weight.shape for weight in norms}
     return len(eps) == 1 and shapes == {(C,)} and model.wte.weight.shape == (V, C)

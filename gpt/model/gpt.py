@@ -1,15 +1,19 @@
-"""GPT: a decoder-only transformer with pre-norm blocks and a tied head, with the shapes and initial values of GPT-2.
+"""GPT: a decoder-only transformer with pre-norm blocks. By default it has the shapes and initial values of GPT-2.
 
     x = dropout(token embedding + position embedding)         (B, T, C)
     x = x + attention(norm(x));  x = x + mlp(norm(x))         n_layer times
     logits = norm(x) @ (token embedding)^T                    (B, T, V)
 
+The options of `ModelConfig` make other families out of it, such as Llama: rotary positions instead of the position
+embedding, RMSNorm, SwiGLU, fewer heads of keys and values than of queries, and a head with weights of its own.
+
 In the shape comments B is the batch, T the sequence (at most block_size), C the width n_embd, and V the vocabulary. H
-is the number of heads, and D = C / H the width of a head. With a cache, T counts the new tokens only, and S the cached
-ones as well.
+is the number of query heads, K that of keys and values, and D the width of a head. With a cache, T counts the new
+tokens only, and S the cached ones as well.
 
 Sources: Vaswani et al. 2017, "Attention Is All You Need"; Radford et al. 2019, "Language Models are Unsupervised
-Multitask Learners".
+Multitask Learners"; Touvron et al. 2023, "LLaMA: Open and Efficient Foundation Language Models"; Ainslie et al. 2023,
+"GQA: Training Generalized Multi-Query Transformer Models from Multi-Head Checkpoints".
 """
 
 import math
@@ -20,109 +24,140 @@ import numpy as np
 import tensorlite as tl
 import tensorlite.nn.functional as F
 from gpt.config import Config, ModelConfig
+from gpt.model.cache import KVCache
+from gpt.model.rotary import RotaryTable, rotate
 from tensorlite import Tensor, nn
 
 
-class KVCache:
-    """The keys and values of the tokens that a model has read, so that later tokens need not compute them again.
+class CausalSelfAttention(nn.Module):
+    """Multi-head attention where position t attends to positions 0 to t (Vaswani et al. 2017, section 3.2).
 
-    model: the model that reads with it, under no_grad; dtype and device are those of the model. Set `length` to 0 after
-        changing its weights, because the cache was computed with the old ones.
-    batch_size: the number of sequences, all of one length.
+    layer: the number of its block, which decides whether it has the sliding window. rotary: for rotary positions.
     """
 
-    length: int
-    """The number of positions that are filled. Setting it to 0 forgets all, to a smaller number the last ones."""
-
-    def __init__(self, model: "GPT", batch_size: int = 1) -> None:
-        config, weight = model.config, model.wte.weight
-        shape = (batch_size, config.n_head, config.block_size, config.n_embd // config.n_head)  # (B, H, block_size, D)
-        layers = range(config.n_layer)
-        self.batch_size, self.block_size, self.length = batch_size, config.block_size, 0
-        self.keys = [tl.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in layers]
-        self.values = [tl.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in layers]
-
-    def check_capacity(self, B: int, T: int) -> None:
-        """Raise ValueError unless (B, T) new tokens fit after the cached ones."""
-        if B != self.batch_size:
-            raise ValueError(
-                f"GPT: expected a batch of {self.batch_size} sequences, as in the cache, got {B}. "
-                f"Make a KVCache with batch_size={B}"
-            )
-        if self.length + T > self.block_size:
-            raise ValueError(
-                f"GPT: the cache holds {self.length} of block_size = {self.block_size} positions, and {T} more do not "
-                "fit. Set its length to 0 and read fewer of the last tokens again"
-            )
-
-    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append keys and values (B, H, T, D) of T new tokens to a layer; return all of them, (B, H, length + T, D)."""
-        stop = self.length + k.shape[2]  # `length` itself changes after the last layer.
-        keys, values = self.keys[layer], self.values[layer]
-        keys[:, :, self.length : stop] = k
-        values[:, :, self.length : stop] = v
-        return keys[:, :, :stop], values[:, :, :stop]
-
-
-class CausalSelfAttention(nn.Module):
-    """Multi-head attention where position t attends to positions 0 to t (Vaswani et al. 2017, section 3.2)."""
-
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int = 0, rotary: RotaryTable | None = None) -> None:
         super().__init__()
-        C = config.n_embd
-        self.n_head = config.n_head
+        C, D = config.n_embd, config.head_size
+        self.n_head, self.n_kv_head, self.head_size = config.n_head, config.kv_heads, D
+        self.window = config.sliding_window if layer >= config.full_layers else 0
         self.dropout = config.dropout
-        self.c_attn = nn.Linear(C, 3 * C, bias=config.bias)  # queries, keys and values in one matmul
-        self.c_proj = nn.Linear(C, C, bias=config.bias)
+        self.rotary = rotary
+        outputs = (self.n_head + 2 * self.n_kv_head) * D  # queries, keys and values in one matmul
+        self.c_attn = nn.Linear(C, outputs, bias=config.bias or config.qkv_bias)
+        self.c_proj = nn.Linear(self.n_head * D, C, bias=config.bias)
+        self.q_norm = nn.RMSNorm(D, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(D, config.norm_eps) if config.qk_norm else nn.Identity()
         self.resid_dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
-        B, T, C = x.shape
-        H, D = self.n_head, C // self.n_head
-        heads = self.c_attn(x).view(B, T, 3 * H, D).transpose(1, 2)  # (B, 3H, T, D)
-        q, k, v = heads.split(H, dim=1)  # (B, H, T, D) each
+        B, T, _ = x.shape
+        H, K, D = self.n_head, self.n_kv_head, self.head_size
+        heads = self.c_attn(x).view(B, T, H + 2 * K, D).transpose(1, 2)  # (B, H + 2K, T, D)
+        q, k, v = heads.split([H, K, K], dim=1)  # (B, H, T, D), and twice (B, K, T, D)
+        q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = self.turn_and_cache(q, k, v, cache, layer)
+        S, padding = k.shape[2], None if cache is None else cache.padding
         mask = None
-        if cache is not None:
-            k, v = cache.extend(layer, k, v)  # (B, H, S, D), with the S - T cached tokens
-            S = k.shape[2]
-            if 1 < T < S:  # Query t also attends to the S - T cached keys, which is_causal does not allow.
-                mask = tl.arange(S, device=x.device) <= tl.arange(S - T, S, device=x.device)[:, None]  # (T, S)
+        if padding is not None or 1 < T < S or 0 < self.window < S:
+            mask = visible_keys(T, S, self.window, padding).to(x.device)  # is_causal alone does not say it.
         dropout = self.dropout if self.training else 0.0
-        causal = k.shape[2] == T
-        y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, is_causal=causal)  # (B, H, T, D)
-        y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side
+        if K < H:  # H / K queries share a key: (B, K, H / K, T, D) with (B, K, 1, S, D).
+            q, k, v = q.reshape(B, K, H // K, T, D), k.unsqueeze(2), v.unsqueeze(2)
+            mask = mask if mask is None or padding is None else mask.unsqueeze(2)
+        causal = S == T and mask is None
+        y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, is_causal=causal)
+        y = y.reshape(B, H, T, D).transpose(1, 2).reshape(B, T, H * D)  # heads side by side
         return self.resid_dropout(self.c_proj(y))
+
+    def turn_and_cache(
+        self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache | None, layer: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, and the keys and values of all positions. With rotary positions they are turned."""
+        start = 0 if cache is None else cache.length
+        stop = start + q.shape[2]
+        if self.rotary is None:
+            if cache is not None:
+                k, v = cache.extend(layer, k, v)
+            return q, k, v
+        table = self.rotary(stop, q)
+        late = self.rotary.turns_late  # Then the cache holds keys that are not turned.
+        new, every = positions_of(table, start, stop, cache), positions_of(table, 0, stop, cache)
+        q, k = rotate(q, *new), k if late else rotate(k, *new)
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)
+        return q, rotate(k, *every) if late else k, v
+
+
+def positions_of(
+    table: tuple[Tensor, Tensor], start: int, stop: int, cache: KVCache | None
+) -> tuple[Tensor, Tensor]:
+    """Return the cosines and sines of the places from `start` to `stop`: (T, D), or (B, 1, T, D) with padding."""
+    if cache is None or cache.padding is None:
+        return table[0][start:stop], table[1][start:stop]
+    positions = cache.positions(start, stop).to(table[0].device)
+    return table[0][positions].unsqueeze(1), table[1][positions].unsqueeze(1)
+
+
+def visible_keys(T: int, S: int, window: int, padding: np.ndarray | None) -> Tensor:
+    """Return whether each of the last T of S positions sees each of the S keys: (T, S), or (B, 1, T, S) with padding.
+
+    A query sees the keys before it and its own, with a window only that many. It sees no padding, which is (B,).
+    """
+    query, key = np.arange(S - T, S)[:, None], np.arange(S)
+    seen = key <= query
+    if window:
+        seen &= key > query - window
+    return tl.tensor(seen if padding is None else seen & (key >= padding[:, None, None, None]))
 
 
 class MLP(nn.Module):
-    """Two linear layers with a GELU between them, where the width is 4C."""
+    """Two linear layers with a nonlinearity between them, where the width is I = 4C by default.
+
+    gelu: GELU. relu2: ReLU squared (So et al. 2021, "Primer"). swiglu: the first layer has 2I outputs, gate and value,
+    and silu(gate) * value goes on (Shazeer 2020, "GLU Variants Improve Transformer").
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        C = config.n_embd
-        self.c_fc = nn.Linear(C, 4 * C, bias=config.bias)
-        self.c_proj = nn.Linear(4 * C, C, bias=config.bias)
+        C, self.inner_size, self.kind = config.n_embd, config.inner_size, config.mlp
+        self.c_fc = nn.Linear(C, self.inner_size * (2 if self.kind == "swiglu" else 1), bias=config.bias)
+        self.c_proj = nn.Linear(self.inner_size, C, bias=config.bias)
         self.approximate: Literal["none", "tanh"] = "tanh" if config.gelu == "tanh" else "none"
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(self.c_fc(x), self.approximate)  # (B, T, 4C)
+        x = self.c_fc(x)  # (B, T, I), or (B, T, 2I)
+        if self.kind == "swiglu":
+            gate, value = x.split(self.inner_size, dim=-1)
+            x = F.silu(gate) * value
+        elif self.kind == "relu2":
+            x = F.relu(x)
+            x = x * x
+        else:
+            x = F.gelu(x, self.approximate)
         return self.dropout(self.c_proj(x))  # (B, T, C)
 
 
 class Block(nn.Module):
     """A transformer block: attention mixes positions, the MLP transforms each; both add to the residual stream."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int = 0, rotary: RotaryTable | None = None) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
-        self.attn = CausalSelfAttention(config)
-        self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.ln_1 = build_norm(config)
+        self.attn = CausalSelfAttention(config, layer, rotary)
+        self.ln_2 = build_norm(config)
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
         x = x + self.attn(self.ln_1(x), cache, layer)
         return x + self.mlp(self.ln_2(x))
+
+
+def build_norm(config: ModelConfig) -> nn.LayerNorm | nn.RMSNorm:
+    """Return a norm of the residual stream."""
+    if config.norm == "rms":
+        return nn.RMSNorm(config.n_embd, config.norm_eps)
+    return nn.LayerNorm(config.n_embd, config.norm_eps, bias=config.bias)
 
 
 class GPT(nn.Module):
@@ -136,11 +171,14 @@ class GPT(nn.Module):
         self.wte = nn.Embedding(config.vocab_size, C)
         if config.position == "learned":
             self.wpe = nn.Embedding(config.block_size, C)
-        else:
+        elif config.position == "sinusoidal":
             self.register_buffer("sinusoids", tl.tensor(sinusoids(config.block_size, C)), persistent=False)
         self.drop = nn.Dropout(config.dropout)
-        self.h = nn.ModuleList([Block(config) for _ in range(config.n_layer)])
-        self.ln_f = nn.LayerNorm(C, bias=config.bias)
+        rotary = RotaryTable(config) if config.position == "rope" else None
+        self.h = nn.ModuleList([Block(config, layer, rotary) for layer in range(config.n_layer)])
+        self.ln_f = build_norm(config)
+        if not config.tied:
+            self.lm_head = nn.Linear(C, config.vocab_size, bias=False)
         self.init_weights()
 
     @property
@@ -193,33 +231,41 @@ class GPT(nn.Module):
         if idx.ndim != 2:
             raise ValueError(f"GPT: expected token ids of shape (B, T), got {tuple(idx.shape)}")
         B, T = idx.shape
-        block_size, start = self.config.block_size, 0  # start: the position of idx[:, 0]
+        block_size = self.config.block_size
         if T > block_size:
             raise ValueError(f"GPT: expected at most block_size = {block_size} tokens, got {T}. Crop them")
         if cache is not None:
             if tl.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
                 raise tl.GraphError("GPT: a cache records no gradients. Call the model under no_grad()")
             cache.check_capacity(B, T)
-            start = cache.length
-        x = self.wte(idx)  # (B, T, C)
-        if self.config.position == "learned":
-            x = x + self.wpe.weight[start : start + T]  # (T, C), the same for every sequence
-        else:
-            positions = self.sinusoids[start : start + T].to(x.dtype)
-            x = x * math.sqrt(self.config.n_embd) + positions  # The factor is that of Vaswani et al., 3.4.
-        x = self.drop(x)
+        x = self.drop(self.embed(idx, cache))
         for layer, block in enumerate(self.h):
             x = block(x, cache, layer)
         if cache is not None:
             cache.length += T
         return self.ln_f(x)
 
+    def embed(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Return the token embeddings (B, T, C) of idx (B, T), with the positions added unless they are rotary."""
+        x = self.wte(idx)  # (B, T, C)
+        if self.config.position == "rope":
+            return x
+        start = 0 if cache is None else cache.length  # the position of idx[:, 0]
+        table = self.wpe.weight if self.config.position == "learned" else self.sinusoids.to(x.dtype)
+        if cache is None or cache.padding is None:
+            positions = table[start : start + idx.shape[1]]  # (T, C), the same for every sequence
+        else:
+            positions = table[cache.positions(start, start + idx.shape[1]).to(table.device)]  # (B, T, C)
+        if self.config.position == "sinusoidal":
+            x = x * math.sqrt(self.config.n_embd)  # The factor is that of Vaswani et al., 3.4.
+        return x + positions
+
     def head(self, x: Tensor) -> Tensor:
-        """Return logits (..., V) for hidden states (..., C): their products with the token embeddings."""
-        return F.linear(x, self.wte.weight)
+        """Return logits (..., V) for hidden states (..., C): their products with the token embeddings, or lm_head."""
+        return F.linear(x, self.wte.weight) if self.config.tied else self.lm_head(x)
 
     def num_params(self) -> int:
-        """Return the number of parameters, 124,439,808 for GPT-2. The head has none of its own."""
+        """Return the number of parameters, 124,439,808 for GPT-2. A tied head has none of its own."""
         return sum(p.numel() for p in self.parameters())
 
 

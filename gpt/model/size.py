@@ -17,6 +17,7 @@ PARTS = {
     "attention": "attn",
     "MLP": "mlp",
     "layer norms": "ln",
+    "head": "lm",
 }
 
 
@@ -28,12 +29,14 @@ def shapes(model: ModelConfig) -> list[tuple[str, tuple[int, ...], int]]:
 
 
 def parameters(model: ModelConfig) -> dict[str, int]:
-    """Return the number of parameters of each part. The head adds none, because it is the token embedding."""
+    """Return the number of parameters of each part. A tied head has none, because it is the token embedding."""
     result = dict.fromkeys(PARTS, 0)
     for name, shape, layers in shapes(model):
         words = name.replace("_", ".").split(".")
         part = next(part for part, word in PARTS.items() if word in words)
         result[part] += layers * math.prod(shape)
+    if model.tied:
+        del result["head"]
     return result
 
 
@@ -46,15 +49,16 @@ def memory(config: Config) -> dict[str, int]:
     """Return the bytes that a training step holds at its peak. All are exact except the activations.
 
     The activations are an estimate of the values of one batch that the backward pass needs. It assumes that each op
-    keeps its inputs or its output once. For each token, a block keeps 16 rows of C: inputs and outputs of the norms, q,
-    k, v, attention output, hidden layer of the MLP before and after GELU, residual. The end of the model keeps 2 rows
-    of C and 2 of V (logits and their gradient). Attention weights are not kept but computed again. Dropout adds its
-    masks, one row of T for each head.
+    keeps its inputs or its output once. For each token, a block keeps inputs and outputs of the norms and the residual
+    (4 rows of C), q, k, v, the attention output, and the hidden layer of the MLP before and after its nonlinearity. In
+    GPT-2 these are 16 rows of C. The end of the model keeps 2 rows of C and 2 of V (logits and their gradient).
+    Attention weights are not kept but computed again. Dropout adds its masks, one row of T for each head.
     """
     m, t = config.model, config.train
     size = {"float32": 4, "float64": 8}[t.dtype]
     count = parameter_count(m)
-    block = 16 * m.n_embd
+    block = 4 * m.n_embd + 2 * (m.n_head + m.kv_heads) * m.head_size
+    block += (4 if m.mlp == "swiglu" else 2) * m.inner_size
     if m.dropout:
         block += 2 * m.n_embd + m.n_head * m.block_size
     token = m.n_layer * block + 2 * m.n_embd + 2 * m.vocab_size
@@ -82,11 +86,12 @@ def moments(config: Config) -> int:
 def flops_per_token(model: ModelConfig) -> int:
     """Return floating-point operations per token, forward and backward: 6 N + 12 L H Q T (PaLM, appendix B).
 
-    N excludes the position embedding, which multiplies nothing, and includes the token embedding, which is the head.
-    Q is the width of a head: H Q = C.
+    N is the number of parameters that multiply: embeddings do not, unless the token embedding is the head, too. H is the
+    number of heads, and Q the width of a head.
     """
-    n = parameter_count(model) - parameters(model)["position embedding"]
-    return 6 * n + 12 * model.n_layer * model.n_embd * model.block_size
+    parts = parameters(model)
+    n = sum(parts.values()) - parts["position embedding"] - (0 if model.tied else parts["token embedding (and head)"])
+    return 6 * n + 12 * model.n_layer * model.n_head * model.head_size * model.block_size
 
 
 def tokens_per_step(config: Config) -> int:

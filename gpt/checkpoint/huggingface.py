@@ -1,0 +1,159 @@
+"""Folders as Hugging Face's transformers writes them: `config.json`, weights in safetensors, and a tokenizer.
+
+The weights of GPT-2, Llama, Mistral, Qwen2 and Qwen3 become a `GPT`, and a `GPT` becomes such a folder. Each tensor is
+copied from the mapped file into the model, so loading needs the memory of the model once.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import tensorlite as tl
+from gpt.checkpoint.base import CheckpointError, damaged
+from gpt.checkpoint.families import FAMILIES, Family, KeyErrorInConfig, family_of
+from gpt.checkpoint.tensor_files import SINGLE, TensorSpec, find_tensors, read_floats, read_json
+from gpt.config import ModelConfig
+from gpt.errors import short
+from gpt.model import GPT, build_model, parameter_shapes
+from tensorlite import nn, serialization
+
+CONFIG = "config.json"
+
+Array = NDArray[Any]
+
+
+def load_model(folder: str | Path, device: str = "auto", dtype: str = "float32") -> GPT:
+    """Return the model in a folder, in evaluation mode.
+
+    device: see `train.device`. dtype: float32 or float64, whatever type the file has.
+    Raises CheckpointError, with the file and the key, if the folder has no model that can be used, and DeviceError.
+    """
+    folder = Path(folder)
+    family, config = read_config(folder)
+    specs = find_tensors(folder)
+    sources = match_names(family, config, specs, folder)
+    with nn.init.skip_init():  # The weights are loaded below.
+        model = build_model(config, device, dtype)
+    with tl.no_grad():
+        for name, parameter in model.named_parameters():
+            copy_parameter(parameter, [read_floats(s, specs[s]) for s in sources[name]], family.is_transposed(name))
+    return model.eval()
+
+
+def read_config(folder: Path) -> tuple[Family, ModelConfig]:
+    """Return the family and the configuration of a folder. Raises CheckpointError."""
+    values = read_json(folder / CONFIG)
+    kind = values.get("model_type")
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        raise CheckpointError(
+            f"{str(folder / CONFIG)!r}: model_type: expected one of {', '.join(FAMILIES)}, got {short(kind)}"
+        )
+    if values.get("quantization_config") is not None:
+        raise CheckpointError(
+            f"{str(folder / CONFIG)!r}: quantization_config: only weights that are not quantized are supported. Take "
+            "the original model, or a GGUF file"
+        )
+    try:
+        return FAMILIES[kind], FAMILIES[kind].config(values)
+    except KeyErrorInConfig as error:
+        raise KeyErrorInConfig(f"{str(folder / CONFIG)!r}: {error}") from None
+
+
+def match_names(
+    family: Family, config: ModelConfig, specs: Mapping[str, TensorSpec], folder: Path
+) -> dict[str, list[str]]:
+    """Return the names in the files for each parameter. Raises CheckpointError for a wrong set, shape or type."""
+    # Base models are saved without the prefix. The head has none in either.
+    known = {name.removeprefix(family.prefix): name for name in specs}
+    sources: dict[str, list[str]] = {}
+    for parameter, shape in parameter_shapes(config).items():
+        names = family.names_of(parameter)
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise damaged(folder, f"the tensor {family.prefix}{missing[0]} is missing")
+        parts = [specs[known[name]].shape for name in names]
+        if family.is_transposed(parameter):
+            parts = [part[::-1] for part in parts]
+        sizes = [part[0] if part else 0 for part in parts]
+        if any(part[1:] != shape[1:] for part in parts) or sum(sizes) != shape[0]:
+            found = ", ".join(f"{known[name]} {specs[known[name]].shape}" for name in names)
+            raise damaged(folder, f"wrong shape: {found}, where config.json gives {parameter} {shape}")
+        sources[parameter] = [known.pop(name) for name in names]
+    known.pop("lm_head.weight", None)  # Some files have a copy of a tied head.
+    left = [name for short_name, name in known.items() if not short_name.endswith(family.ignored)]
+    if left:
+        raise damaged(folder, f"unexpected tensor {short(left[0])}: config.json describes a model without it")
+    return sources
+
+
+def copy_parameter(parameter: tl.Tensor, parts: list[Array], transposed: bool) -> None:
+    """Write parts, which follow each other along the first dimension, into a parameter."""
+    start = 0
+    for part in parts:
+        values = part.T if transposed else part
+        if isinstance(parameter.array, np.ndarray):
+            parameter.array[start : start + len(values)] = values
+        else:
+            parameter[start : start + len(values)] = tl.tensor(np.ascontiguousarray(values, parameter.dtype))
+        start += len(values)
+
+
+def save_model(model: GPT, folder: str | Path) -> None:
+    """Write `config.json` and the weights, float32 or float64, so that transformers loads them.
+
+    The folder is made if it does not exist. Raises CheckpointError if no family has such a model, and OSError.
+    """
+    folder, config = Path(folder), model.config
+    kind = family_of(config)
+    family = FAMILIES[kind]
+    state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    for name, shape in missing_biases(family, kind, config).items():
+        state[name] = tl.zeros(shape, dtype=model.wte.weight.dtype)
+    tensors: dict[str, tl.Tensor] = {}
+    for name, value in state.items():
+        names = family.names_of(name)
+        parts = split_rows(value, config, name) if len(names) > 1 else [value]
+        for theirs, part in zip(names, parts, strict=True):
+            prefix = "" if theirs == "lm_head.weight" else family.prefix
+            tensors[prefix + theirs] = part.T.contiguous() if family.is_transposed(name) else part
+    values = {
+        "architectures": [family.architecture],
+        "model_type": kind,
+        **family.keys(config),
+        "dtype": str(model.wte.weight.dtype),
+        "torch_dtype": str(model.wte.weight.dtype),  # Readers of before transformers 5 look here.
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    with serialization.atomic_write(folder / SINGLE) as temporary:
+        serialization.write(tensors, temporary, metadata={"format": "pt"})
+    with serialization.atomic_write(folder / CONFIG) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def missing_biases(family: Family, kind: str, config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return the biases that each model of a family has, and this one has not; they are written as zeros."""
+    if kind == "gpt2" and not config.bias:
+        return {
+            name.removesuffix("weight") + "bias": shape[:1]
+            for name, shape in parameter_shapes(config).items()
+            if not name.startswith(("wte", "wpe", "lm_head"))
+            if not (config.qkv_bias and name.endswith("c_attn.weight"))
+        }
+    if kind == "qwen2" and not config.qkv_bias:
+        shapes = parameter_shapes(config)
+        weights = [name for name in shapes if name.endswith("c_attn.weight")]
+        return {name.removesuffix("weight") + "bias": shapes[name][:1] for name in weights}
+    return {}
+
+
+def split_rows(value: tl.Tensor, config: ModelConfig, name: str) -> list[tl.Tensor]:
+    """Return the parts of queries, keys and values, or of gate and value, along the first dimension."""
+    if ".mlp." in name:
+        sizes = [config.inner_size] * 2
+    else:
+        sizes = [n * config.head_size for n in (config.n_head, config.kv_heads, config.kv_heads)]
+    return [part.contiguous() for part in value.split(sizes)]

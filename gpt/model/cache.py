@@ -1,0 +1,75 @@
+"""The keys and values of the tokens that a model has read."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import tensorlite as tl
+from tensorlite import Tensor
+
+if TYPE_CHECKING:
+    from gpt.model.gpt import GPT
+
+# Positions that a cache has room for at first. It grows, because the context of some models is longer than memory.
+FIRST_PLACES = 1024
+
+
+class KVCache:
+    """The keys and values of the tokens that a model has read, so that later tokens need not compute them again.
+
+    model: the model that reads with it, under no_grad; dtype and device are those of the model. Set `length` to 0 after
+        changing its weights, because the cache was computed with the old ones.
+    batch_size: the number of sequences, all of one length. Shorter ones begin with padding.
+    padding: the number of tokens at the start of each sequence that nothing sees, (B,); None for none.
+    """
+
+    length: int
+    """The number of positions that are filled. Setting it to 0 forgets all, to a smaller number the last ones."""
+
+    def __init__(self, model: "GPT", batch_size: int = 1, padding: Sequence[int] | None = None) -> None:
+        config, weight = model.config, model.wte.weight
+        places = min(config.block_size, FIRST_PLACES)
+        shape = (batch_size, config.kv_heads, places, config.head_size)  # (B, K, places, D)
+        layers = range(config.n_layer)
+        self.batch_size, self.block_size, self.length = batch_size, config.block_size, 0
+        self.padding = None if padding is None or not any(padding) else np.asarray(padding, np.int64)
+        self.keys = [tl.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in layers]
+        self.values = [tl.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in layers]
+
+    def check_capacity(self, B: int, T: int) -> None:
+        """Raise ValueError unless (B, T) new tokens fit after the cached ones."""
+        if B != self.batch_size:
+            raise ValueError(
+                f"GPT: expected a batch of {self.batch_size} sequences, as in the cache, got {B}. "
+                f"Make a KVCache with batch_size={B}"
+            )
+        if self.length + T > self.block_size:
+            raise ValueError(
+                f"GPT: the cache holds {self.length} of block_size = {self.block_size} positions, and {T} more do not "
+                "fit. Set its length to 0 and read fewer of the last tokens again"
+            )
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Append keys and values (B, K, T, D) of T new tokens to a layer; return all of them, (B, K, length + T, D)."""
+        stop = self.length + k.shape[2]  # `length` itself changes after the last layer.
+        if stop > self.keys[layer].shape[2]:
+            self.reserve(max(stop, 2 * self.keys[layer].shape[2]), layer)
+        keys, values = self.keys[layer], self.values[layer]
+        keys[:, :, self.length : stop] = k
+        values[:, :, self.length : stop] = v
+        return keys[:, :, :stop], values[:, :, :stop]
+
+    def reserve(self, places: int, layer: int | None = None) -> None:
+        """Make room for this number of positions, at most block_size, in a layer or in all of them."""
+        places = min(places, self.block_size)
+        for tensors in (self.keys, self.values):
+            for i in range(len(tensors)) if layer is None else [layer]:
+                if (old := tensors[i]).shape[2] < places:
+                    tensors[i] = tl.zeros((*old.shape[:2], places, old.shape[3]), dtype=old.dtype, device=old.device)
+                    tensors[i][:, :, : self.length] = old[:, :, : self.length]
+
+    def positions(self, start: int, stop: int) -> Tensor:
+        """Return the positions of the places from `start` to `stop` in each sequence, (B, T), int64; 0 in padding."""
+        assert self.padding is not None
+        return tl.tensor(np.maximum(np.arange(start, stop) - self.padding[:, None], 0))
