@@ -7,6 +7,10 @@ Sources: Su et al. 2021, "RoFormer: Enhanced Transformer with Rotary Position Em
 linear, Chen et al. 2023, "Extending Context Window of Large Language Models via Positional Interpolation"; yarn, Peng
 et al. 2023, "YaRN: Efficient Context Window Extension of Large Language Models", which describes dynamic, too; llama3,
 Llama Team 2024, "The Llama 3 Herd of Models", and its published code.
+
+With dynamic scaling the angles of all positions change when a text longer than the original context grows. A cache then
+holds what earlier positions computed with the angles of a shorter text, so its logits differ from those of the whole
+text, as they do in transformers.
 """
 
 import math

@@ -86,8 +86,8 @@ def moments(config: Config) -> int:
 def flops_per_token(model: ModelConfig) -> int:
     """Return floating-point operations per token, forward and backward: 6 N + 12 L H Q T (PaLM, appendix B).
 
-    N is the number of parameters that multiply: embeddings do not, unless the token embedding is the head, too. H is the
-    number of heads, and Q the width of a head.
+    N is the number of parameters that multiply. Embeddings do not, unless the token embedding is the head, too. H is
+    the number of heads, and Q the width of a head.
     """
     parts = parameters(model)
     n = sum(parts.values()) - parts["position embedding"] - (0 if model.tied else parts["token embedding (and head)"])
