@@ -26,6 +26,7 @@ Array = NDArray[Any]
 
 # Types of weights that are written, by the names that llama.cpp gives them.
 WRITTEN = ("F32", "F16", "Q8_0")
+FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7}  # what llama.cpp calls a file of these
 
 # Our parameters and theirs, which follow each other along the first dimension; {i} is the number of the block.
 NAMES: dict[str, tuple[str, ...]] = {
@@ -75,18 +76,25 @@ def open_gguf(path: str | Path) -> GGUFFile:
     with extra():
         from gguf import GGUFReader
     try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-        if magic != b"GGUF":
-            raise CheckpointError(f"{str(path)!r} is not a GGUF file: it begins with {magic!r}")
+        check_magic(path)
         reader = GGUFReader(path)
         metadata = {key: value_of_field(field) for key, field in reader.fields.items()}
         return GGUFFile(path, metadata, {tensor.name: tensor for tensor in reader.tensors})
+    except CheckpointError:
+        raise
     except OSError as error:
         raise CheckpointError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
         # What the package raises depends on where the file is cut or damaged.
         raise damaged(path, f"it is not a whole GGUF file ({type(error).__name__}: {short(str(error))})") from None
+
+
+def check_magic(path: Path) -> None:
+    """Raise CheckpointError unless a file begins as GGUF files do."""
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        raise CheckpointError(f"{str(path)!r} is not a GGUF file: it begins with {magic!r}")
 
 
 def value_of_field(field: Any) -> Any:
@@ -250,6 +258,7 @@ def names_of(parameter: str, config: ModelConfig) -> list[str]:
         return list(NAMES[parameter])
     _, layer, rest = parameter.split(".", 2)
     module, _, part = rest.rpartition(".")
+    theirs: tuple[str, ...]
     if module == "attn.c_attn":
         theirs = ("attn_q", "attn_k", "attn_v") if config.position == "rope" else ("attn_qkv",)
     elif module == "mlp.c_fc":
@@ -297,7 +306,7 @@ def save_model(
     with serialization.atomic_write(path) as temporary:
         writer = gguf.GGUFWriter(temporary, kind)
         writer.add_name(name)
-        writer.add_file_type({"F32": 0, "F16": 1, "Q8_0": 7}[weights])
+        writer.add_file_type(FILE_TYPES[weights])
         for key, value in config_keys(config, kind).items():
             add_value(writer, f"{kind}.{key}", value)
         for key, value in (metadata or {}).items():
@@ -392,7 +401,9 @@ def written_tensors(model: GPT, kind: str) -> dict[str, Array]:
             parts = [to_interleaved(part, config) for part in parts[:2]] + parts[2:]
         result |= {theirs: np.ascontiguousarray(part) for theirs, part in zip(names, parts, strict=True)}
     if config.rope_scaling == "llama3":
-        plain = inverse_wavelengths(ModelConfig(**{**vars(config), "rope_scaling": "none"}), 0)[0]
+        unscaled = {"rope_scaling": "none", "rope_factor": 1.0, "rope_original_context": 0}
+        unscaled |= {"rope_low_freq_factor": 1.0, "rope_high_freq_factor": 4.0}
+        plain = inverse_wavelengths(ModelConfig(**{**vars(config), **unscaled}), 0)[0]
         result[ROPE_FACTORS] = (plain / inverse_wavelengths(config, 0)[0]).astype(np.float32)
     return result
 

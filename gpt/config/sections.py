@@ -1,8 +1,9 @@
 """The sections of a configuration: data, model, optimizer, training, and sampling."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from gpt.config.fields import ConfigError, Section, option
 
@@ -13,6 +14,7 @@ TOKENIZERS = {
     "gpt2": "gpt.tokenizer.bpe:GPT2Tokenizer",
     "bpe": "gpt.tokenizer.bpe:BPETokenizer",
 }
+SCALINGS = ("linear", "dynamic", "yarn", "llama3")  # of rotary positions
 OPTIMIZERS = {
     "adamw": "gpt.train.optimizer:adamw",
     "muon": "gpt.train.optimizer:muon",
@@ -77,7 +79,7 @@ class ModelConfig(Section):
     rope_scaling: str = option(
         "none",
         "scaling of rotary positions for a longer context",
-        choices=("none", "linear", "dynamic", "yarn", "llama3"),
+        choices=("none", *SCALINGS),
     )
     rope_factor: float = option(1.0, "by how much rope_scaling extends the context", ge=1)
     rope_original_context: int = option(
@@ -126,16 +128,40 @@ class ModelConfig(Section):
             )
         if self.position == "rope" and self.head_size % 2:
             raise ConfigError(f"a head is {self.head_size} wide, which is odd, and position = 'rope' rotates pairs")
-        if self.rope_scaling != "none" and self.position != "rope":
-            raise ConfigError(f"model.rope_scaling = {self.rope_scaling!r} needs position = 'rope'")
+        for name, need in NEEDS.items():
+            value, (other, accepted) = getattr(self, name), need
+            if value != type(self).__dataclass_fields__[name].default and getattr(self, other) not in accepted:
+                wanted = " or ".join(map(repr, accepted)) if other != "sliding_window" else "1 or more"
+                raise ConfigError(
+                    f"model.{name} = {value!r} has no effect with {other} = {getattr(self, other)!r}. "
+                    f"Leave it out, or set {other} to {wanted}"
+                )
+        if self.full_layers > self.n_layer:
+            raise ConfigError(f"model.full_layers = {self.full_layers}, and there are model.n_layer = {self.n_layer}")
         if self.rope_scaling in ("dynamic", "yarn") and self.head_size < 4:
             raise ConfigError(
                 f"model.rope_scaling = {self.rope_scaling!r} needs heads that are at least 4 wide, got {self.head_size}"
             )
         if self.rope_scaling == "llama3" and self.rope_low_freq_factor >= self.rope_high_freq_factor:
             raise ConfigError(
-                f"model.rope_low_freq_factor = {self.rope_low_freq_factor}: must be below rope_high_freq_factor"
+                f"model.rope_low_freq_factor = {self.rope_low_freq_factor}: must be below rope_high_freq_factor = "
+                f"{self.rope_high_freq_factor}"
             )
+
+
+# Options that have an effect with certain values of another option only.
+NEEDS: dict[str, tuple[str, Sequence[Any]]] = {
+    "rope_theta": ("position", ("rope",)),
+    "rope_scaling": ("position", ("rope",)),
+    "rope_factor": ("rope_scaling", SCALINGS),
+    "rope_original_context": ("rope_scaling", SCALINGS),
+    "rope_low_freq_factor": ("rope_scaling", ("llama3",)),
+    "rope_high_freq_factor": ("rope_scaling", ("llama3",)),
+    "rope_beta_fast": ("rope_scaling", ("yarn",)),
+    "rope_beta_slow": ("rope_scaling", ("yarn",)),
+    "rope_attention_factor": ("rope_scaling", ("yarn",)),
+    "full_layers": ("sliding_window", range(1, 2**31)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -205,7 +205,10 @@ def test_the_cache_grows(monkeypatch):
     [
         ({"n_kv_head": 3}, "model.n_head = 4 is not divisible by model.n_kv_head = 3"),
         ({"position": "rope", "head_dim": 5}, "a head is 5 wide, which is odd"),
-        ({"rope_scaling": "yarn"}, "model.rope_scaling = 'yarn' needs position = 'rope'"),
+        ({"rope_scaling": "yarn"}, "model.rope_scaling = 'yarn' has no effect with position = 'learned'. Leave it out"),
+        ({**LLAMA, "rope_beta_fast": 2.0}, "has no effect with rope_scaling = 'none'. Leave it out, or .* to 'yarn'"),
+        ({"full_layers": 1}, "has no effect with sliding_window = 0. Leave it out, or set sliding_window to 1 or more"),
+        ({"full_layers": 3, "sliding_window": 2}, "model.full_layers = 3, and there are model.n_layer = 2"),
         ({**LLAMA, "rope_scaling": "yarn", "head_dim": 2}, "needs heads that are at least 4 wide, got 2"),
         ({**LLAMA, "rope_scaling": "llama3", "rope_low_freq_factor": 4.0}, "must be below rope_high_freq_factor"),
         ({"norm": "batch"}, "choose one of layer, rms"),

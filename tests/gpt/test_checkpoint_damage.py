@@ -130,8 +130,8 @@ def test_bits_that_keep_the_meaning_of_json_are_detected(tmp_path):
             as_format_1(path)
         whole = path.read_bytes()
         for old, new in [(b"1e-05", b"1E-05"), (b"00eb", b"00EB")]:
-            assert whole.count(old) == 1
-            path.write_bytes(whole.replace(old, new))
+            assert whole.count(old) >= 1
+            path.write_bytes(whole.replace(old, new, 1))
             with pytest.raises(CheckpointError, match="checksum"):
                 checkpoint.load(path)
 

@@ -25,6 +25,7 @@ from gpt.cli.app import COMMANDS
 from gpt.cli.options import HIDDEN, OPTION_NAMES
 from gpt.cli.suggestions import COMMAND_ALIASES, OPTION_ALIASES
 from gpt.config import SECTIONS, Config, SamplingConfig
+from gpt.config.sections import NEEDS
 from gpt.errors import UserError
 from gpt.tokenizer import CharTokenizer
 
@@ -125,7 +126,8 @@ def test_train_help_has_every_option_with_default_and_unit():
             meaning = field.metadata["help"]
             assert meaning[1:] in text, key
             if isinstance(value, bool):
-                assert f"[default: --no-{flag}]" in text
+                # Lines break after a hyphen.
+                assert f"[default: --{'' if value else 'no-'}{flag}]" in text.replace("- ", "-"), key
             elif value != "":
                 unit = f" {field.metadata['unit']}" if field.metadata["unit"] else ""
                 shown = f"{value:g}" if isinstance(value, float) else value
@@ -171,17 +173,27 @@ def test_train_options(calls, tmp_path):
     )  # fmt: skip
 
 
+def companions(name):
+    """Return the options without which an option of the model has no effect."""
+    if name not in NEEDS:
+        return {}
+    other, accepted = NEEDS[name]
+    return {f"model.{other}": accepted[0], **companions(other)}
+
+
 def test_every_option_reaches_its_field(calls):
     """Give each option alone, with a value that is not the default."""
     other = {
         "train.device": "cuda", "optim.min_lr": 1e-5, "model.n_head": 8, "model.n_embd": 64,
-        "data.bpe_vocab_size": 300, "optim.muon_lr": 0.03,
+        "data.bpe_vocab_size": 300, "optim.muon_lr": 0.03, "model.rope_theta": 500.0, "model.rope_factor": 2.0,
+        "model.rope_high_freq_factor": 9.0,
     }  # fmt: skip
     for section in SECTIONS:
         for key, field, value in getattr(Config.load(), section).options():
             if key in HIDDEN:
                 continue
-            arguments = ["--" + OPTION_NAMES.get(key, field.name).replace("_", "-")]
+            flag = OPTION_NAMES.get(key, field.name).replace("_", "-")
+            arguments = [f"--no-{flag}" if value is True else f"--{flag}"]
             if isinstance(value, bool):
                 wanted = not value
             else:
@@ -190,10 +202,13 @@ def test_every_option_reaches_its_field(calls):
                 wanted = other.get(key, guesses[type(value)])
                 arguments.append(wanted)
             calls.recorded.clear()
+            more = companions(field.name)
+            for other_key, other_value in more.items():
+                arguments += ["--" + other_key.removeprefix("model.").replace("_", "-"), other_value]
             succeeds("train", *arguments)
             ((_, (config,), _),) = calls.recorded
             name = {"name": "text"} if key == "data.dataset" else {}  # The run has the name of its text.
-            assert config == Config.load(overrides={key: wanted, **name}), key
+            assert config == Config.load(overrides={key: wanted, **name, **more}), key
             assert config != Config.load(), key
 
 

@@ -1,0 +1,218 @@
+"""Test GGUF files: what we write, what the package gguf quantizes, and files that are damaged."""
+
+import numpy as np
+import pytest
+
+import tensorlite as tl
+from gpt.checkpoint import CheckpointError, gguf
+from gpt.config import ModelConfig
+from gpt.model import GPT
+
+package = pytest.importorskip("gguf")
+
+SHAPE = {"vocab_size": 64, "block_size": 16, "n_layer": 2, "n_head": 4, "n_embd": 64}
+LLAMA = {"position": "rope", "norm": "rms", "mlp": "swiglu", "n_inner": 96}
+IDS = np.random.default_rng(0).integers(0, 64, (2, 12))
+
+MODELS = {
+    "gpt2": {"gelu": "tanh", "bias": True},
+    "gpt2 without biases": {"gelu": "tanh", "tied": False},
+    "llama": LLAMA,
+    "llama, shared keys": {**LLAMA, "n_kv_head": 2, "head_dim": 32, "tied": False, "rope_theta": 100.0},
+    "llama, linear": {**LLAMA, "rope_scaling": "linear", "rope_factor": 2.0},
+    "llama, yarn": {**LLAMA, "rope_scaling": "yarn", "rope_factor": 4.0, "rope_original_context": 8},
+    "llama3": {**LLAMA, "rope_scaling": "llama3", "rope_factor": 8.0, "rope_original_context": 16, "rope_theta": 50.0},
+    "qwen2": {**LLAMA, "qkv_bias": True},
+    "qwen3": {**LLAMA, "qk_norm": True, "n_kv_head": 1},
+}
+
+
+def make(**options):
+    tl.manual_seed(0)
+    model = GPT(ModelConfig(**{**SHAPE, **options})).eval()
+    for parameter in model.parameters():  # Also biases, which begin as zeros.
+        parameter.array[...] += np.random.default_rng(1).standard_normal(parameter.shape).astype(np.float32) / 5
+    return model
+
+
+def logits(model):
+    with tl.no_grad():
+        return model(tl.tensor(IDS))[0].numpy()
+
+
+@pytest.mark.parametrize("options", MODELS.values(), ids=MODELS.keys())
+def test_models_come_back_as_they_were(options, tmp_path):
+    model = make(**options)
+    gguf.save_model(model, tmp_path / "model.gguf")
+    back = gguf.load_model(tmp_path / "model.gguf")
+    assert not back.training
+    np.testing.assert_allclose(logits(back), logits(model), rtol=0, atol=2e-6)
+    double = gguf.load_model(tmp_path / "model.gguf", dtype="float64")
+    np.testing.assert_allclose(logits(double), logits(model), rtol=0, atol=1e-4)
+    assert double.wte.weight.dtype == tl.float64
+
+
+# transformers ignores attention.key_length, so heads have the usual width. Of a gpt2 it reads no shape at all.
+READ = {**MODELS, "llama, shared keys": {**LLAMA, "n_kv_head": 2, "tied": False, "rope_theta": 100.0}}
+
+
+@pytest.mark.parametrize("name", ["llama", "llama, shared keys", "qwen2"])
+def test_transformers_reads_them_alike(name, tmp_path):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    transformers.logging.disable_progress_bar()
+    model = make(**READ[name])
+    gguf.save_model(model, tmp_path / "model.gguf")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file="model.gguf", attn_implementation="eager", dtype=torch.float32
+    ).eval()
+    with torch.no_grad():
+        expected = theirs(torch.tensor(IDS)).logits.numpy()
+    np.testing.assert_allclose(logits(model), expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(("weights", "error"), [("F16", 3e-2), ("Q8_0", 0.5)])
+def test_smaller_types(weights, error, tmp_path):
+    model = make(**LLAMA)
+    gguf.save_model(model, tmp_path / "model.gguf", weights)
+    file = gguf.open_gguf(tmp_path / "model.gguf")
+    assert file.tensors["blk.0.attn_q.weight"].tensor_type.name == weights
+    assert file.tensors["blk.0.attn_norm.weight"].tensor_type.name == "F32"
+    difference = abs(logits(gguf.model_of(file)) - logits(model)).max()
+    assert 0 < difference < error
+    with pytest.raises(CheckpointError, match="expected weights of type F32, F16, Q8_0, got 'Q4_K'"):
+        gguf.save_model(model, tmp_path / "model.gguf", "Q4_K")
+
+
+def test_rows_that_are_no_multiple_of_32(tmp_path):
+    gguf.save_model(make(**{**LLAMA, "n_inner": 40}), tmp_path / "model.gguf", "Q8_0")
+    tensors = gguf.open_gguf(tmp_path / "model.gguf").tensors
+    assert tensors["blk.0.ffn_down.weight"].tensor_type.name == "F16"
+    assert tensors["blk.0.ffn_up.weight"].tensor_type.name == "Q8_0"
+
+
+@pytest.mark.parametrize("kind", ["BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
+def test_quantized_weights(kind, tmp_path, monkeypatch):
+    """Files of other programs have types that we do not write."""
+    model = make(**LLAMA)
+    monkeypatch.setattr(gguf, "WRITTEN", (kind,))
+    monkeypatch.setitem(gguf.FILE_TYPES, kind, 0)
+    gguf.save_model(model, tmp_path / "model.gguf", kind)
+    back = gguf.load_model(tmp_path / "model.gguf")
+    dtype = package.GGMLQuantizationType[kind]
+    plain = model.h[1].mlp.c_proj.weight.numpy(force=True)
+    expected = package.quants.dequantize(package.quants.quantize(plain, dtype), dtype)
+    np.testing.assert_array_equal(back.h[1].mlp.c_proj.weight.numpy(force=True), expected)
+    assert (expected != plain).any()
+
+
+def test_types_that_have_no_numbers(tmp_path):
+    write(tmp_path / "model.gguf", extra={"blk.0.attn_norm.weight": np.zeros(64, np.int32)})
+    with pytest.raises(CheckpointError, match=r"blk.0.attn_norm.weight: weights of type I32 cannot be read"):
+        gguf.load_model(tmp_path / "model.gguf")
+
+
+def test_metadata_are_values_of_python(tmp_path):
+    metadata = {"a": 3, "b": -3, "c": 0.5, "d": True, "e": "text", "f": ["x", "y"], "g": [1, 2], "h": []}
+    gguf.save_model(make(**LLAMA), tmp_path / "model.gguf", metadata=metadata, name="mine")
+    found = gguf.open_gguf(tmp_path / "model.gguf").metadata
+    assert {key: found.get(key, []) for key in metadata} == metadata
+    assert found["general.name"] == "mine"
+    with pytest.raises(TypeError, match="GGUF: z: expected bool, int, float, str or a list"):
+        gguf.save_model(make(**LLAMA), tmp_path / "other.gguf", metadata={"z": {}})
+    assert not (tmp_path / "other.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "llama.cpp computes GPT-2's GELU with tanh"),
+        ({**LLAMA, "sliding_window": 4}, "sliding_window cannot be written"),
+        ({**LLAMA, "rope_scaling": "dynamic", "rope_factor": 2.0}, "no dynamic scaling"),
+        ({"position": "sinusoidal"}, "llama.cpp has no model with norm = 'layer', position = 'sinusoidal'"),
+    ],
+)
+def test_models_that_llama_cpp_has_not(options, message, tmp_path):
+    with pytest.raises(CheckpointError, match=message):
+        gguf.save_model(make(**options), tmp_path / "model.gguf")
+    assert not list(tmp_path.iterdir())
+
+
+# ---- wrong files --------------------------------------------------------------------------------
+
+
+def write(path, changes=(), extra=(), leave_out=()):
+    """Write the file of a small Llama with other metadata or tensors."""
+    model = make(**LLAMA)
+    keys = {f"llama.{key}": value for key, value in gguf.config_keys(model.config, "llama").items()}
+    writer = package.GGUFWriter(path, dict(changes).get("architecture", "llama"))
+    for key, value in {**keys, **dict(changes)}.items():
+        if value is not None and key != "architecture":
+            gguf.add_value(writer, key, value)
+    for name, array in {**gguf.written_tensors(model, "llama"), **dict(extra)}.items():
+        if name not in leave_out:
+            writer.add_tensor(name, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "bert"}, "general.architecture: expected llama, gpt2, qwen2 or qwen3, got 'bert'"),
+        ({"llama.block_count": None}, "llama.block_count: it is missing"),
+        ({"llama.block_count": 3}, "the tensor blk.2.attn_norm.weight is missing"),
+        ({"llama.block_count": 1}, "unexpected tensor 'blk.1"),
+        ({"llama.block_count": "two"}, "llama.block_count: expected int, got 'two'"),
+        ({"llama.attention.head_count": 0}, "llama.attention.head_count: expected an integer from 1"),
+        ({"llama.attention.value_length": 8}, "llama.attention.value_length: only 16 is supported, got 8"),
+        ({"llama.rope.dimension_count": 8}, "llama.rope.dimension_count: only 16 is supported, got 8"),
+        ({"llama.rope.scaling.type": "longrope"}, "llama.rope.scaling.type: only 'none' or 'linear' or 'yarn'"),
+        ({"llama.feed_forward_length": 95}, r"wrong shape: blk.0.ffn_gate.weight \(96, 64\), .*weight \(190, 64\)"),
+        ({"llama.attention.layer_norm_rms_epsilon": -1.0}, "layer_norm_rms_epsilon: expected a finite number above 0"),
+        ({"llama.expert_count": 4}, "llama.expert_count: only 0 is supported, got 4"),
+    ],
+)
+def test_wrong_metadata(changes, message, tmp_path):
+    write(tmp_path / "model.gguf", changes)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        gguf.load_model(tmp_path / "model.gguf")
+    assert "model.gguf" in str(caught.value)
+
+
+def test_wrong_tensors(tmp_path):
+    path = tmp_path / "model.gguf"
+    write(path, leave_out=["token_embd.weight"])
+    with pytest.raises(CheckpointError, match=r"the tensor token_embd.weight is missing"):
+        gguf.load_model(path)
+    write(path, extra={"blk.0.attn_output.bias": np.zeros(64, np.float32)})
+    with pytest.raises(CheckpointError, match=r"unexpected tensor 'blk.0.attn_output.bias'"):
+        gguf.load_model(path)
+    write(path, extra={"rope_freqs.weight": np.linspace(1, 9, 8, dtype=np.float32)})
+    with pytest.raises(CheckpointError, match=r"rope_freqs.weight: only Llama 3's scaling"):
+        gguf.load_model(path)
+
+
+def test_a_file_that_is_cut_or_is_another(tmp_path):
+    path = tmp_path / "model.gguf"
+    write(path)
+    whole = path.read_bytes()
+    for length in (4, 5, 9, 16, 23, 30, 100, 400, 1000, 2000, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(CheckpointError, match=r"model.gguf' is damaged: it is not a whole GGUF file"):
+            gguf.load_model(path)
+    path.write_bytes(b"not a model")
+    with pytest.raises(CheckpointError, match="is not a GGUF file: it begins with b'not '"):
+        gguf.load_model(path)
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="is not a GGUF file"):
+        gguf.load_model(path)
+    path.write_bytes(whole[:4] + (99).to_bytes(4, "little") + whole[8:])
+    with pytest.raises(CheckpointError, match="version 99"):
+        gguf.load_model(path)
+    with pytest.raises(CheckpointError, match=r"cannot read .*missing.gguf': No such file"):
+        gguf.load_model(tmp_path / "missing.gguf")
+    with pytest.raises(CheckpointError, match="cannot read"):
+        gguf.load_model(tmp_path)
