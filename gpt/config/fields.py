@@ -60,9 +60,10 @@ def validate(name: str, value: Any, field: Field) -> Any:
     if value is None and field.default is None:
         return None
     expected: Any = value_type(field)
-    if expected is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        value = int(value)  # NumPy's integers, too.
-    if expected is float and isinstance(value, numbers.Real) and not isinstance(value, bool | int):
+    given = type(value)  # NumPy's numbers become Python's.
+    if expected is int and given is not bool and isinstance(value, numbers.Integral):
+        value = int(value)
+    elif expected is float and given not in (bool, int) and isinstance(value, numbers.Real):
         value = float(value)
     if expected is float and type(value) is int:
         value = float(value) if abs(value) < 2**1023 else math.inf
