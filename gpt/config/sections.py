@@ -1,11 +1,14 @@
 """The sections of a configuration: data, model, optimizer, training, and sampling."""
 
+import math
+import numbers
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from gpt.config.fields import ConfigError, Section, option
+from gpt.config.fields import ConfigError, Field, Section, option
+from gpt.errors import short
 
 # Tokenizers and optimizers by name, each with where it is implemented. To add one, write it and add a line here. The
 # names are strings, because importing them would slow down `--help`; `pkgutil.resolve_name` finds them.
@@ -239,7 +242,65 @@ class SamplingConfig(Section):
         1.0, "divisor of the logits: lower is more predictable, 0 always takes the most likely token", ge=0
     )
     top_k: int | None = option(None, "sample from the K most likely tokens only; all tokens if not given", ge=1)
+    top_p: float = option(1.0, "sample from the likeliest tokens that have this probability together", ge=0, le=1)
+    min_p: float = option(0.0, "sample from tokens with this multiple of the largest probability at least", ge=0, le=1)
+    typical_p: float = option(
+        1.0, "sample from the tokens nearest to the expected surprise that have this probability", gt=0, le=1
+    )
+    repetition_penalty: float = option(
+        1.0, "divides positive logits of the tokens so far, prompt included, and multiplies negative ones", gt=0
+    )
+    presence_penalty: float = option(0.0, "subtracted from the logits of the tokens that the new text has")
+    frequency_penalty: float = option(0.0, "subtracted from a logit for each time that the new text has the token")
     seed: int | None = option(None, "seed of the random numbers; a new one each time if not given", ge=0)
+
+    # These depend on the vocabulary, so the command line has options of its own for them.
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
+    """Numbers that are added to the logits of tokens."""
+    banned_tokens: Sequence[int | Sequence[int]] = field(default=(), hash=False)
+    """Tokens that the text never has, or sequences of tokens."""
+    forced_tokens: Mapping[int, int] = field(default_factory=dict, hash=False)
+    """The token at a place of the new text, which begins with place 0."""
+
+    def options(self) -> Iterator[tuple[str, Field, Any]]:
+        return (row for row in super().options() if row[1].metadata)
+
+    def check(self) -> None:
+        checks = {"logit_bias": is_bias, "banned_tokens": is_banned, "forced_tokens": is_forced}
+        for name, accepts in checks.items():
+            if not accepts(value := getattr(self, name)):
+                raise ConfigError(f"sampling.{name} = {short(value)}: expected {FORMS[name]}")
+
+
+FORMS = {
+    "logit_bias": "finite numbers by token id, such as {5: -1.5}",
+    "banned_tokens": "token ids or sequences of token ids, such as [5, [1, 2]]",
+    "forced_tokens": "token ids by place, such as {0: 5}",
+}
+
+
+def is_id(value: object) -> bool:
+    """Return whether a value can be the id of a token."""
+    return not isinstance(value, bool) and isinstance(value, numbers.Integral) and int(value) >= 0
+
+
+def is_bias(value: object) -> bool:
+    """Return whether a value is a mapping of token ids to finite numbers."""
+    return isinstance(value, Mapping) and all(
+        is_id(token) and isinstance(number, numbers.Real) and math.isfinite(number) for token, number in value.items()
+    )
+
+
+def is_banned(value: object) -> bool:
+    """Return whether a value is a sequence of token ids and of sequences of token ids."""
+    return isinstance(value, Sequence) and all(
+        is_id(entry) or (isinstance(entry, Sequence) and len(entry) > 0 and all(map(is_id, entry))) for entry in value
+    )
+
+
+def is_forced(value: object) -> bool:
+    """Return whether a value is a mapping of places to token ids."""
+    return isinstance(value, Mapping) and all(is_id(place) and is_id(token) for place, token in value.items())
 
 
 SECTIONS: dict[str, type[Section]] = {

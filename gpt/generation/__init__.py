@@ -1,20 +1,40 @@
 """Generation: one token after the other, each sampled from what the model predicts."""
 
 from gpt.config import SamplingConfig
-from gpt.generation.engine import Engine, generate, next_logits
-from gpt.generation.sampling import SampleError, sample_token
+from gpt.generation.batch import generate_batch, stream_batch, stream_batch_with_logprobs
+from gpt.generation.batch_engine import BatchEngine
+from gpt.generation.beam import Beam, beam_search
+from gpt.generation.engine import Engine, next_logits
+from gpt.generation.grammar import Grammar, GrammarError
+from gpt.generation.logprobs import TokenLogProb
+from gpt.generation.processors import EndOfText, Processor, SampleError
+from gpt.generation.sampling import sample_token
+from gpt.generation.single import generate, generate_with_logprobs
 from gpt.generation.terminal import ControlEscaper, gather, on_terminal
-from gpt.generation.text_stream import stream
+from gpt.generation.text_stream import TextEnd, stream
 
 __all__ = [
+    "BatchEngine",
+    "Beam",
     "ControlEscaper",
+    "EndOfText",
     "Engine",
+    "Grammar",
+    "GrammarError",
+    "Processor",
     "SampleError",
     "SamplingConfig",
+    "TextEnd",
+    "TokenLogProb",
+    "beam_search",
     "gather",
     "generate",
+    "generate_batch",
+    "generate_with_logprobs",
     "next_logits",
     "on_terminal",
     "sample_token",
     "stream",
+    "stream_batch",
+    "stream_batch_with_logprobs",
 ]

@@ -1,18 +1,15 @@
-"""Generate tokens: read a prompt, then one token after the other."""
+"""A model that reads one sequence token by token, with a cache and the compiled decoder."""
 
-import itertools
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 import tensorlite as tl
-from gpt.config import SamplingConfig
-from gpt.generation.sampling import sample_token
 from gpt.model import GPT, KVCache, eval_mode
-from gpt.tokenizer import Ids, TokenError, check_token_ids
+from gpt.tokenizer import Ids, check_token_ids
 
 if TYPE_CHECKING:
     from gpt.model.compiled_decode import CompiledDecoder
@@ -22,64 +19,6 @@ Logits = NDArray[np.float64]
 # The compiled decoder and the model agree if they differ by less than this fraction of the largest logit. Rounding
 # differs by a hundredth of that, another formula by more.
 TOLERANCE = 1e-3
-
-MAKE_GPT = "Load one: gpt.checkpoint.load(path).model, or make one: GPT(Config.load('gpt-nano').model)"
-
-
-def generate(
-    model: GPT,
-    ids: Sequence[int] | Ids,
-    max_new_tokens: int | None = None,
-    sampling: SamplingConfig | None = None,
-    *,
-    stop_tokens: Collection[int] = (),
-) -> Iterator[int]:
-    """Yield the tokens that follow `ids`, each as soon as it is sampled.
-
-    ids: the prompt, at least one token (`gpt.tokenizer.start_ids` gives a neutral one). The model sees its last
-        block_size tokens; see `Engine` for longer texts.
-    max_new_tokens: the number of tokens to generate; None generates without end.
-    sampling: temperature, top_k and seed; None takes the defaults of `SamplingConfig`. With the same seed the text is
-        the same.
-    stop_tokens: the first of these ends the text; it is not yielded.
-
-    Between two tokens, the model and the grad mode are in the mode of the caller. Do not change the weights meanwhile.
-    The call itself raises TokenError for ids that cannot be used, ValueError for a negative max_new_tokens, and
-    TypeError for a model or a sampling of another type. The iterator raises SampleError if the model predicts numbers
-    that are not finite.
-    """
-    if not isinstance(model, GPT):
-        raise TypeError(f"generate: expected a GPT as the model, got {model!r:.80}. {MAKE_GPT}")
-    prompt = check_token_ids(ids, model.config.vocab_size)
-    if not prompt.size:
-        raise TokenError("a prompt needs at least one token; gpt.tokenizer.start_ids(tokenizer) gives a start")
-    if max_new_tokens is not None and not (is_integer(max_new_tokens) and max_new_tokens >= 0):
-        raise ValueError(f"generate: expected max_new_tokens >= 0, or None for no limit, got {max_new_tokens!r:.80}")
-    if sampling is not None and not isinstance(sampling, SamplingConfig):
-        raise TypeError(
-            f"generate: expected a SamplingConfig, got {sampling!r:.80}. Write "
-            "gpt.generation.SamplingConfig(temperature=0.8, top_k=40, seed=1)"
-        )
-    options = sampling or SamplingConfig()
-    if not isinstance(stop_tokens, Iterable) or not all(map(is_integer, stop_tokens)):
-        raise TokenError(f"stop_tokens: expected token ids, which are integers, got {stop_tokens!r:.80}")
-    stops = frozenset(int(token) for token in stop_tokens)
-
-    def tokens() -> Iterator[int]:
-        engine, rng, token = Engine(model), np.random.default_rng(options.seed), None
-        for _ in itertools.count() if max_new_tokens is None else range(max_new_tokens):
-            logits = engine.prefill(prompt) if token is None else engine.step(token)
-            token = sample_token(logits, options, rng)
-            if token in stops:
-                return
-            yield token
-
-    return tokens()
-
-
-def is_integer(value: object) -> bool:
-    """Return whether a value is an integer of Python or NumPy; a boolean is not."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 class Engine:
