@@ -85,7 +85,8 @@ class Commands(click.Group):
         except ModuleNotFoundError as error:
             if (error.name or "gpt").partition(".")[0] in ("gpt", "tensorlite"):  # This is a bug.
                 raise
-            raise Failure(f"this needs the package {error.name}: pip install 'tensorlite[gpt,plot]'") from error
+            extra = "grammar" if error.name == "llguidance" else "gpt,plot"
+            raise Failure(f"this needs the package {error.name}: pip install 'tensorlite[{extra}]'") from error
         except click.exceptions.Exit:  # Exit is a RuntimeError too.
             raise
         except RuntimeError as error:

@@ -1,8 +1,6 @@
 """The command `sample`."""
 
-import dataclasses
 import itertools
-import secrets
 from typing import Any
 
 import click
@@ -24,45 +22,105 @@ def sampling_options(command: Callback) -> Callback:
     return apply_decorators(command, section_options(SamplingConfig()))
 
 
+def length_options(command: Callback) -> Callback:
+    """Add the options for the prompt, and for where the text ends."""
+    return apply_decorators(
+        command,
+        [
+            click.option("--prompt", help="Text to continue; - reads standard input.  [default: a line break]"),
+            click.option("--prompt-file", metavar="FILE", help="A UTF-8 file to continue; - reads standard input."),
+            click.option(
+                "--tokens",
+                type=click.IntRange(min=1),
+                help="Length of the new text in tokens.  [default: see --chars; 100 tokens with --num-beams]",
+            ),
+            click.option(
+                "--chars",
+                type=click.IntRange(min=1),
+                help="Length of the new text in characters.  [default: 500 characters]",
+            ),
+            click.option(
+                "--stop",
+                metavar="TEXT",
+                multiple=True,
+                help="Stop before this text. Give it again for more texts.  [default: never]",
+            ),
+        ],
+    )
+
+
+def choice_options(command: Callback) -> Callback:
+    """Add the options that need the tokens of a vocabulary, and those for several texts."""
+    return apply_decorators(
+        command,
+        [
+            click.option(
+                "--logit-bias",
+                metavar="TOKEN=VALUE",
+                multiple=True,
+                help="Add VALUE to the logit of a token: a text that is one token, or else an id; id:5 is always an "
+                "id. Give it again for more tokens.",
+            ),
+            click.option("--ban", metavar="TEXT", multiple=True, help="Never write the tokens of TEXT in a row."),
+            click.option("--regex", metavar="PATTERN", help="Write text that matches a regular expression as a whole."),
+            click.option("--json-schema", metavar="FILE", help="Write JSON that follows the schema in FILE."),
+            click.option(
+                "--num-samples", type=click.IntRange(min=1), default=1, help="Number of texts.  [default: 1]"
+            ),
+            click.option(
+                "--num-beams",
+                type=click.IntRange(min=1),
+                help="Search for the likeliest texts with this number of beams, instead of sampling.",
+            ),
+            click.option(
+                "--length-penalty",
+                type=float,
+                help="Divide log-probabilities by length^PENALTY to compare beams.  [default: 1]",
+            ),
+            click.option(
+                "--logprobs",
+                type=click.IntRange(min=0),
+                is_flag=False,
+                flag_value=5,
+                metavar="[N]",
+                help="Print a table of the tokens with log-probabilities and the N likeliest instead; N is 5 if not "
+                "given.",
+            ),
+        ],
+    )
+
+
 @click.command(cls=Command)
 @checkpoint_options
-@click.option("--prompt", help="Text to continue.  [default: a line break]")
-@click.option("--tokens", type=click.IntRange(min=1), help="Length of the new text in tokens.  [default: see --chars]")
-@click.option(
-    "--chars", type=click.IntRange(min=1), help="Length of the new text in characters.  [default: 500 characters]"
-)
-@click.option("--stop", metavar="TEXT", help="Stop before this text.  [default: never]")
+@length_options
 @sampling_options
-def sample(
-    checkpoint: str | None,
-    device: str,
-    prompt: str | None,
-    tokens: int | None,
-    chars: int | None,
-    stop: str | None,
-    **fields: Any,
-) -> None:
+@choice_options
+def sample(checkpoint: str | None, device: str, **arguments: Any) -> None:
     """Generate text from a checkpoint, and print it as it is generated.
 
     On a terminal, control characters in the text are escaped. Into a file or a pipe it goes as it is: ... | cat
     """
-    if tokens and chars:
-        raise click.UsageError("give --tokens or --chars, not both")
-    sampling = SamplingConfig(**{key.partition(".")[2]: value for key, value in given_options(fields).items()})
-    if sampling.seed is None:
-        sampling = dataclasses.replace(sampling, seed=secrets.randbits(32))
-    from gpt.data import unix_lines
-    from gpt.generation import ControlEscaper, gather, generate, on_terminal, stream
-    from gpt.tokenizer import start_ids
+    from gpt.cli import sample_request as request
 
+    fields = given_options({key: arguments.pop(key) for key in list(arguments) if "__" in key})
+    options = {key.partition(".")[2]: value for key, value in fields.items()}
+    request.check_together(arguments, options)
+    sampling = SamplingConfig(**options)
+    prompt = request.read_prompt(arguments["prompt"], arguments["prompt_file"])
     loaded = load_checkpoint(checkpoint, device)
-    tokenizer = loaded.tokenizer
-    click.echo(f"seed {sampling.seed}", err=True)
-    prompt = prompt and unix_lines(prompt)
-    ids = tokenizer.encode(prompt) if prompt else start_ids(tokenizer)
-    new = generate(loaded.model, ids, sampling=sampling)
-    pieces = stream(tokenizer, new, max_tokens=tokens, max_chars=None if tokens else chars or 500, stop=stop)
-    pieces = itertools.chain([prompt or ""], pieces)
+    chosen = request.SampleRequest(loaded.model, loaded.tokenizer, prompt, sampling, arguments)
+    if arguments["num_beams"]:
+        texts = chosen.beams()
+    else:
+        click.echo(f"seed {chosen.sampling.seed}", err=True)
+        texts = chosen.samples() if arguments["num_samples"] == 1 else chosen.batch()
+    print_pieces(itertools.chain.from_iterable(texts))
+
+
+def print_pieces(pieces: itertools.chain[str]) -> None:
+    """Print the pieces of a text, and a line break at the end."""
+    from gpt.generation import ControlEscaper, gather, on_terminal
+
     escaper = ControlEscaper()
     for text in escaper(pieces) if on_terminal() else gather(pieces):
         click.echo(text, nl=False, color=True)  # Without a colour, echo would remove escape sequences from the text.

@@ -5,8 +5,16 @@ import pytest
 
 import tensorlite as tl
 from gpt.config import SamplingConfig
-from gpt.generation import BatchEngine, EndOfText, Engine, generate, generate_batch, generate_with_logprobs
-from gpt.generation import stream_batch, stream_batch_with_logprobs
+from gpt.generation import (
+    BatchEngine,
+    EndOfText,
+    Engine,
+    generate,
+    generate_batch,
+    generate_with_logprobs,
+    stream_batch,
+    stream_batch_with_logprobs,
+)
 from gpt.generation.batch_engine import SeparateEngines, batch_engine
 from gpt.model import GPT
 from gpt.tokenizer import TokenError
