@@ -86,10 +86,12 @@ class SampleRequest:
             changes["banned_tokens"] = [banned(tokenizer, text) for text in arguments["ban"]]
         self.sampling = dataclasses.replace(sampling, **changes)
         self.rules: dict[str, Any] = {}
+        stops = set(getattr(tokenizer, "stop_ids", ()))
         if (grammar := chosen_grammar(tokenizer, arguments["regex"], arguments["json_schema"])) is not None:
             self.rules["processors"] = [grammar]
-            if grammar.end_token is not None:
-                self.rules["stop_tokens"] = [grammar.end_token]
+            stops |= set() if grammar.end_token is None else {grammar.end_token}
+        if stops:
+            self.rules["stop_tokens"] = stops
 
     def samples(self) -> Iterator[Iterable[str]]:
         """Yield one text, whose pieces come as they are generated."""
@@ -156,7 +158,7 @@ def heading(number: int, text: str) -> str:
 def chosen_grammar(tokenizer: Tokenizer, regex: str | None, schema: str | None) -> Grammar | None:
     """Return the grammar of --regex or --json-schema, or None. Raises GrammarError."""
     specials: Mapping[str, int] = getattr(tokenizer, "special_tokens", {})
-    end = specials.get(END_OF_TEXT)
+    end: int | None = getattr(tokenizer, "eos_id", specials.get(END_OF_TEXT))
     if regex is not None:
         return Grammar.regex(tokenizer, regex, end_token=end)
     if schema is None:

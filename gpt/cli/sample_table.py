@@ -17,7 +17,7 @@ def table_row(tokenizer: Tokenizer, step: TokenLogProb) -> str:
 
 
 def shown(tokenizer: Tokenizer, token: int) -> str:
-    """Return the text of a token as Python writes it, so without control characters; bytes where it is no text."""
+    """Return the text of a token as Python writes it, so without control characters; bytes if it is not whole."""
     data = tokenizer.decode_bytes([token])
     try:
         return repr(data.decode())
