@@ -5,7 +5,10 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from gpt.config import SamplingConfig
+from gpt.errors import short
 from gpt.generation.batch_engine import batch_engine
 from gpt.generation.logprobs import TokenLogProb, check_alternatives, token_logprob
 from gpt.generation.processors import EndOfText, Logits, Processor
@@ -46,11 +49,11 @@ def generate_batch(
 
     The other arguments and the errors are those of `generate`.
     """
-    texts: list[list[int]] = [[] for _ in range(len(prompts) * num_samples if is_integer(num_samples) else 0)]
     tokens = stream_batch(
         model, prompts, max_new_tokens, sampling, num_samples=num_samples, seeds=seeds, stop_tokens=stop_tokens,
         processors=processors, **options,
     )  # fmt: skip
+    texts: list[list[int]] = [[] for _ in range(len(prompts) * num_samples)]
     for row, token in tokens:
         texts[row].append(token)
     return texts
@@ -109,6 +112,10 @@ def start(
 ) -> Iterator[tuple[int, int, Logits]]:
     """Check the arguments of `generate_batch` at once; return an iterator of (text, token, logits (V,))."""
     check_model(model)
+    if isinstance(prompts, str) or not isinstance(prompts, Iterable) or any(np.ndim(ids) == 0 for ids in prompts):
+        raise TokenError(
+            f"generate_batch: expected a list with the ids of each prompt, such as [[1, 2], [3]], got {short(prompts)}"
+        )
     if not len(prompts):
         raise TokenError("generate_batch: expected one prompt at least, got none")
     if not is_integer(num_samples, least=1):

@@ -5,6 +5,7 @@ stop token follows. Its score is its log-probability divided by length^length_pe
 tokens and the stop token (Wu et al. 2016, section 7, in the form of transformers).
 """
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -78,6 +79,10 @@ def beam_search(
     check_model(model)
     prompt = checked_prompt(model, ids).tolist()
     check_numbers(num_beams=num_beams, max_new_tokens=max_new_tokens, num_return=num_return)
+    if not any(early_stopping is value for value in (True, False)) and early_stopping != "never":
+        raise ValueError(f"beam_search: expected early_stopping True, False or 'never', got {early_stopping!r:.80}")
+    if isinstance(length_penalty, str) or not math.isfinite(length_penalty):
+        raise ValueError(f"beam_search: expected a finite length_penalty, got {length_penalty!r:.80}")
     if num_return > num_beams:
         raise ValueError(f"beam_search: expected num_return <= num_beams = {num_beams}, got {num_return}")
     if random := sorted(options.keys() & set(RANDOM)):

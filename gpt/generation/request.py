@@ -61,11 +61,11 @@ def checked_stops(stop_tokens: Collection[int]) -> frozenset[int]:
 
 def checked_processors(processors: Iterable[Processor]) -> list[Processor]:
     """Return the processors as a list. Raises TypeError if one cannot be called."""
-    found = list(processors)
+    found: list[Any] = [*processors] if isinstance(processors, Iterable) else [None]
     for processor in found:
         if not callable(processor):
             raise TypeError(
-                f"processors: expected callables (ids, logits) -> logits, got {processor!r:.80}. "
+                f"processors: expected a list of callables (ids, logits) -> logits, got {processors!r:.80}. "
                 "See gpt.generation.processors"
             )
     return found

@@ -151,6 +151,9 @@ def test_dynamic_scaling_reads_each_row_alone():
     ("prompts", "options", "error", "message"),
     [
         ([], {}, TokenError, "expected one prompt at least"),
+        ([1, 2], {}, TokenError, "expected a list with the ids of each prompt, such as [[1, 2], [3]], got [1, 2]"),
+        ("ab", {}, TokenError, "got 'ab'"),
+        (None, {}, TokenError, "got None"),
         ([[1], []], {}, TokenError, "a prompt needs at least one token"),
         ([[1], [99]], {}, TokenError, "token id 99"),
         ([[1]], {"num_samples": 0}, ValueError, "expected num_samples >= 1, got 0"),

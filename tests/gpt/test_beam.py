@@ -13,8 +13,8 @@ from tests.gpt.small_models import small_model
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """Return a small Llama of ours, and the same in transformers."""
-    pytest.importorskip("torch")
+    """Give a small Llama of ours, and the same in transformers."""
+    torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     from gpt.checkpoint.huggingface import load_model, save_model
 
@@ -22,7 +22,10 @@ def pair(tmp_path_factory):
     options = {"position": "rope", "norm": "rms", "mlp": "swiglu", "tied": False, "n_kv_head": 2, "vocab_size": 13}
     save_model(small_model(block_size=64, **options), folder)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float64").eval()
-    return load_model(folder, dtype="float64"), theirs
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # More take longer for such small matrices.
+    yield load_model(folder, dtype="float64"), theirs
+    torch.set_num_threads(threads)
 
 
 CASES = [
@@ -117,6 +120,8 @@ def test_processors_and_their_end():
         ({"num_beams": 0}, ValueError, "expected num_beams >= 1, got 0"),
         ({"max_new_tokens": None}, ValueError, "expected max_new_tokens >= 1, got None"),
         ({"num_return": 5}, ValueError, "expected num_return <= num_beams = 4, got 5"),
+        ({"early_stopping": "maybe"}, ValueError, "expected early_stopping True, False or 'never', got 'maybe'"),
+        ({"length_penalty": float("nan")}, ValueError, "expected a finite length_penalty, got nan"),
         ({"temperature": 0.5}, TypeError, "temperature is an option of sampling"),
         ({"length_penality": 1}, TypeError, "no option 'length_penality'"),
     ],

@@ -138,7 +138,8 @@ def test_options_by_name():
         ({"logit_bias": [1]}, ConfigError, "sampling.logit_bias = [1]: expected finite numbers by token id"),
         ({"banned_tokens": "ab"}, ConfigError, "sampling.banned_tokens = 'ab': expected token ids"),
         ({"forced_tokens": {0: -1}}, ConfigError, "sampling.forced_tokens = {0: -1}: expected token ids by place"),
-        ({"processors": [3]}, TypeError, "processors: expected callables (ids, logits) -> logits, got 3"),
+        ({"processors": [3]}, TypeError, "processors: expected a list of callables (ids, logits) -> logits, got [3]"),
+        ({"processors": max}, TypeError, "processors: expected a list of callables"),
     ],
 )
 def test_wrong_options_are_refused_at_once(options, error, message):
