@@ -54,7 +54,7 @@ def checked_sampling(sampling: SamplingConfig | None, options: dict[str, Any]) -
 
 def checked_stops(stop_tokens: Collection[int]) -> frozenset[int]:
     """Return the tokens that end a text. Raises TokenError unless all are integers."""
-    if not all(map(is_integer, stop_tokens)):
+    if not isinstance(stop_tokens, Iterable) or not all(map(is_integer, stop_tokens)):
         raise TokenError(f"stop_tokens: expected token ids, which are integers, got {stop_tokens!r:.80}")
     return frozenset(int(token) for token in stop_tokens)
 
