@@ -112,12 +112,7 @@ def start(
 ) -> Iterator[tuple[int, int, Logits]]:
     """Check the arguments of `generate_batch` at once; return an iterator of (text, token, logits (V,))."""
     check_model(model)
-    if isinstance(prompts, str) or not isinstance(prompts, Iterable) or any(np.ndim(ids) == 0 for ids in prompts):
-        raise TokenError(
-            f"generate_batch: expected a list with the ids of each prompt, such as [[1, 2], [3]], got {short(prompts)}"
-        )
-    if not len(prompts):
-        raise TokenError("generate_batch: expected one prompt at least, got none")
+    check_prompts(prompts)
     if not is_integer(num_samples, least=1):
         raise ValueError(f"generate_batch: expected num_samples >= 1, got {num_samples!r:.80}")
     texts = [checked_prompt(model, ids) for ids in prompts for _ in range(num_samples)]
@@ -129,6 +124,16 @@ def start(
         raise ValueError(f"generate_batch: expected {len(texts)} seeds, one for each text, got {len(seeds)}")
     own = [dataclasses.replace(chosen, seed=seed) for seed in seeds]
     return steps(model, texts, max_new_tokens, own, stops, checked_processors(processors))
+
+
+def check_prompts(prompts: object) -> None:
+    """Raise TokenError unless `prompts` is a sequence of sequences, one at least."""
+    if not isinstance(prompts, Collection | np.ndarray) or any(np.ndim(ids) < 1 for ids in prompts):
+        raise TokenError(
+            f"generate_batch: expected a list with the ids of each prompt, such as [[1, 2], [3]], got {short(prompts)}"
+        )
+    if not len(prompts):
+        raise TokenError("generate_batch: expected one prompt at least, got none")
 
 
 def steps(

@@ -6,6 +6,7 @@ tokens and the stop token (Wu et al. 2016, section 7, in the form of transformer
 """
 
 import math
+import numbers
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -81,8 +82,7 @@ def beam_search(
     check_numbers(num_beams=num_beams, max_new_tokens=max_new_tokens, num_return=num_return)
     if not any(early_stopping is value for value in (True, False)) and early_stopping != "never":
         raise ValueError(f"beam_search: expected early_stopping True, False or 'never', got {early_stopping!r:.80}")
-    if isinstance(length_penalty, str) or not math.isfinite(length_penalty):
-        raise ValueError(f"beam_search: expected a finite length_penalty, got {length_penalty!r:.80}")
+    check_penalty(length_penalty)
     if num_return > num_beams:
         raise ValueError(f"beam_search: expected num_return <= num_beams = {num_beams}, got {num_return}")
     if random := sorted(options.keys() & set(RANDOM)):
@@ -148,8 +148,14 @@ def best_candidates(
     return sorted(complete + best, key=lambda candidate: -candidate.logprob)[:count]
 
 
-def check_numbers(**numbers: object) -> None:
+def check_penalty(value: object) -> None:
+    """Raise ValueError unless a length penalty is a finite number."""
+    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ValueError(f"beam_search: expected a finite length_penalty, got {value!r:.80}")
+
+
+def check_numbers(**values: object) -> None:
     """Raise ValueError unless each number is an integer from 1 on."""
-    for name, number in numbers.items():
+    for name, number in values.items():
         if not is_integer(number, least=1):
             raise ValueError(f"beam_search: expected {name} >= 1, got {number!r:.80}")

@@ -122,6 +122,7 @@ def test_processors_and_their_end():
         ({"num_return": 5}, ValueError, "expected num_return <= num_beams = 4, got 5"),
         ({"early_stopping": "maybe"}, ValueError, "expected early_stopping True, False or 'never', got 'maybe'"),
         ({"length_penalty": float("nan")}, ValueError, "expected a finite length_penalty, got nan"),
+        ({"length_penalty": "1"}, ValueError, "expected a finite length_penalty, got '1'"),
         ({"temperature": 0.5}, TypeError, "temperature is an option of sampling"),
         ({"length_penality": 1}, TypeError, "no option 'length_penality'"),
     ],
