@@ -14,8 +14,11 @@ from gpt.errors import short
 # names are strings, because importing them would slow down `--help`; `pkgutil.resolve_name` finds them.
 TOKENIZERS = {
     "char": "gpt.tokenizer.char:CharTokenizer",
-    "gpt2": "gpt.tokenizer.bpe:GPT2Tokenizer",
+    "gpt2": "gpt.tokenizer.openai:GPT2Tokenizer",
+    "cl100k_base": "gpt.tokenizer.openai:CL100KTokenizer",
+    "o200k_base": "gpt.tokenizer.openai:O200KTokenizer",
     "bpe": "gpt.tokenizer.bpe:BPETokenizer",
+    "huggingface": "gpt.tokenizer.huggingface:HuggingFaceTokenizer",
 }
 SCALINGS = ("linear", "dynamic", "yarn", "llama3")  # of rotary positions
 OPTIMIZERS = {
@@ -32,7 +35,9 @@ class DataConfig(Section):
 
     dataset: str = option("tinyshakespeare", "name of a data set, or path of a UTF-8 text file")
     tokenizer: str = option(
-        "char", "one token per character, GPT-2's BPE, or a BPE trained on the text", choices=TOKENIZERS
+        "char",
+        "one token per character, a BPE of OpenAI, or a BPE trained on the text; huggingface comes with a model",
+        choices=TOKENIZERS,
     )
     bpe_vocab_size: int = option(
         1024, "size of the trained BPE's vocabulary", "tokens", ge=257, le=1_000_000

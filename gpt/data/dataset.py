@@ -125,7 +125,7 @@ def encode(text: TextFile, start: int, stop: int, tokenizer: Tokenizer) -> NDArr
     dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
     pieces = text.pieces(start, stop)
     ids, position = bytearray(), start
-    for piece in pieces if tokenizer.by_character else between_words(pieces):
+    for piece in pieces if tokenizer.by_character else between_words(pieces, tokenizer.cuts_before):
         try:
             ids += tokenizer.encode(piece).astype(dtype).tobytes()
         except CharacterError as error:

@@ -1,4 +1,4 @@
-"""Tokenizers: text to token ids and back, by characters or by byte-pair encoding."""
+"""Tokenizers: text to token ids and back."""
 
 from gpt.tokenizer.base import (
     CharacterError,
@@ -7,18 +7,27 @@ from gpt.tokenizer.base import (
     Tokenizer,
     TokenizerError,
     check_token_ids,
+    prompt_ids,
     start_ids,
 )
-from gpt.tokenizer.bpe import BPETokenizer, GPT2Tokenizer
+from gpt.tokenizer.bpe import BPETokenizer
 from gpt.tokenizer.char import CharTokenizer
+from gpt.tokenizer.export import to_files, to_tokenizer_json
+from gpt.tokenizer.folder import from_folder
+from gpt.tokenizer.gguf import from_gguf
+from gpt.tokenizer.huggingface import HuggingFaceTokenizer
 from gpt.tokenizer.kinds import build, expected_vocab_size, from_dict
+from gpt.tokenizer.openai import CL100KTokenizer, GPT2Tokenizer, O200KTokenizer
 
 __all__ = [
     "BPETokenizer",
+    "CL100KTokenizer",
     "CharTokenizer",
     "CharacterError",
     "GPT2Tokenizer",
+    "HuggingFaceTokenizer",
     "Ids",
+    "O200KTokenizer",
     "TokenError",
     "Tokenizer",
     "TokenizerError",
@@ -26,5 +35,10 @@ __all__ = [
     "check_token_ids",
     "expected_vocab_size",
     "from_dict",
+    "from_folder",
+    "from_gguf",
+    "prompt_ids",
     "start_ids",
+    "to_files",
+    "to_tokenizer_json",
 ]

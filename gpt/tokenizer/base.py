@@ -46,6 +46,20 @@ class Tokenizer(Protocol):
     vocab_size: int
     by_character: bool
     """Whether each character is encoded alone. Otherwise a long text is encoded in pieces of whole words."""
+    cuts_before: str
+    """The characters of white space before which a text may be cut, after a word, without a change of its ids."""
+    special_tokens: Mapping[str, int]
+    """The ids of the special tokens by their text, such as the end of a text or of a turn."""
+    bos_id: int | None
+    """The id of the token that begins a text, if there is one."""
+    eos_id: int | None
+    """The id of the token that ends a text, if there is one. It is one of `stop_ids`."""
+    add_bos: bool
+    """Whether the model wants `bos_id` before a text. `encode` never adds it; `prompt_ids` does."""
+    stop_ids: frozenset[int]
+    """The ids of the tokens that end a text or a turn. Generation stops there."""
+    chat_template: str | None
+    """The Jinja template that makes one text out of the messages of a conversation, if there is one."""
 
     @classmethod
     def create(cls, text: Iterable[str], train_text: Iterable[str], config: DataConfig) -> Self:
@@ -67,16 +81,25 @@ class Tokenizer(Protocol):
         """Return the vocabulary size that `create` is going to give, or None if it depends on the text."""
         ...
 
-    def encode(self, text: str) -> Ids:
-        """Return the ids of `text`, a 1-d int64 array. Raises TokenizerError for text outside the vocabulary."""
+    def encode(self, text: str, allow_special: bool = False) -> Ids:
+        """Return the ids of `text`, a 1-d int64 array. Raises TokenizerError for text outside the vocabulary.
+
+        allow_special: whether the text of a special token becomes that token. Leave it False for what a user types.
+        """
         ...
 
     def decode_bytes(self, ids: Sequence[int] | Ids) -> bytes:
-        """Return the UTF-8 bytes of `ids`; a token may end inside a character. Raises TokenError for a bad id."""
+        """Return the UTF-8 bytes of `ids`; a token may end inside a character. Raises TokenError for a bad id.
+
+        The bytes of several ids are those of each id, joined. So a text can be written while its ids arrive.
+        """
         ...
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
-        """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD. Raises TokenError for a bad id."""
+        """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD. Raises TokenError for a bad id.
+
+        Some tokenizers put a space before a text. `decode` removes it, `decode_bytes` does not.
+        """
         ...
 
     def to_dict(self) -> dict[str, Any]:
@@ -145,8 +168,32 @@ def check_text(text: object) -> None:
         raise TokenizerError(f"expected a text (str), got {type(text).__name__} {short(text)}{hint}")
 
 
+def check_characters(text: str) -> None:
+    """Raise TokenizerError if `text` holds half a surrogate pair, which is not a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TokenizerError(f"{text[error.start]!r} at position {error.start} is not a character") from None
+
+
+def prompt_ids(tokenizer: Tokenizer, text: str, allow_special: bool = False) -> Ids:
+    """Return the ids of a text that begins a context: those of `encode`, after `bos_id` if the model wants it.
+
+    A text that begins with that token itself, which needs `allow_special`, gets no second one.
+    """
+    ids = tokenizer.encode(text, allow_special)
+    if not tokenizer.add_bos or tokenizer.bos_id is None or (ids.size and ids[0] == tokenizer.bos_id):
+        return ids
+    return np.concatenate([np.array([tokenizer.bos_id], np.int64), ids])
+
+
 def start_ids(tokenizer: Tokenizer) -> Ids:
-    """Return the ids to generate from without a prompt: a line break, or token 0 if the vocabulary has none."""
+    """Return the ids to generate from without a prompt.
+
+    It is the token that begins a text; else a line break, or token 0 if the vocabulary has none.
+    """
+    if tokenizer.bos_id is not None:
+        return np.array([tokenizer.bos_id], np.int64)
     try:
         return tokenizer.encode("\n")
     except TokenizerError:

@@ -1,6 +1,7 @@
 """A tokenizer with one token per character."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +17,13 @@ class CharTokenizer:
 
     kind = "char"
     by_character = True
+    cuts_before = ""
+    special_tokens: Mapping[str, int] = MappingProxyType({})
+    bos_id: int | None = None
+    eos_id: int | None = None
+    add_bos = False
+    stop_ids: frozenset[int] = frozenset()
+    chat_template: str | None = None
 
     def __init__(self, vocab: str) -> None:
         if not vocab:
@@ -45,7 +53,7 @@ class CharTokenizer:
     def expected_vocab_size(cls, config: DataConfig) -> int | None:
         return None
 
-    def encode(self, text: str) -> Ids:
+    def encode(self, text: str, allow_special: bool = False) -> Ids:
         check_text(text)
         codes = code_points(text)
         # A binary search encodes a million characters in milliseconds; a dictionary needs a Python step for each.

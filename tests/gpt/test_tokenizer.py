@@ -19,6 +19,7 @@ from gpt import tokenizer as t
 from gpt.config import TOKENIZERS, DataConfig
 from gpt.download import DownloadError
 from gpt.tokenizer import bpe as bpe_module
+from gpt.tokenizer import openai as openai_module
 from gpt.tokenizer.kinds import tokenizer_class
 
 TEXT = (
@@ -150,6 +151,27 @@ def test_bpe_encodes_like_its_trainer():
     assert bpe.encode(TEXT).tolist() == oracle.encode(TEXT).ids
 
 
+@pytest.mark.parametrize("run", ["ACGTTGCAAC" * 900, " " * 30_000, "x1," * 9000])
+def test_a_long_run_is_trained_on_as_short_words(run):
+    """Each merge moves the rest of its word, so one word of the whole run would take a time that grows as a square."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    size, alphabet = bpe_module.TRAINING_WORD, bpe_module.byte_alphabet()
+    oracle = Tokenizer(models.BPE())
+    oracle.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex="," in run)
+    oracle.train_from_iterator(
+        (run[i : i + size] for i in range(0, len(run), size)) if "," not in run else [run],
+        trainers.BpeTrainer(vocab_size=300, initial_alphabet=sorted(alphabet), show_progress=False),
+    )
+    bpe = t.BPETokenizer.train(run, 300)
+    assert max(map(len, bpe.tokens)) <= size
+    assert bpe.tokens == [
+        bytes(alphabet[c] for c in token)
+        for token, _ in sorted(oracle.get_vocab().items(), key=lambda item: item[1])
+    ]
+    assert bpe.decode(bpe.encode(run)) == run
+
+
 def test_bpe_of_a_short_text_has_a_smaller_vocabulary():
     bpe = t.BPETokenizer.train("aaaa", 1000)
     assert 256 < bpe.vocab_size < 300
@@ -181,21 +203,22 @@ def test_gpt2(gpt2):
 
 def test_gpt2_uses_tiktokens_cache(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(bpe_module, "fetch", lambda file, folder: asked.append((file.name, folder)))
-    monkeypatch.setattr("tiktoken.get_encoding", lambda name: pytest.fail(os.environ["TIKTOKEN_CACHE_DIR"]))
+    monkeypatch.setattr(openai_module, "fetch", lambda file, folder: asked.append((file.name, folder)))
+    constructors = {"gpt2": lambda: pytest.fail(os.environ["TIKTOKEN_CACHE_DIR"])}
+    monkeypatch.setattr("tiktoken_ext.openai_public.ENCODING_CONSTRUCTORS", constructors)
     monkeypatch.setenv("TENSORLITE_CACHE", str(tmp_path / "ours"))
     monkeypatch.delenv("TIKTOKEN_CACHE_DIR", raising=False)
     for folder in (tmp_path / "ours" / "tiktoken", tmp_path / "theirs"):
         with pytest.raises(pytest.fail.Exception, match=re.escape(str(folder))):
             t.GPT2Tokenizer.load()
-        assert asked == [(file.name, folder) for file in bpe_module.GPT2_FILES]
+        assert asked == [(file.name, folder) for file in openai_module.GPT2_FILES]
         asked.clear()
         assert os.environ.get("TIKTOKEN_CACHE_DIR") in (None, str(folder))
         monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "theirs"))
 
 
-def test_gpt2_files_have_the_names_that_tiktoken_expects():
-    for file in bpe_module.GPT2_FILES:
+def test_the_files_have_the_names_that_tiktoken_expects():
+    for file in (*openai_module.GPT2_FILES, *openai_module.CL100K_FILES, *openai_module.O200K_FILES):
         assert file.name == hashlib.sha1(file.url.encode()).hexdigest()
 
 
