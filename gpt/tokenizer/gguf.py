@@ -40,6 +40,8 @@ def from_gguf(metadata: Mapping[str, Any]) -> HuggingFaceTokenizer:
     types = value(metadata, "token_type", list, [NORMAL] * len(tokens))
     if len(types) != len(tokens):
         raise TokenizerError(f"{KEY}token_type: expected {len(tokens)} types, one for each token, got {len(types)}")
+    if wrong := [kind for kind in types if type(kind) is not int]:
+        raise TokenizerError(f"{KEY}token_type: expected integers, got {reprlib.repr(wrong[0])}")
     vocab: dict[str, int] = {}
     for i, token in enumerate(tokens):
         if not isinstance(token, str):

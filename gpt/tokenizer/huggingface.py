@@ -76,7 +76,7 @@ class HuggingFaceTokenizer:
         self.vocab_size = self._checked_size(vocab_size)
         self._bytes += [b""] * (self.vocab_size - len(self._bytes))
         self._coverage = Coverage(values, self.vocab, self._tokenizer)
-        self._first = self._tokenizer.encode("").ids[:1] if values.get("post_processor") else None
+        self._first = tokenizer_json.first_ids(values) if values.get("post_processor") else None
         self.cuts_before = cuts_before(values)
         self.set_roles(bos_id, eos_id, add_bos, stop_ids, chat_template)
 

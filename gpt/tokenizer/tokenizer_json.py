@@ -74,6 +74,7 @@ def checked(values: dict[str, Any]) -> dict[str, int]:
     for step in steps(values.get("pre_tokenizer"), "pretokenizers"):
         if step["type"] in DROPS_SPACES or step.get("behavior") == "Removed":
             raise TokenizerError(f"pre_tokenizer: {step['type']} drops the white space of a text, which is then lost")
+    check_bytes(values)
     vocab = bpe_vocab(model) if kind == "BPE" else unigram_vocab(model)
     check_ids(vocab)
     owners = {number: token for token, number in vocab.items()}
@@ -93,6 +94,18 @@ def checked(values: dict[str, Any]) -> dict[str, int]:
         vocab[token], owners[number] = number, token
     check_ids(vocab)
     return vocab
+
+
+def check_bytes(values: Mapping[str, Any]) -> None:
+    """Raise TokenizerError if only one of the encoder and the decoder takes characters for bytes."""
+    encoder = steps(values.get("pre_tokenizer"), "pretokenizers") + steps(values.get("normalizer"), "normalizers")
+    decoder = steps(values.get("decoder"), "decoders")
+    writes, reads = ("ByteLevel" in [step["type"] for step in part] for part in (encoder, decoder))
+    if reads != writes and (reads or decoder):
+        raise TokenizerError(
+            f"decoder: ByteLevel is {'' if reads else 'not '}among its steps, but {'not ' if reads else ''}in the "
+            "pre-tokenizer, so that a text would not come back"
+        )
 
 
 def check_ids(vocab: Mapping[str, int]) -> None:
@@ -165,6 +178,25 @@ def steps(part: object, inner: str) -> list[dict[str, Any]]:
     if part["type"] != "Sequence":
         return [part]
     return [step for entry in field(part, inner, list, "Sequence") for step in steps(entry, inner)]
+
+
+def first_ids(values: Mapping[str, Any]) -> list[int]:
+    """Return the ids that the post-processor puts before a text: at most one. Raises TokenizerError."""
+    for step in steps(values.get("post_processor"), "processors"):
+        where = f"post_processor.{step['type']}"
+        if step["type"] in ("BertProcessing", "RobertaProcessing"):
+            pair = field(step, "cls", list, where)
+            return [pair[1]] if len(pair) == 2 and type(pair[1]) is int else []
+        if step["type"] == "TemplateProcessing":
+            single = field(step, "single", list, where)
+            special = single[0].get("SpecialToken") if single and isinstance(single[0], dict) else None
+            if isinstance(special, dict):
+                known = field(step, "special_tokens", dict, where).get(special.get("id"))
+                ids = known.get("ids") if isinstance(known, dict) else None
+                if not isinstance(ids, list) or not all(type(i) is int for i in ids):
+                    raise TokenizerError(f"{where}: expected the ids of a special token, got {reprlib.repr(known)}")
+                return ids[:1]
+    return []
 
 
 def is_byte_level(values: Mapping[str, Any]) -> bool:

@@ -208,6 +208,7 @@ def test_missing_byte_tokens_are_an_error(spm):
         ("model", "bert", "model: expected one of gpt2, llama"), ("model", None, "model: expected str"),
         ("tokens", [], "at least one token"), ("tokens", "a", "tokens: expected list"), ("tokens", [1], "token_type"),
         ("tokens", ["a"] * 2, "token_type: expected 2"), ("token_type", [1], "one for each token"),
+        ("token_type", ["x"] * 505, "expected integers"),
         ("merges", ["a"], "expected two tokens, got 'a'"), ("merges", ["a zzzz"], "'zzzz' is not in"),
         ("merges", [3], "got 3 for merge 0"), ("merges", 3, "merges: expected list"), ("bos_token_id", 999, "below 5"),
         ("eos_token_id", -1, "eos_token_id: expected an id"), ("eot_token_id", "x", "eot_token_id: expected int"),

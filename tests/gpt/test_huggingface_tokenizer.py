@@ -246,6 +246,16 @@ def test_a_prompt_begins_with_the_first_token_if_the_model_wants_it():
     assert t.prompt_ids(plain, "the").tolist() == plain.encode("the").tolist()
 
 
+def test_a_last_token_of_the_post_processor_is_not_a_first_one():
+    model = byte_level()
+    model.post_processor = processors.TemplateProcessing(single="$A <|end|>", special_tokens=[("<|end|>", 0)])
+    ours = t.HuggingFaceTokenizer(model.to_str())
+    assert (ours.bos_id, ours.add_bos) == (None, False)
+    assert t.prompt_ids(ours, "the").tolist() == model.encode("the", add_special_tokens=False).ids
+    model.post_processor = processors.RobertaProcessing(("<|end|>", 0), ("<s>", 1))
+    assert t.HuggingFaceTokenizer(model.to_str()).bos_id == 1
+
+
 def test_a_larger_vocabulary_of_the_model_has_ids_without_text():
     ours = t.HuggingFaceTokenizer(byte_level().to_str(), vocab_size=1000)
     assert ours.vocab_size == 1000
@@ -311,6 +321,10 @@ BAD = [
     (small(pre_tokenizer={"type": "Whitespace"}), "drops the white space"), (small(pre_tokenizer=[]), "a step"),
     (small(decoder={"type": "WordPiece"}), "decoder: expected"),
     (small(decoder={"type": "Wrong"}), "decoder: expected"),
+    (small(decoder={"type": "ByteLevel"}), "not in the pre-tokenizer"),
+    (small(pre_tokenizer={"type": "ByteLevel"}), "not among its steps"),
+    (small(post_processor={"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x"}}],
+                           "special_tokens": {}}), "tokenizer.json: "),
     (small(normalizer={"type": "Wrong"}), "tokenizer.json: "),
     (small(added_tokens={}), "added_tokens: expected list"), (small(added_tokens=[1]), "expected an object"),
     (added(id=0), "0 is the id of 'a'"), (added(id=-1), "-1"), (added(content="a"), "'a' has the ids 0 and 3"),
