@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("regex")
 pytest.importorskip("tokenizers")
-import regex
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from gpt import tokenizer as t
@@ -20,6 +18,7 @@ from gpt.tokenizer.gguf import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
 from gpt.tokenizer.patterns import PRE_TOKENIZERS
 from tests.gpt.random_texts import PARTS, random_texts
 
+regex = pytest.importorskip("regex")  # tiktoken needs it, so it is there where tiktoken is.
 LETTERS = {byte: letter for letter, byte in byte_alphabet().items()}
 
 
