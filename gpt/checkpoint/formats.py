@@ -1,9 +1,9 @@
-"""Checkpoint formats, chosen by the suffix of the file."""
+"""Checkpoint formats, chosen by the suffix of the file. A folder is one of Hugging Face's."""
 
+import pkgutil
 from pathlib import Path
 from typing import Protocol
 
-from gpt.checkpoint import native
 from gpt.checkpoint.base import Checkpoint, Info
 from gpt.config import Config
 
@@ -11,7 +11,7 @@ from gpt.config import Config
 class Format(Protocol):
     """A module that reads one format."""
 
-    def load(self, path: Path, device: str = "auto", *, training: bool = False) -> Checkpoint:
+    def load(self, path: Path, device: str = "auto", *, training: bool = False, dtype: str = "float32") -> Checkpoint:
         """Read a checkpoint onto `device`."""
         ...
 
@@ -21,15 +21,25 @@ class Format(Protocol):
 
 
 # To add a format, write its module and add a line here. Files with another suffix are read as the native format.
-FORMATS: dict[str, Format] = {".safetensors": native}
+NATIVE, FOLDER = "gpt.checkpoint.native", "gpt.checkpoint.huggingface"
+FORMATS = {".safetensors": NATIVE, ".gguf": "gpt.checkpoint.gguf"}
 
 
-def load(path: str | Path, device: str = "auto", *, training: bool = False) -> Checkpoint:
+def format_of(path: Path) -> Format:
+    """Return the module that reads a path."""
+    # A folder without a config.json gets the message of the native format.
+    name = FOLDER if (path / "config.json").is_file() else FORMATS.get(path.suffix, NATIVE)
+    module: Format = pkgutil.resolve_name(name)
+    return module
+
+
+def load(path: str | Path, device: str = "auto", *, training: bool = False, dtype: str = "float32") -> Checkpoint:
     """Read a checkpoint of any format onto `device` (see `train.device`). Raises CheckpointError and DeviceError.
 
     training: also read the state of the optimizer. Without it, `optimizer` is None and the model in evaluation mode.
+    dtype: float32 or float64, for a folder or a GGUF file; a checkpoint of ours keeps its own.
     """
-    return FORMATS.get(Path(path).suffix, native).load(Path(path), device, training=training)
+    return format_of(Path(path)).load(Path(path), device, training=training, dtype=dtype)
 
 
 def load_info(path: str | Path) -> Info:
@@ -37,7 +47,7 @@ def load_info(path: str | Path) -> Info:
 
     Raises CheckpointError.
     """
-    return FORMATS.get(Path(path).suffix, native).load_info(Path(path))
+    return format_of(Path(path)).load_info(Path(path))
 
 
 def load_config(path: str | Path) -> Config:

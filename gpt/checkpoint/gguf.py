@@ -13,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tensorlite as tl
-from gpt.checkpoint.base import CheckpointError, damaged
+from gpt.checkpoint.base import Checkpoint, CheckpointError, Info, damaged
 from gpt.checkpoint.families import KeyErrorInConfig, integer, model_config, only, positive, value_of
+from gpt.checkpoint.foreign import foreign_checkpoint, foreign_config, refuse_training
 from gpt.checkpoint.transfer import copy_parameter, split_rows
 from gpt.config import ModelConfig
 from gpt.errors import extra, short
 from gpt.model import GPT, build_model, parameter_shapes
 from gpt.model.rotary import inverse_wavelengths
+from gpt.tokenizer import TokenizerError
+from gpt.tokenizer.gguf import from_gguf
 from tensorlite import nn, serialization
 
 Array = NDArray[Any]
@@ -104,6 +107,29 @@ def value_of_field(field: Any) -> Any:
 
 
 # ---- reading ------------------------------------------------------------------------------------
+
+
+def load(path: Path, device: str = "auto", *, training: bool = False, dtype: str = "float32") -> Checkpoint:
+    """Return the model and the tokenizer in a file, as a checkpoint after 0 steps. See `load_model`.
+
+    Raises TokenizerError, too.
+    """
+    refuse_training(path, training)
+    file = open_gguf(path)
+    try:
+        tokenizer = from_gguf(file.metadata)
+    except TokenizerError as error:
+        raise TokenizerError(f"{str(path)!r}: {error}") from None
+    if tokenizer.vocab_size > vocabulary_size(file):
+        raise damaged(
+            path, f"tokenizer.ggml.tokens: {tokenizer.vocab_size} tokens, and the model has {vocabulary_size(file)}"
+        )
+    return foreign_checkpoint(path, model_of(file, device, dtype), tokenizer, dtype)
+
+
+def load_info(path: Path) -> Info:
+    """Return the configuration of the model in a file, without reading its weights. Raises CheckpointError."""
+    return Info(foreign_config(path, read_config(open_gguf(path))), 0)
 
 
 def load_model(path: str | Path, device: str = "auto", dtype: str = "float32") -> GPT:

@@ -9,16 +9,34 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import tensorlite as tl
-from gpt.checkpoint.base import CheckpointError, damaged
+from gpt.checkpoint.base import Checkpoint, CheckpointError, Info, damaged
 from gpt.checkpoint.families import FAMILIES, Family, KeyErrorInConfig, family_of
+from gpt.checkpoint.foreign import foreign_checkpoint, foreign_config, refuse_training
 from gpt.checkpoint.tensor_files import SINGLE, TensorSpec, find_tensors, read_floats, read_json
 from gpt.checkpoint.transfer import copy_parameter, split_rows
 from gpt.config import ModelConfig
 from gpt.errors import short
 from gpt.model import GPT, build_model, parameter_shapes
+from gpt.tokenizer.folder import from_folder
 from tensorlite import nn, serialization
 
 CONFIG = "config.json"
+
+
+def load(path: Path, device: str = "auto", *, training: bool = False, dtype: str = "float32") -> Checkpoint:
+    """Return the model and the tokenizer in a folder, as a checkpoint after 0 steps. See `load_model`.
+
+    Raises TokenizerError, too.
+    """
+    refuse_training(path, training)
+    model = load_model(path, device, dtype)
+    tokenizer = from_folder(path, model.config.vocab_size)
+    return foreign_checkpoint(path, model, tokenizer, dtype)
+
+
+def load_info(path: Path) -> Info:
+    """Return the configuration of the model in a folder, without reading its weights. Raises CheckpointError."""
+    return Info(foreign_config(path, read_config(path)[1]), 0)
 
 
 def load_model(folder: str | Path, device: str = "auto", dtype: str = "float32") -> GPT:

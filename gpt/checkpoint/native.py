@@ -68,8 +68,8 @@ def save(
         raise CheckpointError(f"cannot write the checkpoint: {error}. {kept}") from error
 
 
-def load(path: Path, device: str = "auto", *, training: bool = False) -> Checkpoint:
-    """Read a checkpoint onto `device` (see `train.device`). Raises CheckpointError and DeviceError.
+def load(path: Path, device: str = "auto", *, training: bool = False, dtype: str = "") -> Checkpoint:
+    """Read a checkpoint onto `device` (see `train.device`), whose dtype it keeps. Raises CheckpointError, DeviceError.
 
     Every byte of the file is checked, also those that are not used.
 

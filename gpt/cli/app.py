@@ -21,10 +21,13 @@ from gpt.errors import UserError
 COMMANDS = {
     "train": "gpt.cli.train:train",
     "sample": "gpt.cli.sample:sample",
+    "chat": "gpt.cli.chat:chat",
     "score": "gpt.cli.evaluate:score",
     "eval": "gpt.cli.evaluate:evaluate",
     "info": "gpt.cli.info:info",
     "presets": "gpt.cli.info:presets",
+    "models": "gpt.cli.models:models",
+    "export": "gpt.cli.export:export",
 }
 
 

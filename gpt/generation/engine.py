@@ -35,16 +35,36 @@ class Engine:
         self.cache = KVCache(model)
         self.eval_mode = eval_mode(model)
         self.recent: deque[int] = deque(maxlen=max(1, model.config.block_size // 2))
+        self.cached: list[int] = []  # the tokens in the cache
         self.decoder: CompiledDecoder | None = None
         self.decoder_sought = False
 
     def prefill(self, ids: Sequence[int] | Ids) -> Logits:
         """Start a new sequence with the last block_size of `ids`; return the logits (V,) of the next token."""
         tokens = check_token_ids(ids, self.model.config.vocab_size)[-self.model.config.block_size :].tolist()
-        self.cache.length = 0
+        return self._continue(tokens, 0)
+
+    def resume(self, ids: Sequence[int] | Ids) -> Logits:
+        """Do what `prefill` does, but read only the tokens after the beginning that the cache holds already.
+
+        The weights must be those that the cache was computed with.
+        """
+        tokens = check_token_ids(ids, self.vocab_size)[-self.model.config.block_size :].tolist()
+        # The scaling that depends on the length of the text makes other keys out of a longer one.
+        if self.model.config.rope_scaling == "dynamic":
+            return self._continue(tokens, 0)
+        kept, limit = 0, min(len(self.cached), len(tokens) - 1)
+        while kept < limit and self.cached[kept] == tokens[kept]:
+            kept += 1
+        return self._continue(tokens, kept)
+
+    def _continue(self, tokens: list[int], kept: int) -> Logits:
+        """Read tokens, of which the cache keeps the first ones."""
+        self.cache.length = kept
+        self.cached = tokens[:kept]
         self.recent.clear()
         self.recent.extend(tokens)
-        return self._read(tokens)
+        return self._read(tokens[kept:])
 
     def step(self, token: int) -> Logits:
         """Append a token to the sequence; return the logits (V,) of the next one. Raises TokenError."""
@@ -53,11 +73,13 @@ class Engine:
         self.recent.append(token)
         if self.cache.length == self.cache.block_size:
             self.cache.length = 0
+            self.cached.clear()
             return self._read(list(self.recent))
         return self._read([token])
 
     def _read(self, tokens: list[int]) -> Logits:
         """Return the logits (V,) of the token after these, which follow the cached ones."""
+        self.cached += tokens
         if len(tokens) == 1:
             if not (self.decoder.is_current() if self.decoder is not None else self.decoder_sought):
                 self.decoder, self.decoder_sought = find_decoder(self.model, self.cache, tokens[0]), True

@@ -29,6 +29,7 @@ def generate(
     *,
     stop_tokens: Collection[int] = (),
     processors: Iterable[Processor] = (),
+    engine: Engine | None = None,
     **options: Any,
 ) -> Iterator[int]:
     """Yield the tokens that follow `ids`, each as soon as it is sampled.
@@ -41,6 +42,7 @@ def generate(
     stop_tokens: the first of these ends the text; it is not yielded.
     processors: functions (ids, logits) -> logits, after the penalties of `sampling` and before its temperature; see
         `gpt.generation.processors`.
+    engine: an engine of this model. It does not read again the beginning of the prompt that it has read before.
     options: fields of SamplingConfig by name, in place of those of `sampling`: generate(model, ids, temperature=0).
 
     Between two tokens, the model and the grad mode are in the mode of the caller. Do not change the weights meanwhile.
@@ -48,7 +50,7 @@ def generate(
     TypeError for a model or a sampling of another type, and for an unknown option. The iterator raises SampleError if
     the model predicts numbers that are not finite, or the options leave no token.
     """
-    tokens = start(model, ids, max_new_tokens, sampling, stop_tokens, processors, options)
+    tokens = start(model, ids, max_new_tokens, sampling, stop_tokens, processors, options, engine)
     return (token for token, _ in tokens)
 
 
@@ -81,17 +83,26 @@ def start(
     stop_tokens: Collection[int],
     processors: Iterable[Processor],
     options: dict[str, Any],
+    engine: Engine | None = None,
 ) -> Iterator[tuple[int, Logits]]:
     """Check the arguments of `generate` at once; return an iterator of tokens, each with the model's logits (V,)."""
     check_model(model)
     prompt = checked_prompt(model, ids)
     check_length(max_new_tokens)
     chosen, stops = checked_sampling(sampling, options), checked_stops(stop_tokens)
-    return steps(model, prompt, max_new_tokens, chosen, stops, checked_processors(processors))
+    engine = check_engine(engine, model) or Engine(model)
+    return steps(engine, prompt, max_new_tokens, chosen, stops, checked_processors(processors))
+
+
+def check_engine(engine: Engine | None, model: GPT) -> Engine | None:
+    """Return the engine. Raises ValueError if it is that of another model."""
+    if engine is not None and engine.model is not model:
+        raise ValueError("generate: expected an engine of the same model. Write engine=Engine(model), or leave it out")
+    return engine
 
 
 def steps(
-    model: GPT,
+    engine: Engine,
     prompt: Ids,
     max_new_tokens: int | None,
     sampling: SamplingConfig,
@@ -99,9 +110,9 @@ def steps(
     processors: Sequence[Processor],
 ) -> Iterator[tuple[int, Logits]]:
     """Yield each token with the logits (V,) of the model that it was sampled from."""
-    engine, sampler, token = Engine(model), Sampler(sampling, prompt.tolist(), processors), None
+    sampler, token = Sampler(sampling, prompt.tolist(), processors), None
     for _ in itertools.count() if max_new_tokens is None else range(max_new_tokens):
-        logits = engine.prefill(prompt) if token is None else engine.step(token)
+        logits = engine.resume(prompt) if token is None else engine.step(token)
         try:
             token = sampler(logits)
         except EndOfText:

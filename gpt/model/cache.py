@@ -1,18 +1,23 @@
 """The keys and values of the tokens that a model has read."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 import tensorlite as tl
-from tensorlite import Tensor
-
-if TYPE_CHECKING:
-    from gpt.model.gpt import GPT
+from gpt.config import ModelConfig
+from tensorlite import Tensor, nn
 
 # Positions that a cache has room for at first. It grows, because the context of some models is longer than memory.
 FIRST_PLACES = 1024
+
+
+class CachedModel(Protocol):
+    """What a cache needs to know of a model."""
+
+    config: ModelConfig
+    wte: nn.Embedding
 
 
 class KVCache:
@@ -27,7 +32,7 @@ class KVCache:
     length: int
     """The number of positions that are filled. Setting it to 0 forgets all, to a smaller number the last ones."""
 
-    def __init__(self, model: "GPT", batch_size: int = 1, padding: Sequence[int] | None = None) -> None:
+    def __init__(self, model: CachedModel, batch_size: int = 1, padding: Sequence[int] | None = None) -> None:
         config, weight = model.config, model.wte.weight
         places = min(config.block_size, FIRST_PLACES)
         shape = (batch_size, config.kv_heads, places, config.head_size)  # (B, K, places, D)

@@ -15,6 +15,7 @@ from gpt.tokenizer.char import CharTokenizer
 from gpt.tokenizer.export import to_files, to_tokenizer_json
 from gpt.tokenizer.folder import from_folder
 from gpt.tokenizer.gguf import from_gguf
+from gpt.tokenizer.gguf_export import to_gguf
 from gpt.tokenizer.huggingface import HuggingFaceTokenizer
 from gpt.tokenizer.kinds import build, expected_vocab_size, from_dict
 from gpt.tokenizer.openai import CL100KTokenizer, GPT2Tokenizer, O200KTokenizer
@@ -40,5 +41,6 @@ __all__ = [
     "prompt_ids",
     "start_ids",
     "to_files",
+    "to_gguf",
     "to_tokenizer_json",
 ]

@@ -1,0 +1,181 @@
+"""A conversation with a chat model: its messages, its tokens, and the answers."""
+
+import dataclasses
+import re
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpt.config import SamplingConfig
+from gpt.errors import UserError
+from gpt.generation.chat_template import ChatTemplate, Message
+from gpt.generation.engine import Engine
+from gpt.generation.single import generate
+from gpt.generation.text_stream import stream
+from gpt.model import GPT
+from gpt.tokenizer import Ids, Tokenizer
+
+# A character of the private use area of Unicode. No text that means something has it.
+MARK = "\ue0c5"
+
+
+class ChatError(UserError, ValueError):
+    """A model that is not made for conversations, or a conversation that does not fit its context."""
+
+
+def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool = True) -> Ids:
+    """Return the token ids of a conversation, by the chat template of the tokenizer.
+
+    Special tokens in the template become special. What users and models have written does not, also where it looks
+    like a special token. Raises ChatError if there is no template, ChatTemplateError, and TokenizerError.
+    """
+    if not tokenizer.chat_template:
+        raise ChatError("the model has no chat template, so it was not made for conversations. Use sample")
+    special = dict(tokenizer.special_tokens)
+    names = sorted(special, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, names))) if names else re.compile(r"(?!)")
+    template = ChatTemplate(tokenizer.chat_template, named_tokens(tokenizer))
+    text = template.render([hide_specials(message, pattern) for message in messages], add_generation_prompt)
+    ids: list[int] = []
+    position = 0
+    for match in pattern.finditer(text):
+        ids += encode_plain(tokenizer, text[position : match.start()])
+        ids.append(special[match[0]])
+        position = match.end()
+    ids += encode_plain(tokenizer, text[position:])
+    return np.array(ids, np.int64)
+
+
+def encode_plain(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Return the ids of a text between two special tokens."""
+    text = text.replace(MARK, "")
+    return tokenizer.encode(text).tolist() if text else []
+
+
+def hide_specials(message: Message, pattern: re.Pattern[str]) -> dict[str, Any]:
+    """Return a message where a mark divides each special token in its texts, so that the pattern does not find it."""
+
+    def divide(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return pattern.sub(lambda match: match[0][:1] + MARK + match[0][1:], value.replace(MARK, ""))
+
+    return {key: divide(value) for key, value in message.items()}
+
+
+def named_tokens(tokenizer: Tokenizer) -> Mapping[str, str]:
+    """Return the texts of the tokens that templates use by name, `bos_token` and `eos_token`."""
+    texts = {number: text for text, number in tokenizer.special_tokens.items()}
+    ends = sorted(tokenizer.stop_ids)
+    return {
+        "bos_token": texts.get(tokenizer.bos_id, "") if tokenizer.bos_id is not None else "",
+        "eos_token": texts.get(ends[0], "") if ends else "",
+    }
+
+
+class Conversation:
+    """The messages of a conversation, cut to the context of a model.
+
+    system: the system message; None takes the one that the template has, if any.
+    context: the number of tokens that the model sees. reserve: those that are kept free for an answer.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, context: int, system: str | None = None, reserve: int = 256) -> None:
+        self.tokenizer = tokenizer
+        self.limit = max(1, context - reserve)
+        self.messages: list[dict[str, str]] = [] if system is None else [{"role": "system", "content": system}]
+        self.kept = len(self.messages)  # the system message, which is never forgotten
+        self.forgotten = 0
+
+    def add(self, role: str, content: str) -> None:
+        """Append a message."""
+        self.messages.append({"role": role, "content": content})
+
+    def prompt(self) -> Ids:
+        """Return the tokens up to the beginning of the next answer.
+
+        The oldest messages are forgotten, in pairs of question and answer, until the others fit. Raises ChatError if
+        the last question alone does not fit.
+        """
+        ids = encode_chat(self.tokenizer, self.messages)
+        while len(ids) > self.limit:
+            if len(self.messages) - self.kept < 3:
+                raise ChatError(
+                    f"the message has {len(ids):,} tokens with its template, and {self.limit:,} fit. Shorten it"
+                )
+            del self.messages[self.kept : self.kept + 2]
+            self.forgotten += 2
+            ids = encode_chat(self.tokenizer, self.messages)
+        return ids
+
+    def undo(self) -> None:
+        """Take back the last question, for example after an error."""
+        if len(self.messages) > self.kept:
+            self.messages.pop()
+
+class Chat:
+    """A conversation with a model: each question gets an answer, as a stream of text.
+
+    system: see `Conversation`. max_new_tokens: the longest answer. sampling: see `gpt.generation.generate`; the seed
+    of answer k is its seed + k, so that the same questions get the same answers.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        tokenizer: Tokenizer,
+        system: str | None = None,
+        max_new_tokens: int = 512,
+        sampling: SamplingConfig | None = None,
+    ) -> None:
+        if not tokenizer.chat_template:
+            raise ChatError("the model has no chat template, so it was not made for conversations. Use sample")
+        self.model, self.tokenizer, self.system = model, tokenizer, system
+        self.max_new_tokens = max_new_tokens
+        self.sampling = sampling or SamplingConfig()
+        self.engine = Engine(model)  # It keeps what it has read of the conversation.
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the conversation."""
+        context = self.model.config.block_size
+        self.conversation = Conversation(self.tokenizer, context, self.system, min(self.max_new_tokens, context // 2))
+        self.answers = 0
+
+    @property
+    def forgotten(self) -> int:
+        """Return how many messages at the beginning did not fit the context any more."""
+        return self.conversation.forgotten
+
+    def undo(self) -> None:
+        """Take back the last question and its answer."""
+        self.conversation.undo()
+        self.conversation.undo()
+
+    def answer(self, question: str) -> Generator[str, None, None]:
+        """Yield the answer to a question in pieces.
+
+        The conversation keeps what was yielded, also if the caller stops early. Raises ChatError if the question does
+        not fit the context; the conversation is then as before.
+        """
+        self.conversation.add("user", question)
+        try:
+            ids = self.conversation.prompt()
+        except UserError:
+            self.conversation.undo()
+            raise
+        sampling = self.sampling
+        if sampling.seed is not None:
+            sampling = dataclasses.replace(sampling, seed=sampling.seed + self.answers)
+        self.answers += 1
+        room = min(self.max_new_tokens, self.model.config.block_size - len(ids))
+        stops = self.tokenizer.stop_ids
+        new = generate(self.model, ids, room, sampling, stop_tokens=stops, engine=self.engine)
+        pieces: list[str] = []
+        try:
+            for piece in stream(self.tokenizer, new):
+                pieces.append(piece)
+                yield piece
+        finally:
+            self.conversation.add("assistant", "".join(pieces))

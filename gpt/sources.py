@@ -1,0 +1,94 @@
+"""Find a model by what a user calls it, and load it: a run, a checkpoint, a folder, a GGUF file, or a known name."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gpt import checkpoint, runs
+from gpt.checkpoint import Checkpoint, CheckpointError
+from gpt.config.fields import suggestion
+from gpt.download import DownloadError, cache_dir, fetch
+from gpt.errors import short
+from gpt.known_models import MODELS, KnownModel
+
+# What a model needs of a repository on the hub. Nothing that is pickled is downloaded.
+HUB_FILES = ("*.safetensors", "*.json", "merges.txt", "*.jinja")
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def load(source: str | Path, device: str = "auto", dtype: str = "float32") -> Checkpoint:
+    """Return the model that a name or a path means, and its tokenizer. See `find` for the names.
+
+    device: see `train.device`. dtype: float32 or float64; a checkpoint of ours keeps its own.
+    Raises CheckpointError, DownloadError, TokenizerError and DeviceError.
+    """
+    return checkpoint.load(find(source), device, dtype=dtype)
+
+
+def find(source: str | Path) -> Path:
+    """Return the path of the checkpoint, the folder or the file that a user means.
+
+    source: a path; or the name of a run below runs/, a name in MODELS, or a repository of the Hugging Face hub, such as
+        openai-community/gpt2. A path that exists comes first.
+    Raises CheckpointError for a name that means nothing, and DownloadError.
+    """
+    path = Path(source)
+    if (path / "config.json").is_file() or path.suffix == ".gguf":
+        return path
+    if path.exists():
+        return runs.find_checkpoint(path)
+    name = str(source)
+    if (Path("runs") / path).is_dir() and name not in MODELS:
+        return runs.find_checkpoint(Path("runs") / path)
+    if name.lower() in MODELS:
+        return download(MODELS[name.lower()])
+    if REPOSITORY.fullmatch(name):
+        return download_repository(name)
+    raise CheckpointError(
+        f"there is no model {short(name)}: give a path, a run, OWNER/NAME on the hub, or a known name"
+        f"{suggestion(name, MODELS)}"
+    )
+
+
+def download(model: KnownModel) -> Path:
+    """Return the path of a known model, after downloading it if needed. Raises DownloadError."""
+    if isinstance(model.source, str):
+        return download_repository(model.source)
+    return fetch(model.source, cache_dir() / "models")
+
+
+def download_repository(name: str) -> Path:
+    """Return the folder of a repository of the hub, after downloading what is missing. Raises DownloadError."""
+    snapshot, hub_error = hub()
+    try:
+        return Path(snapshot(name, allow_patterns=list(HUB_FILES)))
+    except (OSError, ValueError, hub_error) as error:
+        lines = str(error).strip().splitlines()
+        raise DownloadError(
+            f"could not fetch {name!r} from the Hugging Face hub: {lines[0] if lines else type(error).__name__}. "
+            "Check the name and the connection, or give the path of a folder that you have"
+        ) from error
+
+
+def hub() -> tuple[Callable[..., Any], type[Exception]]:
+    """Return what downloads a repository, and its errors. Raises DownloadError if the package is missing."""
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError
+    except ModuleNotFoundError as error:
+        raise DownloadError(
+            f"models of the Hugging Face hub need the package {error.name}: pip install 'tensorlite[hub]'"
+        ) from error
+    return snapshot_download, HfHubHTTPError
+
+
+def cached(model: KnownModel) -> bool:
+    """Return whether a known model is on this machine already."""
+    if not isinstance(model.source, str):
+        return (cache_dir() / "models" / model.source.name).is_file()
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ModuleNotFoundError:
+        return False
+    return isinstance(try_to_load_from_cache(model.source, "config.json"), str)
