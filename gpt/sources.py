@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from gpt import checkpoint, runs
 from gpt.checkpoint import Checkpoint, CheckpointError
-from gpt.config.fields import suggestion
 from gpt.download import DownloadError, cache_dir, fetch
-from gpt.errors import short
 from gpt.known_models import MODELS, KnownModel
 
 # What a model needs of a repository on the hub. Nothing that is pickled is downloaded.
@@ -39,16 +38,16 @@ def find(source: str | Path) -> Path:
     if path.exists():
         return runs.find_checkpoint(path)
     name = str(source)
-    if (Path("runs") / path).is_dir() and name not in MODELS:
-        return runs.find_checkpoint(Path("runs") / path)
     if name.lower() in MODELS:
         return download(MODELS[name.lower()])
-    if REPOSITORY.fullmatch(name):
+    if REPOSITORY.fullmatch(name) and not Path(path.parts[0]).exists():  # "runs/name" is a path that is wrong.
         return download_repository(name)
-    raise CheckpointError(
-        f"there is no model {short(name)}: give a path, a run, OWNER/NAME on the hub, or a known name"
-        f"{suggestion(name, MODELS)}"
-    )
+    try:
+        return runs.find_checkpoint(path)
+    except CheckpointError as error:
+        if near := get_close_matches(name.lower(), MODELS, n=1):
+            raise CheckpointError(f"{error}; or did you mean the model {near[0]!r}?") from None
+        raise
 
 
 def download(model: KnownModel) -> Path:

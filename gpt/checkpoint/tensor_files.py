@@ -1,6 +1,6 @@
 """Weights in the safetensors files of a folder, in one file or in several, read one tensor at a time.
 
-The numbers are read from the mapped file. So loading needs memory for the model, and for one tensor beside it. The
+The numbers are read from the mapped file. So loading needs memory for the model, and for one tensor more. The
 safetensors library reads neither bfloat16 (unless another package was imported before) nor float8 into NumPy arrays, so
 the bytes are decoded here.
 """

@@ -127,8 +127,11 @@ def checkpoint_options(command: Callback) -> Callback:
         [
             click.option(
                 "--checkpoint",
-                metavar="PATH",
-                help=f"A checkpoint or the folder of a run.  [default: the newest below {RUNS}/]",
+                "--model",
+                "checkpoint",
+                metavar="PATH|NAME",
+                help="A checkpoint, the folder of a run, a Hugging Face folder, a GGUF file, or a name that `models` "
+                f"lists.  [default: the newest below {RUNS}/]",
             ),
             click.option(
                 "--device",
@@ -144,16 +147,19 @@ def checkpoint_options(command: Callback) -> Callback:
 def load_checkpoint(path: str | None, device: str) -> "Checkpoint":
     """Return the checkpoint that a command works on, and print its path to stderr. Raises CheckpointError."""
     import tensorlite as tl
-    from gpt import checkpoint, runs
+    from gpt import checkpoint, runs, sources
 
-    latest = runs.find_checkpoint(Path(path)) if path else runs.newest_checkpoint(RUNS)
+    latest = sources.find(path) if path else runs.newest_checkpoint(RUNS)
     better = runs.better_checkpoint(latest)
     exact = path is not None and Path(path).is_file()
     found = latest if exact or better is None or better.damage else better.path
     tl.keep_freed_memory()  # These commands run no backward pass, which would do so.
     loaded = checkpoint.load(found, device=device)
     why = "" if path else f", {runs.describe_choice(RUNS, latest)}"
-    click.echo(f"checkpoint {found} (step {loaded.step:,}{why})", err=True)
+    if loaded.step:
+        click.echo(f"checkpoint {found} (step {loaded.step:,}{why})", err=True)
+    else:
+        click.echo(f"model {found}", err=True)
     if better is not None:
         click.echo(about(better, latest, exact), err=True)
     return loaded

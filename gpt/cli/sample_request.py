@@ -15,7 +15,7 @@ from gpt.config import SamplingConfig
 from gpt.data import read_text, unix_lines
 from gpt.generation import Grammar, GrammarError, Processor, TextEnd, stream
 from gpt.model import GPT
-from gpt.tokenizer import Tokenizer, TokenizerError, start_ids
+from gpt.tokenizer import Tokenizer, TokenizerError, prompt_ids, start_ids
 
 DEFAULT_CHARS, DEFAULT_BEAM_TOKENS = 500, 100
 END_OF_TEXT = "<|endoftext|>"
@@ -72,7 +72,7 @@ class SampleRequest:
         self, model: GPT, tokenizer: Tokenizer, prompt: str, sampling: SamplingConfig, arguments: Mapping[str, Any]
     ) -> None:
         self.model, self.tokenizer, self.prompt, self.arguments = model, tokenizer, prompt, arguments
-        self.ids = tokenizer.encode(prompt) if prompt else start_ids(tokenizer)
+        self.ids = prompt_ids(tokenizer, prompt) if prompt else start_ids(tokenizer)
         tokens, chars = arguments["tokens"], arguments["chars"]
         self.limits: dict[str, Any] = {
             "max_tokens": tokens,

@@ -20,15 +20,30 @@ from gpt.config import DEFAULT_PRESET, Config
     "or else the newest below runs/. It keeps its configuration, except for the options that are given.",
 )
 @click.option(
+    "--init-from",
+    metavar="PATH|NAME",
+    help="Start from the weights of a model: a run, a checkpoint, a Hugging Face folder, a GGUF file, or a known name. "
+    "It gives the shape and the tokenizer, too. --block-size and --dropout are those of this run.",
+)
+@click.option(
     "--profile", is_flag=True, help="Take 25 steps, print the time of each op in them, and write nothing."
 )
-def train(preset: str | None, config: str | None, resume: str | None, profile: bool, **fields: Any) -> None:
+def train(
+    preset: str | None,
+    config: str | None,
+    resume: str | None,
+    init_from: str | None,
+    profile: bool,
+    **fields: Any,
+) -> None:
     """Train a model, evaluate it, and print a sample of its text.
 
     PRESET is one of those that `presets` lists. Ctrl-C or SIGTERM finishes the step and saves; --resume continues.
     """
     overrides = given_options(fields)
     chosen = chosen_config(preset, config, overrides)
+    if init_from is not None:
+        check_together(init_from, resume, profile, overrides)
     import gpt.train
     from gpt import checkpoint
 
@@ -40,11 +55,23 @@ def train(preset: str | None, config: str | None, resume: str | None, profile: b
     path = None if resume is None else chosen_checkpoint(resume, bool(preset or config), chosen, overrides)
     with gpt.train.Interrupt() as interrupt:
         if path is None:
-            done = gpt.train.train(chosen)
+            done = gpt.train.train(chosen, **({} if init_from is None else {"init_from": init_from}))
         else:
             done = gpt.train.train(checkpoint.load_config(path).replace(overrides), resume=path)
     if not done:
         raise click.exceptions.Exit(interrupt.exit_status)
+
+
+def check_together(init_from: str, resume: str | None, profile: bool, overrides: dict[str, Any]) -> None:
+    """Raise UsageError for an option that cannot be given with --init-from."""
+    if resume is not None or profile:
+        other = "--profile" if profile else "--resume"
+        raise click.UsageError(f"give --init-from or {other}, not both")
+    own = {"model.block_size", "model.dropout"}
+    for name in overrides:
+        if (name.startswith("model.") and name not in own) or name in ("data.tokenizer", "data.bpe_vocab_size"):
+            flag = "--" + name.partition(".")[2].replace("_", "-")
+            raise click.UsageError(f"{flag} is that of the model {init_from!r}. Leave it out")
 
 
 def chosen_checkpoint(resume: str, named: bool, chosen: Config, overrides: dict[str, Any]) -> Path:

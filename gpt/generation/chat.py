@@ -67,11 +67,8 @@ def hide_specials(message: Message, pattern: re.Pattern[str]) -> dict[str, Any]:
 def named_tokens(tokenizer: Tokenizer) -> Mapping[str, str]:
     """Return the texts of the tokens that templates use by name, `bos_token` and `eos_token`."""
     texts = {number: text for text, number in tokenizer.special_tokens.items()}
-    ends = sorted(tokenizer.stop_ids)
-    return {
-        "bos_token": texts.get(tokenizer.bos_id, "") if tokenizer.bos_id is not None else "",
-        "eos_token": texts.get(ends[0], "") if ends else "",
-    }
+    ids = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id}
+    return {name: "" if number is None else texts.get(number, "") for name, number in ids.items()}
 
 
 class Conversation:

@@ -28,7 +28,7 @@ class ChatTemplateError(UserError, ValueError):
 class ChatTemplate:
     """A template that was parsed.
 
-    source: the text of the template. variables: what it can use beside the messages, such as bos_token.
+    source: the text of the template. variables: what it can use in addition to the messages, such as bos_token.
     Raises ChatTemplateError.
     """
 

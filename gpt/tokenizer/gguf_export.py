@@ -19,10 +19,8 @@ def to_gguf(tokenizer: Tokenizer) -> dict[str, Any]:
     values = json.loads(to_tokenizer_json(tokenizer))
     keys = byte_level(values) if is_byte_level(values) else single_characters(values)
     tokens, types = token_table(values, tokenizer)
-    ends = sorted(tokenizer.stop_ids)
-    # llama.cpp adds the end of a turn to the end of a text by its name.
-    eos = getattr(tokenizer, "eos_id", None)
-    roles = {"bos_token_id": tokenizer.bos_id, "eos_token_id": ends[0] if eos is None and ends else eos}
+    # llama.cpp finds the other tokens that end a text or a turn by their names.
+    roles = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
     metadata: dict[str, Any] = {
         **{KEY + key: value for key, value in keys.items()},
         f"{KEY}tokens": [spaced(token) for token in tokens] if keys["model"] == "llama" else tokens,

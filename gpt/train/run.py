@@ -20,11 +20,14 @@ from gpt.train.setup import check_config, start
 from gpt.train.setup import resume as resume_run
 
 
-def train(config: Config, resume: str | Path | None = None) -> bool:
+def train(config: Config, resume: str | Path | None = None, init_from: str | Path | None = None) -> bool:
     """Train a model, evaluate it, and print what was written. Return whether the run was finished.
 
     resume: a checkpoint to continue from, as if the run had never stopped; `config` is then the one in the checkpoint,
         except for RESUMABLE_OPTIONS. (More steps stretch the cosine of the learning rate.)
+
+    init_from: a model to start from, as `gpt.sources.find` takes it. It gives the weights, the tokenizer and the shape.
+        Of `config.model` only dropout and a shorter context are used.
 
     Ctrl-C, SIGTERM or SIGHUP finishes the step and saves; a second one stops immediately. Signals reach the main thread
     only, so in another thread nothing is caught. Raises TrainingError for a loss that is not finite, ConfigError for
@@ -35,7 +38,7 @@ def train(config: Config, resume: str | Path | None = None) -> bool:
     resume = None if resume is None else Path(resume)
     folder = RunFolder(config.run_dir if resume is None else resume.parent)
     with Interrupt() as stop, folder.lock():
-        trainer = start(config, folder) if resume is None else resume_run(config, resume)
+        trainer = start(config, folder, init_from) if resume is None else resume_run(config, resume)
         command = f"{this_python()} -m gpt train --resume {shlex.quote(str(folder.path))}"
         say(summary(trainer))
         if note := slow_without_numba():

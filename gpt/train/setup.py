@@ -1,10 +1,12 @@
 """Set up a run: a new one, or one that resumes from a checkpoint."""
 
+import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import tensorlite as tl
-from gpt import checkpoint
+from gpt import checkpoint, sources
 from gpt.checkpoint import Checkpoint
 from gpt.config import Config, ConfigError
 from gpt.data import DATASETS, Dataset, load_dataset, open_text
@@ -15,6 +17,7 @@ from gpt.runs import LATEST, RunFolder
 from gpt.tokenizer import CharacterError, Tokenizer
 from gpt.train.output import say
 from gpt.train.trainer import Trainer
+from tensorlite import nn
 
 # The options that may change when a run resumes. A change of any other option would make it another run.
 RESUMABLE_OPTIONS = {
@@ -40,12 +43,39 @@ def check_config(function: str, config: object) -> None:
         )
 
 
-def build_run(config: Config) -> tuple[Config, Dataset, GPT]:
+def build_run(config: Config, init_from: str | Path | None = None) -> tuple[Config, Dataset, GPT]:
     """Return the parts of a new run: its configuration with the size of the vocabulary, its data and its model."""
+    if init_from is not None:
+        return build_from(config, init_from)
     dataset = load_dataset(config.data, config.model.block_size)
     config = with_absolute_text(config).with_vocab_size(dataset.tokenizer.vocab_size)
     tl.manual_seed(config.train.seed)  # Seeds the weights and dropout.
     return config, dataset, build_model(config.model, config.train.device, config.train.dtype)
+
+
+def build_from(config: Config, source: str | Path) -> tuple[Config, Dataset, GPT]:
+    """Return the parts of a run that starts from the weights of another model, which also gives shape and tokenizer.
+
+    Of `config.model` only dropout and a shorter context are used.
+    """
+    loaded = sources.load(source, config.train.device, config.train.dtype)
+    found = loaded.model.config
+    changes: dict[str, Any] = {"dropout": config.model.dropout}
+    changes["block_size"] = min(config.model.block_size, found.block_size)
+    if found.rope_scaling != "none":
+        changes["rope_original_context"] = found.original_context  # It does not shrink with the context.
+    model_config = dataclasses.replace(found, **changes)
+    dataset = load_dataset(config.data, model_config.block_size, loaded.tokenizer)
+    tl.manual_seed(config.train.seed)  # Seeds dropout.
+    with nn.init.skip_init():
+        model = build_model(model_config, config.train.device, config.train.dtype)
+    state = loaded.model.state_dict()
+    if "wpe.weight" in state:
+        state["wpe.weight"] = state["wpe.weight"][: model_config.block_size]
+    model.load_state_dict(state)
+    parts = {f"model.{field.name}": getattr(model_config, field.name) for field in dataclasses.fields(model_config)}
+    config = with_absolute_text(config).replace({**parts, "data.tokenizer": loaded.tokenizer.kind})
+    return config, dataset, model
 
 
 def with_absolute_text(config: Config) -> Config:
@@ -54,15 +84,18 @@ def with_absolute_text(config: Config) -> Config:
     return config if name in DATASETS else config.replace({"data.dataset": os.path.abspath(name)})
 
 
-def start(config: Config, folder: RunFolder | None = None) -> Trainer:
-    """Return a new run in `folder` (`config.run_dir`), after archiving what an earlier run left there."""
+def start(config: Config, folder: RunFolder | None = None, init_from: str | Path | None = None) -> Trainer:
+    """Return a new run in `folder` (`config.run_dir`), after archiving what an earlier run left there.
+
+    init_from: see `train`.
+    """
     check_config("start", config)
     with extra():  # The first checkpoint would need them only after some minutes.
         import filelock  # noqa: F401
         import safetensors  # noqa: F401
         import tqdm  # noqa: F401
     folder = folder or RunFolder(config.run_dir)
-    config, dataset, model = build_run(config)
+    config, dataset, model = build_run(config, init_from)
     if archive := folder.archive_previous_run():
         say(f"The run that was in {folder.path} is now in {archive}")
     return Trainer(config, dataset, model, folder)

@@ -108,7 +108,7 @@ class Words:
 
     special_tokens = types.MappingProxyType({"<|im_start|>": 256, "<|im_end|>": 257})
     vocab_size = 258
-    bos_id, add_bos, stop_ids, chat_template = None, False, frozenset({257}), CHATML
+    bos_id, eos_id, add_bos, stop_ids, chat_template = None, 257, False, frozenset({257}), CHATML
 
     def encode(self, text, allow_special=False):
         assert not allow_special

@@ -39,7 +39,9 @@ def imported_by(*folders: str) -> set[str]:
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 found.add(node.module.partition(".")[0])
-    found -= sys.stdlib_module_names | {"tensorlite", "gpt", "tests"} | {path.stem for path in paths}
+    # Scripts import each other by their stems, modules of a package do not.
+    scripts = {path.stem for path in paths if not (path.parent / "__init__.py").exists()}
+    found -= sys.stdlib_module_names | {"tensorlite", "gpt", "tests"} | scripts
     return {DISTRIBUTION_OF.get(module, module) for module in found}
 
 
