@@ -40,7 +40,8 @@ def find(source: str | Path) -> Path:
     name = str(source)
     if name.lower() in MODELS:
         return download(MODELS[name.lower()])
-    if REPOSITORY.fullmatch(name) and not Path(path.parts[0]).exists():  # "runs/name" is a path that is wrong.
+    first = path.parts[0] if path.parts else "runs"
+    if REPOSITORY.fullmatch(name) and first != "runs" and not Path(first).exists():  # Else it is a path that is wrong.
         return download_repository(name)
     try:
         return runs.find_checkpoint(path)

@@ -16,18 +16,21 @@ from gpt.config import Config, preset_names
 def info(preset: str | None, config: str | None, **fields: Any) -> None:
     """Print the parameters, memory and FLOPs of a configuration.
 
-    PRESET is the name of a preset, or a checkpoint, or the folder of a run.
+    PRESET is the name of a preset, a checkpoint, the folder of a run, a Hugging Face folder, or a GGUF file.
     """
     if preset and not config and (run := run_of(preset)):
-        from gpt import checkpoint, runs
+        from gpt import checkpoint, sources
         from gpt.model.size import summary
 
-        found = runs.find_checkpoint(run)
+        found = sources.find(run)
         kept = checkpoint.load_info(found)
         chosen = kept.config.replace(given_options(fields))
         saved = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.stat().st_mtime))
-        click.echo(f"checkpoint {found}: step {kept.step:,} of {chosen.train.steps:,}, saved {saved}")
-        click.echo(f"text {chosen.data.dataset!r}, {chosen.data.tokenizer} tokenizer\n")
+        if kept.step:
+            click.echo(f"checkpoint {found}: step {kept.step:,} of {chosen.train.steps:,}, saved {saved}")
+            click.echo(f"text {chosen.data.dataset!r}, {chosen.data.tokenizer} tokenizer\n")
+        else:
+            click.echo(f"model {found}, saved {saved}\n")
         click.echo(summary(chosen))
         return
     chosen = chosen_config(preset, config, given_options(fields))

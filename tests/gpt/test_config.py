@@ -26,6 +26,7 @@ from gpt.tokenizer import expected_vocab_size
 PRESETS = {
     "shakespeare-char-cpu", "shakespeare-char", "shakespeare-bpe", "gpt-nano", "gpt-micro", "gpt-mini",
     "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "shakespeare-speedrun",
+    "llama-tiny", "qwen-style", "smollm2-135m",
 }  # fmt: skip
 
 
