@@ -19,7 +19,7 @@ def start_process(side: str, work: Callable[..., None], *args: Any) -> tuple[Bas
     ours, theirs = spawn.Pipe()
     before = os.environ.get("TENSORLITE_MALLOC")
     # tensorlite changes malloc's settings when it is imported, which PyTorch's users do not have.
-    os.environ["TENSORLITE_MALLOC"] = "keep" if side == "tensorlite" else "system"
+    os.environ["TENSORLITE_MALLOC"] = "" if side == "tensorlite" else "system"
     process = spawn.Process(target=work, args=(side, *args, theirs), daemon=True)
     process.start()
     if before is None:

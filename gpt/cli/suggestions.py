@@ -43,7 +43,8 @@ OPTION_ALIASES = {
     "--device": "gpu cuda cpu use-gpu",
     "--out": "output out-dir output-dir outdir save-dir dir folder logdir save",
     "--name": "run-name run experiment wandb-run-name",
-    "--resume": "continue restart load init-from resume-from resume-from-checkpoint",
+    "--resume": "continue restart load resume-from resume-from-checkpoint",
+    "--init-from": "init start-from from-pretrained pretrained finetune-from",
     "--profile": "profiler timing",
     "--config": "conf cfg config-file preset",
     "--checkpoint": "ckpt model model-path run weights load checkpoint-path",
@@ -76,7 +77,10 @@ COMMAND_ALIASES = {
     "score": "perplexity ppl logprob log-prob",
     "eval": "evaluate evaluation test validate val",
     "info": "size summary describe params parameters show",
-    "presets": "preset list configs models ls",
+    "presets": "preset list configs ls",
+    "chat": "talk converse conversation interactive repl ask",
+    "models": "model zoo known hub",
+    "export": "convert save to-gguf to-huggingface publish",
 }
 
 # The similarity, from 0 to 1, from which on a name counts as a misspelling of another.

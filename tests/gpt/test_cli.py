@@ -294,7 +294,8 @@ def test_resume_from_a_path_refuses_another_configuration(calls, tmp_path):
         (["sample", "--top-k", "0"], "--top-k 0: must be >= 1"),
         (["trian"], "No such command 'trian'. Did you mean 'train'?"),
         (["generate"], "No such command 'generate'. Did you mean 'sample'?"),
-        (["xyzzy"], "No such command 'xyzzy'. The commands are train, sample, score, eval, info, presets."),
+        (["xyzzy"], "No such command 'xyzzy'. The commands are train, sample, chat, score, eval, info, "
+         "presets, models, export."),
     ],
 )
 def test_mistakes_are_one_message(calls, monkeypatch, tmp_path, arguments, message):
@@ -657,7 +658,7 @@ def test_a_text_is_found_from_another_folder(tiny, tmp_path, monkeypatch):
 
 def test_presets():
     lines = succeeds("presets").output.splitlines()
-    assert len(lines) == 12
+    assert len(lines) == 15
     (gpt2,) = [line for line in lines if line.startswith("gpt2 ")]
     assert gpt2.split() == ["gpt2", "12", "12", "768", "1024", "gpt2", "124", "M", "600000"]
 

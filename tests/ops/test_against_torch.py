@@ -63,8 +63,6 @@ TAKEN = {
     ("cdist", 1): "its twin here is vector_norm, which takes a negative order",
     ("linalg.solve_triangular", 1): "a zero on the diagonal; PyTorch returns infinities",
     ("F.huber_loss", 0): "the same",
-    ("F.adaptive_avg_pool1d", 0): "an output_size of 0; PyTorch returns an empty tensor",
-    ("F.adaptive_max_pool1d", 0): "the same",
     ("F.smooth_l1_loss", 0): "the same",
     ("F.scaled_dot_product_attention", 7): "a negative probability; PyTorch's CPU kernel does not look at it",
 }

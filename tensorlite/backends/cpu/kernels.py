@@ -223,8 +223,11 @@ _FAR = 256.0  # deviations; the rounding of a float32 mean that is so far from 0
 def _offsets(x: Array, mean: Array, rstd: Array) -> Array | None:
     """Return the first entry of each row whose mean is that far from 0, and else 0; None if there is no such row.
 
-    The differences of such a row from its first entry are exact.
+    The differences of such a row from its first entry are exact. float16 is too narrow for the distance; ops compute it
+    in float32.
     """
+    if x.dtype == np.float16:
+        return None
     distance = mean.reshape(-1) * rstd.reshape(-1)
     if distance @ distance < _FAR * _FAR:
         return None
