@@ -16,12 +16,16 @@ from gpt.tokenizer import Ids, TokenError, check_token_ids
 MAX_LOGITS = 2**22
 
 
-def log_probs(model: GPT, ids: Sequence[int] | Ids, stride: int | None = None) -> NDArray[np.float64]:
+def log_probs(
+    model: GPT, ids: Sequence[int] | Ids, stride: int | None = None, done: Callable[[int], object] | None = None
+) -> NDArray[np.float64]:
     """Return ln p(ids[i] | the tokens before it) for i = 1 .. N - 1, in nats: shape (N - 1,).
 
     A text of any length N is read through windows of block_size tokens that advance by `stride` (half a window by
     default). Each window scores the tokens that the previous one did not reach. So a token sees all earlier tokens as
     long as they fit. After that it sees at least block_size - stride of them, so stride=1 gives the most context.
+
+    done: a function that is called with the number of tokens of each window that were scored.
 
     Raises TokenError for fewer than two ids or one outside the vocabulary, ValueError for a stride out of range.
     """
@@ -33,18 +37,30 @@ def log_probs(model: GPT, ids: Sequence[int] | Ids, stride: int | None = None) -
     if len(tokens) < 2:
         raise TokenError(f"log_probs: expected at least 2 tokens, got {len(tokens)}; the first one is not scored")
     result = np.empty(len(tokens) - 1)
-    done = 0  # The number of targets scored so far; target i is ids[i + 1].
+    scored = 0  # The number of targets scored so far; target i is ids[i + 1].
     with eval_mode(model):
-        while done < len(result):
-            stop = min(done + (stride if done else T), len(result))
+        while scored < len(result):
+            stop = min(scored + (stride if scored else T), len(result))
             start = max(0, stop - T)
-            x = tl.tensor(tokens[None, start:stop], device=model.device)
-            logp = F.log_softmax(model(x)[0][0], dim=-1)  # (stop - start, V)
-            targets = tokens[start + 1 : stop + 1]
-            chosen = logp.cpu().numpy()[np.arange(len(targets)), targets]
-            result[done:stop] = chosen[done - start :]
-            done = stop
+            x = model.hidden_states(tl.tensor(tokens[None, start:stop], device=model.device))[0, scored - start :]
+            result[scored:stop] = target_log_probs(model, x, tokens[scored + 1 : stop + 1])
+            if done is not None:
+                done(stop - scored)
+            scored = stop
     return result
+
+
+def target_log_probs(model: GPT, x: tl.Tensor, targets: Ids) -> NDArray[np.float64]:
+    """Return the log-probability of each target (T,) for hidden states (T, C).
+
+    The logits of a few positions are computed at a time, because those of a long context fill gigabytes.
+    """
+    rows = max(1, MAX_LOGITS // model.config.vocab_size)
+    parts = []
+    for i in range(0, len(targets), rows):
+        logp = F.log_softmax(model.head(x[i : i + rows]), dim=-1).cpu().numpy()  # (rows, V)
+        parts.append(logp[np.arange(len(logp)), targets[i : i + rows]])
+    return np.concatenate(parts)
 
 
 def perplexity(model: GPT, ids: Sequence[int] | Ids) -> float:

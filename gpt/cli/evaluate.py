@@ -17,24 +17,39 @@ if TYPE_CHECKING:
 @checkpoint_options
 @click.argument("text", required=False)
 @click.option("--file", metavar="FILE", help="A UTF-8 text file, instead of TEXT.")
-def score(checkpoint: str | None, device: str, text: str | None, file: str | None) -> None:
+@click.option(
+    "--stride",
+    type=click.IntRange(min=1),
+    help="By how many tokens the window advances over a text that is longer than the context. Less gives each token "
+    "more context, and takes longer.  [default: half of the context]",
+)
+def score(checkpoint: str | None, device: str, text: str | None, file: str | None, stride: int | None) -> None:
     """Print the log-probability and perplexity of TEXT under a model.
 
-    The first token is given; every other token is predicted.
+    The first token is given; every other token is predicted. A model that begins each text with a token of its own is
+    given that one.
     """
     if (text is None) == (file is None):
         raise click.UsageError("give a TEXT or a --file")
     from gpt.data import read_text, unix_lines
     from gpt.evaluate import log_probs
+    from gpt.tokenizer import prompt_ids
+    from gpt.train.progress import evaluation_bar
 
     text = read_text(Path(file)) if file else unix_lines(text or "")
     loaded = load_checkpoint(checkpoint, device)
-    ids = loaded.tokenizer.encode(text)
+    ids, context = prompt_ids(loaded.tokenizer, text), loaded.config.model.block_size
     if len(ids) < 2:
         raise click.UsageError(f"the text has {len(ids)} tokens, and a score needs at least 2")
-    total = float(log_probs(loaded.model, ids).sum())
-    given = len(loaded.tokenizer.decode_bytes(ids[:1]).decode(errors="ignore"))
-    echo_loss(-total / (len(ids) - 1), -total / math.log(2) / (len(text) - given))
+    if stride is not None and stride > context:
+        raise click.UsageError(f"--stride {stride} is larger than the context of the model, {context}")
+    with evaluation_bar(len(ids) - 1) as bar:
+        total = float(log_probs(loaded.model, ids, stride, bar.update).sum())
+    begins = loaded.tokenizer.add_bos and ids[0] == loaded.tokenizer.bos_id  # This token has no text.
+    given = b"" if begins else loaded.tokenizer.decode_bytes(ids[:1])
+    bits = -total / math.log(2)
+    echo_loss(-total / (len(ids) - 1), bits / (len(text) - len(given.decode(errors="ignore"))))
+    click.echo(f"                  {bits / (len(text.encode()) - len(given)):.4f} bits per byte")
     click.echo(f"log-probability   {total:.3f} nats, of {len(ids) - 1:,} tokens after the first")
 
 

@@ -109,6 +109,8 @@ def sample(checkpoint: str | None, device: str, **arguments: Any) -> None:
     prompt = request.read_prompt(arguments["prompt"], arguments["prompt_file"])
     loaded = load_checkpoint(checkpoint, device)
     chosen = request.SampleRequest(loaded.model, loaded.tokenizer, prompt, sampling, arguments)
+    if len(chosen.ids) > (context := loaded.config.model.block_size):
+        click.echo(f"the prompt has {len(chosen.ids):,} tokens, of which the model sees the last {context:,}", err=True)
     if arguments["num_beams"]:
         texts = chosen.beams()
     else:

@@ -226,7 +226,13 @@ def test_sample_score_and_info(folder, file, tmp_path):
     sample = succeeds("sample", "--model", folder, *options).stdout
     assert sample == succeeds("sample", "--model", file, *options).stdout
     assert sample.startswith("The cat")
-    assert "perplexity" in succeeds("score", "--model", file, "The cat sat").output
+    whole = succeeds("score", "--model", file, TEXT).output
+    assert "bits per byte" in whole
+    assert whole != succeeds("score", "--model", file, TEXT, "--stride", 1).output
+    wrong = run("score", "--model", file, TEXT, "--stride", 33)
+    assert "--stride 33 is larger than the context of the model, 32" in wrong.output
+    long = succeeds("sample", "--model", file, "--prompt", TEXT, "--tokens", 1)
+    assert "of which the model sees the last 32" in long.stderr
     assert "2 layers, 2 heads" in succeeds("info", folder).output
     assert "no state of training" in run("train", "--resume", file).output
 
