@@ -41,13 +41,15 @@ def chat(source: str, device: str, system: str | None, tokens: int, once: str | 
         sampling = dataclasses.replace(sampling, seed=secrets.randbits(32))
     import tensorlite as tl
     from gpt import sources
+    from gpt.errors import UserError
+    from gpt.generation import on_terminal
     from gpt.generation.chat import Chat
 
     tl.keep_freed_memory()  # No backward pass runs, which would do so.
     loaded = sources.load(source, device)
     talk = Chat(loaded.model, loaded.tokenizer, system, tokens, sampling)
     if once is not None:
-        answer(talk, once)
+        answer(talk, once)  # An error ends the command.
         return
     click.echo(f"{loaded.config.name}, seed {sampling.seed}. {HELP}", err=True)
     while (message := read_message()) is not None:
@@ -61,7 +63,12 @@ def chat(source: str, device: str, system: str | None, tokens: int, once: str | 
         elif command in ("/help", "/?"):
             click.echo(HELP, err=True)
         elif command:
-            answer(talk, message)
+            try:
+                answer(talk, message)
+            except UserError as error:
+                if not on_terminal():
+                    raise
+                click.echo(f"Error: {error}", err=True)
 
 
 def read_message() -> str | None:
@@ -83,7 +90,6 @@ def read_message() -> str | None:
 
 def answer(talk: Any, message: str) -> None:
     """Print the answer to a message as it is generated. Ctrl-C stops it, and the conversation goes on."""
-    from gpt.errors import UserError
     from gpt.generation import ControlEscaper, gather, on_terminal
 
     pieces = talk.answer(message)
@@ -93,10 +99,6 @@ def answer(talk: Any, message: str) -> None:
     except KeyboardInterrupt:
         pieces.close()
         click.echo(" [stopped]", err=True, nl=False)
-    except UserError as error:
-        if not on_terminal():
-            raise
-        click.echo(f"Error: {error}", err=True)
     click.echo()
     if talk.forgotten:
         click.echo(f"The context is full: the first {talk.forgotten} messages are forgotten.", err=True)

@@ -34,7 +34,7 @@ def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message], add_generatio
         raise ChatError("the model has no chat template, so it was not made for conversations. Use sample")
     special = dict(tokenizer.special_tokens)
     names = sorted(special, key=len, reverse=True)
-    pattern = re.compile("|".join(map(re.escape, names))) if names else re.compile(r"(?!)")
+    pattern = re.compile(f"(?:{'|'.join(map(re.escape, names))})(?!{MARK})" if names else r"(?!)")
     template = ChatTemplate(tokenizer.chat_template, named_tokens(tokenizer))
     text = template.render([hide_specials(message, pattern) for message in messages], add_generation_prompt)
     ids: list[int] = []
@@ -54,12 +54,20 @@ def encode_plain(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def hide_specials(message: Message, pattern: re.Pattern[str]) -> dict[str, Any]:
-    """Return a message where a mark divides each special token in its texts, so that the pattern does not find it."""
+    """Return a message where marks divide each special token in its texts, so that the pattern does not find it.
+
+    The texts may be inside lists and dicts, such as the parts of a content.
+    """
 
     def divide(value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        return pattern.sub(lambda match: match[0][:1] + MARK + match[0][1:], value.replace(MARK, ""))
+        if isinstance(value, str):
+            # A mark after each character, because a part of one special token may begin another.
+            return pattern.sub(lambda match: MARK.join([*match[0], ""]), value.replace(MARK, ""))
+        if isinstance(value, Mapping):
+            return {key: divide(entry) for key, entry in value.items()}
+        if isinstance(value, list | tuple):
+            return [divide(entry) for entry in value]
+        return value
 
     return {key: divide(value) for key, value in message.items()}
 
@@ -93,23 +101,24 @@ class Conversation:
         """Return the tokens up to the beginning of the next answer.
 
         The oldest messages are forgotten, in pairs of question and answer, until the others fit. Raises ChatError if
-        the last question alone does not fit.
+        the last question alone does not fit; no message is then forgotten.
         """
-        ids = encode_chat(self.tokenizer, self.messages)
-        while len(ids) > self.limit:
-            if len(self.messages) - self.kept < 3:
+        dropped, rest = 0, self.messages
+        while len(ids := encode_chat(self.tokenizer, rest)) > self.limit:
+            if len(rest) - self.kept < 3:
                 raise ChatError(
                     f"the message has {len(ids):,} tokens with its template, and {self.limit:,} fit. Shorten it"
                 )
-            del self.messages[self.kept : self.kept + 2]
-            self.forgotten += 2
-            ids = encode_chat(self.tokenizer, self.messages)
+            dropped += 2
+            rest = self.messages[: self.kept] + self.messages[self.kept + dropped :]
+        self.messages, self.forgotten = rest, self.forgotten + dropped
         return ids
 
     def undo(self) -> None:
         """Take back the last question, for example after an error."""
         if len(self.messages) > self.kept:
             self.messages.pop()
+
 
 class Chat:
     """A conversation with a model: each question gets an answer, as a stream of text.
@@ -159,7 +168,7 @@ class Chat:
         self.conversation.add("user", question)
         try:
             ids = self.conversation.prompt()
-        except UserError:
+        except BaseException:  # An interrupt, too.
             self.conversation.undo()
             raise
         sampling = self.sampling

@@ -79,7 +79,12 @@ class Engine:
 
     def _read(self, tokens: list[int]) -> Logits:
         """Return the logits (V,) of the token after these, which follow the cached ones."""
-        self.cached += tokens
+        logits = self._logits_after(tokens)
+        self.cached += tokens  # After the model, because an interrupt leaves a part of the tokens unread.
+        return logits
+
+    def _logits_after(self, tokens: list[int]) -> Logits:
+        """Do what `_read` does, but leave `cached` as it is."""
         if len(tokens) == 1:
             if not (self.decoder.is_current() if self.decoder is not None else self.decoder_sought):
                 self.decoder, self.decoder_sought = find_decoder(self.model, self.cache, tokens[0]), True

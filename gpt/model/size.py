@@ -24,7 +24,7 @@ PARTS = {
 @functools.cache
 def shapes(model: ModelConfig) -> list[tuple[str, tuple[int, ...], int]]:
     """Return (name, shape, number of layers that have it) of the parameters of a model with one block."""
-    one_block = parameter_shapes(dataclasses.replace(model, n_layer=1))
+    one_block = parameter_shapes(dataclasses.replace(model, n_layer=1, full_layers=0))
     return [(name, shape, model.n_layer if name.startswith("h.") else 1) for name, shape in one_block.items()]
 
 

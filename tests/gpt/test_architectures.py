@@ -25,7 +25,7 @@ OPTIONS = {
     "one key head": {"n_kv_head": 1, "head_dim": 6},
     "qkv bias and norm": {"qkv_bias": True, "qk_norm": True, "position": "sinusoidal"},
     "window": {"sliding_window": 3},
-    "late window": {"sliding_window": 3, "full_layers": 1, "position": "rope"},
+    "late window": {"sliding_window": 3, "full_layers": 2, "n_layer": 3, "position": "rope"},
     "llama": {**LLAMA, "n_kv_head": 2},
     "linear": {**SCALED, "rope_scaling": "linear"},
     "dynamic": {**SCALED, "rope_scaling": "dynamic"},
