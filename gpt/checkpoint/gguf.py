@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 import tensorlite as tl
 from gpt.checkpoint.base import Checkpoint, CheckpointError, Info, damaged
-from gpt.checkpoint.families import KeyErrorInConfig, integer, model_config, only, positive, value_of
+from gpt.checkpoint.families import KeyErrorInConfig, integer, model_config, only, positive
 from gpt.checkpoint.foreign import foreign_checkpoint, foreign_config, refuse_training
 from gpt.checkpoint.transfer import copy_parameter, split_rows
 from gpt.config import ModelConfig
 from gpt.errors import extra, short
 from gpt.model import GPT, build_model, parameter_shapes
-from gpt.model.rotary import inverse_wavelengths
+from gpt.model.rotary import inverse_wavelengths, yarn_attention_factor
 from gpt.tokenizer import TokenizerError
 from gpt.tokenizer.gguf import from_gguf
 from tensorlite import nn, serialization
@@ -228,11 +228,24 @@ def llama_config(file: GGUFFile, values: Mapping[str, Any]) -> ModelConfig:
         options["rope_original_context"] = integer(
             values, "rope.scaling.original_context_length", options["block_size"]
         )
-        if scaling == "yarn" and value_of(values, "rope.scaling.attn_factor", 0.0, (int, float)):
-            options["rope_attention_factor"] = positive(values, "rope.scaling.attn_factor")
+        if scaling == "yarn":
+            options |= yarn_options(values, options["rope_factor"])
     elif ROPE_FACTORS in file.tensors:
         options |= llama3_scaling(file, options)
     return model_config(**options)
+
+
+def yarn_options(values: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """Return the options of YaRN alone. llama.cpp multiplies its usual factor, 0.1 ln(factor) + 1, by attn_factor."""
+    only(values, "rope.scaling.yarn_log_multiplier", 0.0, 0.0)
+    only(values, "rope.scaling.yarn_ext_factor", 1.0, 1.0, -1.0)  # -1: as usual
+    only(values, "rope.scaling.yarn_attn_factor", 1.0, 1.0)
+    options = {
+        "rope_beta_fast": positive(values, "rope.scaling.yarn_beta_fast", 32.0),
+        "rope_beta_slow": positive(values, "rope.scaling.yarn_beta_slow", 1.0),
+    }
+    multiple = positive(values, "rope.scaling.attn_factor", 1.0)
+    return options | ({"rope_attention_factor": multiple * yarn_attention_factor(factor)} if multiple != 1 else {})
 
 
 def llama3_scaling(file: GGUFFile, options: dict[str, Any]) -> dict[str, Any]:
@@ -246,7 +259,8 @@ def llama3_scaling(file: GGUFFile, options: dict[str, Any]) -> dict[str, Any]:
         "rope_high_freq_factor": 4.0,
     }  # fmt: skip
     plain, _ = inverse_wavelengths(model_config(**options), 0)
-    for original in (8192, options["block_size"]):
+    context = options["block_size"]
+    for original in (8192, context, max(1, round(context / scaled["rope_factor"]))):
         config = model_config(**options, **scaled, rope_original_context=original)
         expected = plain / inverse_wavelengths(config, 0)[0]
         if expected.shape == divisors.shape and np.allclose(expected, divisors, rtol=1e-4):
@@ -271,7 +285,8 @@ def match_names(file: GGUFFile, config: ModelConfig) -> dict[str, list[str]]:
         for name in names:
             left.pop(name, None)
         sources[parameter] = names
-    left.pop(ROPE_FACTORS, None)
+    if config.rope_scaling == "llama3":
+        left.pop(ROPE_FACTORS)
     if left:
         name = short(next(iter(left)))
         raise damaged(file.path, f"unexpected tensor {name}: the metadata describe a model without it")
@@ -359,6 +374,12 @@ def architecture_of(config: ModelConfig) -> str:
             raise CheckpointError("GGUF: llama.cpp has no window in these models, so sliding_window cannot be written")
         if c.rope_scaling == "dynamic":
             raise CheckpointError("GGUF: llama.cpp has no dynamic scaling of rotary positions")
+        if c.rope_scaling == "yarn" and (c.rope_beta_fast, c.rope_beta_slow) != (32, 1):
+            # llama.cpp ignores the keys yarn_beta_fast and yarn_beta_slow of these models.
+            raise CheckpointError(
+                "GGUF: llama.cpp computes YaRN with rope_beta_fast = 32 and rope_beta_slow = 1, and this model has "
+                f"{c.rope_beta_fast:g} and {c.rope_beta_slow:g}"
+            )
         if c.qk_norm != c.qkv_bias or not c.qk_norm:
             return "qwen3" if c.qk_norm else "qwen2" if c.qkv_bias else "llama"
     options = "norm position mlp bias qkv_bias qk_norm n_head n_kv_head".split()
@@ -390,7 +411,7 @@ def config_keys(config: ModelConfig, kind: str) -> dict[str, Any]:
         keys |= {"rope.scaling.type": config.rope_scaling, "rope.scaling.factor": config.rope_factor}
         keys["rope.scaling.original_context_length"] = config.original_context
     if config.rope_scaling == "yarn" and config.rope_attention_factor:
-        keys["rope.scaling.attn_factor"] = config.rope_attention_factor
+        keys["rope.scaling.attn_factor"] = config.rope_attention_factor / yarn_attention_factor(config.rope_factor)
     return keys
 
 

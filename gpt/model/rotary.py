@@ -90,8 +90,14 @@ def inverse_wavelengths(config: ModelConfig, length: int) -> tuple[Array, float]
     if scaling == "yarn":
         first, last = yarn_range(config)
         kept = 1 - np.clip((np.arange(D // 2) - first) / (last - first), 0, 1)
-        return frequencies * (kept + (1 - kept) / factor), config.rope_attention_factor or 0.1 * math.log(factor) + 1
+        scale = config.rope_attention_factor or yarn_attention_factor(factor)
+        return frequencies * (kept + (1 - kept) / factor), scale
     return frequencies, 1.0
+
+
+def yarn_attention_factor(factor: float) -> float:
+    """Return YaRN's usual factor of queries and keys, for a context `factor` times as long (Peng et al., 3.4)."""
+    return 0.1 * math.log(factor) + 1
 
 
 def yarn_range(config: ModelConfig) -> tuple[float, float]:

@@ -1,5 +1,7 @@
 """Test GGUF files: what we write, what the package gguf quantizes, and files that are damaged."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -21,6 +23,13 @@ MODELS = {
     "llama, shared keys": {**LLAMA, "n_kv_head": 2, "head_dim": 32, "tied": False, "rope_theta": 100.0},
     "llama, linear": {**LLAMA, "rope_scaling": "linear", "rope_factor": 2.0},
     "llama, yarn": {**LLAMA, "rope_scaling": "yarn", "rope_factor": 4.0, "rope_original_context": 8},
+    "llama, yarn with a factor": {
+        **LLAMA, "rope_scaling": "yarn", "rope_factor": 4.0, "rope_original_context": 8,
+        "rope_attention_factor": 1.25 * (0.1 * math.log(4) + 1),  # The file has the factor 1.25, as float32.
+    },
+    "llama3, original context not given": {
+        **LLAMA, "rope_scaling": "llama3", "rope_factor": 2.0, "rope_theta": 50.0, "block_size": 32,
+    },
     "llama3": {**LLAMA, "rope_scaling": "llama3", "rope_factor": 8.0, "rope_original_context": 16, "rope_theta": 50.0},
     "qwen2": {**LLAMA, "qkv_bias": True},
     "qwen3": {**LLAMA, "qk_norm": True, "n_kv_head": 1},
@@ -129,6 +138,7 @@ def test_metadata_are_values_of_python(tmp_path):
         ({}, "llama.cpp computes GPT-2's GELU with tanh"),
         ({**LLAMA, "sliding_window": 4}, "sliding_window cannot be written"),
         ({**LLAMA, "rope_scaling": "dynamic", "rope_factor": 2.0}, "no dynamic scaling"),
+        ({**LLAMA, "rope_scaling": "yarn", "rope_beta_slow": 2.0}, "beta_slow = 1, and this model has 32 and 2"),
         ({"position": "sinusoidal"}, "llama.cpp has no model with norm = 'layer', position = 'sinusoidal'"),
     ],
 )

@@ -31,9 +31,8 @@ FAMILIES = {
     "llama, shared keys": {**LLAMA, "n_kv_head": 2, "tied": False, "rope_theta": 500.0},
     "llama, linear": {**LLAMA, "rope_scaling": "linear", "rope_factor": 4.0},
     "llama, yarn": {**LLAMA, "rope_scaling": "yarn", "rope_factor": 4.0, "rope_original_context": 64},
-    "llama, yarn with other options": {
-        **LLAMA, "rope_scaling": "yarn", "rope_factor": 4.0, "rope_original_context": 64, "rope_beta_fast": 8.0,
-        "rope_beta_slow": 2.0, "rope_attention_factor": 1.5,
+    "llama, yarn with a factor": {
+        **LLAMA, "rope_scaling": "yarn", "rope_factor": 4.0, "rope_original_context": 64, "rope_attention_factor": 1.5,
     },
     "llama3": {**LLAMA, "rope_scaling": "llama3", "rope_factor": 8.0, "rope_original_context": 256, "rope_theta": 1e4},
     "qwen2": {**LLAMA, "qkv_bias": True},
