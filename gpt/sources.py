@@ -8,6 +8,7 @@ from typing import Any
 
 from gpt import checkpoint, runs
 from gpt.checkpoint import Checkpoint, CheckpointError
+from gpt.checkpoint.formats import is_model_folder
 from gpt.download import DownloadError, cache_dir, fetch
 from gpt.known_models import MODELS, KnownModel
 
@@ -33,7 +34,7 @@ def find(source: str | Path) -> Path:
     Raises CheckpointError for a name that means nothing, and DownloadError.
     """
     path = Path(source)
-    if (path / "config.json").is_file() or path.suffix == ".gguf":
+    if is_model_folder(path) or path.suffix == ".gguf":
         return path
     if path.exists():
         return runs.find_checkpoint(path)

@@ -42,6 +42,12 @@ def damaged(path: Path, what: str) -> CheckpointError:
     return CheckpointError(f"{str(path)!r} is damaged: {what}")
 
 
+def refuse_pointer(path: Path, begin: bytes) -> None:
+    """Raise CheckpointError if a file, by its first bytes, is what Git has instead of a large file."""
+    if begin.startswith(b"version https://git-lfs"[: len(begin)]) and len(begin) >= 4:
+        raise CheckpointError(f"{str(path)!r} is a pointer of Git LFS, not the file itself. Run: git lfs pull")
+
+
 @contextmanager
 def corruption_errors(path: Path, part: str = "") -> Iterator[None]:
     """Context manager that turns an error about the content of a file into a CheckpointError. DeviceError passes.

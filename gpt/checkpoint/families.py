@@ -212,7 +212,7 @@ def read_windows(values: Values) -> dict[str, Any]:
     found = value_of(values, "layer_types", None, list)
     if found is not None:
         full = next((i for i, kind in enumerate(found) if kind != "full_attention"), layers)
-        if found != ["full_attention"] * full + ["sliding_attention"] * (layers - full):
+        if len(found) != layers or any(kind != "sliding_attention" for kind in found[full:]):
             raise KeyErrorInConfig(
                 f"layer_types: only {layers} of 'full_attention' and then 'sliding_attention' are supported, got "
                 f"{short(found)}"
@@ -222,7 +222,11 @@ def read_windows(values: Values) -> dict[str, Any]:
 
 def read_rope(values: Values, positions: int) -> dict[str, Any]:
     """Return the options of rotary positions: `rope_parameters`, or the older `rope_theta` and `rope_scaling`."""
-    given = value_of(values, "rope_parameters", None, dict) or value_of(values, "rope_scaling", {}, dict)
+    # transformers takes the older key where a file has both.
+    key = "rope_scaling" if value_of(values, "rope_scaling", None, dict) else "rope_parameters"
+    given = value_of(values, key, {}, dict)
+    if nested := [name for name, value in given.items() if isinstance(value, dict)]:
+        raise KeyErrorInConfig(f"{key}: only the same for all blocks is supported, got some for {short(nested[0])}")
     rope = {"rope_theta": values.get("rope_theta"), **{k: v for k, v in given.items() if v is not None}}
     only(rope, "partial_rotary_factor", 1.0, 1.0, 1)
     scaling = only(rope, "rope_type", rope.get("type", "default"), "default", *SCALINGS)

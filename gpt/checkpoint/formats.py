@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gpt.checkpoint.base import Checkpoint, Info
+from gpt.checkpoint.tensor_files import PICKLED
 from gpt.config import Config
 
 
@@ -22,15 +23,20 @@ class Format(Protocol):
 
 # To add a format, write its module and add a line here. Files with another suffix are read as the native format.
 NATIVE, FOLDER = "gpt.checkpoint.native", "gpt.checkpoint.huggingface"
+FOLDER_FILES = ("config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json", *PICKLED)
 FORMATS = {".safetensors": NATIVE, ".gguf": "gpt.checkpoint.gguf"}
 
 
 def format_of(path: Path) -> Format:
     """Return the module that reads a path."""
-    # A folder without a config.json gets the message of the native format.
-    name = FOLDER if (path / "config.json").is_file() else FORMATS.get(path.suffix, NATIVE)
+    name = FOLDER if is_model_folder(path) else FORMATS.get(path.suffix, NATIVE)
     module: Format = pkgutil.resolve_name(name)
     return module
+
+
+def is_model_folder(path: Path) -> bool:
+    """Return whether a path is a folder with a file of a Hugging Face folder, whole or not."""
+    return any((path / name).is_file() for name in FOLDER_FILES)
 
 
 def load(path: str | Path, device: str = "auto", *, training: bool = False, dtype: str = "float32") -> Checkpoint:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tensorlite as tl
-from gpt.checkpoint.base import Checkpoint, CheckpointError, Info, damaged
+from gpt.checkpoint.base import Checkpoint, CheckpointError, Info, damaged, refuse_pointer
 from gpt.checkpoint.families import KeyErrorInConfig, integer, model_config, only, positive
 from gpt.checkpoint.foreign import foreign_checkpoint, foreign_config, refuse_training
 from gpt.checkpoint.transfer import copy_parameter, split_rows
@@ -82,6 +82,7 @@ def open_gguf(path: str | Path) -> GGUFFile:
         check_magic(path)
         reader = GGUFReader(path)
         metadata = {key: value_of_field(field) for key, field in reader.fields.items()}
+        check_places(path, reader.tensors)
         return GGUFFile(path, metadata, {tensor.name: tensor for tensor in reader.tensors})
     except CheckpointError:
         raise
@@ -95,9 +96,20 @@ def open_gguf(path: str | Path) -> GGUFFile:
 def check_magic(path: Path) -> None:
     """Raise CheckpointError unless a file begins as GGUF files do."""
     with path.open("rb") as file:
-        magic = file.read(4)
+        begin = file.read(8)
+    refuse_pointer(path, begin)
+    magic = begin[:4]
     if magic != b"GGUF":
         raise CheckpointError(f"{str(path)!r} is not a GGUF file: it begins with {magic!r}")
+
+
+def check_places(path: Path, tensors: Sequence[Any]) -> None:
+    """Raise CheckpointError if two tensors have bytes in common."""
+    stop, before = 0, ""
+    for tensor in sorted(tensors, key=lambda tensor: int(tensor.data_offset)):
+        if tensor.data_offset < stop:
+            raise damaged(path, f"the tensors {short(before)} and {short(tensor.name)} overlap")
+        stop, before = int(tensor.data_offset) + int(tensor.n_bytes), tensor.name
 
 
 def value_of_field(field: Any) -> Any:
@@ -202,6 +214,8 @@ def llama_config(file: GGUFFile, values: Mapping[str, Any]) -> ModelConfig:
     only(values, "attention.value_length", head, head)
     only(values, "rope.dimension_count", head, head)
     only(values, "expert_count", 0, 0)
+    only(values, "attention.causal", True, True)
+    only(values, "attention.scale", 0.0, 0.0)
     options: dict[str, Any] = {
         "vocab_size": vocabulary_size(file),
         "block_size": integer(values, "context_length"),

@@ -8,6 +8,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 import tensorlite as tl
 from gpt.checkpoint.base import Checkpoint, CheckpointError, Info, damaged
 from gpt.checkpoint.families import FAMILIES, Family, KeyErrorInConfig, family_of
@@ -21,6 +23,7 @@ from gpt.tokenizer.folder import from_folder
 from tensorlite import nn, serialization
 
 CONFIG = "config.json"
+HEAD = "lm_head.weight"  # the only tensor that never has the prefix of its family
 
 
 def load(path: Path, device: str = "auto", *, training: bool = False, dtype: str = "float32") -> Checkpoint:
@@ -88,7 +91,8 @@ def match_names(
         names = family.names_of(parameter)
         missing = [name for name in names if name not in known]
         if missing:
-            raise damaged(folder, f"the tensor {family.prefix}{missing[0]} is missing")
+            prefix = "" if missing[0] == HEAD else family.prefix
+            raise damaged(folder, f"the tensor {prefix}{missing[0]} is missing")
         parts = [specs[known[name]].shape for name in names]
         if family.is_transposed(parameter):
             parts = [part[::-1] for part in parts]
@@ -97,11 +101,22 @@ def match_names(
             found = ", ".join(f"{known[name]} {specs[known[name]].shape}" for name in names)
             raise damaged(folder, f"wrong shape: {found}, where config.json gives {parameter} {shape}")
         sources[parameter] = [known.pop(name) for name in names]
-    known.pop("lm_head.weight", None)  # Some files have a copy of a tied head.
+    if head := known.pop(HEAD, None):  # Some files have a copy of a tied head.
+        check_tied(head, sources["wte.weight"][0], specs)
     left = [name for short_name, name in known.items() if not short_name.endswith(family.ignored)]
     if left:
         raise damaged(folder, f"unexpected tensor {short(left[0])}: config.json describes a model without it")
     return sources
+
+
+def check_tied(head: str, embedding: str, specs: Mapping[str, TensorSpec]) -> None:
+    """Raise CheckpointError if a head that should be the token embedding has other numbers."""
+    ours, theirs = specs[embedding], specs[head]
+    if ours.shape != theirs.shape or not np.array_equal(read_floats(embedding, ours), read_floats(head, theirs)):
+        raise damaged(
+            theirs.path,
+            f"{head} is not {embedding}, and {CONFIG} says that it is. Set tie_word_embeddings in {CONFIG} to false",
+        )
 
 
 def save_model(model: GPT, folder: str | Path) -> None:
@@ -120,7 +135,7 @@ def save_model(model: GPT, folder: str | Path) -> None:
         names = family.names_of(name)
         parts = split_rows(value, config, name) if len(names) > 1 else [value]
         for theirs, part in zip(names, parts, strict=True):
-            prefix = "" if theirs == "lm_head.weight" else family.prefix
+            prefix = "" if theirs == HEAD else family.prefix
             tensors[prefix + theirs] = (part.T if family.is_transposed(name) else part).contiguous()
     values = {
         "architectures": [family.architecture],

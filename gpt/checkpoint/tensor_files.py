@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt.checkpoint.base import CheckpointError, damaged
+from gpt.checkpoint.base import CheckpointError, damaged, refuse_pointer
 from gpt.errors import extra, short
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -75,9 +75,13 @@ def read_specs(path: Path) -> dict[str, TensorSpec]:
     with extra():
         from safetensors import SafetensorError, safe_open
     try:
+        with path.open("rb") as file:
+            refuse_pointer(path, file.read(8))
         with path.open("rb") as file, safe_open(path, framework="numpy"):  # It checks the header against the file.
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size))
+    except CheckpointError:
+        raise
     except FileNotFoundError:
         raise CheckpointError(f"there is no file {str(path)!r}") from None
     except OSError as error:

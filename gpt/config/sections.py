@@ -67,7 +67,7 @@ class ModelConfig(Section):
         "learned", "learned or sinusoidal embeddings, or rotary positions", choices=("learned", "sinusoidal", "rope")
     )
     norm: str = option("layer", "LayerNorm, as in GPT-2, or RMSNorm, as in Llama", choices=("layer", "rms"))
-    norm_eps: float = option(1e-5, "added to the variance, or to the mean square, in the norms", gt=0)
+    norm_eps: float = option(1e-5, "added to the variance, or to the mean square, in the norms", gt=0, lt=1)
     mlp: str = option("gelu", "the MLP: GELU, SwiGLU as in Llama, or ReLU squared", choices=("gelu", "swiglu", "relu2"))
     n_inner: int = option(
         0, "width of the MLP; 0 is 4 n_embd, for SwiGLU 8/3 n_embd as a multiple of 32", "features", ge=0, lt=2**31
@@ -95,9 +95,9 @@ class ModelConfig(Section):
     )
     rope_low_freq_factor: float = option(1.0, "llama3: longest wavelengths kept, as a divisor of the context", gt=0)
     rope_high_freq_factor: float = option(4.0, "llama3: shortest wavelengths scaled, as a divisor of the context", gt=0)
-    rope_beta_fast: float = option(32.0, "yarn: rotations in the context from which a frequency is kept", gt=0)
-    rope_beta_slow: float = option(1.0, "yarn: rotations in the context up to which a frequency is scaled", gt=0)
-    rope_attention_factor: float = option(0.0, "yarn: factor of queries and keys; 0 is 0.1 ln(rope_factor) + 1", ge=0)
+    rope_beta_fast: float = option(32.0, "yarn: rotations in the context from which a frequency stays", ge=1e-9, le=1e9)
+    rope_beta_slow: float = option(1.0, "yarn: rotations in the context up to which it is scaled", ge=1e-9, le=1e9)
+    rope_attention_factor: float = option(0.0, "yarn: factor of q and k; 0 is 0.1 ln(rope_factor) + 1", ge=0, le=1e6)
 
     @property
     def head_size(self) -> int:

@@ -14,6 +14,9 @@ from gpt.tokenizer.huggingface import HuggingFaceTokenizer
 # files name only the end of a text.
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eot|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|end_of_turn|>")
 
+# transformers writes this id into the configuration of each GPT-2, also of one that has fewer tokens.
+GPT2_END = 50256
+
 SETTINGS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -47,6 +50,8 @@ def from_folder(folder: str | Path, vocab_size: int | None = None) -> HuggingFac
 def read(path: Path) -> str | None:
     """Return the text of a file, or None if there is none. Raises TokenizerError."""
     try:
+        if path.exists() and not path.is_file():
+            raise TokenizerError(f"{path.name}: it is not a file")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
@@ -102,7 +107,7 @@ def named_ids(
             yield tokenizer.vocab[content]
         numbers = values.get(f"{role}_token_id")
         for number in numbers if isinstance(numbers, list) else [numbers]:
-            if number is None:
+            if number is None or (number == GPT2_END and number >= tokenizer.vocab_size):
                 continue
             if type(number) is not int or not 0 <= number < tokenizer.vocab_size:
                 raise TokenizerError(

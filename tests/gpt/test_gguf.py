@@ -183,6 +183,8 @@ def write(path, changes=(), extra=(), leave_out=()):
         ({"llama.feed_forward_length": 95}, r"wrong shape: blk.0.ffn_gate.weight \(96, 64\), .*weight \(190, 64\)"),
         ({"llama.attention.layer_norm_rms_epsilon": -1.0}, "layer_norm_rms_epsilon: expected a finite number above 0"),
         ({"llama.expert_count": 4}, "llama.expert_count: only 0 is supported, got 4"),
+        ({"llama.attention.causal": False}, "llama.attention.causal: only True is supported, got False"),
+        ({"llama.attention.scale": 0.5}, "llama.attention.scale: only 0.0 is supported, got 0.5"),
     ],
 )
 def test_wrong_metadata(changes, message, tmp_path):
@@ -202,6 +204,16 @@ def test_wrong_tensors(tmp_path):
         gguf.load_model(path)
     write(path, extra={"rope_freqs.weight": np.linspace(1, 9, 8, dtype=np.float32)})
     with pytest.raises(CheckpointError, match=r"rope_freqs.weight: only Llama 3's scaling"):
+        gguf.load_model(path)
+
+
+def test_tensors_that_overlap(tmp_path):
+    path = tmp_path / "model.gguf"
+    write(path)
+    head, _, tail = path.read_bytes().partition(b"output_norm.weight")
+    offset = 4 + 8 + 4  # after the number of dimensions, the dimension and the type
+    path.write_bytes(head + b"output_norm.weight" + tail[:offset] + bytes(8) + tail[offset + 8 :])
+    with pytest.raises(CheckpointError, match=r"model.gguf' is damaged: the tensors .* and .* overlap"):
         gguf.load_model(path)
 
 

@@ -294,6 +294,16 @@ def test_names_with_and_without_the_prefix_and_with_buffers(tmp_path):
     np.testing.assert_array_equal(all_logits(tmp_path), expected)
 
 
+def test_a_tied_head_with_other_numbers_is_refused(folder):
+    arrays = parts(folder)
+    dtype, shape, raw = arrays["model.embed_tokens.weight"]
+    arrays["lm_head.weight"] = dtype, shape, raw[:-1] + bytes([raw[-1] ^ 1])
+    write_safetensors(folder / "model.safetensors", arrays)
+    edit(folder, tie_word_embeddings=True)
+    with pytest.raises(CheckpointError, match=r"lm_head.weight is not model.embed_tokens.weight.* Set tie_word_emb"):
+        all_logits(folder)
+
+
 def edit(folder, **changes):
     values = json.loads((folder / "config.json").read_text())
     for key, value in changes.items():
@@ -322,6 +332,13 @@ def edit(folder, **changes):
         ({"num_hidden_layers": 3}, "the tensor model.layers.2.input_layernorm.weight is missing"),
         ({"num_hidden_layers": 1}, "unexpected tensor 'model.layers.1"),
         ({"tie_word_embeddings": 1}, "tie_word_embeddings: expected bool, got 1"),
+        ({"rms_norm_eps": 3}, "model.norm_eps = 3.0: must be < 1"),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 9.0}}}, "rope_parameters: only the same for all blocks"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "beta_slow": 1e-320}}, "rope_beta_slow.*>= 1e-09"),
+        (
+            {"model_type": "qwen2", "num_hidden_layers": 2**31 - 1, "layer_types": ["full_attention"]},
+            "layer_types: only 2147483647 of 'full_attention'",
+        ),
     ],
 )
 def test_wrong_configurations(folder, changes, message):
@@ -337,7 +354,10 @@ def test_older_keys_of_rotary_positions(folder):
     edit(folder, rope_scaling={"type": "linear", "factor": 2.0})
     config = huggingface.load_model(folder).config
     assert (config.rope_theta, config.rope_scaling, config.rope_factor) == (123.0, "linear", 2.0)
+    # transformers takes rope_scaling where there are both.
     edit(folder, rope_parameters={"rope_type": "default", "rope_theta": 77.0})
+    assert huggingface.load_model(folder).config.rope_scaling == "linear"
+    edit(folder, rope_scaling=None)
     assert huggingface.load_model(folder).config.rope_theta == 77.0
 
 
@@ -352,6 +372,8 @@ def damage(folder, name):
         path.write_bytes(struct.pack("<Q", 2**40) + content[8:])
     elif name == "empty":
         path.write_bytes(b"")
+    elif name == "pointer":
+        path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     elif name == "integers":
         arrays = parts(folder)
         _, shape, raw = arrays["model.norm.weight"]
@@ -370,6 +392,7 @@ def damage(folder, name):
         *((name, "model.safetensors' is damaged: it is not a whole safetensors file") for name in
           ("cut", "cut in the header", "huge header", "empty", "overlap")),
         ("integers", "model.norm.weight: expected numbers of F64, F32, F16, .* got I32"),
+        ("pointer", "model.safetensors' is a pointer of Git LFS, not the file itself. Run: git lfs pull"),
         ("missing", "has no model.safetensors and no model.safetensors.index.json"),
         ("pickled", "pytorch_model.bin': files of pickles can run any code, and are never read. Convert it"),
     ],

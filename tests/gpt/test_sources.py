@@ -58,6 +58,13 @@ def file(tokenizer, tmp_path_factory):
     return path
 
 
+def test_a_folder_without_its_config_says_so(folder, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"there is no file '.*config.json'"):
+        sources.load(tmp_path)
+
+
+
 def run(*arguments, **options):
     return CliRunner().invoke(main, [str(a) for a in arguments], **options)
 

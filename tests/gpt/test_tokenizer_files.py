@@ -89,6 +89,13 @@ def test_the_two_files_of_gpt2(tmp_path):
         assert ours.encode(text).tolist() == [i - 3 for i in same.encode(text).ids]
 
 
+def test_the_id_that_each_gpt2_has_is_none_in_a_smaller_vocabulary(tmp_path):
+    config = {"eos_token_id": 50256, "bos_token_id": 50256}
+    folder(tmp_path, tokenizer__json=byte_level().to_str(), generation_config__json=config)
+    ours = t.from_folder(tmp_path)
+    assert (ours.bos_id, ours.eos_id, ours.stop_ids) == (None, None, frozenset())
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
