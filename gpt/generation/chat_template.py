@@ -6,7 +6,7 @@ sandbox, which lets it reach neither attributes of Python's own nor files, and w
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -14,9 +14,16 @@ from gpt.errors import UserError, extra, short
 
 # Limits of a template, and of each text that it makes, in characters; and of the time that it takes, in seconds.
 MAX_TEMPLATE, MAX_TEXT, MAX_SECONDS = 2**17, 2**22, 5.0
+MAX_INDENT = 16  # of JSON
 
-# Methods of str that make a text of any size.
-UNLIMITED = ("center", "expandtabs", "format", "format_map", "ljust", "rjust", "zfill")
+# Methods that make a text, or bytes, of any size. Templates of models use none of them.
+UNLIMITED = (
+    "center", "encode", "expandtabs", "format", "format_map", "ljust", "rjust", "to_bytes", "translate", "zfill",
+)  # fmt: skip
+# Filters that do so, or that loop where no limit of time is checked.
+UNLIMITED_FILTERS = (
+    "batch", "center", "filesizeformat", "format", "indent", "pprint", "slice", "wordwrap", "xmlattr",
+)  # fmt: skip
 
 Message = Mapping[str, Any]
 
@@ -68,8 +75,19 @@ def environment() -> Any:
     """Return the environment of chat templates, with what transformers offers in its own."""
     import json
 
-    from jinja2.ext import loopcontrols
+    from jinja2 import nodes
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.filters import make_attrgetter
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """The block `generation`, which marks the text of the assistant for training. It changes no text."""
+
+        tags = {"generation"}  # noqa: RUF012  (jinja2 wants a set)
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
     class Sandbox(ImmutableSandboxedEnvironment):
         """A sandbox in which products, powers and formats have a limit of size."""
@@ -86,19 +104,38 @@ def environment() -> Any:
             return super().call_binop(context, operator, left, right)
 
         def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-            if isinstance(obj, str) and attr in UNLIMITED:
+            if isinstance(obj, str | int) and attr in UNLIMITED:
                 return False
             return super().is_safe_attribute(obj, attr, value)
+
+        def call(self, context: Any, function: Any, /, *arguments: Any, **options: Any) -> Any:
+            text, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+            if isinstance(text, str) and name == "replace":
+                return replace(text, *arguments, **options)
+            if isinstance(text, str) and name == "join" and len(arguments) == 1:
+                return join(arguments[0], text)
+            return super().call(context, function, *arguments, **options)
 
     def raise_exception(message: object) -> None:
         raise ChatTemplateError(f"the chat template refuses the conversation: {short(str(message))}")
 
-    def tojson(value: Any, indent: int | None = None, ensure_ascii: bool = False) -> str:
-        return json.dumps(value, indent=indent, ensure_ascii=ensure_ascii)
+    def tojson(
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: int | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
+        if indent is not None and indent > MAX_INDENT:
+            raise ChatTemplateError(f"the chat template indents JSON by {short(indent)}, and the limit is {MAX_INDENT}")
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
-    made = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    made.filters["tojson"] = tojson
-    for name in ("center", "indent", "format", "wordwrap", "filesizeformat", "pprint", "xmlattr"):
+    def join_filter(values: Iterable[Any], d: str = "", attribute: str | int | None = None) -> str:
+        return join(values if attribute is None else map(make_attrgetter(made, attribute), values), d)
+
+    made = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation])
+    made.filters.update(tojson=tojson, replace=replace, join=join_filter)
+    for name in UNLIMITED_FILTERS:
         made.filters.pop(name, None)
     made.globals.update(raise_exception=raise_exception, strftime_now=time.strftime)
     for name in ("lipsum", "cycler", "joiner"):
@@ -116,9 +153,33 @@ def repeats(value: Any) -> int:
     return max(value, 0) if isinstance(value, int) else 0
 
 
+def replace(text: object, old: object, new: object, count: int | None = None) -> str:
+    """Return a text where `new` replaces `old`, everywhere or `count` times. Raises ChatTemplateError."""
+    text, old, new, limit = str(text), str(old), str(new), -1 if count is None else count
+    times = text.count(old) if limit < 0 else min(text.count(old), limit)
+    check_length(len(text) + times * (len(new) - len(old)))
+    return text.replace(old, new, limit)
+
+
+def join(values: Iterable[object], separator: object = "") -> str:
+    """Return the texts of values with a separator between them. Raises ChatTemplateError."""
+    texts, total, separator = [], 0, str(separator)
+    for value in values:
+        texts.append(str(value))
+        total += len(texts[-1]) + len(separator)
+        check_length(total - len(separator))
+    return separator.join(texts)
+
+
 def check_size(text: object) -> None:
     """Raise ChatTemplateError for a text that is too long."""
-    if isinstance(text, str) and len(text) > MAX_TEXT:
+    if isinstance(text, str):
+        check_length(len(text))
+
+
+def check_length(characters: int) -> None:
+    """Raise ChatTemplateError for a text of too many characters."""
+    if characters > MAX_TEXT:
         raise ChatTemplateError(f"the chat template makes a text of more than {MAX_TEXT:,} characters")
 
 

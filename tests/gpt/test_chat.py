@@ -52,7 +52,14 @@ def test_templates_are_rendered_as_by_transformers():
     utils = pytest.importorskip("transformers.utils.chat_template_utils")
     pytest.importorskip("torch")
     messages = [{"role": "system", "content": " be brief "}, *HELLO, {"role": "assistant", "content": "Hi\n"}]
-    for source in (CHATML, "{% for m in messages %}\n  {{ m.content|trim }}\n{% endfor %}\n{{ messages|tojson }}"):
+    for source in (
+        CHATML,
+        "{% for m in messages %}\n  {{ m.content|trim }}\n{% endfor %}\n{{ messages|tojson }}",
+        "{% for m in messages %}{% generation %}\n  {{ m.content }}{% endgeneration %}\n{% endfor %}",
+        "{{ messages | tojson(true, 2, separators=(',', ':'), sort_keys=true) }}",
+        "{{ messages | join(', ', attribute='role') }}{{ '-'.join(['a', 'b']) }}{{ 'aab'.replace('a', 'c', 1) }}",
+        "{{ 'aab' | replace('a', '') }}{{ [1, none] | join }}",
+    ):
         expected, _ = utils.render_jinja_template([messages], chat_template=source, add_generation_prompt=True)
         assert render(source, messages) == expected[0]
 
@@ -70,6 +77,10 @@ def test_templates_are_rendered_as_by_transformers():
         ("{{ 9 ** 99 }}", r"computes 9 \*\* 99"),
         ("{{ '%999999999d' % 1 }}", "formats numbers with a width"),
         ("{{ 'x'.ljust(10**9) }}", "fails: SecurityError"),
+        ("{{ 'x'.encode() * 10**9 }}", "fails: SecurityError"),
+        ("{{ (1).to_bytes(10**9) }}", "fails: SecurityError"),
+        ("{{ [1] | tojson(indent=10**9) }}", "indents JSON by 1000000000, and the limit is 16"),
+        ("{{ 'x' | batch(10**9, 'y') | list }}", "does not parse: .*batch"),
         ("{{ 'x' | center(10**9) }}", "does not parse: .*center"),
         ("{% include '/etc/hostname' %}", "fails: "),
         ("x" * (2**17 + 1), "has 131,073 characters, and the limit is 131,072"),
@@ -94,10 +105,19 @@ def test_templates_that_take_long_are_stopped(source, monkeypatch):
         render(source)
 
 
-def test_templates_that_make_long_texts_are_stopped():
-    doubled = "{% set x = 'long' %}" + "{% set x = x ~ x %}" * 60
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% set x = 'long' %}" + "{% set x = x ~ x %}" * 60 + "{{ x }}",
+        "{% set x = 'a' * 4000 %}{{ x.replace('a', x) }}",
+        "{% set x = 'a' * 4000 %}{{ x | replace('', x) }}",
+        "{% set x = 'a' * 4000 %}{{ x.join([x] * 2000) }}",
+        "{% set x = 'a' * 4000 %}{{ ([{'b': x}] * 2000) | join(attribute='b') }}",
+    ],
+)
+def test_templates_that_make_long_texts_are_stopped(source):
     with pytest.raises(ChatTemplateError, match=r"makes a text of more than"):
-        render(doubled + "{{ x }}")
+        render(source)
 
 
 # ---- tokens -------------------------------------------------------------------------------------
