@@ -45,6 +45,9 @@ def generate(
     It ends after max_new_tokens, before a stop text, or where the model ends it. options: fields of `SamplingConfig`,
     such as temperature=0.8, top_p=0.9, seed=1. Raises the errors of `gpt.generation.generate` and TokenizerError.
     """
+    if not hasattr(tokenizer, "decode_bytes"):
+        kind = type(tokenizer).__name__
+        raise TypeError(f"generate: expected a tokenizer, got {kind}. Write gpt.generate(model, tokenizer, prompt)")
     ids = prompt_ids(tokenizer, prompt)
     new = generate_ids(model, ids, max_new_tokens, stop_tokens=tokenizer.stop_ids, **options)
     return "".join(stream(tokenizer, new, stop=stop))

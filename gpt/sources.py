@@ -8,9 +8,12 @@ from typing import Any
 
 from gpt import checkpoint, runs
 from gpt.checkpoint import Checkpoint, CheckpointError
-from gpt.checkpoint.formats import is_model_folder
+from gpt.checkpoint.formats import FOLDER_FILES, is_model_folder
 from gpt.download import DownloadError, cache_dir, fetch
+from gpt.errors import short
 from gpt.known_models import MODELS, KnownModel
+
+DTYPES = ("float32", "float64")
 
 # What a model needs of a repository on the hub. Nothing that is pickled is downloaded.
 HUB_FILES = ("*.safetensors", "*.json", "merges.txt", "*.jinja")
@@ -23,20 +26,30 @@ def load(source: str | Path, device: str = "auto", dtype: str = "float32") -> Ch
     device: see `train.device`. dtype: float32 or float64; a checkpoint of ours keeps its own.
     Raises CheckpointError, DownloadError, TokenizerError and DeviceError.
     """
-    return checkpoint.load(find(source), device, dtype=dtype)
+    if str(dtype) not in DTYPES:  # A dtype of NumPy has the same name.
+        raise CheckpointError(f"load: expected a dtype of {' or '.join(DTYPES)}, got {short(dtype)}")
+    return checkpoint.load(find(source), device, dtype=str(dtype))
 
 
 def find(source: str | Path) -> Path:
     """Return the path of the checkpoint, the folder or the file that a user means.
 
     source: a path; or the name of a run below runs/, a name in MODELS, or a repository of the Hugging Face hub, such as
-        openai-community/gpt2. A path that exists comes first.
-    Raises CheckpointError for a name that means nothing, and DownloadError.
+        openai-community/gpt2. A path that exists comes first; ~ is the home of the user.
+    Raises TypeError, CheckpointError for a name that means nothing, and DownloadError.
     """
-    path = Path(source)
+    if not isinstance(source, str | Path):
+        raise TypeError(f"load: expected a name or a path, got {short(source)}. Write it as a str or a Path")
+    try:
+        path = Path(source).expanduser()
+        exists = path.exists()
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"cannot read {short(str(source))}: {error.args[-1]}") from None
+    if path.name in FOLDER_FILES and path.is_file() and (path.parent / "config.json").is_file():
+        return path.parent  # a file of a model's folder, which is all needed
     if is_model_folder(path) or path.suffix == ".gguf":
         return path
-    if path.exists():
+    if exists:
         return runs.find_checkpoint(path)
     name = str(source)
     if name.lower() in MODELS:

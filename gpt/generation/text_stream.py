@@ -2,8 +2,9 @@
 
 import codecs
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from gpt.errors import short
 from gpt.generation.processors import EndOfText, Logits
 from gpt.tokenizer import Tokenizer
 
@@ -77,8 +78,11 @@ class TextEnd:
 
 
 def stop_texts(stop: str | Sequence[str] | None) -> list[str]:
-    """Return the texts that end a stream, without empty ones."""
-    return [text for text in ([stop] if isinstance(stop, str) else stop or ()) if text]
+    """Return the texts that end a stream, without empty ones. Raises TypeError for what is no text."""
+    stops = [] if stop is None else [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, Collection) or not all(isinstance(text, str) for text in stops):
+        raise TypeError(f"stop: expected a text or a list of texts, got {short(stop)}")
+    return [text for text in stops if text]
 
 
 def find_stop(text: str, stops: Sequence[str]) -> int | None:

@@ -58,6 +58,26 @@ def file(tokenizer, tmp_path_factory):
     return path
 
 
+def test_odd_arguments_of_load_and_generate(folder, monkeypatch):
+    for odd in (None, 3, b"x", []):
+        with pytest.raises(TypeError, match="load: expected a name or a path, got"):
+            gpt.load(odd)
+    for dtype in ("float16", "int8", None, 3):
+        with pytest.raises(CheckpointError, match="load: expected a dtype of float32 or float64, got"):
+            gpt.load(folder, dtype=dtype)
+    with pytest.raises(CheckpointError, match="cannot read 'x"):
+        gpt.load("x" * 5000)
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert sources.find("~/my llama") == folder == sources.find(folder / "config.json")
+    model, tokenizer = gpt.load(folder, dtype=np.dtype("float64"))
+    assert model.wte.weight.dtype == np.float64
+    with pytest.raises(TypeError, match="generate: expected a tokenizer, got GPT"):
+        gpt.generate(tokenizer, model, "The cat")
+    for stop in (3, b"a", ["a", 3]):
+        with pytest.raises(TypeError, match="stop: expected a text or a list of texts, got"):
+            gpt.generate(model, tokenizer, "The cat", 3, stop=stop)
+
+
 def test_a_folder_without_its_config_says_so(folder, tmp_path):
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match=r"there is no file '.*config.json'"):
