@@ -16,7 +16,7 @@ import tensorlite as tl
 from gpt.checkpoint.base import Checkpoint, CheckpointError, Info, damaged, refuse_pointer
 from gpt.checkpoint.families import KeyErrorInConfig, integer, model_config, only, positive
 from gpt.checkpoint.foreign import foreign_checkpoint, foreign_config, refuse_training
-from gpt.checkpoint.transfer import copy_parameter, split_rows
+from gpt.checkpoint.transfer import absent_biases, copy_parameter, split_rows
 from gpt.config import ModelConfig
 from gpt.errors import extra, short
 from gpt.model import GPT, build_model, parameter_shapes
@@ -450,11 +450,8 @@ def written_tensors(model: GPT, kind: str) -> dict[str, Array]:
     """Return the tensors of a file by their names, as float32."""
     config, result = model.config, dict[str, Array]()
     state = {name: value.detach().cpu().numpy().astype(np.float32) for name, value in model.state_dict().items()}
-    if kind == "gpt2" and not config.bias:  # llama.cpp wants all biases.
-        for name, shape in parameter_shapes(config).items():
-            bias = name.removesuffix("weight") + "bias"
-            if not name.startswith(("wte", "wpe", "lm_head")) and bias not in state:
-                state[bias] = np.zeros(shape[0], np.float32)
+    if kind == "gpt2":  # llama.cpp wants all biases.
+        state |= {name: np.zeros(shape, np.float32) for name, shape in absent_biases(config).items()}
     for name, value in state.items():
         names = names_of(name, config)
         parts = split_rows(value, config, name) if len(names) > 1 else [value]

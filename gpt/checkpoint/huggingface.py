@@ -15,7 +15,7 @@ from gpt.checkpoint.base import Checkpoint, CheckpointError, Info, damaged
 from gpt.checkpoint.families import FAMILIES, Family, KeyErrorInConfig, family_of
 from gpt.checkpoint.foreign import foreign_checkpoint, foreign_config, refuse_training
 from gpt.checkpoint.tensor_files import SINGLE, TensorSpec, find_tensors, read_floats, read_json
-from gpt.checkpoint.transfer import copy_parameter, split_rows
+from gpt.checkpoint.transfer import absent_biases, copy_parameter, split_rows
 from gpt.config import ModelConfig
 from gpt.errors import short
 from gpt.model import GPT, build_model, parameter_shapes
@@ -128,7 +128,7 @@ def save_model(model: GPT, folder: str | Path) -> None:
     kind = family_of(config)
     family = FAMILIES[kind]
     state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    for name, shape in missing_biases(family, kind, config).items():
+    for name, shape in missing_biases(kind, config).items():  # A bias of zeros changes nothing.
         state[name] = tl.zeros(shape, dtype=model.wte.weight.dtype)
     tensors: dict[str, tl.Tensor] = {}
     for name, value in state.items():
@@ -151,17 +151,10 @@ def save_model(model: GPT, folder: str | Path) -> None:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def missing_biases(family: Family, kind: str, config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return the biases that each model of a family has, and this one has not; they are written as zeros."""
-    if kind == "gpt2" and not config.bias:
-        return {
-            name.removesuffix("weight") + "bias": shape[:1]
-            for name, shape in parameter_shapes(config).items()
-            if not name.startswith(("wte", "wpe", "lm_head"))
-            if not (config.qkv_bias and name.endswith("c_attn.weight"))
-        }
-    if kind == "qwen2" and not config.qkv_bias:
-        shapes = parameter_shapes(config)
-        weights = [name for name in shapes if name.endswith("c_attn.weight")]
-        return {name.removesuffix("weight") + "bias": shapes[name][:1] for name in weights}
+def missing_biases(kind: str, config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the biases that each model of a family has, and this one has not, by our names."""
+    if kind == "gpt2":
+        return absent_biases(config)
+    if kind == "qwen2":
+        return {name: shape for name, shape in absent_biases(config).items() if name.endswith("c_attn.bias")}
     return {}
