@@ -34,8 +34,8 @@ def load(source: str | Path, device: str = "auto", dtype: str = "float32") -> Ch
 def find(source: str | Path) -> Path:
     """Return the path of the checkpoint, the folder or the file that a user means.
 
-    source: a path; or the name of a run below runs/, a name in MODELS, or a repository of the Hugging Face hub, such as
-        openai-community/gpt2. A path that exists comes first; ~ is the home of the user.
+    source: a path, such as the folder of a run, or one with a single GGUF file; or a name in MODELS; or a repository of
+        the Hugging Face hub, such as openai-community/gpt2. A path that exists comes first; ~ is the home of the user.
     Raises TypeError, CheckpointError for a name that means nothing, and DownloadError.
     """
     if not isinstance(source, str | Path):
@@ -49,6 +49,8 @@ def find(source: str | Path) -> Path:
         return path.parent  # a file of a model's folder, which is all needed
     if is_model_folder(path) or path.suffix == ".gguf":
         return path
+    if exists and not (path / runs.LATEST).is_file() and len(files := list(path.glob("*.gguf"))) == 1:
+        return files[0]  # Such a folder is what `export FOLDER --to gguf` writes.
     if exists:
         return runs.find_checkpoint(path)
     name = str(source)

@@ -60,6 +60,8 @@ def build_from(config: Config, source: str | Path) -> tuple[Config, Dataset, GPT
     """
     loaded = sources.load(source, config.train.device, config.train.dtype)
     found = loaded.model.config
+    if config.model.block_size > found.block_size:
+        say(f"The context is {found.block_size} tokens long, because the model {str(source)!r} sees no more")
     changes: dict[str, Any] = {"dropout": config.model.dropout}
     changes["block_size"] = min(config.model.block_size, found.block_size)
     if found.rope_scaling != "none":

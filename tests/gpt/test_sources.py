@@ -230,6 +230,8 @@ def test_the_command_export(folder, tmp_path):
     succeeds("export", folder, tmp_path / "a.gguf", "--to", "gguf", "--weights", "Q8_0")
     succeeds("export", tmp_path / "a.gguf", tmp_path / "b", "--to", "huggingface")
     assert sources.load(tmp_path / "b").config.model.n_kv_head == 1
+    succeeds("export", folder, tmp_path / "d", "--to", "gguf")
+    assert sources.find(tmp_path / "d") == tmp_path / "d" / "model.gguf"
     assert "exists already" in run("export", folder, tmp_path / "b", "--to", "huggingface").output
     assert "exists already" in run("export", folder, tmp_path / "a.gguf", "--to", "gguf").output
     assert "--weights is for" in run("export", folder, tmp_path / "c", "--to", "huggingface", "--weights", "F16").output
@@ -277,7 +279,8 @@ def test_training_starts_from_a_model(folder, tmp_path, monkeypatch):
     difference = abs(done.model.wte.weight.numpy(force=True) - start.model.wte.weight.numpy(force=True)).max()
     assert 0 < difference < 0.01
     # A run is a source, too, and a resumed run keeps the tokenizer.
-    succeeds("train", "--init-from", "runs/text", *options, "--name", "second")
+    longer = succeeds("train", "--init-from", "runs/text", *options, "--name", "second", "--block-size", 64).output
+    assert "The context is 16 tokens long, because the model 'runs/text' sees no more" in longer
     succeeds("train", "--resume", "runs/second", "--steps", 3)
     assert checkpoint.load_info("runs/second/checkpoint.safetensors").step == 3
 
