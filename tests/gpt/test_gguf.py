@@ -238,3 +238,41 @@ def test_a_file_that_is_cut_or_is_another(tmp_path):
         gguf.load_model(tmp_path / "missing.gguf")
     with pytest.raises(CheckpointError, match="cannot read"):
         gguf.load_model(tmp_path)
+
+
+# ---- what the package reads ---------------------------------------------------------------------
+
+
+def test_version_2(tmp_path):
+    path = tmp_path / "model.gguf"
+    write(path)
+    expected = logits(gguf.load_model(path))
+    content = bytearray(path.read_bytes())
+    content[4] = 2
+    path.write_bytes(content)
+    np.testing.assert_array_equal(logits(gguf.load_model(path)), expected)
+
+
+@pytest.mark.parametrize("kind", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "TQ1_0", "MXFP4"])
+def test_types_that_are_read_only(kind, tmp_path):
+    """Each row is a block of random bytes with the scale 1/16."""
+    dtype = package.GGMLQuantizationType[kind]
+    count, size = package.GGML_QUANT_SIZES[dtype]
+    rows = np.random.default_rng(0).integers(0, 256, (6, size), np.uint8)
+    scale = np.array([1 / 16], np.float16).view(np.uint8)
+    if kind != "MXFP4":  # its scale is an exponent
+        places = {"Q2_K": (-4, -2), "Q3_K": (-2,), "Q6_K": (-2,), "TQ1_0": (-2,), "Q4_K": (0, 2), "Q5_K": (0, 2)}
+        for place in places.get(kind, (0,)):
+            rows[:, range(place, place + 2) if place >= 0 else range(size + place, size + place + 2)] = scale
+    path = tmp_path / "one.gguf"
+    writer = package.GGUFWriter(path, "llama")
+    writer.add_tensor("token_embd.weight", rows, raw_dtype=dtype)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found = gguf.open_gguf(path).read("token_embd.weight")
+    assert found.shape == (6, count)
+    np.testing.assert_array_equal(found, package.quants.dequantize(rows, dtype))
+    assert np.isfinite(found).all()
+    assert found.any()
