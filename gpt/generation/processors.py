@@ -6,8 +6,8 @@ return another one. Three rules make one of your own:
 
 - It returns logits of the same shape, of which one at least is finite.
 - It may raise `EndOfText` where the text is complete.
-- Where it needs to know which tokens are new, it has a method `after_prompt(length)`, which returns the processor for
-  a text whose first `length` tokens are the prompt. Without that call, all tokens count as new.
+- Where it needs to know which tokens are new, it has a method `after_prompt(length)`. That returns the processor for a
+  text with a prompt of `length` tokens. Without that call, all tokens count as new.
 
 The order is that of transformers: logit bias, repetition penalty, presence and frequency penalty, banned tokens, forced
 tokens, the processors of the caller, temperature, top-k, top-p, min-p, typical. Each class has the values of the class

@@ -46,9 +46,9 @@ def generate(
     options: fields of SamplingConfig by name, in place of those of `sampling`: generate(model, ids, temperature=0).
 
     Between two tokens, the model and the grad mode are in the mode of the caller. Do not change the weights meanwhile.
-    The call itself raises TokenError for ids that cannot be used, ValueError for a negative max_new_tokens, and
-    TypeError for a model or a sampling of another type, and for an unknown option. The iterator raises SampleError if
-    the model predicts numbers that are not finite, or the options leave no token.
+    The call itself raises TokenError for ids that cannot be used, and ValueError for a negative max_new_tokens. It
+    raises TypeError for a model or a sampling of another type, and for an unknown option. The iterator raises
+    SampleError if the model predicts numbers that are not finite, or the options leave no token.
     """
     tokens = start(model, ids, max_new_tokens, sampling, stop_tokens, processors, options, engine)
     return (token for token, _ in tokens)

@@ -78,7 +78,7 @@ class TextEnd:
 
 
 def stop_texts(stop: str | Sequence[str] | None) -> list[str]:
-    """Return the texts that end a stream, without empty ones. Raises TypeError for what is no text."""
+    """Return the texts that end a stream, without empty ones. Raises TypeError for anything but texts."""
     stops = [] if stop is None else [stop] if isinstance(stop, str) else stop
     if not isinstance(stops, Collection) or not all(isinstance(text, str) for text in stops):
         raise TypeError(f"stop: expected a text or a list of texts, got {short(stop)}")

@@ -209,8 +209,8 @@ class GPT(nn.Module):
         targets: (B, T), int64, -1 where a position does not count. The loss is a Tensor, 0-d, or None without targets.
         cache: see `hidden_states`.
 
-        Raises ValueError if T exceeds block_size or the targets have another shape than idx, TypeError for targets that
-        are not integers, IndexError for an id outside the vocabulary.
+        Raises ValueError if T exceeds block_size, or if the targets have another shape than idx. Raises TypeError for
+        targets that are not integers, and IndexError for an id outside the vocabulary.
         """
         if targets is not None:
             check_tensor("targets", targets)

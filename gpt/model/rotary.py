@@ -9,7 +9,7 @@ et al. 2023, "YaRN: Efficient Context Window Extension of Large Language Models"
 Llama Team 2024, "The Llama 3 Herd of Models", and its published code.
 
 With dynamic scaling the angles of all positions change when a text longer than the original context grows. A cache then
-holds what earlier positions computed with the angles of a shorter text, so its logits differ from those of the whole
+holds what earlier positions computed with the angles of a shorter text. So its logits differ from those of the whole
 text, as they do in transformers.
 """
 

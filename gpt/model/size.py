@@ -50,9 +50,9 @@ def memory(config: Config) -> dict[str, int]:
 
     The activations are an estimate of the values of one batch that the backward pass needs. It assumes that each op
     keeps its inputs or its output once. For each token, a block keeps inputs and outputs of the norms and the residual
-    (4 rows of C), q, k, v, the attention output, and the hidden layer of the MLP before and after its nonlinearity. In
-    GPT-2 these are 16 rows of C. The end of the model keeps 2 rows of C and 2 of V (logits and their gradient).
-    Attention weights are not kept but computed again. Dropout adds its masks, one row of T for each head.
+    (4 rows of C). It also keeps q, k, v and the attention output, and the hidden layer of the MLP before and after its
+    nonlinearity. In GPT-2 these are 16 rows of C. The end of the model keeps 2 rows of C and 2 of V (logits and their
+    gradient). Attention weights are not kept but computed again. Dropout adds its masks, one row of T for each head.
     """
     m, t = config.model, config.train
     size = {"float32": 4, "float64": 8}[t.dtype]

@@ -1,7 +1,7 @@
 """The content of a `tokenizer.json`: its checks, and the bytes of its tokens.
 
-The package `tokenizers` reads such a file. It accepts two tokens with one id, gives an added token another id than the
-file without a word, and ends with a panic where a merge is not as it expects. So all of that is checked before.
+The package `tokenizers` reads such a file. It accepts two tokens with one id. It silently gives an added token another
+id than the file. It ends with a panic where a merge is not as it expects. So all of that is checked before.
 """
 
 import json
