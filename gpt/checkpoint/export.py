@@ -21,13 +21,26 @@ def export_huggingface(loaded: Checkpoint, folder: str | Path) -> None:
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": ends[0] if len(ends) == 1 else ends or None}
     if generation := {key: value for key, value in ids.items() if value is not None}:
         files["generation_config.json"] = json.dumps(generation, indent=2)
+    before = set(folder.iterdir()) if folder.is_dir() else None
     try:
         huggingface.save_model(loaded.model, folder)
         for name, text in files.items():
             with serialization.atomic_write(folder / name) as temporary:
                 temporary.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
+    except BaseException as error:
+        remove_new(folder, before)
+        if isinstance(error, OSError):
+            raise CheckpointError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
+        raise
+
+
+def remove_new(folder: Path, before: set[Path] | None) -> None:
+    """Remove the files that a folder had not before; None removes the folder, too. A part of a model helps nobody."""
+    if folder.is_dir():
+        for path in set(folder.iterdir()) - (before or set()):
+            path.unlink()
+        if before is None:
+            folder.rmdir()
 
 
 def export_gguf(loaded: Checkpoint, path: str | Path, weights: str = "F32") -> None:

@@ -78,6 +78,27 @@ def test_odd_arguments_of_load_and_generate(folder, monkeypatch):
             gpt.generate(model, tokenizer, "The cat", 3, stop=stop)
 
 
+def test_an_export_that_fails_leaves_nothing(tokenizer, tmp_path, monkeypatch):
+    written = []
+
+    def full(path):
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        return write(path)
+
+    write = tl.serialization.atomic_write
+    monkeypatch.setattr(tl.serialization, "atomic_write", full)
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "notes.txt").write_text("mine")
+    for name in ("new", "kept"):
+        written.clear()
+        with pytest.raises(CheckpointError, match="cannot write .*: No space left"):
+            export_huggingface(as_checkpoint(make(tokenizer), tokenizer), tmp_path / name)
+        assert len(written) == 2
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept", "notes.txt"]
+
+
 def test_a_folder_without_its_config_says_so(folder, tmp_path):
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match=r"there is no file '.*config.json'"):
