@@ -75,6 +75,7 @@ def environment() -> Any:
     """Return the environment of chat templates, with what transformers offers in its own."""
     import json
 
+    import jinja2
     from jinja2 import nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.filters import make_attrgetter
@@ -92,13 +93,15 @@ def environment() -> Any:
     class Sandbox(ImmutableSandboxedEnvironment):
         """A sandbox in which products, powers and formats have a limit of size."""
 
-        intercepted_binops = frozenset(["*", "**", "%"])
+        intercepted_binops = frozenset(["*", "**", "%", "+"])
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
             if operator == "**" and (abs(left) > 2**16 or abs(right) > 64):
                 raise ChatTemplateError(f"the chat template computes {short(left)} ** {short(right)}")
             if operator == "*" and max(size_of(left) * repeats(right), size_of(right) * repeats(left)) > MAX_TEXT:
                 raise ChatTemplateError("the chat template repeats a text or a list too often")
+            if operator == "+":
+                check_length(size_of(left) + size_of(right))
             if operator == "%" and isinstance(left, str) and any(c.isdigit() or c == "*" for c in left):
                 raise ChatTemplateError("the chat template formats numbers with a width, which is not supported")
             return super().call_binop(context, operator, left, right)
@@ -134,7 +137,15 @@ def environment() -> Any:
         return join(values if attribute is None else map(make_attrgetter(made, attribute), values), d)
 
     made = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation])
-    made.filters.update(tojson=tojson, replace=replace, join=join_filter)
+    plain_sum = made.filters["sum"]
+
+    @jinja2.pass_environment
+    def limited_sum(environment: Any, values: Any, attribute: Any = None, start: Any = 0) -> Any:
+        if not isinstance(start, int | float):  # A sum of lists takes quadratic time, which no line interrupts.
+            raise ChatTemplateError(f"the chat template sums from {short(start)}, and only numbers can be summed")
+        return plain_sum(environment, values, attribute, start)
+
+    made.filters.update(tojson=tojson, replace=replace, join=join_filter, sum=limited_sum)
     for name in UNLIMITED_FILTERS:
         made.filters.pop(name, None)
     made.globals.update(raise_exception=raise_exception, strftime_now=time.strftime)
@@ -199,10 +210,15 @@ class Limits:
 
     def trace(self, frame: FrameType, event: str, argument: Any) -> Any:
         """Check the limits at each line of a template."""
+        from jinja2.utils import Namespace
+
         if frame.f_code.co_filename != "<template>":
             return None
         if time.monotonic() > self.deadline:
             raise ChatTemplateError(f"the chat template takes more than {MAX_SECONDS:g} seconds")
         for value in frame.f_locals.values():
             check_size(value)
+            if isinstance(value, Namespace):  # Its attributes live between lines, too.
+                for held in object.__getattribute__(value, "_Namespace__attrs").values():
+                    check_size(held)
         return self.trace

@@ -74,6 +74,15 @@ def test_templates_are_rendered_as_by_transformers():
         ("{{ ''.__class__.__mro__ }}", "fails: SecurityError"),
         ("{{ messages.append(1) }}", "fails: SecurityError"),
         ("{{ 'x' * 10**9 }}", "repeats a text or a list too often"),
+        (
+            "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+            "makes a text of more than",
+        ),
+        (
+            "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
+            "more than 4,194,304",
+        ),
+        ("{{ [[1]] | sum(start=[]) }}", "only numbers can be summed"),
         ("{{ 9 ** 99 }}", r"computes 9 \*\* 99"),
         ("{{ '%999999999d' % 1 }}", "formats numbers with a width"),
         ("{{ 'x'.ljust(10**9) }}", "fails: SecurityError"),

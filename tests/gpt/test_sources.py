@@ -93,7 +93,7 @@ def test_an_export_that_fails_leaves_nothing(tokenizer, tmp_path, monkeypatch):
     (tmp_path / "kept" / "notes.txt").write_text("mine")
     for name in ("new", "kept"):
         written.clear()
-        with pytest.raises(CheckpointError, match="cannot write .*: No space left"):
+        with pytest.raises(CheckpointError, match=r"cannot write .*: No space left"):
             export_huggingface(as_checkpoint(make(tokenizer), tokenizer), tmp_path / name)
         assert len(written) == 2
     assert [path.name for path in tmp_path.rglob("*")] == ["kept", "notes.txt"]
