@@ -48,8 +48,10 @@ def score(checkpoint: str | None, device: str, text: str | None, file: str | Non
     begins = loaded.tokenizer.add_bos and ids[0] == loaded.tokenizer.bos_id  # This token has no text.
     given = b"" if begins else loaded.tokenizer.decode_bytes(ids[:1])
     bits = -total / math.log(2)
-    echo_loss(-total / (len(ids) - 1), bits / (len(text) - len(given.decode(errors="ignore"))))
-    click.echo(f"                  {bits / (len(text.encode()) - len(given)):.4f} bits per byte")
+    whole = loaded.tokenizer.decode_bytes(ids[int(begins) :])  # SentencePiece puts a space before a text.
+    characters = len(whole.decode(errors="ignore")) - len(given.decode(errors="ignore"))
+    echo_loss(-total / (len(ids) - 1), bits / max(1, characters))
+    click.echo(f"                  {bits / max(1, len(whole) - len(given)):.4f} bits per byte")
     click.echo(f"log-probability   {total:.3f} nats, of {len(ids) - 1:,} tokens after the first")
 
 
