@@ -52,5 +52,3 @@ def export_gguf(loaded: Checkpoint, path: str | Path, weights: str = "F32") -> N
         gguf.save_model(loaded.model, path, weights, to_gguf(loaded.tokenizer), loaded.config.name)
     except OSError as error:
         raise CheckpointError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
-
-

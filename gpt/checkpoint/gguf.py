@@ -12,18 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import tensorlite as tl
 from gpt.checkpoint.base import Checkpoint, CheckpointError, Info, damaged, refuse_pointer
 from gpt.checkpoint.families import KeyErrorInConfig, integer, model_config, only, positive
 from gpt.checkpoint.foreign import foreign_checkpoint, foreign_config, refuse_training
-from gpt.checkpoint.transfer import absent_biases, copy_parameter, split_rows
+from gpt.checkpoint.transfer import absent_biases, build_from_parts, check_parts, split_rows
 from gpt.config import ModelConfig
 from gpt.errors import extra, short
-from gpt.model import GPT, build_model, parameter_shapes
+from gpt.model import GPT, parameter_shapes
 from gpt.model.rotary import inverse_wavelengths, yarn_attention_factor
 from gpt.tokenizer import TokenizerError
 from gpt.tokenizer.gguf import from_gguf
-from tensorlite import nn, serialization
+from tensorlite import serialization
 
 Array = NDArray[Any]
 
@@ -157,16 +156,15 @@ def model_of(file: GGUFFile, device: str = "auto", dtype: str = "float32") -> GP
     """Return the model in an open file. See `load_model`."""
     config = read_config(file)
     sources = match_names(file, config)
-    with nn.init.skip_init():  # The weights are loaded below.
-        model = build_model(config, device, dtype)
     interleaved = file.metadata["general.architecture"] == "llama"
-    with tl.no_grad():
-        for name, parameter in model.named_parameters():
-            parts = [file.read(source) for source in sources[name]]
-            if interleaved and ".attn.c_attn." in name:
-                parts = [from_interleaved(part, config) for part in parts[:2]] + parts[2:]
-            copy_parameter(parameter, parts)
-    return model.eval()
+
+    def parts_of(name: str) -> list[Array]:
+        parts = [file.read(source) for source in sources[name]]
+        if interleaved and ".attn.c_attn." in name:
+            parts = [from_interleaved(part, config) for part in parts[:2]] + parts[2:]
+        return parts
+
+    return build_from_parts(config, device, dtype, parts_of)
 
 
 def read_config(file: GGUFFile) -> ModelConfig:
@@ -292,10 +290,7 @@ def match_names(file: GGUFFile, config: ModelConfig) -> dict[str, list[str]]:
         for name in names:
             if name not in shapes:
                 raise damaged(file.path, f"the tensor {name} is missing")
-        parts = [shapes[name] for name in names]
-        if any(part[1:] != shape[1:] for part in parts) or sum(part[0] for part in parts) != shape[0]:
-            found = ", ".join(f"{name} {shapes[name]}" for name in names)
-            raise damaged(file.path, f"wrong shape: {found}, where the metadata gives {parameter} {shape}")
+        check_parts(file.path, parameter, shape, {name: shapes[name] for name in names}, "the metadata")
         for name in names:
             left.pop(name, None)
         sources[parameter] = names

@@ -7,20 +7,22 @@ copied from the mapped file into the model, so loading needs the memory of the m
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import tensorlite as tl
 from gpt.checkpoint.base import Checkpoint, CheckpointError, Info, damaged
 from gpt.checkpoint.families import FAMILIES, Family, KeyErrorInConfig, family_of
 from gpt.checkpoint.foreign import foreign_checkpoint, foreign_config, refuse_training
 from gpt.checkpoint.tensor_files import SINGLE, TensorSpec, find_tensors, read_floats, read_json
-from gpt.checkpoint.transfer import absent_biases, copy_parameter, split_rows
+from gpt.checkpoint.transfer import absent_biases, build_from_parts, check_parts, split_rows
 from gpt.config import ModelConfig
 from gpt.errors import short
-from gpt.model import GPT, build_model, parameter_shapes
+from gpt.model import GPT, parameter_shapes
 from gpt.tokenizer.folder import from_folder
-from tensorlite import nn, serialization
+from tensorlite import serialization
 
 CONFIG = "config.json"
 HEAD = "lm_head.weight"  # the only tensor that never has the prefix of its family
@@ -52,13 +54,12 @@ def load_model(folder: str | Path, device: str = "auto", dtype: str = "float32")
     family, config = read_config(folder)
     specs = find_tensors(folder)
     sources = match_names(family, config, specs, folder)
-    with nn.init.skip_init():  # The weights are loaded below.
-        model = build_model(config, device, dtype)
-    with tl.no_grad():
-        for name, parameter in model.named_parameters():
-            parts = [read_floats(source, specs[source]) for source in sources[name]]
-            copy_parameter(parameter, [part.T for part in parts] if family.is_transposed(name) else parts)
-    return model.eval()
+
+    def parts_of(name: str) -> list[NDArray[Any]]:
+        parts = [read_floats(source, specs[source]) for source in sources[name]]
+        return [part.T for part in parts] if family.is_transposed(name) else parts
+
+    return build_from_parts(config, device, dtype, parts_of)
 
 
 def read_config(folder: Path) -> tuple[Family, ModelConfig]:
@@ -93,13 +94,8 @@ def match_names(
         if missing:
             prefix = "" if missing[0] == HEAD else family.prefix
             raise damaged(folder, f"the tensor {prefix}{missing[0]} is missing")
-        parts = [specs[known[name]].shape for name in names]
-        if family.is_transposed(parameter):
-            parts = [part[::-1] for part in parts]
-        sizes = [part[0] if part else 0 for part in parts]
-        if any(part[1:] != shape[1:] for part in parts) or sum(sizes) != shape[0]:
-            found = ", ".join(f"{known[name]} {specs[known[name]].shape}" for name in names)
-            raise damaged(folder, f"wrong shape: {found}, where config.json gives {parameter} {shape}")
+        found = {known[name]: specs[known[name]].shape for name in names}
+        check_parts(folder, parameter, shape, found, CONFIG, family.is_transposed(parameter))
         sources[parameter] = [known.pop(name) for name in names]
     if head := known.pop(HEAD, None):  # Some files have a copy of a tied head.
         check_tied(head, sources["wte.weight"][0], specs)

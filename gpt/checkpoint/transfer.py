@@ -1,16 +1,52 @@
 """Copy weights between our parameters and the tensors of other programs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 import tensorlite as tl
+from gpt.checkpoint.base import damaged
 from gpt.config import ModelConfig
-from gpt.model import parameter_shapes
+from gpt.model import GPT, build_model, parameter_shapes
+from tensorlite import nn
 
 A = TypeVar("A", NDArray[Any], tl.Tensor)
+
+
+def build_from_parts(
+    config: ModelConfig, device: str, dtype: str, parts_of: Callable[[str], Sequence[NDArray[Any]]]
+) -> GPT:
+    """Return a model, in evaluation mode, whose parameters are read one at a time.
+
+    parts_of: a function from the name of a parameter to its parts, which follow each other along the first dimension.
+    """
+    with nn.init.skip_init():  # The weights are loaded below.
+        model = build_model(config, device, dtype)
+    with tl.no_grad():
+        for name, parameter in model.named_parameters():
+            copy_parameter(parameter, parts_of(name))
+    return model.eval()
+
+
+def check_parts(
+    path: Path,
+    parameter: str,
+    shape: tuple[int, ...],
+    found: Mapping[str, tuple[int, ...]],
+    origin: str,
+    transposed: bool = False,
+) -> None:
+    """Raise CheckpointError unless parts, which follow each other along the first dimension, make up a parameter.
+
+    found: the shape of each part in the file by its name. origin: what gives the shape of the parameter.
+    """
+    parts = [part[::-1] if transposed else part for part in found.values()]
+    if any(part[1:] != shape[1:] for part in parts) or sum(part[0] if part else 0 for part in parts) != shape[0]:
+        shown = ", ".join(f"{name} {part}" for name, part in found.items())
+        raise damaged(path, f"wrong shape: {shown}, where {origin} gives {parameter} {shape}")
 
 
 def copy_parameter(parameter: tl.Tensor, parts: Sequence[NDArray[Any]]) -> None:

@@ -18,7 +18,6 @@ from gpt.model import GPT
 from gpt.tokenizer import Tokenizer, TokenizerError, prompt_ids, start_ids
 
 DEFAULT_CHARS, DEFAULT_BEAM_TOKENS = 500, 100
-END_OF_TEXT = "<|endoftext|>"
 
 # Options that exclude each other, with the reason where it is not plain.
 EXCLUSIVE = [
@@ -86,7 +85,7 @@ class SampleRequest:
             changes["banned_tokens"] = [banned(tokenizer, text) for text in arguments["ban"]]
         self.sampling = dataclasses.replace(sampling, **changes)
         self.rules: dict[str, Any] = {}
-        stops = set(getattr(tokenizer, "stop_ids", ()))
+        stops = set(tokenizer.stop_ids)
         if (grammar := chosen_grammar(tokenizer, arguments["regex"], arguments["json_schema"])) is not None:
             self.rules["processors"] = [grammar]
             stops |= set() if grammar.end_token is None else {grammar.end_token}
@@ -157,14 +156,12 @@ def heading(number: int, text: str) -> str:
 
 def chosen_grammar(tokenizer: Tokenizer, regex: str | None, schema: str | None) -> Grammar | None:
     """Return the grammar of --regex or --json-schema, or None. Raises GrammarError."""
-    specials: Mapping[str, int] = getattr(tokenizer, "special_tokens", {})
-    end: int | None = getattr(tokenizer, "eos_id", specials.get(END_OF_TEXT))
     if regex is not None:
-        return Grammar.regex(tokenizer, regex, end_token=end)
+        return Grammar.regex(tokenizer, regex, end_token=tokenizer.eos_id)
     if schema is None:
         return None
     try:
-        return Grammar.json_schema(tokenizer, read_text(Path(schema)), end_token=end)
+        return Grammar.json_schema(tokenizer, read_text(Path(schema)), end_token=tokenizer.eos_id)
     except GrammarError as error:
         raise GrammarError(f"{schema}: {error}") from None
 

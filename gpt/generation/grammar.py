@@ -129,8 +129,7 @@ class Vocabulary:
         self.tokenizer = tokenizer
         self.tokens = [*(tokenizer.decode_bytes([token]) for token in range(size)), b"<end>"]
         self.eos_token_id = size
-        special: Mapping[str, int] = getattr(tokenizer, "special_tokens", {})
-        self.special_token_ids = [*special.values(), size]
+        self.special_token_ids = [*tokenizer.special_tokens.values(), size]
         texts = [(token, i) for i, token in enumerate(self.tokens) if i not in self.special_token_ids and token]
         self.ids = dict(reversed(texts))
         self.longest = max((len(token) for token in self.ids), default=0)

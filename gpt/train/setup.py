@@ -75,9 +75,8 @@ def build_from(config: Config, source: str | Path) -> tuple[Config, Dataset, GPT
     if "wpe.weight" in state:
         state["wpe.weight"] = state["wpe.weight"][: model_config.block_size]
     model.load_state_dict(state)
-    parts = {f"model.{field.name}": getattr(model_config, field.name) for field in dataclasses.fields(model_config)}
-    config = with_absolute_text(config).replace({**parts, "data.tokenizer": loaded.tokenizer.kind})
-    return config, dataset, model
+    config = with_absolute_text(config).replace({"data.tokenizer": loaded.tokenizer.kind})
+    return dataclasses.replace(config, model=model_config), dataset, model
 
 
 def with_absolute_text(config: Config) -> Config:
