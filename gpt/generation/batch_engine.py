@@ -4,15 +4,12 @@ from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 import tensorlite as tl
 from gpt.generation.cache_rows import join_rows, row_lengths, select_rows
-from gpt.generation.engine import Engine
+from gpt.generation.engine import BatchLogits, Engine
 from gpt.model import GPT, KVCache, eval_mode
 from gpt.tokenizer import Ids, check_token_ids
-
-BatchLogits = NDArray[np.float64]
 
 
 class BatchEngine:
@@ -115,7 +112,7 @@ class SeparateEngines:
     def _copy(self, engine: Engine) -> Engine:
         copy = Engine(self.model)
         copy.cache = select_rows(self.model, engine.cache, [0])
-        copy.recent = engine.recent.copy()
+        copy.cached = engine.cached.copy()
         return copy
 
 

@@ -1,6 +1,5 @@
 """A model that reads one sequence token by token, with a cache and the compiled decoder."""
 
-from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,8 @@ from gpt.tokenizer import Ids, check_token_ids
 if TYPE_CHECKING:
     from gpt.model.compiled_decode import CompiledDecoder
 
-Logits = NDArray[np.float64]
+Logits = NDArray[np.float64]  # (V,)
+BatchLogits = NDArray[np.float64]  # (B, V) or (T, V)
 
 # The compiled decoder and the model agree if they differ by less than this fraction of the largest logit. Rounding
 # differs by a hundredth of that, another formula by more.
@@ -34,7 +34,6 @@ class Engine:
         self.vocab_size = model.config.vocab_size
         self.cache = KVCache(model)
         self.eval_mode = eval_mode(model)
-        self.recent: deque[int] = deque(maxlen=max(1, model.config.block_size // 2))
         self.cached: list[int] = []  # the tokens in the cache
         self.decoder: CompiledDecoder | None = None
         self.decoder_sought = False
@@ -53,29 +52,56 @@ class Engine:
         # The scaling that depends on the length of the text makes other keys out of a longer one.
         if self.model.config.rope_scaling == "dynamic":
             return self._continue(tokens, 0)
-        kept, limit = 0, min(len(self.cached), len(tokens) - 1)
-        while kept < limit and self.cached[kept] == tokens[kept]:
-            kept += 1
-        return self._continue(tokens, kept)
+        limit = min(len(self.cached), len(tokens) - 1)
+        if self.cached[:limit] == tokens[:limit]:  # the usual case, in one comparison
+            return self._continue(tokens, limit)
+        return self._continue(tokens, next(i for i in range(limit) if self.cached[i] != tokens[i]))
 
     def _continue(self, tokens: list[int], kept: int) -> Logits:
         """Read tokens, of which the cache keeps the first ones."""
         self.cache.length = kept
         self.cached = tokens[:kept]
-        self.recent.clear()
-        self.recent.extend(tokens)
         return self._read(tokens[kept:])
 
     def step(self, token: int) -> Logits:
         """Append a token to the sequence; return the logits (V,) of the next one. Raises TokenError."""
         if type(token) is not int or not 0 <= token < self.vocab_size:
             token = int(check_token_ids([token], self.vocab_size)[0])
-        self.recent.append(token)
         if self.cache.length == self.cache.block_size:
+            recent = [*self.cached, token][-max(1, self.cache.block_size // 2) :]
             self.cache.length = 0
             self.cached.clear()
-            return self._read(list(self.recent))
+            return self._read(recent)
         return self._read([token])
+
+    @property
+    def room(self) -> int:
+        """Return how many tokens `extend` can append before the context is full."""
+        return self.cache.block_size - self.cache.length
+
+    def extend(self, tokens: Sequence[int]) -> BatchLogits:
+        """Append tokens, (T,), that the context has room for; return the logits (T, V) after each of them.
+
+        They are those of T calls of `step`. Raises ValueError if there is no token or no room, and TokenError.
+        """
+        new = check_token_ids(tokens, self.vocab_size).tolist()
+        if not 0 < len(new) <= self.room:
+            raise ValueError(f"Engine.extend: expected 1 to {self.room} tokens, which fit the context, got {len(new)}")
+        if len(new) == 1 or self.model.config.rope_scaling == "dynamic":  # Its keys depend on the length of the text.
+            return np.stack([self._read([token]) for token in new])
+        logits = self._logits_of(new, len(new))
+        self.cached += new
+        return logits
+
+    def truncate(self, length: int) -> None:
+        """Keep the first `length` tokens of the context only, as if the engine had read no others.
+
+        Raises ValueError for a length below 1, or above that of the context.
+        """
+        if not 0 < length <= self.cache.length:
+            raise ValueError(f"Engine.truncate: expected a length of 1 to {self.cache.length} tokens, got {length}")
+        self.cache.length = length
+        del self.cached[length:]
 
     def _read(self, tokens: list[int]) -> Logits:
         """Return the logits (V,) of the token after these, which follow the cached ones."""
@@ -90,8 +116,12 @@ class Engine:
                 self.decoder, self.decoder_sought = find_decoder(self.model, self.cache, tokens[0]), True
             if self.decoder is not None:
                 return self.decoder.next_logits(tokens[0]).astype(np.float64)
+        return self._logits_of(tokens, 1)[0]
+
+    def _logits_of(self, tokens: list[int], count: int) -> BatchLogits:
+        """Return the logits (count, V) after each of the last `count` of these tokens, which follow the cached ones."""
         with self.eval_mode:
-            return next_logits(self.model, tokens, self.cache)
+            return last_logits(self.model, tokens, self.cache, count)
 
 
 def find_decoder(model: GPT, cache: KVCache, token: int) -> "CompiledDecoder | None":
@@ -120,5 +150,11 @@ def next_logits(model: GPT, ids: Sequence[int] | Ids, cache: KVCache | None = No
 
     Call it in `eval_mode(model)`. T and the cached tokens are at most block_size together.
     """
+    return last_logits(model, ids, cache, 1)[0]
+
+
+def last_logits(model: GPT, ids: Sequence[int] | Ids, cache: KVCache | None, count: int) -> BatchLogits:
+    """Return the logits (count, V) after each of the last `count` of `ids`; see `next_logits`."""
     x = model.hidden_states(tl.tensor(np.asarray(ids)[None], device=model.device), cache)  # (1, T, C)
-    return model.head(x[0, -1]).cpu().numpy().astype(np.float64)  # The head reads the last position only.
+    logits: BatchLogits = model.head(x[0, -count:]).cpu().numpy()  # The head reads the last positions only.
+    return logits.astype(np.float64)
