@@ -68,16 +68,16 @@ def test_errors_name_what_was_expected():
     values = weights(2, 32)
     with pytest.raises(ValueError, match=r"^quantize: expected a kind of q8_0, q4_0, q4_1, got 'q5'"):
         QuantizedMatrix.quantize(values, "q5")
-    with pytest.raises(ValueError, match="^quantize: expected a matrix of floats"):
+    with pytest.raises(ValueError, match=r"^quantize: expected a matrix of floats"):
         QuantizedMatrix.quantize(values[0], "q8_0")
-    with pytest.raises(ValueError, match="^quantize: expected finite numbers up to"):
+    with pytest.raises(ValueError, match=r"^quantize: expected finite numbers up to"):
         QuantizedMatrix.quantize(values * np.float32(np.inf), "q8_0")
     matrix = QuantizedMatrix.quantize(values, "q8_0")
     with pytest.raises(ValueError, match=r"^from_blocks: expected uint8 \(rows, a multiple of 18 bytes\)"):
         QuantizedMatrix.from_blocks(np.zeros((2, 17), np.uint8), "q4_0")
     with pytest.raises(ValueError, match=r"^linear: expected x, float32 \(\.\.\., 32\)"):
         linear(values[:, :16], matrix)
-    with pytest.raises(IndexError, match="^dequantize: expected rows from 0 to 1, got 2 to 2"):
+    with pytest.raises(IndexError, match=r"^dequantize: expected rows from 0 to 1, got 2 to 2"):
         matrix.dequantize([2])
-    with pytest.raises(ValueError, match="^concatenate: expected matrices of one kind"):
+    with pytest.raises(ValueError, match=r"^concatenate: expected matrices of one kind"):
         QuantizedMatrix.concatenate([matrix, QuantizedMatrix.quantize(values, "q4_0")])
