@@ -1,20 +1,20 @@
 """GGUF, the one-file format of llama.cpp: metadata, which includes the tokenizer, and weights, often quantized.
 
-The package gguf reads and writes it. The weights of the architectures llama, gpt2, qwen2 and qwen3 become a `GPT` in
-float32 or float64, one tensor at a time. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+The package gguf writes it, and reads it: see `gpt.checkpoint.gguf_file`. The weights of the architectures llama, gpt2,
+qwen2 and qwen3 become a `GPT` in float32 or float64, one tensor at a time. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt.checkpoint.base import Checkpoint, CheckpointError, Info, damaged, refuse_pointer
+from gpt.checkpoint.base import Checkpoint, CheckpointError, Info, damaged
 from gpt.checkpoint.families import KeyErrorInConfig, integer, model_config, only, positive
 from gpt.checkpoint.foreign import foreign_checkpoint, foreign_config, refuse_training
+from gpt.checkpoint.gguf_file import GGUFFile, open_gguf
 from gpt.checkpoint.transfer import absent_biases, build_from_parts, check_parts, split_rows
 from gpt.config import ModelConfig
 from gpt.errors import extra, short
@@ -50,71 +50,6 @@ NAMES: dict[str, tuple[str, ...]] = {
     },
 }
 ROPE_FACTORS = "rope_freqs.weight"
-
-
-@dataclass(frozen=True)
-class GGUFFile:
-    """An open file. metadata: plain values of Python by key. tensors: those of the package gguf, by name."""
-
-    path: Path
-    metadata: dict[str, Any]
-    tensors: dict[str, Any]
-
-    def read(self, name: str) -> Array:
-        """Return a tensor as float32 or float16 numbers. Raises CheckpointError for a type that has no such numbers."""
-        from gguf.quants import dequantize
-
-        tensor = self.tensors[name]
-        try:
-            return np.asarray(dequantize(tensor.data, tensor.tensor_type))
-        except (NotImplementedError, ValueError) as error:
-            kind = tensor.tensor_type.name
-            raise damaged(self.path, f"{name}: weights of type {kind} cannot be read ({error})") from None
-
-
-def open_gguf(path: str | Path) -> GGUFFile:
-    """Return a file whose header is read. Raises CheckpointError, with the path, if it is not a whole GGUF file."""
-    path = Path(path)
-    with extra():
-        from gguf import GGUFReader
-    try:
-        check_magic(path)
-        reader = GGUFReader(path)
-        metadata = {key: value_of_field(field) for key, field in reader.fields.items()}
-        check_places(path, reader.tensors)
-        return GGUFFile(path, metadata, {tensor.name: tensor for tensor in reader.tensors})
-    except CheckpointError:
-        raise
-    except OSError as error:
-        raise CheckpointError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
-        # What the package raises depends on where the file is cut or damaged.
-        raise damaged(path, f"it is not a whole GGUF file ({type(error).__name__}: {short(str(error))})") from None
-
-
-def check_magic(path: Path) -> None:
-    """Raise CheckpointError unless a file begins as GGUF files do."""
-    with path.open("rb") as file:
-        begin = file.read(8)
-    refuse_pointer(path, begin)
-    magic = begin[:4]
-    if magic != b"GGUF":
-        raise CheckpointError(f"{str(path)!r} is not a GGUF file: it begins with {magic!r}")
-
-
-def check_places(path: Path, tensors: Sequence[Any]) -> None:
-    """Raise CheckpointError if two tensors have bytes in common."""
-    stop, before = 0, ""
-    for tensor in sorted(tensors, key=lambda tensor: int(tensor.data_offset)):
-        if tensor.data_offset < stop:
-            raise damaged(path, f"the tensors {short(before)} and {short(tensor.name)} overlap")
-        stop, before = int(tensor.data_offset) + int(tensor.n_bytes), tensor.name
-
-
-def value_of_field(field: Any) -> Any:
-    """Return the value of a field. An empty array, which the package takes for no value, is an empty list."""
-    value = field.contents()
-    return [] if value is None or (not field.data and field.types[0].name == "ARRAY") else value
 
 
 # ---- reading ------------------------------------------------------------------------------------

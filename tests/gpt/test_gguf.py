@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
-from gpt.checkpoint import CheckpointError, gguf
+from gpt.checkpoint import CheckpointError, gguf, gguf_file
 from gpt.config import ModelConfig
 from gpt.model import GPT
 
@@ -130,6 +130,51 @@ def test_metadata_are_values_of_python(tmp_path):
     with pytest.raises(TypeError, match="GGUF: z: expected bool, int, float, str or a list"):
         gguf.save_model(make(**LLAMA), tmp_path / "other.gguf", metadata={"z": {}})
     assert not (tmp_path / "other.gguf").exists()
+
+
+@pytest.mark.parametrize("order", ["LITTLE", "BIG"])
+def test_lists_are_those_of_the_plain_reader(order, tmp_path, monkeypatch):
+    path, numbers = tmp_path / "lists.gguf", np.arange(6, dtype=np.float32).reshape(2, 3)
+    writer = package.GGUFWriter(path, "llama", endianess=package.GGUFEndian[order])
+    lists = {"text": ["x", "h\u00e9", ""], "one": ["y"], "int": [1, -2, 3], "float": [0.5, -1.5], "bool": [True, False]}
+    for key, values in lists.items():
+        writer.add_array(key, values)
+    writer.add_array("nested", [[1, 2], [3, 4]])
+    writer.add_tensor("numbers", numbers)
+    writer.add_tensor("halves", numbers.astype(np.float16))
+    writer.add_tensor("quantized", np.zeros((2, 34), np.uint8), raw_dtype=package.GGMLQuantizationType.Q8_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    file = gguf.open_gguf(path)
+    assert {key: file.metadata[key] for key in lists} == lists
+    assert all(type(found) is type(value) for key in lists for found, value in zip(file.metadata[key], lists[key]))
+    np.testing.assert_array_equal(file.read("numbers"), numbers)
+    np.testing.assert_array_equal(file.read("halves"), numbers)
+    if order == "BIG":
+        with pytest.raises(CheckpointError, match=r"quantized: weights of type Q8_0 .* order of bytes"):
+            file.read("quantized")
+    else:
+        np.testing.assert_array_equal(file.read("quantized"), np.zeros((2, 32)))
+    monkeypatch.setattr(gguf_file, "reader_class", lambda: package.GGUFReader)
+    assert gguf.open_gguf(path).metadata == file.metadata
+
+
+@pytest.mark.parametrize("count", [100, 10**6, 2**62, 2**64 - 1])
+@pytest.mark.parametrize("kind", ["texts", "numbers"])
+def test_lists_that_are_too_long(kind, count, tmp_path):
+    path = tmp_path / "lists.gguf"
+    writer = package.GGUFWriter(path, "llama")
+    writer.add_array("values", ["a", "b"] if kind == "texts" else [1, 2])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    head, key, tail = path.read_bytes().partition(b"values")
+    path.write_bytes(head + key + tail[:8] + count.to_bytes(8, "little") + tail[16:])
+    with pytest.raises(CheckpointError, match="it is not a whole GGUF file"):
+        gguf.open_gguf(path)
 
 
 @pytest.mark.parametrize(
