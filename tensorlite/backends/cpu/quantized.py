@@ -21,16 +21,24 @@ are sums of integers. NumPy and the compiled kernels compute the same, to the ro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-__all__ = ["BLOCK", "GROUP", "KINDS", "Kind", "dequantize", "linear", "pack", "quantize", "round_activations", "unpack"]
+from .find_compiled import find_compiled
+from .thread_pool import run_parallel
+
+__all__ = [
+    "BLOCK", "GROUP", "KINDS", "SMALLEST", "Kind", "dequantize", "linear", "load_kernels", "pack", "quantize",
+    "round_activations", "unpack",
+]  # fmt: skip
 
 Array = Any
 
 BLOCK = 32  # numbers that share a scale
 GROUP = 16  # rows side by side
+SMALLEST = 1e-36  # of the largest number of a block of activations, because 127 / SMALLEST is a float32
 _ROWS_AT_ONCE = 2048  # of a matrix that NumPy multiplies, so that its float32 numbers stay few
 _FLOAT16_MAX = 65504.0
 
@@ -153,15 +161,36 @@ def dequantize(quants: Array, scales: Array, kind: Kind, rows: Array) -> Array:
 
 
 def round_activations(x: Array) -> tuple[Array, Array]:
-    """Return x, float32 (T, 32 N), in 8 bits: numbers from -127 to 127, int8 (T, N, 32), and scales, float32 (T, N)."""
+    """Return x, float32 (T, 32 N), in 8 bits: numbers from -127 to 127, int8 (T, N, 32), and scales, float32 (T, N).
+
+    A block with a number that is not finite has the scale NaN; one with numbers below `SMALLEST` alone is 0.
+    """
     blocks = x.reshape(len(x), -1, BLOCK)
-    scales = np.abs(blocks).max(-1) / np.float32(127)
-    inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0)
-    return np.rint(blocks * inverse[..., None]).astype(np.int8), scales
+    largest = np.abs(blocks).max(-1)
+    usual = (largest >= SMALLEST) & (largest < np.inf)
+    inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=usual)
+    scales = np.where(usual, largest / np.float32(127), np.where(largest < SMALLEST, 0, np.nan)).astype(np.float32)
+    numbers = np.rint(np.where(usual[..., None], blocks, 0) * inverse[..., None])
+    return numbers.astype(np.int8), scales
+
+
+@cache
+def load_kernels() -> Any:
+    """Return the module of compiled products, or None if nothing is compiled."""
+    if find_compiled() is None:
+        return None
+    from .compiled import quantized_kernels
+
+    return quantized_kernels
 
 
 def linear(x: Array, quants: Array, scales: Array, kind: Kind, rows: int) -> Array:
     """Return ``x W^T``, float32 (T, rows), for x, float32 (T, 32 N), and a matrix W of this many rows."""
+    kernels = load_kernels()
+    if kernels is not None:
+        out = np.empty((len(x), rows), np.float32)
+        run_parallel(kernels.linear, kind.bits, kind.offset, quants, scales.view(np.uint16), x, out)
+        return out
     numbers, factors = round_activations(x)
     rounded = (numbers * factors[..., None]).reshape(x.shape)
     out = np.empty((len(x), rows), np.float32)

@@ -1,0 +1,168 @@
+"""Vectors of sixteen 32-bit numbers, for kernels that numba compiles.
+
+numba vectorises loops on its own, but it does not find the instructions for dot products of bytes. Here a vector is a
+value of a compiled function, and an operation on it is one instruction or a few. LLVM splits a vector where registers
+are shorter than 64 bytes. Addresses are integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import config, types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+from .support import to_pointer
+
+__all__ = [
+    "DOT_METHODS", "F32", "F32x16", "I32", "I32x16", "dot_bytes", "dot_method", "f32x16", "fused_multiply_add", "load",
+    "load_halves", "splat", "store",
+]  # fmt: skip
+
+LANES = 16
+I8, I16, I32, I64, F16, F32 = (*map(ir.IntType, (8, 16, 32, 64)), ir.HalfType(), ir.FloatType())
+I32x16, F32x16 = ir.VectorType(I32, LANES), ir.VectorType(F32, LANES)
+
+
+class _Vector(types.Type):  # type: ignore[misc]  # numba has no types
+    """numba's type of a vector."""
+
+
+f32x16 = _Vector("f32x16")
+
+
+@register_model(_Vector)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]  # numba has no types
+    def __init__(self, manager: Any, numba_type: Any) -> None:
+        super().__init__(manager, numba_type, F32x16)
+
+
+# ---- operations, which write instructions -------------------------------------------------------
+
+
+def splat(builder: Any, value: Any) -> Any:
+    """Return a vector with a number in each lane."""
+    vector = ir.VectorType(value.type, LANES)
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, I32(0))
+    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), ir.Constant(I32x16, [0] * LANES))
+
+
+def load(builder: Any, address: Any, of: Any, offset: int = 0) -> Any:
+    """Return the value of a type at an address, which is a multiple of 4 bytes."""
+    value = builder.load(to_pointer(builder, builder.add(address, I64(offset)), of))
+    value.align = 4
+    return value
+
+
+def load_halves(builder: Any, address: Any, offset: int = 0) -> Any:
+    """Return sixteen float16 numbers as a vector of float32."""
+    return builder.fpext(load(builder, address, ir.VectorType(F16, LANES), offset), F32x16)
+
+
+def store(builder: Any, value: Any, address: Any) -> None:
+    """Write a vector to an address."""
+    builder.store(value, to_pointer(builder, address, value.type)).align = 4
+
+
+def fused_multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
+    """Return ``x y + z``."""
+    return _call(builder, "llvm.fma.v16f32", F32x16, x, y, z)
+
+
+def _call(builder: Any, name: str, result: Any, *args: Any) -> Any:
+    function_type = ir.FunctionType(result, [arg.type for arg in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), args)
+
+
+# ---- sums of products of bytes ------------------------------------------------------------------
+
+
+def _dot_512(builder: Any, total: Any, x: Any, y: Any) -> Any:
+    """Use the instruction vpdpbusd of AVX512-VNNI."""
+    as_bytes = lambda value: builder.bitcast(value, ir.VectorType(I8, 64))
+    return _call(builder, "llvm.x86.avx512.vpdpbusd.512", I32x16, total, as_bytes(x), as_bytes(y))
+
+
+def _in_halves(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function of vectors out of one of their halves."""
+
+    def whole(builder: Any, *vectors: Any) -> Any:
+        places = [ir.Constant(ir.VectorType(I32, 8), list(range(start, start + 8))) for start in (0, 8)]
+        halves = [
+            method(builder, *(builder.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), p) for v in vectors))
+            for p in places
+        ]
+        return builder.shuffle_vector(*halves, ir.Constant(I32x16, list(range(LANES))))
+
+    return whole
+
+
+def _dot_256(builder: Any, total: Any, x: Any, y: Any) -> Any:
+    """Use the instruction vpdpbusd of AVX-VNNI."""
+    as_bytes = lambda value: builder.bitcast(value, ir.VectorType(I8, 32))
+    return _call(builder, "llvm.x86.avx512.vpdpbusd.256", total.type, total, as_bytes(x), as_bytes(y))
+
+
+def _dot_avx2(builder: Any, total: Any, x: Any, y: Any) -> Any:
+    """Use vpmaddwd, which adds two products of 16-bit numbers: once for the even bytes, once for the odd ones."""
+    shorts = ir.VectorType(I16, 16)
+    x, y = builder.bitcast(x, shorts), builder.bitcast(y, shorts)
+    eight, low = ir.Constant(shorts, [8] * 16), ir.Constant(shorts, [255] * 16)
+    even = builder.and_(x, low), builder.ashr(builder.shl(y, eight), eight)
+    odd = builder.lshr(x, eight), builder.ashr(y, eight)
+    for pair in (even, odd):
+        total = builder.add(total, _call(builder, "llvm.x86.avx2.pmadd.wd", total.type, *pair))
+    return total
+
+
+def _dot_any(builder: Any, total: Any, x: Any, y: Any) -> Any:
+    """Multiply byte by byte, with instructions that every processor has."""
+    constant = lambda number: ir.Constant(total.type, [number] * total.type.count)
+    for byte in range(4):
+        unsigned = builder.and_(builder.lshr(x, constant(8 * byte)), constant(255))
+        signed = builder.ashr(builder.shl(y, constant(24 - 8 * byte)), constant(24))
+        total = builder.add(total, builder.mul(unsigned, signed))
+    return total
+
+
+DOT_METHODS: dict[str, Callable[..., Any]] = {
+    "avx512-vnni": _dot_512, "avx-vnni": _in_halves(_dot_256), "avx2": _in_halves(_dot_avx2), "any": _dot_any,
+}  # fmt: skip
+
+
+@cache
+def dot_method() -> str:
+    """Return the name of the fastest method for the processor that numba compiles for."""
+    if config.CPU_FEATURES is not None:
+        features = set(config.CPU_FEATURES.split(","))
+    else:
+        features = {f"+{name}" for name, present in binding.get_host_cpu_features().items() if present}
+    if {"+avx512vnni", "+avx512bw"} <= features:
+        return "avx512-vnni"
+    if "+avxvnni" in features:
+        return "avx-vnni"
+    return "avx2" if "+avx2" in features else "any"
+
+
+def dot_bytes(builder: Any, total: Any, x: Any, y: Any) -> Any:
+    """Return ``total`` plus, in each lane, the sum of the products of the four bytes of x, unsigned, and y, signed."""
+    return DOT_METHODS[dot_method()](builder, total, x, y)
+
+
+def call_of_vectors(operation: Callable[..., Any]) -> Any:
+    """Make a compiled function that writes an operation on three vectors of int32 at addresses to a fourth one."""
+
+    @intrinsic
+    def apply(context: Any, x: Any, y: Any, z: Any, out: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            vectors = [load(builder, address, I32x16) for address in args[:3]]
+            store(builder, operation(builder, *vectors), args[3])
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 4), generate
+
+    return apply
