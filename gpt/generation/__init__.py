@@ -10,6 +10,7 @@ from gpt.generation.logprobs import TokenLogProb
 from gpt.generation.processors import EndOfText, Processor, SampleError
 from gpt.generation.sampling import sample_token
 from gpt.generation.single import generate, generate_with_logprobs
+from gpt.generation.speculative import NGrams, Speculation
 from gpt.generation.terminal import ControlEscaper, gather, on_terminal
 from gpt.generation.text_stream import TextEnd, stream
 
@@ -21,9 +22,11 @@ __all__ = [
     "Engine",
     "Grammar",
     "GrammarError",
+    "NGrams",
     "Processor",
     "SampleError",
     "SamplingConfig",
+    "Speculation",
     "TextEnd",
     "TokenLogProb",
     "beam_search",

@@ -28,6 +28,8 @@ from gpt.tokenizer import TokenError
 Logits = NDArray[np.float64]
 Processor = Callable[[list[int], Logits], Logits]
 
+FEW = 1000  # Fewer logits than this are sorted faster than the largest are found (measured on a Zen 4 processor).
+
 
 class EndOfText(Exception):
     """A processor raises it where the text is complete. The tokens up to there are the text."""
@@ -164,7 +166,7 @@ class TopK:
         k = min(self.k, len(logits))
         if self.ties:
             return np.where(logits < np.partition(logits, -k)[-k], -np.inf, logits)
-        return keep_only(logits, np.argsort(-logits, kind="stable")[:k])
+        return keep_only(logits, largest(logits, k))
 
 
 @dataclass(frozen=True)
@@ -288,6 +290,14 @@ def add_to(logits: Logits, tokens: Any, values: Any) -> Logits:
     result = logits.copy()
     result[tokens] += values
     return result
+
+
+def largest(logits: Logits, k: int) -> NDArray[np.intp]:
+    """Return the tokens of the k largest logits, the largest first, and the lower ids first among equal ones."""
+    if len(logits) < FEW or k >= len(logits):
+        return np.argsort(-logits, kind="stable")[:k]
+    (places,) = (logits >= np.partition(logits, -k)[-k]).nonzero()
+    return places[np.argsort(-logits[places], kind="stable")[:k]]
 
 
 def keep_only(logits: Logits, tokens: NDArray[np.intp]) -> Logits:

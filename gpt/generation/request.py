@@ -47,6 +47,8 @@ def checked_sampling(sampling: SamplingConfig | None, options: dict[str, Any]) -
         )
     names = [field.name for field in dataclasses.fields(SamplingConfig)]
     for name in options:
+        if name == "draft":
+            raise TypeError("generate: a draft is for one text at a time. Call generate, or leave draft= out")
         if name not in names:
             raise TypeError(f"generate: no option {name!r:.80}{suggestion(name, names)}")
     return dataclasses.replace(sampling or SamplingConfig(), **options)

@@ -1,8 +1,10 @@
 """Choose a token from the predicted distribution."""
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpt.config import SamplingConfig
 from gpt.generation.processors import (
@@ -14,8 +16,21 @@ from gpt.generation.processors import (
     after_prompt,
     apply,
     cuts,
+    largest,
     penalties,
 )
+
+Tokens = Sequence[int] | NDArray[np.intp]
+Weights = NDArray[np.float64]
+
+CERTAIN = np.ones(1)
+
+
+class Proposal(NamedTuple):
+    """A token that a draft proposes, and the distribution (V,) that it was drawn from; None if it was certain."""
+
+    token: int
+    probabilities: Weights | None = None
 
 
 def sample_token(
@@ -36,36 +51,44 @@ def sample_token(
     penalties, the lowest id among equal ones. Raises SampleError if a logit is not finite or no token is left.
     """
     before = after_prompt([*penalties(sampling), *processors], prompt_length)
-    return choose(logits, sampling, rng, list(ids), before, cuts(sampling))
+    tokens, weights = candidates(logits, sampling, list(ids), before, cuts(sampling))
+    return int(tokens[draw(weights, rng)])
 
 
-def choose(
+def candidates(
     logits: Logits,
     sampling: SamplingConfig,
-    rng: np.random.Generator,
     ids: list[int],
     before: Sequence[Processor],
     after: Sequence[Processor],
-) -> int:
-    """Return the token that `sample_token` returns, for processors before the temperature and after top-k."""
+) -> tuple[Tokens, Weights]:
+    """Return the tokens that `sample_token` chooses from, (N,), and their weights, which are proportional to p.
+
+    before, after: the processors before the temperature and after top-k. A temperature of 0 leaves one token.
+    """
     temperature, top_k = sampling.temperature, sampling.top_k
     if not np.isfinite(logits).all():
         raise SampleError("the logits of the model are not finite: its weights are broken. Use an earlier checkpoint")
     if before:
         logits = apply(before, ids, logits)
     if temperature == 0:
-        return int(logits.argmax())
+        return (int(logits.argmax()),), CERTAIN
     if after:
         first: list[Processor] = [Temperature(temperature)]
         if top_k is not None:
             first.append(TopK(top_k, ties=False))
         logits, temperature = apply([*first, *after], ids, logits), 1.0
-    order = np.arange(len(logits)) if top_k is None else np.argsort(-logits, kind="stable")[:top_k]
+    tokens = np.arange(len(logits)) if top_k is None else largest(logits, top_k)
     with np.errstate(over="ignore"):  # With a tiny temperature a low logit becomes -inf, and its probability 0.
-        p = np.exp((logits[order] - logits[order].max()) / temperature)
-    cumulative = p.cumsum()
-    place = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
-    return int(order[place])
+        return tokens, np.exp((logits[tokens] - logits[tokens].max()) / temperature)
+
+
+def draw(weights: Weights, rng: np.random.Generator) -> int:
+    """Return a random place in weights (N,), each with a probability proportional to its weight."""
+    if len(weights) == 1:
+        return 0
+    cumulative = weights.cumsum()
+    return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
 
 
 class Sampler:
@@ -83,6 +106,41 @@ class Sampler:
 
     def __call__(self, logits: Logits) -> int:
         """Return the next token for logits (V,), and append it to `ids`. Raises SampleError and EndOfText."""
-        token = choose(logits, self.sampling, self.rng, self.ids, self.before, self.after)
+        tokens, weights = self.candidates(logits)
+        token = int(tokens[self.draw(weights)])
         self.ids.append(token)
         return token
+
+    def candidates(self, logits: Logits) -> tuple[Tokens, Weights]:
+        """Return the tokens that can come next, (N,), and their weights. Raises SampleError and EndOfText."""
+        return candidates(logits, self.sampling, self.ids, self.before, self.after)
+
+    def draw(self, weights: Weights) -> int:
+        """Return a place in weights (N,), by the next random number of this text."""
+        return draw(weights, self.rng)
+
+    def follow(self, logits: Logits, proposal: Proposal) -> int:
+        """Return the next token as `__call__` does, where a draft proposes one: that token, or another.
+
+        The token has the distribution p of `__call__` whatever the proposal is, if that was drawn from its q. It is the
+        proposal with the probability min(1, p / q), and otherwise drawn from max(0, p - q) (Leviathan et al. 2023,
+        "Fast Inference from Transformers via Speculative Decoding", algorithm 1; Chen et al. 2023, "Accelerating Large
+        Language Model Decoding with Speculative Sampling", theorem 1).
+        """
+        if proposal.probabilities is None:  # q = 1. A draw from p is the proposal with the probability p already.
+            return self(logits)
+        token, q = proposal.token, proposal.probabilities
+        p = probabilities(*self.candidates(logits), len(logits))
+        accepted = min(1.0, p[token] / q[token])
+        if self.draw(np.array([accepted, 1 - accepted])) == 1:
+            rest = np.maximum(p - q, 0)
+            token = self.draw(rest if rest.any() else p)  # All are 0 where rounding alone separates p and q.
+        self.ids.append(token)
+        return token
+
+
+def probabilities(tokens: Tokens, weights: Weights, size: int) -> Weights:
+    """Return the probability of each of `size` tokens, (V,), for what `candidates` returns."""
+    result = np.zeros(size)
+    result[np.asarray(tokens)] = weights / weights.sum()
+    return result

@@ -17,6 +17,7 @@ from gpt.generation.request import (
     checked_stops,
 )
 from gpt.generation.sampling import Sampler
+from gpt.generation.speculative import NGrams, Speculation, check_draft, speculative_steps
 from gpt.model import GPT
 from gpt.tokenizer import Ids
 
@@ -30,6 +31,7 @@ def generate(
     stop_tokens: Collection[int] = (),
     processors: Iterable[Processor] = (),
     engine: Engine | None = None,
+    draft: GPT | NGrams | Speculation | None = None,
     **options: Any,
 ) -> Iterator[int]:
     """Yield the tokens that follow `ids`, each as soon as it is sampled.
@@ -43,14 +45,17 @@ def generate(
     processors: functions (ids, logits) -> logits, after the penalties of `sampling` and before its temperature; see
         `gpt.generation.processors`.
     engine: an engine of this model. It does not read again the beginning of the prompt that it has read before.
+    draft: what proposes tokens that the model then reads several at a time, which takes less time and leaves the
+        distribution of the text as it is; see `gpt.generation.speculative`.
     options: fields of SamplingConfig by name, in place of those of `sampling`: generate(model, ids, temperature=0).
 
     Between two tokens, the model and the grad mode are in the mode of the caller. Do not change the weights meanwhile.
     The call itself raises TokenError for ids that cannot be used, and ValueError for a negative max_new_tokens. It
-    raises TypeError for a model or a sampling of another type, and for an unknown option. The iterator raises
-    SampleError if the model predicts numbers that are not finite, or the options leave no token.
+    raises TypeError for a model, a sampling or a draft of another type, and for an unknown option, and ValueError for a
+    draft of another vocabulary. The iterator raises SampleError if the model predicts numbers that are not finite, or
+    the options leave no token.
     """
-    tokens = start(model, ids, max_new_tokens, sampling, stop_tokens, processors, options, engine)
+    tokens = start(model, ids, max_new_tokens, sampling, stop_tokens, processors, options, engine, draft)
     return (token for token, _ in tokens)
 
 
@@ -63,6 +68,7 @@ def generate_with_logprobs(
     alternatives: int = 5,
     stop_tokens: Collection[int] = (),
     processors: Iterable[Processor] = (),
+    draft: GPT | NGrams | Speculation | None = None,
     **options: Any,
 ) -> Iterator[TokenLogProb]:
     """Yield the tokens of `generate`, each with its log-probability and those of the `alternatives` likeliest tokens.
@@ -71,7 +77,7 @@ def generate_with_logprobs(
     errors are those of `generate`.
     """
     check_alternatives(alternatives)
-    tokens = start(model, ids, max_new_tokens, sampling, stop_tokens, processors, options)
+    tokens = start(model, ids, max_new_tokens, sampling, stop_tokens, processors, options, None, draft)
     return (token_logprob(token, logits, alternatives) for token, logits in tokens)
 
 
@@ -84,14 +90,18 @@ def start(
     processors: Iterable[Processor],
     options: dict[str, Any],
     engine: Engine | None = None,
+    draft: GPT | NGrams | Speculation | None = None,
 ) -> Iterator[tuple[int, Logits]]:
     """Check the arguments of `generate` at once; return an iterator of tokens, each with the model's logits (V,)."""
     check_model(model)
     prompt = checked_prompt(model, ids)
     check_length(max_new_tokens)
     chosen, stops = checked_sampling(sampling, options), checked_stops(stop_tokens)
-    engine = check_engine(engine, model) or Engine(model)
-    return steps(engine, prompt, max_new_tokens, chosen, stops, checked_processors(processors))
+    speculation = check_draft(draft, model)
+    engine, rules = check_engine(engine, model) or Engine(model), checked_processors(processors)
+    if speculation is not None:
+        return speculative_steps(engine, prompt, max_new_tokens, chosen, stops, rules, speculation)
+    return steps(engine, prompt, max_new_tokens, chosen, stops, rules)
 
 
 def check_engine(engine: Engine | None, model: GPT) -> Engine | None:
