@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from gpt.cli.command import Command
+from gpt.cli.draft import check_draft_tokens, draft_options, load_draft
 from gpt.cli.options import given_options
 from gpt.cli.sample import sampling_options
 from gpt.config import SamplingConfig
@@ -30,12 +31,23 @@ HELP = "/new begins a new conversation, /undo takes the last answer back, /exit 
     "--tokens", type=click.IntRange(min=1), default=512, show_default=True, help="The longest answer, in tokens."
 )
 @click.option("--once", metavar="TEXT", help="Answer this message, print nothing else, and end.")
+@draft_options
 @sampling_options
-def chat(source: str, device: str, system: str | None, tokens: int, once: str | None, **fields: Any) -> None:
+def chat(
+    source: str,
+    device: str,
+    system: str | None,
+    tokens: int,
+    once: str | None,
+    draft: str | None,
+    draft_tokens: int | None,
+    **fields: Any,
+) -> None:
     """Talk to a chat model.
 
     The answer is printed as it is generated. A message ends with a line break; a line that ends with \\ goes on.
     """
+    check_draft_tokens(draft, draft_tokens)
     sampling = SamplingConfig(**{key.partition(".")[2]: value for key, value in given_options(fields).items()})
     if sampling.seed is None:
         sampling = dataclasses.replace(sampling, seed=secrets.randbits(32))
@@ -47,7 +59,8 @@ def chat(source: str, device: str, system: str | None, tokens: int, once: str | 
 
     tl.keep_freed_memory()  # No backward pass runs, which would do so.
     loaded = sources.load(source, device)
-    talk = Chat(loaded.model, loaded.tokenizer, system, tokens, sampling)
+    drafts = load_draft(draft, draft_tokens, loaded, device)
+    talk = Chat(loaded.model, loaded.tokenizer, system, tokens, sampling, draft=drafts)
     if once is not None:
         answer(talk, once)  # An error ends the command.
         return

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from gpt.cli.command import Command
+from gpt.cli.draft import check_draft_tokens, draft_options, load_draft
 from gpt.cli.options import (
     Callback,
     apply_decorators,
@@ -95,6 +96,7 @@ def choice_options(command: Callback) -> Callback:
 @length_options
 @sampling_options
 @choice_options
+@draft_options
 def sample(checkpoint: str | None, device: str, **arguments: Any) -> None:
     """Generate text from a checkpoint, and print it as it is generated.
 
@@ -105,10 +107,12 @@ def sample(checkpoint: str | None, device: str, **arguments: Any) -> None:
     fields = given_options({key: arguments.pop(key) for key in list(arguments) if "__" in key})
     options = {key.partition(".")[2]: value for key, value in fields.items()}
     request.check_together(arguments, options)
+    check_draft_tokens(arguments["draft"], arguments["draft_tokens"])
     sampling = SamplingConfig(**options)
     prompt = request.read_prompt(arguments["prompt"], arguments["prompt_file"])
     loaded = load_checkpoint(checkpoint, device)
-    chosen = request.SampleRequest(loaded.model, loaded.tokenizer, prompt, sampling, arguments)
+    draft = load_draft(arguments["draft"], arguments["draft_tokens"], loaded, device)
+    chosen = request.SampleRequest(loaded.model, loaded.tokenizer, prompt, sampling, arguments, draft)
     if len(chosen.ids) > (context := loaded.config.model.block_size):
         click.echo(f"the prompt has {len(chosen.ids):,} tokens, of which the model sees the last {context:,}", err=True)
     if arguments["num_beams"]:

@@ -13,7 +13,7 @@ from gpt import generation
 from gpt.cli.sample_table import HEADER, table_row
 from gpt.config import SamplingConfig
 from gpt.data import read_text, unix_lines
-from gpt.generation import Grammar, GrammarError, Processor, TextEnd, stream
+from gpt.generation import Grammar, GrammarError, Processor, Speculation, TextEnd, stream
 from gpt.model import GPT
 from gpt.tokenizer import Tokenizer, TokenizerError, prompt_ids, start_ids
 
@@ -25,6 +25,7 @@ EXCLUSIVE = [
     ("prompt", "prompt_file", ""),
     ("regex", "json_schema", ""),
     ("num_beams", "chars", ": a search has its length in --tokens"),
+    ("num_beams", "draft", ": a search has no single text"),
     ("num_beams", "logprobs", ": a search prints the score of a text"),
     *(
         ("num_beams", name, ": a search samples nothing")
@@ -42,6 +43,8 @@ def check_together(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> 
     beams = arguments["num_beams"]
     if arguments["length_penalty"] is not None and not beams:
         raise click.UsageError("--length-penalty compares the texts of a search. Give --num-beams as well")
+    if arguments["draft"] is not None and arguments["num_samples"] > 1:
+        raise click.UsageError("give --draft or --num-samples, not both: a draft is for one text at a time")
     if beams and arguments["num_samples"] > beams:
         raise click.UsageError(
             f"--num-samples {arguments['num_samples']}: a search with --num-beams {beams} finds {beams} texts at most"
@@ -68,9 +71,16 @@ class SampleRequest:
     """A command line of `sample` for a loaded model; its methods return each text as an iterable of pieces."""
 
     def __init__(
-        self, model: GPT, tokenizer: Tokenizer, prompt: str, sampling: SamplingConfig, arguments: Mapping[str, Any]
+        self,
+        model: GPT,
+        tokenizer: Tokenizer,
+        prompt: str,
+        sampling: SamplingConfig,
+        arguments: Mapping[str, Any],
+        draft: Speculation | None = None,
     ) -> None:
         self.model, self.tokenizer, self.prompt, self.arguments = model, tokenizer, prompt, arguments
+        self.draft = draft
         self.ids = prompt_ids(tokenizer, prompt) if prompt else start_ids(tokenizer)
         tokens, chars = arguments["tokens"], arguments["chars"]
         self.limits: dict[str, Any] = {
@@ -97,13 +107,13 @@ class SampleRequest:
         if self.arguments["logprobs"] is not None:
             steps = generation.generate_with_logprobs(
                 self.model, self.ids, self.limits["max_tokens"], self.sampling,
-                alternatives=self.arguments["logprobs"], **self.rules_with_end(),
+                alternatives=self.arguments["logprobs"], draft=self.draft, **self.rules_with_end(),
             )  # fmt: skip
             yield [HEADER]
             yield (f"\n{table_row(self.tokenizer, step)}" for step in steps)
             return
         yield [self.prompt]
-        new = generation.generate(self.model, self.ids, sampling=self.sampling, **self.rules)
+        new = generation.generate(self.model, self.ids, sampling=self.sampling, draft=self.draft, **self.rules)
         yield stream(self.tokenizer, new, **self.limits)
 
     def batch(self) -> Iterator[Iterable[str]]:

@@ -67,6 +67,8 @@ OPTION_ALIASES = {
     "--json-schema": "json schema",
     "--regex": "pattern grammar",
     "--prompt-file": "input-file",
+    "--draft": "draft-model model-draft md assistant assistant-model speculative speculate prompt-lookup lookup ngram",
+    "--draft-tokens": "draft-max draft-n draft-length speculative-tokens num-speculative-tokens num-assistant-tokens",
     "--stop": "stop-text end until eos",
     "--file": "path input text-file",
     "--version": "v V",

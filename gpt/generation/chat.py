@@ -12,6 +12,7 @@ from gpt.errors import UserError
 from gpt.generation.chat_template import ChatTemplate, Message
 from gpt.generation.engine import Engine
 from gpt.generation.single import generate
+from gpt.generation.speculative import NGrams, Speculation, check_draft
 from gpt.generation.text_stream import stream
 from gpt.model import GPT
 from gpt.tokenizer import Ids, Tokenizer
@@ -124,7 +125,7 @@ class Chat:
     """A conversation with a model: each question gets an answer, as a stream of text.
 
     system: see `Conversation`. max_new_tokens: the longest answer. sampling: see `gpt.generation.generate`; the seed
-    of answer k is its seed + k, so that the same questions get the same answers.
+    of answer k is its seed + k, so that the same questions get the same answers. draft: see `generate`.
     """
 
     def __init__(
@@ -134,12 +135,14 @@ class Chat:
         system: str | None = None,
         max_new_tokens: int = 512,
         sampling: SamplingConfig | None = None,
+        draft: GPT | NGrams | Speculation | None = None,
     ) -> None:
         if not tokenizer.chat_template:
             raise ChatError("the model has no chat template, so it was not made for conversations. Use sample")
         self.model, self.tokenizer, self.system = model, tokenizer, system
         self.max_new_tokens = max_new_tokens
         self.sampling = sampling or SamplingConfig()
+        self.draft = check_draft(draft, model)
         self.engine = Engine(model)  # It keeps what it has read of the conversation.
         self.restart()
 
@@ -177,7 +180,7 @@ class Chat:
         self.answers += 1
         room = min(self.max_new_tokens, self.model.config.block_size - len(ids))
         stops = self.tokenizer.stop_ids
-        new = generate(self.model, ids, room, sampling, stop_tokens=stops, engine=self.engine)
+        new = generate(self.model, ids, room, sampling, stop_tokens=stops, engine=self.engine, draft=self.draft)
         pieces: list[str] = []
         try:
             for piece in stream(self.tokenizer, new):

@@ -8,6 +8,7 @@ from gpt.tokenizer.base import (
     TokenizerError,
     check_token_ids,
     prompt_ids,
+    same_tokens,
     start_ids,
 )
 from gpt.tokenizer.bpe import BPETokenizer
@@ -39,6 +40,7 @@ __all__ = [
     "from_folder",
     "from_gguf",
     "prompt_ids",
+    "same_tokens",
     "start_ids",
     "to_files",
     "to_gguf",

@@ -198,3 +198,11 @@ def start_ids(tokenizer: Tokenizer) -> Ids:
         return tokenizer.encode("\n")
     except TokenizerError:
         return np.zeros(1, np.int64)
+
+
+def same_tokens(one: Tokenizer, other: Tokenizer) -> bool:
+    """Return whether two tokenizers have the same bytes for each id, whatever their classes are."""
+    size = one.vocab_size
+    return size == other.vocab_size and all(
+        one.decode_bytes([token]) == other.decode_bytes([token]) for token in range(size)
+    )

@@ -8,9 +8,11 @@ import pytest
 
 import tensorlite as tl
 from gpt.config import ModelConfig, SamplingConfig
+from gpt.generation import NGrams, Speculation
 from gpt.generation.chat import Chat, ChatError, Conversation, encode_chat
 from gpt.generation.chat_template import ChatTemplate, ChatTemplateError
 from gpt.model import GPT
+from tests.gpt.small_models import small_model
 
 pytest.importorskip("jinja2")
 
@@ -216,6 +218,18 @@ def test_answers_are_those_of_the_whole_conversation(model):
     assert "".join(talk.answer("two")) == second
     talk.restart()
     assert "".join(talk.answer("one")) == first
+
+
+def test_answers_with_a_draft_are_those_without(model):
+    talks = [
+        Chat(model, Words(), max_new_tokens=20, sampling=SamplingConfig(temperature=0), draft=draft)
+        for draft in (None, NGrams(3, 1), Speculation(model, tokens=3))
+    ]
+    for question in ("one", "two", "one"):
+        assert len({"".join(talk.answer(question)) for talk in talks}) == 1
+    assert all(talk.draft.drafted >= talk.draft.accepted > 0 for talk in talks[1:])
+    with pytest.raises(ValueError, match="expected a draft with the 258 tokens of the model, got one with 11"):
+        Chat(model, Words(), draft=small_model())
 
 
 def test_an_answer_that_is_stopped_is_kept(model):

@@ -173,3 +173,24 @@ def test_options_that_exclude_each_other(known, options, message):
 def test_a_grammar_without_its_library(known, monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
     assert fails("sample", "--regex", "a") == "this needs the package llguidance: pip install 'tensorlite[grammar]'"
+
+
+def test_drafts(known, monkeypatch):
+    """With n-grams a seed has the text without a draft, and with a model the greedy text is the one without."""
+    start, rest = ["sample", "--prompt", "abab", "--tokens", 30], ["--draft-tokens", 3]
+    small = types.SimpleNamespace(
+        model=small_model(vocab_size=3, n_layer=1, n_embd=8), tokenizer=known.tokenizer, config=known.config, step=1
+    )
+    monkeypatch.setattr("gpt.sources.load", lambda source, device: {"small": small, "other": other}[source])
+    other = types.SimpleNamespace(model=small.model, tokenizer=CharTokenizer("\nac"), config=known.config)
+    plain = new_text(known, 30, prompt="abab", seed=2)
+    assert succeeds(*start, "--seed", 2, "--draft", "ngram").stdout == plain + "\n"
+    assert succeeds(*start, "--seed", 2, "--draft", "ngram", "--logprobs", 0, *rest).stdout.count("\n") == 31
+    greedy = new_text(known, 30, prompt="abab", temperature=0)
+    assert succeeds(*start, "--temperature", 0, "--draft", "small", *rest).stdout == greedy + "\n"
+    assert fails(*start, "--draft", "other").startswith("--draft other: expected a model with the tokenizer of the ")
+    assert fails(*start, *rest).startswith("--draft-tokens is the length of a draft. Give --draft as well")
+    assert fails(*start, "--draft", "ngram", "--num-samples", 2).startswith("give --draft or --num-samples, not both")
+    assert fails(*start, "--draft", "ngram", "--num-beams", 2).startswith("give --num-beams or --draft, not both")
+    for count in (0, -2, "x"):
+        assert "'--draft-tokens'" in fails(*start, "--draft", "ngram", "--draft-tokens", count)
