@@ -17,17 +17,20 @@ class Model(NamedTuple):
     tokenizer: Tokenizer
 
 
-def load(source: str | Path, device: str = "auto", dtype: str = "float32") -> Model:
+def load(
+    source: str | Path, device: str = "auto", dtype: str = "float32", adapter: str | Path | None = None
+) -> Model:
     """Return a model, in evaluation mode, and its tokenizer.
 
     source: a Hugging Face folder, a GGUF file, a checkpoint or a run of ours, or a name; see `gpt.sources.find`.
     device: cpu, cuda or cuda:N; auto takes TENSORLITE_DEVICE, else cpu. dtype: float32 or float64.
+    adapter: the folder of a LoRA adapter, of ours or of peft, which is merged into the weights.
 
         model, tokenizer = gpt.load("smollm2-135m-instruct")
 
     Raises CheckpointError, DownloadError, TokenizerError and DeviceError.
     """
-    loaded = sources.load(source, device, dtype)
+    loaded = sources.load(source, device, dtype, adapter)
     return Model(loaded.model.eval(), loaded.tokenizer)
 
 

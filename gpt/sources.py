@@ -8,6 +8,7 @@ from typing import Any
 
 from gpt import checkpoint, runs
 from gpt.checkpoint import Checkpoint, CheckpointError
+from gpt.checkpoint.adapter import apply_adapter, is_adapter, plan_of, read_adapter
 from gpt.checkpoint.formats import FOLDER_FILES, is_model_folder
 from gpt.download import DownloadError, cache_dir, fetch
 from gpt.errors import short
@@ -20,15 +21,34 @@ HUB_FILES = ("*.safetensors", "*.json", "merges.txt", "*.jinja")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def load(source: str | Path, device: str = "auto", dtype: str = "float32") -> Checkpoint:
+def load(
+    source: str | Path, device: str = "auto", dtype: str = "float32", adapter: str | Path | None = None
+) -> Checkpoint:
     """Return the model that a name or a path means, and its tokenizer. See `find` for the names.
 
     device: see `train.device`. dtype: float32 or float64; a checkpoint of ours keeps its own.
+    adapter: the folder of an adapter, which is merged into the weights; see `gpt.checkpoint.adapter`.
     Raises CheckpointError, DownloadError, TokenizerError and DeviceError.
     """
     if str(dtype) not in DTYPES:  # A dtype of NumPy has the same name.
         raise CheckpointError(f"load: expected a dtype of {' or '.join(DTYPES)}, got {short(dtype)}")
-    return checkpoint.load(find(source), device, dtype=str(dtype))
+    path = find(source)
+    if adapter is not None:
+        return load_with_adapter(path, adapter, device, str(dtype))
+    return checkpoint.load(path, device, dtype=str(dtype))
+
+
+def load_with_adapter(path: Path, adapter: str | Path, device: str = "auto", dtype: str = "float32") -> Checkpoint:
+    """Return the model of a checkpoint, a folder or a GGUF file, with an adapter merged into its weights.
+
+    Raises CheckpointError if the adapter was made for another model, where its names and shapes tell before any weight
+    is read.
+    """
+    found = read_adapter(adapter)
+    plan_of(found, checkpoint.load_config(path).model)
+    loaded = checkpoint.load(path, device, dtype=dtype)
+    apply_adapter(loaded.model, found)
+    return loaded
 
 
 def find(source: str | Path) -> Path:
@@ -49,6 +69,11 @@ def find(source: str | Path) -> Path:
         return path.parent  # a file of a model's folder, which is all needed
     if is_model_folder(path) or path.suffix == ".gguf":
         return path
+    if is_adapter(path):
+        raise CheckpointError(
+            f"{str(source)!r} is an adapter, which has no weights of a model. Give its base as the model, and this "
+            "folder with --adapter"
+        )
     if exists and not (path / runs.LATEST).is_file() and len(files := list(path.glob("*.gguf"))) == 1:
         return files[0]  # Such a folder is what `export FOLDER --to gguf` writes.
     if exists:

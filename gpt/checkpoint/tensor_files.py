@@ -72,6 +72,22 @@ def find_sharded(folder: Path) -> dict[str, TensorSpec]:
 
 def read_specs(path: Path) -> dict[str, TensorSpec]:
     """Return the tensors of a safetensors file by name. Raises CheckpointError."""
+    header, begin = read_header(path)
+    header.pop("__metadata__", None)
+    return {
+        name: TensorSpec(path, entry["dtype"], tuple(entry["shape"]), *(begin + at for at in entry["data_offsets"]))
+        for name, entry in header.items()
+    }
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file. Raises CheckpointError."""
+    metadata: dict[str, str] = read_header(path)[0].get("__metadata__", {})
+    return metadata
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Return the header of a safetensors file, and where its numbers begin. Raises CheckpointError."""
     with extra():
         from safetensors import SafetensorError, safe_open
     try:
@@ -88,11 +104,7 @@ def read_specs(path: Path) -> dict[str, TensorSpec]:
         raise CheckpointError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
     except (SafetensorError, ValueError) as error:
         raise damaged(path, f"it is not a whole safetensors file ({error})") from None
-    header.pop("__metadata__", None)
-    return {
-        name: TensorSpec(path, entry["dtype"], tuple(entry["shape"]), *(8 + size + at for at in entry["data_offsets"]))
-        for name, entry in header.items()
-    }
+    return header, 8 + size
 
 
 def read_floats(name: str, spec: TensorSpec) -> Array:

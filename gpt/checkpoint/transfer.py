@@ -66,12 +66,16 @@ def split_rows(value: A, config: ModelConfig, name: str) -> list[A]:
 
     value: the parameter `name` of a model with this configuration, an array or a Tensor.
     """
-    if ".mlp." in name:
-        sizes = [config.inner_size] * 2
-    else:
-        sizes = [n * config.head_size for n in (config.n_head, config.kv_heads, config.kv_heads)]
+    sizes = row_sizes(config, name)
     ends = np.cumsum(sizes).tolist()
     return [value[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+def row_sizes(config: ModelConfig, name: str) -> list[int]:
+    """Return how many rows of a parameter are gate and value, or queries, keys and values."""
+    if ".mlp." in name:
+        return [config.inner_size] * 2
+    return [n * config.head_size for n in (config.n_head, config.kv_heads, config.kv_heads)]
 
 
 def absent_biases(config: ModelConfig) -> dict[str, tuple[int, ...]]:

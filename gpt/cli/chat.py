@@ -8,7 +8,7 @@ import click
 
 from gpt.cli.command import Command
 from gpt.cli.draft import check_draft_tokens, draft_options, load_draft
-from gpt.cli.options import given_options
+from gpt.cli.options import adapter_option, given_options
 from gpt.cli.sample import sampling_options
 from gpt.config import SamplingConfig
 from gpt.known_models import DEFAULT_CHAT_MODEL
@@ -25,6 +25,7 @@ HELP = "/new begins a new conversation, /undo takes the last answer back, /exit 
     metavar="NAME|PATH",
     help="A Hugging Face folder, a GGUF file, a checkpoint, or a name that `models` lists.",
 )
+@adapter_option
 @click.option("--device", default="auto", metavar="DEVICE", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--system", metavar="TEXT", help="The system message.  [default: that of the model]")
 @click.option(
@@ -35,6 +36,7 @@ HELP = "/new begins a new conversation, /undo takes the last answer back, /exit 
 @sampling_options
 def chat(
     source: str,
+    adapter: str | None,
     device: str,
     system: str | None,
     tokens: int,
@@ -58,7 +60,7 @@ def chat(
     from gpt.generation.chat import Chat
 
     tl.keep_freed_memory()  # No backward pass runs, which would do so.
-    loaded = sources.load(source, device)
+    loaded = sources.load(source, device, adapter=adapter)
     drafts = load_draft(draft, draft_tokens, loaded, device)
     talk = Chat(loaded.model, loaded.tokenizer, system, tokens, sampling, draft=drafts)
     if once is not None:

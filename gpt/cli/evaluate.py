@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     help="By how many tokens the window advances over a text that is longer than the context. Less gives each token "
     "more context, and takes longer.  [default: half of the context]",
 )
-def score(checkpoint: str | None, device: str, text: str | None, file: str | None, stride: int | None) -> None:
+def score(
+    checkpoint: str | None,
+    adapter: str | None,
+    device: str,
+    text: str | None,
+    file: str | None,
+    stride: int | None,
+) -> None:
     """Print the log-probability and perplexity of TEXT under a model.
 
     The first token is given; every other token is predicted. A model that begins each text with a token of its own is
@@ -37,7 +44,7 @@ def score(checkpoint: str | None, device: str, text: str | None, file: str | Non
     from gpt.train.progress import evaluation_bar
 
     text = read_text(Path(file)) if file else unix_lines(text or "")
-    loaded = load_checkpoint(checkpoint, device)
+    loaded = load_checkpoint(checkpoint, device, adapter)
     ids, context = prompt_ids(loaded.tokenizer, text), loaded.config.model.block_size
     if len(ids) < 2:
         raise click.UsageError(f"the text has {len(ids)} tokens, and a score needs at least 2")
@@ -59,7 +66,9 @@ def score(checkpoint: str | None, device: str, text: str | None, file: str | Non
 @checkpoint_options
 @click.option("--data", metavar="NAME|FILE", help="Another text.  [default: the text that the model was trained on]")
 @click.option("--tokens", type=click.IntRange(min=1), help="Evaluate this number of tokens at most.  [default: all]")
-def evaluate(checkpoint: str | None, device: str, data: str | None, tokens: int | None) -> None:
+def evaluate(
+    checkpoint: str | None, adapter: str | None, device: str, data: str | None, tokens: int | None
+) -> None:
     """Print a model's loss on the validation set.
 
     The validation set is the last part of the text. If the model was trained without one (--val-fraction 0), it is the
@@ -69,7 +78,7 @@ def evaluate(checkpoint: str | None, device: str, data: str | None, tokens: int 
     from gpt.evaluate import evaluate
     from gpt.train.progress import evaluation_bar
 
-    loaded = load_checkpoint(checkpoint, device)
+    loaded = load_checkpoint(checkpoint, device, adapter)
     config = loaded.config.replace({"data.dataset": data} if data else {})
     split: Split = "val" if config.data.val_fraction else "train"
     if split == "train" and not data:

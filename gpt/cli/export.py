@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from gpt.cli.command import Command
+from gpt.cli.options import adapter_option
 
 
 @click.command(cls=Command)
@@ -24,7 +25,8 @@ from gpt.cli.command import Command
     show_default=True,
     help="The type of the weights in a GGUF file.",
 )
-def export(source: str, target: str, kind: str, weights: str) -> None:
+@adapter_option
+def export(source: str, target: str, kind: str, weights: str, adapter: str | None) -> None:
     """Write a model with its tokenizer in a format of other programs.
 
     RUN|MODEL is a checkpoint, the folder of a run, a Hugging Face folder, a GGUF file, or a known name.
@@ -42,7 +44,7 @@ def export(source: str, target: str, kind: str, weights: str) -> None:
         path = path / "model.gguf"
     if kind == "gguf" and path.exists():
         raise click.UsageError(f"{str(path)!r} exists already. Give another name")
-    loaded = sources.load(source, "cpu")
+    loaded = sources.load(source, "cpu", adapter=adapter)
     if kind == "huggingface":
         export_huggingface(loaded, path)
     else:

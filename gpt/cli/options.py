@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 
 # Names of options that differ from the names of their fields.
-OPTION_NAMES = {"data.dataset": "data", "train.out_dir": "out"}
+OPTION_NAMES = {
+    "data.dataset": "data", "train.out_dir": "out", "lora.rank": "lora-rank", "lora.alpha": "lora-alpha",
+    "lora.dropout": "lora-dropout", "lora.targets": "lora-targets",
+}  # fmt: skip
+# Sections of a new model's run. Low-rank adaptation needs the weights of a model, so finetune has its options.
+TRAIN_SECTIONS = tuple(section for section in SECTIONS if section != "lora")
 # Fields without an option: the tokenizer determines the size of the vocabulary.
 HIDDEN = {"model.vocab_size"}
 METAVARS = {"data.dataset": "NAME|FILE", "train.out_dir": "FOLDER", "train.device": "DEVICE"}
@@ -36,6 +41,8 @@ class ConfigCommand(Command):
                 section, _, field = (parameter.name or "").partition("__")
                 groups[section if field else ""].append(record)
         for section, records in groups.items():
+            if not records:
+                continue
             with formatter.section(f"{section} options".strip().capitalize()):
                 formatter.write_dl(records)
 
@@ -48,7 +55,7 @@ def apply_decorators(command: Callback, decorators: Iterable[Decorator]) -> Call
 
 
 def config_options(command: Callback) -> Callback:
-    """Add PRESET, --config, --name and an option for every field of a configuration."""
+    """Add PRESET, --config, --name and an option for every field of a configuration in TRAIN_SECTIONS."""
     defaults = Config.load(DEFAULT_PRESET)
     decorators: list[Decorator] = [
         click.argument("preset", required=False, metavar="[PRESET]"),
@@ -58,7 +65,7 @@ def config_options(command: Callback) -> Callback:
             help="Name of the run; it writes to runs/NAME.  [default: that of the --data file or the preset]",
         ),
     ]
-    for section in SECTIONS:
+    for section in TRAIN_SECTIONS:
         decorators += section_options(getattr(defaults, section))
     return apply_decorators(command, decorators)
 
@@ -120,8 +127,13 @@ def name_of_text(path: str) -> str:
     return name[:80] or "text"
 
 
+adapter_option = click.option(
+    "--adapter", metavar="FOLDER", help="A LoRA adapter to use with the model: what finetune or peft has saved."
+)
+
+
 def checkpoint_options(command: Callback) -> Callback:
-    """Add --checkpoint and --device."""
+    """Add --checkpoint, --adapter and --device."""
     return apply_decorators(
         command,
         [
@@ -133,6 +145,7 @@ def checkpoint_options(command: Callback) -> Callback:
                 help="A checkpoint, the folder of a run, a Hugging Face folder, a GGUF file, or a name that `models` "
                 f"lists.  [default: the newest below {RUNS}/]",
             ),
+            adapter_option,
             click.option(
                 "--device",
                 default="auto",
@@ -144,8 +157,11 @@ def checkpoint_options(command: Callback) -> Callback:
     )
 
 
-def load_checkpoint(path: str | None, device: str) -> "Checkpoint":
-    """Return the checkpoint that a command works on, and print its path to stderr. Raises CheckpointError."""
+def load_checkpoint(path: str | None, device: str, adapter: str | None = None) -> "Checkpoint":
+    """Return the checkpoint that a command works on, and print its path to stderr. Raises CheckpointError.
+
+    adapter: the folder of an adapter, which is merged into the weights.
+    """
     import tensorlite as tl
     from gpt import checkpoint, runs, sources
 
@@ -154,7 +170,10 @@ def load_checkpoint(path: str | None, device: str) -> "Checkpoint":
     exact = path is not None and Path(path).is_file()
     found = latest if exact or better is None or better.damage else better.path
     tl.keep_freed_memory()  # These commands run no backward pass, which would do so.
-    loaded = checkpoint.load(found, device=device)
+    if adapter is None:
+        loaded = checkpoint.load(found, device=device)
+    else:
+        loaded = sources.load_with_adapter(found, adapter, device)
     why = "" if path else f", {runs.describe_choice(RUNS, latest)}"
     if loaded.step:
         click.echo(f"checkpoint {found} (step {loaded.step:,}{why})", err=True)

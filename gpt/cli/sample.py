@@ -97,7 +97,7 @@ def choice_options(command: Callback) -> Callback:
 @sampling_options
 @choice_options
 @draft_options
-def sample(checkpoint: str | None, device: str, **arguments: Any) -> None:
+def sample(checkpoint: str | None, adapter: str | None, device: str, **arguments: Any) -> None:
     """Generate text from a checkpoint, and print it as it is generated.
 
     On a terminal, control characters in the text are escaped. Into a file or a pipe it goes as it is: ... | cat
@@ -110,7 +110,7 @@ def sample(checkpoint: str | None, device: str, **arguments: Any) -> None:
     check_draft_tokens(arguments["draft"], arguments["draft_tokens"])
     sampling = SamplingConfig(**options)
     prompt = request.read_prompt(arguments["prompt"], arguments["prompt_file"])
-    loaded = load_checkpoint(checkpoint, device)
+    loaded = load_checkpoint(checkpoint, device, adapter)
     draft = load_draft(arguments["draft"], arguments["draft_tokens"], loaded, device)
     chosen = request.SampleRequest(loaded.model, loaded.tokenizer, prompt, sampling, arguments, draft)
     if len(chosen.ids) > (context := loaded.config.model.block_size):

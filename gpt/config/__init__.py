@@ -1,7 +1,7 @@
 """Configurations: frozen dataclasses that validate every field, read from presets or TOML files.
 
-A `Config` has a name and four sections: `data`, `model`, `optim`, `train`. Each field describes itself, and the command
-line makes an option from that description. Configurations are data: TOML is parsed, never executed.
+A `Config` has a name and five sections: `data`, `model`, `lora`, `optim`, `train`. Each field describes itself, and the
+command line makes an option from that description. Configurations are data: TOML is parsed, never executed.
 """
 
 from gpt.config.config import DEFAULT_PRESET, Config
@@ -11,6 +11,7 @@ from gpt.config.sections import (
     SECTIONS,
     TOKENIZERS,
     DataConfig,
+    LoraConfig,
     ModelConfig,
     OptimConfig,
     SamplingConfig,
@@ -27,6 +28,7 @@ __all__ = [
     "ConfigError",
     "DataConfig",
     "Field",
+    "LoraConfig",
     "ModelConfig",
     "OptimConfig",
     "SamplingConfig",

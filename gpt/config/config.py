@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from gpt.config.fields import ConfigError, suggestion
-from gpt.config.sections import SECTIONS, DataConfig, ModelConfig, OptimConfig, TrainConfig
+from gpt.config.sections import SECTIONS, DataConfig, LoraConfig, ModelConfig, OptimConfig, TrainConfig
 from gpt.config.toml import read_toml, to_toml_value
 from gpt.errors import short
 
@@ -18,11 +18,12 @@ DEFAULT_PRESET = "shakespeare-char-cpu"
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A name and four sections. `Config.load` reads a preset or a file, `replace` makes variations."""
+    """A name and five sections. `Config.load` reads a preset or a file, `replace` makes variations."""
 
     name: str
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
@@ -84,7 +85,7 @@ class Config:
         return cls(**parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return nested dictionaries of str, int, float and bool, which JSON can store."""
+        """Return nested dictionaries of str, int, float, bool and None, which JSON can store."""
         return dataclasses.asdict(self)
 
     def to_toml(self) -> str:
@@ -94,7 +95,9 @@ class Config:
             lines += ["", f"[{head}]"]
             for _, option, value in getattr(self, head).options():
                 unit = f" [{option.metadata['unit']}]" if option.metadata["unit"] else ""
-                lines.append(f"{option.name} = {to_toml_value(value)}  # {option.metadata['help']}{unit}")
+                unset = "# " if value is None else ""  # TOML has no null.
+                shown = "..." if value is None else to_toml_value(value)
+                lines.append(f"{unset}{option.name} = {shown}  # {option.metadata['help']}{unit}")
         return "\n".join(lines) + "\n"
 
 

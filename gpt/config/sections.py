@@ -1,4 +1,4 @@
-"""The sections of a configuration: data, model, optimizer, training, and sampling."""
+"""The sections of a configuration: data, model, low-rank adaptation, optimizer, training, and sampling."""
 
 import math
 import numbers
@@ -238,6 +238,36 @@ class TrainConfig(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraConfig(Section):
+    """Low-rank adaptation (Hu et al. 2021, "LoRA"): which layers get matrices of a low rank, and how they are used."""
+
+    section: ClassVar[str] = "lora"
+
+    rank: int | None = option(
+        None, "rank of the matrices that are trained instead of the weights; all weights are trained if not given", ge=1
+    )
+    alpha: float | None = option(
+        None, "the product of the low-rank matrices counts alpha / rank times; twice the rank if not given", gt=0
+    )
+    dropout: float = option(0.0, "probability that dropout zeroes an input of the low-rank matrices", ge=0, lt=1)
+    targets: str = option(
+        "",
+        "layers that get them: ends of names with commas between them, such as q_proj,v_proj, or a regular expression "
+        "for whole names; the linear layers of attention and MLP if empty",
+    )
+
+    @property
+    def scale(self) -> float:
+        """Return the factor of the low-rank product, alpha / rank; 0 without a rank."""
+        return 0.0 if self.rank is None else (self.alpha or 2.0 * self.rank) / self.rank
+
+    def check(self) -> None:
+        for name in ("alpha", "dropout", "targets"):
+            if self.rank is None and (value := getattr(self, name)) not in (None, 0.0, ""):
+                raise ConfigError(f"lora.{name} = {short(value)} has no effect without lora.rank. Set it, too")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingConfig(Section):
     """The choice of a token from the predicted distribution. It is not part of a `Config`, because no run has it."""
 
@@ -309,5 +339,5 @@ def is_forced(value: object) -> bool:
 
 
 SECTIONS: dict[str, type[Section]] = {
-    cls.section: cls for cls in (DataConfig, ModelConfig, OptimConfig, TrainConfig)
+    cls.section: cls for cls in (DataConfig, ModelConfig, LoraConfig, OptimConfig, TrainConfig)
 }

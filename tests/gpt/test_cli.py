@@ -22,9 +22,9 @@ import tensorlite
 from gpt.__main__ import open_closed_streams
 from gpt.cli import main
 from gpt.cli.app import COMMANDS
-from gpt.cli.options import HIDDEN, OPTION_NAMES
+from gpt.cli.options import HIDDEN, OPTION_NAMES, TRAIN_SECTIONS
 from gpt.cli.suggestions import COMMAND_ALIASES, OPTION_ALIASES
-from gpt.config import SECTIONS, Config, SamplingConfig
+from gpt.config import Config, SamplingConfig
 from gpt.config.sections import NEEDS
 from gpt.errors import UserError
 from gpt.tokenizer import CharTokenizer
@@ -117,7 +117,7 @@ def test_a_profile_prints_a_table_and_writes_nothing(tmp_path, monkeypatch):
 
 def test_train_help_has_every_option_with_default_and_unit():
     text = " ".join(succeeds("train", "--help").output.split())
-    for section in SECTIONS:
+    for section in TRAIN_SECTIONS:
         for key, field, value in getattr(Config.load(), section).options():
             if key == "model.vocab_size":
                 continue
@@ -188,7 +188,7 @@ def test_every_option_reaches_its_field(calls):
         "data.bpe_vocab_size": 300, "optim.muon_lr": 0.03, "model.rope_theta": 500.0, "model.rope_factor": 2.0,
         "model.rope_high_freq_factor": 9.0,
     }  # fmt: skip
-    for section in SECTIONS:
+    for section in TRAIN_SECTIONS:
         for key, field, value in getattr(Config.load(), section).options():
             if key in HIDDEN:
                 continue

@@ -20,6 +20,7 @@ from gpt.config import (
     ModelConfig,
     OptimConfig,
     preset_names,
+    value_type,
 )
 from gpt.tokenizer import expected_vocab_size
 
@@ -75,9 +76,9 @@ def test_every_field_has_a_help_text_and_a_unique_name():
     for section in SECTIONS:
         for key, field, value in getattr(config, section).options():
             assert field.metadata["help"], key
-            assert type(value) is field.type, key
-            names.append(field.name)
-    # The command line names options after fields alone.
+            assert value is None or type(value) is value_type(field), key
+            names.append(f"lora_{field.name}" if section == "lora" else field.name)
+    # The command line names options after fields alone, those of lora with its name before them.
     assert len(names) == len(set(names))
 
 
