@@ -9,8 +9,11 @@ import numpy as np
 
 from gpt.config import SamplingConfig
 from gpt.errors import UserError
+from gpt.generation.batch import generate_batch
 from gpt.generation.chat_template import ChatTemplate, Message
 from gpt.generation.engine import Engine
+from gpt.generation.processors import EndOfText, Logits
+from gpt.generation.request import check_length, check_model
 from gpt.generation.single import generate
 from gpt.generation.speculative import NGrams, Speculation, check_draft
 from gpt.generation.text_stream import stream
@@ -119,6 +122,57 @@ class Conversation:
         """Take back the last question, for example after an error."""
         if len(self.messages) > self.kept:
             self.messages.pop()
+
+
+def answer_batch(
+    model: GPT,
+    tokenizer: Tokenizer,
+    conversations: Sequence[Sequence[Message]],
+    max_new_tokens: int = 512,
+    sampling: SamplingConfig | None = None,
+    **options: Any,
+) -> list[str]:
+    """Return the next answer in each of several conversations; the model writes all answers in one batch.
+
+    conversations: the messages of each, such as [{"role": "user", "content": "Hello"}], up to a question. The oldest
+        are left out where they do not fit the context, as in a `Chat`.
+    max_new_tokens: the longest answer. sampling, options: see `gpt.generation.generate_batch`; with a seed, answer i
+        has the seed plus i.
+
+    Raises ChatError if a model has no chat template, or a question does not fit, and the errors of `generate_batch`.
+    """
+    check_model(model)
+    check_length(max_new_tokens)
+    context = model.config.block_size
+    prompts = []
+    for messages in conversations:
+        if isinstance(messages, Mapping | str) or not all(isinstance(message, Mapping) for message in messages):
+            raise ChatError(
+                f"answer_batch: expected a list with the messages of each conversation, got {messages!r:.80}. "
+                "Write [[{'role': 'user', 'content': 'Hello'}]]"
+            )
+        talk = Conversation(tokenizer, context, None, min(max_new_tokens, context // 2))
+        talk.messages = [dict(message) for message in messages]
+        talk.kept = int(bool(talk.messages) and talk.messages[0].get("role") == "system")
+        prompts.append(talk.prompt())
+    stops = tokenizer.stop_ids
+    answers = generate_batch(
+        model, prompts, max_new_tokens, sampling, stop_tokens=stops, processors=[ContextEnd(context)], **options
+    )
+    return ["".join(stream(tokenizer, answer)) for answer in answers]
+
+
+class ContextEnd:
+    """A processor that ends a text where the context of the model is full."""
+
+    def __init__(self, context: int) -> None:
+        self.context = context
+
+    def __call__(self, ids: Sequence[int], logits: Logits) -> Logits:
+        """Return the logits as they are. Raises EndOfText."""
+        if len(ids) >= self.context:
+            raise EndOfText
+        return logits
 
 
 class Chat:

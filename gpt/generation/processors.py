@@ -147,7 +147,7 @@ class Temperature:
     def __call__(self, ids: Sequence[int], logits: Logits) -> Logits:
         with np.errstate(over="ignore"):
             result = logits / self.temperature
-            if np.isfinite(result[np.isfinite(logits)]).all():
+            if np.count_nonzero(np.isfinite(result)) == np.count_nonzero(np.isfinite(logits)):
                 return result
             return (logits - logits.max()) / self.temperature  # This has the same softmax, and no overflow upwards.
 
@@ -179,12 +179,15 @@ class TopP:
     p: float
 
     def __call__(self, ids: Sequence[int], logits: Logits) -> Logits:
-        order = np.argsort(logits, kind="stable")
-        removed = softmax(logits[order]).cumsum() <= 1 - self.p
+        probabilities = softmax(logits)
+        if len(logits) < FEW:
+            order, below = np.argsort(logits, kind="stable"), 0.0
+        else:
+            likely, below = without_tail(probabilities, 1 - self.p)
+            order = likely[np.argsort(logits[likely], kind="stable")]
+        removed = below + probabilities[order].cumsum() <= 1 - self.p
         removed[-1] = False
-        result = logits.copy()
-        result[order[removed]] = -np.inf
-        return result
+        return keep_only(logits, order[~removed])
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,7 @@ class Typical:
         probabilities = np.exp(logs)
         entropy = -(probabilities[probabilities > 0] * logs[probabilities > 0]).sum()
         distance = np.abs(-logs - entropy)
-        order = np.argsort(distance, kind="stable")
+        order = np.argsort(distance)
         last = min(int((softmax(logits[order]).cumsum() < self.p).sum()), len(logits) - 1)
         removed = distance > distance[order[last]]
         removed[order[0]] = False
@@ -292,11 +295,27 @@ def add_to(logits: Logits, tokens: Any, values: Any) -> Logits:
     return result
 
 
+def without_tail(probabilities: Logits, rest: float) -> tuple[NDArray[np.intp], float]:
+    """Return tokens so likely that all others have less than `rest` together, and the probability of the others."""
+    for limit in (1e-3, 1e-5, rest / (2 * len(probabilities))):
+        (likely,) = (probabilities >= limit).nonzero()
+        below = float(probabilities.sum() - probabilities[likely].sum())
+        if likely.size and below < rest:
+            break
+    return likely, below
+
+
 def largest(logits: Logits, k: int) -> NDArray[np.intp]:
-    """Return the tokens of the k largest logits, the largest first, and the lower ids first among equal ones."""
+    """Return the tokens of the k largest logits, the largest first, and the lower ids first among equal ones.
+
+    Among many logits, those that are -inf may be left out.
+    """
     if len(logits) < FEW or k >= len(logits):
         return np.argsort(-logits, kind="stable")[:k]
-    (places,) = (logits >= np.partition(logits, -k)[-k]).nonzero()
+    possible = logits > -np.inf
+    if np.count_nonzero(possible) > max(k, FEW):  # Partitioning takes long where most values are equal.
+        possible = logits >= np.partition(logits, -k)[-k]
+    (places,) = possible.nonzero()
     return places[np.argsort(-logits[places], kind="stable")[:k]]
 
 

@@ -78,9 +78,12 @@ def candidates(
         if top_k is not None:
             first.append(TopK(top_k, ties=False))
         logits, temperature = apply([*first, *after], ids, logits), 1.0
-    tokens = np.arange(len(logits)) if top_k is None else largest(logits, top_k)
+    tokens: Tokens = range(len(logits))
+    if top_k is not None:
+        tokens = largest(logits, top_k)
+        logits = logits[tokens]
     with np.errstate(over="ignore"):  # With a tiny temperature a low logit becomes -inf, and its probability 0.
-        return tokens, np.exp((logits[tokens] - logits[tokens].max()) / temperature)
+        return tokens, np.exp((logits - logits.max()) / temperature)
 
 
 def draw(weights: Weights, rng: np.random.Generator) -> int:
@@ -141,6 +144,8 @@ class Sampler:
 
 def probabilities(tokens: Tokens, weights: Weights, size: int) -> Weights:
     """Return the probability of each of `size` tokens, (V,), for what `candidates` returns."""
+    if len(tokens) == size and isinstance(tokens, range):
+        return weights / weights.sum()
     result = np.zeros(size)
     result[np.asarray(tokens)] = weights / weights.sum()
     return result

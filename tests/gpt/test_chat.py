@@ -9,9 +9,10 @@ import pytest
 import tensorlite as tl
 from gpt.config import ModelConfig, SamplingConfig
 from gpt.generation import NGrams, Speculation
-from gpt.generation.chat import Chat, ChatError, Conversation, encode_chat
+from gpt.generation.chat import Chat, ChatError, Conversation, answer_batch, encode_chat
 from gpt.generation.chat_template import ChatTemplate, ChatTemplateError
 from gpt.model import GPT
+from gpt.tokenizer import TokenError
 from tests.gpt.small_models import small_model
 
 pytest.importorskip("jinja2")
@@ -230,6 +231,32 @@ def test_answers_with_a_draft_are_those_without(model):
     assert all(talk.draft.drafted >= talk.draft.accepted > 0 for talk in talks[1:])
     with pytest.raises(ValueError, match="expected a draft with the 258 tokens of the model, got one with 11"):
         Chat(model, Words(), draft=small_model())
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"seed": 5, "top_k": 20}], ids=str)
+def test_a_batch_of_conversations_gets_the_answers_of_each(model, options):
+    """Compare with a Chat for each, for conversations of different lengths, also one that is cut to the context."""
+    conversations = []
+    for number, turns in enumerate((1, 3, 2, 9)):
+        messages = [{"role": "system", "content": "brief"}] if number % 2 else []
+        for turn in range(turns):
+            messages += [{"role": "user", "content": f"q{turn}"}, {"role": "assistant", "content": "a" * turn}]
+        conversations.append([*messages[:-1]])
+    found = answer_batch(model, Words(), conversations, 24, **options)
+    for number, messages in enumerate(conversations):
+        alone = {**options, "seed": options["seed"] + number} if "seed" in options else options
+        chat = Chat(model, Words(), max_new_tokens=24, sampling=SamplingConfig(**alone))
+        chat.conversation.messages = messages[:-1]
+        chat.conversation.kept = number % 2
+        assert "".join(chat.answer(messages[-1]["content"])) == found[number]
+    with pytest.raises(ChatError, match="Shorten it"):
+        answer_batch(model, Words(), [[{"role": "user", "content": "x" * 500}]])
+    with pytest.raises(ChatError, match="expected a list with the messages of each"):
+        answer_batch(model, Words(), HELLO)
+    with pytest.raises(ValueError, match="expected max_new_tokens >= 0"):
+        answer_batch(model, Words(), [HELLO], -1)
+    with pytest.raises(TokenError, match="one prompt at least"):
+        answer_batch(model, Words(), [])
 
 
 def test_an_answer_that_is_stopped_is_kept(model):

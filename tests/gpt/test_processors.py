@@ -213,3 +213,25 @@ def np_ids(text):
     import tensorlite as tl
 
     return tl.tensor(np.array([text]))
+
+
+@pytest.mark.parametrize("digits", [0, 15])
+def test_many_logits_are_cut_as_by_a_full_sort(digits):
+    """Compare with the definitions, with equal logits, banned tokens, and cuts of any size."""
+    rng = np.random.default_rng(8)
+    for scale in (0.01, 1.0, 5.0):
+        logits = np.round(rng.normal(size=2500) * scale, digits)
+        for banned in (0, 900, 2480):
+            logits[rng.choice(2500, banned, replace=False)] = -np.inf
+            order = np.argsort(-logits, kind="stable")
+            for k in (1, 7, 300, 2499, 2500, 4000):
+                expected = np.full(2500, -np.inf)
+                expected[order[:k]] = logits[order[:k]]
+                np.testing.assert_array_equal(p.TopK(k, ties=False)([], logits), expected)
+            upwards = np.argsort(logits, kind="stable")
+            for q in (0.0, 0.3, 0.9, 0.9999, 1.0):
+                kept = p.softmax(logits[upwards]).cumsum() > 1 - q
+                kept[-1] = True
+                found = np.isfinite(p.TopP(q)([], logits)).nonzero()[0]
+                near = np.abs(p.softmax(logits[upwards]).cumsum() - (1 - q)) < 1e-12  # Rounding decides there.
+                assert set(upwards[kept & ~near]) <= set(found) <= set(upwards[kept | near])
