@@ -14,7 +14,7 @@ VENV_PYTHON := env -u PYTHONHOME -u PYTHONPATH -u VIRTUAL_ENV .venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test check lint types stubs mutants nightly gpu-check bench bench-ops bench-step bench-generate bench-speedrun bench-commits bench-gpu oracle clean
+.PHONY: help train test check lint types stubs mutants nightly gpu-check bench bench-ops bench-step bench-generate bench-speedrun bench-llm bench-commits bench-gpu oracle clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -71,6 +71,9 @@ bench-generate: .venv/.installed-bench  ## measure the time of a generated token
 
 bench-speedrun: .venv/.installed-bench  ## measure the time of training to a loss, against nanoGPT's recipe on PyTorch
 	@$(VENV_PYTHON) benchmarks/bench_speedrun.py $(ARGS)
+
+bench-llm: .venv/.installed-bench,llama  ## measure a language model's speed, against llama.cpp
+	@$(VENV_PYTHON) benchmarks/bench_llm.py $(ARGS)
 
 bench-commits: .venv/.installed-bench  ## compare the speed of two commits: ARGS=BASE, or ARGS="BASE COMMIT"
 	@$(VENV_PYTHON) benchmarks/compare_commits.py $(ARGS)

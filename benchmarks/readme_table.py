@@ -1,6 +1,6 @@
 """Write the README's table of speed from results files, so that every number in it is a measured one.
 
-    python benchmarks/readme_table.py             the newest step, speedrun and generate results of one machine
+    python benchmarks/readme_table.py             the newest results of one machine
     python benchmarks/readme_table.py FILE ...    these results files
 
 Run it after `make bench` and commit the README together with the new files in benchmarks/results. A test compares the
@@ -15,7 +15,8 @@ from pathlib import Path
 RESULTS = Path(__file__).with_name("results")
 README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- written by benchmarks/readme_table.py -->\n", "<!-- end of the table -->"
-KINDS = ("step", "speedrun", "generate")
+KINDS = ("step", "speedrun", "generate")  # against PyTorch
+LLM = "llm"  # against llama.cpp; this file may be absent
 
 Row = tuple[str, str, str, str, str]
 """What was measured; tensorlite's and PyTorch's time; the ratio of medians and that of minima."""
@@ -28,12 +29,16 @@ def sections(text: str) -> dict[str, list[str]]:
 
 
 def columns(lines: list[str], row: str) -> dict[str, float]:
-    """Return the numbers of a row by the names of their columns. A name that occurs twice has its first number."""
+    """Return the numbers of a row by the names of their columns. A name that occurs twice has its first number.
+
+    A column without a number has a dash.
+    """
     names = re.split(r" {2,}", lines[0].strip())[1:]
     (line,) = [line for line in lines if re.match(rf"{row} ", line)]
     found: dict[str, float] = {}
     for name, value in zip(names, line.split()[1:], strict=False):
-        found.setdefault(name, float(value))
+        if value != "-":
+            found.setdefault(name, float(value))
     return found
 
 
@@ -50,9 +55,9 @@ def format_ms(milliseconds: float) -> str:
     return f"{milliseconds:.{digits}f} ms"
 
 
-def compare(lines: list[str], what: str, column: str) -> Row:
+def compare(lines: list[str], what: str, column: str, other: str = "torch") -> Row:
     """Return the row of a column: its own ratio, or for a median both ratios of the table."""
-    ours, theirs = (columns(lines, side)[column] for side in ("tensorlite", "torch"))
+    ours, theirs = (columns(lines, side)[column] for side in ("tensorlite", other))
     if column == "median":
         return what, format_ms(ours), format_ms(theirs), *ratios(lines)
     if column == "peak MiB":
@@ -87,6 +92,21 @@ def generate_rows(text: str) -> Iterator[Row]:
     yield compare(shapes["M"], "a prompt of 16 tokens, of the model of `make train`", "ms a prompt")
 
 
+def llm_rows(text: str) -> Iterator[Row]:
+    """Yield the rows of the language models, against the faster side of llama.cpp, which the ratio's line names."""
+    shapes = sections(text)
+    for shape, what in (
+        ("smollm2", "a token of SmolLM2-135M in 4 bits (Q4_1), batch 1"),
+        ("smollm2-prompt", "a prompt of 400 tokens of it"),
+        ("gpt2-int8", "a token of a model of GPT-2's shape in 8 bits (Q8_0)"),
+        ("gpt2-int8-prompt", "a prompt of 400 tokens of it"),
+    ):
+        if shape in shapes:
+            faster = re.search(r"^ratio .+ faster than ([\w-]+)", "\n".join(shapes[shape]), re.MULTILINE)
+            assert faster is not None
+            yield compare(shapes[shape], what, "median", faster[1])
+
+
 ROWS = {"step": step_rows, "speedrun": speedrun_rows, "generate": generate_rows}
 
 
@@ -114,25 +134,36 @@ def make_table(paths: list[Path]) -> str:
     """Return the README's text between the two marks."""
     texts = {kind(path): path.read_text("utf-8") for path in paths}
     links = [f"[`{kind(path)}`](benchmarks/results/{path.name})" for path in paths]
+    heading = "| what | tensorlite | {} | ratio of medians | ratio of minima |"
     lines = [
         *describe(texts["step"]),
         "The files with all numbers are",
         *(f"{link}{'.' if link == links[-1] else ','}" for link in links),
         "",
-        "| what | tensorlite | PyTorch | ratio of medians | ratio of minima |",
+        heading.format("PyTorch"),
         "| --- | --- | --- | --- | --- |",
     ]
     lines += [f"| {' | '.join(row)} |" for name in KINDS for row in ROWS[name](texts[name])]
+    if LLM in texts:
+        lines += [
+            "",
+            "The next table compares with the faster of two builds of llama.cpp, on the same file:",
+            "",
+            heading.format("llama.cpp"),
+            "| --- | --- | --- | --- | --- |",
+            *(f"| {' | '.join(row)} |" for row in llm_rows(texts[LLM])),
+        ]
     return "\n".join(lines) + "\n"
 
 
 def newest() -> list[Path]:
-    """Return the newest results of each kind, of the machine that has the newest step results.
+    """Return the newest results of each kind that there is, of the machine that has the newest step results.
 
     Results with OPENBLAS_CORETYPE set do not count, because the name of their machine is longer.
     """
     machine = max(RESULTS.glob("step-*.txt"), key=lambda path: (path.name[5:15], -len(path.name))).name[16:]
-    return [max(RESULTS.glob(f"{name}-????-??-??-{machine}")) for name in KINDS]
+    found = {name: sorted(RESULTS.glob(f"{name}-????-??-??-{machine}")) for name in (*KINDS, LLM)}
+    return [paths[-1] for paths in found.values() if paths]
 
 
 def read_table(readme: str) -> str:
@@ -142,13 +173,13 @@ def read_table(readme: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("files", metavar="FILE", nargs="*", type=Path, help="one step, speedrun and generate file")
+    parser.add_argument("files", metavar="FILE", nargs="*", type=Path, help="one file of a kind; llm may be absent")
     paths = parser.parse_args().files or newest()
-    if sorted(map(kind, paths)) != sorted(KINDS):
+    if sorted(name for name in map(kind, paths) if name != LLM) != sorted(KINDS):
         parser.error(f"expected one file of each of {', '.join(KINDS)}, got {', '.join(map(str, paths))}")
     readme = README.read_text("utf-8")
     before, begin, rest = readme.partition(BEGIN)
-    README.write_text(before + begin + make_table(sorted(paths, key=lambda path: KINDS.index(kind(path)))) + END
+    README.write_text(before + begin + make_table(sorted(paths, key=lambda path: (*KINDS, LLM).index(kind(path)))) + END
                       + rest.partition(END)[2], "utf-8")  # fmt: skip
     print(f"written to {README} from {', '.join(path.name for path in paths)}")
 

@@ -109,7 +109,47 @@ def test_the_readme_table_is_copied_from_results(monkeypatch):
     table = read_table(README.read_text("utf-8"))
     paths = [ROOT / name for name in re.findall(r"\((benchmarks/results/\S+\.txt)\)", table)]
     assert table == make_table(paths)
-    assert table.count("\n|") == 10  # a heading, a rule and eight rows
+    rows = {"step": 4, "speedrun": 1, "generate": 3, "llm": 4}
+    assert table.count("\n|") == sum(rows[path.name.partition("-")[0]] for path in paths) + 2 * (1 + (len(paths) == 4))
+
+
+def test_a_language_model_is_measured(monkeypatch):
+    """llama.cpp is measured where it is installed, and has to compute the same."""
+    output = run("bench_llm.py", "--quick", header=HEADER[:5])
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from llm_sides import SIDES, installed
+    from readme_table import columns, compare, sections
+
+    tables = sections(output)
+    assert list(tables) == ["tiny", "tiny-prompt", "tiny-batch"]
+    for shape in ("tiny", "tiny-prompt"):
+        for name in installed():
+            row = columns(tables[shape], name)
+            assert 0 < row["minimum"] <= row["median"]
+    assert columns(tables["tiny-batch"], "tensorlite")["gain"] > 0
+    for name in SIDES.keys() - set(installed()):
+        assert f"{name} is left out: pip install" in output
+    values = re.search(r"^perplexity .+: tensorlite (\S+),.* tensorlite in float32 (\S+)$", output, re.MULTILINE)
+    assert abs(float(values[1]) / float(values[2]) - 1) < 0.01
+    if len(installed()) > 1:
+        other = re.search(r"faster than ([\w-]+)", output)[1]
+        assert compare(tables["tiny"], "a token", "median", other)[0] == "a token"
+        assert "NO RESULT" not in output
+
+
+def test_the_readme_has_the_rows_of_language_models(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from readme_table import llm_rows
+
+    table = (
+        "ms a token       minimum    median  tokens a s   MiB a token   % of memory\n"
+        "tensorlite         3.000     4.000       250.0          92.1          50.0\n"
+        "llama-native       8.000     9.000       111.1          92.1          20.0\n"
+        "llama-wheel        6.000     8.000       125.0          92.1          22.0\n"
+        "ratio              0.500     0.500   (below 1: tensorlite is faster than llama-wheel: 2.00 times as fast)\n"
+    )
+    rows = list(llm_rows(f"\nshape smollm2: a model\n{table}\nshape other: a model\n{table}"))
+    assert rows == [("a token of SmolLM2-135M in 4 bits (Q4_1), batch 1", "4.0 ms", "8.0 ms", "0.50", "0.50")]
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone")

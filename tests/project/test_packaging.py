@@ -19,7 +19,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
 # The distributions of modules that have another name than their distribution.
-DISTRIBUTION_OF = {"tiktoken_ext": "tiktoken", "cupy": "cupy-cuda13x", "cupyx": "cupy-cuda13x"}
+DISTRIBUTION_OF = {
+    "tiktoken_ext": "tiktoken", "cupy": "cupy-cuda13x", "cupyx": "cupy-cuda13x", "llama_cpp": "llama-cpp-python",
+}  # fmt: skip
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
