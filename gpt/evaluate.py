@@ -104,15 +104,19 @@ def counted(batches: Iterable[tuple[Ids, Ids]], done: Callable[[int], object]) -
     """Yield batches, and call `done` with the number of tokens of each one after it was evaluated."""
     for x, y in batches:
         yield x, y
-        done(y.size)
+        done(int(np.count_nonzero(y >= 0)))
 
 
 def mean_loss(model: GPT, batches: Iterable[tuple[Ids, Ids]]) -> float:
-    """Return the loss in nats per token on (inputs, targets), (B, T) each, where every token has the same weight."""
+    """Return the loss in nats per token on (inputs, targets), (B, T) each, where every token has the same weight.
+
+    A target of -1 does not count.
+    """
     total = count = 0.0
     with eval_mode(model):
         for x, y in batches:
             loss = model(tl.tensor(x, device=model.device), tl.tensor(y, device=model.device))[1]
-            total += float(loss.item()) * y.size
-            count += y.size
+            tokens = int(np.count_nonzero(y >= 0))
+            total += float(loss.item()) * tokens
+            count += tokens
     return total / count

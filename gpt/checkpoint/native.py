@@ -4,6 +4,8 @@ Its tensors are `model.<parameter>` and `optimizer.<index>.<moment>`. The rest i
 configuration, tokenizer, step, and the state of the random numbers. The file is replaced as a whole, so that weights
 always match their configuration. Nothing is pickled. Checksums cover every byte, so that damage in storage or transfer
 is detected. A file may come from anybody, so nothing of the size that it claims is made before its shapes are compared.
+
+A run of low-rank adaptation (LoRA) stores the low-rank matrices alone, and the path and the fingerprint of its base.
 """
 
 import re
@@ -12,10 +14,16 @@ from typing import Any
 
 import tensorlite as tl
 from gpt import tokenizer as tokenizers
+from gpt.checkpoint import formats
+from gpt.checkpoint.adapter import FOLDER, fingerprint
 from gpt.checkpoint.base import Checkpoint, CheckpointError, Info, corruption_errors, damaged
 from gpt.checkpoint.container import Container, opened, write
+from gpt.checkpoint.foreign import refuse_training
+from gpt.checkpoint.lora_targets import Plan, choose
+from gpt.checkpoint.transfer import with_config
 from gpt.config import Config
 from gpt.model import GPT, build_model, parameter_shapes
+from gpt.model.lora import add_lora, fold_lora, is_low_rank, lora_shapes
 from gpt.tokenizer import Tokenizer
 from tensorlite import nn, optim
 
@@ -34,17 +42,22 @@ def save(
     tokenizer: Tokenizer,
     step: int,
     model: GPT,
-    optimizer: optim.Optimizer,
-    state: dict[str, Any],
+    optimizer: optim.Optimizer | None = None,
+    state: dict[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint. After any error `path` still holds the previous file.
 
-    state: what else training needs to continue, in types that JSON has. Raises CheckpointError if the file cannot be
-    written.
+    optimizer: None writes a model without a state of training, from which no run can resume.
+    state: what else training needs to continue, in types that JSON has.
+
+    Raises CheckpointError if the file cannot be written.
     """
     path = Path(path)
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    moments = optimizer.state_dict()
+    low_rank = config.lora.rank is not None
+    tensors = {
+        f"model.{name}": value for name, value in model.state_dict().items() if is_low_rank(name) or not low_rank
+    }
+    moments: dict[str, Any] = {"state": {}, "param_groups": []} if optimizer is None else optimizer.state_dict()
     numbers: dict[str, dict[str, Any]] = {}
     for index, entries in moments["state"].items():
         for name, value in entries.items():
@@ -58,7 +71,7 @@ def save(
         "tokenizer": tokenizer.to_dict(),
         "step": step,
         "optimizer": {"numbers": numbers, "param_groups": moments["param_groups"]},
-        "state": state,
+        "state": state or {},
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,10 +91,13 @@ def load(path: Path, device: str = "auto", *, training: bool = False, dtype: str
     # The file is opened once, so that a run that replaces it meanwhile cannot mix two checkpoints.
     with opened(path) as file:
         header = file.header
+        if not header["optimizer"]["param_groups"]:
+            refuse_training(path, training)
         config = read_config(file)
         with corruption_errors(path, "tokenizer"):
             tokenizer = tokenizers.from_dict(header["tokenizer"])
-        check_shapes(file, config, tokenizer)
+        check_shapes(file, config)
+        check_tokenizer(file, config, tokenizer)
         with corruption_errors(path):
             arrays = {}
             for name in file.specs:
@@ -89,12 +105,65 @@ def load(path: Path, device: str = "auto", *, training: bool = False, dtype: str
                 if training or name.startswith("model."):
                     arrays[name] = array
     with corruption_errors(path):
-        with nn.init.skip_init():  # The weights are loaded below.
-            model = build_model(config.model, device, config.train.dtype)
-        model.load_state_dict(with_prefix("model.", arrays))
+        weights = with_prefix("model.", arrays)
+        if config.lora.rank is not None:
+            model = adapted_model(path, config, header["state"], device)
+            model.load_state_dict(weights, strict=False)  # The names were compared above.
+            if not training:
+                fold_lora(model)
+        else:
+            with nn.init.skip_init():  # The weights are loaded below.
+                model = build_model(config.model, device, config.train.dtype)
+            model.load_state_dict(weights)
         moments = optimizer_state(header["optimizer"], arrays) if training else None
         model.train(training)
         return Checkpoint(config, tokenizer, header["step"], model, moments, dict(header["state"]))
+
+
+def adapted_model(path: Path, config: Config, state: dict[str, Any], device: str) -> GPT:
+    """Return the base of a run of low-rank adaptation, with low-rank matrices that are still to be loaded.
+
+    Raises CheckpointError if the base is not there any more, or if its weights are others.
+    """
+    if "base" not in state:
+        raise damaged(path, "state.base: it is missing")
+    base, adapter = Path(state["base"]["path"]), path.parent / FOLDER
+    instead = f"Or give the model where it is now, with --adapter {str(adapter)!r}"
+    if not base.exists() or (path.exists() and base.samefile(path)):
+        raise CheckpointError(
+            f"{str(path)!r} has low-rank matrices for the model {str(base)!r}, which is not there. Put it back. "
+            f"{instead}"
+        )
+    model = formats.load(base, device, dtype=config.train.dtype).model
+    if fingerprint(model) != state["base"]["sha256"]:
+        raise CheckpointError(
+            f"{str(path)!r} has low-rank matrices for the model {str(base)!r}, which has other weights now. {instead}"
+        )
+    model = with_config(model, config.model)
+    add_lora(model, plan_of(config), config.lora.rank or 0, config.lora.scale, config.lora.dropout)
+    return model
+
+
+def plan_of(config: Config) -> Plan:
+    """Return the layers with low-rank matrices of a run."""
+    return choose(config.model, config.lora)
+
+
+def load_low_rank(path: Path, model: GPT) -> None:
+    """Read the low-rank matrices of another checkpoint of the same run into a model. Raises CheckpointError."""
+    with opened(path) as file:
+        check_shapes(file, read_config(file))
+        arrays = {name: file.read(name) for name in file.specs if name.startswith("model.")}
+    model.load_state_dict(with_prefix("model.", arrays), strict=False)
+
+
+def expected_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the model's tensors in a file: of all parameters, or of the low-rank matrices."""
+    shapes = parameter_shapes(config.model)
+    if config.lora.rank is None:
+        return shapes
+    plan = plan_of(config)
+    return lora_shapes(plan, {layer: shapes[f"{layer}.weight"][1] for layer in plan}, config.lora.rank)
 
 
 def load_info(path: Path) -> Info:
@@ -109,12 +178,13 @@ def read_config(file: Container) -> Config:
         return Config.from_dict(file.header["config"])
 
 
-def check_shapes(file: Container, config: Config, tokenizer: Tokenizer) -> None:
+def check_shapes(file: Container, config: Config) -> None:
     """Raise CheckpointError if the tensors of a file are not those of its configuration."""
     if config.model.position == "sinusoidal" and config.model.block_size * config.model.n_embd > MAX_SINUSOIDS:
         raise damaged(file.path, f"config.model.block_size = {config.model.block_size}: too long for sinusoids")
     found = {name.removeprefix("model."): spec for name, spec in file.specs.items() if name.startswith("model.")}
-    expected = parameter_shapes(config.model)
+    with corruption_errors(file.path, "config"):
+        expected = expected_shapes(config)
     dtype = DTYPES[config.train.dtype]
     problems = [
         *(f"missing: {name}" for name in expected if name not in found),
@@ -134,6 +204,10 @@ def check_shapes(file: Container, config: Config, tokenizer: Tokenizer) -> None:
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise damaged(file.path, f"the tensors are not those of config.model: {problems[0]}{more}")
+
+
+def check_tokenizer(file: Container, config: Config, tokenizer: Tokenizer) -> None:
+    """Raise CheckpointError if the tokenizer of a file has another vocabulary than its model."""
     size = config.model.vocab_size
     if tokenizer.vocab_size != size:
         raise damaged(

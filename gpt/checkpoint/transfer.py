@@ -31,6 +31,18 @@ def build_from_parts(
     return model.eval()
 
 
+def with_config(model: GPT, config: ModelConfig) -> GPT:
+    """Return a model with the weights of another one, which it shares, and another dropout or a shorter context."""
+    with nn.init.skip_init():
+        made = build_model(config, str(model.device), str(model.wte.weight.dtype))
+    for name, parameter in list(model.named_parameters()):
+        layer, _, last = name.rpartition(".")
+        if name == "wpe.weight":
+            parameter = nn.Parameter(parameter.detach()[: config.block_size].clone())
+        setattr(made.get_submodule(layer), last, parameter)
+    return made.train(model.training)
+
+
 def check_parts(
     path: Path,
     parameter: str,

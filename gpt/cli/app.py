@@ -20,6 +20,7 @@ from gpt.errors import UserError
 # The commands by name. To add one, write it and add a line here.
 COMMANDS = {
     "train": "gpt.cli.train:train",
+    "finetune": "gpt.cli.finetune:finetune",
     "sample": "gpt.cli.sample:sample",
     "chat": "gpt.cli.chat:chat",
     "score": "gpt.cli.evaluate:score",

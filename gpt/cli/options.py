@@ -1,7 +1,7 @@
 """Options that several commands share, made from the fields of configurations."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +70,13 @@ def config_options(command: Callback) -> Callback:
     return apply_decorators(command, decorators)
 
 
-def section_options(defaults: Section) -> list[Decorator]:
-    """Return an option for each field of a section; --help shows the values of `defaults`."""
-    return [config_option(key, field, value) for key, field, value in defaults.options() if key not in HIDDEN]
+def section_options(defaults: Section, keys: Collection[str] = ()) -> list[Decorator]:
+    """Return an option for each field of a section, or for those in `keys`; --help shows the values of `defaults`."""
+    return [
+        config_option(key, field, value)
+        for key, field, value in defaults.options()
+        if key not in HIDDEN and (not keys or key in keys)
+    ]
 
 
 def config_option(key: str, field: Field, default: Any) -> Decorator:

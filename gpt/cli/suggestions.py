@@ -46,6 +46,12 @@ OPTION_ALIASES = {
     "--resume": "continue restart load resume-from resume-from-checkpoint",
     "--init-from": "init start-from from-pretrained pretrained finetune-from",
     "--profile": "profiler timing",
+    "--lora-rank": "rank r lora lora-r lora-dim",
+    "--lora-alpha": "scaling lora-scale lora-scaling",
+    "--lora-targets": "targets target-modules lora-target-modules modules layers-to-adapt",
+    "--adapter": "adapters lora-adapter lora-path peft",
+    "--merge": "merge-adapter merged merge-and-unload",
+    "--format": "data-format file-format",
     "--config": "conf cfg config-file preset",
     "--checkpoint": "ckpt model model-path run weights load checkpoint-path",
     "--prompt": "start text input prefix",
@@ -74,7 +80,8 @@ OPTION_ALIASES = {
     "--version": "v V",
 }  # fmt: skip
 COMMAND_ALIASES = {
-    "train": "training fit learn run start pretrain finetune resume continue",
+    "train": "training fit learn run start pretrain resume continue",
+    "finetune": "fine-tune tune lora sft adapt instruct qlora",
     "sample": "generate generation gen complete predict infer inference text",
     "score": "perplexity ppl logprob log-prob",
     "eval": "evaluate evaluation test validate val",

@@ -55,7 +55,8 @@ def train(
     path = None if resume is None else chosen_checkpoint(resume, bool(preset or config), chosen, overrides)
     with gpt.train.Interrupt() as interrupt:
         if path is None:
-            done = gpt.train.train(chosen, **({} if init_from is None else {"init_from": init_from}))
+            start: dict[str, Any] = {} if init_from is None else {"init_from": init_from}
+            done = gpt.train.train(chosen, **start)
         else:
             done = gpt.train.train(checkpoint.load_config(path).replace(overrides), resume=path)
     if not done:

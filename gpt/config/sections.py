@@ -34,6 +34,11 @@ class DataConfig(Section):
     section: ClassVar[str] = "data"
 
     dataset: str = option("tinyshakespeare", "name of a data set, or path of a UTF-8 text file")
+    format: str = option(
+        "text",
+        "a text, or chat: JSON lines of conversations, of which the answers alone are learned",
+        choices=("text", "chat"),
+    )
     tokenizer: str = option(
         "char",
         "one token per character, a BPE of OpenAI, or a BPE trained on the text; huggingface comes with a model",

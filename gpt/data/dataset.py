@@ -90,7 +90,7 @@ class Dataset:
         return loss / math.log(2) * (len(tokens) - 1) / (self.chars[split] - given)
 
 
-def load_dataset(config: DataConfig, block_size: int, tokenizer: Tokenizer | None = None) -> Dataset:
+def load_text_dataset(config: DataConfig, block_size: int, tokenizer: Tokenizer | None = None) -> Dataset:
     """Load a text, split it (the first 90% of the characters train, by default) and encode both splits.
 
     The text is read in pieces, several times. So the memory is that of the tokens, and not of the whole text.

@@ -151,6 +151,21 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
     return ((name, layer) for name, layer in model.named_modules() if isinstance(layer, LoraLinear))
 
 
+def is_low_rank(name: str) -> bool:
+    """Return whether a name in the `state_dict` of a model is that of a low-rank matrix."""
+    return name.endswith((".lora_A", ".lora_B"))
+
+
+def lora_shapes(plan: Mapping[str, Sequence[Part]], inputs: Mapping[str, int], rank: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the low-rank matrices by their names in `state_dict`. inputs: how many each layer has."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer, parts in plan.items():
+        for i, part in enumerate(parts):
+            shapes[f"{layer}.parts.{i}.lora_A"] = (rank, inputs[layer])
+            shapes[f"{layer}.parts.{i}.lora_B"] = (part.stop - part.start, rank)
+    return shapes
+
+
 def merge_lora(model: nn.Module) -> None:
     """Merge all layers of a model. Raises LoraError if none has low-rank matrices."""
     for layer in layers_of(model, "merge"):

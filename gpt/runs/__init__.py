@@ -2,7 +2,7 @@
 
 from gpt.runs.errors import RunFolderError
 from gpt.runs.find import Better, better_checkpoint, describe_choice, find_checkpoint, newest_checkpoint
-from gpt.runs.folder import BEST, CURVE, LATEST, METRICS, RunFolder
+from gpt.runs.folder import BEST, CURVE, LATEST, MERGED, METRICS, RunFolder
 from gpt.runs.metrics import Metrics, read
 from gpt.runs.plot import loss_curve
 
@@ -10,6 +10,7 @@ __all__ = [
     "BEST",
     "CURVE",
     "LATEST",
+    "MERGED",
     "METRICS",
     "Better",
     "Metrics",

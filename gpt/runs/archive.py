@@ -43,6 +43,7 @@ def copy_in_one_step(folder: Path, names: list[str], archive: Path) -> None:
     try:
         hidden.mkdir()
         for name in names:
+            (hidden / name).parent.mkdir(exist_ok=True)
             link_or_copy(folder / name, hidden / name)
         hidden.rename(archive)
     except BaseException:

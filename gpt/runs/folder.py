@@ -1,7 +1,8 @@
 """The folder of a run.
 
 A run resumes from `checkpoint.safetensors`, the latest checkpoint. `best.safetensors` is the checkpoint with the lowest
-estimated loss on the validation set. The folder also has `metrics.jsonl` and `loss.png`.
+estimated loss on the validation set. The folder also has `metrics.jsonl` and `loss.png`, and after low-rank adaptation
+the folder `adapter`, and `merged.safetensors` if the user asked for it.
 """
 
 import re
@@ -11,6 +12,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
+from gpt.checkpoint import adapter
 from gpt.errors import extra
 from gpt.runs.archive import archive_files
 from gpt.runs.errors import RunFolderError, run_folder_errors
@@ -20,10 +22,12 @@ LATEST = "checkpoint.safetensors"
 BEST = "best.safetensors"
 METRICS = "metrics.jsonl"
 CURVE = "loss.png"
+MERGED = "merged.safetensors"
+ADAPTER = tuple(f"{adapter.FOLDER}/{name}" for name in (adapter.CONFIG, adapter.WEIGHTS))
 
 # What a killed process leaves of its writes: names that `tensorlite.serialization` and `gpt.runs.archive` make.
 LEFTOVER = re.compile(
-    rf"\.(?:{'|'.join(map(re.escape, (LATEST, BEST, METRICS, CURVE)))}|earlier-\d+)(?:\.[0-9a-z_]{{8}}\.tmp)+"
+    rf"\.(?:{'|'.join(map(re.escape, (LATEST, BEST, METRICS, CURVE, MERGED)))}|earlier-\d+)(?:\.[0-9a-z_]{{8}}\.tmp)+"
 )
 
 
@@ -90,7 +94,7 @@ class RunFolder:
 
         They move in one step, so that a process that is killed meanwhile leaves them together. Raises RunFolderError.
         """
-        names = [name for name in (LATEST, BEST, METRICS, CURVE) if (self.path / name).exists()]
+        names = [name for name in (LATEST, BEST, METRICS, CURVE, *ADAPTER, MERGED) if (self.path / name).exists()]
         if not names or (names == [METRICS] and not (self.path / METRICS).stat().st_size):
             return None
         with run_folder_errors(self.path):

@@ -29,6 +29,7 @@ class Meter:
         self.losses: list[float] = []
         self.norm = 0.0
         self.seconds = 0.0
+        self.tokens = 0  # The steps themselves count them.
 
     def __enter__(self) -> None:
         self.began = time.perf_counter()
@@ -53,14 +54,14 @@ class Meter:
 
     def averages(self) -> dict[str, float]:
         """Return the averages over the steps that were read, as a line of metrics has them, and begin anew."""
-        steps, seconds = len(self.losses), self.seconds
+        steps, seconds, tokens = len(self.losses), self.seconds, self.tokens
         mean = sum(self.losses) / steps
-        self.losses, self.seconds = [], 0.0
+        self.losses, self.seconds, self.tokens = [], 0.0, 0
         return {
             "loss": mean,
             "grad_norm": self.norm,
             "ms_per_step": round(1000 * seconds / steps, 3),
-            "tokens_per_second": round(steps * self.tokens_per_step / seconds, 1),
+            "tokens_per_second": round(tokens / seconds, 1),
         }
 
     def get_state(self) -> dict[str, Any]:
@@ -70,6 +71,7 @@ class Meter:
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue from a state that `get_state` returned."""
         self.losses, self.seconds = [float(loss) for loss in state["losses"]], float(state["seconds"])
+        self.tokens = self.tokens_per_step * len(self.losses)
 
 
 def progress_bar(step: int, steps: int) -> "tqdm[Any]":

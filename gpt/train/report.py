@@ -6,6 +6,7 @@ from gpt.evaluate import evaluate
 from gpt.generation import ControlEscaper, generate, on_terminal, stream
 from gpt.runs import better_checkpoint, loss_curve, read
 from gpt.tokenizer import start_ids
+from gpt.train.adapted import loss_before, take_best, write_adapter, write_merged
 from gpt.train.output import say
 from gpt.train.progress import evaluation_bar
 from gpt.train.trainer import Trainer
@@ -16,8 +17,10 @@ def summary(trainer: Trainer) -> str:
     """Return the size of the model, the text and the length of the run, in a few lines."""
     c, t, d = trainer.config, trainer.config.train, trainer.dataset
     validation = f"{len(d.val):,} to validate" if d.val.size else "no validation set"
+    trained = sum(p.numel() for p in trainer.parameters)
+    share = "" if c.lora.rank is None else f", {trained:,} of them trained, {trained / trainer.model.num_params():.2%}"
     return (
-        f"{c.name}: {trainer.model.num_params():,} parameters ({t.dtype}, {trainer.model.device})\n"
+        f"{c.name}: {trainer.model.num_params():,} parameters{share} ({t.dtype}, {trainer.model.device})\n"
         f"{ControlEscaper().escape(c.data.dataset)}: {len(d.train):,} tokens to train on, {validation}; "
         f"{d.tokenizer.kind} tokenizer, {d.tokenizer.vocab_size:,} tokens{smaller_vocabulary(trainer)}\n"
         f"steps {trainer.step} to {t.steps}, each of {t.grad_accum * t.batch_size} sequences of "
@@ -33,15 +36,21 @@ def smaller_vocabulary(trainer: Trainer) -> str:
     return f" instead of {data.bpe_vocab_size:,} (--bpe-vocab-size), because the text has no more pairs to merge"
 
 
-def report(trainer: Trainer) -> None:
-    """Print the loss on the validation set and a sample, draw the loss curve, and list the files."""
+def report(trainer: Trainer, merge: bool = False) -> None:
+    """Print the loss on the validation set and a sample, draw the loss curve, and list the files.
+
+    After low-rank adaptation the model is that of the lowest validation loss, whose adapter is written. merge: write
+    the merged model, too.
+    """
+    take_best(trainer)
     if trainer.dataset.val.size:
         evaluate_at_the_end(trainer)
     else:
         say("There is no validation set (--val-fraction 0), so there is no loss on one, and no best model")
+    adapters = write_merged(trainer) if merge else write_adapter(trainer)
     print_sample(trainer)
     folder = trainer.folder
-    written = [folder.latest, *([folder.best] if folder.best.exists() else []), folder.metrics.path]
+    written = [*adapters, folder.latest, *([folder.best] if folder.best.exists() else []), folder.metrics.path]
     if draw_curve(trainer):
         written.append(folder.curve)
     for path in written:
@@ -51,7 +60,8 @@ def report(trainer: Trainer) -> None:
 def evaluate_at_the_end(trainer: Trainer) -> None:
     """Print the loss on the validation set, or on `train.final_eval_tokens` of it, and write it to the metrics."""
     model, data, limit = trainer.model, trainer.dataset, trainer.config.train.final_eval_tokens or None
-    tokens, whole = data.predicted("val", trainer.config.model.block_size, limit), len(data.val) - 1
+    T = trainer.config.model.block_size
+    tokens, whole = data.predicted("val", T, limit), data.predicted("val", T)
     with evaluation_bar(tokens) as bar:
         loss = evaluate(model, data, "val", max_tokens=limit, done=bar.update)
     bits = data.bits_per_char(loss)
@@ -60,7 +70,9 @@ def evaluate_at_the_end(trainer: Trainer) -> None:
     extent = f"the whole set: {data.chars['val']:,} characters"
     if part:
         extent = f"{tokens:,} of {whole:,} tokens, spread evenly; --final-eval-tokens 0 takes all"
-    say(f"validation loss {loss:.4f} nats per token, {bits:.4f} bits per character ({extent})")
+    before = loss_before(trainer)
+    change = "" if before is None else f"; before the first step it was {before:.4f}"
+    say(f"validation loss {loss:.4f} nats per token, {bits:.4f} bits per character ({extent}){change}")
 
 
 def print_sample(trainer: Trainer) -> None:
@@ -70,6 +82,8 @@ def print_sample(trainer: Trainer) -> None:
         return
     model, whose = trainer.model, ""
     better = better_checkpoint(trainer.folder.latest)
+    if trainer.config.lora.rank is not None:
+        better = None  # The model is that one already.
     if better and better.damage:
         whose = f", by the last model, because {better.damage}"
     elif better:

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import tensorlite as tl
 from gpt.config import Config
 from gpt.runs import RunFolder
+from gpt.train.adapted import report_before, write_adapter
 from gpt.train.interrupt import Interrupt
 from gpt.train.output import say
 from gpt.train.progress import this_python
@@ -20,7 +21,14 @@ from gpt.train.setup import check_config, start
 from gpt.train.setup import resume as resume_run
 
 
-def train(config: Config, resume: str | Path | None = None, init_from: str | Path | None = None) -> bool:
+def train(
+    config: Config,
+    resume: str | Path | None = None,
+    init_from: str | Path | None = None,
+    *,
+    finetune: bool = False,
+    merge: bool = False,
+) -> bool:
     """Train a model, evaluate it, and print what was written. Return whether the run was finished.
 
     resume: a checkpoint to continue from, as if the run had never stopped; `config` is then the one in the checkpoint,
@@ -28,6 +36,8 @@ def train(config: Config, resume: str | Path | None = None, init_from: str | Pat
 
     init_from: a model to start from, as `gpt.sources.find` takes it. It gives the weights, the tokenizer and the shape.
         Of `config.model` only dropout and a shorter context are used.
+
+    finetune: evaluate the model before the first step, too. merge: write the merged model after low-rank adaptation.
 
     Ctrl-C, SIGTERM or SIGHUP finishes the step and saves; a second one stops immediately. Signals reach the main thread
     only, so in another thread nothing is caught. Raises TrainingError for a loss that is not finite, ConfigError for
@@ -39,10 +49,13 @@ def train(config: Config, resume: str | Path | None = None, init_from: str | Pat
     folder = RunFolder(config.run_dir if resume is None else resume.parent)
     with Interrupt() as stop, folder.lock():
         trainer = start(config, folder, init_from) if resume is None else resume_run(config, resume)
-        command = f"{this_python()} -m gpt train --resume {shlex.quote(str(folder.path))}"
+        command = f"{this_python()} -m gpt {'finetune' if finetune else 'train'} --resume"
+        command += f" {shlex.quote(str(folder.path))}" + (" --merge" if merge else "")
         say(summary(trainer))
         if note := slow_without_numba():
             say(note)
+        if finetune:
+            report_before(trainer)
         began, first = time.perf_counter(), trainer.step
         try:
             trainer.optimize()
@@ -54,10 +67,11 @@ def train(config: Config, resume: str | Path | None = None, init_from: str | Pat
             raise
         if stop.requested:
             say(f"Stopped after step {trainer.step} and saved. To continue: {command}")
+            write_adapter(trainer)
             return False
         say(f"{trainer.step - first} steps in {time.perf_counter() - began:.1f} s")
         try:
-            report(trainer)
+            report(trainer, merge)
         except (KeyboardInterrupt, SystemExit):
             if stop.number is None:  # It is not from a signal.
                 raise

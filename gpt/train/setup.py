@@ -3,21 +3,22 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorlite as tl
 from gpt import checkpoint, sources
-from gpt.checkpoint import Checkpoint
+from gpt.checkpoint import Checkpoint, adapter, lora_targets
+from gpt.checkpoint.transfer import with_config
 from gpt.config import Config, ConfigError
 from gpt.data import DATASETS, Dataset, load_dataset, open_text
 from gpt.data.text import read_bytes
 from gpt.errors import extra
 from gpt.model import GPT, build_model
+from gpt.model.lora import add_lora
 from gpt.runs import LATEST, RunFolder
 from gpt.tokenizer import CharacterError, Tokenizer
 from gpt.train.output import say
 from gpt.train.trainer import Trainer
-from tensorlite import nn
 
 # The options that may change when a run resumes. A change of any other option would make it another run.
 RESUMABLE_OPTIONS = {
@@ -43,23 +44,45 @@ def check_config(function: str, config: object) -> None:
         )
 
 
-def build_run(config: Config, init_from: str | Path | None = None) -> tuple[Config, Dataset, GPT]:
-    """Return the parts of a new run: its configuration with the size of the vocabulary, its data and its model."""
+class Parts(NamedTuple):
+    """The parts of a new run: its configuration with the size of the vocabulary, its data, its model, and its base.
+
+    base: with low-rank adaptation the path of the model without it, and the SHA-256 of its weights; else None.
+    """
+
+    config: Config
+    dataset: Dataset
+    model: GPT
+    base: dict[str, str] | None = None
+
+
+def build_run(config: Config, folder: RunFolder, init_from: str | Path | None = None) -> Parts:
+    """Return the parts of a new run."""
     if init_from is not None:
-        return build_from(config, init_from)
+        return build_from(config, folder, init_from)
+    if config.lora.rank is not None:
+        raise ConfigError(f"lora.rank = {config.lora.rank} needs the weights of a model. Use finetune --model")
     dataset = load_dataset(config.data, config.model.block_size)
     config = with_absolute_text(config).with_vocab_size(dataset.tokenizer.vocab_size)
     tl.manual_seed(config.train.seed)  # Seeds the weights and dropout.
-    return config, dataset, build_model(config.model, config.train.device, config.train.dtype)
+    return Parts(config, dataset, build_model(config.model, config.train.device, config.train.dtype))
 
 
-def build_from(config: Config, source: str | Path) -> tuple[Config, Dataset, GPT]:
+def build_from(config: Config, folder: RunFolder, source: str | Path) -> Parts:
     """Return the parts of a run that starts from the weights of another model, which also gives shape and tokenizer.
 
-    Of `config.model` only dropout and a shorter context are used.
+    Of `config.model` only dropout and a shorter context are used. Options that do not fit the model are refused before
+    its weights are read.
     """
-    loaded = sources.load(source, config.train.device, config.train.dtype)
-    found = loaded.model.config
+    path = sources.find(source)
+    found = checkpoint.load_config(path).model
+    plan = {} if config.lora.rank is None else lora_targets.choose(found, config.lora)
+    open_text(config.data)
+    if plan and path.parent.resolve() == folder.path.resolve():
+        raise ConfigError(
+            f"the run would take the place of its own base in {str(folder.path)!r}. Write elsewhere: --name or --out"
+        )
+    loaded = checkpoint.load(path, config.train.device, dtype=config.train.dtype)
     if config.model.block_size > found.block_size:
         say(f"The context is {found.block_size} tokens long, because the model {str(source)!r} sees no more")
     changes: dict[str, Any] = {"dropout": config.model.dropout}
@@ -68,15 +91,13 @@ def build_from(config: Config, source: str | Path) -> tuple[Config, Dataset, GPT
         changes["rope_original_context"] = found.original_context  # It does not shrink with the context.
     model_config = dataclasses.replace(found, **changes)
     dataset = load_dataset(config.data, model_config.block_size, loaded.tokenizer)
-    tl.manual_seed(config.train.seed)  # Seeds dropout.
-    with nn.init.skip_init():
-        model = build_model(model_config, config.train.device, config.train.dtype)
-    state = loaded.model.state_dict()
-    if "wpe.weight" in state:
-        state["wpe.weight"] = state["wpe.weight"][: model_config.block_size]
-    model.load_state_dict(state)
+    base = {"path": str(path.resolve()), "sha256": adapter.fingerprint(loaded.model)} if plan else None
+    tl.manual_seed(config.train.seed)  # Seeds dropout, and the low-rank matrices.
+    model = with_config(loaded.model, model_config).train()
+    if plan:
+        add_lora(model, plan, config.lora.rank or 0, config.lora.scale, config.lora.dropout)
     config = with_absolute_text(config).replace({"data.tokenizer": loaded.tokenizer.kind})
-    return dataclasses.replace(config, model=model_config), dataset, model
+    return Parts(dataclasses.replace(config, model=model_config), dataset, model, base)
 
 
 def with_absolute_text(config: Config) -> Config:
@@ -96,10 +117,10 @@ def start(config: Config, folder: RunFolder | None = None, init_from: str | Path
         import safetensors  # noqa: F401
         import tqdm  # noqa: F401
     folder = folder or RunFolder(config.run_dir)
-    config, dataset, model = build_run(config, init_from)
+    config, dataset, model, base = build_run(config, folder, init_from)
     if archive := folder.archive_previous_run():
         say(f"The run that was in {folder.path} is now in {archive}")
-    return Trainer(config, dataset, model, folder)
+    return Trainer(config, dataset, model, folder, base)
 
 
 def resume(config: Config, path: str | Path) -> Trainer:
@@ -116,7 +137,7 @@ def resume(config: Config, path: str | Path) -> Trainer:
         dataset = load_dataset(config.data, config.model.block_size, saved.tokenizer)
     except CharacterError as error:
         raise other_text(config, saved, path) from error
-    trainer = Trainer(with_absolute_text(config), dataset, saved.model, RunFolder(path.parent))
+    trainer = Trainer(with_absolute_text(config), dataset, saved.model, RunFolder(path.parent), saved.state.get("base"))
     with checkpoint.corruption_errors(path):
         text = saved.state["text"]
         trainer.load_state(saved)

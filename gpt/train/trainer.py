@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
@@ -36,13 +37,21 @@ class TrainingError(UserError, RuntimeError):
 class Trainer:
     """A run in progress: the state that changes from step to step, and the steps."""
 
-    def __init__(self, config: Config, dataset: Dataset, model: GPT, folder: RunFolder) -> None:
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        model: GPT,
+        folder: RunFolder,
+        base: Mapping[str, str] | None = None,
+    ) -> None:
         self.config = config
         self.dataset = dataset
         self.model = model
         self.folder = folder
         self.metrics = folder.metrics
-        self.parameters = list(model.parameters())
+        self.base = base  # Of low-rank adaptation: `path` and `sha256` of the model, which no checkpoint has in it.
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = configure_optimizer(model, config.optim)
         self.schedule = self.schedule_after(0)
         self.rng = np.random.default_rng(config.train.seed)  # Draws the batches.
@@ -107,6 +116,7 @@ class Trainer:
         losses = []
         for _ in range(grad_accum):
             x, y = self.batch("train", self.rng)  # (B, T) each
+            self.meter.tokens += x.size
             _, loss = self.model(tl.tensor(x, device=device), tl.tensor(y, device=device))
             loss = loss / grad_accum
             loss.backward()
@@ -231,6 +241,8 @@ class Trainer:
             "meter": self.meter.get_state(),
             "evaluation_due": self.evaluation_due,
         }
+        if self.base is not None:
+            state["base"] = dict(self.base)
         checkpoint.save(
             self.folder.path / name,
             config=self.config,

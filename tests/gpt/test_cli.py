@@ -294,7 +294,7 @@ def test_resume_from_a_path_refuses_another_configuration(calls, tmp_path):
         (["sample", "--top-k", "0"], "--top-k 0: must be >= 1"),
         (["trian"], "No such command 'trian'. Did you mean 'train'?"),
         (["generate"], "No such command 'generate'. Did you mean 'sample'?"),
-        (["xyzzy"], "No such command 'xyzzy'. The commands are train, sample, chat, score, eval, info, "
+        (["xyzzy"], "No such command 'xyzzy'. The commands are train, finetune, sample, chat, score, eval, info, "
          "presets, models, export."),
     ],
 )
