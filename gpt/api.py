@@ -18,19 +18,25 @@ class Model(NamedTuple):
 
 
 def load(
-    source: str | Path, device: str = "auto", dtype: str = "float32", adapter: str | Path | None = None
+    source: str | Path,
+    device: str = "auto",
+    dtype: str = "float32",
+    adapter: str | Path | None = None,
+    quantize: str = "none",
 ) -> Model:
     """Return a model, in evaluation mode, and its tokenizer.
 
     source: a Hugging Face folder, a GGUF file, a checkpoint or a run of ours, or a name; see `gpt.sources.find`.
     device: cpu, cuda or cuda:N; auto takes TENSORLITE_DEVICE, else cpu. dtype: float32 or float64.
     adapter: the folder of a LoRA adapter, of ours or of peft, which is merged into the weights.
+    quantize: none, for a model that can be trained; auto keeps matrices of a GGUF file in Q8_0, Q4_0 and Q4_1 as they
+        are; int8 and int4 quantize all matrices. A quantized model takes less memory, and writes faster.
 
         model, tokenizer = gpt.load("smollm2-135m-instruct")
 
     Raises CheckpointError, DownloadError, TokenizerError and DeviceError.
     """
-    loaded = sources.load(source, device, dtype, adapter)
+    loaded = sources.load(source, device, dtype, adapter, quantize)
     return Model(loaded.model.eval(), loaded.tokenizer)
 
 

@@ -10,9 +10,11 @@ from gpt import checkpoint, runs
 from gpt.checkpoint import Checkpoint, CheckpointError
 from gpt.checkpoint.adapter import apply_adapter, is_adapter, plan_of, read_adapter
 from gpt.checkpoint.formats import FOLDER_FILES, is_model_folder
+from gpt.checkpoint.quantization import check_quantize
 from gpt.download import DownloadError, cache_dir, fetch
 from gpt.errors import short
 from gpt.known_models import MODELS, KnownModel
+from gpt.model import quantize_model
 
 DTYPES = ("float32", "float64")
 
@@ -22,24 +24,34 @@ REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def load(
-    source: str | Path, device: str = "auto", dtype: str = "float32", adapter: str | Path | None = None
+    source: str | Path,
+    device: str = "auto",
+    dtype: str = "float32",
+    adapter: str | Path | None = None,
+    quantize: str = "none",
 ) -> Checkpoint:
     """Return the model that a name or a path means, and its tokenizer. See `find` for the names.
 
     device: see `train.device`. dtype: float32 or float64; a checkpoint of ours keeps its own.
     adapter: the folder of an adapter, which is merged into the weights; see `gpt.checkpoint.adapter`.
+    quantize: see `gpt.checkpoint.load`.
     Raises CheckpointError, DownloadError, TokenizerError and DeviceError.
     """
     if str(dtype) not in DTYPES:  # A dtype of NumPy has the same name.
         raise CheckpointError(f"load: expected a dtype of {' or '.join(DTYPES)}, got {short(dtype)}")
+    check_quantize(quantize, device, str(dtype))
     path = find(source)
     if adapter is not None:
-        return load_with_adapter(path, adapter, device, str(dtype))
-    return checkpoint.load(path, device, dtype=str(dtype))
+        return load_with_adapter(path, adapter, device, str(dtype), quantize)
+    return checkpoint.load(path, device, dtype=str(dtype), quantize=quantize)
 
 
-def load_with_adapter(path: Path, adapter: str | Path, device: str = "auto", dtype: str = "float32") -> Checkpoint:
+def load_with_adapter(
+    path: Path, adapter: str | Path, device: str = "auto", dtype: str = "float32", quantize: str = "none"
+) -> Checkpoint:
     """Return the model of a checkpoint, a folder or a GGUF file, with an adapter merged into its weights.
+
+    quantize: int8 and int4 quantize the merged weights; with auto they stay float32.
 
     Raises CheckpointError if the adapter was made for another model, where its names and shapes tell before any weight
     is read.
@@ -48,6 +60,8 @@ def load_with_adapter(path: Path, adapter: str | Path, device: str = "auto", dty
     plan_of(found, checkpoint.load_config(path).model)
     loaded = checkpoint.load(path, device, dtype=dtype)
     apply_adapter(loaded.model, found)
+    if check_quantize(quantize, device, dtype) not in ("none", "auto"):
+        quantize_model(loaded.model, quantize)
     return loaded
 
 

@@ -88,7 +88,7 @@ from .tensors.tensor import Tensor
 
 if _typing.TYPE_CHECKING:
     from . import compiled as compiled
-    from . import cuda, func, linalg, nn, optim, profiler, utils
+    from . import cuda, func, linalg, nn, optim, profiler, quantized, utils
     from . import testing as testing
 
 # PyTorch's other names for number types.
@@ -104,7 +104,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "__version__",
-    "autograd", "cuda", "errors", "func", "linalg", "nn", "optim", "profiler", "serialization", "utils",
+    "autograd", "cuda", "errors", "func", "linalg", "nn", "optim", "profiler", "quantized", "serialization", "utils",
     "detect_anomaly",
     "enable_grad", "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "op",
     "set_grad_enabled",
@@ -127,7 +127,9 @@ __all__ = [
 __all__ += ops.__all__
 
 # Importing these takes a third of the time of importing tensorlite, and a program may need none of them.
-_LOADED_ON_FIRST_USE = frozenset(("compiled", "cuda", "func", "linalg", "nn", "optim", "profiler", "testing", "utils"))
+_LOADED_ON_FIRST_USE = frozenset(
+    ("compiled", "cuda", "func", "linalg", "nn", "optim", "profiler", "quantized", "testing", "utils")
+)
 
 if not _typing.TYPE_CHECKING:  # because a type checker would then accept any name of this module
 

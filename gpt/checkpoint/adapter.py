@@ -205,7 +205,7 @@ def apply_adapter(model: GPT, adapter: Adapter) -> None:
     for (name, matrix), array in arrays.items():
         if not np.isfinite(array).all():
             raise damaged(adapter.folder / WEIGHTS, f"{PREFIX}{name}.lora_{matrix}.weight: it has NaN or infinity")
-    dtype = model.wte.weight.numpy(force=True).dtype
+    dtype = model.dtype
     for layer in add_lora(model, plan, adapter.rank, adapter.scale):
         for low_rank in layer.parts:
             for matrix, parameter in (("A", low_rank.lora_A), ("B", low_rank.lora_B)):

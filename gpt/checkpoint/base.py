@@ -10,6 +10,7 @@ import tensorlite as tl
 from gpt.config import Config
 from gpt.errors import UserError, extra
 from gpt.model import GPT
+from gpt.model.quantized import QuantizationError
 from gpt.tokenizer import Tokenizer
 
 
@@ -59,7 +60,7 @@ def corruption_errors(path: Path, part: str = "") -> Iterator[None]:
 
     try:
         yield
-    except (tl.DeviceError, CheckpointError):
+    except (tl.DeviceError, CheckpointError, QuantizationError):
         raise
     except (UserError, SafetensorError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError,
             RuntimeError) as error:  # fmt: skip

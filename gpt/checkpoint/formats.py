@@ -12,7 +12,15 @@ from gpt.config import Config
 class Format(Protocol):
     """A module that reads one format."""
 
-    def load(self, path: Path, device: str = "auto", *, training: bool = False, dtype: str = "float32") -> Checkpoint:
+    def load(
+        self,
+        path: Path,
+        device: str = "auto",
+        *,
+        training: bool = False,
+        dtype: str = "float32",
+        quantize: str = "none",
+    ) -> Checkpoint:
         """Read a checkpoint onto `device`."""
         ...
 
@@ -39,13 +47,22 @@ def is_model_folder(path: Path) -> bool:
     return any((path / name).is_file() for name in FOLDER_FILES)
 
 
-def load(path: str | Path, device: str = "auto", *, training: bool = False, dtype: str = "float32") -> Checkpoint:
+def load(
+    path: str | Path,
+    device: str = "auto",
+    *,
+    training: bool = False,
+    dtype: str = "float32",
+    quantize: str = "none",
+) -> Checkpoint:
     """Read a checkpoint of any format onto `device` (see `train.device`). Raises CheckpointError and DeviceError.
 
     training: also read the state of the optimizer. Without it, `optimizer` is None and the model in evaluation mode.
     dtype: float32 or float64, for a folder or a GGUF file; a checkpoint of ours keeps its own.
+    quantize: none; auto, which keeps Q8_0, Q4_0 and Q4_1 of a GGUF file as they are; int8 or int4. A quantized model
+        predicts in float32 on the CPU, and cannot be trained.
     """
-    return format_of(Path(path)).load(Path(path), device, training=training, dtype=dtype)
+    return format_of(Path(path)).load(Path(path), device, training=training, dtype=dtype, quantize=quantize)
 
 
 def load_info(path: str | Path) -> Info:

@@ -4,7 +4,8 @@ The package gguf writes it, and reads it: see `gpt.checkpoint.gguf_file`. The we
 qwen2 and qwen3 become a `GPT` in float32 or float64, one tensor at a time. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ from gpt.checkpoint.base import Checkpoint, CheckpointError, Info, damaged
 from gpt.checkpoint.families import KeyErrorInConfig, integer, model_config, only, positive
 from gpt.checkpoint.foreign import foreign_checkpoint, foreign_config, refuse_training
 from gpt.checkpoint.gguf_file import GGUFFile, open_gguf
+from gpt.checkpoint.quantization import check_quantize, quantize_parts, report_kinds
 from gpt.checkpoint.transfer import absent_biases, build_from_parts, check_parts, split_rows
 from gpt.config import ModelConfig
 from gpt.errors import extra, short
 from gpt.model import GPT, parameter_shapes
+from gpt.model.quantized import kind_of
 from gpt.model.rotary import inverse_wavelengths, yarn_attention_factor
 from gpt.tokenizer import TokenizerError
 from gpt.tokenizer.gguf import from_gguf
 from tensorlite import serialization
+from tensorlite.quantized import QuantizedMatrix
 
 Array = NDArray[Any]
 
@@ -51,11 +55,17 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 ROPE_FACTORS = "rope_freqs.weight"
 
+# The types of matrices that we compute with as they are, and the kinds of `QuantizedMatrix`; types of plain numbers.
+KEPT = {"Q8_0": "q8_0", "Q4_0": "q4_0", "Q4_1": "q4_1"}
+PLAIN = {"F64", "F32", "F16", "BF16"}
+
 
 # ---- reading ------------------------------------------------------------------------------------
 
 
-def load(path: Path, device: str = "auto", *, training: bool = False, dtype: str = "float32") -> Checkpoint:
+def load(
+    path: Path, device: str = "auto", *, training: bool = False, dtype: str = "float32", quantize: str = "none"
+) -> Checkpoint:
     """Return the model and the tokenizer in a file, as a checkpoint after 0 steps. See `load_model`.
 
     Raises TokenizerError, too.
@@ -70,7 +80,7 @@ def load(path: Path, device: str = "auto", *, training: bool = False, dtype: str
         raise damaged(
             path, f"tokenizer.ggml.tokens: {tokenizer.vocab_size} tokens, and the model has {vocabulary_size(file)}"
         )
-    return foreign_checkpoint(path, model_of(file, device, dtype), tokenizer, dtype)
+    return foreign_checkpoint(path, model_of(file, device, dtype, quantize), tokenizer, dtype)
 
 
 def load_info(path: Path) -> Info:
@@ -78,28 +88,50 @@ def load_info(path: Path) -> Info:
     return Info(foreign_config(path, read_config(open_gguf(path))), 0)
 
 
-def load_model(path: str | Path, device: str = "auto", dtype: str = "float32") -> GPT:
+def load_model(path: str | Path, device: str = "auto", dtype: str = "float32", quantize: str = "none") -> GPT:
     """Return the model in a file, in evaluation mode. Its quantized weights become numbers of `dtype`.
 
-    device: see `train.device`. dtype: float32 or float64.
+    device: see `train.device`. dtype: float32 or float64. quantize: auto keeps matrices of KEPT as they are, and one
+        line of the log says which others become float32; int8 or int4 quantizes all matrices.
     Raises CheckpointError, with the file and the key, if the file has no model that can be used, and DeviceError.
     """
-    return model_of(open_gguf(path), device, dtype)
+    return model_of(open_gguf(path), device, dtype, quantize)
 
 
-def model_of(file: GGUFFile, device: str = "auto", dtype: str = "float32") -> GPT:
+def model_of(file: GGUFFile, device: str = "auto", dtype: str = "float32", quantize: str = "none") -> GPT:
     """Return the model in an open file. See `load_model`."""
+    choice = check_quantize(quantize, device, dtype)
     config = read_config(file)
     sources = match_names(file, config)
     interleaved = file.metadata["general.architecture"] == "llama"
+    dropped: Counter[str] = Counter()
 
-    def parts_of(name: str) -> list[Array]:
-        parts = [file.read(source) for source in sources[name]]
-        if interleaved and ".attn.c_attn." in name:
-            parts = [from_interleaved(part, config) for part in parts[:2]] + parts[2:]
-        return parts
+    def is_interleaved(name: str, part: int) -> bool:
+        return interleaved and ".attn.c_attn." in name and part < 2
 
-    return build_from_parts(config, device, dtype, parts_of)
+    def parts_of(name: str) -> Iterator[Array]:
+        for part, source in enumerate(sources[name]):
+            if is_interleaved(name, part):
+                yield from_interleaved(file.read(source), config)
+            else:
+                yield from file.read_rows(source)
+
+    def matrix_of(name: str) -> QuantizedMatrix | None:
+        kinds = [file.kind(source) for source in sources[name]]
+        kept = KEPT.get(kinds[0]) if len(set(kinds)) == 1 and not file.swapped else None
+        if choice == "auto" and kept is None:
+            if not set(kinds) <= PLAIN:
+                dropped["+".join(dict.fromkeys(kinds))] += 1
+            return None
+        if choice != "auto" and kept != kind_of(choice):
+            return quantize_parts(name, parts_of(name), kind_of(choice))
+        parts = [file.read_raw(source) for source in sources[name]]
+        parts = [from_interleaved(p, config) if is_interleaved(name, i) else p for i, p in enumerate(parts)]
+        return QuantizedMatrix.from_blocks(parts[0] if len(parts) == 1 else np.concatenate(parts), KEPT[kinds[0]])
+
+    model = build_from_parts(config, device, dtype, parts_of, None if choice == "none" else matrix_of)
+    report_kinds(file.path, dropped, KEPT)
+    return model
 
 
 def read_config(file: GGUFFile) -> ModelConfig:

@@ -4,8 +4,9 @@ The package gguf reads the format. It makes two arrays for each text of a list, 
 lists are read here. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,8 @@ from gpt.errors import extra, short
 
 Array = NDArray[Any]
 Order = Literal["<", ">"]  # of the bytes of a number
+READS_FIELD = "_get_field_parts"  # the method of the package that reads the value of a key
+ROWS_BYTES = 2**23  # of a part of a tensor, so that a large one does not need its memory twice
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,24 @@ class GGUFFile:
 
     def read(self, name: str) -> Array:
         """Return a tensor as float32 or float16 numbers. Raises CheckpointError for a type that has no such numbers."""
+        return self.numbers(name, self.read_raw(name))
+
+    def read_rows(self, name: str) -> Iterator[Array]:
+        """Yield the numbers of a tensor, see `read`, in parts of some rows of at most ROWS_BYTES as float32."""
+        raw, width = self.read_raw(name), math.prod(self.tensors[name].shape[:-1].tolist())
+        rows = max(1, ROWS_BYTES // (4 * width or 1))
+        for start in range(0, len(raw), rows):
+            yield self.numbers(name, raw[start : start + rows])
+
+    def numbers(self, name: str, raw: Array) -> Array:
+        """Return rows of a tensor that `read_raw` has read as float32 or float16 numbers. Raises CheckpointError."""
         from gguf.quants import dequantize
 
         kind = self.tensors[name].tensor_type
         try:
-            if self.swapped and self.tensors[name].data.dtype == np.uint8:
+            if self.swapped and raw.dtype == np.uint8:
                 raise ValueError("its numbers have the order of bytes of another machine")
-            return np.asarray(dequantize(self.read_raw(name), kind))
+            return np.asarray(dequantize(raw, kind))
         except (NotImplementedError, ValueError) as error:
             raise damaged(self.path, f"{name}: weights of type {kind.name} cannot be read ({error})") from None
 
@@ -118,23 +132,24 @@ def reader_class() -> Any:
     with extra():
         from gguf import GGUFReader, GGUFValueType
 
-    class ListReader(GGUFReader):
-        """A reader whose field of a list has the whole list as one part, an array of objects."""
+    plain = getattr(GGUFReader, READS_FIELD, None)
+    if plain is None:
+        return GGUFReader
 
-        def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
-            if raw_type == GGUFValueType.ARRAY:
-                head = self.data[orig_offs : orig_offs + 12]
-                order: Order = "<" if (sys.byteorder == "little") == (self.byte_order == "I") else ">"
-                kind, count = (int(head[a:b].view(f"{order}u{b - a}")[0]) for a, b in ((0, 4), (4, 12)))
-                number = self.gguf_scalar_to_np.get(GGUFValueType(kind))
-                if count and (number is not None or kind == GGUFValueType.STRING):
-                    item = None if number is None else np.dtype(number).newbyteorder(order)
-                    values, stop = read_list(self.data, orig_offs + 12, count, item, order)
-                    types = [GGUFValueType.ARRAY, GGUFValueType(kind)]
-                    return stop - orig_offs, [head, values], [1], types
-            return super()._get_field_parts(orig_offs, raw_type)
+    def read_field(self: Any, start: int, raw_type: int) -> Any:
+        """Return the size, the parts, the places of values among them, and the types; a list is one part."""
+        if raw_type == GGUFValueType.ARRAY:
+            order: Order = "<" if (sys.byteorder == "little") == (self.byte_order == "I") else ">"
+            head = self.data[start : start + 12]
+            kind, count = (int(head[a:b].view(f"{order}u{b - a}")[0]) for a, b in ((0, 4), (4, 12)))
+            number = self.gguf_scalar_to_np.get(GGUFValueType(kind))
+            if count and (number is not None or kind == GGUFValueType.STRING):
+                item = None if number is None else np.dtype(number).newbyteorder(order)
+                values, stop = read_list(self.data, start + 12, count, item, order)
+                return stop - start, [head, values], [1], [GGUFValueType.ARRAY, GGUFValueType(kind)]
+        return plain(self, start, raw_type)
 
-    return ListReader if hasattr(GGUFReader, "_get_field_parts") else GGUFReader
+    return type("ListReader", (GGUFReader,), {READS_FIELD: read_field})
 
 
 def read_list(data: Array, start: int, count: int, item: "np.dtype[Any] | None", order: Order) -> tuple[Array, int]:

@@ -1,11 +1,11 @@
 """Folders as Hugging Face's transformers writes them: `config.json`, weights in safetensors, and a tokenizer.
 
-The weights of GPT-2, Llama, Mistral, Qwen2 and Qwen3 become a `GPT`, and a `GPT` becomes such a folder. Each tensor is
-copied from the mapped file into the model, so loading needs the memory of the model once.
+The weights of GPT-2, Llama, Mistral, Qwen2 and Qwen3 become a `GPT`, and a `GPT` becomes such a folder. Some rows of a
+tensor are read at a time, so loading needs the memory of the model once.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,30 @@ import tensorlite as tl
 from gpt.checkpoint.base import Checkpoint, CheckpointError, Info, damaged
 from gpt.checkpoint.families import FAMILIES, Family, KeyErrorInConfig, family_of
 from gpt.checkpoint.foreign import foreign_checkpoint, foreign_config, refuse_training
-from gpt.checkpoint.tensor_files import SINGLE, TensorSpec, find_tensors, read_floats, read_json
+from gpt.checkpoint.quantization import check_quantize, quantize_parts
+from gpt.checkpoint.tensor_files import SINGLE, TensorSpec, find_tensors, read_floats, read_json, read_rows
 from gpt.checkpoint.transfer import absent_biases, build_from_parts, check_parts, split_rows
 from gpt.config import ModelConfig
 from gpt.errors import short
 from gpt.model import GPT, parameter_shapes
+from gpt.model.quantized import kind_of
 from gpt.tokenizer.folder import from_folder
 from tensorlite import serialization
+from tensorlite.quantized import QuantizedMatrix
 
 CONFIG = "config.json"
 HEAD = "lm_head.weight"  # the only tensor that never has the prefix of its family
 
 
-def load(path: Path, device: str = "auto", *, training: bool = False, dtype: str = "float32") -> Checkpoint:
+def load(
+    path: Path, device: str = "auto", *, training: bool = False, dtype: str = "float32", quantize: str = "none"
+) -> Checkpoint:
     """Return the model and the tokenizer in a folder, as a checkpoint after 0 steps. See `load_model`.
 
     Raises TokenizerError, too.
     """
     refuse_training(path, training)
-    model = load_model(path, device, dtype)
+    model = load_model(path, device, dtype, quantize)
     tokenizer = from_folder(path, model.config.vocab_size)
     return foreign_checkpoint(path, model, tokenizer, dtype)
 
@@ -44,22 +49,30 @@ def load_info(path: Path) -> Info:
     return Info(foreign_config(path, read_config(path)[1]), 0)
 
 
-def load_model(folder: str | Path, device: str = "auto", dtype: str = "float32") -> GPT:
+def load_model(folder: str | Path, device: str = "auto", dtype: str = "float32", quantize: str = "none") -> GPT:
     """Return the model in a folder, in evaluation mode.
 
-    device: see `train.device`. dtype: float32 or float64, whatever type the file has.
+    device: see `train.device`. dtype: float32 or float64, whatever type the file has. quantize: int8 or int4 quantizes
+        each matrix as soon as it is read; none and auto do not.
     Raises CheckpointError, with the file and the key, if the folder has no model that can be used, and DeviceError.
     """
     folder = Path(folder)
+    choice = check_quantize(quantize, device, dtype)
     family, config = read_config(folder)
     specs = find_tensors(folder)
     sources = match_names(family, config, specs, folder)
 
-    def parts_of(name: str) -> list[NDArray[Any]]:
-        parts = [read_floats(source, specs[source]) for source in sources[name]]
-        return [part.T for part in parts] if family.is_transposed(name) else parts
+    def parts_of(name: str) -> Iterator[NDArray[Any]]:
+        for source in sources[name]:
+            if family.is_transposed(name):
+                yield read_floats(source, specs[source]).T
+            else:
+                yield from read_rows(source, specs[source])
 
-    return build_from_parts(config, device, dtype, parts_of)
+    def matrix_of(name: str) -> QuantizedMatrix:
+        return quantize_parts(name, parts_of(name), kind_of(choice))
+
+    return build_from_parts(config, device, dtype, parts_of, None if choice in ("none", "auto") else matrix_of)
 
 
 def read_config(folder: Path) -> tuple[Family, ModelConfig]:
@@ -125,7 +138,7 @@ def save_model(model: GPT, folder: str | Path) -> None:
     family = FAMILIES[kind]
     state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
     for name, shape in missing_biases(kind, config).items():  # A bias of zeros changes nothing.
-        state[name] = tl.zeros(shape, dtype=model.wte.weight.dtype)
+        state[name] = tl.zeros(shape, dtype=model.dtype)
     tensors: dict[str, tl.Tensor] = {}
     for name, value in state.items():
         names = family.names_of(name)
@@ -137,8 +150,8 @@ def save_model(model: GPT, folder: str | Path) -> None:
         "architectures": [family.architecture],
         "model_type": kind,
         **family.keys(config),
-        "dtype": str(model.wte.weight.dtype),
-        "torch_dtype": str(model.wte.weight.dtype),  # Readers of before transformers 5 look here.
+        "dtype": str(model.dtype),
+        "torch_dtype": str(model.dtype),  # Readers of before transformers 5 look here.
     }
     folder.mkdir(parents=True, exist_ok=True)
     with serialization.atomic_write(folder / SINGLE) as temporary:

@@ -20,12 +20,15 @@ from gpt.checkpoint.base import Checkpoint, CheckpointError, Info, corruption_er
 from gpt.checkpoint.container import Container, opened, write
 from gpt.checkpoint.foreign import refuse_training
 from gpt.checkpoint.lora_targets import Plan, choose
-from gpt.checkpoint.transfer import with_config
+from gpt.checkpoint.quantization import check_quantize, quantize_parts
+from gpt.checkpoint.transfer import fill_from_parts, with_config
 from gpt.config import Config
-from gpt.model import GPT, build_model, parameter_shapes
+from gpt.model import GPT, build_model, parameter_shapes, quantize_model
 from gpt.model.lora import add_lora, fold_lora, is_low_rank, lora_shapes
+from gpt.model.quantized import kind_of
 from gpt.tokenizer import Tokenizer
 from tensorlite import nn, optim
+from tensorlite.quantized import QuantizedMatrix
 
 # The names of types in safetensors.
 DTYPES = {"float32": "F32", "float64": "F64"}
@@ -81,12 +84,15 @@ def save(
         raise CheckpointError(f"cannot write the checkpoint: {error}. {kept}") from error
 
 
-def load(path: Path, device: str = "auto", *, training: bool = False, dtype: str = "") -> Checkpoint:
+def load(
+    path: Path, device: str = "auto", *, training: bool = False, dtype: str = "", quantize: str = "none"
+) -> Checkpoint:
     """Read a checkpoint onto `device` (see `train.device`), whose dtype it keeps. Raises CheckpointError, DeviceError.
 
     Every byte of the file is checked, also those that are not used.
 
     training: also read the state of the optimizer. Without it, `optimizer` is None and the model in evaluation mode.
+    quantize: int8 or int4 quantizes each matrix as soon as it is read; none and auto do not.
     """
     # The file is opened once, so that a run that replaces it meanwhile cannot mix two checkpoints.
     with opened(path) as file:
@@ -98,26 +104,42 @@ def load(path: Path, device: str = "auto", *, training: bool = False, dtype: str
             tokenizer = tokenizers.from_dict(header["tokenizer"])
         check_shapes(file, config)
         check_tokenizer(file, config, tokenizer)
+        choice = check_quantize(quantize, device, config.train.dtype)
         with corruption_errors(path):
-            arrays = {}
-            for name in file.specs:
-                array = file.read(name)
-                if training or name.startswith("model."):
-                    arrays[name] = array
-    with corruption_errors(path):
-        weights = with_prefix("model.", arrays)
-        if config.lora.rank is not None:
-            model = adapted_model(path, config, header["state"], device)
-            model.load_state_dict(weights, strict=False)  # The names were compared above.
-            if not training:
-                fold_lora(model)
-        else:
-            with nn.init.skip_init():  # The weights are loaded below.
-                model = build_model(config.model, device, config.train.dtype)
-            model.load_state_dict(weights)
-        moments = optimizer_state(header["optimizer"], arrays) if training else None
+            if config.lora.rank is not None:
+                model = read_low_rank(file, config, device, training, choice)
+            else:
+                model = read_model(file, config, device, choice)
+            others = ((name, file.read(name)) for name in file.specs if not name.startswith("model."))
+            arrays = {name: array for name, array in others if training}
+            moments = optimizer_state(header["optimizer"], arrays) if training else None
         model.train(training)
         return Checkpoint(config, tokenizer, header["step"], model, moments, dict(header["state"]))
+
+
+def read_model(file: Container, config: Config, device: str, choice: str) -> GPT:
+    """Return the model in an open checkpoint, whose parameters are read one at a time. choice: see `check_quantize`."""
+
+    def parts_of(name: str) -> list[Any]:
+        return [file.read(f"model.{name}")]
+
+    def matrix_of(name: str) -> QuantizedMatrix:
+        return quantize_parts(name, parts_of(name), kind_of(choice))
+
+    with nn.init.skip_init():  # The weights are read below.
+        model = build_model(config.model, device, config.train.dtype)
+    return fill_from_parts(model, parts_of, None if choice in ("none", "auto") else matrix_of)
+
+
+def read_low_rank(file: Container, config: Config, device: str, training: bool, choice: str) -> GPT:
+    """Return the model of a run of low-rank adaptation: its matrices are part of the weights unless it is trained."""
+    arrays = {name: file.read(name) for name in file.specs if name.startswith("model.")}
+    model = adapted_model(file.path, config, file.header["state"], device)
+    model.load_state_dict(with_prefix("model.", arrays), strict=False)  # The names were compared before.
+    if training:
+        return model
+    fold_lora(model)
+    return model if choice in ("none", "auto") else quantize_model(model, choice)
 
 
 def adapted_model(path: Path, config: Config, state: dict[str, Any], device: str) -> GPT:

@@ -1,11 +1,12 @@
 """Weights in the safetensors files of a folder, in one file or in several, read one tensor at a time.
 
-The numbers are read from the mapped file. So loading needs memory for the model, and for one tensor more. The
-safetensors library reads neither bfloat16 (unless another package was imported before) nor float8 into NumPy arrays, so
-the bytes are decoded here.
+So loading needs memory for the model, and for one tensor, or some rows of it, more. The safetensors library reads
+neither bfloat16 (unless another package was imported before) nor float8 into NumPy arrays, so the bytes are decoded
+here.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "
 
 # How many bytes a number has, by safetensors' name of its type.
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
+
+ROWS_BYTES = 2**22  # of a part of a tensor
 
 Array = NDArray[Any]
 
@@ -109,12 +112,35 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
 
 def read_floats(name: str, spec: TensorSpec) -> Array:
     """Return a tensor of floating-point numbers as float64, float32 or float16. Raises CheckpointError."""
+    check_type(name, spec)
+    return decode_floats(read_bytes(spec, spec.start, spec.stop), spec.dtype).reshape(spec.shape)
+
+
+def read_rows(name: str, spec: TensorSpec) -> Iterator[Array]:
+    """Yield a tensor, see `read_floats`, in parts of some rows of at most ROWS_BYTES in the file."""
+    check_type(name, spec)
+    if not spec.shape or spec.start == spec.stop:
+        yield read_floats(name, spec)
+        return
+    row = (spec.stop - spec.start) // spec.shape[0]
+    step = row * max(1, ROWS_BYTES // row)
+    for start in range(spec.start, spec.stop, step):
+        raw = read_bytes(spec, start, min(start + step, spec.stop))
+        yield decode_floats(raw, spec.dtype).reshape(-1, *spec.shape[1:])
+
+
+def check_type(name: str, spec: TensorSpec) -> None:
+    """Raise CheckpointError unless a tensor has floating-point numbers."""
     if spec.dtype not in FLOATS:
         raise damaged(spec.path, f"{name}: expected numbers of {', '.join(FLOATS)}, got {spec.dtype}")
-    if spec.start == spec.stop:
-        return np.zeros(spec.shape, np.float32)
-    raw = np.memmap(spec.path, np.uint8, "r", spec.start, (spec.stop - spec.start,))
-    return decode_floats(raw, spec.dtype).reshape(spec.shape)
+
+
+def read_bytes(spec: TensorSpec, start: int, stop: int) -> Array:
+    """Return the bytes of a file from start to stop. They are read, because mapped ones stay in memory for long."""
+    raw = np.fromfile(spec.path, np.uint8, stop - start, offset=start)
+    if len(raw) < stop - start:
+        raise damaged(spec.path, f"it ends before its byte {stop}")
+    return raw
 
 
 def decode_floats(raw: Array, dtype: str) -> Array:

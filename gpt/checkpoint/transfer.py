@@ -1,6 +1,6 @@
 """Copy weights between our parameters and the tensors of other programs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,24 +11,46 @@ import tensorlite as tl
 from gpt.checkpoint.base import damaged
 from gpt.config import ModelConfig
 from gpt.model import GPT, build_model, parameter_shapes
+from gpt.model.quantized import is_quantized, quantizable, replace_layer
 from tensorlite import nn
+from tensorlite.quantized import QuantizedMatrix
 
 A = TypeVar("A", NDArray[Any], tl.Tensor)
 
 
 def build_from_parts(
-    config: ModelConfig, device: str, dtype: str, parts_of: Callable[[str], Sequence[NDArray[Any]]]
+    config: ModelConfig,
+    device: str,
+    dtype: str,
+    parts_of: Callable[[str], Iterable[NDArray[Any]]],
+    matrix_of: Callable[[str], QuantizedMatrix | None] | None = None,
 ) -> GPT:
     """Return a model, in evaluation mode, whose parameters are read one at a time.
 
     parts_of: a function from the name of a parameter to its parts, which follow each other along the first dimension.
+    matrix_of: a function from the name of a matrix to the quantized one in its place, or to None for none. A model that
+        has one computes no gradients.
     """
     with nn.init.skip_init():  # The weights are loaded below.
         model = build_model(config, device, dtype)
+    return fill_from_parts(model, parts_of, matrix_of)
+
+
+def fill_from_parts(
+    model: GPT,
+    parts_of: Callable[[str], Iterable[NDArray[Any]]],
+    matrix_of: Callable[[str], QuantizedMatrix | None] | None = None,
+) -> GPT:
+    """Set the parameters of a model one at a time; return it in evaluation mode. See `build_from_parts`."""
+    layers = {} if matrix_of is None else {f"{name}.weight": name for name in quantizable(model)}
     with tl.no_grad():
-        for name, parameter in model.named_parameters():
-            copy_parameter(parameter, parts_of(name))
-    return model.eval()
+        for name, parameter in list(model.named_parameters()):
+            matrix = matrix_of(name) if matrix_of is not None and name in layers else None
+            if matrix is None:
+                copy_parameter(parameter, parts_of(name))
+            else:
+                replace_layer(model, layers[name], matrix)
+    return (model.requires_grad_(False) if is_quantized(model) else model).eval()
 
 
 def with_config(model: GPT, config: ModelConfig) -> GPT:
@@ -61,7 +83,7 @@ def check_parts(
         raise damaged(path, f"wrong shape: {shown}, where {origin} gives {parameter} {shape}")
 
 
-def copy_parameter(parameter: tl.Tensor, parts: Sequence[NDArray[Any]]) -> None:
+def copy_parameter(parameter: tl.Tensor, parts: Iterable[NDArray[Any]]) -> None:
     """Write parts, which follow each other along the first dimension, into a parameter. Call it under no_grad."""
     start = 0
     for part in parts:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpt.cli.command import Command
-from gpt.cli.options import checkpoint_options, load_checkpoint
+from gpt.cli.options import checkpoint_options, load_checkpoint, quantize_option
 
 if TYPE_CHECKING:
     from gpt.data import Split
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @checkpoint_options
+@quantize_option("none")
 @click.argument("text", required=False)
 @click.option("--file", metavar="FILE", help="A UTF-8 text file, instead of TEXT.")
 @click.option(
@@ -27,6 +28,7 @@ def score(
     checkpoint: str | None,
     adapter: str | None,
     device: str,
+    quantize: str,
     text: str | None,
     file: str | None,
     stride: int | None,
@@ -44,7 +46,7 @@ def score(
     from gpt.train.progress import evaluation_bar
 
     text = read_text(Path(file)) if file else unix_lines(text or "")
-    loaded = load_checkpoint(checkpoint, device, adapter)
+    loaded = load_checkpoint(checkpoint, device, adapter, quantize)
     ids, context = prompt_ids(loaded.tokenizer, text), loaded.config.model.block_size
     if len(ids) < 2:
         raise click.UsageError(f"the text has {len(ids)} tokens, and a score needs at least 2")
@@ -64,10 +66,11 @@ def score(
 
 @click.command(name="eval", cls=Command)
 @checkpoint_options
+@quantize_option("none")
 @click.option("--data", metavar="NAME|FILE", help="Another text.  [default: the text that the model was trained on]")
 @click.option("--tokens", type=click.IntRange(min=1), help="Evaluate this number of tokens at most.  [default: all]")
 def evaluate(
-    checkpoint: str | None, adapter: str | None, device: str, data: str | None, tokens: int | None
+    checkpoint: str | None, adapter: str | None, device: str, quantize: str, data: str | None, tokens: int | None
 ) -> None:
     """Print a model's loss on the validation set.
 
@@ -78,7 +81,7 @@ def evaluate(
     from gpt.evaluate import evaluate
     from gpt.train.progress import evaluation_bar
 
-    loaded = load_checkpoint(checkpoint, device, adapter)
+    loaded = load_checkpoint(checkpoint, device, adapter, quantize)
     config = loaded.config.replace({"data.dataset": data} if data else {})
     split: Split = "val" if config.data.val_fraction else "train"
     if split == "train" and not data:

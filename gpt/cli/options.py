@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpt.cli.command import Command
-from gpt.config import DEFAULT_PRESET, SECTIONS, Config, Field, Section, value_type
+from gpt.config import DEFAULT_PRESET, QUANTIZATIONS, SECTIONS, Config, Field, Section, value_type
 
 if TYPE_CHECKING:
     from gpt.checkpoint import Checkpoint
@@ -136,6 +136,18 @@ adapter_option = click.option(
 )
 
 
+def quantize_option(default: str) -> Decorator:
+    """Return the option --quantize."""
+    return click.option(
+        "--quantize",
+        type=click.Choice(QUANTIZATIONS),
+        default=default,
+        show_default=True,
+        help="Weights in 8 or 4 bits, for a model on the CPU; auto keeps those of a GGUF file as they are there, none "
+        "makes float32 of all.",
+    )
+
+
 def checkpoint_options(command: Callback) -> Callback:
     """Add --checkpoint, --adapter and --device."""
     return apply_decorators(
@@ -161,23 +173,27 @@ def checkpoint_options(command: Callback) -> Callback:
     )
 
 
-def load_checkpoint(path: str | None, device: str, adapter: str | None = None) -> "Checkpoint":
+def load_checkpoint(
+    path: str | None, device: str, adapter: str | None = None, quantize: str = "none"
+) -> "Checkpoint":
     """Return the checkpoint that a command works on, and print its path to stderr. Raises CheckpointError.
 
-    adapter: the folder of an adapter, which is merged into the weights.
+    adapter: the folder of an adapter, which is merged into the weights. quantize: see `gpt.checkpoint.load`.
     """
     import tensorlite as tl
     from gpt import checkpoint, runs, sources
+    from gpt.checkpoint.quantization import check_quantize
 
+    check_quantize(quantize, device)
     latest = sources.find(path) if path else runs.newest_checkpoint(RUNS)
     better = runs.better_checkpoint(latest)
     exact = path is not None and Path(path).is_file()
     found = latest if exact or better is None or better.damage else better.path
     tl.keep_freed_memory()  # These commands run no backward pass, which would do so.
     if adapter is None:
-        loaded = checkpoint.load(found, device=device)
+        loaded = checkpoint.load(found, device=device, quantize=quantize)
     else:
-        loaded = sources.load_with_adapter(found, adapter, device)
+        loaded = sources.load_with_adapter(found, adapter, device, quantize=quantize)
     why = "" if path else f", {runs.describe_choice(RUNS, latest)}"
     if loaded.step:
         click.echo(f"checkpoint {found} (step {loaded.step:,}{why})", err=True)

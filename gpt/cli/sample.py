@@ -13,6 +13,7 @@ from gpt.cli.options import (
     checkpoint_options,
     given_options,
     load_checkpoint,
+    quantize_option,
     section_options,
 )
 from gpt.config import SamplingConfig
@@ -93,11 +94,12 @@ def choice_options(command: Callback) -> Callback:
 
 @click.command(cls=Command)
 @checkpoint_options
+@quantize_option("auto")
 @length_options
 @sampling_options
 @choice_options
 @draft_options
-def sample(checkpoint: str | None, adapter: str | None, device: str, **arguments: Any) -> None:
+def sample(checkpoint: str | None, adapter: str | None, device: str, quantize: str, **arguments: Any) -> None:
     """Generate text from a checkpoint, and print it as it is generated.
 
     On a terminal, control characters in the text are escaped. Into a file or a pipe it goes as it is: ... | cat
@@ -110,7 +112,7 @@ def sample(checkpoint: str | None, adapter: str | None, device: str, **arguments
     check_draft_tokens(arguments["draft"], arguments["draft_tokens"])
     sampling = SamplingConfig(**options)
     prompt = request.read_prompt(arguments["prompt"], arguments["prompt_file"])
-    loaded = load_checkpoint(checkpoint, device, adapter)
+    loaded = load_checkpoint(checkpoint, device, adapter, quantize)
     draft = load_draft(arguments["draft"], arguments["draft_tokens"], loaded, device)
     chosen = request.SampleRequest(loaded.model, loaded.tokenizer, prompt, sampling, arguments, draft)
     if len(chosen.ids) > (context := loaded.config.model.block_size):

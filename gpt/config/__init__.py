@@ -8,6 +8,7 @@ from gpt.config.config import DEFAULT_PRESET, Config
 from gpt.config.fields import ConfigError, Field, Section, value_type
 from gpt.config.sections import (
     OPTIMIZERS,
+    QUANTIZATIONS,
     SECTIONS,
     TOKENIZERS,
     DataConfig,
@@ -22,6 +23,7 @@ from gpt.config.toml import preset_names
 __all__ = [
     "DEFAULT_PRESET",
     "OPTIMIZERS",
+    "QUANTIZATIONS",
     "SECTIONS",
     "TOKENIZERS",
     "Config",

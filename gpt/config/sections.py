@@ -20,6 +20,7 @@ TOKENIZERS = {
     "bpe": "gpt.tokenizer.bpe:BPETokenizer",
     "huggingface": "gpt.tokenizer.huggingface:HuggingFaceTokenizer",
 }
+QUANTIZATIONS = ("none", "auto", "int8", "int4")  # of the weights of a model that is loaded
 SCALINGS = ("linear", "dynamic", "yarn", "llama3")  # of rotary positions
 OPTIMIZERS = {
     "adamw": "gpt.train.optimizer:adamw",

@@ -1,13 +1,13 @@
 """The keys and values of the tokens that a model has read."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 import tensorlite as tl
 from gpt.config import ModelConfig
-from tensorlite import Tensor, nn
+from tensorlite import Tensor
 
 # Positions that a cache has room for at first. It grows, because the context of some models is longer than memory.
 FIRST_PLACES = 1024
@@ -16,8 +16,14 @@ FIRST_PLACES = 1024
 class CachedModel(Protocol):
     """What a cache needs to know of a model."""
 
-    config: ModelConfig
-    wte: nn.Embedding
+    @property
+    def config(self) -> ModelConfig: ...
+
+    @property
+    def device(self) -> tl.Device: ...
+
+    @property
+    def dtype(self) -> "np.dtype[Any]": ...
 
 
 class KVCache:
@@ -33,14 +39,14 @@ class KVCache:
     """The number of positions that are filled. Setting it to 0 forgets all, to a smaller number the last ones."""
 
     def __init__(self, model: CachedModel, batch_size: int = 1, padding: Sequence[int] | None = None) -> None:
-        config, weight = model.config, model.wte.weight
+        config, device, dtype = model.config, model.device, model.dtype
         places = min(config.block_size, FIRST_PLACES)
         shape = (batch_size, config.kv_heads, places, config.head_size)  # (B, K, places, D)
         layers = range(config.n_layer)
         self.batch_size, self.block_size, self.length = batch_size, config.block_size, 0
         self.padding = None if padding is None or not any(padding) else np.asarray(padding, np.int64)
-        self.keys = [tl.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in layers]
-        self.values = [tl.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in layers]
+        self.keys = [tl.zeros(shape, dtype=dtype, device=device) for _ in layers]
+        self.values = [tl.zeros(shape, dtype=dtype, device=device) for _ in layers]
 
     def check_capacity(self, B: int, T: int) -> None:
         """Raise ValueError unless (B, T) new tokens fit after the cached ones."""

@@ -25,6 +25,7 @@ import tensorlite as tl
 import tensorlite.nn.functional as F
 from gpt.config import Config, ModelConfig
 from gpt.model.cache import KVCache
+from gpt.model.quantized import QuantizedEmbedding, matrices, refuse_quantized
 from gpt.model.rotary import RotaryTable, rotate
 from tensorlite import Tensor, nn
 
@@ -184,7 +185,12 @@ class GPT(nn.Module):
     @property
     def device(self) -> tl.Device:
         """Return the device of the parameters."""
-        return self.wte.weight.device
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return the type of the parameters and of the activations. Quantized matrices have another."""
+        return next(self.parameters()).dtype
 
     def init_weights(self) -> None:
         """Initialise all weights as GPT-2 does: N(0, 0.02^2), and zero for biases.
@@ -262,11 +268,18 @@ class GPT(nn.Module):
 
     def head(self, x: Tensor) -> Tensor:
         """Return logits (..., V) for hidden states (..., C): their products with the token embeddings, or lm_head."""
-        return F.linear(x, self.wte.weight) if self.config.tied else self.lm_head(x)
+        if not self.config.tied:
+            return self.lm_head(x)
+        return self.wte.logits(x) if isinstance(self.wte, QuantizedEmbedding) else F.linear(x, self.wte.weight)
 
     def num_params(self) -> int:
         """Return the number of parameters, 124,439,808 for GPT-2. A tied head has none of its own."""
-        return sum(p.numel() for p in self.parameters())
+        return sum(p.numel() for p in self.parameters()) + sum(math.prod(m.shape) for m in matrices(self))
+
+    def state_dict(self, prefix: str = "", keep_vars: bool = False) -> dict[str, Tensor]:
+        """Return the parameters by name, see `nn.Module.state_dict`. Raises QuantizationError for a quantized model."""
+        refuse_quantized(self, "the state of a model")
+        return super().state_dict(prefix, keep_vars)
 
 
 def check_model_config(config: object) -> None:

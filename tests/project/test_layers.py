@@ -25,6 +25,7 @@ PUBLIC_MODULES = [
     "tensorlite.func", "tensorlite.linalg", "tensorlite.nn", "tensorlite.nn.functional", "tensorlite.nn.init",
     "tensorlite.nn.utils",
     "tensorlite.optim", "tensorlite.optim.lr_scheduler", "tensorlite.profiler", "tensorlite.pytree",
+    "tensorlite.quantized",
     "tensorlite.serialization", "tensorlite.testing", "tensorlite.testing.strict", "tensorlite.utils",
     "tensorlite.utils.checkpoint", "tensorlite.utils.data",
 ]
