@@ -202,7 +202,7 @@ def main() -> None:
         parser.error("expected at least 1 text of 2 to 48 tokens. The context of shape M holds no more.")
     with saved("generate", args.save):
         print(describe_environment("torch", "numba"))
-        limits = measure_limits()
+        limits = measure_limits(args.quick)
         print(limits.describe())
         shapes = SHAPES if args.shape == "all" else [args.shape]
         agreed = [measure(shape, limits, args.texts, args.tokens, args.only) for shape in shapes]

@@ -22,7 +22,7 @@ import numpy as np
 import op_throughput
 from environment import describe_environment, saved
 from hardware import measure_limits
-from processes import in_turn
+from processes import add_save_or_quick, in_turn
 from ratios import ratio
 
 import tensorlite as tl
@@ -158,14 +158,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--number", type=int, default=20, help="chains in a block (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=20, help="blocks of each library (default: %(default)s)")
-    parser.add_argument("--save", action="store_true", help="write the tables to benchmarks/results, too")
+    add_save_or_quick(parser)
     args = parser.parse_args()
     with saved("ops", args.save):
         print(describe_environment("torch", "autograd", "numba"))
-        limits = measure_limits()
+        limits = measure_limits(args.quick)
         print(limits.describe())
         compare_small(args.number, args.rounds)
-        op_throughput.compare(limits, -(-args.rounds // 4))
+        op_throughput.compare(limits, -(-args.rounds // 4), 3 if args.quick else op_throughput.CALLS)
 
 
 if __name__ == "__main__":

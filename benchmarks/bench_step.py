@@ -181,7 +181,7 @@ def main() -> None:
     args = parser.parse_args()
     with saved("step", args.save):
         print(describe_environment("torch", "numba"))
-        limits = measure_limits()
+        limits = measure_limits(args.quick)
         print(limits.describe())
         shapes = SHAPES if args.shape == "all" else [args.shape]
         agreed = [measure(shape, limits, args.rounds, args.only) for shape in shapes]

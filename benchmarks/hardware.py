@@ -17,6 +17,8 @@ from processes import start_process
 import tensorlite as tl
 
 SIZE = 2048  # rows and columns of the matrices, float32; a product takes 17 GFLOP
+MEMORY = 1 << 29  # bytes that are read
+QUICK_SIZE, QUICK_MEMORY = 256, 1 << 22  # for a test of a benchmark; the rates are not the machine's limits
 ROUNDS, PRODUCTS = 5, 3  # blocks of each library, and timed products in a block
 PAUSE = 0.05  # seconds before a block, in which the idle threads of the other library stop spinning
 
@@ -33,6 +35,7 @@ class Limits(NamedTuple):
 
     products: dict[str, Product]  # by library
     bandwidth: float  # bytes/s that all threads together read from memory
+    size: int  # rows and columns of the matrices
 
     @property
     def peak(self) -> float:
@@ -54,21 +57,21 @@ class Limits(NamedTuple):
             for library, product in self.products.items()
         )
         return (
-            f"product of {SIZE} x {SIZE} float32: {products}\n"
+            f"product of {self.size} x {self.size} float32: {products}\n"
             f"memory: {self.bandwidth / 1e9:.1f} GB/s, read by {available_cores()} threads\n"
             f"100% is {self.peak / 1e9:.0f} GFLOP/s, the faster product, or {self.bandwidth / 1e9:.1f} GB/s"
         )
 
 
 class MemoryReads:
-    """Measure how fast all cores together read 512 MiB from memory, with NumPy and tensorlite, or with PyTorch.
+    """Measure how fast all cores together read an array from memory, with NumPy and tensorlite, or with PyTorch.
 
     No method is the fastest on every machine. The bandwidth changes with what other machines on the same host do, so
     ``measure`` can be called between the measurements that are compared with it.
     """
 
-    def __init__(self, *libraries: str) -> None:
-        matrix = np.ones((1 << 17, 1 << 10), np.float32)
+    def __init__(self, *libraries: str, size: int = MEMORY) -> None:
+        matrix = np.ones((size >> 12, 1 << 10), np.float32)
         row = np.ones((1, matrix.shape[1]), np.float32)
         self.methods: list[Callable[[], Any]] = []
         if "NumPy" in libraries:
@@ -91,18 +94,18 @@ class MemoryReads:
         return self.best
 
 
-def numpy_product() -> tuple[Callable[[], Any], int]:
+def numpy_product(size: int) -> tuple[Callable[[], Any], int]:
     """Return a function that multiplies two matrices with NumPy, and the number of threads that it uses."""
-    a = np.random.default_rng(0).standard_normal((SIZE, SIZE)).astype(np.float32)
+    a = np.random.default_rng(0).standard_normal((size, size)).astype(np.float32)
     out = np.empty_like(a)
     return lambda: np.matmul(a, a, out=out), numpy_threads()
 
 
-def torch_product() -> tuple[Callable[[], Any], int]:
+def torch_product(size: int) -> tuple[Callable[[], Any], int]:
     """Return a function that multiplies two matrices with PyTorch, and the number of threads that it uses."""
     import torch
 
-    a = torch.from_numpy(np.random.default_rng(0).standard_normal((SIZE, SIZE)).astype(np.float32))
+    a = torch.from_numpy(np.random.default_rng(0).standard_normal((size, size)).astype(np.float32))
     out = torch.empty_like(a)
     return lambda: torch.mm(a, a, out=out), torch.get_num_threads()
 
@@ -110,14 +113,14 @@ def torch_product() -> tuple[Callable[[], Any], int]:
 PRODUCT_OF = {"NumPy": numpy_product, "torch": torch_product}
 
 
-def measure_library(library: str, pipe: Connection) -> None:
+def measure_library(library: str, size: int, memory: int, pipe: Connection) -> None:
     """Run in a process of its own: for each True received, send the shortest time of a product, in seconds.
 
     Before that, send the number of threads and the memory bandwidth in bytes/s.
     """
-    product, threads = PRODUCT_OF[library]()
+    product, threads = PRODUCT_OF[library](size)
     pipe.recv()
-    pipe.send((threads, MemoryReads(library).measure()))
+    pipe.send((threads, MemoryReads(library, size=memory).measure()))
     product()
     while pipe.recv():
         time.sleep(PAUSE)
@@ -129,9 +132,14 @@ def measure_library(library: str, pipe: Connection) -> None:
         pipe.send(min(times[1:]))
 
 
-def measure_limits() -> Limits:
-    """Measure the machine for about ten seconds. The libraries alternate in blocks of three products."""
-    sides = {name: start_process(name, measure_library) for name in PRODUCT_OF if name == "NumPy" or find_spec(name)}
+def measure_limits(quick: bool = False) -> Limits:
+    """Measure the machine for about ten seconds. The libraries alternate in blocks of three products.
+
+    If ``quick``, the arrays are small, so that a test can run. The rates are then not the limits.
+    """
+    size, memory = (QUICK_SIZE, QUICK_MEMORY) if quick else (SIZE, MEMORY)
+    names = [name for name in PRODUCT_OF if name == "NumPy" or find_spec(name)]
+    sides = {name: start_process(name, measure_library, size, memory) for name in names}
 
     def ask(name: str) -> Any:
         pipe = sides[name][1]
@@ -143,5 +151,5 @@ def measure_limits() -> Limits:
     for process, pipe in sides.values():
         pipe.send(False)
         process.join()
-    rates = [2 * SIZE**3 / seconds for seconds in best]
-    return Limits(dict(zip(sides, map(Product, rates, threads), strict=True)), max(bandwidths))
+    rates = [2 * size**3 / seconds for seconds in best]
+    return Limits(dict(zip(sides, map(Product, rates, threads), strict=True)), max(bandwidths), size)

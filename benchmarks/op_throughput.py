@@ -136,8 +136,8 @@ def percent(limits: Limits, op: str, kind: str, seconds: float) -> float:
     return limits.percent_of_bandwidth(count_bytes(op, kind), seconds)
 
 
-def time_ops(side: str, pipe: Connection) -> None:
-    """Run in a process of its own: for each op and kind received, send the seconds of each call.
+def time_ops(side: str, timed: int, pipe: Connection) -> None:
+    """Run in a process of its own: for each op and kind received, send the seconds of ``timed`` calls.
 
     Before that, sleep until the idle threads of the other sides stop spinning. Then warm up, so that the operating
     system can move this side's threads to cores of their own, which takes some milliseconds.
@@ -149,7 +149,7 @@ def time_ops(side: str, pipe: Connection) -> None:
         start = time.perf_counter()
         while key in known and time.perf_counter() < start + WARMUP:
             known[key]()
-        for _ in range(CALLS if key in known else 0):
+        for _ in range(timed if key in known else 0):
             start = time.perf_counter()
             known[key]()
             seconds.append(time.perf_counter() - start)
@@ -162,13 +162,13 @@ def format_times(blocks: Blocks) -> str:
     return f"{1e6 * min(times):.0f} {f'({1e6 * statistics.median(times):.0f})':>6}"
 
 
-def compare(limits: Limits, rounds: int) -> None:
-    """Print the table."""
+def compare(limits: Limits, rounds: int, timed: int = CALLS) -> None:
+    """Print the table, from ``rounds`` blocks of ``timed`` calls."""
     names = ["NumPy", "tensorlite", *(["torch"] if find_spec("torch") else [])]
-    sides = {name: start_process(name, time_ops) for name in names}
+    sides = {name: start_process(name, time_ops, timed) for name in names}
     print(
         f"\nactivations of {B} x {T} tokens, {C} wide, {H} heads, microseconds an op: the minimum (median) of "
-        f"{rounds} blocks of {CALLS} calls, and the ratios of both\n"
+        f"{rounds} blocks of {timed} calls, and the ratios of both\n"
     )
     header = "".join(f"{name:>16}" for name in names) + f"{'ratio to torch':>18}  "
     print(f"{'op':15}{'kind':9}{header}" + " ".join(f"{f'{name} %':>13}" for name in names[1:]) + " of")

@@ -35,11 +35,18 @@ def in_turn(names: Iterable[str], number: int) -> list[str]:
     return list(names)[:: -1 if number % 2 else 1]
 
 
+def add_save_or_quick(parser: argparse.ArgumentParser) -> None:
+    """Add the options that save the tables, or measure the limits of the machine with small arrays."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--save", action="store_true", help="write the tables to benchmarks/results, too")
+    group.add_argument("--quick", action="store_true", help="measure little, with wrong limits, to test a benchmark")
+
+
 def options(about: str, shapes: Iterable[str], names: Iterable[str]) -> argparse.ArgumentParser:
     """Return a command line with the options that choose shapes and sides, and whether to save."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--shape", choices=[*shapes, "all"], default="all", help="default: %(default)s")
-    parser.add_argument("--save", action="store_true", help="write the tables to benchmarks/results, too")
+    add_save_or_quick(parser)
     parser.add_argument("--only", choices=list(names), help="measure one side, without the other")
     return parser
 

@@ -15,7 +15,7 @@ HEADER = [
     r"^Python \d.+, tensorlite \d\S+ (at|of) .+",
     r"^numpy \d\S+: .+, kernels \w",
     r"^environment variables: \S",
-    r"^product of 2048 x 2048 float32: NumPy \d+ GFLOP/s with \d+ threads",
+    r"^product of 256 x 256 float32: NumPy \d+ GFLOP/s with \d+ threads",
     r"^memory: \d+\.\d GB/s, read by \d+ threads$",
     r"^100% is \d+ GFLOP/s, the faster product, or \d+\.\d GB/s$",
 ]
@@ -43,27 +43,27 @@ def assert_compared(output: str, differ: str, unit: str) -> None:
 
 def test_both_libraries_compute_the_same_step():
     pytest.importorskip("torch")
-    output = run("bench_step.py", "--shape", "S", "--rounds", "1")
+    output = run("bench_step.py", "--quick", "--shape", "S", "--rounds", "1")
     assert "shape S: 3 layers, 3 heads, 48 wide, context 32, batch 16" in output
     assert_compared(output, "losses differ by at most", "nats")
 
 
 def test_one_library_is_measured_alone():
     pytest.importorskip("torch")
-    output = run("bench_step.py", "--shape", "S", "--rounds", "1", "--only", "tensorlite")
+    output = run("bench_step.py", "--quick", "--shape", "S", "--rounds", "1", "--only", "tensorlite")
     assert re.search(r"^tensorlite +\d", output, re.MULTILINE)
     assert "ratio" not in output
 
 
 def test_both_libraries_compute_the_same_logits():
     pytest.importorskip("torch")
-    output = run("bench_generate.py", "--shape", "M", "--texts", "1", "--tokens", "3")
+    output = run("bench_generate.py", "--quick", "--shape", "M", "--texts", "1", "--tokens", "3")
     assert "shape M: 4 layers, 4 heads, 128 wide, context 64, vocabulary 65, batch 1; 1 texts each" in output
     assert_compared(output, "logits differ by at most", "of the largest")
 
 
 def test_the_tables_of_op_times():
-    output = run("bench_ops.py", "--number", "1", "--rounds", "1")
+    output = run("bench_ops.py", "--quick", "--number", "1", "--rounds", "1")
     small, large = output.split("activations of 12 x 64 tokens")
     rows = re.findall(r"^(add|multiply|sin|tanh|matmul) +(forward|recorded|backward) +(.+)$", small, re.MULTILINE)
     assert len(rows) == 15
