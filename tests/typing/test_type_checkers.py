@@ -72,7 +72,8 @@ def mypy_errors(project: Path) -> Errors:
     (project / "mypy.ini").write_text(
         f"[mypy]\nstrict = true\nmypy_path = {ROOT}\nscripts_are_modules = true\n"
         "[mypy-tensorlite.*,gpt.*]\nfollow_imports = silent\n"
-        "[mypy-numba.*]\nfollow_imports = skip\n[mypy-matplotlib.*]\nignore_missing_imports = true\n"
+        "[mypy-numba.*,torch.*,transformers.*]\nfollow_imports = skip\n"
+        "[mypy-matplotlib.*]\nignore_missing_imports = true\n"
     )
     errors: dict[str, dict[int, str]] = {}
     cache = ROOT / ".mypy_cache" / "users"
