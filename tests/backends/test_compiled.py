@@ -141,18 +141,20 @@ def test_a_failure_on_any_thread_is_an_error(count):
     assert x[:50].all()
 
 
+@compiled.njit(nogil=True)
+def add_one(x, start, stop):
+    x[start:stop] += 1
+
+
+@compiled.njit(nogil=True)
+def add_one_in_chunks(pool, x, grain_size, chunks_per_thread):
+    compiled.parallel_for(pool, compiled.bind_kernel(add_one, (x,)), x.size, grain_size, chunks_per_thread)
+
+
 @pytest.mark.parametrize(("grain_size", "chunks_per_thread"), [(0, 1), (-1, 1), (16, 0), (1, -1)])
 def test_chunks_below_one_are_refused(grain_size, chunks_per_thread):
-    @compiled.njit(nogil=True)
-    def part(x, start, stop):
-        x[start:stop] += 1
-
-    @compiled.njit(nogil=True)
-    def ones(pool, x, grain_size, chunks_per_thread):
-        compiled.parallel_for(pool, compiled.bind_kernel(part, (x,)), x.size, grain_size, chunks_per_thread)
-
     with pytest.raises(ValueError, match="parallel_for: expected grain_size and chunks_per_thread of 1 or more"):
-        compiled.run(ones, np.zeros(100, f32), grain_size, chunks_per_thread)
+        compiled.run(add_one_in_chunks, np.zeros(100, f32), grain_size, chunks_per_thread)
 
 
 def test_a_nested_parallel_loop_is_an_error(count):

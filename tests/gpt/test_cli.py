@@ -107,7 +107,7 @@ def test_a_profile_prints_a_table_and_writes_nothing(tmp_path, monkeypatch):
     text = tmp_path / "text.txt"
     text.write_text("the quick brown fox jumps over the lazy dog\n" * 500)
     before = sorted(tmp_path.rglob("*"))
-    output = succeeds("train", "gpt-nano", "--data", str(text), "--profile").output
+    output = succeeds("train", "gpt-nano", "--data", str(text), "--batch-size", 2, "--profile").output
     for name in ("linear", "attention", "layer_norm_rows", "optimizer_step", "clip_grad_norm", "between ops", "total"):
         assert re.search(rf"^{name} +[\d.]", output, re.MULTILINE), output
     assert re.search(r"^20 steps after 5 to warm up; \d+\.\d\d ms per step$", output, re.MULTILINE)
