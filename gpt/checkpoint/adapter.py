@@ -249,7 +249,7 @@ def save_adapter(model: GPT, folder: str | Path, lora: LoraConfig, base: str, ba
     }
     folder.mkdir(parents=True, exist_ok=True)
     with serialization.atomic_write(folder / WEIGHTS) as temporary:
-        serialization.write(tensors, temporary, metadata={"format": "pt", KEY: base})
+        serialization.write(tensors, temporary, metadata={KEY: base})  # Several keys would come in any order.
     with serialization.atomic_write(folder / CONFIG) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 

@@ -83,11 +83,14 @@ def evaluate(
 
     loaded = load_checkpoint(checkpoint, device, adapter, quantize)
     config = loaded.config.replace({"data.dataset": data} if data else {})
+    if data and Path(data).suffix != ".jsonl":  # The model may have learned conversations, and this is a text.
+        config = config.replace({"data.format": "text"})
     split: Split = "val" if config.data.val_fraction else "train"
     if split == "train" and not data:
         raise click.UsageError("the model was trained without a validation set (--val-fraction 0). Give another --data")
     dataset = load_dataset(config.data, config.model.block_size, loaded.tokenizer)
-    chosen, whole = dataset.predicted(split, config.model.block_size, tokens), len(dataset.tokens(split)) - 1
+    T = config.model.block_size
+    chosen, whole = dataset.predicted(split, T, tokens), dataset.predicted(split, T)
     with evaluation_bar(chosen) as bar:
         loss = evaluate(loaded.model, dataset, split, max_tokens=tokens, done=bar.update)
     echo_loss(loss, dataset.bits_per_char(loss, split))

@@ -115,5 +115,5 @@ def chosen_config(source: str | None, name: str | None, overrides: dict[str, Any
     if overrides.get("lora.rank") is None:
         defaults["optim.lr"] = FULL_LR
     rate = overrides.get("optim.lr", defaults["optim.lr"])
-    defaults["optim.min_lr"] = rate / 10 if isinstance(rate, float) and rate > 0 else 0.0
+    defaults["optim.min_lr"] = float(f"{max(rate, 0.0) / 10:.12g}")
     return Config.load(overrides={**defaults, **overrides})

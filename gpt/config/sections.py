@@ -270,7 +270,7 @@ class LoraConfig(Section):
     def check(self) -> None:
         for name in ("alpha", "dropout", "targets"):
             if self.rank is None and (value := getattr(self, name)) not in (None, 0.0, ""):
-                raise ConfigError(f"lora.{name} = {short(value)} has no effect without lora.rank. Set it, too")
+                raise ConfigError(f"lora.{name} = {short(value)} has no effect without lora.rank: set it, too")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,11 @@ class Conversations(Dataset):
 
     examples: dict[Split, list[Example]] = field(default_factory=dict)
 
+    @property
+    def unit(self) -> str:
+        """Return what a row of a batch is, in words before its number of tokens."""
+        return "conversations of up to"
+
     def batch(self, rng: np.random.Generator, split: Split, batch_size: int, block_size: int) -> tuple[Ids, Ids]:
         """Return random conversations: tokens and targets (B, T), where T is the length of the longest."""
         examples = self.examples[split]

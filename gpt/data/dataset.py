@@ -31,6 +31,11 @@ class Dataset:
     val: NDArray[np.unsignedinteger]
     chars: dict[Split, int]
 
+    @property
+    def unit(self) -> str:
+        """Return what a row of a batch is, in words before its number of tokens."""
+        return "sequences of"
+
     def tokens(self, split: Split) -> NDArray[np.unsignedinteger]:
         """Return the token ids of a split, 1-d. Raises ValueError for another name."""
         if split not in ("train", "val"):

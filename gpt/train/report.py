@@ -23,7 +23,7 @@ def summary(trainer: Trainer) -> str:
         f"{c.name}: {trainer.model.num_params():,} parameters{share} ({t.dtype}, {trainer.model.device})\n"
         f"{ControlEscaper().escape(c.data.dataset)}: {len(d.train):,} tokens to train on, {validation}; "
         f"{d.tokenizer.kind} tokenizer, {d.tokenizer.vocab_size:,} tokens{smaller_vocabulary(trainer)}\n"
-        f"steps {trainer.step} to {t.steps}, each of {t.grad_accum * t.batch_size} sequences of "
+        f"steps {trainer.step} to {t.steps}, each of {t.grad_accum * t.batch_size} {trainer.dataset.unit} "
         f"{c.model.block_size} tokens; writes to {trainer.folder.path}"
     )
 
