@@ -225,7 +225,8 @@ def test_a_checkpoint_of_ours_is_quantized_while_it_is_read(tmp_path):
     pytest.importorskip("safetensors")
     plain = make(vocab_size=3)
     whole = Config(name="small", model=plain.config)
-    checkpoint.save(tmp_path / "checkpoint.safetensors", config=whole, tokenizer=CharTokenizer("abc"), step=1, model=plain)
+    letters, path = CharTokenizer("abc"), tmp_path / "checkpoint.safetensors"
+    checkpoint.save(path, config=whole, tokenizer=letters, step=1, model=plain)
     model = program.load(tmp_path, quantize="int8").model
     assert is_quantized(model)
     assert not model.training
