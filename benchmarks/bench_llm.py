@@ -252,7 +252,6 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=10, help="timed texts of each side (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of a text (default: %(default)s)")
     parser.add_argument("--prompt", type=int, default=400, help="tokens of a long prompt (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="a tiny model, two texts, no limits of the machine")
     args = parser.parse_args()
     if args.texts < 1 or not 2 <= args.tokens <= 256 or not PROMPT <= args.prompt <= 448:
         parser.error(f"expected at least 1 text, 2 to 256 tokens and a prompt of {PROMPT} to 448")
