@@ -91,16 +91,14 @@ class Tensorlite:
 
     def token_bytes(self) -> int:
         """Return the bytes of the weights that a token needs: all but the positions, which are float32."""
-        from tensorlite import quantized
-
-        matrices = {
-            id(value): value.nbytes
-            for module in self.model.modules()
-            for value in vars(module).values()
-            if isinstance(value, quantized.QuantizedMatrix)
-        }
-        numbers = {name: p.nbytes for name, p in self.model.named_parameters() if name != "wpe.weight"}
-        return sum(matrices.values()) + sum(numbers.values())
+        rows_alone = {"wpe"} if self.model.config.tied else {"wpe", "wte"}
+        sizes: dict[int, int] = {}  # A tied matrix counts once.
+        for name, module in self.model.named_modules():
+            if name not in rows_alone:
+                matrix = getattr(module, "matrix", None)  # of a quantized layer
+                weights = [*module.parameters(recurse=False), *([] if matrix is None else [matrix])]
+                sizes |= {id(weight): weight.nbytes for weight in weights}
+        return sum(sizes.values())
 
     def about(self) -> str:
         return "with `gpt.generation`"
@@ -290,7 +288,7 @@ class LlamaWheel:
         times = self.complete(setting, ids, count, 0)["timings"]
         if (times["prompt_n"], times["predicted_n"]) != (len(ids), count):
             raise RuntimeError(f"llama.cpp's server read {times['prompt_n']} tokens, wrote {times['predicted_n']}")
-        # The server counts all tokens and measures from the first one on, so its predicted_per_second is too high.
+        # predicted_ms begins when the first token has been chosen, so it is the time of the others.
         return Text(times["prompt_ms"] / 1e3, times["predicted_ms"] / 1e3, [])
 
     def likeliest(self, ids: list[int], count: int) -> dict[int, float]:
