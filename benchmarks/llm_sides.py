@@ -5,7 +5,6 @@ wheel was built for all processors. The tokens are those of temperature 0, and t
 """
 
 import ctypes
-import inspect
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -86,8 +85,7 @@ class Tensorlite:
 
         tl.keep_freed_memory()
         self.path = path
-        keep = {"quantize": "auto"} if "quantize" in inspect.signature(gpt.load).parameters else {}
-        self.model = gpt.load(path, **keep).model
+        self.model = gpt.load(path, quantize="auto").model
 
     def token_bytes(self) -> int:
         """Return the bytes of the weights that a token needs: all but the positions, which are float32."""
@@ -142,7 +140,7 @@ class Tensorlite:
         import gpt
         from gpt.evaluate import log_probs
 
-        return float(np.exp(-log_probs(gpt.load(self.path).model, ids).mean()))
+        return float(np.exp(-log_probs(gpt.load(self.path, quantize="none").model, ids).mean()))
 
 
 class LlamaNative:
