@@ -26,6 +26,7 @@ from gpt.api import Model
 from gpt.generation import Engine, NGrams, Speculation, generate, stream_batch
 from gpt.generation.chat import encode_chat
 from gpt.known_models import DEFAULT_CHAT_MODEL
+from gpt.model.size import parameter_count
 
 TEXT = (
     "The harbour of Lisbon was quiet when Maria arrived. She carried two suitcases, a letter from her brother, and a "
@@ -133,6 +134,7 @@ def measure_batch(loaded: Model, args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=DEFAULT_CHAT_MODEL, help="a name or a path (default: %(default)s)")
+    parser.add_argument("--quantize", default="auto", help="none, auto, int8 or int4 (default: %(default)s)")
     parser.add_argument("--draft", default="ngram", help="ngram, or a name or a path (default: %(default)s)")
     parser.add_argument("--draft-tokens", type=int, default=8, help="longest draft (default: %(default)s)")
     parser.add_argument("--longest", type=int, default=NGrams().longest, help="longest n-gram (default: %(default)s)")
@@ -147,12 +149,12 @@ def main() -> None:
     args = parser.parse_args()
     with saved("speculative", args.save):
         print(describe_environment("numba"))
-        loaded = gpt.load(args.model)
-        name = f"{args.model}: {loaded.model.num_params():,} parameters"
-        print(f"{name}; draft: {args.draft}, at most {args.draft_tokens} tokens")
+        loaded = gpt.load(args.model, quantize=args.quantize)
+        size = parameter_count(loaded.model.config)
+        print(f"{args.model}: {size:,} parameters, --quantize {args.quantize}; draft: {args.draft}, at most {args.draft_tokens} tokens")
         if args.only != "batch":
             ngrams = NGrams(args.longest, args.shortest)
-            measure_draft(loaded, ngrams if args.draft == "ngram" else gpt.load(args.draft).model, args)
+            measure_draft(loaded, ngrams if args.draft == "ngram" else gpt.load(args.draft, quantize=args.quantize).model, args)
         if args.only != "draft" and args.batch:
             measure_batch(loaded, args)
 

@@ -63,7 +63,7 @@ def chat(
 
     tl.keep_freed_memory()  # No backward pass runs, which would do so.
     loaded = sources.load(source, device, adapter=adapter, quantize=quantize)
-    drafts = load_draft(draft, draft_tokens, loaded, device)
+    drafts = load_draft(draft, draft_tokens, loaded, device, quantize)
     talk = Chat(loaded.model, loaded.tokenizer, system, tokens, sampling, draft=drafts)
     if once is not None:
         answer(talk, once)  # An error ends the command.

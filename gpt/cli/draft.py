@@ -40,8 +40,13 @@ def check_draft_tokens(draft: str | None, tokens: int | None) -> None:
         raise click.UsageError(f"--draft-tokens is the length of a draft. Give --draft as well: --draft {NGRAM}")
 
 
-def load_draft(draft: str | None, tokens: int | None, loaded: "Checkpoint", device: str) -> "Speculation | None":
-    """Return what --draft asks for, for the model of a command. Raises UsageError for a model with other tokens."""
+def load_draft(
+    draft: str | None, tokens: int | None, loaded: "Checkpoint", device: str, quantize: str
+) -> "Speculation | None":
+    """Return what --draft asks for, for the model of a command. Raises UsageError for a model with other tokens.
+
+    device, quantize: those of the command's model.
+    """
     if draft is None:
         return None
     from gpt import sources
@@ -52,7 +57,7 @@ def load_draft(draft: str | None, tokens: int | None, loaded: "Checkpoint", devi
     longest = tokens or DRAFT_TOKENS
     if draft == NGRAM:
         return Speculation(NGrams(), longest)
-    small = sources.load(draft, device)
+    small = sources.load(draft, device, quantize=quantize)
     if small.config.model.vocab_size != loaded.config.model.vocab_size or not same_tokens(
         small.tokenizer, loaded.tokenizer
     ):

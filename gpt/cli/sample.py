@@ -113,7 +113,7 @@ def sample(checkpoint: str | None, adapter: str | None, device: str, quantize: s
     sampling = SamplingConfig(**options)
     prompt = request.read_prompt(arguments["prompt"], arguments["prompt_file"])
     loaded = load_checkpoint(checkpoint, device, adapter, quantize)
-    draft = load_draft(arguments["draft"], arguments["draft_tokens"], loaded, device)
+    draft = load_draft(arguments["draft"], arguments["draft_tokens"], loaded, device, quantize)
     chosen = request.SampleRequest(loaded.model, loaded.tokenizer, prompt, sampling, arguments, draft)
     if len(chosen.ids) > (context := loaded.config.model.block_size):
         click.echo(f"the prompt has {len(chosen.ids):,} tokens, of which the model sees the last {context:,}", err=True)

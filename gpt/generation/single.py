@@ -98,8 +98,11 @@ def start(
     check_length(max_new_tokens)
     chosen, stops = checked_sampling(sampling, options), checked_stops(stop_tokens)
     speculation = check_draft(draft, model)
-    engine, rules = check_engine(engine, model) or Engine(model), checked_processors(processors)
+    given, rules = check_engine(engine, model), checked_processors(processors)
+    engine = given or Engine(model)
     if speculation is not None:
+        if given is None:  # As the model does, the draft reads the whole prompt.
+            speculation.forget()
         return speculative_steps(engine, prompt, max_new_tokens, chosen, stops, rules, speculation)
     return steps(engine, prompt, max_new_tokens, chosen, stops, rules)
 

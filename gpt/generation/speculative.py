@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gpt.config import SamplingConfig
+from gpt.errors import short
 from gpt.generation.engine import Engine
 from gpt.generation.processors import EndOfText, Logits, Processor, SampleError
 from gpt.generation.request import is_integer
@@ -66,14 +67,18 @@ class Speculation:
     def __init__(self, draft: GPT | NGrams, tokens: int = DRAFT_TOKENS) -> None:
         if not isinstance(draft, GPT | NGrams):
             raise TypeError(
-                f"Speculation: expected a GPT or NGrams() as the draft, got {draft!r:.80}. "
+                f"Speculation: expected a GPT or NGrams() as the draft, got {short(draft)}. "
                 "Load one: gpt.load(path).model"
             )
         if not is_integer(tokens, least=1):
             raise ValueError(f"Speculation: expected tokens >= 1 in a draft, got {tokens!r:.80}")
         self.draft, self.tokens = draft, int(tokens)
         self.drafted = self.accepted = 0
-        self.engine: Engine | None = None  # It keeps what it has read of the last text.
+        self.engine: Engine | None = None  # It keeps what it has read of the last text, until `forget`.
+
+    def forget(self) -> None:
+        """Read the next text from its beginning, because the weights of the draft may have changed."""
+        self.engine = None
 
     def drafter(self, sampler: Sampler, processors: Sequence[Processor]) -> "Drafter":
         """Return what proposes tokens for the text of a sampler, which has the prompt only."""

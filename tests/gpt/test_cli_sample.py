@@ -181,7 +181,7 @@ def test_drafts(known, monkeypatch):
     small = types.SimpleNamespace(
         model=small_model(vocab_size=3, n_layer=1, n_embd=8), tokenizer=known.tokenizer, config=known.config, step=1
     )
-    monkeypatch.setattr("gpt.sources.load", lambda source, device: {"small": small, "other": other}[source])
+    monkeypatch.setattr("gpt.sources.load", lambda source, device, quantize: {"small": small, "other": other}[source])
     other = types.SimpleNamespace(model=small.model, tokenizer=CharTokenizer("\nac"), config=known.config)
     plain = new_text(known, 30, prompt="abab", seed=2)
     assert succeeds(*start, "--seed", 2, "--draft", "ngram").stdout == plain + "\n"
