@@ -151,10 +151,13 @@ def main() -> None:
         print(describe_environment("numba"))
         loaded = gpt.load(args.model, quantize=args.quantize)
         size = parameter_count(loaded.model.config)
-        print(f"{args.model}: {size:,} parameters, --quantize {args.quantize}; draft: {args.draft}, at most {args.draft_tokens} tokens")
+        print(f"{args.model}: {size:,} parameters, --quantize {args.quantize}")
+        print(f"draft: {args.draft}, at most {args.draft_tokens} tokens")
         if args.only != "batch":
-            ngrams = NGrams(args.longest, args.shortest)
-            measure_draft(loaded, ngrams if args.draft == "ngram" else gpt.load(args.draft, quantize=args.quantize).model, args)
+            draft: Any = NGrams(args.longest, args.shortest)
+            if args.draft != "ngram":
+                draft = gpt.load(args.draft, quantize=args.quantize).model
+            measure_draft(loaded, draft, args)
         if args.only != "draft" and args.batch:
             measure_batch(loaded, args)
 
