@@ -28,7 +28,7 @@ def known(monkeypatch):
     )
     monkeypatch.setattr("gpt.runs.newest_checkpoint", lambda folder: Path("newest.safetensors"))
     monkeypatch.setattr("gpt.runs.describe_choice", lambda folder, path: "the only one")
-    monkeypatch.setattr("gpt.checkpoint.load", lambda path, device: loaded)
+    monkeypatch.setattr("gpt.checkpoint.load", lambda path, device, quantize: loaded)
     monkeypatch.setattr(logging.getLogger("gpt"), "handlers", [])
     monkeypatch.setattr(logging.getLogger("gpt"), "level", logging.NOTSET)
     return loaded
