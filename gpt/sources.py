@@ -40,6 +40,8 @@ def load(
     if str(dtype) not in DTYPES:  # A dtype of NumPy has the same name.
         raise CheckpointError(f"load: expected a dtype of {' or '.join(DTYPES)}, got {short(dtype)}")
     check_quantize(quantize, device, str(dtype))
+    if adapter is not None:
+        read_adapter(adapter)  # Refuse one that cannot be used before a model is downloaded.
     path = find(source)
     if adapter is not None:
         return load_with_adapter(path, adapter, device, str(dtype), quantize)

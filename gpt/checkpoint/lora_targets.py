@@ -100,7 +100,7 @@ def check_targets(config: ModelConfig, targets: str, plan: Plan) -> None:
     if not missing:
         return
     known = sorted(set(short_names(config)))
-    near = get_close_matches(missing[0], known, n=1) if len(missing[0]) <= 100 else []
+    near = get_close_matches(missing[0].lower(), known, n=1) if len(missing[0]) <= 100 else []
     hint = f". Did you mean {near[0]!r}?" if near else "."
     why = NOT_LINEAR.get(missing[0].rpartition(".")[2], "no linear layer has such a name")
     if missing[0] == "lm_head":
