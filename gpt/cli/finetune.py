@@ -73,7 +73,7 @@ def finetune_options(command: Callback) -> Callback:
 def finetune(source: str | None, name: str | None, merge: bool, resume: str | None, **fields: Any) -> None:
     """Train a model further on a text, or on conversations.
 
-    With --lora-rank, low-rank matrices are trained beside the weights, which stay as they are (LoRA). They are saved
+    With --lora-rank, low-rank matrices are trained next to the weights, which stay as they are (LoRA). They are saved
     alone, as an adapter. --data FILE.jsonl has conversations, of which the answers alone are learned.
     """
     overrides = given_options(fields)

@@ -63,7 +63,7 @@ class Conversations(Dataset):
     def windows(
         self, split: Split, batch_size: int, block_size: int, max_tokens: int | None = None
     ) -> Iterator[tuple[Ids, Ids]]:
-        """Yield all conversations in batches, or with `max_tokens` so many, spread evenly, that fewer are predicted."""
+        """Yield all conversations in batches, or with `max_tokens` some of them, spread evenly; see `chosen`."""
         examples = self.chosen(split, max_tokens)
         for first in range(0, len(examples), batch_size):
             yield padded(examples[first : first + batch_size])
