@@ -25,6 +25,7 @@ import gpt
 from gpt.api import Model
 from gpt.generation import Engine, NGrams, Speculation, generate, stream_batch
 from gpt.generation.chat import encode_chat
+from gpt.generation.speculative import DRAFT_TOKENS
 from gpt.known_models import DEFAULT_CHAT_MODEL
 from gpt.model.size import parameter_count
 
@@ -136,7 +137,7 @@ def main() -> None:
     parser.add_argument("--model", default=DEFAULT_CHAT_MODEL, help="a name or a path (default: %(default)s)")
     parser.add_argument("--quantize", default="auto", help="none, auto, int8 or int4 (default: %(default)s)")
     parser.add_argument("--draft", default="ngram", help="ngram, or a name or a path (default: %(default)s)")
-    parser.add_argument("--draft-tokens", type=int, default=8, help="longest draft (default: %(default)s)")
+    parser.add_argument("--draft-tokens", type=int, default=DRAFT_TOKENS, help="longest draft (default: %(default)s)")
     parser.add_argument("--longest", type=int, default=NGrams().longest, help="longest n-gram (default: %(default)s)")
     parser.add_argument("--shortest", type=int, default=NGrams().shortest, help="shortest (default: %(default)s)")
     parser.add_argument("--temperature", type=float, default=0.0, help="default: %(default)s")

@@ -24,7 +24,7 @@ from gpt.model import GPT
 from gpt.model.size import parameter_count
 from gpt.tokenizer import Ids
 
-DRAFT_TOKENS = 8  # the longest draft, unless the user says otherwise
+DRAFT_TOKENS = 16  # the longest draft, unless the user says otherwise
 
 # The time to read one more token in a pass, as a part of that of a pass for one, and the highest cost of a draft.
 READ_COST, HIGHEST_COST = 0.3, 0.6
@@ -40,7 +40,7 @@ class NGrams:
     occurrences the last. Raises ValueError unless 1 <= shortest <= longest.
     """
 
-    longest: int = 4
+    longest: int = 6
     shortest: int = 2
 
     def __post_init__(self) -> None:
