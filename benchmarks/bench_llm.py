@@ -267,11 +267,14 @@ def main() -> None:
     shapes = ["smollm2", "gpt2-int8"] if args.shape == "all" else [args.shape]
     shapes = ["tiny"] if args.quick and args.shape == "all" else shapes
     names = [name for name in installed() if args.only in (None, name)]
+    missing = [name for name in SIDES if name not in installed()]
+    if not names:
+        parser.error(f"--only {args.only}: it is not installed. {SIDES[args.only].install}")
     agreed = []
     with saved("llm", args.save), tempfile.TemporaryDirectory() as folder:
         torch = [] if args.quick else ["torch"]  # To ask PyTorch for its BLAS takes longer than all else.
         print(describe_environment("numba", "llama-cpp-python", "xllamacpp", *torch))
-        for name in SIDES.keys() - set(installed()):
+        for name in missing:
             print(f"{name} is left out: {SIDES[name].install}")
         limits = None if args.quick else measure_limits()
         if limits:
