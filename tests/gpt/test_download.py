@@ -1,6 +1,7 @@
 """Test downloads: their two sources, the cache, and errors."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import http.server
@@ -118,6 +119,30 @@ def test_a_damaged_cache_is_repaired(cache, wheels):
     cache.mkdir()
     (cache / "parcel.txt").write_bytes(CONTENT[:5])
     assert download.fetch(remote()).read_bytes() == CONTENT
+
+
+def test_a_large_file_is_read_again_only_after_a_change(cache, wheels, monkeypatch):
+    wheels()
+    large = dataclasses.replace(remote(), size=len(CONTENT))
+    path = download.fetch(large)
+    digests = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *args: digests.append(args) or digest(*args))
+    assert download.fetch(large) == path
+    assert not digests
+    path.write_bytes(CONTENT[:-1] + b"!")
+    os.utime(path, ns=(0, 10**18))
+    assert download.fetch(large).read_bytes() == CONTENT
+    assert digests
+    other = dataclasses.replace(large, sha256="0" * 64)  # The note is for one hash.
+    with pytest.raises(DownloadError):
+        download.fetch(other)
+    note = path.with_name(path.name + ".verified")
+    note.write_bytes(b"\xff nothing")
+    assert download.fetch(large) == path
+    note.unlink()
+    note.mkdir()  # It cannot be written.
+    assert download.fetch(large) == path
 
 
 def test_a_file_copied_by_hand_is_used(cache):
