@@ -1,6 +1,5 @@
 """The tokenizer of a folder that Hugging Face's transformers writes."""
 
-import json
 import reprlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -139,6 +138,13 @@ def from_vocab_and_merges(vocab: str, merges: str) -> str:
 
 
 def byte_level_json(
+    vocab: Mapping[str, int], merges: list[Any], special: Mapping[str, int], **options: Any
+) -> str:
+    """Return the `tokenizer.json` of a byte-level BPE. See `byte_level`, which takes the options, too."""
+    return tokenizer_json.compact(byte_level(vocab, merges, special, **options))
+
+
+def byte_level(
     vocab: Mapping[str, int],
     merges: list[Any],
     special: Mapping[str, int],
@@ -146,41 +152,37 @@ def byte_level_json(
     user_defined: Mapping[str, int] | None = None,
     patterns: tuple[str, ...] | None = None,
     ignore_merges: bool = False,
-) -> str:
-    """Return the `tokenizer.json` of a byte-level BPE.
+) -> dict[str, Any]:
+    """Return the object in the `tokenizer.json` of a byte-level BPE.
 
     vocab: tokens in GPT-2's alphabet. special: their special tokens. user_defined: tokens that are matched as a whole
     in a text. patterns: expressions that split a text one after the other; GPT-2's if None.
     """
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": patterns is None}
+    step = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": patterns is None}
     splits = [
         {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
         for pattern in patterns or ()
     ]
-    return json.dumps(
-        {
-            "version": "1.0",
-            "added_tokens": added_tokens(special, user_defined or {}),
-            "normalizer": None,
-            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
-            "post_processor": None,
-            "decoder": byte_level,
-            "model": {
-                "type": "BPE",
-                "dropout": None,
-                "unk_token": None,
-                "continuing_subword_prefix": None,
-                "end_of_word_suffix": None,
-                "fuse_unk": False,
-                "byte_fallback": False,
-                "ignore_merges": ignore_merges,
-                "vocab": dict(vocab),
-                "merges": merges,
-            },
+    return {
+        "version": "1.0",
+        "added_tokens": added_tokens(special, user_defined or {}),
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, step]},
+        "post_processor": None,
+        "decoder": step,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": ignore_merges,
+            "vocab": dict(vocab),
+            "merges": merges,
         },
-        ensure_ascii=False,
-        separators=(",", ":"),
-    )
+    }
 
 
 def added_tokens(special: Mapping[str, int], user_defined: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -4,13 +4,12 @@ The keys and the meaning of their values are those of https://github.com/ggml-or
 it says nothing, the ids are those that llama.cpp gives.
 """
 
-import json
 import reprlib
 from collections.abc import Mapping
 from typing import Any
 
 from gpt.tokenizer.base import TokenizerError
-from gpt.tokenizer.folder import TURN_ENDS, added_tokens, byte_level_json
+from gpt.tokenizer.folder import TURN_ENDS, added_tokens, byte_level
 from gpt.tokenizer.huggingface import HuggingFaceTokenizer
 from gpt.tokenizer.patterns import PRE_TOKENIZERS
 from gpt.tokenizer.tokenizer_json import SPACE, byte_of
@@ -54,7 +53,7 @@ def from_gguf(metadata: Mapping[str, Any]) -> HuggingFaceTokenizer:
     names = list(vocab)
     special = {names[i]: i for i, kind in enumerate(types) if kind in (CONTROL, UNKNOWN)}
     user_defined = {names[i]: i for i, kind in enumerate(types) if kind == USER_DEFINED}
-    text, add_bos = models[model](metadata, vocab, types, special, user_defined)
+    content, add_bos = models[model](metadata, vocab, types, special, user_defined)
     template = value(metadata, "tokenizer.chat_template", str, None)
     size = len(tokens)
     bos = token_id(metadata, "bos_token_id", size, 1 if model == "llama" else None)
@@ -65,7 +64,7 @@ def from_gguf(metadata: Mapping[str, Any]) -> HuggingFaceTokenizer:
         *(special[end] for end in TEXT_ENDS if end in special),
     }
     return HuggingFaceTokenizer(
-        text,
+        content,
         bos_id=bos,
         eos_id=eos,
         add_bos=value(metadata, "add_bos_token", bool, add_bos),
@@ -106,7 +105,7 @@ def bpe(
     types: list[int],
     special: Mapping[str, int],
     user_defined: Mapping[str, int],
-) -> tuple[str, bool]:
+) -> tuple[dict[str, Any], bool]:
     """Return the `tokenizer.json` of a byte-level BPE, and whether it usually begins a text with a token."""
     name = value(metadata, "pre", str, "default")
     if name not in PRE_TOKENIZERS:
@@ -120,7 +119,7 @@ def bpe(
         if not isinstance(merge, str) or merge.count(" ") != 1 or merge[0] == " " or merge[-1] == " ":
             raise TokenizerError(f"{KEY}merges: expected two tokens, got {reprlib.repr(merge)} for merge {i}")
     return (
-        byte_level_json(
+        byte_level(
             vocab,
             merges,
             special,
@@ -138,7 +137,7 @@ def sentencepiece(
     types: list[int],
     special: Mapping[str, int],
     user_defined: Mapping[str, int],
-) -> tuple[str, bool]:
+) -> tuple[dict[str, Any], bool]:
     """Return the `tokenizer.json` of a SentencePiece BPE model, and that it usually begins a text with a token.
 
     SentencePiece joins the two neighbours whose token has the highest score. So each way to make a token out of two is
@@ -167,30 +166,26 @@ def sentencepiece(
     ]
     if prefix:
         decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
-    text = json.dumps(
-        {
-            "version": "1.0",
-            "added_tokens": added_tokens(
-                {token: i for token, i in special.items() if byte_of(token) is None}, user_defined
-            ),
-            "normalizer": {"type": "Sequence", "normalizers": normalizers},
-            "pre_tokenizer": None,
-            "post_processor": None,
-            "decoder": {"type": "Sequence", "decoders": decoders},
-            "model": {
-                "type": "BPE",
-                "dropout": None,
-                "unk_token": unknown,
-                "continuing_subword_prefix": None,
-                "end_of_word_suffix": None,
-                "fuse_unk": True,
-                "byte_fallback": True,
-                "ignore_merges": False,
-                "vocab": dict(vocab),
-                "merges": [pair for *_, pair in merges],
-            },
+    values = {
+        "version": "1.0",
+        "added_tokens": added_tokens(
+            {token: i for token, i in special.items() if byte_of(token) is None}, user_defined
+        ),
+        "normalizer": {"type": "Sequence", "normalizers": normalizers},
+        "pre_tokenizer": None,
+        "post_processor": None,
+        "decoder": {"type": "Sequence", "decoders": decoders},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": unknown,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "ignore_merges": False,
+            "vocab": dict(vocab),
+            "merges": [pair for *_, pair in merges],
         },
-        ensure_ascii=False,
-        separators=(",", ":"),
-    )
-    return text, True
+    }
+    return values, True

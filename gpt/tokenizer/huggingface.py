@@ -32,7 +32,7 @@ CUT_PATTERNS = {pattern for kind in PRE_TOKENIZERS.values() for pattern in kind.
 class HuggingFaceTokenizer:
     """The tokenizer that a `tokenizer.json` describes: byte-level BPE, or BPE and unigram models as in SentencePiece.
 
-    text: the content of that file.
+    text: the content of that file, or the object that it describes.
     bos_id, eos_id, add_bos, stop_ids, chat_template: see `gpt.tokenizer.Tokenizer`. `gpt.tokenizer.from_folder` finds
         them in the other files of a model.
     vocab_size: the size of the model's vocabulary, where that is larger. An id without a token has no text.
@@ -47,7 +47,7 @@ class HuggingFaceTokenizer:
 
     def __init__(
         self,
-        text: str,
+        text: str | dict[str, Any],
         *,
         bos_id: int | None = None,
         eos_id: int | None = None,
@@ -59,11 +59,14 @@ class HuggingFaceTokenizer:
         with extra():
             import tokenizers  # noqa: F401
 
-        check_text(text)
-        values = tokenizer_json.parse(text)
+        if isinstance(text, dict):
+            values = text
+        else:
+            check_text(text)
+            values = tokenizer_json.parse(text)
         self.vocab = tokenizer_json.checked(values)
         # Neither belongs to a vocabulary: they would cut or fill the ids of a text, or choose other ids each time.
-        compact = text.startswith('{"') and not any(
+        compact = isinstance(text, str) and text.startswith('{"') and not any(
             (values.get("truncation"), values.get("padding"), values["model"].get("dropout"))
         )
         values["truncation"] = values["padding"] = None
@@ -71,7 +74,7 @@ class HuggingFaceTokenizer:
             values["model"]["dropout"] = None
         self.special_tokens: Mapping[str, int] = tokenizer_json.special_tokens(values)
         self._bytes = tokenizer_json.token_bytes(values, self.vocab, byte_alphabet())
-        self.json = text if compact else json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+        self.json = text if compact and isinstance(text, str) else tokenizer_json.compact(values)
         self._tokenizer = self._plain(values)
         self.vocab_size = self._checked_size(vocab_size)
         self._bytes += [b""] * (self.vocab_size - len(self._bytes))

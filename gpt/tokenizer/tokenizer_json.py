@@ -13,6 +13,8 @@ from gpt.tokenizer.base import TokenizerError
 
 # The largest id plus 1. No vocabulary comes near it, and a table of this length takes 32 MB.
 MAX_IDS = 2**22
+# A character that no token of GPT-2's alphabet has.
+SEPARATOR = "\ue0c6"
 # SentencePiece writes this character for a space.
 SPACE = "\u2581"
 MODELS = ("BPE", "Unigram")
@@ -32,6 +34,11 @@ def parse(text: str, name: str = "tokenizer.json") -> dict[str, Any]:
     if not isinstance(values, dict):
         raise TokenizerError(f"{name}: expected a JSON object, got {reprlib.repr(values)}")
     return values
+
+
+def compact(values: Mapping[str, Any]) -> str:
+    """Return the JSON of an object without white space."""
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
 
 def short_reason(error: Exception) -> str:
@@ -112,6 +119,9 @@ def check_ids(vocab: Mapping[str, int]) -> None:
     """Raise TokenizerError unless the ids of tokens are different integers in the range of ids."""
     if not vocab:
         raise TokenizerError("model.vocab: expected at least one token")
+    numbers = set(vocab.values()) if set(map(type, vocab.values())) == {int} else set()
+    if len(numbers) == len(vocab) and 0 <= min(numbers) and max(numbers) < MAX_IDS:
+        return
     for token, number in vocab.items():
         if type(number) is not int or not 0 <= number < MAX_IDS:
             raise TokenizerError(
@@ -133,7 +143,10 @@ def bpe_vocab(model: Mapping[str, Any]) -> dict[str, int]:
         if model.get(key):
             raise TokenizerError(f"model.{key}: expected none, got {reprlib.repr(model[key])}")
     check_unknown(model.get("unk_token"), vocab, "model.unk_token")
-    for i, merge in enumerate(field(model, "merges", list, "model")):
+    merges = field(model, "merges", list, "model")
+    if merges_fit(merges, vocab):
+        return vocab
+    for i, merge in enumerate(merges):
         parts = merge.split(" ") if isinstance(merge, str) else merge
         pair = isinstance(parts, list) and len(parts) == 2 and type(parts[0]) is type(parts[1]) is str
         if not pair or not (parts[0] and parts[1]):
@@ -142,6 +155,17 @@ def bpe_vocab(model: Mapping[str, Any]) -> dict[str, int]:
             token = next(token for token in (*parts, "".join(parts)) if token not in vocab)
             raise TokenizerError(f"model.merges[{i}]: {reprlib.repr(token)} is not in the vocabulary")
     return vocab
+
+
+def merges_fit(merges: list[Any], vocab: Mapping[str, int]) -> bool:
+    """Return whether all merges are texts of two tokens of the vocabulary, which make a third one.
+
+    This takes a fourth of the time of a loop that finds the one that does not fit. False may also mean another form.
+    """
+    if set(map(type, merges)) != {str} or {merge.count(" ") for merge in merges} != {1} or "" in vocab:
+        return False
+    known = vocab.keys()
+    return known >= set(" ".join(merges).split(" ")) and known >= {merge.replace(" ", "") for merge in merges}
 
 
 def unigram_vocab(model: Mapping[str, Any]) -> dict[str, int]:
@@ -238,6 +262,12 @@ def token_bytes(values: Mapping[str, Any], vocab: Mapping[str, int], alphabet: M
     fallback = uses_byte_tokens(values)
     # A letter of the alphabet is one of the first 512 characters, so Latin-1 can hold the byte of each.
     letters = str.maketrans({c: chr(byte) for c, byte in alphabet.items()})
+    joined = SEPARATOR.join(vocab)
+    if byte_level and alphabet.keys() >= set(joined) - {SEPARATOR} and joined.count(SEPARATOR) == len(vocab) - 1:
+        found = joined.translate(letters).split(SEPARATOR)  # All at once takes a third of the time.
+        for number, text in zip(vocab.values(), found, strict=True):
+            table[number] = text.encode("latin-1")
+        vocab = {}
     for token, number in vocab.items():
         if byte_level and alphabet.keys() >= set(token):
             table[number] = token.translate(letters).encode("latin-1")
@@ -270,11 +300,11 @@ def without_special(values: Mapping[str, Any], special: Mapping[str, int]) -> di
     unigram model, a merge, or `ignore_merges` from making them. So there they get another name, which no text has.
     """
     model = dict(values["model"])
-    joined = ["".join(m.split(" ")) if isinstance(m, str) else m[0] + m[1] for m in model.get("merges", ())]
+    joined = [m.replace(" ", "") if isinstance(m, str) else m[0] + m[1] for m in model.get("merges", ())]
     if model["type"] == "Unigram" or model.get("ignore_merges"):
         hidden = dict(special)
     else:
-        hidden = {token: special[token] for token in set(joined) & special.keys()}
+        hidden = {token: special[token] for token in special.keys() & set(joined)}
     if not hidden:
         return dict(values)
     names = {token: f"\ufdd0{number}\ufdd1" for token, number in hidden.items()}
