@@ -21,7 +21,7 @@ from gpt.checkpoint.tensor_files import TensorSpec, read_floats, read_json, read
 from gpt.config import LoraConfig, ModelConfig
 from gpt.errors import short
 from gpt.model import GPT, parameter_shapes
-from gpt.model.lora import Part, add_lora, fold_lora, lora_layers
+from gpt.model.lora import Part, add_lora, fold_lora, linear_layers, lora_layers
 from tensorlite import serialization
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -189,9 +189,11 @@ def of_base(adapter: Adapter) -> str:
 def apply_adapter(model: GPT, adapter: Adapter) -> None:
     """Merge an adapter into the weights of a model, in place.
 
-    Raises CheckpointError if the model is not the one that it was made for; the model is then as before.
+    Raises CheckpointError if the model is not the one that it was made for, and LoraError if its layers have
+    quantized weights. The model is then as before.
     """
     plan = plan_of(adapter, model.config)
+    linear_layers(model, plan)
     if adapter.base and fingerprint(model) != adapter.base:
         raise CheckpointError(
             f"the adapter {str(adapter.folder)!r} does not fit the model: the weights are not those that it was "

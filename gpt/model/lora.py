@@ -9,7 +9,7 @@ Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", se
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import tensorlite as tl
@@ -129,21 +129,28 @@ def add_lora(
     plan: for the name of each layer, the parts that get matrices; `gpt.checkpoint.lora_targets.choose` makes one.
     Raises LoraError if a layer is not a plain linear one; the model is then as before.
     """
-    layers = {name: model.get_submodule(name) for name in plan}
+    layers = linear_layers(model, plan)
+    model.requires_grad_(False)
+    made = []
     for name, layer in layers.items():
+        lora = LoraLinear(layer, plan[name], rank, scale, dropout).train(model.training)
+        replace(model, name, lora)
+        made.append(lora)
+    return made
+
+
+def linear_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Linear]:
+    """Return layers of a model by their names. Raises LoraError if one is not a plain linear layer."""
+    layers: dict[str, nn.Linear] = {}
+    for name in names:
+        layer = model.get_submodule(name)
         if type(layer) is not nn.Linear:
             raise LoraError(
                 f"{name}: expected a linear layer with floating-point weights, got {type(layer).__name__}. Load the "
                 "model without quantization, and without an adapter"
             )
-    model.requires_grad_(False)
-    made = []
-    for name, layer in layers.items():
-        assert isinstance(layer, nn.Linear)
-        lora = LoraLinear(layer, plan[name], rank, scale, dropout).train(model.training)
-        replace(model, name, lora)
-        made.append(lora)
-    return made
+        layers[name] = layer
+    return layers
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:

@@ -14,6 +14,7 @@ from gpt.checkpoint import CheckpointError, adapter, huggingface, lora_targets
 from gpt.config import Config, ConfigError, LoraConfig, ModelConfig
 from gpt.model import GPT
 from gpt.model.lora import LoraError, LoraLinear, Part, add_lora, fold_lora, lora_layers, merge_lora, unmerge_lora
+from gpt.model.quantized import quantize_model
 from gpt.sources import load_with_adapter
 from tensorlite import nn
 
@@ -148,6 +149,9 @@ def test_layers_that_cannot_have_matrices():
     adapted(model)
     with pytest.raises(LoraError, match=r"h.0.attn.c_attn: expected a linear layer .* got LoraLinear"):
         add_lora(model, plan, 2, 1.0)
+    model = quantize_model(model_of("none"), "int8")
+    with pytest.raises(LoraError, match=r"floating-point weights, got QuantizedLinear\. Load the model without quant"):
+        add_lora(model, lora_targets.choose(model.config, LoraConfig(rank=2, targets="c_fc")), 2, 1.0)
     for function in (merge_lora, unmerge_lora, fold_lora):
         with pytest.raises(LoraError, match="nothing to"):
             function(model_of("llama"))
