@@ -20,7 +20,7 @@ from gpt.errors import extra, short
 Array = NDArray[Any]
 Order = Literal["<", ">"]  # of the bytes of a number
 READS_FIELD = "_get_field_parts"  # the method of the package that reads the value of a key
-ROWS_BYTES = 2**23  # of a part of a tensor, so that a large one does not need its memory twice
+ROWS_BYTES = 2**22  # of a part of a tensor, so that a large one does not need its memory twice
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,16 @@ class GGUFFile:
 
         The bytes are read, not mapped, because mapped pages would count as memory of the process until the end.
         """
-        tensor = self.tensors[name]
-        like = tensor.data
-        data = np.fromfile(self.path, like.dtype, like.size, offset=int(tensor.data_offset))
-        if data.size != like.size:
-            raise damaged(self.path, f"{name}: expected {like.size} numbers, got {data.size}")
-        return data.reshape(like.shape).astype(like.dtype.newbyteorder("="), copy=False)
+        return self.raw_rows(name, 0, len(self.tensors[name].data))
+
+    def raw_rows(self, name: str, start: int, stop: int) -> Array:
+        """Return the rows from start to stop of a tensor as they are in the file, see `read_raw`."""
+        tensor, rows = self.tensors[name], self.tensors[name].data[start:stop]
+        offset = int(tensor.data_offset) + start * (tensor.data.nbytes // (len(tensor.data) or 1))
+        data = np.fromfile(self.path, rows.dtype, rows.size, offset=offset)
+        if data.size != rows.size:
+            raise damaged(self.path, f"{name}: expected {rows.size} numbers, got {data.size}")
+        return data.reshape(rows.shape).astype(rows.dtype.newbyteorder("="), copy=False)
 
     def read(self, name: str) -> Array:
         """Return a tensor as float32 or float16 numbers. Raises CheckpointError for a type that has no such numbers."""
@@ -58,10 +62,10 @@ class GGUFFile:
 
     def read_rows(self, name: str) -> Iterator[Array]:
         """Yield the numbers of a tensor, see `read`, in parts of some rows of at most ROWS_BYTES as float32."""
-        raw, width = self.read_raw(name), math.prod(self.tensors[name].shape[:-1].tolist())
+        count, width = len(self.tensors[name].data), math.prod(self.tensors[name].shape[:-1].tolist())
         rows = max(1, ROWS_BYTES // (4 * width or 1))
-        for start in range(0, len(raw), rows):
-            yield self.numbers(name, raw[start : start + rows])
+        for start in range(0, count, rows):
+            yield self.numbers(name, self.raw_rows(name, start, min(start + rows, count)))
 
     def numbers(self, name: str, raw: Array) -> Array:
         """Return rows of a tensor that `read_raw` has read as float32 or float16 numbers. Raises CheckpointError."""
