@@ -3,7 +3,8 @@
 import copy
 import json
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Self
 
@@ -27,6 +28,10 @@ from gpt.tokenizer.tokenizer_json import steps
 
 # Expressions that never match over the place between a word and a space. A long text may be cut there.
 CUT_PATTERNS = {pattern for kind in PRE_TOKENIZERS.values() for pattern in kind.patterns}
+
+# Options of a BPE model, and of a token that is added to a model, by the names that they have in both.
+BPE_OPTIONS = ("dropout", "unk_token", "fuse_unk", "byte_fallback", "ignore_merges")
+ADDED_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 class HuggingFaceTokenizer:
@@ -74,7 +79,7 @@ class HuggingFaceTokenizer:
             values["model"]["dropout"] = None
         self.special_tokens: Mapping[str, int] = tokenizer_json.special_tokens(values)
         self._bytes = tokenizer_json.token_bytes(values, self.vocab, byte_alphabet())
-        self.json = text if compact and isinstance(text, str) else tokenizer_json.compact(values)
+        self._content: str | dict[str, Any] = text if compact else values
         self._tokenizer = self._plain(values)
         self.vocab_size = self._checked_size(vocab_size)
         self._bytes += [b""] * (self.vocab_size - len(self._bytes))
@@ -130,13 +135,18 @@ class HuggingFaceTokenizer:
     def expected_vocab_size(cls, config: DataConfig) -> int | None:
         return None
 
+    @property
+    def json(self) -> str:
+        """Return the `tokenizer.json`."""
+        return self._content if isinstance(self._content, str) else tokenizer_json.compact(self._content)
+
     def _plain(self, values: dict[str, Any]) -> Any:
         """Return the `tokenizers.Tokenizer` for which the text of a special token is text. Raises TokenizerError."""
         other = tokenizer_json.without_special(values, self.special_tokens)
         if other["model"] == values["model"]:
-            tokenizer = made(self.json, self.vocab)
+            tokenizer = self._made()
         else:
-            self._with_special = made(self.json, self.vocab)  # This also checks the description itself.
+            self._with_special = self._made()  # This also checks the description itself.
             tokenizer = made(json.dumps(other), tokenizer_json.checked(other))
         tokenizer.encode_special_tokens = True
         return tokenizer
@@ -161,10 +171,16 @@ class HuggingFaceTokenizer:
             raise TokenizerError(f"{name}: expected ids below {self.vocab_size}, got {number!r:.80}")
         return number
 
+    def _made(self) -> Any:
+        """Return the `tokenizers.Tokenizer` of the description."""
+        if not isinstance(self._content, str) and self._content["model"]["type"] == "BPE":
+            return made_of_parts(self._content, self.vocab)
+        return made(self.json, self.vocab)
+
     @cached_property
     def _with_special(self) -> Any:
         """Return a second `tokenizers.Tokenizer`. A switch in the first one would not be safe in threads."""
-        return made(self.json, self.vocab)
+        return self._made()
 
     @cached_property
     def _special_ids(self) -> Ids:
@@ -220,15 +236,48 @@ def made(text: str, vocab: Mapping[str, int]) -> Any:
     """Return the `tokenizers.Tokenizer` of a description. Raises TokenizerError if it does not have these ids."""
     from tokenizers import Tokenizer
 
-    try:
+    with package_errors():
         tokenizer = Tokenizer.from_str(text)
+    check_ids(vocab, tokenizer.get_vocab(with_added_tokens=True))
+    return tokenizer
+
+
+def made_of_parts(values: Mapping[str, Any], vocab: Mapping[str, int]) -> Any:
+    """Return what `made` returns for the JSON of a BPE model, without the time and the memory of that JSON."""
+    from tokenizers import AddedToken, Tokenizer, models
+
+    model, added = values["model"], values.get("added_tokens") or []
+    empty = {**values, "added_tokens": [], "model": {**model, "vocab": {}, "merges": [], "unk_token": None}}
+    with package_errors():
+        tokenizer = Tokenizer.from_str(tokenizer_json.compact(empty))
+        merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in model["merges"]]
+        options = {name: model[name] for name in BPE_OPTIONS if model.get(name)}
+        tokenizer.model = models.BPE(vocab=model["vocab"], merges=merges, **options)
+        for token in added:
+            add = tokenizer.add_special_tokens if token.get("special") else tokenizer.add_tokens
+            add([AddedToken(token["content"], **{flag: token.get(flag, False) for flag in ADDED_FLAGS})])
+    found = {token["content"]: tokenizer.token_to_id(token["content"]) for token in added}
+    size = tokenizer.get_vocab_size(with_added_tokens=True)
+    if size != len(vocab) or any(vocab[token] != number for token, number in found.items()):
+        check_ids(vocab, tokenizer.get_vocab(with_added_tokens=True))
+    return tokenizer
+
+
+@contextmanager
+def package_errors() -> Iterator[None]:
+    """Context manager that turns the errors and the panics of the package tokenizers into a TokenizerError."""
+    try:
+        yield
     except Exception as error:
         raise TokenizerError(f"tokenizer.json: {short(str(error))}") from None
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # It is not an Exception; its class cannot be imported.
             raise
         raise TokenizerError(f"tokenizer.json: the package tokenizers cannot read it ({error})") from None
-    theirs = tokenizer.get_vocab(with_added_tokens=True)
+
+
+def check_ids(vocab: Mapping[str, int], theirs: Mapping[str, int]) -> None:
+    """Raise TokenizerError if the package tokenizers gives a token another id than the description does."""
     if theirs != vocab:
         token = next((token for token, number in vocab.items() if theirs.get(token) != number), None)
         token = next(iter(theirs.keys() - vocab.keys())) if token is None else token
@@ -236,7 +285,6 @@ def made(text: str, vocab: Mapping[str, int]) -> Any:
             f"tokenizer.json: {reprlib.repr(token)} has the id {vocab.get(token)}, and the package tokenizers gives it "
             f"{theirs.get(token)}. The ids of added tokens have to follow the others"
         )
-    return tokenizer
 
 
 def cuts_before(values: Mapping[str, Any]) -> str:
