@@ -22,6 +22,10 @@ passes it on to the functions that it calls. With 0 for a pool everything runs o
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from .backends.cpu.find_compiled import find_compiled
 
 if find_compiled() is None:
@@ -29,9 +33,44 @@ if find_compiled() is None:
         "tensorlite.compiled needs numba: pip install 'tensorlite[fast]' (and TENSORLITE_JIT must not be 0)"
     )
 
+from .backends.cpu.blas import gemm_pointer, one_blas_thread
 from .backends.cpu.compiled.parallel_for import bind_kernel, parallel_for
 from .backends.cpu.compiled.row_kernels import decode_attention, gelu, layer_norm, linear
 from .backends.cpu.compiled.support import njit
+from .backends.cpu.compiled.token_kernels import (
+    BIAS,
+    COLUMNS,
+    FORMAT,
+    FORMATS,
+    MATRIX_LENGTH,
+    ROWS,
+    SCALES,
+    WEIGHTS,
+    add_rows,
+    apply_gelu,
+    apply_relu_squared,
+    apply_swiglu,
+    cached_attention,
+    linear_rows,
+    norm_rows,
+    packed_bytes,
+    turn_and_cache,
+)
 from .backends.cpu.thread_pool import run_parallel as run
 
-__all__ = ["bind_kernel", "decode_attention", "gelu", "layer_norm", "linear", "njit", "parallel_for", "run"]
+__all__ = [
+    "BIAS", "COLUMNS", "FORMAT", "FORMATS", "MATRIX_LENGTH", "ROWS", "SCALES", "WEIGHTS", "add_rows", "apply_gelu",
+    "apply_relu_squared", "apply_swiglu", "bind_kernel", "cached_attention", "decode_attention", "gelu", "layer_norm",
+    "linear", "linear_rows", "njit", "norm_rows", "packed_bytes", "parallel_for", "run", "run_with_blas",
+    "turn_and_cache",
+]  # fmt: skip
+
+
+def run_with_blas(function: Any, *args: Any, threads: bool = True) -> Any:
+    """Return ``function(pool, gemm, *args)``, where gemm is the address of BLAS's sgemm with 64-bit sizes, or 0.
+
+    BLAS uses one thread meanwhile. threads: whether the pool may have several threads; without, pool is 0.
+    """
+    gemm = gemm_pointer(np.dtype(np.float32))
+    with one_blas_thread:
+        return run(function, gemm, *args) if threads else function(0, gemm, *args)

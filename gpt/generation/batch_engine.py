@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-import tensorlite as tl
 from gpt.generation.cache_rows import join_rows, row_lengths, select_rows
 from gpt.generation.engine import BatchLogits, Engine
-from gpt.model import GPT, KVCache, eval_mode
+from gpt.generation.reader import Reader
+from gpt.model import GPT, KVCache
 from gpt.tokenizer import Ids, check_token_ids
 
 
@@ -21,7 +21,7 @@ class BatchEngine:
 
     def __init__(self, model: GPT) -> None:
         self.model = model
-        self.eval_mode = eval_mode(model)
+        self.reader = Reader(model)
         self.cache = KVCache(model)
         self.recent: list[deque[int]] = []
 
@@ -75,9 +75,7 @@ class BatchEngine:
 
     def _read(self, cache: KVCache, ids: Sequence[Sequence[int]]) -> BatchLogits:
         """Return the logits (B, V) after ids, (B, T), which follow the tokens of a cache."""
-        with self.eval_mode:
-            x = self.model.hidden_states(tl.tensor(np.array(ids, np.int64), device=self.model.device), cache)
-            logits: BatchLogits = self.model.head(x[:, -1]).cpu().numpy().astype(np.float64)
+        logits: BatchLogits = self.reader.logits(np.array(ids, np.int64), cache)[:, 0]
         return logits
 
 

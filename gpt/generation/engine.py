@@ -1,42 +1,33 @@
-"""A model that reads one sequence token by token, with a cache and the compiled decoder."""
+"""A model that reads one sequence token by token, with a cache."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 import tensorlite as tl
-from gpt.model import GPT, KVCache, eval_mode
+from gpt.generation.reader import Reader
+from gpt.model import GPT, KVCache
 from gpt.tokenizer import Ids, check_token_ids
-
-if TYPE_CHECKING:
-    from gpt.model.compiled_decode import CompiledDecoder
 
 Logits = NDArray[np.float64]  # (V,)
 BatchLogits = NDArray[np.float64]  # (B, V) or (T, V)
-
-# The compiled decoder and the model agree if they differ by less than this fraction of the largest logit. Rounding
-# differs by a hundredth of that, another formula by more.
-TOLERANCE = 1e-3
 
 
 class Engine:
     """A model that reads one sequence, a prompt and then single tokens, and predicts the token after it.
 
-    It keeps the keys and values of the tokens in a cache. It reads single tokens with the compiled decoder if there is
-    one. Once the cache holds block_size tokens, it starts again from the last block_size // 2. It cannot drop the
-    oldest tokens alone, because a cached value depends on the position of its token in the context.
+    It keeps the keys and values of the tokens in a cache. `reader` reads them, compiled if possible. Once the cache
+    holds block_size tokens, it starts again from the last block_size // 2. It cannot drop the oldest tokens alone,
+    because a cached value depends on the position of its token in the context.
     """
 
     def __init__(self, model: GPT) -> None:
         self.model = model
         self.vocab_size = model.config.vocab_size
         self.cache = KVCache(model)
-        self.eval_mode = eval_mode(model)
+        self.reader = Reader(model)
         self.cached: list[int] = []  # the tokens in the cache
-        self.decoder: CompiledDecoder | None = None
-        self.decoder_sought = False
 
     def prefill(self, ids: Sequence[int] | Ids) -> Logits:
         """Start a new sequence with the last block_size of `ids`; return the logits (V,) of the next token."""
@@ -105,44 +96,13 @@ class Engine:
 
     def _read(self, tokens: list[int]) -> Logits:
         """Return the logits (V,) of the token after these, which follow the cached ones."""
-        logits = self._logits_after(tokens)
+        logits: Logits = self._logits_of(tokens, 1)[0]
         self.cached += tokens  # After the model, because an interrupt leaves a part of the tokens unread.
         return logits
 
-    def _logits_after(self, tokens: list[int]) -> Logits:
-        """Do what `_read` does, but leave `cached` as it is."""
-        if len(tokens) == 1:
-            if not (self.decoder.is_current() if self.decoder is not None else self.decoder_sought):
-                self.decoder, self.decoder_sought = find_decoder(self.model, self.cache, tokens[0]), True
-            if self.decoder is not None:
-                return self.decoder.next_logits(tokens[0]).astype(np.float64)
-        return self._logits_of(tokens, 1)[0]
-
     def _logits_of(self, tokens: list[int], count: int) -> BatchLogits:
         """Return the logits (count, V) after each of the last `count` of these tokens, which follow the cached ones."""
-        with self.eval_mode:
-            return last_logits(self.model, tokens, self.cache, count)
-
-
-def find_decoder(model: GPT, cache: KVCache, token: int) -> "CompiledDecoder | None":
-    """Return a compiled decoder that predicts what the model predicts after this token, or None if there is none."""
-    try:
-        from gpt.model.compiled_decode import CompiledDecoder
-    except ImportError:  # numba is not installed.
-        return None
-    decoder = CompiledDecoder.for_model(model, cache)
-    if decoder is None:
-        return None
-    # If the user modified a layer, fall back to the model, because the decoder would compute the unmodified layer.
-    length = cache.length
-    compiled = decoder.next_logits(token)
-    cache.length = length
-    with eval_mode(model):
-        expected = next_logits(model, [token], cache)
-    cache.length = length
-    with np.errstate(invalid="ignore"):  # NaN does not agree with anything; sampling then reports broken weights.
-        agree = bool((np.abs(compiled - expected) <= TOLERANCE * np.abs(expected).max()).all())
-    return decoder if agree else None
+        return self.reader.logits(np.array([tokens], np.int64), self.cache, count)[0]
 
 
 def next_logits(model: GPT, ids: Sequence[int] | Ids, cache: KVCache | None = None) -> Logits:

@@ -147,6 +147,27 @@ def silu(pool: int, x: Array, y: Array) -> None:
     parallel_for(pool, bind_kernel(silu_range, (x, y)), x.size, _GRAIN_SIZE, 1)
 
 
+# In place, because a loop over two arrays that are the same one is not vectorised.
+
+
+@njit(**LOOP)
+def gelu_in_place(x: Array, tanh: bool) -> None:
+    """Replace a flat array by ``x cdf(x)``."""
+    if tanh:
+        for i in range(x.size):
+            x[i] = max(x[i], _FAR) * _cdf(x[i], True)
+    else:
+        for i in range(x.size):
+            x[i] = max(x[i], _FAR) * _cdf(x[i], False)
+
+
+@njit(**LOOP)
+def swiglu_in_place(gate: Array, value: Array) -> None:
+    """Replace a flat array of gates by ``silu(gate) value``."""
+    for i in range(gate.size):
+        gate[i] = max(gate[i], -_SILU_FAR) / (f32(1) + _exp(-gate[i])) * value[i]
+
+
 @njit(**LOOP)
 def silu_backward_range(g: Array, x: Array, y: Array, dx: Array, start: int, stop: int) -> None:
     g, x, y, dx = g[start:stop], x[start:stop], y[start:stop], dx[start:stop]

@@ -139,7 +139,7 @@ def _make_tile(bits: int, has_minimum: bool, rows: int) -> Any:
     zeros, add_block, write = _make_zeros(rows), _make_add_block(bits, has_minimum, rows), _make_write(rows)
     quants_step, scales_step = _GROUP * _BLOCK * bits // 8, _GROUP * (4 if has_minimum else 2)
 
-    @njit(**INNER)
+    @njit(**INNER, forceinline=False)
     def tile(quants: int, scales: int, x: int, num_blocks: int, out: int, stride: int) -> None:
         sums = zeros()
         for block in range(num_blocks):
@@ -157,7 +157,7 @@ def _make_groups(bits: int, has_minimum: bool) -> Any:
     group_bytes = _GROUP * _BLOCK * bits // 8
     scale_bytes = _GROUP * (4 if has_minimum else 2)
 
-    @njit(**INNER)
+    @njit(**INNER, forceinline=False)
     def groups(
         quants: int, scales: int, num_blocks: int, rows: int, x: int, T: int, out: int, ldo: int, start: int, stop: int
     ) -> None:  # fmt: skip
@@ -266,7 +266,7 @@ def round_rows(x: int, ldx: int, K: int, T: int, offset: int, packed: int, start
                 carray(float32_pointer(to_scale + 4 * rows), 1)[0] = scale * f32(total)
 
 
-@njit(**INNER)
+@njit(**{**INNER, "no_cpython_wrapper": False})
 def packed_bytes(K: int, T: int) -> int:
     """Return the bytes that T rows of K activations take when they are packed."""
     return T * -(-K // _BLOCK) * _ROW_BYTES
@@ -275,7 +275,7 @@ def packed_bytes(K: int, T: int) -> int:
 # ---- products -----------------------------------------------------------------------------------
 
 
-@njit(**INNER)
+@njit(**INNER, forceinline=False)
 def quantized_linear(
     pool: int, bits: int, offset: int, quants: int, scales: int, rows: int, K: int, x: int, ldx: int, T: int,
     packed: int, out: int, ldo: int,
@@ -298,11 +298,16 @@ def quantized_linear(
         parallel_for(shared, bind_kernel(_groups_4_minimum, arguments), count, 1, 1)
 
 
-@njit("void(i8, i8, i8, u1[:, :, :, :, ::1], u2[:, :, :, ::1], f4[:, ::1], f4[:, ::1])", **ENTRY)
-def linear(pool: int, bits: int, offset: int, quants: Array, scales: Array, x: Array, out: Array) -> None:
-    """Write ``x W^T`` into out, (T, rows), for x, (T, K), with K a multiple of 32."""
+@njit(**ENTRY)  # It is compiled when it is called, because few programs call it.
+def linear(
+    pool: int, bits: int, offset: int, quants: Array, scales: Array, x: Array, packed: Array, out: Array
+) -> None:  # fmt: skip
+    """Write ``x W^T`` into out, (T, rows), for x, (T, K), with K a multiple of 32.
+
+    packed: `packed_bytes(K, T)` bytes. The caller has them, because numba frees an array of its own after the last line
+    that names it, also where the address is in use.
+    """
     (T, K), rows = x.shape, out.shape[1]
-    packed = np.empty(packed_bytes(K, T), np.uint8)
     quantized_linear(
         pool, bits, offset, np.int64(quants.ctypes.data), np.int64(scales.ctypes.data), rows, K,
         np.int64(x.ctypes.data), K, T, np.int64(packed.ctypes.data), np.int64(out.ctypes.data), rows,

@@ -19,8 +19,8 @@ from numba.extending import intrinsic, models, register_model
 from .support import to_pointer
 
 __all__ = [
-    "DOT_METHODS", "F32", "F32x16", "I32", "I32x16", "dot_bytes", "dot_method", "f32x16", "fused_multiply_add", "load",
-    "load_halves", "splat", "store",
+    "DOT_METHODS", "F32", "F32x16", "I32", "I32x16", "call_of_vectors", "dot_bytes", "dot_method", "f32x16", "fma_16",
+    "fused_multiply_add", "load", "load_16", "load_halves", "splat", "splat_16", "store", "store_16", "zeros_16",
 ]  # fmt: skip
 
 LANES = 16
@@ -151,6 +151,60 @@ def dot_method() -> str:
 def dot_bytes(builder: Any, total: Any, x: Any, y: Any) -> Any:
     """Return ``total`` plus, in each lane, the sum of the products of the four bytes of x, unsigned, and y, signed."""
     return DOT_METHODS[dot_method()](builder, total, x, y)
+
+
+# ---- functions that compiled code calls, with vectors of float32 --------------------------------
+
+
+@intrinsic
+def zeros_16(context: Any) -> Any:
+    """Return sixteen zeros."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return ir.Constant(F32x16, [0.0] * LANES)
+
+    return f32x16(), generate
+
+
+@intrinsic
+def splat_16(context: Any, number: Any) -> Any:
+    """Return a float32 number sixteen times."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return splat(builder, args[0])
+
+    return f32x16(types.float32), generate
+
+
+@intrinsic
+def load_16(context: Any, address: Any) -> Any:
+    """Return sixteen numbers at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return load(builder, args[0], F32x16)
+
+    return f32x16(types.int64), generate
+
+
+@intrinsic
+def store_16(context: Any, address: Any, vector: Any) -> Any:
+    """Write sixteen numbers to an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        store(builder, args[1], args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, f32x16), generate
+
+
+@intrinsic
+def fma_16(context: Any, x: Any, y: Any, z: Any) -> Any:
+    """Return ``x y + z``."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return fused_multiply_add(builder, *args)
+
+    return f32x16(f32x16, f32x16, f32x16), generate
 
 
 def call_of_vectors(operation: Callable[..., Any]) -> Any:
