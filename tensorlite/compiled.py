@@ -1,7 +1,7 @@
 """Parts for functions that numba compiles: kernels, shared loops.
 
 A model that generates one token at a time spends most of its time between small ops, in Python. If that matters, a
-function that numba compiles can do a whole layer, as in ``gpt/model/compiled_decode.py``. Importing this module needs
+function that numba compiles can do a whole layer, as in ``gpt/model/compiled_reader.py``. Importing this module needs
 numba (the extra ``fast``).
 
     >>> import numpy as np
@@ -18,11 +18,14 @@ numba (the extra ``fast``).
 
 A pool is the address through which threads share loops. ``run(f, *args)`` calls ``f(pool, *args)`` with one, and f
 passes it on to the functions that it calls. With 0 for a pool everything runs on the calling thread.
+
+The kernels for a single row check the shapes of their arrays. Those for the rows of a transformer, such as
+``linear_rows``, take addresses and check nothing; ``gpt/model/compiled_reader.py`` shows their use.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,7 +38,6 @@ if find_compiled() is None:
 
 from .backends.cpu.blas import gemm_pointer, one_blas_thread
 from .backends.cpu.compiled.parallel_for import bind_kernel, parallel_for
-from .backends.cpu.compiled.row_kernels import decode_attention, gelu, layer_norm, linear
 from .backends.cpu.compiled.support import njit
 from .backends.cpu.compiled.token_kernels import (
     BIAS,
@@ -58,12 +60,24 @@ from .backends.cpu.compiled.token_kernels import (
 )
 from .backends.cpu.thread_pool import run_parallel as run
 
+if TYPE_CHECKING:
+    from .backends.cpu.compiled.row_kernels import decode_attention, gelu, layer_norm, linear
+
 __all__ = [
     "BIAS", "COLUMNS", "FORMAT", "FORMATS", "MATRIX_LENGTH", "ROWS", "SCALES", "WEIGHTS", "add_rows", "apply_gelu",
     "apply_relu_squared", "apply_swiglu", "bind_kernel", "cached_attention", "decode_attention", "gelu", "layer_norm",
     "linear", "linear_rows", "njit", "norm_rows", "packed_bytes", "parallel_for", "run", "run_with_blas",
     "turn_and_cache",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Return a kernel for a single row. They are compiled when the first one is used, which takes seconds."""
+    if name not in ("decode_attention", "gelu", "layer_norm", "linear"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .backends.cpu.compiled import row_kernels
+
+    return getattr(row_kernels, name)
 
 
 def run_with_blas(function: Any, *args: Any, threads: bool = True) -> Any:

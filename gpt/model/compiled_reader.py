@@ -286,7 +286,8 @@ def _is_usual(model: GPT, cache: KVCache) -> bool:
     outer = {name: module for name, module in model.named_modules() if not name.startswith("h.")}
     if not _have_types(outer, {name: types for name, types in MODEL_MODULES.items() if name not in absent}):
         return False
-    norms, shapes = [model.ln_f], [(model.wte, (c.vocab_size, C))]
+    norms = [model.ln_f]
+    shapes: list[tuple[nn.Module, tuple[int, int]]] = [(model.wte, (c.vocab_size, C))]
     if c.position == "learned":
         shapes.append((model.wpe, (c.block_size, C)))
     if not c.tied:
@@ -316,7 +317,7 @@ def _is_usual(model: GPT, cache: KVCache) -> bool:
 
 def _forwards() -> list[Any]:
     """Return the functions that are computed here."""
-    return [GPT.hidden_states, GPT.embed, GPT.head, *(t.forward for t in TYPES)]
+    return [GPT.hidden_states, GPT.embed, GPT.head, *(t.forward for t in TYPES)]  # type: ignore[attr-defined]
 
 
 def _is_patched() -> bool:

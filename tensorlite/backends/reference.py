@@ -339,6 +339,8 @@ def rms_norm_backward(xp: XP, g: Array, x: Array, weight: Array | None, rrms: Ar
 
 # ---- activations ----------------------------------------------------------------------------
 
+SMALLEST_BLOCK = 1e-36
+"""The largest activation of a block below which 8 bits hold 0, because 127 divided by it is still a float32."""
 GELU_FAR = 1e3
 """A number beyond which the cdf in GELU is 0 or 1. x is clamped to it, because infinity times 0 would be NaN."""
 _TANH_GELU = 2.0 * math.sqrt(2.0 / math.pi)

@@ -14,10 +14,11 @@ import numpy as np
 import tensorlite as tl
 from gpt.config.sections import ModelConfig
 from gpt.generation import SamplingConfig, generate
-from gpt.model import compiled_decode
+from gpt.model import KVCache, compiled_reader
 from gpt.model.gpt import GPT
+from gpt.model.quantized import quantize_model
 from tensorlite import optim
-from tensorlite.backends.cpu.compiled import gemm, kernels, row_kernels, sum_kernels
+from tensorlite.backends.cpu.compiled import gemm, kernels, quantized_kernels, row_kernels, sum_kernels
 from tensorlite.backends.cpu.compiled.machine_code import MachineCodeCache
 from tensorlite.nn import functional as F
 
@@ -102,13 +103,19 @@ def show_runs(folder: Path) -> None:
         train(model, optimizer, range(3, 6))
         show("run", *model.parameters())
     print("text", *generate(model.eval(), [1, 2, 3], 20, SamplingConfig(seed=1)))
+    for kind in (None, "q8_0", "q4_1"):
+        model = model if kind is None else quantize_model(model, kind)
+        reader = compiled_reader.CompiledReader.for_model(model, KVCache(model))
+        logits = [reader.logits(np.arange(T)[None], T) for T in (1, 30, 3)]
+        show(f"reader {kind}", *map(tl.tensor, logits), model(tl.tensor([[1, 2, 3]]))[0])
+        model = GPT(model.config).eval()
 
 
 def main() -> None:
     """Show everything. Raises AssertionError if a compiled function was not called."""
     show_ops()
     show_runs(Path(sys.argv[1]))
-    for module in (gemm, kernels, row_kernels, sum_kernels, compiled_decode):
+    for module in (gemm, kernels, quantized_kernels, row_kernels, sum_kernels, compiled_reader):
         for name, function in vars(module).items():
             if isinstance(getattr(function, "_cache", None), MachineCodeCache):
                 assert function.overloads, f"{module.__name__}.{name} was not called"

@@ -26,11 +26,12 @@ from typing import Any
 
 import numpy as np
 
+from ..reference import SMALLEST_BLOCK
 from .find_compiled import find_compiled
 from .thread_pool import run_parallel
 
 __all__ = [
-    "BLOCK", "GROUP", "KINDS", "SMALLEST", "Kind", "dequantize", "linear", "load_kernels", "pack", "quantize",
+    "BLOCK", "GROUP", "KINDS", "Kind", "dequantize", "linear", "load_kernels", "pack", "quantize",
     "round_activations", "unpack",
 ]  # fmt: skip
 
@@ -38,7 +39,6 @@ Array = Any
 
 BLOCK = 32  # numbers that share a scale
 GROUP = 16  # rows side by side
-SMALLEST = 1e-36  # of the largest number of a block of activations, because 127 / SMALLEST is a float32
 _ROWS_AT_ONCE = 2048  # of a matrix that NumPy multiplies, so that its float32 numbers stay few
 _FLOAT16_MAX = 65504.0
 
@@ -163,13 +163,14 @@ def dequantize(quants: Array, scales: Array, kind: Kind, rows: Array) -> Array:
 def round_activations(x: Array) -> tuple[Array, Array]:
     """Return x, float32 (T, 32 N), in 8 bits: numbers from -127 to 127, int8 (T, N, 32), and scales, float32 (T, N).
 
-    A block with a number that is not finite has the scale NaN; one with numbers below `SMALLEST` alone is 0.
+    A block with a number that is not finite has the scale NaN; one with numbers below `SMALLEST_BLOCK` alone is 0.
     """
     blocks = x.reshape(len(x), -1, BLOCK)
     largest = np.abs(blocks).max(-1)
-    usual = (largest >= SMALLEST) & (largest < np.inf)
+    usual = (largest >= SMALLEST_BLOCK) & (largest < np.inf)
     inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=usual)
-    scales = np.where(usual, largest / np.float32(127), np.where(largest < SMALLEST, 0, np.nan)).astype(np.float32)
+    unusual = np.where(largest < SMALLEST_BLOCK, np.float32(0), np.float32(np.nan))
+    scales = np.where(usual, largest / np.float32(127), unusual)
     numbers = np.rint(np.where(usual[..., None], blocks, 0) * inverse[..., None])
     return numbers.astype(np.int8), scales
 

@@ -24,7 +24,7 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from ..quantized import SMALLEST
+from ...reference import SMALLEST_BLOCK
 from .parallel_for import bind_kernel, parallel_for
 from .simd import (
     F32,
@@ -169,9 +169,8 @@ def _make_groups(bits: int, has_minimum: bool) -> Any:
             t = 0
             while t < T:
                 at = x + t * num_blocks * _ROW_BYTES
-                to, step = out + 4 * (t * ldo + _GROUP * group), 4 * ldo
-                if not whole:
-                    to, step = np.int64(spare.ctypes.data), 4 * _GROUP
+                to = out + 4 * (t * ldo + _GROUP * group) if whole else np.int64(spare.ctypes.data)
+                step = 4 * ldo if whole else 4 * _GROUP
                 left = T - t
                 if left >= 8:
                     eight(q, s, at, num_blocks, to, step)
@@ -211,7 +210,7 @@ def _pointer(context: Any, of: Any, address: Any) -> Any:
 
 
 @njit(**LOOP)
-def _round_block(x: Array, numbers: Array) -> tuple[Any, int]:
+def _round_block(x: Array, numbers: Array) -> tuple[Any, Any]:
     """Write 32 numbers rounded to 8 bits; return their scale and the sum of what is written."""
     largest, total = f32(0), np.int32(0)
     finite = True
@@ -219,10 +218,10 @@ def _round_block(x: Array, numbers: Array) -> tuple[Any, int]:
         largest = max(largest, abs(x[j]))
         finite &= abs(x[j]) < f32(np.inf)
     largest = largest if finite else f32(np.nan)
-    if not f32(SMALLEST) <= largest < f32(np.inf):
+    if not f32(SMALLEST_BLOCK) <= largest < f32(np.inf):
         for j in range(_BLOCK):
             numbers[j] = 0
-        return f32(0) if largest < f32(SMALLEST) else f32(np.nan), total
+        return f32(0) if largest < f32(SMALLEST_BLOCK) else f32(np.nan), total
     inverse = f32(127) / largest
     for j in range(_BLOCK):
         number = np.int32(np.rint(x[j] * inverse))

@@ -1,0 +1,290 @@
+"""Test that the compiled reader computes the forward pass of the model."""
+
+import numpy as np
+import pytest
+
+import tensorlite as tl
+from gpt.config import ModelConfig
+from gpt.generation import Engine, SampleError, SamplingConfig, generate, generate_batch
+from gpt.generation.reader import Reader
+from gpt.model import GPT, MLP, Block, CausalSelfAttention, KVCache, eval_mode
+from gpt.model.quantized import quantize_model
+from tensorlite.backends.cpu import blas, thread_pool
+
+module = pytest.importorskip("gpt.model.compiled_reader", exc_type=ImportError)
+CompiledReader = module.CompiledReader
+
+LLAMA = {"position": "rope", "norm": "rms", "mlp": "swiglu", "n_inner": 40}
+FAMILIES = [
+    {}, {"bias": True, "gelu": "tanh"}, {"position": "sinusoidal", "mlp": "relu2"}, {"n_head": 1, "n_layer": 1},
+    {"position": "rope", "bias": True, "tied": False},
+    LLAMA, {**LLAMA, "n_head": 4, "n_kv_head": 2, "qk_norm": True, "head_dim": 10}, {**LLAMA, "qkv_bias": True},
+    {**LLAMA, "sliding_window": 5}, {**LLAMA, "sliding_window": 5, "full_layers": 1, "n_kv_head": 1},
+    {**LLAMA, "rope_scaling": "yarn", "rope_factor": 4.0, "rope_original_context": 32},
+    {"n_embd": 192, "n_head": 2, "bias": True, "n_layer": 1},
+]  # fmt: skip
+
+
+def made(factor=6, **options):
+    """Return a small model with logits that are far from equal. A larger factor of the weights amplifies rounding."""
+    shape = {"vocab_size": 31, "block_size": 12, "n_layer": 2, "n_head": 3, "n_embd": 24, "dropout": 0.2}
+    tl.manual_seed(5)
+    model = GPT(ModelConfig(**shape | options))
+    for parameter in model.parameters():
+        parameter.array *= factor
+        if parameter.ndim == 1:
+            parameter.array += np.random.default_rng(1).standard_normal(parameter.shape).astype(np.float32) / 4
+    return model
+
+
+def plain(model, ids, cache=None):
+    """Return the logits (B, T, V) after each of ids, (B, T), by the forward pass of the model."""
+    with eval_mode(model):
+        return model.head(model.hidden_states(tl.tensor(np.asarray(ids)), cache)).numpy()
+
+
+def agree(found, expected):
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * max(1.0, abs(expected).max()))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("options", FAMILIES, ids=str)
+def test_logits_agree_with_the_model(options, threads, monkeypatch):
+    """Read texts in parts of many lengths, alone and three at once, two of which begin with padding."""
+    monkeypatch.setattr(thread_pool, "_num_threads", threads)
+    monkeypatch.setattr(thread_pool, "_pool", None)
+    monkeypatch.setattr(module, "LARGE", 0)
+    model = made(factor=3, **{"block_size": 200} | options)
+    rng = np.random.default_rng(0)
+    for padding in (None, [0, 3, 7]):
+        B = 1 if padding is None else 3
+        cache, theirs = KVCache(model, B, padding), KVCache(model, B, padding)
+        reader = CompiledReader.for_model(model, cache)
+        for T in (9, 1, 1, 4, 70, 2, 12, 100):
+            ids = rng.integers(0, 31, (B, T))
+            count = 1 if T == 9 else T  # What the model says of padding means nothing.
+            found = reader.logits(ids, count)
+            agree(found, plain(model, ids, theirs)[:, -count:])
+            assert cache.length == theirs.length
+
+
+@pytest.mark.parametrize("kind", ["q8_0", "q4_0", "q4_1"])
+@pytest.mark.parametrize("options", [{"bias": True}, {**LLAMA, "n_kv_head": 1, "tied": False}], ids=["gpt2", "llama"])
+def test_logits_of_quantized_models_agree(kind, options):
+    """A row of a text is read alone, so that a last bit does not decide how an activation is rounded."""
+    model = quantize_model(made(**{"block_size": 40} | options), kind)
+    cache = KVCache(model)
+    reader = CompiledReader.for_model(model, cache)
+    for token in range(0, 31, 3):
+        cache.length = 0
+        agree(reader.logits(np.array([[token]])), plain(model, [[token]]))
+    cache.length = 0
+    ids = np.random.default_rng(0).integers(0, 31, (1, 33))
+    found, expected = reader.logits(ids, 33), plain(model, ids)
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_without_a_blas_of_ours(monkeypatch):
+    monkeypatch.setattr(blas, "find_openblas", lambda: None)
+    monkeypatch.setattr("tensorlite.compiled.gemm_pointer", lambda dtype: 0)
+    model = made(block_size=100)
+    ids = np.random.default_rng(0).integers(0, 31, (1, 90))
+    agree(CompiledReader.for_model(model, KVCache(model)).logits(ids, 90), plain(model, ids))
+
+
+def test_reader_and_model_share_a_cache():
+    model = made()
+    ids = np.array([[3, 1, 4, 1, 5, 9, 2, 6]])
+    cache = KVCache(model)
+    reader = CompiledReader.for_model(model, cache)
+    expected = plain(model, ids)
+    plain(model, ids[:, :3], cache)
+    reader.logits(ids[:, 3:4])
+    agree(plain(model, ids[:, 4:6], cache), expected[:, 4:6])
+    agree(reader.logits(ids[:, 6:], 2), expected[:, 6:])
+    cache.length = 2  # Forget the others.
+    agree(reader.logits(np.array([[7]])), plain(model, [[3, 1, 7]])[:, -1:])
+
+
+def test_a_cache_that_grows_is_found_again(monkeypatch):
+    monkeypatch.setattr("gpt.model.cache.FIRST_PLACES", 4)
+    model = made()
+    ids = np.random.default_rng(0).integers(0, 31, (1, 12))
+    cache = KVCache(model)
+    reader = CompiledReader.for_model(model, cache)
+    found = [reader.logits(ids[:, i : i + 1])[:, 0] for i in range(12)]
+    agree(np.stack(found, axis=1), plain(model, ids))
+
+
+def test_there_is_no_reader_for_other_models():
+    model = made()
+    assert CompiledReader.for_model(model, KVCache(model, batch_size=2)) is not None
+
+    class OtherMLP(MLP):
+        pass
+
+    other = made()
+    other.h[1].mlp = OtherMLP(other.config)
+    assert CompiledReader.for_model(other, KVCache(other)) is None
+    wide = made().to(tl.float64)
+    assert CompiledReader.for_model(wide, KVCache(wide)) is None
+    turned = made()
+    turned.h[0].mlp.c_fc.weight.array = np.asfortranarray(turned.h[0].mlp.c_fc.weight.array)
+    assert CompiledReader.for_model(turned, KVCache(turned)) is None
+    dynamic = made(**LLAMA, rope_scaling="dynamic", rope_factor=2.0, rope_original_context=6)
+    assert CompiledReader.for_model(dynamic, KVCache(dynamic)) is None
+
+
+def wider_mlp(model):
+    for b in model.h:
+        b.mlp.c_fc, b.mlp.c_proj = tl.nn.Linear(24, 128), tl.nn.Linear(128, 24)
+
+
+def fewer_layers(model):
+    model.h = tl.nn.ModuleList(list(model.h)[:1])
+
+
+def other_eps(model):
+    model.h[1].ln_1.eps = 0.5
+
+
+def other_gelu(model):
+    model.h[0].mlp.approximate = "tanh"
+
+
+def a_window(model):
+    model.h[0].attn.window = 3
+
+
+def no_gains(model):
+    model.h[0].ln_2 = tl.nn.LayerNorm(24, elementwise_affine=False)
+
+
+def no_norm(model):
+    model.h[0].ln_2 = tl.nn.Dropout(0.0)
+
+
+def replaced_forward(model):
+    mlp = model.h[0].mlp
+    mlp.forward = lambda x: MLP.forward(mlp, x) * 0
+
+
+def hook_on_a_layer(model):
+    model.h[1].mlp.register_forward_hook(lambda module, args, output: output * 0)
+
+
+@pytest.mark.parametrize("change", [
+    hook_on_a_layer, wider_mlp, fewer_layers, other_eps, other_gelu, a_window, no_gains, no_norm, replaced_forward,
+])  # fmt: skip
+def test_a_changed_model_is_not_read(change, monkeypatch):
+    model = made()
+    change(model)
+    fast, slow, count = texts(model, monkeypatch, temperature=0)
+    assert fast == slow
+    assert count == 0
+
+
+@pytest.mark.parametrize("layer", [MLP, CausalSelfAttention, Block, GPT])
+def test_an_edited_class_is_noticed(layer, monkeypatch):
+    name = "hidden_states" if layer is GPT else "forward"
+    before = getattr(layer, name)
+    monkeypatch.setattr(layer, name, lambda self, x, *args: before(self, x, *args) * 1.5)
+    fast, slow, count = texts(made(), monkeypatch, temperature=0)
+    assert (fast, count) == (slow, 0)
+
+
+def test_another_function_falls_back_to_the_model(monkeypatch):
+    """The first token of each text is compared with the model, whatever the reader did not notice."""
+    model = made()
+    usual = list(generate(model, [3, 1], 5, SamplingConfig(temperature=0)))
+    before = tl.nn.functional.gelu
+    monkeypatch.setattr("tensorlite.nn.functional.gelu", lambda x, approximate: before(x, approximate) * 0)
+    fast, slow, count = texts(made(), monkeypatch, temperature=0)
+    assert (fast, count) == (slow, 1)
+    assert fast[:5] != usual
+
+
+def test_weights_changed_in_place_are_used():
+    model = made()
+    reader = CompiledReader.for_model(model, KVCache(model))
+    with tl.no_grad():
+        model.wte.weight.mul_(-0.5)
+    assert reader.is_current()
+    agree(reader.logits(np.array([[3]])), plain(model, [[3]]))
+
+
+def texts(model, monkeypatch, **options):
+    """Return a text that was read compiled, the same text without, and how often the compiled reader read."""
+    read = []
+    logits_of = CompiledReader.logits
+    monkeypatch.setattr(CompiledReader, "logits", lambda self, *args: read.append(args) or logits_of(self, *args))
+    fast = list(generate(model, [3, 1], 40, SamplingConfig(**options)))
+    count = len(read)
+    monkeypatch.setattr(CompiledReader, "for_model", lambda model, cache: None)
+    slow = list(generate(model, [3, 1], 40, SamplingConfig(**options)))
+    assert len(read) == count
+    return fast, slow, count
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"seed": 3}, {"seed": 4, "top_k": 5, "temperature": 0.7}])
+def test_generate_gives_the_same_text_compiled(options, monkeypatch):
+    fast, slow, count = texts(made(), monkeypatch, **options)
+    assert fast == slow
+    assert count == 40
+
+
+def test_a_batch_gives_the_same_texts_compiled(monkeypatch):
+    model = made()
+    prompts = [[3, 1], [4], [1, 5, 9, 2, 6]]
+    fast = generate_batch(model, prompts, 30, seed=1)
+    monkeypatch.setattr(CompiledReader, "for_model", lambda model, cache: None)
+    assert fast == generate_batch(model, prompts, 30, seed=1)
+
+
+def test_each_text_is_compared_with_the_model(monkeypatch):
+    """A model that has agreed is compared on the first token after the prompt, another one on the prompt's last."""
+    model = made()
+    compared = []
+    by_model = Reader._by_model
+    monkeypatch.setattr(
+        Reader, "_by_model", lambda self, ids, *args: compared.append(ids.tolist()) or by_model(self, ids, *args)
+    )
+    for expected in ([[[1]]], [[[7]]]):
+        compared.clear()
+        engine = Engine(model)
+        engine.prefill([3, 1])
+        engine.step(7)
+        engine.step(8)
+        assert compared == expected
+
+
+def test_an_array_replaced_between_tokens_is_noticed():
+    model = made()
+    text = generate(model, [3, 1], 8, SamplingConfig(temperature=0))
+    next(text), next(text)
+    weight = model.h[0].mlp.c_fc.weight
+    weight.array = np.asfortranarray(weight.array)  # The same numbers, in an order that the reader cannot read.
+    rest = list(text)
+    weight.array = np.ascontiguousarray(weight.array)
+    assert rest == list(generate(model, [3, 1], 8, SamplingConfig(temperature=0)))[2:]
+
+
+def test_a_full_cache_and_an_invalid_token_are_errors():
+    model = made()
+    cache = KVCache(model)
+    reader = CompiledReader.for_model(model, cache)
+    for token in (-1, 31, 10**9):
+        with pytest.raises(IndexError, match=f"token {token} is not in the vocabulary of 31"):
+            reader.logits(np.array([[1, token]]))
+    assert cache.length == 0
+    cache.length = 12
+    with pytest.raises(ValueError, match="the cache holds 12 of block_size = 12 positions"):
+        reader.logits(np.array([[1]]))
+
+
+def test_broken_weights_are_reported():
+    model = made()
+    model.h[1].ln_2.weight.array[3] = np.nan
+    with pytest.raises(SampleError, match="logits of the model are not finite"):
+        list(generate(model, [1], 3))
