@@ -447,7 +447,7 @@ def test_sample(calls):
     assert result.stdout == "baababa\n"
     newest, load, generate = calls.recorded
     assert newest == ("newest", (Path("runs"),), {})
-    assert load == ("load", (Path("newest.safetensors"),), {"device": "auto"})
+    assert load == ("load", (Path("newest.safetensors"),), {"device": "auto", "quantize": "auto"})
     assert generate[1][0] == "the model"
     assert generate[1][1].tolist() == [2, 1]
     assert generate[2] == {"sampling": SamplingConfig(temperature=0.5, top_k=2, seed=3)}
@@ -460,7 +460,7 @@ def test_sample_defaults(calls):
     assert result.stdout == "ab" * 250 + "\n"
     find, load, generate = calls.recorded
     assert find == ("find", (Path("here"),), {})
-    assert load[2] == {"device": "cpu"}
+    assert load[2] == {"device": "cpu", "quantize": "auto"}
     assert generate[1][1].tolist() == [0]  # a line break
     sampling = generate[2]["sampling"]
     assert (sampling.temperature, sampling.top_k) == (1.0, None)
