@@ -107,7 +107,7 @@ def fetch(remote: RemoteFile, folder: Path | None = None) -> Path:
 def is_whole(path: Path, remote: RemoteFile) -> bool:
     """Return whether a file is there and has its hash.
 
-    The hash of a large file takes a tenth of a second, so a note beside it says for which size and time of change it
+    The hash of a large file takes a tenth of a second, so a note next to it says for which size and time of change it
     was compared. As long as these stay, the file is not read again.
     """
     try:

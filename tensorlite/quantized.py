@@ -108,7 +108,9 @@ class QuantizedMatrix:
         """
         chosen = np.arange(self.shape[0]) if rows is None else np.asarray(rows)
         flat = chosen.reshape(-1)
-        if flat.size and not (0 <= flat.min() and flat.max() < self.shape[0]):
+        if not flat.size:
+            return np.zeros((*chosen.shape, self.shape[1]), np.float32)
+        if not (0 <= flat.min() and flat.max() < self.shape[0]):
             last = self.shape[0] - 1
             raise IndexError(f"dequantize: expected rows from 0 to {last}, got {flat.min()} to {flat.max()}")
         values = kernels.dequantize(self.quants, self.scales, KINDS[self.kind], flat)[:, : self.shape[1]]
@@ -141,6 +143,8 @@ def linear(x: NDArray[np.float32], matrix: QuantizedMatrix) -> NDArray[np.float3
     rows, columns = matrix.shape
     if x.dtype != np.float32 or x.ndim < 1 or x.shape[-1] != columns:
         raise ValueError(f"linear: expected x, float32 (..., {columns}), for {matrix!r}, got {x.dtype} {x.shape}")
+    if not x.size:
+        return np.zeros((*x.shape[:-1], rows), np.float32)
     flat = np.ascontiguousarray(x).reshape(-1, columns)
     if missing := -columns % BLOCK:
         flat = np.concatenate([flat, np.zeros((len(flat), missing), np.float32)], axis=1)

@@ -20,7 +20,7 @@ from gpt.errors import extra, short
 Array = NDArray[Any]
 Order = Literal["<", ">"]  # of the bytes of a number
 READS_FIELD = "_get_field_parts"  # the method of the package that reads the value of a key
-ROWS_BYTES = 2**22  # of a part of a tensor, so that a large one does not need its memory twice
+ROWS_BYTES = 2**20  # of a part of a tensor, so that a large one does not need its memory twice
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,8 @@ class QuantizedEmbedding(nn.Module):
         self.matrix = matrix
 
     def forward(self, idx: Tensor) -> Tensor:
+        if idx.dtype.kind not in "iu":
+            raise tl.DTypeError(f"embedding: expected an index tensor of integers, got {idx.dtype}. Use .long()")
         return tl.from_numpy(self.matrix.dequantize(idx.numpy()))
 
     def logits(self, x: Tensor) -> Tensor:

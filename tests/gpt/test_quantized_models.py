@@ -121,6 +121,9 @@ def test_what_a_quantized_model_refuses(tmp_path):
         model.h[0].mlp.c_fc(tl.zeros(1, 64, dtype=tl.float64))
     with pytest.raises(IndexError, match="expected rows from 0 to 49, got 50 to 50"):
         model(tl.tensor([[50]]))
+    with pytest.raises(tl.DTypeError, match="expected an index tensor of integers, got float32"):
+        model(tl.tensor([[1.0]]))
+    assert [model(tl.zeros(*shape, dtype=tl.int64))[0].shape for shape in ((0, 3), (2, 0))] == [(0, 3, 50), (2, 0, 50)]
     with pytest.raises(QuantizationError, match="the state of a model needs the weights in float32"):
         model.state_dict()
     with pytest.raises(QuantizationError, match="quantize='none'"):
