@@ -450,7 +450,7 @@ def test_sample(calls):
     assert load == ("load", (Path("newest.safetensors"),), {"device": "auto", "quantize": "auto"})
     assert generate[1][0] == "the model"
     assert generate[1][1].tolist() == [2, 1]
-    assert generate[2] == {"sampling": SamplingConfig(temperature=0.5, top_k=2, seed=3)}
+    assert generate[2] == {"sampling": SamplingConfig(temperature=0.5, top_k=2, seed=3), "draft": None}
     # stderr has what is needed to repeat the sample, so that it does not mix with the text.
     assert result.stderr == "checkpoint newest.safetensors (step 7, the only one)\nseed 3\n"
 
