@@ -298,3 +298,33 @@ def test_peak_memory_of_loading(tmp_path, monkeypatch):
         command = [sys.executable, "-c", MEMORY, str(path), quantize]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
         assert 0.5 * limit < int(done.stdout) < limit, (quantize, int(done.stdout) / limit)
+
+
+AUTO, INT8 = ("--quantize", "auto"), ("--quantize", "int8")
+
+
+def test_the_command_line(tmp_path):
+    pytest.importorskip("safetensors")
+    from click.testing import CliRunner
+
+    from gpt.cli import main
+
+    model, path = make(vocab_size=3), str(tmp_path / "checkpoint.safetensors")
+    whole = Config(name="small", model=model.config)
+    checkpoint.save(path, config=whole, tokenizer=CharTokenizer("abc"), step=1, model=model)
+
+    def run(*arguments):
+        done = CliRunner().invoke(main, [*arguments, "--model", path])
+        return done.exit_code, done.output
+
+    plain, auto, rounded = (run("score", "abcabcab", *option) for option in ((), AUTO, INT8))
+    assert plain == auto
+    assert (plain[0], rounded[0]) == (0, 0)
+    assert plain[1].split()[:1] == rounded[1].split()[:1]
+    assert plain != rounded
+    code, output = run("sample", "--prompt", "a", "--tokens", "3", "--temperature", "0", *INT8)
+    assert (code, len(output.splitlines()[-1])) == (0, 4)
+    code, output = run("sample", "--quantize", "int3")
+    assert (code, "'int3' is not one of 'none', 'auto', 'int8', 'int4'" in output) == (2, True)
+    code, output = run("score", "abc", "--device", "strict", *INT8)
+    assert (code, "quantize = int8: quantized weights are computed in float32 on the CPU" in output) == (2, True)
