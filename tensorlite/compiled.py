@@ -53,31 +53,36 @@ from .backends.cpu.compiled.token_kernels import (
     apply_relu_squared,
     apply_swiglu,
     cached_attention,
+    last_rows,
     linear_rows,
     norm_rows,
-    packed_bytes,
     turn_and_cache,
 )
 from .backends.cpu.thread_pool import run_parallel as run
 
 if TYPE_CHECKING:
+    from .backends.cpu.compiled.quantized_kernels import packed_bytes, quantized_linear_pointer
     from .backends.cpu.compiled.row_kernels import decode_attention, gelu, layer_norm, linear
 
 __all__ = [
     "BIAS", "COLUMNS", "FORMAT", "FORMATS", "MATRIX_LENGTH", "ROWS", "SCALES", "WEIGHTS", "add_rows", "apply_gelu",
-    "apply_relu_squared", "apply_swiglu", "bind_kernel", "cached_attention", "decode_attention", "gelu", "layer_norm",
-    "linear", "linear_rows", "njit", "norm_rows", "packed_bytes", "parallel_for", "run", "run_with_blas",
-    "turn_and_cache",
+    "apply_relu_squared", "apply_swiglu", "bind_kernel", "cached_attention", "decode_attention", "gelu", "last_rows",
+    "layer_norm", "linear", "linear_rows", "njit", "norm_rows", "packed_bytes", "parallel_for",
+    "quantized_linear_pointer", "run", "run_with_blas", "turn_and_cache",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """Return a kernel for a single row. They are compiled when the first one is used, which takes seconds."""
-    if name not in ("decode_attention", "gelu", "layer_norm", "linear"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .backends.cpu.compiled import row_kernels
+    """Return a name of a module whose functions are compiled when they are first used, which takes seconds."""
+    if name in ("decode_attention", "gelu", "layer_norm", "linear"):
+        from .backends.cpu.compiled import row_kernels
 
-    return getattr(row_kernels, name)
+        return getattr(row_kernels, name)
+    if name in ("packed_bytes", "quantized_linear_pointer"):
+        from .backends.cpu.compiled import quantized_kernels
+
+        return getattr(quantized_kernels, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def run_with_blas(function: Any, *args: Any, threads: bool = True) -> Any:

@@ -8,7 +8,6 @@ numba (the extra `fast`).
 
 import math
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,15 +46,16 @@ GELU, TANH_GELU, RELU_SQUARED, SWIGLU = range(4)
 
 
 @compiled.njit(nogil=True, cache=True, error_model="numpy")
-def read_blocks(
-    pool: int, gemm: int, blocks: Array, x: Array, sizes: Array, rms: bool, eps: float, cosines: int, sines: int,
-    padding: Array, workspace: Array, packed: Array | None,
+def read(
+    pool: int, gemm: int, quantized: int, blocks: Array, head: Array, x: Array, sizes: Array, rms: bool, eps: float,
+    cosines: int, sines: int, padding: Array, workspace: Array, packed: Array, logits: Array,
 ) -> None:  # fmt: skip
-    """Compute all blocks: update the residual stream x, (R, C), and append keys and values to the cache.
+    """Compute a model: append keys and values to the cache, and write the logits (B, count, V) of the last tokens.
 
-    blocks: (n_layer, BLOCK_LENGTH). sizes: H, K, D, I, the activation, the length of the cache, and T. padding: (B,).
-    workspace: `workspace_size` numbers. packed: `packed_size` bytes, or None without quantized weights. The caller has
-    them, because numba frees an array of its own after the last line that names it, also where its address is in use.
+    x: the embeddings (B T, C), which are changed. blocks: (n_layer, BLOCK_LENGTH). head: the addresses of weight and
+    bias of the final norm, then a matrix. sizes: H, K, D, I, the activation, the length of the cache, and T.
+    padding: (B,). workspace: `workspace_size` numbers. packed: `packed_size` bytes. The caller has both, because numba
+    frees an array of its own after the last line that names it, also where its address is in use.
     """
     H, K, D, I, activation, length, T = sizes
     R, C = x.shape
@@ -65,10 +65,10 @@ def read_blocks(
     at_z = at_y + 4 * R * attended
     at_heads = at_z + 4 * R * C
     at_inner = at_heads + 4 * R * (H + 2 * K) * D
-    at_packed = None if packed is None else np.int64(packed.ctypes.data)
+    at_packed = np.int64(packed.ctypes.data)
     for b in blocks:
         compiled.norm_rows(pool, rms, b[NORM_1], b[NORM_1_BIAS], eps, at_x, R, C, at_y)
-        compiled.linear_rows(pool, gemm, b[ATTN:PROJ], at_y, C, R, at_packed, at_heads)
+        compiled.linear_rows(pool, gemm, quantized, b[ATTN:PROJ], at_y, C, R, at_packed, at_heads)
         compiled.turn_and_cache(
             pool, at_heads, R, H, K, D, cosines, sines, b[Q_NORM], b[K_NORM], eps, b[KEYS], b[VALUES], b[PLACES],
             length, T, padding,
@@ -76,32 +76,26 @@ def read_blocks(
         compiled.cached_attention(
             pool, gemm, at_heads, R, H, K, D, b[KEYS], b[VALUES], b[PLACES], length, T, b[WINDOW], padding, at_y,
         )  # fmt: skip
-        compiled.linear_rows(pool, gemm, b[PROJ:FC], at_y, H * D, R, at_packed, at_z)
+        compiled.linear_rows(pool, gemm, quantized, b[PROJ:FC], at_y, H * D, R, at_packed, at_z)
         compiled.add_rows(pool, at_x, at_z, R * C)
 
         compiled.norm_rows(pool, rms, b[NORM_2], b[NORM_2_BIAS], eps, at_x, R, C, at_y)
-        compiled.linear_rows(pool, gemm, b[FC:OUT], at_y, C, R, at_packed, at_inner)
+        compiled.linear_rows(pool, gemm, quantized, b[FC:OUT], at_y, C, R, at_packed, at_inner)
         if activation == SWIGLU:
             compiled.apply_swiglu(pool, at_inner, R, I)
         elif activation == RELU_SQUARED:
             compiled.apply_relu_squared(pool, at_inner, R * I)
         else:
             compiled.apply_gelu(pool, at_inner, R * I, activation == TANH_GELU)
-        compiled.linear_rows(pool, gemm, b[OUT:], at_inner, wide, R, at_packed, at_z)
+        compiled.linear_rows(pool, gemm, quantized, b[OUT:], at_inner, wide, R, at_packed, at_z)
         compiled.add_rows(pool, at_x, at_z, R * C)
 
-
-@compiled.njit(nogil=True, cache=True, error_model="numpy")
-def head(
-    pool: int, gemm: int, matrix: Array, x: Array, rms: bool, norm: int, norm_bias: int, eps: float, workspace: Array,
-    packed: Array | None, logits: Array,
-) -> None:  # fmt: skip
-    """Write the logits (R, V) of hidden states x, (R, C), after the final norm."""
-    R, C = x.shape
-    at_y = np.int64(workspace.ctypes.data)
-    at_packed = None if packed is None else np.int64(packed.ctypes.data)
-    compiled.norm_rows(pool, rms, norm, norm_bias, eps, np.int64(x.ctypes.data), R, C, at_y)
-    compiled.linear_rows(pool, gemm, matrix, at_y, C, R, at_packed, np.int64(logits.ctypes.data))
+    B, count = logits.shape[0], logits.shape[1]
+    compiled.last_rows(at_x, B, T, C, count, at_z)
+    compiled.norm_rows(pool, rms, head[0], head[1], eps, at_z, B * count, C, at_y)
+    compiled.linear_rows(
+        pool, gemm, quantized, head[2:], at_y, C, B * count, at_packed, np.int64(logits.ctypes.data)
+    )  # fmt: skip
 
 
 def workspace_size(config: ModelConfig, R: int) -> int:
@@ -148,13 +142,14 @@ class CompiledReader:
             [config.n_head, config.kv_heads, config.head_size, config.inner_size, activation, 0, 0], np.int64
         )
         self.blocks = np.array([_block_row(b) for b in model.h], np.int64)
-        self.head = np.array(_matrix_row(model.lm_head if not config.tied else model.wte), np.int64)
-        self.norm = _address(model.ln_f.weight), _address(getattr(model.ln_f, "bias", None))
+        norm = _address(model.ln_f.weight), _address(getattr(model.ln_f, "bias", None))
+        self.head = np.array([*norm, *_matrix_row(model.wte if config.tied else model.lm_head)], np.int64)
         self.padding = np.zeros(cache.batch_size, np.int64) if cache.padding is None else cache.padding
         self.tables: list[Array] = []  # that hold the rotary positions
         self.places, self.first_keys = -1, cache.keys[0]
         self.workspace = np.empty(0, np.float32)
-        self.packed = np.empty(0, np.uint8) if is_quantized(model) else None
+        self.packed = np.empty(0, np.uint8)
+        self.quantized = compiled.quantized_linear_pointer() if is_quantized(model) else 0
 
     def is_current(self) -> bool:
         """Return whether the parameters of the model still have the arrays that this reader reads."""
@@ -178,19 +173,20 @@ class CompiledReader:
         x = self._embed(ids)
         self.sizes[5:] = cache.length, T
         cosines, sines = self._rotary(cache.length + T)
-        # Weights of a small model fit into the cache of a core, so that one thread reads a token faster.
-        run = partial(compiled.run_with_blas if B * T > FEW else run_without_blas, threads=self.large or B * T >= MANY)
         if len(self.workspace) < (size := workspace_size(config, B * T)):
             self.workspace = np.empty(size, np.float32)
-            if self.packed is not None:
+            if self.quantized:
                 self.packed = np.empty(packed_size(config, B * T), np.uint8)
-        room = self.workspace, self.packed
-        run(read_blocks, self.blocks, x, self.sizes, self.rms, self.eps, cosines, sines, self.padding, *room)
+        logits = np.empty((B, count, config.vocab_size), np.float32)
+        # Weights of a small model fit into the cache of a core, so that one thread reads a token faster.
+        threads = self.large or B * T >= MANY
+        run = compiled.run_with_blas if B * T > FEW else run_without_blas
+        run(
+            read, self.quantized, self.blocks, self.head, x, self.sizes, self.rms, self.eps, cosines, sines,
+            self.padding, self.workspace, self.packed, logits, threads=threads,
+        )  # fmt: skip
         cache.length += T
-        rows = np.ascontiguousarray(x.reshape(B, T, -1)[:, -count:]).reshape(B * count, -1)
-        logits = np.empty((len(rows), config.vocab_size), np.float32)
-        run(head, self.head, rows, self.rms, *self.norm, self.eps, *room, logits)
-        return logits.reshape(B, count, -1)
+        return logits
 
     def _find_cache(self) -> None:
         """Take the addresses of the cache, which is new or has grown."""

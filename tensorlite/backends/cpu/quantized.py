@@ -190,8 +190,7 @@ def linear(x: Array, quants: Array, scales: Array, kind: Kind, rows: int) -> Arr
     kernels = load_kernels()
     if kernels is not None:
         out = np.empty((len(x), rows), np.float32)
-        packed = np.empty(kernels.packed_bytes(x.shape[1], len(x)), np.uint8)
-        run_parallel(kernels.linear, kind.bits, kind.offset, quants, scales.view(np.uint16), x, packed, out)
+        run_parallel(kernels.linear, kind.bits, kind.offset, quants, scales, x, out)
         return out
     numbers, factors = round_activations(x)
     rounded = (numbers * factors[..., None]).reshape(x.shape)

@@ -17,6 +17,7 @@ scale_x sum q_x, float32.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ from .simd import (
 )
 from .support import ENTRY, I64, INNER, LOOP, float32_pointer, njit, to_pointer
 
-__all__ = ["linear", "packed_bytes", "quantized_linear", "round_rows"]
+__all__ = ["linear", "packed_bytes", "quantized_linear", "quantized_linear_pointer"]
 
 Array = Any
 f32 = np.float32
@@ -265,16 +266,11 @@ def round_rows(x: int, ldx: int, K: int, T: int, offset: int, packed: int, start
                 carray(float32_pointer(to_scale + 4 * rows), 1)[0] = scale * f32(total)
 
 
-@njit(**{**INNER, "no_cpython_wrapper": False})
-def packed_bytes(K: int, T: int) -> int:
-    """Return the bytes that T rows of K activations take when they are packed."""
-    return T * -(-K // _BLOCK) * _ROW_BYTES
-
-
 # ---- products -----------------------------------------------------------------------------------
 
 
-@njit(**INNER, forceinline=False)
+# With a wrapper for C, because other compiled functions call it by its address: it takes seconds to compile.
+@njit("void(" + ", ".join(["i8"] * 13) + ")", **{**ENTRY, "no_cfunc_wrapper": False})
 def quantized_linear(
     pool: int, bits: int, offset: int, quants: int, scales: int, rows: int, K: int, x: int, ldx: int, T: int,
     packed: int, out: int, ldo: int,
@@ -297,17 +293,24 @@ def quantized_linear(
         parallel_for(shared, bind_kernel(_groups_4_minimum, arguments), count, 1, 1)
 
 
-@njit(**ENTRY)  # It is compiled when it is called, because few programs call it.
-def linear(
-    pool: int, bits: int, offset: int, quants: Array, scales: Array, x: Array, packed: Array, out: Array
-) -> None:  # fmt: skip
-    """Write ``x W^T`` into out, (T, rows), for x, (T, K), with K a multiple of 32.
+@cache
+def quantized_linear_pointer() -> int:
+    """Return the address of `quantized_linear`, a C function of thirteen 64-bit integers."""
+    (result,) = quantized_linear.overloads.values()
+    return int(result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name))
 
-    packed: `packed_bytes(K, T)` bytes. The caller has them, because numba frees an array of its own after the last line
-    that names it, also where the address is in use.
-    """
+
+def packed_bytes(K: int, T: int) -> int:
+    """Return the bytes that T rows of K activations take when they are packed."""
+    return T * -(-K // _BLOCK) * _ROW_BYTES
+
+
+def linear(pool: int, bits: int, offset: int, quants: Array, scales: Array, x: Array, out: Array) -> None:
+    """Write ``x W^T`` into out, (T, rows), for x, (T, K), with K a multiple of 32. All arrays are contiguous."""
     (T, K), rows = x.shape, out.shape[1]
+    packed = np.empty(packed_bytes(K, T), np.uint8)
+    addresses = [array.ctypes.data for array in (quants, scales, x, packed, out)]
+    quants_at, scales_at, x_at, packed_at, out_at = addresses
     quantized_linear(
-        pool, bits, offset, np.int64(quants.ctypes.data), np.int64(scales.ctypes.data), rows, K,
-        np.int64(x.ctypes.data), K, T, np.int64(packed.ctypes.data), np.int64(out.ctypes.data), rows,
+        pool, bits, offset, quants_at, scales_at, rows, K, x_at, K, T, packed_at, out_at, rows
     )  # fmt: skip

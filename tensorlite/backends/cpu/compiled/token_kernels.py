@@ -13,19 +13,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
+from llvmlite import ir
+from numba import carray, types
+from numba.extending import intrinsic
 
 from .gemm import NO_TRANS, TRANS, gemv, sgemm
 from .kernels import gelu_in_place, layer_norm_range, softmax_scores, swiglu_in_place
 from .parallel_for import bind_kernel, parallel_for
-from .quantized_kernels import packed_bytes, quantized_linear
 from .simd import fma_16, load_16, splat_16, store_16, zeros_16
-from .support import INNER, LOOP, float32_pointer, njit
+from .support import I64, INNER, LOOP, float32_pointer, njit, to_pointer
 
 __all__ = [
     "BIAS", "COLUMNS", "FORMAT", "FORMATS", "MATRIX_LENGTH", "ROWS", "SCALES", "WEIGHTS", "add_rows", "apply_gelu",
-    "apply_relu_squared", "apply_swiglu", "cached_attention", "linear_rows", "norm_rows", "packed_bytes",
-    "turn_and_cache",
+    "apply_relu_squared", "apply_swiglu", "cached_attention", "last_rows", "linear_rows", "norm_rows", "turn_and_cache",
 ]  # fmt: skip
 
 Array = Any
@@ -69,29 +69,40 @@ def _add_bias_range(bias: int, out: int, N: int, start: int, stop: int) -> None:
             y[i] += b[i]
 
 
-@njit(**_KERNEL)
-def _quantized_rows(pool: int, matrix: Array, x: int, ldx: int, R: int, packed: int, out: int) -> None:
-    kind, N, K = matrix[FORMAT], matrix[ROWS], matrix[COLUMNS]
-    bits, offset = (8, 128) if kind == 1 else (4, 8 if kind == 2 else 0)
-    quantized_linear(pool, bits, offset, matrix[WEIGHTS], matrix[SCALES], N, K, x, ldx, R, packed, out, N)
+@intrinsic
+def _call_quantized(
+    context: Any, function: Any, pool: Any, bits: Any, offset: Any, quants: Any, scales: Any, rows: Any, K: Any, x: Any,
+    ldx: Any, T: Any, packed: Any, out: Any, ldo: Any,
+) -> Any:  # fmt: skip
+    """Call `quantized_kernels.quantized_linear` by its address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function_type = ir.FunctionType(ir.VoidType(), [I64] * 13)
+        builder.call(to_pointer(builder, args[0], function_type), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 14), generate
 
 
 @njit(**_KERNEL)
 def linear_rows(
-    pool: int, gemm: int, matrix: Array, x: int, ldx: int, R: int, packed: int | None, out: int
+    pool: int, gemm: int, quantized: int, matrix: Array, x: int, ldx: int, R: int, packed: int, out: int
 ) -> None:  # fmt: skip
     """Write ``x W^T + bias`` into out, (R, N), for x (R, K), whose rows are ldx numbers apart, and a matrix W (N, K).
 
-    gemm: the address of BLAS's sgemm, or 0. packed: the address of `packed_bytes(K, R)` bytes for quantized matrices.
-        None for models without them, whose code is compiled in a third of the time.
+    gemm: the address of BLAS's sgemm, or 0. quantized: `quantized_linear_pointer()`, or 0 if no matrix is quantized.
+    packed: the address of `packed_bytes(K, R)` bytes, for a quantized matrix.
     """
-    N, K = matrix[ROWS], matrix[COLUMNS]
-    if packed is not None and matrix[FORMAT] != 0:
-        _quantized_rows(pool, matrix, x, ldx, R, packed, out)
-    else:
+    kind, N, K = matrix[FORMAT], matrix[ROWS], matrix[COLUMNS]
+    if kind == 0:
         shared = pool if N * K * R >= _MIN_SHARED_PRODUCT else 0
         arguments = (gemm, matrix[WEIGHTS], x, ldx, R, N, K, out)
         parallel_for(shared, bind_kernel(_float32_range, arguments), N, _ROWS_AT_ONCE, 1)
+    else:
+        bits, offset = (8, 128) if kind == 1 else (4, 8 if kind == 2 else 0)
+        _call_quantized(
+            quantized, pool, bits, offset, matrix[WEIGHTS], matrix[SCALES], N, K, x, ldx, R, packed, out, N
+        )  # fmt: skip
     if matrix[BIAS]:
         shared = pool if N * R >= _MIN_SHARED else 0
         parallel_for(shared, bind_kernel(_add_bias_range, (matrix[BIAS], out, N)), R, 1, 1)
@@ -125,6 +136,16 @@ def _norm_range(
             b = carray(float32_pointer(bias), C)
             for i in range(C):
                 y[i] += b[i]
+
+
+@njit(**_KERNEL)
+def last_rows(x: int, B: int, T: int, C: int, count: int, out: int) -> None:
+    """Copy the last `count` of the T rows of each sequence of x, (B T, C), to out, (B count, C)."""
+    for b in range(B):
+        source = carray(float32_pointer(x + 4 * (b * T + T - count) * C), count * C)
+        target = carray(float32_pointer(out + 4 * b * count * C), count * C)
+        for i in range(count * C):
+            target[i] = source[i]
 
 
 @njit(**_KERNEL)
