@@ -10,7 +10,7 @@ from gpt.config import ModelConfig
 from tensorlite import Tensor
 
 # Positions that a cache has room for at first. It grows, because the context of some models is longer than memory.
-FIRST_PLACES = 1024
+FIRST_PLACES = 256
 
 
 class CachedModel(Protocol):

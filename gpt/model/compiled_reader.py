@@ -142,8 +142,7 @@ class CompiledReader:
             [config.n_head, config.kv_heads, config.head_size, config.inner_size, activation, 0, 0], np.int64
         )
         self.blocks = np.array([_block_row(b) for b in model.h], np.int64)
-        norm = _address(model.ln_f.weight), _address(getattr(model.ln_f, "bias", None))
-        self.head = np.array([*norm, *_matrix_row(model.wte if config.tied else model.lm_head)], np.int64)
+        self.head = np.array([*_norm_row(model.ln_f), *_matrix_row(model.wte if config.tied else model.lm_head)], np.int64)
         self.padding = np.zeros(cache.batch_size, np.int64) if cache.padding is None else cache.padding
         self.tables: list[Array] = []  # that hold the rotary positions
         self.places, self.first_keys = -1, cache.keys[0]
@@ -168,7 +167,8 @@ class CompiledReader:
             token = next(token for token in ids.reshape(-1).tolist() if not 0 <= token < config.vocab_size)
             raise IndexError(f"GPT: token {token} is not in the vocabulary of {config.vocab_size}")
         if cache.length + T > self.places or cache.keys[0] is not self.first_keys:
-            cache.reserve(cache.length + T)
+            if cache.length + T > cache.keys[0].shape[2]:
+                cache.reserve(max(cache.length + T, 2 * cache.keys[0].shape[2]))
             self._find_cache()
         x = self._embed(ids)
         self.sizes[5:] = cache.length, T
@@ -229,9 +229,16 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else int(tensor.array.ctypes.data)
 
 
+def _norm_row(norm: Any) -> list[int]:
+    """Return the addresses of the weight and the bias of a norm, 0 for what it does not have."""
+    if isinstance(norm, nn.Identity):
+        return [0, 0]
+    return [_address(norm.weight), _address(norm.bias) if isinstance(norm, nn.LayerNorm) else 0]
+
+
 def _matrix_row(layer: Any) -> list[int]:
     """Return the integers of the matrix of a linear layer or of an embedding."""
-    bias = _address(getattr(layer, "bias", None))
+    bias = 0 if isinstance(layer, nn.Embedding | QuantizedEmbedding) else _address(layer.bias)
     if isinstance(layer, QuantizedLinear | QuantizedEmbedding):
         matrix: QuantizedMatrix = layer.matrix
         kind = compiled.FORMATS[matrix.kind]
@@ -241,8 +248,8 @@ def _matrix_row(layer: Any) -> list[int]:
 
 def _block_row(b: Block) -> list[int]:
     """Return the integers of a block, with 0 for its cache."""
-    norms = [_address(getattr(norm, part, None)) for norm in (b.ln_1, b.ln_2) for part in ("weight", "bias")]
-    heads = [_address(getattr(norm, "weight", None)) for norm in (b.attn.q_norm, b.attn.k_norm)]
+    norms = [*_norm_row(b.ln_1), *_norm_row(b.ln_2)]
+    heads = [_norm_row(norm)[0] for norm in (b.attn.q_norm, b.attn.k_norm)]
     matrices = [_matrix_row(layer) for layer in (b.attn.c_attn, b.attn.c_proj, b.mlp.c_fc, b.mlp.c_proj)]
     return [*norms, *heads, 0, 0, 0, b.attn.window, *(number for row in matrices for number in row)]
 
