@@ -142,7 +142,8 @@ class CompiledReader:
             [config.n_head, config.kv_heads, config.head_size, config.inner_size, activation, 0, 0], np.int64
         )
         self.blocks = np.array([_block_row(b) for b in model.h], np.int64)
-        self.head = np.array([*_norm_row(model.ln_f), *_matrix_row(model.wte if config.tied else model.lm_head)], np.int64)
+        head = model.wte if config.tied else model.lm_head
+        self.head = np.array([*_norm_row(model.ln_f), *_matrix_row(head)], np.int64)
         self.padding = np.zeros(cache.batch_size, np.int64) if cache.padding is None else cache.padding
         self.tables: list[Array] = []  # that hold the rotary positions
         self.places, self.first_keys = -1, cache.keys[0]
