@@ -8,7 +8,7 @@ import click
 
 from gpt.cli.command import Command
 from gpt.cli.draft import check_draft_tokens, draft_options, load_draft
-from gpt.cli.options import adapter_option, given_options, quantize_option
+from gpt.cli.options import adapter_option, chosen_quantize, given_options, quantize_option
 from gpt.cli.sample import sampling_options
 from gpt.config import SamplingConfig
 from gpt.known_models import DEFAULT_CHAT_MODEL
@@ -27,7 +27,7 @@ HELP = "/new begins a new conversation, /undo takes the last answer back, /exit 
 )
 @adapter_option
 @click.option("--device", default="auto", metavar="DEVICE", show_default=True, help="cpu, cuda or cuda:N.")
-@quantize_option("auto")
+@quantize_option(None)
 @click.option("--system", metavar="TEXT", help="The system message.  [default: that of the model]")
 @click.option(
     "--tokens", type=click.IntRange(min=1), default=512, show_default=True, help="The longest answer, in tokens."
@@ -39,7 +39,7 @@ def chat(
     source: str,
     adapter: str | None,
     device: str,
-    quantize: str,
+    quantize: str | None,
     system: str | None,
     tokens: int,
     once: str | None,
@@ -62,8 +62,9 @@ def chat(
     from gpt.generation.chat import Chat
 
     tl.keep_freed_memory()  # No backward pass runs, which would do so.
-    loaded = sources.load(source, device, adapter=adapter, quantize=quantize)
-    drafts = load_draft(draft, draft_tokens, loaded, device, quantize)
+    weights = chosen_quantize(quantize)
+    loaded = sources.load(source, device, adapter=adapter, quantize=weights)
+    drafts = load_draft(draft, draft_tokens, loaded, device, weights)
     talk = Chat(loaded.model, loaded.tokenizer, system, tokens, sampling, draft=drafts)
     if once is not None:
         answer(talk, once)  # An error ends the command.

@@ -136,16 +136,30 @@ adapter_option = click.option(
 )
 
 
-def quantize_option(default: str) -> Decorator:
-    """Return the option --quantize."""
+def quantize_option(default: str | None) -> Decorator:
+    """Return the option --quantize. default: None for that of `chosen_quantize`."""
     return click.option(
         "--quantize",
         type=click.Choice(QUANTIZATIONS),
         default=default,
-        show_default=True,
+        show_default=default or "auto; none without numba",
         help="Weights in 8 or 4 bits, for a model on the CPU; auto keeps those of a GGUF file as they are there, none "
         "makes float32 of all.",
     )
+
+
+def chosen_quantize(given: str | None) -> str:
+    """Return what --quantize says, or else auto.
+
+    Without numba it is none, because products with quantized matrices then take ten times as long as those in float32.
+    """
+    if given is not None:
+        return given
+    try:
+        from tensorlite import compiled  # noqa: F401
+    except ImportError:
+        return "none"
+    return "auto"
 
 
 def checkpoint_options(command: Callback) -> Callback:

@@ -11,6 +11,7 @@ from gpt.cli.options import (
     Callback,
     apply_decorators,
     checkpoint_options,
+    chosen_quantize,
     given_options,
     load_checkpoint,
     quantize_option,
@@ -94,12 +95,12 @@ def choice_options(command: Callback) -> Callback:
 
 @click.command(cls=Command)
 @checkpoint_options
-@quantize_option("auto")
+@quantize_option(None)
 @length_options
 @sampling_options
 @choice_options
 @draft_options
-def sample(checkpoint: str | None, adapter: str | None, device: str, quantize: str, **arguments: Any) -> None:
+def sample(checkpoint: str | None, adapter: str | None, device: str, quantize: str | None, **arguments: Any) -> None:
     """Generate text from a checkpoint, and print it as it is generated.
 
     On a terminal, control characters in the text are escaped. Into a file or a pipe it goes as it is: ... | cat
@@ -112,8 +113,9 @@ def sample(checkpoint: str | None, adapter: str | None, device: str, quantize: s
     check_draft_tokens(arguments["draft"], arguments["draft_tokens"])
     sampling = SamplingConfig(**options)
     prompt = request.read_prompt(arguments["prompt"], arguments["prompt_file"])
-    loaded = load_checkpoint(checkpoint, device, adapter, quantize)
-    draft = load_draft(arguments["draft"], arguments["draft_tokens"], loaded, device, quantize)
+    weights = chosen_quantize(quantize)
+    loaded = load_checkpoint(checkpoint, device, adapter, weights)
+    draft = load_draft(arguments["draft"], arguments["draft_tokens"], loaded, device, weights)
     chosen = request.SampleRequest(loaded.model, loaded.tokenizer, prompt, sampling, arguments, draft)
     if len(chosen.ids) > (context := loaded.config.model.block_size):
         click.echo(f"the prompt has {len(chosen.ids):,} tokens, of which the model sees the last {context:,}", err=True)

@@ -22,7 +22,7 @@ import tensorlite
 from gpt.__main__ import open_closed_streams
 from gpt.cli import main
 from gpt.cli.app import COMMANDS
-from gpt.cli.options import HIDDEN, OPTION_NAMES, TRAIN_SECTIONS
+from gpt.cli.options import HIDDEN, OPTION_NAMES, TRAIN_SECTIONS, chosen_quantize
 from gpt.cli.suggestions import COMMAND_ALIASES, OPTION_ALIASES
 from gpt.config import Config, SamplingConfig
 from gpt.config.sections import NEEDS
@@ -447,7 +447,7 @@ def test_sample(calls):
     assert result.stdout == "baababa\n"
     newest, load, generate = calls.recorded
     assert newest == ("newest", (Path("runs"),), {})
-    assert load == ("load", (Path("newest.safetensors"),), {"device": "auto", "quantize": "auto"})
+    assert load == ("load", (Path("newest.safetensors"),), {"device": "auto", "quantize": chosen_quantize(None)})
     assert generate[1][0] == "the model"
     assert generate[1][1].tolist() == [2, 1]
     assert generate[2] == {"sampling": SamplingConfig(temperature=0.5, top_k=2, seed=3), "draft": None}
@@ -460,7 +460,7 @@ def test_sample_defaults(calls):
     assert result.stdout == "ab" * 250 + "\n"
     find, load, generate = calls.recorded
     assert find == ("find", (Path("here"),), {})
-    assert load[2] == {"device": "cpu", "quantize": "auto"}
+    assert load[2] == {"device": "cpu", "quantize": chosen_quantize(None)}
     assert generate[1][1].tolist() == [0]  # a line break
     sampling = generate[2]["sampling"]
     assert (sampling.temperature, sampling.top_k) == (1.0, None)

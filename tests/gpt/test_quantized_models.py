@@ -300,11 +300,23 @@ def test_peak_memory_of_loading(tmp_path, monkeypatch):
         assert 0.5 * limit < int(done.stdout) < limit, (quantize, int(done.stdout) / limit)
 
 
+def test_the_default_without_numba_is_none(monkeypatch):
+    pytest.importorskip("click")
+    from gpt.cli.options import chosen_quantize
+
+    compiled = chosen_quantize(None)
+    assert compiled in ("auto", "none")
+    monkeypatch.setitem(sys.modules, "tensorlite.compiled", None)
+    monkeypatch.delattr(tl, "compiled", raising=False)
+    assert [chosen_quantize(given) for given in (None, "auto", "int8")] == ["none", "auto", "int8"]
+
+
 AUTO, INT8 = ("--quantize", "auto"), ("--quantize", "int8")
 
 
 def test_the_command_line(tmp_path):
     pytest.importorskip("safetensors")
+    pytest.importorskip("click")
     from click.testing import CliRunner
 
     from gpt.cli import main
