@@ -32,7 +32,7 @@ class Reader:
     """
 
     def __init__(self, model: GPT) -> None:
-        self.model, self.eval_mode = model, eval_mode(model)
+        self.model = model
         self.compiled: CompiledReader | None = None
         self.sought = self.compared = False
 
@@ -77,7 +77,7 @@ class Reader:
         self.compiled = CompiledReader.for_model(self.model, cache)
 
     def _by_model(self, ids: NDArray[np.int64], cache: KVCache, count: int) -> Logits:
-        with self.eval_mode:
+        with eval_mode(self.model):
             x = self.model.hidden_states(tl.tensor(ids, device=self.model.device), cache)  # (B, T, C)
             # The head reads the last positions only.
             logits: Logits = self.model.head(x[:, -count:]).cpu().numpy().astype(np.float64)

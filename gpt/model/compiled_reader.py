@@ -7,7 +7,6 @@ numba (the extra `fast`).
 """
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,35 +14,37 @@ from numpy.typing import NDArray
 
 from gpt.config import ModelConfig
 from gpt.model.cache import KVCache
-from gpt.model.gpt import GPT, MLP, Block, CausalSelfAttention
-from gpt.model.quantized import QuantizedEmbedding, QuantizedLinear, is_quantized
-from tensorlite import Tensor, compiled, nn
-from tensorlite.quantized import QuantizedMatrix
+from gpt.model.gpt import GPT
+from gpt.model.quantized import QuantizedEmbedding
+from gpt.model.reader_plan import (
+    ATTN,
+    FC,
+    K_NORM,
+    KEYS,
+    NORM_1,
+    NORM_1_BIAS,
+    NORM_2,
+    NORM_2_BIAS,
+    OUT,
+    PLACES,
+    PROJ,
+    Q_NORM,
+    RELU_SQUARED,
+    SWIGLU,
+    TANH_GELU,
+    VALUES,
+    WINDOW,
+    Plan,
+    address,
+    plan_for,
+)
+from tensorlite import compiled
 
 Array = NDArray[Any]
 
-# The types of the modules that the functions here compute, by name.
-BLOCK_MODULES: dict[str, tuple[type, ...]] = {
-    "": (Block,), "ln_1": (nn.LayerNorm, nn.RMSNorm), "ln_2": (nn.LayerNorm, nn.RMSNorm),
-    "attn": (CausalSelfAttention,), "attn.c_attn": (nn.Linear, QuantizedLinear),
-    "attn.c_proj": (nn.Linear, QuantizedLinear), "attn.q_norm": (nn.Identity, nn.RMSNorm),
-    "attn.k_norm": (nn.Identity, nn.RMSNorm), "attn.resid_dropout": (nn.Dropout,), "mlp": (MLP,),
-    "mlp.c_fc": (nn.Linear, QuantizedLinear), "mlp.c_proj": (nn.Linear, QuantizedLinear), "mlp.dropout": (nn.Dropout,),
-}  # fmt: skip
-MODEL_MODULES: dict[str, tuple[type, ...]] = {
-    "": (GPT,), "wte": (nn.Embedding, QuantizedEmbedding), "wpe": (nn.Embedding,), "drop": (nn.Dropout,),
-    "h": (nn.ModuleList,), "ln_f": (nn.LayerNorm, nn.RMSNorm), "lm_head": (nn.Linear, QuantizedLinear),
-}  # fmt: skip
 LARGE = 1 << 20  # Number of weights from which several threads read them; fewer weights fit the caches.
-FEW = 4  # tokens, up to which no product needs BLAS, and its threads need no setting
+FEW = 16  # tokens, up to which no product needs BLAS, and its threads need no setting
 MANY = 8  # tokens, from which several threads read them
-
-# The integers of a block: addresses, four matrices, and the number of places in its cache.
-NORM_1, NORM_1_BIAS, NORM_2, NORM_2_BIAS, Q_NORM, K_NORM, KEYS, VALUES, PLACES, WINDOW, MATRICES = range(11)
-ATTN, PROJ, FC, OUT = (MATRICES + i * compiled.MATRIX_LENGTH for i in range(4))
-BLOCK_LENGTH = MATRICES + 4 * compiled.MATRIX_LENGTH
-GELU, TANH_GELU, RELU_SQUARED, SWIGLU = range(4)
-
 
 @compiled.njit(nogil=True, cache=True, error_model="numpy")
 def read(
@@ -125,35 +126,23 @@ class CompiledReader:
     @classmethod
     def for_model(cls, model: GPT, cache: KVCache) -> "CompiledReader | None":
         """Return a reader for this model and cache, or None if the functions here do not compute this model."""
-        if not _is_usual(model, cache) or not all(map(_is_usable, _arrays(model))):
-            return None
-        return cls(model, cache)
+        plan = plan_for(model)
+        return None if plan is None or len(plan.blocks) != len(cache.keys) else cls(model, plan, cache)
 
-    def __init__(self, model: GPT, cache: KVCache) -> None:
-        config = model.config
-        self.model, self.cache = model, cache
-        self.parameters = list(model.parameters())
-        self.arrays = list(_arrays(model))  # The addresses are valid as long as these arrays live.
-        self.large = sum(array.size for array in self.arrays) >= LARGE
-        self.rms, self.eps = config.norm == "rms", config.norm_eps
-        swiglu, gelu = config.mlp == "swiglu", TANH_GELU if config.gelu == "tanh" else GELU
-        activation = SWIGLU if swiglu else RELU_SQUARED if config.mlp == "relu2" else gelu
-        self.sizes = np.array(
-            [config.n_head, config.kv_heads, config.head_size, config.inner_size, activation, 0, 0], np.int64
-        )
-        self.blocks = np.array([_block_row(b) for b in model.h], np.int64)
-        head = model.wte if config.tied else model.lm_head
-        self.head = np.array([*_norm_row(model.ln_f), *_matrix_row(head)], np.int64)
+    def __init__(self, model: GPT, plan: Plan, cache: KVCache) -> None:
+        self.model, self.plan, self.cache = model, plan, cache
+        self.rms, self.eps = model.config.norm == "rms", model.config.norm_eps
+        self.blocks, self.sizes = plan.blocks.copy(), np.concatenate([plan.sizes, np.zeros(2, np.int64)])
         self.padding = np.zeros(cache.batch_size, np.int64) if cache.padding is None else cache.padding
         self.tables: list[Array] = []  # that hold the rotary positions
         self.places, self.first_keys = -1, cache.keys[0]
         self.workspace = np.empty(0, np.float32)
         self.packed = np.empty(0, np.uint8)
-        self.quantized = compiled.quantized_linear_pointer() if is_quantized(model) else 0
+        self.quantized = compiled.quantized_linear_pointer() if plan.is_quantized else 0
 
     def is_current(self) -> bool:
         """Return whether the parameters of the model still have the arrays that this reader reads."""
-        return all(tensor.array is array for tensor, array in zip(self.parameters, self.arrays, strict=False))
+        return self.plan.is_current()
 
     def logits(self, ids: Array, count: int = 1) -> Array:
         """Read ids, (B, T); return the logits (B, count, V), float32, after each of the last ones.
@@ -180,10 +169,10 @@ class CompiledReader:
                 self.packed = np.empty(packed_size(config, B * T), np.uint8)
         logits = np.empty((B, count, config.vocab_size), np.float32)
         # Weights of a small model fit into the cache of a core, so that one thread reads a token faster.
-        threads = self.large or B * T >= MANY
+        threads = self.plan.num_weights >= LARGE or B * T >= MANY
         run = compiled.run_with_blas if B * T > FEW else run_without_blas
         run(
-            read, self.quantized, self.blocks, self.head, x, self.sizes, self.rms, self.eps, cosines, sines,
+            read, self.quantized, self.blocks, self.plan.head, x, self.sizes, self.rms, self.eps, cosines, sines,
             self.padding, self.workspace, self.packed, logits, threads=threads,
         )  # fmt: skip
         cache.length += T
@@ -194,7 +183,7 @@ class CompiledReader:
         self.first_keys = self.cache.keys[0]
         self.places = places = self.first_keys.shape[2]
         for row, keys, values in zip(self.blocks, self.cache.keys, self.cache.values, strict=True):
-            row[KEYS], row[VALUES], row[PLACES] = _address(keys), _address(values), places
+            row[KEYS], row[VALUES], row[PLACES] = address(keys), address(values), places
 
     def _embed(self, ids: Array) -> Array:
         """Return the residual stream (R, C) before the first block."""
@@ -221,124 +210,3 @@ class CompiledReader:
             size = min(self.model.config.block_size, max(256, 1 << (length - 1).bit_length()))
             self.tables = [table.array for table in rotary(size, self.cache.keys[0])]
         return self.tables[0].ctypes.data, self.tables[1].ctypes.data
-
-
-# ---- the integers of a model ----------------------------------------------------------------
-
-
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else int(tensor.array.ctypes.data)
-
-
-def _norm_row(norm: Any) -> list[int]:
-    """Return the addresses of the weight and the bias of a norm, 0 for what it does not have."""
-    if isinstance(norm, nn.Identity):
-        return [0, 0]
-    return [_address(norm.weight), _address(norm.bias) if isinstance(norm, nn.LayerNorm) else 0]
-
-
-def _matrix_row(layer: Any) -> list[int]:
-    """Return the integers of the matrix of a linear layer or of an embedding."""
-    bias = 0 if isinstance(layer, nn.Embedding | QuantizedEmbedding) else _address(layer.bias)
-    if isinstance(layer, QuantizedLinear | QuantizedEmbedding):
-        matrix: QuantizedMatrix = layer.matrix
-        kind = compiled.FORMATS[matrix.kind]
-        return [kind, *matrix.shape, matrix.quants.ctypes.data, matrix.scales.ctypes.data, bias]
-    return [compiled.FORMATS["float32"], *layer.weight.shape, _address(layer.weight), 0, bias]
-
-
-def _block_row(b: Block) -> list[int]:
-    """Return the integers of a block, with 0 for its cache."""
-    norms = [*_norm_row(b.ln_1), *_norm_row(b.ln_2)]
-    heads = [_norm_row(norm)[0] for norm in (b.attn.q_norm, b.attn.k_norm)]
-    matrices = [_matrix_row(layer) for layer in (b.attn.c_attn, b.attn.c_proj, b.mlp.c_fc, b.mlp.c_proj)]
-    return [*norms, *heads, 0, 0, 0, b.attn.window, *(number for row in matrices for number in row)]
-
-
-def _arrays(model: GPT) -> Iterator[Array]:
-    """Yield all arrays of weights that the functions here read."""
-    for parameter in model.parameters():
-        yield parameter.array
-    for module in model.modules():
-        if isinstance(module, QuantizedLinear | QuantizedEmbedding):
-            yield module.matrix.quants
-            yield module.matrix.scales
-
-
-def _is_usable(array: Array) -> bool:
-    """Return whether an array is on the CPU, contiguous, and float32 or a part of a quantized matrix."""
-    usual = type(array) is np.ndarray and array.flags.c_contiguous
-    return usual and array.dtype.name in ("float32", "uint8", "float16")
-
-
-def _shape(layer: Any) -> tuple[int, ...]:
-    """Return the shape of the matrix of a layer."""
-    quantized = isinstance(layer, QuantizedLinear | QuantizedEmbedding)
-    return tuple(layer.matrix.shape if quantized else layer.weight.shape)
-
-
-def _is_usual(model: GPT, cache: KVCache) -> bool:
-    """Return whether the layers are those of GPT(config), with the same types, shapes and options."""
-    c = model.config
-    if c.rope_scaling == "dynamic" or len(model.h) != c.n_layer or c.n_layer != len(cache.keys):
-        return False
-    # The functions here would call neither a hook nor a forward pass that the user has put in the place of ours.
-    if any(module.has_hooks() or "forward" in vars(module) for module in model.modules()) or _is_patched():
-        return False
-    C, D, norm = c.n_embd, c.head_size, nn.RMSNorm if c.norm == "rms" else nn.LayerNorm
-    absent = {name for name, present in {"wpe": c.position == "learned", "lm_head": not c.tied}.items() if not present}
-    outer = {name: module for name, module in model.named_modules() if not name.startswith("h.")}
-    if not _have_types(outer, {name: types for name, types in MODEL_MODULES.items() if name not in absent}):
-        return False
-    norms = [model.ln_f]
-    shapes: list[tuple[nn.Module, tuple[int, int]]] = [(model.wte, (c.vocab_size, C))]
-    if c.position == "learned":
-        shapes.append((model.wpe, (c.block_size, C)))
-    if not c.tied:
-        shapes.append((model.lm_head, (c.vocab_size, C)))
-    for layer, b in enumerate(model.h):
-        if not _have_types(dict(b.named_modules()), BLOCK_MODULES):
-            return False
-        norms += [b.ln_1, b.ln_2]
-        window = c.sliding_window if layer >= c.full_layers else 0
-        options = (b.attn.n_head, b.attn.n_kv_head, b.attn.head_size, b.attn.window, b.attn.rotary is not None)
-        if options != (c.n_head, c.kv_heads, D, window, c.position == "rope"):
-            return False
-        if (b.mlp.kind, b.mlp.inner_size, b.mlp.approximate == "tanh") != (c.mlp, c.inner_size, c.gelu == "tanh"):
-            return False
-        for head_norm in (b.attn.q_norm, b.attn.k_norm):
-            if isinstance(head_norm, nn.RMSNorm) != c.qk_norm or (c.qk_norm and not _is_norm(head_norm, D, c.norm_eps)):
-                return False
-        fc = c.inner_size * (2 if c.mlp == "swiglu" else 1)
-        shapes += [
-            (b.attn.c_attn, ((c.n_head + 2 * c.kv_heads) * D, C)), (b.attn.c_proj, (C, c.n_head * D)),
-            (b.mlp.c_fc, (fc, C)), (b.mlp.c_proj, (C, c.inner_size)),
-        ]  # fmt: skip
-    if any(type(n) is not norm or not _is_norm(n, C, c.norm_eps) for n in norms):
-        return False
-    return all(_shape(layer) == shape for layer, shape in shapes)
-
-
-def _forwards() -> list[Any]:
-    """Return the functions that are computed here."""
-    return [GPT.hidden_states, GPT.embed, GPT.head, *(t.forward for t in TYPES)]  # type: ignore[attr-defined]
-
-
-def _is_patched() -> bool:
-    """Return whether the class of a layer has another forward pass than at first."""
-    return any(now is not before for now, before in zip(_forwards(), FORWARDS, strict=True))
-
-
-def _have_types(modules: dict[str, Any], types: dict[str, tuple[type, ...]]) -> bool:
-    """Return whether modules have these names, and each one of the types of its name."""
-    return modules.keys() == types.keys() and all(type(module) in types[name] for name, module in modules.items())
-
-
-def _is_norm(norm: Any, width: int, eps: float) -> bool:
-    """Return whether a norm has a weight of this width, and this eps."""
-    return norm.eps == eps and norm.weight is not None and tuple(norm.weight.shape) == (width,)
-
-
-_types = {t for types in (*BLOCK_MODULES.values(), *MODEL_MODULES.values()) for t in types}
-TYPES = sorted(_types, key=lambda t: t.__name__)
-FORWARDS = _forwards()

@@ -40,10 +40,10 @@ FORMATS = {"float32": 0, "q8_0": 1, "q4_0": 2, "q4_1": 3}
 _KERNEL: dict[str, Any] = {**INNER, "forceinline": False}
 _MIN_SHARED = 1 << 14  # numbers, from which threads share a loop
 _MIN_SHARED_PRODUCT = 1 << 15  # multiplications, from which threads share a product
-_MAX_GEMV_ROWS = 4  # rows of x up to which a product of vectors is faster than BLAS, which copies the matrix
+_MAX_GEMV_ROWS = 16  # rows of x up to which a product of vectors is faster than BLAS, which copies the matrix
 _ROWS_AT_ONCE = 16  # of a matrix that meet all rows of x while they are in the cache
 _QUERIES = 64  # of a task of attention
-_MAX_GEMV_QUERIES = 8  # up to which products of vectors are faster than BLAS
+_MAX_GEMV_QUERIES = 16  # up to which products of vectors are faster than BLAS
 
 # ---- products -----------------------------------------------------------------------------------
 
