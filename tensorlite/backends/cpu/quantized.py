@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ BLOCK = 32  # numbers that share a scale
 GROUP = 16  # rows side by side
 _ROWS_AT_ONCE = 2048  # of a matrix that NumPy multiplies, so that its float32 numbers stay few
 _FLOAT16_MAX = 65504.0
+_ARENA = 1 << 23  # bytes of a piece of memory for small matrices
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ def pack(blocks: Array, kind: Kind) -> tuple[Array, Array]:
     quants.view(np.uint32)[..., 0] = words.transpose(0, 2, 3, 1)
     if kind.bits == 8:
         quants ^= 128  # q + 128 of a signed byte is its bits with the first one turned
-    return quants, np.ascontiguousarray(scales.transpose(0, 2, 3, 1))
+    packed_scales = _aligned((groups, N, S, 2 * GROUP)).view(np.float16)
+    packed_scales[...] = scales.transpose(0, 2, 3, 1)
+    return quants, packed_scales
 
 
 def unpack(quants: Array, scales: Array, kind: Kind, rows: int) -> Array:
@@ -100,12 +104,28 @@ def unpack(quants: Array, scales: Array, kind: Kind, rows: int) -> Array:
     return blocks.reshape(G * GROUP, -1)[:rows]
 
 
+_arena, _arena_lock = np.empty(0, np.uint8), Lock()
+
+
 def _aligned(shape: tuple[int, ...]) -> Array:
-    """Return an uninitialised array of bytes at a multiple of 64, where vectors do not cross lines of the cache."""
+    """Return an uninitialised array of bytes at a multiple of 64, where vectors do not cross lines of the cache.
+
+    Small arrays lie side by side in large pieces of memory. For those, NumPy asks the system for pages of 2 MB, so that
+    a model that is read from one end to the other looks up few of them.
+    """
+    global _arena
     size = int(np.prod(shape))
-    memory = np.empty(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size].reshape(shape)
+    rounded = -(-size // 64) * 64
+    if rounded > _ARENA // 4:
+        memory = np.empty(size + 64, np.uint8)
+        start = -memory.ctypes.data % 64
+        return memory[start : start + size].reshape(shape)
+    with _arena_lock:
+        if len(_arena) < rounded:
+            memory = np.empty(_ARENA + 64, np.uint8)
+            _arena = memory[-memory.ctypes.data % 64 :]
+        array, _arena = _arena[:size], _arena[rounded:]
+    return array.reshape(shape)
 
 
 # ---- from and to float32 ------------------------------------------------------------------------
