@@ -99,8 +99,9 @@ def print_times(sides: Mapping[str, Side], task: str, tokens: int, columns: Sequ
         print(r.by_round())
 
 
-def print_write(shape: str, model: Model, sides: Mapping[str, Side], tokens: int, bandwidth: float | None) -> None:
-    """Print the table of the tokens that are written one by one."""
+def print_write(shape: str, model: Model, sides: Mapping[str, Side], tokens: int, rates: Sequence[float]) -> None:
+    """Print the table of the tokens that are written one by one. rates: of reads from memory, one a round, bytes/s."""
+    bandwidth = max(rates, default=None)
     print(f"\nshape {shape}: {model.describe()}; batch 1, greedy; {rounds(sides)} texts each: a prompt of {PROMPT} "
           f"tokens, then {tokens - 1} one by one")  # fmt: skip
     size = dict.fromkeys(sides, model.token_bytes)
@@ -117,8 +118,13 @@ def print_write(shape: str, model: Model, sides: Mapping[str, Side], tokens: int
                  f"MiB at {bandwidth / 1e9:.1f} GB/s, the best rate between the texts")  # fmt: skip
     print_times(sides, "write", tokens - 1, ("MiB a token", "% of memory"), cells, bound)
     if bandwidth and "tensorlite" in sides:
-        median = statistics.median(flatten(sides["tensorlite"].blocks["write"])) / (tokens - 1)
-        print(f"a token of tensorlite takes {median * bandwidth / model.token_bytes:.2f} times the bound")
+        times = [seconds / (tokens - 1) for seconds in flatten(sides["tensorlite"].blocks["write"])]
+        median, low = statistics.median(times), min(times)
+        in_round = [time * rate / model.token_bytes for time, rate in zip(times, rates, strict=True)]
+        print(f"memory was read at {min(rates) / 1e9:.1f} to {bandwidth / 1e9:.1f} GB/s, by the round. A token of "
+              f"tensorlite takes {low * bandwidth / model.token_bytes:.2f}\n(minimum) and "
+              f"{median * bandwidth / model.token_bytes:.2f} (median) times the bound, and "
+              f"{statistics.median(in_round):.2f} times that of its own round (median)")  # fmt: skip
 
 
 def print_read(shape: str, model: Model, sides: Mapping[str, Side], length: int, limits: Limits | None) -> None:
@@ -230,7 +236,6 @@ def measure(shape: str, model: Model, names: Sequence[str], limits: Limits | Non
         if side.settings > 1:
             print("  " + "; ".join(f"{task} with {SETTINGS[i]}" for task, i in side.best.items()))
     memory = MemoryReads(*PRODUCT_OF) if limits else None
-    bandwidth = None
     texts: dict[str, list[int]] = {}
     for number, start in enumerate(starts):  # the first round warms up
         for task, ids, count in (("write", model.text[start : start + PROMPT], args.tokens),
@@ -241,9 +246,9 @@ def measure(shape: str, model: Model, names: Sequence[str], limits: Limits | Non
                     texts[name] = found
                 if number:
                     sides[name].blocks[task].append([seconds])
-        if memory is not None:
-            bandwidth = memory.measure()
-    print_write(shape, model, sides, args.tokens, bandwidth)
+        if memory is not None and number:
+            memory.measure()
+    print_write(shape, model, sides, args.tokens, [] if memory is None else memory.rates)
     print_read(shape, model, sides, args.prompt, limits)
     print_batch(shape, sides, model, args.tokens)
     agreed = print_agreement(sides, model, texts)

@@ -83,15 +83,18 @@ class MemoryReads:
 
             theirs = [torch.from_numpy(a) for a in (row, matrix)]
             self.methods.append(lambda: theirs[0] @ theirs[1].T)
-        self.size, self.best = matrix.nbytes, 0.0  # bytes, and bytes/s
+        self.size = matrix.nbytes
+        self.rates: list[float] = []  # the best rate of each call of `measure`, in bytes/s
 
     def measure(self) -> float:
         """Read the memory three times by each method. Return the best rate so far, in bytes/s."""
+        seconds = []
         for method in self.methods * 3:
             start = time.perf_counter()
             method()
-            self.best = max(self.best, self.size / (time.perf_counter() - start))
-        return self.best
+            seconds.append(time.perf_counter() - start)
+        self.rates.append(self.size / min(seconds))
+        return max(self.rates)
 
 
 def numpy_product(size: int) -> tuple[Callable[[], Any], int]:

@@ -27,7 +27,7 @@ from gpt.tokenizer import Ids
 DRAFT_TOKENS = 16  # the longest draft, unless the user says otherwise
 
 # The time to read one more token in a pass, as a part of that of a pass for one, and the highest cost of a draft.
-READ_COST, HIGHEST_COST = 0.3, 0.6
+READ_COST, HIGHEST_COST = 0.2, 0.6
 # The estimated rate of accepted tokens: its first value, and how fast it follows what is seen, or returns without.
 FIRST_RATE, FOLLOW, RETURN = 0.75, 1 / 8, 1 / 64
 
