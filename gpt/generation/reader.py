@@ -33,6 +33,7 @@ class Reader:
 
     def __init__(self, model: GPT) -> None:
         self.model = model
+        self.eval_mode: eval_mode | None = None
         self.compiled: CompiledReader | None = None
         self.sought = self.compared = False
 
@@ -77,7 +78,9 @@ class Reader:
         self.compiled = CompiledReader.for_model(self.model, cache)
 
     def _by_model(self, ids: NDArray[np.int64], cache: KVCache, count: int) -> Logits:
-        with eval_mode(self.model):
+        if self.eval_mode is None:  # The search of the modules takes longer than a token of a small model.
+            self.eval_mode = eval_mode(self.model)
+        with self.eval_mode:
             x = self.model.hidden_states(tl.tensor(ids, device=self.model.device), cache)  # (B, T, C)
             # The head reads the last positions only.
             logits: Logits = self.model.head(x[:, -count:]).cpu().numpy().astype(np.float64)

@@ -46,7 +46,7 @@ class Plan:
     def __init__(self, model: GPT) -> None:
         c = model.config
         self.config = c
-        self.modules = [module for name, module in model.named_modules() if name]  # without the model: a plan is weak
+        self.modules = [module for name, module in model.named_modules() if name]  # A plan that held the model would keep it alive.
         self.values = attributes(model, self.modules)
         self.parameters = list(model.parameters())
         self.arrays = [parameter.array for parameter in self.parameters]
@@ -92,7 +92,7 @@ def plan_for(model: GPT) -> Plan | None:
 
 
 def attributes(model: GPT, modules: list[nn.Module]) -> list[Any]:
-    """Return the values of all attributes of a model and of modules in it, but for the mode that `train` sets."""
+    """Return the values of all attributes of a model and of modules in it, except the mode that `train` sets."""
     values: list[Any] = []
     for module in (model, *modules):
         values += [value for name, value in vars(module).items() if name != "training"]
