@@ -46,7 +46,8 @@ class Plan:
     def __init__(self, model: GPT) -> None:
         c = model.config
         self.config = c
-        self.modules = [module for name, module in model.named_modules() if name]  # A plan that held the model would keep it alive.
+        # Without the model itself, which the plan would keep alive.
+        self.modules = [module for name, module in model.named_modules() if name]
         self.values = attributes(model, self.modules)
         self.parameters = list(model.parameters())
         self.arrays = [parameter.array for parameter in self.parameters]
