@@ -34,10 +34,20 @@ class QuantizedMatrix:
     kind: q8_0, 8.5 bits a number; q4_0, 4.5 bits; q4_1, 5 bits with a minimum for each block. They are the formats of
         ggml with these names. `quants` and `scales` hold the same bits in another order, 16 rows side by side.
 
-    `QuantizedMatrix.quantize` and `QuantizedMatrix.from_blocks` make one.
+    `QuantizedMatrix.quantize` and `QuantizedMatrix.from_blocks` make one. Raises ValueError for other arrays than they
+    make, because the compiled products do not check what they read.
     """
 
     def __init__(self, kind: str, shape: tuple[int, int], quants: NDArray[np.uint8], scales: NDArray[Any]) -> None:
+        found = kind_named("QuantizedMatrix", kind)
+        for name, array, dtype, expected in zip(
+            ("quants", "scales"), (quants, scales), ("uint8", "float16"), kernels.packed_shapes(shape, found),
+            strict=True,
+        ):  # fmt: skip
+            if array.dtype != np.dtype(dtype) or array.shape != expected or not array.flags.c_contiguous:
+                raise ValueError(
+                    f"QuantizedMatrix: expected contiguous {name}, {dtype} {expected}, got {array.dtype} {array.shape}"
+                )
         self.kind, self.shape, self.quants, self.scales = kind, shape, quants, scales
 
     @classmethod
@@ -72,6 +82,7 @@ class QuantizedMatrix:
         Raises ValueError for an unknown kind or rows that are not whole blocks.
         """
         found = kind_named("from_blocks", kind)
+        blocks = np.asarray(blocks)
         if blocks.dtype != np.uint8 or blocks.ndim != 2 or blocks.shape[1] % found.block_bytes:
             raise ValueError(
                 f"from_blocks: expected uint8 (rows, a multiple of {found.block_bytes} bytes) for {kind}, got "
@@ -104,12 +115,14 @@ class QuantizedMatrix:
     def dequantize(self, rows: Any = None) -> NDArray[np.float32]:
         """Return the matrix, or the rows of these numbers, in any shape (...): float32 (..., columns).
 
-        Raises IndexError for a row that is not there.
+        Raises IndexError for a row that is not there, TypeError for numbers that are not integers.
         """
         chosen = np.arange(self.shape[0]) if rows is None else np.asarray(rows)
         flat = chosen.reshape(-1)
         if not flat.size:
             return np.zeros((*chosen.shape, self.shape[1]), np.float32)
+        if flat.dtype.kind not in "iu":
+            raise TypeError(f"dequantize: expected integers as rows, got {flat.dtype}")
         if not (0 <= flat.min() and flat.max() < self.shape[0]):
             last = self.shape[0] - 1
             raise IndexError(f"dequantize: expected rows from 0 to {last}, got {flat.min()} to {flat.max()}")
@@ -129,7 +142,7 @@ class QuantizedMatrix:
 
 def kind_named(op: str, kind: str) -> kernels.Kind:
     """Return a kind. Raises ValueError for an unknown one."""
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"{op}: expected a kind of {', '.join(KINDS)}, got {kind!r:.80}")
     return KINDS[kind]
 
@@ -141,11 +154,12 @@ def linear(x: NDArray[np.float32], matrix: QuantizedMatrix) -> NDArray[np.float3
     Raises ValueError for another shape or dtype.
     """
     rows, columns = matrix.shape
+    x = np.asarray(x)
     if x.dtype != np.float32 or x.ndim < 1 or x.shape[-1] != columns:
         raise ValueError(f"linear: expected x, float32 (..., {columns}), for {matrix!r}, got {x.dtype} {x.shape}")
     if not x.size:
         return np.zeros((*x.shape[:-1], rows), np.float32)
-    flat = np.ascontiguousarray(x).reshape(-1, columns)
+    flat = np.require(x, requirements=["C", "A"]).reshape(-1, columns)
     if missing := -columns % BLOCK:
         flat = np.concatenate([flat, np.zeros((len(flat), missing), np.float32)], axis=1)
     y: NDArray[np.float32] = kernels.linear(flat, matrix.quants, matrix.scales, KINDS[matrix.kind], rows)

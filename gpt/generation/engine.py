@@ -50,6 +50,7 @@ class Engine:
 
     def _continue(self, tokens: list[int], kept: int) -> Logits:
         """Read tokens, of which the cache keeps the first ones."""
+        self.reader.begin_text()
         self.cache.length = kept
         self.cached = tokens[:kept]
         return self._read(tokens[kept:])

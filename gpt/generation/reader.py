@@ -37,11 +37,19 @@ class Reader:
         self.compiled: CompiledReader | None = None
         self.sought = self.compared = False
 
+    def begin_text(self) -> None:
+        """Look at the modules of the model again, because the user may have changed them since the last text."""
+        if self.compiled is not None and not self.compiled.is_valid():
+            self.compiled, self.sought, self.compared = None, False, False
+
     def logits(self, ids: NDArray[np.int64], cache: KVCache, count: int = 1) -> Logits:
         """Read ids, (B, T), which follow those in a cache; return the logits (B, count, V) after each of the last ones.
 
-        Raises ValueError if they do not fit into the cache, IndexError for a token outside the vocabulary.
+        Raises ValueError if there is none or they do not fit into the cache, IndexError for a token outside the
+        vocabulary.
         """
+        if not ids.size:
+            raise ValueError(f"GPT: expected at least one token to read, got token ids of shape {ids.shape}")
         if not self._is_current(cache):
             self._find_compiled(cache)
         if self.compiled is None:

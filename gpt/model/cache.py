@@ -33,6 +33,8 @@ class KVCache:
         changing its weights, because the cache was computed with the old ones.
     batch_size: the number of sequences, all of one length. Shorter ones begin with padding.
     padding: the number of tokens at the start of each sequence that nothing sees, (B,); None for none.
+
+    Raises ValueError for a padding of another length, or a negative one.
     """
 
     length: int
@@ -44,6 +46,8 @@ class KVCache:
         shape = (batch_size, config.kv_heads, places, config.head_size)  # (B, K, places, D)
         layers = range(config.n_layer)
         self.batch_size, self.block_size, self.length = batch_size, config.block_size, 0
+        if padding is not None and (len(padding) != batch_size or any(number < 0 for number in padding)):
+            raise ValueError(f"KVCache: expected padding of {batch_size} numbers from 0, got {list(padding)!r:.80}")
         self.padding = None if padding is None or not any(padding) else np.asarray(padding, np.int64)
         self.keys = [tl.zeros(shape, dtype=dtype, device=device) for _ in layers]
         self.values = [tl.zeros(shape, dtype=dtype, device=device) for _ in layers]
@@ -55,6 +59,8 @@ class KVCache:
                 f"GPT: expected a batch of {self.batch_size} sequences, as in the cache, got {B}. "
                 f"Make a KVCache with batch_size={B}"
             )
+        if self.length < 0:
+            raise ValueError(f"GPT: expected a cache with a length from 0, got {self.length}")
         if self.length + T > self.block_size:
             raise ValueError(
                 f"GPT: the cache holds {self.length} of block_size = {self.block_size} positions, and {T} more do not "

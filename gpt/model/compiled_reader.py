@@ -36,6 +36,7 @@ from gpt.model.reader_plan import (
     WINDOW,
     Plan,
     address,
+    is_float32,
     plan_for,
 )
 from tensorlite import compiled
@@ -112,6 +113,18 @@ def packed_size(config: ModelConfig, R: int) -> int:
     return int(compiled.packed_bytes(max(config.n_embd, config.n_head * config.head_size, config.inner_size), R))
 
 
+def holds(cache: KVCache, config: ModelConfig) -> bool:
+    """Return whether a cache has the arrays that a model with this configuration writes to."""
+    B, tensors, padding = cache.batch_size, (*cache.keys, *cache.values), cache.padding
+    shape = (B, config.kv_heads, cache.keys[0].shape[2] if cache.keys else 0, config.head_size)
+    return (
+        len(cache.keys) == len(cache.values) == config.n_layer
+        and cache.block_size <= config.block_size
+        and all(tuple(tensor.shape) == shape and is_float32(tensor.array) for tensor in tensors)
+        and (padding is None or (padding.shape == (B,) and bool((padding >= 0).all())))
+    )
+
+
 def run_without_blas(function: Any, *args: Any, threads: bool) -> None:
     """Call a function with a pool, and 0 for the address of BLAS's sgemm."""
     if threads:
@@ -127,7 +140,7 @@ class CompiledReader:
     def for_model(cls, model: GPT, cache: KVCache) -> "CompiledReader | None":
         """Return a reader for this model and cache, or None if the functions here do not compute this model."""
         plan = plan_for(model)
-        return None if plan is None or len(plan.blocks) != len(cache.keys) else cls(model, plan, cache)
+        return None if plan is None or not holds(cache, model.config) else cls(model, plan, cache)
 
     def __init__(self, model: GPT, plan: Plan, cache: KVCache) -> None:
         self.model, self.plan, self.cache = model, plan, cache
@@ -141,17 +154,24 @@ class CompiledReader:
         self.quantized = compiled.quantized_linear_pointer() if plan.is_quantized else 0
 
     def is_current(self) -> bool:
-        """Return whether the parameters of the model still have the arrays that this reader reads."""
+        """Return whether the weights of the model still have the arrays that this reader reads."""
         return self.plan.is_current()
+
+    def is_valid(self) -> bool:
+        """Return whether the model is still the one that this reader computes. It looks at all modules."""
+        return plan_for(self.model) is self.plan
 
     def logits(self, ids: Array, count: int = 1) -> Array:
         """Read ids, (B, T); return the logits (B, count, V), float32, after each of the last ones.
 
         The keys and values of the T tokens are appended to the cache.
-        Raises ValueError if they do not fit into the cache, IndexError for a token outside the vocabulary.
+        Raises ValueError if they do not fit into the cache or are fewer than `count`, IndexError for a token outside
+        the vocabulary.
         """
         config, cache = self.model.config, self.cache
         B, T = ids.shape
+        if not 0 < count <= T:
+            raise ValueError(f"GPT: expected logits after at least 1 and at most all of {T} tokens, got {count}")
         cache.check_capacity(B, T)
         if ids.size and not (0 <= ids.min() and ids.max() < config.vocab_size):
             token = next(token for token in ids.reshape(-1).tolist() if not 0 <= token < config.vocab_size)
@@ -179,7 +199,9 @@ class CompiledReader:
         return logits
 
     def _find_cache(self) -> None:
-        """Take the addresses of the cache, which is new or has grown."""
+        """Take the addresses of the cache, which is new or has grown. Raises ValueError if it became another one."""
+        if not holds(self.cache, self.model.config):
+            raise ValueError("GPT: expected a cache of this model, with float32 keys and values. Make a new KVCache")
         self.first_keys = self.cache.keys[0]
         self.places = places = self.first_keys.shape[2]
         for row, keys, values in zip(self.blocks, self.cache.keys, self.cache.values, strict=True):

@@ -40,7 +40,8 @@ class Plan:
     """The weights of a model, whose layers are those of GPT(config), as integers for the compiled reader.
 
     blocks: (n_layer, BLOCK_LENGTH). head: the addresses of weight and bias of the final norm, then a matrix.
-    sizes: H, K, D, I and the activation. arrays: the weights; the addresses are valid as long as they live.
+    sizes: H, K, D, I and the activation. arrays: those of `tensors`, the weights and biases; the addresses are valid as
+    long as they live.
     """
 
     def __init__(self, model: GPT) -> None:
@@ -49,8 +50,8 @@ class Plan:
         # Without the model itself, which the plan would keep alive.
         self.modules = [module for name, module in model.named_modules() if name]
         self.values = attributes(model, self.modules)
-        self.parameters = list(model.parameters())
-        self.arrays = [parameter.array for parameter in self.parameters]
+        self.tensors = _tensors_of(self.modules)
+        self.arrays = [tensor.array for tensor in self.tensors]
         matrices = [m.matrix for m in self.modules if isinstance(m, QuantizedLinear | QuantizedEmbedding)]
         self.is_quantized = bool(matrices)
         self.matrices = [array for matrix in matrices for array in (matrix.quants, matrix.scales)]
@@ -70,8 +71,8 @@ class Plan:
         return len(now) == len(self.values) and all(a is b for a, b in zip(now, self.values, strict=True))
 
     def is_current(self) -> bool:
-        """Return whether the parameters still have the arrays whose addresses are here."""
-        return all(tensor.array is array for tensor, array in zip(self.parameters, self.arrays, strict=True))
+        """Return whether the weights still have the arrays whose addresses are here."""
+        return all(tensor.array is array for tensor, array in zip(self.tensors, self.arrays, strict=True))
 
 
 _plans: WeakKeyDictionary[GPT, Plan] = WeakKeyDictionary()
@@ -85,7 +86,7 @@ def plan_for(model: GPT) -> Plan | None:
         if not _is_usual(model):
             return None
         plan = Plan(model)
-        if not all(map(_is_usable, (*plan.arrays, *plan.matrices))):
+        if not all(is_float32(array) for array in plan.arrays):
             return None
         _plans[model] = plan
     # The compiled reader would call neither a hook nor a forward pass that the user has put in the place of ours.
@@ -130,16 +131,27 @@ def _block_row(b: Block) -> list[int]:
     return [*norms, *heads, 0, 0, 0, b.attn.window, *(number for row in matrices for number in row)]
 
 
-def _is_usable(array: Array) -> bool:
-    """Return whether an array is on the CPU, contiguous, and float32 or a part of a quantized matrix."""
-    usual = type(array) is np.ndarray and array.flags.c_contiguous
-    return usual and array.dtype.name in ("float32", "uint8", "float16")
+def _tensors_of(modules: list[nn.Module]) -> list[Tensor]:
+    """Return the weights and biases of modules, each once. One that the user has replaced may be no parameter."""
+    found = [vars(module).get(name) for module in modules for name in ("weight", "bias")]
+    return list({id(tensor): tensor for tensor in found if isinstance(tensor, Tensor)}.values())
+
+
+def is_float32(array: Array) -> bool:
+    """Return whether an array is on the CPU, contiguous, and float32: what the functions here can read."""
+    return type(array) is np.ndarray and array.flags.c_contiguous and array.dtype == np.float32
 
 
 def _shape(layer: Any) -> tuple[int, ...]:
     """Return the shape of the matrix of a layer."""
     quantized = isinstance(layer, QuantizedLinear | QuantizedEmbedding)
     return tuple(layer.matrix.shape if quantized else layer.weight.shape)
+
+
+def _fits(layer: Any, shape: tuple[int, ...]) -> bool:
+    """Return whether the matrix of a layer has a shape, and its bias that of a row of results, if there is one."""
+    bias = vars(layer).get("bias")
+    return _shape(layer) == shape and (bias is None or tuple(bias.shape) == shape[:1])
 
 
 def _is_usual(model: GPT) -> bool:
@@ -180,7 +192,7 @@ def _is_usual(model: GPT) -> bool:
         ]  # fmt: skip
     if any(type(n) is not norm or not _is_norm(n, C, c.norm_eps) for n in norms):
         return False
-    return all(_shape(layer) == shape for layer, shape in shapes)
+    return all(_fits(layer, shape) for layer, shape in shapes)
 
 
 def _forwards() -> list[Any]:
@@ -199,8 +211,8 @@ def _have_types(modules: dict[str, Any], types: dict[str, tuple[type, ...]]) -> 
 
 
 def _is_norm(norm: Any, width: int, eps: float) -> bool:
-    """Return whether a norm has a weight of this width, and this eps."""
-    return norm.eps == eps and norm.weight is not None and tuple(norm.weight.shape) == (width,)
+    """Return whether a norm has a weight of this width, a bias of this width or none, and this eps."""
+    return norm.eps == eps and norm.weight is not None and _fits(norm, (width,))
 
 
 _types = {t for types in (*BLOCK_MODULES.values(), *MODEL_MODULES.values()) for t in types}

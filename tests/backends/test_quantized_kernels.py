@@ -47,6 +47,50 @@ def test_numbers_that_are_not_finite_stay_visible():
         assert np.isfinite(y[1]).all()
 
 
+def test_halves_without_an_instruction():
+    """Every float16 is widened as NumPy does, with instructions that every processor has."""
+    from numba import njit, types
+    from numba.extending import intrinsic
+
+    from tensorlite.backends.cpu.compiled import simd
+
+    @intrinsic
+    def widen(context, source, target):
+        def generate(context, builder, signature, args):
+            halves = simd.load(builder, args[0], simd.ir.VectorType(simd.I16, 16))
+            wide = simd.widen_halves(builder, builder.zext(halves, simd.I32x16))
+            simd.store(builder, wide, args[1])
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), generate
+
+    @njit
+    def run(source, target, n):
+        for i in range(0, n, 16):
+            widen(source + 2 * i, target + 4 * i)
+
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    found = np.empty(1 << 16, np.float32)
+    run(halves.ctypes.data, found.ctypes.data, len(halves))
+    np.testing.assert_array_equal(found, halves.astype(np.float32))
+    np.testing.assert_array_equal(np.signbit(found), np.signbit(halves))
+
+
+@pytest.mark.parametrize(("setting", "value", "method"), [
+    ("CPU_FEATURES", "", "any"), ("CPU_FEATURES", "+avx2,+f16c", "avx2"), ("ENABLE_AVX", 0, "any"),
+])  # fmt: skip
+def test_the_method_follows_the_settings_of_numba(monkeypatch, setting, value, method):
+    """An instruction that numba may not use ends the process while it compiles."""
+    from numba import config
+
+    from tensorlite.backends.cpu.compiled import simd
+
+    monkeypatch.setattr(config, setting, value)
+    assert simd.dot_method.__wrapped__() == method
+    if setting == "CPU_FEATURES":
+        assert simd.has_halves.__wrapped__() == ("+f16c" in value)
+
+
 def test_each_method_of_dot_products_gives_the_same():
     from numba import njit
 

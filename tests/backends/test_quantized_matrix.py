@@ -75,6 +75,18 @@ def test_errors_name_what_was_expected():
     matrix = QuantizedMatrix.quantize(values, "q8_0")
     with pytest.raises(ValueError, match=r"^from_blocks: expected uint8 \(rows, a multiple of 18 bytes\)"):
         QuantizedMatrix.from_blocks(np.zeros((2, 17), np.uint8), "q4_0")
+    with pytest.raises(ValueError, match=r"^from_blocks: expected uint8"):
+        QuantizedMatrix.from_blocks([[1.0]], "q4_0")
+    with pytest.raises(ValueError, match=r"^from_blocks: expected a kind of .*, got \['q4_0'\]"):
+        QuantizedMatrix.from_blocks(np.zeros((2, 18), np.uint8), ["q4_0"])
+    with pytest.raises(TypeError, match=r"^dequantize: expected integers as rows, got float64"):
+        matrix.dequantize([0.5])
+    for arrays, name in (
+        ((matrix.quants[:0], matrix.scales), "quants"), ((matrix.quants, matrix.scales.astype("f4")), "scales"),
+        ((np.asfortranarray(matrix.quants), matrix.scales), "quants"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"^QuantizedMatrix: expected contiguous {name}, "):
+            QuantizedMatrix("q8_0", (2, 32), *arrays)
     with pytest.raises(ValueError, match=r"^linear: expected x, float32 \(\.\.\., 32\)"):
         linear(values[:, :16], matrix)
     with pytest.raises(IndexError, match=r"^dequantize: expected rows from 0 to 1, got 2 to 2"):

@@ -6,6 +6,7 @@ import pytest
 import tensorlite as tl
 from gpt.config import ModelConfig
 from gpt.generation import Engine, SampleError, SamplingConfig, generate, generate_batch
+from gpt.generation.batch_engine import BatchEngine
 from gpt.generation.reader import Reader
 from gpt.model import GPT, MLP, Block, CausalSelfAttention, KVCache, eval_mode
 from gpt.model.quantized import quantize_model
@@ -136,6 +137,104 @@ def test_there_is_no_reader_for_other_models():
     assert CompiledReader.for_model(dynamic, KVCache(dynamic)) is None
 
 
+def short_bias(model):
+    model.h[0].mlp.c_fc.bias = tl.nn.Parameter(tl.ones(1))
+
+
+def short_bias_of_a_norm(model):
+    model.ln_f.bias = tl.nn.Parameter(tl.ones(1))
+
+
+def half_precision(model):
+    model.to(tl.float16)
+
+
+def weight_that_is_no_parameter(model):
+    layer = model.h[0].attn.c_proj
+    weight = layer.weight.detach()
+    del layer.weight
+    layer.weight = weight.double()
+
+
+def weight_in_another_order(model):
+    weight_that_is_no_parameter(model)
+    layer = model.h[0].attn.c_proj
+    layer.weight = layer.weight.float().t()
+
+
+@pytest.mark.parametrize("change", [
+    short_bias, short_bias_of_a_norm, half_precision, weight_that_is_no_parameter, weight_in_another_order,
+])  # fmt: skip
+def test_numbers_beyond_an_array_are_not_read(change):
+    """The compiled functions check no array, so there is no reader for those with other sizes or numbers."""
+    model = made(bias=True)
+    assert CompiledReader.for_model(model, KVCache(model)) is not None
+    cache = KVCache(model)
+    change(model)
+    assert CompiledReader.for_model(model, cache) is None
+
+
+def test_a_tensor_in_the_place_of_a_parameter_is_watched():
+    model = made()
+    layer = model.h[0].attn.c_proj
+    weight = layer.weight.detach()
+    del layer.weight
+    layer.weight = weight
+    reader = CompiledReader.for_model(model, KVCache(model))
+    agree(reader.logits(np.array([[3]])), plain(model, [[3]]))
+    weight.array = weight.array * 2
+    assert not reader.is_current()
+
+
+def test_there_is_no_reader_for_the_cache_of_another_model():
+    model = made()
+    wide = made().to(tl.float64)
+    for other in (made(n_layer=1), made(n_head=2), made(n_embd=48), made(block_size=20), wide):
+        assert CompiledReader.for_model(model, KVCache(other)) is None
+    cache = KVCache(model)
+    reader = CompiledReader.for_model(model, cache)
+    cache.keys[0] = cache.keys[0][:, :, :6]
+    with pytest.raises(ValueError, match="expected a cache of this model"):
+        reader.logits(np.array([[3]]))
+
+
+def test_as_many_logits_as_tokens_at_most():
+    model = made()
+    for count, T in ((1, 0), (0, 2), (3, 2)):
+        with pytest.raises(ValueError, match=f"at least 1 and at most all of {T} tokens, got {count}"):
+            CompiledReader.for_model(model, KVCache(model)).logits(np.zeros((1, T), np.int64), count)
+    for read in (Engine(model).prefill, Engine(model).resume, lambda ids: BatchEngine(model).prefill([ids])):
+        with pytest.raises(ValueError, match="at least one token"):
+            read([])
+
+
+@pytest.mark.parametrize("padding", [[1], [1, 2, 3], [0, -1]])
+def test_padding_of_a_cache_is_checked(padding):
+    with pytest.raises(ValueError, match="KVCache: expected padding of 2 numbers from 0"):
+        KVCache(made(), 2, padding)
+
+
+@pytest.mark.parametrize("with_blas", [True, False])
+def test_a_part_of_a_text_that_is_padding_alone(with_blas, monkeypatch):
+    """Attention reads no key for it: all tokens of the padding have the same logits, and none changes the others."""
+    if not with_blas:
+        monkeypatch.setattr(blas, "find_openblas", lambda: None)
+        monkeypatch.setattr("tensorlite.compiled.gemm_pointer", lambda dtype: 0)
+    model = made(factor=2, block_size=200)
+    ids = np.random.default_rng(0).integers(0, 31, (2, 150))
+    ids[1, :120] = 5
+    reader = CompiledReader.for_model(model, KVCache(model, 2, [0, 120]))
+    reader.workspace = np.full(10**6, np.nan, np.float32)
+    found = reader.logits(ids, 150)
+    agree(found[:1], plain(model, ids[:1]))
+    agree(found[1:, 120:], plain(model, ids[1:, 120:]))
+    np.testing.assert_allclose(found[1, :120], np.tile(found[1, 0], (120, 1)), rtol=1e-4, atol=1e-4)
+
+
+def quantize_to_int4(model):
+    quantize_model(model, "int4")
+
+
 def wider_mlp(model):
     for b in model.h:
         b.mlp.c_fc, b.mlp.c_proj = tl.nn.Linear(24, 128), tl.nn.Linear(128, 24)
@@ -203,6 +302,20 @@ def test_another_function_falls_back_to_the_model(monkeypatch):
     fast, slow, count = texts(made(), monkeypatch, temperature=0)
     assert (fast, count) == (slow, 1)
     assert fast[:5] != usual
+
+
+@pytest.mark.parametrize("change", [hook_on_a_layer, other_eps, replaced_forward, quantize_to_int4])
+def test_a_model_changed_between_two_texts_is_noticed(change):
+    model = made()
+    engine = Engine(model)
+    engine.prefill([3, 1])
+    engine.step(7)
+    before = engine.prefill([3, 1, 4])
+    change(model)
+    now = engine.prefill([3, 1, 4])
+    expected = plain(model, [[3, 1, 4]])[0, -1]
+    assert abs(now - before).max() > 0.01
+    np.testing.assert_allclose(now, expected, rtol=0, atol=0.03 * abs(expected).max())
 
 
 def test_weights_changed_in_place_are_used():

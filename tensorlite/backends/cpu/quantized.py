@@ -32,7 +32,7 @@ from .find_compiled import find_compiled
 from .thread_pool import run_parallel
 
 __all__ = [
-    "BLOCK", "GROUP", "KINDS", "Kind", "dequantize", "linear", "load_kernels", "pack", "quantize",
+    "BLOCK", "GROUP", "KINDS", "Kind", "dequantize", "linear", "load_kernels", "pack", "packed_shapes", "quantize",
     "round_activations", "unpack",
 ]  # fmt: skip
 
@@ -91,6 +91,12 @@ def pack(blocks: Array, kind: Kind) -> tuple[Array, Array]:
     packed_scales = _aligned((groups, N, S, 2 * GROUP)).view(np.float16)
     packed_scales[...] = scales.transpose(0, 2, 3, 1)
     return quants, packed_scales
+
+
+def packed_shapes(shape: tuple[int, int], kind: Kind) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of the quants and the scales of a matrix (rows, columns)."""
+    groups, N = -(-shape[0] // GROUP), -(-shape[1] // BLOCK)
+    return (groups, N, kind.words, GROUP, 4), (groups, N, kind.num_scales, GROUP)
 
 
 def unpack(quants: Array, scales: Array, kind: Kind, rows: int) -> Array:

@@ -14,6 +14,7 @@ from typing import Any
 from llvmlite import binding, ir
 from numba import config, types
 from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic, models, register_model
 
 from .support import to_pointer
@@ -60,7 +61,25 @@ def load(builder: Any, address: Any, of: Any, offset: int = 0) -> Any:
 
 def load_halves(builder: Any, address: Any, offset: int = 0) -> Any:
     """Return sixteen float16 numbers as a vector of float32."""
-    return builder.fpext(load(builder, address, ir.VectorType(F16, LANES), offset), F32x16)
+    if has_halves():
+        return builder.fpext(load(builder, address, ir.VectorType(F16, LANES), offset), F32x16)
+    return widen_halves(builder, builder.zext(load(builder, address, ir.VectorType(I16, LANES), offset), I32x16))
+
+
+def widen_halves(builder: Any, bits: Any) -> Any:
+    """Return the bits of float16 numbers, a vector of int32, as float32, with instructions for integers.
+
+    LLVM calls a function of C for it where the processor has no instruction, and numba does not find that function.
+    """
+    constant = lambda number: ir.Constant(I32x16, [number] * LANES)
+    magnitude = builder.shl(builder.and_(bits, constant(0x7FFF)), constant(13))
+    # The exponents are stored with a bias of 15 and of 127. The product is exact for subnormal numbers, too.
+    factor = ir.Constant(F32x16, [2.0**112] * LANES)
+    value = builder.bitcast(builder.fmul(builder.bitcast(magnitude, F32x16), factor), I32x16)
+    is_finite = builder.icmp_unsigned("<", magnitude, constant(0x7C00 << 13))
+    value = builder.select(is_finite, value, builder.or_(magnitude, constant(0x7F800000)))
+    sign = builder.shl(builder.and_(bits, constant(0x8000)), constant(16))
+    return builder.bitcast(builder.or_(value, sign), F32x16)
 
 
 def store(builder: Any, value: Any, address: Any) -> None:
@@ -134,13 +153,22 @@ DOT_METHODS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
+def cpu_features() -> set[str]:
+    """Return the features of the processor that numba compiles for: the user can choose fewer than there are."""
+    chosen = config.CPU_FEATURES
+    return set((get_host_cpu_features() if chosen is None else chosen).split(","))
+
+
+@cache
+def has_halves() -> bool:
+    """Return whether there are instructions for float16. Among processors, old ones of the family x86 have none."""
+    return "+f16c" in cpu_features() or not binding.get_process_triple().startswith(("x86", "i"))
+
+
 @cache
 def dot_method() -> str:
     """Return the name of the fastest method for the processor that numba compiles for."""
-    if config.CPU_FEATURES is not None:
-        features = set(config.CPU_FEATURES.split(","))
-    else:
-        features = {f"+{name}" for name, present in binding.get_host_cpu_features().items() if present}
+    features = cpu_features()
     if {"+avx512vnni", "+avx512bw"} <= features:
         return "avx512-vnni"
     if "+avxvnni" in features:

@@ -317,6 +317,10 @@ def _attention_range(
         q = heads + 4 * ((b * T + first) * width + h * D)
         at = 4 * ((b * K + h * K // H) * places + low) * D
         k, v, to = keys + at, values + at, out + 4 * ((b * T + first) * H + h) * D
+        if count <= 0:  # All queries are tokens of the padding.
+            for i in range(n):
+                carray(float32_pointer(to + 4 * i * H * D), D)[:] = f32(0)
+            continue
         p = np.int64(scores.ctypes.data)
         few = gemm == 0 or n <= _MAX_GEMV_QUERIES
         if not few:
