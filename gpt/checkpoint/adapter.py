@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import tensorlite as tl
 from gpt.checkpoint.base import CheckpointError, damaged
@@ -87,7 +88,7 @@ def read_adapter(folder: str | Path) -> Adapter:
     path = folder / CONFIG
     check_options(path, values)
     rank, alpha = values.get("r"), values.get("lora_alpha")
-    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+    if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank < 2**31:
         raise damaged(path, f"r: expected an integer of at least 1, got {short(rank)}")
     if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha < 2**100:
         raise damaged(path, f"lora_alpha: expected a number above 0, got {short(alpha)}")
@@ -133,7 +134,10 @@ def group_specs(path: Path) -> dict[str, dict[str, TensorSpec]]:
                 f"{str(path)!r}: {short(name)}: only lora_A and lora_B of linear layers are supported, and this is of "
                 f"{what}. Merge it with peft (merge_and_unload), and load the merged model"
             )
-        groups.setdefault(match["part"], {})[match["matrix"]] = spec
+        matrices = groups.setdefault(match["part"], {})
+        if match["matrix"] in matrices:
+            raise damaged(path, f"{short(name)}: it is there twice, with and without {PREFIX}")
+        matrices[match["matrix"]] = spec
     if not groups:
         raise damaged(path, "it has no tensors")
     for part, matrices in groups.items():
@@ -151,6 +155,8 @@ def plan_of(adapter: Adapter, config: ModelConfig) -> Plan:
     path, family = adapter.folder / WEIGHTS, known_family(config)
     prefix = "" if family is None else family.prefix
     left, shapes, plan = {name.removeprefix(prefix): name for name in adapter.specs}, parameter_shapes(config), Plan()
+    if len(left) < len(adapter.specs):
+        raise damaged(path, f"a layer is there twice, with and without {prefix}")
     for layer, parts in all_parts(config).items():
         inputs = shapes[f"{layer}.weight"][1]
         chosen = []
@@ -199,22 +205,31 @@ def apply_adapter(model: GPT, adapter: Adapter) -> None:
             f"the adapter {str(adapter.folder)!r} does not fit the model: the weights are not those that it was "
             f"trained on{of_base(adapter)}"
         )
-    arrays = {
-        (name, matrix): read_floats(f"{PREFIX}{name}.lora_{matrix}.weight", spec)
-        for name, matrices in adapter.specs.items()
-        for matrix, spec in matrices.items()
-    }
-    for (name, matrix), array in arrays.items():
-        if not np.isfinite(array).all():
-            raise damaged(adapter.folder / WEIGHTS, f"{PREFIX}{name}.lora_{matrix}.weight: it has NaN or infinity")
-    dtype = model.dtype
+    arrays = read_matrices(adapter, model.dtype)
     for layer in add_lora(model, plan, adapter.rank, adapter.scale):
         for low_rank in layer.parts:
             for matrix, parameter in (("A", low_rank.lora_A), ("B", low_rank.lora_B)):
                 with tl.no_grad():
-                    value = np.ascontiguousarray(arrays[low_rank.part.name, matrix], dtype)
-                    parameter.copy_(tl.from_numpy(value).to(parameter.device))
+                    parameter.copy_(tl.from_numpy(arrays[low_rank.part.name][matrix]).to(parameter.device))
     fold_lora(model)
+
+
+def read_matrices(adapter: Adapter, dtype: np.dtype[Any]) -> dict[str, dict[str, NDArray[Any]]]:
+    """Return the matrices A and B of each part in a dtype. Raises CheckpointError if they or B A are not finite."""
+    path, largest = adapter.folder / WEIGHTS, float(np.finfo(dtype).max)
+    found: dict[str, dict[str, NDArray[Any]]] = {}
+    for part, specs in adapter.specs.items():
+        bound = max(1.0, adapter.scale) * adapter.rank
+        for matrix, spec in specs.items():
+            name = f"{PREFIX}{part}.lora_{matrix}.weight"
+            array = read_floats(name, spec)
+            if not np.isfinite(array).all():
+                raise damaged(path, f"{name}: it has NaN or infinity")
+            bound *= max(1.0, float(abs(array).max()))
+            if not bound < largest:
+                raise damaged(path, f"{name}: its numbers, or alpha, are too large for weights of {dtype}")
+            found.setdefault(part, {})[matrix] = np.ascontiguousarray(array, dtype)
+    return found
 
 
 # ---- writing ------------------------------------------------------------------------------------

@@ -4,8 +4,10 @@ A fused layer of ours, such as `attn.c_attn` of a Llama, has several parts there
 """
 
 import re
+import warnings
 from collections.abc import Iterator
 from difflib import get_close_matches
+from functools import cache
 
 from gpt.checkpoint.base import CheckpointError
 from gpt.checkpoint.families import FAMILIES, Family, family_of
@@ -18,7 +20,7 @@ from gpt.model.lora import Part
 Plan = dict[str, tuple[Part, ...]]  # for the name of each linear layer, its parts
 
 ALL = "all-linear"  # peft's word for the default
-LIST = re.compile(r"[\w.-]+(\s*,\s*[\w.-]+)*")  # names with commas between them, no regular expression
+LIST = re.compile(r"\s*[\w.-]+(\s*,\s*[\w.-]+)*\s*,?\s*")  # names with commas between them, no regular expression
 
 
 def choose(config: ModelConfig, lora: LoraConfig) -> Plan:
@@ -74,15 +76,24 @@ def is_target(targets: str, layer: str, part: Part) -> bool:
         return layer != "lm_head"
     if LIST.fullmatch(targets):
         return any(ends_with(name, target) for target in names_in(targets) for name in (layer, part.name))
+    return any(compiled(targets).fullmatch(name) for name in (layer, part.name))
+
+
+@cache
+def compiled(targets: str) -> re.Pattern[str]:
+    """Return a regular expression. Raises ConfigError if it is none, or one that Python refuses."""
     try:
-        return any(re.fullmatch(targets, name) for name in (layer, part.name))
-    except re.error as error:
-        raise ConfigError(f"lora.targets = {short(targets)}: not a regular expression ({error})") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of a meaning that sets of characters may get
+            return re.compile(targets)
+    except (re.error, OverflowError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ConfigError(f"lora.targets = {short(targets)}: not a regular expression ({reason})") from None
 
 
 def names_in(targets: str) -> list[str]:
     """Return the names in a list with commas."""
-    return [name.strip() for name in targets.split(",")]
+    return [name for part in targets.split(",") if (name := part.strip())]
 
 
 def ends_with(name: str, target: str) -> bool:

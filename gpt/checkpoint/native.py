@@ -161,7 +161,7 @@ def adapted_model(path: Path, config: Config, state: dict[str, Any], device: str
         raise CheckpointError(
             f"{str(path)!r} has low-rank matrices for the model {str(base)!r}, which has other weights now. {instead}"
         )
-    model = with_config(model, config.model)
+    model = with_config(model, config.model, config.train.dtype)
     add_lora(model, plan_of(config), config.lora.rank or 0, config.lora.scale, config.lora.dropout)
     return model
 

@@ -53,8 +53,11 @@ def fill_from_parts(
     return (model.requires_grad_(False) if is_quantized(model) else model).eval()
 
 
-def with_config(model: GPT, config: ModelConfig) -> GPT:
-    """Return a model with the weights of another one, which it shares, and another dropout or a shorter context."""
+def with_config(model: GPT, config: ModelConfig, dtype: str) -> GPT:
+    """Return a model with the weights of another one, and another dropout, a shorter context, or another dtype.
+
+    It shares the weights, which get the dtype: float32 or float64.
+    """
     with nn.init.skip_init():
         made = build_model(config, str(model.device), str(model.wte.weight.dtype))
     for name, parameter in list(model.named_parameters()):
@@ -62,7 +65,7 @@ def with_config(model: GPT, config: ModelConfig) -> GPT:
         if name == "wpe.weight":
             parameter = nn.Parameter(parameter.detach()[: config.block_size].clone())
         setattr(made.get_submodule(layer), last, parameter)
-    return made.train(model.training)
+    return made.to(getattr(tl, dtype)).train(model.training)
 
 
 def check_parts(

@@ -22,7 +22,7 @@ class Command(click.Command):
             name = name.partition("=")[0]
             options = [o for p in self.get_params(ctx) if isinstance(p, click.Option) for o in p.opts]
             near = meant(name, options, OPTION_ALIASES)
-            hint = f" Did you mean {near!r}?" if near else ""
+            hint = f" Did you mean {near!r}?" if near else elsewhere(ctx, name)
             raise click.UsageError(f"No such option {name[:80]!r}.{hint}", ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -44,6 +44,20 @@ class Command(click.Command):
             if isinstance(parameter, click.Option) and parameter.name in ctx.params
             if ctx.params[parameter.name] is not None or not from_file
         }
+
+
+def elsewhere(ctx: click.Context, name: str) -> str:
+    """Return a sentence about other commands that have an option, or an empty string."""
+    group = None if ctx.parent is None else ctx.parent.command
+    if not isinstance(group, click.Group):
+        return ""
+    found = [
+        command
+        for command in group.list_commands(ctx.parent)
+        if (known := group.get_command(ctx.parent, command))
+        if any(name in parameter.opts for parameter in known.params)
+    ]
+    return f" It is an option of {' and '.join(found)}." if 0 < len(found) <= 2 else ""
 
 
 def with_flags(message: str, flags: dict[str, str]) -> str:

@@ -6,8 +6,9 @@ chat template of the model makes the text of them. A model without one takes `pr
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from gpt.config import DataConfig
 from gpt.data.dataset import Dataset, Split
 from gpt.data.text import DataError, TextFile, open_text
 from gpt.errors import UserError, short
-from gpt.generation.chat import encode_chat
+from gpt.generation.chat import encode_marked, marked_chat
 from gpt.tokenizer import Ids, Tokenizer, prompt_ids
 
 ROLES = ("system", "user", "assistant")
@@ -197,33 +198,58 @@ def encode(tokenizer: Tokenizer, given: list[Message] | tuple[str, str], place: 
     last = max((i for i, message in enumerate(given) if message["role"] == "assistant"), default=-1)
     if last < 0:
         raise DataError(f"{place}: no message is an answer, which has the role assistant")
-    ids = encode_chat(tokenizer, given[: last + 1], add_generation_prompt=False)
-    answer = np.zeros(len(ids), bool)
+    text = marked_chat(tokenizer, given[: last + 1], add_generation_prompt=False)
+    borders = [0]
     for i in range(last + 1):
         if given[i]["role"] == "assistant":
-            start = len(beginning(tokenizer, given[:i], True, ids, place))
-            stop = len(beginning(tokenizer, given[: i + 1], False, ids, place))
-            # What the template writes behind the token that ends an answer is not for the model to write.
-            ends = np.flatnonzero(np.isin(ids[start:stop], list(tokenizer.stop_ids)))
-            answer[start : start + ends[-1] + 1 if len(ends) else stop] = True
-    return Example(ids, answer)
+            borders.append(length_of_first(tokenizer, given[:i], True, text, place))
+            borders.append(length_of_first(tokenizer, given[: i + 1], False, text, place))
+    pieces = [text[start:stop] for start, stop in pairwise([*borders, len(text)])]
+    tokens = encode_pieces(pieces, lambda piece: encode_marked(tokenizer, piece))
+    answer = [np.zeros(len(ids), bool) for ids in tokens]
+    for ids, chosen in zip(tokens[1::2], answer[1::2]):
+        # What the template writes behind the token that ends an answer is not for the model to write.
+        ends = np.flatnonzero(np.isin(ids, list(tokenizer.stop_ids)))
+        chosen[: ends[-1] + 1 if len(ends) else None] = True
+    return Example(np.concatenate(tokens), np.concatenate(answer))
 
 
-def beginning(tokenizer: Tokenizer, messages: list[Message], prompt: bool, ids: Ids, place: str) -> Ids:
-    """Return the tokens of the first messages of a conversation. Raises DataError if it does not begin with them."""
-    first = encode_chat(tokenizer, messages, prompt)
-    if not np.array_equal(first, ids[: len(first)]):
-        raise DataError(
-            f"{place}: the chat template writes the first messages differently when others follow, so the answers are "
-            "not found. Give each line one question and one answer"
-        )
-    return first
+def length_of_first(tokenizer: Tokenizer, messages: list[Message], prompt: bool, text: str, place: str) -> int:
+    """Return the characters of the first messages of a conversation. Raises DataError if it begins in another way."""
+    first = marked_chat(tokenizer, messages, prompt)
+    if text.startswith(first):
+        return len(first)
+    if not messages:
+        raise DataError(f"{place}: the first message is an answer. Begin with a message of the user")
+    raise DataError(
+        f"{place}: the chat template writes the first messages differently when others follow, so the answers are "
+        "not found. Give each line one question and one answer"
+    )
+
+
+def encode_pieces(pieces: Sequence[str], encode: Callable[[str], Ids]) -> list[Ids]:
+    """Return the tokens of each piece of a text: those of the whole text, unless one of them crosses a border.
+
+    Then each piece has tokens of its own, as a model that writes an answer begins with a token of its own. White space
+    before an answer is an example: a tokenizer may join it to a line feed of the template.
+    """
+    whole = encode("".join(pieces))
+    found: list[Ids] = []
+    text, start = "", 0
+    for piece in pieces:
+        text += piece
+        ids = encode(text)
+        if len(ids) < start or not np.array_equal(ids, whole[: len(ids)]):
+            return [encode(piece) for piece in pieces]
+        found.append(whole[start : len(ids)])
+        start = len(ids)
+    return found
 
 
 def encode_pair(tokenizer: Tokenizer, prompt: str, completion: str) -> Example:
     """Return a prompt and its completion in tokens, with the token that ends a text if there is one."""
     before = np.array(prompt_ids(tokenizer, prompt), np.int64)
-    after = tokenizer.encode(completion).astype(np.int64)
+    after = encode_pieces([prompt, completion], tokenizer.encode)[1].astype(np.int64)
     end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
     ids = np.concatenate([before, after, np.array(end, np.int64)])
     return Example(ids, np.arange(len(ids)) >= len(before))

@@ -34,21 +34,37 @@ def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message], add_generatio
     Special tokens in the template become special. What users and models have written does not, also where it looks
     like a special token. Raises ChatError if there is no template, ChatTemplateError, and TokenizerError.
     """
+    return encode_marked(tokenizer, marked_chat(tokenizer, messages, add_generation_prompt))
+
+
+def marked_chat(tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
+    """Return the text of a conversation. Marks divide what looks like a special token in the texts of messages.
+
+    Raises ChatError if there is no template, and ChatTemplateError.
+    """
     if not tokenizer.chat_template:
         raise ChatError("the model has no chat template, so it was not made for conversations. Use sample")
-    special = dict(tokenizer.special_tokens)
-    names = sorted(special, key=len, reverse=True)
-    pattern = re.compile(f"(?:{'|'.join(map(re.escape, names))})(?!{MARK})" if names else r"(?!)")
+    pattern = special_pattern(tokenizer)
     template = ChatTemplate(tokenizer.chat_template, named_tokens(tokenizer))
-    text = template.render([hide_specials(message, pattern) for message in messages], add_generation_prompt)
+    return template.render([hide_specials(message, pattern) for message in messages], add_generation_prompt)
+
+
+def encode_marked(tokenizer: Tokenizer, text: str) -> Ids:
+    """Return the token ids of a text of `marked_chat`, or of a part of one. Raises TokenizerError."""
     ids: list[int] = []
     position = 0
-    for match in pattern.finditer(text):
+    for match in special_pattern(tokenizer).finditer(text):
         ids += encode_plain(tokenizer, text[position : match.start()])
-        ids.append(special[match[0]])
+        ids.append(tokenizer.special_tokens[match[0]])
         position = match.end()
     ids += encode_plain(tokenizer, text[position:])
     return np.array(ids, np.int64)
+
+
+def special_pattern(tokenizer: Tokenizer) -> re.Pattern[str]:
+    """Return a pattern of the special tokens of a tokenizer that no mark divides."""
+    names = sorted(tokenizer.special_tokens, key=len, reverse=True)
+    return re.compile(f"(?:{'|'.join(map(re.escape, names))})(?!{MARK})" if names else r"(?!)")
 
 
 def encode_plain(tokenizer: Tokenizer, text: str) -> list[int]:

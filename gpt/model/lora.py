@@ -103,7 +103,10 @@ class LoraLinear(nn.Linear):
     def unmerge(self) -> None:
         """Take back `merge`."""
         if self.is_merged:
-            (self.weight,), self._unmerged = self._unmerged, ()
+            (before,), self._unmerged = self._unmerged, ()
+            with tl.no_grad():
+                before.array = before.to(self.weight).array  # The layer may have got another dtype or device since.
+            self.weight = before
 
     def add_product(self) -> None:
         """Add the low-rank product to the weight in place."""

@@ -93,7 +93,7 @@ def build_from(config: Config, folder: RunFolder, source: str | Path) -> Parts:
     dataset = load_dataset(config.data, model_config.block_size, loaded.tokenizer)
     base = {"path": str(path.resolve()), "sha256": adapter.fingerprint(loaded.model)} if plan else None
     tl.manual_seed(config.train.seed)  # Seeds dropout, and the low-rank matrices.
-    model = with_config(loaded.model, model_config).train()
+    model = with_config(loaded.model, model_config, config.train.dtype).train()
     if plan:
         add_lora(model, plan, config.lora.rank or 0, config.lora.scale, config.lora.dropout)
     config = with_absolute_text(config).replace({"data.tokenizer": loaded.tokenizer.kind})

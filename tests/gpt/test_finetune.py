@@ -20,6 +20,7 @@ from gpt.cli import main
 from gpt.config import Config, ConfigError, DataConfig
 from gpt.data import Conversations, DataError, load_dataset
 from gpt.evaluate import evaluate
+from gpt.generation.chat import encode_chat
 from gpt.runs import BEST, LATEST, MERGED, METRICS, read
 from gpt.tokenizer import CharTokenizer
 from gpt.train.adapted import INITIAL
@@ -118,6 +119,19 @@ def test_muon_trains_low_rank_matrices(base, tiny, tmp_path):
     assert adapter.read_adapter(tmp_path / "run").rank == 2
 
 
+def test_a_run_in_another_dtype_than_its_base(base, tiny, tmp_path):
+    source, text = base
+    own = {"data__dataset": str(text), "train__steps": 1, "train__sample_chars": 0}
+    for rank, name in ((None, "all"), (2, "low-rank")):
+        assert train.train(tiny(run=name, train__dtype="float64", lora__rank=rank, **own), init_from=source)
+        config = checkpoint.load_config(tmp_path / name / LATEST).replace({"train.steps": 2})
+        assert train.train(config, resume=tmp_path / name / LATEST)
+        assert sources.load(tmp_path / name).model.dtype == tl.float64
+        # float32 from a base in float64
+        assert train.train(tiny(run="narrow", lora__rank=rank, **own), init_from=tmp_path / name)
+        assert sources.load(tmp_path / "narrow").model.dtype == tl.float32
+
+
 def test_a_base_that_is_gone_or_has_changed(base, tiny, tmp_path, monkeypatch):
     source, text = shutil.copytree(base[0], tmp_path / "base"), base[1]
     config = tiny(data__dataset=str(text), train__sample_chars=0, **{**LORA, "train__steps": 2})
@@ -184,6 +198,8 @@ def test_the_command(base, tmp_path, monkeypatch):
         (["--lora-rank", "2", "--lora-targets", "c_atn"], "--lora-targets 'c_atn': 'c_atn': no linear layer has such a "
          "name. Did you mean 'c_attn'? The names are c_attn, c_fc, c_proj"),
         (["--lora-alpha", "16"], "--lora-alpha 16.0 has no effect without --lora-rank"),
+        (["--lora-rank", "2", "--lora-targets", "a{99999999999999999999}"], "--lora-targets 'a{99999999999999999999}': "
+         "not a regular expression (the repetition number is too large)"),
         (["--merge"], "--merge has nothing to merge without --lora-rank"),
         (["--rank", "4"], "No such option '--rank'. Did you mean '--lora-rank'?"),
         (["--n-layer", "4"], "No such option '--n-layer'."),
@@ -202,6 +218,7 @@ def test_mistakes_are_found_before_any_weight_is_read(base, monkeypatch, tmp_pat
 
 
 def test_a_model_and_data_are_needed():
+    assert "No such option '--lora-rank'. It is an option of finetune." in run("train", "--lora-rank", "8").stderr
     assert "give the model to start from: --model" in run("finetune", "--data", "x").stderr
     assert "give what to train on: --data" in run("finetune", "--model", "x").stderr
 
@@ -238,6 +255,50 @@ def test_answers_alone_are_targets(tmp_path):
     assert data.predicted("val", 200) == 4
     assert data.chars == {"train": 5, "val": 3}
     assert data.bits_per_char(1.0) == pytest.approx(4 / 3 / np.log(2))
+
+
+class Joined(Words):
+    """A tokenizer that joins two characters of white space to one token."""
+
+    vocab_size = 260
+
+    def encode(self, text, allow_special=False):
+        joined = text.replace("\n\n", "\x01").replace("\n ", "\x02")
+        return np.array([{1: 258, 2: 259}.get(byte, byte) for byte in joined.encode()], np.int64)
+
+    def decode_bytes(self, ids):
+        return b"".join({258: b"\n\n", 259: b"\n "}.get(i, bytes([i % 256]) if i < 256 else b"") for i in ids)
+
+
+@pytest.mark.parametrize("answer", ["\nyes", "  yes", "\n\n  yes\n", " ", "", "yes\n\n", "\N{EURO SIGN} "])
+def test_an_answer_begins_with_a_token_of_its_own(tmp_path, answer):
+    tokenizer = Joined()
+    lines = messages("hi\n", answer, "and?", answer), {"prompt": "q", "completion": answer}
+    config = write(tmp_path / "x.jsonl", *lines)
+    data = load_dataset(config, 200, tokenizer)
+    for example, asked in ((data.examples["train"][0], "hi\n"), (data.examples["val"][0], "q")):
+        start = int(example.answer.argmax())
+        # The tokens before the answer are those that `chat` gives the model.
+        expected = encode_chat(tokenizer, [{"role": "user", "content": asked}])
+        assert np.array_equal(example.ids[:start], expected)
+        ids = example.ids[example.answer].tolist()
+        assert tokenizer.decode_bytes(ids).decode() == answer * ids.count(257)
+
+
+class Prefixed(Words):
+    """A tokenizer that begins each text with a space, as those of SentencePiece do."""
+
+    chat_template = ""
+
+    def encode(self, text, allow_special=False):
+        return super().encode(" " + text if text else "")
+
+
+def test_a_completion_has_no_space_that_the_tokenizer_adds(tmp_path):
+    config = write(tmp_path / "x.jsonl", *[{"prompt": "a b", "completion": "c"}] * 2)
+    example = load_dataset(config, 9, Prefixed()).examples["train"][0]
+    assert bytes(example.ids[:-1].tolist()) == b" a bc"
+    assert example.answer.tolist() == [False] * 4 + [True] * 2
 
 
 def test_padding_counts_nowhere(tmp_path):

@@ -189,6 +189,14 @@ def test_targets(kind, targets, expected):
     assert blocks[0] == blocks[1] == expected.split()
 
 
+def test_a_list_may_have_spaces_and_a_comma_at_its_end():
+    chosen = [
+        lora_targets.choose(ModelConfig(**LLAMA), LoraConfig(rank=2, targets=targets))
+        for targets in ("q_proj,c_fc", " q_proj , c_fc", "q_proj,c_fc, ")
+    ]
+    assert chosen[0] == chosen[1] == chosen[2]
+
+
 def test_the_layers_of_one_block():
     plan = lora_targets.choose(ModelConfig(**LLAMA), LoraConfig(rank=2, targets="layers.1.mlp.gate_proj"))
     ((layer, (part,)),) = plan.items()
@@ -206,6 +214,8 @@ def test_the_layers_of_one_block():
         ("llama", {"targets": "lm_head"}, "the head is the token embedding"),
         ("gpt2", {"targets": "q_proj"}, "no linear layer has such a name"),
         ("llama", {"targets": "(q_proj"}, "not a regular expression"),
+        ("llama", {"targets": "(" * 5000}, r"not a regular expression \(it is nested too deeply\)"),
+        ("llama", {"targets": "[[q]"}, "no linear layer has such a name"),
         ("llama", {"rank": 13}, r"lora.rank = 13: larger than the smaller side of .*k_proj, 12 x 24. Take at most 12"),
         ("none", {"rank": 100}, r"larger than the smaller side of h.0.attn.c_attn, 48 x 24"),
     ],
@@ -302,6 +312,7 @@ def test_an_adapter_of_another_base_is_refused(saved):
         ({"peft_type": "IA3"}, "peft_type: only 'LORA' is supported"),
         ({"task_type": "SEQ_CLS"}, "task_type: only 'CAUSAL_LM' or None"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights"),
+        ({"r": 10**400}, "r: expected an integer"),
         ({"r": 0}, "r: expected an integer of at least 1, got 0"),
         ({"r": 4}, r"the model needs \(4, 24\), got \(3, 24\)"),
         ({"lora_alpha": -1}, "lora_alpha: expected a number above 0"),
@@ -349,15 +360,44 @@ def test_wrong_tensors(saved, rename, message):
         adapter.plan_of(adapter.read_adapter(saved), ModelConfig(**LLAMA))
 
 
-def test_numbers_that_are_not_finite(saved):
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(np.nan, "NaN or infinity"), (np.inf, "NaN or infinity"), (1e39, "too large for weights of float32"),
+     (1e38, "too large for weights of float32")],
+)  # fmt: skip
+def test_numbers_that_are_not_finite_or_too_large(saved, value, message):
+    from safetensors.numpy import load_file, save_file
+
+    path = saved / "adapter_model.safetensors"
+    tensors = {name: array.astype(np.float64) for name, array in load_file(path).items()}
+    next(iter(tensors.values()))[0, 0] = value
+    save_file(tensors, path)
+    model = model_of("llama")
+    with pytest.raises(CheckpointError, match=message):
+        adapter.apply_adapter(model, adapter.read_adapter(saved))
+    assert not list(lora_layers(model))
+
+
+@pytest.mark.parametrize("shorter", ["base_model.model.", "model."])
+def test_matrices_that_are_there_twice(saved, shorter):
     from safetensors.numpy import load_file, save_file
 
     path = saved / "adapter_model.safetensors"
     tensors = load_file(path)
-    next(iter(tensors.values()))[0, 0] = np.nan
-    save_file(tensors, path)
-    with pytest.raises(CheckpointError, match="NaN or infinity"):
-        adapter.apply_adapter(model_of("llama"), adapter.read_adapter(saved))
+    save_file({**tensors, **{name.replace(shorter, "", 1): array for name, array in tensors.items()}}, path)
+    with pytest.raises(CheckpointError, match="there twice, with and without"):
+        adapter.plan_of(adapter.read_adapter(saved), ModelConfig(**LLAMA))
+
+
+def test_a_merged_model_that_gets_another_dtype():
+    model = model_of("llama")
+    adapted(model)
+    expected = logits(model)
+    merge_lora(model)
+    model.to(tl.float64)
+    unmerge_lora(model)
+    assert {parameter.dtype for parameter in model.parameters()} == {tl.float64}
+    assert close(logits(model), expected, 1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft calls transformers' old name.
