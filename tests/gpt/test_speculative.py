@@ -92,7 +92,7 @@ def three_ones(ids, logits):
     {"presence_penalty": 0.8, "frequency_penalty": -0.5, "top_k": 2}, {"forced_tokens": {2: 1}}, {"temperature": 0},
     {"processors": [no_repeats, three_ones], "top_k": 2}, {"stop_tokens": [2], "temperature": 2.0},
     {"temperature": 1.4, "top_k": 2, "top_p": 0.9, "frequency_penalty": 0.4, "processors": [no_repeats]},
-], ids=str)  # fmt: skip
+], ids="-".join)  # fmt: skip
 @pytest.mark.parametrize("kind", ["small", "ngrams"])
 def test_the_distribution_is_exactly_that_without_a_draft(kind, options, monkeypatch):
     """Sum over every draft, acceptance and draw: the probabilities of all texts agree to 1e-12."""
