@@ -86,6 +86,19 @@ def test_logits_of_quantized_models_agree(kind, options):
     assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("T", [1, 5])
+def test_the_comparison_with_the_model_leaves_the_cache_as_it_was(T):
+    """Otherwise the first text of a quantized model, which is compared, is another one than the second."""
+    model = made(n_head=4, n_embd=32)
+    quantize_model(model, "int4")
+    ids, alone, compared = np.array([[3, 1, 4, 1, 5]])[:, :T], KVCache(model), KVCache(model)
+    CompiledReader.for_model(model, alone).logits(ids)
+    Reader(model).logits(ids, compared)
+    assert compared.length == T
+    for a, b in zip((*alone.keys, *alone.values), (*compared.keys, *compared.values), strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
 def test_without_a_blas_of_ours(monkeypatch):
     monkeypatch.setattr(blas, "find_openblas", lambda: None)
     monkeypatch.setattr("tensorlite.compiled.gemm_pointer", lambda dtype: 0)
