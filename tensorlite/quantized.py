@@ -98,7 +98,8 @@ class QuantizedMatrix:
 
     @classmethod
     def concatenate(cls, matrices: Sequence[QuantizedMatrix]) -> QuantizedMatrix:
-        """Join matrices of one kind and width along their rows. Raises ValueError if these differ."""
+        """Join matrices of one kind and width along their rows. Raises ValueError if these differ, and TypeError."""
+        matrices = [check_matrix("concatenate", matrix) for matrix in matrices]
         kinds = {(matrix.kind, matrix.shape[1]) for matrix in matrices}
         if len(kinds) != 1:
             shown = ", ".join(map(repr, matrices))
@@ -147,13 +148,20 @@ def kind_named(op: str, kind: str) -> kernels.Kind:
     return KINDS[kind]
 
 
+def check_matrix(op: str, matrix: object) -> QuantizedMatrix:
+    """Return a quantized matrix. Raises TypeError for anything else."""
+    if not isinstance(matrix, QuantizedMatrix):
+        raise TypeError(f"{op}: expected a QuantizedMatrix, got {type(matrix).__name__}. Use QuantizedMatrix.quantize")
+    return matrix
+
+
 def linear(x: NDArray[np.float32], matrix: QuantizedMatrix) -> NDArray[np.float32]:
     """Return ``x matrix^T``, float32 (..., rows), for x, float32 (..., columns).
 
     Each 32 numbers of x are rounded to 8 bits with a scale of their own, by at most a 254th of the largest of them.
-    Raises ValueError for another shape or dtype.
+    Raises ValueError for another shape or dtype, TypeError for another matrix.
     """
-    rows, columns = matrix.shape
+    rows, columns = check_matrix("linear", matrix).shape
     x = np.asarray(x)
     if x.dtype != np.float32 or x.ndim < 1 or x.shape[-1] != columns:
         raise ValueError(f"linear: expected x, float32 (..., {columns}), for {matrix!r}, got {x.dtype} {x.shape}")

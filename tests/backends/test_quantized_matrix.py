@@ -64,6 +64,19 @@ def test_concatenate_joins_rows(first):
     np.testing.assert_array_equal(joined.dequantize(), whole.dequantize())
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(0, 64), (3, 0), (0, 0)])
+def test_matrices_without_numbers(kind, shape):
+    matrix = QuantizedMatrix.quantize(np.zeros(shape, np.float32), kind)
+    again = QuantizedMatrix.from_blocks(matrix.to_blocks(), kind)
+    assert matrix.dequantize().shape == again.dequantize().shape == shape
+    np.testing.assert_array_equal(linear(np.ones((2, shape[1]), np.float32), matrix), np.zeros((2, shape[0])))
+    full = QuantizedMatrix.quantize(weights(5, shape[1]), kind)
+    joined = QuantizedMatrix.concatenate([matrix, full, matrix])
+    assert joined.shape == (5 + 2 * shape[0], shape[1])
+    np.testing.assert_array_equal(joined.dequantize()[shape[0] :][:5], full.dequantize())
+
+
 def test_errors_name_what_was_expected():
     values = weights(2, 32)
     with pytest.raises(ValueError, match=r"^quantize: expected a kind of q8_0, q4_0, q4_1, got 'q5'"):
@@ -79,6 +92,10 @@ def test_errors_name_what_was_expected():
         QuantizedMatrix.from_blocks([[1.0]], "q4_0")
     with pytest.raises(ValueError, match=r"^from_blocks: expected a kind of .*, got \['q4_0'\]"):
         QuantizedMatrix.from_blocks(np.zeros((2, 18), np.uint8), ["q4_0"])
+    with pytest.raises(TypeError, match=r"^linear: expected a QuantizedMatrix, got ndarray"):
+        linear(values, values)
+    with pytest.raises(TypeError, match=r"^concatenate: expected a QuantizedMatrix, got ndarray"):
+        QuantizedMatrix.concatenate([values])
     with pytest.raises(TypeError, match=r"^dequantize: expected integers as rows, got float64"):
         matrix.dequantize([0.5])
     for arrays, name in (

@@ -15,7 +15,8 @@ unsigned, so q8_0 is kept as q + 128.
     scales  (G, N, S, 16), float16: the scale of block n of row 16g + r, and for q4_1 the minimum.
 
 In a product, the activations are rounded to 8 bits in blocks of 32, too, as llama.cpp does. Then the sums over a block
-are sums of integers. NumPy and the compiled kernels compute the same, to the rounding of the sums of blocks.
+are sums of integers. NumPy and the compiled kernels compute the same, to the last bit of a scale and of a sum of
+blocks. So an activation halfway between two integers may become the other one.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def unpack(quants: Array, scales: Array, kind: Kind, rows: int) -> Array:
     blocks[..., : 2 * S] = np.ascontiguousarray(scales.transpose(0, 3, 1, 2)).view(np.uint8)
     bits = quants ^ 128 if kind.bits == 8 else quants
     blocks[..., 2 * S :] = bits.transpose(0, 3, 1, 2, 4).reshape(G, GROUP, N, 4 * words)
-    return blocks.reshape(G * GROUP, -1)[:rows]
+    return blocks.reshape(G * GROUP, N * kind.block_bytes)[:rows]
 
 
 _arena, _arena_lock = np.empty(0, np.uint8), Lock()
