@@ -17,6 +17,7 @@ Multitask Learners"; Touvron et al. 2023, "LLaMA: Open and Efficient Foundation 
 """
 
 import math
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -333,28 +334,38 @@ def sinusoids(length: int, width: int) -> np.ndarray:
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, width)
 
 
+# Of each model that is in `eval_mode` now: how many blocks there are, and the modes to restore after the last one.
+_evaluated: dict[nn.Module, tuple[int, list[tuple[nn.Module, bool]]]] = {}
+_evaluated_lock = Lock()
+
+
 class eval_mode:
     """Context manager for evaluation mode under no_grad; afterwards every module has the mode that it had before.
 
-    It can be entered again after it was left, which saves the search for the modules.
+    It can be entered again after it was left, which saves the search for the modules. The last one of several blocks
+    of a model that overlap restores the modes, because threads may share a model.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.modules = list(model.modules())
-        self.modes: list[bool] = []
+        self.model, self.modules = model, list(model.modules())
         self.no_grad = tl.no_grad()
 
     def __enter__(self) -> None:
-        self.modes = [module.training for module in self.modules]
-        self.set_modes([False] * len(self.modules))
+        with _evaluated_lock:
+            count, modes = _evaluated.get(self.model, (0, []))
+            _evaluated[self.model] = count + 1, modes or [(module, module.training) for module in self.modules]
+            for module in self.modules:
+                if module.training:
+                    module.training = False
         self.no_grad.__enter__()
 
     def __exit__(self, *exc: object) -> None:
         self.no_grad.__exit__(*exc)
-        self.set_modes(self.modes)
-
-    def set_modes(self, modes: list[bool]) -> None:
-        """Set the mode of each module."""
-        for module, mode in zip(self.modules, modes, strict=True):
-            if module.training != mode:
-                module.training = mode
+        with _evaluated_lock:
+            count, modes = _evaluated.pop(self.model)
+            if count > 1:
+                _evaluated[self.model] = count - 1, modes
+                return
+            for module, mode in modes:
+                if module.training != mode:
+                    module.training = mode

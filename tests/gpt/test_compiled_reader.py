@@ -331,6 +331,16 @@ def test_a_model_changed_between_two_texts_is_noticed(change):
     np.testing.assert_allclose(now, expected, rtol=0, atol=0.03 * abs(expected).max())
 
 
+def test_a_layer_that_is_new_between_two_texts_is_in_evaluation_mode():
+    model = made()
+    hook_on_a_layer(model)  # so that no text is read compiled
+    engine = Engine(model)
+    engine.prefill([3, 1])
+    model.h[0] = made(dropout=0.9).h[1]
+    found = engine.prefill([3, 1, 4])
+    np.testing.assert_allclose(found, plain(model, [[3, 1, 4]])[0, -1], rtol=1e-4)
+
+
 def test_weights_changed_in_place_are_used():
     model = made()
     reader = CompiledReader.for_model(model, KVCache(model))

@@ -3,6 +3,7 @@
 import gc
 import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -210,6 +211,20 @@ def test_eval_mode_can_be_entered_again():
             model.h[1].train()  # after any change inside the block
         assert (model.training, model.h[0].attn.training, model.h[1].attn.training) == (mode, not mode, mode)
         assert tl.is_grad_enabled()
+
+
+def test_the_last_of_overlapping_blocks_restores_the_modes():
+    """Two threads generate with one model, which is in training mode."""
+    model = make(ModelConfig(**TINY))
+    second = eval_mode(model)
+    with ThreadPoolExecutor(1) as other:
+        for _ in range(2):
+            with eval_mode(model):
+                other.submit(second.__enter__).result()
+            assert not any(m.training for m in model.modules())
+            assert tl.is_grad_enabled()
+            other.submit(second.__exit__).result()
+            assert all(m.training for m in model.modules())
 
 
 def test_float32_stays_float32():
