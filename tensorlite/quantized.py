@@ -58,18 +58,10 @@ class QuantizedMatrix:
         whose scale has no float16.
         """
         found = kind_named("quantize", kind)
-        values = np.asarray(values)
-        if values.ndim != 2 or values.dtype.kind != "f":
-            raise ValueError(f"quantize: expected a matrix of floats, got {values.dtype} {values.shape}")
+        values = check_values(values, kind)
         rows, columns = values.shape
         if missing := -columns % BLOCK:
             values = np.concatenate([values, np.zeros((rows, missing), values.dtype)], axis=1)
-        largest = float(np.abs(values).max(initial=0.0))
-        limit = 65504.0 * (127 if found.bits == 8 else 8 if found.offset else 1)
-        if not largest <= limit:
-            raise ValueError(
-                f"quantize: expected finite numbers up to {limit:g}, got {largest:g}. Keep this matrix in float32"
-            )
         step = 4096  # rows at once, so that the numbers in between take little memory
         blocks = [kernels.quantize(values[i : i + step], found) for i in range(0, rows, step)]
         packed = np.concatenate(blocks) if blocks else np.empty((0, values.shape[1] // BLOCK * found.block_bytes), "u1")
@@ -146,6 +138,21 @@ def kind_named(op: str, kind: str) -> kernels.Kind:
     if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"{op}: expected a kind of {', '.join(KINDS)}, got {kind!r:.80}")
     return KINDS[kind]
+
+
+def check_values(values: Any, kind: str) -> NDArray[Any]:
+    """Return a matrix as an array if `QuantizedMatrix.quantize` takes it. Raises ValueError as that does."""
+    found = kind_named("quantize", kind)
+    values = np.asarray(values)
+    if values.ndim != 2 or values.dtype.kind != "f":
+        raise ValueError(f"quantize: expected a matrix of floats, got {values.dtype} {values.shape}")
+    largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+    limit = 65504.0 * (127 if found.bits == 8 else 8 if found.offset else 1)
+    if not largest <= limit:
+        raise ValueError(
+            f"quantize: expected finite numbers up to {limit:g}, got {largest:g}. Keep this matrix in float32"
+        )
+    return values
 
 
 def check_matrix(op: str, matrix: object) -> QuantizedMatrix:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorlite as tl
 from gpt.errors import UserError
 from tensorlite import Tensor, nn
-from tensorlite.quantized import KINDS, QuantizedMatrix, linear
+from tensorlite.quantized import KINDS, QuantizedMatrix, check_values, linear
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -93,9 +93,10 @@ def refuse_quantized(model: nn.Module, doing: str) -> None:
 
 
 def matrices(model: nn.Module) -> list[QuantizedMatrix]:
-    """Return the quantized matrices of a model."""
+    """Return the quantized matrices of a model, each once."""
     layers = (QuantizedLinear, QuantizedEmbedding)
-    return [module.matrix for module in model.modules() if isinstance(module, layers)]
+    found = [module.matrix for module in model.modules() if isinstance(module, layers)]
+    return list({id(matrix): matrix for matrix in found}.values())
 
 
 def quantizable(model: nn.Module) -> dict[str, nn.Linear | nn.Embedding]:
@@ -127,18 +128,35 @@ def quantize_model(model: M, kind: str) -> M:
     are replaced one after the other, so that this needs memory for one more.
 
     Raises QuantizationError for an unknown kind, a model that is not float32 on the CPU, or numbers that are not finite
-    or that the kind cannot hold.
+    or that the kind cannot hold. Then the model is as it was.
     """
     found = kind_of(kind)
-    layers = quantizable(model)
-    for name, layer in layers.items():
-        weight = layer.weight
-        if weight.dtype != tl.float32 or not isinstance(weight.array, np.ndarray):
-            found_in = f"{weight.dtype} on {weight.device}"
-            raise QuantizationError(f"{name}: expected weights in float32 on the CPU, got {found_in}")
-    for name, layer in layers.items():
-        replace_layer(model, name, quantized(name, layer.weight.array, found))
+    layers = quantizable(model) if isinstance(model, nn.Module) else {}
+    if "" in layers or not isinstance(model, nn.Module):
+        raise QuantizationError(f"quantize_model: expected a model with layers in it, got {type(model).__name__}")
+    for name in layers:
+        check_layer(name, layers[name], found)
+    weights = {name: id(layer.weight) for name, layer in layers.items()}
+    made: dict[int, QuantizedMatrix] = {}  # by weight, because the user may have tied some
+    for name, weight in weights.items():
+        layer = layers.pop(name)
+        if weight not in made:
+            made[weight] = quantized(name, layer.weight.array, found)
+        replace_layer(model, name, made[weight])
     return model.requires_grad_(False)
+
+
+def check_layer(name: str, layer: nn.Linear | nn.Embedding, kind: str) -> None:
+    """Raise QuantizationError, with the name, unless the weight of a layer can be quantized."""
+    weight = layer.weight
+    if weight.dtype != tl.float32 or not isinstance(weight.array, np.ndarray):
+        raise QuantizationError(
+            f"{name}: expected weights in float32 on the CPU, got {weight.dtype} on {weight.device}"
+        )
+    try:
+        check_values(weight.array, kind)
+    except ValueError as error:
+        raise QuantizationError(f"{name}: {error}") from None
 
 
 def quantized(name: str, values: "np.ndarray", kind: str) -> QuantizedMatrix:

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from gpt.checkpoint.quantization import check_quantize
 from gpt.config import Config, ModelConfig
 from gpt.generation import generate
 from gpt.model import GPT, KVCache, QuantizedEmbedding, QuantizedLinear, quantize_model
-from gpt.model.quantized import QuantizationError, is_quantized, matrices
+from gpt.model import quantized as quantized_module
+from gpt.model.quantized import QuantizationError, is_quantized, matrices, quantizable
 from gpt.tokenizer.char import CharTokenizer
 from tensorlite import nn
 from tensorlite.quantized import QuantizedMatrix
@@ -142,6 +144,34 @@ def test_what_a_quantized_model_refuses(tmp_path):
     broken.h[1].mlp.c_fc.weight.array[3, 3] = np.inf
     with pytest.raises(QuantizationError, match=r"h.1.mlp.c_fc: quantize: expected finite numbers"):
         quantize_model(broken, "int8")
+    assert not is_quantized(broken)  # Other layers have kept their weights, too.
+    assert all(parameter.requires_grad for parameter in broken.parameters())
+    for other in (nn.Linear(2, 3), None):
+        with pytest.raises(QuantizationError, match="expected a model with layers in it, got"):
+            quantize_model(other, "int8")
+
+
+def test_weights_that_the_user_has_tied_stay_tied():
+    model = make(tied=False)
+    model.lm_head.weight = model.wte.weight
+    before = model.num_params()
+    quantize_model(model, "int4")
+    assert model.lm_head.matrix is model.wte.matrix
+    assert model.num_params() == before
+
+
+def test_each_weight_is_freed_before_the_next_is_quantized(monkeypatch):
+    model = make()
+    weights = [weakref.ref(layer.weight) for layer in quantizable(model).values()]
+    alive = []
+    replace = quantized_module.replace_layer
+    monkeypatch.setattr(quantized_module, "replace_layer", lambda *args: alive.append(living()) or replace(*args))
+
+    def living():
+        return sum(weight() is not None for weight in weights)
+
+    quantize_model(model, "int8")
+    assert alive == list(range(len(weights), 0, -1))
 
 
 # ---- files --------------------------------------------------------------------------------------
