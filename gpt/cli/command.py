@@ -48,13 +48,13 @@ class Command(click.Command):
 
 def elsewhere(ctx: click.Context, name: str) -> str:
     """Return a sentence about other commands that have an option, or an empty string."""
-    group = None if ctx.parent is None else ctx.parent.command
-    if not isinstance(group, click.Group):
+    parent = ctx.parent
+    if parent is None or not isinstance(group := parent.command, click.Group):
         return ""
     found = [
         command
-        for command in group.list_commands(ctx.parent)
-        if (known := group.get_command(ctx.parent, command))
+        for command in group.list_commands(parent)
+        if (known := group.get_command(parent, command))
         if any(name in parameter.opts for parameter in known.params)
     ]
     return f" It is an option of {' and '.join(found)}." if 0 < len(found) <= 2 else ""

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import tensorlite as tl
 from gpt.config import Config
 from gpt.runs import RunFolder
-from gpt.train.adapted import report_before, write_adapter
+from gpt.train.adapted import report_before, take_best, write_adapter
 from gpt.train.interrupt import Interrupt
 from gpt.train.output import say
 from gpt.train.progress import this_python
@@ -67,6 +67,7 @@ def train(
             raise
         if stop.requested:
             say(f"Stopped after step {trainer.step} and saved. To continue: {command}")
+            take_best(trainer)  # as a run that is finished, so that the run and its adapter are the same model
             write_adapter(trainer)
             return False
         say(f"{trainer.step - first} steps in {time.perf_counter() - began:.1f} s")
