@@ -166,6 +166,34 @@ def test_attention(case, causal, dtype):
 
 
 @pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    ("batch", "keys", "values"),
+    [
+        ((2, 3, 4), (2, 3, 1), (2, 3, 1)),
+        ((1, 3, 2), (1, 1, 2), (1, 3, 1)),
+        ((2, 4), (2, 1), (1, 4)),
+        ((6,), (1,), (6,)),
+    ],
+)
+@pytest.mark.usefixtures("compiled", "shared")
+def test_attention_of_grouped_queries(batch, keys, values, causal, monkeypatch):
+    """Keys and values that serve several heads of queries are shared, and need no other kernel."""
+    rng = np.random.default_rng(0)
+    q, g, k, v = (
+        rng.standard_normal((*some, 70, width)).astype(np.float32)
+        for some, width in ((batch, 8), (batch, 5), (keys, 8), (values, 5))
+    )
+    expected = reference.attention(XP, q, k, v, None, None, causal, 0.3)
+    back = reference.attention_backward(XP, g, q, k, v, None, None, *expected[1:], causal, 0.3)
+    if cpu._compiled_kernels() is not None and cpu.gemm_pointer(np.dtype("float32")):
+        for name in ("attention", "attention_backward"):
+            monkeypatch.setattr(reference, name, None)  # Nothing calls it.
+    agree(cpu.attention(XP, q, k, v, None, None, causal, 0.3), expected, "float32")
+    found = cpu.attention_backward(XP, g, q, k, v, None, None, *expected[1:], causal, 0.3)
+    agree(found[:3], back[:3], "float32", 10)
+
+
+@pytest.mark.parametrize("causal", [False, True])
 def test_attention_without_a_callable_blas(causal, monkeypatch):
     pytest.importorskip("numba")
     monkeypatch.setattr(cpu, "gemm_pointer", lambda dtype: 0)

@@ -401,12 +401,27 @@ def cross_entropy_backward(
 
 
 def _is_compiled_attention(q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None) -> bool:
-    """Return whether the compiled kernels cover it: equal batch shapes, no mask, no dropout, and a BLAS to call."""
+    """Return whether the compiled kernels cover it: q has the whole batch, no mask, no dropout, and a BLAS to call."""
     return (
-        mask is None and dropout_mask is None and q.ndim >= 3 and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
+        mask is None and dropout_mask is None and q.ndim >= 3 and _broadcasts(k, q) and _broadcasts(v, q)
         and q.dtype == k.dtype == v.dtype == np.float32 and min(q.size, k.size, v.size) >= _MIN_COMPILED
         and _compiled_kernels() is not None and gemm_pointer(_FLOAT32) != 0
     )  # fmt: skip
+
+
+def _broadcasts(x: Array, q: Array) -> bool:
+    """Return whether the batch of x broadcasts to that of q, as the keys of grouped queries do."""
+    batch, own = q.shape[:-2], x.shape[:-2]
+    return own == batch or (len(own) == len(batch) and all(n in (1, m) for n, m in zip(own, batch)))
+
+
+def _like_batch(x: Array, q: Array) -> Array:
+    """Return x with the batch of q. Where x has one matrix for several of q, they share its memory."""
+    if x.shape[:-2] == q.shape[:-2]:
+        return x
+    shape = (*q.shape[:-2], *x.shape[-2:])
+    # numba would compile a kernel again for the result of broadcast_to, which cannot be written.
+    return np.lib.stride_tricks.as_strided(x, shape, np.broadcast_to(x, shape).strides)
 
 
 def _empty_heads(x: Array, width: int) -> Array:
@@ -440,6 +455,7 @@ def attention(
     """Compute the same as the reference, one block of queries at a time, so that not all scores are in memory."""
     if not _is_compiled_attention(q, k, v, mask, dropout_mask):
         return reference.attention(xp, q, k, v, mask, dropout_mask, causal, scale)
+    k, v = _like_batch(k, q), _like_batch(v, q)
     out = _empty_heads(q, v.shape[-1])
     top, total = (np.empty((math.prod(q.shape[:-2]), q.shape[-2]), q.dtype) for _ in range(2))
     _run_on_heads(_compiled_kernels().attention, (q, k, v, out), top, total, causal, scale)
@@ -453,6 +469,7 @@ def attention_backward(
     """Compute the same as the reference, one block of queries at a time."""
     if not _is_compiled_attention(q, k, v, mask, dropout_mask):
         return reference.attention_backward(xp, g, q, k, v, mask, dropout_mask, top, total, causal, scale)
+    k, v = _like_batch(k, q), _like_batch(v, q)
     dq, dk, dv = (_empty_heads(x, x.shape[-1]) for x in (q, k, v))
     tops, totals = (np.ascontiguousarray(x).reshape(-1, q.shape[-2]) for x in (top, total))
     _run_on_heads(_compiled_kernels().attention_backward, (g, q, k, v, dq, dk, dv), tops, totals, causal, scale)
