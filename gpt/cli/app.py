@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from gpt.cli.compiling import announce_compilation
 from gpt.cli.suggestions import COMMAND_ALIASES, meant
 from gpt.errors import UserError
 
@@ -134,3 +135,4 @@ def main() -> None:
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
+    announce_compilation()

@@ -28,7 +28,7 @@ def draft_options(command: Callback) -> Callback:
                 "--draft-tokens",
                 type=click.IntRange(min=1),
                 metavar="N",
-                help="The most tokens that --draft proposes at a time.  [default: 16 tokens]",
+                help="The most tokens that --draft proposes at a time.  [default: 15 tokens]",
             ),
         ],
     )

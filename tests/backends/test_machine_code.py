@@ -79,6 +79,17 @@ def test_code_is_loaded_from_disk(make_function, tmp_path):
     assert file.stat().st_mtime_ns == written
 
 
+def test_a_compilation_is_logged_and_prints_nothing(make_function, caplog, capfd):
+    caplog.set_level("INFO", "tensorlite.compiled")
+    counts = []
+    for _ in range(2):
+        make_function()
+        counts.append(len(caplog.records))
+    assert counts == [1, 1]  # The second one is loaded from disk.
+    assert "plain" in caplog.text
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("damage", ["cut", "empty", "flip", "longer"])
 def test_a_damaged_file_is_compiled_anew(make_function, tmp_path, damage):
     make_function()

@@ -22,6 +22,7 @@ import tensorlite
 from gpt.__main__ import open_closed_streams
 from gpt.cli import main
 from gpt.cli.app import COMMANDS
+from gpt.cli.compiling import MESSAGE, announce_compilation
 from gpt.cli.options import HIDDEN, OPTION_NAMES, TRAIN_SECTIONS, chosen_quantize
 from gpt.cli.suggestions import COMMAND_ALIASES, OPTION_ALIASES
 from gpt.config import Config, SamplingConfig
@@ -670,3 +671,17 @@ def test_as_a_module():
     assert done.returncode == 2
     assert done.stderr.startswith("Error: no preset 'nope'")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_one_line_says_that_kernels_are_compiled(terminal, monkeypatch, capsys):
+    logger = logging.getLogger("tensorlite.compiled")
+    for name, value in {"handlers": [], "level": logging.NOTSET, "propagate": False}.items():
+        monkeypatch.setattr(logger, name, value)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    for _ in range(2):  # Two commands in one process.
+        announce_compilation()
+        logger.info("compiling one")
+        logger.info("compiling two")
+    logger.setLevel(logging.NOTSET)  # A logger remembers what its level lets through until this call.
+    assert capsys.readouterr().err == (f"{MESSAGE}\n" if terminal else "")

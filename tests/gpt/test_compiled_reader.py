@@ -99,6 +99,22 @@ def test_the_comparison_with_the_model_leaves_the_cache_as_it_was(T):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
+@pytest.mark.parametrize("options", [*FAMILIES, {"n_embd": 28, "n_head": 4}, {**LLAMA, "head_dim": 20}], ids=str)
+@pytest.mark.parametrize("kind", [None, "int4"])
+def test_up_to_16_tokens_have_the_bits_of_one_at_a_time(kind, options):
+    model = made(**options | {"block_size": 40})
+    if kind:
+        quantize_model(model, kind)
+    ids = np.random.default_rng(0).integers(0, 31, 40).tolist()
+    for start in (1, 3, 20):
+        engine = Engine(model)
+        engine.prefill(ids[:start])
+        alone = np.stack([engine.step(token) for token in ids[start : start + 16]])
+        for T in (2, 5, 16):
+            engine.truncate(start)
+            np.testing.assert_array_equal(engine.extend(ids[start : start + T]), alone[:T])
+
+
 def test_without_a_blas_of_ours(monkeypatch):
     monkeypatch.setattr(blas, "find_openblas", lambda: None)
     monkeypatch.setattr("tensorlite.compiled.gemm_pointer", lambda dtype: 0)

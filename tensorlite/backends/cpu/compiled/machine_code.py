@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import logging
 import os
 import pickle
 import tempfile
@@ -24,6 +25,7 @@ from ... import reference
 
 __all__ = ["MachineCodeCache", "kernel_sources", "warn_once"]
 
+LOGGER = logging.getLogger("tensorlite.compiled")
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
 
@@ -51,6 +53,13 @@ class MachineCodeCache(FunctionCache):  # type: ignore[misc]  # numba has no typ
         sources = [(file.stat().st_mtime, file.stat().st_size) for file in kernel_sources()]
         stamp = (self._impl.locator.get_source_stamp(), sources)
         self._cache_file = _CheckedFiles(Path(self.cache_path), self._impl.filename_base, stamp)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the code of a signature, or None if it has to be compiled, which is logged at the level INFO."""
+        found = super().load_overload(sig, target_context)
+        if found is None:
+            LOGGER.info("compiling %s", self._py_func.__qualname__)
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Write compiled code. If that fails, as on a full disk, warn once."""

@@ -342,7 +342,10 @@ def _attention_range(
             sgemm(gemm, NO_TRANS, NO_TRANS, n, D, count, p, count, v, D, f32(0), to, H * D)
         else:
             for i in range(n):
-                _weighted_sum(scores[i * count : (i + 1) * count], v, D, to + 4 * i * H * D)
+                # Only the keys that the query sees, so that its bits are those of a query that is alone.
+                end = max(0, count - n + i + 1)
+                begin = max(0, end - window) if window else 0
+                _weighted_sum(scores[i * count + begin : i * count + end], v + 4 * begin * D, D, to + 4 * i * H * D)
 
 
 @njit(**_KERNEL)
