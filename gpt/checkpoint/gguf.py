@@ -124,7 +124,7 @@ def model_of(file: GGUFFile, device: str = "auto", dtype: str = "float32", quant
                 dropped["+".join(dict.fromkeys(kinds))] += 1
             return None
         if choice != "auto" and kept != kind_of(choice):
-            return quantize_parts(name, parts_of(name), kind_of(choice))
+            return quantize_parts(f"{str(file.path)!r}: {name}", parts_of(name), kind_of(choice))
         parts = [file.read_raw(source) for source in sources[name]]
         parts = [from_interleaved(p, config) if is_interleaved(name, i) else p for i, p in enumerate(parts)]
         return QuantizedMatrix.from_blocks(parts[0] if len(parts) == 1 else np.concatenate(parts), KEPT[kinds[0]])

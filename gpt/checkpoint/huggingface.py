@@ -70,7 +70,7 @@ def load_model(folder: str | Path, device: str = "auto", dtype: str = "float32",
                 yield from read_rows(source, specs[source])
 
     def matrix_of(name: str) -> QuantizedMatrix:
-        return quantize_parts(name, parts_of(name), kind_of(choice))
+        return quantize_parts(f"{str(folder)!r}: {name}", parts_of(name), kind_of(choice))
 
     return build_from_parts(config, device, dtype, parts_of, None if choice in ("none", "auto") else matrix_of)
 

@@ -124,7 +124,7 @@ def read_model(file: Container, config: Config, device: str, choice: str) -> GPT
         return [file.read(f"model.{name}")]
 
     def matrix_of(name: str) -> QuantizedMatrix:
-        return quantize_parts(name, parts_of(name), kind_of(choice))
+        return quantize_parts(f"{str(file.path)!r}: {name}", parts_of(name), kind_of(choice))
 
     with nn.init.skip_init():  # The weights are read below.
         model = build_model(config.model, device, config.train.dtype)

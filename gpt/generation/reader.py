@@ -27,8 +27,9 @@ _agreed: WeakSet[GPT] = WeakSet()
 class Reader:
     """What reads the tokens of one text, or of several at once, for a model.
 
-    The compiled reader is compared with the model on the first token of each text: on the last one of the prompt, or
-    on the one after it, if the two have agreed for this model before.
+    The compiled reader is compared with the model on the first token that it reads: on the last one of the prompt, or
+    on the one after it, if the two have agreed for this model before. A module that is replaced in the middle of a
+    text is noticed at the start of the next one, the array of a weight at once.
     """
 
     def __init__(self, model: GPT) -> None:

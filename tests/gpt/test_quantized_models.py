@@ -151,6 +151,15 @@ def test_what_a_quantized_model_refuses(tmp_path):
             quantize_model(other, "int8")
 
 
+def test_numbers_that_a_kind_cannot_hold_are_reported_with_the_file(tmp_path):
+    model = make(position="rope", norm="rms", mlp="swiglu")
+    model.h[1].mlp.c_proj.weight.array[3, 3] = np.inf
+    for module, path in ((gguf, tmp_path / "model.gguf"), (huggingface, tmp_path / "folder")):
+        module.save_model(model, path)
+        with pytest.raises(QuantizationError, match=rf"{path.name}': h.1.mlp.c_proj.weight: quantize: expected finite"):
+            module.load_model(path, quantize="int4")
+
+
 def test_weights_that_the_user_has_tied_stay_tied():
     model = make(tied=False)
     model.lm_head.weight = model.wte.weight
