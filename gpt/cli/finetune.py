@@ -110,7 +110,7 @@ def chosen_config(source: str | None, name: str | None, overrides: dict[str, Any
     if data is None:
         raise click.UsageError("give what to train on: --data FILE, a text or JSON lines of conversations")
     defaults: dict[str, Any] = {**DEFAULTS, "name": name or f"finetune-{name_of_text(data)}"}
-    if Path(data).suffix == ".jsonl":
+    if Path(data).suffix.lower() == ".jsonl":
         defaults["data.format"] = "chat"
     if overrides.get("lora.rank") is None:
         defaults["optim.lr"] = FULL_LR

@@ -17,6 +17,7 @@ import tensorlite as tl
 from gpt import checkpoint, sources, train
 from gpt.checkpoint import CheckpointError, adapter
 from gpt.cli import main
+from gpt.cli.finetune import chosen_config
 from gpt.config import Config, ConfigError, DataConfig
 from gpt.data import Conversations, DataError, load_dataset
 from gpt.evaluate import evaluate
@@ -215,6 +216,11 @@ def test_mistakes_are_found_before_any_weight_is_read(base, monkeypatch, tmp_pat
     assert result.exit_code == 2, result.output
     assert result.stderr.partition("Error: ")[2].startswith(message)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("name", "form"), [("a.jsonl", "chat"), ("A.JSONL", "chat"), ("a.txt", "text")])
+def test_the_name_of_a_file_tells_its_form(name, form):
+    assert chosen_config("x", None, {"data.dataset": name}).data.format == form
 
 
 def test_a_model_and_data_are_needed():
