@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from .backends.cpu import quantized as kernels
 from .backends.cpu.quantized import BLOCK, GROUP, KINDS
 
-__all__ = ["BLOCK", "KINDS", "QuantizedMatrix", "linear"]
+__all__ = ["BLOCK", "KINDS", "QuantizedMatrix", "check_values", "linear"]
 
 
 class QuantizedMatrix:

@@ -94,7 +94,7 @@ def copy_parameter(parameter: tl.Tensor, parts: Iterable[NDArray[Any]]) -> None:
         if isinstance(parameter.array, np.ndarray):
             parameter.array[start:stop] = part
         else:
-            parameter[start:stop] = tl.tensor(np.ascontiguousarray(part, parameter.dtype))
+            parameter[start:stop] = tl.tensor(np.ascontiguousarray(part, parameter.dtype), device=parameter.device)
         start = stop
 
 

@@ -83,12 +83,9 @@ def plan_for(model: GPT) -> Plan | None:
     plan = _plans.get(model)
     if plan is None or not plan.is_valid(model):
         _plans.pop(model, None)
-        if not _is_usual(model):
+        if not _is_usual(model) or not all(is_float32(t.array) for t in _tensors_of(list(model.modules()))):
             return None
-        plan = Plan(model)
-        if not all(is_float32(array) for array in plan.arrays):
-            return None
-        _plans[model] = plan
+        _plans[model] = plan = Plan(model)
     # The compiled reader would call neither a hook nor a forward pass that the user has put in the place of ours.
     return None if _is_patched() or any(module.has_hooks() for module in (model, *plan.modules)) else plan
 
