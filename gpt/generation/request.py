@@ -51,7 +51,8 @@ def checked_sampling(sampling: SamplingConfig | None, options: dict[str, Any]) -
             raise TypeError("generate: a draft is for one text at a time. Call generate, or leave draft= out")
         if name not in names:
             raise TypeError(f"generate: no option {name!r:.80}{suggestion(name, names)}")
-    return dataclasses.replace(sampling or SamplingConfig(), **options)
+    chosen = sampling or SamplingConfig()
+    return dataclasses.replace(chosen, **options) if options else chosen
 
 
 def checked_stops(stop_tokens: Collection[int]) -> frozenset[int]:

@@ -1,6 +1,7 @@
 """Choose a token from the predicted distribution."""
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -102,10 +103,14 @@ class Sampler:
 
     def __init__(self, sampling: SamplingConfig, prompt: Iterable[int], processors: Iterable[Processor] = ()) -> None:
         self.sampling = sampling
-        self.rng = np.random.default_rng(sampling.seed)
         self.ids = [int(token) for token in prompt]
         self.before = after_prompt([*penalties(sampling), *processors], len(self.ids))
         self.after = cuts(sampling)
+
+    @cached_property
+    def rng(self) -> np.random.Generator:
+        """Return the random numbers of this text. A text without chance needs none, and they take time to seed."""
+        return np.random.default_rng(self.sampling.seed)
 
     def __call__(self, logits: Logits) -> int:
         """Return the next token for logits (V,), and append it to `ids`. Raises SampleError and EndOfText."""
