@@ -32,7 +32,7 @@ DRAFT_TOKENS = 15
 # The time to read one more token in a pass, as a part of that of a pass for one, and the highest cost of a draft.
 READ_COST, HIGHEST_COST = 0.2, 0.6
 # The estimated rate of accepted tokens: its first value, and how fast it follows what is seen, or returns without.
-FIRST_RATE, FOLLOW, RETURN = 0.75, 1 / 8, 1 / 64
+FIRST_RATE, FOLLOW, RETURN = 0.5, 1 / 8, 1 / 64
 
 
 @dataclass(frozen=True)
