@@ -31,8 +31,8 @@ DRAFT_TOKENS = 15
 
 # The time to read one more token in a pass, as a part of that of a pass for one, and the highest cost of a draft.
 READ_COST, HIGHEST_COST = 0.2, 0.6
-# The estimated rate of accepted tokens: its first value, and how fast it follows what is seen, or returns without.
-FIRST_RATE, FOLLOW, RETURN = 0.5, 1 / 8, 1 / 64
+# How fast the estimated rate of accepted tokens follows what is seen, or returns to its first value without.
+FOLLOW, RETURN = 1 / 8, 1 / 64
 
 
 @dataclass(frozen=True)
@@ -190,14 +190,15 @@ class DraftLength:
     """
 
     def __init__(self, most: int, cost: float) -> None:
-        self.most, self.cost, self.rate = most, cost, FIRST_RATE
+        self.most, self.cost = most, cost
+        self.first = self.rate = (1 + cost) / 2  # The first drafts are short where a token costs little.
 
     def next(self) -> int:
         """Return the length of the next draft."""
         if self.rate >= 1:
             return self.most
         if self.rate < self.cost:
-            self.rate += RETURN * (FIRST_RATE - self.rate)  # It tries again after a while.
+            self.rate += RETURN * (self.first - self.rate)  # It tries again after a while.
             return 0
         return min(self.most, int(math.log(self.cost) / math.log(self.rate)))
 

@@ -113,7 +113,6 @@ def test_the_distribution_is_exactly_that_without_a_draft(kind, options, monkeyp
 def test_the_distribution_where_a_draft_never_agrees(monkeypatch):
     """The draft has all its probability where the model has none, and the other way round."""
     monkeypatch.setattr(engine_module, "last_logits", remembered_logits)
-    monkeypatch.setattr("gpt.generation.speculative.FIRST_RATE", 0.99)
     model, draft = small_model(vocab_size=3), small_model(vocab_size=3, n_layer=1, n_head=1, n_embd=4)
 
     def only_two(ids, logits):  # The draft does not know it, because it has no after_prompt.
