@@ -111,11 +111,6 @@ def next_logits(model: GPT, ids: Sequence[int] | Ids, cache: KVCache | None = No
 
     Call it in `eval_mode(model)`. T and the cached tokens are at most block_size together.
     """
-    return last_logits(model, ids, cache, 1)[0]
-
-
-def last_logits(model: GPT, ids: Sequence[int] | Ids, cache: KVCache | None, count: int) -> BatchLogits:
-    """Return the logits (count, V) after each of the last `count` of `ids`; see `next_logits`."""
     x = model.hidden_states(tl.tensor(np.asarray(ids)[None], device=model.device), cache)  # (1, T, C)
-    logits: BatchLogits = model.head(x[0, -count:]).cpu().numpy()  # The head reads the last positions only.
-    return logits.astype(np.float64)
+    logits: Logits = model.head(x[0, -1]).cpu().numpy().astype(np.float64)  # The head reads the last position only.
+    return logits

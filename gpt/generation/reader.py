@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 import tensorlite as tl
 from gpt.model import GPT, KVCache, eval_mode
-from gpt.model.quantized import is_quantized
 
 if TYPE_CHECKING:
     from gpt.model.compiled_reader import CompiledReader
@@ -68,7 +67,8 @@ class Reader:
         for view, copy in zip(views, copies, strict=True):
             view[:] = copy
         self.compared = True
-        if self._agree(found[:, -1:], expected):
+        tolerance = QUANTIZED_TOLERANCE if self.compiled.plan.is_quantized else TOLERANCE
+        if agree(found[:, -1:], expected, tolerance):
             _agreed.add(self.model)
             return found
         # The user has modified a layer, and the compiled reader computes the unmodified one.
@@ -101,7 +101,8 @@ class Reader:
             logits: Logits = self.model.head(x[:, -count:]).cpu().numpy().astype(np.float64)
         return logits
 
-    def _agree(self, found: Logits, expected: Logits) -> bool:
-        tolerance = QUANTIZED_TOLERANCE if is_quantized(self.model) else TOLERANCE
-        with np.errstate(invalid="ignore"):  # NaN does not agree with anything; sampling then reports broken weights.
-            return bool((np.abs(found - expected) <= tolerance * np.abs(expected).max(-1, keepdims=True)).all())
+
+def agree(found: Logits, expected: Logits, tolerance: float) -> bool:
+    """Return whether logits differ by at most this fraction of the largest one. NaN does not agree with anything."""
+    with np.errstate(invalid="ignore"):  # Sampling then reports broken weights.
+        return bool((np.abs(found - expected) <= tolerance * np.abs(expected).max(-1, keepdims=True)).all())

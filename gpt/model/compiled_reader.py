@@ -47,6 +47,7 @@ LARGE = 1 << 20  # Number of weights from which several threads read them; fewer
 FEW = 16  # tokens, up to which no product needs BLAS, and its threads need no setting
 MANY = 8  # tokens, from which several threads read them
 
+
 @compiled.njit(nogil=True, cache=True, error_model="numpy")
 def read(
     pool: int, gemm: int, quantized: int, blocks: Array, head: Array, x: Array, sizes: Array, rms: bool, eps: float,

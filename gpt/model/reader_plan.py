@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt.model.gpt import GPT, MLP, Block, CausalSelfAttention
-from gpt.model.quantized import QuantizedEmbedding, QuantizedLinear
+from gpt.model.quantized import QuantizedEmbedding, QuantizedLinear, matrices
 from tensorlite import Tensor, compiled, nn
 from tensorlite.quantized import QuantizedMatrix
 
@@ -52,9 +52,8 @@ class Plan:
         self.values = attributes(model, self.modules)
         self.tensors = _tensors_of(self.modules)
         self.arrays = [tensor.array for tensor in self.tensors]
-        matrices = [m.matrix for m in self.modules if isinstance(m, QuantizedLinear | QuantizedEmbedding)]
-        self.is_quantized = bool(matrices)
-        self.matrices = [array for matrix in matrices for array in (matrix.quants, matrix.scales)]
+        self.matrices = [array for matrix in matrices(model) for array in (matrix.quants, matrix.scales)]
+        self.is_quantized = bool(self.matrices)
         self.num_weights = sum(array.size for array in (*self.arrays, *self.matrices))
         self.blocks = np.array([_block_row(b) for b in model.h], np.int64)
         last = model.wte if c.tied else model.lm_head
@@ -124,8 +123,8 @@ def _block_row(b: Block) -> list[int]:
     """Return the integers of a block, with 0 for its cache."""
     norms = [*_norm_row(b.ln_1), *_norm_row(b.ln_2)]
     heads = [_norm_row(norm)[0] for norm in (b.attn.q_norm, b.attn.k_norm)]
-    matrices = [_matrix_row(layer) for layer in (b.attn.c_attn, b.attn.c_proj, b.mlp.c_fc, b.mlp.c_proj)]
-    return [*norms, *heads, 0, 0, 0, b.attn.window, *(number for row in matrices for number in row)]
+    rows = [_matrix_row(layer) for layer in (b.attn.c_attn, b.attn.c_proj, b.mlp.c_fc, b.mlp.c_proj)]
+    return [*norms, *heads, 0, 0, 0, b.attn.window, *(number for row in rows for number in row)]
 
 
 def _tensors_of(modules: list[nn.Module]) -> list[Tensor]:

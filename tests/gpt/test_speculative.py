@@ -16,11 +16,9 @@ from gpt.generation import (
     generate_batch,
     generate_with_logprobs,
 )
-from gpt.generation import engine as engine_module
-from gpt.generation.engine import last_logits
 from gpt.generation.sampling import Sampler
 from gpt.generation.speculative import DraftLength, Lookup
-from gpt.model import GPT, eval_mode
+from gpt.model import GPT
 from gpt.tokenizer import TokenError
 from tests.gpt.small_models import small_model
 from tests.gpt.test_batch import MODELS
@@ -62,19 +60,6 @@ def distribution(run, monkeypatch):
     return found
 
 
-@functools.cache
-def logits_of(model, text):
-    with eval_mode(model):
-        return last_logits(model, text, None, 1)[0]
-
-
-def remembered_logits(model, ids, cache, count):
-    """Do what `last_logits` does, but compute each prediction once for all paths."""
-    text = [*getattr(cache, "text", [])[: cache.length], *ids]
-    cache.text, cache.length = text, len(text)
-    return np.stack([logits_of(model, tuple(text[: len(text) - count + 1 + i])) for i in range(count)])
-
-
 def no_repeats(ids, logits):
     logits[ids[-1]] -= 2.0
     return logits
@@ -96,7 +81,6 @@ def three_ones(ids, logits):
 @pytest.mark.parametrize("kind", ["small", "ngrams"])
 def test_the_distribution_is_exactly_that_without_a_draft(kind, options, monkeypatch):
     """Sum over every draft, acceptance and draw: the probabilities of all texts agree to 1e-12."""
-    monkeypatch.setattr(engine_module, "last_logits", remembered_logits)
     model = small_model(vocab_size=3)
     draft = NGrams(2, 1) if kind == "ngrams" else small_model(vocab_size=3, n_layer=1, n_head=1, n_embd=4)
     counts = Speculation(draft, tokens=2)
@@ -112,7 +96,6 @@ def test_the_distribution_is_exactly_that_without_a_draft(kind, options, monkeyp
 
 def test_the_distribution_where_a_draft_never_agrees(monkeypatch):
     """The draft has all its probability where the model has none, and the other way round."""
-    monkeypatch.setattr(engine_module, "last_logits", remembered_logits)
     model, draft = small_model(vocab_size=3), small_model(vocab_size=3, n_layer=1, n_head=1, n_embd=4)
 
     def only_two(ids, logits):  # The draft does not know it, because it has no after_prompt.
