@@ -107,7 +107,7 @@ def test_the_changelog_has_a_heading_for_this_version():
 def test_every_import_is_declared():
     declared = named(*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra))
     assert imported_by("tensorlite", "tests", "benchmarks") <= declared
-    extras = [line for name in ("gpt", "grammar", "hub", "plot") for line in EXTRAS[name]]
+    extras = [line for name in ("gpt", "grammar", "hub", "plot", "serve", "tensorboard") for line in EXTRAS[name]]
     assert imported_by("gpt", "examples") <= named("numpy", *extras)
 
 
