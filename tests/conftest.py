@@ -12,6 +12,7 @@ import pytest
 import tensorlite as tl
 import tensorlite.testing.strict
 from tensorlite.testing import register_profiles
+from tests.support.browser import chromium, new_page  # noqa: F401, fixtures
 
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     # The workers share the cores. Each gets at least two threads, so that the tests also run loops that threads share.
