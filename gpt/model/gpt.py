@@ -53,6 +53,22 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
         B, T, _ = x.shape
+        q, k, v, mask = self.inputs_of_attention(x, cache, layer)
+        dropout = self.dropout if self.training else 0.0
+        causal = mask is None and k.shape[-2] == T
+        y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, is_causal=causal)
+        y = y.reshape(B, self.n_head, T, self.head_size).transpose(1, 2)
+        return self.resid_dropout(self.c_proj(y.reshape(B, T, self.n_head * self.head_size)))  # heads side by side
+
+    def inputs_of_attention(
+        self, x: Tensor, cache: KVCache | None = None, layer: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Return queries (B, H, T, D), keys and values (B, H, S, D), and what each query sees, for x (B, T, C).
+
+        Where H / K queries share a key they are (B, K, H / K, T, D) and twice (B, K, 1, S, D). The mask is None if a
+        query sees its own key and those before it.
+        """
+        B, T, _ = x.shape
         H, K, D = self.n_head, self.n_kv_head, self.head_size
         heads = self.c_attn(x).view(B, T, H + 2 * K, D).transpose(1, 2)  # (B, H + 2K, T, D)
         q, k, v = heads.split([H, K, K], dim=1)  # (B, H, T, D), and twice (B, K, T, D)
@@ -62,14 +78,10 @@ class CausalSelfAttention(nn.Module):
         mask = None
         if padding is not None or 1 < T < S or 0 < self.window < S:
             mask = visible_keys(T, S, self.window, padding).to(x.device)  # is_causal alone does not say it.
-        dropout = self.dropout if self.training else 0.0
-        if K < H:  # H / K queries share a key: (B, K, H / K, T, D) with (B, K, 1, S, D).
+        if K < H:
             q, k, v = q.reshape(B, K, H // K, T, D), k.unsqueeze(2), v.unsqueeze(2)
             mask = mask if mask is None or padding is None else mask.unsqueeze(2)
-        causal = S == T and mask is None
-        y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, is_causal=causal)
-        y = y.reshape(B, H, T, D).transpose(1, 2).reshape(B, T, H * D)  # heads side by side
-        return self.resid_dropout(self.c_proj(y))
+        return q, k, v, mask
 
     def turn_and_cache(
         self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache | None, layer: int

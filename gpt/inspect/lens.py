@@ -1,0 +1,75 @@
+"""The logit lens: what the head of a model says of the residual stream after each layer.
+
+Source: nostalgebraist 2020, "interpreting GPT: the logit lens".
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt.inspect.tokens import token_tensor
+from gpt.model import GPT, eval_mode
+from tensorlite import Tensor
+
+
+@dataclass(frozen=True)
+class Lens:
+    """The likeliest next tokens after each layer and position, the likeliest first.
+
+    Row 0 is the embedding, row l is layer l, so that the last row is what the model itself predicts.
+
+    ids: (L + 1, T, k), int64. probabilities: their probabilities, (L + 1, T, k), float32.
+    """
+
+    ids: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+
+def logit_lens(model: GPT, ids: Sequence[int] | NDArray[np.integer[Any]], top: int = 10) -> Lens:
+    """Return the `top` likeliest tokens that each layer of a model would predict after each of T token ids.
+
+    The final norm and the head, which read the last layer, read the other layers, too. top: at least 1; a vocabulary
+    with fewer tokens gives all of them.
+
+    Raises ValueError for another `top`, no tokens or more than block_size, and IndexError for an id outside the
+    vocabulary.
+    """
+    if top < 1:
+        raise ValueError(f"logit_lens: expected top >= 1, got {top}")
+    idx = token_tensor("logit_lens", model, ids)
+    streams: list[Tensor] = []  # (1, T, C) each
+    this = threading.get_ident()
+
+    def record_input(block: object, args: tuple[Any, ...]) -> None:
+        if threading.get_ident() == this:  # Another thread may use the same model meanwhile.
+            streams.append(args[0])
+
+    def record(block: object, args: tuple[Any, ...], output: Tensor) -> None:
+        if threading.get_ident() == this:
+            streams.append(output)
+
+    handles = [model.h[0].register_forward_pre_hook(record_input)]
+    handles += [block.register_forward_hook(record) for block in model.h]
+    try:
+        with eval_mode(model):
+            model.hidden_states(idx)
+            found = [likeliest(model.head(model.ln_f(x)), top) for x in streams]
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Lens(np.stack([ids for ids, _ in found]), np.stack([probabilities for _, probabilities in found]))
+
+
+def likeliest(logits: Tensor, top: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return ids and probabilities (T, k) of the largest of logits (1, T, V)."""
+    values = logits.numpy(force=True)[0].astype(np.float64)
+    top = min(top, values.shape[-1])
+    ids = np.argpartition(-values, top - 1, axis=-1)[:, :top]  # A sort of the whole vocabulary takes ten times as long.
+    ids = np.take_along_axis(ids, np.argsort(-np.take_along_axis(values, ids, -1), axis=-1), -1)
+    values = np.exp(values - values.max(-1, keepdims=True))
+    probabilities = values / values.sum(-1, keepdims=True)
+    return ids.astype(np.int64), np.take_along_axis(probabilities, ids, -1).astype(np.float32)
