@@ -56,7 +56,9 @@ class profile:
         self._differentiating = False
 
     def __enter__(self) -> profile:
-        self._before = set_op_hooks(OpHooks(self._forward, self._backward))
+        before = self._before = set_op_hooks(OpHooks(self._forward, self._backward))
+        # Other hooks see the ops as well. A profile around this one does not count them.
+        self._around = OpHooks() if isinstance(getattr(before.forward, "__self__", None), profile) else before
         self._began = time.perf_counter()
         return self
 
@@ -65,9 +67,10 @@ class profile:
         set_op_hooks(self._before)
 
     def _forward(self, run: Callable[..., Any], f: Callable[..., Any], *args: Any) -> Any:
+        around = self._around.forward
         began = time.perf_counter()
         try:
-            return run(f, *args)
+            return run(f, *args) if around is None else around(run, f, *args)
         finally:
             if not self._differentiating:  # otherwise the gradient rule that called it counts its time
                 op = self._of(f.__name__.strip("_"))
@@ -76,9 +79,10 @@ class profile:
 
     def _backward(self, run: Callable[..., Any], node: Node, *args: Any) -> Any:
         outer, self._differentiating = self._differentiating, True
+        around = self._around.backward
         began = time.perf_counter()
         try:
-            return run(node, *args)
+            return run(node, *args) if around is None else around(run, node, *args)
         finally:
             self._differentiating = outer
             if not outer:

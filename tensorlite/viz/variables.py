@@ -1,0 +1,135 @@
+"""The Tensors and Modules that variables of a program hold, with the names that its author gave them."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from types import FrameType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+from ..nn.module import Module
+from ..tensors.tensor import Tensor
+
+__all__ = ["found_in", "module_name", "variables_of", "variables_of_function"]
+
+_DEPTH = 4  # how many steps a name may have: self.layers[0]["w"] has three
+_LIMIT = 20_000  # the number of objects after which the search ends, because a program may hold a data set
+_LONGEST = 1_000  # the number of entries of a list or a dict that are looked at
+_SESSION = {"In", "Out", "exit", "quit", "get_ipython"}  # what IPython adds to the variables of a notebook
+
+
+def variables_of(frame: FrameType | None) -> dict[str, Any]:
+    """Return the variables that code of a frame sees: its local ones first, then global ones that they do not hide.
+
+    Names of a notebook's session and names that begin with an underscore come last, because others say more.
+    """
+    if frame is None:
+        return {}
+    local, shared = locals_of(frame), frame.f_globals
+    return _ordered({**local, **{name: value for name, value in list(shared.items()) if name not in local}})
+
+
+def locals_of(frame: FrameType) -> dict[str, Any]:
+    """Return the local variables of a frame."""
+    seen = frame.f_locals
+    found = dict(seen)
+    # Before Python 3.13 the frame of a function keeps this dict, and so what its variables held until it returns.
+    if sys.version_info < (3, 13) and frame.f_code.co_flags & inspect.CO_OPTIMIZED and sys.gettrace() is None:
+        seen.clear()
+    return found
+
+
+def variables_of_function(function: Any) -> dict[str, Any]:
+    """Return the variables of a function's closure and, for a method, its object as ``self``."""
+    found: dict[str, Any] = {}
+    if isinstance(function, MethodType):
+        found["self"], function = function.__self__, function.__func__
+    if isinstance(function, FunctionType):
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            try:
+                found[name] = cell.cell_contents
+            except ValueError:  # a variable that is assigned later
+                continue
+        used = set(function.__code__.co_names)
+        found |= {name: value for name, value in function.__globals__.items() if name in used and name not in found}
+    elif isinstance(inner := getattr(function, "func", None), FunctionType):  # functools.partial
+        found = variables_of_function(inner)
+    return _ordered(found)
+
+
+def _ordered(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return variables in order, those with names for internal use last."""
+    kept = {name: value for name, value in variables.items() if isinstance(name, str) and name not in _SESSION}
+    return dict(sorted(kept.items(), key=lambda item: item[0].startswith(("_", "."))))
+
+
+def found_in(variables: Mapping[str, Any]) -> Iterator[tuple[str, Tensor | Module]]:
+    """Iterate over the Tensors and Modules that variables hold, with expressions for them, the shortest first.
+
+    It looks into lists, tuples, dicts and the attributes of objects: ``ws[0]``, ``state["w"]``, ``self.w``. It runs no
+    code of the objects, so values of properties are not found. The inside of a Module is left to its own methods.
+    """
+    level: list[tuple[str, Any]] = list(variables.items())
+    seen: set[int] = set()
+    for _ in range(_DEPTH):
+        for name, value in level:
+            if isinstance(value, (Tensor, Module)):
+                yield name, value
+        below: list[tuple[str, Any]] = []
+        for name, value in level:
+            if id(value) in seen or len(seen) > _LIMIT:
+                continue
+            seen.add(id(value))
+            below += _parts(name, value)
+        level = below
+
+
+def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Iterate over what a container or an object holds, with expressions for it."""
+    kind = type(value)
+    if isinstance(value, (list, tuple)):
+        fields = getattr(kind, "_fields", ())
+        for i, item in enumerate(list.__iter__(value) if isinstance(value, list) else tuple.__iter__(value)):
+            if i >= _LONGEST:
+                return
+            yield f"{name}.{fields[i]}" if i < len(fields) else f"{name}[{i}]", item
+    elif isinstance(value, dict):
+        for i, (key, item) in enumerate(list(dict.items(value))):
+            if i >= _LONGEST:
+                return
+            if isinstance(key, (str, int, float, bool, tuple)):
+                yield f"{name}[{key!r:.40}]", item
+    elif isinstance(value, (Tensor, ModuleType, FunctionType, MethodType)):
+        return
+    elif isinstance(value, Module):  # its tensors have names of their own, except lists and dicts of them
+        for attribute, item in _attributes(value):
+            if not isinstance(item, Module) and not attribute.startswith("_"):
+                yield f"{name}.{attribute}", item
+    else:
+        for attribute, item in _attributes(value):
+            if not attribute.startswith("__"):
+                yield f"{name}.{attribute}", item
+
+
+def _attributes(value: Any) -> list[tuple[str, Any]]:
+    """Return the attributes of an object and of its class that are Tensors, Modules or containers of them."""
+    try:
+        own = dict(object.__getattribute__(value, "__dict__"))
+    except AttributeError:
+        return []
+    classes = [cls for cls in (value if isinstance(value, type) else type(value)).__mro__ if cls is not object]
+    inherited: dict[str, Any] = {}
+    for cls in reversed(classes):
+        if not cls.__module__.startswith(("builtins", "tensorlite.", "numpy")):
+            inherited |= vars(cls)
+    held = (Tensor, Module, list, tuple, dict)
+    return [(k, v) for k, v in {**inherited, **own}.items() if isinstance(k, str) and isinstance(v, held)]
+
+
+def module_name(module: Module, frame: FrameType | None) -> str:
+    """Return what a frame calls a module: ``net`` or ``self.net``, or else the name of its class."""
+    for name, value in found_in(variables_of(frame)):
+        if value is module:
+            return name
+    return type(module).__name__
