@@ -90,6 +90,8 @@ if _typing.TYPE_CHECKING:
     from . import compiled as compiled
     from . import cuda, func, linalg, nn, optim, profiler, quantized, utils
     from . import testing as testing
+    from . import viz as viz
+    from .viz import explore
 
 # PyTorch's other names for number types.
 half: _DType = float16
@@ -121,23 +123,25 @@ __all__ = [
     "allclose", "equal", "is_floating_point", "is_tensor", "isclose", "numel",
     "bool", "double", "float", "half", "int", "long", "short", "finfo", "iinfo", "inf", "nan", "pi",
     "Generator", "get_rng_state", "manual_seed", "set_rng_state",
-    "load", "save",
+    "explore", "load", "save",
     "Tensor",
 ]  # fmt: skip
 __all__ += ops.__all__
 
 # Importing these takes a third of the time of importing tensorlite, and a program may need none of them.
 _LOADED_ON_FIRST_USE = frozenset(
-    ("compiled", "cuda", "func", "linalg", "nn", "optim", "profiler", "quantized", "testing", "utils")
+    ("compiled", "cuda", "func", "linalg", "nn", "optim", "profiler", "quantized", "testing", "utils", "viz")
 )
 
 if not _typing.TYPE_CHECKING:  # because a type checker would then accept any name of this module
 
     def __getattr__(name: str) -> object:
         """Load a module on first use. Raises AttributeError for other names, and for ``compiled`` without numba."""
-        if name not in _LOADED_ON_FIRST_USE:
+        if name not in _LOADED_ON_FIRST_USE and name != "explore":
             raise _missing_attribute(__name__, name, [*globals(), *_LOADED_ON_FIRST_USE])
         try:
+            if name == "explore":
+                return _importlib.import_module("tensorlite.viz").explore
             return _importlib.import_module(f"tensorlite.{name}")
         except ImportError as error:
             raise AttributeError(str(error)) from error

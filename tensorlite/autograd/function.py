@@ -278,4 +278,5 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
     call.__signature__ = self.public_signature  # type: ignore[attr-defined]
     call.__name__ = self.name
     call.op = self  # type: ignore[attr-defined]
+    self.function = call
     return call  # type: ignore[return-value]

@@ -178,6 +178,7 @@ class Plan:
     built_in: whether the op belongs to this library.
     casts_gradients: whether a gradient is converted to the dtype that its input had before the op converted it.
     widen: whether float16 values are converted to float32 for the rules.
+    op: the definition of the op, an ``Op``; None for a node that the engine itself makes.
     """
 
     op_name: str
@@ -195,6 +196,7 @@ class Plan:
     built_in: bool = True
     casts_gradients: bool = True
     widen: bool = False
+    op: Any = None
 
 
 class RecomputedValues:

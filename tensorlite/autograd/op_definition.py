@@ -41,9 +41,11 @@ class Op:
     plans: the plan for each choice of differentiated inputs, made on first use.
     orders: the order of the arguments for each choice of keywords, made on first use.
     replay: for a view op, a function that returns the same values when the memory order of x does not allow a view.
+    function: the public function of the op, which ``make_op_function`` makes.
     """
 
     replay: Callable[..., Any] | None = None
+    function: Callable[..., Any]
 
     def __init__(
         self,
@@ -165,6 +167,7 @@ class Op:
             built_in=self.built_in,
             casts_gradients=self.built_in or self.dtypes is not None or bool(self.widen),
             widen=bool(self.widen),
+            op=self,
         )
 
     def _saved_names(self, needs: tuple[int, ...], names: list[str]) -> set[str]:

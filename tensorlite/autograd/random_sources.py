@@ -148,6 +148,12 @@ class RandomSources:
         """Forget the generators of NumPy and Python whose state has not changed, because the call did not use them."""
         self.others = [(g, kind, state) for g, kind, state in self.others if not _is_equal(kind.get(g), state)]
 
+    def drew_numbers(self) -> bool:
+        """Return whether a generator has another state than before the call."""
+        return any(not _is_equal(g.get_state(), state) for g, state in self.ours) or any(
+            not _is_equal(kind.get(g), state) for g, kind, state in self.others
+        )
+
     @contextmanager
     def replayed(self) -> Iterator[None]:
         """Context manager in which the generators give the same numbers again. Afterwards they go on as before.

@@ -16,8 +16,8 @@ from ..backends.registry import BACKENDS, Array
 from ..errors import VersionError
 from .shared_state import shared_state
 
-__all__ = ["base_array", "bump_version", "changed_between", "check_saved", "clock", "inplace_in_graph", "last_change",
-           "record_change", "version", "version_counters"]  # fmt: skip
+__all__ = ["base_array", "bump_version", "changed_between", "changed_since", "check_saved", "clock", "inplace_in_graph",
+           "last_change", "record_change", "version", "version_counters"]  # fmt: skip
 
 clock = count(1).__next__
 """Return the next tick. Every recorded op and every in-place change takes one, so ticks order the graph."""
@@ -86,6 +86,12 @@ def changed_between(array: Any, start: int, stop: int) -> bool:
     """Return whether this array's memory was changed in place, but only after ``start`` and up to ``stop``."""
     counter = version_counters.get(id(base_array(array))) if type(array) in BACKENDS else None
     return counter is not None and start < counter.first and counter.ticks[-1] <= stop
+
+
+def changed_since(array: Any, start: int) -> bool:
+    """Return whether this array's memory was changed in place after ``start``."""
+    counter = version_counters.get(id(base_array(array))) if type(array) in BACKENDS else None
+    return counter is not None and counter.ticks[-1] > start
 
 
 def check_saved(op: str, seq: int, names: list[str], saved: list[Any]) -> None:

@@ -1,1 +1,30 @@
-"""Pictures of graphs and of their backward passes."""
+"""The explorer: a page that shows a graph and steps through its backward pass.
+
+    tl.explore(loss, "loss.html")
+
+``Explorer.data`` is a dict that JSON can hold. Indices point into its lists:
+
+- ``version``, ``title``, and ``notes``: sentences for the user.
+- ``modules``: ``id``, ``name``, ``type``, ``parent``. Parents come before their children.
+- ``nodes``: ``id``, ``kind`` (``"op"``, ``"output"``, ``"parameter"``, ``"leaf"``, ``"constant"``), ``op``, ``name``,
+  ``module``, ``shape``, ``dtype``, ``device``, ``bytes``, ``seconds``, ``line``, ``value``, ``why_no_value``, ``root``,
+  ``order``, ``of``, ``doc``, ``saved``. Any of them may be None where it is not known. An ``"output"`` is one result of
+  an op that has several; it has an edge from that op. ``saved`` lists ``name``, ``value`` or else ``text``, ``bytes``,
+  ``node``.
+- ``edges``: ``id``, ``from``, ``to``, ``argument``, ``position``.
+- ``sources``: ``text``, ``file``, ``line``, ``for`` (the argument; None for a function that serves all).
+- ``values``: ``shape``, ``dtype``, ``min``, ``mean``, ``max`` of the finite entries, the shares ``zeros``, ``nans``,
+  ``infs``, and ``numbers`` (nested lists; NaN and infinities are the strings "nan", "inf", "-inf", complex numbers are
+  strings) or ``heat`` (``rows``, ``cols``, ``cells`` in base64, ``low``, ``high``, ``reduced``). A cell is a byte from
+  0 (low) to 254 (high); 255 stands for no finite entry.
+- ``forward``: the ids of the nodes, in the order of the steps.
+- ``backward``: the steps: ``node``, ``cotangent`` (``cotangents``: a list for an op with several results, else None),
+  ``seconds``, ``freed``, ``freed_bytes``, ``error`` (why the rules gave nothing, else None) and ``inputs``: ``edge``,
+  ``source``, ``result``, ``summed_dims``, ``sum``, ``cast``, ``before``, ``after``, ``use``, ``uses``.
+- ``gradients``: ``node`` and ``value``.
+- ``checks``: ``edge``, ``analytic``, ``numeric``, ``ok``, ``error``, ``kinks``, ``why_not``.
+"""
+
+from .explorer import Explorer, explore
+
+__all__ = ["Explorer", "explore"]
