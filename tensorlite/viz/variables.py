@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from types import FrameType, FunctionType, MethodType, ModuleType
@@ -16,17 +17,21 @@ __all__ = ["found_in", "module_name", "variables_of", "variables_of_function"]
 _DEPTH = 4  # how many steps a name may have: self.layers[0]["w"] has three
 _LIMIT = 20_000  # the number of objects after which the search ends, because a program may hold a data set
 _LONGEST = 1_000  # the number of entries of a list or a dict that are looked at
-_SESSION = {"In", "Out", "exit", "quit", "get_ipython"}  # what IPython adds to the variables of a notebook
+_SESSION = re.compile(r"In|Out|exit|quit|get_ipython|_+|_i+|_i?\d+|_[iod]h")  # what IPython adds, and names for nothing
+_INLINE = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}  # code that sees the variables around it, too
 
 
 def variables_of(frame: FrameType | None) -> dict[str, Any]:
     """Return the variables that code of a frame sees: its local ones first, then global ones that they do not hide.
 
-    Names of a notebook's session and names that begin with an underscore come last, because others say more.
+    Names that begin with an underscore come last, because others say more.
     """
     if frame is None:
         return {}
     local, shared = locals_of(frame), frame.f_globals
+    while frame.f_code.co_name in _INLINE and frame.f_back is not None and frame.f_back.f_globals is shared:
+        frame = frame.f_back
+        local = {**locals_of(frame), **local}
     return _ordered({**local, **{name: value for name, value in list(shared.items()) if name not in local}})
 
 
@@ -60,17 +65,17 @@ def variables_of_function(function: Any) -> dict[str, Any]:
 
 def _ordered(variables: Mapping[str, Any]) -> dict[str, Any]:
     """Return variables in order, those with names for internal use last."""
-    kept = {name: value for name, value in variables.items() if isinstance(name, str) and name not in _SESSION}
-    return dict(sorted(kept.items(), key=lambda item: item[0].startswith(("_", "."))))
+    return dict(sorted(variables.items(), key=lambda item: item[0].startswith(("_", "."))))
 
 
 def found_in(variables: Mapping[str, Any]) -> Iterator[tuple[str, Tensor | Module]]:
     """Iterate over the Tensors and Modules that variables hold, with expressions for them, the shortest first.
 
     It looks into lists, tuples, dicts and the attributes of objects: ``ws[0]``, ``state["w"]``, ``self.w``. It runs no
-    code of the objects, so values of properties are not found. The inside of a Module is left to its own methods.
+    code of the objects, so values of properties are not found. The inside of a Module is left to its own methods. The
+    names that a notebook gives to its cells' results are left out.
     """
-    level: list[tuple[str, Any]] = list(variables.items())
+    level: list[tuple[str, Any]] = [(k, v) for k, v in variables.items() if not _SESSION.fullmatch(k)]
     seen: set[int] = set()
     for _ in range(_DEPTH):
         for name, value in level:
