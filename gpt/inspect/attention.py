@@ -1,7 +1,6 @@
 """The attention weights of a model: how much each position takes from each earlier one, by layer and head."""
 
 import threading
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,21 +8,21 @@ from numpy.typing import NDArray
 
 import tensorlite as tl
 import tensorlite.nn.functional as F
-from gpt.inspect.tokens import token_tensor
+from gpt.inspect.tokens import TokenIds, token_tensor
 from gpt.model import GPT, CausalSelfAttention, eval_mode
 from tensorlite import Tensor
 
 Weights = NDArray[np.float32]
 
 
-def attention_weights(model: GPT, ids: Sequence[int] | NDArray[np.integer[Any]]) -> Weights:
+def attention_weights(model: GPT, ids: TokenIds) -> Weights:
     """Return the attention weights (L, H, T, T), float32, of a model for one text of T token ids.
 
     weights[l, h, t, s] is the share that position t takes of the values of position s, in head h of layer l. Each row
     sums to 1 and has zeros after t. They are the weights without dropout, in either mode of the model.
 
-    Raises ValueError for no tokens or more than block_size, IndexError for an id outside the vocabulary, and TypeError
-    for an attention layer of another class than `gpt.model.CausalSelfAttention`.
+    Raises TokenError, a ValueError, for no tokens, more than block_size, or an id outside the vocabulary. Raises
+    TypeError for an attention layer of another class than `gpt.model.CausalSelfAttention`.
     Source: Vaswani et al. 2017, "Attention Is All You Need", equation 1.
     """
     idx = token_tensor("attention_weights", model, ids)

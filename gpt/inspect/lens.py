@@ -4,14 +4,13 @@ Source: nostalgebraist 2020, "interpreting GPT: the logit lens".
 """
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt.inspect.tokens import token_tensor
+from gpt.inspect.tokens import TokenIds, token_tensor
 from gpt.model import GPT, eval_mode
 from tensorlite import Tensor
 
@@ -20,7 +19,7 @@ from tensorlite import Tensor
 class Lens:
     """The likeliest next tokens after each layer and position, the likeliest first.
 
-    Row 0 is the embedding, row l is layer l, so that the last row is what the model itself predicts.
+    Row 0 is what the embedding alone predicts, and row l + 1 what layer l does. So the last row is the model's own.
 
     ids: (L + 1, T, k), int64. probabilities: their probabilities, (L + 1, T, k), float32.
     """
@@ -29,14 +28,14 @@ class Lens:
     probabilities: NDArray[np.float32]
 
 
-def logit_lens(model: GPT, ids: Sequence[int] | NDArray[np.integer[Any]], top: int = 10) -> Lens:
+def logit_lens(model: GPT, ids: TokenIds, top: int = 10) -> Lens:
     """Return the `top` likeliest tokens that each layer of a model would predict after each of T token ids.
 
     The final norm and the head, which read the last layer, read the other layers, too. top: at least 1; a vocabulary
     with fewer tokens gives all of them.
 
-    Raises ValueError for another `top`, no tokens or more than block_size, and IndexError for an id outside the
-    vocabulary.
+    Raises ValueError for another `top`, and TokenError, which is one, for no tokens, more than block_size, or an id
+    outside the vocabulary.
     """
     if top < 1:
         raise ValueError(f"logit_lens: expected top >= 1, got {top}")

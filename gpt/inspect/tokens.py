@@ -1,4 +1,4 @@
-"""The tokens that a picture is of: checked ids, and their texts with the white space visible."""
+"""The tokens that a picture is of: checked ids, and their texts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,28 +7,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tensorlite as tl
-from gpt.errors import short
+from gpt.inspect.figures import tokens_text
 from gpt.model import GPT
+from gpt.tokenizer import Ids, TokenError, Tokenizer, check_token_ids, prompt_ids
 from tensorlite import Tensor
 
+TokenIds = Sequence[int] | NDArray[np.integer[Any]]
 
-def token_tensor(name: str, model: GPT, ids: Sequence[int] | NDArray[np.integer[Any]]) -> Tensor:
+
+def token_tensor(name: str, model: GPT, ids: TokenIds) -> Tensor:
     """Return ids, T integers, as a Tensor (1, T), int64, on the device of a model.
 
-    name: the function that the messages name. Raises TypeError for anything else than integers, ValueError for other
-    shapes, no tokens or more than block_size, IndexError for an id outside the vocabulary.
+    name: the function that the messages name. Raises TokenError for no tokens, more than block_size, or what
+    `check_token_ids` refuses.
     """
-    array = np.asarray(ids)
-    if array.ndim != 1 or not array.size:
-        raise ValueError(f"{name}: expected the token ids of one text, (T,), got shape {array.shape}. Pass one list")
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected token ids that are integers, got {short(ids)}. Use tokenizer.encode(text)")
-    vocab_size, block_size = model.config.vocab_size, model.config.block_size
-    if array.size > block_size:
-        raise ValueError(
-            f"{name}: expected at most block_size = {block_size} tokens, got {array.size}. Pass ids[-{block_size}:]"
+    array = check_token_ids(ids, model.config.vocab_size)
+    if not array.size:
+        raise TokenError(f"{name}: expected at least one token, got none. Give a text")
+    if array.size > (limit := model.config.block_size):
+        raise TokenError(
+            f"{name}: the model sees {limit} tokens, and these are {array.size}. Give a shorter text, or the last "
+            f"tokens, ids[-{limit}:]"
         )
-    wrong = array[(array < 0) | (array >= vocab_size)]
-    if wrong.size:
-        raise IndexError(f"{name}: token {wrong[0]} is not in the vocabulary of {vocab_size}")
-    return tl.tensor(array.astype(np.int64)[None], device=model.device)
+    return tl.tensor(array[None], device=model.device)
+
+
+def ids_of(tokenizer: Tokenizer, prompt: str | TokenIds) -> Ids:
+    """Return the ids of a prompt: those of a text, with the token that begins it, or the ones that are given."""
+    return prompt_ids(tokenizer, prompt) if isinstance(prompt, str) else check_token_ids(prompt, tokenizer.vocab_size)
+
+
+def labels_of(tokenizer: Tokenizer, ids: TokenIds) -> list[str]:
+    """Return the texts of tokens as labels, in which white space is visible."""
+    return [tokens_text(tokenizer.decode_bytes([int(token)])) for token in ids]

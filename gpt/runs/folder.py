@@ -23,12 +23,28 @@ BEST = "best.safetensors"
 METRICS = "metrics.jsonl"
 CURVE = "loss.png"
 MERGED = "merged.safetensors"
+LOCK = ".lock"
 ADAPTER = tuple(f"{adapter.FOLDER}/{name}" for name in (adapter.CONFIG, adapter.WEIGHTS))
 
 # What a killed process leaves of its writes: names that `tensorlite.serialization` and `gpt.runs.archive` make.
 LEFTOVER = re.compile(
     rf"\.(?:{'|'.join(map(re.escape, (LATEST, BEST, METRICS, CURVE, MERGED)))}|earlier-\d+)(?:\.[0-9a-z_]{{8}}\.tmp)+"
 )
+
+
+def is_locked(path: str | Path) -> bool:
+    """Return whether a process trains in the folder of a run. A killed process leaves the file, but no lock."""
+    file = Path(path) / LOCK
+    if not file.is_file():
+        return False
+    with extra():
+        from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(file, timeout=0):
+            return False
+    except (OSError, Timeout):  # A folder that may not be written to has the lock of another user.
+        return True
 
 
 class RunFolder:
@@ -58,7 +74,7 @@ class RunFolder:
         try:
             with run_folder_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(self.path / ".lock", timeout=0)
+                lock = FileLock(self.path / LOCK, timeout=0)
                 try:
                     lock.acquire()
                 except Timeout:
@@ -71,7 +87,7 @@ class RunFolder:
                 yield
             finally:
                 with suppress(OSError):  # Windows does not delete an open file.
-                    (self.path / ".lock").unlink()
+                    (self.path / LOCK).unlink()
                 lock.release()
         finally:
             with suppress(OSError):  # A folder with files in it stays, and so do the folders above it.
