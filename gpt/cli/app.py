@@ -30,6 +30,7 @@ COMMANDS = {
     "presets": "gpt.cli.info:presets",
     "models": "gpt.cli.models:models",
     "export": "gpt.cli.export:export",
+    "serve": "gpt.cli.serve:serve",
 }
 
 
