@@ -20,7 +20,7 @@ def listen(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (OSError, UnicodeError) as error:
-        raise ServeError(f"--host {host}: expected an address of this machine, got one without a number: {error}") from None
+        raise ServeError(f"--host {host}: expected an address of this machine, got {error}. Give 127.0.0.1") from None
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -36,7 +36,8 @@ def why_not(host: str, port: int, error: OSError) -> str:
     """Return the message for an address that cannot be used."""
     if error.errno == errno.EADDRINUSE:
         with listen(host, 0) as other:
-            return f"--port {port} of {host} is in use. Give --port {other.getsockname()[1]}, which is free, or --port 0"
+            free = other.getsockname()[1]
+        return f"--port {port}: another program uses it. Give --port {free}, which is free, or --port 0"
     if error.errno == errno.EACCES:
         return f"--port {port}: ports below 1024 need special rights. Give --port 8000"
     return f"--host {host}: expected an address of this machine, got {error.strerror}. Give --host 127.0.0.1"
@@ -56,6 +57,7 @@ def make_server(app: FastAPI, options: ServeOptions) -> Server:
     """Return a server of the application, which `run(sockets=[listen(host, port)])` runs."""
     config = uvicorn.Config(
         app, http="h11", ws="none", loop="asyncio", lifespan="on", log_level="warning", access_log=False,
-        server_header=False, timeout_keep_alive=int(options.client_seconds), timeout_graceful_shutdown=2,
+        server_header=False, proxy_headers=False,
+        timeout_keep_alive=int(options.client_seconds), timeout_graceful_shutdown=2,
     )  # fmt: skip
     return Server(config)

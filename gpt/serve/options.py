@@ -46,8 +46,8 @@ class ServeOptions:
             raise ServeError("--token: expected no space at the start or the end. Remove it")
         if self.token is None and not is_loopback(self.host):
             raise ServeError(
-                f"--host {self.host}: expected a token for use beyond this machine, got none. Give --token TEXT, or set "
-                "TENSORLITE_SERVE_TOKEN; `python -c 'import secrets; print(secrets.token_urlsafe())'` makes one"
+                f"--host {self.host}: expected a token for use beyond this machine, got none. Give --token TEXT, or "
+                "set TENSORLITE_SERVE_TOKEN; `python -c 'import secrets; print(secrets.token_urlsafe())'` makes one"
             )
         if self.token is None and "*" in self.allow_origins:
             raise ServeError(
