@@ -1,15 +1,23 @@
-"""The application of the server: its routes, its checks and its errors."""
+"""The application of the server: its routes, and the layers of checks around them."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
+from gpt.errors import UserError
 from gpt.model import GPT
+from gpt.serve import chat, completions, routes
+from gpt.serve.errors import ApiError, error_body
+from gpt.serve.limits import RequestLimits
+from gpt.serve.metrics import CountRequests, Metrics
 from gpt.serve.options import ServeOptions
+from gpt.serve.security import Guard, TokenCheck
 from gpt.serve.served import Served
 from gpt.tokenizer import Tokenizer
 
@@ -23,7 +31,8 @@ def create_app(models: Mapping[str, tuple[GPT, Tokenizer]], options: ServeOption
     `GET /` is page/index.html, and `GET /page/NAME` another file of that folder. Routes find the models in
     `request.app.state.served`, which is a `Served`.
     """
-    served = Served(models, options or ServeOptions())
+    options = options or ServeOptions()
+    served = Served(models, options)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -32,13 +41,50 @@ def create_app(models: Mapping[str, tuple[GPT, Tokenizer]], options: ServeOption
         finally:
             served.close()
 
+    # The pages of FastAPI's documentation load scripts from elsewhere.
     app = FastAPI(title="tensorlite", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.served = served
-    # app.include_router(page_api.router)
+    app.state.metrics = metrics = Metrics(served)
+    for router in (routes.router, completions.router, chat.router):
+        app.include_router(router)
+    app.add_api_route("/", index, methods=["GET", "HEAD"], include_in_schema=False)
     app.mount("/page", StaticFiles(directory=PAGE, check_dir=False), name="page")
-
-    @app.get("/", include_in_schema=False)
-    async def index() -> FileResponse:
-        return FileResponse(PAGE / "index.html")
-
+    add_errors(app)
+    # The last layer is the outermost.
+    app.add_middleware(RequestLimits, served=served)
+    app.add_middleware(TokenCheck, token=options.token)
+    if options.allow_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=options.allow_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
+        )
+    app.add_middleware(Guard, options=options)
+    app.add_middleware(CountRequests, metrics=metrics)
     return app
+
+
+async def index() -> FileResponse:
+    """Return the page."""
+    return FileResponse(PAGE / "index.html")
+
+
+def add_errors(app: FastAPI) -> None:
+    """Give all errors the form of OpenAI's API."""
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        if not isinstance(error, ApiError):
+            what = f"{request.method} {request.url.path[:200]}"
+            words = {404: f"{what}: no such address.", 405: f"{what}: this address has another method."}
+            message = words.get(error.status_code, str(error.detail))
+            error = ApiError(error.status_code, message, headers=error.headers)
+        return error.response()
+
+    @app.exception_handler(UserError)
+    async def user_error(request: Request, error: UserError) -> Response:
+        return ApiError(400, f"{error}.").response()
+
+    @app.exception_handler(Exception)
+    async def failure(request: Request, error: Exception) -> Response:
+        from fastapi.responses import JSONResponse
+
+        return JSONResponse(error_body(500, "The server has failed. Its output has the reason."), 500)

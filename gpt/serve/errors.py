@@ -4,19 +4,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 
-# The type that OpenAI's API gives to the errors of a status; other statuses below 500 have the type of 400.
+# The type of the errors of a status. The others below 500 are those of a request that is wrong.
 TYPES = {
     401: "authentication_error",
     403: "permission_error",
     429: "rate_limit_error",
-    500: "server_error",
     503: "service_unavailable_error",
 }
 
 
 class ApiError(HTTPException):
-    """An error with the status, the message and the names that its response has."""
+    """An error with the status, the message and the names that its response has.
+
+    param: the field of the request that is wrong. code: a name of the error for programs.
+    """
 
     def __init__(
         self,
@@ -33,6 +36,10 @@ class ApiError(HTTPException):
     def body(self) -> dict[str, Any]:
         """Return the JSON of the error."""
         return error_body(self.status_code, self.message, self.param, self.code)
+
+    def response(self) -> JSONResponse:
+        """Return the response that tells the error."""
+        return JSONResponse(self.body(), self.status_code, self.headers)
 
 
 def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:

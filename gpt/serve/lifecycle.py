@@ -1,13 +1,22 @@
 """A server from its start to its end: the socket, the signals, and the texts that are finished."""
 
+import asyncio
 import errno
+import os
+import signal
 import socket
+import time
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from gpt.serve.options import ServeError, ServeOptions
+from gpt.serve.protocol import TimedProtocol
+from gpt.serve.served import Served
+
+MAX_CONNECTIONS = 512  # fewer than the files that most systems let a process open
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -44,20 +53,46 @@ def why_not(host: str, port: int, error: OSError) -> str:
 
 
 class Server(uvicorn.Server):
-    """A server whose first signal ends it in order, and whose second one ends it at once."""
+    """A server whose first signal lets it finish its texts, and whose second one ends it at once.
+
+    exit_status: 0, or what a shell gives a process that a signal has ended.
+    """
+
+    def __init__(self, config: uvicorn.Config, served: Served) -> None:
+        super().__init__(config)
+        self.served = served
+        self.exit_status = 0
+        self.drain_end = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Handle a signal."""
-        if self.should_exit:
-            self.force_exit = True
-        self.should_exit = True
+        """Handle SIGINT or SIGTERM."""
+        if self.served.draining:
+            self.force_exit = self.should_exit = True
+            self.exit_status = 128 + sig
+            return
+        self.drain_end = time.monotonic() + self.served.options.drain_seconds
+        self.served.draining = True
+        if self.served.active:
+            # print() could fail here, because the signal may have interrupted another print().
+            with suppress(OSError):
+                name = signal.Signals(sig).name
+                os.write(2, f"\n{name}: finishing {self.served.active} requests; {name} again ends at once.\n".encode())
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what uvicorn does ten times a second, and end once no request is left, or their time is over."""
+        if self.served.draining and not self.should_exit:
+            late = time.monotonic() > self.drain_end
+            if late:  # The texts end, each with an error.
+                await asyncio.to_thread(self.served.close)
+            self.should_exit = late or not self.served.active
+        return await super().on_tick(counter)
 
 
 def make_server(app: FastAPI, options: ServeOptions) -> Server:
     """Return a server of the application, which `run(sockets=[listen(host, port)])` runs."""
     config = uvicorn.Config(
-        app, http="h11", ws="none", loop="asyncio", lifespan="on", log_level="warning", access_log=False,
-        server_header=False, proxy_headers=False,
-        timeout_keep_alive=int(options.client_seconds), timeout_graceful_shutdown=2,
+        app, http=TimedProtocol, ws="none", loop="asyncio", lifespan="on", log_level="warning", access_log=False,
+        server_header=False, proxy_headers=False, limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=max(1, round(options.client_seconds)), timeout_graceful_shutdown=2,
     )  # fmt: skip
-    return Server(config)
+    return Server(config, app.state.served)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from gpt.errors import short
+from gpt.generation.grammar import Grammar
 from gpt.model import GPT
 from gpt.serve.errors import ApiError
 from gpt.serve.options import ServeOptions
@@ -14,7 +15,7 @@ from gpt.serve.scheduler import Scheduler
 from gpt.tokenizer import Tokenizer
 
 
-@dataclass
+@dataclass(eq=False)
 class ServedModel:
     """A model with its name in the API, its tokenizer, and its scheduler while the server runs."""
 
@@ -24,6 +25,8 @@ class ServedModel:
     scheduler: Scheduler
     created: int = field(default_factory=lambda: int(time.time()))
     """When the server loaded it, in seconds since 1970."""
+    grammars: dict[str, Grammar] = field(default_factory=dict)
+    """Grammars that texts have had, by their JSON schemas."""
 
     @property
     def context(self) -> int:
@@ -47,6 +50,8 @@ class Served:
 
     def __init__(self, models: Mapping[str, tuple[GPT, Tokenizer]], options: ServeOptions) -> None:
         self.options = options
+        self.active = 0
+        """The number of requests that are answered now."""
         self.draining = False
         """Whether the server takes no new work, because it is about to end."""
         self.models = {

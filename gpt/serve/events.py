@@ -1,0 +1,77 @@
+"""Responses to clients that may go away: streams of server-sent events, and answers that take time."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from gpt.serve.errors import ApiError, error_body
+from gpt.serve.texts import Choice, cancel
+
+T = TypeVar("T")
+
+DONE = "data: [DONE]\n\n"
+
+logger = logging.getLogger("uvicorn.error")
+
+
+def event(data: dict[str, Any]) -> str:
+    """Return JSON as a server-sent event (WHATWG HTML, "Server-sent events")."""
+    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'), allow_nan=False)}\n\n"
+
+
+class EventStream(StreamingResponse):
+    """A stream of events about texts, which end when the client goes away."""
+
+    def __init__(self, events: AsyncIterator[dict[str, Any]], choices: Iterable[Choice]) -> None:
+        # Proxies would otherwise collect the events.
+        super().__init__(lines(events), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        self.choices = choices
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            cancel(self.choices)
+
+
+async def lines(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
+    """Yield the text of a stream: each event, and [DONE] or an error at the end."""
+    try:
+        async for data in events:
+            yield event(data)
+        yield DONE
+    except ApiError as error:
+        yield event(error.body())
+    except Exception as error:
+        logger.error("a stream has failed", exc_info=error)
+        yield event(error_body(500, "The server has failed. Its output has the reason."))
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T], choices: Iterable[Choice]) -> T:
+    """Return the result of work for a client, which ends when the client goes away; the texts end with it.
+
+    Raises ApiError 499, which nobody reads, if the client has gone, and what the work raises.
+    """
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(until_gone(request.receive))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ApiError(499, "The client has closed the connection.")
+        return task.result()
+    finally:
+        for one in (task, gone):
+            one.cancel()
+        cancel(choices)
+
+
+async def until_gone(receive: Receive) -> None:
+    """Return when the client of a request has closed the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,185 @@
+"""The texts of a response: tokens from the scheduler to pieces of text, up to a stop text, with a limit of time."""
+
+import asyncio
+import codecs
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+
+from gpt.errors import UserError
+from gpt.generation.continuous import TextRequest
+from gpt.generation.logprobs import TokenLogProb
+from gpt.generation.text_stream import find_stop, longest_start, stop_texts
+from gpt.serve.errors import ApiError
+from gpt.serve.metrics import Metrics
+from gpt.serve.scheduler import QueueFull, SchedulerClosed, TextStream
+from gpt.serve.served import ServedModel
+from gpt.tokenizer import Tokenizer
+
+RETRY_SECONDS = "1"
+
+
+@dataclass(frozen=True)
+class PlacedToken:
+    """A token, and the number of characters of the text before it."""
+
+    item: TokenLogProb
+    offset: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a text, and the tokens that begin in it. finish_reason: set in the last piece, "stop" or "length"."""
+
+    index: int
+    text: str
+    tokens: Sequence[PlacedToken]
+    finish_reason: str | None = None
+
+
+class Assembler:
+    """Tokens of a text, one after the other, to pieces of text that end before a stop text.
+
+    Bytes are held back until they complete a character, and text as long as it may become a stop text, as
+    `gpt.generation.stream` does.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: str | Sequence[str] | None = None) -> None:
+        self.tokenizer, self.stops = tokenizer, stop_texts(stop)
+        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self.held, self.sent = "", 0
+        self.tokens: list[PlacedToken] = []
+        self.stopped = False
+        """Whether a stop text was found."""
+
+    def add(self, item: TokenLogProb) -> tuple[str, list[PlacedToken]]:
+        """Return the text that a token completes, which may be empty, and the tokens that begin in it."""
+        self.tokens.append(PlacedToken(item, self.sent + len(self.held)))
+        return self._release(self.decoder.decode(self.tokenizer.decode_bytes([item.token])), final=False)
+
+    def end(self) -> tuple[str, list[PlacedToken]]:
+        """Return the rest of the text. Bytes that do not complete a character become U+FFFD."""
+        return self._release(self.decoder.decode(b"", final=True), final=True)
+
+    def _release(self, new: str, final: bool) -> tuple[str, list[PlacedToken]]:
+        self.held += new
+        found = find_stop(self.held, self.stops)
+        self.stopped = found is not None
+        keep = 0 if final else longest_start(self.held, self.stops)
+        end = len(self.held) - keep if found is None else found
+        text, self.held = self.held[:end], self.held[end:]
+        self.sent += len(text)
+        begun = [token for token in self.tokens if token.offset < self.sent or (final and found is None)]
+        self.tokens = self.tokens[len(begun) :]
+        return text, begun
+
+
+class Choice:
+    """A text that is written for a response. tokens: how many were written, also those of a stop text."""
+
+    def __init__(
+        self, index: int, served: ServedModel, stream: TextStream, stop: str | Sequence[str] | None, metrics: Metrics
+    ) -> None:
+        self.index, self.served, self.stream, self.metrics = index, served, stream, metrics
+        self.assembler = Assembler(served.tokenizer, stop)
+        self.begin = time.perf_counter()
+        self.tokens = 0
+        self.logprob = 0.0
+        """The sum of the log-probabilities of the tokens."""
+
+    async def pieces(self, end: float) -> AsyncIterator[Piece]:
+        """Yield the parts of the text; empty ones come only at the end.
+
+        end: the time of the event loop at which the request has taken too long.
+        Raises ApiError 408 then, 503 if the server stops, and 400 for options that leave no token.
+        """
+        try:
+            last = self.begin
+            while (item := await self.next_token(end)) is not None:
+                self.metrics.token(self.served.id, self.tokens == 0, time.perf_counter() - last)
+                last = time.perf_counter()
+                self.tokens += 1
+                self.logprob += item.logprob
+                text, tokens = self.assembler.add(item)
+                if self.assembler.stopped:
+                    yield Piece(self.index, text, tokens, "stop")
+                    return
+                if text:
+                    yield Piece(self.index, text, tokens)
+            if self.stream.finish_reason not in ("stop", "length"):
+                raise ApiError(503, "The server ends, and the text is not complete.")
+            yield Piece(self.index, *self.assembler.end(), self.stream.finish_reason)
+        finally:
+            self.stream.cancel()
+
+    async def next_token(self, end: float) -> TokenLogProb | None:
+        """Return the next token, None after the last one. Raises ApiError."""
+        try:
+            async with asyncio.timeout_at(end):
+                return await anext(self.stream, None)
+        except TimeoutError:
+            seconds = f"{time.perf_counter() - self.begin:.3g} seconds"
+            raise ApiError(
+                408, f"The request took longer than {seconds}, the limit of this server. Ask for fewer tokens.",
+                code="timeout",
+            ) from None  # fmt: skip
+        except UserError as error:
+            raise ApiError(400, f"{error}.") from error
+
+
+def begin_texts(
+    served: ServedModel, requests: Sequence[TextRequest], stop: str | Sequence[str] | None, metrics: Metrics
+) -> list[Choice]:
+    """Return the texts of requests, which wait for their turn.
+
+    Raises ApiError 429 if the queue is full, 503 if the server stops, and 400 for what no text can begin with.
+    """
+    places = served.scheduler.max_rows + served.scheduler.max_waiting
+    if len(requests) > places:
+        raise ApiError(
+            400, f"The request asks for {len(requests)} texts, and this server has {places} places. Ask for fewer.",
+            param="n",
+        )  # fmt: skip
+    try:
+        streams = served.scheduler.submit_all(requests)
+    except QueueFull as error:
+        raise ApiError(429, f"{error}.", code="queue_full", headers={"Retry-After": RETRY_SECONDS}) from None
+    except SchedulerClosed:
+        raise ApiError(503, "The server ends, and takes no more requests.") from None
+    except UserError as error:
+        raise ApiError(400, f"{error}.") from error
+    return [Choice(index, served, stream, stop, metrics) for index, stream in enumerate(streams)]
+
+
+async def merged(choices: Sequence[Choice], end: float) -> AsyncIterator[Piece]:
+    """Yield the pieces of several texts as they are written. An error of one ends all."""
+    queue: asyncio.Queue[Piece | Exception | None] = asyncio.Queue()
+
+    async def feed(choice: Choice) -> None:
+        try:
+            async for piece in choice.pieces(end):
+                queue.put_nowait(piece)
+            queue.put_nowait(None)
+        except Exception as error:
+            queue.put_nowait(error)
+
+    tasks = [asyncio.create_task(feed(choice)) for choice in choices]
+    try:
+        missing = len(tasks)
+        while missing:
+            found = await queue.get()
+            if isinstance(found, Exception):
+                raise found
+            missing -= found is None
+            if found is not None:
+                yield found
+    finally:
+        for task in tasks:
+            task.cancel()
+        cancel(choices)
+
+
+def cancel(choices: Iterable[Choice]) -> None:
+    """End texts that nobody reads any more."""
+    for choice in choices:
+        choice.stream.cancel()
