@@ -1,7 +1,7 @@
 """Texts that join and leave one batch between two steps of a model."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gpt.config import SamplingConfig
 from gpt.generation.engine import Engine
@@ -24,7 +24,7 @@ class TextRequest:
 
     prompt: Ids
     max_new_tokens: int | None
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     stop_tokens: frozenset[int] = frozenset()
     processors: tuple[Processor, ...] = ()
     alternatives: int | None = None
