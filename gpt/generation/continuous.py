@@ -117,7 +117,7 @@ class ContinuousBatch:
                 try:
                     first = text.token is None
                     self.tokens_read += len(text.prompt) if first else 1
-                    logits = text.engine.prefill(text.prompt) if first else text.engine.step(text.token)
+                    logits = text.engine.prefill(text.prompt) if text.token is None else text.engine.step(text.token)
                 except Exception as error:
                     text.fail(error)
                 else:

@@ -234,7 +234,7 @@ class Scheduler:
         """Run the loop of the thread."""
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._changed or self._running)
+                self._condition.wait_for(lambda: self._changed or self._running or self._waiting)
                 self._changed = False
                 if self._closing:
                     break
