@@ -1,0 +1,149 @@
+// The explanation of a backward step: what comes in, the rule, what goes out to each input, what is freed.
+
+function section(title, ...children) {
+  return element("section", {}, element("h3", {}, title), children);
+}
+
+function sourceOf(index) {
+  return index === null || index === undefined ? null : data.sources[index] || null;
+}
+
+// Show the source of a gradient rule, without the indentation that it has in its file.
+function drawSource(source) {
+  if (!source) return element("p", { class: "muted" }, "The source of the rule is not known.");
+  const lines = source.text.replace(/\s+$/, "").split("\n");
+  const margin = (line) => /^\s*/.exec(line)[0].length;
+  const later = lines.slice(1).filter((line) => line.trim()).map(margin);
+  const least = later.length ? Math.min(...later) : 0;
+  const text = [lines[0].trim(), ...lines.slice(1).map((line) => line.slice(least))].join("\n");
+  const place = source.file ? `${source.file}${source.line ? `:${source.line}` : ""}` : "";
+  return element("div", { class: "source" }, element("pre", { tabindex: 0, "aria-label": "Source of the gradient rule" },
+    element("code", {}, text)), place && element("p", { class: "muted" }, place));
+}
+
+// Return a button that goes to a box of the graph.
+function nodeLink(node, text) {
+  return element("button", { type: "button", class: "link-button", onclick: () => selectNode(node, true) }, text || nameOf(node));
+}
+
+function explainBackward({ node, step }) {
+  const inputs = (step.inputs || []).filter((input) => edges.has(input.edge));
+  const names = inputs.map((input) => inputName(edges.get(input.edge)));
+  const shared = inputs.length && inputs.every((input) => input.source === inputs[0].source) ? sourceOf(inputs[0].source) : null;
+  const one = shared && (inputs.length > 1 || !shared.for);
+  const sentence = inputs.length
+    ? `The gradient of ${node.root ? "the result" : describeShort(node)} arrives. The rule of ${node.op} turns it into ` +
+      `${inputs.length > 1 ? "gradients" : "the gradient"} for ${listed(names)}.`
+    : `The gradient of ${describeShort(node)} arrives. No input needs a gradient.`;
+  return [
+    element("p", { class: "lead" }, sentence),
+    drawCallouts(step),
+    step.error && element("p", { class: "alarm block" }, step.error),
+    drawMadeBy(node),
+    element("div", { class: "incoming" }, section("Comes in", drawIncoming(node, step))),
+    one && section("The gradient rule", drawSource(shared)),
+    inputs.map((input) => drawInput(node, step, input, !one)),
+    drawSaved(node, "Uses these saved values"),
+    drawFreed(node, step),
+  ];
+}
+
+// Show the sums of a step first, as sentences that lead to their pictures.
+function drawCallouts(step) {
+  const { broadcast, uses } = sumsOf(step);
+  const callout = (kind, edge, text) => element("button", { type: "button", class: `callout ${kind}`, onclick: () =>
+    byId(`input${edge.id}`).scrollIntoView({ block: "start", behavior: reducedMotion() ? "auto" : "smooth" }) }, text);
+  return [broadcast.map((sum) => callout("sum", sum.edge, `${whySum(sum)[0]} ↓`)), uses.map((input) => {
+    const edge = edges.get(input.edge);
+    return callout("uses", edge, `${inputName(edge)} is used ${input.uses} times, so its gradient is a sum of ${input.uses}. ↓`);
+  })];
+}
+
+const describeShort = (node) => node.name ? node.name : `this ${node.op || "value"}`;
+
+function drawIncoming(node, step) {
+  if (step.cotangents) {
+    return step.cotangents.map((index, i) => drawValue(index, { title: `gradient of output ${i}`, missing: "No gradient came in." }));
+  }
+  const value = drawValue(step.cotangent, { title: `gradient of ${node.name || node.op}` });
+  const first = node.root && valueAt(step.cotangent);
+  return first && !first.shape.length
+    ? [element("p", {}, "The backward pass starts here. A result changes by as much as itself, so its gradient is 1."), value] : value;
+}
+
+// Show what goes out to one input: the rule, its result, the sums, the cast, the check.
+function drawInput(node, step, input, ownRule) {
+  const edge = edges.get(input.edge);
+  const sum = broadcastSum(step, input);
+  const after = sum && !sum.inside ? input.sum : input.result;
+  const title = [`Goes out to ${inputName(edge)}`, edge.argument && edge.argument !== inputName(edge)
+    ? element("span", { class: "muted" }, `, its argument ${edge.argument}`) : null];
+  return element("section", { class: "input", id: `input${edge.id}` }, element("h3", {}, title),
+    ownRule && drawSource(sourceOf(input.source)),
+    sum && drawSum(sum),
+    !sum && drawValue(input.result, { title: input.uses > 1 ? "the rule gives" : `gradient for ${inputName(edge)}`,
+      missing: "The value is not known, because the graph has been freed." }),
+    sum && sum.after.heat && drawValue(after, { title: `gradient for ${inputName(edge)}` }),
+    input.cast && element("p", {}, `The gradient is converted to ${input.cast}, the dtype of ${inputName(edge)}.`),
+    input.uses > 1 && drawUses(input, after),
+    drawCheck(edge));
+}
+
+// Show the gradient by the rule and by finite differences.
+function drawCheck(edge) {
+  const { check } = edge;
+  if (!check) return null;
+  if (check.why_not) return element("p", { class: "check muted" }, `Not compared with finite differences: ${check.why_not}`);
+  const verdict = element("p", { class: `verdict ${check.ok ? "right" : "wrong"}` },
+    check.ok ? "✓ Finite differences agree." : "✗ Finite differences disagree.",
+    check.error !== null && check.error !== undefined ? ` Largest relative error: ${number(check.error, 2)}.` : "");
+  const kinks = (check.kinks || []).map((kink) => element("li", {},
+    `At [${(kink.index || []).join(", ")}] the function has a kink. Every slope from ${number(kink.low)} to ${number(kink.high)} is right there.`));
+  return element("section", { class: "check", "aria-label": "Finite differences" }, verdict,
+    element("div", { class: "pair" }, drawValue(check.analytic, { title: "by the rule", compact: true }),
+      drawValue(check.numeric, { title: "by finite differences", compact: true })),
+    kinks.length ? element("ul", { class: "kinks" }, kinks.slice(0, 8),
+      kinks.length > 8 ? element("li", {}, `${kinks.length - 8} more entries are at a kink.`) : null) : null);
+}
+
+function drawMadeBy(node) {
+  const maker = nodes.get(node.of);
+  return maker ? element("p", { class: "second-note" }, "The gradient rule of ", nodeLink(maker),
+    " computed this value, so it belongs to the graph of a gradient.") : null;
+}
+
+// Show what an op has saved for its backward step.
+function drawSaved(node, title) {
+  const saved = node.saved || [];
+  if (!saved.length) return section(title, element("p", { class: "muted" }, "None. The rule needs no saved value."));
+  return section(title, element("ul", { class: "saved" }, saved.map((each) => {
+    const owner = nodes.get(each.node);
+    const size = each.bytes ? bytes(each.bytes) : "no array";
+    if (each.value === null || each.value === undefined) {
+      return element("li", {}, element("b", {}, each.name), each.text ? ` is ${each.text}` : "", element("span", { class: "muted" }, ` ${size}`));
+    }
+    const from = owner && owner !== node ? element("span", {}, " the value of ", nodeLink(owner)) : owner === node ? " this result" : "";
+    return element("li", {}, element("details", {},
+      element("summary", {}, element("b", {}, each.name), element("span", { class: "muted" }, ` ${dims(valueAt(each.value).shape)}, ${size}`)),
+      from && element("p", { class: "muted" }, from), drawValue(each.value)));
+  })));
+}
+
+function drawFreed(node, step) {
+  const names = step.freed || [];
+  const text = names.length
+    ? `After this step nothing needs ${listed(names)} any more: ${bytes(step.freed_bytes)} are freed.`
+    : "This step frees no memory.";
+  return section("Memory", element("p", {}, text), memoryBar(steps[node.backwardAt], step.freed_bytes || 0));
+}
+
+// Show the memory that is held for the backward pass, and what this step has freed, as a bar.
+function memoryBar(step, freed) {
+  if (!step.whole || step.whole === 1) return null;
+  const words = `${bytes(Math.round(step.held))} of ${bytes(step.whole)} of saved values are still held.`;
+  const held = element("i", { class: "held" }), gone = element("i", { class: "gone" });
+  held.style.width = `${step.held / step.whole * 100}%`;
+  gone.style.width = `${freed / step.whole * 100}%`;
+  return element("div", {}, element("div", { class: "memory", role: "img", "aria-label": words }, held, gone),
+    element("p", { class: "muted" }, words));
+}

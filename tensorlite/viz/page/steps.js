@@ -1,0 +1,135 @@
+// The steps: a start, each op forwards, each op backwards, and the gradients at the end.
+
+const steps = [{ kind: "start" }];
+for (const id of data.forward) if (nodes.has(id)) steps.push({ kind: "forward", node: nodes.get(id) });
+const firstBackward = steps.length;
+for (const step of data.backward) if (nodes.has(step.node)) steps.push({ kind: "backward", node: nodes.get(step.node), step });
+if (data.backward.length) steps.push({ kind: "end" });
+
+steps.forEach((step, i) => {
+  step.index = i;
+  if (step.node) step.node[step.kind === "forward" ? "forwardAt" : "backwardAt"] ??= i;
+});
+
+// Count the bytes that are held for the backward pass after each step.
+function countMemory() {
+  const freedAt = new Map();
+  let total = 0;
+  for (const { step } of steps) if (step) total += step.freed_bytes || 0;
+  const seen = new Set();
+  let held = 0;
+  const savedTotal = { bytes: 0 };
+  for (const { kind, node } of steps) {
+    if (kind !== "forward") continue;
+    for (const [key, size] of savedValues(node)) if (!seen.has(key)) { seen.add(key); savedTotal.bytes += size; }
+  }
+  seen.clear();
+  const whole = Math.max(total, savedTotal.bytes, 1);
+  let freed = 0;
+  for (const each of steps) {
+    if (each.kind === "forward") {
+      for (const [key, size] of savedValues(each.node)) if (!seen.has(key)) { seen.add(key); held += size; }
+      each.held = total && savedTotal.bytes ? held / savedTotal.bytes * total : held;
+    } else if (each.kind === "backward") {
+      freed += each.step.freed_bytes || 0;
+      each.held = Math.max(0, (total || savedTotal.bytes) - freed);
+    } else each.held = 0;
+    each.whole = total || whole;
+  }
+  return freedAt;
+}
+
+function savedValues(node) {
+  return (node.saved || []).filter((saved) => saved.bytes).map((saved) => {
+    const key = saved.node !== null && saved.node !== undefined ? `n${saved.node}` : saved.value !== null ? `v${saved.value}` : `${node.id} ${saved.name}`;
+    return [key, saved.bytes];
+  });
+}
+
+countMemory();
+
+// Return the inputs of a backward step that have a sum of either kind.
+function sumsOf(step) {
+  const inputs = step.inputs || [];
+  return {
+    broadcast: inputs.map((input) => broadcastSum(step, input)).filter(Boolean),
+    uses: inputs.filter((input) => input.uses > 1 && edges.has(input.edge)),
+  };
+}
+
+const isOdd = (index) => { const value = valueAt(index); return Boolean(value && (value.nans || value.infs)); };
+
+// Return the steps that a reader may want to see first: {kind, index, text}.
+function notablePlaces() {
+  const found = [];
+  const add = (kind, index, text) => found.push({ kind, index, text });
+  for (const { kind, node, step, index } of steps) {
+    if (kind === "forward" && isOdd(node.value) && !node.inputs.some((edge) => isOdd(nodes.get(edge.from).value))) {
+      add("odd", index, `${nameOf(node)} has NaN or infinite entries, though its inputs have none.`);
+    }
+    if (kind !== "backward") continue;
+    if (step.error) add("odd", index, `The rule of ${nameOf(node)} raises an error.`);
+    if (!isOdd(step.cotangent) && (step.inputs || []).some((input) => isOdd(input.result))) {
+      add("odd", index, `The gradient rule of ${nameOf(node)} gives NaN or infinite entries.`);
+    }
+    const { broadcast, uses } = sumsOf(step);
+    for (const sum of broadcast) {
+      const { count, word, many } = summedWords(sum);
+      add("sum", index, `The gradient of ${inputName(sum.edge)} is a sum of ${count === 1 ? `1 ${word}` : `${count} ${many}`}.`);
+    }
+    for (const input of uses) {
+      if (input.use === input.uses) {
+        add("uses", index, `The gradient of ${inputName(edges.get(input.edge))} is a sum over its ${input.uses} uses.`);
+      }
+    }
+  }
+  for (const edge of edges.values()) {
+    const at = nodes.get(edge.to).backwardAt;
+    if (edge.check && !edge.check.ok && !edge.check.why_not && at !== undefined) {
+      add("odd", at, `The gradient of ${inputName(edge)} in ${nameOf(nodes.get(edge.to))} differs from finite differences.`);
+    }
+  }
+  return found;
+}
+
+const notable = notablePlaces();
+
+// Return the title of a step, which the page shows and a screen reader says.
+function stepTitle(index) {
+  const { kind, node } = steps[index];
+  if (kind === "start") return "Start";
+  if (kind === "end") return "The end: the gradients";
+  const forwards = firstBackward - 1, count = data.backward.length;
+  const name = node.kind === "op" || node.kind === "output" ? nameOf(node) === node.op ? node.op : `${node.op} (${node.name})` : nameOf(node);
+  if (kind === "forward") return `Forwards ${index} of ${forwards}: ${name}`;
+  return `Backwards ${index - firstBackward + 1} of ${count}: ${name}`;
+}
+
+// Return what the picture shows at a step, as sets of keys of boxes and links.
+function stepMarks(index) {
+  const current = steps[index];
+  const marks = { done: new Set(), waiting: new Set(), near: new Set(), flow: new Map(), now: null,
+    backwards: current.kind === "backward" || current.kind === "end" };
+  if (current.kind === "start") return marks;
+  const progress = new Map();
+  for (const node of data.nodes) {
+    const key = boxKey(node), count = progress.get(key) || { done: 0, all: 0 };
+    const at = marks.backwards ? node.backwardAt : node.forwardAt;
+    if (at !== undefined) { count.all += 1; if (at <= index) count.done += 1; }
+    progress.set(key, count);
+  }
+  for (const [key, { done, all }] of progress) {
+    if (all && done === all) marks.done.add(key);
+    else if (all && !done && current.kind !== "end") marks.waiting.add(key);
+  }
+  if (!current.node) return marks;
+  marks.now = boxKey(current.node);
+  const used = current.kind === "backward" ? new Set((current.step.inputs || []).map((input) => input.edge)) : null;
+  for (const edge of current.node.inputs) {
+    if (used && !used.has(edge.id)) continue;
+    const from = boxKey(nodes.get(edge.from));
+    marks.flow.set(`${from}>${marks.now}`, current.kind === "backward" ? "up" : "down");
+    if (from !== marks.now) marks.near.add(from);
+  }
+  return marks;
+}
