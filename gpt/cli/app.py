@@ -34,6 +34,13 @@ COMMANDS = {
 }
 
 
+# The extras of packages; that of the others is gpt or plot.
+EXTRAS = {
+    "llguidance": "grammar",
+    **dict.fromkeys(("fastapi", "h11", "prometheus_client", "pydantic", "starlette", "uvicorn"), "serve"),
+}
+
+
 class Failure(click.ClickException):
     """An `Error: ...` with the exit status of a usage error."""
 
@@ -91,7 +98,7 @@ class Commands(click.Group):
         except ModuleNotFoundError as error:
             if (error.name or "gpt").partition(".")[0] in ("gpt", "tensorlite"):  # This is a bug.
                 raise
-            extra = "grammar" if error.name == "llguidance" else "gpt,plot"
+            extra = EXTRAS.get(error.name or "", "gpt,plot")
             raise Failure(f"this needs the package {error.name}: pip install 'tensorlite[{extra}]'") from error
         except click.exceptions.Exit:  # Exit is a RuntimeError too.
             raise

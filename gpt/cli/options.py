@@ -188,26 +188,26 @@ def checkpoint_options(command: Callback) -> Callback:
 
 
 def load_checkpoint(
-    path: str | None, device: str, adapter: str | None = None, quantize: str = "none"
+    path: str | None, device: str, adapter: str | None = None, quantize: str = "none", dtype: str = "float32"
 ) -> "Checkpoint":
     """Return the checkpoint that a command works on, and print its path to stderr. Raises CheckpointError.
 
-    adapter: the folder of an adapter, which is merged into the weights. quantize: see `gpt.checkpoint.load`.
+    adapter: the folder of an adapter, which is merged into the weights. quantize, dtype: see `gpt.checkpoint.load`.
     """
     import tensorlite as tl
     from gpt import checkpoint, runs, sources
     from gpt.checkpoint.quantization import check_quantize
 
-    check_quantize(quantize, device)
+    check_quantize(quantize, device, dtype)
     latest = sources.find(path) if path else runs.newest_checkpoint(RUNS)
     better = runs.better_checkpoint(latest)
     exact = path is not None and Path(path).is_file()
     found = latest if exact or better is None or better.damage else better.path
     tl.keep_freed_memory()  # These commands run no backward pass, which would do so.
     if adapter is None:
-        loaded = checkpoint.load(found, device=device, quantize=quantize)
+        loaded = checkpoint.load(found, device=device, dtype=dtype, quantize=quantize)
     else:
-        loaded = sources.load_with_adapter(found, adapter, device, quantize=quantize)
+        loaded = sources.load_with_adapter(found, adapter, device, dtype, quantize)
     why = "" if path else f", {runs.describe_choice(RUNS, latest)}"
     if loaded.step:
         click.echo(f"checkpoint {found} (step {loaded.step:,}{why})", err=True)

@@ -41,6 +41,13 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def address(listener: socket.socket) -> str:
+    """Return the address of a server for clients of this machine, such as http://127.0.0.1:8000."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def why_not(host: str, port: int, error: OSError) -> str:
     """Return the message for an address that cannot be used."""
     if error.errno == errno.EADDRINUSE:
