@@ -31,12 +31,13 @@ COMMANDS = {
     "models": "gpt.cli.models:models",
     "export": "gpt.cli.export:export",
     "serve": "gpt.cli.serve:serve",
+    "runs": "gpt.cli.runs:runs",
 }
-
 
 # The extras of packages; that of the others is gpt or plot.
 EXTRAS = {
     "llguidance": "grammar",
+    "tensorboardX": "tensorboard",
     **dict.fromkeys(("fastapi", "h11", "prometheus_client", "pydantic", "starlette", "uvicorn"), "serve"),
 }
 
@@ -98,7 +99,7 @@ class Commands(click.Group):
         except ModuleNotFoundError as error:
             if (error.name or "gpt").partition(".")[0] in ("gpt", "tensorlite"):  # This is a bug.
                 raise
-            extra = EXTRAS.get(error.name or "", "gpt,plot")
+            extra = EXTRAS.get((error.name or "").partition(".")[0], "gpt,plot")
             raise Failure(f"this needs the package {error.name}: pip install 'tensorlite[{extra}]'") from error
         except click.exceptions.Exit:  # Exit is a RuntimeError too.
             raise

@@ -90,6 +90,7 @@ COMMAND_ALIASES = {
     "chat": "talk converse conversation interactive repl ask",
     "models": "model zoo known hub",
     "export": "convert save to-gguf to-huggingface publish",
+    "runs": "experiments compare history log logs tensorboard plot curves",
 }
 
 # The similarity, from 0 to 1, from which on a name counts as a misspelling of another.

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt.errors import UserError, short
+from gpt.errors import UserError
 from tensorlite import serialization
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def known_characters() -> frozenset[str]:
 def set_text(text: "Text") -> "Text":
     """Make a text of matplotlib draw its characters as they are, in the font of labels. A dollar is then no formula."""
     text.set_parse_math(False)
-    text.set_family("DejaVu Sans")
+    text.set_fontfamily("DejaVu Sans")
     return text
 
 
@@ -120,4 +120,4 @@ def set_ticks(axes: "Axes", which: str, labels: list[str], size: float = 7, most
 
 def tokens_text(data: bytes) -> str:
     """Return the bytes of a token as a label. Bytes that are no whole characters look as in Python, such as \\xe2."""
-    return label(data.decode("utf-8", errors="backslashreplace")) if data else short("")
+    return label(data.decode("utf-8", errors="backslashreplace")) or "(empty)"

@@ -1,10 +1,6 @@
 """The tokens that a picture is of: checked ids, and their texts."""
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 import tensorlite as tl
 from gpt.inspect.figures import tokens_text
@@ -12,7 +8,7 @@ from gpt.model import GPT
 from gpt.tokenizer import Ids, TokenError, Tokenizer, check_token_ids, prompt_ids
 from tensorlite import Tensor
 
-TokenIds = Sequence[int] | NDArray[np.integer[Any]]
+TokenIds = Sequence[int] | Ids
 
 
 def token_tensor(name: str, model: GPT, ids: TokenIds) -> Tensor:

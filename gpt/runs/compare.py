@@ -169,7 +169,7 @@ def state_of(folder: Path, config: Config | None, last: int, saved: int, evaluat
 
 def number(line: dict[str, Any], key: str) -> float | None:
     """Return a number of a line of metrics, None if it is missing, of another type, or not finite."""
-    value = line.get(key)
+    value: Any = line.get(key)
     return float(value) if type(value) in (int, float) and math.isfinite(value) else None
 
 
@@ -194,6 +194,18 @@ def seconds_of(lines: Iterable[dict[str, Any]]) -> list[float]:
     for line in lines:
         if (ms := number(line, "ms_per_step")) is not None:  # It is the mean since the line before.
             total += ms / 1000 * max(0, line["step"] - before)
+            before = line["step"]
+        result.append(total)
+    return result
+
+
+def tokens_of(lines: Iterable[dict[str, Any]]) -> list[float]:
+    """Return for each line of metrics the number of tokens that the steps until then were trained on."""
+    result, before, total = [], 0, 0.0
+    for line in lines:
+        ms, speed = number(line, "ms_per_step"), number(line, "tokens_per_second")
+        if ms is not None and speed is not None:
+            total += round(ms / 1000 * speed) * max(0, line["step"] - before)
             before = line["step"]
         result.append(total)
     return result

@@ -1,15 +1,24 @@
 """Test the comparison of runs, and the command that lists them."""
 
+import csv
 import json
 import math
+import struct
 
 import pytest
 
+pytest.importorskip("click")
 pytest.importorskip("platformdirs")
 pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
+from click.testing import CliRunner
+
 from gpt import checkpoint, train
+from gpt.cli import main
+from gpt.cli.runs import duration, table_lines
+from gpt.inspect import PictureError, plot_runs, save_figure
 from gpt.runs import LATEST, METRICS, RunFolder, differing_options, find_runs, summarize
+from gpt.runs.export import write_tensorboard
 from gpt.train import start
 
 pytestmark = pytest.mark.usefixtures("default_ctrl_c")
@@ -117,3 +126,144 @@ def test_options_that_differ(tiny, tmp_path):
     runs.append(summarize(write_lines(tmp_path / "runs" / "c", *LINES)))
     assert differing_options(runs) == ["optim.lr"]
     assert differing_options(runs[:1]) == differing_options([]) == []
+
+
+# --- the command
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["runs", *map(str, arguments)])
+
+
+def succeeds(*arguments):
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture
+def three(tmp_path, monkeypatch):
+    """Return the folder of three runs without checkpoints, in the folder runs of the current one."""
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("a", "$b_{1}$", "c")):
+        lines = [line | {"val_loss": line["val_loss"] - number} if "val_loss" in line else line for line in LINES]
+        write_lines(tmp_path / "runs" / name, *(lines if name != "c" else LINES[::2]))
+    (tmp_path / "runs" / "none").mkdir()
+    return tmp_path / "runs"
+
+
+def test_the_table(three):
+    result = succeeds("--sort", "loss")
+    assert result.stderr == "skipped runs/none: no metrics.jsonl and no checkpoint.safetensors, so it is not a run\n"
+    head, *rows = result.stdout.splitlines()
+    assert head.split() == ["run", "state", "steps", "val", "loss", "best", "bits/char", "params", "time", "when"]
+    assert [row.split()[0] for row in rows] == ["$b_{1}$", "a", "c"]
+    assert rows[1].split()[1:8] == ["interrupted", "30", "2.6000", "2.4000", "@", "10", "3.8000"]
+    assert succeeds("a").stdout.splitlines()[1:] == succeeds("runs/a", "a").stdout.splitlines()[1:]
+    assert [row.split()[0] for row in succeeds("--sort", "name").stdout.splitlines()[1:]] == ["$b_{1}$", "a", "c"]
+
+
+def test_options_that_differ_are_listed(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, lr, seed in (("x", 1e-2, 1), ("y", 1e-3, 2)):
+        start(tiny(f"runs/{name}", name=name, optim__lr=lr, optim__min_lr=1e-4, train__seed=seed)).save(LATEST)
+    lines = succeeds("--sort", "name").stdout.splitlines()
+    assert lines[-4:] == ["options that differ:", "run     lr  seed", "x     0.01     1", "y    0.001     2"]
+    found = json.loads(succeeds("--json").stdout)
+    assert {(entry["name"], entry["options"]["optim.lr"], entry["state"]) for entry in found} == {
+        ("x", 1e-2, "stopped"), ("y", 1e-3, "stopped"),
+    }  # fmt: skip
+
+
+def test_csv_files(three):
+    result = succeeds("a", "c", "--csv", "table.csv", "--metrics", "metrics.csv", "--sort", "name")
+    assert result.stderr == "wrote table.csv\nwrote metrics.csv\n"
+    with open("table.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["path"], row["best_loss"]) for row in rows] == [("runs/a", "2.4"), ("runs/c", "")]
+    with open("metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert [row["val_loss"] for row in rows] == ["", "2.4", "", "2.6", "", ""]
+
+
+def events_of(folder):
+    """Return (tag, step, value, time) of the scalars in the event files of a folder."""
+    from tensorboardX.proto import event_pb2
+
+    found = []
+    for path in folder.iterdir():
+        data, at = path.read_bytes(), 0
+        while at < len(data):  # A record has its length, a checksum of that, the data, and a checksum of these.
+            (length,) = struct.unpack_from("<Q", data, at)
+            event = event_pb2.Event.FromString(data[at + 12 : at + 12 + length])
+            at += 16 + length
+            found += [(v.tag, event.step, round(v.simple_value, 4), event.wall_time) for v in event.summary.value]
+    return found
+
+
+def test_event_files_can_be_read_back(three):
+    pytest.importorskip("tensorboardX")
+    found, _ = find_runs("runs")
+    write_tensorboard(found, three.parent / "events")
+    written = write_tensorboard(found, three.parent / "events")  # The second call replaces what the first has written.
+    assert [path.name for path in written] == ["b_-1", "a", "c"]
+    events = events_of(written[1])
+    assert [event[:3] for event in events if event[0] == "loss/validation_set"] == [
+        ("loss/validation_set", 10, 2.4), ("loss/validation_set", 30, 2.6),
+    ]  # fmt: skip
+    assert len(events) == 2 * 5 + 2 * 3
+    times = [event[3] for event in events]
+    assert times == sorted(times)
+    assert times[-1] - times[0] == pytest.approx(1.0, abs=0.01)  # The steps from 10 to 30 took one second.
+
+
+def test_a_picture_of_several_runs(three):
+    pytest.importorskip("matplotlib")
+    for x, last in (("steps", 30), ("time", 2), ("tokens", 960)):
+        figure = plot_runs(["runs/a", "runs/$b_{1}$", "runs/c"], x)
+        (axes,) = figure.axes
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+            "a: 2.4000 lowest", "$b_{1}$: 1.4000 lowest", "c: no evaluation",
+        ]  # fmt: skip
+        assert [line.get_xdata()[-1] for line in axes.lines] == pytest.approx([last] * 5)
+    assert list(axes.lines[1].get_ydata()) == [2.4, 2.6]
+    for name in ("one.svg", "two.svg", "one.png"):
+        save_figure(figure, name)
+    assert (three.parent / "one.svg").read_bytes() == (three.parent / "two.svg").read_bytes()
+    assert succeeds("--plot", "a", "c", "--x", "tokens", "--out", "one.png").stdout == "wrote one.png\n"
+    with pytest.raises(PictureError, match=r"expected a run with a loss .* got none \(none was given\)"):
+        plot_runs([])
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["nowhere"], "there is no folder 'nowhere'. Give a folder"),
+    (["bb"], "there is no folder 'bb'."),
+    (["runs/none"], "there is no run in runs/none"),
+    (["--out", "x.png"], "--out is for a picture. Give --plot as well"),
+    (["--x", "time"], "--x is for a picture"),
+    (["--plot", "--out", "x.jpg"], "'x.jpg': expected a name that ends in .png or .svg"),
+    (["--plot", "--out", "no/x.png"], "'no/x.png': there is no folder 'no'"),
+    (["--plot", "--out", "notes.png"], "'notes.png' exists, and is no PNG picture"),
+    (["--plot", "--out", "folder.png"], "'folder.png' is not a file"),
+    (["--csv", "runs"], "cannot write 'runs': it is a folder"),
+    (["--metrics", "no/x.csv"], "cannot write 'no/x.csv': there is no folder 'no'"),
+    (["--sort", "size"], "Invalid value for '--sort'"),
+])  # fmt: skip
+def test_mistakes_are_one_message(three, arguments, message):
+    (three.parent / "notes.png").write_text("no picture")
+    (three.parent / "folder.png").mkdir()
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr.partition("Error: ")[2]
+    assert (three.parent / "notes.png").read_text() == "no picture"
+
+
+def test_without_any_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "Error: there is no run in runs/. python -m gpt train makes one" in run().stderr
+
+
+def test_cells():
+    assert [duration(s) for s in (0, 119, 120, 7199, 7200)] == ["0 s", "119 s", "2 min", "120 min", "2.0 h"]
+    assert table_lines([["a", "n"], ["bb", "1"], ["c", ""]]) == ["a   n", "bb  1", "c"]
