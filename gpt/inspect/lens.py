@@ -28,18 +28,24 @@ class Lens:
     probabilities: NDArray[np.float32]
 
 
-def logit_lens(model: GPT, ids: TokenIds, top: int = 10) -> Lens:
+def logit_lens(model: GPT, ids: TokenIds, top: int = 10, last: int | None = None) -> Lens:
     """Return the `top` likeliest tokens that each layer of a model would predict after each of T token ids.
+
+    last: at how many of the last positions, which then are the T of the result; None for all. The head of a large
+    vocabulary takes most of the time.
 
     The final norm and the head, which read the last layer, read the other layers, too. top: at least 1; a vocabulary
     with fewer tokens gives all of them.
 
-    Raises ValueError for another `top`, and TokenError, which is one, for no tokens, more than block_size, or an id
-    outside the vocabulary.
+    Raises ValueError for another `top` or `last`, and TokenError, which is one, for no tokens, more than block_size, or
+    an id outside the vocabulary.
     """
     if top < 1:
         raise ValueError(f"logit_lens: expected top >= 1, got {top}")
+    if last is not None and last < 1:
+        raise ValueError(f"logit_lens: expected last >= 1, got {last}")
     idx = token_tensor("logit_lens", model, ids)
+    first = 0 if last is None else max(0, idx.shape[1] - last)
     streams: list[Tensor] = []  # (1, T, C) each
     this = threading.get_ident()
 
@@ -56,7 +62,7 @@ def logit_lens(model: GPT, ids: TokenIds, top: int = 10) -> Lens:
     try:
         with eval_mode(model):
             model.hidden_states(idx)
-            found = [likeliest(model.head(model.ln_f(x)), top) for x in streams]
+            found = [likeliest(model.head(model.ln_f(x[:, first:])), top) for x in streams]
     finally:
         for handle in handles:
             handle.remove()

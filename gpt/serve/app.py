@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from gpt.errors import UserError
 from gpt.model import GPT
-from gpt.serve import chat, completions, routes
+from gpt.serve import chat, completions, page_api, routes
 from gpt.serve.errors import ApiError, error_body
 from gpt.serve.limits import RequestLimits
 from gpt.serve.metrics import CountRequests, Metrics
@@ -45,7 +45,7 @@ def create_app(models: Mapping[str, tuple[GPT, Tokenizer]], options: ServeOption
     app = FastAPI(title="tensorlite", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.served = served
     app.state.metrics = metrics = Metrics(served)
-    for router in (routes.router, completions.router, chat.router):
+    for router in (routes.router, completions.router, chat.router, page_api.router):
         app.include_router(router)
     app.add_api_route("/", index, methods=["GET", "HEAD"], include_in_schema=False)
     app.mount("/page", StaticFiles(directory=PAGE, check_dir=False), name="page")

@@ -156,6 +156,16 @@ def test_a_lens_of_the_whole_vocabulary_sums_to_one():
     np.testing.assert_allclose(lens.probabilities.sum(-1), 1, rtol=1e-6)
     with pytest.raises(ValueError, match="expected top >= 1, got 0"):
         logit_lens(small_model(), IDS, 0)
+    with pytest.raises(ValueError, match="last >= 1, got 0"):
+        logit_lens(small_model(), IDS, 2, 0)
+
+
+def test_the_lens_of_the_last_positions():
+    model = small_model()
+    whole, end = logit_lens(model, IDS, 3), logit_lens(model, IDS, 3, last=2)
+    np.testing.assert_array_equal(end.ids, whole.ids[:, -2:])
+    np.testing.assert_allclose(end.probabilities, whole.probabilities[:, -2:], rtol=1e-6)
+    assert logit_lens(model, IDS, 3, last=100).ids.shape == whole.ids.shape
 
 
 def test_attention_of_another_class_is_refused():
