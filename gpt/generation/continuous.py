@@ -1,16 +1,26 @@
 """Texts that join and leave one batch between two steps of a model."""
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from gpt.config import SamplingConfig
-from gpt.generation.engine import Engine
 from gpt.generation.logprobs import TokenLogProb, check_alternatives, token_logprob
+from gpt.generation.prefixes import Prefixes, common_length
 from gpt.generation.processors import EndOfText, Logits, Processor
+from gpt.generation.reader import Reader
 from gpt.generation.request import check_length, check_model, checked_processors, checked_prompt, checked_stops
 from gpt.generation.sampling import Sampler
-from gpt.model import GPT
+from gpt.generation.shared_rows import load, save, shared_rows
+from gpt.model import GPT, KVCache
 from gpt.tokenizer import Ids
+
+READ_AT_ONCE = 128  # tokens of prompts that are read between two steps of the texts that run
+READ_ALONE = 512  # tokens of prompts that are read at once while no text runs
+# Bytes of the caches of ended texts, and of those that run.
+PREFIX_BYTES, RUNNING_BYTES = 1 << 29, 1 << 32
 
 
 @dataclass(frozen=True)
@@ -45,12 +55,19 @@ class Text:
             check_alternatives(request.alternatives)
         self.stops = checked_stops(request.stop_tokens)
         self.sampler = Sampler(request.sampling, prompt.tolist(), checked_processors(request.processors))
-        self.request, self.prompt, self.written = request, prompt, 0
+        self.request, self.written, self.cached_tokens = request, 0, 0
         self.finish_reason: str | None = "length" if request.max_new_tokens == 0 else None
         self.error: Exception | None = None
-        self.cached_tokens = 0
-        self.engine = Engine(model)
-        self.token: int | None = None
+        self.block_size = model.config.block_size
+        self.context: list[int] = prompt[-self.block_size :].tolist()  # what the model sees, without `token`
+        self.token = -1  # the one that was sampled last; the model has not read it
+        self.cache: KVCache | None = None  # while the context is read
+
+    @property
+    def places(self) -> int:
+        """Return the number of tokens that its cache may have to hold."""
+        new = self.request.max_new_tokens
+        return self.block_size if new is None else min(self.block_size, len(self.context) + new)
 
     def write(self, logits: Logits) -> TokenLogProb | None:
         """Sample the next token from logits (V,) and return it; None if the text has ended before it."""
@@ -67,61 +84,220 @@ class Text:
             self.finish_reason = "stop"
             return None
         self.token, self.written = token, self.written + 1
-        if self.written == request.max_new_tokens:
-            self.finish_reason = "length"
-        if request.ends_with_context and self.engine.room == 0:
+        full = request.ends_with_context and len(self.context) == self.block_size
+        if full or self.written == request.max_new_tokens:
             self.finish_reason = "length"
         if request.alternatives is None:
             return TokenLogProb(token, math.nan, ())
         return token_logprob(token, logits, request.alternatives)
+
+    def restart(self) -> None:
+        """Go on with the second half of a full context, as `Engine` does."""
+        self.context = [*self.context, self.token][-max(1, self.block_size // 2) :]
+        self.cache = None
 
     def fail(self, error: Exception) -> None:
         """End the text with an error."""
         self.finish_reason, self.error = "error", error
 
 
-class ContinuousBatch:
-    """Texts that one model writes at the same time."""
+Written = list[tuple[Text, TokenLogProb | None]]
 
-    def __init__(self, model: GPT, max_rows: int = 8) -> None:
+
+class ContinuousBatch:
+    """Texts that one model writes at the same time, each as if it was alone.
+
+    A text has the tokens that `generate` yields with its options, except where rounding decides between tokens. New
+    texts are read in the order in which they came, in pieces, so that the others do not wait for a long prompt. What
+    the cache of another text holds of a prompt is copied, and not read.
+
+    max_rows: texts at once. max_tokens: tokens that their caches hold together at most; a single text may have more.
+    max_saved: tokens of the caches of ended texts. read_at_once: tokens of prompts that are read between two steps.
+
+    Do not change the weights without a call of `forget`. One thread at a time may use it.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        max_rows: int = 8,
+        *,
+        max_tokens: int | None = None,
+        max_saved: int | None = None,
+        read_at_once: int = READ_AT_ONCE,
+    ) -> None:
         check_model(model)
-        self.model, self.max_rows = model, max_rows
-        self.texts: list[Text] = []
+        size = token_bytes(model)
+        self.model, self.max_rows, self.read_at_once = model, max_rows, read_at_once
+        self.max_tokens = RUNNING_BYTES // size if max_tokens is None else max_tokens
+        self.saved = Prefixes(PREFIX_BYTES // size if max_saved is None else max_saved)
+        self.is_dynamic = model.config.rope_scaling == "dynamic"  # Then a cache depends on the text after it.
+        self.rows = shared_rows(model, max_rows)
+        self.reader = Reader(model)
+        self.texts: list[Text] = []  # of the rows
+        self.new: deque[Text] = deque()  # which are read before they get a row
+        self.last_read: tuple[list[int], Logits] | None = None  # a prompt with the logits after it
         self.tokens_read = self.tokens_cached = self.steps = 0
 
     def make_text(self, request: TextRequest) -> Text:
         """Return the text of a request, which `add` begins. Raises the errors of `gpt.generation.generate`."""
         return Text(self.model, request)
 
-    @property
-    def room(self) -> int:
-        """Return how many texts can be added."""
-        return self.max_rows - len(self.texts)
+    def has_room(self, text: Text) -> bool:
+        """Return whether a text can be added now. One text always can."""
+        here = [*self.texts, *self.new]
+        longest = max(text.places, *(other.places for other in here)) if here else 0
+        return len(here) < self.max_rows and (len(here) + 1) * longest <= self.max_tokens
 
     def add(self, text: Text) -> None:
         """Begin a text at the next step."""
-        self.texts.append(text)
+        self.new.append(text)
 
     def remove(self, text: Text) -> None:
-        """Take a text out of the batch."""
-        if text in self.texts:
-            self.texts.remove(text)
+        """Take a text out of the batch, if it is in it."""
+        if text in self.new:
+            self.new.remove(text)
+            text.cache = None
+        elif text in self.texts:
+            self._leave(self.texts.index(text), saved=True)
 
-    def step(self) -> list[tuple[Text, TokenLogProb | None]]:
-        """Let each text write a token; return the texts with it, those that have ended included."""
-        result: list[tuple[Text, TokenLogProb | None]] = []
+    def forget(self) -> None:
+        """Forget what the caches of ended texts hold. The texts that run are not touched."""
+        self.saved.clear()
+        self.last_read = None
+
+    def clear(self) -> None:
+        """Take all texts out of the batch, and forget all caches."""
+        self.texts.clear()
+        self.new.clear()
+        self.rows.clear()
+        self.forget()
+
+    def step(self) -> Written:
+        """Let each text write a token; return the texts with their tokens, each text once.
+
+        A text that has ended has a finish_reason, and is not in the batch any more. Its token is None if it ended
+        without one. An error of the model ends the texts that it was reading.
+        """
         self.steps += 1
-        for text in self.texts:
+        written = self._step_rows()
+        self._read_new(written)
+        return written
+
+    def _step_rows(self) -> Written:
+        """Let the model read the last token of each text that has a row, and sample the next."""
+        for row in reversed(range(len(self.texts))):
+            text = self.texts[row]
+            if len(text.context) == text.block_size:
+                self._leave(row, saved=True)
+                text.restart()
+                self.new.appendleft(text)
+        if not self.texts:
+            return []
+        try:
+            logits = self.rows.step([text.token for text in self.texts])
+        except Exception as error:
+            ended, self.texts = self.texts, []
+            self.rows.clear()
+            for text in ended:
+                text.fail(error)
+            return [(text, None) for text in ended]
+        self.tokens_read += len(self.texts)
+        written: Written = []
+        for text, row_logits in zip(self.texts, logits, strict=True):
+            text.context.append(text.token)
+            written.append((text, text.write(row_logits)))
+        for row in reversed(range(len(self.texts))):
+            if self.texts[row].finish_reason is not None:
+                self._leave(row, saved=self.texts[row].error is None)
+        return written
+
+    def _leave(self, row: int, saved: bool) -> None:
+        """Take a text out of its row, and save its cache."""
+        text = self.texts[row]
+        if saved and not self.is_dynamic:
+            self.saved.add(np.array(text.context, np.int64), lambda length: self.rows.copy(row, length))
+        self.rows.leave(row)
+        self.texts[row] = self.texts[-1]
+        self.texts.pop()
+
+    def _read_new(self, written: Written) -> None:
+        """Read the contexts of new texts, up to a number of tokens, and give a row to each that is complete."""
+        left = self.read_at_once if self.texts else READ_ALONE
+        while self.new and left > 0:
+            text = self.new[0]
             item = None
             if text.finish_reason is None:
                 try:
-                    first = text.token is None
-                    self.tokens_read += len(text.prompt) if first else 1
-                    logits = text.engine.prefill(text.prompt) if text.token is None else text.engine.step(text.token)
+                    logits, count = self._read_piece(text, left)
+                    left -= count
+                    if logits is None:
+                        continue
+                    item = text.write(logits)
+                    self._place(text)
                 except Exception as error:
                     text.fail(error)
-                else:
-                    item = text.write(logits)
-            result.append((text, item))
-        self.texts = [text for text in self.texts if text.finish_reason is None]
-        return result
+            self.new.popleft()
+            text.cache = None
+            written.append((text, item))
+            if self.texts:
+                left = min(left, self.read_at_once)
+
+    def _place(self, text: Text) -> None:
+        """Give a row to a text whose context is read, or save its cache if it has ended."""
+        cache = text.cache
+        assert cache is not None
+        if text.finish_reason is None:
+            self.rows.join(cache)
+            self.texts.append(text)
+        elif text.error is None and not self.is_dynamic:
+            self.saved.add(np.array(text.context, np.int64), lambda length: save(cache, length))
+
+    def _read_piece(self, text: Text, limit: int) -> tuple[Logits | None, int]:
+        """Read tokens of a context; return the logits (V,) after the last one, None before it, and how many."""
+        tokens = text.context
+        if text.cache is None:
+            text.cache = KVCache(self.model)
+            text.cache.reserve(len(tokens))
+            self.reader.begin_text()
+            if not self.is_dynamic and self._copy_prefix(text, text.cache):
+                assert self.last_read is not None
+                return self.last_read[1], 0
+        start = text.cache.length
+        stop = len(tokens) if self.is_dynamic else min(len(tokens), start + limit)
+        logits = self.reader.logits(np.array([tokens[start:stop]], np.int64), text.cache)[0, 0]
+        self.tokens_read += stop - start
+        if stop < len(tokens):
+            return None, stop - start
+        self.last_read = tokens.copy(), logits
+        return logits, stop - start
+
+    def _copy_prefix(self, text: Text, cache: KVCache) -> bool:
+        """Copy what another cache holds of a context; return whether nothing is left to read.
+
+        The last token is read again, because the logits after it are needed, unless the last text had the same context.
+        """
+        tokens = np.array(text.context, np.int64)
+        is_same = self.last_read is not None and self.last_read[0] == text.context
+        most = len(tokens) - (not is_same)
+        saved, count = self.saved.find(tokens[:most])
+        shared = [common_length(np.array(other.context, np.int64), tokens[:most]) for other in self.texts]
+        if shared and max(shared) > count:
+            row = shared.index(max(shared))
+            count = shared[row]
+            load(cache, self.rows.copy(row, count), count)
+        elif saved is not None:
+            self.saved.touch(saved)
+            load(cache, saved.cache, count)
+        if not text.written:
+            text.cached_tokens = count
+            self.tokens_cached += count
+        return count == len(tokens)
+
+
+def token_bytes(model: GPT) -> int:
+    """Return the bytes of the keys and values of a token."""
+    config = model.config
+    return max(1, 2 * config.n_layer * config.kv_heads * config.head_size * model.dtype.itemsize)
+
+

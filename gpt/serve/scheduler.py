@@ -272,7 +272,7 @@ class Scheduler:
         return [(stream, None, "cancelled", None) for stream in ended]
 
     def _start_waiting(self) -> None:
-        while self._waiting and self._batch.room:
+        while self._waiting and self._batch.has_room(self._waiting[0].text):
             stream = self._waiting.popleft()
             self._running[stream.text] = stream
             self._batch.add(stream.text)
