@@ -60,6 +60,8 @@ def run_backward(
     grads: dict[Edge, Any] = dict(seeds)
     hook = op_runner.hooks.backward
     step = _backward_step if hook is None else functools.partial(hook, _backward_step)
+    if create_graph:
+        step = functools.partial(_note_ticks, step)
     anomalies = anomaly_mode.enabled
     previous_mode, grad_mode.enabled = grad_mode.enabled, create_graph
     try:
@@ -94,6 +96,13 @@ def run_backward(
     finally:
         grad_mode.enabled = previous_mode
     return grads
+
+
+def _note_ticks(step: Callable[..., None], node: Node, *args: Any) -> None:
+    """Run a step whose rules are recorded, and note on the node at which ticks that was."""
+    began = version_counter.clock()
+    step(node, *args)
+    node.gradient_ticks = (*node.gradient_ticks[-7:], (began, version_counter.clock()))
 
 
 def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] | None, grads: dict[Edge, Any]) -> None:

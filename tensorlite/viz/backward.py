@@ -61,13 +61,14 @@ class Trace:
 
     steps: in the order of the engine. gradients: those of the leaves, by vertex id.
     incomplete: the ids of vertices whose gradient lacks a part, because a step before them failed.
-    hooked: for a vertex id the gradient before its hooks changed it.
+    hooked: for a vertex id the gradient before its hooks changed it. error: why the pass ended early.
     """
 
     steps: list[Step] = field(default_factory=list)
     gradients: dict[int, Value] = field(default_factory=dict)
     incomplete: set[int] = field(default_factory=set)
     hooked: dict[int, Value] = field(default_factory=dict)
+    error: Exception | None = None
 
 
 class _Contributions(dict[Any, Any]):
@@ -85,7 +86,7 @@ class _Contributions(dict[Any, Any]):
 
 
 def copy_graph(graph: Graph, on_hook: Callable[[Vertex, Value], None] | None = None) -> dict[Edge, Edge]:
-    """Return a copy of each node and leaf of a graph, by the original. Arrays are not copied.
+    """Return a copy of each node of a graph, and with ``on_hook`` of each leaf, by the original. Arrays are shared.
 
     The hooks are the same, without those that fill ``.grad``. on_hook: called with the vertex and the gradient that
     its hooks get.
@@ -95,6 +96,9 @@ def copy_graph(graph: Graph, on_hook: Callable[[Vertex, Value], None] | None = N
         copy: Any
         if vertex.leaf is not None:
             original: Any = vertex.leaf
+            if on_hook is None:
+                copies[original] = original
+                continue
             copy = wrap(vertex.leaf.array)
             copy.tracked = True
         elif vertex.node is not None:
@@ -127,16 +131,23 @@ def trace_backward(graph: Graph, seeds: dict[Vertex, Value]) -> Trace:
     trace = Trace()
     copies = copy_graph(graph, lambda vertex, g: trace.hooked.__setitem__(vertex.id, g))
     vertex_of = {copies[original]: vertex for original, vertex in graph.vertex_of.items()}
-    for copy, vertex in vertex_of.items():
-        if isinstance(copy, Output) and vertex.saved is not None:
-            copy.saved = vertex.saved
+
+    reached = {v.id for v in seeds}
+
+    def fail(vertex: Vertex) -> None:
+        trace.incomplete.update(a.source.id for a in graph.arrows_to[vertex.id] if a.place is not None)
 
     def visit(run: Callable[..., Any], node: Node, g: Value, create_graph: bool, needed: Any, grads: Any) -> None:
         vertex = vertex_of[node]
-        step = Step(vertex, list(g) if isinstance(g, tuple) else g)
-        if vertex.id in trace.incomplete:
-            trace.incomplete.update(a.source.id for a in graph.arrows_to[vertex.id] if a.place is not None)
+        outputs = graph.outputs_of.get(vertex.id, [])
+        if vertex.id in trace.incomplete or any(v.id in trace.incomplete for v in outputs):
+            trace.incomplete.add(vertex.id)
+            fail(vertex)
             return
+        for output in outputs:
+            if isinstance(output.node, Output) and output.id in reached:
+                trace.steps.append(_step_of_output(graph, output, g[output.node.index]))
+        step = Step(vertex, list(g) if isinstance(g, tuple) else g)
         trace.steps.append(step)
         results: list[Value] = []
         parts = _Contributions()
@@ -146,11 +157,12 @@ def trace_backward(graph: Graph, seeds: dict[Vertex, Value]) -> Trace:
             run(node, g, create_graph, needed, parts)
         except Exception as error:
             step.error = error
-            trace.incomplete.update(a.source.id for a in graph.arrows_to[vertex.id] if a.place is not None)
+            fail(vertex)
             return
         finally:
             step.seconds = time.perf_counter() - began
             node.plan = plan
+        reached.update(vertex_of[edge].id for edge, _ in parts.parts)
         arrows = {a.place: a for a in graph.arrows_to[vertex.id] if a.place is not None}
         places = [k for k, d in enumerate(results) if d is not None]
         for k, (edge, d) in zip(places, parts.parts, strict=True):
@@ -164,6 +176,9 @@ def trace_backward(graph: Graph, seeds: dict[Vertex, Value]) -> Trace:
     before = set_op_hooks(OpHooks(None, visit))
     try:
         found = run_backward({copies[_original(v)]: g for v, g in seeds.items()}, False, True, None)
+    except Exception as error:  # a hook of the user may raise any error
+        trace.error = error
+        return trace
     finally:
         set_op_hooks(before)
     for edge, g in found.items():
@@ -171,6 +186,12 @@ def trace_backward(graph: Graph, seeds: dict[Vertex, Value]) -> Trace:
         if isinstance(edge, Variable) and vertex.id not in trace.incomplete:
             trace.gradients[vertex.id] = g
     return trace
+
+
+def _step_of_output(graph: Graph, vertex: Vertex, g: Value) -> Step:
+    """Return the step of one result of an op that has several: its gradient goes to the op as it is."""
+    [arrow] = graph.arrows_to[vertex.id]
+    return Step(vertex, g, contributions=[Contribution(arrow, g, [], g, False, None, g)])
 
 
 def _original(vertex: Vertex) -> Edge:

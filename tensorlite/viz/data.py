@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..autograd.graph import Output
-from ..autograd.version_counter import base_array
-from ..backends.registry import BACKENDS
 from ..nn.parameter import Parameter
 from .backward import Contribution, Step, Trace
+from .finite_differences import EdgeCheck
 from .forward import Known
 from .graph import Graph, Vertex
+from .labels import Labels
+from .memory import freed_values
 from .sources import rule_source
 from .values import ValueTable, device_name
 
-__all__ = ["DataWriter", "freed_values"]
+__all__ = ["DataWriter"]
 
 VERSION = 1
 
@@ -22,36 +24,38 @@ VERSION = 1
 class DataWriter:
     """Writes a graph, its values and its backward pass as the explorer's data."""
 
-    def __init__(self, graph: Graph, known: Known, trace: Trace) -> None:
-        self.graph, self.known, self.trace = graph, known, trace
-        self.values = ValueTable()
+    def __init__(
+        self, graph: Graph, known: Known, trace: Trace, labels: Labels, held: set[int], checks: list[EdgeCheck]
+    ) -> None:
+        self.graph, self.known, self.trace, self.labels, self.checks = graph, known, trace, labels, checks
+        self.values = ValueTable(_cells(len(graph.vertices)))
+        self.freed = freed_values(graph, trace.steps, held)
         self.sources: list[dict[str, Any]] = []
+        self.cotangents: dict[int, Any] = {}
         self._source_at: dict[Any, int] = {}
         self._seen_uses: dict[int, int] = {}
         self._uses: dict[int, int] = {}
         for arrow in graph.arrows:
             if arrow.place is not None:
                 self._uses[arrow.source.id] = self._uses.get(arrow.source.id, 0) + 1
-        self.freed = freed_values(graph, trace.steps)
-        self.notes = list(graph.notes)
 
-    def data(self, title: str) -> dict[str, Any]:
-        """Return the data."""
-        nodes = [self.vertex(v) for v in self.graph.vertices]
+    def data(self, notes: list[str]) -> dict[str, Any]:
+        """Return the data. notes: sentences for the user."""
+        backward = [self.step(s) for s in self.trace.steps]  # first, because it tells the dtypes of unknown results
         return {
             "version": VERSION,
-            "title": title,
-            "notes": self.notes,
-            "modules": [],
-            "nodes": nodes,
+            "title": self.labels.title,
+            "notes": [*notes, *self.labels.notes],
+            "modules": self.labels.modules,
+            "nodes": [self.vertex(v) for v in self.graph.vertices],
             "edges": [
                 {"id": a.id, "from": a.source.id, "to": a.target.id, "argument": a.argument, "position": a.position}
                 for a in self.graph.arrows
             ],
             "forward": [v.id for v in self.graph.vertices],
-            "backward": [self.step(s) for s in self.trace.steps],
+            "backward": backward,
             "gradients": [{"node": k, "value": self.values.add(g)} for k, g in self.trace.gradients.items()],
-            "checks": [],
+            "checks": [self.check(c) for c in self.checks],
             "sources": self.sources,
             "values": self.values.entries,
         }
@@ -59,20 +63,22 @@ class DataWriter:
     def vertex(self, v: Vertex) -> dict[str, Any]:
         """Return the entry of a vertex."""
         array = self.known.arrays.get(v.id)
-        if array is not None:
-            v.shape, v.dtype = tuple(array.shape), array.dtype
+        seen = self.cotangents.get(v.id) if array is None else array
+        if seen is not None:
+            v.shape, v.dtype = tuple(seen.shape), seen.dtype
         size = 1
         for n in v.shape or ():
             size *= n
         kind = "parameter" if isinstance(v.leaf, Parameter) else v.kind
         return {
-            "id": v.id, "kind": kind, "op": v.name, "name": "", "module": None,
+            "id": v.id, "kind": kind, "op": v.name, "name": self.labels.name(v), "module": self.labels.module(v),
             "shape": None if v.shape is None else list(v.shape), "dtype": None if v.dtype is None else str(v.dtype),
-            "device": None if array is None else device_name(array),
+            "device": None if seen is None else device_name(seen),
             "bytes": None if v.shape is None or v.dtype is None else size * v.dtype.itemsize,
-            "seconds": None, "line": None if v.node is None else v.node.where,
+            "seconds": self.labels.seconds(v), "line": self.labels.line(v),
             "value": self.values.add(array), "why_no_value": self.known.why_not.get(v.id),
-            "root": v in self.graph.roots, "order": 1, "of": None, "doc": _doc(v), "saved": self.saved(v),
+            "root": v in self.graph.roots, "order": v.order, "of": None if v.of is None else v.of.id,
+            "before_hooks": self.values.add(self.trace.hooked.get(v.id)), "doc": _doc(v), "saved": self.saved(v),
         }  # fmt: skip
 
     def saved(self, v: Vertex) -> list[dict[str, Any]]:
@@ -95,6 +101,8 @@ class DataWriter:
     def step(self, step: Step) -> dict[str, Any]:
         """Return the entry of a step of the backward pass."""
         freed = self.freed.get(step.vertex.id, [])
+        if not isinstance(step.cotangent, list):
+            self.cotangents[step.vertex.id] = step.cotangent
         several = isinstance(step.cotangent, list)
         cotangents = [self.values.add(g) for g in (step.cotangent if several else [step.cotangent])]
         return {
@@ -128,6 +136,13 @@ class DataWriter:
             self._source_at[key] = self.sources.index(found)
         return self._source_at[key]
 
+    def check(self, c: EdgeCheck) -> dict[str, Any]:
+        """Return the entry of the check of an edge."""
+        return {
+            "edge": c.arrow.id, "analytic": self.values.add(c.analytic), "numeric": self.values.add(c.numeric),
+            "entries": c.entries, "ok": c.ok, "error": c.error, "kinks": c.kinks, "why_not": c.why_not,
+        }  # fmt: skip
+
 
 def _doc(v: Vertex) -> str:
     if v.node is None or v.node.plan.op is None:
@@ -135,27 +150,6 @@ def _doc(v: Vertex) -> str:
     return (v.node.plan.op.forward.__doc__ or "").strip().partition("\n")[0]
 
 
-def freed_values(graph: Graph, steps: list[Step]) -> dict[int, list[tuple[str, int]]]:
-    """Return the names and bytes of the saved values that each step frees, by vertex id.
-
-    Memory that several values share is freed once, by the last step that holds it. Memory of a leaf or of a root is
-    not freed.
-    """
-    held = {id(base_array(v.leaf.array)) for v in graph.leaves if v.leaf is not None}
-    last: dict[int, int] = {}
-    for step in steps:
-        for value in step.vertex.saved or ():
-            if type(value) in BACKENDS:
-                last[id(base_array(value))] = step.vertex.id
-    freed: dict[int, list[tuple[str, int]]] = {}
-    for step in steps:
-        node = step.vertex.node
-        assert node is not None
-        seen: set[int] = set()
-        for name, value in zip(node.plan.saved_names, step.vertex.saved or (), strict=False):
-            if type(value) in BACKENDS:
-                memory = base_array(value)
-                if id(memory) not in held | seen and last[id(memory)] == step.vertex.id:
-                    seen.add(id(memory))
-                    freed.setdefault(step.vertex.id, []).append((name, int(memory.nbytes)))
-    return freed
+def _cells(count: int) -> int:
+    """Return the largest number of rows and of columns of a heat map, so that the file of many nodes stays small."""
+    return next(cells for limit, cells in ((200, 32), (800, 16), (math.inf, 8)) if count <= limit)

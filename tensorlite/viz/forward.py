@@ -5,6 +5,8 @@ A result is known if a tensor or an op still holds it. Otherwise the op computes
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from ..autograd.grad_mode import no_grad
@@ -13,23 +15,24 @@ from ..autograd.op_hooks import OpHooks, set_op_hooks
 from ..autograd.random_sources import RandomSources
 from ..autograd.version_counter import changed_since
 from ..backends.registry import BACKENDS, Array
-from .graph import Graph, Vertex
+from .graph import FREED, Graph, Vertex
 
 __all__ = ["Known", "known_results", "op_arguments"]
-
-FREED = "A backward pass has freed the saved values of this op."
-CHANGED = "It was changed in place since."
 
 
 class Known:
     """The values of the vertices.
 
-    arrays: the raw arrays, by vertex id. why_not: for every other vertex a sentence with the reason.
+    arrays: the raw arrays, by vertex id. recorded: the ids of those that are copies from the forward pass.
+    why_not: for every other vertex a sentence with the reason.
+    changed: the number of leaves that were changed in place after an op has used them.
     """
 
     def __init__(self) -> None:
         self.arrays: dict[int, Array] = {}
         self.why_not: dict[int, str] = {}
+        self.recorded: set[int] = set()
+        self.changed = 0
 
 
 def known_results(graph: Graph, roots: list[Variable], recorded: dict[int, Array] | None = None) -> Known:
@@ -39,11 +42,14 @@ def known_results(graph: Graph, roots: list[Variable], recorded: dict[int, Array
     """
     known = Known()
     known.arrays |= recorded or {}
+    known.recorded |= set(known.arrays)
     for x in roots:
         vertex = graph.vertex_of[x.node or x]
         if x.node is not None and not changed_since(x.array, x.node.seq):
             known.arrays.setdefault(vertex.id, x.array)
     _take_saved(graph, known)
+    users = [(a.source.leaf, a.target.node) for a in graph.arrows if a.source.leaf is not None]
+    known.changed = len({id(x) for x, n in users if x is not None and n is not None and changed_since(x.array, n.seq)})
     before = set_op_hooks(OpHooks())
     try:
         with no_grad():
@@ -90,19 +96,38 @@ def _find(graph: Graph, vertex: Vertex, known: Known) -> None:
             known.arrays[vertex.id] = found.array
 
 
-def op_arguments(graph: Graph, vertex: Vertex, known: Known) -> list[Any] | str:
-    """Return the arguments of the op call that made a vertex, arrays as Tensors; or the reason why one is unknown."""
+def _split_sizes(vertex: Vertex, given: dict[str, Any]) -> Any:
+    """Return the sizes of the parts that an op cuts its input into, or of the one part."""
+    assert vertex.node is not None
+    if not vertex.node.outputs:
+        return vertex.shape
+    return [shape[given.get("dim", 0)] for shape, _ in vertex.node.outputs]
+
+
+_FROM_SHAPE: dict[str, Callable[[Vertex, dict[str, Any]], Any]] = {
+    "shape": lambda vertex, given: vertex.shape,
+    "keepdim": lambda vertex, given: vertex.node is not None and len(vertex.shape or ()) == len(vertex.node.shapes[0]),
+    "sizes": _split_sizes,
+}
+"""The arguments that only decide the shape of the result: what they were, from the vertex and the known arguments."""
+
+
+def op_arguments(graph: Graph, vertex: Vertex, known: Known, assume: bool = False) -> list[Any] | str:
+    """Return the arguments of the op call that made a vertex, arrays as Tensors; or the reason why one is unknown.
+
+    assume: whether to give an argument that no rule names its default, or zeros. The derivatives are the same.
+    """
     node = vertex.node
     assert node is not None
     plan = node.plan
     if plan.op is None:
-        return "The engine made this node."
+        return "The engine made this node, which passes a gradient on to the place of a saved value."
     given: dict[int, Any] = {}
     for position, name, edge in zip(plan.needs, plan.input_names, node.edges, strict=True):
         source = graph.vertex_of[edge]
         if source.id not in known.arrays:
             return f"Its argument {name} is not known."
-        if changed_since(known.arrays[source.id], node.seq):
+        if source.id not in known.recorded and changed_since(known.arrays[source.id], node.seq):
             return f"Its argument {name} was changed in place since."
         given[position] = wrap(known.arrays[source.id])
     for position, name, value in zip(plan.saved_positions, plan.saved_names, vertex.saved or (), strict=False):
@@ -110,18 +135,40 @@ def op_arguments(graph: Graph, vertex: Vertex, known: Known) -> list[Any] | str:
             if changed_since(value, node.seq):
                 return f"Its argument {name} was changed in place since."
             given[position] = wrap(value) if type(value) in BACKENDS else value
-    count = max(len(plan.op.names), 1 + max(given)) if plan.op.variadic is None else 1 + max(given)
+    count = 1 + max(given) if plan.op.variadic else len(plan.op.names)
+    names = plan.op.argument_names(count)
+    for p in range(count):
+        if p not in given and vertex.saved is not None and plan.built_in and vertex.shape is not None:
+            by_name = {names[q]: value for q, value in given.items()}
+            if names[p] in _FROM_SHAPE:
+                given[p] = _FROM_SHAPE[names[p]](vertex, by_name)
+            elif assume:
+                given[p] = _assumed(vertex, p, known, given)
     missing = [p for p in range(count) if p not in given]
     if missing:
-        names = plan.op.argument_names(count)
         return FREED if vertex.saved is None else f"No op has saved it, nor its argument {names[missing[0]]}."
     return [given[p] for p in range(count)]
+
+
+def _assumed(vertex: Vertex, p: int, known: Known, given: dict[int, Any]) -> Any:
+    """Return a value for an argument that no gradient rule names: its default, or zeros in the shape of the result."""
+    assert vertex.node is not None
+    plan = vertex.node.plan
+    default = plan.op.defaults[p] if p < len(plan.op.defaults) else inspect.Parameter.empty
+    if default is not inspect.Parameter.empty:
+        return default
+    like = given[plan.needs[0]].array
+    return wrap(BACKENDS[type(like)].zeros(vertex.shape, like.dtype))
 
 
 def _computed_again(graph: Graph, vertex: Vertex, known: Known) -> Any:
     """Return the result of the op, computed again, or the reason why that is not possible."""
     node = vertex.node
     assert node is not None
+    if node.plan.op is None and node.dtypes is None:
+        source = graph.vertex_of[node.edges[0]]
+        if source.id in known.arrays:
+            return wrap(known.arrays[source.id])
     arguments = op_arguments(graph, vertex, known)
     if isinstance(arguments, str):
         return arguments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,9 @@ class Vertex:
     ``"leaf"`` or ``"constant"`` (an array that an op has saved).
     node: the node of an op or an output. leaf: the Variable of a leaf. array: the array of a constant.
     shape, dtype: those of the result; None where they are not known.
-    saved: the values that an op has saved, None if a backward pass has freed them.
+    saved: the values that an op has saved, None if a backward pass has freed them. no_saved: why they are not known.
+    recomputed: whether they were computed again, because the op is in a checkpoint.
+    order: 1, or 2 for an op that computes a gradient, and so on. of: the vertex whose gradient rule called the op.
     """
 
     id: int
@@ -31,6 +34,10 @@ class Vertex:
     shape: tuple[int, ...] | None = None
     dtype: Any = None
     saved: list[Any] | None = None
+    no_saved: str | None = None
+    recomputed: bool = False
+    order: int = 1
+    of: Vertex | None = None
 
     @property
     def name(self) -> str:
@@ -62,7 +69,7 @@ class Graph:
 
     vertices: oldest first, so that every edge leads from an earlier to a later one. roots: the vertices of the tensors.
     vertex_of: the vertex of each node and leaf. arrows_to: the edges to each vertex, by its id, by position.
-    notes: sentences about what could not be shown.
+    outputs_of: the vertices of the results of an op that has several, by the id of its vertex.
     """
 
     vertices: list[Vertex] = field(default_factory=list)
@@ -70,7 +77,7 @@ class Graph:
     roots: list[Vertex] = field(default_factory=list)
     vertex_of: dict[Edge, Vertex] = field(default_factory=dict)
     arrows_to: dict[int, list[Arrow]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    outputs_of: dict[int, list[Vertex]] = field(default_factory=dict)
 
     @property
     def ops(self) -> list[Vertex]:
@@ -101,11 +108,11 @@ def saved_values(node: Node) -> list[Any] | None:
             n.saved = placeholder
 
 
-def build_graph(roots: Sequence[Variable], saved: dict[Node, list[Any] | None] | None = None) -> Graph:
-    """Return the graph of some tensors.
+FREED = "A backward pass has freed the saved values of this op."
 
-    saved: the saved values of nodes, for those whose own are not to be used.
-    """
+
+def build_graph(roots: Sequence[Variable]) -> Graph:
+    """Return the graph of some tensors."""
     graph = Graph()
     constants: dict[int, Vertex] = {}
     edges = [x.node or x for x in roots]
@@ -116,12 +123,27 @@ def build_graph(roots: Sequence[Variable], saved: dict[Node, list[Any] | None] |
         for edge in node.edges:
             if isinstance(edge, Variable):
                 _leaf_vertex(graph, edge)
-        values = saved[node] if saved is not None and node in saved else saved_values(node)
+        values: list[Any] | None = None
+        why: str | None = None
+        if isinstance(node, Output):
+            values = []
+        else:
+            try:
+                values = saved_values(node)
+            except Exception as error:  # the function of a checkpoint may raise any error
+                why = f"The values of its checkpoint cannot be computed again: {error}"
+        if values is None:
+            why = why or FREED
         _add_constants(graph, node, values, constants)
         kind = "output" if isinstance(node, Output) else "op"
-        vertex = graph.vertex_of[node] = _add(graph, Vertex(len(graph.vertices), kind, node=node, saved=values))
+        again = isinstance(node.saved, RecomputedValues)
+        vertex = Vertex(len(graph.vertices), kind, node=node, saved=values, no_saved=why, recomputed=again)
+        graph.vertex_of[node] = _add(graph, vertex)
         _add_arrows(graph, vertex, constants)
+        if isinstance(node, Output):
+            graph.outputs_of.setdefault(graph.vertex_of[node.edges[0]].id, []).append(vertex)
     _note_shapes(graph)
+    _find_orders(graph)
     for x, edge in zip(roots, edges, strict=True):
         vertex = graph.vertex_of[edge]
         vertex.shape, vertex.dtype = tuple(x.array.shape), x.array.dtype
@@ -203,3 +225,23 @@ def _note_shapes(graph: Graph) -> None:
         elif vertex.saved and -1 in node.plan.saved_edges:
             out = vertex.saved[node.plan.saved_edges.index(-1)]
             vertex.shape, vertex.dtype = tuple(out.shape), out.dtype
+
+
+def _find_orders(graph: Graph) -> None:
+    """Find the op whose gradient rule called each op, by the ticks at which that rule ran."""
+    nodes = [(v.id, v.node) for v in graph.ops if v.node is not None]
+    ranges = sorted((began, ended, k) for k, node in nodes for began, ended in node.gradient_ticks)
+    if not ranges:
+        return
+    starts: list[int] = []
+    outer: list[tuple[int, int, int]] = []
+    for entry in ranges:  # The step of a fused op contains those of its composite.
+        if not outer or entry[0] > outer[-1][1]:
+            outer.append(entry)
+            starts.append(entry[0])
+    for vertex in graph.ops:
+        assert vertex.node is not None
+        k = bisect_right(starts, vertex.node.seq) - 1
+        if k >= 0 and vertex.node.seq <= outer[k][1]:
+            vertex.of = graph.vertices[outer[k][2]]
+            vertex.order = vertex.of.order + 1
