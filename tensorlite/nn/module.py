@@ -520,3 +520,8 @@ class Module(CheckedArguments):
         lines = extra.split("\n") if extra else []
         lines += [line for label, text in children for line in f"({label}): {text}".split("\n")]
         return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
+
+    def _repr_html_(self) -> str:
+        from .html import module_html  # imported here, because only notebooks need it
+
+        return module_html(self)

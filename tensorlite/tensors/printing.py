@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import numpy as np
 
 from ..scalars import as_number, int_in
 
-__all__ = ["format_array", "printoptions", "set_printoptions"]
+__all__ = ["format_array", "format_entries", "printoptions", "set_printoptions", "shown_ends"]
 
 _PROFILES: dict[str, dict[str, Any]] = {
     "default": {"precision": 4, "threshold": 1000, "edgeitems": 3, "linewidth": 75, "sci_mode": None},
@@ -75,12 +76,33 @@ def printoptions(**options: Any) -> Iterator[None]:
 
 def format_array(values: np.ndarray[Any, Any], prefix: str) -> str:
     """Return the numbers of an array as text. ``prefix`` is the text before it on the first line."""
-    options = dict(_options)
-    sci_mode, precision = options.pop("sci_mode"), options["precision"]
+    return _to_text(values, prefix, _options["threshold"], _options["linewidth"])
+
+
+def _to_text(values: np.ndarray[Any, Any], prefix: str, threshold: int, linewidth: int) -> str:
+    sci_mode, precision = _options["sci_mode"], _options["precision"]
     formatter: Any = None
     if sci_mode is not None and values.dtype.kind == "f":
         formatter = {"float_kind": lambda x: f"{x:.{precision}{'e' if sci_mode else 'f'}}"}
     return np.array2string(
-        values, separator=", ", prefix=prefix, precision=precision, threshold=options["threshold"],
-        edgeitems=options["edgeitems"], max_line_width=options["linewidth"], formatter=formatter,
+        values, separator=", ", prefix=prefix, precision=precision, threshold=threshold,
+        edgeitems=_options["edgeitems"], max_line_width=linewidth, formatter=formatter,
     )  # fmt: skip
+
+
+def format_entries(values: np.ndarray[Any, Any]) -> list[str]:
+    """Return the text of each entry of an array, in order, with the digits that the text of the array has."""
+    text = _to_text(values.reshape(-1), "", sys.maxsize, sys.maxsize)
+    return [entry.strip() for entry in text.removeprefix("[").removesuffix("]").split(",")]
+
+
+def shown_ends(shape: tuple[int, ...]) -> list[list[int | None]]:
+    """Return the indices of each dimension that are printed; None stands for those between them that are not."""
+    ends = _options["edgeitems"]
+    places: list[list[int | None]] = []
+    for n in shape:
+        if math.prod(shape) > _options["threshold"] and n > 2 * ends:
+            places.append([*range(ends), None, *range(n - ends, n)])
+        else:
+            places.append([*range(n)])
+    return places

@@ -222,6 +222,11 @@ class Tensor(OpMethods, InPlaceMethods):
             notes.append("requires_grad=True")
         return f"tensor({', '.join(notes)})"
 
+    def _repr_html_(self) -> str:
+        from .html import tensor_html  # imported here, because only notebooks need it
+
+        return tensor_html(self, type(self).__name__)
+
     def __len__(self) -> int:
         if not self.ndim:
             raise TypeError("len() of a 0-d tensor")

@@ -126,7 +126,7 @@ def _attributes(value: Any) -> list[tuple[str, Any]]:
     classes = [cls for cls in (value if isinstance(value, type) else type(value)).__mro__ if cls is not object]
     inherited: dict[str, Any] = {}
     for cls in reversed(classes):
-        if not cls.__module__.startswith(("builtins", "tensorlite.", "numpy")):
+        if cls.__module__.partition(".")[0] not in ("builtins", "tensorlite"):
             inherited |= vars(cls)
     held = (Tensor, Module, list, tuple, dict)
     return [(k, v) for k, v in {**inherited, **own}.items() if isinstance(k, str) and isinstance(v, held)]
