@@ -41,7 +41,7 @@ class TextStream:
     """The tokens of one text as they are written: an iterator for a thread, and an asynchronous one for an event loop.
 
     Both yield `TokenLogProb`; its log-probability is NaN unless the request has `alternatives`. At the end they raise
-    the error that ended the text, if one did.
+    the error that ended the text, if one did. One reader at a time may use it.
     """
 
     def __init__(self, scheduler: "Scheduler", text: Text) -> None:
@@ -62,8 +62,9 @@ class TextStream:
 
     def cancel(self) -> None:
         """End the text at the next step, if it has not ended. Any thread may call it."""
-        self.is_cancelled = True
-        self._scheduler.wake()
+        if self.finish_reason is None:
+            self.is_cancelled = True
+            self._scheduler.wake()
 
     def take(self) -> list[TokenLogProb]:
         """Return the tokens that are ready, without waiting."""
@@ -232,21 +233,28 @@ class Scheduler:
 
     def _work(self) -> None:
         """Run the loop of the thread."""
-        while True:
-            with self._condition:
-                self._condition.wait_for(lambda: self._changed or self._running or self._waiting)
-                self._changed = False
-                if self._closing:
-                    break
-                calls, self._calls = self._calls, deque()
-                ended = self._take_cancelled()
-                self._start_waiting()
-            deliver(ended)
-            for future, function in calls:
-                self._answer(future, function)
-            if self._running:
-                self._step()
-        self._shut_down()
+        try:
+            while self._work_once():
+                pass
+        finally:
+            self._shut_down()
+
+    def _work_once(self) -> bool:
+        """Wait for work, do a step of it, and return whether there can be more."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._changed or self._running or self._waiting)
+            self._changed = False
+            if self._closing:
+                return False
+            calls, self._calls = self._calls, deque()
+            ended = self._take_cancelled()
+            self._start_waiting()
+        deliver(ended)
+        for future, function in calls:
+            self._answer(future, function)
+        if self._running:
+            self._step()
+        return True
 
     def _answer(self, future: Future[Any], function: Callable[[], Any]) -> None:
         if not future.set_running_or_notify_cancel():
@@ -278,9 +286,16 @@ class Scheduler:
             self._batch.add(stream.text)
 
     def _step(self) -> None:
-        with TURNS:
-            written = self._batch.step()
         deliveries: list[Delivery] = []
+        try:
+            with TURNS:
+                written = self._batch.step()
+        except Exception as error:  # An error of the batch itself, or no memory is left.
+            self._batch.clear()
+            written = []
+            with self._condition:
+                deliveries += [(stream, None, "error", error) for stream in self._running.values()]
+                self._running.clear()
         with self._condition:
             for text, item in written:
                 stream = self._running[text]
@@ -293,7 +308,9 @@ class Scheduler:
         deliver(deliveries)
 
     def _shut_down(self) -> None:
+        """End all texts and calls."""
         with self._condition:
+            self._accepts, self._closing = False, True
             streams = [*self._running.values(), *self._waiting]
             self._running.clear()
             self._waiting.clear()

@@ -15,6 +15,11 @@ class Turns:
         self._held = False
         self._queue: deque[threading.Lock] = deque()
 
+    @property
+    def waiting(self) -> int:
+        """Return how many threads wait."""
+        return len(self._queue)
+
     def __enter__(self) -> None:
         with self._mutex:
             if not self._held:
