@@ -32,6 +32,9 @@ COMMANDS = {
     "export": "gpt.cli.export:export",
     "serve": "gpt.cli.serve:serve",
     "runs": "gpt.cli.runs:runs",
+    "attention": "gpt.cli.inspect:attention",
+    "lens": "gpt.cli.inspect:lens",
+    "embeddings": "gpt.cli.inspect:embeddings",
 }
 
 # The extras of packages; that of the others is gpt or plot.

@@ -90,6 +90,9 @@ COMMAND_ALIASES = {
     "chat": "talk converse conversation interactive repl ask",
     "models": "model zoo known hub",
     "export": "convert save to-gguf to-huggingface publish",
+    "attention": "attn heads heat-map heatmap attention-map",
+    "lens": "logit-lens logitlens layers",
+    "embeddings": "embed embedding pca",
     "runs": "experiments compare history log logs tensorboard plot curves",
 }
 

@@ -58,8 +58,8 @@ def check_path(path: str | Path) -> Path:
 def save_figure(figure: "Figure", path: str | Path, dpi: int = 120) -> Path:
     """Write a figure to a file whose suffix, .png or .svg, says what it becomes, and return its path.
 
-    The same figure gives the same bytes, with one version of matplotlib. A picture that is there is replaced. Raises
-    PictureError for another suffix and for a file of another kind, OSError if it cannot be written.
+    The figure of a second, equal call gives the same bytes. A picture that is there is replaced. Raises PictureError
+    for another suffix and for a file of another kind, OSError if it cannot be written.
     """
     import matplotlib
 
@@ -113,7 +113,8 @@ def set_ticks(axes: "Axes", which: str, labels: list[str], size: float = 7, most
     step = max(1, -(-len(labels) // most))
     axis = axes.xaxis if which == "x" else axes.yaxis
     places = range(0, len(labels), step)
-    axis.set_ticks(list(places), [labels[i] for i in places], fontsize=size, rotation=90 if which == "x" else 0)
+    turned = which == "x" and max(map(len, labels), default=0) > 2
+    axis.set_ticks(list(places), [labels[i] for i in places], fontsize=size, rotation=90 if turned else 0)
     for text in axis.get_ticklabels():
         set_text(text)
 

@@ -7,11 +7,21 @@ import pytest
 
 import tensorlite as tl
 from gpt.config import ModelConfig
-from gpt.inspect import attention_weights, logit_lens
+from gpt.inspect import (
+    PictureError,
+    attention_weights,
+    logit_lens,
+    plot_attention,
+    plot_embeddings,
+    plot_lens,
+    save_figure,
+)
+from gpt.inspect.embedding_map import principal_components
+from gpt.inspect.figures import label
 from gpt.model import GPT, eval_mode
 from gpt.model.lora import LoraLinear, Part, add_lora
 from gpt.model.quantized import quantize_model
-from gpt.tokenizer import TokenError
+from gpt.tokenizer import CharTokenizer, TokenError
 from tests.gpt.small_models import small_model
 
 LLAMA = {"position": "rope", "norm": "rms", "mlp": "swiglu", "n_inner": 40}
@@ -173,3 +183,112 @@ def test_attention_of_another_class_is_refused():
     model.h[1].attn = tl.nn.Identity()
     with pytest.raises(TypeError, match="expected CausalSelfAttention in layer 1, got Identity"):
         attention_weights(model, IDS)
+
+
+# --- pictures
+
+TOKENS = "\n ab$_7\u6771E\x1b\u202e"  # 11 characters, of which the font does not have one
+
+
+@pytest.fixture
+def matplotlib():
+    return pytest.importorskip("matplotlib")
+
+
+def ticks(axis):
+    return [text.get_text() for text in axis.get_ticklabels()]
+
+
+def test_labels_show_what_cannot_be_seen(matplotlib):
+    assert label(" a\n\t") == "\u2423a\u21b5\u21e5"
+    assert label("\x1b\u202e\u6771\u0301\xa0") == r"\x1b\u202e\u6771\u0301\xa0"
+    assert label("x" * 40) == "x" * 15 + "\u2026"
+    assert label("\u00e9$\\") == "\u00e9$\\"
+
+
+def test_a_picture_of_attention(matplotlib, tmp_path):
+    model, tokenizer = small_model(), CharTokenizer(TOKENS)
+    figure = plot_attention(model, tokenizer, "ab $", layers=[-1], heads=[0, 2])
+    *maps, _ = figure.axes
+    assert [axes.get_title() for axes in maps] == ["layer 1, head 0", "layer 1, head 2"]
+    weights = attention_weights(model, tokenizer.encode("ab $"))
+    for axes, head in zip(maps, (0, 2), strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), weights[1, head])
+        assert ticks(axes.xaxis) == ticks(axes.yaxis) == ["a", "b", "\u2423", "$"]
+    assert maps[0].get_ylabel() == "token that attends"
+    for name in ("one.svg", "two.svg", "one.png"):
+        save_figure(plot_attention(model, tokenizer, "ab"), tmp_path / name)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_many_maps_are_tiles(matplotlib, tmp_path, count):
+    model, tokenizer = small_model(n_layer=5), CharTokenizer(TOKENS)
+    figure = plot_attention(model, tokenizer, list(range(11))[:count])
+    axes, _ = figure.axes
+    assert (ticks(axes.xaxis), ticks(axes.yaxis)) == (["0", "1", "2", "3"], ["0", "1", "2", "3", "4"])
+    picture = np.asarray(axes.images[0].get_array().filled(np.nan))
+    count = min(count, 11)
+    step = picture.shape[0] // 5
+    weights = attention_weights(model, list(range(11))[:count])
+    np.testing.assert_array_equal(picture[3 * step :, step:][:count, :count], weights[3, 1])
+    save_figure(figure, tmp_path / "tiles.png")
+
+
+def test_a_picture_of_the_lens(matplotlib, tmp_path):
+    model, tokenizer = small_model(block_size=60), CharTokenizer(TOKENS)
+    prompt = "ab$_7\u6771E\x1b\u202e \n" * 4
+    lens = logit_lens(model, tokenizer.encode(prompt), 2)
+    figure = plot_lens(model, tokenizer, prompt, top=2)
+    *parts, _ = figure.axes
+    assert [len(axes.texts) for axes in parts] == [3 * 24, 3 * 20]
+    assert ticks(parts[0].yaxis) == ["embedding", "layer 0", "layer 1"]
+    assert ticks(parts[1].xaxis)[:2] == ["$", "_"]  # Tokens 24 and 25 of a prompt that repeats each 11.
+    first = parts[1].texts[2 * 20]
+    assert first.get_text().split("\n") == [label(tokenizer.decode([token])) for token in lens.ids[2, 24]]
+    assert not first.get_parse_math()
+    save_figure(figure, tmp_path / "lens.svg")
+    assert ticks(plot_lens(model, tokenizer, "a", layers=[1]).axes[0].yaxis) == ["layer 1"]
+
+
+def test_a_map_of_embeddings(matplotlib, tmp_path):
+    model, tokenizer = small_model(), CharTokenizer(TOKENS)
+    figure = plot_embeddings(model, tokenizer, positions=True)
+    tokens, positions, _ = figure.axes
+    assert tokens.get_title() == "9 tokens"  # Two cannot be read.
+    assert {text.get_text() for text in tokens.texts} >= {"a", "\u21b5", "\u2423", "$", r"\u6771"}
+    assert {text.get_text() for text in tokens.get_legend().get_texts()} == {
+        "white space", "digits", "lower case", "upper case", "other",
+    }  # fmt: skip
+    ids = tokenizer.encode("\n $7E_ab\u6771")
+    rows = model.wte.weight.detach().numpy()[ids]
+    covariance = np.linalg.eigvalsh(np.cov(rows.T))
+    assert tokens.get_xlabel() == f"first component ({covariance[-1] / covariance.sum():.1%} of the variance)"
+    assert positions.get_title() == "12 positions"
+    save_figure(figure, tmp_path / "embeddings.png")
+    assert plot_embeddings(model, tokenizer, [3]).axes[0].get_title() == "1 tokens"
+    assert plot_embeddings(quantize_model(float32_model(), "int8"), tokenizer, top=3).axes[0].get_title() == "3 tokens"
+    assert len(plot_embeddings(small_model(position="sinusoidal"), tokenizer, positions=True).axes) == 3
+
+
+def test_principal_components():
+    rows = np.random.default_rng(0).standard_normal((7, 1)) * [[3.0, -4.0, 0.0]] + 5
+    points, shares = principal_components(rows)
+    np.testing.assert_allclose(shares, [1, 0], atol=1e-12)
+    np.testing.assert_allclose(points[:, 0], -(rows - rows.mean(0))[:, 0] / 0.6)
+    np.testing.assert_array_equal(principal_components(np.ones((1, 4)))[0], np.zeros((1, 2)))
+
+
+def test_mistakes_of_pictures(matplotlib, tmp_path):
+    model, tokenizer = small_model(), CharTokenizer(TOKENS)
+    for call, words in (
+        (lambda: plot_attention(model, tokenizer, "a", layers=[2]), "there is no layer 2: the model has 2, which are"),
+        (lambda: plot_attention(model, tokenizer, "a", heads=[-5]), "there is no head -5: the model has 4"),
+        (lambda: plot_attention(model, tokenizer, "a", heads=[]), "expected at least one head"),
+        (lambda: plot_embeddings(model, tokenizer, []), "expected at least one token"),
+        (lambda: plot_embeddings(small_model(**LLAMA), tokenizer, positions=True), "rotary positions"),
+        (lambda: save_figure(None, tmp_path / "a.pdf"), r"expected a name that ends in \.png or \.svg"),
+    ):
+        with pytest.raises(PictureError, match=words):
+            call()
