@@ -49,8 +49,8 @@ def _json(data: Mapping[str, Any]) -> str:
 @functools.cache
 def _skeleton() -> tuple[tuple[str, str], str]:
     """Return the parts of the page around its title and its data."""
-    style = _read("style.css")
-    body = "\n".join(_read(name) for name in SCRIPTS)
+    style = _compact(_read("style.css"))
+    body = "\n".join(_compact(_read(name)) for name in SCRIPTS)
     script = f'(() => {{\n"use strict";\n{body}\n}})();\n'
     policy = (
         f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
@@ -60,6 +60,12 @@ def _skeleton() -> tuple[tuple[str, str], str]:
     head, _, rest = page.partition("TITLE")
     middle, _, tail = rest.partition("DATA")
     return (head, middle), tail
+
+
+def _compact(text: str) -> str:
+    """Return a script or a style without indentation and without lines that are comments."""
+    lines = (line.strip() for line in text.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//"))
 
 
 def _hash(text: str) -> str:

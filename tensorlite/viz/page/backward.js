@@ -28,6 +28,7 @@ function nodeLink(node, text) {
 
 function explainBackward({ node, step }) {
   const inputs = (step.inputs || []).filter((input) => edges.has(input.edge));
+  if (node.kind === "output") return explainOutput(node, step);
   const names = inputs.map((input) => inputName(edges.get(input.edge)));
   const shared = inputs.length && inputs.every((input) => input.source === inputs[0].source) ? sourceOf(inputs[0].source) : null;
   const one = shared && (inputs.length > 1 || !shared.for);
@@ -48,6 +49,17 @@ function explainBackward({ node, step }) {
   ];
 }
 
+// Explain one output of an op that has several.
+function explainOutput(node, step) {
+  const [edge] = node.inputs;
+  const op = edge ? nodes.get(edge.from).op : node.op;
+  return [
+    element("p", { class: "lead" }, `The gradient of ${nameOf(node)} arrives. It is one of the outputs of ${op}, whose own step waits for the gradients of all of them.`),
+    element("div", { class: "incoming" }, section("Comes in", drawIncoming(node, step))),
+    drawFreed(node, step),
+  ];
+}
+
 // Show the sums of a step first, as sentences that lead to their pictures.
 function drawCallouts(step) {
   const { broadcast, uses } = sumsOf(step);
@@ -59,7 +71,10 @@ function drawCallouts(step) {
   })];
 }
 
-const describeShort = (node) => node.name ? node.name : `this ${node.op || "value"}`;
+function describeShort(node) {
+  if (node.name || node.kind === "output") return nameOf(node);
+  return node.op ? `the result of ${node.op}` : "this value";
+}
 
 function drawIncoming(node, step) {
   if (step.cotangents) {
@@ -81,11 +96,11 @@ function drawInput(node, step, input, ownRule) {
   return element("section", { class: "input", id: `input${edge.id}` }, element("h3", {}, title),
     ownRule && drawSource(sourceOf(input.source)),
     sum && drawSum(sum),
-    !sum && drawValue(input.result, { title: input.uses > 1 ? "the rule gives" : `gradient for ${inputName(edge)}`,
+    !sum && drawValue(input.result, { title: isSharedUse(input) ? "the rule gives" : `gradient for ${inputName(edge)}`,
       missing: "The value is not known, because the graph has been freed." }),
     sum && sum.after.heat && drawValue(after, { title: `gradient for ${inputName(edge)}` }),
     input.cast && element("p", {}, `The gradient is converted to ${input.cast}, the dtype of ${inputName(edge)}.`),
-    input.uses > 1 && drawUses(input, after),
+    isSharedUse(input) && drawUses(input, after),
     drawCheck(edge));
 }
 
@@ -100,10 +115,16 @@ function drawCheck(edge) {
   const kinks = (check.kinks || []).map((kink) => element("li", {},
     `At [${(kink.index || []).join(", ")}] the function has a kink. Every slope from ${number(kink.low)} to ${number(kink.high)} is right there.`));
   return element("section", { class: "check", "aria-label": "Finite differences" }, verdict,
-    element("div", { class: "pair" }, drawValue(check.analytic, { title: "by the rule", compact: true }),
-      drawValue(check.numeric, { title: "by finite differences", compact: true })),
+    element("details", { open: !check.ok || isSmall(check.analytic) }, element("summary", {}, "Compare the numbers"),
+      element("div", { class: "pair" }, drawValue(check.analytic, { title: "by the rule", compact: true }),
+        drawValue(check.numeric, { title: "by finite differences", compact: true }))),
     kinks.length ? element("ul", { class: "kinks" }, kinks.slice(0, 8),
       kinks.length > 8 ? element("li", {}, `${kinks.length - 8} more entries are at a kink.`) : null) : null);
+}
+
+function isSmall(index) {
+  const value = valueAt(index);
+  return Boolean(value) && value.shape.reduce((a, b) => a * b, 1) <= 8;
 }
 
 function drawMadeBy(node) {
@@ -139,7 +160,7 @@ function drawFreed(node, step) {
 
 // Show the memory that is held for the backward pass, and what this step has freed, as a bar.
 function memoryBar(step, freed) {
-  if (!step.whole || step.whole === 1) return null;
+  if (!step.whole) return null;
   const words = `${bytes(Math.round(step.held))} of ${bytes(step.whole)} of saved values are still held.`;
   const held = element("i", { class: "held" }), gone = element("i", { class: "gone" });
   held.style.width = `${step.held / step.whole * 100}%`;

@@ -1,7 +1,7 @@
 // Pan and zoom of the picture: wheel, drag, two fingers, keys.
 
 const camera = { x: 0, y: 0, zoom: 1, width: 1, height: 1 };
-const NEAREST = 3, FARTHEST = 0.02, READABLE = 0.55;
+const NEAREST = 3, FARTHEST = 0.02, READABLE = 0.7;
 
 function applyCamera(animated = false) {
   const world = byId("world");

@@ -56,8 +56,11 @@ function seconds(time) {
 
 const percent = (share) => share > 0 && share < 0.01 ? "under 1%" : `${Math.round(share * 100)}%`;
 
-// Return a shape as text: "2 × 3", or "one number" for a shape without dimensions.
-const dims = (size) => size.length ? size.join(" × ") : "one number";
+// Return a shape as text: "2 × 3", "3 numbers", or "one number" for a shape without dimensions.
+function dims(size) {
+  if (size.length > 1) return size.join(" × ");
+  return size.length ? plural(size[0], "number") : "one number";
+}
 
 const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
 

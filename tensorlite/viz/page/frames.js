@@ -1,7 +1,7 @@
 // The layout of the whole picture: an open module is a frame with a layout of its own, and one item of the layout
 // around it. A link that crosses a frame does so at a port, which is an item of the layout inside.
 
-const PAD = 14, HEAD = 30;
+const PAD = 12, HEAD = 28;
 
 // Place boxes, whose width and height are known. Return the frames, the points of each link, and the size.
 function arrange(boxes, links) {

@@ -94,7 +94,7 @@ function ancestors(id) {
 // Return what a person calls a node: its name, or its op.
 const nameOf = (node) => node.name || node.op || node.kind;
 
-const KINDS = { op: "op", parameter: "parameter", leaf: "leaf", constant: "constant" };
+const KINDS = { op: "op", output: "output", parameter: "parameter", leaf: "leaf", constant: "constant" };
 
 // Return a node in words for a screen reader and for lists.
 function describe(node) {

@@ -4,7 +4,7 @@
 // Items are {key, width, height, rank, port}; port is "in", "out" or undefined. Links are {key, from, to, fromX, toX},
 // where fromX and toX say where the line touches the items, from their middles.
 
-const GAP_X = 22, GAP_Y = 34, LONG = 60;
+const GAP_X = 22, GAP_Y = 34, GAP_PORT = 12, LONG = 60;
 
 // Place items: set their x (middle) and y (top), and the points of each link. Return the size of the whole.
 function layOut(items, links) {
@@ -95,7 +95,7 @@ function addBends(state) {
       link.bends.push(chain[at]);
       above = { item: chain[at], offset: 0 };
     }
-    const weight = above.item.bend && !to.port ? 0.3 : to.port || from.port ? 3 : 2;
+    const weight = above.item.bend ? 6 : to.port || from.port ? 3 : 2;
     // A value follows its use. The use does not follow the value, so that chains of ops stay straight.
     state.wires.push({ a: above.item, b: to, aX: above.offset, bX: link.toX || 0, weight, light: from.source });
   }
@@ -157,7 +157,7 @@ function placeAcross(state) {
         let total = 0, weight = 0;
         const pull = (wires, other, own, own2) => {
           for (const wire of wires) {
-            const share = wire.light ? 0.02 : wire.weight;
+            const share = wire.light ? 0.001 : wire.weight;
             total += share * (wire[other].x + wire[own] - wire[own2]);
             weight += share;
           }
@@ -204,8 +204,9 @@ function placeDown(state) {
     }
     state.tops.push(y);
     state.bottoms.push(y + height);
-    const ports = layer.every((item) => item.port || item.bend);
-    y += height + (i + 1 < state.layers.length ? (ports ? 20 : GAP_Y) : 0);
+    const plain = (items) => items && items.every((item) => item.port || item.bend);
+    const near = plain(layer) || plain(state.layers[i + 1]);
+    y += height + (i + 1 < state.layers.length ? (near ? GAP_PORT : GAP_Y) : 0);
   });
   state.height = y;
 }

@@ -66,11 +66,11 @@ function legendOfBoxes() {
   return element("ul", { class: "legend" }, rows.map(([kind, words]) => element("li", {}, element("i", { class: `swatch ${kind}` }), words)));
 }
 
-function explainForward({ node, index }) {
+function explainForward({ node }) {
   const inputs = node.inputs.map((edge) => ({ edge, source: nodes.get(edge.from) }));
   const names = inputs.map(({ edge }) => inputName(edge));
   const isOp = node.kind === "op" || node.kind === "output";
-  const lead = isOp ? `${node.op} takes ${names.length ? listed(names) : "no tensor"} and gives ${dims(node.shape)}.`
+  const lead = isOp ? `${node.op} takes ${names.length ? listed(names) : "no tensor"}, and gives ${dims(node.shape)}.`
     : { parameter: `${node.name || "This"} is a parameter: training changes it, so it gets a gradient.`,
       leaf: `${node.name || "This"} is a tensor that gets a gradient.`,
       constant: `${node.name || "This"} is a value without a gradient.` }[node.kind] || describe(node);
@@ -83,7 +83,6 @@ function explainForward({ node, index }) {
         missing: source.why_no_value }))) : null,
     section(isOp ? "Result" : "Value", drawValue(node.value, { title: node.name || (isOp ? "" : ""), missing: node.why_no_value })),
     isOp ? drawSaved(node, "Saves for the backward step") : null,
-    isOp && data.backward.length ? memoryBar(steps[index], 0) : null,
     isOp || node.line ? section("Details", drawDetails(node)) : null,
   ];
 }

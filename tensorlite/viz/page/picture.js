@@ -50,7 +50,7 @@ function drawFrameLabel(frame) {
     "aria-label": `Fold module ${frame.module.label}`, transform: `translate(${round1(frame.left + 8)} ${round1(frame.top + 6)})` },
   shape("rect", { width: textWidth(text, true) + 28, height: 20, rx: 6 }),
   shape("text", { x: 9, y: 14.5, class: "sign" }, "−"),
-  shape("text", { x: 21, y: 14.5, class: "label" }, text));
+  shape("text", { x: 23, y: 14.5, class: "label" }, text));
   drawn.groups.set(frame.key, group);
   return group;
 }
@@ -63,13 +63,15 @@ function drawLink(link, points) {
   const second = link.edges.every((edge) => nodes.get(edge.to).order > 1);
   const d = smooth(points);
   const line = shape("path", { d, class: "line", "marker-end": "url(#arrow)" });
-  const group = shape("g", { class: `link ${state} ${second ? "second" : ""}`, "data-link": link.key },
+  const group = shape("g", { class: `link ${state} ${second ? "second" : ""}`, "data-link": link.key, tabindex: -1 },
     line, shape("path", { d, class: "reach" }));
   const end = points[points.length - 1];
   const labels = [];
   if (link.edges.length > 1) labels.push(`${link.edges.length} edges`);
   if (wrong.length) labels.push("✗ differs");
-  else if (right.length) labels.push("✓");
+  else if (right.length) {
+    group.append(shape("text", { x: points[0][0] + 5, y: points[0][1] + 13, class: "count" }, "✓"));
+  }
   if (labels.length) group.append(shape("text", { x: end[0] + 6, y: end[1] - 9, class: "count" }, labels.join(" ")));
   tip(group, linkWords(link, right.length, wrong.length));
   drawn.paths.set(link.key, group);

@@ -11,50 +11,39 @@ steps.forEach((step, i) => {
   if (step.node) step.node[step.kind === "forward" ? "forwardAt" : "backwardAt"] ??= i;
 });
 
-// Count the bytes that are held for the backward pass after each step.
+// Count the bytes that are still held after each backward step.
 function countMemory() {
-  const freedAt = new Map();
-  let total = 0;
-  for (const { step } of steps) if (step) total += step.freed_bytes || 0;
-  const seen = new Set();
-  let held = 0;
-  const savedTotal = { bytes: 0 };
-  for (const { kind, node } of steps) {
-    if (kind !== "forward") continue;
-    for (const [key, size] of savedValues(node)) if (!seen.has(key)) { seen.add(key); savedTotal.bytes += size; }
+  const backward = steps.filter((each) => each.step);
+  const whole = backward.reduce((sum, { step }) => sum + (step.freed_bytes || 0), 0);
+  let held = whole;
+  for (const each of backward) {
+    held -= each.step.freed_bytes || 0;
+    Object.assign(each, { held, whole });
   }
-  seen.clear();
-  const whole = Math.max(total, savedTotal.bytes, 1);
-  let freed = 0;
-  for (const each of steps) {
-    if (each.kind === "forward") {
-      for (const [key, size] of savedValues(each.node)) if (!seen.has(key)) { seen.add(key); held += size; }
-      each.held = total && savedTotal.bytes ? held / savedTotal.bytes * total : held;
-    } else if (each.kind === "backward") {
-      freed += each.step.freed_bytes || 0;
-      each.held = Math.max(0, (total || savedTotal.bytes) - freed);
-    } else each.held = 0;
-    each.whole = total || whole;
-  }
-  return freedAt;
-}
-
-function savedValues(node) {
-  return (node.saved || []).filter((saved) => saved.bytes).map((saved) => {
-    const key = saved.node !== null && saved.node !== undefined ? `n${saved.node}` : saved.value !== null ? `v${saved.value}` : `${node.id} ${saved.name}`;
-    return [key, saved.bytes];
-  });
 }
 
 countMemory();
+
+// Return whether a value is used by several ops. The outputs of one op, like those of split, are no such uses.
+function isSharedUse(input) {
+  const edge = edges.get(input.edge);
+  return Boolean(edge) && input.uses > 1 && nodes.get(edge.to).kind !== "output";
+}
 
 // Return the inputs of a backward step that have a sum of either kind.
 function sumsOf(step) {
   const inputs = step.inputs || [];
   return {
     broadcast: inputs.map((input) => broadcastSum(step, input)).filter(Boolean),
-    uses: inputs.filter((input) => input.uses > 1 && edges.has(input.edge)),
+    uses: inputs.filter(isSharedUse),
   };
+}
+
+// Return the name of an input, with its module if it has no name of its own.
+function placeName(edge) {
+  const module = modules.get(nodes.get(edge.from).module);
+  const name = inputName(edge);
+  return nodes.get(edge.from).name || !module || !module.name ? name : `${name} in ${module.name}`;
 }
 
 const isOdd = (index) => { const value = valueAt(index); return Boolean(value && (value.nans || value.infs)); };
@@ -79,7 +68,7 @@ function notablePlaces() {
     }
     for (const input of uses) {
       if (input.use === input.uses) {
-        add("uses", index, `The gradient of ${inputName(edges.get(input.edge))} is a sum over its ${input.uses} uses.`);
+        add("uses", index, `The gradient of ${placeName(edges.get(input.edge))} is a sum over its ${input.uses} uses.`);
       }
     }
   }

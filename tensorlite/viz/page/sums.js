@@ -2,6 +2,7 @@
 // over the uses of a value.
 
 const PAUSE = 420;  // milliseconds between two rows that are added
+const VIEWS = new Set(["reshape", "view", "unsqueeze", "squeeze", "flatten", "unflatten"]);
 let playing = null;
 
 // Return the sum over broadcast dimensions of one input of a step, or null if there is none. An op like linear sums
@@ -69,10 +70,19 @@ function summedWords(sum) {
 function inputName(edge) {
   const node = nodes.get(edge.from);
   if (node.name) return node.name;
+  const first = viewedFrom(node);
+  if (first.name) return first.name;
   return edge.argument && node.kind !== "op" ? edge.argument : nameOf(node);
 }
 
-const isBias = (edge) => edge.argument === "bias" || /(^|[._])(bias|b)\d*$/.test(nodes.get(edge.from).name || "");
+// Return the node whose entries a view has: that of a parameter for its reshape.
+function viewedFrom(node) {
+  let first = node;
+  while (first.kind === "op" && VIEWS.has(first.op) && first.inputs.length === 1) first = nodes.get(first.inputs[0].from);
+  return first;
+}
+
+const isBias = (edge) => edge.argument === "bias" || /(^|[._])bias\d*$/.test(viewedFrom(nodes.get(edge.from)).name || "");
 
 // Return sentences that say why there is a sum.
 function whySum(sum) {
@@ -81,10 +91,12 @@ function whySum(sum) {
   const name = inputName(sum.edge);
   const called = isBias(sum.edge) ? "The bias" : `The value ${name}`;
   const some = many === "entries" ? `${count} entries` : plural(count, word);
+  const places = `${some} of dimension${sum.dims.length > 1 ? "s" : ""} ${listed(sum.dims.map(String))}`;
   const full = dims(sum.before.shape);
   return [
-    `${called} was used for each of the ${some}, so its gradient is the sum of ${some}.`,
-    `Forwards, ${source.shape.length ? `its ${dims(source.shape)} entries were` : "this number was"} repeated to ${full}. ` +
+    word === "position" ? `${called} was used at each of the ${places}, so its gradient is the sum over them.`
+      : `${called} was used for each of the ${some}, so its gradient is the sum of ${some}.`,
+    `Forwards, ${source.shape.length ? `its ${source.shape.join(" × ")} entries were` : "this number was"} repeated to ${full}. ` +
     `Backwards, each ${word} says how the result changes if ${isBias(sum.edge) ? "the bias" : name} changes for that ` +
     `${word} alone. There is one ${isBias(sum.edge) ? "bias" : name} for all of them, so the effects add up.`,
     sum.inside ? "The rule of this op adds them itself. Above the line is the gradient that came in."

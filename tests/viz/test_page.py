@@ -1,0 +1,320 @@
+"""Test the page of the explorer: what `render` writes, and how a real browser shows it."""
+
+import html
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from tensorlite.viz import page as page_module
+from tensorlite.viz.page import SCRIPTS, render
+
+from . import page_samples as samples
+
+FOLDER = Path(page_module.__file__).parent
+PHONE = {"viewport": {"width": 400, "height": 800}}
+DESK = {"viewport": {"width": 1100, "height": 800}, "reduced_motion": "reduce"}
+
+
+SHOWS_FOCUS = """e => e.closest('svg')
+    ? getComputedStyle(e.querySelector('rect:not(.stack)')).strokeWidth === '3px'
+    : getComputedStyle(e).outlineStyle !== 'none'"""
+
+
+@pytest.fixture
+def show(new_page, tmp_path):
+    """Return a function that shows data in a new page of the browser."""
+
+    def show_data(data, **options):
+        path = tmp_path / f"page{len(list(tmp_path.iterdir()))}.html"
+        path.write_text(render(data), "utf-8")
+        return new_page(path, **{**DESK, **options})
+
+    return show_data
+
+
+def text_of(page, selector="#explain"):
+    return " ".join(page.inner_text(selector).split())
+
+
+def width_beyond(page):
+    """Return by how many pixels the body is wider than the window."""
+    return page.evaluate("document.documentElement.scrollWidth - innerWidth")
+
+
+def test_the_page_is_one_small_file():
+    files = {path.name for path in FOLDER.iterdir() if path.is_file()}
+    assert files == {"__init__.py", "template.html", "style.css", *SCRIPTS}
+    assert len(render({}).encode()) < 120_000
+    text = render(samples.layer())
+    assert "default-src 'none'" in text
+    assert not re.search(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?!data:)', text)
+    assert "innerHTML" not in text
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
+
+
+def test_strings_of_the_data_cannot_leave_their_element():
+    text = render(samples.hostile())
+    assert samples.HOSTILE not in text
+    assert text.count("</script>") == 2
+    assert text.count("<!--") == 0
+    assert "<title>&lt;/script&gt;" in text
+    with pytest.raises(ValueError, match="JSON"):
+        render({"values": [float("nan")]})
+
+
+def test_steps(show):
+    page = show(samples.layer())
+    assert "4 rows" in text_of(page)  # the start names the sums that are worth a look
+    assert page.is_disabled("#previous")
+    page.click("#next")
+    assert page.inner_text("#where") == "Forwards 1 of 8: x"
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    assert page.inner_text("#where") == "Forwards 5 of 8: linear"
+    assert page.get_attribute(".box.now", "aria-label").startswith("linear, 4 × 2")
+    assert page.locator(".link.flows").count() == 3
+    assert "linear takes x, 0.weight and 0.bias" in text_of(page)
+    page.keyboard.press("ArrowLeft")
+    assert page.inner_text("#live") == "Forwards 4 of 8: shift"
+    page.keyboard.press("End")
+    assert "Each gradient has the shape of its tensor" in text_of(page)
+    assert page.is_disabled("#next")
+    page.keyboard.press("Home")
+    assert page.inner_text("#where") == "Start"
+    page.fill("#slider", "9")
+    assert page.inner_text("#where") == "Backwards 1 of 4: sum"
+    assert "its gradient is 1" in text_of(page)
+    assert page.locator(".backwards .box.now").count() == 1
+
+
+def test_a_learner_finds_out_why_the_bias_gets_a_sum(show):
+    page = show(samples.layer())
+    page.click("text=The gradient of 0.bias is a sum of 4 rows.")
+    assert page.inner_text("#where") == "Backwards 4 of 4: linear"
+    assert "xp.linear_backward(g, x, weight, needs)" in text_of(page)
+    sentence = "The bias was used for each of the 4 rows, so its gradient is the sum of 4 rows."
+    box = page.locator("section.sum")
+    assert sentence in " ".join(box.inner_text().split())
+    assert "There is one bias for all of them, so the effects add up." in text_of(page)
+    rows = [[float(cell.replace("−", "-")) for cell in row.locator(".entry").all_inner_texts()]
+            for row in box.locator("tr.term").all()]  # fmt: skip
+    total = [float(cell.replace("−", "-")) for cell in box.locator("tr.total .entry").all_inner_texts()]
+    assert len(rows) == 4
+    assert total == pytest.approx([sum(column) for column in zip(*rows, strict=True)], abs=0.02)
+    edge = page.locator(".term .entry").first.bounding_box(), page.locator("tr.total .entry").first.bounding_box()
+    assert edge[0]["x"] == pytest.approx(edge[1]["x"], abs=1)  # the sum stands under its columns
+    page.click("text=Add the rows one by one")
+    page.wait_for_selector("text=1 row added.")
+    assert page.locator("tr.total .entry").first.inner_text() == box.locator("tr.term .entry").first.inner_text()
+    page.keyboard.press("ArrowLeft")  # another step stops the animation
+    column = "The value shift was used for each of the 2 columns, so its gradient is the sum of 2 columns."
+    assert column in text_of(page)
+    assert page.locator("section.sum .entry.total").count() == 4
+    if folder := os.environ.get("TENSORLITE_SCREENSHOTS"):
+        page.keyboard.press("ArrowRight")
+        page.click(".callout.sum")
+        page.mouse.move(2, 2)
+        page.screenshot(path=Path(folder, "explore-sum.png"))
+
+
+def test_several_uses_memory_and_checks(show):
+    page = show(samples.layer())
+    page.fill("#slider", "10")
+    text = text_of(page)
+    assert "y is used 2 times; this is use 1: nothing had arrived before. " in text
+    assert "y is used 2 times; this is use 2." in text
+    terms = page.locator(".equation figure").all_inner_texts()
+    assert [term.split()[0] for term in terms] == ["arrived", "this", "total"]
+    assert "nothing needs x and y any more: 64 bytes are freed." in text
+    assert page.get_attribute(".memory", "aria-label") == "96 bytes of 160 bytes of saved values are still held."
+    page.keyboard.press("ArrowRight")
+    assert "✗ Finite differences disagree. Largest relative error: 0.5." in text_of(page)
+    page.keyboard.press("ArrowRight")
+    text = text_of(page)
+    assert "✓ Finite differences agree. Largest relative error: 1e−9." in text
+    assert "At [1] the function has a kink. Every slope from −1 to 2 is right there." in text
+    assert page.locator(".link.wrong").count() == 1
+    assert page.locator(".link.wrong .count").text_content() == "✗ differs"
+
+
+def test_folding_and_search(show):
+    page = show(samples.layer())
+    assert page.locator(".box").count() == 8
+    page.locator(".fold", has_text="0 · Linear").click()
+    assert page.locator(".box").count() == 6
+    module = page.locator(".box.module")
+    assert module.get_attribute("aria-label") == "Open module 0 · Linear: 1 op, 2 parameters"
+    page.fill("#slider", "12")
+    assert "This op is inside the folded module 0 · Linear." in text_of(page)
+    assert page.inner_text("#live").endswith("inside the folded module 0 · Linear")
+    assert "now" in module.get_attribute("class")
+    module.click()
+    assert page.locator(".box").count() == 8
+    page.click("#fold-all")
+    assert page.locator(".box").count() == 6  # x, shift, the modules, and the ops outside of them
+    page.fill("#search", "BIAS")
+    assert page.locator("#found [role=option]").all_inner_texts() == ["0.bias parameter"]
+    page.keyboard.press("Enter")
+    assert page.inner_text("#heading") == "0.bias"
+    assert page.locator(".box.selected").get_attribute("aria-label").startswith("parameter 0.bias")
+    assert "train.py:3: y = f(x)" in text_of(page)
+    page.fill("#search", "nowhere")
+    assert page.inner_text("#found") == "Nothing has this name."
+    page.click("#open-all")
+    page.locator(".link .reach").first.dispatch_event("click")
+    assert "is argument" in text_of(page)
+
+
+def test_values(show):
+    page = show(samples.values())
+    assert "freed them" in page.inner_text(".note")
+    found = {}
+    for name in ("empty", "single", "flags", "cube", "odd", "large", "freed"):
+        page.keyboard.press("ArrowRight")
+        found[name] = text_of(page)
+    assert "This tensor is empty: it has no entries." in found["empty"]
+    assert "0.125" in found["single"]
+    assert "True False" in found["flags"]
+    assert "[0, :, :]" in found["cube"]
+    assert "[1, :, :]" in found["cube"]
+    assert "NaN 33% infinite 33%" in found["odd"]
+    assert "NaN under 1% infinite under 1%" in found["large"]
+    assert "A backward pass has freed it." in found["freed"]
+    page.fill("#slider", "6")
+    canvas = page.locator("#explain canvas")
+    colours = canvas.evaluate("c => [...c.getContext('2d').getImageData(4, 3, 1, 1).data]")
+    assert colours == [214, 40, 160, 255]  # NaN has a colour of its own
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.45, box["y"] + box["height"] * 3.5 / 12)
+    assert page.inner_text("#tip") == "[3, 4] is NaN or infinite"
+    page.fill("#slider", "4")
+    page.locator(".entry").nth(5).hover()
+    assert page.inner_text("#tip") == "[1, 0, 1] = 5"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_narrow_windows_and_themes(show, scheme):
+    page = show(samples.layer(), color_scheme=scheme, **PHONE)
+    ground = "getComputedStyle(document.body).backgroundColor"
+    before = page.evaluate(ground)
+    assert (sum(map(int, re.findall(r"\d+", before))) > 384) == (scheme == "light")
+    graph, panel = page.locator("#graph").bounding_box(), page.locator("#panel").bounding_box()
+    assert panel["y"] >= graph["y"] + graph["height"]
+    beyond = []
+    for _ in range(14):
+        beyond.append(width_beyond(page))
+        page.click("#next", force=True, no_wait_after=True) if page.is_enabled("#next") else None
+    assert max(beyond) <= 0
+    page.click("#theme")
+    assert page.evaluate(ground) != before
+    if (folder := os.environ.get("TENSORLITE_SCREENSHOTS")) and scheme == "dark":
+        page.fill("#slider", "12")
+        page.evaluate("scrollTo(0, 0)")
+        page.screenshot(path=Path(folder, "explore-phone.png"))
+
+
+def test_the_keyboard_is_enough(show):
+    page = show(samples.layer())
+    reached = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        where = "e => e.id || e.dataset.key || e.textContent"
+        focused = page.evaluate_handle("document.activeElement")
+        reached.append(focused.evaluate(where))
+        assert focused.evaluate(SHOWS_FOCUS), f"{reached[-1]} shows no focus"
+        if reached[-1] == "explain":
+            break
+    wanted = ["search", "open-all", "fit", "theme", "help", "next", "slider", "tab-step", "explain"]
+    assert [name for name in reached if name in wanted] == wanted
+    box = page.locator(".box[tabindex='0'], .fold[tabindex='0']")
+    assert box.count() == 1
+    box.focus()
+    for _ in range(9):
+        page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("sum")
+    page.keyboard.press("Enter")
+    assert page.inner_text("#heading") == "sum"
+    for _ in range(3):
+        page.keyboard.press("ArrowUp")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("linear")
+    page.locator(".fold", has_text="0 · Linear").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.getAttribute('aria-expanded')") == "false"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.getAttribute('aria-expanded')") == "true"
+    page.keyboard.press("?")
+    assert page.is_visible("dialog")
+    page.keyboard.press("Escape")
+    assert not page.is_visible("dialog")
+    unnamed = "e => !(e.getAttribute('aria-label') || e.textContent.trim())"
+    assert not any(each.evaluate(unnamed) for each in page.locator("button, [role=button], [role=tab]").all())
+
+
+def test_hostile_names_are_text(show, new_page):
+    page = show(samples.hostile())
+    assert page.inner_text("h1") == samples.HOSTILE
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    page.locator(".box").last.click()
+    page.fill("#search", "img")
+    page.keyboard.press("Enter")
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("img").count() == 0
+    assert len(new_page.requests) == 1
+
+
+def test_two_thousand_nodes(show):
+    start = time.perf_counter()
+    page = show(samples.large())
+    shown = time.perf_counter()
+    assert 1 < page.locator(".box").count() <= 60
+    page.click("#open-all")
+    assert page.locator(".box").count() == 2000
+    opened = time.perf_counter()
+    page.evaluate("() => { for (let i = 0; i < 50; i += 1) document.getElementById('next').click(); }")
+    stepped = time.perf_counter()
+    assert page.inner_text("#where") == "Forwards 50 of 2000: tanh"
+    now = page.locator(".box.now").bounding_box()
+    graph = page.locator("#graph").bounding_box()
+    assert graph["y"] <= now["y"] <= graph["y"] + graph["height"]  # the step is in view
+    print(f"2,000 nodes: shown in {shown - start:.2f} s, opened in {opened - shown:.2f} s, "
+          f"{(stepped - opened) / 50 * 1000:.0f} ms a step")  # fmt: skip
+    overlap = page.evaluate("""() => {
+        const boxes = [...document.querySelectorAll('.box')].slice(0, 300).map((e) => e.getBoundingClientRect());
+        return boxes.some((a, i) => boxes.some((b, j) => i < j && a.left < b.right && b.left < a.right
+            && a.top < b.bottom && b.top < a.bottom));
+    }""")
+    assert not overlap
+
+
+@pytest.mark.parametrize("data", [{}, samples.recurrent()], ids=["empty", "recurrent"])
+def test_unusual_graphs(show, data):
+    page = show(data)
+    boxes = page.locator(".box").count()
+    assert boxes == (8 if data.get("nodes") else 0)
+    assert page.is_visible("#empty") == (boxes == 0)
+    if boxes:
+        page.click("#fold-all")
+        assert page.locator(".box").count() == 6
+        assert page.locator(".link").count() == 7  # links into the module and out of it, in a cycle
+        page.locator(".box.second").click()
+        assert "The gradient rule of exp computed this value" in text_of(page)
+        assert page.locator("path.origin").count() == 1
+    page.keyboard.press("End")
+    page.keyboard.press("0")
+
+
+def test_a_notebook_shows_the_page_in_a_sandbox(new_page, tmp_path):
+    """A notebook puts the page into the srcdoc of an iframe, where it has no storage and no origin."""
+    outer = tmp_path / "notebook.html"
+    page = html.escape(render(samples.layer()), quote=True)
+    frame = f'<iframe sandbox="allow-scripts" width=900 height=640 srcdoc="{page}"></iframe>'
+    outer.write_text(f"<!doctype html>{frame}", "utf-8")
+    frame = new_page(outer).frames[1]
+    frame.click("#theme")
+    frame.click("#next")
+    assert frame.inner_text("#where") == "Forwards 1 of 8: x"
+    assert frame.evaluate("document.documentElement.dataset.theme") == "dark"
