@@ -1,11 +1,11 @@
 """The options of a server: who may use it, and how much."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from gpt.errors import UserError
-
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 class ServeError(UserError, ValueError):
@@ -40,6 +40,10 @@ class ServeOptions:
     """The time after SIGTERM in which texts are finished."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "allow_origins", tuple(map(checked_origin, self.allow_origins)))
+        for name in self.allow_hosts:
+            if host_name(name) is None:
+                raise ServeError(f"--allow-host {name}: expected a name such as box.local. Leave http:// out")
         if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token.strip()):
             raise ServeError("--token: expected printable ASCII characters, and one at least. Choose another token")
         if self.token is not None and self.token != self.token.strip():
@@ -62,3 +66,25 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def host_name(host: str) -> str | None:
+    """Return the name in a Host header, without the port, in lower case; None if it is not a name."""
+    try:
+        parts = urlsplit(f"//[{host}]" if host.count(":") > 1 and not host.startswith("[") else f"//{host}")
+        parts.port  # noqa: B018  # It raises ValueError for what is not a number.
+    except ValueError:
+        return None
+    if parts.path or parts.query or parts.fragment or parts.username is not None or not parts.hostname:
+        return None
+    return parts.hostname.removesuffix(".")
+
+
+def checked_origin(origin: str) -> str:
+    """Return an origin as browsers write it, in lower case without a slash at the end; * for all. Raises ServeError."""
+    scheme, separator, host = origin.lower().rstrip("/").partition("://")
+    if origin == "*":
+        return origin
+    if not (separator and re.fullmatch("[a-z][a-z0-9+.-]*", scheme) and host_name(host)):
+        raise ServeError(f"--allow-origin {origin}: expected an origin such as https://example.com. Leave the path out")
+    return f"{scheme}://{host}"

@@ -5,14 +5,13 @@ A page elsewhere on the web can make a browser send requests to this machine. It
 
 import hmac
 import ipaddress
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gpt.errors import short
 from gpt.serve.errors import ApiError
-from gpt.serve.options import ServeOptions, is_loopback
+from gpt.serve.options import ServeOptions, host_name, is_loopback
 
 # What a browser may do with a response. The page loads its own files only, and no other page shows it in a frame.
 HEADERS = {
@@ -38,7 +37,7 @@ class Guard:
         self.app, self.options = app, options
         self.names = {host_name(name) for name in ("localhost", options.host, *options.allow_hosts)} - {None}
         self.any_address = not is_loopback(options.host)
-        self.origins = {origin.lower().rstrip("/") for origin in options.allow_origins}
+        self.origins = set(options.allow_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -128,19 +127,6 @@ class TokenCheck:
 def is_open(path: str) -> bool:
     """Return whether a path needs no token."""
     return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
-
-
-def host_name(host: str) -> str | None:
-    """Return the name in a Host header, without the port, in lower case; None if it is not a name."""
-    try:
-        address = f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
-        parts = urlsplit(f"//{address}")
-        parts.port  # noqa: B018  # It raises ValueError for what is not a number.
-    except ValueError:
-        return None
-    if parts.path or parts.query or parts.fragment or parts.username is not None or not parts.hostname:
-        return None
-    return parts.hostname.removesuffix(".")
 
 
 def adding_headers(send: Send) -> Send:
