@@ -57,7 +57,7 @@ def check_content_type(given: str) -> None:
 
 def invalid(errors: Sequence[Mapping[str, Any]], model: Any) -> ApiError:
     """Return the error of a body that does not have the form of its model, by the first error of pydantic."""
-    error = errors[0]
+    error = most_exact(errors)
     kind, got = error["type"], short(error.get("input"))
     place = [part for part in error["loc"] if part != "body"]
     # The place also names the member of a union that was tried, which is not part of the request.
@@ -75,6 +75,14 @@ def invalid(errors: Sequence[Mapping[str, Any]], model: Any) -> ApiError:
     if kind == "missing":
         return ApiError(400, f"{param}: expected {expected}, got nothing.", param=param, code="missing_parameter")
     return ApiError(400, f"{param}: expected {expected}, got {got}.", param=param, code="invalid_value")
+
+
+def most_exact(errors: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the first error. Where all members of a union fail, it is the one that is deepest in the request."""
+    first = errors[0]["loc"]
+    union = next((place for place, part in enumerate(first) if is_type(part)), len(first))
+    alike = [error for error in errors if error["loc"][:union] == first[:union]]
+    return max(alike, key=lambda error: len(error["loc"]))
 
 
 def is_type(part: object) -> bool:

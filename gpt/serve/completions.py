@@ -113,7 +113,7 @@ class CompletionJob:
         texts: list[list[Any]] = [[] for _ in self.choices]
         async for piece in merged(self.choices, self.end):
             texts[piece.index].append(piece)
-        found = []
+        found: list[dict[str, Any]] = []
         for place, prompt in enumerate(self.prompts):
             chosen = list(range(place * self.best_of, (place + 1) * self.best_of))
             if self.best_of > self.n:  # The likeliest per token; a stable order keeps equal ones in their order.
