@@ -9,16 +9,18 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..autograd.engine import run_backward
 from ..autograd.graph import Edge, Node, Output, Value, Variable, wrap
 from ..autograd.op_hooks import OpHooks, set_op_hooks
+from ..autograd.random_sources import RandomSources
 from ..autograd.retained_grad import RetainHook
 from .graph import Arrow, Graph, Vertex
 
-__all__ = ["Contribution", "Step", "Trace", "copy_graph", "trace_backward"]
+__all__ = ["Contribution", "Step", "Trace", "copy_graph", "trace_backward", "user_functions"]
 
 
 @dataclass
@@ -123,12 +125,16 @@ def _noting(on_hook: Callable[[Vertex, Value], None], vertex: Vertex) -> Callabl
     return lambda g: on_hook(vertex, g.array)
 
 
-def trace_backward(graph: Graph, seeds: dict[Vertex, Value]) -> Trace:
+def trace_backward(
+    graph: Graph, seeds: dict[Vertex, Value], on_step: Callable[[Step], None] | None = None
+) -> Trace:  # fmt: skip
     """Return the backward pass of a graph. Nothing that the graph holds changes, and no ``.grad``.
 
     seeds: the gradients of the roots, as raw arrays.
+    on_step: called with each step. The steps of the result then have no gradients, so that their memory is free.
     """
     trace = Trace()
+    finish = (lambda step: None) if on_step is None else _finishing(on_step)
     copies = copy_graph(graph, lambda vertex, g: trace.hooked.__setitem__(vertex.id, g))
     vertex_of = {copies[original]: vertex for original, vertex in graph.vertex_of.items()}
 
@@ -147,6 +153,7 @@ def trace_backward(graph: Graph, seeds: dict[Vertex, Value]) -> Trace:
         for output in outputs:
             if isinstance(output.node, Output) and output.id in reached:
                 trace.steps.append(_step_of_output(graph, output, g[output.node.index]))
+                finish(trace.steps[-1])
         step = Step(vertex, list(g) if isinstance(g, tuple) else g)
         trace.steps.append(step)
         results: list[Value] = []
@@ -158,6 +165,7 @@ def trace_backward(graph: Graph, seeds: dict[Vertex, Value]) -> Trace:
         except Exception as error:
             step.error = error
             fail(vertex)
+            finish(step)
             return
         finally:
             step.seconds = time.perf_counter() - began
@@ -172,15 +180,19 @@ def trace_backward(graph: Graph, seeds: dict[Vertex, Value]) -> Trace:
             summed = _summed_dims(tuple(result.shape), tuple(node.shapes[k]))
             cast = result.dtype != d.dtype
             step.contributions.append(Contribution(arrows[k], result, summed, d, cast, before, after))
+        finish(step)
 
-    before = set_op_hooks(OpHooks(None, visit))
+    hooks = set_op_hooks(OpHooks(None, visit))
+    functions = user_functions(graph)
+    sources = RandomSources(*functions) if functions else None
     try:
-        found = run_backward({copies[_original(v)]: g for v, g in seeds.items()}, False, True, None)
+        with nullcontext() if sources is None else sources.replayed():
+            found = run_backward({copies[_original(v)]: g for v, g in seeds.items()}, False, True, None)
     except Exception as error:  # a hook of the user may raise any error
         trace.error = error
         return trace
     finally:
-        set_op_hooks(before)
+        set_op_hooks(hooks)
     for edge, g in found.items():
         vertex = vertex_of[edge]
         if isinstance(edge, Variable) and vertex.id not in trace.incomplete:
@@ -188,10 +200,33 @@ def trace_backward(graph: Graph, seeds: dict[Vertex, Value]) -> Trace:
     return trace
 
 
+def _finishing(on_step: Callable[[Step], None]) -> Callable[[Step], None]:
+    """Return a function that passes a step on, and then drops its gradients."""
+
+    def finish(step: Step) -> None:
+        on_step(step)
+        step.cotangent, step.contributions = None, []
+
+    return finish
+
+
 def _step_of_output(graph: Graph, vertex: Vertex, g: Value) -> Step:
     """Return the step of one result of an op that has several: its gradient goes to the op as it is."""
     [arrow] = graph.arrows_to[vertex.id]
     return Step(vertex, g, contributions=[Contribution(arrow, g, [], g, False, None, g)])
+
+
+def user_functions(graph: Graph) -> list[Callable[..., Any]]:
+    """Return the gradient rules and hooks of users, which may draw random numbers."""
+    found: list[Callable[..., Any]] = []
+    for vertex in graph.ops:
+        assert vertex.node is not None
+        op = vertex.node.plan.op
+        if op is not None and not op.built_in:
+            found += [f for f in (*op.rules, op.backward, op.composite) if f is not None]
+    for place in graph.vertex_of:
+        found += [h for h in place.hooks or () if not isinstance(h, RetainHook)]
+    return found
 
 
 def _original(vertex: Vertex) -> Edge:

@@ -24,12 +24,10 @@ VERSION = 1
 class DataWriter:
     """Writes a graph, its values and its backward pass as the explorer's data."""
 
-    def __init__(
-        self, graph: Graph, known: Known, trace: Trace, labels: Labels, held: set[int], checks: list[EdgeCheck]
-    ) -> None:
-        self.graph, self.known, self.trace, self.labels, self.checks = graph, known, trace, labels, checks
+    def __init__(self, graph: Graph, known: Known, labels: Labels) -> None:
+        self.graph, self.known, self.labels = graph, known, labels
         self.values = ValueTable(_cells(len(graph.vertices)))
-        self.freed = freed_values(graph, trace.steps, held)
+        self.steps: list[dict[str, Any]] = []
         self.sources: list[dict[str, Any]] = []
         self.cotangents: dict[int, Any] = {}
         self._source_at: dict[Any, int] = {}
@@ -39,29 +37,35 @@ class DataWriter:
             if arrow.place is not None:
                 self._uses[arrow.source.id] = self._uses.get(arrow.source.id, 0) + 1
 
-    def data(self, notes: list[str]) -> dict[str, Any]:
-        """Return the data. notes: sentences for the user."""
-        backward = [self.step(s) for s in self.trace.steps]  # first, because it tells the dtypes of unknown results
+    def data(self, trace: Trace, held: set[int], checks: list[EdgeCheck], notes: list[str]) -> dict[str, Any]:
+        """Return the data, after ``add_step`` was called with the steps of the backward pass.
+
+        held: the ids of arrays that are not freed; see :func:`held_elsewhere`. notes: sentences for the user.
+        """
+        freed = freed_values(self.graph, trace.steps, held)
+        for step in self.steps:
+            values = freed.get(step["node"], [])
+            step |= {"freed": [name for name, _ in values], "freed_bytes": sum(n for _, n in values)}
         return {
             "version": VERSION,
             "title": self.labels.title,
             "notes": [*notes, *self.labels.notes],
             "modules": self.labels.modules,
-            "nodes": [self.vertex(v) for v in self.graph.vertices],
+            "nodes": [self.vertex(v, trace.hooked.get(v.id)) for v in self.graph.vertices],
             "edges": [
                 {"id": a.id, "from": a.source.id, "to": a.target.id, "argument": a.argument, "position": a.position}
                 for a in self.graph.arrows
             ],
             "forward": [v.id for v in self.graph.vertices],
-            "backward": backward,
-            "gradients": [{"node": k, "value": self.values.add(g)} for k, g in self.trace.gradients.items()],
-            "checks": [self.check(c) for c in self.checks],
+            "backward": self.steps,
+            "gradients": [{"node": k, "value": self.values.add(g)} for k, g in trace.gradients.items()],
+            "checks": [self.check(c) for c in checks],
             "sources": self.sources,
             "values": self.values.entries,
         }
 
-    def vertex(self, v: Vertex) -> dict[str, Any]:
-        """Return the entry of a vertex."""
+    def vertex(self, v: Vertex, before_hooks: Any = None) -> dict[str, Any]:
+        """Return the entry of a vertex. before_hooks: the gradient that its hooks got."""
         array = self.known.arrays.get(v.id)
         seen = self.cotangents.get(v.id) if array is None else array
         if seen is not None:
@@ -78,7 +82,7 @@ class DataWriter:
             "seconds": self.labels.seconds(v), "line": self.labels.line(v),
             "value": self.values.add(array), "why_no_value": self.known.why_not.get(v.id),
             "root": v in self.graph.roots, "order": v.order, "of": None if v.of is None else v.of.id,
-            "before_hooks": self.values.add(self.trace.hooked.get(v.id)), "doc": _doc(v), "saved": self.saved(v),
+            "before_hooks": self.values.add(before_hooks), "doc": _doc(v), "saved": self.saved(v),
         }  # fmt: skip
 
     def saved(self, v: Vertex) -> list[dict[str, Any]]:
@@ -98,19 +102,18 @@ class DataWriter:
             })  # fmt: skip
         return entries
 
-    def step(self, step: Step) -> dict[str, Any]:
-        """Return the entry of a step of the backward pass."""
-        freed = self.freed.get(step.vertex.id, [])
+    def add_step(self, step: Step) -> None:
+        """Add a step of the backward pass. It tells the dtype of a result that is not known."""
         if not isinstance(step.cotangent, list):
             self.cotangents[step.vertex.id] = step.cotangent
         several = isinstance(step.cotangent, list)
         cotangents = [self.values.add(g) for g in (step.cotangent if several else [step.cotangent])]
-        return {
+        self.steps.append({
             "node": step.vertex.id, "cotangent": cotangents[0], "cotangents": cotangents if several else None,
-            "seconds": step.seconds, "freed": [name for name, _ in freed], "freed_bytes": sum(b for _, b in freed),
+            "seconds": step.seconds, "freed": [], "freed_bytes": 0,
             "error": None if step.error is None else str(step.error),
             "inputs": [self.contribution(c) for c in step.contributions],
-        }  # fmt: skip
+        })  # fmt: skip
 
     def contribution(self, c: Contribution) -> dict[str, Any]:
         """Return the entry of what one step adds to one gradient."""

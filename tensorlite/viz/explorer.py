@@ -17,13 +17,14 @@ from ..autograd.views import regenerate_views
 from ..backends.registry import BACKENDS, describe_array
 from ..errors import GraphError
 from ..nn.module import Module
-from .backward import trace_backward
+from .backward import Step, trace_backward
 from .data import DataWriter
-from .finite_differences import check_edges
+from .finite_differences import EdgeCheck, check_step
 from .formats import FORMATS
 from .forward import known_results
 from .graph import build_graph
 from .labels import Labels
+from .large import MAX_NODES, overview
 from .memory import held_elsewhere
 from .notes import found_notes
 from .recording import recording as Recording
@@ -119,6 +120,8 @@ def explore(
     and FileNotFoundError or FileExistsError for a path that cannot be written.
     """
     _check_options(model, check, order, format)
+    if recording is not None and not isinstance(recording, Recording):
+        raise TypeError(f"explore: expected a recording, got {type(recording).__name__}. Do recording=r, of its block.")
     target = None if path is None else checked_path(path, format)
     variables = variables_of(sys._getframe(1))
     recordings: list[Recording] = [] if recording is None else [recording]
@@ -157,13 +160,21 @@ def _explored(
         except Exception as error:
             notes.append(f"The graph of the gradients is not shown: {error}")
     labels = Labels(graph, root, origin=origin, model=model, variables=variables, recordings=recordings)
+    if len(graph.vertices) > MAX_NODES:
+        return Explorer(overview(graph, labels, notes))
     recorded = {v.id: a for v in graph.ops if (a := labels.value(v)) is not None}
     known = known_results(graph, roots, recorded)
     seed = BACKENDS[type(root.array)].ones_like(root.array)
-    trace = trace_backward(graph, {graph.roots[0]: seed})
-    checks = check_edges(graph, known, trace) if check else []
-    writer = DataWriter(graph, known, trace, labels, held, checks)
-    return Explorer(writer.data([*notes, *found_notes(graph, known, trace, checks)]))
+    writer = DataWriter(graph, known, labels)
+    checks: list[EdgeCheck] = []
+
+    def add(step: Step) -> None:
+        writer.add_step(step)
+        if check:
+            checks.extend(check_step(graph, known, step))
+
+    trace = trace_backward(graph, {graph.roots[0]: seed}, add)
+    return Explorer(writer.data(trace, held, checks, [*notes, *found_notes(graph, known, trace, checks)]))
 
 
 def _call(what: Any, model: Module | None, variables: Any) -> tuple[Any, Recording]:
@@ -230,7 +241,7 @@ def _check_options(model: Any, check: Any, order: Any, format: Any) -> None:
         raise TypeError(f"explore: expected check to be True or False, got {check!r}. Do check=True.")
     if isinstance(order, bool) or order not in (1, 2):
         raise ValueError(f"explore: expected order to be 1 or 2, got {order!r}. Do order=2 for the gradients' graph.")
-    if format is not None and format not in FORMATS:
+    if format is not None and (not isinstance(format, str) or format not in FORMATS):
         known = ", ".join(map(repr, FORMATS))
         raise ValueError(f"explore: expected format to be one of {known}, got {format!r}. Do leave it out for a page.")
 
@@ -240,12 +251,12 @@ def checked_path(path: str | os.PathLike[str], format: str | None = None) -> Pat
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"explore: expected a path, got {type(path).__name__}. Do path='loss.html'.")
     found = Path(path)
+    if found.is_dir():
+        raise IsADirectoryError(f"explore: expected a file, got the folder {str(path)!r}. Do {found.name}/x.html.")
     if format is None and found.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"explore: expected a path that ends in .html, got {str(path)!r}. Do {found.stem}.html.")
     if not found.parent.is_dir():
         raise FileNotFoundError(f"explore: expected a folder, got {str(found.parent)!r}, which is none. Make it.")
-    if found.is_dir():
-        raise IsADirectoryError(f"explore: expected a file, got the folder {str(path)!r}. Do {found.name}/x.html.")
     if found.exists() and not _is_replaceable(found, format):
         raise FileExistsError(
             f"explore: expected a new file or one that explore has written, got {str(path)!r}, which holds something "

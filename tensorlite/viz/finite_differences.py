@@ -15,17 +15,18 @@ from ..autograd.grad_mode import enable_grad
 from ..autograd.gradients import grad
 from ..autograd.graph import Variable
 from ..autograd.op_hooks import OpHooks, set_op_hooks
+from ..autograd.random_sources import RandomSources
 from ..backends.registry import BACKENDS
 from ..dtypes import float64
 from ..pytree import tree_map
 from ..tensors.tensor import Tensor
 from ..testing.gradcheck.compare import Comparison, Problem
-from .backward import Step, Trace
+from .backward import Step
 from .forward import Known, op_arguments
 from .graph import Arrow, Graph
 from .values import to_numpy
 
-__all__ = ["MAX_ENTRIES", "EdgeCheck", "check_edges"]
+__all__ = ["MAX_ENTRIES", "EdgeCheck", "check_step"]
 
 MAX_ENTRIES = 64
 """Inputs with more entries than this are checked at ``SAMPLE`` of them, and along one random direction."""
@@ -55,14 +56,13 @@ class EdgeCheck:
     why_not: str | None = None
 
 
-def check_edges(graph: Graph, known: Known, trace: Trace) -> list[EdgeCheck]:
-    """Return a check for each edge of each step of a backward pass. Edges from an op to its outputs have none."""
+def check_step(graph: Graph, known: Known, step: Step) -> list[EdgeCheck]:
+    """Return a check for each edge of a step of a backward pass. The edge from an op to one of its results has none."""
+    if step.vertex.kind != "op" or step.error is not None:
+        return []
     before = set_op_hooks(OpHooks())
     try:
-        return [
-            _check(graph, known, step, c.arrow)
-            for step in trace.steps if step.vertex.kind == "op" and step.error is None for c in step.contributions
-        ]  # fmt: skip
+        return [_check(graph, known, step, c.arrow) for c in step.contributions]
     finally:
         set_op_hooks(before)
 
@@ -71,8 +71,17 @@ def _check(graph: Graph, known: Known, step: Step, arrow: Arrow) -> EdgeCheck:
     arguments = op_arguments(graph, step.vertex, known, assume=True)
     if isinstance(arguments, str):
         return EdgeCheck(arrow, why_not=arguments)
+    node = step.vertex.node
+    assert node is not None
     try:
-        return _compared(step, arrow, arguments)
+        if node.plan.built_in:
+            return _compared(step, arrow, arguments)
+        sources = RandomSources(node.plan.op.forward, arguments)
+        with sources.replayed():
+            found = _compared(step, arrow, arguments)
+            if sources.drew_numbers():
+                return EdgeCheck(arrow, why_not="The op draws random numbers, so it is not called again.")
+            return found
     except Exception as error:  # the op, its rule or LAPACK may refuse the float64 arguments with any error
         return EdgeCheck(arrow, why_not=f"The op cannot be called again in float64: {type(error).__name__}: {error}")
 

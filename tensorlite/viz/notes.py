@@ -52,10 +52,10 @@ def _backward(graph: Graph, trace: Trace) -> list[str]:
         notes.append(f"It stops at {_count(len(failed) - _MOST, 'further op')}, too.")
     if trace.error is not None:
         notes.append(f"The backward pass ended early: {trace.error}")
-    leaves = sum(v.id in trace.incomplete for v in graph.leaves)
-    if leaves:
+    leaves = sum(v.order == 1 and v.id not in trace.gradients for v in graph.leaves)
+    if leaves and any(s.error is not None for s in trace.steps):
         notes.append(
-            f"The gradients of {_count(leaves, 'leaf', 'leaves')} are not shown, because a part of each is missing."
+            f"The gradients of {_count(leaves, 'leaf', 'leaves')} are not shown, because a step before them is missing."
         )
     if trace.hooked:
         notes.append(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from ..autograd.engine import run_backward
 from ..autograd.graph import Edge, Variable, attach, wrap
+from ..autograd.random_sources import RandomSources
 from ..backends.registry import BACKENDS
-from .backward import copy_graph
+from .backward import copy_graph, user_functions
 from .graph import Graph, build_graph
 from .recording import recording
 
@@ -27,8 +29,10 @@ def with_gradients(graph: Graph, root: Variable) -> tuple[Graph, list[Variable],
     seed = wrap(BACKENDS[type(root.array)].ones_like(root.array))
     recorded = recording()
     recorded.start({})
+    functions = user_functions(graph)
     try:
-        found = run_backward({edge: seed}, True, True, None)
+        with RandomSources(*functions).replayed() if functions else nullcontext():
+            found = run_backward({edge: seed}, True, True, None)
     finally:
         recorded.__exit__()
     gradients = [g for leaf, g in found.items() if isinstance(leaf, Variable) and isinstance(g, Variable) and g.tracked]

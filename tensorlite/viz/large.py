@@ -1,0 +1,74 @@
+"""The overview of a graph that is too large for a page: modules are single boxes, and there are no values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .backward import Trace
+from .data import DataWriter
+from .folding import folded
+from .forward import Known
+from .graph import Graph
+from .labels import Labels
+
+__all__ = ["MAX_NODES", "overview"]
+
+MAX_NODES = 6_000
+"""The largest number of boxes for which a page has values and steps. It then has about 5 MB."""
+_SHOWN = 2_000  # boxes of an overview
+_HINT = "Explore the output of a part of the model, or a shorter loop, to see values and steps."
+
+
+def overview(graph: Graph, labels: Labels, notes: list[str]) -> dict[str, Any]:
+    """Return the data of a graph with modules as boxes that tell how many nodes they contain.
+
+    If that has more than 2,000 boxes, too, the newest of them are left.
+    """
+    writer = DataWriter(graph, Known(), labels)
+    for vertex in graph.vertices:
+        vertex.saved = []
+    whole = writer.data(Trace(), set(), [], notes)
+    total = len(whole["nodes"])
+    sizes = _sizes(whole)
+    data = folded(whole, _SHOWN)
+    for node in data["nodes"]:
+        if node["kind"] == "module":
+            count = sizes[node["id"] - total]
+            node |= {"doc": f"{count:,} nodes.", "count": count, "why_no_value": "The overview has no values."}
+    kept = sorted(data["nodes"], key=lambda node: node["id"] if node["kind"] != "module" else -1)[-_SHOWN:]
+    kept = [node for node in data["nodes"] if node in kept] if len(kept) < len(data["nodes"]) else data["nodes"]
+    first = f"The graph has {total:,} nodes, and a page shows at most {MAX_NODES:,}."
+    if any(node["kind"] == "module" for node in kept):
+        first += " So this is an overview: each module is one box."
+    if len(kept) < len(data["nodes"]):
+        first += f" Of its boxes, the newest {len(kept):,} are shown."
+    return _renumbered({**data, "nodes": kept, "notes": [f"{first} {_HINT}", *data["notes"]]})
+
+
+def _sizes(data: dict[str, Any]) -> dict[int, int]:
+    """Return the number of nodes in each module, those of inner modules included."""
+    parents = {module["id"]: module["parent"] for module in data["modules"]}
+    sizes = dict.fromkeys(parents, 0)
+    for node in data["nodes"]:
+        module = node["module"]
+        while module is not None:
+            sizes[module] += 1
+            module = parents[module]
+    return sizes
+
+
+def _renumbered(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the data with the places of nodes, edges and modules as their ids."""
+    nodes = {node["id"]: k for k, node in enumerate(data["nodes"])}
+    modules = {module["id"]: k for k, module in enumerate(data["modules"])}
+    edges = [e for e in data["edges"] if e["from"] in nodes and e["to"] in nodes]
+    return {
+        **data,
+        "modules": [{**m, "id": modules[m["id"]], "parent": modules.get(m["parent"])} for m in data["modules"]],
+        "nodes": [
+            {**n, "id": nodes[n["id"]], "module": modules.get(n["module"]), "of": nodes.get(n["of"]), "saved": []}
+            for n in data["nodes"]
+        ],
+        "edges": [{**e, "id": k, "from": nodes[e["from"]], "to": nodes[e["to"]]} for k, e in enumerate(edges)],
+        "forward": list(range(len(nodes))),
+    }
