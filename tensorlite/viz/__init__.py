@@ -26,5 +26,6 @@
 """
 
 from .explorer import Explorer, explore
+from .op_recording import recording
 
-__all__ = ["Explorer", "explore"]
+__all__ = ["Explorer", "explore", "recording"]

@@ -27,7 +27,7 @@ from .labels import Labels
 from .large import MAX_NODES, overview
 from .memory import held_elsewhere
 from .notes import found_notes
-from .recording import recording as Recording
+from .op_recording import recording as Recording
 from .second_order import with_gradients
 from .variables import variables_of, variables_of_function
 

@@ -11,7 +11,7 @@ from ..autograd.graph import Edge, Variable
 from ..backends.registry import BACKENDS, Array
 from .graph import Graph, Vertex
 from .names import find_names
-from .recording import Record, recording
+from .op_recording import Record, recording
 
 __all__ = ["Labels"]
 

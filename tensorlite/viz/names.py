@@ -17,7 +17,7 @@ from ..backends.registry import Array
 from ..nn.module import Module
 from ..tensors.tensor import Tensor
 from .module_tree import ModuleTree
-from .recording import ModuleCall, module_trees, recording
+from .op_recording import ModuleCall, module_trees, recording
 from .variables import found_in
 
 __all__ = ["Names", "find_names"]

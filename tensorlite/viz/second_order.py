@@ -11,7 +11,7 @@ from ..autograd.random_sources import RandomSources
 from ..backends.registry import BACKENDS
 from .backward import copy_graph, user_functions
 from .graph import Graph, build_graph
-from .recording import recording
+from .op_recording import recording
 
 __all__ = ["with_gradients"]
 

@@ -27,7 +27,7 @@ PUBLIC_MODULES = [
     "tensorlite.optim", "tensorlite.optim.lr_scheduler", "tensorlite.profiler", "tensorlite.pytree",
     "tensorlite.quantized",
     "tensorlite.serialization", "tensorlite.testing", "tensorlite.testing.strict", "tensorlite.utils",
-    "tensorlite.utils.checkpoint", "tensorlite.utils.data",
+    "tensorlite.utils.checkpoint", "tensorlite.utils.data", "tensorlite.viz",
 ]
 
 # The packages that a module of tensorlite may import at its top, in addition to numpy. No other module imports one of

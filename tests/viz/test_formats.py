@@ -23,6 +23,7 @@ def data_of_product():
     """Return the data of ``a * b + c``, where b and c are broadcast."""
     a, b, c = (tl.ones(*shape, requires_grad=True) for shape in [(2, 3), (2, 1), (3,)])
     data = explore(a * b + c).data
+    data["title"], data["notes"] = "loss", []
     for node, name in zip((n for n in data["nodes"] if n["kind"] == "leaf"), "abc", strict=True):
         node["name"] = name
     return data
@@ -96,7 +97,7 @@ def parse_dot(text):
 
 def test_the_text_says_what_each_step_does():
     lines = to_text(data_of_product()).splitlines()
-    assert lines[0].endswith("2 ops, 3 leaves")
+    assert lines[:2] == ["loss: 2 ops, 3 leaves", ""]
     assert lines[2].split() == ["step", "result", "op", "shape", "dtype", "saved", "gradient", "rules"]
     assert re.search(r"^ +1 +%\d +add\(%\d, c\) +\(2, 3\) +float32 .*, sum dims 0$", lines[3])
     assert re.search(r"^ +2 +%\d +mul\(a, b\) +\(2, 3\) +float32 +x, y +x: g \* y; y: g \* x, sum dims 1$", lines[4])

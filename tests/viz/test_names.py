@@ -10,8 +10,8 @@ import tensorlite as tl
 import tensorlite.nn.functional as F
 from tensorlite import nn
 from tensorlite.autograd.graph import topological_order
+from tensorlite.viz import recording
 from tensorlite.viz.names import find_names
-from tensorlite.viz.recording import recording
 from tensorlite.viz.variables import variables_of, variables_of_function
 
 

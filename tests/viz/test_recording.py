@@ -12,7 +12,7 @@ from tensorlite import nn
 from tensorlite.autograd.graph import topological_order
 from tensorlite.autograd.op_hooks import op_runner
 from tensorlite.profiler import profile
-from tensorlite.viz.recording import recording
+from tensorlite.viz import recording
 
 
 @pytest.fixture(autouse=True)

@@ -68,9 +68,9 @@ class Record:
 class recording:
     """Context manager that records each op that this thread calls inside it, if it can be part of a graph.
 
-        with tl.viz.recording(model) as r:
+        with tl.viz.recording() as r:
             loss = model(x).sum()
-        tl.explore(loss, recording=r)
+        tl.explore(loss, "loss.html", recording=r)
 
     model: the module that gives names to the modules inside it. By default they are named after the variables of the
         code that enters the block. A module that no variable holds has the name of its class.
