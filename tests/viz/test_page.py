@@ -227,7 +227,7 @@ def test_the_keyboard_is_enough(show):
         assert focused.evaluate(SHOWS_FOCUS), f"{reached[-1]} shows no focus"
         if reached[-1] == "explain":
             break
-    wanted = ["search", "open-all", "fit", "theme", "help", "next", "slider", "tab-step", "explain"]
+    wanted = ["search", "open-all", "fit", "theme", "help", "slider", "next", "tab-step", "explain"]
     assert [name for name in reached if name in wanted] == wanted
     box = page.locator(".box[tabindex='0'], .fold[tabindex='0']")
     assert box.count() == 1
