@@ -159,10 +159,10 @@ function activate(key, focus) {
   }
 }
 
-// Move the focus along an edge (up to an input, down to a use), or else to the box before or after.
+// Move the focus along an edge (up to the latest input, down to the first use), or else to the box before or after.
 function moveFocus(key, down) {
   const linked = [...drawn.links.values()].filter((link) => (down ? link.from : link.to).key === key);
-  const ends = linked.map((link) => down ? link.to : link.from).sort((a, b) => a.rank - b.rank);
+  const ends = linked.map((link) => down ? link.to : link.from).sort((a, b) => down ? a.rank - b.rank : b.rank - a.rank);
   if (ends.length) { focusBox(ends[0].key); return; }
   const keys = [...drawn.groups.keys()];
   const next = keys[keys.indexOf(key) + (down ? 1 : -1)];
