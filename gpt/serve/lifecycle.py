@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import os
 import signal
 import socket
@@ -76,6 +77,7 @@ class Server(uvicorn.Server):
         if self.served.draining:
             self.force_exit = self.should_exit = True
             self.exit_status = 128 + sig
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # It would print each request that is lost.
             return
         self.drain_end = time.monotonic() + self.served.options.drain_seconds
         self.served.draining = True
@@ -100,6 +102,7 @@ def make_server(app: FastAPI, options: ServeOptions) -> Server:
     config = uvicorn.Config(
         app, http=TimedProtocol, ws="none", loop="asyncio", lifespan="on", log_level="warning", access_log=False,
         server_header=False, proxy_headers=False, limit_concurrency=MAX_CONNECTIONS,
-        timeout_keep_alive=max(1, round(options.client_seconds)), timeout_graceful_shutdown=2,
+        timeout_graceful_shutdown=2,
+        timeout_keep_alive=options.client_seconds,  # type: ignore[arg-type]  # The event loop takes any number.
     )  # fmt: skip
     return Server(config, app.state.served)

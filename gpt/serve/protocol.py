@@ -25,6 +25,8 @@ class TimedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Read a part of a request. The time of a request begins with its first byte."""
         super().data_received(data)
+        if self.flow.write_paused:  # Then it is the time in which the client reads.
+            return
         if self.cycle is not None and not self.cycle.response_complete:
             self.stop_timer()
         elif self.timer is None:
@@ -59,7 +61,7 @@ class TimedProtocol(H11Protocol):
     def end_slow_connection(self) -> None:
         """End a connection whose time is over; tell it a client that has sent a part of a request."""
         self.timer = None
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self.flow.write_paused:
             self.transport.abort()  # A client that reads nothing would not read an error.
         elif self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
             self.send_error(408, "The request did not arrive in time. Send it faster.")

@@ -11,12 +11,16 @@ from gpt.serve.options import ServeOptions
 
 @contextmanager
 def running_server(models, **options):
-    """Context manager that serves models, {name: (model, tokenizer)}; gives the address and the application."""
+    """Context manager that serves models, {name: (model, tokenizer)}; gives the address and the application.
+
+    `app.state.server` is the server. options: those of `ServeOptions`.
+    """
     chosen = ServeOptions(**options)
     app = create_app(models, chosen)
     listener = listen(chosen.host, 0)
     port = listener.getsockname()[1]
     server = make_server(app, chosen)
+    app.state.server = server
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server")
     thread.start()
     try:
