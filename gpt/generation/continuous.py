@@ -1,24 +1,28 @@
 """Texts that join and leave one batch between two steps of a model."""
 
+import itertools
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from gpt.config import SamplingConfig
 from gpt.generation.logprobs import TokenLogProb, check_alternatives, token_logprob
-from gpt.generation.prefixes import Prefixes, common_length
+from gpt.generation.prefixes import Prefixes, SavedText, common_length
 from gpt.generation.processors import EndOfText, Logits, Processor
 from gpt.generation.reader import Reader
 from gpt.generation.request import check_length, check_model, checked_processors, checked_prompt, checked_stops
 from gpt.generation.sampling import Sampler
-from gpt.generation.shared_rows import load, save, shared_rows
+from gpt.generation.shared_rows import load, row_of, save, shared_rows
 from gpt.model import GPT, KVCache
 from gpt.tokenizer import Ids
 
 READ_AT_ONCE = 128  # tokens of prompts that are read between two steps of the texts that run
 READ_ALONE = 512  # tokens of prompts that are read at once while no text runs
+LEAST_SHARED = 8  # tokens of a prefix that are copied; reading fewer together with other texts is as fast
 # Bytes of the caches of ended texts, and of those that run.
 PREFIX_BYTES, RUNNING_BYTES = 1 << 29, 1 << 32
 
@@ -101,6 +105,15 @@ class Text:
         self.finish_reason, self.error = "error", error
 
 
+class Prefix(NamedTuple):
+    """The first `length` tokens of a context, which a saved text has, or a row."""
+
+    length: int
+    saved: SavedText | None = None
+    row: int | None = None
+
+
+NO_PREFIX = Prefix(0)
 Written = list[tuple[Text, TokenLogProb | None]]
 
 
@@ -224,22 +237,29 @@ class ContinuousBatch:
     def _read_new(self, written: Written) -> None:
         """Read the contexts of new texts, up to a number of tokens, and give a row to each that is complete."""
         left = self.read_at_once if self.texts else READ_ALONE
+        if self.new:
+            self.reader.begin_text()
         while self.new and left > 0:
-            text = self.new[0]
-            item = None
-            if text.finish_reason is None:
+            if self.new[0].finish_reason is not None:
+                written.append((self.new.popleft(), None))
+                continue
+            group, prefix = self._next_to_read(left)
+            try:
+                left, logits = self._read(group, prefix, left)
+            except Exception as error:
+                for text in group:
+                    text.fail(error)
+                    written.append((self.new.popleft(), None))
+                continue
+            for text, row_logits in zip(group, logits, strict=False):  # There are none if one is not complete.
+                self.new.popleft()
+                item = text.write(row_logits)
                 try:
-                    logits, count = self._read_piece(text, left)
-                    left -= count
-                    if logits is None:
-                        continue
-                    item = text.write(logits)
                     self._place(text)
                 except Exception as error:
                     text.fail(error)
-            self.new.popleft()
-            text.cache = None
-            written.append((text, item))
+                text.cache = None
+                written.append((text, item))
             if self.texts:
                 left = min(left, self.read_at_once)
 
@@ -253,46 +273,88 @@ class ContinuousBatch:
         elif text.error is None and not self.is_dynamic:
             self.saved.add(np.array(text.context, np.int64), lambda length: save(cache, length))
 
-    def _read_piece(self, text: Text, limit: int) -> tuple[Logits | None, int]:
-        """Read tokens of a context; return the logits (V,) after the last one, None before it, and how many."""
+    def _next_to_read(self, limit: int) -> tuple[list[Text], Prefix]:
+        """Return the first new texts, which are read in one call: one, or several short ones without a known prefix."""
+        first = self.new[0]
+        prefix = NO_PREFIX if first.cache is not None or self.is_dynamic else self._find_prefix(first)
+        group, longest = [first], len(first.context)
+        if prefix.length or first.cache is not None or self.is_dynamic:
+            return group, prefix
+        for text in itertools.islice(self.new, 1, None):
+            longest = max(longest, len(text.context))
+            if text.finish_reason is not None or longest * (len(group) + 1) > limit:
+                break
+            if self._find_prefix(text).length or any(usable_length(text.context, other.context) for other in group):
+                break
+            group.append(text)
+        return group, prefix
+
+    def _read(self, group: list[Text], prefix: Prefix, limit: int) -> tuple[int, Sequence[Logits]]:
+        """Read tokens of contexts; return what is left of the limit, and the logits (V,) after each complete one."""
+        if len(group) > 1:
+            return self._read_together(group, limit)
+        (text,) = group
         tokens = text.context
         if text.cache is None:
             text.cache = KVCache(self.model)
             text.cache.reserve(len(tokens))
-            self.reader.begin_text()
-            if not self.is_dynamic and self._copy_prefix(text, text.cache):
+            self._copy_prefix(text, text.cache, prefix)
+            if prefix.length == len(tokens):
                 assert self.last_read is not None
-                return self.last_read[1], 0
+                return limit, [self.last_read[1]]
         start = text.cache.length
         stop = len(tokens) if self.is_dynamic else min(len(tokens), start + limit)
-        logits = self.reader.logits(np.array([tokens[start:stop]], np.int64), text.cache)[0, 0]
+        logits = self.reader.logits(np.array([tokens[start:stop]], np.int64), text.cache)[0]
         self.tokens_read += stop - start
         if stop < len(tokens):
-            return None, stop - start
-        self.last_read = tokens.copy(), logits
-        return logits, stop - start
+            return limit - (stop - start), []
+        self.last_read = tokens.copy(), logits[0]
+        return limit - (stop - start), logits
 
-    def _copy_prefix(self, text: Text, cache: KVCache) -> bool:
-        """Copy what another cache holds of a context; return whether nothing is left to read.
+    def _read_together(self, group: list[Text], limit: int) -> tuple[int, Sequence[Logits]]:
+        """Read the contexts of several texts in one call, with padding before the shorter ones."""
+        lengths = [len(text.context) for text in group]
+        longest = max(lengths)
+        padding = [longest - length for length in lengths]
+        cache = KVCache(self.model, len(group), padding)
+        ids = [[0] * count + text.context for count, text in zip(padding, group, strict=True)]
+        logits = self.reader.logits(np.array(ids, np.int64), cache)[:, 0]
+        for row, text in enumerate(group):
+            text.cache = row_of(cache, row, lengths[row])
+        self.tokens_read += sum(lengths)
+        self.last_read = group[-1].context.copy(), logits[-1]
+        return limit - longest * len(group), list(logits)
+
+    def _find_prefix(self, text: Text) -> Prefix:
+        """Return the longest beginning of a context that a cache holds.
 
         The last token is read again, because the logits after it are needed, unless the last text had the same context.
         """
-        tokens = np.array(text.context, np.int64)
-        is_same = self.last_read is not None and self.last_read[0] == text.context
-        most = len(tokens) - (not is_same)
-        saved, count = self.saved.find(tokens[:most])
-        shared = [common_length(np.array(other.context, np.int64), tokens[:most]) for other in self.texts]
-        if shared and max(shared) > count:
-            row = shared.index(max(shared))
-            count = shared[row]
-            load(cache, self.rows.copy(row, count), count)
-        elif saved is not None:
-            self.saved.touch(saved)
-            load(cache, saved.cache, count)
+        most = len(text.context) - (self.last_read is None or self.last_read[0] != text.context)
+        tokens = np.array(text.context[:most], np.int64)
+        saved, length = self.saved.find(tokens)
+        best = Prefix(length, saved)
+        for row, other in enumerate(self.texts):
+            if (length := common_length(np.array(other.context, np.int64), tokens)) > best.length:
+                best = Prefix(length, None, row)
+        return best if best.length >= min(LEAST_SHARED, most) else NO_PREFIX
+
+    def _copy_prefix(self, text: Text, cache: KVCache, prefix: Prefix) -> None:
+        """Copy the tokens of a prefix to the cache of a text."""
+        if prefix.row is not None:
+            load(cache, self.rows.copy(prefix.row, prefix.length), prefix.length)
+        elif prefix.saved is not None:
+            self.saved.touch(prefix.saved)
+            load(cache, prefix.saved.cache, prefix.length)
         if not text.written:
-            text.cached_tokens = count
-            self.tokens_cached += count
-        return count == len(tokens)
+            text.cached_tokens = prefix.length
+            self.tokens_cached += prefix.length
+
+
+def usable_length(a: list[int], b: list[int]) -> int:
+    """Return how many tokens of a context need not be read because another begins with them, 0 for too few."""
+    length = common_length(np.array(a, np.int64), np.array(b, np.int64))
+    return length if length >= min(LEAST_SHARED, len(a)) else 0
 
 
 def token_bytes(model: GPT) -> int:

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from gpt.generation.processors import Logits, log_softmax
+from gpt.generation.processors import Logits, largest, log_softmax
 from gpt.generation.request import is_integer
 
 
@@ -21,7 +19,7 @@ class TokenLogProb:
 def token_logprob(token: int, logits: Logits, alternatives: int) -> TokenLogProb:
     """Return a token with its log-probability and those of the likeliest tokens, for logits (V,) of the model."""
     logs = log_softmax(logits)
-    likeliest = np.argsort(-logs, kind="stable")[:alternatives]
+    likeliest = largest(logs, alternatives) if alternatives else ()
     return TokenLogProb(token, float(logs[token]), tuple((int(i), float(logs[i])) for i in likeliest))
 
 

@@ -28,6 +28,7 @@ from gpt.tokenizer import TokenError
 Logits = NDArray[np.float64]
 Processor = Callable[[list[int], Logits], Logits]
 
+BLOCK = 64  # logits whose maximum is taken to find the largest of all
 FEW = 1000  # Fewer logits than this are sorted faster than the largest are found (measured on a Zen 4 processor).
 
 
@@ -312,7 +313,10 @@ def largest(logits: Logits, k: int) -> NDArray[np.intp]:
     """
     if len(logits) < FEW or k >= len(logits):
         return np.argsort(-logits, kind="stable")[:k]
-    possible = logits > -np.inf
+    # The k-th largest of the maxima of blocks is at most the k-th largest logit, and is found in less time.
+    blocks = len(logits) // BLOCK
+    bound = np.partition(logits[: blocks * BLOCK].reshape(blocks, BLOCK).max(1), -k)[-k] if k <= blocks else -np.inf
+    possible = logits >= bound if bound > -np.inf else logits > -np.inf
     if np.count_nonzero(possible) > max(k, FEW):  # Partitioning takes long where most values are equal.
         possible = logits >= np.partition(logits, -k)[-k]
     (places,) = possible.nonzero()

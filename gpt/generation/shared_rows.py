@@ -27,7 +27,8 @@ class SharedRows:
         self.reader = Reader(model)
         self.whole = KVCache(model, max_rows)
         self.lengths: list[int] = []
-        self.used = self.whole  # the rows in use; `_use_rows` makes it
+        self.used: KVCache | None = None  # the rows in use; None after a change of rows or places
+        self.has_new = False
 
     @property
     def places(self) -> int:
@@ -48,8 +49,7 @@ class SharedRows:
             for target, source in zip(tensors(self.whole), tensors(cache), strict=True):
                 target[row : row + 1, :, end - cache.length : end] = source[:, :, : cache.length]
         self.lengths.append(cache.length)
-        self.reader.begin_text()
-        self._use_rows()
+        self.used, self.has_new = None, True
 
     def leave(self, row: int) -> None:
         """Remove a row. The last one takes its place."""
@@ -63,19 +63,24 @@ class SharedRows:
         self.lengths.pop()
         if self.lengths and end > 2 * (longest := max(self.lengths)):
             self._move(end - longest, end, longest - end)
-        self._use_rows()
+        self.used = None
 
     def clear(self) -> None:
         """Remove all rows."""
         self.lengths.clear()
-        self.whole.length = 0
+        self.whole.length, self.used = 0, None
 
     def step(self, tokens: Sequence[int]) -> BatchLogits:
         """Append a token to each row, none of which is full; return the logits (B, V) of the next ones."""
         if self.whole.length == self.places:
             self._make_room()
-        logits = self.reader.logits(np.array(tokens, np.int64)[:, None], self.used)
-        self.whole.length = self.used.length
+        if self.has_new:
+            self.reader.begin_text()
+            self.has_new = False
+        if (used := self.used) is None:
+            used = self.used = self._rows_in_use()
+        logits = self.reader.logits(np.array(tokens, np.int64)[:, None], used)
+        self.whole.length = used.length
         self.lengths = [length + 1 for length in self.lengths]
         return logits[:, 0]
 
@@ -92,7 +97,7 @@ class SharedRows:
             self._move(end - longest, end, longest - end)
         else:
             self._reserve(end + 1)
-        self._use_rows()
+        self.used = None
 
     def _move(self, start: int, stop: int, by: int) -> None:
         """Move the tokens of all rows from places `start` to `stop` by some places."""
@@ -115,14 +120,14 @@ class SharedRows:
                     held[layer] = tl.zeros(shape, dtype=old.dtype, device=old.device)
                     held[layer][:rows, :, :end] = old[:rows, :, :end]
 
-    def _use_rows(self) -> None:
-        """Make the cache of the rows in use. It has no memory of its own."""
-        rows, whole = len(self.lengths), self.whole
-        self.used = used = copy.copy(whole)
-        padding = np.array([whole.length - length for length in self.lengths], np.int64)
+    def _rows_in_use(self) -> KVCache:
+        """Return a cache of the rows in use, which has no memory of its own."""
+        rows, used = len(self.lengths), copy.copy(self.whole)
+        padding = np.array([used.length - length for length in self.lengths], np.int64)
         used.batch_size, used.padding = rows, padding if padding.any() else None
         with tl.no_grad():
-            used.keys, used.values = [t[:rows] for t in whole.keys], [t[:rows] for t in whole.values]
+            used.keys, used.values = [t[:rows] for t in used.keys], [t[:rows] for t in used.values]
+        return used
 
 
 class SeparateRows:
@@ -177,6 +182,17 @@ def load(cache: KVCache, saved: SavedCache, length: int) -> None:
         for target, source in zip(tensors(cache), saved, strict=True):
             target[:, :, :length] = source[:, :, :length]
     cache.length = length
+
+
+def row_of(cache: KVCache, row: int, length: int) -> KVCache:
+    """Return the last tokens of a row as a cache, which has no memory of its own."""
+    part, start, stop = copy.copy(cache), cache.length - length, cache.length
+    part.batch_size, part.length, part.padding = 1, length, None
+    with tl.no_grad():
+        part.keys, part.values = (
+            [t[row : row + 1, :, start:stop] for t in held] for held in (cache.keys, cache.values)
+        )
+    return part
 
 
 def shared_rows(model: GPT, max_rows: int) -> SharedRows | SeparateRows:
