@@ -30,6 +30,7 @@ COMMANDS = {
     "presets": "gpt.cli.info:presets",
     "models": "gpt.cli.models:models",
     "export": "gpt.cli.export:export",
+    "explore": "gpt.cli.explore:explore",
     "serve": "gpt.cli.serve:serve",
     "runs": "gpt.cli.runs:runs",
     "attention": "gpt.cli.inspect:attention",
