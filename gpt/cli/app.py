@@ -36,6 +36,7 @@ COMMANDS = {
     "attention": "gpt.cli.inspect:attention",
     "lens": "gpt.cli.inspect:lens",
     "embeddings": "gpt.cli.inspect:embeddings",
+    "gradients": "gpt.cli.inspect:gradients",
 }
 
 # The extras of packages; that of the others is gpt or plot.

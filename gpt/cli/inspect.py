@@ -161,3 +161,26 @@ def embeddings(
     loaded = load(model, checkpoint, device, adapter)
     ids = None if text is None else loaded.tokenizer.encode(text).tolist()
     save(plot_embeddings(loaded.model, loaded.tokenizer, ids, top, positions), path)
+
+
+@click.command(cls=Command)
+@click.argument("run", required=False)
+@out_option("gradients.png")
+def gradients(run: str | None, out: str) -> None:
+    """Draw the gradients, updates and activations of each layer over a run.
+
+    RUN is the folder of a run, or its name below runs/. Without it, the run that was changed last is drawn.
+    """
+    path = checked(out)
+    from gpt.cli.runs import collect, ordered
+    from gpt.inspect import plot_gradients
+
+    found, skipped = collect([] if run is None else [run], archived=False)
+    if not found:
+        raise click.UsageError(skipped[0] if skipped else "there is no run in runs/. python -m gpt train makes one")
+    if len(found) > 1 and run is not None:
+        raise click.UsageError(f"there are {len(found)} runs in {run!r:.200}. Name one of them: {found[0].path}")
+    newest = ordered(found, "when")[0]
+    if run is None:
+        click.echo(f"run {newest.path}", err=True)
+    save(plot_gradients(newest), path)

@@ -230,6 +230,10 @@ class TrainConfig(Section):
         1_000_000, "validation tokens in the evaluation at the end; 0 takes all", "tokens", ge=0, lt=2**63
     )
     checkpoint_interval: int = option(250, "steps between checkpoints", "steps", ge=1, lt=2**63)
+    log_layers: int = option(
+        50, "steps between records of each layer's gradient, update and activations; 0 records none", "steps", ge=0,
+        lt=2**63,
+    )  # fmt: skip
     sample_chars: int = option(500, "length of the sample written at the end", "characters", ge=0, lt=2**63)
     seed: int = option(1337, "seed of weights, batches, dropout and the sample", ge=0, lt=2**63)
     device: str = option(

@@ -3,7 +3,7 @@
 from gpt.runs.compare import RunSummary, differing_options, find_runs, summarize
 from gpt.runs.errors import RunFolderError
 from gpt.runs.find import Better, better_checkpoint, describe_choice, find_checkpoint, newest_checkpoint
-from gpt.runs.folder import BEST, CURVE, LATEST, MERGED, METRICS, RunFolder, is_locked
+from gpt.runs.folder import BEST, CURVE, LATEST, LAYERS, MERGED, METRICS, RunFolder, is_locked
 from gpt.runs.metrics import Metrics, read
 from gpt.runs.plot import loss_curve
 
@@ -11,6 +11,7 @@ __all__ = [
     "BEST",
     "CURVE",
     "LATEST",
+    "LAYERS",
     "MERGED",
     "METRICS",
     "Better",

@@ -1,8 +1,8 @@
 """The folder of a run.
 
 A run resumes from `checkpoint.safetensors`, the latest checkpoint. `best.safetensors` is the checkpoint with the lowest
-estimated loss on the validation set. The folder also has `metrics.jsonl` and `loss.png`, and after low-rank adaptation
-the folder `adapter`, and `merged.safetensors` if the user asked for it.
+estimated loss on the validation set. The folder also has `metrics.jsonl`, `layers.jsonl` and `loss.png`, and after
+low-rank adaptation the folder `adapter`, and `merged.safetensors` if the user asked for it.
 """
 
 import re
@@ -21,6 +21,7 @@ from gpt.runs.metrics import Metrics
 LATEST = "checkpoint.safetensors"
 BEST = "best.safetensors"
 METRICS = "metrics.jsonl"
+LAYERS = "layers.jsonl"
 CURVE = "loss.png"
 MERGED = "merged.safetensors"
 LOCK = ".lock"
@@ -28,7 +29,8 @@ ADAPTER = tuple(f"{adapter.FOLDER}/{name}" for name in (adapter.CONFIG, adapter.
 
 # What a killed process leaves of its writes: names that `tensorlite.serialization` and `gpt.runs.archive` make.
 LEFTOVER = re.compile(
-    rf"\.(?:{'|'.join(map(re.escape, (LATEST, BEST, METRICS, CURVE, MERGED)))}|earlier-\d+)(?:\.[0-9a-z_]{{8}}\.tmp)+"
+    rf"\.(?:{'|'.join(map(re.escape, (LATEST, BEST, METRICS, LAYERS, CURVE, MERGED)))}|earlier-\d+)"
+    r"(?:\.[0-9a-z_]{8}\.tmp)+"
 )
 
 
@@ -53,6 +55,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = path = Path(path)
         self.latest, self.best, self.curve = path / LATEST, path / BEST, path / CURVE
+        self.layers = path / LAYERS
 
     @cached_property
     def metrics(self) -> Metrics:
@@ -110,7 +113,8 @@ class RunFolder:
 
         They move in one step, so that a process that is killed meanwhile leaves them together. Raises RunFolderError.
         """
-        names = [name for name in (LATEST, BEST, METRICS, CURVE, *ADAPTER, MERGED) if (self.path / name).exists()]
+        every = (LATEST, BEST, METRICS, LAYERS, CURVE, *ADAPTER, MERGED)
+        names = [name for name in every if (self.path / name).exists()]
         if not names or (names == [METRICS] and not (self.path / METRICS).stat().st_size):
             return None
         with run_folder_errors(self.path):

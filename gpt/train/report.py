@@ -51,6 +51,7 @@ def report(trainer: Trainer, merge: bool = False) -> None:
     print_sample(trainer)
     folder = trainer.folder
     written = [*adapters, folder.latest, *([folder.best] if folder.best.exists() else []), folder.metrics.path]
+    written += [folder.layers] if folder.layers.exists() else []
     if draw_curve(trainer):
         written.append(folder.curve)
     for path in written:

@@ -15,7 +15,7 @@ from gpt.data.text import read_bytes
 from gpt.errors import extra
 from gpt.model import GPT, build_model
 from gpt.model.lora import add_lora
-from gpt.runs import LATEST, RunFolder
+from gpt.runs import LATEST, Metrics, RunFolder
 from gpt.tokenizer import CharacterError, Tokenizer
 from gpt.train.output import say
 from gpt.train.trainer import Trainer
@@ -29,6 +29,7 @@ RESUMABLE_OPTIONS = {
     "train.final_eval_tokens",
     "train.checkpoint_interval",
     "train.sample_chars",
+    "train.log_layers",
     "train.device",
 }
 
@@ -144,6 +145,8 @@ def resume(config: Config, path: str | Path) -> Trainer:
     if trainer.text_digest != text:
         raise other_text(config, saved, path)
     trainer.metrics.truncate_after(trainer.step, evaluated=not trainer.evaluation_due)
+    if trainer.folder.layers.exists():
+        Metrics(trainer.folder.layers).truncate_after(trainer.step)
     return trainer
 
 

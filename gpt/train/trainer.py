@@ -20,6 +20,7 @@ from gpt.evaluate import mean_loss
 from gpt.model import GPT
 from gpt.runs import LATEST, RunFolder
 from gpt.train.interrupt import Interrupt, Stopped
+from gpt.train.layers import LayerRecorder
 from gpt.train.optimizer import configure_optimizer
 from gpt.train.output import say
 from gpt.train.progress import Meter, format_metrics, progress_bar
@@ -59,6 +60,7 @@ class Trainer:
         self.best = math.inf  # The lowest estimate of the validation loss.
         self.warned = False  # Whether a loss above chance was reported.
         self.evaluation_due = False  # Whether this step's evaluation is still to be done.
+        self.layers = LayerRecorder(config, model, folder)
         t = config.train
         self.meter = Meter(t.grad_accum * t.batch_size * config.model.block_size)
 
@@ -113,18 +115,23 @@ class Trainer:
         """Take one optimizer step. Return the loss and the norm of the gradient before clipping, both 0-d."""
         grad_accum, device = self.config.train.grad_accum, self.model.device
         self.optimizer.zero_grad()
-        losses = []
-        for _ in range(grad_accum):
-            x, y = self.batch("train", self.rng)  # (B, T) each
-            self.meter.tokens += x.size
-            _, loss = self.model(tl.tensor(x, device=device), tl.tensor(y, device=device))
-            loss = loss / grad_accum
-            loss.backward()
-            losses.append(loss.detach())
+        losses, recorded = [], self.layers.is_due(self.step + 1)
+        with self.layers.watching(recorded):
+            for _ in range(grad_accum):
+                x, y = self.batch("train", self.rng)  # (B, T) each
+                self.meter.tokens += x.size
+                _, loss = self.model(tl.tensor(x, device=device), tl.tensor(y, device=device))
+                loss = loss / grad_accum
+                loss.backward()
+                losses.append(loss.detach())
+        if recorded:
+            self.layers.before_update()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.optim.grad_clip or math.inf)
         self.optimizer.step()
         self.schedule.step()
         self.step += 1
+        if recorded:
+            self.layers.write(self.step)
         return sum(losses[1:], losses[0]), norm
 
     def batch(self, split: Split, rng: np.random.Generator) -> tuple[Any, Any]:

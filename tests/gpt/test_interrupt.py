@@ -9,7 +9,7 @@ pytest.importorskip("platformdirs")
 pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
 from gpt import checkpoint, train
-from gpt.runs import BEST, LATEST, METRICS, read
+from gpt.runs import BEST, LATEST, LAYERS, METRICS, read
 from gpt.train import Interrupt, Trainer, interrupt, report, run, trainer
 from tests.gpt.small_runs import assert_same_checkpoint, at_step, measured
 
@@ -125,7 +125,7 @@ def test_a_second_signal_stops_at_once(tiny, tmp_path, monkeypatch, capsys, numb
     assert checkpoint.load(tmp_path / "run" / LATEST).step == 10
     error = capsys.readouterr().err
     assert f"Stopped at once, in step 13; {tmp_path / 'run' / LATEST} is kept, from its last save." in error
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [BEST, LATEST, METRICS]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [BEST, LATEST, LAYERS, METRICS]
 
 
 def test_a_signal_that_make_passes_on_counts_once(monkeypatch):

@@ -18,7 +18,18 @@ from gpt.config import Config, SamplingConfig
 from gpt.data import load_dataset
 from gpt.evaluate import evaluate
 from gpt.generation import gather, generate
-from gpt.runs import BEST, CURVE, LATEST, METRICS, RunFolder, RunFolderError, find_checkpoint, newest_checkpoint, read
+from gpt.runs import (
+    BEST,
+    CURVE,
+    LATEST,
+    LAYERS,
+    METRICS,
+    RunFolder,
+    RunFolderError,
+    find_checkpoint,
+    newest_checkpoint,
+    read,
+)
 from gpt.tokenizer import start_ids
 from gpt.train import Trainer, TrainingError, report, run, start, trainer
 from gpt.train.progress import evaluation_bar
@@ -94,8 +105,8 @@ def test_a_run_writes_the_files_that_it_lists(tiny, tmp_path, capsys):
     config = tiny()
     assert train.train(config) is True
     folder, out = tmp_path / "run", capsys.readouterr().out
-    assert sorted(p.name for p in folder.iterdir()) == sorted([LATEST, BEST, METRICS, CURVE])
-    for name in (LATEST, BEST, METRICS, CURVE):
+    assert sorted(p.name for p in folder.iterdir()) == sorted([LATEST, BEST, METRICS, LAYERS, CURVE])
+    for name in (LATEST, BEST, METRICS, LAYERS, CURVE):
         assert f"wrote {folder / name}\n" in out
     assert (folder / CURVE).read_bytes().startswith(b"\x89PNG")
 
