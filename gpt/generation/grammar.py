@@ -74,7 +74,10 @@ class Grammar:
         if not isinstance(values, dict):
             raise GrammarError(f"the JSON schema: expected an object, got {text:.80}")
         make = import_llguidance().LLMatcher.grammar_from_json_schema
-        grammar = make(text, overrides={"whitespace_flexible": False})
+        try:
+            grammar = make(text, overrides={"whitespace_flexible": False})
+        except ValueError as error:  # It reads JSON with limits that Python's reader does not have.
+            raise GrammarError(f"the JSON schema: {error}") from None
         return cls(tokenizer, grammar, end_token=end_token, prompt_length=prompt_length)
 
     def after_prompt(self, length: int) -> Self:

@@ -42,7 +42,7 @@ def create_app(models: Mapping[str, tuple[GPT, Tokenizer]], options: ServeOption
             served.close()
 
     # The pages of FastAPI's documentation load scripts from elsewhere.
-    app = FastAPI(title="tensorlite", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(title="tensorlite", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
     app.state.served = served
     app.state.metrics = metrics = Metrics(served)
     for router in (routes.router, completions.router, chat.router, page_api.router):

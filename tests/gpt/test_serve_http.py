@@ -169,6 +169,7 @@ def test_other_addresses_methods_and_types(client):
     check_error(client.get(COMPLETIONS), 405, "another method")
     assert client.get(COMPLETIONS).headers["allow"] == "POST"
     check_error(client.post("/v1/models", json={}), 405)
+    check_error(client.post(COMPLETIONS + "/", json={}), 404)
     for kind in ("text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin-1", ""):
         response = client.post(COMPLETIONS, content=b"{}", headers={"Content-Type": kind})
         check_error(response, 415, "Content-Type: expected application/json")

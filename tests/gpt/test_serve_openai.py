@@ -242,9 +242,13 @@ def test_an_answer_in_json(client):
         model="tiny", messages=MESSAGES, max_tokens=5, response_format={"type": "json_object"}
     )
     assert answer.choices[0].message.content.startswith("{")
-    bad = {"type": "json_schema", "json_schema": {"name": "one", "schema": {"type": "no such type"}}}
-    with pytest.raises(openai.BadRequestError, match="response_format"):
-        client.chat.completions.create(model="tiny", messages=MESSAGES, response_format=bad)
+    deep = {}
+    for _ in range(150):
+        deep = {"not": deep}
+    for bad in ({"type": "no such type"}, {"type": "string", "pattern": "(?<=a)b"}, {"enum": []}, deep):
+        form = {"type": "json_schema", "json_schema": {"name": "one", "schema": bad}}
+        with pytest.raises(openai.BadRequestError, match="response_format"):
+            client.chat.completions.create(model="tiny", messages=MESSAGES, response_format=form)
 
 
 @pytest.mark.parametrize(
