@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,7 @@ def candidates(
     before, after: the processors before the temperature and after top-k. A temperature of 0 leaves one token.
     """
     temperature, top_k = sampling.temperature, sampling.top_k
+    tokens: Any = range(len(logits))
     if not np.isfinite(logits).all():
         raise SampleError("the logits of the model are not finite: its weights are broken. Use an earlier checkpoint")
     if before:
@@ -79,10 +80,11 @@ def candidates(
         if top_k is not None:
             first.append(TopK(top_k, ties=False))
         logits, temperature = apply([*first, *after], ids, logits), 1.0
-    tokens: Tokens = range(len(logits))
+        (possible,) = (logits > -np.inf).nonzero()  # Most tokens of a large vocabulary are cut.
+        logits, tokens = logits[possible], possible
     if top_k is not None:
-        tokens = largest(logits, top_k)
-        logits = logits[tokens]
+        kept = largest(logits, top_k)
+        logits, tokens = logits[kept], tokens[kept] if after else kept
     with np.errstate(over="ignore"):  # With a tiny temperature a low logit becomes -inf, and its probability 0.
         return tokens, np.exp((logits - logits.max()) / temperature)
 

@@ -160,3 +160,11 @@ def test_two_commits_are_compared():
         cells = re.search(rf"^{task} +(.+)$", output, re.MULTILINE)[1].split()
         assert all(float(cell) > 0 for cell in cells if cell != "to")
         assert len(cells) == 9  # two times of each commit, two ratios, and a range
+
+
+def test_clients_of_a_server_are_measured():
+    pytest.importorskip("fastapi")
+    output = run("bench_serve.py", "--quick", "--shape", "M", header=HEADER[:5])
+    assert re.findall(r"^shape M, (\w+), greedy", output, re.MULTILINE) == ["scheduler", "http"]
+    assert len(re.findall(r"^8 clients +\d+\.\d+ +\d+\.\d+$", output, re.MULTILINE)) == 2
+    assert len(re.findall(r"^ratio +\d+\.\d\d +\d+\.\d\d ", output, re.MULTILINE)) == 2
