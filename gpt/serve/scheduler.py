@@ -74,7 +74,7 @@ class TextStream:
         return items
 
     def put(self, item: TokenLogProb | None, finish_reason: str | None, error: Exception | None) -> Any:
-        """Append a token, and end the text where it has a finish_reason; return who waits for it, if someone does."""
+        """Append a token, and end the text where it has a finish_reason; return its reader, if one waits."""
         with self._lock:
             if item is not None:
                 self._items.append(item)
