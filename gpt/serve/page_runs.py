@@ -28,7 +28,6 @@ MOST_POINTS = 1000  # of a curve; of a longer one, points at equal distances are
 FRESH_SECONDS = 2.0  # in which all clients get the same list
 SAMPLE_TOKENS = 120
 
-sampling_now = asyncio.Lock()  # One model is loaded at a time.
 lists: dict[Path, tuple[float, dict[str, Any]]] = {}  # the last list of a folder, and when it was made
 
 
@@ -56,8 +55,10 @@ async def show_run(request: Request, name: str) -> Response:
 @router.post("/runs/{name:path}/sample")
 async def sample_run(request: Request, name: str, body: SampleBody) -> dict[str, Any]:
     """Return a text that the latest checkpoint of a run writes. The checkpoint is loaded for it, and dropped again."""
-    path = path_of(request, name)
-    async with sampling_now:
+    path, state = path_of(request, name), request.app.state
+    if not hasattr(state, "page_sampling"):
+        state.page_sampling = asyncio.Lock()
+    async with state.page_sampling:  # One model is loaded at a time.
         return await asyncio.to_thread(sample, path, body.seed)
 
 

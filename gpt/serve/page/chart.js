@@ -2,22 +2,22 @@
 
 import { element, svg } from "./dom.js";
 
-const [WIDTH, HEIGHT] = [720, 320];
+const HEIGHT = 320;
 const MARGIN = { left: 52, right: 12, top: 12, bottom: 36 };
 
 /**
  * Return a picture of curves.
- * curves: {label, color (a number from 0), dashed, points: [[step, value], ...]} each.
+ * curves: {label, color (a number from 0), dashed, points: [[step, value], ...]} each. width: in pixels.
  */
-export function chart(curves, label) {
+export function chart(curves, label, width) {
   const all = curves.flatMap(({ points }) => points);
   const [x, y] = [range(all.map(([step]) => step), true), range(all.map(([, value]) => value), false)];
-  const left = (step) => MARGIN.left + ((step - x.low) / (x.high - x.low)) * (WIDTH - MARGIN.left - MARGIN.right);
+  const left = (step) => MARGIN.left + ((step - x.low) / (x.high - x.low)) * (width - MARGIN.left - MARGIN.right);
   const top = (value) => HEIGHT - MARGIN.bottom - ((value - y.low) / (y.high - y.low)) * (HEIGHT - MARGIN.top - MARGIN.bottom);
-  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label, class: "curves" });
+  const picture = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": label, class: "curves" });
   for (const value of y.ticks) {
     picture.append(
-      svg("line", { x1: MARGIN.left, x2: WIDTH - MARGIN.right, y1: top(value), y2: top(value), class: "gridline" }),
+      svg("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: top(value), y2: top(value), class: "gridline" }),
       svg("text", { x: MARGIN.left - 8, y: top(value) + 4, "text-anchor": "end", text: String(value) }),
     );
   }
@@ -25,14 +25,14 @@ export function chart(curves, label) {
     picture.append(svg("text", { x: left(step), y: HEIGHT - MARGIN.bottom + 18, "text-anchor": "middle", text: step.toLocaleString("en-US") }));
   }
   picture.append(
-    svg("text", { x: WIDTH - MARGIN.right, y: HEIGHT - 4, "text-anchor": "end", class: "axis-label", text: "step" }),
+    svg("text", { x: width - MARGIN.right, y: HEIGHT - 4, "text-anchor": "end", class: "axis-label", text: "step" }),
     svg("text", { x: MARGIN.left + 6, y: MARGIN.top + 6, class: "axis-label", text: "loss (nats per token)" }),
   );
   for (const { points, color, dashed } of curves) {
     const path = points.map(([step, value], i) => `${i ? "L" : "M"}${left(step).toFixed(1)} ${top(value).toFixed(1)}`).join("");
     const kind = `curve c${color % 6}${dashed ? " dashed" : ""}`;
     picture.append(svg("path", { d: path, class: kind }));
-    if (points.length <= 40) {
+    if (!dashed && points.length <= 60) {
       picture.append(...points.map(([step, value]) => svg("circle", { cx: left(step), cy: top(value), r: 2.5, class: `dot c${color % 6}` },
         svg("title", { text: `step ${step}: ${value.toFixed(4)}` }))));
     }

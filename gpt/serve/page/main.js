@@ -123,6 +123,7 @@ function askForToken(wrong) {
     ? "The server did not accept that token. It is what the server was started with."
     : "It is what the server was started with: --token, or TENSORLITE_SERVE_TOKEN.";
   byId("token-field").value = "";
+  dialog.returnValue = ""; // That of an earlier answer would stay if the user leaves the dialog with Escape.
   if (!dialog.open) dialog.showModal();
   return new Promise((resolve) => {
     byId("token-cancel").onclick = () => dialog.close("");

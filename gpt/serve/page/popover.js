@@ -11,6 +11,7 @@ class Popover {
   constructor() {
     this.box = byId("popover");
     this.anchor = null;
+    this.returning = false;
     this.timer = 0;
     this.box.addEventListener("pointerenter", () => clearTimeout(this.timer));
     this.box.addEventListener("pointerleave", () => this.hideSoon());
@@ -118,8 +119,10 @@ class Popover {
     const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: rows.length - 1 }[event.key];
     if (event.key === "Escape" || (event.key === "ArrowUp" && at === 0)) {
       const anchor = this.anchor;
-      if (event.key === "Escape") this.hide();
+      this.returning = event.key === "Escape"; // The list does not open again for the focus that comes back.
+      if (this.returning) this.hide();
       anchor?.focus();
+      this.returning = false;
       event.preventDefault();
       event.stopPropagation();
     } else if (to !== undefined) {

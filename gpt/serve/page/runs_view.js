@@ -119,15 +119,16 @@ function drawChart(details) {
   const several = details.length > 1;
   const curves = details.flatMap(({ name, curves: found }, run) =>
     Object.entries(NAMES)
-      .filter(([kind]) => found[kind]?.length)
+      .filter(([kind]) => found[kind]?.length && !(several && kind === "train_loss" && found.val_loss))
       .map(([kind, label], i) => ({
-        label: several ? `${name}, ${label}` : label, points: found[kind], color: several ? run : i, dashed: several && kind !== "val_loss",
+        label: several ? `${name}, ${label}` : label, points: found[kind], color: several ? run : i, dashed: kind === "loss",
       })),
   );
   const box = byId("runs-chart");
   box.hidden = !curves.length;
   if (!curves.length) return;
-  box.replaceChildren(chart(curves, `Losses of ${details.map(({ name }) => name).join(", ")}`), legend(curves));
+  const width = Math.max(300, Math.min(900, box.clientWidth - 28));
+  box.replaceChildren(chart(curves, `Losses of ${details.map(({ name }) => name).join(", ")}`, width), legend(curves));
 }
 
 function drawOptions(details) {

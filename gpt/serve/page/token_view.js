@@ -84,6 +84,7 @@ export class TokenView {
     if (token.special) classes.push("special");
     else if (text === "") classes.push("part"); // The bytes of a character that a later token completes.
     else if (/^\n+$/.test(text)) classes.push("newline");
+    else if (/^[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+$/u.test(text) && text !== "\t") classes.push("part"); // It has no width.
     return classes.join(" ");
   }
 
@@ -132,7 +133,7 @@ export class TokenView {
     const place = this.placeOf(event.target);
     if (place < 0) return;
     this.activate(place);
-    popover.show(this.places[place], this.content(place));
+    if (!popover.returning) popover.show(this.places[place], this.content(place));
   }
 
   onClick(event) {
