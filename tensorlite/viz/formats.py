@@ -5,6 +5,7 @@ Sources: https://graphviz.org/doc/info/lang.html and https://mermaid.js.org/synt
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from .folding import folded
 
 __all__ = ["FORMATS", "to_dot", "to_mermaid", "to_text"]
 
-_LONGEST = 60  # the number of characters after which a cell of the table is cut
+_LONGEST_CELL, _LONGEST_RULE = 60, 48  # the number of characters after which a cell of the table, or a rule, is cut
 _MERMAID_EDGES = 450  # Mermaid draws 500 edges at most, unless the page that it is on allows more.
 
 
@@ -25,7 +26,8 @@ def to_text(data: dict[str, Any]) -> str:
 
     A row has the step, the name of the result (``%7`` if it has none), the op with its inputs, the shape and dtype of
     the result, what the op has saved, and the gradient rule for each input. ``sum dims 0`` after a rule means that the
-    engine sums its result over that dimension, because the input was broadcast.
+    engine sums its result over that dimension, because the input was broadcast. ``use 2 of 3`` means that it adds the
+    result to that of the first use.
     """
     nodes, steps = data["nodes"], {step["node"]: step for step in data["backward"]}
     rows, number = [], 0
@@ -36,7 +38,7 @@ def to_text(data: dict[str, Any]) -> str:
         number += step is not None
         rows.append([
             str(number) if step else "-", _label(node), _call(data, node), _shape(node), node["dtype"] or "?",
-            ", ".join(saved["name"] for saved in node["saved"]) or "-", _rules(data, step), _module(data, node),
+            _cut(", ".join(map(_saved, node["saved"]))) or "-", _rules(data, step), _module(data, node),
         ])  # fmt: skip
     header = ["step", "result", "op", "shape", "dtype", "saved", "gradient rules", "module"]
     leaves = [node for node in nodes if node["kind"] in ("parameter", "leaf")]
@@ -59,15 +61,15 @@ def _count(things: Sequence[object], one: str, many: str = "") -> str:
 
 def _table(header: list[str], rows: list[list[str]]) -> Iterator[str]:
     """Iterate over the lines of a table. Columns that are empty in all rows are left out."""
-    cells = [header, *([_cut(_plain(cell)) for cell in row] for row in rows)]
+    cells = [header, *([_plain(cell) for cell in row] for row in rows)]
     kept = [k for k in range(len(header)) if any(row[k] not in ("", "-") for row in cells[1:])]
     widths = {k: max(len(row[k]) for row in cells) for k in kept}
     for row in cells:
         yield "  ".join(row[k].rjust(widths[k]) if header[k] == "step" else row[k].ljust(widths[k]) for k in kept)
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+def _cut(text: str, longest: int = _LONGEST_CELL) -> str:
+    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 def _plain(text: str) -> str:
@@ -76,7 +78,7 @@ def _plain(text: str) -> str:
 
 
 def _label(node: dict[str, Any]) -> str:
-    return node["name"] or f"%{node['id']}"
+    return _cut(node["name"]) or f"%{node['id']}"
 
 
 def _shape(node: dict[str, Any]) -> str:
@@ -87,13 +89,19 @@ def _module(data: dict[str, Any], node: dict[str, Any]) -> str:
     if node["module"] is None:
         return ""
     module = data["modules"][node["module"]]
-    return module["name"] or module["type"]
+    return _cut(module["name"] or module["type"])
+
+
+def _saved(saved: dict[str, Any]) -> str:
+    """Return the name of a saved value, with the value if it is not an array: ``dim=0``."""
+    text = saved.get("text") if saved["value"] is None else None
+    return f"{saved['name']}={text}" if text and len(text) <= 20 else str(saved["name"])
 
 
 def _call(data: dict[str, Any], node: dict[str, Any]) -> str:
     """Return the op with its inputs: ``mul(a, b)``."""
     inputs = [data["nodes"][edge["from"]] for edge in data["edges"] if edge["to"] == node["id"]]
-    return f"{node['op']}({', '.join(map(_label, inputs))})"
+    return _cut(f"{node['op']}({', '.join(map(_label, inputs))})")
 
 
 def _rules(data: dict[str, Any], step: dict[str, Any] | None) -> str:
@@ -101,16 +109,18 @@ def _rules(data: dict[str, Any], step: dict[str, Any] | None) -> str:
     if step is None:
         return "-"
     if step.get("error"):
-        return str(step["error"])
+        return _cut(str(step["error"]))
     texts: dict[str, str] = {}
     for entry in step["inputs"]:
         argument = data["edges"][entry["edge"]]["argument"]
         source = data["sources"][entry["source"]]
-        text = _rule(source["text"])
+        text = _cut(_rule(source["text"]), _LONGEST_RULE)
         if entry["summed_dims"]:
             text += f", sum dims {', '.join(map(str, entry['summed_dims']))}"
         if entry["cast"]:
             text += f", as {entry['cast']}"
+        if entry["uses"] > 1:
+            text += f" (use {entry['use']} of {entry['uses']})"
         texts[argument] = text
     if len(set(texts.values())) == 1 and len(texts) > 1:
         return f"{', '.join(texts)}: {next(iter(texts.values()))}"
@@ -132,7 +142,7 @@ def _numbers(data: dict[str, Any], place: int | None) -> list[str]:
     if place is None:
         return [""]
     value = data["values"][place]
-    if "numbers" in value and value["shape"] in ([], *([n] for n in range(1, 9))):
+    if "numbers" in value and math.prod(value["shape"]) <= 8:
         return [_rounded(value["numbers"])]
     if value.get("min") is None:
         return [""]

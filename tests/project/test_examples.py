@@ -101,6 +101,15 @@ def test_example_05(tmp_path):
     assert "Thou art more lovely and more temperate:" in output.partition("and wrote:")[2]
 
 
+def test_example_06(tmp_path):
+    output = run("06_explore.py", tmp_path, leaves=("product.html", "network.html"))
+    assert "sum dims 0, 1" in output
+    assert "pass has 7 steps" in output
+    assert lines_with("bytes   06_explore.py:", output)
+    for name in ("product.html", "network.html"):
+        assert (tmp_path / name).stat().st_size < 1_000_000
+
+
 def test_example_05_takes_a_file(tmp_path):
     text = tmp_path / "own.txt"
     text.write_text("to be or not to be, that is the question.\n" * 20, "utf-8")

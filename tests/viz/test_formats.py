@@ -102,7 +102,7 @@ def test_the_text_says_what_each_step_does():
     assert re.search(r"^ +1 +%\d +add\(%\d, c\) +\(2, 3\) +float32 .*, sum dims 0$", lines[3])
     assert re.search(r"^ +2 +%\d +mul\(a, b\) +\(2, 3\) +float32 +x, y +x: g \* y; y: g \* x, sum dims 1$", lines[4])
     assert re.search(r"^c +\(3,\) +\[2, 2, 2\]$", lines[7])
-    assert re.search(r"^a +\(2, 3\) ", lines[8])
+    assert re.search(r"^a +\(2, 3\) +\[\[1, 1, 1\], \[1, 1, 1\]\]$", lines[8])
 
 
 def test_the_text_of_a_layer_and_of_second_order():
@@ -111,6 +111,13 @@ def test_the_text_of_a_layer_and_of_second_order():
     assert "gelu(" in text
     assert "xp.gelu_backward(g, x" in text
     assert "sum(" in text
+
+
+def test_the_text_of_several_uses_and_of_saved_numbers():
+    x = tl.tensor(3.0, requires_grad=True)
+    lines = to_text(explore(x**2 + x).data).splitlines()
+    assert re.search(r" y: .* \(use 1 of 2\)$", lines[3])
+    assert re.search(r" x, exponent=2 .* \(use 2 of 2\)$", lines[4])
 
 
 def test_the_text_of_checks():
@@ -137,7 +144,7 @@ def test_a_rule_is_one_line(source, rule):
     data = data_of_product()
     for entry in data["sources"]:
         entry["text"] = source
-    assert f"{rule}" in to_text(data).splitlines()[3]
+    assert rule in to_text(data).splitlines()[3]
     assert "lambda" not in to_text(data)
 
 
