@@ -3,16 +3,20 @@
 import html
 import os
 import re
+import struct
 import time
 from pathlib import Path
 
 import pytest
 
+import tensorlite as tl
+from tensorlite import nn
 from tensorlite.viz import page as page_module
 from tensorlite.viz.page import SCRIPTS, render
 
 from . import page_samples as samples
 
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(page_module.__file__).parent
 PHONE = {"viewport": {"width": 400, "height": 800}}
 DESK = {"viewport": {"width": 1100, "height": 800}, "reduced_motion": "reduce"}
@@ -113,11 +117,6 @@ def test_a_learner_finds_out_why_the_bias_gets_a_sum(show):
     column = "The value shift was used for each of the 2 columns, so its gradient is the sum of 2 columns."
     assert column in text_of(page)
     assert page.locator("section.sum .entry.total").count() == 4
-    if folder := os.environ.get("TENSORLITE_SCREENSHOTS"):
-        page.keyboard.press("ArrowRight")
-        page.click(".callout.sum")
-        page.mouse.move(2, 2)
-        page.screenshot(path=Path(folder, "explore-sum.png"))
 
 
 def test_several_uses_memory_and_checks(show):
@@ -210,10 +209,6 @@ def test_narrow_windows_and_themes(show, scheme):
     assert max(beyond) <= 0
     page.click("#theme")
     assert page.evaluate(ground) != before
-    if (folder := os.environ.get("TENSORLITE_SCREENSHOTS")) and scheme == "dark":
-        page.fill("#slider", "12")
-        page.evaluate("scrollTo(0, 0)")
-        page.screenshot(path=Path(folder, "explore-phone.png"))
 
 
 def test_the_keyboard_is_enough(show):
@@ -318,3 +313,68 @@ def test_a_notebook_shows_the_page_in_a_sandbox(new_page, tmp_path):
     frame.click("#next")
     assert frame.inner_text("#where") == "Forwards 1 of 8: x"
     assert frame.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+class Block(nn.Module):
+    """The attention half of a transformer's block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(32)
+        self.attention = nn.MultiheadAttention(32, 4, batch_first=True)
+
+    def forward(self, x: tl.Tensor) -> tl.Tensor:
+        normed = self.norm(x)
+        y, _ = self.attention(normed, normed, normed, need_weights=False)
+        return x + y
+
+
+def mlp_data():
+    """Return the explored loss of a perceptron with biases, on a batch of 4 rows."""
+    tl.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    loss = (model(tl.randn(4, 3)) ** 2).mean()
+    return tl.explore(loss, model=model).data
+
+
+def block_data():
+    """Return the explored sum of an attention block's results."""
+    tl.manual_seed(0)
+    block, x = Block(), tl.randn(2, 8, 32, requires_grad=True)
+    loss = (block(x) ** 2).sum()
+    return tl.explore(loss, model=block).data
+
+
+PICTURES = {  # name: data, options of the window, the op of the step, what the explanation says
+    "explore": (mlp_data, {"viewport": {"width": 1200, "height": 780}}, "linear",
+                "The bias was used for each of the 4 rows, so its gradient is the sum of 4 rows."),
+    "explore-attention": (block_data, {"viewport": {"width": 1200, "height": 780}, "color_scheme": "dark"}, "attention",
+                          "turns it into gradients for q, k and v"),
+    "explore-phone": (mlp_data, PHONE, "linear", "The bias was used for each of the 4 rows"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_pictures_of_the_documentation_show_what_the_page_shows(show, name):
+    """Open the page that each picture in `docs` shows. With TENSORLITE_SCREENSHOTS=docs, take the pictures again."""
+    make, options, op, says = PICTURES[name]
+    data = make()
+    page = show(data, **options)
+    step = next(i for i, each in enumerate(data["backward"]) if data["nodes"][each["node"]]["op"] == op)
+    page.fill("#slider", str(1 + len(data["forward"]) + step))
+    assert page.inner_text("#where").endswith(f": {op}")
+    assert says in text_of(page)
+    assert page.locator(".box.now").get_attribute("aria-label").startswith(op)
+    assert page.locator(".backwards .link.flows").count() == len(data["backward"][step]["inputs"])
+    assert page.locator(".frame").count() == len(data["modules"])
+    if name == "explore":
+        page.click(".callout.sum")
+    path = Path(os.environ.get("TENSORLITE_SCREENSHOTS", ROOT / "docs"), f"{name}.png")
+    if "TENSORLITE_SCREENSHOTS" in os.environ:
+        page.mouse.move(2, 2)
+        page.evaluate("document.activeElement.blur()")
+        page.screenshot(path=path)
+    picture = path.read_bytes()
+    assert len(picture) < 150_000
+    width, height = struct.unpack(">II", picture[16:24])
+    assert {"width": width, "height": height} == options["viewport"]

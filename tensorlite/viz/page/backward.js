@@ -11,7 +11,7 @@ function sourceOf(index) {
 // Show the source of a gradient rule, without the indentation that it has in its file.
 function drawSource(source) {
   if (!source) return element("p", { class: "muted" }, "The source of the rule is not known.");
-  const lines = source.text.replace(/\s+$/, "").split("\n");
+  const lines = source.text.replace(/ *# fmt: skip/g, "").replace(/\s+$/, "").split("\n");
   const margin = (line) => /^\s*/.exec(line)[0].length;
   const later = lines.slice(1).filter((line) => line.trim()).map(margin);
   const least = later.length ? Math.min(...later) : 0;
@@ -29,7 +29,7 @@ function nodeLink(node, text) {
 function explainBackward({ node, step }) {
   const inputs = (step.inputs || []).filter((input) => edges.has(input.edge));
   if (node.kind === "output") return explainOutput(node, step);
-  const names = inputs.map((input) => inputName(edges.get(input.edge)));
+  const names = inputNames(inputs.map((input) => edges.get(input.edge)));
   const shared = inputs.length && inputs.every((input) => input.source === inputs[0].source) ? sourceOf(inputs[0].source) : null;
   const one = shared && (inputs.length > 1 || !shared.for);
   const sentence = inputs.length

@@ -37,9 +37,13 @@ function explainStart() {
 
 function drawNotable() {
   const order = { odd: 0, sum: 1, uses: 2 };
-  const sorted = [...notable].sort((a, b) => order[a.kind] - order[b.kind] || a.index - b.index);
-  const item = ({ kind, index, text }) => element("li", { class: kind }, element("button", { type: "button",
-    class: "link-button", onclick: () => goTo(index) }, text));
+  const groups = new Map();
+  for (const each of [...notable].sort((a, b) => order[a.kind] - order[b.kind] || a.index - b.index)) {
+    groups.set(each.text, { ...each, count: (groups.get(each.text)?.count || 0) + 1, index: groups.get(each.text)?.index ?? each.index });
+  }
+  const sorted = [...groups.values()];
+  const item = ({ kind, index, text, count }) => element("li", { class: kind }, element("button", { type: "button",
+    class: "link-button", onclick: () => goTo(index) }, text), count > 1 ? element("span", { class: "muted" }, ` ${count} steps`) : null);
   const list = element("ul", { class: "notable" }, sorted.slice(0, 12).map(item));
   if (sorted.length > 12) {
     const more = element("button", { type: "button", onclick: () => more.parentNode.replaceWith(...sorted.slice(12).map(item)) },
@@ -60,15 +64,16 @@ function checkSummary() {
 }
 
 function legendOfBoxes() {
-  const rows = [["op", "an op"], ["parameter", "a parameter"], ["leaf", "another tensor that gets a gradient"],
-    ["constant", "a value without a gradient"], ["module", "a folded module: click it to open it"]];
+  const words = { op: "an op", parameter: "a parameter", leaf: "another tensor that gets a gradient", constant: "a value without a gradient" };
+  const rows = Object.entries(words).filter(([kind]) => data.nodes.some((node) => node.kind === kind));
+  if (modules.size) rows.push(["module", "a folded module: click it to open it"]);
   if (data.nodes.some((node) => node.order > 1)) rows.push(["second", "an op that computes a gradient"]);
-  return element("ul", { class: "legend" }, rows.map(([kind, words]) => element("li", {}, element("i", { class: `swatch ${kind}` }), words)));
+  return element("ul", { class: "legend" }, rows.map(([kind, text]) => element("li", {}, element("i", { class: `swatch ${kind}` }), text)));
 }
 
 function explainForward({ node }) {
   const inputs = node.inputs.map((edge) => ({ edge, source: nodes.get(edge.from) }));
-  const names = inputs.map(({ edge }) => inputName(edge));
+  const names = inputNames(node.inputs);
   const isOp = node.kind === "op" || node.kind === "output";
   const lead = isOp ? `${node.op} takes ${names.length ? listed(names) : "no tensor"}, and gives ${dims(node.shape)}.`
     : { parameter: `${node.name || "This"} is a parameter: training changes it, so it gets a gradient.`,

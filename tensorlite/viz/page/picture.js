@@ -72,7 +72,8 @@ function drawLink(link, points) {
   else if (right.length) {
     group.append(shape("text", { x: points[0][0] + 5, y: points[0][1] + 13, class: "count" }, "✓"));
   }
-  if (labels.length) group.append(shape("text", { x: end[0] + 6, y: end[1] - 9, class: "count" }, labels.join(" ")));
+  if (labels.length) group.append(shape("text", { x: end[0] + (points[0][0] > end[0] + 1 ? -6 : 6), y: end[1] - 9, class: "count",
+    "text-anchor": points[0][0] > end[0] + 1 ? "end" : "start" }, labels.join(" ")));
   tip(group, linkWords(link, right.length, wrong.length));
   drawn.paths.set(link.key, group);
   return group;

@@ -42,8 +42,9 @@ function sumsOf(step) {
 // Return the name of an input, with its module if it has no name of its own.
 function placeName(edge) {
   const module = modules.get(nodes.get(edge.from).module);
-  const name = inputName(edge);
-  return nodes.get(edge.from).name || !module || !module.name ? name : `${name} in ${module.name}`;
+  const source = nodes.get(edge.from), name = inputName(edge);
+  if (name === edge.argument && !source.name) return `argument ${name} of ${nameOf(nodes.get(edge.to))}`;
+  return source.name || !module || !module.name ? name : `${name} in ${module.name}`;
 }
 
 const isOdd = (index) => { const value = valueAt(index); return Boolean(value && (value.nans || value.infs)); };
@@ -57,14 +58,14 @@ function notablePlaces() {
       add("odd", index, `${nameOf(node)} has NaN or infinite entries, though its inputs have none.`);
     }
     if (kind !== "backward") continue;
-    if (step.error) add("odd", index, `The rule of ${nameOf(node)} raises an error.`);
+    if (step.error) add("odd", index, `The backward pass stops at ${nameOf(node)}.`);
     if (!isOdd(step.cotangent) && (step.inputs || []).some((input) => isOdd(input.result))) {
       add("odd", index, `The gradient rule of ${nameOf(node)} gives NaN or infinite entries.`);
     }
     const { broadcast, uses } = sumsOf(step);
     for (const sum of broadcast) {
       const { count, word, many } = summedWords(sum);
-      add("sum", index, `The gradient of ${inputName(sum.edge)} is a sum of ${count === 1 ? `1 ${word}` : `${count} ${many}`}.`);
+      add("sum", index, `The gradient of ${placeName(sum.edge)} is a sum of ${count === 1 ? `1 ${word}` : `${count} ${many}`}.`);
     }
     for (const input of uses) {
       if (input.use === input.uses) {

@@ -5,8 +5,8 @@ const PAUSE = 420;  // milliseconds between two rows that are added
 const VIEWS = new Set(["reshape", "view", "unsqueeze", "squeeze", "flatten", "unflatten"]);
 let playing = null;
 
-// Return the sum over broadcast dimensions of one input of a step, or null if there is none. An op like linear sums
-// inside its rule: then the rule's result is the sum of the gradient that comes in, which this finds by the numbers.
+// Return the sum over broadcast dimensions of one input of a step, or null if there is none. An op with a bias, like
+// linear, sums inside its rule: then the rule's result is the sum of the gradient that comes in, which the numbers show.
 function broadcastSum(step, input) {
   const edge = edges.get(input.edge), result = valueAt(input.result);
   if (!edge) return null;
@@ -16,22 +16,22 @@ function broadcastSum(step, input) {
     return { edge, before, after, dims: input.summed_dims, inside: false };
   }
   const gradient = valueAt(step.cotangent);
-  if (!result || !gradient || result.shape.length >= gradient.shape.length) return null;
+  if (!result || !gradient || result.shape.length >= gradient.shape.length || !isBias(edge)) return null;
   const last = gradient.shape.length - 1;
   const every = [...gradient.shape.keys()];
   const choices = [every.slice(0, gradient.shape.length - result.shape.length)];
-  if (edge.argument === "bias" && result.shape.length === 1 && last > 1) choices.push(every.filter((d) => d !== 1));
+  if (result.shape.length === 1 && last > 1) choices.push(every.filter((d) => d !== 1));
   for (const dimensions of choices) {
     const kept = every.filter((d) => !dimensions.includes(d)).map((d) => gradient.shape[d]);
     if (kept.join() !== result.shape.join() || gradient.shape.includes(0)) continue;
-    if (isSum(gradient, result, dimensions, edge.argument === "bias")) {
+    if (isSum(gradient, result, dimensions)) {
       return { edge, before: gradient, after: result, dims: dimensions, inside: true };
     }
   }
   return null;
 }
 
-function isSum(before, after, dimensions, named) {
+function isSum(before, after, dimensions) {
   const close = (a, b, size) => Math.abs(a - b) <= 1e-3 * size + 1e-12;
   if (before.numbers !== undefined && after.numbers !== undefined) {
     const rows = summedRows(before, dimensions);
@@ -41,7 +41,7 @@ function isSum(before, after, dimensions, named) {
   }
   const total = (value) => value.mean * value.shape.reduce((a, b) => a * b, 1);
   const spread = largest(before) * Math.sqrt(before.shape.reduce((a, b) => a * b, 1));
-  return named && close(total(before), total(after), spread);
+  return close(total(before), total(after), spread);
 }
 
 const flat = (entries) => Array.isArray(entries) ? entries.flat(Infinity) : [entries];
@@ -73,6 +73,12 @@ function inputName(edge) {
   const first = viewedFrom(node);
   if (first.name) return first.name;
   return edge.argument && node.kind !== "op" ? edge.argument : nameOf(node);
+}
+
+// Return the names of inputs in a sentence. Inputs of the same name get those of their arguments.
+function inputNames(list) {
+  const names = list.map(inputName);
+  return list.map((edge, i) => names.indexOf(names[i]) !== names.lastIndexOf(names[i]) && edge.argument || names[i]);
 }
 
 // Return the node whose entries a view has: that of a parameter for its reshape.
@@ -130,8 +136,7 @@ function drawSumOfNumbers(sum) {
     rows.forEach((row, i) => body.append(element("tr", { class: "term" },
       element("th", { scope: "row" }, `${word} ${row.key}`), terms[i],
       element("td", { class: "sign" }, i < rows.length - 1 ? "+" : ""))));
-    body.append(element("tr", { class: "total" }, element("th", { scope: "row" }, "sum"), results,
-      element("td", { class: "sign" }, "=")));
+    body.append(element("tr", { class: "total" }, element("th", { scope: "row" }, "sum"), results, element("td")));
   }
   const grid = element("table", { class: `grid collapse ${sideways ? "sideways" : ""}` }, body);
   const said = element("span", { class: "muted", "aria-live": "off" });
