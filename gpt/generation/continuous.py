@@ -20,8 +20,9 @@ from gpt.generation.shared_rows import load, row_of, save, shared_rows
 from gpt.model import GPT, KVCache
 from gpt.tokenizer import Ids
 
-READ_AT_ONCE = 128  # tokens of prompts that are read between two steps of the texts that run
-READ_ALONE = 512  # tokens of prompts that are read at once while no text runs
+# Additions and multiplications of a piece of a prompt, which take a tenth of a second on two cores, and the fewest and
+# most tokens of a piece. While no text runs, a piece is as many times as long.
+READ_OPERATIONS, LEAST_READ, MOST_READ, READ_ALONE = 1 << 34, 32, 256, 4
 LEAST_SHARED = 8  # tokens of a prefix that are copied; reading fewer together with other texts is as fast
 # Bytes of the caches of ended texts, and of those that run.
 PREFIX_BYTES, RUNNING_BYTES = 1 << 29, 1 << 32
@@ -125,7 +126,8 @@ class ContinuousBatch:
     the cache of another text holds of a prompt is copied, and not read.
 
     max_rows: texts at once. max_tokens: tokens that their caches hold together at most; a single text may have more.
-    max_saved: tokens of the caches of ended texts. read_at_once: tokens of prompts that are read between two steps.
+    max_saved: tokens of the caches of ended texts. read_at_once: tokens of prompts that are read between two steps, by
+        default 32 to 256, fewer for a larger model.
 
     Do not change the weights without a call of `forget`. One thread at a time may use it.
     """
@@ -137,11 +139,12 @@ class ContinuousBatch:
         *,
         max_tokens: int | None = None,
         max_saved: int | None = None,
-        read_at_once: int = READ_AT_ONCE,
+        read_at_once: int | None = None,
     ) -> None:
         check_model(model)
         size = token_bytes(model)
-        self.model, self.max_rows, self.read_at_once = model, max_rows, read_at_once
+        self.model, self.max_rows = model, max_rows
+        self.read_at_once = piece_size(model) if read_at_once is None else read_at_once
         self.max_tokens = RUNNING_BYTES // size if max_tokens is None else max_tokens
         self.saved = Prefixes(PREFIX_BYTES // size if max_saved is None else max_saved)
         self.is_dynamic = model.config.rope_scaling == "dynamic"  # Then a cache depends on the text after it.
@@ -236,7 +239,7 @@ class ContinuousBatch:
 
     def _read_new(self, written: Written) -> None:
         """Read the contexts of new texts, up to a number of tokens, and give a row to each that is complete."""
-        left = self.read_at_once if self.texts else READ_ALONE
+        left = self.read_at_once * (1 if self.texts else READ_ALONE)
         if self.new:
             self.reader.begin_text()
         while self.new and left > 0:
@@ -363,3 +366,6 @@ def token_bytes(model: GPT) -> int:
     return max(1, 2 * config.n_layer * config.kv_heads * config.head_size * model.dtype.itemsize)
 
 
+def piece_size(model: GPT) -> int:
+    """Return how many tokens of a prompt are read between two steps."""
+    return min(MOST_READ, max(LEAST_READ, READ_OPERATIONS // (2 * model.num_params())))

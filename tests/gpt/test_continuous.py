@@ -10,6 +10,7 @@ from gpt.config import ModelConfig, SamplingConfig
 from gpt.generation import EndOfText, SampleError, generate, generate_with_logprobs
 from gpt.generation.continuous import ContinuousBatch, TextRequest
 from gpt.model import GPT
+from gpt.model.quantized import quantize_model
 from gpt.tokenizer import TokenError
 from tests.gpt.small_models import small_model
 from tests.gpt.test_batch import MODELS
@@ -75,16 +76,78 @@ def tokens_of(items):
     return [item.token for item in items]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["learned", "rope", "dynamic", "all", "context of 1", "context of 3"])
 def test_texts_are_those_of_generate(name):
     """Let texts with many options arrive at random steps; pieces of 5 tokens also split short prompts."""
     model, rng = small_model(**MODELS[name]), np.random.default_rng(5)
-    requests = random_requests(7, 14)
+    requests = random_requests(7, 12)
     batch = ContinuousBatch(model, 4, read_at_once=5)
     items, texts = write_all(batch, [(int(rng.integers(0, 40)), request) for request in requests])
     assert [tokens_of(found) for found in items] == [expected(model, request) for request in requests]
     for text, request, found in zip(texts, requests, items, strict=True):
         assert text.finish_reason == ("length" if len(found) == request.max_new_tokens else "stop")
+
+
+def count_down(ids, logits):
+    """Change the list of tokens, which a processor should not do."""
+    ids[:] = [0] * len(ids)
+    return logits
+
+
+LONG = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 1, 2]
+EDGES = {
+    "one token": ([4], 9, {}),
+    "a full context": (LONG[:12], 9, {}),
+    "more than the context": (LONG, 9, {}),
+    "nothing": ([4], 0, {}),
+    "one new token": (LONG[:12], 1, {}),
+    "a stop token at once": ([1, 2], 9, {"sampling": SamplingConfig(forced_tokens={0: 5}), "stop_tokens": {5}}),
+    "without end": ([1, 2], None, {"stop_tokens": {9}, "sampling": SamplingConfig(seed=2)}),
+    "numbers of NumPy": (np.array([1, 2], np.int32), np.int64(4), {}),
+    "several restarts": ([7, 8], 40, {}),
+    "a text of the tokens": ([1, 2], 9, {"processors": (count_down,)}),
+}
+
+
+@pytest.mark.parametrize(
+    ("rows", "options"), [(3, {}), (1, {"read_at_once": 1}), (3, {"max_saved": 0}), (3, {"max_saved": 5, "max_tokens": 1})]
+)
+def test_texts_at_the_limits_are_those_of_generate(rows, options):
+    model = small_model()
+    requests = [TextRequest(prompt, count, **more) for prompt, count, more in (*EDGES.values(), EDGES["nothing"])]
+    requests = [dataclasses.replace(r, sampling=dataclasses.replace(r.sampling, seed=1)) for r in requests]
+    items, _ = write_all(ContinuousBatch(model, rows, **options), [(0, request) for request in requests])
+    for name, request, found in zip(EDGES, requests, items, strict=False):
+        assert tokens_of(found) == expected(model, request), name
+
+
+def test_texts_of_the_strict_device_are_those_of_generate():
+    model = small_model(**MODELS["all"])
+    strict = GPT(model.config).to(tl.float64).eval()
+    strict.load_state_dict(model.state_dict())
+    strict.to("strict")
+    requests = random_requests(8, 5)
+    items, _ = write_all(ContinuousBatch(strict, 3, read_at_once=5), [(4 * i, r) for i, r in enumerate(requests)])
+    assert [tokens_of(found) for found in items] == [expected(model, request) for request in requests]
+
+
+@pytest.mark.parametrize("kind", [None, "q8_0", "q4_0"])
+def test_compiled_texts_are_those_of_generate(kind):
+    """Texts share prefixes, leave, and need more places than the cache has at first. Weights may be quantized."""
+    tl.manual_seed(1)
+    shape = {"vocab_size": 61, "block_size": 300, "n_layer": 1, "n_head": 2, "n_embd": 32, "n_kv_head": 1}
+    model = GPT(ModelConfig(**shape, position="rope", norm="rms", mlp="swiglu", sliding_window=40)).eval()
+    for parameter in model.parameters():
+        parameter.array *= 4 if parameter.ndim > 1 else 1
+    model = model if kind is None else quantize_model(model, kind)
+    rng = np.random.default_rng(4)
+    base = rng.integers(0, 61, 270).tolist()
+    prompts = [base[:250], base[:30] + [1, 2], base, [5], base[:200] + [3] * 60, rng.integers(0, 61, 25).tolist()]
+    requests = [greedy(prompt, 20) for prompt in prompts]
+    batch = ContinuousBatch(model, 3, read_at_once=64)
+    items, texts = write_all(batch, [(6 * number, request) for number, request in enumerate(requests)])
+    assert [tokens_of(found) for found in items] == [expected(model, request) for request in requests]
+    assert [text.cached_tokens for text in texts] == [0, 30, 250, 0, 200, 0]
 
 
 def test_log_probabilities_are_those_of_generate():
