@@ -110,7 +110,8 @@ EDGES = {
 
 
 @pytest.mark.parametrize(
-    ("rows", "options"), [(3, {}), (1, {"read_at_once": 1}), (3, {"max_saved": 0}), (3, {"max_saved": 5, "max_tokens": 1})]
+    ("rows", "options"),
+    [(3, {}), (1, {"read_at_once": 1}), (3, {"max_saved": 0}), (3, {"max_saved": 5, "max_tokens": 1})],
 )
 def test_texts_at_the_limits_are_those_of_generate(rows, options):
     model = small_model()
@@ -142,7 +143,7 @@ def test_compiled_texts_are_those_of_generate(kind):
     model = model if kind is None else quantize_model(model, kind)
     rng = np.random.default_rng(4)
     base = rng.integers(0, 61, 270).tolist()
-    prompts = [base[:250], base[:30] + [1, 2], base, [5], base[:200] + [3] * 60, rng.integers(0, 61, 25).tolist()]
+    prompts = [base[:250], [*base[:30], 1, 2], base, [5], base[:200] + [3] * 60, rng.integers(0, 61, 25).tolist()]
     requests = [greedy(prompt, 20) for prompt in prompts]
     batch = ContinuousBatch(model, 3, read_at_once=64)
     items, texts = write_all(batch, [(6 * number, request) for number, request in enumerate(requests)])
