@@ -29,7 +29,7 @@ def plot_runs(runs: Sequence[RunSummary | str | Path], x: str = "steps") -> "Fig
     or "tokens". A line is the estimated loss on the validation set, or on the training set if there is no other. The
     pale line is the loss of the training batches.
 
-    Raises PictureError for runs without any loss and for another x, CheckpointError for a folder that is no run.
+    Raises PictureError for runs without any loss and for another x, CheckpointError for a folder that is not a run.
     """
     if x not in AXES:
         raise PictureError(f"plot_runs: expected x to be one of {', '.join(AXES)}, got {x!r:.80}")

@@ -36,7 +36,7 @@ def plot_embeddings(
     """Return a figure of the token embeddings in two dimensions, their first two principal components.
 
     ids: the tokens; None takes the first `top` that have a text which can be read. In a vocabulary of byte pairs these
-    are the shortest and most frequent ones. positions: draw the embeddings of the positions beside them.
+    are the shortest and most frequent ones. positions: draw the embeddings of the positions next to them.
 
     Raises PictureError if the model has no embeddings of positions or there is no token, TokenError for a wrong id.
     """

@@ -21,7 +21,7 @@ FORMATS = {".png": b"\x89PNG", ".svg": b"<svg"}
 
 # White space that a reader of a picture could not see, and what stands for it.
 VISIBLE = {" ": "\N{OPEN BOX}", "\n": "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}", "\t": "\N{RIGHTWARDS ARROW TO BAR}"}
-# Categories of characters that have no shape of their own, or that change the order of those beside them.
+# Categories of characters that have no shape of their own, or that change the order of their neighbours.
 SHAPELESS = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs", "Mn", "Me")
 LONGEST = 16  # characters of a label
 
@@ -49,7 +49,7 @@ def check_path(path: str | Path) -> Path:
         with path.open("rb") as file:
             begin = file.read(1000)
         if begin and FORMATS[kind] not in begin:
-            raise PictureError(f"{str(path)!r} exists, and is no {kind[1:].upper()} picture. Give another name")
+            raise PictureError(f"{str(path)!r} exists, and is not a {kind[1:].upper()} picture. Give another name")
     elif not path.parent.is_dir():
         raise PictureError(f"{str(path)!r}: there is no folder {str(path.parent)!r}. Make it first")
     return path

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # A map with labels has this many inches for each token, and is at most this large. Then only some labels are drawn.
 TOKEN_INCHES, LARGEST_MAP = 0.17, 20.0
 MOST_MAPS = 16  # maps with labels in one figure; more are tiles without labels
+ABREAST = 4  # maps with labels side by side; further heads come below
 LENS_COLUMNS = 24  # positions side by side in the picture of a lens; the following ones come below
 
 
@@ -60,21 +61,25 @@ def numbers(name: str, chosen: Sequence[int] | None, count: int) -> list[int]:
 
 def labelled_maps(weights: NDArray[np.float32], rows: list[int], columns: list[int], labels: list[str]) -> "Figure":
     """Return a figure with axes for each map of weights (rows, columns, T, T), with labels of the T tokens."""
-    T = len(labels)
-    size = float(np.clip(TOKEN_INCHES * T + 0.8, 2.2, LARGEST_MAP / max(len(columns), 1) if T > 40 else LARGEST_MAP))
-    figure = new_figure(size * len(columns) + 0.8, (size + 0.2) * len(rows))
-    grid: Any = figure.subplots(len(rows), len(columns), squeeze=False)
+    T, count = len(labels), len(rows) * len(columns)
+    side_by_side = len(columns) if len(columns) <= ABREAST else min(ABREAST, count)
+    size = float(np.clip(TOKEN_INCHES * T + 0.8, 2.2, LARGEST_MAP / (side_by_side if T > 40 else 1)))
+    below = -(-count // side_by_side)
+    figure = new_figure(size * side_by_side + 0.8, (size + 0.2) * below)
+    grid: Any = figure.subplots(below, side_by_side, squeeze=False)
+    for axes in grid.flat[count:]:
+        axes.remove()
     most, points = max(1, int((size - 0.8) / 0.09)), float(np.clip(45 * (size - 0.8) / T, 5, 8))
     image = None
-    for layer, maps, line in zip(rows, weights, grid, strict=True):
-        for head, values, axes in zip(columns, maps, line, strict=True):
-            image = axes.imshow(values, cmap="Blues", norm=shade(), interpolation="nearest")
-            set_title(axes, f"layer {layer}, head {head}")
-            set_ticks(axes, "x", labels, points, most)
-            set_ticks(axes, "y", labels, points, most)
+    places = [(layer, head) for layer in rows for head in columns]
+    for (layer, head), values, axes in zip(places, weights.reshape(count, T, T), grid.flat):
+        image = axes.imshow(values, cmap="Blues", norm=shade(), interpolation="nearest")
+        set_title(axes, f"layer {layer}, head {head}")
+        set_ticks(axes, "x", labels, points, most)
+        set_ticks(axes, "y", labels, points, most)
     assert image is not None
-    figure.colorbar(image, ax=grid, label="attention weight", shrink=0.6, aspect=30)
-    grid[-1, 0].set(xlabel="token attended to", ylabel="token that attends")
+    figure.colorbar(image, ax=figure.axes, label="attention weight", shrink=0.6, aspect=30)
+    grid[below - 1, 0].set(xlabel="token attended to", ylabel="token that attends")
     return figure
 
 
@@ -115,7 +120,7 @@ def plot_lens(
     """Return a figure of the logit lens: what each layer would predict after each token of a prompt.
 
     A cell has the `top` likeliest tokens, the likeliest first, on a colour that is darker for a larger probability of
-    the first one. The lowest row is what the model itself predicts. Long prompts continue below, 24 tokens at a time.
+    the first one. The lowest row is what the model itself predicts. A prompt of more than 24 tokens continues below.
 
     prompt: a text, or token ids. layers: numbers from 0, negative ones from the end; None takes all, and the embedding.
     Raises PictureError for a layer that does not exist, and the errors of `logit_lens`.
@@ -128,7 +133,7 @@ def plot_lens(
     T, k = len(ids), lens.ids.shape[-1]
     words = dict(zip(unique := sorted({int(i) for i in lens.ids[rows].ravel()}), labels_of(tokenizer, unique)))
     labels = labels_of(tokenizer, ids)
-    width = min(T, LENS_COLUMNS)
+    width = -(-T // -(-T // LENS_COLUMNS))  # All parts have about the same length.
     parts = [range(start, min(start + width, T)) for start in range(0, T, width)]
     cell = 0.2 + 0.06 * min(10, max(map(len, [*labels, *words.values()])))
     height = len(rows) * (0.06 + 0.14 * k) + 0.9

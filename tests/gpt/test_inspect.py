@@ -216,6 +216,9 @@ def test_a_picture_of_attention(matplotlib, tmp_path):
         np.testing.assert_array_equal(axes.images[0].get_array(), weights[1, head])
         assert ticks(axes.xaxis) == ticks(axes.yaxis) == ["a", "b", "\u2423", "$"]
     assert maps[0].get_ylabel() == "token that attends"
+    many = plot_attention(small_model(n_head=8), tokenizer, "ab", layers=[0]).axes[:-1]
+    assert [axes.get_title()[-1] for axes in many] == list("01234567")
+    assert [axes.get_subplotspec().rowspan.start for axes in many] == [0] * 4 + [1] * 4
     for name in ("one.svg", "two.svg", "one.png"):
         save_figure(plot_attention(model, tokenizer, "ab"), tmp_path / name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
@@ -242,11 +245,11 @@ def test_a_picture_of_the_lens(matplotlib, tmp_path):
     lens = logit_lens(model, tokenizer.encode(prompt), 2)
     figure = plot_lens(model, tokenizer, prompt, top=2)
     *parts, _ = figure.axes
-    assert [len(axes.texts) for axes in parts] == [3 * 24, 3 * 20]
+    assert [len(axes.texts) for axes in parts] == [3 * 22, 3 * 22]
     assert ticks(parts[0].yaxis) == ["embedding", "layer 0", "layer 1"]
-    assert ticks(parts[1].xaxis)[:2] == ["$", "_"]  # Tokens 24 and 25 of a prompt that repeats each 11.
-    first = parts[1].texts[2 * 20]
-    assert first.get_text().split("\n") == [label(tokenizer.decode([token])) for token in lens.ids[2, 24]]
+    assert ticks(parts[1].xaxis)[:2] == ["a", "b"]  # Token 22 of a prompt that repeats each 11.
+    first = parts[1].texts[2 * 22]
+    assert first.get_text().split("\n") == [label(tokenizer.decode([token])) for token in lens.ids[2, 22]]
     assert not first.get_parse_math()
     save_figure(figure, tmp_path / "lens.svg")
     assert ticks(plot_lens(model, tokenizer, "a", layers=[1]).axes[0].yaxis) == ["layer 1"]

@@ -244,7 +244,7 @@ def test_a_picture_of_several_runs(three):
     (["--x", "time"], "--x is for a picture"),
     (["--plot", "--out", "x.jpg"], "'x.jpg': expected a name that ends in .png or .svg"),
     (["--plot", "--out", "no/x.png"], "'no/x.png': there is no folder 'no'"),
-    (["--plot", "--out", "notes.png"], "'notes.png' exists, and is no PNG picture"),
+    (["--plot", "--out", "notes.png"], "'notes.png' exists, and is not a PNG picture"),
     (["--plot", "--out", "folder.png"], "'folder.png' is not a file"),
     (["--csv", "runs"], "cannot write 'runs': it is a folder"),
     (["--metrics", "no/x.csv"], "cannot write 'no/x.csv': there is no folder 'no'"),
