@@ -14,7 +14,15 @@ from gpt.generation.logprobs import TokenLogProb, check_alternatives, token_logp
 from gpt.generation.prefixes import Prefixes, SavedText, common_length
 from gpt.generation.processors import EndOfText, Logits, Processor
 from gpt.generation.reader import Reader
-from gpt.generation.request import check_length, check_model, checked_processors, checked_prompt, checked_stops
+from gpt.generation.request import (
+    check_length,
+    check_model,
+    checked_processors,
+    checked_prompt,
+    checked_sampling,
+    checked_stops,
+    is_integer,
+)
 from gpt.generation.sampling import Sampler
 from gpt.generation.shared_rows import load, row_of, save, shared_rows
 from gpt.model import GPT, KVCache
@@ -59,7 +67,8 @@ class Text:
         if request.alternatives is not None:
             check_alternatives(request.alternatives)
         self.stops = checked_stops(request.stop_tokens)
-        self.sampler = Sampler(request.sampling, prompt.tolist(), checked_processors(request.processors))
+        sampling = checked_sampling(request.sampling, {})
+        self.sampler = Sampler(sampling, prompt.tolist(), checked_processors(request.processors))
         self.request, self.written, self.cached_tokens = request, 0, 0
         self.finish_reason: str | None = "length" if request.max_new_tokens == 0 else None
         self.error: Exception | None = None
@@ -82,7 +91,9 @@ class Text:
         except EndOfText:
             self.finish_reason = "stop"
             return None
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # An extension that panics raises no Exception.
             self.fail(error)
             return None
         if token in self.stops:
@@ -101,9 +112,14 @@ class Text:
         self.context = [*self.context, self.token][-max(1, self.block_size // 2) :]
         self.cache = None
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """End the text with an error."""
-        self.finish_reason, self.error = "error", error
+        self.finish_reason, self.error = "error", as_exception(error)
+
+
+def as_exception(error: BaseException) -> Exception:
+    """Return an error as one that a caller of the text expects."""
+    return error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}"[:200])
 
 
 class Prefix(NamedTuple):
@@ -142,6 +158,8 @@ class ContinuousBatch:
         read_at_once: int | None = None,
     ) -> None:
         check_model(model)
+        if not is_integer(max_rows, least=1):
+            raise ValueError(f"ContinuousBatch: expected max_rows >= 1, got {max_rows!r:.80}")
         size = token_bytes(model)
         self.model, self.max_rows = model, max_rows
         self.read_at_once = piece_size(model) if read_at_once is None else read_at_once

@@ -9,8 +9,9 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple, Self
 
 from gpt.errors import UserError
-from gpt.generation.continuous import ContinuousBatch, Text, TextRequest
+from gpt.generation.continuous import ContinuousBatch, Text, TextRequest, as_exception
 from gpt.generation.logprobs import TokenLogProb
+from gpt.generation.request import is_integer
 from gpt.model import GPT
 from gpt.serve.turns import Turns
 
@@ -132,6 +133,8 @@ class Scheduler:
     """
 
     def __init__(self, model: GPT, max_rows: int = 8, max_waiting: int = 64) -> None:
+        if not is_integer(max_waiting, least=0):
+            raise ValueError(f"Scheduler: expected max_waiting >= 0, got {max_waiting!r:.80}")
         self.model, self.max_rows, self.max_waiting = model, max_rows, max_waiting
         self._batch = ContinuousBatch(model, max_rows)
         self._waiting: deque[TextStream] = deque()
@@ -290,11 +293,11 @@ class Scheduler:
         try:
             with TURNS:
                 written = self._batch.step()
-        except Exception as error:  # An error of the batch itself, or no memory is left.
+        except BaseException as error:  # An error of the batch itself, or no memory is left.
             self._batch.clear()
-            written = []
+            written, reason = [], as_exception(error)
             with self._condition:
-                deliveries += [(stream, None, "error", error) for stream in self._running.values()]
+                deliveries += [(stream, None, "error", reason) for stream in self._running.values()]
                 self._running.clear()
         with self._condition:
             for text, item in written:

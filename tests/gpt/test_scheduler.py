@@ -88,6 +88,8 @@ def test_wrong_requests_are_refused_at_once(scheduler):
         scheduler.submit(greedy([], 3))
     with pytest.raises(TokenError):
         scheduler.submit_all([request(1), greedy([11], 3)])
+    with pytest.raises(TypeError, match="SamplingConfig"):
+        scheduler.submit(TextRequest(np.array([1]), 3, {"temperature": 0}))
     assert scheduler.stats.tokens_written == 0
 
 
@@ -152,6 +154,27 @@ def test_errors_reach_their_own_stream(scheduler):
         list(banned)
     assert [item.token for item in good] == expected(scheduler.model, request(4))
     assert (bad.finish_reason, banned.finish_reason) == ("error", "error")
+
+
+class Panic(BaseException):
+    """What an extension raises that is written in Rust."""
+
+
+@pytest.mark.parametrize("error", [Panic, KeyboardInterrupt])
+def test_the_scheduler_outlives_what_is_no_exception(scheduler, error):
+    def panic(ids, logits):
+        raise error("lost")
+
+    stream = scheduler.submit(greedy([1, 2], 5, processors=(panic,)))
+    with pytest.raises(RuntimeError, match=rf"{error.__name__}: lost"):
+        list(stream)
+    assert [item.token for item in scheduler.submit(request(4))] == expected(scheduler.model, request(4))
+
+
+@pytest.mark.parametrize("options", [{"max_rows": 0}, {"max_rows": 1.5}, {"max_waiting": -1}])
+def test_wrong_limits_are_refused(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Scheduler(small_model(), **options)
 
 
 def test_the_scheduler_outlives_errors_of_the_model_and_of_the_batch(scheduler, monkeypatch):
