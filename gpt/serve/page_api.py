@@ -82,6 +82,7 @@ class TokenizeBody(Body):
     """A text to encode."""
 
     text: str = Field(description="a text")
+    only_count: bool = Field(False, description="true or false")
 
 
 class AttentionBody(Body):
@@ -116,7 +117,7 @@ async def tokenize(request: Request, body: TokenizeBody) -> dict[str, Any]:
     """Return the tokens of a text, with the one that the model wants before it."""
     model = served_by(request).find(body.model)
     ids = await encode(model, body.text)
-    shown = ids[-MOST_SHOWN:].tolist()
+    shown = [] if body.only_count else ids[-MOST_SHOWN:].tolist()
     return {"count": len(ids), "tokens": [describe_token(model.tokenizer, token) for token in shown]}
 
 

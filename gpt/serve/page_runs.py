@@ -82,7 +82,7 @@ def path_of(request: Request, name: str) -> Path:
 
 def is_plain(part: str) -> bool:
     """Return whether a part of a name is that of a folder that is not hidden, and is not a way out of its folder."""
-    return bool(part) and not part.startswith(".") and not any(character in part for character in "\\\0:")
+    return not part.startswith(".") and not Path(part).drive and Path(part).name == part != ""
 
 
 def summaries(folder: Path) -> dict[str, Any]:
@@ -106,8 +106,16 @@ def described(folder: Path, run: RunSummary) -> dict[str, Any]:
         "train_loss": run.train_loss,
         "val_loss": run.val_loss if run.final_loss is None else run.final_loss,
         "best_loss": run.best_loss,
-        "can_sample": (run.path / runs.LATEST).is_file(),
+        "saved": saved(run.path / runs.LATEST),
     }
+
+
+def saved(path: Path) -> float | None:
+    """Return when a checkpoint was written, in seconds since 1970; None without one."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
 
 
 def details(folder: Path, path: Path) -> dict[str, Any]:

@@ -118,6 +118,14 @@ def test_a_conversation_uses_the_template(client):
     assert all(token.get("stop") for token in events[0][1]["tokens"] if token["id"] == SPECIAL["<|im_end|>"])
 
 
+def test_tokenize(client):
+    data = post(client, "/api/tokenize", text="the é\u202e")
+    assert data["count"] == 7
+    assert [token["text"] for token in data["tokens"]] == ["t", "h", "e", " ", None, None, "\u202e"]
+    assert post(client, "/api/tokenize", text="the", only_count=True) == {"count": 3, "tokens": []}
+    assert post(client, "/api/tokenize", text="") == {"count": 0, "tokens": []}
+
+
 def test_attention_and_lens_are_those_of_the_model(client):
     ids = TOKENIZER.encode("the cat sat on the mat.").tolist()
     data = post(client, "/api/attention", ids=ids, last=5)
@@ -142,7 +150,8 @@ def test_runs(client, runs, monkeypatch):
     found = {run["name"]: run for run in answer.json()["runs"]}
     assert set(found) == {"one", "deep/two"}
     assert (found["one"]["step"], found["one"]["val_loss"], found["one"]["best_loss"]) == (20, 3.5, 3.375)
-    assert [found[name]["can_sample"] for name in ("one", "deep/two")] == [True, False]
+    assert found["deep/two"]["saved"] is None
+    assert found["one"]["saved"] == runs.joinpath("one", LATEST).stat().st_mtime
     same = client.get("/api/runs", headers={"If-None-Match": answer.headers["etag"]})
     assert (same.status_code, same.content) == (304, b"")
     with runs.joinpath("deep/two", METRICS).open("a") as file:

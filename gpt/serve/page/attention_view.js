@@ -2,10 +2,10 @@
 
 import { byId, count, element, fromBase64, styleColor, svg } from "./dom.js";
 import { json } from "./server.js";
-import { modelName, session, showError } from "./session.js";
+import { session, showError } from "./session.js";
 import { nameOf } from "./tokens.js";
-import { tokensOfText } from "./text_view.js";
-import { tokensOfChat } from "./chat_view.js";
+import { currentOfText } from "./text_view.js";
+import { currentOfChat } from "./chat_view.js";
 import { onTheme } from "./theme.js";
 
 const ROW = 22; // pixels of a token in the lines
@@ -20,39 +20,35 @@ let key = "";
 
 /** Connect the view to its buttons. */
 export function startAttention() {
-  byId("attention-load").addEventListener("click", load);
-  byId("attention-last").addEventListener("change", load);
+  byId("attention-load").addEventListener("click", () => load());
+  byId("attention-last").addEventListener("change", () => load());
   onTheme(() => data && draw());
 }
 
 /** Load the attention when the view is shown, if the text is another one than before. */
 export async function attentionShown() {
-  const tokens = await currentTokens().catch(() => []);
-  const now = `${modelName()} ${tokens.map(({ id }) => id)}`;
-  if (tokens.length && now !== key) await load();
-  else if (!tokens.length) byId("attention-status").textContent = "Write a text first, or type a prompt.";
+  await load(true);
 }
 
-/** Return the tokens of the text that was written last. */
-export async function currentTokens() {
-  const chat = session.current === "chat" ? tokensOfChat() : [];
-  return chat.length ? chat : tokensOfText();
+/** Return {model, ids} of the text that was written last. */
+export async function currentText() {
+  const { model, tokens } = (session.current === "chat" && currentOfChat()) || (await currentOfText());
+  return { model, ids: tokens.map(({ id }) => id) };
 }
 
-async function load() {
+async function load(onlyNew = false) {
   showError("attention-error", null);
   const status = byId("attention-status");
   try {
-    const tokens = await currentTokens();
-    if (!tokens.length) {
+    const { model, ids } = await currentText();
+    if (!ids.length) {
       status.textContent = "Write a text first, or type a prompt.";
       return;
     }
+    if (onlyNew && key === `${model} ${ids}`) return;
     status.textContent = "The model reads the text …";
-    const ids = tokens.map(({ id }) => id);
-    const body = { model: modelName(), ids, last: Number(byId("attention-last").value) };
-    data = await json("/api/attention", { body });
-    key = `${modelName()} ${ids}`;
+    data = await json("/api/attention", { body: { model, ids, last: Number(byId("attention-last").value) } });
+    key = `${model} ${ids}`;
     data.maps = fromBase64(data.weights);
     data.T = data.tokens.length;
     data.names = data.tokens.map(nameOf);

@@ -8,7 +8,7 @@ import { TokenView } from "./token_view.js";
 import { Versions } from "./versions.js";
 import { writer } from "./writer.js";
 
-// A version is {messages, prompt}. A message is {role, text} or {role, tokens}; `prompt` has the tokens of the last
+// A version is {model, messages, prompt}. A message is {role, text} or {role, tokens}; `prompt` has the tokens of the last
 // request, with the template.
 const versions = new Versions(byId("chat-versions"), show);
 let live = null; // the view of the answer that is written now
@@ -34,33 +34,34 @@ export async function send() {
   await ask([...(versions.current?.messages ?? []), { role: "user", text }]);
 }
 
-/** Return the tokens of the conversation, with those of the template. */
-export function tokensOfChat() {
+/** Return {model, tokens} of the conversation, with the tokens of the template; null without one. */
+export function currentOfChat() {
   const { current } = versions;
-  if (!current) return [];
-  return [...current.prompt, ...(current.messages.at(-1).tokens ?? [])];
+  if (!current?.messages.length) return null;
+  return { model: current.model, tokens: [...current.prompt, ...(current.messages.at(-1).tokens ?? [])] };
 }
 
 async function startAgain() {
   await writer.stop();
-  if (versions.current) versions.add({ messages: [], prompt: [] });
+  if (versions.current) versions.add({ model: modelName(), messages: [], prompt: [] });
   byId("message").focus();
 }
 
 /** Let the model answer the last message. begin: the tokens that the answer begins with. */
-async function ask(messages, begin = []) {
+async function ask(messages, begin = [], name = modelName()) {
   const options = chosen();
   if (!options) return;
   await writer.stop();
   const answer = { role: "assistant", tokens: [...begin] };
-  const version = { messages: [...messages, answer], prompt: [] };
+  const version = { model: name, messages: [...messages, answer], prompt: [] };
   versions.add(version);
+  if (begin.length) live.focus(begin.length - 1);
   setCurrent("chat");
   showError("chat-error", null);
   const system = byId("system").value.trim();
   const sent = messages.map(({ role, text, tokens }) => ({ role, content: text ?? textOf(tokens) }));
   const body = {
-    model: modelName(),
+    model: name,
     messages: system ? [{ role: "system", content: system }, ...sent] : sent,
     continuation: begin.map((token) => token.id),
     ...options,
@@ -76,7 +77,7 @@ async function ask(messages, begin = []) {
       if (shown()) live?.push(token);
     },
     done() {
-      if (shown()) show(version);
+      if (shown()) live?.end();
       announce(`Answer: ${textOf(answer.tokens).slice(0, 500)}`);
     },
     error(message) {
@@ -117,11 +118,12 @@ function draw(messages, place) {
 
 async function pick(before, tokens, at, alternative) {
   const kept = tokens.slice(0, at);
+  const { model: name, prompt } = versions.current;
   if (alternative.stop) {
     await writer.stop();
-    versions.add({ messages: [...before, { role: "assistant", tokens: kept }], prompt: versions.current.prompt });
+    versions.add({ model: name, messages: [...before, { role: "assistant", tokens: kept }], prompt });
   } else {
-    await ask(before, [...kept, { ...alternative, alternatives: tokens[at].alternatives, picked: true }]);
+    await ask(before, [...kept, { ...alternative, alternatives: tokens[at].alternatives, picked: true }], name);
   }
 }
 

@@ -1,41 +1,38 @@
 // The logit lens: a table of layers and tokens, each cell with the token that the layer would write next.
 
-import { currentTokens } from "./attention_view.js";
+import { currentText } from "./attention_view.js";
 import { byId, count, element } from "./dom.js";
 import { popover } from "./popover.js";
 import { json } from "./server.js";
-import { modelName, showError } from "./session.js";
+import { showError } from "./session.js";
 import { nameOf, percent, stepOf } from "./tokens.js";
 
 let key = "";
 
 /** Connect the view to its buttons. */
 export function startLens() {
-  byId("lens-load").addEventListener("click", load);
-  byId("lens-last").addEventListener("change", load);
+  byId("lens-load").addEventListener("click", () => load());
+  byId("lens-last").addEventListener("change", () => load());
 }
 
 /** Load the table when the view is shown, if the text is another one than before. */
 export async function lensShown() {
-  const tokens = await currentTokens().catch(() => []);
-  const now = `${modelName()} ${tokens.map(({ id }) => id)}`;
-  if (tokens.length && now !== key) await load();
-  else if (!tokens.length) byId("lens-status").textContent = "Write a text first, or type a prompt.";
+  await load(true);
 }
 
-async function load() {
+async function load(onlyNew = false) {
   showError("lens-error", null);
   const status = byId("lens-status");
   try {
-    const tokens = await currentTokens();
-    if (!tokens.length) {
+    const { model, ids } = await currentText();
+    if (!ids.length) {
       status.textContent = "Write a text first, or type a prompt.";
       return;
     }
+    if (onlyNew && key === `${model} ${ids}`) return;
     status.textContent = "The model reads the text …";
-    const ids = tokens.map(({ id }) => id);
-    const data = await json("/api/lens", { body: { model: modelName(), ids, last: Number(byId("lens-last").value) } });
-    key = `${modelName()} ${ids}`;
+    const data = await json("/api/lens", { body: { model, ids, last: Number(byId("lens-last").value) } });
+    key = `${model} ${ids}`;
     status.textContent = `The last ${count(data.tokens.length)} of ${count(ids.length)} tokens. The model has read ${count(data.read)}.`;
     draw(data);
   } catch (error) {

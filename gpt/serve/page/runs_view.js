@@ -13,6 +13,7 @@ const drawn = new Set(); // the names of the runs whose curves are shown
 let timer = 0;
 let shown = false;
 let before = "";
+let sampled = null; // the run of the sample that is shown: {name, seed, saved}
 
 /** Connect the view. */
 export function startRuns() {
@@ -40,6 +41,8 @@ async function look() {
     if (now !== before) draw(runs, details, folder);
     before = now;
     showErrorOnce(null);
+    const again = runs.find((run) => run.name === sampled?.name);
+    if (again && again.saved !== sampled.saved) sample(again, sampled.seed); // The run has saved another model.
   } catch (error) {
     showErrorOnce(error.message);
   }
@@ -95,9 +98,9 @@ function drawTable(runs) {
       ...[progress(run), number(run.train_loss), number(run.val_loss), number(run.best_loss)]
         .map((text) => element("td", { class: "number", text })),
       element("td", {}, element("button", {
-        type: "button", id: `run-sample-${run.name}`, text: "Sample", disabled: !run.can_sample,
-        "aria-label": `Write a sample of ${run.name}`, title: run.can_sample ? null : "The run has no checkpoint yet",
-        onclick: () => sample(run.name),
+        type: "button", id: `run-sample-${run.name}`, text: "Sample", disabled: run.saved === null,
+        "aria-label": `Write a sample of ${run.name}`, title: run.saved === null ? "The run has no checkpoint yet" : null,
+        onclick: () => sample(run, Math.floor(Math.random() * 2 ** 32)),
       })),
     );
   });
@@ -150,17 +153,19 @@ function drawOptions(details) {
   );
 }
 
-async function sample(name) {
+/** Show a text by the latest model of a run, and again by each later one, with the same seed. */
+async function sample({ name, saved }, seed) {
+  sampled = { name, seed, saved };
   const box = byId("runs-sample");
   box.hidden = false;
   const title = element("h2", { text: `A sample of ${name}` });
   box.replaceChildren(title, element("p", { class: "quiet", role: "status", text: "The latest checkpoint is loaded, and writes …" }));
   try {
-    const seed = Math.floor(Math.random() * 2 ** 32);
     const answer = await request(`${addressOf(name)}/sample`, { body: { seed } });
     const { text, step } = await answer.json();
+    if (sampled.name !== name) return;
     box.replaceChildren(title,
-      element("p", { class: "quiet", text: `Step ${count(step)}, seed ${seed}` }),
+      element("p", { class: "quiet", role: "status", text: `Step ${count(step)}, seed ${seed}` }),
       element("pre", { class: "sample", dir: "auto", text }));
   } catch (error) {
     box.replaceChildren(title, element("p", { class: "error", role: "alert", text: error.message }));

@@ -2,14 +2,15 @@
 
 import { byId, count, debounce } from "./dom.js";
 import { json } from "./server.js";
-import { announce, modelName, setCurrent, showError } from "./session.js";
+import { announce, model, modelName, setCurrent, showError } from "./session.js";
 import { textOf } from "./tokens.js";
 import { TokenView } from "./token_view.js";
 import { Versions } from "./versions.js";
 import { writer } from "./writer.js";
 import { chosen } from "./controls.js";
 
-// A version is {prompt, tokens}: the tokens of the prompt, which come from the server, and those that the model wrote.
+// A version is {model, prompt, tokens}: the model, the tokens of the prompt, which come from the server, and those that
+// the model wrote.
 const versions = new Versions(byId("text-versions"), show);
 const view = new TokenView(byId("text-tokens"), pick);
 
@@ -29,18 +30,18 @@ export function startText() {
 export async function write() {
   const options = chosen();
   if (!options) return;
-  const version = { prompt: [], tokens: [], reason: null };
+  const version = { model: modelName(), prompt: [], tokens: [] };
   versions.add(version);
   await run(version, { prompt: byId("prompt").value, ...options });
 }
 
-/** Return the text to look at, as tokens; that of the prompt if there is no other. */
-export async function tokensOfText() {
+/** Return {model, tokens} of the text to look at; of the prompt if there is no other text. */
+export async function currentOfText() {
   const { current } = versions;
-  if (current?.prompt.length) return [...current.prompt, ...current.tokens];
+  if (current?.prompt.length) return { model: current.model, tokens: [...current.prompt, ...current.tokens] };
   const text = byId("prompt").value;
-  if (!text) return [];
-  return (await json("/api/tokenize", { body: { model: modelName(), text } })).tokens;
+  const model = modelName();
+  return { model, tokens: text ? (await json("/api/tokenize", { body: { model, text } })).tokens : [] };
 }
 
 async function continueFrom(version) {
@@ -51,26 +52,23 @@ async function continueFrom(version) {
 }
 
 async function pick(place, alternative) {
-  const { prompt, tokens } = versions.current;
+  const { model, prompt, tokens } = versions.current;
   const at = place - prompt.length;
-  const next = { prompt, tokens: tokens.slice(0, at), reason: null };
+  const next = { model, prompt, tokens: tokens.slice(0, at) };
   const stops = Boolean(alternative.stop);
   if (!stops) next.tokens.push({ ...alternative, alternatives: tokens[at].alternatives, picked: true });
   await writer.stop();
+  if (stops) next.status = "The text ends here, as you have chosen.";
   versions.add(next);
-  if (stops) {
-    next.reason = "stop";
-    update();
-  } else {
-    await continueFrom(next);
-  }
+  view.focus(stops ? place - 1 : place);
+  if (!stops) await continueFrom(next);
 }
 
 async function run(version, body) {
   setCurrent("text");
   showError("text-error", null);
   const shown = () => versions.current === version;
-  await writer.run(byId("text-status"), { model: modelName(), ...body }, {
+  await writer.run(byId("text-status"), { model: version.model, ...body }, {
     prompt(tokens) {
       if (version.prompt.length) return;
       version.prompt = tokens;
@@ -80,8 +78,8 @@ async function run(version, body) {
       version.tokens.push(token);
       if (shown()) view.push(token);
     },
-    done(reason, status) {
-      Object.assign(version, { reason, status });
+    done(status) {
+      version.status = status;
       if (shown()) view.end();
       announce(`Done. ${textOf(version.tokens).slice(0, 500)}`);
     },
@@ -117,8 +115,11 @@ async function countTokens() {
     return;
   }
   try {
-    const { count: number } = await json("/api/tokenize", { body: { model: modelName(), text } });
-    if (text === byId("prompt").value) label.textContent = `${count(number)} token${number === 1 ? "" : "s"}`;
+    const { count: number } = await json("/api/tokenize", { body: { model: modelName(), text, only_count: true } });
+    if (text !== byId("prompt").value) return;
+    const { context } = model();
+    const cut = number > context ? `, of which the model sees the last ${count(context)}` : "";
+    label.textContent = `${count(number)} token${number === 1 ? "" : "s"}${cut}`;
   } catch (error) {
     label.textContent = error.message;
   }

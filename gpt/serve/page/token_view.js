@@ -105,6 +105,13 @@ export class TokenView {
     span.setAttribute("aria-label", `${nameOf(token, this.before[place])}${chance}, token ${place + 1} of ${this.tokens.length}`);
   }
 
+  /** Move the focus to a token without opening its list. */
+  focus(place) {
+    popover.returning = true;
+    this.places[place]?.focus({ preventScroll: true });
+    popover.returning = false;
+  }
+
   placeOf(target) {
     return Number(target.closest?.("[data-place]")?.dataset.place ?? -1);
   }

@@ -78,7 +78,7 @@ class Writer {
           const again = data.cached ? `, ${count(data.cached)} of ${count(cached.prompt)} prompt tokens not read again` : "";
           status.textContent = `${describe(written, began, first)}, ${REASONS[data.reason] ?? data.reason}${again}. Seed ${cached.seed}.`;
           this.end();
-          handlers.done(data.reason, status.textContent);
+          handlers.done(status.textContent);
         }
       });
       if (this.busy) throw new Error("The server ended the connection before the text was complete.");
@@ -88,7 +88,7 @@ class Writer {
       this.end();
       const stopped = error.name === "AbortError";
       status.textContent = stopped ? `${describe(written, began, first)}, stopped.` : "";
-      handlers.done(stopped ? "cancelled" : "error", status.textContent);
+      handlers.done(status.textContent);
       if (!stopped) handlers.error(error.message);
     }
   }
