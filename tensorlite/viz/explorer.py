@@ -126,6 +126,7 @@ def explore(
     variables = variables_of(sys._getframe(1))
     recordings: list[Recording] = [] if recording is None else [recording]
     if not isinstance(what, Variable):
+        variables = {**variables_of_function(what), **variables}
         what, record = _call(what, model, variables)
         recordings.insert(0, record)
     _check_tensor(what)
@@ -193,7 +194,7 @@ def _call(what: Any, model: Module | None, variables: Any) -> tuple[Any, Recordi
             f"tl.explore(lambda: {name if name.isidentifier() else 'f'}({', '.join(needed)}))."
         )
     record = Recording(model)
-    record.start({**variables_of_function(what), **variables})
+    record.start(variables)
     try:
         result = what()
     finally:

@@ -21,6 +21,7 @@ from ..backends.registry import BACKENDS, Array
 from ..nn.module import Module
 from .module_tree import ModuleTree
 from .variables import found_in, module_name, variables_of
+from .view_changes import changed_base
 
 __all__ = ["ModuleCall", "Record", "recording", "source_line"]
 
@@ -156,6 +157,8 @@ class recording:
         if self._bytes + size <= self.max_bytes:
             self._bytes += size
             values = tuple(a.copy() if type(a) in BACKENDS else a for a in results)
+            if name == "with_view":
+                values = (self._changed_base(*args),)
         else:
             self._left_out += 1
             why = f"The recording keeps at most {self.max_bytes:,} bytes of results."
@@ -164,6 +167,14 @@ class recording:
         record = Record(name, seconds, values, why, source_line(frame), self._call(frame), self._rules, shapes)
         self._records.append(record)
         self._ticks.append(clock())  # The op's node gets one of the next ticks.
+
+    def _changed_base(self, base: Array, part: Array, steps: Any) -> Array:
+        """Return what a change in place of a view makes of its base."""
+        outer, self._raw_rule = self._raw_rule, True  # The view ops on raw arrays are not recorded.
+        try:
+            return changed_base(base, part, steps)
+        finally:
+            self._raw_rule = outer
 
     def _call(self, frame: FrameType | None) -> ModuleCall | None:
         """Return the innermost call of a module on the stack, as a new one if its frame was not there before."""

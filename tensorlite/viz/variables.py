@@ -6,7 +6,9 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from types import FrameType, FunctionType, MethodType, ModuleType
+from contextlib import suppress
+from functools import partial
+from types import FrameType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
 from ..nn.module import Module
@@ -15,9 +17,10 @@ from ..tensors.tensor import Tensor
 __all__ = ["found_in", "module_name", "variables_of", "variables_of_function"]
 
 _DEPTH = 4  # how many steps a name may have: self.layers[0]["w"] has three
-_LIMIT = 20_000  # the number of objects after which the search ends, because a program may hold a data set
+_LIMIT = 100_000  # the number of objects after which the search ends, because a program may hold a data set
 _LONGEST = 1_000  # the number of entries of a list or a dict that are looked at
 _SESSION = re.compile(r"In|Out|exit|quit|get_ipython|_+|_i+|_i?\d+|_[iod]h")  # what IPython adds, and names for nothing
+_PLAIN = {int, float, bool, str, bytes, type(None)}  # types that hold nothing
 _INLINE = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}  # code that sees the variables around it, too
 
 
@@ -46,20 +49,26 @@ def locals_of(frame: FrameType) -> dict[str, Any]:
 
 
 def variables_of_function(function: Any) -> dict[str, Any]:
-    """Return the variables of a function's closure and, for a method, its object as ``self``."""
+    """Return the variables that a function sees without arguments: those of its closure, and global ones that it names.
+
+    A bound method has its object as ``self``, as has an object that is called. The arguments of a ``functools.partial``
+    have the names of the function's parameters.
+    """
     found: dict[str, Any] = {}
+    if isinstance(function, partial):
+        with suppress(TypeError, ValueError):
+            found |= inspect.signature(function.func).bind_partial(*function.args, **function.keywords).arguments
+        return _ordered({**found, **variables_of_function(function.func)})
+    if not isinstance(function, (FunctionType, MethodType)):
+        function = getattr(function, "__call__", None)  # noqa: B004  # an object with this method
     if isinstance(function, MethodType):
         found["self"], function = function.__self__, function.__func__
     if isinstance(function, FunctionType):
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-            try:
+            with suppress(ValueError):  # a variable that is assigned later
                 found[name] = cell.cell_contents
-            except ValueError:  # a variable that is assigned later
-                continue
         used = set(function.__code__.co_names)
         found |= {name: value for name, value in function.__globals__.items() if name in used and name not in found}
-    elif isinstance(inner := getattr(function, "func", None), FunctionType):  # functools.partial
-        found = variables_of_function(inner)
     return _ordered(found)
 
 
@@ -83,21 +92,22 @@ def found_in(variables: Mapping[str, Any]) -> Iterator[tuple[str, Tensor | Modul
                 yield name, value
         below: list[tuple[str, Any]] = []
         for name, value in level:
-            if id(value) in seen or len(seen) > _LIMIT:
-                continue
-            seen.add(id(value))
-            below += _parts(name, value)
+            if id(value) not in seen and len(below) < _LIMIT:
+                seen.add(id(value))
+                below += (part for part in _parts(name, value) if type(part[1]) not in _PLAIN)
         level = below
 
 
 def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Iterate over what a container or an object holds, with expressions for it."""
     kind = type(value)
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list):
+        first = list(list.__getitem__(value, slice(_LONGEST)))
+        if not all(type(item) in _PLAIN for item in first):
+            yield from ((f"{name}[{i}]", item) for i, item in enumerate(first))
+    elif isinstance(value, tuple):
         fields = getattr(kind, "_fields", ())
-        for i, item in enumerate(list.__iter__(value) if isinstance(value, list) else tuple.__iter__(value)):
-            if i >= _LONGEST:
-                return
+        for i, item in enumerate(tuple.__getitem__(value, slice(_LONGEST))):
             yield f"{name}.{fields[i]}" if i < len(fields) else f"{name}[{i}]", item
     elif isinstance(value, dict):
         for i, (key, item) in enumerate(list(dict.items(value))):
@@ -119,15 +129,17 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def _attributes(value: Any) -> list[tuple[str, Any]]:
     """Return the attributes of an object and of its class that are Tensors, Modules or containers of them."""
-    try:
-        own = dict(object.__getattribute__(value, "__dict__"))
-    except AttributeError:
-        return []
-    classes = [cls for cls in (value if isinstance(value, type) else type(value)).__mro__ if cls is not object]
+    own: dict[str, Any] = {}
+    with suppress(AttributeError):
+        own |= object.__getattribute__(value, "__dict__")
     inherited: dict[str, Any] = {}
-    for cls in reversed(classes):
+    for cls in reversed((value if isinstance(value, type) else type(value)).__mro__):
         if cls.__module__.partition(".")[0] not in ("builtins", "tensorlite"):
             inherited |= vars(cls)
+            for slot, descriptor in vars(cls).items():
+                if isinstance(descriptor, MemberDescriptorType) and not isinstance(value, type):
+                    with suppress(AttributeError):  # a slot that is not set
+                        own[slot] = descriptor.__get__(value)
     held = (Tensor, Module, list, tuple, dict)
     return [(k, v) for k, v in {**inherited, **own}.items() if isinstance(k, str) and isinstance(v, held)]
 

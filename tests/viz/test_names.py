@@ -3,6 +3,7 @@
 import sys
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
@@ -159,6 +160,52 @@ def test_comprehensions_generators_recursion_and_lambdas():
     assert grow(3, w) == "local"
     variables = variables_of_function(lambda: w * GLOBAL)
     assert [names_of(w * GLOBAL, variables).name(x) for x in (w, GLOBAL)] == ["w", "GLOBAL"]
+
+
+def test_functions_that_hold_their_variables():
+    def make():
+        inside = tl.ones(2, requires_grad=True)
+        return (lambda: (inside * 2).sum()), inside
+
+    class Task:
+        __slots__ = ("unset", "weight")
+
+        def __init__(self):
+            self.weight = tl.ones(2, requires_grad=True)
+
+        def __call__(self):
+            return self.weight.sum()
+
+        def loss(self, scale):
+            return (self.weight * scale).sum()
+
+    def product(left, *, right):
+        return (left * right).sum()
+
+    closure, _ = make()
+    task = Task()
+    given = partial(product, tl.ones(1, requires_grad=True), right=tl.ones(1, requires_grad=True))
+    for function, expected in [
+        (closure, {"inside"}), (given, {"left", "right"}), (Task(), {"self.weight"}), (task.loss, {"self.weight"}),
+    ]:  # fmt: skip
+        y = function(2.0) if function == task.loss else function()
+        names = names_of(y, variables_of_function(function))
+        leaves = [e for node in ops_of(y) for e in node.edges if isinstance(e, tl.Tensor)]
+        assert {names.name(leaf) for leaf in leaves} == expected
+    found = {node["name"] for node in tl.explore(make()[0]).data["nodes"]}
+    assert "inside" in found
+    y = task.weight * 2
+    assert names_of(y).name(task.weight) == "task.weight"
+
+
+def test_a_program_with_much_data_is_searched_quickly():
+    import time
+
+    w = tl.ones(1, requires_grad=True)
+    data = {f"d{i}": [1.0] * 1000 for i in range(200)} | {"rows": [[(j, j) for j in range(100)] for _ in range(1000)]}
+    began = time.perf_counter()
+    assert names_of(w * 2, {**data, "w": w}).name(w) == "w"
+    assert time.perf_counter() - began < 3
 
 
 def test_reading_variables_keeps_nothing_alive():

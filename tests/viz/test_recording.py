@@ -100,6 +100,20 @@ def test_views_that_an_op_takes_again():
     assert [r.value(n) is not None for n in ops_of(total) if n.seq > base.node.seq] == [True]
 
 
+def test_a_change_in_place_of_a_view():
+    base = tl.ones(2, 3, requires_grad=True) * 1
+    with recording() as r:
+        base[0].mul_(2)
+        base.T[1:].copy_(tl.full((2, 2), 7.0, requires_grad=True))
+        y = base.sum()
+    assert r.value(base.node).tolist() == base.tolist() == [[2, 7, 7], [1, 7, 7]]
+    assert next(r.value(n).tolist() for n in ops_of(y) if n.name == "with_view") == [[2, 2, 2], [1, 1, 1]]
+    z = base.exp().sum()  # the same without a recording
+    data = tl.explore(z).data
+    shown = [data["values"][node["value"]]["numbers"] for node in data["nodes"] if node["op"] == "with_view"]
+    assert shown == [[[2, 2, 2], [1, 1, 1]], [[2, 7, 7], [1, 7, 7]]]
+
+
 def test_several_results_and_half_precision():
     x = tl.arange(6.0).half().requires_grad_()
     with recording() as r:
