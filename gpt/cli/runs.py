@@ -111,16 +111,19 @@ def collect(paths: Sequence[str], archived: bool) -> tuple[list["RunSummary"], l
 
 def named(path: str) -> Path:
     """Return the folder that an argument means: a folder, one below runs/, or that of a file. Raises UsageError."""
-    given = Path(path).expanduser()
-    for folder in (given, RUNS / path):
-        if folder.is_dir():
-            return folder
-    if given.is_file():
-        return given.parent
+    try:
+        given = Path(path).expanduser()
+        for folder in (given, RUNS / path):
+            if folder.is_dir():
+                return folder
+        if given.is_file():
+            return given.parent
+    except (OSError, RuntimeError, ValueError) as error:  # A name that is too long, or a user that does not exist.
+        raise click.UsageError(f"cannot read {path!r:.80}: {error.args[-1]}") from None
     names = [folder.name for folder in RUNS.iterdir() if folder.is_dir()] if RUNS.is_dir() else []
     near = get_close_matches(path, names, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"Give a folder with runs, a run, or its name below {RUNS}/"
-    raise click.UsageError(f"there is no folder {path!r:.200}. {hint}")
+    raise click.UsageError(f"there is no folder {path!r:.80}. {hint}")
 
 
 def ordered(runs: Sequence["RunSummary"], sort: str) -> list["RunSummary"]:

@@ -3,12 +3,13 @@
 Needs matplotlib (the extra `plot`).
 """
 
+import re
 import unicodedata
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt.errors import UserError
+from gpt.errors import UserError, short
 from tensorlite import serialization
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
-# The kinds of pictures by the suffix of their file, each with what such a file has in its first bytes.
-FORMATS = {".png": b"\x89PNG", ".svg": b"<svg"}
+# The kinds of pictures by the suffix of their file, each with a pattern of the first bytes of such a file.
+FORMATS = {".png": rb"\x89PNG", ".svg": rb"\s*<(svg|[?!].*<svg)"}
 
 # White space that a reader of a picture could not see, and what stands for it.
 VISIBLE = {" ": "\N{OPEN BOX}", "\n": "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}", "\t": "\N{RIGHTWARDS ARROW TO BAR}"}
@@ -39,19 +40,20 @@ def new_figure(width: float, height: float) -> "Figure":
 
 def check_path(path: str | Path) -> Path:
     """Return the path of a picture that can be written. Raises PictureError for another suffix or another file."""
+    shown = short(str(path))
     path = Path(path)
     kind = path.suffix.lower()
     if kind not in FORMATS:
-        raise PictureError(f"{str(path)!r}: expected a name that ends in {' or '.join(FORMATS)}")
+        raise PictureError(f"{shown}: expected a name that ends in {' or '.join(FORMATS)}")
     if path.exists():
         if not path.is_file():
-            raise PictureError(f"{str(path)!r} is not a file. Give another name")
+            raise PictureError(f"{shown} is not a file. Give another name")
         with path.open("rb") as file:
             begin = file.read(1000)
-        if begin and FORMATS[kind] not in begin:
-            raise PictureError(f"{str(path)!r} exists, and is not a {kind[1:].upper()} picture. Give another name")
+        if begin and not re.match(FORMATS[kind], begin, re.DOTALL):
+            raise PictureError(f"{shown} exists, and is not a {kind[1:].upper()} picture. Give another name")
     elif not path.parent.is_dir():
-        raise PictureError(f"{str(path)!r}: there is no folder {str(path.parent)!r}. Make it first")
+        raise PictureError(f"{shown}: there is no folder {short(str(path.parent))}. Make it first")
     return path
 
 

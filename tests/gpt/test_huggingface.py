@@ -13,6 +13,7 @@ from gpt.checkpoint import CheckpointError, huggingface
 from gpt.checkpoint.families import FAMILIES, family_of
 from gpt.checkpoint.tensor_files import decode_floats, find_tensors
 from gpt.config import ModelConfig
+from gpt.inspect import attention_weights, logit_lens
 from gpt.model import GPT
 
 SIZES = {
@@ -133,6 +134,25 @@ def test_logits_loss_and_gradients_are_those_of_transformers(reference):
         found, our_loss = ours(tl.tensor(IDS), tl.tensor(TARGETS))
     np.testing.assert_allclose(found.numpy(), logits, rtol=0, atol=1e-5)
     assert our_loss.item() == pytest.approx(loss, abs=1e-5)
+
+
+def test_attention_and_layers_are_those_of_transformers(reference):
+    import torch
+
+    folder, theirs = reference
+    with float64_throughout(torch), torch.no_grad():
+        done = theirs(torch.tensor(IDS[:1]), output_attentions=True, output_hidden_states=True)
+        inner = theirs.transformer if theirs.config.model_type == "gpt2" else theirs.model
+        last_norm = inner.ln_f if theirs.config.model_type == "gpt2" else inner.norm
+        # The last hidden state has the norm already.
+        streams = [*(last_norm(x) for x in done.hidden_states[:-1]), done.hidden_states[-1]]
+        expected = np.stack([torch.softmax(theirs.lm_head(x), -1).numpy()[0] for x in streams])
+    ours = huggingface.load_model(folder, dtype="float64")
+    weights = np.stack([attention.numpy()[0] for attention in done.attentions])
+    np.testing.assert_allclose(attention_weights(ours, IDS[0]), weights, rtol=0, atol=1e-7)
+    lens = logit_lens(ours, IDS[0], 5)
+    np.testing.assert_allclose(lens.probabilities, np.sort(expected, -1)[..., :-6:-1], rtol=1e-6)
+    np.testing.assert_allclose(np.take_along_axis(expected, lens.ids, -1), lens.probabilities, rtol=1e-6)
 
 
 def test_transformers_loads_what_we_save(reference, transformers, tmp_path):
