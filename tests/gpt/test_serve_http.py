@@ -60,7 +60,7 @@ def test_routes_without_a_body(client):
 
 def test_metrics_count_requests_and_tokens():
     with client_of() as client:
-        for status, body in ((200, {"prompt": "ab", "max_tokens": 3}), (400, {"n": 0}), (404, {"model": "x"})):
+        for status, body in ((200, {"seed": 1, "max_tokens": 3}), (400, {"n": 0}), (404, {"model": "x"})):
             assert client.post(COMPLETIONS, json=body).status_code == status
         client.get("/no/such/route")
         response = client.get("/metrics")
@@ -200,7 +200,7 @@ def test_a_body_that_is_too_large():
 def test_limits_of_texts():
     with client_of(max_tokens=5, max_batch=2, queue=1) as client:
         check_error(client.post(COMPLETIONS, json={"max_tokens": 6}), 400, "max_tokens: expected 5 at most")
-        answer = client.post(CHAT, json={"messages": USER})
+        answer = client.post(CHAT, json={"messages": USER, "seed": 1})
         assert answer.json()["usage"]["completion_tokens"] == 5
         check_error(client.post(COMPLETIONS, json={"n": 4}), 400, "4 texts, and this server has 3 places")
         many = client.post(COMPLETIONS, json={"prompt": ["a"] * 100, "n": 2})
@@ -219,8 +219,9 @@ def test_a_full_queue():
 
 def test_a_request_that_takes_long():
     with client_of(served_model(block_size=4096, position="rope"), request_seconds=0.05) as client:
-        check_error(client.post(COMPLETIONS, json={"max_tokens": 4000}), 408, "took longer than", code="timeout")
-        stream = client.post(COMPLETIONS, json={"max_tokens": 4000, "stream": True})
+        body = {"max_tokens": 4000, "logit_bias": {"258": -100}}  # without the token that ends a text
+        check_error(client.post(COMPLETIONS, json=body), 408, "took longer than", code="timeout")
+        stream = client.post(COMPLETIONS, json={**body, "stream": True})
         assert last_error(stream)["code"] == "timeout"
         stats = client.app.state.served.find(None).scheduler.stats
         assert stats.tokens_written < 4000
