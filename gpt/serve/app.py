@@ -13,13 +13,14 @@ from starlette.middleware.cors import CORSMiddleware
 from gpt.errors import UserError
 from gpt.model import GPT
 from gpt.serve import chat, completions, page_api, routes
-from gpt.serve.errors import ApiError, error_body
+from gpt.serve.errors import ApiError, ErrorBody, error_body
 from gpt.serve.limits import RequestLimits
 from gpt.serve.metrics import CountRequests, Metrics
 from gpt.serve.options import ServeOptions
 from gpt.serve.security import Guard, TokenCheck
 from gpt.serve.served import Served
 from gpt.tokenizer import Tokenizer
+from tensorlite import __version__
 
 PAGE = Path(__file__).with_name("page")
 
@@ -42,7 +43,10 @@ def create_app(models: Mapping[str, tuple[GPT, Tokenizer]], options: ServeOption
             served.close()
 
     # The pages of FastAPI's documentation load scripts from elsewhere.
-    app = FastAPI(title="tensorlite", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
+    app = FastAPI(
+        title="tensorlite", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False,
+        lifespan=lifespan, responses={"4XX": {"model": ErrorBody, "description": "What is wrong with the request."}},
+    )  # fmt: skip
     app.state.served = served
     app.state.metrics = metrics = Metrics(served)
     for router in (routes.router, completions.router, chat.router, page_api.router):

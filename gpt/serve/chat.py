@@ -15,7 +15,7 @@ from gpt.generation.continuous import TextRequest
 from gpt.serve.bodies import JsonRoute
 from gpt.serve.completions import usage
 from gpt.serve.errors import ApiError
-from gpt.serve.events import EventStream, unless_gone
+from gpt.serve.events import STREAM, EventStream, unless_gone
 from gpt.serve.json_answers import grammar_of
 from gpt.serve.logprob_forms import chat_logprobs
 from gpt.serve.sampling import check_stream, new_tokens, sampling_configs
@@ -29,7 +29,7 @@ ROLES = {"developer": "system"}  # OpenAI's newer name; templates know the older
 router = APIRouter(route_class=JsonRoute)
 
 
-@router.post("/v1/chat/completions")
+@router.post("/v1/chat/completions", responses=STREAM)
 async def chat_completions(body: ChatRequest, request: Request) -> Response:
     """Answer the last message of a conversation, as one answer or as a stream."""
     served = request.app.state.served.find(body.model)
@@ -63,7 +63,7 @@ class ChatJob:
                 400, f"max_tokens: expected max_completion_tokens, which is {other}, or nothing, got {one}.",
                 param="max_tokens",
             )  # fmt: skip
-        if self.body.top_logprobs is not None and not self.body.logprobs:
+        if self.body.top_logprobs and not self.body.logprobs:
             raise ApiError(
                 400, "top_logprobs: expected none without logprobs, got some. Set logprobs to true.",
                 param="top_logprobs",

@@ -14,7 +14,7 @@ from gpt.errors import UserError
 from gpt.generation.continuous import TextRequest
 from gpt.serve.bodies import JsonRoute
 from gpt.serve.errors import ApiError
-from gpt.serve.events import EventStream, unless_gone
+from gpt.serve.events import STREAM, EventStream, unless_gone
 from gpt.serve.logprob_forms import completion_logprobs
 from gpt.serve.prompt_logprobs import prompt_logprobs
 from gpt.serve.sampling import check_stream, new_tokens, sampling_configs
@@ -37,7 +37,7 @@ class Prompt:
     echoed: list[PlacedToken]
 
 
-@router.post("/v1/completions")
+@router.post("/v1/completions", responses=STREAM)
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Continue prompts, as one answer or as a stream."""
     served = request.app.state.served.find(body.model)

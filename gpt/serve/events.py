@@ -15,6 +15,9 @@ from gpt.serve.texts import Choice, cancel
 
 T = TypeVar("T")
 
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"description": "An object, or a stream of events.", "content": {"text/event-stream": {}}}
+}
 DONE = "data: [DONE]\n\n"
 
 logger = logging.getLogger("uvicorn.error")

@@ -6,11 +6,18 @@ ignored is a mistake that nobody notices.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 MAX_CHOICES = 128
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 StopText = Annotated[str, StringConstraints(max_length=1000)]  # The search for it takes longer for a long one.
+
+
+def not_a_number(value: Any) -> Any:
+    """Return a value. Raises ValueError for 0, which pydantic takes for False in a Literal."""
+    if type(value) in (int, float):
+        raise ValueError("a number is neither true nor false")
+    return value
 
 
 class Strict(BaseModel):
@@ -49,12 +56,14 @@ class SamplingFields(Strict):
     top_k: int | None = Field(None, ge=-1, lt=2**31, description="an integer from 1 on, or 0 or -1 for all tokens")
     min_p: float | None = Field(None, ge=0, le=1, description="a number from 0 to 1")
     typical_p: float | None = Field(None, gt=0, le=1, description="a number above 0, and 1 at most")
-    repetition_penalty: float | None = Field(None, gt=0, le=100, description="a number above 0, and 100 at most")
+    repetition_penalty: float | None = Field(None, ge=0.01, le=100, description="a number from 0.01 to 100")
 
     # Fields that say nothing about the text.
     user: str | None = Field(None, description="a text")
     metadata: dict[str, str] | None = Field(None, description="an object of texts")
-    store: Literal[False] | None = Field(None, description="false, because nothing is stored")
+    store: Annotated[Literal[False], BeforeValidator(not_a_number)] | None = Field(
+        None, description="false, because nothing is stored"
+    )
     service_tier: Literal["auto", "default"] | None = Field(None, description="'auto' or 'default'")
     safety_identifier: str | None = Field(None, description="a text")
     prompt_cache_key: str | None = Field(None, description="a text")

@@ -56,7 +56,7 @@ class Guard:
     def check_host(self, headers: Headers) -> None:
         """Raise ApiError 403 for a name that is not one of this server.
 
-        Whoever owns a name can let it point to this machine (DNS rebinding). An address has no owner.
+        The owner of a name can let it point to this machine (DNS rebinding). An address has no owner.
         """
         given = headers.get("host", "")
         name = host_name(given)

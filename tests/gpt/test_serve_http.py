@@ -151,6 +151,8 @@ def test_what_is_not_json(client, body):
         ('{"model": 1}', "model: expected the name of a model, got 1"),
         ('{"logit_bias": {"-1": 1}}', "logit_bias: expected token ids"),
         ('{"logit_bias": {"²": 1}}', "logit_bias: expected token ids"),
+        ('{"store": true}', "store: expected false, because nothing is stored, got True"),
+        ('{"store": 0}', "store: expected false"),
         ('{"str": 1}', "str: no field has this name"),
     ],
 )
