@@ -130,6 +130,21 @@ def layer(bias_name: str = "0.bias") -> Data:
     return data
 
 
+def large_sums() -> Data:
+    """Return a matrix with a row and a column that were added to it: their gradients are sums of a heat map."""
+    sample = Sample()
+    g = np.random.default_rng(1).normal(size=(12, 9))
+    row, column = np.zeros(9), np.zeros((12, 1))
+    leaves = sample.add("leaf", "row", row), sample.add("leaf", "column", column), sample.add("module", "h.0", 1.0)
+    sample.data["nodes"][2] |= {"op": "Block", "count": 1234}
+    add = sample.add("op", "add", g, leaves, root=True)
+    rule, whole = sample.source("lambda g: g"), sample.value(g)
+    sums = sample.value(g.sum(0)), sample.value(g.sum(1, keepdims=True))
+    sample.backward(add, g, {"edge": 0, "source": rule, "result": whole, "summed_dims": [0], "sum": sums[0]},
+                    {"edge": 1, "source": rule, "result": whole, "summed_dims": [1], "sum": sums[1]})  # fmt: skip
+    return sample.data
+
+
 def values() -> Data:
     """Return leaves with each kind of value: empty, 0-d, bool, 3-d, NaN and infinities, a heat map, an unknown one."""
     sample = Sample("values")

@@ -119,6 +119,24 @@ def test_a_learner_finds_out_why_the_bias_gets_a_sum(show):
     assert page.locator("section.sum .entry.total").count() == 4
 
 
+def test_sums_of_heat_maps(show):
+    page = show(samples.large_sums(), reduced_motion="no-preference")
+    page.fill("#slider", "5")
+    sums = page.locator("section.sum")
+    assert "The value row was used for each of the 12 rows" in sums.nth(0).inner_text()
+    assert "The value column was used for each of the 9 columns" in sums.nth(1).inner_text()
+    boxes = [[sums.nth(i).locator(part).bounding_box() for part in ("canvas", ".strip")] for i in (0, 1)]
+    (rows, row), (columns, column) = boxes
+    assert (rows["x"], rows["width"]) == pytest.approx((row["x"], row["width"]), abs=1)  # under its columns
+    assert row["y"] >= rows["y"] + rows["height"]
+    assert (columns["y"], columns["height"]) == pytest.approx((column["y"], column["height"]), abs=1)  # by its rows
+    assert column["x"] >= columns["x"] + columns["width"]
+    page.click("text=Collapse the rows")
+    assert page.evaluate("document.getAnimations().length") >= 1
+    page.fill("#slider", "3")
+    assert "h.0 · Block has 1,234 nodes. This overview shows it as one box." in text_of(page)
+
+
 def test_several_uses_memory_and_checks(show):
     page = show(samples.layer())
     page.fill("#slider", "10")

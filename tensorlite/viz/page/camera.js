@@ -44,7 +44,8 @@ function bringIntoView(x, y, width, height) {
   const view = viewport(), margin = 36;
   const left = camera.x + x * camera.zoom, top = camera.y + y * camera.zoom;
   const right = left + width * camera.zoom, bottom = top + height * camera.zoom;
-  const fits = left >= margin && top >= margin && right <= view.width - margin && bottom <= view.height - margin;
+  const edge = 12;
+  const fits = left >= edge && top >= edge && right <= view.width - edge && bottom <= view.height - edge;
   if (fits || !view.width) return;
   camera.x += view.width / 2 - (left + right) / 2;
   camera.y += view.height / 2 - Math.min((top + bottom) / 2, top + view.height / 2 - margin);

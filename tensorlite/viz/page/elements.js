@@ -62,7 +62,7 @@ function dims(size) {
   return size.length ? plural(size[0], "number") : "one number";
 }
 
-const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
+const plural = (count, one, many = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
 // Return words as a list in a sentence: "a", "a and b", "a, b and c".
 function listed(words) {

@@ -58,7 +58,7 @@ function makeBox(key, node) {
     box.node = node;
     box.around = node.parentList;
     box.title = node.kind === "op" && node.name ? `${node.name} = ${node.op}` : nameOf(node);
-    box.small = [node.shape.length ? node.shape.join("×") : "scalar", node.dtype].filter(Boolean).join(" ");
+    box.small = node.kind === "module" ? plural(node.count || 0, "node") : [node.shape.length ? node.shape.join("×") : "scalar", node.dtype].filter(Boolean).join(" ");
   } else {
     const module = modules.get(node.parentList.find((id) => !open.has(id)));
     const ops = module.all.filter((each) => each.kind === "op").length;

@@ -91,10 +91,11 @@ function ancestors(id) {
   return list;
 }
 
-// Return what a person calls a node: its name, or its op.
-const nameOf = (node) => node.name || node.op || node.kind;
+// Return what a person calls a node: its name, or its op. In an overview of a huge graph a node can be a module.
+const nameOf = (node) => node.kind === "module" ? moduleLabel({ name: node.name, type: node.op }, null)
+  : node.name || node.op || node.kind;
 
-const KINDS = { op: "op", output: "output", parameter: "parameter", leaf: "leaf", constant: "constant" };
+const KINDS = { module: "module", op: "op", output: "output", parameter: "parameter", leaf: "leaf", constant: "constant" };
 
 // Return a node in words for a screen reader and for lists.
 function describe(node) {

@@ -41,6 +41,13 @@ function drawNotable() {
   for (const each of [...notable].sort((a, b) => order[a.kind] - order[b.kind] || a.index - b.index)) {
     groups.set(each.text, { ...each, count: (groups.get(each.text)?.count || 0) + 1, index: groups.get(each.text)?.index ?? each.index });
   }
+  // One line is enough for the results of ops, which can be hundreds.
+  const inner = [...groups.values()].filter((each) => each.inner);
+  if (inner.length > 4) {
+    for (const each of inner) groups.delete(each.text);
+    const text = `${inner.length} results of ops are used several times, so their gradients are sums.`;
+    groups.set(text, { ...inner[0], text, count: 1 });
+  }
   const sorted = [...groups.values()];
   const item = ({ kind, index, text, count }) => element("li", { class: kind }, element("button", { type: "button",
     class: "link-button", onclick: () => goTo(index) }, text), count > 1 ? element("span", { class: "muted" }, ` ${count} steps`) : null);
@@ -78,7 +85,8 @@ function explainForward({ node }) {
   const lead = isOp ? `${node.op} takes ${names.length ? listed(names) : "no tensor"}, and gives ${dims(node.shape)}.`
     : { parameter: `${node.name || "This"} is a parameter: training changes it, so it gets a gradient.`,
       leaf: `${node.name || "This"} is a tensor that gets a gradient.`,
-      constant: `${node.name || "This"} is a value without a gradient.` }[node.kind] || describe(node);
+      constant: `${node.name || "This"} is a value without a gradient.`,
+      module: `${nameOf(node)} has ${plural(node.count || 0, "node")}. This overview shows it as one box.` }[node.kind] || describe(node);
   return [
     element("p", { class: "lead" }, lead),
     isOp && node.doc && element("p", { class: "doc" }, plainDoc(node.doc)),
@@ -86,7 +94,7 @@ function explainForward({ node }) {
     inputs.length ? section("Inputs", inputs.map(({ edge, source }) => drawValue(source.value,
       { title: edge.argument && edge.argument !== inputName(edge) ? `${edge.argument} = ${inputName(edge)}` : inputName(edge),
         missing: source.why_no_value }))) : null,
-    section(isOp ? "Result" : "Value", drawValue(node.value, { title: node.name || (isOp ? "" : ""), missing: node.why_no_value })),
+    node.kind === "module" ? null : section(isOp ? "Result" : "Value", drawValue(node.value, { title: node.name || (isOp ? "" : ""), missing: node.why_no_value })),
     isOp ? drawSaved(node, "Saves for the backward step") : null,
     isOp || node.line ? section("Details", drawDetails(node)) : null,
   ];

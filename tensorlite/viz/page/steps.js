@@ -49,10 +49,10 @@ function placeName(edge) {
 
 const isOdd = (index) => { const value = valueAt(index); return Boolean(value && (value.nans || value.infs)); };
 
-// Return the steps that a reader may want to see first: {kind, index, text}.
+// Return the steps that a reader may want to see first: {kind, index, text, inner}; inner for results of ops.
 function notablePlaces() {
   const found = [];
-  const add = (kind, index, text) => found.push({ kind, index, text });
+  const add = (kind, index, text, inner = false) => found.push({ kind, index, text, inner });
   for (const { kind, node, step, index } of steps) {
     if (kind === "forward" && isOdd(node.value) && !node.inputs.some((edge) => isOdd(nodes.get(edge.from).value))) {
       add("odd", index, `${nameOf(node)} has NaN or infinite entries, though its inputs have none.`);
@@ -69,7 +69,8 @@ function notablePlaces() {
     }
     for (const input of uses) {
       if (input.use === input.uses) {
-        add("uses", index, `The gradient of ${placeName(edges.get(input.edge))} is a sum over its ${input.uses} uses.`);
+        add("uses", index, `The gradient of ${placeName(edges.get(input.edge))} is a sum over its ${input.uses} uses.`,
+          nodes.get(edges.get(input.edge).from).kind === "op");
       }
     }
   }

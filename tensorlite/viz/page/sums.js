@@ -106,7 +106,7 @@ function whySum(sum) {
     `Backwards, each ${word} says how the result changes if ${isBias(sum.edge) ? "the bias" : name} changes for that ` +
     `${word} alone. There is one ${isBias(sum.edge) ? "bias" : name} for all of them, so the effects add up.`,
     sum.inside ? "The rule of this op adds them itself. Above the line is the gradient that came in."
-      : `The engine adds them after the rule, over dimension ${listed(sum.dims.map(String))}.`,
+      : `The engine adds them after the rule, over dimension${sum.dims.length > 1 ? "s" : ""} ${listed(sum.dims.map(String))}.`,
   ];
 }
 
@@ -190,37 +190,38 @@ function stopPlaying() {
   playing = null;
 }
 
-// Large values: the heat map above, a bracket that says how many rows become one, and the sum below at the same width.
+// Large values: a heat map, a bracket that says how many rows become one, and the sum at the same width. Columns
+// collapse to the right in the same way.
 function drawSumOfHeat(sum) {
   const { count, word, many } = summedWords(sum);
-  const width = WIDE;
-  const above = sum.before.heat ? drawHeat(sum.before, { width, height: Math.min(150, Math.max(40, sum.before.heat.rows * 6)) })
-    : drawEntries(sum.before);
-  const below = sum.after.heat ? drawHeat(sum.after, { width, height: 22, plain: true }) : drawStrip(sum.after, width);
-  const picture = element("div", { class: "collapsing heat-sum" }, above,
-    element("p", { class: "bracket" }, element("span", {}, `add the ${count} ${many}, keep ${dims(sum.after.shape)}`)),
-    below);
-  const canvas = picture.querySelector("canvas");
-  if (canvas && !reducedMotion() && word !== "column") {
-    picture.append(element("button", { type: "button", class: "play", onclick: () => {
-      canvas.animate([{ transform: "none" }, { transform: "scaleY(0.02)" }, { transform: "none" }],
-        { duration: 2200, easing: "ease-in-out" });
-    } }, `Collapse the ${many}`));
-  }
-  return picture;
+  const sideways = word === "column", height = Math.min(150, Math.max(40, (sum.before.heat?.rows || 8) * 6));
+  const size = sideways ? { width: WIDE - 60, height } : { width: WIDE, height };
+  const terms = sum.before.heat ? drawHeat(sum.before, { ...size, plain: sideways }) : drawEntries(sum.before);
+  const rest = { ...(sideways ? { width: 22, height } : { width: WIDE, height: 22 }), plain: true };
+  const total = sum.after.heat ? drawHeat(sum.after, rest) : drawStrip(sum.after, rest, sideways);
+  const words = `add the ${count} ${many}, keep ${dims(sum.after.shape)}`;
+  const picture = element("div", { class: `collapsing ${sideways ? "sideways" : ""}` }, terms,
+    element("p", { class: "bracket" }, sideways ? "" : words), total);
+  const canvas = picture.querySelector("canvas"), flat = sideways ? "scaleX(0.02)" : "scaleY(0.02)";
+  const collapse = () => canvas.animate([{ transform: "none" }, { transform: flat }, { transform: "none" }],
+    { duration: 2200, easing: "ease-in-out" });
+  return [picture, sideways ? element("p", { class: "bracket-words" }, words) : null,
+    sum.after.heat ? null : statistics(sum.after),
+    canvas && !reducedMotion() ? element("button", { type: "button", class: "play", onclick: collapse }, `Collapse the ${many}`) : null];
 }
 
-// Return a few numbers as a strip of coloured cells of a given width.
-function drawStrip(value, width) {
+// Return a few numbers as a strip of coloured cells of a given size in pixels.
+function drawStrip(value, size, upright) {
   const entries = flat(value.numbers), scale = largest(value);
   if (entries.length < 2) return drawEntries(value);
-  const strip = element("div", { class: "strip" }, entries.map((entry, j) => {
+  const strip = element("div", { class: `strip ${upright ? "upright" : ""}` }, entries.map((entry, j) => {
     const node = element("i");
     paintCell(node, entry, scale);
     return tip(node, `[${j}] = ${number(entry, 9)}`);
   }));
-  strip.style.width = `${width}px`;
-  return element("div", {}, strip, statistics(value));
+  strip.style.width = `${size.width}px`;
+  strip.style.height = `${size.height}px`;
+  return strip;
 }
 
 // The sum over uses: what had arrived, what this use adds, the total.
