@@ -61,7 +61,7 @@ def run_backward(
     hook = op_runner.hooks.backward
     step = _backward_step if hook is None else functools.partial(hook, _backward_step)
     if create_graph:
-        step = functools.partial(_note_ticks, step)
+        step = functools.partial(_note_ticks, version_counter.clock(), step)
     anomalies = anomaly_mode.enabled
     previous_mode, grad_mode.enabled = grad_mode.enabled, create_graph
     try:
@@ -98,11 +98,11 @@ def run_backward(
     return grads
 
 
-def _note_ticks(step: Callable[..., None], node: Node, *args: Any) -> None:
-    """Run a step whose rules are recorded, and note on the node at which ticks that was."""
+def _note_ticks(start: int, step: Callable[..., None], node: Node, *args: Any) -> None:
+    """Run a step whose rules are recorded, and note on the node at which ticks that was. start: that of the pass."""
     began = version_counter.clock()
     step(node, *args)
-    node.gradient_ticks = (*node.gradient_ticks[-7:], (began, version_counter.clock()))
+    node.gradient_ticks = (*node.gradient_ticks[-7:], (began, version_counter.clock(), start))
 
 
 def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] | None, grads: dict[Edge, Any]) -> None:

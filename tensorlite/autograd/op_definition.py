@@ -65,7 +65,7 @@ class Op:
         self.dtypes, self.aux = dtypes, tuple(aux)
         self.multi_output, self.view, self.accepts_dtype, self.widen = multi_output, view, accepts_dtype, widen
         self.name = forward.__name__.strip("_")
-        self.built_in = forward.__module__.startswith("tensorlite.")
+        self.built_in = (forward.__module__ or "").startswith("tensorlite.")  # exec() may give none
         self.plans: dict[Any, Plan] = {}
         self.orders: dict[Any, Callable[[tuple[Any, ...]], tuple[Any, ...]]] = {}
 

@@ -24,7 +24,7 @@ from .formats import FORMATS
 from .forward import known_results
 from .graph import build_graph
 from .labels import Labels
-from .large import MAX_NODES, overview
+from .large import is_too_large, overview
 from .memory import held_elsewhere
 from .notes import found_notes
 from .op_recording import recording as Recording
@@ -60,7 +60,7 @@ class Explorer:
         """Write the page to a file, and return its path. A page of the explorer is replaced.
 
         Raises ValueError for a name that does not end in ``.html``, FileNotFoundError for a missing folder, and
-        FileExistsError for an existing file that is no page of the explorer.
+        FileExistsError for an existing file that is not a page of the explorer.
         """
         found = checked_path(path)
         found.write_text(self.html(), "utf-8")
@@ -161,7 +161,7 @@ def _explored(
         except Exception as error:
             notes.append(f"The graph of the gradients is not shown: {error}")
     labels = Labels(graph, root, origin=origin, model=model, variables=variables, recordings=recordings)
-    if len(graph.vertices) > MAX_NODES:
+    if is_too_large(graph):
         return Explorer(overview(graph, labels, notes))
     recorded = {v.id: a for v in graph.ops if (a := labels.value(v)) is not None}
     known = known_results(graph, roots, recorded)

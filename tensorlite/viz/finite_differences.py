@@ -1,4 +1,4 @@
-"""The gradient rules of a graph beside finite differences, edge by edge.
+"""Compare the gradient rules of a graph with finite differences, edge by edge.
 
 Both are computed in float64, for the arguments and the cotangent of the graph. The differences and the verdict are
 those of :mod:`tensorlite.testing`.
@@ -87,7 +87,9 @@ def _check(graph: Graph, known: Known, step: Step, arrow: Arrow) -> EdgeCheck:
 
 
 def _in_float64(x: Any) -> Any:
-    """Return a Tensor of floating point numbers in float64, anything else unchanged."""
+    """Return a Tensor of floating point numbers in float64, and float64 for such a dtype; anything else unchanged."""
+    if isinstance(x, np.dtype) and x.kind == "f":
+        return float64
     if isinstance(x, Variable) and x.array.dtype.kind == "f":
         return x.detach().to(dtype=float64)  # type: ignore[attr-defined]
     return x

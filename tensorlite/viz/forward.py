@@ -109,8 +109,9 @@ _FROM_SHAPE: dict[str, Callable[[Vertex, dict[str, Any]], Any]] = {
     "shape": lambda vertex, given: vertex.shape,
     "keepdim": lambda vertex, given: vertex.node is not None and len(vertex.shape or ()) == len(vertex.node.shapes[0]),
     "sizes": _split_sizes,
+    "dtype": lambda vertex, given: vertex.dtype,
 }
-"""The arguments that only decide the shape of the result: what they were, from the vertex and the known arguments."""
+"""The arguments that only decide the shape or dtype of the result: what they were, from what is known."""
 
 
 def op_arguments(graph: Graph, vertex: Vertex, known: Known, assume: bool = False) -> list[Any] | str:
@@ -152,14 +153,17 @@ def op_arguments(graph: Graph, vertex: Vertex, known: Known, assume: bool = Fals
 
 
 def _assumed(vertex: Vertex, p: int, known: Known, given: dict[int, Any]) -> Any:
-    """Return a value for an argument that no gradient rule names: its default, or zeros in the shape of the result."""
+    """Return a value for an argument that no gradient rule names: its default, False for a flag, or zeros."""
     assert vertex.node is not None
     plan = vertex.node.plan
     default = plan.op.defaults[p] if p < len(plan.op.defaults) else inspect.Parameter.empty
     if default is not inspect.Parameter.empty:
         return default
+    if p in plan.op.flags:
+        return False
     like = given[plan.needs[0]].array
-    return wrap(BACKENDS[type(like)].zeros(vertex.shape, like.dtype))
+    shape = () if plan.op.names[p : p + 1] == ["value"] else vertex.shape  # a value broadcasts to its index
+    return wrap(BACKENDS[type(like)].zeros(shape, like.dtype))
 
 
 def _computed_again(graph: Graph, vertex: Vertex, known: Known) -> Any:

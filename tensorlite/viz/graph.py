@@ -228,20 +228,24 @@ def _note_shapes(graph: Graph) -> None:
 
 
 def _find_orders(graph: Graph) -> None:
-    """Find the op whose gradient rule called each op, by the ticks at which that rule ran."""
+    """Find the op whose gradient rule called each op, by the ticks at which that rule ran.
+
+    An op of a pass that visited ops of order n has order n + 1, also if the op with the rule is not in the graph.
+    """
     nodes = [(v.id, v.node) for v in graph.ops if v.node is not None]
-    ranges = sorted((began, ended, k) for k, node in nodes for began, ended in node.gradient_ticks)
-    if not ranges:
-        return
-    starts: list[int] = []
-    outer: list[tuple[int, int, int]] = []
-    for entry in ranges:  # The step of a fused op contains those of its composite.
-        if not outer or entry[0] > outer[-1][1]:
-            outer.append(entry)
-            starts.append(entry[0])
-    for vertex in graph.ops:
-        assert vertex.node is not None
-        k = bisect_right(starts, vertex.node.seq) - 1
-        if k >= 0 and vertex.node.seq <= outer[k][1]:
-            vertex.of = graph.vertices[outer[k][2]]
-            vertex.order = vertex.of.order + 1
+    ranges = sorted((began, ended, start, k) for k, node in nodes for began, ended, start in node.gradient_ticks)
+    outer: list[tuple[int, int, int, int]] = []
+    passes: dict[int, tuple[int, list[int]]] = {}  # the last known tick of each pass, and what it visited
+    for began, ended, start, k in ranges:
+        if not outer or began > outer[-1][1]:  # The step of a fused op contains those of its composite.
+            outer.append((began, ended, start, k))
+            passes[start] = ended, [*passes.get(start, (0, []))[1], k]
+    steps, starts = [entry[0] for entry in outer], sorted(passes)
+    for k, node in nodes:
+        at = bisect_right(steps, node.seq) - 1
+        if at >= 0 and node.seq <= outer[at][1]:
+            graph.vertices[k].of = graph.vertices[outer[at][3]]
+        at = bisect_right(starts, node.seq) - 1
+        if at >= 0 and node.seq <= passes[starts[at]][0]:
+            visited = passes[starts[at]][1]
+            graph.vertices[k].order = 1 + max(graph.vertices[v].order for v in visited)

@@ -11,18 +11,24 @@ from .forward import Known
 from .graph import Graph
 from .labels import Labels
 
-__all__ = ["MAX_NODES", "overview"]
+__all__ = ["MAX_NODES", "SHOWN", "is_too_large", "overview"]
 
 MAX_NODES = 6_000
 """The largest number of boxes for which a page has values and steps. It then has about 5 MB."""
-_SHOWN = 2_000  # boxes of an overview
+SHOWN = 2_000
+"""The largest number of boxes of an overview."""
 _HINT = "Explore the output of a part of the model, or a shorter loop, to see values and steps."
+
+
+def is_too_large(graph: Graph) -> bool:
+    """Return whether a graph has too many boxes for a page."""
+    return len(graph.vertices) > MAX_NODES
 
 
 def overview(graph: Graph, labels: Labels, notes: list[str]) -> dict[str, Any]:
     """Return the data of a graph with modules as boxes that tell how many nodes they contain.
 
-    If that has more than 2,000 boxes, too, the newest of them are left.
+    If that has too many boxes, too, the newest of them are left.
     """
     writer = DataWriter(graph, Known(), labels)
     for vertex in graph.vertices:
@@ -30,12 +36,13 @@ def overview(graph: Graph, labels: Labels, notes: list[str]) -> dict[str, Any]:
     whole = writer.data(Trace(), set(), [], notes)
     total = len(whole["nodes"])
     sizes = _sizes(whole)
-    data = folded(whole, _SHOWN)
+    data = folded(whole, SHOWN)
     for node in data["nodes"]:
+        node["why_no_value"] = "The overview has no values."
         if node["kind"] == "module":
             count = sizes[node["id"] - total]
-            node |= {"doc": f"{count:,} nodes.", "count": count, "why_no_value": "The overview has no values."}
-    kept = sorted(data["nodes"], key=lambda node: node["id"] if node["kind"] != "module" else -1)[-_SHOWN:]
+            node |= {"doc": f"{count:,} nodes.", "count": count}
+    kept = sorted(data["nodes"], key=lambda node: node["id"] if node["kind"] != "module" else -1)[-SHOWN:]
     kept = [node for node in data["nodes"] if node in kept] if len(kept) < len(data["nodes"]) else data["nodes"]
     first = f"The graph has {total:,} nodes, and a page shows at most {MAX_NODES:,}."
     if any(node["kind"] == "module" for node in kept):

@@ -6,7 +6,6 @@ import ast
 import functools
 import linecache
 import os
-import textwrap
 import types
 from collections.abc import Callable
 from typing import Any
@@ -74,8 +73,10 @@ def _text(code: types.CodeType, names: dict[str, Any]) -> str:
     found = [n for n in _functions_of(code.co_filename, text).get(code.co_firstlineno, []) if _is(n, code, lines)]
     if not found:
         return f"source not available: {os.path.basename(code.co_filename)} has changed since it was loaded"
-    segment = ast.get_source_segment(text, found[0], padded=True)
-    return textwrap.dedent(segment or "")
+    segment = ast.get_source_segment(text, found[0]) or ""
+    first = lines[code.co_firstlineno - 1]
+    indentation = first[: len(first) - len(first.lstrip())]
+    return segment.replace(f"\n{indentation}", "\n")
 
 
 def _is(node: ast.AST, code: types.CodeType, lines: list[str]) -> bool:

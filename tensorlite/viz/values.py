@@ -42,7 +42,7 @@ class ValueTable:
         self._seen: dict[int, tuple[Any, int]] = {}
 
     def add(self, value: Any) -> int | None:
-        """Return the place of a value's summary, None for a value that is no array. Tensors count as arrays."""
+        """Return the place of the summary of an array or a Tensor, None for anything else."""
         if isinstance(value, Variable):
             value = value.array
         if type(value) not in BACKENDS and not isinstance(value, np.generic):
