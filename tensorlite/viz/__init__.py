@@ -6,11 +6,13 @@
 
 - ``version``, ``title``, and ``notes``: sentences for the user.
 - ``modules``: ``id``, ``name``, ``type``, ``parent``. Parents come before their children.
-- ``nodes``: ``id``, ``kind`` (``"op"``, ``"output"``, ``"parameter"``, ``"leaf"``, ``"constant"``), ``op``, ``name``,
-  ``module``, ``shape``, ``dtype``, ``device``, ``bytes``, ``seconds``, ``line``, ``value``, ``why_no_value``, ``root``,
-  ``order``, ``of``, ``doc``, ``saved``. Any of them may be None where it is not known. An ``"output"`` is one result of
-  an op that has several; it has an edge from that op. ``saved`` lists ``name``, ``value`` or else ``text``, ``bytes``,
-  ``node``.
+- ``nodes``: ``id``, ``kind`` (``"op"``, ``"output"``, ``"parameter"``, ``"leaf"``, ``"constant"``,
+  ``"module"``), ``op``, ``name``, ``module``, ``shape``, ``dtype``, ``device``, ``bytes``, ``seconds``, ``line``,
+  ``value``, ``why_no_value``, ``root``,
+  ``order`` (2 for an op that computes a gradient), ``of`` (the node whose rule called it), ``before_hooks`` (the
+  gradient that its hooks got), ``doc``, ``saved``. Any of them may be None where it is not known. An ``"output"`` is
+  one result of an op that has several; it has an edge from that op. ``saved`` lists ``name``, ``value`` or else
+  ``text``, ``bytes``, ``node``. A ``"module"`` is a folded one; its ``count`` is the number of nodes inside.
 - ``edges``: ``id``, ``from``, ``to``, ``argument``, ``position``.
 - ``sources``: ``text``, ``file``, ``line``, ``for`` (the argument; None for a function that serves all).
 - ``values``: ``shape``, ``dtype``, ``min``, ``mean``, ``max`` of the finite entries, the shares ``zeros``, ``nans``,
@@ -22,7 +24,9 @@
   ``seconds``, ``freed``, ``freed_bytes``, ``error`` (why the rules gave nothing, else None) and ``inputs``: ``edge``,
   ``source``, ``result``, ``summed_dims``, ``sum``, ``cast``, ``before``, ``after``, ``use``, ``uses``.
 - ``gradients``: ``node`` and ``value``.
-- ``checks``: ``edge``, ``analytic``, ``numeric``, ``ok``, ``error``, ``kinks``, ``why_not``.
+- ``checks``: ``edge``, ``analytic`` and ``numeric`` (in the shape of the input, or one number for each of the
+  ``entries`` of a sample), ``ok`` (None if nothing is known), ``error`` (the largest relative one), ``kinks``
+  (``index``, ``low``, ``high``), ``why_not``.
 """
 
 from .explorer import Explorer, explore

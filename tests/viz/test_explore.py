@@ -235,7 +235,7 @@ def half():
 
 GRAPHS = {
     "checkpoint": checkpointed, "hooks": hooked, "in place": changed_in_place, "attention": attention, "half": half,
-    "0-d": lambda: leaf(2.0) ** 3, "empty": lambda: (leaf(np.zeros((0, 3))) * 2).sum(), 
+    "0-d": lambda: leaf(2.0) ** 3, "empty": lambda: (leaf(np.zeros((0, 3))) * 2).sum(),
     "a leaf": lambda: leaf([1.0, 2.0]),
     "factors": lambda: sum(y.sum() for y in tl.linalg.qr(leaf([[2.0, 1.0], [1.0, 3.0]]))),
     "recurrent": lambda: nn.LSTM(2, 3)(tl.ones(4, 1, 2))[0].sum(),

@@ -11,7 +11,7 @@ from tensorlite.viz.backward import trace_backward
 from tensorlite.viz.finite_differences import check_step
 from tensorlite.viz.forward import known_results
 from tensorlite.viz.graph import build_graph
-from tensorlite.viz.recording import recording
+from tensorlite.viz.op_recording import recording
 from tests.ops.op_table import SPECS
 
 SKIPPED = {"apply_dropout_mask": "its mask has no gradient rule"}
