@@ -83,7 +83,7 @@ function draw() {
 function drawGrid() {
   const { layers, heads } = data;
   const grid = byId("attention-grid");
-  grid.style.gridTemplateColumns = `auto repeat(${heads}, minmax(2rem, 4.5rem))`;
+  grid.style.gridTemplateColumns = `auto repeat(${heads}, minmax(2rem, 4rem))`;
   const parts = [element("span")];
   for (let head = 0; head < heads; head += 1) parts.push(element("span", { class: "axis", text: `head ${head}` }));
   const colors = scale();
