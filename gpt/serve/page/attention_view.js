@@ -54,7 +54,8 @@ async function load(onlyNew = false) {
     data.names = data.tokens.map(nameOf);
     chosen = { layer: Math.min(chosen.layer, data.layers - 1), head: Math.min(chosen.head, data.heads - 1) };
     cell = { row: data.T - 1, column: 0 };
-    status.textContent = `The last ${count(data.T)} of ${count(ids.length)} tokens. The model has read ${count(data.read)}.`;
+    status.textContent =
+      `The last ${count(data.T)} of ${count(ids.length)} tokens. The model has read ${count(data.read)}.`;
     byId("attention-body").hidden = false;
     draw();
   } catch (error) {
@@ -196,19 +197,20 @@ function drawLarge() {
 function readOut() {
   const { row, column } = cell;
   const { names } = data;
+  const reader = `“${names[row]}” (token ${place(row)})`;
+  const value = share(weight(chosen, row, column));
   const text = column > row
-    ? `“${names[row]}” (token ${place(row)}) cannot read “${names[column]}”, which comes later.`
-    : `“${names[row]}” (token ${place(row)}) reads “${names[column]}” (token ${place(column)}): ${share(weight(chosen, row, column))}`;
-  const before = earlier(row);
-  byId("attention-readout").textContent = before < 0.005 ? text : `${text}. It reads earlier tokens, which the map leaves out: ${share(before)}`;
+    ? `${reader} cannot read “${names[column]}”, which comes later.`
+    : `${reader} reads “${names[column]}” (token ${place(column)}): ${value}.`;
+  byId("attention-readout").textContent = `${text}${aboutEarlier(row)}`;
 }
 
-/** Return the share of a token's attention that goes to tokens before those of the map. */
-function earlier(row) {
-  if (data.read === data.T) return 0;
+/** Return a sentence about the attention of a token to tokens before those of the map, if there is some. */
+function aboutEarlier(row) {
   let sum = 0;
   for (let column = 0; column <= row; column += 1) sum += weight(chosen, row, column);
-  return Math.max(0, 1 - sum);
+  const before = data.read === data.T ? 0 : 1 - sum;
+  return before < 0.005 ? "" : ` It reads earlier tokens, which are left out: ${share(before)}.`;
 }
 
 function place(row) {
@@ -224,7 +226,10 @@ function drawLines() {
   const height = T * ROW;
   const width = matchMedia("(max-width: 50rem)").matches ? WIDTHS.narrow : WIDTHS.wide;
   const column = (kind, start) => {
-    const list = element("div", { class: `lines-${kind}`, role: kind === "left" ? "listbox" : null, "aria-label": kind === "left" ? "Tokens that read" : null });
+    const list = element("div", {
+      class: `lines-${kind}`, role: kind === "left" ? "listbox" : null,
+      "aria-label": kind === "left" ? "Tokens that read" : null,
+    });
     list.append(...names.map((name, row) => {
       const made = element("span", {
         class: "line-token", text: name, "data-row": row, title: name,
@@ -240,13 +245,14 @@ function drawLines() {
   const picture = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
   const shares = [...right.children];
   let most = LEAST;
-  for (let row = 1; row < T; row += 1) for (let to = 0; to < row; to += 1) most = Math.max(most, weight(chosen, row, to));
+  for (let row = 1; row < T; row += 1) {
+    for (let to = 0; to < row; to += 1) most = Math.max(most, weight(chosen, row, to));
+  }
   const show = (only) => {
     const lines = [];
-    const before = only === null ? 0 : earlier(only);
     byId("lines-readout").textContent = only === null
       ? "Point at a token on the left: it reads the tokens on the right."
-      : `“${names[only]}” (token ${place(only)})${before < 0.005 ? "" : ` reads earlier tokens, which are left out: ${share(before)}`}`;
+      : `“${names[only]}” is token ${place(only)}.${aboutEarlier(only)}`;
     shares.forEach((made) => made.removeAttribute("data-share"));
     for (let row = 0; row < T; row += 1) {
       if (only !== null && row !== only) continue;
@@ -257,7 +263,8 @@ function drawLines() {
         const [y, end] = [(row + 0.5) * ROW, (to + 0.5) * ROW];
         lines.push(svg("path", {
           d: `M0 ${y} C${width / 2} ${y} ${width / 2} ${end} ${width} ${end}`, class: "attention-line",
-          "stroke-width": (0.5 + 5.5 * value).toFixed(2), opacity: Math.min(1, (only === null ? 0.1 : 0.25) + (0.75 * value) / most).toFixed(2),
+          "stroke-width": (0.5 + 5.5 * value).toFixed(2),
+          opacity: Math.min(1, (only === null ? 0.1 : 0.25) + (0.75 * value) / most).toFixed(2),
         }));
       }
     }

@@ -8,8 +8,8 @@ import { TokenView } from "./token_view.js";
 import { Versions } from "./versions.js";
 import { writer } from "./writer.js";
 
-// A version is {model, messages, prompt}. A message is {role, text} or {role, tokens}; `prompt` has the tokens of the last
-// request, with the template.
+// A version is {model, messages, prompt}. A message is {role, text} or {role, tokens}; `prompt` has the tokens of the
+// last request, with the template.
 const versions = new Versions(byId("chat-versions"), show);
 let live = null; // the view of the answer that is written now
 
@@ -97,8 +97,9 @@ function show(version) {
 function draw(messages, place) {
   const { role, text, tokens } = messages[place];
   const before = messages.slice(0, place);
-  const box = element("article", { class: `message ${role}`, "aria-label": role === "user" ? "You" : "Model" });
-  const head = element("div", { class: "message-head" }, element("span", { class: "who", text: role === "user" ? "You" : "Model" }));
+  const who = role === "user" ? "You" : "Model";
+  const box = element("article", { class: `message ${role}`, "aria-label": who });
+  const head = element("div", { class: "message-head" }, element("span", { class: "who", text: who }));
   box.append(head);
   if (role === "user") {
     const shown = element("div", { class: "message-text", dir: "auto", text });

@@ -56,7 +56,10 @@ function makeRow(field) {
   });
   // A slider and a number are the same option. Only bounded options have a slider.
   const slider = hasSlider(field)
-    ? element("input", { type: "range", min: field.minimum ?? 0, max: field.slider ?? field.maximum, step: 0.01, tabindex: -1, "aria-hidden": "true" })
+    ? element("input", {
+      type: "range", min: field.minimum ?? 0, max: field.slider ?? field.maximum, step: 0.01, tabindex: -1,
+      "aria-hidden": "true",
+    })
     : null;
   const box = element("div", { class: "control" },
     element("label", { for: id, text: field.label }),
@@ -67,8 +70,9 @@ function makeRow(field) {
   const update = () => {
     if (slider) slider.value = input.value === "" ? field.default : input.value;
     box.classList.toggle("changed", input.value !== String(field.default ?? ""));
-    const excluded = field.exclusive_minimum !== undefined && input.value !== "" && Number(input.value) <= field.exclusive_minimum;
-    input.setCustomValidity(excluded ? `The value must be more than ${field.exclusive_minimum}.` : "");
+    const { exclusive_minimum: bound } = field;
+    const excluded = bound !== undefined && input.value !== "" && Number(input.value) <= bound;
+    input.setCustomValidity(excluded ? `The value must be more than ${bound}.` : "");
   };
   input.addEventListener("input", update);
   slider?.addEventListener("input", () => {
@@ -80,7 +84,8 @@ function makeRow(field) {
 }
 
 function hasSlider(field) {
-  return field.type === "float" && (field.slider !== undefined || (field.minimum !== undefined && field.maximum !== undefined));
+  const bounded = field.minimum !== undefined && field.maximum !== undefined;
+  return field.type === "float" && (bounded || field.slider !== undefined);
 }
 
 function helpOf(field) {

@@ -9,7 +9,7 @@ export function byId(id) {
 
 /**
  * Return a new element.
- * properties: `text`, `class`, handlers such as `onclick`, and attributes; true and false set and leave out an attribute.
+ * properties: `text`, `class`, handlers such as `onclick`, and attributes, which true sets and false leaves out.
  */
 export function element(tag, properties = {}, ...children) {
   return fill(document.createElement(tag), properties, children);

@@ -33,7 +33,8 @@ async function load(onlyNew = false) {
     status.textContent = "The model reads the text …";
     const data = await json("/api/lens", { body: { model, ids, last: Number(byId("lens-last").value) } });
     key = `${model} ${ids}`;
-    status.textContent = `The last ${count(data.tokens.length)} of ${count(ids.length)} tokens. The model has read ${count(data.read)}.`;
+    const last = count(data.tokens.length);
+    status.textContent = `The last ${last} of ${count(ids.length)} tokens. The model has read ${count(data.read)}.`;
     draw(data);
   } catch (error) {
     status.textContent = "";
@@ -43,7 +44,8 @@ async function load(onlyNew = false) {
 
 function draw({ tokens, cells, names, first }) {
   const head = element("tr", {}, element("th", { scope: "col", class: "corner", text: "layer" }));
-  head.append(...tokens.map((token, column) => element("th", { scope: "col", text: nameOf(token), title: `token ${first + column + 1}` })));
+  head.append(...tokens.map((token, column) =>
+    element("th", { scope: "col", text: nameOf(token), title: `token ${first + column + 1}` })));
   const body = element("tbody");
   const last = cells.length - 1;
   for (let layer = last; layer >= 0; layer -= 1) {
@@ -63,7 +65,7 @@ function draw({ tokens, cells, names, first }) {
 function makeCell(likeliest, names, layer, column, name, first) {
   const [id, logprob] = likeliest[0];
   const token = names[id];
-  const cell = element("td", { class: `p${stepOf(logprob)}`, tabindex: -1, "aria-label": `${nameOf(token)}, ${percent(logprob)}` },
+  const cell = element("td", { class: `p${stepOf(logprob)}`, tabindex: -1 },
     element("span", { class: "token-name", text: nameOf(token) }), element("small", { text: percent(logprob) }));
   const content = () => ({
     token: null,

@@ -23,7 +23,8 @@ async function start() {
   startTheme();
   makeScale();
   setTokenDialog(askForToken);
-  onReachable((reachable) => showBanner(reachable ? null : "The server does not answer. The page tries again until it does."));
+  onReachable((reachable) =>
+    showBanner(reachable ? null : "The server does not answer. The page tries again until it does."));
   makeTabs();
   document.addEventListener("keydown", onKey);
   if (matchMedia("(max-width: 50rem)").matches) byId("settings").open = false;
@@ -127,7 +128,8 @@ function askForToken(wrong) {
   if (!dialog.open) dialog.showModal();
   return new Promise((resolve) => {
     byId("token-cancel").onclick = () => dialog.close("");
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "ok" ? byId("token-field").value : null), { once: true });
+    const answer = () => resolve(dialog.returnValue === "ok" ? byId("token-field").value : null);
+    dialog.addEventListener("close", answer, { once: true });
   });
 }
 

@@ -17,7 +17,8 @@ class Popover {
     this.box.addEventListener("pointerleave", () => this.hideSoon());
     this.box.addEventListener("keydown", (event) => this.onKey(event));
     this.box.addEventListener("focusout", (event) => {
-      if (event.relatedTarget && !this.box.contains(event.relatedTarget) && event.relatedTarget !== this.anchor) this.hide();
+      const to = event.relatedTarget;
+      if (to && !this.box.contains(to) && to !== this.anchor) this.hide();
     });
     window.addEventListener("resize", () => this.hide());
     document.addEventListener("pointerdown", (event) => {

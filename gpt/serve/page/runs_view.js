@@ -69,8 +69,9 @@ function addressOf(name) {
 }
 
 function draw(runs, details, folder) {
+  const how = `${count(runs.length)} run${runs.length === 1 ? "" : "s"}`;
   byId("runs-status").textContent = runs.length
-    ? `${count(runs.length)} run${runs.length === 1 ? "" : "s"} below ${folder}/, looked at every ${INTERVAL / 1000} seconds.`
+    ? `${how} below ${folder}/, read every ${INTERVAL / 1000} seconds.`
     : `There is no run below ${folder}/ yet. Start one: python -m gpt train`;
   byId("runs-body").hidden = !runs.length;
   if (!runs.length) return;
@@ -84,7 +85,8 @@ function draw(runs, details, folder) {
 function drawTable(runs) {
   const head = ["Curves", "Run", "State", "Step", "Training loss", "Validation loss", "Lowest", ""];
   const body = runs.map((run) => {
-    const box = element("input", { type: "checkbox", id: `run-${run.name}`, "aria-label": `Draw the curves of ${run.name}` });
+    const label = `Draw the curves of ${run.name}`;
+    const box = element("input", { type: "checkbox", id: `run-${run.name}`, "aria-label": label });
     box.checked = drawn.has(run.name);
     box.addEventListener("change", () => {
       if (box.checked) drawn.add(run.name);
@@ -99,7 +101,8 @@ function drawTable(runs) {
         .map((text) => element("td", { class: "number", text })),
       element("td", {}, element("button", {
         type: "button", id: `run-sample-${run.name}`, text: "Sample", disabled: run.saved === null,
-        "aria-label": `Write a sample of ${run.name}`, title: run.saved === null ? "The run has no checkpoint yet" : null,
+        "aria-label": `Write a sample of ${run.name}`,
+        title: run.saved === null ? "The run has no checkpoint yet" : null,
         onclick: () => sample(run, Math.floor(Math.random() * 2 ** 32)),
       })),
     );
@@ -124,7 +127,10 @@ function drawChart(details) {
     Object.entries(NAMES)
       .filter(([kind]) => found[kind]?.length && !(several && kind === "train_loss" && found.val_loss))
       .map(([kind, label], i) => ({
-        label: several ? `${name}, ${label}` : label, points: found[kind], color: several ? run : i, dashed: kind === "loss",
+        label: several ? `${name}, ${label}` : label,
+        points: found[kind],
+        color: several ? run : i,
+        dashed: kind === "loss",
       })),
   );
   const box = byId("runs-chart");
@@ -142,13 +148,15 @@ function drawOptions(details) {
     box.replaceChildren();
     return;
   }
-  const cells = (key) => details.map(({ options }) => element("td", { text: options[key] === undefined ? "–" : String(options[key]) }));
+  const shownAs = (value) => (value === undefined ? "–" : String(value));
+  const cells = (key) => details.map(({ options }) => element("td", { text: shownAs(options[key]) }));
+  const row = (key) => element("tr", {}, element("th", { scope: "row", text: key }), ...cells(key));
   box.replaceChildren(
     element("h2", { text: "Options that differ" }),
     element("div", { class: "scroll" }, element("table", { class: "table" },
       element("thead", {}, element("tr", {}, element("th", { scope: "col", text: "Option" }),
         ...details.map(({ name }) => element("th", { scope: "col", text: name })))),
-      element("tbody", {}, ...differ.map((key) => element("tr", {}, element("th", { scope: "row", text: key }), ...cells(key)))),
+      element("tbody", {}, ...differ.map(row)),
     )),
   );
 }
@@ -159,7 +167,8 @@ async function sample({ name, saved }, seed) {
   const box = byId("runs-sample");
   box.hidden = false;
   const title = element("h2", { text: `A sample of ${name}` });
-  box.replaceChildren(title, element("p", { class: "quiet", role: "status", text: "The latest checkpoint is loaded, and writes …" }));
+  const wait = "The latest checkpoint is loaded, and writes …";
+  box.replaceChildren(title, element("p", { class: "quiet", role: "status", text: wait }));
   try {
     const answer = await request(`${addressOf(name)}/sample`, { body: { seed } });
     const { text, step } = await answer.json();

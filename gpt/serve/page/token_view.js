@@ -10,7 +10,7 @@ import { bytesOf, Characters, incompleteEnd, joined, nameOf, percent, stepOf } f
  * line only, and each line has its own direction of writing.
  */
 export class TokenView {
-  /** pick: called with (place, alternative) when the user chooses to continue from another token; null for no choice. */
+  /** pick: called with (place, alternative) to continue from another token; null where nobody can choose one. */
   constructor(box, pick = null) {
     this.box = box;
     this.pick = pick;
@@ -100,9 +100,10 @@ export class TokenView {
     const span = this.places[place];
     const token = this.tokens[place];
     const chance = token.logprob === undefined ? "" : `, ${percent(token.logprob)}`;
+    const name = nameOf(token, this.before[place]);
     span.tabIndex = 0;
     span.setAttribute("role", "button");
-    span.setAttribute("aria-label", `${nameOf(token, this.before[place])}${chance}, token ${place + 1} of ${this.tokens.length}`);
+    span.setAttribute("aria-label", `${name}${chance}, token ${place + 1} of ${this.tokens.length}`);
   }
 
   /** Move the focus to a token without opening its list. */
@@ -119,12 +120,13 @@ export class TokenView {
   content(place) {
     const token = this.tokens[place];
     const mayPick = this.pick && token.alternatives?.length;
+    const note = token.alternatives ? null : "The model did not write this token.";
     return {
       token,
       before: this.before[place],
       place: `token ${place + 1}, id ${token.id}`,
       alternatives: token.alternatives,
-      note: mayPick ? "Choose a token to continue the text from it." : token.alternatives ? null : "The model did not write this token.",
+      note: mayPick ? "Choose a token to continue the text from it." : note,
       pick: mayPick ? (alternative) => this.pick(place, alternative) : null,
     };
   }

@@ -25,7 +25,9 @@ export function nameOf(token, before = new Uint8Array()) {
   if (token.text === "") return "(nothing)";
   if (token.text !== null) return visible(token.text);
   const bytes = bytesOf(token);
-  const name = [...bytes].map((byte) => (byte < 128 ? visible(String.fromCharCode(byte)) : `⟨${byte.toString(16).toUpperCase()}⟩`)).join("");
+  const nameOfByte = (byte) =>
+    byte < 128 ? visible(String.fromCharCode(byte)) : `⟨${byte.toString(16).toUpperCase()}⟩`;
+  const name = [...bytes].map(nameOfByte).join("");
   try {
     const whole = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(joined(before, bytes));
     return `${visible(whole)} ${name}`;
@@ -90,7 +92,7 @@ export function percent(logprob) {
 // The least probability of each step of the scale, the likeliest first. The style sheet has a colour for each.
 export const STEPS = [0.9, 0.5, 0.2, 0.05, 0];
 
-/** Return the step of the scale for a logarithm of a probability: 0 for the likeliest tokens, 4 for the least likely. */
+/** Return the step of the scale for a logarithm of a probability: 0 for likely tokens, 4 for the least likely. */
 export function stepOf(logprob) {
   const value = Math.exp(logprob);
   return STEPS.findIndex((least) => value >= least);

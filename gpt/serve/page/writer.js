@@ -34,7 +34,7 @@ class Writer {
     await this.running;
   }
 
-  /** Write a text, and call the handlers `prompt`, `token`, `done` and `error`. status: the element for its progress. */
+  /** Write a text, and call the handlers prompt, token, done and error. status: the element for its progress. */
   async run(status, body, handlers) {
     await this.stop();
     this.running = this.write(status, body, handlers);
@@ -54,15 +54,15 @@ class Writer {
       const tokens = held;
       held = [];
       for (const token of tokens) handlers.token(token);
-      if (written) status.textContent = `${count(written)} token${written === 1 ? "" : "s"}, ${speed(written, began, first)}`;
+      if (written) status.textContent = describe(written, began, first);
     };
-    const cached = { prompt: 0, read: 0, seed: null };
+    const sent = { count: 0, seed: null };
     status.textContent = "Sent …";
     announce("Writing.");
     try {
       await events("/api/generate", body, this.controller.signal, (name, data) => {
         if (name === "prompt") {
-          Object.assign(cached, { prompt: data.count, seed: data.seed });
+          Object.assign(sent, { count: data.count, seed: data.seed });
           status.textContent = `Reading ${count(data.count)} tokens …`;
           handlers.prompt(data.tokens, data);
         } else if (name === "waiting") {
@@ -75,8 +75,7 @@ class Writer {
         } else if (name === "done") {
           cancelAnimationFrame(frame);
           flush();
-          const again = data.cached ? `, ${count(data.cached)} of ${count(cached.prompt)} prompt tokens not read again` : "";
-          status.textContent = `${describe(written, began, first)}, ${REASONS[data.reason] ?? data.reason}${again}. Seed ${cached.seed}.`;
+          status.textContent = summary(describe(written, began, first), data, sent);
           this.end();
           handlers.done(status.textContent);
         }
@@ -101,6 +100,11 @@ class Writer {
   changed() {
     for (const listener of this.listeners) listener();
   }
+}
+
+function summary(written, { reason, cached }, sent) {
+  const again = cached ? ` ${count(cached)} of ${count(sent.count)} tokens of the prompt were not read again.` : "";
+  return `${written}, ${REASONS[reason] ?? reason}.${again} Seed ${sent.seed}.`;
 }
 
 function describe(written, began, first) {
