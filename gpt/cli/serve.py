@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import shlex
 import sys
 import webbrowser
 from collections.abc import Iterable
@@ -133,7 +134,7 @@ def serve(
         app = create_app({name: (one.model.eval(), one.tokenizer) for name, one in named.items()}, options)
         server = make_server(app, options)
         url = address(listener)
-        announce(url, next(iter(named)), options.token is not None)
+        announce(url, *next(iter(named.items())), options.token is not None)
         if opens:
             webbrowser.open(url)
         try:
@@ -178,11 +179,14 @@ def model_name(given: str | None, loaded: "Checkpoint") -> str:
     return path.stem if path.is_file() else given
 
 
-def announce(url: str, model: str, token: bool) -> None:
-    """Print where the server is, and how to use it."""
-    body = json.dumps({"model": model, "prompt": "Once upon a time", "max_tokens": 50})
-    secret = " -H \"Authorization: Bearer $TENSORLITE_SERVE_TOKEN\"" if token else ""
+def announce(url: str, name: str, model: "Checkpoint", token: bool) -> None:
+    """Print where the server is, and a line that uses its first model."""
+    path, prompt = "/v1/completions", dict[str, Any](prompt="Once upon a time")
+    if model.tokenizer.chat_template:
+        path, prompt = "/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello"}]}
+    body = shlex.quote(json.dumps({"model": name, **prompt, "max_tokens": 50}))
+    secret = ' -H "Authorization: Bearer $TENSORLITE_SERVE_TOKEN"' if token else ""
     click.echo(f"page   {url}/")
     click.echo(f"API    {url}/v1")
-    click.echo(f"try    curl {url}/v1/completions{secret} -H 'Content-Type: application/json' -d '{body}'")
+    click.echo(f"try    curl {url}{path}{secret} -H 'Content-Type: application/json' -d {body}")
     click.echo("Ctrl-C ends the server.", err=True)

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -14,6 +14,7 @@ from gpt.errors import UserError
 from gpt.model import GPT
 from gpt.serve import chat, completions, page_api, routes
 from gpt.serve.errors import ApiError, ErrorBody, error_body
+from gpt.serve.failures import as_api_error
 from gpt.serve.limits import RequestLimits
 from gpt.serve.metrics import CountRequests, Metrics
 from gpt.serve.options import ServeOptions
@@ -85,10 +86,8 @@ def add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(UserError)
     async def user_error(request: Request, error: UserError) -> Response:
-        return ApiError(400, f"{error}.").response()
+        return as_api_error(error).response()
 
     @app.exception_handler(Exception)
     async def failure(request: Request, error: Exception) -> Response:
-        from fastapi.responses import JSONResponse
-
         return JSONResponse(error_body(500, "The server has failed. Its output has the reason."), 500)

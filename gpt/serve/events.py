@@ -10,7 +10,9 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from gpt.errors import UserError
 from gpt.serve.errors import ApiError, error_body
+from gpt.serve.failures import as_api_error
 from gpt.serve.texts import Choice, cancel
 
 T = TypeVar("T")
@@ -51,6 +53,8 @@ async def lines(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
         yield DONE
     except ApiError as error:
         yield event(error.body())
+    except UserError as error:
+        yield event(as_api_error(error).body())
     except Exception as error:
         logger.error("a stream has failed", exc_info=error)
         yield event(error_body(500, "The server has failed. Its output has the reason."))

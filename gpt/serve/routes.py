@@ -32,6 +32,7 @@ def model_form(served: ServedModel) -> dict[str, Any]:
 
 
 @router.get("/healthz")
+@router.head("/healthz", include_in_schema=False)
 async def healthz(request: Request) -> Response:
     """Say whether the server takes requests: 200, or 503 while it ends."""
     draining = request.app.state.served.draining

@@ -11,12 +11,14 @@ from gpt.generation.continuous import TextRequest
 from gpt.generation.logprobs import TokenLogProb
 from gpt.generation.text_stream import find_stop, longest_start, stop_texts
 from gpt.serve.errors import ApiError
+from gpt.serve.failures import as_api_error
 from gpt.serve.metrics import Metrics
-from gpt.serve.scheduler import QueueFull, SchedulerClosed, TextStream
+from gpt.serve.scheduler import TextStream
 from gpt.serve.served import ServedModel
 from gpt.tokenizer import Tokenizer
 
-RETRY_SECONDS = "1"
+# A client would otherwise ask again for what takes too long. OpenAI's client reads this header.
+NO_RETRY = {"X-Should-Retry": "false"}
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,10 @@ class Choice:
             seconds = f"{time.perf_counter() - self.begin:.3g} seconds"
             raise ApiError(
                 408, f"The request took longer than {seconds}, the limit of this server. Ask for fewer tokens.",
-                code="timeout",
+                code="timeout", headers=NO_RETRY,
             ) from None  # fmt: skip
         except UserError as error:
-            raise ApiError(400, f"{error}.") from error
+            raise as_api_error(error) from None
 
 
 def begin_texts(
@@ -142,12 +144,8 @@ def begin_texts(
         )  # fmt: skip
     try:
         streams = served.scheduler.submit_all(requests)
-    except QueueFull as error:
-        raise ApiError(429, f"{error}.", code="queue_full", headers={"Retry-After": RETRY_SECONDS}) from None
-    except SchedulerClosed:
-        raise ApiError(503, "The server ends, and takes no more requests.") from None
     except UserError as error:
-        raise ApiError(400, f"{error}.") from error
+        raise as_api_error(error) from None
     return [Choice(index, served, stream, stop, metrics) for index, stream in enumerate(streams)]
 
 

@@ -51,6 +51,7 @@ def check_error(response, status, words="", **fields):
 
 def test_routes_without_a_body(client):
     assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.head("/healthz").status_code == 200
     (model,) = client.get("/v1/models").json()["data"]
     assert client.get("/v1/models/tiny").json() == model
     assert client.get("/openapi.json").json()["paths"].keys() >= {COMPLETIONS, CHAT, "/v1/models", "/metrics"}
