@@ -185,6 +185,42 @@ def test_folding_and_search(show):
     assert "is argument" in text_of(page)
 
 
+def test_pan_and_zoom(show):
+    page = show(samples.layer())
+
+    def place():
+        page.wait_for_timeout(20)
+        return [round(page.locator(".box").first.bounding_box()[side]) for side in ("x", "y", "width")]
+
+    start = place()
+    page.mouse.move(200, 300)
+    page.mouse.wheel(0, -120)
+    wheel = place()
+    assert wheel[2] > start[2]
+    page.mouse.down()
+    page.mouse.move(260, 340, steps=3)
+    page.mouse.up()
+    assert place() == pytest.approx([wheel[0] + 60, wheel[1] + 40, wheel[2]], abs=1)
+    assert page.inner_text("#heading") == "Start"  # a drag selects nothing
+    page.keyboard.press("-")
+    assert place()[2] < wheel[2]
+    page.keyboard.press("0")
+    assert place() == start
+    page.keyboard.press("Shift+ArrowDown")
+    assert place() == pytest.approx([start[0], start[1] - 60, start[2]], abs=1)
+    page.evaluate("""() => {  // two fingers that move apart
+        const send = (type, pointerId, clientX) => document.getElementById('picture').dispatchEvent(
+            new PointerEvent(type, {pointerId, clientX, clientY: 300, bubbles: true}));
+        send('pointerdown', 1, 200); send('pointerdown', 2, 300); send('pointermove', 2, 400);
+        send('pointerup', 2, 400);
+        send('pointerup', 1, 200);
+    }""")
+    assert place()[2] == pytest.approx(2 * start[2], rel=0.02)
+    page.click("#fit")
+    page.locator(".box").first.hover()
+    assert page.inner_text("#tip").startswith("constant x, 4 × 3, float64. train.py:3:")
+
+
 def test_values(show):
     page = show(samples.values())
     assert "freed them" in page.inner_text(".note")

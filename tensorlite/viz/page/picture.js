@@ -103,7 +103,7 @@ function drawBox(box) {
   shape("text", { class: "small", x: 13, y: 36 }, box.small),
   module && shape("text", { class: "sign", x: round1(box.width - 20), y: 21 }, "+"));
   drawn.groups.set(box.key, group);
-  return group;
+  return tip(group, () => node && node.line ? `${label}. ${node.line}` : label);
 }
 
 // Mark boxes and links with what the step does. `marks` has sets of keys: now, done, waiting, near, and of links.
