@@ -258,7 +258,7 @@ class ContinuousBatch:
     def _read_new(self, written: Written) -> None:
         """Read the contexts of new texts, up to a number of tokens, and give a row to each that is complete."""
         left = self.read_at_once * (1 if self.texts else READ_ALONE)
-        if self.new:
+        if any(text.cache is None for text in self.new):
             self.reader.begin_text()
         while self.new and left > 0:
             if self.new[0].finish_reason is not None:

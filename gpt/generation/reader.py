@@ -40,7 +40,7 @@ class Reader:
     def begin_text(self) -> None:
         """Look at the modules of the model again, because the user may have changed them since the last text."""
         self.eval_mode = None
-        if self.compiled is not None and not self.compiled.is_valid():
+        if self.compiled is None or not self.compiled.is_valid():
             self.compiled, self.sought, self.compared = None, False, False
 
     def logits(self, ids: NDArray[np.int64], cache: KVCache, count: int = 1) -> Logits:

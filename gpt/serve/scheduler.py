@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Self
 
+import tensorlite as tl
 from gpt.errors import UserError
 from gpt.generation.continuous import ContinuousBatch, Text, TextRequest, as_exception
 from gpt.generation.logprobs import TokenLogProb
@@ -136,6 +137,7 @@ class Scheduler:
         if not is_integer(max_waiting, least=0):
             raise ValueError(f"Scheduler: expected max_waiting >= 0, got {max_waiting!r:.80}")
         self.model, self.max_rows, self.max_waiting = model, max_rows, max_waiting
+        tl.keep_freed_memory()  # No backward pass runs, which would do so. Logits of a large vocabulary are large.
         self._batch = ContinuousBatch(model, max_rows)
         self._waiting: deque[TextStream] = deque()
         self._running: dict[Text, TextStream] = {}

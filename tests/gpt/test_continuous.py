@@ -151,6 +151,23 @@ def test_compiled_texts_are_those_of_generate(kind):
     assert [text.cached_tokens for text in texts] == [0, 30, 250, 0, 200, 0]
 
 
+def test_compiled_code_is_used_again_after_a_change_that_is_undone():
+    """While a layer has a hook, the model itself reads; texts that begin later are read by compiled code."""
+    tl.manual_seed(1)
+    model = GPT(ModelConfig(vocab_size=11, block_size=32, n_layer=1, n_head=2, n_embd=16)).eval()
+    batch, used = ContinuousBatch(model, 2), []
+    calls = []
+    for is_hooked in (False, True, False):
+        handle = model.h[0].mlp.register_forward_hook(lambda *args: calls.append(1)) if is_hooked else None
+        before = len(calls)
+        (found,), _ = write_all(batch, [(0, greedy([1, 2, len(used)], 4))])
+        used.append((batch.reader.compiled is not None, batch.rows.reader.compiled is not None, len(calls) > before))
+        if handle:
+            handle.remove()
+        assert tokens_of(found) == list(generate(model, [1, 2, len(used) - 1], 4, temperature=0))
+    assert used == [(True, True, False), (False, False, True), (True, True, False)]
+
+
 def test_log_probabilities_are_those_of_generate():
     model = small_model()
     requests = [dataclasses.replace(request, alternatives=4) for request in random_requests(11, 6)]
