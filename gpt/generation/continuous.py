@@ -33,7 +33,8 @@ from gpt.tokenizer import Ids
 READ_OPERATIONS, LEAST_READ, MOST_READ, READ_ALONE = 1 << 34, 32, 256, 4
 LEAST_SHARED = 8  # tokens of a prefix that are copied; reading fewer together with other texts is as fast
 # Bytes of the caches of ended texts, and of those that run.
-PREFIX_BYTES, RUNNING_BYTES = 1 << 29, 1 << 32
+PREFIX_BYTES, RUNNING_BYTES = 1 << 29, 1 << 31
+SLACK = 256  # new tokens for which there must be room when a text is added; most texts end earlier
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,7 @@ class Text:
         self.context: list[int] = prompt[-self.block_size :].tolist()  # what the model sees, without `token`
         self.token = -1  # the one that was sampled last; the model has not read it
         self.cache: KVCache | None = None  # while the context is read
-
-    @property
-    def places(self) -> int:
-        """Return the number of tokens that its cache may have to hold."""
-        new = self.request.max_new_tokens
-        return self.block_size if new is None else min(self.block_size, len(self.context) + new)
+        self.number = 0  # of the texts of a batch that came before
 
     def write(self, logits: Logits) -> TokenLogProb | None:
         """Sample the next token from logits (V,) and return it; None if the text has ended before it."""
@@ -107,9 +103,10 @@ class Text:
             return TokenLogProb(token, math.nan, ())
         return token_logprob(token, logits, request.alternatives)
 
-    def restart(self) -> None:
-        """Go on with the second half of a full context, as `Engine` does."""
-        self.context = [*self.context, self.token][-max(1, self.block_size // 2) :]
+    def pause(self) -> None:
+        """Leave the batch, to be read again: with the second half of a full context, as `Engine` does."""
+        is_full = len(self.context) == self.block_size
+        self.context = [*self.context, self.token][-max(1, self.block_size // 2) if is_full else 0 :]
         self.cache = None
 
     def fail(self, error: BaseException) -> None:
@@ -141,7 +138,8 @@ class ContinuousBatch:
     texts are read in the order in which they came, in pieces, so that the others do not wait for a long prompt. What
     the cache of another text holds of a prompt is copied, and not read.
 
-    max_rows: texts at once. max_tokens: tokens that their caches hold together at most; a single text may have more.
+    max_rows: texts at once. max_tokens: tokens that their caches hold together at most, with their padding; a single
+        text may have more. If no room is left, the newest text pauses, and is read again later.
     max_saved: tokens of the caches of ended texts. read_at_once: tokens of prompts that are read between two steps, by
         default 32 to 256, fewer for a larger model.
 
@@ -171,7 +169,7 @@ class ContinuousBatch:
         self.texts: list[Text] = []  # of the rows
         self.new: deque[Text] = deque()  # which are read before they get a row
         self.last_read: tuple[list[int], Logits] | None = None  # a prompt with the logits after it
-        self.tokens_read = self.tokens_cached = self.steps = 0
+        self.tokens_read = self.tokens_cached = self.steps = self.added = 0
 
     def make_text(self, request: TextRequest) -> Text:
         """Return the text of a request, which `add` begins. Raises the errors of `gpt.generation.generate`."""
@@ -179,12 +177,20 @@ class ContinuousBatch:
 
     def has_room(self, text: Text) -> bool:
         """Return whether a text can be added now. One text always can."""
-        here = [*self.texts, *self.new]
-        longest = max(text.places, *(other.places for other in here)) if here else 0
-        return len(here) < self.max_rows and (len(here) + 1) * longest <= self.max_tokens
+        here = len(self.texts) + len(self.new)
+        new = text.request.max_new_tokens
+        wanted = len(text.context) + (SLACK if new is None else min(new, SLACK))
+        return here < self.max_rows and self._fit(here + 1, wanted, *(len(other.context) for other in self.new))
+
+    def _fit(self, count: int, *lengths: int) -> bool:
+        """Return whether the cache may have so many rows if some have these lengths. One row always may."""
+        longest = min(max(*lengths, *(len(text.context) for text in self.texts), 0), self.model.config.block_size)
+        return count <= 1 or count * longest <= self.max_tokens
 
     def add(self, text: Text) -> None:
         """Begin a text at the next step."""
+        text.number = self.added
+        self.added += 1
         self.new.append(text)
 
     def remove(self, text: Text) -> None:
@@ -223,9 +229,9 @@ class ContinuousBatch:
         for row in reversed(range(len(self.texts))):
             text = self.texts[row]
             if len(text.context) == text.block_size:
-                self._leave(row, saved=True)
-                text.restart()
-                self.new.appendleft(text)
+                self._pause(row)
+        while not self._fit(len(self.texts), 1 + max((len(text.context) for text in self.texts), default=0)):
+            self._pause(max(range(len(self.texts)), key=lambda row: self.texts[row].number))
         if not self.texts:
             return []
         try:
@@ -246,6 +252,13 @@ class ContinuousBatch:
                 self._leave(row, saved=self.texts[row].error is None)
         return written
 
+    def _pause(self, row: int) -> None:
+        """Take a text out of its row, which goes on once its context is read again."""
+        text = self.texts[row]
+        self._leave(row, saved=True)
+        text.pause()
+        self.new.appendleft(text)
+
     def _leave(self, row: int, saved: bool) -> None:
         """Take a text out of its row, and save its cache."""
         text = self.texts[row]
@@ -264,6 +277,8 @@ class ContinuousBatch:
             if self.new[0].finish_reason is not None:
                 written.append((self.new.popleft(), None))
                 continue
+            if not self._fit(len(self.texts) + 1, len(self.new[0].context) + 1):
+                break
             group, prefix = self._next_to_read(left)
             try:
                 left, logits = self._read(group, prefix, left)
@@ -303,7 +318,10 @@ class ContinuousBatch:
             return group, prefix
         for text in itertools.islice(self.new, 1, None):
             longest = max(longest, len(text.context))
-            if text.finish_reason is not None or longest * (len(group) + 1) > limit:
+            count = len(group) + 1
+            if text.finish_reason is not None or longest * count > limit:
+                break
+            if not self._fit(len(self.texts) + count, longest + 1):
                 break
             if self._find_prefix(text).length or any(usable_length(text.context, other.context) for other in group):
                 break

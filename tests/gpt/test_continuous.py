@@ -293,6 +293,25 @@ def test_room_is_bounded_by_rows_and_tokens():
     assert not batch.has_room(texts[3])
 
 
+def test_the_newest_text_pauses_if_no_room_is_left():
+    """Three texts that would need 3 x 45 tokens have 60, and the first ones end first."""
+    model = counting_model()
+    batch = ContinuousBatch(model, 3, max_tokens=60)
+    requests = [greedy([number, 1, 2, 3, 4], 40) for number in range(3)]
+    texts, items, ends = [batch.make_text(request) for request in requests], {}, []
+    for text in texts:
+        assert batch.has_room(batch.make_text(greedy([1] * 5, 10)))
+        batch.add(text)
+    while batch.texts or batch.new:
+        for text, item in batch.step():
+            items.setdefault(text, []).append(item)
+            if text.finish_reason is not None:
+                ends.append(text)
+        assert len(batch.texts) <= 1 or len(batch.texts) * max(len(text.context) for text in batch.texts) <= 60
+    assert ends == texts
+    assert [tokens_of(items[text]) for text in texts] == [expected(model, request) for request in requests]
+
+
 def test_a_text_may_end_with_the_context():
     model = counting_model(block_size=12)
     (found, other), (text, _) = write_all(
