@@ -98,7 +98,7 @@ def tiles(weights: NDArray[np.float32], rows: list[int], columns: list[int]) -> 
     for row in range(R):
         for column in range(H):
             picture[row * step : row * step + T, column * step : column * step + T] = weights[row, column]
-    side = float(np.clip(12 / max(R, H), 0.4, 1.2))
+    side = float(np.clip(24 / max(R, H), 0.4, 1.2))
     figure = new_figure(max(4.0, side * H + 1.8), max(3.0, side * R + 1.2))
     axes: Axes = figure.add_subplot()
     axes.set_facecolor("0.85")

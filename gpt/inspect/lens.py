@@ -71,10 +71,11 @@ def logit_lens(model: GPT, ids: TokenIds, top: int = 10, last: int | None = None
 
 def likeliest(logits: Tensor, top: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return ids and probabilities (T, k) of the largest of logits (1, T, V)."""
-    values = logits.numpy(force=True)[0].astype(np.float64)
-    top = min(top, values.shape[-1])
-    ids = np.argpartition(-values, top - 1, axis=-1)[:, :top]  # A sort of the whole vocabulary takes ten times as long.
+    values = logits.numpy(force=True)[0]
+    values = values - values.max(-1, keepdims=True)
+    # A sort of the whole vocabulary takes ten times as long.
+    ids = np.argpartition(values, -min(top, values.shape[-1]), axis=-1)[:, -top:]
     ids = np.take_along_axis(ids, np.argsort(-np.take_along_axis(values, ids, -1), axis=-1), -1)
-    values = np.exp(values - values.max(-1, keepdims=True))
-    probabilities = values / values.sum(-1, keepdims=True)
-    return ids.astype(np.int64), np.take_along_axis(probabilities, ids, -1).astype(np.float32)
+    largest = np.exp(np.take_along_axis(values, ids, -1))
+    probabilities = largest / np.exp(values).sum(-1, keepdims=True, dtype=np.float64)
+    return ids.astype(np.int64), probabilities.astype(np.float32)
