@@ -205,7 +205,8 @@ def load_checkpoint(
     found = latest if exact or better is None or better.damage else better.path
     tl.keep_freed_memory()  # These commands run no backward pass, which would do so.
     if adapter is None:
-        loaded = checkpoint.load(found, device=device, dtype=dtype, quantize=quantize)
+        other: dict[str, Any] = {} if dtype == "float32" else {"dtype": dtype}
+        loaded = checkpoint.load(found, device=device, quantize=quantize, **other)
     else:
         loaded = sources.load_with_adapter(found, adapter, device, dtype, quantize)
     why = "" if path else f", {runs.describe_choice(RUNS, latest)}"

@@ -95,6 +95,7 @@ COMMAND_ALIASES = {
     "gradients": "gradient grad grads activations norms",
     "lens": "logit-lens logitlens layers",
     "embeddings": "embed embedding pca",
+    "serve": "server api web page http openai webui ui",
     "explore": "explorer backward gradients graph autograd step-through visualize visualise",
     "runs": "experiments compare history log logs tensorboard plot curves",
 }

@@ -296,7 +296,7 @@ def test_resume_from_a_path_refuses_another_configuration(calls, tmp_path):
         (["trian"], "No such command 'trian'. Did you mean 'train'?"),
         (["generate"], "No such command 'generate'. Did you mean 'sample'?"),
         (["xyzzy"], "No such command 'xyzzy'. The commands are train, finetune, sample, chat, score, eval, info, "
-         "presets, models, export, serve, runs, attention, lens, embeddings, gradients."),
+         "presets, models, export, explore, serve, runs, attention, lens, embeddings, gradients."),
     ],
 )
 def test_mistakes_are_one_message(calls, monkeypatch, tmp_path, arguments, message):
