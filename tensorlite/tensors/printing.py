@@ -93,7 +93,11 @@ def _to_text(values: np.ndarray[Any, Any], prefix: str, threshold: int, linewidt
 def format_entries(values: np.ndarray[Any, Any]) -> list[str]:
     """Return the text of each entry of an array, in order, with the digits that the text of the array has."""
     text = _to_text(values.reshape(-1), "", sys.maxsize, sys.maxsize)
-    return [entry.strip() for entry in text.removeprefix("[").removesuffix("]").split(",")]
+    entries = [entry.strip() for entry in text.removeprefix("[").removesuffix("]").split(",")]
+    if len(entries) == values.size or not values.size:
+        return entries
+    # A formatter of numpy.set_printoptions writes commas of its own.
+    return [_to_text(value, "", sys.maxsize, sys.maxsize)[1:-1] for value in values.reshape(-1, 1)]
 
 
 def shown_ends(shape: tuple[int, ...]) -> list[list[int | None]]:

@@ -83,7 +83,7 @@ def find_names(
     boxes |= _inferred_boxes([node for node in ops if id(node) not in boxes], ops, trees, boxes)
     found = {key: box for key, box in boxes.items() if box is not None}
     leaves = _leaves(ops)
-    used = [t for t in trees if any(t.tensor_path(x) is not None for x, _ in leaves)]
+    used = [t for t in trees if any(t.tensor_paths(x) for x, _ in leaves)]
     used += [box.tree for box in found.values()]
     several = len({id(t) for t in used}) > 1
     result = Names(_boxes=found, _kept=[every, held, leaves])
@@ -96,7 +96,7 @@ def find_names(
             result._kept.append((tensor, tensor.array))
     _name_variables(result, held)
     for leaf, uses in leaves:
-        if result.name(leaf) and not any(t.tensor_path(leaf) is not None for t in trees):
+        if result.name(leaf) and not any(t.tensor_paths(leaf) for t in trees):
             continue  # an input that the program has made, outside of modules
         box = _common([found.get(id(use)) for use in uses])
         if box is not None:
@@ -228,29 +228,37 @@ def _inferred_boxes(
 def _boxes_of_parameters(nodes: Sequence[Node], trees: Sequence[ModuleTree]) -> dict[int, _Box]:
     """Return the boxes of the nodes that use parameters, by their ids.
 
-    The k-th use of a parameter belongs to the k-th call of its module. A module around others is called as often as the
-    one of them that is called least.
+    The k-th use of a parameter belongs to the k-th call of its module. The uses of one that several modules hold belong
+    to each of them in turn. A module around several others is called as often as the one of them that is called least;
+    around a single one it is called once.
     """
     uses: dict[int, int] = {}
     places: dict[int, list[tuple[ModuleTree, str, int]]] = {}
-    calls: dict[tuple[int, str], int] = {}
+    totals: dict[tuple[int, str], int] = {}
     for node in nodes:
         for edge in dict.fromkeys(e for e in node.edges if isinstance(e, Variable)):
-            found = next(((t, path) for t in trees if (path := t.tensor_path(edge)) is not None), None)
-            if found is None:
+            tree = next((t for t in trees if t.tensor_paths(edge)), None)
+            if tree is None:
                 continue
-            tree, path = found
-            owner = tree.parent(path) or ""
-            uses[id(edge)] = number = uses.get(id(edge), 0) + 1
-            places.setdefault(id(node), []).append((tree, owner, number))
-            calls[id(tree), owner] = max(number, calls.get((id(tree), owner), 0))
-    totals = dict(calls)
+            owners = list(dict.fromkeys(tree.parent(path) or "" for path in tree.tensor_paths(edge)))
+            number = uses.get(id(edge), 0)
+            uses[id(edge)] = number + 1
+            owner, call = owners[number % len(owners)], number // len(owners) + 1
+            places.setdefault(id(node), []).append((tree, owner, call))
+            totals[id(tree), owner] = max(call, totals.get((id(tree), owner), 0))
     by_id = {id(tree): tree for tree in trees}
-    for (tree_id, owner), count in calls.items():
+    inside: dict[tuple[int, str], list[int]] = {}  # how often the modules inside a module are called
+    for (tree_id, owner), count in totals.items():
         path = by_id[tree_id].parent(owner)
         while path is not None:
-            totals[tree_id, path] = min(count, totals.get((tree_id, path), count))
+            inside.setdefault((tree_id, path), []).append(count)
             path = by_id[tree_id].parent(path)
+    for key, counts in inside.items():
+        own = totals.get(key)
+        if own is not None:
+            counts.append(own)
+        totals[key] = min(counts) if len(counts) > 1 else 1
+
     boxes: dict[tuple[int, str, int], _Box] = {}
 
     def box_of(tree: ModuleTree, path: str, number: int) -> _Box:
@@ -264,12 +272,12 @@ def _boxes_of_parameters(nodes: Sequence[Node], trees: Sequence[ModuleTree]) -> 
             boxes[id(tree), path, number] = _Box(tree, path, number, parent)
         return boxes[id(tree), path, number]
 
-    own: dict[int, _Box] = {}
-    for key, found_places in places.items():
-        box = _common([box_of(*place) for place in found_places])
+    found: dict[int, _Box] = {}
+    for node_id, used in places.items():
+        box = _common([box_of(*place) for place in used])
         if box is not None:
-            own[key] = box
-    return own
+            found[node_id] = box
+    return found
 
 
 def _common(boxes: Iterable[_Box | None]) -> _Box | None:

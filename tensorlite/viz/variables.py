@@ -7,8 +7,9 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import is_dataclass
 from functools import partial
-from types import FrameType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from types import FrameType, FunctionType, MemberDescriptorType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 from ..nn.module import Module
@@ -19,7 +20,7 @@ __all__ = ["found_in", "module_name", "variables_of", "variables_of_function"]
 _DEPTH = 4  # how many steps a name may have: self.layers[0]["w"] has three
 _LIMIT = 100_000  # the number of objects after which the search ends, because a program may hold a data set
 _LONGEST = 1_000  # the number of entries of a list or a dict that are looked at
-_SESSION = re.compile(r"In|Out|exit|quit|get_ipython|_+|_i+|_i?\d+|_[iod]h")  # what IPython adds, and names for nothing
+_SESSION = re.compile(r"[@.].*|In|Out|exit|quit|get_ipython|_+|_i+|_i?\d+|_[iod]h")  # of IPython and pytest
 _PLAIN = {int, float, bool, str, bytes, type(None)}  # types that hold nothing
 _INLINE = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}  # code that sees the variables around it, too
 
@@ -128,7 +129,7 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _attributes(value: Any) -> list[tuple[str, Any]]:
-    """Return the attributes of an object and of its class that are Tensors, Modules or containers of them."""
+    """Return the attributes of an object and of its class that may be or hold Tensors and Modules."""
     own: dict[str, Any] = {}
     with suppress(AttributeError):
         own |= object.__getattribute__(value, "__dict__")
@@ -140,8 +141,15 @@ def _attributes(value: Any) -> list[tuple[str, Any]]:
                 if isinstance(descriptor, MemberDescriptorType) and not isinstance(value, type):
                     with suppress(AttributeError):  # a slot that is not set
                         own[slot] = descriptor.__get__(value)
-    held = (Tensor, Module, list, tuple, dict)
-    return [(k, v) for k, v in {**inherited, **own}.items() if isinstance(k, str) and isinstance(v, held)]
+    package = type(value).__module__.partition(".")[0]
+
+    def is_held(item: Any) -> bool:
+        """Return whether the search goes on in an attribute: not in objects of other packages."""
+        if isinstance(item, (Tensor, Module, list, tuple, dict, SimpleNamespace)) or is_dataclass(item):
+            return True
+        return type(item).__module__.partition(".")[0] == package != "builtins" and not isinstance(item, type)
+
+    return [(k, v) for k, v in {**inherited, **own}.items() if isinstance(k, str) and is_held(v)]
 
 
 def module_name(module: Module, frame: FrameType | None) -> str:

@@ -4,6 +4,7 @@ import re
 from html import unescape
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 import tensorlite as tl
@@ -106,6 +107,12 @@ def test_each_entry_is_that_of_the_text(dtype, shape):
     expected = [entry for entry in re.split(r"[\s,\[\]]+", text) if entry]
     if shape:
         assert cells == expected
+
+
+def test_formatters_of_numpy_with_commas():
+    with np.printoptions(formatter={"float_kind": lambda x: f"<{x:.1f},{x:.2f}>"}):
+        assert parse(tl.tensor([1.0, 2.0])).tables == [[["0", "1"], ["<1.0,1.00>", "<2.0,2.00>"]]]
+        assert parse(tl.tensor(1.0)).text.endswith("<1.0,1.00>")
 
 
 def test_views_expanded_and_in_reverse():

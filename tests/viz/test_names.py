@@ -4,6 +4,7 @@ import sys
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -77,6 +78,8 @@ def test_places_in_containers_and_objects():
     def leaf():
         return tl.ones(2, requires_grad=True)
 
+    nested = SimpleNamespace(net=SimpleNamespace(w=leaf()))
+    assert names_of(nested.net.w * 2).name(nested.net.w) == "nested.net.w"
     ws, state, pair, obj = [leaf(), leaf()], {"a b": leaf(), 3: {"x": leaf()}}, Pair(leaf(), leaf()), Weights(leaf())
     x = tl.ones(2)
     y = x * ws[1] + state["a b"] + state[3]["x"] + pair.right + obj.w + Weights.shared
@@ -345,6 +348,33 @@ def test_a_module_in_two_places():
     with recording() as r:
         y = net(tl.ones(1, 2))
     assert [m for _, m in modules_of(y, names_of(y, recording=r))] == ["a", "act", "b", "act (call 2)"]
+
+
+def test_a_tied_head_and_a_module_in_a_loop_without_a_recording():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.head = nn.Embedding(5, 2), nn.Linear(2, 5, bias=False)
+            self.head.weight = self.table.weight
+
+        def forward(self, ids):
+            return self.head(self.table(ids).tanh())
+
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.cell(self.cell(x).tanh()) * 2
+
+    model, loop = Model(), Loop()
+    y = model(tl.tensor([1]))
+    assert modules_of(y, names_of(y, {}, model=model)) == [("embedding", "table"), ("tanh", ""), ("linear", "head")]
+    z = loop(tl.ones(1, 2)).sum()
+    assert modules_of(z, names_of(z, {}, model=loop)) == [
+        ("linear", "cell"), ("tanh", ""), ("linear", "cell (call 2)"), ("mul", None), ("sum", None),
+    ]  # fmt: skip
 
 
 def test_models_inside_functions():
