@@ -85,7 +85,7 @@ class Server(uvicorn.Server):
             # print() could fail here, because the signal may have interrupted another print().
             with suppress(OSError):
                 name = signal.Signals(sig).name
-                os.write(2, f"\n{name}: finishing {self.served.active} requests; {name} again ends at once.\n".encode())
+                os.write(2, f"\n{name}: finishing the texts that have begun; {name} again ends at once.\n".encode())
 
     async def on_tick(self, counter: int) -> bool:
         """Do what uvicorn does ten times a second, and end once no request is left, or their time is over."""
@@ -95,6 +95,13 @@ class Server(uvicorn.Server):
                 await asyncio.to_thread(self.served.close)
             self.should_exit = late or not self.served.active
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Do what uvicorn does at the end; after a second signal, cut the connections first."""
+        if self.force_exit:
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+        await super().shutdown(sockets)
 
 
 def make_server(app: FastAPI, options: ServeOptions) -> Server:

@@ -191,6 +191,8 @@ def test_a_conversation(client):
     more.append({"role": "user", "content": "a\nb"})
     second = chat.create(model="tiny", messages=after, max_tokens=4, seed=1)
     assert second.choices[0].message.content == answer_of(more, 4, seed=1)
+    # The model does not read the first question again.
+    assert second.usage.prompt_tokens_details.cached_tokens >= len(encode_chat(TOKENIZER, plain))
 
 
 def test_a_streamed_conversation(client):
