@@ -110,10 +110,14 @@ def test_a_learner_finds_out_why_the_bias_gets_a_sum(show):
     assert total == pytest.approx([sum(column) for column in zip(*rows, strict=True)], abs=0.02)
     edge = page.locator(".term .entry").first.bounding_box(), page.locator("tr.total .entry").first.bounding_box()
     assert edge[0]["x"] == pytest.approx(edge[1]["x"], abs=1)  # the sum stands under its columns
+    page.clock.install()  # the animation goes on only where the test says so
     page.click("text=Add the rows one by one")
-    page.wait_for_selector("text=1 row added.")
+    page.clock.run_for(100)
+    assert "1 row added." in text_of(page)
     assert page.locator("tr.total .entry").first.inner_text() == box.locator("tr.term .entry").first.inner_text()
-    page.keyboard.press("ArrowLeft")  # another step stops the animation
+    page.clock.run_for(5000)
+    assert [float(cell.replace("−", "-")) for cell in box.locator("tr.total .entry").all_inner_texts()] == total
+    page.keyboard.press("ArrowLeft")
     column = "The value shift was used for each of the 2 columns, so its gradient is the sum of 2 columns."
     assert column in text_of(page)
     assert page.locator("section.sum .entry.total").count() == 4
@@ -189,12 +193,12 @@ def test_pan_and_zoom(show):
     page = show(samples.layer())
 
     def place():
-        page.wait_for_timeout(20)
         return [round(page.locator(".box").first.bounding_box()[side]) for side in ("x", "y", "width")]
 
     start = place()
     page.mouse.move(200, 300)
     page.mouse.wheel(0, -120)
+    page.wait_for_function("w => document.querySelector('.box').getBoundingClientRect().width > w + 1", arg=start[2])
     wheel = place()
     assert wheel[2] > start[2]
     page.mouse.down()

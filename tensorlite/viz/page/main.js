@@ -231,6 +231,7 @@ function showTab(name) {
 function showHelp() {
   const names = { ArrowRight: "→", ArrowLeft: "←" };
   const rows = Object.entries(KEYS).map(([key, [words]]) => [names[key] || key, words]);
+  rows.push(rows.shift());  // an object lists the key 0 first
   rows.push(["shift and arrows", "move the picture"], ["↑ ↓ on a box", "follow an edge"], ["Enter on a box", "open, fold or select"]);
   const close = element("button", { type: "button", onclick: () => byId("legend").close() }, "Close");
   byId("legend").replaceChildren(element("h2", {}, "Keys"), element("dl", {}, rows.map(([key, words]) => [

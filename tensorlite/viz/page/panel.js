@@ -45,7 +45,8 @@ function drawNotable() {
   const inner = [...groups.values()].filter((each) => each.inner);
   if (inner.length > 4) {
     for (const each of inner) groups.delete(each.text);
-    const text = `${inner.length} results of ops are used several times, so their gradients are sums.`;
+    const total = inner.reduce((sum, each) => sum + each.count, 0);
+    const text = `${total} results of ops are used several times, so their gradients are sums.`;
     groups.set(text, { ...inner[0], text, count: 1 });
   }
   const sorted = [...groups.values()];
