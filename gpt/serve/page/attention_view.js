@@ -17,6 +17,7 @@ let data = null; // the answer of the server, with `maps`: a Uint8Array (layers,
 let chosen = { layer: 0, head: 0 };
 let cell = { row: 0, column: 0 };
 let key = "";
+let turn = 0; // the number of the last load, whose answer alone is shown
 
 /** Connect the view to its buttons. */
 export function startAttention() {
@@ -37,6 +38,7 @@ export async function currentText() {
 }
 
 async function load(onlyNew = false) {
+  const mine = ++turn;
   showError("attention-error", null);
   const status = byId("attention-status");
   try {
@@ -47,11 +49,13 @@ async function load(onlyNew = false) {
     }
     if (onlyNew && key === `${model} ${ids}`) return;
     status.textContent = "The model reads the text …";
-    data = await json("/api/attention", { body: { model, ids, last: Number(byId("attention-last").value) } });
+    const answer = await json("/api/attention", { body: { model, ids, last: Number(byId("attention-last").value) } });
+    if (mine !== turn) return;
     key = `${model} ${ids}`;
+    data = answer;
     data.maps = fromBase64(data.weights);
     data.T = data.tokens.length;
-    data.names = data.tokens.map(nameOf);
+    data.names = data.tokens.map((token) => nameOf(token));
     chosen = { layer: Math.min(chosen.layer, data.layers - 1), head: Math.min(chosen.head, data.heads - 1) };
     cell = { row: data.T - 1, column: 0 };
     status.textContent =

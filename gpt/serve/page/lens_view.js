@@ -8,6 +8,7 @@ import { showError } from "./session.js";
 import { nameOf, percent, stepOf } from "./tokens.js";
 
 let key = "";
+let turn = 0; // the number of the last load, whose answer alone is shown
 
 /** Connect the view to its buttons. */
 export function startLens() {
@@ -21,6 +22,7 @@ export async function lensShown() {
 }
 
 async function load(onlyNew = false) {
+  const mine = ++turn;
   showError("lens-error", null);
   const status = byId("lens-status");
   try {
@@ -31,11 +33,12 @@ async function load(onlyNew = false) {
     }
     if (onlyNew && key === `${model} ${ids}`) return;
     status.textContent = "The model reads the text …";
-    const data = await json("/api/lens", { body: { model, ids, last: Number(byId("lens-last").value) } });
+    const answer = await json("/api/lens", { body: { model, ids, last: Number(byId("lens-last").value) } });
+    if (mine !== turn) return;
     key = `${model} ${ids}`;
-    const last = count(data.tokens.length);
-    status.textContent = `The last ${last} of ${count(ids.length)} tokens. The model has read ${count(data.read)}.`;
-    draw(data);
+    const last = count(answer.tokens.length);
+    status.textContent = `The last ${last} of ${count(ids.length)} tokens. The model has read ${count(answer.read)}.`;
+    draw(answer);
   } catch (error) {
     status.textContent = "";
     showError("lens-error", error.message);
@@ -74,7 +77,7 @@ function makeCell(likeliest, names, layer, column, name, first) {
     note: null,
     pick: null,
   });
-  cell.addEventListener("pointerenter", (event) => event.pointerType !== "touch" && popover.showSoon(cell, content()));
+  cell.addEventListener("pointermove", (event) => event.pointerType !== "touch" && popover.showSoon(cell, content));
   cell.addEventListener("pointerleave", () => popover.hideSoon());
   cell.addEventListener("focus", () => popover.show(cell, content()));
   cell.addEventListener("blur", () => popover.hide());

@@ -11,6 +11,7 @@ class Popover {
   constructor() {
     this.box = byId("popover");
     this.anchor = null;
+    this.pending = null; // the element whose list is shown soon
     this.returning = false;
     this.timer = 0;
     this.box.addEventListener("pointerenter", () => clearTimeout(this.timer));
@@ -30,11 +31,16 @@ class Popover {
     return this.anchor !== null;
   }
 
-  /** Show the list of `content` after a short time; see `show`. */
+  /**
+   * Show the list that `content` returns after a short time; see `show`. Call it when the pointer moves, because a new
+   * text may come to lie under a pointer that rests.
+   */
   showSoon(anchor, content) {
+    if (anchor === this.pending) return;
     clearTimeout(this.timer);
     if (anchor === this.anchor) return;
-    this.timer = setTimeout(() => this.show(anchor, content), SHOW_AFTER);
+    this.pending = anchor;
+    this.timer = setTimeout(() => this.show(anchor, content()), SHOW_AFTER);
   }
 
   /**
@@ -44,6 +50,7 @@ class Popover {
    */
   show(anchor, content) {
     clearTimeout(this.timer);
+    this.pending = null;
     this.anchor?.removeAttribute("aria-describedby");
     this.anchor = anchor;
     this.pick = content.pick;
@@ -55,6 +62,7 @@ class Popover {
 
   hideSoon() {
     clearTimeout(this.timer);
+    this.pending = null;
     this.timer = setTimeout(() => {
       if (!this.box.contains(document.activeElement)) this.hide();
     }, HIDE_AFTER);
@@ -62,6 +70,7 @@ class Popover {
 
   hide() {
     clearTimeout(this.timer);
+    this.pending = null;
     this.anchor?.removeAttribute("aria-describedby");
     this.anchor = null;
     this.box.hidden = true;

@@ -17,7 +17,7 @@ export class TokenView {
     this.tokens = [];
     this.places = [];
     this.active = -1;
-    box.addEventListener("pointerover", (event) => this.onPointer(event));
+    box.addEventListener("pointermove", (event) => this.onPointer(event));
     box.addEventListener("pointerout", (event) => this.placeOf(event.target) >= 0 && popover.hideSoon());
     box.addEventListener("focusin", (event) => this.onFocus(event));
     box.addEventListener("focusout", (event) => {
@@ -134,7 +134,7 @@ export class TokenView {
   onPointer(event) {
     const place = this.placeOf(event.target);
     if (place >= 0 && event.pointerType !== "touch" && !popover.box.contains(document.activeElement)) {
-      popover.showSoon(this.places[place], this.content(place));
+      popover.showSoon(this.places[place], () => this.content(place));
     }
   }
 
