@@ -14,6 +14,8 @@ Rules use operators and public ops only. On raw arrays they compute. On Variable
 from __future__ import annotations
 
 import functools
+from array import array
+from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -28,7 +30,13 @@ from .grad_mode import grad_mode
 from .graph import Edge, Node, Output, Plan, RecomputedValues, Value, Variable, attach, topological_order, wrap
 from .op_hooks import op_runner
 
-__all__ = ["run_backward", "unbroadcast"]
+__all__ = ["gradient_logs", "run_backward", "unbroadcast"]
+
+gradient_logs: deque[array[int]] = deque(maxlen=16)
+"""The latest passes with ``create_graph``: the first tick of each step, the tick of its node, ...; then a last tick.
+
+They tell which op's rule made a node: the node's tick is in the step of that op.
+"""
 
 
 def unbroadcast(g: Value, shape: tuple[int, ...]) -> Value:
@@ -37,7 +45,7 @@ def unbroadcast(g: Value, shape: tuple[int, ...]) -> Value:
 
 
 def run_backward(
-    seeds: dict[Edge, Value], create_graph: bool, retain: bool, targets: Collection[Edge] | None
+    seeds: dict[Edge, Value], create_graph: bool, retain: bool, targets: Collection[Edge] | None, logged: bool = True
 ) -> dict[Edge, Value]:
     """Push gradients back through the graph, and return the gradients of the leaves or of the targets.
 
@@ -45,6 +53,7 @@ def run_backward(
     create_graph: whether to record the computation of the gradients.
     retain: whether to keep the saved values. Otherwise the values of a node are freed once it was visited.
     targets: the edges whose gradients are needed, None for all leaves. Nothing else is computed.
+    logged: whether a pass with ``create_graph`` has an entry in ``gradient_logs``.
     """
     keep_freed_memory()  # once per process, so that the next step reuses the memory that this pass frees
     oldest = 0
@@ -60,8 +69,10 @@ def run_backward(
     grads: dict[Edge, Any] = dict(seeds)
     hook = op_runner.hooks.backward
     step = _backward_step if hook is None else functools.partial(hook, _backward_step)
-    if create_graph:
-        step = functools.partial(_note_ticks, version_counter.clock(), step)
+    log = array("q") if create_graph and logged else None
+    if log is not None:
+        gradient_logs.append(log)
+        step = _logged(step, log)
     anomalies = anomaly_mode.enabled
     previous_mode, grad_mode.enabled = grad_mode.enabled, create_graph
     try:
@@ -95,14 +106,21 @@ def run_backward(
                     grads[edge] = _run_hooks(edge.hooks, np.asarray(g) if isinstance(g, np.generic) else g)
     finally:
         grad_mode.enabled = previous_mode
+        if log is not None:
+            log.append(version_counter.clock())
     return grads
 
 
-def _note_ticks(start: int, step: Callable[..., None], node: Node, *args: Any) -> None:
-    """Run a step whose rules are recorded, and note on the node at which ticks that was. start: that of the pass."""
-    began = version_counter.clock()
-    step(node, *args)
-    node.gradient_ticks = (*node.gradient_ticks[-7:], (began, version_counter.clock(), start))
+def _logged(step: Callable[..., None], log: array[int]) -> Callable[..., None]:
+    """Return a step that writes its first tick and the tick of its node into a log."""
+    tick = version_counter.clock
+
+    def logged(node: Node, g: Value, create_graph: bool, needed: set[Edge] | None, grads: dict[Edge, Any]) -> None:
+        log.append(tick())
+        log.append(node.seq)
+        step(node, g, create_graph, needed, grads)
+
+    return logged
 
 
 def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] | None, grads: dict[Edge, Any]) -> None:
@@ -277,7 +295,7 @@ def _through_composite(node: Node, values: list[Any], g: Value) -> list[Value]:
         leaves.append(args[i].node)
     assert plan.composite is not None
     out = plan.composite(*args)
-    grads = run_backward({out.node: g}, True, True, leaves)
+    grads = run_backward({out.node: g}, True, True, leaves, logged=False)  # it is a part of this step
     return [grads.get(leaf) for leaf in leaves]
 
 

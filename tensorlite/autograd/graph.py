@@ -74,8 +74,6 @@ class Node:
     outputs: shapes and dtypes of the results, if the op has several; else empty.
     where: the line of user code that called the op, under ``detect_anomaly()``.
     infinite: the places of infinities that the op made, as a mask, under ``detect_anomaly()``; else None.
-    gradient_ticks: the first and the last tick of the latest steps that recorded the gradient of this node, and the
-        first tick of the backward pass that each step belongs to.
 
     Edges never point at intermediate Variables, and a node never holds its own result as a Variable. So there are no
     reference cycles, and memory is freed as soon as the backward pass has visited the node.
@@ -86,7 +84,6 @@ class Node:
     outputs: Sequence[tuple[tuple[int, ...], Any]] = ()
     where: str | None = None
     infinite: Array | None = None
-    gradient_ticks: tuple[tuple[int, int, int], ...] = ()
 
     def __init__(
         self, plan: Plan, edges: list[Edge], shapes: list[tuple[int, ...]], saved: list[Any] | RecomputedValues | None

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..autograd.engine import gradient_logs
 from ..autograd.graph import Edge, Node, Output, RecomputedValues, Variable, topological_order
 from ..backends.registry import BACKENDS, Array
 
@@ -228,24 +229,26 @@ def _note_shapes(graph: Graph) -> None:
 
 
 def _find_orders(graph: Graph) -> None:
-    """Find the op whose gradient rule called each op, by the ticks at which that rule ran.
+    """Find the op whose gradient rule called each op, by the logs of the engine.
 
-    An op of a pass that visited ops of order n has order n + 1, also if the op with the rule is not in the graph.
+    An op of a pass that visited ops of order n has order n + 1, also if those are not in the graph.
     """
-    nodes = [(v.id, v.node) for v in graph.ops if v.node is not None]
-    ranges = sorted((began, ended, start, k) for k, node in nodes for began, ended, start in node.gradient_ticks)
-    outer: list[tuple[int, int, int, int]] = []
-    passes: dict[int, tuple[int, list[int]]] = {}  # the last known tick of each pass, and what it visited
-    for began, ended, start, k in ranges:
-        if not outer or began > outer[-1][1]:  # The step of a fused op contains those of its composite.
-            outer.append((began, ended, start, k))
-            passes[start] = ended, [*passes.get(start, (0, []))[1], k]
-    steps, starts = [entry[0] for entry in outer], sorted(passes)
-    for k, node in nodes:
-        at = bisect_right(steps, node.seq) - 1
-        if at >= 0 and node.seq <= outer[at][1]:
-            graph.vertices[k].of = graph.vertices[outer[at][3]]
-        at = bisect_right(starts, node.seq) - 1
-        if at >= 0 and node.seq <= passes[starts[at]][0]:
-            visited = passes[starts[at]][1]
-            graph.vertices[k].order = 1 + max(graph.vertices[v].order for v in visited)
+    logs = sorted((log[0], list(log)) for log in list(gradient_logs) if log)
+    starts = [start for start, _ in logs]
+    steps = [log[: len(log) // 2 * 2 : 2] for _, log in logs]
+    orders: list[int] = []
+
+    def place(tick: int) -> int | None:
+        """Return the place of the pass that made the node of this tick, None for a forward pass."""
+        k = bisect_right(starts, tick) - 1
+        return k if k >= 0 and (len(logs[k][1]) % 2 == 0 or tick <= logs[k][1][-1]) else None
+
+    for _, log in logs:
+        visited = {place(tick) for tick in log[1::2]}
+        orders.append(1 + max((1 if k is None or k >= len(orders) else orders[k] for k in visited), default=1))
+    vertex_at = {v.node.seq: v for v in graph.ops if v.node is not None}
+    for tick, vertex in vertex_at.items():
+        k = place(tick)
+        if k is not None:
+            step = bisect_right(steps[k], tick) - 1
+            vertex.order, vertex.of = orders[k], vertex_at.get(logs[k][1][2 * step + 1])
