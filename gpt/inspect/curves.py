@@ -22,17 +22,19 @@ AXES: dict[str, tuple[str, Callable[[Lines], list[float]]]] = {
 }
 
 
-def plot_runs(runs: Sequence[RunSummary | str | Path], x: str = "steps") -> "Figure":
+def plot_runs(runs: Sequence[RunSummary | str | Path] | RunSummary | str | Path, x: str = "steps") -> "Figure":
     """Return a figure with the losses of several runs: each has a colour, in which a star is the loss at the end.
 
-    runs: those that `find_runs` or `summarize` gave, or their folders. x: "steps", "time" (training time in seconds)
-    or "tokens". A line is the estimated loss on the validation set, or on the training set if there is no other. The
-    pale line is the loss of the training batches.
+    runs: those that `find_runs` or `summarize` gave, or their folders, or one of these. x: "steps", "time" (training
+    time in seconds) or "tokens". A line is the estimated loss on the validation set, or on the training set if there is
+    no other. The pale line is the loss of the training batches.
 
     Raises PictureError for runs without any loss and for another x, CheckpointError for a folder that is not a run.
     """
     if x not in AXES:
         raise PictureError(f"plot_runs: expected x to be one of {', '.join(AXES)}, got {x!r:.80}")
+    if isinstance(runs, str | Path | RunSummary):
+        runs = [runs]
     chosen = [run if isinstance(run, RunSummary) else summarize(run) for run in runs]
     figure = new_figure(9, 5.5)
     axes = figure.add_subplot()

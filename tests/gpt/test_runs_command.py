@@ -228,6 +228,7 @@ def test_a_picture_of_several_runs(three):
         ]  # fmt: skip
         assert [line.get_xdata()[-1] for line in axes.lines] == pytest.approx([last] * 5)
     assert list(axes.lines[1].get_ydata()) == [2.4, 2.6]
+    assert len(plot_runs("runs/a").axes[0].lines) == 2
     for name in ("one.svg", "two.svg", "one.png"):
         save_figure(figure, name)
     assert (three.parent / "one.svg").read_bytes() == (three.parent / "two.svg").read_bytes()
