@@ -93,6 +93,7 @@ class recording:
         self._variables: dict[str, Any] | None = None
         self._records: list[Record] = []
         self._ticks: list[int] = []
+        self._owners: dict[int, int] = {}  # the tick of the node that each record was given to
         self._bytes = self._left_out = self._modules = 0
         self._numbers: dict[tuple[int, str], int] = {}
         self._active: list[tuple[FrameType, int, ModuleCall]] = []
@@ -241,10 +242,13 @@ class recording:
             node = node.edges[0]  # type: ignore[assignment]  # its edge is a Node
         plan = node.plan
         last = bisect_right(self._ticks, node.seq)
-        for record in reversed(self._records[max(0, last - _LOOK_BACK) : last]):
+        for i in reversed(range(max(0, last - _LOOK_BACK), last)):
+            record = self._records[i]
             if record.name == plan.op_name and len(record.shapes) > max(plan.needs):
-                if all(record.shapes[i] == tuple(s) for i, s in zip(plan.needs, node.shapes, strict=True)):
-                    return record
+                if all(record.shapes[k] == tuple(s) for k, s in zip(plan.needs, node.shapes, strict=True)):
+                    # A later node with the same op and shapes was made by another thread.
+                    owner = self._owners[i] = min(node.seq, self._owners.get(i, node.seq))
+                    return record if owner == node.seq else None
         return None
 
     def value(self, node: Node) -> Array | None:

@@ -206,6 +206,22 @@ def test_other_threads_and_no_grad_are_left_out():
     assert len(r) == 2  # mul and sum; the rules compute on raw arrays
 
 
+def test_the_same_op_in_another_thread_is_not_taken_for_a_recorded_one():
+    x, found = tl.ones(2, requires_grad=True), []
+    with recording() as r:
+        mine = x * 2
+        thread = threading.Thread(target=lambda: found.append(x * 3))
+        thread.start()
+        thread.join()
+        y = mine + found[0]
+    for order in (ops_of(y), ops_of(y)[::-1]):
+        assert {n.name: r.value(n) is not None for n in order if n is not found[0].node} == {"mul": True, "add": True}
+    assert r.of(found[0].node) is None
+    shown = tl.explore(y, recording=r).data
+    numbers = [shown["values"][node["value"]]["numbers"] for node in shown["nodes"] if node["op"] == "mul"]
+    assert numbers == [[2, 2], [3, 3]]
+
+
 def test_the_rule_that_made_an_op():
     x = tl.tensor([0.5], requires_grad=True)
     with recording() as r:
