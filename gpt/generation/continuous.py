@@ -183,7 +183,7 @@ class ContinuousBatch:
         return here < self.max_rows and self._fit(here + 1, wanted, *(len(other.context) for other in self.new))
 
     def _fit(self, count: int, *lengths: int) -> bool:
-        """Return whether the cache may have so many rows if some have these lengths. One row always may."""
+        """Return whether the cache may have this number of rows if some have these lengths. One always fits."""
         longest = min(max(*lengths, *(len(text.context) for text in self.texts), 0), self.model.config.block_size)
         return count <= 1 or count * longest <= self.max_tokens
 
