@@ -40,7 +40,7 @@ class Popover {
     clearTimeout(this.timer);
     if (anchor === this.anchor) return;
     this.pending = anchor;
-    this.timer = setTimeout(() => this.show(anchor, content()), SHOW_AFTER);
+    this.timer = setTimeout(() => anchor.isConnected && this.show(anchor, content()), SHOW_AFTER);
   }
 
   /**

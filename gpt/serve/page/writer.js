@@ -66,7 +66,7 @@ class Writer {
           status.textContent = `Reading ${count(data.count)} tokens …`;
           handlers.prompt(data.tokens, data);
         } else if (name === "waiting") {
-          if (!written && data.texts) status.textContent = `Waiting in the queue, in which there are ${data.texts} …`;
+          if (!written && data.texts) status.textContent = `Waiting. Texts in the queue: ${data.texts} …`;
         } else if (name === "token") {
           first ??= performance.now();
           written += 1;
