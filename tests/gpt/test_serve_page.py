@@ -1,7 +1,6 @@
 """Test the page of the server in a real browser, by what a user sees and does."""
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -355,5 +354,3 @@ def test_runs(new_page, server, runs, monkeypatch):
     page.click("#tab-runs")
     expect(row).to_contain_text("2.4375")
     assert any(request.endswith("/api/runs") for request in new_page.requests)
-    if folder := os.environ.get("TENSORLITE_SCREENSHOTS"):
-        page.screenshot(path=Path(folder, "serve-runs-test.png"))
