@@ -77,7 +77,8 @@ class RunFolder:
         try:
             with run_folder_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(self.path / LOCK, timeout=0)
+                # Wait a moment, because `is_locked` takes the lock of a killed process for an instant.
+                lock = FileLock(self.path / LOCK, timeout=0.5)
                 try:
                     lock.acquire()
                 except Timeout:

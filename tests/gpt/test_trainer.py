@@ -4,6 +4,7 @@ import io
 import math
 import re
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import pytest
 pytest.importorskip("platformdirs")
 pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
+from filelock import FileLock
+
 import tensorlite as tl
 from gpt import checkpoint, train
 from gpt.checkpoint import CheckpointError
@@ -27,6 +30,7 @@ from gpt.runs import (
     RunFolder,
     RunFolderError,
     find_checkpoint,
+    is_locked,
     newest_checkpoint,
     read,
 )
@@ -161,6 +165,19 @@ def test_two_processes_cannot_train_in_one_folder(tiny, tmp_path):
     assert train.train(config)
     with RunFolder(config.run_dir).lock(), pytest.raises(RunFolderError, match="another process is training"):
         train.train(config, resume=config.run_dir / LATEST)
+
+
+def test_a_lock_that_is_taken_for_an_instant_refuses_no_training(tmp_path):
+    """`gpt runs` and the page of the server look whether a process trains in a folder, which takes its lock."""
+    folder = RunFolder(tmp_path)
+    other = FileLock(tmp_path / ".lock", thread_local=False)
+    other.acquire()
+    timer = threading.Timer(0.1, other.release)
+    timer.start()
+    with folder.lock():
+        timer.join()
+        assert is_locked(tmp_path)
+    assert not is_locked(tmp_path)
 
 
 def test_a_second_run_archives_the_first(tiny, tmp_path, capsys):
