@@ -33,6 +33,7 @@ parts = {
     "OPT": (opt, opt.model.decoder.layers[-1], opt.model.decoder.final_layer_norm),
 }
 print("transformers", transformers.__version__, "PyTorch", torch.__version__)
+failures = []
 for name, (model, last_block, norm) in parts.items():
     outputs = []
     last_block.register_forward_hook(
@@ -49,8 +50,6 @@ for name, (model, last_block, norm) in parts.items():
     other = (twice.argmax(-1) != result.logits.argmax(-1)).sum().item()
     print(f"{name}: {len(states)} hidden states; one is the output of the last block: {any(found)}; head(last) is the "
           f"logits: {same}; head(norm(last)) has another likeliest token at {other} of 40 positions")
-    assert len(states) == 3
-    assert not any(found)
-    assert same
-    assert other > 0
+    failures += [name] if len(states) != 3 or any(found) or not same or not other else []
+assert not failures, failures
 END
