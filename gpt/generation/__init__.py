@@ -7,7 +7,7 @@ from gpt.generation.beam import Beam, beam_search
 from gpt.generation.engine import Engine, next_logits
 from gpt.generation.grammar import Grammar, GrammarError
 from gpt.generation.logprobs import TokenLogProb
-from gpt.generation.processors import EndOfText, Processor, SampleError
+from gpt.generation.processors import BrokenModelError, EndOfText, Processor, SampleError
 from gpt.generation.sampling import sample_token
 from gpt.generation.single import generate, generate_with_logprobs
 from gpt.generation.speculative import NGrams, Speculation
@@ -17,6 +17,7 @@ from gpt.generation.text_stream import TextEnd, stream
 __all__ = [
     "BatchEngine",
     "Beam",
+    "BrokenModelError",
     "ControlEscaper",
     "EndOfText",
     "Engine",

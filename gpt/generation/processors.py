@@ -40,6 +40,10 @@ class SampleError(UserError, ValueError):
     """Logits that no token can be sampled from."""
 
 
+class BrokenModelError(SampleError):
+    """Logits that are not finite, whatever the options are."""
+
+
 @dataclass(frozen=True)
 class LogitBias:
     """A number for some tokens that is added to their logits (SequenceBiasLogitsProcessor)."""

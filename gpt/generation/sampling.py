@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from gpt.config import SamplingConfig
 from gpt.generation.processors import (
+    BrokenModelError,
     Logits,
     Processor,
-    SampleError,
     Temperature,
     TopK,
     after_prompt,
@@ -69,8 +69,7 @@ def candidates(
     """
     temperature, top_k = sampling.temperature, sampling.top_k
     tokens: Any = range(len(logits))
-    if not np.isfinite(logits).all():
-        raise SampleError("the logits of the model are not finite: its weights are broken. Use an earlier checkpoint")
+    check_finite(logits)
     if before:
         logits = apply(before, ids, logits)
     if temperature == 0:
@@ -87,6 +86,14 @@ def candidates(
         logits, tokens = logits[kept], tokens[kept] if after else kept
     with np.errstate(over="ignore"):  # With a tiny temperature a low logit becomes -inf, and its probability 0.
         return tokens, np.exp((logits - logits.max()) / temperature)
+
+
+def check_finite(logits: Logits) -> None:
+    """Raise BrokenModelError for logits of a model that are NaN or infinite."""
+    if not np.isfinite(logits).all():
+        raise BrokenModelError(
+            "the logits of the model are not finite: its weights are broken. Use an earlier checkpoint"
+        )
 
 
 def draw(weights: Weights, rng: np.random.Generator) -> int:

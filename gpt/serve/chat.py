@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -92,8 +92,9 @@ class ChatJob:
     async def answer(self) -> dict[str, Any]:
         """Return the answer, once all texts are written."""
         texts: list[list[Piece]] = [[] for _ in self.choices]
-        async for piece in merged(self.choices, self.end):
-            texts[piece.index].append(piece)
+        async for pieces in merged(self.choices, self.end):
+            for piece in pieces:
+                texts[piece.index].append(piece)
         choices = [
             {
                 "index": index,
@@ -105,8 +106,8 @@ class ChatJob:
         ]
         return {**self.head, "object": "chat.completion", "choices": choices, "usage": self.usage()}
 
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield the parts of the answer as they are written."""
+    async def events(self) -> AsyncIterator[list[dict[str, Any]]]:
+        """Yield the parts of the answer as they are written, those together that are ready."""
         head: dict[str, Any] = {**self.head, "object": "chat.completion.chunk"}
         more = {"usage": None} if self.body.stream_options and self.body.stream_options.include_usage else {}
 
@@ -115,15 +116,17 @@ class ChatJob:
             choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
             return {**head, "choices": [choice], **more}
 
-        for index in range(self.n):
-            yield chunk(index, {"role": "assistant", "content": "", "refusal": None})
-        async for piece in merged(self.choices, self.end):
+        def chunks(piece: Piece) -> Iterator[dict[str, Any]]:
             if piece.text or piece.tokens:
                 yield chunk(piece.index, {"content": piece.text}, piece.tokens)
             if piece.finish_reason is not None:
                 yield chunk(piece.index, {}, None, piece.finish_reason)
+
+        yield [chunk(index, {"role": "assistant", "content": "", "refusal": None}) for index in range(self.n)]
+        async for pieces in merged(self.choices, self.end):
+            yield [one for piece in pieces for one in chunks(piece)]
         if more:
-            yield {**head, "choices": [], "usage": self.usage()}
+            yield [{**head, "choices": [], "usage": self.usage()}]
 
     def logprobs(self, tokens: Any) -> dict[str, Any] | None:
         """Return the form of tokens with log-probabilities, if the request wants them."""

@@ -20,7 +20,7 @@ from gpt.serve.prompt_logprobs import prompt_logprobs
 from gpt.serve.sampling import check_stream, new_tokens, sampling_configs
 from gpt.serve.schemas import MAX_CHOICES, CompletionRequest
 from gpt.serve.served import Served, ServedModel
-from gpt.serve.texts import Choice, PlacedToken, begin_texts, merged
+from gpt.serve.texts import Choice, Piece, PlacedToken, begin_texts, merged
 from gpt.tokenizer import Ids, check_token_ids, prompt_ids, start_ids
 
 DEFAULT_TOKENS = 16  # of OpenAI's API
@@ -111,8 +111,9 @@ class CompletionJob:
         """Return the answer, once all texts are written."""
         await self.echo()
         texts: list[list[Any]] = [[] for _ in self.choices]
-        async for piece in merged(self.choices, self.end):
-            texts[piece.index].append(piece)
+        async for pieces in merged(self.choices, self.end):
+            for piece in pieces:
+                texts[piece.index].append(piece)
         found: list[dict[str, Any]] = []
         for place, prompt in enumerate(self.prompts):
             chosen = list(range(place * self.best_of, (place + 1) * self.best_of))
@@ -124,20 +125,24 @@ class CompletionJob:
                 found.append(self.choice(len(found), text, tokens, texts[number][-1].finish_reason, prompt))
         return {**self.head, "choices": found, "usage": self.usage()}
 
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield the parts of the answer as they are written."""
+    async def events(self) -> AsyncIterator[list[dict[str, Any]]]:
+        """Yield the parts of the answer as they are written, those together that are ready."""
         usage = {"usage": None} if self.body.stream_options and self.body.stream_options.include_usage else {}
         await self.echo()
         begun: set[int] = set()
-        async for piece in merged(self.choices, self.end):
+
+        def event(piece: Piece) -> dict[str, Any]:
             prompt = self.prompts[piece.index // self.n]
             first = None if piece.index in begun else prompt
             begun.add(piece.index)
             shift = 0 if first is not None or not self.body.echo else len(prompt.text)
             choice = self.choice(piece.index, piece.text, piece.tokens, piece.finish_reason, first, shift)
-            yield {**self.head, "choices": [choice], **usage}
+            return {**self.head, "choices": [choice], **usage}
+
+        async for pieces in merged(self.choices, self.end):
+            yield list(map(event, pieces))
         if usage:
-            yield {**self.head, "choices": [], "usage": self.usage()}
+            yield [{**self.head, "choices": [], "usage": self.usage()}]
 
     def choice(
         self,

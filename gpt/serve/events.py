@@ -21,19 +21,20 @@ STREAM: dict[int | str, dict[str, Any]] = {
     200: {"description": "An object, or a stream of events.", "content": {"text/event-stream": {}}}
 }
 DONE = "data: [DONE]\n\n"
+to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 logger = logging.getLogger("uvicorn.error")
 
 
 def event(data: dict[str, Any]) -> str:
     """Return JSON as a server-sent event (WHATWG HTML, "Server-sent events")."""
-    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'), allow_nan=False)}\n\n"
+    return f"data: {to_json(data)}\n\n"
 
 
 class EventStream(StreamingResponse):
     """A stream of events about texts, which end when the client goes away."""
 
-    def __init__(self, events: AsyncIterator[dict[str, Any]], choices: Iterable[Choice]) -> None:
+    def __init__(self, events: AsyncIterator[list[dict[str, Any]]], choices: Iterable[Choice]) -> None:
         # Proxies would otherwise collect the events.
         super().__init__(lines(events), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
         self.choices = choices
@@ -45,11 +46,11 @@ class EventStream(StreamingResponse):
             cancel(self.choices)
 
 
-async def lines(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
-    """Yield the text of a stream: each event, and [DONE] or an error at the end."""
+async def lines(events: AsyncIterator[list[dict[str, Any]]]) -> AsyncIterator[str]:
+    """Yield the text of a stream: the events that are ready together, and [DONE] or an error at the end."""
     try:
-        async for data in events:
-            yield event(data)
+        async for ready in events:
+            yield "".join(map(event, ready))
         yield DONE
     except ApiError as error:
         yield event(error.body())

@@ -8,6 +8,7 @@ import numpy as np
 from gpt.generation.engine import Engine
 from gpt.generation.logprobs import TokenLogProb
 from gpt.generation.processors import Logits, largest, log_softmax
+from gpt.generation.sampling import check_finite
 from gpt.serve.served import ServedModel
 from gpt.serve.texts import PlacedToken
 from gpt.tokenizer import Ids
@@ -33,6 +34,7 @@ async def prompt_logprobs(served: ServedModel, ids: Ids, alternatives: int) -> l
 
 def likely(token: int, logits: Logits, alternatives: int) -> TokenLogProb:
     """Return a token with its log-probability and those of the likeliest ones, for logits (V,)."""
+    check_finite(logits)
     logs = log_softmax(np.asarray(logits, np.float64))
     best = largest(logs, alternatives) if alternatives else ()
     return TokenLogProb(token, float(logs[token]), tuple((int(i), float(logs[i])) for i in best))

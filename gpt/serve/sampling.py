@@ -32,7 +32,8 @@ def sampling_configs(body: SamplingFields, served: ServedModel, count: int) -> l
 def bias(given: dict[str, float], vocab_size: int) -> dict[int, float]:
     """Return the numbers of `logit_bias` by token. Raises ApiError 400 for a key that is not the id of a token."""
     for key in given:
-        if not (key.isascii() and key.isdigit() and int(key[:20]) < vocab_size):
+        # int() refuses numbers of thousands of digits with an error of its own.
+        if not (key.isascii() and key.isdigit() and len(key) <= 20 and int(key) < vocab_size):
             raise ApiError(
                 400, f"logit_bias: expected token ids from 0 to {vocab_size - 1}, got {key[:80]!r}.", param="logit_bias"
             )

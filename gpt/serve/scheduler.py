@@ -56,6 +56,7 @@ class TextStream:
         self._items: deque[TokenLogProb] = deque()
         self._lock = threading.Lock()
         self._waiter: asyncio.Future[None] | threading.Event | None = None
+        self._waits_for_end = False
 
     @property
     def cached_tokens(self) -> int:
@@ -82,8 +83,38 @@ class TextStream:
                 self._items.append(item)
             if finish_reason is not None and self.finish_reason is None:
                 self.finish_reason, self.error = finish_reason, error
+            if self._waits_for_end and self.finish_reason is None:
+                return None
             waiter, self._waiter = self._waiter, None
         return waiter
+
+    async def ready(self) -> tuple[list[TokenLogProb], str | None]:
+        """Return the tokens that are ready, after one at least, and the finish_reason if these are the last ones.
+
+        Raises the error that ended the text, once its tokens are read.
+        """
+        while True:
+            with self._lock:
+                items, reason = list(self._items), self.finish_reason
+                self._items.clear()
+                if not items and reason is None:
+                    self._waiter, self._waits_for_end = asyncio.get_running_loop().create_future(), False
+                    future = self._waiter
+            if items or reason is not None:
+                break
+            await future
+        if not items:
+            self._raise_error()
+        return items, reason
+
+    async def wait_for_end(self, seconds: float) -> None:
+        """Wait until the text has ended, for some seconds at most. The tokens in between wake nobody."""
+        with self._lock:
+            if self.finish_reason is not None:
+                return
+            self._waiter, self._waits_for_end = asyncio.get_running_loop().create_future(), True
+            future = self._waiter
+        await asyncio.wait([future], timeout=seconds)
 
     def _next(self, make_waiter: Callable[[], Any]) -> tuple[TokenLogProb | None, Any]:
         """Return the next token, or None with a waiter that is set at the next one, or None twice at the end."""
@@ -92,7 +123,7 @@ class TextStream:
                 return self._items.popleft(), None
             if self.finish_reason is not None:
                 return None, None
-            self._waiter = make_waiter()
+            self._waiter, self._waits_for_end = make_waiter(), False
             return None, self._waiter
 
     def _raise_error(self) -> None:

@@ -78,8 +78,9 @@ class Guard:
 
     def check_origin(self, scope: Scope, headers: Headers) -> None:
         """Raise ApiError 403 for a request from a page elsewhere, unless its origin is allowed."""
-        origin = headers.get("origin")
-        if origin is not None:
+        given = headers.getlist("origin")
+        origin = ", ".join(given)
+        if given:
             own = f"{scope['scheme']}://{headers.get('host', '')}".lower()
             allowed = origin.lower() == own or origin.lower() in self.origins or "*" in self.origins
         else:  # Pictures and scripts of a page elsewhere have no origin. A link to this page is fine.

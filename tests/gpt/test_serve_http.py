@@ -102,7 +102,11 @@ def test_an_error_in_a_stream_is_its_last_event():
             response = client.post(path, json={**body, "stream": True})
             assert response.status_code == 200
             assert "not finite" in last_error(response)["message"]
-            check_error(client.post(path, json=body), 400, "not finite")
+            failure = client.post(path, json=body)
+            check_error(failure, 500, "not finite", type="server_error", code="broken_model")
+            assert failure.headers["x-should-retry"] == "false"
+        scored = client.post(COMPLETIONS, json={"prompt": "abab", "echo": True, "logprobs": 1, "max_tokens": 0})
+        check_error(scored, 500, "not finite")
 
 
 def last_error(response):
@@ -152,6 +156,7 @@ def test_what_is_not_json(client, body):
         ('{"model": 1}', "model: expected the name of a model, got 1"),
         ('{"logit_bias": {"-1": 1}}', "logit_bias: expected token ids"),
         ('{"logit_bias": {"²": 1}}', "logit_bias: expected token ids"),
+        ('{"logit_bias": {"%s": 1}}' % ("0" * 5000), "logit_bias: expected token ids"),
         ('{"store": true}', "store: expected false, because nothing is stored, got True"),
         ('{"store": 0}', "store: expected false"),
         ('{"str": 1}', "str: no field has this name"),
@@ -264,6 +269,7 @@ def test_names_that_are_allowed():
         ({"Sec-Fetch-Site": "none"}, True),
         ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, True),
         ({"Origin": "null"}, False),
+        ([("Origin", LOCAL), ("Origin", "http://evil.example")], False),
         ({"Origin": "http://127.0.0.1:8001"}, False),
         ({"Origin": "https://127.0.0.1:8000"}, False),
         ({"Origin": "http://evil.example"}, False),

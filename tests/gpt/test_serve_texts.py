@@ -1,15 +1,24 @@
 """Test how the server makes text out of tokens: whole characters, and stop texts that cross the borders of tokens."""
 
+import asyncio
+import dataclasses
 import itertools
+import time
 
 import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="the server needs FastAPI: pip install 'tensorlite[serve]'")
 
+from gpt.config import SamplingConfig
 from gpt.generation import TokenLogProb, stream
+from gpt.generation.continuous import TextRequest
 from gpt.serve.logprob_forms import chat_logprobs, completion_logprobs
-from gpt.serve.texts import Assembler, PlacedToken
+from gpt.serve.metrics import Metrics
+from gpt.serve.options import ServeOptions
+from gpt.serve.served import Served
+from gpt.serve.texts import SEND_SECONDS, Assembler, PlacedToken, begin_texts, merged
+from tests.gpt.serve_models import served_model
 
 
 class Pieces:
@@ -79,3 +88,27 @@ def test_log_probabilities_have_the_forms_of_the_api():
         ],
         "refusal": None,
     }  # fmt: skip
+
+
+def test_tokens_that_are_ready_come_together():
+    """A reader of a fast model gets many tokens at once, and no text ends later for it."""
+    served = Served({"tiny": served_model()}, ServeOptions())
+    request = TextRequest(np.array([1, 2]), 40, SamplingConfig(temperature=0.0))
+
+    async def read(count, seconds):
+        choices = begin_texts(served.find(None), [request] * count, None, Metrics(served))
+        await asyncio.sleep(seconds)
+        return [pieces async for pieces in merged(choices, asyncio.get_running_loop().time() + 10)]
+
+    try:
+        (alone,) = asyncio.run(read(1, 0.2))
+        assert (sum(len(piece.tokens) for piece in alone), alone[-1].finish_reason) == (40, "length")
+        begin = time.monotonic()
+        several = asyncio.run(read(3, 0))
+        limit = 2 + (time.monotonic() - begin) / SEND_SECONDS
+        for index in range(3):
+            parts = [[piece for piece in pieces if piece.index == index] for pieces in several]
+            assert [*itertools.chain(*parts)] == [dataclasses.replace(piece, index=index) for piece in alone]
+            assert sum(map(bool, parts)) <= limit
+    finally:
+        served.close()
