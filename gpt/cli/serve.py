@@ -181,12 +181,25 @@ def model_name(given: str | None, loaded: "Checkpoint") -> str:
 
 def announce(url: str, name: str, model: "Checkpoint", token: bool) -> None:
     """Print where the server is, and a line that uses its first model."""
-    path, prompt = "/v1/completions", dict[str, Any](prompt="Once upon a time")
-    if model.tokenizer.chat_template:
-        path, prompt = "/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello"}]}
-    body = shlex.quote(json.dumps({"model": name, **prompt, "max_tokens": 50}))
+    path, fields = example(model)
+    body = shlex.quote(json.dumps({"model": name, **fields}))
     secret = ' -H "Authorization: Bearer $TENSORLITE_SERVE_TOKEN"' if token else ""
     click.echo(f"page   {url}/")
     click.echo(f"API    {url}/v1")
     click.echo(f"try    curl {url}{path}{secret} -H 'Content-Type: application/json' -d {body}")
     click.echo("Ctrl-C ends the server.", err=True)
+
+
+def example(model: "Checkpoint") -> tuple[str, dict[str, Any]]:
+    """Return the address and the fields of a request that fits in the context and the vocabulary of a model."""
+    from gpt.tokenizer import TokenizerError, prompt_ids
+
+    context = model.config.model.block_size
+    if model.tokenizer.chat_template:
+        messages = [{"role": "user", "content": "Hello"}]  # The template may take half of a short context.
+        return "/v1/chat/completions", {"messages": messages, "max_tokens": min(50, max(1, context // 2))}
+    prompt = "Once upon a time"
+    with contextlib.suppress(TokenizerError):
+        if (room := context - len(prompt_ids(model.tokenizer, prompt))) > 0:
+            return "/v1/completions", {"prompt": prompt, "max_tokens": min(50, room)}
+    return "/v1/completions", {"max_tokens": min(50, max(1, context - 1))}  # The text begins a document.

@@ -10,13 +10,15 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import pytest
 from click.testing import CliRunner
 
 from gpt import checkpoint
 from gpt.cli import main
-from gpt.config import Config
+from gpt.cli.serve import example
+from gpt.config import Config, ModelConfig
 from gpt.model import build_model
 from gpt.serve.options import ServeError
 from gpt.tokenizer import CharTokenizer
@@ -223,6 +225,21 @@ def test_a_command_that_does_not_start(arguments, words, tmp_path, monkeypatch):
     assert words in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("characters", "context", "fields"),
+    [
+        ("\n Onceupatimo", 64, {"prompt": "Once upon a time", "max_tokens": 48}),
+        ("\n Onceupatimo", 512, {"prompt": "Once upon a time", "max_tokens": 50}),
+        ("\n Onceupatimo", 16, {"max_tokens": 15}),  # The prompt alone fills the context.
+        ("\nabcd", 64, {"max_tokens": 50}),  # The vocabulary does not have the prompt.
+    ],
+)
+def test_the_example_that_is_printed_fits_the_model(characters, context, fields):
+    config = Config(name="small", model=ModelConfig(block_size=context))
+    model = types.SimpleNamespace(config=config, tokenizer=CharTokenizer(characters))
+    assert example(model) == (COMPLETIONS, fields)
+
+
 def test_the_command_serves_a_run_until_a_signal(tmp_path):
     shape = {"vocab_size": 5, "block_size": 8, "n_layer": 1, "n_head": 2, "n_embd": 8}
     config = Config.load("shakespeare-char-cpu", {"name": "tiny", **{f"model.{k}": v for k, v in shape.items()}})
@@ -239,9 +256,9 @@ def test_the_command_serves_a_run_until_a_signal(tmp_path):
         body = json.loads(re.search(r"curl .*/v1/completions .* -d '(.*)'", output)[1])
         assert body["model"] == "tiny"
         connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)
-        answer = json.dumps(body | {"prompt": "ab", "max_tokens": 4})
-        connection.request("POST", COMPLETIONS, answer, {"Content-Type": "application/json"})
-        assert json.loads(connection.getresponse().read())["usage"]["completion_tokens"] == 4
+        for answer, count in ((body, 7), (body | {"prompt": "ab", "max_tokens": 4}, 4)):
+            connection.request("POST", COMPLETIONS, json.dumps(answer), {"Content-Type": "application/json"})
+            assert json.loads(connection.getresponse().read())["usage"]["completion_tokens"] == count
         connection.close()
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=20)
