@@ -91,7 +91,8 @@ def plot_gradients(run: RunSummary | str | Path) -> "Figure":
     standard deviation and the mean of the residual stream before the first block (embedding) and after each. The colour
     of a block is lighter the later it comes; attention is drawn solid, the MLP dashed, and other modules dotted.
 
-    run: what `summarize` gave, or the folder. Raises PictureError if the run has not recorded them: `train.log_layers`.
+    run: what `summarize` gave, or the folder. Raises PictureError if the run has not recorded them, `train.log_layers`,
+    or if its file has no number.
     """
     from matplotlib import colormaps
 
@@ -120,6 +121,8 @@ def plot_gradients(run: RunSummary | str | Path) -> "Figure":
             axes.set_yscale("log")
         axes.set_ylabel(words)
         axes.grid(alpha=0.3)
+    if not any(axes.lines for axes in grid.flat):
+        raise PictureError(f"{str(path / LAYERS)!r} has no number that can be drawn: expected those that training writes")
     for axes in grid[1]:
         axes.set_xlabel("step")
     for axes, place in ((grid[0, 1], "upper left"), (grid[1, 1], "upper left")):

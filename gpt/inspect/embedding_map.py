@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt.inspect.figures import PictureError, new_figure, set_text, set_title
+from gpt.inspect.figures import PictureError, count_of, new_figure, set_text, set_title
 from gpt.inspect.tokens import labels_of
 from gpt.model import GPT, QuantizedEmbedding
 from gpt.tokenizer import Tokenizer, check_token_ids
@@ -57,7 +57,7 @@ def plot_embeddings(
         color = next(color for kind, color, _ in KINDS if kind == kind_of(text))
         note = axes.annotate(label, (x, y), (2, 2), textcoords="offset points", fontsize=7, color=color)
         set_text(note)
-    finish(axes, f"{len(tokens):,} tokens", shares)
+    finish(axes, count_of(len(tokens), "token"), shares)
     axes.legend(fontsize=8)
     if places is not None:
         draw_positions(figure.add_subplot(1, 2, 2), places)
@@ -130,7 +130,7 @@ def draw_positions(axes: "Axes", places: Array) -> None:
     dots = axes.scatter(points[:, 0], points[:, 1], s=8, c=np.arange(len(points)), cmap="viridis", zorder=2)
     for at in sorted({0, *range(0, len(points), max(1, len(points) // 8)), len(points) - 1}):
         axes.annotate(str(at), (points[at, 0], points[at, 1]), (3, 3), textcoords="offset points", fontsize=8)
-    finish(axes, f"{len(points):,} positions", shares)
+    finish(axes, count_of(len(points), "position"), shares)
     axes.figure.colorbar(dots, ax=axes, label="position", shrink=0.6)
 
 

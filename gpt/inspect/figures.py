@@ -79,6 +79,11 @@ def label(text: str) -> str:
     return drawable("".join(VISIBLE.get(c, c) for c in cut))
 
 
+def count_of(count: int, thing: str) -> str:
+    """Return a number of things in words, such as 1 token or 2,000 tokens."""
+    return f"{count:,} {thing}{'s' * (count != 1)}"
+
+
 def drawable(text: str) -> str:
     """Return a text in which a character that the font does not have is written as Python escapes it."""
     return "".join(c if c in known_characters() and not is_shapeless(c) else ascii(c)[1:-1] for c in text)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt.inspect.attention import attention_weights
-from gpt.inspect.figures import PictureError, new_figure, set_text, set_ticks, set_title
+from gpt.inspect.figures import PictureError, count_of, new_figure, set_text, set_ticks, set_title
 from gpt.inspect.lens import logit_lens
 from gpt.inspect.tokens import TokenIds, ids_of, labels_of
 from gpt.model import GPT
@@ -109,7 +109,7 @@ def tiles(weights: NDArray[np.float32], rows: list[int], columns: list[int]) -> 
     axes.set_yticks([row * step + centre for row in range(R)], [str(layer) for layer in rows])
     axes.tick_params(length=0)
     axes.set(xlabel="head", ylabel="layer")
-    set_title(axes, f"attention weights, {T} tokens")
+    set_title(axes, f"attention weights, {count_of(T, 'token')}")
     figure.colorbar(image, ax=axes, label="attention weight", shrink=0.6, aspect=30)
     return figure
 
@@ -120,7 +120,8 @@ def plot_lens(
     """Return a figure of the logit lens: what each layer would predict after each token of a prompt.
 
     A cell has the `top` likeliest tokens, the likeliest first, on a colour that is darker for a larger probability of
-    the first one. The lowest row is what the model itself predicts. A prompt of more than 24 tokens continues below.
+    the first one. Without `layers` the lowest row is what the model itself predicts. A prompt of more than 24 tokens
+    continues below.
 
     prompt: a text, or token ids. layers: numbers from 0, negative ones from the end; None takes all, and the embedding.
     Raises PictureError for a layer that does not exist, and the errors of `logit_lens`.
@@ -137,7 +138,7 @@ def plot_lens(
     parts = [range(start, min(start + width, T)) for start in range(0, T, width)]
     cell = 0.2 + 0.06 * min(10, max(map(len, [*labels, *words.values()])))
     height = len(rows) * (0.06 + 0.14 * k) + 0.9
-    figure = new_figure(max(4.0, cell * width + 2.0), height * len(parts) + 0.2)
+    figure = new_figure(max(4.0, cell * width + 1.2), height * len(parts) + 0.9)
     grid: Any = figure.subplots(len(parts), 1, squeeze=False)[:, 0]
     image = None
     for axes, part in zip(grid, parts, strict=True):
@@ -154,5 +155,6 @@ def plot_lens(
         axes.tick_params(length=0)
     assert image is not None
     grid[-1].set_xlabel("the prompt: a cell predicts the token after it")
-    figure.colorbar(image, ax=list(grid), label="probability of the likeliest token", shrink=min(1, 3 / len(parts)))
+    # The bar is above the maps, because its label is longer than a picture of few layers is high.
+    figure.colorbar(image, ax=list(grid), label="probability of the likeliest token", location="top", aspect=40)
     return figure

@@ -270,7 +270,7 @@ def test_a_map_of_embeddings(matplotlib, tmp_path):
     assert tokens.get_xlabel() == f"first component ({covariance[-1] / covariance.sum():.1%} of the variance)"
     assert positions.get_title() == "12 positions"
     save_figure(figure, tmp_path / "embeddings.png")
-    assert plot_embeddings(model, tokenizer, [3]).axes[0].get_title() == "1 tokens"
+    assert plot_embeddings(model, tokenizer, [3]).axes[0].get_title() == "1 token"
     assert plot_embeddings(quantize_model(float32_model(), "int8"), tokenizer, top=3).axes[0].get_title() == "3 tokens"
     assert len(plot_embeddings(small_model(position="sinusoidal"), tokenizer, positions=True).axes) == 3
 
@@ -281,6 +281,30 @@ def test_principal_components():
     np.testing.assert_allclose(shares, [1, 0], atol=1e-12)
     np.testing.assert_allclose(points[:, 0], -(rows - rows.mean(0))[:, 0] / 0.6)
     np.testing.assert_array_equal(principal_components(np.ones((1, 4)))[0], np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize(("draw", "options"), [
+    (plot_lens, {"layers": [1]}),
+    (plot_lens, {"top": 3}),
+    (plot_attention, {"layers": [0], "heads": [1]}),
+    (plot_attention, {}),
+])  # fmt: skip
+@pytest.mark.parametrize("prompt", ["a", "ab$_7\u6771E"])
+def test_no_text_is_cut_off(matplotlib, draw, options, prompt):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    figure = draw(small_model(n_layer=5), CharTokenizer(TOKENS), prompt, **options)
+    FigureCanvasAgg(figure).draw()
+    width, height = figure.bbox.max
+    texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+    assert {text.get_text() for text in texts} & {"attention weight", "probability of the likeliest token"}
+    for text in texts:
+        box = text.get_window_extent()
+        assert box.x0 >= -1, text
+        assert box.y0 >= -1, text
+        assert box.x1 <= width + 1, text
+        assert box.y1 <= height + 1, text
 
 
 def test_mistakes_of_pictures(matplotlib, tmp_path):

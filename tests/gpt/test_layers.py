@@ -155,6 +155,10 @@ def test_runs_without_a_record(tmp_path, monkeypatch):
         RunFolder(folder).metrics.write(step=1, loss=2.0)
     with pytest.raises(PictureError, match=r"has no layers\.jsonl: .* Train with --log-layers 50"):
         plot_gradients(folder)
+    (tmp_path / "runs" / "damaged").mkdir()
+    (tmp_path / "runs" / "damaged" / LAYERS).write_text('{"step": 1, "gradient": 3, "mean": {"h.0": null}}\n')
+    with pytest.raises(PictureError, match=r"layers\.jsonl' has no number that can be drawn"):
+        plot_gradients(tmp_path / "runs" / "damaged")
     for arguments, words in (
         (["old"], "'runs/old' has no layers.jsonl"),
         (["runs"], "'runs/old' has no layers.jsonl"),
