@@ -122,7 +122,7 @@ def plot_gradients(run: RunSummary | str | Path) -> "Figure":
         axes.set_ylabel(words)
         axes.grid(alpha=0.3)
     if not any(axes.lines for axes in grid.flat):
-        raise PictureError(f"{str(path / LAYERS)!r} has no number that can be drawn: expected those that training writes")
+        raise PictureError(f"{str(path / LAYERS)!r} has no number that can be drawn. Train again")
     for axes in grid[1]:
         axes.set_xlabel("step")
     for axes, place in ((grid[0, 1], "upper left"), (grid[1, 1], "upper left")):
