@@ -14,7 +14,9 @@
   one result of an op that has several; it has an edge from that op. ``saved`` lists ``name``, ``value`` or else
   ``text``, ``bytes``, ``node``. A ``"module"`` is a folded one; its ``count`` is the number of nodes inside.
 - ``edges``: ``id``, ``from``, ``to``, ``argument``, ``position``.
-- ``sources``: ``text``, ``file``, ``line``, ``for`` (the argument; None for a function that serves all).
+- ``sources``: ``text``, ``file``, ``line``, ``for`` (the argument; None for a function that serves all) and ``calls``:
+  the helper functions and kernels that the rule calls, each with ``name``, ``text``, ``file``, ``line``. A kernel is
+  that of ``backends/reference.py``; the compiled ones compute the same.
 - ``values``: ``shape``, ``dtype``, ``min``, ``mean``, ``max`` of the finite entries, the shares ``zeros``, ``nans``,
   ``infs``, and ``numbers`` (nested lists; NaN and infinities are the strings "nan", "inf", "-inf", complex numbers are
   strings) or ``heat`` (``rows``, ``cols``, ``cells`` in base64, ``low``, ``high``, ``reduced``). A cell is a byte from

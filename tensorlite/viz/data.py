@@ -8,15 +8,16 @@ from typing import Any
 from ..autograd.graph import Output
 from ..nn.parameter import Parameter
 from .backward import Contribution, Step, Trace
+from .called_functions import called_functions
 from .finite_differences import EdgeCheck
 from .forward import Known
 from .graph import Graph, Vertex
 from .labels import Labels
 from .memory import freed_values
-from .sources import rule_source
+from .sources import rule_function, source_of
 from .values import ValueTable, device_name
 
-__all__ = ["DataWriter"]
+__all__ = ["DataWriter", "shortened"]
 
 VERSION = 1
 
@@ -26,7 +27,7 @@ class DataWriter:
 
     def __init__(self, graph: Graph, known: Known, labels: Labels) -> None:
         self.graph, self.known, self.labels = graph, known, labels
-        self.values = ValueTable(_cells(len(graph.vertices)))
+        self.values = ValueTable(*_limits(graph))
         self.steps: list[dict[str, Any]] = []
         self.sources: list[dict[str, Any]] = []
         self.cotangents: dict[int, Any] = {}
@@ -133,7 +134,8 @@ class DataWriter:
         assert c.arrow.place is not None
         key = id(node.plan), c.arrow.place
         if key not in self._source_at:
-            found = rule_source(node.plan, c.arrow.place)
+            rule, argument = rule_function(node.plan, c.arrow.place)
+            found = {**source_of(rule), "for": argument, "calls": called_functions(rule)}
             if found not in self.sources:
                 self.sources.append(found)
             self._source_at[key] = self.sources.index(found)
@@ -153,6 +155,21 @@ def _doc(v: Vertex) -> str:
     return (v.node.plan.op.forward.__doc__ or "").strip().partition("\n")[0]
 
 
-def _cells(count: int) -> int:
-    """Return the largest number of rows and of columns of a heat map, so that the file of many nodes stays small."""
-    return next(cells for limit, cells in ((200, 32), (800, 16), (math.inf, 8)) if count <= limit)
+_LIMITS = ((200, 32, 64), (800, 16, 64), (2_000, 8, 16), (math.inf, 6, 8))
+"""For graphs up to a size: the largest number of rows and of columns of a heat map, and of entries as numbers."""
+
+
+def _limits(graph: Graph) -> tuple[int, int]:
+    """Return how much of a value is shown, so that the file of many nodes stays small."""
+    return next((cells, numbers) for limit, cells, numbers in _LIMITS if graph.size <= limit)
+
+
+def shortened(graph: Graph) -> str | None:
+    """Return a sentence that says how little of each value is shown, None for a small graph."""
+    cells, numbers = _limits(graph)
+    if numbers == _LIMITS[0][2]:
+        return None
+    return (
+        f"The graph has {len(graph.vertices):,} nodes. So that the file stays small, a value of more than {numbers} "
+        f"entries is a heat map of at most {cells} rows and columns."
+    )

@@ -18,7 +18,7 @@ from ..backends.registry import BACKENDS, describe_array
 from ..errors import GraphError
 from ..nn.module import Module
 from .backward import Step, trace_backward
-from .data import DataWriter
+from .data import DataWriter, shortened
 from .finite_differences import EdgeCheck, check_step
 from .formats import FORMATS
 from .forward import known_results
@@ -157,7 +157,10 @@ def _explored(
             graph, roots, origin, record = with_gradients(graph, root)
             recordings = [*recordings, record]
             if len(roots) == 1:
-                notes.append("The gradients are constants, so they have no graph.")
+                notes.append(
+                    "The gradients are constants: they stay the same if a tensor changes a little. So there is no "
+                    "graph of second order to show."
+                )
         except Exception as error:
             notes.append(f"The graph of the gradients is not shown: {error}")
     labels = Labels(graph, root, origin=origin, model=model, variables=variables, recordings=recordings)
@@ -175,7 +178,8 @@ def _explored(
             checks.extend(check_step(graph, known, step))
 
     trace = trace_backward(graph, {graph.roots[0]: seed}, add)
-    return Explorer(writer.data(trace, held, checks, [*notes, *found_notes(graph, known, trace, checks)]))
+    notes += [*found_notes(graph, known, trace, checks), *filter(None, [shortened(graph)])]
+    return Explorer(writer.data(trace, held, checks, notes))
 
 
 def _call(what: Any, model: Module | None, variables: Any) -> tuple[Any, Recording]:

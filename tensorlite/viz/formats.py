@@ -100,8 +100,9 @@ def _saved(saved: dict[str, Any]) -> str:
 
 def _call(data: dict[str, Any], node: dict[str, Any]) -> str:
     """Return the op with its inputs: ``mul(a, b)``."""
-    inputs = [data["nodes"][edge["from"]] for edge in data["edges"] if edge["to"] == node["id"]]
-    return _cut(f"{node['op']}({', '.join(map(_label, inputs))})")
+    inputs = [(edge["argument"], data["nodes"][edge["from"]]) for edge in data["edges"] if edge["to"] == node["id"]]
+    words = [f"{name}=constant" if x["kind"] == "constant" and not x["name"] else _label(x) for name, x in inputs]
+    return _cut(f"{node['op']}({', '.join(words)})")
 
 
 def _rules(data: dict[str, Any], step: dict[str, Any] | None) -> str:

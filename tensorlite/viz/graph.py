@@ -86,6 +86,11 @@ class Graph:
         return [v for v in self.vertices if v.node is not None]
 
     @property
+    def size(self) -> int:
+        """Return the mean of the numbers of vertices and of edges: a page's size depends on both."""
+        return (len(self.vertices) + len(self.arrows)) // 2
+
+    @property
     def leaves(self) -> list[Vertex]:
         """Return the vertices of leaves."""
         return [v for v in self.vertices if v.leaf is not None]

@@ -11,10 +11,10 @@ from .forward import Known
 from .graph import Graph
 from .labels import Labels
 
-__all__ = ["MAX_NODES", "SHOWN", "is_too_large", "overview"]
+__all__ = ["MAX_SIZE", "SHOWN", "is_too_large", "overview"]
 
-MAX_NODES = 6_000
-"""The largest number of boxes for which a page has values and steps. It then has about 5 MB."""
+MAX_SIZE = 5_000
+"""The largest size of a graph for which a page has values and steps. It then has at most about 8 MB, without checks."""
 SHOWN = 2_000
 """The largest number of boxes of an overview."""
 _HINT = "Explore the output of a part of the model, or a shorter loop, to see values and steps."
@@ -22,7 +22,7 @@ _HINT = "Explore the output of a part of the model, or a shorter loop, to see va
 
 def is_too_large(graph: Graph) -> bool:
     """Return whether a graph has too many boxes for a page."""
-    return len(graph.vertices) > MAX_NODES
+    return graph.size > MAX_SIZE
 
 
 def overview(graph: Graph, labels: Labels, notes: list[str]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def overview(graph: Graph, labels: Labels, notes: list[str]) -> dict[str, Any]:
             node |= {"doc": f"{count:,} nodes.", "count": count}
     kept = sorted(data["nodes"], key=lambda node: node["id"] if node["kind"] != "module" else -1)[-SHOWN:]
     kept = [node for node in data["nodes"] if node in kept] if len(kept) < len(data["nodes"]) else data["nodes"]
-    first = f"The graph has {total:,} nodes, and a page shows at most {MAX_NODES:,}."
+    first = f"The graph has {total:,} nodes and {len(graph.arrows):,} edges, which are too many for a page with values."
     if any(node["kind"] == "module" for node in kept):
         first += " So this is an overview: each module is one box."
     if len(kept) < len(data["nodes"]):

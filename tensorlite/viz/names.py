@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..autograd.graph import Edge, Node, Output, Variable
+from ..autograd.version_counter import base_array
 from ..backends.registry import Array
 from ..nn.module import Module
 from ..tensors.tensor import Tensor
@@ -45,6 +46,7 @@ class Names:
     modules: list[dict[str, Any]] = field(default_factory=list)
     _names: dict[int, str] = field(default_factory=dict)
     _arrays: dict[int, str] = field(default_factory=dict)
+    _memory: dict[int, str] = field(default_factory=dict)  # by the id of the array that owns it
     _boxes: dict[int, _Box] = field(default_factory=dict)
     _kept: list[Any] = field(default_factory=list)  # what has an id above, so that no other object gets the id
 
@@ -58,8 +60,21 @@ class Names:
         return None if box is None else box.id
 
     def array_name(self, array: Array) -> str:
-        """Return the name of a Tensor that holds this raw array, such as an input without a gradient, or ""."""
-        return self._arrays.get(id(array), "")
+        """Return the name of a Tensor that holds this raw array, such as an input without a gradient, or "".
+
+        A view of a whole array, such as its reshape, has the name of that array.
+        """
+        owner = base_array(array)
+        whole = self._memory.get(id(owner), "") if owner.nbytes == array.nbytes else ""
+        return self._arrays.get(id(array), whole)
+
+    def add_array(self, array: Array, name: str) -> None:
+        """Note the name of the Tensor that holds a raw array. The first name of an array counts."""
+        self._arrays.setdefault(id(array), name)
+        owner = base_array(array)
+        if owner.nbytes == array.nbytes:
+            self._memory.setdefault(id(owner), name)
+            self._kept.append(owner)
 
 
 def find_names(
@@ -92,7 +107,7 @@ def find_names(
         for path, tensor in tree.tensors():
             name = _joined(prefix, path)
             result._names.setdefault(id(tensor), name)
-            result._arrays.setdefault(id(tensor.array), name)
+            result.add_array(tensor.array, name)
             result._kept.append((tensor, tensor.array))
     _name_variables(result, held)
     for leaf, uses in leaves:
@@ -147,7 +162,7 @@ def _name_variables(names: Names, held: list[tuple[str, Tensor | Module]]) -> No
     for name, value in held:
         if not isinstance(value, Tensor):
             continue
-        names._arrays.setdefault(id(value.array), name)
+        names.add_array(value.array, name)
         node = value.node
         if node is None:
             names._names.setdefault(id(value), name)

@@ -27,6 +27,7 @@ __all__ = ["ModuleCall", "Record", "recording", "source_line"]
 
 _PACKAGE = __name__.partition(".")[0] + "."
 _CALL_CODE = Module.__call__.__code__
+_LONGEST_LINE = 160  # characters of a line of the program that are kept
 _LOOK_BACK = 64  # how many records before a node's tick are compared: views that its op took again come between
 
 
@@ -299,6 +300,6 @@ def source_line(frame: FrameType | None) -> str | None:
     if frame is None:
         return None
     file, line = frame.f_code.co_filename, frame.f_lineno
-    text = linecache.getline(file, line, frame.f_globals).strip()
+    text = linecache.getline(file, line, frame.f_globals).strip()[:_LONGEST_LINE]
     where = "cell" if "ipykernel" in file or file.startswith("<ipython") else Path(file).name
     return f"{where}:{line}" + (f": {text}" if text else "")

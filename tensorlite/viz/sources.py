@@ -12,36 +12,43 @@ from typing import Any
 
 from ..autograd.graph import Plan
 
-__all__ = ["rule_source", "source_of"]
+__all__ = ["rule_function", "source_of", "unwrapped"]
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-def rule_source(plan: Plan, k: int) -> dict[str, Any]:
-    """Return the source of the gradient rule of the k-th differentiated input, or of the one ``backward`` function.
+def rule_function(plan: Plan, k: int) -> tuple[Callable[..., Any], str | None]:
+    """Return the gradient rule of the k-th differentiated input, or the one ``backward`` function of an op.
 
-    It has ``text``, ``file``, ``line`` and ``for``, the name of the argument (None: all of them).
+    The second result is the name of the argument that it is for, None if it is for all of them.
     """
     if plan.op is None:
-        return {**source_of(plan.rules[k][0]), "for": plan.input_names[k]}
+        return plan.rules[k][0], plan.input_names[k]
     if plan.op.backward is not None:
-        return {**source_of(plan.op.backward), "for": None}
-    return {**source_of(plan.op.rule(plan.needs[k])), "for": plan.input_names[k]}
+        return plan.op.backward, None
+    rule = plan.op.rule(plan.needs[k])
+    assert rule is not None  # because the input is differentiated
+    return rule, plan.input_names[k]
 
 
 def source_of(f: Callable[..., Any]) -> dict[str, Any]:
     """Return the source of a function: ``text``, ``file`` and ``line``. The text is a reason if it is unknown."""
+    found = unwrapped(f)
+    if found is None:
+        return {"text": f"source not available: {f!r} is not written in Python", "file": None, "line": None}
+    code = found.__code__
+    return {"text": _text(code, found.__globals__), "file": _short(code.co_filename), "line": code.co_firstlineno}
+
+
+def unwrapped(f: Callable[..., Any]) -> types.FunctionType | None:
+    """Return the Python function inside a partial, a method or an object that is called; None if there is none."""
     while isinstance(f, functools.partial):
         f = f.func
     if isinstance(f, types.MethodType):
         f = f.__func__
     if not isinstance(f, types.FunctionType):
-        call = vars(type(f)).get("__call__")
-        if not isinstance(call, types.FunctionType):
-            return {"text": f"source not available: {f!r} is not written in Python", "file": None, "line": None}
-        f = call
-    code = f.__code__
-    return {"text": _text(code, f.__globals__), "file": _short(code.co_filename), "line": code.co_firstlineno}
+        f = vars(type(f)).get("__call__")
+    return f if isinstance(f, types.FunctionType) else None
 
 
 def _short(file: str) -> str:

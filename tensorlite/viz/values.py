@@ -33,12 +33,13 @@ def to_numpy(array: Any) -> np.ndarray:
 class ValueTable:
     """The summaries of arrays, each array once.
 
-    entries: the summaries. cells: the largest number of rows and of columns of a heat map.
+    entries: the summaries. cells: the largest number of rows and of columns of a heat map. numbers: the largest number
+    of entries that are shown as numbers.
     """
 
-    def __init__(self, cells: int = CELLS) -> None:
+    def __init__(self, cells: int = CELLS, numbers: int = NUMBERS) -> None:
         self.entries: list[dict[str, Any]] = []
-        self.cells = cells
+        self.cells, self.numbers = cells, numbers
         self._seen: dict[int, tuple[Any, int]] = {}
 
     def add(self, value: Any) -> int | None:
@@ -50,18 +51,18 @@ class ValueTable:
         known = self._seen.get(id(value))
         if known is not None and known[0]() is value:
             return known[1]
-        self.entries.append(summary(to_numpy(value), self.cells))
+        self.entries.append(summary(to_numpy(value), self.cells, self.numbers))
         place = len(self.entries) - 1
         if not isinstance(value, np.generic):
             self._seen[id(value)] = weakref.ref(value), place
         return place
 
 
-def summary(array: np.ndarray, cells: int = CELLS) -> dict[str, Any]:
+def summary(array: np.ndarray, cells: int = CELLS, numbers: int = NUMBERS) -> dict[str, Any]:
     """Return the summary of an array: shape, dtype, statistics, and numbers or a heat map.
 
     The statistics are those of the finite entries, None if there are none, and of the absolute values of complex ones.
-    cells: the largest number of rows and of columns of the heat map.
+    cells: the largest number of rows and of columns of the heat map. numbers: the largest number of entries without it.
     """
     found: dict[str, Any] = {"shape": list(array.shape), "dtype": str(array.dtype)}
     real = abs(array) if array.dtype.kind == "c" else array
@@ -76,12 +77,12 @@ def summary(array: np.ndarray, cells: int = CELLS) -> dict[str, Any]:
             finite = real[good]
     if finite.size:
         low, high = finite.min(), finite.max()
-        found |= {"min": _number(low), "mean": _number(finite.mean(dtype=np.float64)), "max": _number(high)}
+        found |= {"min": _number(low), "mean": float(f"{finite.mean(dtype=np.float64):.9g}"), "max": _number(high)}
     else:
         found |= {"min": None, "mean": None, "max": None}
     zeros = int(array.size - np.count_nonzero(array))
     found |= {"zeros": zeros / size, "nans": nans / size, "infs": infs / size}
-    if array.size <= NUMBERS:
+    if array.size <= numbers:
         found["numbers"] = _nested(array)
     else:
         found["heat"] = heat_map(real, cells)

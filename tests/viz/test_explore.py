@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import linecache
 import sys
 
 import numpy as np
@@ -196,6 +195,16 @@ def test_constants_of_any_dtype_are_nodes():
     assert {n["dtype"] for n in data["nodes"] if n["kind"] == "constant"} >= {"bool", "int64"}
 
 
+def test_a_constant_has_the_name_of_the_variable_whose_memory_it_has():
+    target, mask = tl.tensor([[0, 1], [1, 0]]), tl.tensor([[True], [False]])
+    x = leaf([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]])
+    loss = F.cross_entropy(tl.where(mask, x, 0.0).reshape(4, 2), target.reshape(-1))
+    names = [n["name"] for n in tl.explore(loss).data["nodes"] if n["kind"] == "constant"]
+    assert {"mask", "target"} <= set(names)
+    part = tl.explore((x * tl.tensor([[1.0, 2.0], [0.0, 1.0]])[1]).sum())
+    assert "mul(x, y=constant)" in str(part)
+
+
 # ---- graphs of every kind -----------------------------------------------------------------------
 
 
@@ -329,73 +338,6 @@ def test_a_pass_that_cannot_be_run_is_a_note(kind):
     assert data["gradients"] == []  # none is shown of which a part is missing
 
 
-# ---- the source of a rule -----------------------------------------------------------------------
-
-
-def double_of(scale):
-    return lambda g: g * scale
-
-
-def named_rule(g, x):
-    """Return the gradient of a square."""
-    return g * 2 * x
-
-
-def by_rules(*rules):
-    @tl.op(*rules)
-    def own(xp, x, y):
-        return x * x + 3 * y
-
-    return own
-
-
-def sources(op, *more):
-    """Return the text of the source of the rule of each argument."""
-    data = data_of(op(leaf([1.0, 2.0]), leaf([1.0, 2.0]), *more))
-    return [data["sources"][i["source"]] for i in data["backward"][0]["inputs"]]
-
-
-def test_sources_are_those_of_the_exact_rule():
-    first, second = sources(by_rules(lambda g, x: g * 2 * x, lambda g: (lambda h: h * 3)(g)))
-    assert first["text"] == "lambda g, x: g * 2 * x"
-    assert first["for"] == "x"
-    assert second["text"] == "lambda g: (lambda h: h * 3)(g)"
-    assert second["for"] == "y"
-    first, second = sources(by_rules(named_rule, double_of(3)))
-    assert first["text"].startswith("def named_rule(g, x):")
-    assert first["text"].endswith("return g * 2 * x")
-    assert second["text"] == "lambda g: g * scale"
-    assert second["line"] == double_of.__code__.co_firstlineno + 1
-    assert first["file"].endswith("tests/viz/test_explore.py")
-
-
-CODE = """
-import tensorlite as tl
-@tl.op(lambda g, x: g * 2 * x, lambda g: g * 3)
-def own(xp, x, y):
-    return x * x + 3 * y
-"""
-
-
-def test_sources_of_notebook_cells_are_found_and_those_of_exec_are_not():
-    names = {}
-    exec(compile(CODE, "<string>", "exec"), names)  # noqa: S102
-    assert all("source not available" in s["text"] for s in sources(names["own"]))
-    cell = "/tmp/ipykernel_1/1234.py"
-    linecache.cache[cell] = (len(CODE), None, CODE.splitlines(True), cell)
-    exec(compile(CODE, cell, "exec"), names)  # noqa: S102
-    assert [s["text"] for s in sources(names["own"])] == ["lambda g, x: g * 2 * x", "lambda g: g * 3"]
-    del linecache.cache[cell]
-
-
-def test_the_source_of_a_fused_op_is_its_backward_function():
-    data = data_of(F.cross_entropy(leaf([[1.0, 2.0]]), tl.tensor([0])))
-    source = data["sources"][step_of(data, "cross_entropy_rows")["inputs"][0]["source"]]
-    assert source["text"].startswith("lambda xp, g, logits, target, top, total, ignore_index, smoothing: (\n    xp.")
-    assert source["text"].endswith("\n)")
-    assert source["for"] is None
-
-
 # ---- checks -------------------------------------------------------------------------------------
 
 
@@ -463,13 +405,13 @@ def test_gradients_without_a_graph_are_a_note():
 
 
 def test_a_graph_that_is_too_large_has_an_overview(monkeypatch):
-    monkeypatch.setattr(large, "MAX_NODES", 100)
+    monkeypatch.setattr(large, "MAX_SIZE", 100)
     monkeypatch.setattr(large, "SHOWN", 60)
     x = y = leaf([1.0])
-    for _ in range(100):
+    for _ in range(110):
         y = y * 1.0
     data = data_of(y)
-    assert "The graph has 101 nodes" in notes_of(data)
+    assert "The graph has 111 nodes and 110 edges" in notes_of(data)
     assert len(data["nodes"]) == 60
     assert data["nodes"][-1]["root"]
     assert data["backward"] == []
@@ -480,6 +422,17 @@ def test_a_graph_that_is_too_large_has_an_overview(monkeypatch):
     boxes = [n for n in data["nodes"] if n["kind"] == "module"]
     assert boxes
     assert all(n["doc"] == f"{n['count']:,} nodes." and n["count"] > 2 for n in boxes)
+
+
+@pytest.mark.parametrize(("count", "shape", "room"), [(150, (8, 8), 1_000_000), (1200, (3, 4, 5), 4_000_000)])
+def test_the_size_of_a_page_is_bounded(count, shape, room):
+    x = y = tl.rand(shape).requires_grad_()
+    for _ in range(count):
+        y = y * x
+    explorer = tl.explore(y)
+    assert len(explorer.html()) < room
+    heat = [value["heat"] for value in explorer.data["values"] if "heat" in value]
+    assert bool(heat) == ("a heat map of at most" in notes_of(explorer.data)) == (count > 1000)
 
 
 def test_a_page_of_a_small_model_is_small(tmp_path):

@@ -8,17 +8,32 @@ function sourceOf(index) {
   return index === null || index === undefined ? null : data.sources[index] || null;
 }
 
-// Show the source of a gradient rule, without the indentation that it has in its file.
-function drawSource(source) {
-  if (!source) return element("p", { class: "muted" }, "The source of the rule is not known.");
-  const lines = source.text.replace(/ *# fmt: skip/g, "").replace(/\s+$/, "").split("\n");
+const SHORT = 14;  // lines of a function that is shown without a click
+
+// Return the source of a function without the indentation that it has in its file.
+function unindented(source) {
+  const lines = source.replace(/ *# fmt: skip/g, "").replace(/\s+$/, "").split("\n");
   const margin = (line) => /^\s*/.exec(line)[0].length;
   const later = lines.slice(1).filter((line) => line.trim()).map(margin);
   const least = later.length ? Math.min(...later) : 0;
-  const text = [lines[0].trim(), ...lines.slice(1).map((line) => line.slice(least))].join("\n");
+  return [lines[0].trim(), ...lines.slice(1).map((line) => line.slice(least))].join("\n");
+}
+
+// Show the source of a gradient rule, and that of the functions that it calls.
+function drawSource(source) {
+  if (!source) return element("p", { class: "muted" }, "The source of the rule is not known.");
+  return [drawCode(source, "Source of the gradient rule"), (source.calls || []).map((each, i) => {
+    const text = unindented(each.text);
+    const open = i === 0 && text.split("\n").length <= SHORT;
+    return element("details", { class: "called", open },
+      element("summary", {}, i === 0 ? "It calls " : "and ", element("code", {}, each.name)), drawCode(each, `Source of ${each.name}`));
+  })];
+}
+
+function drawCode(source, label) {
   const place = source.file ? `${source.file}${source.line ? `:${source.line}` : ""}` : "";
-  return element("div", { class: "source" }, element("pre", { tabindex: 0, "aria-label": "Source of the gradient rule" },
-    element("code", {}, text)), place && element("p", { class: "muted" }, place));
+  return element("div", { class: "source" }, element("pre", { tabindex: 0, "aria-label": label },
+    element("code", {}, unindented(source.text))), place && element("p", { class: "muted" }, place));
 }
 
 // Return a button that goes to a box of the graph.

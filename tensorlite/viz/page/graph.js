@@ -91,16 +91,23 @@ function ancestors(id) {
   return list;
 }
 
-// Return what a person calls a node: its name, or its op. In an overview of a huge graph a node can be a module.
+// Return what a person calls a node: its name, or its op, or the argument that it is for. In an overview of a huge graph
+// a node can be a module.
 const nameOf = (node) => node.kind === "module" ? moduleLabel({ name: node.name, type: node.op }, null)
-  : node.name || node.op || node.kind;
+  : node.name || node.op || useOf(node) || node.kind;
+
+// Return the first use of a value without a name: "target of cross_entropy".
+function useOf(node) {
+  const [edge] = node.outputs;
+  return edge && edge.argument ? `${edge.argument} of ${nodes.get(edge.to).op}` : "";
+}
 
 const KINDS = { module: "module", op: "op", output: "output", parameter: "parameter", leaf: "leaf", constant: "constant" };
 
 // Return a node in words for a screen reader and for lists.
 function describe(node) {
   const what = node.kind === "op" ? node.name ? `${node.op}, named ${node.name}` : node.op
-    : `${KINDS[node.kind] || node.kind} ${node.name || ""}`;
+    : `${KINDS[node.kind] || node.kind} ${node.name || useOf(node)}`;
   const second = node.order > 1 ? ", of the gradient's graph" : "";
   return `${what}, ${dims(node.shape)}, ${node.dtype || "unknown dtype"}${second}`;
 }

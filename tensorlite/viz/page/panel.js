@@ -84,21 +84,26 @@ function explainForward({ node }) {
   const names = inputNames(node.inputs);
   const isOp = node.kind === "op" || node.kind === "output";
   const lead = isOp ? `${node.op} takes ${names.length ? listed(names) : "no tensor"}, and gives ${dims(node.shape)}.`
-    : { parameter: `${node.name || "This"} is a parameter: training changes it, so it gets a gradient.`,
-      leaf: `${node.name || "This"} is a tensor that gets a gradient.`,
-      constant: `${node.name || "This"} is a value without a gradient.`,
+    : { parameter: `${nameOf(node)} is a parameter: training changes it, so it gets a gradient.`,
+      leaf: `${nameOf(node)} is a tensor that gets a gradient.`,
+      constant: `${nameOf(node)} is a value without a gradient.`,
       module: `${nameOf(node)} has ${plural(node.count || 0, "node")}. This overview shows it as one box.` }[node.kind] || describe(node);
   return [
     element("p", { class: "lead" }, lead),
     isOp && node.doc && element("p", { class: "doc" }, plainDoc(node.doc)),
     drawMadeBy(node),
     inputs.length ? section("Inputs", inputs.map(({ edge, source }) => drawValue(source.value,
-      { title: edge.argument && edge.argument !== inputName(edge) ? `${edge.argument} = ${inputName(edge)}` : inputName(edge),
+      { title: argumentTitle(edge),
         missing: source.why_no_value }))) : null,
     node.kind === "module" ? null : section(isOp ? "Result" : "Value", drawValue(node.value, { title: node.name || (isOp ? "" : ""), missing: node.why_no_value })),
     isOp ? drawSaved(node, "Saves for the backward step") : null,
     isOp || node.line ? section("Details", drawDetails(node)) : null,
   ];
+}
+
+function argumentTitle(edge) {
+  const name = inputName(edge);
+  return edge.argument && ![edge.argument, `the constant ${edge.argument}`].includes(name) ? `${edge.argument} = ${name}` : edge.argument || name;
 }
 
 const plainDoc = (text) => text.replace(/``/g, "").replace(/:\w+:`~?([^`]*)`/g, "$1");

@@ -11,7 +11,7 @@ function findBoxes(text) {
     if (!module.part && has(module.name, module.type)) found.push({ module, text: module.name || module.label, kind: module.type || "module" });
   }
   for (const node of data.nodes) {
-    if (has(node.name, node.op)) found.push({ node, text: nameOf(node), kind: node.name && node.op ? node.op : node.kind });
+    if (has(nameOf(node), node.op)) found.push({ node, text: nameOf(node), kind: node.name && node.op ? node.op : node.kind });
   }
   const rank = (each) => each.text.toLowerCase() === wanted ? 0 : each.text.toLowerCase().startsWith(wanted) ? 1 : 2;
   return found.sort((a, b) => rank(a) - rank(b));

@@ -72,6 +72,7 @@ function inputName(edge) {
   if (node.name) return node.name;
   const first = viewedFrom(node);
   if (first.name) return first.name;
+  if (node.kind === "constant" && edge.argument) return `the constant ${edge.argument}`;
   return edge.argument && node.kind !== "op" ? edge.argument : nameOf(node);
 }
 
