@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import os
 import shlex
 import sys
 import webbrowser
@@ -140,8 +141,10 @@ def serve(
         try:
             server.run(sockets=[listener])
         finally:
-            if not server.force_exit:
-                app.state.served.close()
+            app.state.served.close()
+    if server.force_exit:  # The interpreter would wait for the step of a model, and half a second to free the modules.
+        sys.stdout.flush()
+        os._exit(server.exit_status)
     sys.exit(server.exit_status)
 
 

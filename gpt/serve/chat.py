@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from gpt.errors import UserError
 from gpt.generation.chat import encode_chat
@@ -15,7 +14,7 @@ from gpt.generation.continuous import TextRequest
 from gpt.serve.bodies import JsonRoute
 from gpt.serve.completions import usage
 from gpt.serve.errors import ApiError
-from gpt.serve.events import STREAM, EventStream, unless_gone
+from gpt.serve.events import STREAM, respond
 from gpt.serve.json_answers import grammar_of
 from gpt.serve.logprob_forms import chat_logprobs
 from gpt.serve.sampling import check_stream, new_tokens, sampling_configs
@@ -32,12 +31,8 @@ router = APIRouter(route_class=JsonRoute)
 @router.post("/v1/chat/completions", responses=STREAM)
 async def chat_completions(body: ChatRequest, request: Request) -> Response:
     """Answer the last message of a conversation, as one answer or as a stream."""
-    served = request.app.state.served.find(body.model)
-    job = ChatJob(body, served, request.app.state.served)
-    await job.begin(request)
-    if body.stream:
-        return EventStream(job.events(), job.choices)
-    return JSONResponse(await unless_gone(request, job.answer(), job.choices))
+    server = request.app.state.served
+    return await respond(request, ChatJob(body, server.find(body.model), server), body.stream)
 
 
 class ChatJob:

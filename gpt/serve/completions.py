@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from gpt.errors import UserError
 from gpt.generation.continuous import TextRequest
 from gpt.serve.bodies import JsonRoute
 from gpt.serve.errors import ApiError
-from gpt.serve.events import STREAM, EventStream, unless_gone
+from gpt.serve.events import STREAM, respond
 from gpt.serve.logprob_forms import completion_logprobs
 from gpt.serve.prompt_logprobs import prompt_logprobs
 from gpt.serve.sampling import check_stream, new_tokens, sampling_configs
@@ -40,12 +39,8 @@ class Prompt:
 @router.post("/v1/completions", responses=STREAM)
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Continue prompts, as one answer or as a stream."""
-    served = request.app.state.served.find(body.model)
-    job = CompletionJob(body, served, request.app.state.served)
-    await job.begin(request)
-    if body.stream:
-        return EventStream(job.events(), job.choices)
-    return JSONResponse(await unless_gone(request, job.answer(), job.choices))
+    server = request.app.state.served
+    return await respond(request, CompletionJob(body, server.find(body.model), server), body.stream)
 
 
 class CompletionJob:

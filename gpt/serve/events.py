@@ -4,10 +4,10 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from fastapi import Request
-from fastapi.responses import StreamingResponse
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from gpt.errors import UserError
@@ -29,6 +29,29 @@ logger = logging.getLogger("uvicorn.error")
 def event(data: dict[str, Any]) -> str:
     """Return JSON as a server-sent event (WHATWG HTML, "Server-sent events")."""
     return f"data: {to_json(data)}\n\n"
+
+
+class Job(Protocol):
+    """The texts that one request asks for."""
+
+    choices: list[Choice]
+
+    async def begin(self, request: Request) -> None:
+        """Let the texts begin. Raises ApiError."""
+
+    def answer(self) -> Coroutine[Any, Any, dict[str, Any]]:
+        """Return the answer, once all texts are written."""
+
+    def events(self) -> AsyncIterator[list[dict[str, Any]]]:
+        """Yield the parts of the answer as they are written, those together that are ready."""
+
+
+async def respond(request: Request, job: Job, as_stream: bool | None) -> Response:
+    """Let the texts of a request begin, and return them as one answer or as a stream. Raises ApiError."""
+    await job.begin(request)
+    if as_stream:
+        return EventStream(job.events(), job.choices)
+    return JSONResponse(await unless_gone(request, job.answer(), job.choices))
 
 
 class EventStream(StreamingResponse):

@@ -75,7 +75,7 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Handle SIGINT or SIGTERM."""
         if self.served.draining:
-            self.force_exit = self.should_exit = True
+            self.force_exit = self.should_exit = self.served.abandoned = True
             self.exit_status = 128 + sig
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # It would print each request that is lost.
             return

@@ -27,9 +27,10 @@ from gpt.generation.logprobs import TokenLogProb
 from gpt.inspect import attention_weights, logit_lens
 from gpt.serve.bodies import JsonRoute
 from gpt.serve.errors import ApiError
+from gpt.serve.failures import as_api_error
 from gpt.serve.page_runs import router as runs_router
 from gpt.serve.served import Served, ServedModel
-from gpt.serve.texts import Choice, begin_texts
+from gpt.serve.texts import SEND_SECONDS, Choice, begin_texts
 from gpt.tokenizer import Ids, Tokenizer, check_token_ids, prompt_ids, start_ids
 
 router = APIRouter(prefix="/api", include_in_schema=False, route_class=JsonRoute)
@@ -267,30 +268,29 @@ class TextEvents(StreamingResponse):
 
 async def write_events(choice: Choice, first: dict[str, Any], end: float) -> AsyncIterator[str]:
     """Yield the events of a text. end: the time at which it has taken too long."""
-    began = last = time.monotonic()
+    began = time.monotonic()
     stream, model = choice.stream, choice.served
     reason = None
     try:
         yield event("prompt", first)
-        tokens = aiter(stream)
         while reason is None:
             try:
-                written = await asyncio.wait_for(anext(tokens), WAITING_INTERVAL)
+                async with asyncio.timeout(WAITING_INTERVAL):
+                    written, reason = await stream.ready()
             except TimeoutError:
                 yield event("waiting", {"texts": model.scheduler.stats.waiting})
-            except StopAsyncIteration:
-                reason = stream.finish_reason
-                break
             else:
-                choice.metrics.token(model.id, choice.tokens == 0, time.monotonic() - last)
-                choice.tokens, last = choice.tokens + 1, time.monotonic()
-                yield event("token", describe_written(model.tokenizer, written))
-            if time.monotonic() > end:
+                choice.count(len(written))
+                if written:
+                    yield "".join(event("token", describe_written(model.tokenizer, one)) for one in written)
+                await stream.wait_for_end(SEND_SECONDS)
+            if reason is None and time.monotonic() > end:
                 reason = "time"
         seconds = round(time.monotonic() - began, 3)
         yield event("done", {"reason": reason, "cached": stream.cached_tokens, "seconds": seconds})
     except UserError as error:
-        yield event("error", {"status": 400, "message": f"{error}."})
+        failure = as_api_error(error)
+        yield event("error", {"status": failure.status_code, "message": failure.message})
     except Exception as error:
         logger.error("a text of the page has failed", exc_info=error)
         yield event("error", {"status": 500, "message": "The server has failed. Its output has the reason."})

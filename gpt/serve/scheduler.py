@@ -89,7 +89,7 @@ class TextStream:
         return waiter
 
     async def ready(self) -> tuple[list[TokenLogProb], str | None]:
-        """Return the tokens that are ready, after one at least, and the finish_reason if these are the last ones.
+        """Return the tokens that are ready, one at least, and None; or the last ones, and the finish_reason.
 
         Raises the error that ended the text, once its tokens are read.
         """
@@ -105,7 +105,7 @@ class TextStream:
             await future
         if not items:
             self._raise_error()
-        return items, reason
+        return items, None if self.error is not None else reason
 
     async def wait_for_end(self, seconds: float) -> None:
         """Wait until the text has ended, for some seconds at most. The tokens in between wake nobody."""
@@ -244,12 +244,15 @@ class Scheduler:
         self.close()
         return ended
 
-    def close(self) -> None:
-        """Stop. The texts that are not complete end with the finish_reason "shutdown"."""
+    def close(self, wait: bool = True) -> None:
+        """Stop. The texts that are not complete end with the finish_reason "shutdown".
+
+        wait: return once the thread has ended, which may be in the middle of a long step.
+        """
         with self._condition:
             self._accepts, self._closing = False, True
             self._notify()
-        if threading.current_thread() is not self._thread:
+        if wait and threading.current_thread() is not self._thread:
             self._thread.join()
 
     def __enter__(self) -> Self:

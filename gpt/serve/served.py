@@ -54,6 +54,8 @@ class Served:
         """The number of requests that are answered now."""
         self.draining = False
         """Whether the server takes no new work, because it is about to end."""
+        self.abandoned = False
+        """Whether the server ends at once, without an end of its texts."""
         self.models = {
             name: ServedModel(name, model, tokenizer, Scheduler(model, options.max_batch, options.queue))
             for name, (model, tokenizer) in models.items()
@@ -75,4 +77,4 @@ class Served:
     def close(self) -> None:
         """End the schedulers, and with them all texts."""
         for served in self.models.values():
-            served.scheduler.close()
+            served.scheduler.close(wait=not self.abandoned)

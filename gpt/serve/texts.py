@@ -117,13 +117,13 @@ class Choice:
         """Return the parts of the text that tokens complete, up to a stop text."""
         found = []
         self.count(len(items))
-        for item in items:
-            self.tokens += 1
+        for number, item in enumerate(items):
             self.logprob += item.logprob
             text, tokens = self.assembler.add(item)
             if text or self.assembler.stopped:
                 found.append(Piece(self.index, text, tokens, "stop" if self.assembler.stopped else None))
             if self.assembler.stopped:
+                self.tokens -= len(items) - number - 1
                 break
         return found
 
@@ -132,7 +132,7 @@ class Choice:
         now = time.perf_counter()
         for number in range(self.tokens, self.tokens + tokens):
             self.metrics.token(self.served.id, number == 0, (now - self.last) / tokens)
-        self.last = now
+        self.tokens, self.last = self.tokens + tokens, now
 
     async def ready(self, end: float) -> tuple[list[TokenLogProb], str | None]:
         """Return the tokens that are ready, and why the text ends if these are the last ones. Raises ApiError."""

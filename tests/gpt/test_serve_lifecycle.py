@@ -195,6 +195,29 @@ def test_texts_that_take_too_long_after_a_signal(long_model, signals):
         assert server.exit_status == (0 if signals == 1 else 130)
 
 
+def test_a_second_signal_does_not_wait_for_a_long_step(long_model):
+    reached, opened = threading.Event(), threading.Event()
+
+    def step():
+        reached.set()
+        opened.wait(20)
+
+    with running_server({"long": long_model}) as (url, app):
+        server, scheduler = app.state.server, app.state.served.find(None).scheduler
+        thread = threading.Thread(target=events_of, args=(url, LONG, []))
+        thread.start()
+        until(lambda: stats_of(app).running, "the text")
+        scheduler.call(step)
+        assert reached.wait(10)
+        for _ in range(2):
+            server.handle_exit(signal.SIGTERM, None)
+        thread.join(10)
+        until(lambda: not any(one.name == "server" for one in threading.enumerate()), "the end of the server")
+        assert (server.exit_status, opened.is_set()) == (143, False)
+        opened.set()
+        scheduler.close()
+
+
 # ---- the command ----------------------------------------------------------------------------------
 
 
