@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import time
+import unicodedata
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -65,6 +66,8 @@ def runs(
     picture = check_path(out or "runs.png") if plot else None
     for path in (table, metrics):
         check_file(path)
+    if tensorboard is not None and Path(tensorboard).exists() and not Path(tensorboard).is_dir():
+        raise click.UsageError(f"--tensorboard {tensorboard!r:.80}: expected a folder, and this is a file")
     found, skipped = collect(paths, archived)
     for line in skipped:
         click.echo(f"skipped {line}", err=True)
@@ -88,9 +91,22 @@ def runs(
 
 
 def check_file(path: str | None) -> None:
-    """Raise UsageError for a file to write whose folder does not exist, or that is a folder."""
-    if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
-        what = "it is a folder" if Path(path).is_dir() else f"there is no folder {str(Path(path).parent)!r}"
+    """Raise UsageError for a file that cannot be written, or that holds something other than a table of runs."""
+    if path is None:
+        return
+    from gpt.runs.export import TABLE
+
+    target, what = Path(path), ""
+    if target.is_dir():
+        what = "it is a folder"
+    elif not target.parent.is_dir():
+        what = f"there is no folder {str(target.parent)!r}"
+    elif path == "-" or (target.exists() and not target.is_file()):
+        what = "it is not a file. --json prints to standard output"
+    elif target.exists() and target.stat().st_size:
+        with target.open("rb") as file:
+            what = "" if TABLE.match(file.read(10)) else "it exists, and is not a table of runs. Give another name"
+    if what:
         raise click.UsageError(f"cannot write {path!r}: {what}")
 
 
@@ -164,7 +180,7 @@ def report(runs: Sequence["RunSummary"], width: int) -> list[str]:
     lines += ["", "options that differ:"]
     block: list[list[str]] = [first]
     for column in columns:
-        taken = sum(max(map(len, c)) + 2 for c in [*block, column]) - 2
+        taken = sum(max(map(columns_of, c)) + 2 for c in [*block, column]) - 2
         if taken > width and len(block) > 1:
             lines += [*table_lines(list(zip(*block))), ""]
             block = [first]
@@ -227,10 +243,18 @@ def shortened(names: Sequence[str]) -> dict[str, str]:
 
 def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a table. Cells that begin with a digit are aligned to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(columns_of, column)) for column in zip(*rows, strict=True)]
     right = [all(cell[:1].isdigit() or not cell for cell in column[1:]) for column in zip(*rows, strict=True)]
     lines = []
     for cells in rows:
-        parts = [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(cells, widths, right, strict=True)]
+        gaps = [" " * (width - columns_of(cell)) for cell, width in zip(cells, widths, strict=True)]
+        parts = [gap + cell if r else cell + gap for cell, gap, r in zip(cells, gaps, right, strict=True)]
         lines.append("  ".join(parts).rstrip())
     return lines
+
+
+def columns_of(text: str) -> int:
+    """Return the number of columns that a terminal takes for a text: two for a wide character, none for an accent."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in ("W", "F") else 1 for c in text
+    )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt.inspect.figures import PictureError, drawable, new_figure, set_text
 from gpt.runs import LAYERS, METRICS, RunSummary, read, summarize
-from gpt.runs.compare import number, seconds_of, tokens_of
+from gpt.runs.compare import distinct_names, number, seconds_of, tokens_of
 from gpt.runs.metrics import FINAL
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def plot_runs(runs: Sequence[RunSummary | str | Path] | RunSummary | str | Path,
     axes = figure.add_subplot()
     handles, labels = [], []
     words, places_of = AXES[x]
-    for index, run in enumerate(chosen):
+    for index, (run, name) in enumerate(zip(chosen, distinct_names(chosen), strict=True)):
         lines = read(run.path / METRICS)
         places, color = places_of(lines), f"C{index % 10}"
 
@@ -55,7 +55,7 @@ def plot_runs(runs: Sequence[RunSummary | str | Path] | RunSummary | str | Path,
         star = curve(FINAL, color=color, marker="*", markersize=11, linestyle="none")
         if handle := line or pale or star:
             handles.append(handle)
-            labels.append(drawable(f"{run.name}: {loss_words(run)}"))
+            labels.append(drawable(f"{name}: {loss_words(run)}"))
     if not handles:
         names = ", ".join(run.name for run in chosen[:5]) or "none was given"
         raise PictureError(f"plot_runs: expected a run with a loss in its {METRICS}, got none ({names})")

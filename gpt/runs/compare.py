@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +131,7 @@ def summarize(folder: str | Path) -> RunSummary:
     files = [path for name in (METRICS, LATEST, BEST) if (path := folder / name).is_file()]
     return RunSummary(
         path=folder,
-        name=folder.name if config is None or folder.name.startswith(PREFIX) else config.name,
+        name=name_of(folder, config),
         state=state_of(folder, config, last, saved, final is not None),
         step=last,
         steps=None if config is None else config.train.steps,
@@ -149,12 +150,21 @@ def summarize(folder: str | Path) -> RunSummary:
     )
 
 
+def name_of(folder: Path, config: Config | None) -> str:
+    """Return what a run calls itself, or else its folder; for an earlier run that folder and the one above it."""
+    if folder.name.startswith(PREFIX):  # Each run can have an earlier-1.
+        return f"{folder.absolute().parent.name}/{folder.name}"
+    return folder.name if config is None else config.name
+
+
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], str]:
     """Return the lines of a metrics file, and why it cannot be read, in words."""
     try:
-        return read(path), ""
+        lines = read(path)
+        damaged = not lines and path.exists() and path.stat().st_size
     except OSError as error:
         return [], f"{path}: {error.strerror}"
+    return lines, f"{path}: no line of it can be read" if damaged else ""
 
 
 def state_of(folder: Path, config: Config | None, last: int, saved: int, evaluated: bool) -> str:
@@ -209,6 +219,16 @@ def tokens_of(lines: Iterable[dict[str, Any]]) -> list[float]:
             before = line["step"]
         result.append(total)
     return result
+
+
+def distinct_names(runs: Sequence[RunSummary]) -> list[str]:
+    """Return the names of runs; for copies, which have the same one, as much of the path as tells them apart."""
+    names = [run.name for run in runs]
+    for length in range(2, max((len(run.path.parts) for run in runs), default=0) + 1):
+        counts = Counter(names)
+        tails = ["/".join(run.path.parts[-length:]) for run in runs]
+        names = [tail if counts[name] > 1 else name for name, tail in zip(names, tails, strict=True)]
+    return names
 
 
 def differing_options(runs: Sequence[RunSummary]) -> list[str]:

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt.runs.compare import RunSummary, number, seconds_of
+from gpt.runs.compare import RunSummary, distinct_names, number, seconds_of
 from gpt.runs.folder import METRICS
 from gpt.runs.metrics import read
 from tensorlite import serialization
+
+# How the tables of `write_table` and `write_metrics` begin: with the name of the first column.
+TABLE = re.compile(rb"(path|run)[,\r\n]")
 
 # Event files of ours have this at the end of their names. Writing a run again replaces them, and no others.
 SUFFIX = ".tensorlite"
@@ -77,12 +80,9 @@ def write_tensorboard(runs: Sequence[RunSummary], folder: Path) -> list[Path]:
 
 
 def unique_names(runs: Sequence[RunSummary]) -> dict[str, RunSummary]:
-    """Return the runs by names of folders that differ: their own names, with the folder above where two are equal."""
-    names = [run.name for run in runs]
+    """Return the runs by names of folders that differ."""
     result: dict[str, RunSummary] = {}
-    for run, name in zip(runs, names, strict=True):
-        if names.count(name) > 1:
-            name = "-".join(run.path.parts[-2:])
+    for run, name in zip(runs, distinct_names(runs), strict=True):
         name = plain = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
         count = 1
         while name in result:

@@ -103,7 +103,7 @@ def test_archived_runs_and_folders_that_are_none(finished, tmp_path):
     for line, words in zip(skipped, reasons, strict=True):
         assert words in line
     found, _ = find_runs(runs, archived=True)
-    assert [run.name for run in found] == ["two", "one", "earlier-1"]
+    assert [run.name for run in found] == ["two", "one", "one/earlier-1"]
     (found,), skipped = find_runs(finished)
     assert (found.name, skipped) == ("one", [])
     assert find_runs(tmp_path / "nowhere")[1] == [f"{tmp_path / 'nowhere'}: No such file or directory"]
@@ -115,6 +115,16 @@ def test_a_damaged_checkpoint_leaves_what_the_metrics_say(finished):
     assert str(finished / LATEST) in run.damage
     assert run.final_loss is not None
     assert run.steps == 4  # from the best checkpoint
+
+
+def test_damaged_metrics_are_not_silence(finished):
+    (finished / METRICS).write_bytes(b"\x00garbage\n[1]\n")
+    run = summarize(finished)
+    assert run.damage == f"{finished / METRICS}: no line of it can be read"
+    assert run.val_loss is None
+    assert run.step == 4  # from the checkpoint
+    (finished / METRICS).write_bytes(b"")  # A run that has just begun has an empty file.
+    assert summarize(finished).damage == ""
 
 
 def test_options_that_differ(tiny, tmp_path):
@@ -176,6 +186,7 @@ def test_options_that_differ_are_listed(tiny, tmp_path, monkeypatch):
 
 
 def test_csv_files(three):
+    succeeds("--csv", "table.csv", "--metrics", "metrics.csv")  # The second call replaces its own tables.
     result = succeeds("a", "c", "--csv", "table.csv", "--metrics", "metrics.csv", "--sort", "name")
     assert result.stderr == "wrote table.csv\nwrote metrics.csv\n"
     with open("table.csv", newline="") as file:
@@ -228,6 +239,11 @@ def test_a_picture_of_several_runs(three):
         ]  # fmt: skip
         assert [line.get_xdata()[-1] for line in axes.lines] == pytest.approx([last] * 5)
     assert list(axes.lines[1].get_ydata()) == [2.4, 2.6]
+    copies = [write_lines(three / folder / name, *LINES) for folder, name in (("d", "same"), ("e", "same"))]
+    copies += [write_lines(folder / "earlier-1", *LINES) for folder in copies]
+    assert [text.get_text().partition(":")[0] for text in plot_runs(copies).legends[0].get_texts()] == [
+        "d/same", "e/same", "d/same/earlier-1", "e/same/earlier-1",
+    ]  # fmt: skip
     assert len(plot_runs("runs/a").axes[0].lines) == 2
     for name in ("one.svg", "two.svg", "one.png"):
         save_figure(figure, name)
@@ -249,6 +265,10 @@ def test_a_picture_of_several_runs(three):
     (["--plot", "--out", "folder.png"], "'folder.png' is not a file"),
     (["--csv", "runs"], "cannot write 'runs': it is a folder"),
     (["--metrics", "no/x.csv"], "cannot write 'no/x.csv': there is no folder 'no'"),
+    (["--csv", "notes.png"], "cannot write 'notes.png': it exists, and is not a table of runs"),
+    (["--metrics", "-"], "cannot write '-': it is not a file"),
+    (["--csv", "/dev/null"], "cannot write '/dev/null': it is not a file"),
+    (["--tensorboard", "notes.png"], "--tensorboard 'notes.png': expected a folder, and this is a file"),
     (["--sort", "size"], "Invalid value for '--sort'"),
 ])  # fmt: skip
 def test_mistakes_are_one_message(three, arguments, message):
@@ -268,3 +288,6 @@ def test_without_any_run(tmp_path, monkeypatch):
 def test_cells():
     assert [duration(s) for s in (0, 119, 120, 7199, 7200)] == ["0 s", "119 s", "2 min", "120 min", "2.0 h"]
     assert table_lines([["a", "n"], ["bb", "1"], ["c", ""]]) == ["a   n", "bb  1", "c"]
+    assert table_lines([["a", "n"], ["\u6771\u4eac", "1"], ["e\u0301", "x"]]) == [
+        "a     n", "\u6771\u4eac  1", "e\u0301     x",
+    ]  # fmt: skip
