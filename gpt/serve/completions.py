@@ -19,7 +19,7 @@ from gpt.serve.prompt_logprobs import prompt_logprobs
 from gpt.serve.sampling import check_stream, new_tokens, sampling_configs
 from gpt.serve.schemas import MAX_CHOICES, CompletionRequest
 from gpt.serve.served import Served, ServedModel
-from gpt.serve.texts import Choice, Piece, PlacedToken, begin_texts, merged
+from gpt.serve.texts import Choice, Piece, PlacedToken, begin_texts, merged, too_long
 from gpt.tokenizer import Ids, check_token_ids, prompt_ids, start_ids
 
 DEFAULT_TOKENS = 16  # of OpenAI's API
@@ -97,10 +97,16 @@ class CompletionJob:
         self.choices = begin_texts(self.served, requests, self.body.stop, request.app.state.metrics)
 
     async def echo(self) -> None:
-        """Compute the log-probabilities of the prompts, if the request wants them."""
-        if self.body.echo and self.body.logprobs is not None:
-            for prompt in self.prompts:
-                prompt.echoed = await prompt_logprobs(self.served, prompt.ids, self.body.logprobs)
+        """Compute the log-probabilities of the prompts, if the request wants them. Raises ApiError 408."""
+        if not self.body.echo or self.body.logprobs is None:
+            return
+        begin = self.choices[0].begin
+        try:
+            async with asyncio.timeout_at(self.end):
+                for prompt in self.prompts:
+                    prompt.echoed = await prompt_logprobs(self.served, prompt.ids, self.body.logprobs)
+        except TimeoutError:
+            raise too_long(time.perf_counter() - begin) from None
 
     async def answer(self) -> dict[str, Any]:
         """Return the answer, once all texts are written."""

@@ -33,9 +33,10 @@ def grammar_of(served: ServedModel, form: ResponseFormat | None) -> Grammar | No
 
 def cached_grammar(served: ServedModel, schema: str) -> Grammar:
     """Return the grammar of a schema, which each text copies. To make one takes long for a large vocabulary."""
-    if schema not in served.grammars:
+    grammar = served.grammars.get(schema)  # Other threads add and clear.
+    if grammar is None:
         grammar = Grammar.json_schema(served.tokenizer, schema, end_token=served.tokenizer.eos_id)
         if len(served.grammars) >= MAX_GRAMMARS:
             served.grammars.clear()
         served.grammars[schema] = grammar
-    return served.grammars[schema]
+    return grammar

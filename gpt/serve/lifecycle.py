@@ -17,8 +17,6 @@ from gpt.serve.options import ServeError, ServeOptions
 from gpt.serve.protocol import TimedProtocol
 from gpt.serve.served import Served
 
-MAX_CONNECTIONS = 512  # fewer than the files that most systems let a process open
-
 
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens; port 0 takes a free one.
@@ -108,8 +106,7 @@ def make_server(app: FastAPI, options: ServeOptions) -> Server:
     """Return a server of the application, which `run(sockets=[listen(host, port)])` runs."""
     config = uvicorn.Config(
         app, http=TimedProtocol, ws="none", loop="asyncio", lifespan="on", log_level="warning", access_log=False,
-        server_header=False, proxy_headers=False, limit_concurrency=MAX_CONNECTIONS,
-        timeout_graceful_shutdown=2,
+        server_header=False, proxy_headers=False, timeout_graceful_shutdown=2,
         timeout_keep_alive=options.client_seconds,  # type: ignore[arg-type]  # The event loop takes any number.
     )  # fmt: skip
     return Server(config, app.state.served)

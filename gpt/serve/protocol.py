@@ -4,9 +4,13 @@ import asyncio
 import json
 
 import h11
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from gpt.serve.errors import error_body
+from gpt.serve.errors import ApiError, error_body
+from gpt.serve.failures import RETRY_SECONDS
+
+MAX_CONNECTIONS = 512  # fewer than the files that most systems let a process open
 
 
 class TimedProtocol(H11Protocol):
@@ -20,6 +24,8 @@ class TimedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin a connection."""
         super().connection_made(transport)  # type: ignore[arg-type]
+        if len(self.connections) > MAX_CONNECTIONS:
+            self.app = too_many_connections
         self.start_timer()
 
     def data_received(self, data: bytes) -> None:
@@ -86,3 +92,10 @@ class TimedProtocol(H11Protocol):
         for event in (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+
+async def too_many_connections(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer each request of a connection that is one too many; an application."""
+    message = f"{MAX_CONNECTIONS} connections are open, the most of this server. Try again later."
+    headers = {"Retry-After": RETRY_SECONDS, "Connection": "close"}
+    await ApiError(429, message, code="too_many_connections", headers=headers).response()(scope, receive, send)

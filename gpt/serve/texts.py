@@ -143,13 +143,17 @@ class Choice:
                 raise TimeoutError
             return items, reason
         except TimeoutError:
-            seconds = f"{time.perf_counter() - self.begin:.3g} seconds"
-            raise ApiError(
-                408, f"The request took longer than {seconds}, the limit of this server. Ask for fewer tokens.",
-                code="timeout", headers=NO_RETRY,
-            ) from None  # fmt: skip
+            raise too_long(time.perf_counter() - self.begin) from None
         except UserError as error:
             raise as_api_error(error) from None
+
+
+def too_long(seconds: float) -> ApiError:
+    """Return the error of a request that has taken too long."""
+    return ApiError(
+        408, f"The request took longer than {seconds:.3g} seconds, the limit of this server. Ask for fewer tokens.",
+        code="timeout", headers=NO_RETRY,
+    )  # fmt: skip
 
 
 def begin_texts(

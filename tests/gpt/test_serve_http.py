@@ -231,6 +231,8 @@ def test_a_request_that_takes_long():
         check_error(client.post(COMPLETIONS, json=body), 408, "took longer than", code="timeout")
         stream = client.post(COMPLETIONS, json={**body, "stream": True})
         assert last_error(stream)["code"] == "timeout"
+        scoring = {"prompt": "ac" * 2000, "echo": True, "logprobs": 5, "max_tokens": 0}
+        check_error(client.post(COMPLETIONS, json=scoring), 408, "took longer than", code="timeout")
         stats = client.app.state.served.find(None).scheduler.stats
         assert stats.tokens_written < 4000
 

@@ -27,6 +27,7 @@ from tests.gpt.serve_models import served_model
 fastapi = pytest.importorskip("fastapi", reason="the server needs FastAPI: pip install 'tensorlite[serve]'")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install 'tensorlite[test]'")
 
+from gpt.serve import protocol  # noqa: E402
 from gpt.serve.lifecycle import listen  # noqa: E402
 from tests.support.server import running_server  # noqa: E402
 
@@ -132,6 +133,17 @@ def test_clients_that_are_slow_or_send_something_else(long_model):
                 error = json.loads(found.partition(b"\r\n\r\n")[2][:length])["error"]
                 assert set(error) == {"message", "type", "param", "code"}
         assert httpx.get(url + "/healthz").json() == {"status": "ok"}
+
+
+def test_a_connection_too_many_gets_a_reason(long_model, monkeypatch):
+    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 1)
+    with running_server({"long": long_model}) as (url, _), httpx.Client() as first:
+        assert first.get(url + "/healthz").status_code == 200
+        refused = httpx.get(url + "/healthz")
+        assert refused.status_code == 429
+        assert refused.json()["error"]["code"] == "too_many_connections"
+        assert refused.headers["retry-after"] == "1"
+        assert first.get(url + "/healthz").status_code == 200
 
 
 def test_a_client_that_reads_nothing(long_model):
