@@ -88,9 +88,9 @@ def candidates(
         return tokens, np.exp((logits - logits.max()) / temperature)
 
 
-def check_finite(logits: Logits) -> None:
-    """Raise BrokenModelError for logits of a model that are NaN or infinite."""
-    if not np.isfinite(logits).all():
+def check_finite(values: NDArray[np.floating[Any]]) -> None:
+    """Raise BrokenModelError for values that a model has computed, such as logits, and that are NaN or infinite."""
+    if not np.isfinite(values).all():
         raise BrokenModelError(
             "the logits of the model are not finite: its weights are broken. Use an earlier checkpoint"
         )

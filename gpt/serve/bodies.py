@@ -87,7 +87,7 @@ def most_exact(errors: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 def is_type(part: object) -> bool:
     """Return whether a part of pydantic's place is the name of a type."""
-    return isinstance(part, str) and (part in ("str", "constrained-str") or "[" in part)
+    return isinstance(part, str) and (part in ("str", "constrained-str", "int", "float") or "[" in part)
 
 
 def field_at(model: Any, names: Sequence[str | int]) -> tuple[FieldInfo | None, type[BaseModel] | None]:

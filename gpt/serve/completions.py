@@ -19,7 +19,7 @@ from gpt.serve.prompt_logprobs import prompt_logprobs
 from gpt.serve.sampling import check_stream, new_tokens, sampling_configs
 from gpt.serve.schemas import MAX_CHOICES, CompletionRequest
 from gpt.serve.served import Served, ServedModel
-from gpt.serve.texts import Choice, Piece, PlacedToken, begin_texts, merged, too_long
+from gpt.serve.texts import Choice, Piece, PlacedToken, begin_texts, merged, time_limit
 from gpt.tokenizer import Ids, check_token_ids, prompt_ids, start_ids
 
 DEFAULT_TOKENS = 16  # of OpenAI's API
@@ -100,13 +100,9 @@ class CompletionJob:
         """Compute the log-probabilities of the prompts, if the request wants them. Raises ApiError 408."""
         if not self.body.echo or self.body.logprobs is None:
             return
-        begin = self.choices[0].begin
-        try:
-            async with asyncio.timeout_at(self.end):
-                for prompt in self.prompts:
-                    prompt.echoed = await prompt_logprobs(self.served, prompt.ids, self.body.logprobs)
-        except TimeoutError:
-            raise too_long(time.perf_counter() - begin) from None
+        async with time_limit(self.end, self.choices[0].begin):
+            for prompt in self.prompts:
+                prompt.echoed = await prompt_logprobs(self.served, prompt.ids, self.body.logprobs)
 
     async def answer(self) -> dict[str, Any]:
         """Return the answer, once all texts are written."""

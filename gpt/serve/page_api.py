@@ -8,7 +8,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,13 +24,14 @@ from gpt.errors import UserError, short
 from gpt.generation.chat import Conversation
 from gpt.generation.continuous import TextRequest
 from gpt.generation.logprobs import TokenLogProb
+from gpt.generation.sampling import check_finite
 from gpt.inspect import attention_weights, logit_lens
 from gpt.serve.bodies import JsonRoute
 from gpt.serve.errors import ApiError
 from gpt.serve.failures import as_api_error
 from gpt.serve.page_runs import router as runs_router
 from gpt.serve.served import Served, ServedModel
-from gpt.serve.texts import SEND_SECONDS, Choice, begin_texts
+from gpt.serve.texts import SEND_SECONDS, Choice, begin_texts, time_limit
 from gpt.tokenizer import Ids, Tokenizer, check_token_ids, prompt_ids, start_ids
 
 router = APIRouter(prefix="/api", include_in_schema=False, route_class=JsonRoute)
@@ -72,7 +73,7 @@ class GenerateBody(Body):
     """A text to continue: as text, as token ids, or as a conversation, and tokens that come after it."""
 
     prompt: str | None = Field(None, description="a text")
-    ids: list[int] | None = Field(None, description="a list of token ids")
+    ids: list[int] | None = Field(None, min_length=1, description="a list of token ids, one at least")
     messages: list[MessageBody] | None = Field(None, min_length=1, description="a list of messages, one at least")
     continuation: list[int] = Field([], description="a list of token ids")
     max_tokens: int = Field(DEFAULT_TOKENS, ge=1, le=MOST_TOKENS, description=f"a number from 1 to {MOST_TOKENS}")
@@ -162,7 +163,7 @@ async def attention(request: Request, body: AttentionBody) -> dict[str, Any]:
     config = model.model.config
     maps = config.n_layer * config.n_head
     ids, last = tail(model, body.ids, min(body.last, max(1, math.isqrt(MOST_CELLS // maps))))
-    weights = await model.scheduler.run(last_weights, model.model, ids, last)
+    weights = await run(request, model, last_weights, model.model, ids, last)
     return {
         "layers": weights.shape[0],
         "heads": weights.shape[1],
@@ -182,7 +183,8 @@ async def lens(request: Request, body: LensBody) -> dict[str, Any]:
     """
     model = served_by(request).find(body.model)
     ids, last = tail(model, body.ids, body.last)
-    found = await model.scheduler.run(logit_lens, model.model, ids, ALTERNATIVES, last)
+    found = await run(request, model, logit_lens, model.model, ids, ALTERNATIVES, last)
+    check_finite(found.probabilities)
     logs = np.log(np.maximum(found.probabilities.astype(np.float64), 1e-30))
     cells = [
         [[[int(i), round(float(p), 4)] for i, p in zip(*place)] for place in zip(*layer)]
@@ -201,6 +203,13 @@ def served_by(request: Request) -> Served:
     """Return the models of the server."""
     served: Served = request.app.state.served
     return served
+
+
+async def run(request: Request, model: ServedModel, function: Callable[..., Any], *args: Any) -> Any:
+    """Return the result of a function that uses a model. Raises ApiError 408 if it takes too long."""
+    end = asyncio.get_running_loop().time() + served_by(request).options.request_seconds
+    async with time_limit(end, time.perf_counter()):
+        return await model.scheduler.run(function, *args)
 
 
 def most_tokens(served: Served) -> int:
@@ -371,4 +380,5 @@ def tail(model: ServedModel, ids: list[int], last: int) -> tuple[Ids, int]:
 def last_weights(model: Any, ids: Ids, last: int) -> Any:
     """Return the attention weights (layers, heads, last, last) as bytes, of which a weight is (byte / 255)^2."""
     weights = attention_weights(model, ids)[:, :, -last:, -last:]
+    check_finite(weights)
     return np.rint(255 * np.sqrt(np.clip(weights, 0, 1))).astype(np.uint8)

@@ -4,6 +4,7 @@ import asyncio
 import codecs
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from gpt.errors import UserError
@@ -137,23 +138,30 @@ class Choice:
     async def ready(self, end: float) -> tuple[list[TokenLogProb], str | None]:
         """Return the tokens that are ready, and why the text ends if these are the last ones. Raises ApiError."""
         try:
-            async with asyncio.timeout_at(end):
+            async with time_limit(end, self.begin):
                 items, reason = await self.stream.ready()
-            if reason is None and asyncio.get_running_loop().time() > end:  # There was no need to wait.
-                raise TimeoutError
-            return items, reason
-        except TimeoutError:
-            raise too_long(time.perf_counter() - self.begin) from None
+                if reason is None and asyncio.get_running_loop().time() > end:  # There was no need to wait.
+                    raise TimeoutError
+                return items, reason
         except UserError as error:
             raise as_api_error(error) from None
 
 
-def too_long(seconds: float) -> ApiError:
-    """Return the error of a request that has taken too long."""
-    return ApiError(
-        408, f"The request took longer than {seconds:.3g} seconds, the limit of this server. Ask for fewer tokens.",
-        code="timeout", headers=NO_RETRY,
-    )  # fmt: skip
+@asynccontextmanager
+async def time_limit(end: float, begin: float) -> AsyncIterator[None]:
+    """Context manager for work that ends at a time of the event loop. Raises ApiError 408 then.
+
+    begin: when the request came, by `time.perf_counter`.
+    """
+    try:
+        async with asyncio.timeout_at(end):
+            yield
+    except TimeoutError:
+        seconds = f"{time.perf_counter() - begin:.3g} seconds"
+        raise ApiError(
+            408, f"The request took longer than {seconds}, the limit of this server. Ask for fewer tokens.",
+            code="timeout", headers=NO_RETRY,
+        ) from None  # fmt: skip
 
 
 def begin_texts(

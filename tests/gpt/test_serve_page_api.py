@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from gpt.inspect import attention_weights, logit_lens
 from gpt.model import build_model
 from gpt.runs import LATEST, METRICS
 from gpt.serve import page_runs
+from gpt.serve.options import ServeOptions
 from gpt.tokenizer import CharTokenizer
 from tests.gpt.page_models import SPECIAL, Pieces, page_models
+from tests.gpt.serve_models import served_model
 
 pytest.importorskip("fastapi", reason="the server needs FastAPI: pip install 'tensorlite[serve]'")
 pytest.importorskip("httpx", reason="the client of these tests is not installed: pip install 'tensorlite[test]'")
@@ -185,7 +188,8 @@ WRONG = [
     ("/api/generate", {"prompt": "a", "sampling": {"logit_bias": 1}}, 400, "sampling: expected temperature"),
     ("/api/generate", {"prompt": "a", "sampling": [1]}, 400, "sampling"),
     ("/api/generate", {"prompt": "a", "promt": "b"}, 400, "promt: no field has this name"),
-    ("/api/generate", {"ids": []}, 400, "at least one token"),
+    ("/api/generate", {"ids": []}, 400, "ids: expected a list of token ids, one at least"),
+    ("/api/generate", {"prompt": "a", "sampling": {"top_p": True}}, 400, "sampling.top_p: expected numbers"),
     ("/api/generate", {"ids": [40]}, 400, "outside the vocabulary"),
     ("/api/generate", {"ids": [-1]}, 400, "outside the vocabulary"),
     ("/api/generate", {"ids": [2**70]}, 400, "outside every vocabulary"),
@@ -232,6 +236,25 @@ def test_no_name_leads_out_of_the_folder(client, runs, name):
     response = client.get(f"/api/runs/{name}")
     assert "666" not in response.text
     assert response.status_code in (404, 307) or name in ("", ), response.status_code
+
+
+def test_pictures_of_a_broken_model_and_of_one_that_is_busy():
+    broken, tokenizer = served_model(n_embd=16)
+    state = broken.ln_f.weight.array.copy()
+    broken.ln_f.weight.array[...] = np.nan
+    app = create_app({"broken": (broken, tokenizer)}, ServeOptions(request_seconds=0.05))
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        lens = client.post("/api/lens", json=IDS)
+        assert (lens.status_code, lens.json()["error"]["code"]) == (500, "broken_model")
+        (_, error) = written(client, prompt="a")[-1]
+        assert error["status"] == 500
+        broken.ln_f.weight.array[...] = state
+        opened = threading.Event()
+        app.state.served.find(None).scheduler.call(opened.wait, 20)
+        for path in ("/api/lens", "/api/attention"):
+            late = client.post(path, json=IDS)
+            assert (late.status_code, late.json()["error"]["code"]) == (408, "timeout")
+        opened.set()
 
 
 def test_a_text_ends_when_nobody_reads_it(client):
