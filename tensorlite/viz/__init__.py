@@ -24,7 +24,9 @@
 - ``forward``: the ids of the nodes, in the order of the steps.
 - ``backward``: the steps: ``node``, ``cotangent`` (``cotangents``: a list for an op with several results, else None),
   ``seconds``, ``freed``, ``freed_bytes``, ``error`` (why the rules gave nothing, else None) and ``inputs``: ``edge``,
-  ``source``, ``result``, ``summed_dims``, ``sum``, ``cast``, ``before``, ``after``, ``use``, ``uses``.
+  ``source``, ``result``, ``summed_dims``, ``sum``, ``cast``, ``before``, ``after``, ``use``, ``uses``, and
+  ``formula``: what the rule computes for these shapes and options, as one line of code (None where there is none); see
+  :mod:`tensorlite.viz.formulas`.
 - ``gradients``: ``node`` and ``value``.
 - ``checks``: ``edge``, ``analytic`` and ``numeric`` (in the shape of the input, or one number for each of the
   ``entries`` of a sample), ``ok`` (None if nothing is known), ``error`` (the largest relative one), ``kinks``

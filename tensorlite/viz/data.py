@@ -10,6 +10,7 @@ from ..nn.parameter import Parameter
 from .backward import Contribution, Step, Trace
 from .called_functions import called_functions
 from .finite_differences import EdgeCheck
+from .formulas import formula_of
 from .forward import Known
 from .graph import Graph, Vertex
 from .labels import Labels
@@ -113,7 +114,7 @@ class DataWriter:
             "node": step.vertex.id, "cotangent": cotangents[0], "cotangents": cotangents if several else None,
             "seconds": step.seconds, "freed": [], "freed_bytes": 0,
             "error": None if step.error is None else str(step.error),
-            "inputs": [self.contribution(c) for c in step.contributions],
+            "inputs": [self.contribution(c) | {"formula": formula_at(step, c)} for c in step.contributions],
         })  # fmt: skip
 
     def contribution(self, c: Contribution) -> dict[str, Any]:
@@ -147,6 +148,14 @@ class DataWriter:
             "edge": c.arrow.id, "analytic": self.values.add(c.analytic), "numeric": self.values.add(c.numeric),
             "entries": c.entries, "ok": c.ok, "error": c.error, "kinks": c.kinks, "why_not": c.why_not,
         }  # fmt: skip
+
+
+def formula_at(step: Step, c: Contribution) -> str | None:
+    """Return what a step sends to one input as one line of code, None where there is none."""
+    node, g = step.vertex.node, step.cotangent
+    if node is None or c.arrow.place is None or not hasattr(g, "shape"):
+        return None
+    return formula_of(node, step.vertex.saved, c.arrow.place, g.shape)
 
 
 def _doc(v: Vertex) -> str:

@@ -36,6 +36,15 @@ function drawCode(source, label) {
     element("code", {}, unindented(source.text))), place && element("p", { class: "muted" }, place));
 }
 
+// Show what the rule computes for one input in one line, unless the rule says the same.
+function drawFormula(input) {
+  const source = sourceOf(input.source), { formula } = input;
+  if (!formula || source && source.text.endsWith(`: ${formula}`)) return null;
+  const [main, ...names] = formula.split(" with ");
+  return element("p", { class: "formula" }, `In short: gradient of ${edges.get(input.edge).argument} = `, element("code", {}, main),
+    names.length ? [", with ", names.join(" with ").split(" and ").map((each, i) => [i ? " and " : "", element("code", {}, each)])] : null);
+}
+
 // Return a button that goes to a box of the graph.
 function nodeLink(node, text) {
   return element("button", { type: "button", class: "link-button", onclick: () => selectNode(node, true) }, text || nameOf(node));
@@ -57,7 +66,7 @@ function explainBackward({ node, step }) {
     step.error && element("p", { class: "alarm block" }, step.error),
     drawMadeBy(node),
     element("div", { class: "incoming" }, section("Comes in", drawIncoming(node, step))),
-    one && section("The gradient rule", drawSource(shared)),
+    one && section("The gradient rule", inputs.map(drawFormula), drawSource(shared)),
     inputs.map((input) => drawInput(node, step, input, !one)),
     drawSaved(node, "Uses these saved values"),
     drawFreed(node, step),
@@ -109,7 +118,7 @@ function drawInput(node, step, input, ownRule) {
   const title = [`Goes out to ${inputName(edge)}`, edge.argument && edge.argument !== inputName(edge)
     ? element("span", { class: "muted" }, `, its argument ${edge.argument}`) : null];
   return element("section", { class: "input", id: `input${edge.id}` }, element("h3", {}, title),
-    ownRule && drawSource(sourceOf(input.source)),
+    ownRule && [drawFormula(input), drawSource(sourceOf(input.source))],
     sum && drawSum(sum),
     !sum && drawValue(input.result, { title: isSharedUse(input) ? "the rule gives" : `gradient for ${inputName(edge)}`,
       missing: "The value is not known, because the graph has been freed." }),
