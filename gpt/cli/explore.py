@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpt.cli.command import Command
-from gpt.cli.options import checkpoint_options, load_checkpoint
+from gpt.cli.subject import check_model, given_prompt, load_model, model_options, prompt_options
 from gpt.errors import short
 
 if TYPE_CHECKING:
@@ -19,9 +19,8 @@ READABLE_LAYERS, READABLE_TOKENS = 12, 64
 
 
 @click.command(cls=Command)
-@click.argument("model", required=False)
-@checkpoint_options
-@click.option("--prompt", required=True, help="The text whose next tokens the model predicts.")
+@model_options
+@prompt_options
 @click.option("--layers", type=click.IntRange(min=1), help="Use the first layers only.  [default: all]")
 @click.option(
     "--dtype", type=click.Choice(["float32", "float64"]), help="Compute in this type.  [default: that of the weights]"
@@ -35,25 +34,24 @@ READABLE_LAYERS, READABLE_TOKENS = 12, 64
 )  # fmt: skip
 @click.option("--open/--no-open", "show", default=False, help="Open the page in a browser.  [default: --no-open]")
 def explore(
-    model: str | None, checkpoint: str | None, adapter: str | None, device: str, prompt: str, layers: int | None,
-    dtype: str | None, check: bool, order: int, out: str | None, kind: str, show: bool,
+    model: str | None, checkpoint: str | None, adapter: str | None, device: str, prompt: str | None,
+    prompt_file: str | None, layers: int | None, dtype: str | None, check: bool, order: int, out: str | None, kind: str,
+    show: bool,
 ) -> None:  # fmt: skip
     """Write a page that steps through the backward pass of a model's loss on a text.
 
     MODEL is a checkpoint, the folder of a run, a Hugging Face folder, a GGUF file, or a name that `models` lists. By
-    default it is the newest below runs/. The loss is the mean over the tokens of the prompt after the first.
+    default it is the newest below runs/. The loss is the mean over the tokens of the text after the first.
     """
-    if model is not None and checkpoint is not None:
-        raise click.UsageError(f"give MODEL ({model}) or --checkpoint {checkpoint}, not both")
+    named = check_model(model, checkpoint)
     if show and kind != "html":
         raise click.UsageError(f"--open shows a page, and --format {kind} writes none")
     target = checked_target(out, kind)
-    if not prompt:
-        raise click.UsageError("the prompt is empty, and the loss needs at least 2 tokens")
-    loaded = load_checkpoint(model or checkpoint, device, adapter, dtype=dtype or "float32")
-    ids = chosen_ids(loaded, prompt)
+    text = given_prompt(prompt, prompt_file)
+    loaded = load_model(model, checkpoint, device, adapter, dtype or "float32")
+    ids = chosen_ids(loaded, text)
     cut_layers(loaded, layers)
-    title = f"loss of {model or checkpoint or 'the newest model'} on {short(prompt)}"
+    title = f"loss of {named or 'the newest model'} on {short(text)}"
     write(loaded, ids, dtype, {"check": check, "order": order}, kind, target, title)
     if show and target is not None:
         webbrowser.open(target.resolve().as_uri())
@@ -77,10 +75,9 @@ def checked_target(out: str | None, kind: str) -> Path | None:
 
 def chosen_ids(loaded: "Checkpoint", prompt: str) -> list[int]:
     """Return the ids of the prompt, at most a context and the token after it. Raises UsageError for fewer than 2."""
-    from gpt.data import unix_lines
     from gpt.tokenizer import prompt_ids
 
-    ids = [int(i) for i in prompt_ids(loaded.tokenizer, unix_lines(prompt))]
+    ids = [int(i) for i in prompt_ids(loaded.tokenizer, prompt)]
     if len(ids) < 2:
         raise click.UsageError(
             f"the prompt has {len(ids)} token{'s' * (len(ids) != 1)}, and the loss needs at least 2: it is that of "

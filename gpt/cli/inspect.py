@@ -6,27 +6,16 @@ from typing import TYPE_CHECKING
 import click
 
 from gpt.cli.command import Command
-from gpt.cli.options import Callback, Decorator, apply_decorators, checkpoint_options, load_checkpoint
+from gpt.cli.options import Decorator
+from gpt.cli.subject import given_prompt, load_model, model_options, prompt_options
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from gpt.checkpoint import Checkpoint
     from gpt.tokenizer import Ids, Tokenizer
 
 # Tokens of a prompt that are drawn. The weights of a model take layers x heads x tokens^2 numbers.
 MOST_TOKENS = 400
-
-
-def prompt_options(command: Callback) -> Callback:
-    """Add --prompt and --prompt-file."""
-    return apply_decorators(
-        command,
-        [
-            click.option("--prompt", help="The text to look at; - reads standard input."),
-            click.option("--prompt-file", metavar="FILE", help="A UTF-8 file with the text; - reads standard input."),
-        ],
-    )
 
 
 def out_option(default: str) -> Decorator:
@@ -42,29 +31,6 @@ def layer_option(what: str) -> Decorator:
         f"--{what}", f"{what}s", type=int, multiple=True, metavar="N",
         help=f"Draw this {what} only, counted from 0, or from the end below 0. Give it again for more.  [default: all]",
     )  # fmt: skip
-
-
-def model_options(command: Callback) -> Callback:
-    """Add MODEL, --checkpoint, --adapter and --device."""
-    return apply_decorators(command, [click.argument("model", required=False), checkpoint_options])
-
-
-def load(model: str | None, checkpoint: str | None, device: str, adapter: str | None) -> "Checkpoint":
-    """Return the model of a command line. Raises UsageError if it is named twice."""
-    if model is not None and checkpoint is not None:
-        raise click.UsageError(f"give {model!r:.80} or --checkpoint {checkpoint!r:.80}, not both")
-    return load_checkpoint(checkpoint if model is None else model, device, adapter)
-
-
-def given_prompt(prompt: str | None, file: str | None) -> str:
-    """Return the text of --prompt or --prompt-file. Raises UsageError without one."""
-    from gpt.cli.sample_request import read_prompt
-
-    if prompt is not None and file is not None:
-        raise click.UsageError("give --prompt or --prompt-file, not both")
-    if not (text := read_prompt(prompt, file)):
-        raise click.UsageError("give the text to look at: --prompt TEXT")
-    return text
 
 
 def tokens_of(tokenizer: "Tokenizer", text: str, context: int) -> "Ids":
@@ -108,7 +74,7 @@ def attention(
     text, path = given_prompt(prompt, prompt_file), checked(out)
     from gpt.inspect import plot_attention
 
-    loaded = load(model, checkpoint, device, adapter)
+    loaded = load_model(model, checkpoint, device, adapter)
     ids = tokens_of(loaded.tokenizer, text, loaded.config.model.block_size)
     save(plot_attention(loaded.model, loaded.tokenizer, ids, layers or None, heads or None), path)
 
@@ -132,7 +98,7 @@ def lens(
     text, path = given_prompt(prompt, prompt_file), checked(out)
     from gpt.inspect import plot_lens
 
-    loaded = load(model, checkpoint, device, adapter)
+    loaded = load_model(model, checkpoint, device, adapter)
     ids = tokens_of(loaded.tokenizer, text, loaded.config.model.block_size)
     save(plot_lens(loaded.model, loaded.tokenizer, ids, layers or None, top), path)
 
@@ -158,7 +124,7 @@ def embeddings(
     text = None if tokens is None else given_prompt(tokens, None)
     from gpt.inspect import plot_embeddings
 
-    loaded = load(model, checkpoint, device, adapter)
+    loaded = load_model(model, checkpoint, device, adapter)
     ids = None if text is None else loaded.tokenizer.encode(text).tolist()
     save(plot_embeddings(loaded.model, loaded.tokenizer, ids, top, positions), path)
 

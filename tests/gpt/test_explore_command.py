@@ -72,7 +72,7 @@ def test_it_writes_a_page_and_says_what_to_do(known):
     with tl.no_grad():  # the command has put the model into evaluation mode, without dropout
         _, loss = known.model(tl.tensor([[1, 2, 2]]), tl.tensor([[2, 2, 1]]))
     assert data["values"][root["value"]]["numbers"] == pytest.approx(loss.item(), rel=1e-6)
-    assert any("gpt.py:" in (node["line"] or "") for node in data["nodes"])
+    assert any("gpt.py:" in node.get("line", "") for node in data["nodes"])
     assert len(data["gradients"]) == len(list(known.model.parameters()))
     explore("--prompt", "ab")  # a page of its own is replaced
 
@@ -92,7 +92,7 @@ def test_layers_dtype_check_and_order(known):
     assert {node["dtype"] for node in data["nodes"] if node["kind"] == "parameter"} == {"float64"}
     assert {node["order"] for node in data["nodes"]} == {1, 2}
     assert data["checks"]
-    assert all(check["ok"] for check in data["checks"] if not check["why_not"])
+    assert all(check["ok"] for check in data["checks"] if not check.get("why_not"))
     assert "Finite differences in float64 confirm" in result.stderr
 
 
@@ -103,6 +103,15 @@ def test_other_formats():
     result = explore("--prompt", "ab", "--format", "mermaid", "--out", "a.mmd")
     assert result.stdout == "wrote a.mmd\n"
     assert Path("a.mmd").read_text("utf-8").startswith("flowchart")
+
+
+def test_the_text_can_come_from_standard_input_or_a_file():
+    written = explore("--prompt", "ab\nba", "--format", "text").stdout
+    Path("text.txt").write_bytes(b"ab\r\nba")
+    assert explore("--prompt-file", "text.txt", "--format", "text").stdout == written
+    for option in ("--prompt", "--prompt-file"):
+        result = CliRunner().invoke(main, ["explore", option, "-", "--format", "text"], input="ab\nba")
+        assert result.stdout == written
 
 
 def test_open(monkeypatch):
@@ -126,9 +135,10 @@ def test_long_prompts_and_deep_models(known, monkeypatch):
     ("arguments", "message"),
     [
         (["--prompt", "a"], "the prompt has 1 token, and the loss needs at least 2"),
-        (["--prompt", ""], "the prompt is empty, and the loss needs at least 2 tokens"),
+        (["--prompt", ""], "give the text to look at: --prompt TEXT"),
         (["--prompt", "xyz"], "character 'x' at position 0 is not in the vocabulary"),
-        ([], "Missing option '--prompt'"),
+        ([], "give the text to look at: --prompt TEXT"),
+        (["--prompt", "ab", "--prompt-file", "x"], "give --prompt or --prompt-file, not both"),
         (["--prompt", "ab", "--layers", "3"], "--layers 3: the model has 2"),
         (["--prompt", "ab", "--layers", "0"], "0 is not in the range"),
         (["--prompt", "ab", "--order", "3"], "3 is not in the range 1<=x<=2"),
