@@ -76,7 +76,7 @@ def _values(graph: Graph, known: Known) -> list[str]:
     if known.changed:
         notes.append(
             f"{_count(known.changed, 'leaf was', 'leaves were')} changed in place after the forward pass. The page "
-            f"shows the new values."
+            f"shows the new values. Call explore before the optimizer's step."
         )
     return notes
 

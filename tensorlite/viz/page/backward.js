@@ -10,12 +10,12 @@ function sourceOf(index) {
 
 const SHORT = 14;  // lines of a function that is shown without a click
 
-// Return the source of a function without the indentation that it has in its file.
+// Return the source of a function without the indentation that its file has around it. The body of a def keeps its own.
 function unindented(source) {
   const lines = source.replace(/ *# fmt: skip/g, "").replace(/\s+$/, "").split("\n");
   const margin = (line) => /^\s*/.exec(line)[0].length;
   const later = lines.slice(1).filter((line) => line.trim()).map(margin);
-  const least = later.length ? Math.min(...later) : 0;
+  const least = later.length && !/^(async )?def /.test(lines[0]) ? Math.min(...later) : 0;
   return [lines[0].trim(), ...lines.slice(1).map((line) => line.slice(least))].join("\n");
 }
 
@@ -163,13 +163,12 @@ function drawSaved(node, title) {
   if (!saved.length) return section(title, element("p", { class: "muted" }, "None. The rule needs no saved value."));
   return section(title, element("ul", { class: "saved" }, saved.map((each) => {
     const owner = nodes.get(each.node);
-    const size = each.bytes ? bytes(each.bytes) : "no array";
     if (each.value === null || each.value === undefined) {
-      return element("li", {}, element("b", {}, each.name), each.text ? ` is ${each.text}` : "", element("span", { class: "muted" }, ` ${size}`));
+      return element("li", {}, element("b", {}, each.name), each.text ? ` is ${each.text}` : "");
     }
-    const from = owner && owner !== node ? element("span", {}, " the value of ", nodeLink(owner)) : owner === node ? " this result" : "";
+    const from = owner && owner !== node && (owner.name || owner.op) ? element("span", {}, " the value of ", nodeLink(owner)) : owner === node ? " this result" : "";
     return element("li", {}, element("details", {},
-      element("summary", {}, element("b", {}, each.name), element("span", { class: "muted" }, ` ${dims(valueAt(each.value).shape)}, ${size}`)),
+      element("summary", {}, element("b", {}, each.name), element("span", { class: "muted" }, ` ${dims(valueAt(each.value).shape)}, ${bytes(each.bytes)}`)),
       from && element("p", { class: "muted" }, from), drawValue(each.value)));
   })));
 }

@@ -64,8 +64,9 @@ function dims(size) {
 
 const plural = (count, one, many = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
-// Return words as a list in a sentence: "a", "a and b", "a, b and c".
+// Return words as a list in a sentence: "a", "a and b", "a, b and c". Of a long list, only the first ones are named.
 function listed(words) {
+  if (words.length > 8) return `${words.slice(0, 6).join(", ")} and ${words.length - 6} more`;
   if (words.length < 2) return words.join("");
   return `${words.slice(0, -1).join(", ")} and ${words[words.length - 1]}`;
 }

@@ -96,6 +96,9 @@ function ancestors(id) {
 const nameOf = (node) => node.kind === "module" ? moduleLabel({ name: node.name, type: node.op }, null)
   : node.name || node.op || useOf(node) || node.kind;
 
+// Return the name of a node in a sentence that names its use, too.
+const shortName = (node) => node.name || node.op ? nameOf(node) : node.kind === "constant" ? "A constant" : `A ${KINDS[node.kind]} without a name`;
+
 // Return the first use of a value without a name: "target of cross_entropy".
 function useOf(node) {
   const [edge] = node.outputs;

@@ -181,7 +181,7 @@ function explainLink(link) {
   return [
     element("h2", { id: "heading" }, link.edges.length > 1 ? plural(link.edges.length, "edge") : "One edge"),
     link.edges.slice(0, 40).map((edge) => element("section", {},
-      element("p", {}, nodeLink(nodes.get(edge.from)), " is argument ", element("b", {}, edge.argument || String(edge.position)), " of ",
+      element("p", {}, nodeLink(nodes.get(edge.from), shortName(nodes.get(edge.from))), " is argument ", element("b", {}, edge.argument || String(edge.position)), " of ",
         nodeLink(nodes.get(edge.to)), "."), drawCheck(edge))),
   ];
 }

@@ -84,7 +84,7 @@ function linkWords(link, right, wrong) {
   const source = nodes.get(edge.from);
   const words = link.edges.length > 1
     ? `${link.edges.length} edges from ${link.from.title} to ${link.to.title}.`
-    : `${nameOf(source)} (${dims(source.shape)}) is argument ${edge.argument || edge.position} of ${nameOf(nodes.get(edge.to))}.`;
+    : `${shortName(source)} (${dims(source.shape)}) is argument ${edge.argument || edge.position} of ${nameOf(nodes.get(edge.to))}.`;
   if (wrong) return `${words} The gradient differs from finite differences.`;
   return right ? `${words} Finite differences agree with the gradient.` : words;
 }

@@ -50,7 +50,8 @@ function drawEntries(value, options = {}) {
 function statistics(value) {
   const size = value.shape.reduce((a, b) => a * b, 1);
   if (size < 2) return null;
-  const items = [["min", number(value.min)], ["mean", number(value.mean)], ["max", number(value.max)]];
+  const known = ["min", "mean", "max"].filter((name) => value[name] !== null && value[name] !== undefined);
+  const items = known.map((name) => [name, number(value[name])]);
   if (value.zeros) items.push(["zeros", percent(value.zeros)]);
   const list = items.map(([name, text]) => element("span", {}, `${name} `, element("b", {}, text)));
   if (value.nans) list.push(element("span", { class: "alarm" }, `NaN ${percent(value.nans)}`));
