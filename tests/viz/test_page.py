@@ -101,7 +101,7 @@ def test_a_learner_finds_out_why_the_bias_gets_a_sum(show):
     assert "xp.linear_backward(g, x, weight, needs)" in text_of(page)
     called = page.locator("details.called")
     assert called.locator("summary").inner_text() == "It calls linear_backward"
-    assert called.locator("pre").inner_text() == "def linear_backward(xp, g):\n    return xp.sum(g)"  # it is short, so open
+    assert called.locator("pre").inner_text() == "def linear_backward(xp, g):\n    return xp.sum(g)"
     sentence = "The bias was used for each of the 4 rows, so its gradient is the sum of 4 rows."
     box = page.locator("section.sum")
     assert sentence in " ".join(box.inner_text().split())
