@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+# More tokens than PLAIN get a larger picture, in which fewer labels cover others; at most LARGEST times the area.
+PLAIN, LARGEST = 200, 8
+
 # Kinds of tokens, each with a colour and a test of the text without the space before it. The first that holds decides.
 KINDS: list[tuple[str, str, Callable[[str], bool]]] = [
     ("white space", "tab:brown", lambda text: not text.strip()),
@@ -45,7 +48,8 @@ def plot_embeddings(
     if not tokens:
         raise PictureError("plot_embeddings: expected at least one token, got none. Give a text, or a larger top")
     places = embeddings_of_positions(model) if positions else None
-    figure = new_figure(15 if positions else 8, 7)
+    side = 7 * float(np.clip(len(tokens) / PLAIN, 1, LARGEST)) ** 0.5
+    figure = new_figure(2 * side + 1 if positions else side + 1, side)
     axes: Axes = figure.add_subplot(1, 2 if positions else 1, 1)
     points, shares = principal_components(embeddings_of_tokens(model, tokens))
     texts = [tokenizer.decode_bytes([token]).decode(errors="replace") for token in tokens]

@@ -271,6 +271,8 @@ def test_a_map_of_embeddings(matplotlib, tmp_path):
     assert positions.get_title() == "12 positions"
     save_figure(figure, tmp_path / "embeddings.png")
     assert plot_embeddings(model, tokenizer, [3]).axes[0].get_title() == "1 token"
+    many = plot_embeddings(small_model(vocab_size=801), CharTokenizer("".join(map(chr, range(33, 834)))), range(800))
+    assert (many.get_size_inches() == [2 * 7 + 1, 2 * 7]).all()
     assert plot_embeddings(quantize_model(float32_model(), "int8"), tokenizer, top=3).axes[0].get_title() == "3 tokens"
     assert len(plot_embeddings(small_model(position="sinusoidal"), tokenizer, positions=True).axes) == 3
 
