@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -180,7 +181,8 @@ def state_of(folder: Path, config: Config | None, last: int, saved: int, evaluat
 def number(line: dict[str, Any], key: str) -> float | None:
     """Return a number of a line of metrics, None if it is missing, of another type, or not finite."""
     value: Any = line.get(key)
-    return float(value) if type(value) in (int, float) and math.isfinite(value) else None
+    # An integer of JSON can be larger than any float.
+    return float(value) if type(value) in (int, float) and abs(value) <= sys.float_info.max else None
 
 
 def latest(lines: Sequence[dict[str, Any]], key: str) -> float | None:
@@ -214,8 +216,8 @@ def tokens_of(lines: Iterable[dict[str, Any]]) -> list[float]:
     result, before, total = [], 0, 0.0
     for line in lines:
         ms, speed = number(line, "ms_per_step"), number(line, "tokens_per_second")
-        if ms is not None and speed is not None:
-            total += round(ms / 1000 * speed) * max(0, line["step"] - before)
+        if ms is not None and speed is not None and math.isfinite(tokens := ms / 1000 * speed):
+            total += round(tokens) * max(0, line["step"] - before)
             before = line["step"]
         result.append(total)
     return result

@@ -51,13 +51,16 @@ def as_line(values: dict[str, Any]) -> str:
 
 
 def read(path: str | Path) -> list[dict[str, Any]]:
-    """Return the lines of a metrics file, none if there is no file; lines that a crash truncated are left out."""
+    """Return the lines of a metrics file, none if there is no file; lines that a crash truncated are left out.
+
+    So are lines without a step that a run can have, from 0 to 2^63 - 1, of which readers make floats.
+    """
     path, result = Path(path), []
     for line in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
             values = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(values, dict) and type(values.get("step")) is int:
+        if isinstance(values, dict) and type(step := values.get("step")) is int and 0 <= step < 2**63:
             result.append(values)
     return result

@@ -127,6 +127,26 @@ def test_damaged_metrics_are_not_silence(finished):
     assert summarize(finished).damage == ""
 
 
+@pytest.mark.parametrize("line", [
+    f'{{"step": 1{"0" * 400}, "loss": 1}}',
+    '{"step": -1, "loss": 1}',
+    f'{{"step": 2, "loss": 1{"0" * 400}, "val_loss": -1{"0" * 400}}}',
+    '{"step": 2, "loss": NaN, "val_loss": Infinity, "ms_per_step": [1]}',
+    '{"step": 2, "ms_per_step": 1e308, "tokens_per_second": 1e308}',
+], ids=["step", "negative", "loss", "infinite", "speed"])  # fmt: skip
+def test_a_line_with_impossible_numbers_spoils_nothing(tmp_path, line):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tensorboardX")
+    folder = write_lines(tmp_path / "odd", {"step": 1, "loss": 2.0, "val_loss": 3.0})
+    with (folder / METRICS).open("a") as file:
+        file.write(line + "\n")
+    run = summarize(folder)
+    assert (run.val_loss, run.step) in {(3.0, 1), (3.0, 2)}
+    for x in ("steps", "time", "tokens"):
+        save_figure(plot_runs(run, x), tmp_path / "odd.svg")
+    write_tensorboard([run], tmp_path / "events")
+
+
 def test_options_that_differ(tiny, tmp_path):
     runs = []
     for name, lr in (("a", 1e-2), ("b", 1e-3)):
