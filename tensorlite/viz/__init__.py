@@ -12,7 +12,8 @@
   ``order`` (2 for an op that computes a gradient), ``of`` (the node whose rule called it), ``before_hooks`` (the
   gradient that its hooks got), ``doc``, ``saved``. Any of them may be None where it is not known. An ``"output"`` is
   one result of an op that has several; it has an edge from that op. ``saved`` lists ``name``, ``value`` or else
-  ``text``, ``bytes``, ``node``. A ``"module"`` is a folded one; its ``count`` is the number of nodes inside.
+  ``text``, ``bytes``, ``node``, ``memory`` (a number for the array that owns it). A ``"module"`` is a folded one; its
+  ``count`` is the number of nodes inside.
 - ``edges``: ``id``, ``from``, ``to``, ``argument``, ``position``.
 - ``sources``: ``text``, ``file``, ``line``, ``for`` (the argument; None for a function that serves all) and ``calls``:
   the helper functions and kernels that the rule calls, each with ``name``, ``text``, ``file``, ``line``. A kernel is

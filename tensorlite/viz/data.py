@@ -6,6 +6,8 @@ import math
 from typing import Any
 
 from ..autograd.graph import Output
+from ..autograd.version_counter import base_array
+from ..backends.registry import BACKENDS
 from ..nn.parameter import Parameter
 from .backward import Contribution, Step, Trace
 from .called_functions import called_functions
@@ -34,6 +36,7 @@ class DataWriter:
         self.cotangents: dict[int, Any] = {}
         self._source_at: dict[Any, int] = {}
         self._seen_uses: dict[int, int] = {}
+        self._memories: dict[int, int] = {}
         self._uses: dict[int, int] = {}
         for arrow in graph.arrows:
             if arrow.place is not None:
@@ -99,10 +102,16 @@ class DataWriter:
             edge = None if k is None else node if k < 0 else node.edges[k]
             entries.append({
                 "name": name, "value": place, "text": None if place is not None else repr(value)[:80],
-                "bytes": 0 if place is None else value.nbytes,
+                "bytes": 0 if place is None else value.nbytes, "memory": self.memory(value),
                 "node": constants.get(name) if edge is None else self.graph.vertex_of[edge].id,
             })  # fmt: skip
         return entries
+
+    def memory(self, value: Any) -> int | None:
+        """Return a number for the array that owns the memory of a saved array, None for other values."""
+        if type(value) not in BACKENDS:
+            return None
+        return self._memories.setdefault(id(base_array(value)), len(self._memories))
 
     def add_step(self, step: Step) -> None:
         """Add a step of the backward pass. It tells the dtype of a result that is not known."""

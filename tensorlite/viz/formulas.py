@@ -34,9 +34,10 @@ class Call:
     saved: Mapping[str, Any]
 
     def text(self, name: str) -> str:
-        """Return a Python number as its digits, and any other argument as its name."""
+        """Return a short Python number as its digits, and any other argument as its name."""
         value: Any = self.saved.get(name)
-        return repr(value) if type(value) in (int, float) and math.isfinite(value) else name
+        is_short = type(value) in (int, float) and math.isfinite(value) and len(repr(value)) < 8
+        return repr(value) if is_short else name
 
     def has(self, name: str) -> bool:
         """Return whether an optional argument was given."""

@@ -51,7 +51,7 @@ def width_beyond(page):
 def test_the_page_is_one_small_file():
     files = {path.name for path in FOLDER.iterdir() if path.is_file()}
     assert files == {"__init__.py", "template.html", "style.css", *SCRIPTS}
-    assert len(render({}).encode()) < 120_000
+    assert len(render({}).encode()) < 130_000
     text = render(samples.layer())
     assert "default-src 'none'" in text
     assert not re.search(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?!data:)', text)
@@ -74,21 +74,23 @@ def test_steps(show):
     assert "4 rows" in text_of(page)  # the start names the sums that are worth a look
     assert page.is_disabled("#previous")
     page.click("#next")
-    assert page.inner_text("#where") == "Forwards 1 of 8: x"
-    for _ in range(4):
-        page.keyboard.press("ArrowRight")
-    assert page.inner_text("#where") == "Forwards 5 of 8: linear"
+    assert page.inner_text("#where") == "The inputs and parameters"
+    lead = "1 input that is data, 1 tensor that gets a gradient and 2 parameters, which training changes."
+    assert lead in text_of(page)
+    assert page.locator(".box.near").count() == 4
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#where") == "Forwards 1 of 4: linear"
     assert page.get_attribute(".box.now", "aria-label").startswith("linear, 4 × 2")
     assert page.locator(".link.flows").count() == 3
     assert "linear takes x, 0.weight and 0.bias" in text_of(page)
     page.keyboard.press("ArrowLeft")
-    assert page.inner_text("#live") == "Forwards 4 of 8: shift"
+    assert page.inner_text("#live") == "The inputs and parameters"
     page.keyboard.press("End")
     assert "Each gradient has the shape of its tensor" in text_of(page)
     assert page.is_disabled("#next")
     page.keyboard.press("Home")
     assert page.inner_text("#where") == "Start"
-    page.fill("#slider", "9")
+    page.fill("#slider", "6")
     assert page.inner_text("#where") == "Backwards 1 of 4: sum"
     assert "its gradient is 1" in text_of(page)
     assert page.locator(".backwards .box.now").count() == 1
@@ -128,7 +130,7 @@ def test_a_learner_finds_out_why_the_bias_gets_a_sum(show):
 
 def test_sums_of_heat_maps(show):
     page = show(samples.large_sums(), reduced_motion="no-preference")
-    page.fill("#slider", "5")
+    page.fill("#slider", "4")
     sums = page.locator("section.sum")
     assert "The value row was used for each of the 12 rows" in sums.nth(0).inner_text()
     assert "The value column was used for each of the 9 columns" in sums.nth(1).inner_text()
@@ -140,19 +142,19 @@ def test_sums_of_heat_maps(show):
     assert column["x"] >= columns["x"] + columns["width"]
     page.click("text=Collapse the rows")
     assert page.evaluate("document.getAnimations().length") >= 1
-    page.fill("#slider", "3")
+    page.fill("#slider", "2")
     assert "h.0 · Block has 1,234 nodes. This overview shows it as one box." in text_of(page)
 
 
 def test_several_uses_memory_and_checks(show):
     page = show(samples.layer())
-    page.fill("#slider", "10")
+    page.fill("#slider", "7")
     text = text_of(page)
     assert "y is used 2 times; this is use 1: nothing had arrived before. " in text
     assert "y is used 2 times; this is use 2." in text
     terms = page.locator(".equation figure").all_inner_texts()
     assert [term.split()[0] for term in terms] == ["arrived", "this", "total"]
-    assert "nothing needs x and y any more: 64 bytes are freed." in text
+    assert "nothing needs x of mul and y of mul any more: 64 bytes are freed." in text
     assert page.get_attribute(".memory", "aria-label") == "96 bytes of 160 bytes of saved values are still held."
     page.keyboard.press("ArrowRight")
     assert "✗ Finite differences disagree. Largest relative error: 0.5." in text_of(page)
@@ -171,7 +173,7 @@ def test_folding_and_search(show):
     assert page.locator(".box").count() == 6
     module = page.locator(".box.module")
     assert module.get_attribute("aria-label") == "Open module 0 · Linear: 1 op, 2 parameters"
-    page.fill("#slider", "12")
+    page.fill("#slider", "9")
     assert "This op is inside the folded module 0 · Linear." in text_of(page)
     assert page.inner_text("#live").endswith("inside the folded module 0 · Linear")
     assert "now" in module.get_attribute("class")
@@ -231,10 +233,11 @@ def test_pan_and_zoom(show):
 def test_values(show):
     page = show(samples.values())
     assert "freed them" in page.inner_text(".note")
-    found = {}
-    for name in ("empty", "single", "flags", "cube", "odd", "large", "freed"):
-        page.keyboard.press("ArrowRight")
-        found[name] = text_of(page)
+    page.keyboard.press("ArrowRight")
+    sections = [" ".join(each.split()) for each in page.locator("#explain > section").all_inner_texts()]
+    names = ("empty", "single", "flags", "cube", "odd", "large", "freed")
+    found = dict(zip(names, sections, strict=True))
+    assert all(text.startswith(f"{name} leaf") for name, text in found.items())
     assert "This tensor is empty: it has no entries." in found["empty"]
     assert "0.125" in found["single"]
     assert "True False" in found["flags"]
@@ -243,15 +246,14 @@ def test_values(show):
     assert "NaN 33% infinite 33%" in found["odd"]
     assert "NaN under 1% infinite under 1%" in found["large"]
     assert "A backward pass has freed it." in found["freed"]
-    page.fill("#slider", "6")
     canvas = page.locator("#explain canvas")
+    canvas.scroll_into_view_if_needed()
     colours = canvas.evaluate("c => [...c.getContext('2d').getImageData(4, 3, 1, 1).data]")
     assert colours == [214, 40, 160, 255]  # NaN has a colour of its own
     box = canvas.bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.45, box["y"] + box["height"] * 3.5 / 12)
     assert page.inner_text("#tip") == "[3, 4] is NaN or infinite"
-    page.fill("#slider", "4")
-    page.locator(".entry").nth(5).hover()
+    page.locator("section", has_text="cube").locator(".entry").nth(5).hover()
     assert page.inner_text("#tip") == "[1, 0, 1] = 5"
 
 
@@ -332,7 +334,7 @@ def test_two_thousand_nodes(show):
     opened = time.perf_counter()
     page.evaluate("() => { for (let i = 0; i < 50; i += 1) document.getElementById('next').click(); }")
     stepped = time.perf_counter()
-    assert page.inner_text("#where") == "Forwards 50 of 2000: tanh"
+    assert page.inner_text("#where") == "Forwards 49 of 1999: h.1.1 · tanh 9"
     now = page.locator(".box.now").bounding_box()
     graph = page.locator("#graph").bounding_box()
     assert graph["y"] <= now["y"] <= graph["y"] + graph["height"]  # the step is in view
@@ -357,7 +359,7 @@ def test_unusual_graphs(show, data):
         assert page.locator(".box").count() == 6
         assert page.locator(".link").count() == 7  # links into the module and out of it, in a cycle
         page.locator(".box.second").click()
-        assert "The gradient rule of exp computed this value" in text_of(page)
+        assert "The gradient rule of exp 3 computed this value" in text_of(page)
         assert page.locator("path.origin").count() == 1
     page.keyboard.press("End")
     page.keyboard.press("0")
@@ -372,7 +374,7 @@ def test_a_notebook_shows_the_page_in_a_sandbox(new_page, tmp_path):
     frame = new_page(outer).frames[1]
     frame.click("#theme")
     frame.click("#next")
-    assert frame.inner_text("#where") == "Forwards 1 of 8: x"
+    assert frame.inner_text("#where") == "The inputs and parameters"
     assert frame.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
@@ -415,6 +417,47 @@ PICTURES = {  # name: data, options of the window, the op of the step, what the 
 }  # fmt: skip
 
 
+def test_a_learner_finds_out_what_a_step_computes(show):
+    """Go through what confused a learner on the page of a perceptron: names, formulas, entries, memory, tabs, marks."""
+    page = show(mlp_data())
+    assert "A gradient says how loss changes when an entry grows by a little. Training needs it" in text_of(page)
+    dot = page.locator("#marks button").first
+    dot.hover()
+    assert page.inner_text("#tip") == "The gradient of 2.bias is a sum of 4 rows."
+    dot.click()
+    assert page.inner_text("#where") == "Backwards 3 of 5: 2 · linear"
+    text = text_of(page)
+    assert "The rule of 2 · linear turns it into gradients for relu, 2.weight and 2.bias." in text
+    for formula in ("x = g @ weight", "weight = g.T @ x", "bias = g.sum(0)"):
+        assert f"In short: gradient of {formula}" in text
+    assert "2.weight was used for each of the 4 rows, so each entry of its gradient is a sum of 4 rows." in text
+    weight = page.locator("section.input").nth(1)
+    weight.locator("tbody .entry").nth(0).focus()
+    page.keyboard.press("ArrowRight")
+    tip = page.inner_text("#tip").replace("−", "-")
+    said = re.fullmatch(r"entry \[0, 1\] = sum over 4 rows of g\[row, 0\] \* x\[row, 1\] = (.*) = (.*)", tip)
+    assert eval(said[1]) == pytest.approx(float(said[2]), rel=0.02)  # noqa: S307
+    assert said[2] == weight.locator("tbody .entry").nth(1).inner_text().replace("−", "-")
+    assert "The result of relu (x of linear) stays, because relu still needs the same array." in text
+    assert "Not counted: 2.weight and 2.bias." in text
+    assert "bias 2 numbers, 8 bytes, kept, but not used by this rule" in text
+    page.click("#tab-box")
+    page.locator(".box", has_text="2.weight").click()
+    assert page.locator("section", has_text="min").count() == 2  # the value and the gradient
+    page.keyboard.press("ArrowLeft")
+    assert page.inner_text("#where") == "Backwards 2 of 5: pow"
+    assert "gradient of x = g * (2 * x)" in text_of(page)
+    page.click("#tab-box")
+    assert "The backward pass has not reached it yet." in text_of(page)
+    page.click("text=Where its gradient comes from")
+    assert page.inner_text("#where") == "Backwards 3 of 5: 2 · linear"
+    page.click("#tab-step")
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#where") == "Backwards 4 of 5: relu"
+    page.click("#help")
+    assert "memory that this step frees" in text_of(page, "#legend")
+
+
 @pytest.mark.parametrize("name", PICTURES)
 def test_the_pictures_of_the_documentation_show_what_the_page_shows(show, name):
     """Open the page that each picture in `docs` shows. With TENSORLITE_SCREENSHOTS=docs, take the pictures again."""
@@ -422,10 +465,11 @@ def test_the_pictures_of_the_documentation_show_what_the_page_shows(show, name):
     data = make()
     page = show(data, **options)
     step = next(i for i, each in enumerate(data["backward"]) if data["nodes"][each["node"]]["op"] == op)
-    page.fill("#slider", str(1 + len(data["forward"]) + step))
-    assert page.inner_text("#where").endswith(f": {op}")
+    first = int(page.get_attribute("#slider", "max")) - len(data["backward"])
+    page.fill("#slider", str(first + step))
+    assert page.inner_text("#where").endswith(op)
     assert says in text_of(page)
-    assert page.locator(".box.now").get_attribute("aria-label").startswith(op)
+    assert f"{op}, " in page.locator(".box.now").get_attribute("aria-label")
     assert page.locator(".backwards .link.flows").count() == len(data["backward"][step]["inputs"])
     assert page.locator(".frame").count() == len(data["modules"])
     if name == "explore":

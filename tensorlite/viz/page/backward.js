@@ -13,6 +13,7 @@ const SHORT = 14;  // lines of a function that is shown without a click
 // Return the source of a function without the indentation that its file has around it. The body of a def keeps its own.
 function unindented(source) {
   const lines = source.replace(/ *# fmt: skip/g, "").replace(/\s+$/, "").split("\n");
+  if (/^(def|async|@)/.test(lines[0])) return lines.join("\n");
   const margin = (line) => /^\s*/.exec(line)[0].length;
   const later = lines.slice(1).filter((line) => line.trim()).map(margin);
   const least = later.length && !/^(async )?def /.test(lines[0]) ? Math.min(...later) : 0;
@@ -39,7 +40,7 @@ function drawCode(source, label) {
 // Show what the rule computes for one input in one line, unless the rule says the same.
 function drawFormula(input) {
   const source = sourceOf(input.source), { formula } = input;
-  if (!formula || source && source.text.endsWith(`: ${formula}`)) return null;
+  if (!formula || source && source.text.replace(/(\d)\.0\b/g, "$1").endsWith(`: ${formula}`)) return null;
   const [main, ...names] = formula.split(" with ");
   return element("p", { class: "formula" }, `In short: gradient of ${edges.get(input.edge).argument} = `, element("code", {}, main),
     names.length ? [", with ", names.join(" with ").split(" and ").map((each, i) => [i ? " and " : "", element("code", {}, each)])] : null);
@@ -57,7 +58,7 @@ function explainBackward({ node, step }) {
   const shared = inputs.length && inputs.every((input) => input.source === inputs[0].source) ? sourceOf(inputs[0].source) : null;
   const one = shared && (inputs.length > 1 || !shared.for);
   const sentence = inputs.length
-    ? `The gradient of ${node.root ? "the result" : describeShort(node)} arrives. The rule of ${node.op} turns it into ` +
+    ? `The gradient of ${node.root ? "the result" : describeShort(node)} arrives. The rule of ${node.name ? node.op : nameOf(node)} turns it into ` +
       `${inputs.length > 1 ? "gradients" : "the gradient"} for ${listed(names)}.`
     : `The gradient of ${describeShort(node)} arrives. No input needs a gradient.`;
   return [
@@ -68,7 +69,7 @@ function explainBackward({ node, step }) {
     element("div", { class: "incoming" }, section("Comes in", drawIncoming(node, step))),
     one && section("The gradient rule", inputs.map(drawFormula), drawSource(shared)),
     inputs.map((input) => drawInput(node, step, input, !one)),
-    drawSaved(node, "Uses these saved values"),
+    drawSaved(node, "Uses these saved values", step),
     drawFreed(node, step),
   ];
 }
@@ -97,14 +98,14 @@ function drawCallouts(step) {
 
 function describeShort(node) {
   if (node.name || node.kind === "output") return nameOf(node);
-  return node.op ? `the result of ${node.op}` : "this value";
+  return node.op ? `the result of ${nameOf(node)}` : "this value";
 }
 
 function drawIncoming(node, step) {
   if (step.cotangents) {
     return step.cotangents.map((index, i) => drawValue(index, { title: `gradient of output ${i}`, missing: "No gradient came in." }));
   }
-  const value = drawValue(step.cotangent, { title: `gradient of ${node.name || node.op}` });
+  const value = drawValue(step.cotangent, { title: `gradient of ${nameOf(node)}` });
   const first = node.root && valueAt(step.cotangent);
   return first && !first.shape.length
     ? [element("p", {}, "The backward pass starts here. A result changes by as much as itself, so its gradient is 1."), value] : value;
@@ -120,12 +121,64 @@ function drawInput(node, step, input, ownRule) {
   return element("section", { class: "input", id: `input${edge.id}` }, element("h3", {}, title),
     ownRule && [drawFormula(input), drawSource(sourceOf(input.source))],
     sum && drawSum(sum),
-    !sum && drawValue(input.result, { title: isSharedUse(input) ? "the rule gives" : `gradient for ${inputName(edge)}`,
-      missing: "The value is not known, because the graph has been freed." }),
+    !sum && drawProduct(node, step, input, drawValue(input.result, { title: isSharedUse(input) ? "the rule gives" : `gradient for ${inputName(edge)}`,
+      missing: "The value is not known, because the graph has been freed." })),
     sum && sum.after.heat && drawValue(after, { title: `gradient for ${inputName(edge)}` }),
     input.cast && element("p", {}, `The gradient is converted to ${input.cast}, the dtype of ${inputName(edge)}.`),
     isSharedUse(input) && drawUses(input, after),
     drawCheck(edge));
+}
+
+// Return the two matrices of a formula like "g.T @ x", or null: {name, turned, value} for the left and the right one.
+function factorsOf(node, step, input) {
+  const found = /^(\w+)(\.T)? @ (\w+)(\.T)?$/.exec(input.formula || "");
+  if (!found) return null;
+  const valueOf = (name) => valueAt(name === "g" ? step.cotangent : (node.saved || []).find((each) => each.name === name)?.value);
+  const factors = [[found[1], found[2]], [found[3], found[4]]].map(([name, turned]) => ({ name, turned: Boolean(turned), value: valueOf(name) }));
+  return factors.every(({ value }) => value && value.shape.length === 2) ? factors : null;
+}
+
+// Add to the gradient of a matrix product why it is a sum, and to each of its entries how it is computed.
+function drawProduct(node, step, input, figure) {
+  const factors = factorsOf(node, step, input);
+  if (!factors) return figure;
+  const [left, right] = factors, edge = edges.get(input.edge);
+  const count = left.value.shape[left.turned ? 0 : 1];
+  const overRows = left.turned && left.value.shape.length === 2;
+  const word = overRows ? "row" : "k", many = overRows ? plural(count, "row") : plural(count, "value", "values").replace("values", "values of k");
+  const why = overRows && `${inputName(edge)} was used for each of the ${many}, so each entry of its gradient is a sum of ${many}.`;
+  const small = left.value.numbers !== undefined && right.value.numbers !== undefined;
+  const entryOf = ({ turned, value }, i, j) => turned ? value.numbers[j][i] : value.numbers[i][j];
+  const placeOf = ({ name, turned }, i, j) => turned ? `${name}[${j}, ${i}]` : `${name}[${i}, ${j}]`;
+  const explain = (i, j) => {
+    const terms = [...Array(count).keys()].map((k) => [entryOf(left, i, k), entryOf(right, k, j)]);
+    const shown = terms.slice(0, 4).map(([a, b]) => `${number(a, 3)} * ${number(b, 3)}`).join(" + ") + (terms.length > 4 ? " + …" : "");
+    return `entry [${i}, ${j}] = sum over ${many} of ${placeOf(left, i, word)} * ${placeOf(right, word, j)} = ${shown} = ` +
+      number(terms.reduce((sum, [a, b]) => sum + a * b, 0), 3);
+  };
+  const cells = [...figure.querySelectorAll("tbody tr")].map((row) => [...row.querySelectorAll(".entry")]);
+  if (small) exploreCells(cells, explain);
+  return [why && element("p", { class: "key-sentence" }, why), figure,
+    small && cells.length ? element("p", { class: "muted" }, "Point at an entry to see how it is computed.") : null];
+}
+
+// Explain the cells of a table on hover and on focus. The Tab key enters the table, the arrow keys move inside it.
+function exploreCells(cells, explain) {
+  cells.forEach((row, i) => row.forEach((node, j) => {
+    node.tabIndex = i || j ? -1 : 0;
+    tip(node, () => explain(i, j));
+    node.addEventListener("keydown", (event) => {
+      const [down, right] = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1] }[event.key] || [0, 0];
+      const next = (down || right) && cells[i + down]?.[j + right];
+      if (!down && !right) return;
+      event.preventDefault();
+      event.stopPropagation();
+      if (!next) return;
+      node.tabIndex = -1;
+      next.tabIndex = 0;
+      next.focus();
+    });
+  }));
 }
 
 // Show the gradient by the rule and by finite differences.
@@ -157,28 +210,50 @@ function drawMadeBy(node) {
     " computed this value, so it belongs to the graph of a gradient.") : null;
 }
 
-// Show what an op has saved for its backward step.
-function drawSaved(node, title) {
+// Return whether the source of the rules of a step names a saved value. An unknown source may use all.
+function isUsed(step, name) {
+  const sources = (step.inputs || []).map((input) => sourceOf(input.source));
+  if (!sources.length || !sources.every((source) => source && /^(lambda|def)/.test(source.text) && !/\*\w/.test(source.text.split(":")[0]))) return true;
+  return sources.some((source) => new RegExp(`\\b${name.replace(/\W/g, "\\$&")}`).test(source.text));
+}
+
+// Show what an op has saved for its backward step. With the step, say which values its rules do not use.
+function drawSaved(node, title, step = null) {
   const saved = node.saved || [];
   if (!saved.length) return section(title, element("p", { class: "muted" }, "None. The rule needs no saved value."));
   return section(title, element("ul", { class: "saved" }, saved.map((each) => {
     const owner = nodes.get(each.node);
+    const unused = step && !isUsed(step, each.name) ? ", kept, but not used by this rule" : "";
     if (each.value === null || each.value === undefined) {
-      return element("li", {}, element("b", {}, each.name), each.text ? ` is ${each.text}` : "");
+      return element("li", {}, element("b", {}, each.name), each.text ? ` is ${each.text}` : "", element("span", { class: "muted" }, unused));
     }
     const from = owner && owner !== node && (owner.name || owner.op) ? element("span", {}, " the value of ", nodeLink(owner)) : owner === node ? " this result" : "";
     return element("li", {}, element("details", {},
-      element("summary", {}, element("b", {}, each.name), element("span", { class: "muted" }, ` ${dims(valueAt(each.value).shape)}, ${bytes(each.bytes)}`)),
+      element("summary", {}, element("b", {}, each.name), element("span", { class: "muted" }, ` ${dims(valueAt(each.value).shape)}, ${bytes(each.bytes)}${unused}`)),
       from && element("p", { class: "muted" }, from), drawValue(each.value)));
   })));
 }
 
 function drawFreed(node, step) {
-  const names = step.freed || [];
+  const names = step.freed || [], now = node.backwardAt;
+  const saved = (node.saved || []).filter((each) => each.bytes && !names.includes(each.name));
+  const frees = (each) => freedAt.get(memoryOf(each));
+  const shared = saved.filter((each) => frees(each) > now), alive = saved.filter((each) => frees(each) === undefined);
   const text = names.length
-    ? `After this step nothing needs ${listed(names)} any more: ${bytes(step.freed_bytes)} are freed.`
+    ? `After this step nothing needs ${listed(names.map((name) => savedName(node, name)))} any more: ${bytes(step.freed_bytes)} are freed.`
     : "This step frees no memory.";
-  return section("Memory", element("p", {}, text), memoryBar(steps[node.backwardAt], step.freed_bytes || 0));
+  const words = [text, ...shared.map((each) => `${savedName(node, each.name)} stays, because ${nameOf(steps[frees(each)].node)} still needs the same array.`),
+    alive.length && `Not counted: ${listed([...new Set(alive.map((each) => savedName(node, each.name)))])}. Your program or the model holds ` +
+      `${alive.length > 1 ? "them" : "it"} anyway.`].filter(Boolean);
+  return section("Memory", element("p", {}, words.map((each) => each[0].toUpperCase() + each.slice(1)).join(" ")), memoryBar(steps[node.backwardAt], step.freed_bytes || 0));
+}
+
+// Return a saved value in words: "the result of tanh", "the value of sub (x of pow)", or the name of a leaf.
+function savedName(node, name) {
+  const owner = nodes.get((node.saved || []).find((each) => each.name === name)?.node);
+  if (!owner) return `${name} of ${node.op}`;
+  if (owner === node) return `the result of ${nameOf(node)}`;
+  return owner.kind === "op" || owner.kind === "output" ? `the result of ${nameOf(owner)} (${name} of ${node.op})` : nameOf(owner);
 }
 
 // Show the memory that is held for the backward pass, and what this step has freed, as a bar.

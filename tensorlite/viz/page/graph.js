@@ -94,7 +94,7 @@ function ancestors(id) {
 // Return what a person calls a node: its name, or its op, or the argument that it is for. In an overview of a huge graph
 // a node can be a module.
 const nameOf = (node) => node.kind === "module" ? moduleLabel({ name: node.name, type: node.op }, null)
-  : node.name || node.op || useOf(node) || node.kind;
+  : node.name || node.label || node.op || useOf(node) || node.kind;
 
 // Return the name of a node in a sentence that names its use, too.
 const shortName = (node) => node.name || node.op ? nameOf(node) : node.kind === "constant" ? "A constant" : `A ${KINDS[node.kind]} without a name`;
@@ -105,14 +105,33 @@ function useOf(node) {
   return edge && edge.argument ? `${edge.argument} of ${nodes.get(edge.to).op}` : "";
 }
 
+// Name ops of the same kind after their modules, "0 · linear", and number those that are still alike.
+function labelOps() {
+  const count = (list, of) => list.reduce((counts, node) => counts.set(of(node), (counts.get(of(node)) || 0) + 1), new Map());
+  const plain = data.nodes.filter((node) => node.kind === "op" && !node.name).sort((a, b) => a.rank - b.rank);
+  const sameOp = count(plain, (node) => node.op);
+  for (const node of plain) {
+    const name = modules.get(node.module)?.name;
+    node.label = sameOp.get(node.op) > 1 && name ? `${name} · ${node.op}` : node.op;
+  }
+  const same = count(plain, (node) => node.label), seen = new Map();
+  for (const node of plain) {
+    const { label } = node;
+    seen.set(label, (seen.get(label) || 0) + 1);
+    node.numbered = same.get(label) > 1;
+    if (node.numbered) node.label = `${label} ${seen.get(label)}`;
+  }
+}
+
 const KINDS = { module: "module", op: "op", output: "output", parameter: "parameter", leaf: "leaf", constant: "constant" };
 
 // Return a node in words for a screen reader and for lists.
 function describe(node) {
-  const what = node.kind === "op" ? node.name ? `${node.op}, named ${node.name}` : node.op
+  const what = node.kind === "op" ? node.name ? `${node.op}, named ${node.name}` : nameOf(node)
     : `${KINDS[node.kind] || node.kind} ${node.name || useOf(node)}`;
   const second = node.order > 1 ? ", of the gradient's graph" : "";
   return `${what}, ${dims(node.shape)}, ${node.dtype || "unknown dtype"}${second}`;
 }
 
 indexGraph();
+labelOps();

@@ -228,6 +228,12 @@ function showTab(name) {
   refresh();
 }
 
+// After a click with the mouse the arrow keys go through the steps again, not through the tabs.
+function clickTab(name, event) {
+  showTab(name);
+  if (event.detail) event.target.blur();
+}
+
 function showHelp() {
   const names = { ArrowRight: "→", ArrowLeft: "←" };
   const rows = Object.entries(KEYS).map(([key, [words]]) => [names[key] || key, words]);
@@ -235,7 +241,7 @@ function showHelp() {
   rows.push(["shift and arrows", "move the picture"], ["↑ ↓ on a box", "follow an edge"], ["Enter on a box", "open, fold or select"]);
   const close = element("button", { type: "button", onclick: () => byId("legend").close() }, "Close");
   byId("legend").replaceChildren(element("h2", {}, "Keys"), element("dl", {}, rows.map(([key, words]) => [
-    element("dt", {}, element("kbd", {}, key)), element("dd", {}, words)])), element("h2", {}, "Colours"), legendOfBoxes(), close);
+    element("dt", {}, element("kbd", {}, key)), element("dd", {}, words)])), element("h2", {}, "Colours"), legendOfBoxes(), legendOfMarks(), close);
   byId("legend").showModal();
 }
 
@@ -260,8 +266,8 @@ function listenToButtons() {
   const buttons = {
     first: () => goTo(0), previous: () => goTo(at - 1), next: () => goTo(at + 1), last: () => goTo(steps.length - 1),
     "open-all": () => redrawAll(openAll), "fold-all": () => redrawAll(foldAll), "zoom-in": () => zoomBy(1.25),
-    "zoom-out": () => zoomBy(0.8), fit: () => fit(), help: showHelp, "tab-step": () => showTab("step"),
-    "tab-box": () => showTab("box"),
+    "zoom-out": () => zoomBy(0.8), fit: () => fit(), help: showHelp, "tab-step": (event) => clickTab("step", event),
+    "tab-box": (event) => clickTab("box", event),
     theme: () => { setTheme(themeName() === "dark" ? "light" : "dark"); storedTheme(themeName()); },
   };
   for (const [id, action] of Object.entries(buttons)) byId(id).addEventListener("click", action);
@@ -272,18 +278,25 @@ function listenToButtons() {
 }
 
 function drawMarks() {
-  const seen = new Set();
-  for (const { kind, index } of notable) {
-    if (seen.has(`${kind}${index}`) || seen.size > 200) continue;
-    seen.add(`${kind}${index}`);
-    const dot = element("i", { class: kind });
+  const places = new Map();
+  for (const { kind, index, text } of notable) {
+    if (!places.has(index) && places.size > 200) continue;
+    if (!places.has(index)) places.set(index, { kind, texts: new Set() });
+    places.get(index).texts.add(text);
+  }
+  for (const [index, { kind, texts }] of places) {
+    const words = [...texts].slice(0, 4).join(" ");
+    const dot = tip(element("button", { type: "button", tabindex: -1, class: kind, "aria-label": words, onclick: () => goTo(index) }), words);
     dot.style.left = `${index / Math.max(1, steps.length - 1) * 100}%`;
     byId("marks").append(dot);
   }
   if (data.backward.length) {
+    const share = (firstBackward - 0.5) / Math.max(1, steps.length - 1) * 100;
     const turn = element("i", { class: "turn" });
-    turn.style.left = `${(firstBackward - 0.5) / Math.max(1, steps.length - 1) * 100}%`;
-    byId("marks").append(turn);
+    const before = element("span", { class: "before" }, "forwards"), after = element("span", { class: "after" }, "backwards");
+    turn.style.left = after.style.left = `${share}%`;
+    before.style.right = `${100 - share}%`;
+    byId("marks").append(turn, before, after);
   }
 }
 

@@ -3,7 +3,7 @@
 function explainStep(index) {
   const step = steps[index];
   const heading = element("h2", { id: "heading" }, stepTitle(index));
-  const body = { start: explainStart, forward: explainForward, backward: explainBackward, end: explainEnd }[step.kind](step);
+  const body = { start: explainStart, given: explainGiven, forward: explainForward, backward: explainBackward, end: explainEnd }[step.kind](step);
   return [heading, insideNote(step.node), body];
 }
 
@@ -25,13 +25,30 @@ function explainStart() {
     data.notes.map((note) => element("p", { class: "note" }, note)),
     element("p", { class: "lead" }, `The picture shows how ${data.title || "the result"} was computed: ${listed(counts)}. Values flow from the top to the bottom.`),
     data.backward.length
-      ? element("p", {}, "Press the right arrow key, or the button below the picture, to take one step. First each op computes " +
-        "its result. Then the backward pass goes from the result up, and each op turns the gradient of its result into gradients of its inputs.")
+      ? [element("p", {}, `A gradient says how ${data.title || "the result"} changes when an entry grows by a little. Training needs it: ` +
+        "it moves each entry of a parameter against its gradient, so that the loss falls."),
+      element("p", {}, "Press the right arrow key, or the button below the picture, to take one step. First each op computes " +
+        "its result. Then the backward pass goes from the result up, and each op turns the gradient of its result into gradients of its inputs.")]
       : element("p", {}, "Press the right arrow key, or the button below the picture, to see one op after the other. " +
         "There is no backward pass to show."),
     notable.length ? section("Worth a look", drawNotable()) : null,
     data.checks.length ? section("Finite differences", checkSummary()) : null,
     section("Colours", legendOfBoxes()),
+  ];
+}
+
+// Show what the graph begins with: data, parameters and other leaves.
+function explainGiven() {
+  const counts = [["constant", "input that is data", "inputs that are data"], ["leaf", "tensor that gets a gradient", "tensors that get a gradient"],
+    ["parameter", "parameter, which training changes", "parameters, which training changes"]].map(([kind, one, many]) => {
+    const count = given.filter((node) => node.kind === kind).length;
+    return count ? plural(count, one, many) : "";
+  }).filter(Boolean);
+  return [
+    element("p", { class: "lead" }, `No op computes these values. The graph begins with ${listed(counts)}.`),
+    given.slice(0, MANY).map((node) => section([nodeLink(node), element("span", { class: "muted" }, ` ${KINDS[node.kind]}`)],
+      drawValue(node.value, { missing: node.why_no_value }))),
+    given.length > MANY ? element("p", { class: "muted" }, `${given.length - MANY} more are in the picture.`) : null,
   ];
 }
 
@@ -72,10 +89,18 @@ function checkSummary() {
 }
 
 function legendOfBoxes() {
-  const words = { op: "an op", parameter: "a parameter", leaf: "another tensor that gets a gradient", constant: "a value without a gradient" };
+  const words = { op: "an op", parameter: "a parameter", leaf: "another tensor that gets a gradient", constant: "data: a value without a gradient" };
   const rows = Object.entries(words).filter(([kind]) => data.nodes.some((node) => node.kind === kind));
   if (modules.size) rows.push(["module", "a folded module: click it to open it"]);
   if (data.nodes.some((node) => node.order > 1)) rows.push(["second", "an op that computes a gradient"]);
+  return element("ul", { class: "legend" }, rows.map(([kind, text]) => element("li", {}, element("i", { class: `swatch ${kind}` }), text)));
+}
+
+// The marks that a step leaves in the picture, and the colours of the panel.
+function legendOfMarks() {
+  const rows = [["now", "the op of this step, forwards"], ["now-backwards", "the op of this step, backwards"],
+    ["waiting", "pale: its step has not come yet"], ["root", `the result, ${data.title || "from which the backward pass starts"}`],
+    ["negative-cell", "a negative entry"], ["positive-cell", "a positive entry"], ["held", "memory that is held"], ["gone", "memory that this step frees"]];
   return element("ul", { class: "legend" }, rows.map(([kind, text]) => element("li", {}, element("i", { class: `swatch ${kind}` }), text)));
 }
 
@@ -86,7 +111,7 @@ function explainForward({ node }) {
   const lead = isOp ? `${node.op} takes ${names.length ? listed(names) : "no tensor"}, and gives ${dims(node.shape)}.`
     : { parameter: `${nameOf(node)} is a parameter: training changes it, so it gets a gradient.`,
       leaf: `${nameOf(node)} is a tensor that gets a gradient.`,
-      constant: `${nameOf(node)} is a value without a gradient.`,
+      constant: `${nameOf(node)} is data: training does not change it, so it gets no gradient.`,
       module: `${nameOf(node)} has ${plural(node.count || 0, "node")}. This overview shows it as one box.` }[node.kind] || describe(node);
   return [
     element("p", { class: "lead" }, lead),
@@ -111,7 +136,8 @@ const plainDoc = (text) => text.replace(/``/g, "").replace(/:\w+:`~?([^`]*)`/g, 
 function explainEnd() {
   if (!data.gradients.length) return [element("p", { class: "lead" }, "The backward pass is done. No tensor gets a gradient.")];
   return [
-    element("p", { class: "lead" }, "The backward pass is done. Each gradient has the shape of its tensor. It says how the result changes when an entry grows."),
+    element("p", { class: "lead" }, "The backward pass is done. Each gradient has the shape of its tensor. " +
+      `It says how ${data.title || "the result"} changes when an entry grows.`),
     data.gradients.filter(({ node }) => nodes.has(node)).map(({ node, value }) => section(
       [nodeLink(nodes.get(node)), element("span", { class: "muted" }, " gradient")], drawValue(value))),
   ];
@@ -120,9 +146,9 @@ function explainEnd() {
 function drawDetails(node) {
   const rows = [
     ["op", node.kind === "op" ? node.op : null], ["name", node.name], ["kind", node.kind === "op" ? null : KINDS[node.kind]],
-    ["shape", dims(node.shape)], ["dtype", node.dtype], ["device", node.device],
+    ["shape", dims(node.shape)], ["dtype", node.dtype], ["device", node.device === "cpu" ? null : node.device],
     ["size", node.bytes === null || node.bytes === undefined ? null : bytes(node.bytes)],
-    ["time", node.kind === "op" ? seconds(node.seconds) : null],
+    ["time", node.kind === "op" && node.seconds ? seconds(node.seconds) : null],
     ["time backwards", node.backwardAt === undefined ? null : seconds(steps[node.backwardAt].step.seconds)],
     ["module", node.parentList.map((id) => modules.get(id)).filter((module) => !module.part).map((module) => module.label).join(" › ") || null],
     ["line", node.line],
@@ -135,15 +161,21 @@ function explainNode(node) {
   const jump = (index, text) => index === undefined ? null : element("button", { type: "button", onclick: () => goTo(index) }, text);
   const list = (title, all, end) => all.length ? section(title, element("ul", {}, all.slice(0, 40).map((edge) =>
     element("li", {}, nodeLink(nodes.get(edge[end])), element("span", { class: "muted" }, ` ${edge.argument || ""}`), drawMark(edge))))) : null;
-  const gradient = data.gradients.find((each) => each.node === node.id);
+  const gradient = data.gradients.find((each) => each.node === node.id), from = gradientFrom.get(node.id);
+  const showSource = () => {
+    goTo(from.index);
+    byId(`input${from.edge}`)?.scrollIntoView({ block: "start" });
+  };
   return [
     element("h2", { id: "heading" }, node.kind === "op" && node.name ? `${node.name} = ${node.op}` : nameOf(node)),
     node.doc && element("p", { class: "doc" }, plainDoc(node.doc)),
     drawMadeBy(node),
-    element("p", { class: "controls" }, jump(node.forwardAt, "Its step forwards"), " ", jump(node.backwardAt, "Its step backwards")),
+    element("p", { class: "controls" }, jump(node.forwardAt, "Its step forwards"), " ", jump(node.backwardAt, "Its step backwards"), " ",
+      from && node.backwardAt === undefined && element("button", { type: "button", onclick: showSource }, "Where its gradient comes from")),
     section("Details", drawDetails(node)),
     section("Value", drawValue(node.value, { missing: node.why_no_value })),
-    gradient ? section("Gradient", drawValue(gradient.value)) : null,
+    gradient && from ? section("Gradient", at >= from.index ? drawValue(gradient.value)
+      : element("p", { class: "muted" }, "The backward pass has not reached it yet.")) : null,
     list("Inputs", node.inputs, "from"),
     list("Used by", node.outputs, "to"),
     node.saved && node.saved.length ? drawSaved(node, "Saves for the backward step") : null,

@@ -1,7 +1,11 @@
 // The steps: a start, each op forwards, each op backwards, and the gradients at the end.
 
 const steps = [{ kind: "start" }];
-for (const id of data.forward) if (nodes.has(id)) steps.push({ kind: "forward", node: nodes.get(id) });
+// The values that no op computes come in one step.
+const given = data.forward.map((id) => nodes.get(id)).filter((node) => node && ["parameter", "leaf", "constant"].includes(node.kind));
+if (given.length) steps.push({ kind: "given" });
+const firstForward = steps.length;
+for (const id of data.forward) if (nodes.has(id) && !given.includes(nodes.get(id))) steps.push({ kind: "forward", node: nodes.get(id) });
 const firstBackward = steps.length;
 for (const step of data.backward) if (nodes.has(step.node)) steps.push({ kind: "backward", node: nodes.get(step.node), step });
 if (data.backward.length) steps.push({ kind: "end" });
@@ -23,6 +27,20 @@ function countMemory() {
 }
 
 countMemory();
+for (const node of given) node.forwardAt = 1;
+
+// Return what tells the memory of a saved value from others.
+const memoryOf = (saved) => saved.memory ?? `of node ${saved.node}`;
+
+// Note for each node the last step that adds to its gradient, and for each memory the step that frees it.
+const gradientFrom = new Map(), freedAt = new Map();
+for (const { step, node, index } of steps.filter((each) => each.step)) {
+  for (const input of step.inputs || []) if (edges.has(input.edge)) gradientFrom.set(edges.get(input.edge).from, { index, edge: input.edge });
+  for (const name of step.freed || []) {
+    const saved = (node.saved || []).find((each) => each.name === name);
+    if (saved) freedAt.set(memoryOf(saved), index);
+  }
+}
 
 // Return whether a value is used by several ops. The outputs of one op, like those of split, are no such uses.
 function isSharedUse(input) {
@@ -74,6 +92,7 @@ function notablePlaces() {
       }
     }
   }
+  for (const node of given) if (isOdd(node.value)) add("odd", 1, `${nameOf(node)} has NaN or infinite entries.`);
   for (const edge of edges.values()) {
     const at = nodes.get(edge.to).backwardAt;
     if (edge.check && !edge.check.ok && !edge.check.why_not && at !== undefined) {
@@ -90,9 +109,10 @@ function stepTitle(index) {
   const { kind, node } = steps[index];
   if (kind === "start") return "Start";
   if (kind === "end") return "The end: the gradients";
-  const forwards = firstBackward - 1, count = data.backward.length;
-  const name = node.kind === "op" || node.kind === "output" ? nameOf(node) === node.op ? node.op : `${node.op} (${node.name})` : nameOf(node);
-  if (kind === "forward") return `Forwards ${index} of ${forwards}: ${name}`;
+  if (kind === "given") return "The inputs and parameters";
+  const count = data.backward.length;
+  const name = (node.kind === "op" || node.kind === "output") && node.name ? `${node.op} (${node.name})` : nameOf(node);
+  if (kind === "forward") return `Forwards ${index - firstForward + 1} of ${firstBackward - firstForward}: ${name}`;
   return `Backwards ${index - firstBackward + 1} of ${count}: ${name}`;
 }
 
@@ -113,6 +133,7 @@ function stepMarks(index) {
     if (all && done === all) marks.done.add(key);
     else if (all && !done && current.kind !== "end") marks.waiting.add(key);
   }
+  if (current.kind === "given") for (const node of given) marks.near.add(boxKey(node));
   if (!current.node) return marks;
   marks.now = boxKey(current.node);
   const used = current.kind === "backward" ? new Set((current.step.inputs || []).map((input) => input.edge)) : null;

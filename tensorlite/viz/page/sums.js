@@ -79,7 +79,7 @@ function inputName(edge) {
 // Return the names of inputs in a sentence. Inputs of the same name get those of their arguments.
 function inputNames(list) {
   const names = list.map(inputName);
-  return list.map((edge, i) => names.indexOf(names[i]) !== names.lastIndexOf(names[i]) && edge.argument || names[i]);
+  return list.map((edge, i) => (names.indexOf(names[i]) !== names.lastIndexOf(names[i]) || list.length > 1 && nodes.get(edge.from).numbered) && edge.argument || names[i]);
 }
 
 // Return the node whose entries a view has: that of a parameter for its reshape.
@@ -99,14 +99,15 @@ function whySum(sum) {
   const called = isBias(sum.edge) ? "The bias" : `The value ${name}`;
   const some = many === "entries" ? `${count} entries` : plural(count, word);
   const places = `${some} of dimension${sum.dims.length > 1 ? "s" : ""} ${listed(sum.dims.map(String))}`;
-  const full = dims(sum.before.shape);
+  const full = dims(sum.before.shape), own = isBias(sum.edge) ? "the bias" : name;
   return [
     word === "position" ? `${called} was used at each of the ${places}, so its gradient is the sum over them.`
       : `${called} was used for each of the ${some}, so its gradient is the sum of ${some}.`,
-    `Forwards, ${source.shape.length ? `its ${source.shape.join(" × ")} entries were` : "this number was"} repeated to ${full}. ` +
+    `Forwards, ${source.shape.length ? `the ${source.shape.join(" × ")} entries of ${own} were` : `${own} was`} used ` +
+    `${word === "entry" ? `in all ${count} entries` : word === "position" ? `at all ${count} positions` : `in all ${count} ${many}`} of the ${full} result. ` +
     `Backwards, each ${word} says how the result changes if ${isBias(sum.edge) ? "the bias" : name} changes for that ` +
     `${word} alone. There is one ${isBias(sum.edge) ? "bias" : name} for all of them, so the effects add up.`,
-    sum.inside ? "The rule of this op adds them itself. Above the line is the gradient that came in."
+    sum.inside ? ""
       : `The engine adds them after the rule, over dimension${sum.dims.length > 1 ? "s" : ""} ${listed(sum.dims.map(String))}.`,
   ];
 }
@@ -116,8 +117,9 @@ function drawSum(sum) {
   const small = sum.before.numbers !== undefined && sum.after.numbers !== undefined && !sum.before.shape.includes(0);
   return element("section", { class: "sum", "aria-label": "Sum over broadcast dimensions" },
     element("h4", {}, "Why there is a sum"), element("p", { class: "key-sentence" }, first),
+    sum.inside ? element("p", { class: "muted" }, "Above the line is the gradient that came in, below it the gradient of the bias.") : null,
     small ? drawSumOfNumbers(sum) : drawSumOfHeat(sum),
-    rest.map((text) => element("p", {}, text)));
+    rest.filter(Boolean).map((text) => element("p", {}, text)));
 }
 
 function drawSumOfNumbers(sum) {
