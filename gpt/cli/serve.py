@@ -3,8 +3,8 @@
 import contextlib
 import itertools
 import json
-import os
 import shlex
+import signal
 import sys
 import webbrowser
 from collections.abc import Iterable
@@ -144,7 +144,9 @@ def serve(
             app.state.served.close()
     if server.force_exit:  # The interpreter would wait for the step of a model, and half a second to free the modules.
         sys.stdout.flush()
-        os._exit(server.exit_status)
+        number = server.exit_status - 128
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
     sys.exit(server.exit_status)
 
 
