@@ -80,10 +80,18 @@ def _text(code: types.CodeType, names: dict[str, Any]) -> str:
     found = [n for n in _functions_of(code.co_filename, text).get(code.co_firstlineno, []) if _is(n, code, lines)]
     if not found:
         return f"source not available: {os.path.basename(code.co_filename)} has changed since it was loaded"
-    segment = ast.get_source_segment(text, found[0]) or ""
+    segment = _segment(lines, found[0])
     first = lines[code.co_firstlineno - 1]
     indentation = first[: len(first) - len(first.lstrip())]
     return segment.replace(f"\n{indentation}", "\n")
+
+
+def _segment(lines: list[str], node: Any) -> str:
+    """Return the text of a node of the syntax tree. ``ast.get_source_segment`` splits the whole file each time."""
+    chosen = [line.encode() for line in lines[node.lineno - 1 : node.end_lineno]]
+    chosen[-1] = chosen[-1][: node.end_col_offset]  # offsets are those of UTF-8
+    chosen[0] = chosen[0][node.col_offset :]
+    return b"".join(chosen).decode()
 
 
 def _is(node: ast.AST, code: types.CodeType, lines: list[str]) -> bool:

@@ -87,6 +87,7 @@ def found_in(variables: Mapping[str, Any]) -> Iterator[tuple[str, Tensor | Modul
     """
     level: list[tuple[str, Any]] = [(k, v) for k, v in variables.items() if not _SESSION.fullmatch(k)]
     seen: set[int] = set()
+    classes: dict[int, _Class] = {}
     for _ in range(_DEPTH):
         for name, value in level:
             if isinstance(value, (Tensor, Module)):
@@ -95,11 +96,11 @@ def found_in(variables: Mapping[str, Any]) -> Iterator[tuple[str, Tensor | Modul
         for name, value in level:
             if id(value) not in seen and len(below) < _LIMIT:
                 seen.add(id(value))
-                below += (part for part in _parts(name, value) if type(part[1]) not in _PLAIN)
+                below += (part for part in _parts(name, value, classes) if type(part[1]) not in _PLAIN)
         level = below
 
 
-def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+def _parts(name: str, value: Any, classes: dict[int, _Class]) -> Iterator[tuple[str, Any]]:
     """Iterate over what a container or an object holds, with expressions for it."""
     kind = type(value)
     if isinstance(value, list):
@@ -119,37 +120,58 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, (Tensor, ModuleType, FunctionType, MethodType)):
         return
     elif isinstance(value, Module):  # its tensors have names of their own, except lists and dicts of them
-        for attribute, item in _attributes(value):
+        for attribute, item in _attributes(value, classes):
             if not isinstance(item, Module) and not attribute.startswith("_"):
                 yield f"{name}.{attribute}", item
     else:
-        for attribute, item in _attributes(value):
+        for attribute, item in _attributes(value, classes):
             if not attribute.startswith("__"):
                 yield f"{name}.{attribute}", item
 
 
-def _attributes(value: Any) -> list[tuple[str, Any]]:
-    """Return the attributes of an object and of its class that may be or hold Tensors and Modules."""
-    own: dict[str, Any] = {}
-    with suppress(AttributeError):
-        own |= object.__getattribute__(value, "__dict__")
-    inherited: dict[str, Any] = {}
-    for cls in reversed((value if isinstance(value, type) else type(value)).__mro__):
-        if cls.__module__.partition(".")[0] not in ("builtins", "tensorlite"):
-            inherited |= vars(cls)
-            for slot, descriptor in vars(cls).items():
-                if isinstance(descriptor, MemberDescriptorType) and not isinstance(value, type):
-                    with suppress(AttributeError):  # a slot that is not set
-                        own[slot] = descriptor.__get__(value)
-    package = type(value).__module__.partition(".")[0]
+class _Class:
+    """What a search looks at in the objects of a class.
 
-    def is_held(item: Any) -> bool:
+    package: the first part of the name of the class's module. slots: the descriptors of its slots, by name.
+    attributes: those of the class that may be or hold Tensors and Modules.
+    """
+
+    def __init__(self, cls: type) -> None:
+        self.package = cls.__module__.partition(".")[0]
+        self.slots: dict[str, MemberDescriptorType] = {}
+        every: dict[str, Any] = {}
+        for base in reversed(cls.__mro__):
+            if base.__module__.partition(".")[0] not in ("builtins", "tensorlite"):
+                every |= vars(base)
+                self.slots |= {k: v for k, v in vars(base).items() if isinstance(v, MemberDescriptorType)}
+        self.attributes = {k: v for k, v in every.items() if self.is_held(v)}
+
+    def is_held(self, item: Any) -> bool:
         """Return whether the search goes on in an attribute: not in objects of other packages."""
         if isinstance(item, (Tensor, Module, list, tuple, dict, SimpleNamespace)) or is_dataclass(item):
             return True
-        return type(item).__module__.partition(".")[0] == package != "builtins" and not isinstance(item, type)
+        return type(item).__module__.partition(".")[0] == self.package != "builtins" and not isinstance(item, type)
 
-    return [(k, v) for k, v in {**inherited, **own}.items() if isinstance(k, str) and is_held(v)]
+
+def _attributes(value: Any, classes: dict[int, _Class]) -> list[tuple[str, Any]]:
+    """Return the attributes of an object and of its class that may be or hold Tensors and Modules.
+
+    classes: those that this search has seen, by their ids, because a metaclass may forbid their hash.
+    """
+    own: dict[str, Any] = {}
+    with suppress(AttributeError):
+        own |= object.__getattribute__(value, "__dict__")
+    is_class = isinstance(value, type)
+    cls = value if is_class else type(value)
+    known = classes.get(id(cls))
+    if known is None:
+        known = classes[id(cls)] = _Class(cls)
+    if not is_class:
+        for slot, descriptor in known.slots.items():
+            with suppress(AttributeError):  # a slot that is not set
+                own[slot] = descriptor.__get__(value)
+    inherited = [(k, v) for k, v in known.attributes.items() if k not in own]
+    return [*inherited, *((k, v) for k, v in own.items() if isinstance(k, str) and known.is_held(v))]
 
 
 def module_name(module: Module, frame: FrameType | None) -> str:

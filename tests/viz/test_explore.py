@@ -1,8 +1,10 @@
 """tl.explore: what the data says about a graph, and that nothing of the user's changes."""
 
+import gc
 import itertools
 import json
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -444,6 +446,18 @@ def test_a_page_of_a_small_model_is_small(tmp_path):
     assert explorer.html() == file.read_text("utf-8")
     assert "srcdoc=" in explorer._repr_html_()
     explorer.save(file)  # a page is replaced
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_an_explorer_keeps_no_tensor_and_no_graph_alive(order):
+    x = leaf([1.0, 2.0])
+    y = (x * x).exp().sum()
+    kept = [weakref.ref(thing) for thing in (x, y, y.node, x.array, y.array)]
+    explorer = tl.explore(y, order=order, check=True)
+    assert "exp" in explorer.html()
+    del x, y
+    gc.collect()
+    assert [reference() for reference in kept] == [None] * 5
 
 
 def test_tensors_of_another_device():

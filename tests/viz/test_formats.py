@@ -1,5 +1,7 @@
 """The explorer's data as text, DOT and Mermaid: what they say, and that names cannot break them."""
 
+import copy
+import functools
 import re
 import shutil
 import subprocess
@@ -20,7 +22,12 @@ AWKWARD = [
 
 
 def data_of_product():
-    """Return the data of ``a * b + c``, where b and c are broadcast."""
+    """Return a copy of the data of ``a * b + c``, where b and c are broadcast."""
+    return copy.deepcopy(product())
+
+
+@functools.cache
+def product():
     a, b, c = (tl.ones(*shape, requires_grad=True) for shape in [(2, 3), (2, 1), (3,)])
     data = explore(a * b + c).data
     data["title"], data["notes"] = "loss", []

@@ -134,6 +134,21 @@ def test_the_results_of_an_op_with_several():
     assert [names.name(node) for node in (q.node, k.node, q.node.edges[0])] == ["q", "k", "q, k"]
 
 
+def test_a_class_without_a_hash_is_searched():
+    class Odd(type):
+        __hash__ = None
+
+        def __eq__(cls, other):
+            return True
+
+    class Holder(metaclass=Odd):
+        __slots__ = ("w",)
+
+    holder = Holder()
+    holder.w = tl.ones(2, requires_grad=True)
+    assert "holder.w" in [node["name"] for node in tl.explore(holder.w * 2).data["nodes"]]
+
+
 def test_after_a_change_in_place_the_variable_names_the_new_result():
     x = tl.ones(2, requires_grad=True)
     h = x * 2
