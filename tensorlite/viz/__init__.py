@@ -10,10 +10,11 @@
   ``"module"``), ``op``, ``name``, ``module``, ``shape``, ``dtype``, ``device``, ``bytes``, ``seconds``, ``line``,
   ``value``, ``why_no_value``, ``root``,
   ``order`` (2 for an op that computes a gradient), ``of`` (the node whose rule called it), ``before_hooks`` (the
-  gradient that its hooks got), ``doc``, ``saved``. Any of them may be None where it is not known. An ``"output"`` is
-  one result of an op that has several; it has an edge from that op. ``saved`` lists ``name``, ``value`` or else
-  ``text``, ``bytes``, ``node``, ``memory`` (a number for the array that owns it). A ``"module"`` is a folded one; its
-  ``count`` is the number of nodes inside.
+  gradient that its hooks got), ``doc``, ``saved``, ``not_kept``. Any of them may be None where it is not known. An
+  ``"output"`` is one result of an op that has several; it has an edge from that op. ``saved`` lists ``name``,
+  ``value`` or else ``text``, ``bytes``, ``node``, ``memory`` (a number for the array that owns it). A ``"module"`` is
+  a folded one; its ``count`` is the number of nodes inside. ``not_kept`` lists arguments that no rule needs:
+  ``name``, and with a recording ``shape`` and ``value``, or ``text``.
 - ``edges``: ``id``, ``from``, ``to``, ``argument``, ``position``.
 - ``sources``: ``text``, ``file``, ``line``, ``for`` (the argument; None for a function that serves all) and ``calls``:
   the helper functions and kernels that the rule calls, each with ``name``, ``text``, ``file``, ``line``. A kernel is

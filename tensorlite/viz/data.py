@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 from typing import Any
 
 from ..autograd.graph import Output
@@ -13,7 +15,7 @@ from .backward import Contribution, Step, Trace
 from .called_functions import called_functions
 from .finite_differences import EdgeCheck
 from .formulas import formula_of
-from .forward import Known
+from .forward import FROM_SHAPE, Known
 from .graph import Graph, Vertex
 from .labels import Labels
 from .memory import freed_values
@@ -88,6 +90,7 @@ class DataWriter:
             "value": self.values.add(array), "why_no_value": self.known.why_not.get(v.id),
             "root": v in self.graph.roots, "order": v.order, "of": None if v.of is None else v.of.id,
             "before_hooks": self.values.add(before_hooks), "doc": _doc(v), "saved": self.saved(v),
+            "not_kept": self.not_kept(v),
         }  # fmt: skip
 
     def saved(self, v: Vertex) -> list[dict[str, Any]]:
@@ -105,6 +108,26 @@ class DataWriter:
                 "bytes": 0 if place is None else value.nbytes, "memory": self.memory(value),
                 "node": constants.get(name) if edge is None else self.graph.vertex_of[edge].id,
             })  # fmt: skip
+        return entries
+
+    def not_kept(self, v: Vertex) -> list[dict[str, Any]]:
+        """Return the entries of the arguments of an op that no rule needs, so that the graph does not hold them."""
+        plan = None if v.node is None else v.node.plan
+        if plan is None or plan.op is None or isinstance(v.node, Output) or v.no_saved:
+            return []
+        op, record = plan.op, self.labels.record(v)
+        entries: list[dict[str, Any]] = []
+        for p, name in enumerate(op.names):
+            has_default = p < len(op.defaults) and op.defaults[p] is not inspect.Parameter.empty
+            if p in plan.needs or name in plan.saved_names or name in FROM_SHAPE or p in op.flags or has_default:
+                continue
+            shape = value = None
+            if record is not None and p < len(record.shapes):
+                shape, value = record.shapes[p], record.arguments[p]
+            place = self.values.add(value) if shape is not None else None
+            text = None if shape is not None or value is None else repr(value)[:80]
+            size = None if shape is None else list(shape)
+            entries.append({"name": name, "shape": size, "value": place, "text": text})
         return entries
 
     def memory(self, value: Any) -> int | None:
@@ -168,9 +191,15 @@ def formula_at(step: Step, c: Contribution) -> str | None:
 
 
 def _doc(v: Vertex) -> str:
+    """Return the first line of the op's docstring, with the names of the arguments that its rules use."""
     if v.node is None or v.node.plan.op is None:
         return ""
-    return (v.node.plan.op.forward.__doc__ or "").strip().partition("\n")[0]
+    op = v.node.plan.op
+    text = (op.forward.__doc__ or "").strip().partition("\n")[0]
+    for name, own in zip(("input", "other"), op.names, strict=False):
+        if name not in op.names and own in ("x", "y"):
+            text = re.sub(rf"(``[^`]*)\b{name}\b(?=[^`]*``)", rf"\1{own}", text)
+    return text
 
 
 _LIMITS = ((200, 32, 64), (800, 16, 64), (2_000, 8, 16), (math.inf, 6, 8))

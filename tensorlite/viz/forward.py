@@ -18,7 +18,7 @@ from ..backends.registry import BACKENDS, Array
 from .graph import FREED, Graph, Vertex
 from .view_changes import changed_base
 
-__all__ = ["Known", "known_results", "op_arguments"]
+__all__ = ["FROM_SHAPE", "Known", "known_results", "op_arguments"]
 
 
 class Known:
@@ -105,7 +105,7 @@ def _split_sizes(vertex: Vertex, given: dict[str, Any]) -> Any:
     return [shape[given.get("dim", 0)] for shape, _ in vertex.node.outputs]
 
 
-_FROM_SHAPE: dict[str, Callable[[Vertex, dict[str, Any]], Any]] = {
+FROM_SHAPE: dict[str, Callable[[Vertex, dict[str, Any]], Any]] = {
     "shape": lambda vertex, given: vertex.shape,
     "keepdim": lambda vertex, given: vertex.node is not None and len(vertex.shape or ()) == len(vertex.node.shapes[0]),
     "sizes": _split_sizes,
@@ -142,8 +142,8 @@ def op_arguments(graph: Graph, vertex: Vertex, known: Known, assume: bool = Fals
     for p in range(count):
         if p not in given and vertex.saved is not None and plan.built_in and vertex.shape is not None:
             by_name = {names[q]: value for q, value in given.items()}
-            if names[p] in _FROM_SHAPE:
-                given[p] = _FROM_SHAPE[names[p]](vertex, by_name)
+            if names[p] in FROM_SHAPE:
+                given[p] = FROM_SHAPE[names[p]](vertex, by_name)
             elif assume:
                 given[p] = _assumed(vertex, p, known, given)
     missing = [p for p in range(count) if p not in given]

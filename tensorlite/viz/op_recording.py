@@ -28,6 +28,8 @@ __all__ = ["ModuleCall", "Record", "recording", "source_line"]
 _PACKAGE = __name__.partition(".")[0] + "."
 _CALL_CODE = Module.__call__.__code__
 _LONGEST_LINE = 160  # characters of a line of the program that are kept
+SMALL = 512
+"""The size in bytes of the largest array that a recording copies because an op has it as an argument."""
 _LOOK_BACK = 64  # how many records before a node's tick are compared: views that its op took again come between
 
 
@@ -55,6 +57,7 @@ class Record:
     call: the innermost call of a module around it.
     of: the ticks of the nodes whose gradient rules made the call, the outermost first. It is empty in a forward pass.
     shapes: those of the op's arguments, None for those that are not arrays.
+    arguments: the arguments; of small arrays copies, and None for large ones.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Record:
     call: ModuleCall | None
     of: tuple[int, ...]
     shapes: list[tuple[int, ...] | None]
+    arguments: list[Any]
 
 
 class recording:
@@ -166,7 +170,8 @@ class recording:
             why = f"The recording keeps at most {self.max_bytes:,} bytes of results."
         frame = sys._getframe(2)
         shapes = [tuple(a.shape) if hasattr(a, "shape") else None for a in args]
-        record = Record(name, seconds, values, why, source_line(frame), self._call(frame), self._rules, shapes)
+        given = [None if values is None else _kept(a) for a in args]
+        record = Record(name, seconds, values, why, source_line(frame), self._call(frame), self._rules, shapes, given)
         self._records.append(record)
         self._ticks.append(clock())  # The op's node gets one of the next ticks.
 
@@ -262,6 +267,13 @@ class recording:
         if node.plan.widen and narrow and max(d.itemsize for d in narrow) < 4 <= value.dtype.itemsize:
             return value.astype(narrow[0])  # The op computed in float32, and rounded its result.
         return value
+
+
+def _kept(argument: Any) -> Any:
+    """Return an argument that a record keeps: a copy of a small array, None for a large one."""
+    if not hasattr(argument, "nbytes"):
+        return argument if isinstance(argument, (bool, int, float, complex, str, tuple)) else None
+    return argument.copy() if argument.nbytes <= SMALL else None
 
 
 def _numbered(name: str) -> Iterator[str]:

@@ -420,6 +420,8 @@ PICTURES = {  # name: data, options of the window, the op of the step, what the 
 def test_a_learner_finds_out_what_a_step_computes(show):
     """Go through what confused a learner on the page of a perceptron: names, formulas, entries, memory, tabs, marks."""
     page = show(mlp_data())
+    assert [n["not_kept"] for n in tl.explore(tl.ones(2, requires_grad=True).sum() - 3).data["nodes"]][-1] == [
+        {"name": "y", "shape": None, "value": None, "text": None}]
     assert "A gradient says how loss changes when an entry grows by a little. Training needs it" in text_of(page)
     dot = page.locator("#marks button").first
     dot.hover()

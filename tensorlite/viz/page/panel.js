@@ -120,6 +120,7 @@ function explainForward({ node }) {
     inputs.length ? section("Inputs", inputs.map(({ edge, source }) => drawValue(source.value,
       { title: argumentTitle(edge),
         missing: source.why_no_value }))) : null,
+    (node.not_kept || []).map((each) => drawNotKept(each)),
     node.kind === "module" ? null : section(isOp ? "Result" : "Value", drawValue(node.value, { title: node.name || (isOp ? "" : ""), missing: node.why_no_value })),
     isOp ? drawSaved(node, "Saves for the backward step") : null,
     isOp || node.line ? section("Details", drawDetails(node)) : null,
@@ -129,6 +130,14 @@ function explainForward({ node }) {
 function argumentTitle(edge) {
   const name = inputName(edge);
   return edge.argument && ![edge.argument, `the constant ${edge.argument}`].includes(name) ? `${edge.argument} = ${name}` : edge.argument || name;
+}
+
+// Show an argument that the graph does not hold, because no rule needs it.
+function drawNotKept({ name, shape: size, value, text }) {
+  const known = value !== null && value !== undefined;
+  const what = text ? ` is ${text}.` : size && !known ? `, ${dims(size)}.` : known ? "" : ".";
+  return element("div", { class: "not-kept" }, element("p", {}, element("b", {}, name), what, element("span", { class: "muted" },
+    " A constant: no gradient rule needs it, so the graph does not keep it.")), known ? drawValue(value, { compact: true }) : null);
 }
 
 const plainDoc = (text) => text.replace(/``/g, "").replace(/:\w+:`~?([^`]*)`/g, "$1");
