@@ -79,7 +79,8 @@ function inputName(edge) {
 // Return the names of inputs in a sentence. Inputs of the same name get those of their arguments.
 function inputNames(list) {
   const names = list.map(inputName);
-  return list.map((edge, i) => (names.indexOf(names[i]) !== names.lastIndexOf(names[i]) || list.length > 1 && nodes.get(edge.from).numbered) && edge.argument || names[i]);
+  const alike = list.filter((edge, i) => nodes.get(edge.from).numbered && names[i] === nodes.get(edge.from).label);
+  return list.map((edge, i) => (names.indexOf(names[i]) !== names.lastIndexOf(names[i]) || alike.length > 1 && alike.includes(edge)) && edge.argument || names[i]);
 }
 
 // Return the node whose entries a view has: that of a parameter for its reshape.
