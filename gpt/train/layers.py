@@ -38,6 +38,7 @@ class LayerRecorder:
         self.activations: dict[str, tuple[Tensor, Tensor]] = {}
         self.gradients: dict[str, Tensor] = {}
         self.before: dict[str, list[Tensor]] = {}
+        self.measured: list[tuple[int, list[str], Tensor]] = []
 
     def is_due(self, step: int) -> bool:
         """Return whether a step is recorded: the first one, the last one, and those between at the interval."""
@@ -60,31 +61,43 @@ class LayerRecorder:
                 handle.remove()
 
     def measure(self, name: str, x: Tensor) -> None:
-        """Keep the mean and the standard deviation of an activation. They stay on the device until they are written."""
+        """Keep the mean and the standard deviation of an activation."""
         x = x.detach()
         self.activations[name] = x.mean(), x.std(correction=0)
 
     def before_update(self) -> None:
         """Measure the gradients, before they are clipped, and keep a sample of the weights."""
         for name, parameters in self.groups.items():
-            self.gradients[name] = norm([p.grad.detach() for p in parameters if p.grad is not None])
+            self.gradients[name] = norm([p.grad.detach() for p in parameters if p.grad is not None], self.model.device)
             self.before[name] = [sample(p).clone() for p in parameters]
 
-    def write(self, step: int) -> None:
-        """Measure the update of a step, and write the line of the step. Raises RunFolderError."""
-        update = {}
+    def after_update(self, step: int) -> None:
+        """Measure the update of a step. Its numbers stay on the device until `flush`, so that no step waits for it."""
+        changes, weights = [], []
         for name, parameters in self.groups.items():
             before = self.before[name]
-            change = norm([sample(p) - old for p, old in zip(parameters, before, strict=True)])
-            update[name] = share(float(change.item()), float(norm(before).item()))
-        Metrics(self.folder.layers).write(
-            step=step,
-            gradient={name: finite(value.item()) for name, value in self.gradients.items()},
-            update=update,
-            mean={name: finite(mean.item()) for name, (mean, _) in self.activations.items()},
-            std={name: finite(std.item()) for name, (_, std) in self.activations.items()},
-        )
+            changes.append(norm([sample(p) - old for p, old in zip(parameters, before, strict=True)]))
+            weights.append(norm(before))
+        means, stds = zip(*self.activations.values())
+        numbers = tl.stack([*self.gradients.values(), *changes, *weights, *means, *stds])
+        self.measured.append((step, list(self.activations), numbers))
         self.activations, self.gradients, self.before = {}, {}, {}
+
+    def flush(self) -> None:
+        """Write the lines of the steps that were measured. Raises RunFolderError."""
+        groups = list(self.groups)
+        for step, places, numbers in self.measured:
+            values = iter(numbers.cpu().numpy().tolist())
+            gradient, change, whole = ({name: next(values) for name in groups} for _ in range(3))
+            mean, std = ({place: next(values) for place in places} for _ in range(2))
+            Metrics(self.folder.layers).write(
+                step=step,
+                gradient={name: finite(value) for name, value in gradient.items()},
+                update={name: share(change[name], whole[name]) for name in groups},
+                mean={place: finite(value) for place, value in mean.items()},
+                std={place: finite(value) for place, value in std.items()},
+            )
+        self.measured.clear()
 
 
 def group_of(name: str) -> str:
@@ -101,10 +114,10 @@ def sample(parameter: Tensor) -> Tensor:
     return flat[:: -(-flat.numel() // SAMPLE)]
 
 
-def norm(tensors: list[Tensor]) -> Tensor:
-    """Return the L2 norm of all entries of tensors together, 0-d."""
+def norm(tensors: list[Tensor], device: tl.Device | None = None) -> Tensor:
+    """Return the L2 norm of all entries of tensors together, 0-d. device: for the zero of no tensors."""
     if not tensors:
-        return tl.zeros(())
+        return tl.zeros((), device=device)
     return tl.stack([tl.linalg.vector_norm(tensor) for tensor in tensors]).square().sum().sqrt()
 
 

@@ -131,7 +131,7 @@ class Trainer:
         self.schedule.step()
         self.step += 1
         if recorded:
-            self.layers.write(self.step)
+            self.layers.after_update(self.step)
         return sum(losses[1:], losses[0]), norm
 
     def batch(self, split: Split, rng: np.random.Generator) -> tuple[Any, Any]:
@@ -146,6 +146,7 @@ class Trainer:
 
     def check(self) -> None:
         """Raise TrainingError if the loss or the gradient of a step since the last check is not finite."""
+        self.layers.flush()
         values = self.meter.read()
         for step, (loss, norm) in enumerate(values, start=self.step - len(values) + 1):
             if not (math.isfinite(loss) and math.isfinite(norm)):

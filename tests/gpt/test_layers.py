@@ -41,6 +41,7 @@ def test_a_record_has_the_norms_and_activations_of_the_step(tiny, tmp_path, monk
 
     monkeypatch.setattr("tensorlite.nn.utils.clip_grad_norm_", clip_and_look)
     trainer.train_step()
+    trainer.layers.flush()
     first, line = read(tmp_path / "run" / LAYERS)
     assert (first["step"], line["step"]) == (1, 2)
     assert list(line["gradient"]) == list(line["update"]) == GROUPS
@@ -70,6 +71,7 @@ def test_values_that_are_not_finite_are_null(tiny, tmp_path):
     trainer.model.ln_f.weight.array[:] = np.inf
     with np.errstate(all="ignore"):
         trainer.train_step()
+    trainer.layers.flush()
     text = (tmp_path / "run" / LAYERS).read_text()
     assert "NaN" not in text
     assert "Infinity" not in text
