@@ -49,7 +49,7 @@ def make_model(shape: str, folder: Path) -> tuple[GPT, Tokenizer]:
     if shape in RANDOM:
         path = folder / f"{shape}.gguf"
         write_random(path, *RANDOM[shape])
-    loaded = gpt.load(path)
+    loaded = gpt.load(path, quantize="auto")  # as `gpt serve` does
     return loaded.model, loaded.tokenizer
 
 
