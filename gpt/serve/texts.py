@@ -18,8 +18,9 @@ from gpt.serve.scheduler import TextStream
 from gpt.serve.served import ServedModel
 from gpt.tokenizer import Tokenizer
 
-# Tokens of a fast model are sent together, because each call of `send` takes 0.1 ms. Nobody sees so short a time.
-SEND_SECONDS = 0.01
+# Tokens of a short time are sent together, because each call of `send` takes 0.1 ms. Screens show one or two pictures
+# in this time.
+SEND_SECONDS = 0.025
 
 
 @dataclass(frozen=True)
