@@ -1,11 +1,8 @@
 // The attention of every layer and head: small heat maps, one of them enlarged, and lines between tokens.
 
-import { byId, count, element, fromBase64, styleColor, svg } from "./dom.js";
-import { json } from "./server.js";
-import { session, showError } from "./session.js";
+import { byId, element, fromBase64, styleColor, svg } from "./dom.js";
+import { pictureOfText } from "./picture_of_text.js";
 import { nameOf } from "./tokens.js";
-import { currentOfText } from "./text_view.js";
-import { currentOfChat } from "./chat_view.js";
 import { onTheme } from "./theme.js";
 
 const ROW = 22; // pixels of a token in the lines
@@ -16,56 +13,20 @@ const FAR = 256; // steps of a colour scale
 let data = null; // the answer of the server, with `maps`: a Uint8Array (layers, heads, T, T)
 let chosen = { layer: 0, head: 0 };
 let cell = { row: 0, column: 0 };
-let key = "";
-let turn = 0; // the number of the last load, whose answer alone is shown
 
-/** Connect the view to its buttons. */
+/** Connect the view to its buttons. Return a function that loads the attention when the view is shown. */
 export function startAttention() {
-  byId("attention-load").addEventListener("click", () => load());
-  byId("attention-last").addEventListener("change", () => load());
   onTheme(() => data && draw());
-}
-
-/** Load the attention when the view is shown, if the text is another one than before. */
-export async function attentionShown() {
-  await load(true);
-}
-
-/** Return {model, ids} of the text that was written last. */
-export async function currentText() {
-  const { model, tokens } = (session.current === "chat" && currentOfChat()) || (await currentOfText());
-  return { model, ids: tokens.map(({ id }) => id) };
-}
-
-async function load(onlyNew = false) {
-  const mine = ++turn;
-  showError("attention-error", null);
-  const status = byId("attention-status");
-  try {
-    const { model, ids } = await currentText();
-    if (!ids.length) {
-      status.textContent = "Write a text first, or type a prompt.";
-      return;
-    }
-    if (onlyNew && key === `${model} ${ids}`) return;
-    status.textContent = "The model reads the text …";
-    const answer = await json("/api/attention", { body: { model, ids, last: Number(byId("attention-last").value) } });
-    if (mine !== turn) return;
-    key = `${model} ${ids}`;
+  return pictureOfText("attention", (answer) => {
     data = answer;
     data.maps = fromBase64(data.weights);
     data.T = data.tokens.length;
     data.names = data.tokens.map((token) => nameOf(token));
     chosen = { layer: Math.min(chosen.layer, data.layers - 1), head: Math.min(chosen.head, data.heads - 1) };
     cell = { row: data.T - 1, column: 0 };
-    status.textContent =
-      `The last ${count(data.T)} of ${count(ids.length)} tokens. The model has read ${count(data.read)}.`;
     byId("attention-body").hidden = false;
     draw();
-  } catch (error) {
-    status.textContent = "";
-    showError("attention-error", error.message);
-  }
+  });
 }
 
 /** Return the weight (0 to 1) from a token that reads to one that is read. */

@@ -1,48 +1,13 @@
 // The logit lens: a table of layers and tokens, each cell with the token that the layer would write next.
 
-import { currentText } from "./attention_view.js";
-import { byId, count, element } from "./dom.js";
+import { byId, element } from "./dom.js";
+import { pictureOfText } from "./picture_of_text.js";
 import { popover } from "./popover.js";
-import { json } from "./server.js";
-import { showError } from "./session.js";
 import { nameOf, percent, stepOf } from "./tokens.js";
 
-let key = "";
-let turn = 0; // the number of the last load, whose answer alone is shown
-
-/** Connect the view to its buttons. */
+/** Connect the view to its buttons. Return a function that loads the table when the view is shown. */
 export function startLens() {
-  byId("lens-load").addEventListener("click", () => load());
-  byId("lens-last").addEventListener("change", () => load());
-}
-
-/** Load the table when the view is shown, if the text is another one than before. */
-export async function lensShown() {
-  await load(true);
-}
-
-async function load(onlyNew = false) {
-  const mine = ++turn;
-  showError("lens-error", null);
-  const status = byId("lens-status");
-  try {
-    const { model, ids } = await currentText();
-    if (!ids.length) {
-      status.textContent = "Write a text first, or type a prompt.";
-      return;
-    }
-    if (onlyNew && key === `${model} ${ids}`) return;
-    status.textContent = "The model reads the text …";
-    const answer = await json("/api/lens", { body: { model, ids, last: Number(byId("lens-last").value) } });
-    if (mine !== turn) return;
-    key = `${model} ${ids}`;
-    const last = count(answer.tokens.length);
-    status.textContent = `The last ${last} of ${count(ids.length)} tokens. The model has read ${count(answer.read)}.`;
-    draw(answer);
-  } catch (error) {
-    status.textContent = "";
-    showError("lens-error", error.message);
-  }
+  return pictureOfText("lens", draw);
 }
 
 function draw({ tokens, cells, names, first }) {

@@ -1,10 +1,10 @@
 // Start the page: the options of the server, the tabs, the theme, and the keys.
 
-import { attentionShown, startAttention } from "./attention_view.js";
+import { startAttention } from "./attention_view.js";
 import { send, startChat } from "./chat_view.js";
 import { makeControls } from "./controls.js";
 import { byId, count, element } from "./dom.js";
-import { lensShown, startLens } from "./lens_view.js";
+import { startLens } from "./lens_view.js";
 import { popover } from "./popover.js";
 import { runsShown, startRuns } from "./runs_view.js";
 import { json, onReachable, setTokenDialog } from "./server.js";
@@ -15,7 +15,7 @@ import { writer } from "./writer.js";
 import { startTheme } from "./theme.js";
 
 const VIEWS = ["text", "chat", "attention", "lens", "runs"];
-const SHOWN = { attention: attentionShown, lens: lensShown, runs: runsShown };
+const shown = { runs: runsShown }; // what a view does when it is shown
 const SENDS = { text: write, chat: send };
 let view = "text";
 
@@ -46,8 +46,8 @@ async function loadOptions() {
   makeControls(sampling, length);
   startText();
   startChat();
-  startAttention();
-  startLens();
+  shown.attention = startAttention();
+  shown.lens = startLens();
   startRuns();
   modelChanged();
   select(VIEWS.includes(location.hash.slice(1)) ? location.hash.slice(1) : model().chat ? "chat" : "text");
@@ -87,7 +87,7 @@ function select(name) {
   document.body.dataset.view = name;
   history.replaceState(null, "", `#${name}`);
   if (name in SENDS) setCurrent(name);
-  SHOWN[name]?.();
+  shown[name]?.();
   runsShown(name === "runs");
 }
 
