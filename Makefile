@@ -19,7 +19,7 @@ VENV_PYTHON := env -u PYTHONHOME -u PYTHONPATH -u VIRTUAL_ENV .venv/bin/python
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-train: .venv/.installed-fast,gpt,plot  ## train a GPT on tiny Shakespeare, evaluate it and print a sample of its text
+train: .venv/.installed-fast,gpt,plot,serve  ## train a GPT on tiny Shakespeare, evaluate it and print a sample of its text
 	@$(VENV_PYTHON) -m gpt train shakespeare-char-cpu $(ARGS)
 
 test: .venv/.installed-test  ## run the tests; ARGS="-k matmul" and the like go to pytest
