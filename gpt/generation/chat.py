@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -113,6 +113,14 @@ class Conversation:
         self.kept = len(self.messages)  # the system message, which is never forgotten
         self.forgotten = 0
 
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, messages: Sequence[Message], context: int, max_new_tokens: int) -> Self:
+        """Return a conversation that has these messages already, with room for an answer of `max_new_tokens`."""
+        talk = cls(tokenizer, context, None, min(max_new_tokens, context // 2))
+        talk.messages = [dict(message) for message in messages]
+        talk.kept = int(bool(talk.messages) and talk.messages[0].get("role") == "system")
+        return talk
+
     def add(self, role: str, content: str) -> None:
         """Append a message."""
         self.messages.append({"role": role, "content": content})
@@ -167,10 +175,7 @@ def answer_batch(
                 f"answer_batch: expected a list with the messages of each conversation, got {messages!r:.80}. "
                 "Write [[{'role': 'user', 'content': 'Hello'}]]"
             )
-        talk = Conversation(tokenizer, context, None, min(max_new_tokens, context // 2))
-        talk.messages = [dict(message) for message in messages]
-        talk.kept = int(bool(talk.messages) and talk.messages[0].get("role") == "system")
-        prompts.append(talk.prompt())
+        prompts.append(Conversation.of(tokenizer, messages, context, max_new_tokens).prompt())
     stops = tokenizer.stop_ids
     answers = generate_batch(
         model, prompts, max_new_tokens, sampling, stop_tokens=stops, processors=[ContextEnd(context)], **options

@@ -20,7 +20,7 @@ from gpt.serve.logprob_forms import chat_logprobs
 from gpt.serve.sampling import check_stream, new_tokens, sampling_configs
 from gpt.serve.schemas import ChatRequest, Message
 from gpt.serve.served import Served, ServedModel
-from gpt.serve.texts import Choice, Piece, begin_texts, merged
+from gpt.serve.texts import Choice, Piece, begin_texts, gathered, merged
 from gpt.tokenizer import Ids
 
 ROLES = {"developer": "system"}  # OpenAI's newer name; templates know the older one.
@@ -86,10 +86,6 @@ class ChatJob:
 
     async def answer(self) -> dict[str, Any]:
         """Return the answer, once all texts are written."""
-        texts: list[list[Piece]] = [[] for _ in self.choices]
-        async for pieces in merged(self.choices, self.end):
-            for piece in pieces:
-                texts[piece.index].append(piece)
         choices = [
             {
                 "index": index,
@@ -97,7 +93,7 @@ class ChatJob:
                 "logprobs": self.logprobs([token for piece in pieces for token in piece.tokens]),
                 "finish_reason": pieces[-1].finish_reason,
             }
-            for index, pieces in enumerate(texts)
+            for index, pieces in enumerate(await gathered(self.choices, self.end))
         ]
         return {**self.head, "object": "chat.completion", "choices": choices, "usage": self.usage()}
 

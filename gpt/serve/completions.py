@@ -19,7 +19,7 @@ from gpt.serve.prompt_logprobs import prompt_logprobs
 from gpt.serve.sampling import check_stream, new_tokens, sampling_configs
 from gpt.serve.schemas import MAX_CHOICES, CompletionRequest
 from gpt.serve.served import Served, ServedModel
-from gpt.serve.texts import Choice, Piece, PlacedToken, begin_texts, merged, time_limit
+from gpt.serve.texts import Choice, Piece, PlacedToken, begin_texts, gathered, merged, time_limit
 from gpt.tokenizer import Ids, check_token_ids, prompt_ids, start_ids
 
 DEFAULT_TOKENS = 16  # of OpenAI's API
@@ -107,10 +107,7 @@ class CompletionJob:
     async def answer(self) -> dict[str, Any]:
         """Return the answer, once all texts are written."""
         await self.echo()
-        texts: list[list[Any]] = [[] for _ in self.choices]
-        async for pieces in merged(self.choices, self.end):
-            for piece in pieces:
-                texts[piece.index].append(piece)
+        texts = await gathered(self.choices, self.end)
         found: list[dict[str, Any]] = []
         for place, prompt in enumerate(self.prompts):
             chosen = list(range(place * self.best_of, (place + 1) * self.best_of))

@@ -50,16 +50,16 @@ async def respond(request: Request, job: Job, as_stream: bool | None) -> Respons
     """Let the texts of a request begin, and return them as one answer or as a stream. Raises ApiError."""
     await job.begin(request)
     if as_stream:
-        return EventStream(job.events(), job.choices)
+        return EventStream(lines(job.events()), job.choices)
     return JSONResponse(await unless_gone(request, job.answer(), job.choices))
 
 
 class EventStream(StreamingResponse):
-    """A stream of events about texts, which end when the client goes away."""
+    """A stream of events about texts, which end when the client goes away, also before the first event."""
 
-    def __init__(self, events: AsyncIterator[list[dict[str, Any]]], choices: Iterable[Choice]) -> None:
+    def __init__(self, events: AsyncIterator[str], choices: Iterable[Choice]) -> None:
         # Proxies would otherwise collect the events.
-        super().__init__(lines(events), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        super().__init__(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
         self.choices = choices
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

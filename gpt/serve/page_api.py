@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.types import Receive, Scope, Send
 
 from gpt.config import SamplingConfig
 from gpt.config.fields import Field as OptionField
@@ -28,6 +26,7 @@ from gpt.generation.sampling import check_finite
 from gpt.inspect import attention_weights, logit_lens
 from gpt.serve.bodies import JsonRoute
 from gpt.serve.errors import ApiError
+from gpt.serve.events import EventStream
 from gpt.serve.failures import as_api_error
 from gpt.serve.page_runs import router as runs_router
 from gpt.serve.served import Served, ServedModel
@@ -149,7 +148,8 @@ async def generate(request: Request, body: GenerateBody) -> Response:
         "forgotten": forgotten,
         "seed": sampling.seed,
     }
-    return TextEvents(choice, write_events(choice, first, time.monotonic() + served.options.request_seconds))
+    end = time.monotonic() + served.options.request_seconds
+    return EventStream(write_events(choice, first, end), [choice])
 
 
 @router.post("/attention")
@@ -255,24 +255,9 @@ async def encode(model: ServedModel, text: str) -> Ids:
 
 def encode_messages(model: ServedModel, messages: Sequence[MessageBody], max_tokens: int) -> tuple[Ids, int]:
     """Return the ids of a conversation up to the next answer, and how many messages were forgotten."""
-    talk = Conversation(model.tokenizer, model.context, None, min(max_tokens, model.context // 2))
-    talk.messages = [message.model_dump() for message in messages]
-    talk.kept = int(messages[0].role == "system")
+    every = [message.model_dump() for message in messages]
+    talk = Conversation.of(model.tokenizer, every, model.context, max_tokens)
     return talk.prompt(), talk.forgotten
-
-
-class TextEvents(StreamingResponse):
-    """A stream of events about a text. Its work ends when the client goes away, also before the first event."""
-
-    def __init__(self, choice: Choice, events: AsyncIterator[str]) -> None:
-        super().__init__(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
-        self.choice = choice
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self.choice.stream.cancel()
 
 
 async def write_events(choice: Choice, first: dict[str, Any], end: float) -> AsyncIterator[str]:

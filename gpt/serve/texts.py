@@ -216,6 +216,15 @@ async def merged(choices: Sequence[Choice], end: float) -> AsyncIterator[list[Pi
         cancel(choices)
 
 
+async def gathered(choices: Sequence[Choice], end: float) -> list[list[Piece]]:
+    """Return the pieces of each text, once all texts are written. Raises the error of any of them."""
+    texts: list[list[Piece]] = [[] for _ in choices]
+    async for pieces in merged(choices, end):
+        for piece in pieces:
+            texts[piece.index].append(piece)
+    return texts
+
+
 def cancel(choices: Iterable[Choice]) -> None:
     """End texts that nobody reads any more."""
     for choice in choices:

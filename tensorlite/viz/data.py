@@ -77,15 +77,12 @@ class DataWriter:
         seen = self.cotangents.get(v.id) if array is None else array
         if seen is not None:
             v.shape, v.dtype = tuple(seen.shape), seen.dtype
-        size = 1
-        for n in v.shape or ():
-            size *= n
         kind = "parameter" if isinstance(v.leaf, Parameter) else v.kind
         return {
             "id": v.id, "kind": kind, "op": v.name, "name": self.labels.name(v), "module": self.labels.module(v),
             "shape": None if v.shape is None else list(v.shape), "dtype": None if v.dtype is None else str(v.dtype),
             "device": None if seen is None else device_name(seen),
-            "bytes": None if v.shape is None or v.dtype is None else size * v.dtype.itemsize,
+            "bytes": None if v.shape is None or v.dtype is None else math.prod(v.shape) * v.dtype.itemsize,
             "seconds": self.labels.seconds(v), "line": self.labels.line(v),
             "value": self.values.add(array), "why_no_value": self.known.why_not.get(v.id),
             "root": v in self.graph.roots, "order": v.order, "of": None if v.of is None else v.of.id,

@@ -95,11 +95,10 @@ class recording:
         self.max_bytes = max_bytes
         self.trees: list[ModuleTree] = [] if model is None else [ModuleTree(model, "")]
         self._named = model is not None
-        self._variables: dict[str, Any] | None = None
         self._records: list[Record] = []
         self._ticks: list[int] = []
         self._owners: dict[int, int] = {}  # the tick of the node that each record was given to
-        self._bytes = self._left_out = self._modules = 0
+        self._bytes = self._left_out = 0
         self._numbers: dict[tuple[int, str], int] = {}
         self._active: list[tuple[FrameType, int, ModuleCall]] = []
         self._rules: tuple[int, ...] = ()
