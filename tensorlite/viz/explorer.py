@@ -17,6 +17,7 @@ from ..autograd.views import regenerate_views
 from ..backends.registry import BACKENDS, describe_array
 from ..errors import GraphError
 from ..nn.module import Module
+from ..serialization import atomic_write
 from .backward import Step, trace_backward
 from .data import DataWriter, shortened
 from .finite_differences import EdgeCheck, check_step
@@ -63,7 +64,8 @@ class Explorer:
         FileExistsError for an existing file that is not a page of the explorer.
         """
         found = checked_path(path)
-        found.write_text(self.html(), "utf-8")
+        with atomic_write(found) as temporary:
+            temporary.write_text(self.html(), "utf-8")
         self.path = found
         return found
 
