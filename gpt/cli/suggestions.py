@@ -38,6 +38,7 @@ OPTION_ALIASES = {
     "--final-eval-tokens": "eval-tokens final-eval eval-size",
     "--checkpoint-interval": "save-every save-interval save-steps checkpoint-every save-freq checkpoint-steps",
     "--log-layers": "log-gradients log-gradient watch log-every-layer record-layers",
+    "--activation-checkpointing": "gradient-checkpointing recompute checkpoint-activations remat",
     "--sample-chars": "sample-length sample-size",
     "--seed": "random-seed manual-seed rng",
     "--dtype": "precision type",

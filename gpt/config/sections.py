@@ -240,6 +240,9 @@ class TrainConfig(Section):
         "auto", "where to compute: cpu, cuda or cuda:N; auto takes TENSORLITE_DEVICE, else cpu"
     )
     dtype: str = option("float32", "type of parameters and activations", choices=("float32", "float64"))
+    activation_checkpointing: bool = option(
+        False, "compute each block again in the backward pass instead of keeping its values: less memory, slower steps"
+    )
     out_dir: str = option("", "folder for checkpoint, metrics and loss curve; runs/NAME if empty")
 
     def check(self) -> None:

@@ -175,7 +175,13 @@ def build_norm(config: ModelConfig) -> nn.LayerNorm | nn.RMSNorm:
 
 
 class GPT(nn.Module):
-    """The language model. Its parameters have the names of GPT-2, and matrices the shape (out, in) of nn.Linear."""
+    """The language model. Its parameters have the names of GPT-2, and matrices the shape (out, in) of nn.Linear.
+
+    activation_checkpointing: whether the backward pass computes each block again from its input, instead of keeping
+    what the ops of the block save (see `tl.checkpoint`). It can be changed at any time; results have the same bits.
+    """
+
+    activation_checkpointing = False
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -258,8 +264,9 @@ class GPT(nn.Module):
                 raise tl.GraphError("GPT: a cache records no gradients. Call the model under no_grad()")
             cache.check_capacity(B, T)
         x = self.drop(self.embed(idx, cache))
+        recompute = self.activation_checkpointing and cache is None
         for layer, block in enumerate(self.h):
-            x = block(x, cache, layer)
+            x = tl.checkpoint(block, x) if recompute else block(x, cache, layer)
         if cache is not None:
             cache.length += T
         return self.ln_f(x)

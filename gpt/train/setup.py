@@ -30,6 +30,7 @@ RESUMABLE_OPTIONS = {
     "train.checkpoint_interval",
     "train.sample_chars",
     "train.log_layers",
+    "train.activation_checkpointing",
     "train.device",
 }
 

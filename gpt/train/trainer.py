@@ -49,6 +49,7 @@ class Trainer:
         self.config = config
         self.dataset = dataset
         self.model = model
+        self.model.activation_checkpointing = config.train.activation_checkpointing
         self.folder = folder
         self.metrics = folder.metrics
         self.base = base  # Of low-rank adaptation: `path` and `sha256` of the model, which no checkpoint has in it.

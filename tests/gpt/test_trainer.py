@@ -5,6 +5,7 @@ import math
 import re
 import sys
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -102,6 +103,27 @@ def test_accumulated_batches_equal_one_large_batch(tiny):
 
 
 # --- a whole run
+
+
+def test_activation_checkpointing_changes_memory_alone(tiny, tmp_path):
+    """The losses, the weights and the records have the same bits, with dropout and accumulated batches."""
+    runs = []
+    for recompute in (False, True):
+        options = {"train__activation_checkpointing": recompute, "train__grad_accum": 2, "train__log_layers": 1}
+        trainer = train.start(tiny(f"{recompute}", model__dropout=0.3, model__n_layer=6, **options))
+        trainer.train_step()
+        tracemalloc.start()
+        losses = [trainer.train_step()[0].item() for _ in range(2)]
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        trainer.layers.flush()
+        layers = (tmp_path / f"{recompute}" / LAYERS).read_text()
+        runs.append((losses, trainer.model.state_dict(), layers, peak))
+    plain, recomputed = runs
+    assert recomputed[0] == plain[0]
+    assert all(np.array_equal(plain[1][name].numpy(), value.numpy()) for name, value in recomputed[1].items())
+    assert recomputed[2] == plain[2]
+    assert recomputed[3] < 0.7 * plain[3]
 
 
 def test_a_run_writes_the_files_that_it_lists(tiny, tmp_path, capsys):
