@@ -23,7 +23,7 @@ import numpy as np
 
 from ..backends.cpu.malloc import keep_freed_memory
 from ..backends.registry import BACKENDS, Array, describe_array
-from ..dtypes import accumulate_dtype, convert_arrays, narrow_dtype
+from ..dtypes import accumulate_dtype, cast_array, convert_arrays, narrow_dtype
 from ..errors import DTypeError, GraphError, ShapeError
 from . import anomaly_mode, version_counter
 from .grad_mode import grad_mode
@@ -225,7 +225,7 @@ def cast_to_input_dtype(plan: Plan, k: int, d: Value, dtype: Any) -> Value:
             f"{plan.op_name}: the gradient rule of argument {plan.input_names[k]!r} gave {d.dtype}, the argument is "
             f"{dtype}. Convert the gradient to that."
         )
-    return d.to(dtype) if isinstance(d, Variable) else d.astype(dtype)  # type: ignore[attr-defined]
+    return d.to(dtype) if isinstance(d, Variable) else cast_array(d, dtype)  # type: ignore[attr-defined]
 
 
 def fill_missing_with_zeros(node: Node, gradients: list[Value]) -> tuple[Value, ...]:

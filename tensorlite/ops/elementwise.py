@@ -15,7 +15,7 @@ import numpy as np
 from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
-from ..dtypes import DType, result_type
+from ..dtypes import DType, cast_array, result_type
 from ..errors import DTypeError
 from ..scalars import int_in, number_in
 from .arguments import Operand
@@ -542,7 +542,7 @@ def clone(xp: Namespace, x: Array) -> Array:
 @op(lambda g, in_dtype: convert(g, in_dtype, g.dtype))
 def convert(xp: Namespace, x: Array, dtype: DType, in_dtype: DType | None) -> Array:
     """Return x in the floating point dtype ``dtype``. ``in_dtype`` is the dtype of x."""
-    return x.astype(dtype)
+    return cast_array(x, dtype)
 
 
 @op()

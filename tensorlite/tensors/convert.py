@@ -10,7 +10,7 @@ from ..autograd.function import op
 from ..autograd.graph import Variable, wrap
 from ..backends.registry import BACKENDS, Array, Device, DeviceLike, Namespace, device_of, namespace
 from ..backends.registry import device as as_device
-from ..dtypes import DType, as_dtype, check_number, is_floating
+from ..dtypes import DType, as_dtype, cast_array, check_number, is_floating
 from ..errors import DTypeError, ShapeError
 from ..ops.elementwise import convert, convert_to_discrete
 from .python_data import array_from_python
@@ -33,7 +33,7 @@ def as_array(data: Any, dtype: Any = None, where: DeviceLike = None) -> Array:
         target = as_dtype(raw.dtype.newbyteorder("="))
     if target is not None and raw.dtype != target:
         with np.errstate(all="ignore"):
-            raw = raw.astype(target)
+            raw = cast_array(raw, target)
     if where is None and (isinstance(data, Variable) or type(data) in BACKENDS):
         return raw
     return _move(raw, as_device(where))

@@ -18,7 +18,7 @@ from gpt.model import KVCache, compiled_reader
 from gpt.model.gpt import GPT
 from gpt.model.quantized import quantize_model
 from tensorlite import optim
-from tensorlite.backends.cpu.compiled import gemm, kernels, quantized_kernels, row_kernels, sum_kernels
+from tensorlite.backends.cpu.compiled import bfloats, gemm, kernels, quantized_kernels, row_kernels, sum_kernels
 from tensorlite.backends.cpu.compiled.machine_code import MachineCodeCache
 from tensorlite.nn import functional as F
 
@@ -73,6 +73,9 @@ def show_ops() -> None:
     q, keys, values, scores, out = (random(*shape).array for shape in ((2, 8), (2, 9, 8), (2, 9, 8), (2, 9), (2, 8)))
     row_kernels.decode_attention(0, q, keys, values, 7, scores, out)
     show("row kernels", *map(tl.tensor, (x, y, out)))
+    half = np.empty(1003, np.uint16)
+    bfloats.cast(0, random(1003).array, half)
+    show("cast", tl.tensor(half.view(np.int16)))
 
 
 def train(model: GPT, optimizer: optim.AdamW, steps: range) -> None:
@@ -115,7 +118,7 @@ def main() -> None:
     """Show everything. Raises AssertionError if a compiled function was not called."""
     show_ops()
     show_runs(Path(sys.argv[1]))
-    for module in (gemm, kernels, quantized_kernels, row_kernels, sum_kernels, compiled_reader):
+    for module in (bfloats, gemm, kernels, quantized_kernels, row_kernels, sum_kernels, compiled_reader):
         for name, function in vars(module).items():
             if isinstance(getattr(function, "_cache", None), MachineCodeCache):
                 assert function.overloads, f"{module.__name__}.{name} was not called"

@@ -18,6 +18,7 @@ import numpy as np
 
 from ...dtypes import accumulate_dtype, convert_arrays
 from .. import reference
+from . import casts  # noqa: F401
 from .blas import gemm_pointer, one_blas_thread
 from .find_compiled import find_compiled
 from .sums import long_matmul

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...dtypes import accumulate_dtype
+from ...dtypes import accumulate_dtype, cast_array
 from .. import reference
 from .blas import one_blas_thread
 from .compiled_sums import FLOAT32, run_sum, sums_for
@@ -58,7 +58,7 @@ def sum_over(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool = False) ->
         return _sum(x, axes, keepdims)
     wide = accumulate_dtype(dtype)
     if wide != dtype:
-        return sum_over(xp, x.astype(wide), axes, keepdims).astype(dtype)
+        return sum_over(xp, cast_array(x, wide), axes, keepdims).astype(dtype)
     return x.sum(axis=axes, keepdims=keepdims)
 
 
@@ -268,7 +268,7 @@ def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
     """
     wide = accumulate_dtype(g.dtype)
     if wide != g.dtype:
-        return embedding_backward(xp, g.astype(wide), ids, rows).astype(g.dtype)
+        return cast_array(embedding_backward(xp, cast_array(g, wide), ids, rows), g.dtype)
     width = g.shape[-1]
     flat, g = ids.reshape(-1), g.reshape(ids.size, width)
     if not g.size:

@@ -1,0 +1,68 @@
+"""The compiled loops of bfloat16 arrays."""
+
+import numpy as np
+import pytest
+
+from tensorlite.backends.cpu import casts, find_compiled, thread_pool
+
+ml_dtypes = pytest.importorskip("ml_dtypes")
+BF16, F32 = np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32)
+
+needs_numba = pytest.mark.skipif(find_compiled.find_compiled() is None, reason="needs numba")
+
+
+@pytest.fixture(autouse=True)
+def three_threads(monkeypatch):
+    monkeypatch.setattr(thread_pool, "_num_threads", 3)
+
+
+def bits(x):
+    return x.view(f"u{x.itemsize}")
+
+
+# ---- conversion -----------------------------------------------------------------------------
+
+
+def float32_sample():
+    """Return float32 numbers of every sign and exponent, with ties, NaN of every kind, infinities and subnormals."""
+    rng = np.random.default_rng(0)
+    upper = np.arange(1 << 16, dtype=np.uint32) << 16
+    lower = np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32)
+    return np.concatenate(
+        [(upper[:, None] | lower).reshape(-1), rng.integers(0, 1 << 32, 200_003, np.uint32)]
+    ).view(F32)
+
+
+def test_bfloat16_numbers_become_the_same_float32_numbers():
+    x = np.arange(1 << 16, dtype=np.uint16).view(BF16)
+    found = casts.cast_array(x, F32)
+    np.testing.assert_array_equal(bits(found), np.arange(1 << 16, dtype=np.uint32) << 16)
+    np.testing.assert_array_equal(bits(casts.cast_array(found, BF16))[~np.isnan(found)], bits(x)[~np.isnan(found)])
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_float32_numbers_are_rounded_as_ml_dtypes_does():
+    x = float32_sample()
+    np.testing.assert_array_equal(bits(casts.cast_array(x, BF16)), bits(x.astype(BF16)))
+
+
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "transposed": lambda x: x.transpose(2, 0, 1),
+    "every other row": lambda x: x[:, ::2],
+    "reversed": lambda x: x[::-1, :, ::-1],
+    "columns": lambda x: x[..., 3:17],
+    "broadcast": lambda x: np.broadcast_to(x[:, :1], x.shape),
+    "every third column, transposed": lambda x: x[..., ::3].swapaxes(0, 2),
+    "odd address": lambda x: np.frombuffer(b"." + x.tobytes(), x.dtype, offset=1).reshape(x.shape),
+    "read-only": lambda x: np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("source", "target"), [(F32, BF16), (BF16, F32)])
+def test_arrays_of_every_layout_are_converted(layout, source, target):
+    x = LAYOUTS[layout](np.random.default_rng(0).standard_normal((30, 40, 50)).astype(source))
+    found, expected = casts.cast_array(x, target), x.astype(target)
+    np.testing.assert_array_equal(bits(found), bits(expected))
+    assert (found.dtype, found.strides) == (target, expected.strides)
