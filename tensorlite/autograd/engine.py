@@ -27,7 +27,19 @@ from ..dtypes import accumulate_dtype, cast_array, convert_arrays, narrow_dtype
 from ..errors import DTypeError, GraphError, ShapeError
 from . import anomaly_mode, version_counter
 from .grad_mode import grad_mode
-from .graph import Edge, Node, Output, Plan, RecomputedValues, Value, Variable, attach, topological_order, wrap
+from .graph import (
+    Edge,
+    Node,
+    Output,
+    Plan,
+    RecomputedValues,
+    Value,
+    Variable,
+    attach,
+    new_node,
+    topological_order,
+    wrap,
+)
 from .op_hooks import op_runner
 
 __all__ = ["gradient_logs", "run_backward", "unbroadcast"]
@@ -125,7 +137,7 @@ def _logged(step: Callable[..., None], log: array[int]) -> Callable[..., None]:
 
 def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] | None, grads: dict[Edge, Any]) -> None:
     """Run the gradient rules of a node, and add the results to the gradients of its inputs."""
-    plan = node.plan
+    plan, edges, shapes = node.plan, node.edges, node.shapes
     saved = node.saved
     if type(saved) is not list:
         saved = _saved_values(node)
@@ -137,18 +149,20 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
     gradients: list[Value]
     if plan.backward is None:
         gradients = []
-        for (rule, places), shape, edge in zip(plan.rules, node.shapes, node.edges, strict=True):
-            if needed is not None and edge not in needed:
+        for k, (rule, places) in enumerate(plan.rules):
+            if needed is not None and edges[k] not in needed:
                 gradients.append(None)
             elif len(places) == 1:  # most rules, and a list would cost as much as some of them
-                [j] = places
-                gradients.append(rule(g, shape if j < 0 else values[j]))  # type: ignore[call-arg]  # has one
+                j = places[0]
+                gradients.append(rule(g, shapes[k] if j < 0 else values[j]))  # type: ignore[call-arg]  # has one
             else:
-                gradients.append(rule(g, *[shape if j < 0 else values[j] for j in places]))
+                gradients.append(rule(g, *[shapes[k] if j < 0 else values[j] for j in places]))
     elif create_graph:
         gradients = _through_composite(node, values, g)
     else:
-        needs = tuple(i for i, e in zip(plan.needs, node.edges, strict=True) if needed is None or e in needed)
+        needs = plan.needs
+        if needed is not None:
+            needs = tuple(i for i, e in zip(needs, edges, strict=True) if e in needed)
         xp, given = BACKENDS[type(g)], [needs if j is None else values[j] for j in plan.backward_places]
         every = plan.backward(xp, g, *given)
         if not isinstance(every, tuple) or len(every) <= plan.needs[-1]:
@@ -157,7 +171,9 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
                 f"got {f'{len(every)} of them' if isinstance(every, tuple) else type(every).__name__}"
             )
         gradients = [every[i] for i in plan.needs]
-    for k, (edge, d, shape) in enumerate(zip(node.edges, gradients, node.shapes, strict=True)):
+    dtypes, check = node.dtypes, anomaly_mode.enabled
+    for k, d in enumerate(gradients):  # indices, because zip with strict=True would cost as much as a small rule
+        edge, shape = edges[k], shapes[k]
         if d is None:
             if plan.backward is None and (needed is None or edge in needed):
                 raise TypeError(
@@ -167,9 +183,9 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
             continue
         if getattr(d, "shape", None) != shape:
             d = sum_to_input_shape(plan, k, d, shape)
-        if node.dtypes is not None and d.dtype != node.dtypes[k]:
-            d = cast_to_input_dtype(plan, k, d, node.dtypes[k])
-        if anomaly_mode.enabled:
+        if dtypes is not None and d.dtype != dtypes[k]:
+            d = cast_to_input_dtype(plan, k, d, dtypes[k])
+        if check:
             inputs = [v.array if isinstance(v, Variable) else v for v in (*saved, g)]
             result = d.array if isinstance(d, Variable) else d
             result = np.asarray(result) if isinstance(result, np.generic) else result
@@ -278,7 +294,7 @@ def attach_saved_values(node: Node, saved: list[Any]) -> list[Any]:
 
 def _alias_of(edge: Edge, value: Array, dtype: Any = None) -> Node:
     """Return a new node that passes its gradient on to ``edge``, converted to ``dtype`` if that is given."""
-    node = Node(_ALIAS, [edge], [value.shape], [])
+    node = new_node(_ALIAS, [edge], [value.shape], [])
     if dtype is not None:
         node.dtypes = [dtype]
     return node

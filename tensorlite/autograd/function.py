@@ -23,7 +23,7 @@ from ..dtypes import (
 from ..scalars import flag_in
 from . import anomaly_mode, version_counter
 from .grad_mode import grad_mode
-from .graph import Output, Rule, Value, Variable, wrap
+from .graph import Edge, Output, Rule, Value, Variable, wrap
 from .op_definition import Op
 from .op_errors import translate_error
 from .op_hooks import op_runner
@@ -152,7 +152,7 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
     arity, variadic, differentiable = len(self.names), self.variadic is not None, bool(self.rules or self.backward)
     defaults, mode, runner = tuple(self.defaults), grad_mode, op_runner
     new, ndarray, accepts_dtype, flags = object.__new__, np.ndarray, self.accepts_dtype, self.flags
-    backends, orders = BACKENDS, self.orders
+    backends, orders, numpy_xp = BACKENDS, self.orders, BACKENDS[np.ndarray]
     view, inplace_in_graph, rules = self.view and not multi_output, version_counter.inplace_in_graph, len(self.rules)
     required = sum(d is inspect.Parameter.empty for d in defaults)
     find_narrow = {True: narrow_dtype, "numbers": narrow_beside_number}.get(self.widen)
@@ -169,14 +169,19 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
                 args = self.bind(args, kwargs)
         arrays: list[Any] = []
         needs: tuple[int, ...] = ()
+        edges: list[Edge] = []
+        shapes: list[tuple[int, ...]] = []
         dtype, grad = None, mode.enabled
         raw, mixed = True, False
         for a in args:
             if isinstance(a, Variable):
                 raw = False
+                array = a.array
                 if grad and (a.tracked or (inplace_in_graph and regenerate_view(a))):
                     needs += (len(arrays),)
-                a = a.array
+                    edges.append(a.node or a)
+                    shapes.append(array.shape)
+                a = array
                 if a.dtype is not dtype:
                     mixed, dtype = mixed or dtype is not None, a.dtype
             elif type(a) is ndarray:
@@ -187,9 +192,10 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
             arrays.append(a)
         if len(arrays) < arity:
             arrays += defaults[len(arrays) :]
-        for i in flags:
-            if arrays[i] is not False and arrays[i] is not True:
-                arrays[i] = flag_in(self.name, self.names[i], arrays[i])
+        if flags:
+            for i in flags:
+                if arrays[i] is not False and arrays[i] is not True:
+                    arrays[i] = flag_in(self.name, self.names[i], arrays[i])
         given = arrays
         if policy is not None and dtype is not None and (mixed or dtype.kind != "f"):
             unconverted = arrays[combined]
@@ -204,7 +210,7 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
             and (narrow := find_narrow(arrays)) is not None
         ):
             inputs = convert_arrays(arrays, narrow, accumulate_dtype(narrow))
-        xp = backends.get(type(inputs[0])) if inputs else None
+        xp = numpy_xp if inputs and type(inputs[0]) is ndarray else backends.get(type(inputs[0])) if inputs else None
         if xp is None and (xp := backend_of(arrays)) is None:
             # In a gradient rule NumPy's operators turn 0-d arrays into scalars.
             scalars = {i: np.asarray(a) for i, a in enumerate(args) if isinstance(a, np.generic)}
@@ -244,7 +250,7 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
                 return outs
             results = tuple(map(wrap, outs))
             if needs and differentiable:
-                node = self.record(args, given, arrays, needs, [*arrays, None], dtype)
+                node = self.record(args, given, arrays, needs, edges, shapes, [*arrays, None], dtype)
                 node.outputs = [(o.shape, o.dtype) for o in outs]
                 for k, result in enumerate(results):
                     result.node, result.tracked = Output(node, k), True
@@ -258,7 +264,7 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
             out, *extra = out
         if narrow is not None:
             [out] = convert_arrays([out], accumulate_dtype(narrow), narrow)
-        if type(out) not in BACKENDS:
+        if type(out) is not ndarray and type(out) not in backends:
             out = self.result_array(xp, out)
         if raw:
             return out
@@ -267,7 +273,7 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
         if view and grad and isinstance(args[0], Variable):
             result.view_info = record_view(args[0], self.replay or call, args[1:], out)
         if needs and differentiable:
-            result.node = self.record(args, given, arrays, needs, [*arrays, out, *extra], dtype)
+            result.node = self.record(args, given, arrays, needs, edges, shapes, [*arrays, out, *extra], dtype)
             result.tracked = True
         if anomaly_mode.enabled:
             anomaly_mode.check_forward(self.name, given, out, result.node)

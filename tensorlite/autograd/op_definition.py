@@ -14,7 +14,7 @@ from ..dtypes import Policy, as_dtype, float32
 from ..errors import GraphError
 from ..scalars import as_number
 from . import version_counter
-from .graph import Node, Plan, Rule, Value, Variable
+from .graph import Edge, Node, Plan, Rule, Value, Variable
 from .user_ops import guarded_backward, guarded_rule
 from .views import regenerate_views
 
@@ -27,6 +27,16 @@ NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "unbiased": "correction", "
 def _is_flag(function: Callable[..., Any], name: str) -> bool:
     """Return whether a function annotates its argument of this name as a boolean."""
     return function.__annotations__.get(name) in ("bool", bool)
+
+
+_new = object.__new__
+
+
+def _slice_of(positions: list[int]) -> slice | None:
+    """Return the slice of a list that has the entries at these increasing positions, None if others lie between."""
+    first = positions[0] if positions else 0
+    stop = first + len(positions)
+    return slice(first, stop) if positions == list(range(first, stop)) else None
 
 
 class Op:
@@ -156,6 +166,7 @@ class Op:
             needs=needs,
             input_names=[names[i] for i in needs],
             saved_positions=keep,
+            saved_slice=_slice_of(keep),
             saved_names=[names[p] for p in keep],
             saved_edges=[-1 if p == out else needs.index(p) if p in needs else None for p in keep],
             rules=rules,
@@ -272,13 +283,14 @@ class Op:
         return value
 
     def record(
-        self, args: Sequence[Any], given: list[Any], arrays: list[Any], needs: tuple[int, ...], values: list[Any],
-        dtype: Any,
+        self, args: Sequence[Any], given: list[Any], arrays: list[Any], needs: tuple[int, ...], edges: list[Edge],
+        shapes: list[tuple[int, ...]], values: list[Any], dtype: Any,
     ) -> Node:  # fmt: skip
         """Return the node of one call.
 
         args: the arguments. given: the same as raw arrays. arrays: those in the dtypes that the op computed in.
-        needs: the positions of the differentiated arguments. values: the arrays, the result, the auxiliary results.
+        needs, edges, shapes: the positions of the differentiated arguments, their edges and their shapes.
+        values: the arrays, the result, the auxiliary results.
         dtype: that of the last Tensor among the arguments.
         """
         key = (needs, len(args)) if self.variadic else needs
@@ -287,8 +299,12 @@ class Op:
             plan = self.plans[key] = self.plan(needs, self.argument_names(len(args)))
         if version_counter.inplace_in_graph:
             regenerate_views(self.name, args)
-        node = Node(plan, [args[i].node or args[i] for i in needs], [arrays[i].shape for i in needs],
-                    [values[p] for p in plan.saved_positions])  # fmt: skip
+            edges = [args[i].node or args[i] for i in needs]
+        adjacent = plan.saved_slice
+        saved = values[adjacent] if adjacent is not None else [values[p] for p in plan.saved_positions]
+        node = _new(Node)  # as new_node does, without the time of a call
+        node.plan, node.edges, node.shapes, node.saved = plan, edges, shapes, saved
+        node.seq = version_counter.clock()
         narrow = self.widen and dtype is not float32 and arrays[needs[0]].dtype.itemsize < 4
         if arrays is not given or not self.built_in or narrow:
             node.dtypes = [given[i].dtype for i in needs]
