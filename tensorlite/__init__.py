@@ -87,10 +87,11 @@ from .tensors.printing import printoptions, set_printoptions
 from .tensors.tensor import Tensor
 
 if _typing.TYPE_CHECKING:
+    from . import amp, cuda, func, linalg, nn, optim, profiler, quantized, utils
     from . import compiled as compiled
-    from . import cuda, func, linalg, nn, optim, profiler, quantized, utils
     from . import testing as testing
     from . import viz as viz
+    from .amp import autocast, get_autocast_dtype, is_autocast_enabled
     from .viz import explore
 
 # PyTorch's other names for number types.
@@ -106,8 +107,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "__version__",
-    "autograd", "cuda", "errors", "func", "linalg", "nn", "optim", "profiler", "quantized", "serialization", "utils",
+    "amp", "autograd", "cuda", "errors", "func", "linalg", "nn", "optim", "profiler", "quantized", "serialization",
+    "utils",
     "detect_anomaly",
+    "autocast", "get_autocast_dtype", "is_autocast_enabled",
     "enable_grad", "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "op",
     "set_grad_enabled",
     "Device", "cuda_is_available", "device", "get_default_device", "set_default_device",
@@ -130,18 +133,20 @@ __all__ += ops.__all__
 
 # Importing these takes a third of the time of importing tensorlite, and a program may need none of them.
 _LOADED_ON_FIRST_USE = frozenset(
-    ("compiled", "cuda", "func", "linalg", "nn", "optim", "profiler", "quantized", "testing", "utils", "viz")
+    ("amp", "compiled", "cuda", "func", "linalg", "nn", "optim", "profiler", "quantized", "testing", "utils", "viz")
 )
+
+_NAMES_OF = {"explore": "viz", "autocast": "amp", "get_autocast_dtype": "amp", "is_autocast_enabled": "amp"}
 
 if not _typing.TYPE_CHECKING:  # because a type checker would then accept any name of this module
 
     def __getattr__(name: str) -> object:
         """Load a module on first use. Raises AttributeError for other names, and for ``compiled`` without numba."""
-        if name not in _LOADED_ON_FIRST_USE and name != "explore":
-            raise _missing_attribute(__name__, name, [*globals(), *_LOADED_ON_FIRST_USE])
+        if name not in _LOADED_ON_FIRST_USE and name not in _NAMES_OF:
+            raise _missing_attribute(__name__, name, [*globals(), *_LOADED_ON_FIRST_USE, *_NAMES_OF])
         try:
-            if name == "explore":
-                return _importlib.import_module("tensorlite.viz").explore
+            if name in _NAMES_OF:
+                return getattr(_importlib.import_module(f"tensorlite.{_NAMES_OF[name]}"), name)
             return _importlib.import_module(f"tensorlite.{name}")
         except ImportError as error:
             raise AttributeError(str(error)) from error

@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from ..errors import GraphError
 from ..pytree import tree_leaves
+from .autocast_mode import keep_autocast
 from .fingerprint import fingerprint, is_same
 from .grad_mode import enable_grad, is_grad_enabled
 from .graph import Node, Output, RecomputedValues, Variable, topological_order
@@ -27,7 +28,8 @@ R = TypeVar("R")
 class CheckpointedRegion(RecomputedValues):
     """The nodes that one call of f recorded, without their saved values.
 
-    f, args, kwargs: the call. sources: the random generators before it. start: the tick before it.
+    f, args, kwargs: the call. sources: the random generators before it. start: the tick before it. in_autocast: what
+        calls a function in the autocast mode of the call.
     nodes: the nodes that it recorded, newest first. results: the fingerprints of its results.
     """
 
@@ -37,6 +39,7 @@ class CheckpointedRegion(RecomputedValues):
     ) -> None:  # fmt: skip
         self.f, self.args, self.kwargs, self.sources = f, args, kwargs, sources
         self.start, self.nodes, self.results = start, nodes, results
+        self.in_autocast = keep_autocast()
         self.filling = threading.RLock()  # because two threads may go back through one graph
 
     def fill(self) -> None:
@@ -55,7 +58,7 @@ class CheckpointedRegion(RecomputedValues):
         check_saved("checkpoint", self.start, [f"args[{k}]" for k in range(len(given))], given)
         start = clock()
         with self.sources.replayed(), enable_grad():  # so that dropout drops the same entries
-            result = self.f(*self.args, **self.kwargs)
+            result = self.in_autocast(lambda: self.f(*self.args, **self.kwargs))
         twins = _recorded(result, start)
         first_ops, second_ops = ([f"{n.name} of {n.shapes}" for n in nodes] for nodes in (self.nodes, twins))
         if first_ops != second_ops:

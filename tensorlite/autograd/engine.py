@@ -26,6 +26,7 @@ from ..backends.registry import BACKENDS, Array, describe_array
 from ..dtypes import accumulate_dtype, cast_array, convert_arrays, narrow_dtype
 from ..errors import DTypeError, GraphError, ShapeError
 from . import anomaly_mode, version_counter
+from .autocast_mode import casting, without_autocast
 from .grad_mode import grad_mode
 from .graph import (
     Edge,
@@ -81,6 +82,8 @@ def run_backward(
     grads: dict[Edge, Any] = dict(seeds)
     hook = op_runner.hooks.backward
     step = _backward_step if hook is None else functools.partial(hook, _backward_step)
+    if casting.active:  # rules compute in the dtypes of the saved values, which the op call has converted
+        step = functools.partial(without_autocast, step)
     log = array("q") if create_graph and logged else None
     if log is not None:
         gradient_logs.append(log)

@@ -22,6 +22,7 @@ from ..dtypes import (
 )
 from ..scalars import flag_in
 from . import anomaly_mode, version_counter
+from .autocast_mode import CLASSES, cast_arguments, casting
 from .grad_mode import grad_mode
 from .graph import Edge, Output, Rule, Value, Variable, wrap
 from .op_definition import Op
@@ -62,6 +63,7 @@ def op(
     view: bool = False,
     accepts_dtype: bool = False,
     widen: bool | str = False,
+    autocast: str | None = None,
 ) -> Callable[[Callable[Concatenate[Any, P], Any]], OpFunction[P, Value]]: ...
 @overload
 def op(
@@ -74,6 +76,7 @@ def op(
     view: bool = False,
     accepts_dtype: bool = False,
     widen: bool | str = False,
+    autocast: str | None = None,
 ) -> Callable[[Callable[Concatenate[Any, P], Any]], OpFunction[P, tuple[Value, ...]]]: ...
 def op(
     *rules: Rule | None,
@@ -85,6 +88,7 @@ def op(
     view: bool = False,
     accepts_dtype: bool = False,
     widen: bool | str = False,
+    autocast: str | None = None,
 ) -> Any:
     """Return a decorator that makes a differentiable op of a function on raw arrays.
 
@@ -119,6 +123,9 @@ def op(
         back, so that each result is rounded once. "backward" does so for the gradient rules alone, "numbers" also for
         the function where one of the arguments is a number that float16 would round. Set it for ops that add up, or
         that compute in several steps.
+    autocast: the dtype of the call inside :class:`tensorlite.autocast`: "lower" (that of the context), "float32",
+        "widest" (that to which the arguments are promoted) or "follow" (as without autocast). None is "follow", and for
+        the library's own ops the class in ``tensorlite/amp/op_classes.py``.
 
     Raises TypeError if a rule names a value that the op does not have, or if there are more rules than arguments.
     """
@@ -128,6 +135,8 @@ def op(
         raise ValueError(f"op: dtypes={dtypes!r} is not a policy. Choose from {', '.join(map(repr, POLICIES))}.")
     if widen not in (False, True, "backward", "numbers"):
         raise ValueError(f"op: widen must be False, True, 'backward' or 'numbers', got {widen!r}")
+    if autocast not in (None, *CLASSES):
+        raise ValueError(f"op: autocast must be {', '.join(map(repr, CLASSES))} or None, got {autocast!r}")
     policy = POLICIES[dtypes] if isinstance(dtypes, str) else dtypes
 
     def decorate(forward: Callable[..., Any]) -> OpFunction[..., Any]:
@@ -137,7 +146,7 @@ def op(
             )
         return make_op_function(
             Op(forward, rules, backward=backward, composite=composite, dtypes=policy, aux=aux,
-               multi_output=multi_output, view=view, accepts_dtype=accepts_dtype, widen=widen)
+               multi_output=multi_output, view=view, accepts_dtype=accepts_dtype, widen=widen, autocast=autocast)
         )  # fmt: skip
 
     return decorate
@@ -152,7 +161,7 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
     arity, variadic, differentiable = len(self.names), self.variadic is not None, bool(self.rules or self.backward)
     defaults, mode, runner = tuple(self.defaults), grad_mode, op_runner
     new, ndarray, accepts_dtype, flags = object.__new__, np.ndarray, self.accepts_dtype, self.flags
-    backends, orders, numpy_xp = BACKENDS, self.orders, BACKENDS[np.ndarray]
+    backends, orders, numpy_xp, casts = BACKENDS, self.orders, BACKENDS[np.ndarray], casting
     view, inplace_in_graph, rules = self.view and not multi_output, version_counter.inplace_in_graph, len(self.rules)
     required = sum(d is inspect.Parameter.empty for d in defaults)
     find_narrow = {True: narrow_dtype, "numbers": narrow_beside_number}.get(self.widen)
@@ -197,6 +206,8 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
                 if arrays[i] is not False and arrays[i] is not True:
                     arrays[i] = flag_in(self.name, self.names[i], arrays[i])
         given = arrays
+        if casts.active and not raw and (cast := cast_arguments(self, args, arrays)) is not arrays:
+            arrays, mixed = cast, True
         if policy is not None and dtype is not None and (mixed or dtype.kind != "f"):
             unconverted = arrays[combined]
             converted = policy(self.name, unconverted)

@@ -70,10 +70,12 @@ class Op:
         view: bool = False,
         accepts_dtype: bool = False,
         widen: bool | str = False,
+        autocast: str | None = None,
     ) -> None:
         self.forward, self.rules, self.composite, self.backward = forward, tuple(rules), composite, backward
         self.dtypes, self.aux = dtypes, tuple(aux)
         self.multi_output, self.view, self.accepts_dtype, self.widen = multi_output, view, accepts_dtype, widen
+        self.autocast = autocast
         self.name = forward.__name__.strip("_")
         self.built_in = (forward.__module__ or "").startswith("tensorlite.")  # exec() may give none
         self.plans: dict[Any, Plan] = {}
@@ -176,7 +178,9 @@ class Op:
             composite_places=[at[p] for p in inputs],
             is_view=self.view,
             built_in=self.built_in,
-            casts_gradients=self.built_in or self.dtypes is not None or bool(self.widen),
+            casts_gradients=(
+                self.built_in or self.dtypes is not None or bool(self.widen) or self.autocast not in (None, "follow")
+            ),
             widen=bool(self.widen),
             op=self,
         )

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from .. import ops
+from ..autograd.autocast_mode import can_combine
 from ..backends.registry import BACKENDS, DeviceLike
 from ..dtypes import DTypeLike
 from ..errors import DTypeError, ShapeError
@@ -183,7 +184,7 @@ class MultiheadAttention(Module):
                 )
             masks.append(("attn_mask", attn if attn.ndim == 2 else attn.reshape(n, heads, t, s)))
         for name, mask in masks:
-            if mask.dtype.kind != "b" and mask.dtype != q.dtype:
+            if mask.dtype.kind != "b" and mask.dtype != q.dtype and not can_combine(mask, q):
                 raise DTypeError(
                     f"MultiheadAttention: {name} must be bool (True hides a key) or {q.dtype}, got {mask.dtype}"
                 )

@@ -78,7 +78,7 @@ def batch_norm(
         with no_grad():
             for running, batch in ((running_mean, mean), (running_var, var * (count / (count - 1)))):
                 if running is not None:
-                    running.mul_(1.0 - momentum).add_((momentum * batch.detach()).to(dtype))
+                    running.mul_(1.0 - momentum).add_((momentum * batch.detach()).to(running.dtype))
     elif running_mean is None or running_var is None:
         raise ValueError(f"{name}: expected running_mean and running_var, or training=True")
     else:

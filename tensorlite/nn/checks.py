@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.autocast_mode import can_combine
 from ..backends.registry import describe_array
 from ..errors import DeviceError, DTypeError, ShapeError
 from ..scalars import fraction_in, ints_in
@@ -51,9 +52,12 @@ def check_tensors_or_none(name: str, **tensors: Any) -> None:
 
 
 def check_floating(name: str, *tensors: Tensor | None) -> None:
-    """Raise DTypeError unless all tensors that are not None have one dtype, and it is a floating point one."""
+    """Raise DTypeError unless all tensors that are not None have one dtype, and it is a floating point one.
+
+    Inside ``autocast`` they may have several, because the ops convert them.
+    """
     dtypes = {t.dtype for t in tensors if t is not None}
-    if len(dtypes) > 1 or next(iter(dtypes)).kind != "f":
+    if (len(dtypes) > 1 or next(iter(dtypes)).kind != "f") and not can_combine(*tensors):
         raise DTypeError(
             f"{name}({format_tensors(*tensors)}): expected floating point tensors of one dtype. Convert with "
             f".to(dtype)."
@@ -184,7 +188,10 @@ def check_attention(
             f"{name}({format_tensors(query, key, value, attn_mask)}): the leading dimensions must broadcast, and an "
             f"attn_mask to (..., {q[-2]}, {k[-2]})"
         ) from None
-    if attn_mask is not None and attn_mask.dtype != query.dtype and attn_mask.dtype.kind != "b":
+    if (
+        attn_mask is not None and attn_mask.dtype != query.dtype and attn_mask.dtype.kind != "b"
+        and not can_combine(query, attn_mask)
+    ):  # fmt: skip
         raise DTypeError(
             f"{name}({format_tensors(query, attn_mask)}): attn_mask must hold booleans (True means seen), or numbers "
             f"of the query's dtype"

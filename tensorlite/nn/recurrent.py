@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 
+from ..autograd.autocast_mode import lowered
 from ..backends.registry import DeviceLike
 from ..dtypes import DTypeLike
 from ..errors import ShapeError
@@ -106,7 +107,7 @@ class _Recurrent(Module):
         """Return the initial state as a tuple of tensors of this shape; zeros if ``hx`` is None."""
         name = type(self).__name__
         if hx is None:
-            return (zeros(shape, dtype=like.dtype, device=like.device),) * self.states
+            hx = (zeros(shape, dtype=like.dtype, device=like.device),) * self.states
         state = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
         if len(state) != self.states or (self.states > 1 and isinstance(hx, Tensor)):
             raise TypeError(f"{name}: expected hx to be {'a pair (h, c)' if self.states > 1 else 'a Tensor'} or None")
@@ -114,7 +115,7 @@ class _Recurrent(Module):
             check_tensors(name, input=like, hx=s)
             if s.shape != shape:
                 raise ShapeError(f"{name}({format_tensors(like, s)}): expected hx of shape {shape}")
-        return state
+        return tuple(map(lowered, state))
 
     def _result(self, state: State) -> Any:
         return state[0] if self.states == 1 else state

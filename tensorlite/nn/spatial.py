@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
+from ..autograd.autocast_mode import autocasts
 from ..autograd.graph import wrap
 from ..backends.registry import BACKENDS
 from ..errors import ShapeError
@@ -86,6 +87,7 @@ def _check_convolution(name: str, x: Tensor, weight: Tensor, bias: Tensor | None
     return groups
 
 
+@autocasts
 def _convolve(
     name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Size, padding: Size | str,
     dilation: Size, groups: int,
@@ -140,6 +142,7 @@ def _add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
     return y if bias is None else y + bias.reshape(-1, *(1,) * (y.ndim - 2))
 
 
+@autocasts
 def _transposed(
     name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Size, padding: Size,
     output_padding: Size, groups: int, dilation: Size,
@@ -455,6 +458,7 @@ def _parts(n: int, size: int) -> list[tuple[int, int]]:
     return [(i * n // size, -(-(i + 1) * n // size)) for i in range(size)]
 
 
+@autocasts
 def _adaptive_avg_pool(name: str, dims: int, input: Tensor, output_size: Any) -> Tensor:
     def batch(x: Tensor) -> Tensor:
         check_floating(name, x)

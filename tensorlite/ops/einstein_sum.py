@@ -10,6 +10,7 @@ from itertools import combinations
 from string import ascii_letters
 from typing import Any, TypeAlias, overload
 
+from ..autograd.autocast_mode import autocasts
 from ..autograd.graph import Value
 from ..errors import DTypeError, ShapeError
 from .arguments import shape_of
@@ -32,6 +33,7 @@ def einsum(equation: str, operands: Sequence[Value], /) -> Value: ...
 def einsum(equation: str, *operands: Value) -> Value: ...
 @overload
 def einsum(operand: Value, dims: Sequence[Any], /, *more: Value | Sequence[Any]) -> Value: ...
+@autocasts
 def einsum(equation: Any, *operands: Any) -> Any:
     """Return the sum of products that an equation describes: ``einsum("bij,bjk->bik", x, y)`` is ``x @ y``.
 

@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from ..autograd.autocast_mode import autocasts
 from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
@@ -191,6 +192,7 @@ def slogdet(A: Value) -> SlogDet[Value]:
     return SlogDet(*slogdet_(A))
 
 
+@autocasts
 def logdet(input: Value) -> Value:
     """Return the logarithm of the determinants of matrices (..., n, n): NaN if negative, -inf for singular ones."""
     sign, logarithm = slogdet_(input)
@@ -238,6 +240,7 @@ def _per_matrix(tolerance: Any) -> Any:
     return tolerance[..., None] if hasattr(tolerance, "ndim") else tolerance
 
 
+@autocasts
 def pinv(
     A: Value,
     rcond: Operand | None = None,

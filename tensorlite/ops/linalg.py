@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ..autograd.autocast_mode import autocasts, can_combine
 from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
@@ -107,7 +108,7 @@ def _product(name: str, x: Any, y: Any, wanted: str, ranks: tuple[int, int]) -> 
     n, m = shape_of(name, x), shape_of(name, y)
     if (len(n), len(m)) != ranks or n[-1] != m[max(len(m) - 2, 0)] or n[:-2] != m[:-2]:
         raise ShapeError(f"{name}: expected shapes {wanted}, got {n} and {m}")
-    if x.dtype != y.dtype:
+    if x.dtype != y.dtype and not can_combine(x, y):
         raise DTypeError(f"{name}({x.dtype}{n}, {y.dtype}{m}): expected tensors of one dtype. Convert with .to(dtype).")
     return matmul(x, y)
 
@@ -127,6 +128,7 @@ def mv(input: Value, vec: Value) -> Value:
     return _product("mv", input, vec, "(n, k) and (k,)", (2, 1))
 
 
+@autocasts
 def dot(input: Value, tensor: Value) -> Value:
     """Return the scalar product of two vectors of the same length. Raises ShapeError for other shapes."""
     return _product("dot", input, tensor, "(n,) and (n,)", (1, 1))

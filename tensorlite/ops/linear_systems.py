@@ -6,6 +6,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from ..autograd.autocast_mode import autocasts
 from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import BACKENDS, Array, Namespace
@@ -23,6 +24,7 @@ V = TypeVar("V")
 _DRIVERS = (None, "gels", "gelsy", "gelsd", "gelss")
 
 
+@autocasts
 def solve_triangular(A: Value, B: Value, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Value:
     """Return the solution X of linear equations with triangular matrices.
 
@@ -71,6 +73,7 @@ def _per_matrix(tolerance: Operand) -> Operand:
     return tolerance[..., None] if hasattr(tolerance, "ndim") else tolerance
 
 
+@autocasts
 def matrix_rank(
     A: Value,
     tol: Operand | None = None,
@@ -103,6 +106,7 @@ class LeastSquares(NamedTuple, Generic[V]):
     singular_values: V
 
 
+@autocasts
 def lstsq(A: Value, B: Value, rcond: float | None = None, *, driver: str | None = None) -> LeastSquares[Value]:
     """Return ``(solution, residuals, rank, singular_values)``: the X with the least sum of squares of ``A X - B``.
 

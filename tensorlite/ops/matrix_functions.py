@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
+from ..autograd.autocast_mode import autocasts
 from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import BACKENDS, Array, Namespace
@@ -151,6 +152,7 @@ def multi_dot(tensors: Sequence[Value]) -> Value:
     return squeeze(out, 0) if len(shapes[0]) == 1 else out
 
 
+@autocasts
 def vecdot(x: Value, y: Value, *, dim: int = -1) -> Value:
     """Return the scalar products of vectors along a dimension. The other dimensions broadcast."""
     nx, ny = shape_of("vecdot", x), shape_of("vecdot", y)

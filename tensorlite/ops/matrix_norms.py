@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..autograd.autocast_mode import autocasts
 from ..autograd.graph import Value
 from ..dtypes import DTypeLike
 from ..errors import ShapeError
@@ -48,6 +49,7 @@ def norm(
     return vector_norm(x, ord, axes, keepdim)
 
 
+@autocasts
 def cond(A: Value, p: float | str | None = None) -> Value:
     """Return the condition numbers of matrices (..., n, m): ``norm(A) * norm(inv(A))``, as (...).
 

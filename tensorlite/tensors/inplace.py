@@ -6,6 +6,7 @@ Views of the memory see the change. Where the graph had saved the old value, the
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, Self
@@ -14,6 +15,7 @@ import numpy as np
 
 from .. import ops, random
 from ..autograd import version_counter
+from ..autograd.autocast_mode import casting, without_autocast
 from ..autograd.grad_mode import is_grad_enabled
 from ..autograd.graph import Variable, wrap
 from ..autograd.retained_grad import set_node
@@ -123,11 +125,15 @@ def _update_in_place(x: Any, name: str, out: Any) -> Any:
 
 
 def in_place(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make the method that writes an op's result into the tensor: ``x.exp_()`` from ``ops.exp``."""
+    """Make the method that writes an op's result into the tensor: ``x.exp_()`` from ``ops.exp``.
+
+    It ignores ``autocast``, as in PyTorch, because the result has the tensor's dtype.
+    """
     name = f"{function.__name__}_"
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return _update_in_place(self, name, function(self, *args, **kwargs))
+        compute = functools.partial(without_autocast, function) if casting.active else function
+        return _update_in_place(self, name, compute(self, *args, **kwargs))
 
     method.__name__, method.__qualname__ = name, f"OpMethods.{name}"
     method.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""Mixed precision: autocast, the classes of ops, GradScaler."""
