@@ -13,7 +13,7 @@ import importlib as _importlib
 import typing as _typing
 from math import inf, nan, pi
 
-from numpy import finfo, iinfo
+from numpy import iinfo
 
 from . import autograd, errors, ops, serialization
 from .autograd import (
@@ -41,6 +41,7 @@ from .dtypes import (
     bool_,
     complex64,
     complex128,
+    finfo,
     float16,
     float32,
     float64,
@@ -92,6 +93,7 @@ if _typing.TYPE_CHECKING:
     from . import testing as testing
     from . import viz as viz
     from .amp import autocast, get_autocast_dtype, is_autocast_enabled
+    from .dtypes import bfloat16 as bfloat16
     from .viz import explore
 
 # PyTorch's other names for number types.
@@ -136,12 +138,13 @@ _LOADED_ON_FIRST_USE = frozenset(
     ("amp", "compiled", "cuda", "func", "linalg", "nn", "optim", "profiler", "quantized", "testing", "utils", "viz")
 )
 
-_NAMES_OF = {"explore": "viz", "autocast": "amp", "get_autocast_dtype": "amp", "is_autocast_enabled": "amp"}
+_NAMES_OF = {"explore": "viz", "autocast": "amp", "get_autocast_dtype": "amp", "is_autocast_enabled": "amp",
+             "bfloat16": "dtypes"}  # fmt: skip
 
 if not _typing.TYPE_CHECKING:  # because a type checker would then accept any name of this module
 
     def __getattr__(name: str) -> object:
-        """Load a module on first use. Raises AttributeError for other names, and for ``compiled`` without numba."""
+        """Load a module or bfloat16 on first use. Raises AttributeError for other names, and without their packages."""
         if name not in _LOADED_ON_FIRST_USE and name not in _NAMES_OF:
             raise _missing_attribute(__name__, name, [*globals(), *_LOADED_ON_FIRST_USE, *_NAMES_OF])
         try:

@@ -3,21 +3,24 @@
 The rules are PyTorch's (https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promotion-doc). Among tensors
 the wider category wins (bool < integer < float < complex), and within a category the wider type. 0-d tensors and Python
 scalars decide only the category, never the width. So a Python scalar never upcasts.
+
+bfloat16 is the dtype of that name of the package ml_dtypes, which is imported on first use. For NumPy its kind is "V",
+as that of no other dtype here, so :func:`kind_of` takes the place of ``dtype.kind``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from .errors import DTypeError
 
-__all__ = ["DType", "as_dtype", "bool_", "check_number", "complex64", "complex128", "float16", "float32", "float64",
-           "get_default_dtype", "int8", "int16", "int32", "int64", "is_floating", "promote_types", "result_type",
-           "set_default_dtype", "uint8"]  # fmt: skip
+__all__ = ["DType", "as_dtype", "bool_", "cast_array", "check_number", "complex64", "complex128", "finfo", "float16",
+           "float32", "float64", "get_default_dtype", "int8", "int16", "int32", "int64", "is_floating", "kind_of",
+           "promote_types", "result_type", "set_default_dtype", "uint8"]  # fmt: skip
 
 DType: TypeAlias = np.dtype[Any]
 DTypeLike: TypeAlias = DType | str | type[Any]
@@ -35,8 +38,37 @@ float64: DType = np.dtype(np.float64)
 complex64: DType = np.dtype(np.complex64)
 complex128: DType = np.dtype(np.complex128)
 
+if TYPE_CHECKING:
+    bfloat16: DType
+else:
+
+    def __getattr__(name: str) -> DType:
+        """Return bfloat16, whose package is imported on first use. Raises AttributeError for others or without it."""
+        if name != "bfloat16":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            return _import_bfloat16()
+        except DTypeError as error:
+            raise AttributeError(str(error)) from None
+
+
+def _import_bfloat16() -> DType:
+    """Return the dtype bfloat16. Raises DTypeError without the package ml_dtypes."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise DTypeError(
+            "bfloat16: expected the package ml_dtypes, which is not installed. Run pip install 'tensorlite[bfloat16]'."
+        ) from None
+    found: DType = np.dtype(ml_dtypes.bfloat16)
+    return found
+
+
 _default: DType = float32
-_RANK = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
+_RANK = {"b": 0, "u": 1, "i": 1, "f": 2, "V": 2, "c": 3}
+"""The category of each NumPy kind. "V" is the kind of bfloat16, because ``as_dtype`` takes no other dtype of it."""
+_BFLOAT16 = "E"
+"""NumPy's code of bfloat16, which no other dtype has."""
 
 
 def get_default_dtype() -> DType:
@@ -48,7 +80,7 @@ def set_default_dtype(dtype: DTypeLike) -> None:
     """Set the dtype of tensors made from Python floats. Raises DTypeError if it is not a floating point dtype."""
     global _default
     chosen = as_dtype(dtype)
-    if chosen.kind != "f":
+    if not is_floating(chosen):
         raise DTypeError(f"set_default_dtype: expected a floating point dtype, got {chosen}")
     _default = chosen
 
@@ -56,25 +88,47 @@ def set_default_dtype(dtype: DTypeLike) -> None:
 def as_dtype(dtype: DTypeLike) -> DType:
     """Return the dtype that ``float``, ``"int64"`` or the like names. Raises DTypeError if it is not a number type."""
     try:
-        found: DType = np.dtype(dtype)
+        found: DType = _import_bfloat16() if isinstance(dtype, str) and dtype == "bfloat16" else np.dtype(dtype)
     except TypeError:
         found = np.dtype(object)
-    if found.kind not in _RANK or not found.isnative or found.itemsize > (16 if found.kind == "c" else 8):
+    if kind_of(found) not in "biufc" or not found.isnative or found.itemsize > (16 if found.kind == "c" else 8):
         raise DTypeError(f"dtype: expected a number type such as tensorlite.float32 or 'int64', got {dtype!r}")
     return found
 
 
+def kind_of(dtype: DType) -> str:
+    """Return ``dtype.kind``, and "f" for bfloat16: b boolean, i and u integers, f floating point, c complex."""
+    return "f" if dtype.char == _BFLOAT16 else dtype.kind
+
+
 def is_floating(dtype: DTypeLike) -> bool:
     """Return whether gradients can flow through values of this dtype."""
-    return bool(np.dtype(dtype).kind == "f")
+    return kind_of(np.dtype(dtype)) == "f"
 
 
-_ACCUMULATE: dict[DType, DType] = {float16: float32}
+def finfo(dtype: Any) -> Any:
+    """Return the limits of a floating point dtype: ``eps``, ``max``, ``min``, ``tiny`` and others; see numpy.finfo.
+
+    Raises ValueError for a dtype without such limits.
+    """
+    try:
+        found = as_dtype(dtype)
+    except DTypeError:  # a number or an array, which NumPy takes for its dtype
+        return np.finfo(dtype)
+    if found.char != _BFLOAT16:
+        return np.finfo(found)
+    import ml_dtypes
+
+    return ml_dtypes.finfo(found)
+
+
+_NARROW = "e" + _BFLOAT16
+"""The codes of the dtypes that are added up in float32: float16 and bfloat16."""
 
 
 def accumulate_dtype(dtype: DType) -> DType:
-    """Return the dtype in which values of this dtype are added up: float32 for float16, otherwise the same."""
-    return _ACCUMULATE.get(dtype, dtype)
+    """Return the dtype in which values of this dtype are added up: float32 for float16 and bfloat16, else the same."""
+    return float32 if dtype.char in _NARROW else dtype
 
 
 def narrow_dtype(values: Iterable[Any]) -> DType | None:
@@ -85,30 +139,46 @@ def narrow_dtype(values: Iterable[Any]) -> DType | None:
     found: DType | None = None
     for value in values:
         dtype = getattr(value, "dtype", None)
-        if dtype is None or dtype.kind not in "fc" or dtype is found:
+        if dtype is None or dtype is found or kind_of(dtype) not in "fc":
             continue
-        if found is not None or dtype not in _ACCUMULATE:
+        if found is not None or dtype.char not in _NARROW:
             return None
         found = dtype
+    return found
+
+
+def bfloat16_among(values: Iterable[Any]) -> DType | None:
+    """Return bfloat16 if it is the dtype of all floating point arrays with dimensions among the values, else None."""
+    found: DType | None = None
+    for value in values:
+        dtype = getattr(value, "dtype", None)
+        if dtype is None or dtype is found:
+            continue
+        if dtype.char == _BFLOAT16:
+            found = dtype
+        elif dtype.kind in "fc" and value.ndim:
+            return None
     return found
 
 
 def narrow_beside_number(values: Sequence[Any]) -> DType | None:
     """Return what :func:`narrow_dtype` does, if one of the values is a number that is not exact in that dtype.
 
-    It is a number of Python, or a 0-d array of the dtype in which values are added up.
+    It is a number of Python, or a 0-d array of the dtype in which values are added up. Beside bfloat16 any value does.
     """
     found: DType | None = None
     for value in values:
         dtype = getattr(value, "dtype", None)
-        if dtype in _ACCUMULATE:
+        if dtype is not None and dtype.char in _NARROW:
             found = dtype
     if found is None:
         return None
+    if found.char == _BFLOAT16:
+        return bfloat16_among(values)
     for value in values:
         dtype = getattr(value, "dtype", None)
         if (dtype is None and type(value) in (int, float) and not _is_exact(value, found)) or (
-            dtype == _ACCUMULATE[found] and not value.ndim
+            dtype == float32 and not value.ndim
         ):
             return found
     return None
@@ -124,9 +194,30 @@ CASTS: dict[type, Callable[[Any, DType], Any]] = {}
 
 
 def cast_array(array: Any, dtype: DType) -> Any:
-    """Return a copy of a raw array in another dtype."""
+    """Return a copy of a raw array in another dtype. A number is rounded once."""
+    if dtype.char == _BFLOAT16 and array.dtype.itemsize >= 4 and array.dtype != float32:
+        array = _float32_to_round(array)
     cast = CASTS.get(type(array))
     return array.astype(dtype) if cast is None else cast(array, dtype)
+
+
+def _float32_to_round(array: Any) -> Any:
+    """Return an array as float32 numbers that become the bfloat16 numbers which are nearest to its own.
+
+    ml_dtypes rounds other numbers to float32 first, after which 1 + 2**-8 + 2**-30 is a tie and becomes 1. Here the last
+    bit that is kept says whether one of those below it was set, so a number that is no tie does not become one
+    ("rounding to odd": Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
+    """
+    if array.dtype.kind == "c":
+        array = array.real
+    elif array.dtype.kind in "iu" and array.dtype.itemsize == 8:
+        array = array.copy()
+        large = (array > 1 << 53) | (array < -(1 << 53)) if array.dtype.kind == "i" else array > 1 << 53
+        array[large] = array[large] >> 12 << 12 | ((array[large] & 0xFFF) != 0).astype(array.dtype) << 11
+    bits = array.astype(float64).view(int64)
+    low = (1 << 42) - 1
+    odd = bits & ~low | ((bits & low) != 0).astype(int64) << 41
+    return odd.view(float64).astype(float32)
 
 
 def convert_arrays(values: Iterable[Any], source: DType, target: DType) -> list[Any]:
@@ -149,6 +240,9 @@ def promote_types(a: DTypeLike, b: DTypeLike) -> DType:
     y: DType = np.dtype(b)
     if _RANK[x.kind] != _RANK[y.kind] and "c" not in (x.kind, y.kind):
         return x if _RANK[x.kind] > _RANK[y.kind] else y
+    if x == y:
+        return x
+    x, y = (float32 if d.char == _BFLOAT16 else d for d in (x, y))  # NumPy has no rule for float16 with bfloat16
     return np.promote_types(x, y)
 
 
@@ -161,7 +255,7 @@ def _scalar_dtype(value: Any) -> DType | None:
     if isinstance(value, float):
         return _default
     if isinstance(value, complex):
-        return np.promote_types(_default, complex64)
+        return promote_types(_default, complex64)
     return None
 
 
@@ -182,12 +276,16 @@ def result_type(*values: Any) -> DType:
         if dtype is None:
             continue
         if result is None or _RANK[dtype.kind] > _RANK[result.kind]:
-            result = dtype if result is None or result.kind != "f" else promote_types(result, dtype)
+            result = dtype if result is None or kind_of(result) != "f" else promote_types(result, dtype)
     return result if result is not None else _default
 
 
-_LARGEST = {"e": 65504.0, "f": 3.4028234663852886e38, "d": 1.7976931348623157e308}
+_LARGEST = {"e": 65504.0, _BFLOAT16: 3.3895313892515355e38, "f": 3.4028234663852886e38, "d": 1.7976931348623157e308}
 """The largest finite number of each floating point type, by its code."""
+
+
+DIGITS = {"e": 11, _BFLOAT16: 8, "f": 24, "d": 53}
+"""The number of binary digits of the significand of each floating point type, by its code."""
 
 
 def check_number(name: str, value: Any, dtype: DType) -> None:
@@ -197,7 +295,7 @@ def check_number(name: str, value: Any, dtype: DType) -> None:
     complex one may not lose its imaginary part. As in PyTorch a float loses its fraction in an integer dtype, and any
     number is true or false.
     """
-    kind = dtype.kind
+    kind = kind_of(dtype)
     if isinstance(value, complex):
         fits = kind in "cb"
     elif isinstance(value, float) and not math.isfinite(value):
@@ -245,7 +343,7 @@ def _promote(name: str, arrays: list[Any]) -> list[Any]:
 
 def _float(name: str, arrays: list[Any]) -> list[Any]:
     dtype = result_type(*arrays)
-    return _convert(name, arrays, dtype if dtype.kind in "fc" else _default)
+    return _convert(name, arrays, dtype if kind_of(dtype) in "fc" else _default)
 
 
 def _scale(name: str, arrays: list[Any]) -> list[Any]:
@@ -257,14 +355,14 @@ def _float_scale(name: str, arrays: list[Any]) -> list[Any]:
 
 
 def _with_wide_numbers(arrays: list[Any], converted: list[Any]) -> list[Any]:
-    """Return the converted arrays, with float32 for each 0-d array that float16 arrays were promoted with.
+    """Return the converted arrays, with float32 for each 0-d array that narrow arrays were promoted with.
 
     The factor 1e-8 would be 0 in float16.
     """
-    if converted is arrays or not any(getattr(a, "dtype", None) in _ACCUMULATE for a in converted):
+    if converted is arrays or not any(hasattr(a, "dtype") and a.dtype.char in _NARROW for a in converted):
         return converted
     with np.errstate(over="ignore"):
-        return [a.astype(_ACCUMULATE[c.dtype]) if a is not c and not a.ndim and c.dtype in _ACCUMULATE else c
+        return [a.astype(float32) if a is not c and not a.ndim and c.dtype.char in _NARROW else c
                 for a, c in zip(arrays, converted, strict=True)]  # fmt: skip
 
 
@@ -278,11 +376,23 @@ def _compare(name: str, arrays: list[Any]) -> list[Any]:
     # NumPy compares integers of all widths exactly, and integers with floats in float64. Only among floats does a 0-d
     # array not decide the width, and NumPy would compare int8 with a Python float in float16.
     kinds = {a.dtype.kind for a in arrays if hasattr(a, "dtype")}
-    if kinds == {"f"}:
-        return _promote(name, arrays)
+    if kinds <= {"f", "V"}:
+        return _rounded_numbers(_promote(name, arrays)) if "V" in kinds else _promote(name, arrays)
     if kinds <= {"i", "u"} and any(type(a) is float for a in arrays):
         return _convert(name, arrays, float64)
     return arrays
+
+
+def _rounded_numbers(arrays: list[Any]) -> list[Any]:
+    """Return the arguments with numbers of Python rounded to bfloat16, if that is the dtype of the arrays.
+
+    NumPy compares an array of its own with a number in the dtype of the array, as PyTorch does.
+    """
+    dtype = next(a.dtype for a in arrays if hasattr(a, "dtype"))
+    if dtype.char != _BFLOAT16:
+        return arrays
+    with np.errstate(over="ignore"):
+        return [float(dtype.type(a)) if type(a) in (int, float) else a for a in arrays]
 
 
 def _bits(name: str, arrays: list[Any]) -> list[Any]:
@@ -302,7 +412,7 @@ def _same(name: str, arrays: list[Any]) -> list[Any]:
 
 def _floating(name: str, arrays: list[Any]) -> list[Any]:
     for a in arrays:
-        if hasattr(a, "dtype") and a.dtype.kind not in "fc":
+        if hasattr(a, "dtype") and kind_of(a.dtype) not in "fc":
             raise DTypeError(
                 f"{name}({a.dtype}{tuple(a.shape)}): expected floating point numbers. Convert with .float()."
             )

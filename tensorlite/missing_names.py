@@ -12,7 +12,8 @@ __all__ = ["EXPRESSIONS", "CheckedArguments", "missing_attribute", "module_getat
 _TYPED = {
     f"tensorlite.{kind}Tensor": f"Use tl.tensor(data, dtype=tl.{dtype}), or tl.empty(shape, dtype=tl.{dtype})"
     for kind, dtype in (
-        ("Float", "float32"), ("Double", "float64"), ("Half", "float16"), ("Long", "int64"), ("Int", "int32"),
+        ("Float", "float32"), ("Double", "float64"), ("Half", "float16"), ("BFloat16", "bfloat16"), ("Long", "int64"),
+        ("Int", "int32"),
         ("Short", "int16"), ("Char", "int8"), ("Byte", "uint8"), ("Bool", "bool_"),
     )
 }  # fmt: skip
@@ -99,7 +100,6 @@ _INSTEAD: dict[str, str] = {
     "tensorlite.BoolTensor": "Use tl.tensor(data, dtype=tl.bool_), or mask.bool()",
     "tensorlite.Parameter": "Use tl.nn.Parameter",
     "tensorlite.Module": "Use tl.nn.Module",
-    "tensorlite.bfloat16": "Use tl.float32 or tl.float16, because NumPy has no bfloat16",
     "tensorlite.compile": "Call the model itself: with the extra tensorlite[fast] its loops are compiled",
     "tensorlite.jit": "Call the model itself: with the extra tensorlite[fast] its loops are compiled",
     "tensorlite.cuda.amp": "tl.amp",
@@ -122,7 +122,6 @@ _INSTEAD: dict[str, str] = {
     "tensorlite.autograd.profiler": "Use tl.profiler.profile()",
     "Tensor.apply_": "Use operators and ops, or make a tensor of a NumPy result with tl.tensor()",
     "Tensor.map_": "Use operators and ops, or make a tensor of a NumPy result with tl.tensor()",
-    "Tensor.bfloat16": "Use .float() or .half(), because NumPy has no bfloat16",
     "Tensor.mps": "Use .to('cuda') or .to('cpu')",
     "Tensor.astype": "Use .to(dtype)",
     "Tensor.copy": "Use .clone()",

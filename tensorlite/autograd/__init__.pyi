@@ -76,6 +76,7 @@ def op(
     view: bool = False,
     accepts_dtype: bool = False,
     widen: bool | str = False,
+    bfloat16: bool | str = False,
 ) -> Callable[[Callable[Concatenate[Any, P], Any]], OpFunction[P, Tensor]]: ...
 @overload
 def op(
@@ -88,5 +89,6 @@ def op(
     view: bool = False,
     accepts_dtype: bool = False,
     widen: bool | str = False,
+    bfloat16: bool | str = False,
 ) -> Callable[[Callable[Concatenate[Any, P], Any]], OpFunction[P, tuple[Tensor, ...]]]: ...
 def topological_order(roots: Collection[Edge], oldest: int = 0) -> list[Node]: ...

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..backends.cpu.malloc import keep_freed_memory
 from ..backends.registry import BACKENDS, Array, describe_array
-from ..dtypes import accumulate_dtype, cast_array, convert_arrays, narrow_dtype
+from ..dtypes import accumulate_dtype, cast_array, convert_arrays
 from ..errors import DTypeError, GraphError, ShapeError
 from . import anomaly_mode, version_counter
 from .autocast_mode import casting, without_autocast
@@ -147,8 +147,8 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
     if version_counter.last_change > node.seq:
         version_counter.check_saved(plan.op_name, node.seq, plan.saved_names, saved)
     values = attach_saved_values(node, saved) if create_graph else saved
-    if plan.widen and node.dtypes is not None:
-        values, g = widen_values(values, g)
+    if plan.find_narrow is not None and node.dtypes is not None:
+        values, g = widen_values(plan, values, g)
     gradients: list[Value]
     if plan.backward is None:
         gradients = []
@@ -197,9 +197,9 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
         grads[edge] = d if before is None else before + d
 
 
-def widen_values(values: list[Any], g: Value) -> tuple[list[Any], Value]:
-    """Return the saved values and the gradient of a result in float32 where they are float16."""
-    narrow = narrow_dtype([g])
+def widen_values(plan: Plan, values: list[Any], g: Value) -> tuple[list[Any], Value]:
+    """Return the saved values and the gradient of a result in float32 where they are float16 or bfloat16."""
+    narrow = None if plan.find_narrow is None else plan.find_narrow([g])
     if narrow is None:
         return values, g
     wide = accumulate_dtype(narrow)

@@ -17,8 +17,6 @@ from ..dtypes import (
     convert_arrays,
     float32,
     float64,
-    narrow_beside_number,
-    narrow_dtype,
 )
 from ..scalars import flag_in
 from . import anomaly_mode, version_counter
@@ -64,6 +62,7 @@ def op(
     accepts_dtype: bool = False,
     widen: bool | str = False,
     autocast: str | None = None,
+    bfloat16: bool | str = False,
 ) -> Callable[[Callable[Concatenate[Any, P], Any]], OpFunction[P, Value]]: ...
 @overload
 def op(
@@ -77,6 +76,7 @@ def op(
     accepts_dtype: bool = False,
     widen: bool | str = False,
     autocast: str | None = None,
+    bfloat16: bool | str = False,
 ) -> Callable[[Callable[Concatenate[Any, P], Any]], OpFunction[P, tuple[Value, ...]]]: ...
 def op(
     *rules: Rule | None,
@@ -89,6 +89,7 @@ def op(
     accepts_dtype: bool = False,
     widen: bool | str = False,
     autocast: str | None = None,
+    bfloat16: bool | str = False,
 ) -> Any:
     """Return a decorator that makes a differentiable op of a function on raw arrays.
 
@@ -126,6 +127,10 @@ def op(
     autocast: the dtype of the call inside :class:`tensorlite.autocast`: "lower" (that of the context), "float32",
         "widest" (that to which the arguments are promoted) or "follow" (as without autocast). None is "follow", and for
         the library's own ops the class in ``tensorlite/amp/op_classes.py``.
+    bfloat16: whether the function and its gradient rules take bfloat16 arrays, because they copy values or have kernels
+        for that dtype. "forward" says so of the function alone, "backward" of the gradient rules alone. Otherwise they
+        get float32 arrays, and each result is rounded once, because most functions of NumPy do not know bfloat16. The
+        rules of a view always get bfloat16.
 
     Raises TypeError if a rule names a value that the op does not have, or if there are more rules than arguments.
     """
@@ -137,6 +142,8 @@ def op(
         raise ValueError(f"op: widen must be False, True, 'backward' or 'numbers', got {widen!r}")
     if autocast not in (None, *CLASSES):
         raise ValueError(f"op: autocast must be {', '.join(map(repr, CLASSES))} or None, got {autocast!r}")
+    if bfloat16 not in (False, True, "forward", "backward"):
+        raise ValueError(f"op: bfloat16 must be False, True, 'forward' or 'backward', got {bfloat16!r}")
     policy = POLICIES[dtypes] if isinstance(dtypes, str) else dtypes
 
     def decorate(forward: Callable[..., Any]) -> OpFunction[..., Any]:
@@ -146,7 +153,8 @@ def op(
             )
         return make_op_function(
             Op(forward, rules, backward=backward, composite=composite, dtypes=policy, aux=aux,
-               multi_output=multi_output, view=view, accepts_dtype=accepts_dtype, widen=widen, autocast=autocast)
+               multi_output=multi_output, view=view, accepts_dtype=accepts_dtype, widen=widen, autocast=autocast,
+               bfloat16=bfloat16)
         )  # fmt: skip
 
     return decorate
@@ -164,7 +172,7 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
     backends, orders, numpy_xp, casts = BACKENDS, self.orders, BACKENDS[np.ndarray], casting
     view, inplace_in_graph, rules = self.view and not multi_output, version_counter.inplace_in_graph, len(self.rules)
     required = sum(d is inspect.Parameter.empty for d in defaults)
-    find_narrow = {True: narrow_dtype, "numbers": narrow_beside_number}.get(self.widen)
+    find_narrow = self.find_narrow
     combined = slice(arity, None) if variadic else slice(0, len(self.rules) or None)  # arguments that ``dtypes`` is for
 
     def call(*args: Any, **kwargs: Any) -> Any:

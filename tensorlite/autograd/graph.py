@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, ClassVar, TypeAlias
@@ -177,7 +177,7 @@ class Plan:
     is_view: whether the result may share memory with the first argument.
     built_in: whether the op belongs to this library.
     casts_gradients: whether a gradient is converted to the dtype that its input had before the op converted it.
-    widen: whether float16 values are converted to float32 for the rules.
+    find_narrow: what finds the dtype, float16 or bfloat16, that is converted to float32 for the rules, or None.
     op: the definition of the op, an ``Op``; None for a node that the engine itself makes.
     """
 
@@ -196,7 +196,7 @@ class Plan:
     is_view: bool = False
     built_in: bool = True
     casts_gradients: bool = True
-    widen: bool = False
+    find_narrow: Callable[[Iterable[Any]], Any] | None = None
     op: Any = None
 
 

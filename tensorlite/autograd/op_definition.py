@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..backends.registry import BACKENDS, Array, plain_array
-from ..dtypes import Policy, as_dtype, float32
+from ..dtypes import DType, Policy, as_dtype, bfloat16_among, float32, float64, narrow_beside_number, narrow_dtype
 from ..errors import GraphError
 from ..scalars import as_number
 from . import version_counter
@@ -19,6 +19,9 @@ from .user_ops import guarded_backward, guarded_rule
 from .views import regenerate_views
 
 __all__ = ["Op"]
+
+FindNarrow: TypeAlias = Callable[[Iterable[Any]], DType | None]
+"""A function of the arguments of an op, which returns the dtype of those that are converted to float32, or None."""
 
 NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "unbiased": "correction", "size": "shape"}
 """Other names of arguments, NumPy's and PyTorch's, that every op accepts."""
@@ -71,11 +74,14 @@ class Op:
         accepts_dtype: bool = False,
         widen: bool | str = False,
         autocast: str | None = None,
+        bfloat16: bool | str = False,
     ) -> None:
         self.forward, self.rules, self.composite, self.backward = forward, tuple(rules), composite, backward
         self.dtypes, self.aux = dtypes, tuple(aux)
         self.multi_output, self.view, self.accepts_dtype, self.widen = multi_output, view, accepts_dtype, widen
         self.autocast = autocast
+        self.bfloat16 = True if view else bfloat16
+        self.find_narrow, self.find_narrow_backward = self._conversions()
         self.name = forward.__name__.strip("_")
         self.built_in = (forward.__module__ or "").startswith("tensorlite.")  # exec() may give none
         self.plans: dict[Any, Plan] = {}
@@ -94,6 +100,17 @@ class Op:
         self.wants = [() if r is None else tuple(inspect.signature(r).parameters)[1:] for r in self.rules]
         self.backward_names = () if backward is None else tuple(inspect.signature(backward).parameters)[2:]
         self._check_names()
+
+    def _conversions(self) -> tuple[FindNarrow | None, FindNarrow | None]:
+        """Return what finds the dtype that is converted to float32, for the function and for its gradient rules.
+
+        It returns None if nothing is to be converted.
+        """
+        forward = {True: narrow_dtype, "numbers": narrow_beside_number}.get(self.widen)
+        if forward is None and self.bfloat16 not in (True, "forward"):
+            forward = bfloat16_among
+        backward = narrow_dtype if self.widen else bfloat16_among if self.bfloat16 in (False, "forward") else None
+        return forward, backward
 
     def _public_parameters(self, parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
         """Return the parameters as callers see them: in built-in ops ``x`` and ``y`` have PyTorch's names."""
@@ -181,7 +198,7 @@ class Op:
             casts_gradients=(
                 self.built_in or self.dtypes is not None or bool(self.widen) or self.autocast not in (None, "follow")
             ),
-            widen=bool(self.widen),
+            find_narrow=self.find_narrow_backward,
             op=self,
         )
 
@@ -309,7 +326,8 @@ class Op:
         node = _new(Node)  # as new_node does, without the time of a call
         node.plan, node.edges, node.shapes, node.saved = plan, edges, shapes, saved
         node.seq = version_counter.clock()
-        narrow = self.widen and dtype is not float32 and arrays[needs[0]].dtype.itemsize < 4
+        narrow = (dtype is not float32 and dtype is not float64 and arrays[needs[0]].dtype.itemsize < 4
+                  and self.find_narrow_backward is not None)  # fmt: skip
         if arrays is not given or not self.built_in or narrow:
             node.dtypes = [given[i].dtype for i in needs]
         return node

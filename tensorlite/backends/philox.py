@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dtypes import DType
+from ..dtypes import DIGITS, DType
 from .words import require_word
 
 __all__ = ["PhiloxGenerator"]
@@ -54,8 +54,9 @@ class PhiloxGenerator:
             words = self._words(xp, 2 * n)
             high, low = words[:n] >> 5, words[n:] >> 6
             return ((high * 67108864 + low).astype(dtype) * 2.0**-53).reshape(shape)
-        bits = 24 if dtype == np.float32 else 11
-        return ((self._words(xp, n) >> (32 - bits)).astype(dtype) * 2.0**-bits).reshape(shape)
+        bits = DIGITS[dtype.char]
+        drawn = (self._words(xp, n) >> (32 - bits)).astype(np.float32) * 2.0**-bits
+        return drawn.astype(dtype, copy=False).reshape(shape)
 
     def normal(self, xp: XP, shape: Sequence[int], dtype: DType) -> Array:
         """Return an array of numbers from the standard normal distribution (Box-Muller transform)."""

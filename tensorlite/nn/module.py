@@ -11,7 +11,7 @@ from ..autograd import version_counter
 from ..autograd.grad_mode import no_grad
 from ..autograd.removable_handle import RemovableHandle
 from ..backends.registry import DeviceLike
-from ..dtypes import DTypeLike, float16, float32, float64, is_floating
+from ..dtypes import DTypeLike, as_dtype, float16, float32, float64, is_floating
 from ..errors import DTypeError
 from ..missing_names import CheckedArguments, missing_attribute
 from ..tensors.convert import tensor_of
@@ -502,6 +502,10 @@ class Module(CheckedArguments):
     def half(self) -> Self:
         """Convert parameters and buffers: the same as ``to(float16)``."""
         return self.to(float16)
+
+    def bfloat16(self) -> Self:
+        """Convert parameters and buffers: the same as ``to(bfloat16)``. Raises DTypeError without ml_dtypes."""
+        return self.to(as_dtype("bfloat16"))
 
     # ---- repr ---------------------------------------------------------------------------------
 

@@ -533,22 +533,22 @@ def where(xp: Namespace, condition: Array, x: Operand, y: Operand) -> Array:
 # ---- copies and conversion ------------------------------------------------------------------
 
 
-@op(lambda g: g)
+@op(lambda g: g, bfloat16=True)
 def clone(xp: Namespace, x: Array) -> Array:
     """Return a copy. Gradients flow through it."""
     return x.copy()
 
 
-@op(lambda g, in_dtype: convert(g, in_dtype, g.dtype))
+@op(lambda g, in_dtype: convert(g, in_dtype, g.dtype), bfloat16=True)
 def convert(xp: Namespace, x: Array, dtype: DType, in_dtype: DType | None) -> Array:
     """Return x in the floating point dtype ``dtype``. ``in_dtype`` is the dtype of x."""
     return cast_array(x, dtype)
 
 
-@op()
+@op(bfloat16=True)
 def convert_to_discrete(xp: Namespace, x: Array, dtype: DType) -> Array:
     """Return x as integers or booleans. No gradient flows through it."""
-    return x.astype(dtype)
+    return cast_array(x, dtype)
 
 
 # ---- PyTorch's other names for the same ops -------------------------------------------------

@@ -148,7 +148,7 @@ def slice_(xp: Namespace, x: Array, index: tuple[Any, ...]) -> Array:
     return x[index]
 
 
-@op(lambda g, index: slice_(g, index))
+@op(lambda g, index: slice_(g, index), bfloat16=True)
 def _unslice(xp: Namespace, x: Array, index: tuple[Any, ...], shape: Sequence[int]) -> Array:
     """Return zeros of this shape with x at ``index``: the transpose of :func:`slice_`."""
     out = xp.zeros(shape, x.dtype)
@@ -156,7 +156,10 @@ def _unslice(xp: Namespace, x: Array, index: tuple[Any, ...], shape: Sequence[in
     return out
 
 
-@op(lambda g, slots, unique, arrays, in_shape: _unindex(g, in_shape, slots, unique, *arrays), None, None, None)
+@op(
+    lambda g, slots, unique, arrays, in_shape: _unindex(g, in_shape, slots, unique, *arrays), None, None, None,
+    bfloat16=True,
+)  # fmt: skip
 def index_(xp: Namespace, x: Array, slots: tuple[Any, ...], unique: bool, *arrays: Array) -> Array:
     """Return ``x[slots]`` for index arrays and masks. ``unique`` promises that no entry is selected twice."""
     if len(arrays) == 1 and arrays[0].dtype.kind != "b":
@@ -165,7 +168,7 @@ def index_(xp: Namespace, x: Array, slots: tuple[Any, ...], unique: bool, *array
     return out if out.flags.c_contiguous else out.copy()
 
 
-@op(lambda g, slots, unique, arrays: index_(g, slots, unique, *arrays), None, None, None, None)
+@op(lambda g, slots, unique, arrays: index_(g, slots, unique, *arrays), None, None, None, None, bfloat16=True)
 def _unindex(xp: Namespace, x: Array, shape: Sequence[int], slots: Any, unique: bool, *arrays: Array) -> Array:
     """Return zeros of this shape with x added at ``slots``: the transpose of :func:`index_`."""
     out, mask = xp.zeros(shape, x.dtype), len(arrays) == 1 and arrays[0].dtype.kind == "b"
@@ -348,7 +351,7 @@ def _outside(g: Value, steps: Any, shape: Sequence[int]) -> Value:
     return where(covered.reshape(shape), 0.0, g)
 
 
-@op(lambda g, steps, in_shape: _outside(g, steps, in_shape), lambda g, steps: replay_view(steps, g))
+@op(lambda g, steps, in_shape: _outside(g, steps, in_shape), lambda g, steps: replay_view(steps, g), bfloat16=True)
 def with_view(xp: Namespace, x: Array, part: Array, steps: Any) -> Array:
     """Return x after ``part`` was written to a view of it: the same memory, with a new node in the graph.
 

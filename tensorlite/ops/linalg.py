@@ -73,7 +73,7 @@ def _summed_product(x: Value, y: Value, summed: Sequence[int], shape: Sequence[i
     return reshape(matmul(x, y), tuple(shape))
 
 
-@op(_matmul_left, _matmul_right, dtypes="same")
+@op(_matmul_left, _matmul_right, dtypes="same", bfloat16=True)
 def matmul(xp: Namespace, x: Array, y: Array) -> Array:
     """Return the matrix product ``input @ other``.
 
@@ -217,7 +217,7 @@ def diagonal(xp: Namespace, x: Array, offset: int = 0, dim1: int = 0, dim2: int 
     return x.diagonal(int_in("", "offset", offset), first, second)
 
 
-@op(lambda g, offset, dim1, dim2: diagonal(g, offset, dim1, dim2))
+@op(lambda g, offset, dim1, dim2: diagonal(g, offset, dim1, dim2), bfloat16=True)
 def _undiagonal(xp: Namespace, x: Array, shape: Sequence[int], offset: int, dim1: int, dim2: int) -> Array:
     """Return zeros of this shape with x on the diagonal: the transpose of :func:`diagonal`."""
     out = xp.zeros(shape, x.dtype)
@@ -256,7 +256,7 @@ def trace(input: Value) -> Value:
 # ---- triangles -------------------------------------------------------------------------------
 
 
-@op(lambda g, diagonal: tril(g, diagonal))
+@op(lambda g, diagonal: tril(g, diagonal), bfloat16=True)
 def tril(xp: Namespace, x: Array, diagonal: int = 0) -> Array:
     """Return the lower triangles of matrices (..., n, m), with zeros above the given diagonal.
 
@@ -265,7 +265,7 @@ def tril(xp: Namespace, x: Array, diagonal: int = 0) -> Array:
     return xp.tril(_matrices(x), int_in("", "diagonal", diagonal))
 
 
-@op(lambda g, diagonal: triu(g, diagonal))
+@op(lambda g, diagonal: triu(g, diagonal), bfloat16=True)
 def triu(xp: Namespace, x: Array, diagonal: int = 0) -> Array:
     """Return the upper triangles of matrices (..., n, m), with zeros below the given diagonal.
 

@@ -172,7 +172,7 @@ def _linear_composite(x: Value, weight: Value, bias: Value) -> Value:
 @op(
     backward=lambda xp, g, x, weight, needs: xp.linear_backward(g, x, weight, needs),
     composite=_linear_composite,
-    dtypes="floating",
+    dtypes="floating", bfloat16=True,
 )
 def linear(xp: Namespace, x: Array, weight: Array, bias: Array | None = None) -> Array:
     """Return ``x @ weight.T + bias`` for x (..., in), weight (out, in) and bias (out,) or None, as (..., out)."""
@@ -244,7 +244,7 @@ def _embedding_gradient(g: Value, input: Array, in_shape: Sequence[int], padding
     return _embedding_backward(g, wide_index(array_of(input)), in_shape[0])
 
 
-@op(_embedding_gradient, None)
+@op(_embedding_gradient, None, bfloat16=True)
 def embedding(xp: Namespace, weight: Array, input: Array, padding_idx: int | None = None) -> Array:
     """Return the rows of ``weight`` (V, C) that the integers ``input`` (...) select, as (..., C).
 
@@ -264,7 +264,7 @@ def embedding(xp: Namespace, weight: Array, input: Array, padding_idx: int | Non
     return xp.take(weight, ids, axis=0)
 
 
-@op(lambda g, input: embedding(g, input), None)
+@op(lambda g, input: embedding(g, input), None, bfloat16=True)
 def _embedding_backward(xp: Namespace, g: Array, input: Array, rows: int) -> Array:
     """Return a table in which row i is the sum of the rows of g (..., C) whose ``input`` is i."""
     return xp.embedding_backward(g, input, rows)

@@ -64,7 +64,7 @@ def _unfold(g: Value, shape: Sequence[int], dim: Dim) -> Value:
 # ---- sums -----------------------------------------------------------------------------------
 
 
-@op(lambda g, in_shape, dim: _unfold(g, in_shape, dim), accepts_dtype=True)
+@op(lambda g, in_shape, dim: _unfold(g, in_shape, dim), accepts_dtype=True, bfloat16=True)
 def sum(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
     """Return the sum of the entries. The sum of integers or booleans is an int64."""
     return xp.sum_over(_wide(xp, x), _axes(x, dim), keepdim)
@@ -75,7 +75,7 @@ def _wide(xp: Namespace, x: Array) -> Array:
     return x.astype(xp.int64) if x.dtype.kind == "u" else x
 
 
-@op(lambda g, in_shape: broadcast_to(g, in_shape))
+@op(lambda g, in_shape: broadcast_to(g, in_shape), bfloat16=True)
 def sum_to_size(xp: Namespace, x: Array, shape: Sequence[int]) -> Array:
     """Sum over leading and broadcast dimensions down to ``shape``: the transpose of ``broadcast_to``.
 
@@ -171,7 +171,7 @@ def std(
     return _without(out, axes, keepdim), middle, rest
 
 
-@op(lambda g, dim: flip(cumsum(flip(g, dim), dim), dim) if g.shape else g, accepts_dtype=True)
+@op(lambda g, dim: flip(cumsum(flip(g, dim), dim), dim) if g.shape else g, accepts_dtype=True, bfloat16=True)
 def cumsum(xp: Namespace, x: Array, dim: int) -> Array:
     """Return the running sum along a dimension: ``out[i] = x[0] + ... + x[i]``. That of integers is an int64."""
     dim = dim_in("", dim, x.ndim)

@@ -219,7 +219,7 @@ def movedim(input: Value, source: int | Sequence[int], destination: int | Sequen
 moveaxis = movedim
 
 
-@op(lambda g, dims: flip(g, dims))
+@op(lambda g, dims: flip(g, dims), bfloat16=True)
 def flip(xp: Namespace, x: Array, dims: int | Sequence[int]) -> Array:
     """Reverse the order of the entries along each dimension in ``dims``. The result is a copy.
 
@@ -231,7 +231,7 @@ def flip(xp: Namespace, x: Array, dims: int | Sequence[int]) -> Array:
     return xp.flip(x, axes if x.ndim else ()).copy()
 
 
-@op(lambda g, shifts, dims: roll(g, tuple(-n for n in ints_in("", "shifts", shifts)), dims))
+@op(lambda g, shifts, dims: roll(g, tuple(-n for n in ints_in("", "shifts", shifts)), dims), bfloat16=True)
 def roll(xp: Namespace, x: Array, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Array:
     """Shift the entries along ``dims``; those shifted beyond the end come back at the start.
 
@@ -262,7 +262,7 @@ def crop(xp: Namespace, x: Array, starts: Sequence[int], sizes: Sequence[int]) -
     return x[tuple(slice(a, a + n) for a, n in zip(starts, sizes, strict=True))]
 
 
-@op(lambda g, widths, in_shape: crop(g, [a for a, _ in widths], in_shape))
+@op(lambda g, widths, in_shape: crop(g, [a for a, _ in widths], in_shape), bfloat16=True)
 def pad_dims(xp: Namespace, x: Array, widths: Sequence[tuple[int, int]], value: float = 0) -> Array:
     """Return x with ``widths[d] = (before, after)`` entries of ``value`` around dimension d."""
     shape = tuple(a + n + b for n, (a, b) in zip(x.shape, widths, strict=True))
@@ -362,7 +362,7 @@ def _uncat(g: Any, dim: int, ends: Sequence[int], index: int) -> Any:
     return narrow(g, dim, start, ends[index] - start)
 
 
-@op(None, None, _uncat, dtypes="promote")
+@op(None, None, _uncat, dtypes="promote", bfloat16=True)
 def _cat(xp: Namespace, dim: int, ends: Sequence[int], *tensors: Array) -> Array:
     return xp.concatenate(tensors, axis=dim)
 

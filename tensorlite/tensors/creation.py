@@ -22,7 +22,18 @@ from .. import random
 from ..autograd.graph import Variable, wrap
 from ..backends.registry import Array, DeviceLike, Namespace, namespace, plain_array
 from ..backends.registry import device as as_device
-from ..dtypes import DType, DTypeLike, as_dtype, check_number, get_default_dtype, int64, promote_types
+from ..dtypes import (
+    DType,
+    DTypeLike,
+    as_dtype,
+    cast_array,
+    check_number,
+    get_default_dtype,
+    int64,
+    is_floating,
+    kind_of,
+    promote_types,
+)
 from ..errors import DTypeError
 from ..scalars import as_number, int_in
 from .arguments import check_sizes, require_tensors
@@ -82,7 +93,7 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
     """
     if not isinstance(array, np.ndarray):
         raise TypeError(f"from_numpy: expected a numpy.ndarray, got {type(array).__name__}. Use tl.tensor().")
-    if array.dtype.kind not in "biufc" or not array.dtype.isnative:
+    if kind_of(array.dtype) not in "biufc" or not array.dtype.isnative:
         raise TypeError(f"from_numpy: expected native numbers, got {array.dtype}. Convert with .astype().")
     return _wrap(plain_array("from_numpy", array), False)
 
@@ -249,7 +260,7 @@ def arange(
         wide = np.dtype(np.uint64) if dtype == np.uint64 else int64
         return _wrap((xp.arange(n, dtype=wide) * step + start if n else xp.zeros(0, wide)).astype(dtype), requires_grad)
     wide = promote_types(dtype, np.float64)
-    return _wrap((xp.arange(n).astype(wide) * step + start).astype(dtype), requires_grad)
+    return _wrap(cast_array(xp.arange(n).astype(wide) * step + start, dtype), requires_grad)
 
 
 def linspace(
@@ -272,7 +283,7 @@ def linspace(
         ends = (int(ends[0]), int(ends[1]))
     for v in ends:
         check_number("linspace", v, kind)
-    return _wrap(xp.linspace(*ends, n).astype(kind), requires_grad)
+    return _wrap(cast_array(xp.linspace(*ends, n), kind), requires_grad)
 
 
 def eye(
@@ -300,7 +311,7 @@ def _drawn(
 ) -> Tensor:  # fmt: skip
     """Return the tensor that ``draw(xp, shape, dtype)`` makes; its sizes and its dtype are checked first."""
     kind = get_default_dtype() if dtype is None else as_dtype(dtype)
-    if kind.kind != "f":
+    if not is_floating(kind):
         raise DTypeError(f"{name}: expected a floating point dtype, got {kind}. For integers use randint().")
     return _wrap(draw(namespace(as_device(device)), check_sizes(name, sizes, size), kind), requires_grad)
 

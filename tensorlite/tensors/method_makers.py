@@ -6,7 +6,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from ..dtypes import DType
+import numpy as np
+
+from ..dtypes import DType, as_dtype
 from .arguments import flatten_sizes
 from .convert import to_dtype
 
@@ -43,11 +45,11 @@ def with_sizes(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     return method
 
 
-def to_method(name: str, dtype: DType) -> Callable[[Any], Any]:
+def to_method(name: str, dtype: DType | str) -> Callable[[Any], Any]:
     """Make the method that converts to one dtype."""
 
     def method(self: Any) -> Any:
-        return to_dtype(self, dtype)
+        return to_dtype(self, dtype if isinstance(dtype, np.dtype) else as_dtype(dtype))
 
     method.__name__, method.__doc__ = name, f"Return this tensor as {dtype}, or itself if it is {dtype}."
     return method

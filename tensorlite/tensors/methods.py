@@ -135,6 +135,7 @@ class OpMethods(Variable):
     # ---- dtypes ------------------------------------------------------------------------------
 
     double, float, half = to_method("double", float64), to_method("float", float32), to_method("half", float16)
+    bfloat16 = to_method("bfloat16", "bfloat16")
     long, int, short = to_method("long", int64), to_method("int", int32), to_method("short", int16)
     char, byte, bool = to_method("char", int8), to_method("byte", uint8), to_method("bool", bool_)
 

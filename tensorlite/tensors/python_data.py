@@ -15,7 +15,7 @@ import numpy as np
 
 from ..autograd.graph import Variable
 from ..backends.registry import BACKENDS, plain_array
-from ..dtypes import DType, as_dtype, bool_, complex64, get_default_dtype, int64, promote_types
+from ..dtypes import DType, as_dtype, bool_, cast_array, complex64, get_default_dtype, int64, kind_of, promote_types
 from ..errors import DTypeError, ShapeError
 from ..ops.arguments import check_fit
 
@@ -38,20 +38,20 @@ def array_from_python(data: Any, dtype: DType | None = None) -> np.ndarray[Any, 
     dtype_of = {bool: bool_, int: int64, float: get_default_dtype()}
     found = {kind if isinstance(kind, np.dtype) else dtype_of[kind] for kind in kinds}
     natural = functools.reduce(promote_types, sorted(found, key=_by_category)) if found else get_default_dtype()
-    if dtype is None and natural.kind == "f" and found and all(kind.kind in "biu" for kind in found):
+    if dtype is None and kind_of(natural) == "f" and found and all(kind.kind in "biu" for kind in found):
         raise DTypeError("tensor: no integer type holds both uint64 and signed integers. Give a dtype.")
     target = natural if dtype is None else dtype
     array = _build(data, plain, natural, target)
     if array.dtype != target:
         _check_fit(array, target)
         with np.errstate(all="ignore"):
-            array = array.astype(target)
+            array = cast_array(array, target)
     return array
 
 
 def _by_category(dtype: DType) -> int:
     """Return a key that sorts floating point types first, because an integer type changes nothing after them."""
-    return -"biufc".index(dtype.kind)
+    return -"biufc".index(kind_of(dtype))
 
 
 # ---- the dtypes of the entries --------------------------------------------------------------
@@ -91,7 +91,7 @@ def _collect_items(data: Sequence[Any], found: set[type | DType], depth: int) ->
 def _python_dtype(kind: type) -> DType | None:
     """Return the dtype of numbers of a type, None for other types."""
     if issubclass(kind, np.generic):
-        return as_dtype(kind) if issubclass(kind, (np.number, np.bool_)) else None
+        return as_dtype(kind) if kind_of(np.dtype(kind)) in "biufc" else None
     if issubclass(kind, bool):
         return bool_
     if issubclass(kind, int):
@@ -125,7 +125,7 @@ def _foreign_array(data: Any) -> np.ndarray[Any, Any]:
         if callable(detach := getattr(data, "detach", None)):  # PyTorch's tensors
             data = detach()
         array = np.asarray(data)
-        if array.dtype.kind in "biufc":
+        if kind_of(array.dtype) in "biufc":
             return array.astype(as_dtype(array.dtype.newbyteorder("=")), copy=False)
     raise TypeError(f"tensor: expected numbers or booleans, got {type(data).__name__} {data!r:.60}")
 
@@ -146,9 +146,9 @@ def _build(data: Any, plain: Any, natural: DType, target: DType) -> np.ndarray[A
     wide = {"b": bool_, "u": np.uint64 if unsigned else int64, "i": np.uint64 if unsigned else int64, "f": np.float64}
     try:
         try:
-            return np.array(plain, dtype=wide.get(natural.kind, np.complex128))
+            return np.array(plain, dtype=wide.get(kind_of(natural), np.complex128))
         except OverflowError:
-            if target.kind not in "fc":
+            if kind_of(target) not in "fc":
                 raise
             return np.array(plain, dtype=np.float64)
     except OverflowError:

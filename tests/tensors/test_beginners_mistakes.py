@@ -25,7 +25,6 @@ MISTAKES = {
     "nothing near": (lambda: X.xyz, AttributeError, "'Tensor' object has no attribute 'xyz'"),
     "compile": (lambda: tl.compile(LAYER), AttributeError, "Call the model itself"),
     "FloatTensor": (lambda: tl.FloatTensor([1]), AttributeError, "Use tl.tensor(data, dtype=tl.float32)"),
-    "bfloat16": (lambda: tl.bfloat16, AttributeError, "Use tl.float32 or tl.float16"),
     "Function": (lambda: tl.autograd.Function, AttributeError, "with @tl.op: see docs/autograd.md"),
     "amp": (lambda: tl.cuda.amp, AttributeError, "Train in float32"),
     "Conv3d": (lambda: nn.Conv3d, AttributeError, "Use nn.Conv1d or nn.Conv2d."),

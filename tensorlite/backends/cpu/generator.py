@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...dtypes import DType
+from ...dtypes import DIGITS, DType
 from ..words import require_word
 
 __all__ = ["Pcg64Generator"]
@@ -42,8 +42,8 @@ class Pcg64Generator:
     def uniform(self, xp: XP, shape: Sequence[int], dtype: DType) -> Array:
         """Return an array of numbers from [0, 1)."""
         drawn = self._numpy.random(tuple(shape), np.float64 if dtype == np.float64 else np.float32)
-        if dtype == np.float16:
-            drawn = np.floor(drawn * 2048) / 2048  # because rounding to the nearest float16 would sometimes give 1
+        if (bits := DIGITS[dtype.char]) < 24:
+            drawn = np.floor(drawn * 2.0**bits) * 2.0**-bits  # because rounding to the nearest would sometimes give 1
         return np.asarray(drawn).astype(dtype, copy=False)
 
     def normal(self, xp: XP, shape: Sequence[int], dtype: DType) -> Array:
