@@ -11,7 +11,7 @@ as that of no other dtype here, so :func:`kind_of` takes the place of ``dtype.ki
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -119,7 +119,8 @@ def finfo(dtype: Any) -> Any:
         return np.finfo(found)
     import ml_dtypes
 
-    return ml_dtypes.finfo(found)
+    limits: Callable[[DType], Any] = ml_dtypes.finfo
+    return limits(found)
 
 
 _NARROW = "e" + _BFLOAT16
@@ -131,7 +132,7 @@ def accumulate_dtype(dtype: DType) -> DType:
     return float32 if dtype.char in _NARROW else dtype
 
 
-def narrow_dtype(values: Iterable[Any]) -> DType | None:
+def narrow_dtype(values: Collection[Any]) -> DType | None:
     """Return the dtype of all floating point arrays among the values, if it is one that is added up in another dtype.
 
     Otherwise, or if they have several dtypes, return None. Other values and arrays of integers do not count.
@@ -147,7 +148,7 @@ def narrow_dtype(values: Iterable[Any]) -> DType | None:
     return found
 
 
-def bfloat16_among(values: Iterable[Any]) -> DType | None:
+def bfloat16_among(values: Collection[Any]) -> DType | None:
     """Return bfloat16 if it is the dtype of all floating point arrays with dimensions among the values, else None."""
     found: DType | None = None
     for value in values:
@@ -161,7 +162,7 @@ def bfloat16_among(values: Iterable[Any]) -> DType | None:
     return found
 
 
-def narrow_beside_number(values: Sequence[Any]) -> DType | None:
+def narrow_beside_number(values: Collection[Any]) -> DType | None:
     """Return what :func:`narrow_dtype` does, if one of the values is a number that is not exact in that dtype.
 
     It is a number of Python, or a 0-d array of the dtype in which values are added up. Beside bfloat16 any value does.

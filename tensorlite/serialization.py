@@ -18,6 +18,7 @@ import numpy as np
 
 from .backends.registry import BACKENDS, DeviceLike
 from .backends.registry import device as as_device
+from .dtypes import as_dtype
 from .tensors.creation import as_tensor
 from .tensors.tensor import Tensor
 
@@ -184,18 +185,21 @@ def load(path: PathLike, device: DeviceLike = None) -> dict[str, Tensor]:
 
     device: where the tensors are made; None: on the default device.
 
-    Raises FileNotFoundError; ValueError if the file is damaged or holds a dtype that NumPy does not have (bfloat16);
-    DeviceError if the device cannot be used.
+    Raises FileNotFoundError; ValueError if the file is damaged or holds a dtype that tensors do not have (float8);
+    DTypeError for bfloat16 without the package ml_dtypes; DeviceError if the device cannot be used.
     """
     tensors, where = {}, as_device(device)
     with _open(path) as file:
         for name in file.keys():
+            dtype = file.get_slice(name).get_dtype()
+            if dtype == "BF16":
+                as_dtype("bfloat16")  # after which NumPy knows the name
             try:
                 array = file.get_tensor(name)
+                as_dtype(array.dtype)  # ml_dtypes has float8, which tensors have not
             except (TypeError, KeyError, AttributeError):
-                dtype = file.get_slice(name).get_dtype()
                 what = f"{name!r} in {str(path)!r}"
-                raise ValueError(f"load: {what} has dtype {dtype}, which NumPy does not have") from None
+                raise ValueError(f"load: {what} has dtype {dtype}, which tensors do not have") from None
             tensors[name] = as_tensor(array, device=where)
     return tensors
 

@@ -179,10 +179,28 @@ def test_a_missing_truncated_or_other_file_is_an_error(path, read):
             read(path)
 
 
-def test_bfloat16_is_an_error_that_names_it(path):
-    header = json.dumps({"x": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
-    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    with pytest.raises(ValueError, match=r"'x' in .* has dtype BF16, which NumPy does not have"):
+def test_bfloat16_keeps_its_bits_here_and_in_safetensors(path):
+    bits = np.arange(1 << 16, dtype=np.uint16)  # every bfloat16 number, NaNs included
+    x = tl.from_numpy(bits.view(tl.bfloat16).reshape(256, 256))
+    tl.save({"x": x, "transposed": x.T, "none": x[:0], "one": x[3, 4]}, path)
+    loaded = tl.load(path)
+    assert {value.dtype for value in loaded.values()} == {tl.bfloat16}
+    np.testing.assert_array_equal(loaded["x"].array.view(np.uint16), bits.reshape(256, 256))
+    np.testing.assert_array_equal(loaded["transposed"].array.view(np.uint16), bits.reshape(256, 256).T)
+    assert (loaded["none"].shape, loaded["one"].shape) == ((0, 256), ())
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file, save_file
+
+    theirs = load_file(path)
+    np.testing.assert_array_equal(theirs["x"].view(torch.int16).numpy().view(np.uint16), bits.reshape(256, 256))
+    save_file({"x": theirs["x"] + 0}, path)
+    assert tl.load(path)["x"].dtype == tl.bfloat16
+
+
+def test_float8_is_an_error_that_names_it(path):
+    header = json.dumps({"x": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(2))
+    with pytest.raises(ValueError, match=r"'x' in .* has dtype F8_E4M3, which tensors do not have"):
         serialization.load(path)
 
 

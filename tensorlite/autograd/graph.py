@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, ClassVar, TypeAlias
@@ -196,7 +196,7 @@ class Plan:
     is_view: bool = False
     built_in: bool = True
     casts_gradients: bool = True
-    find_narrow: Callable[[Iterable[Any]], Any] | None = None
+    find_narrow: Callable[[Collection[Any]], Any] | None = None
     op: Any = None
 
 

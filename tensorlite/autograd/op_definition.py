@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from operator import itemgetter
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ from .views import regenerate_views
 
 __all__ = ["Op"]
 
-FindNarrow: TypeAlias = Callable[[Iterable[Any]], DType | None]
+FindNarrow: TypeAlias = Callable[[Collection[Any]], DType | None]
 """A function of the arguments of an op, which returns the dtype of those that are converted to float32, or None."""
 
 NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "unbiased": "correction", "size": "shape"}

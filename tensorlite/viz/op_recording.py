@@ -18,6 +18,7 @@ from ..autograd.graph import Node, Output, Variable
 from ..autograd.op_hooks import OpHooks, set_op_hooks
 from ..autograd.version_counter import clock
 from ..backends.registry import BACKENDS, Array
+from ..dtypes import is_floating
 from ..nn.module import Module
 from .module_tree import ModuleTree
 from .variables import found_in, module_name, variables_of
@@ -262,8 +263,8 @@ class recording:
         if record is None or record.values is None:
             return None
         value = record.values[node.index if isinstance(node, Output) else 0]
-        narrow = [d for d in node.dtypes or () if d.kind == "f"]
-        if node.plan.widen and narrow and max(d.itemsize for d in narrow) < 4 <= value.dtype.itemsize:
+        narrow = [d for d in node.dtypes or () if is_floating(d)]
+        if node.plan.find_narrow is not None and narrow and max(d.itemsize for d in narrow) < 4 <= value.dtype.itemsize:
             return value.astype(narrow[0])  # The op computed in float32, and rounded its result.
         return value
 
