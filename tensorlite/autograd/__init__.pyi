@@ -76,6 +76,7 @@ def op(
     view: bool = False,
     accepts_dtype: bool = False,
     widen: bool | str = False,
+    autocast: str | None = None,
     bfloat16: bool | str = False,
 ) -> Callable[[Callable[Concatenate[Any, P], Any]], OpFunction[P, Tensor]]: ...
 @overload
@@ -89,6 +90,7 @@ def op(
     view: bool = False,
     accepts_dtype: bool = False,
     widen: bool | str = False,
+    autocast: str | None = None,
     bfloat16: bool | str = False,
 ) -> Callable[[Callable[Concatenate[Any, P], Any]], OpFunction[P, tuple[Tensor, ...]]]: ...
 def topological_order(roots: Collection[Edge], oldest: int = 0) -> list[Node]: ...
