@@ -15,9 +15,9 @@ from ..dtypes import accumulate_dtype, float32, float64
 __all__ = [
     "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward",
     "deviation", "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward", "last_places", "layer_norm",
-    "layer_norm_backward", "linear", "linear_backward", "log_softmax", "muon_step", "orthogonal", "philox", "rms_norm",
+    "layer_norm_backward", "linear", "linear_backward", "log_softmax", "log_softmax_backward", "muon_step", "orthogonal", "philox", "rms_norm",
     "rms_norm_backward", "root_sum_squares", "running_sum", "scatter_add_into", "sgd_step", "silu", "silu_backward",
-    "softmax", "sum_over", "sum_to", "variance",
+    "softmax", "softmax_backward", "sum_over", "sum_to", "variance",
 ]  # fmt: skip
 
 Array = Any
@@ -258,6 +258,20 @@ def log_softmax(xp: XP, x: Array, axis: int) -> Array:
     return y
 
 
+def softmax_backward(xp: XP, g: Array, y: Array, axis: int) -> Array:
+    """Return ``y (g - sum(g y))`` along an axis: the gradient of the softmax y, given that of its result."""
+    dx = g - xp.sum_over(g * y, (axis % y.ndim,), True)
+    dx *= y
+    return dx
+
+
+def log_softmax_backward(xp: XP, g: Array, y: Array, axis: int) -> Array:
+    """Return ``g - exp(y) sum(g)`` along an axis: the gradient of the logarithm y of a softmax."""
+    dx = xp.exp(y)
+    dx *= xp.sum_over(g, (axis % y.ndim,), True)
+    return xp.subtract(g, dx, out=dx)
+
+
 # ---- normalisation --------------------------------------------------------------------------
 
 
@@ -405,7 +419,7 @@ def cross_entropy(
     total = xp.exp(shifted).sum(axis=-1, keepdims=True)
     counted = target != ignore_index
     safe = xp.where(counted, target, 0)
-    loss = xp.log(total[:, 0]) - (1.0 - smoothing) * xp.take_along_axis(shifted, safe[:, None], axis=-1)[:, 0]
+    loss = xp.log(total[:, 0]) - (1.0 - smoothing) * shifted[xp.arange(len(target)), safe]
     if smoothing:
         loss -= smoothing * shifted.mean(axis=-1)
     return xp.where(counted, loss, 0.0), top, total

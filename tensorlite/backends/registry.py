@@ -19,6 +19,7 @@ from ..errors import DeviceError
 from . import reference
 from .cpu import kernels as cpu_kernels
 from .cpu import moments as cpu_moments
+from .cpu import softmaxes as cpu_softmaxes
 from .cpu import sums as cpu_sums
 from .cpu.generator import Pcg64Generator
 from .cpu.memory_views import memory_offset, view_at
@@ -227,6 +228,7 @@ def _load_cpu() -> Namespace:
         reference,
         cpu_sums,
         cpu_moments,
+        cpu_softmaxes,
         cpu_kernels,
         device_type="cpu",
         array_type=np.ndarray,

@@ -13,6 +13,7 @@ import numpy as np
 from ..autograd.autocast_mode import can_combine
 from ..backends.registry import describe_array
 from ..errors import DeviceError, DTypeError, ShapeError
+from ..ops.arguments import outlier
 from ..scalars import fraction_in, ints_in
 from ..tensors.tensor import Tensor
 
@@ -151,7 +152,7 @@ def check_class_weight(name: str, input: Tensor, target: Tensor, weight: Tensor 
 
 def _check_class_indices(name: str, target: Any, classes: int, ignore_index: int) -> None:
     """Raise IndexError for a class index out of range, on the CPU only: on a GPU the check would force a sync."""
-    if type(target) is np.ndarray and target.size and not (target.min() >= 0 and target.max() < classes):
+    if outlier(target, classes):
         wrong = target[(target != ignore_index) & ((target < 0) | (target >= classes))]
         if wrong.size:
             raise IndexError(

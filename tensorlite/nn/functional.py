@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from .. import ops, random
+from ..autograd.graph import wrap
 from ..backends.registry import BACKENDS
 from ..dtypes import DTypeLike, int32, int64
 from ..errors import ShapeError
@@ -22,6 +23,7 @@ from ..ops import relu, sigmoid, tanh
 from ..ops.distances import cosine_similarity
 from ..ops.functional import elu, gelu, one_hot, silu, softplus
 from ..ops.half_precision import rounds_once
+from ..ops.index import index_
 from ..ops.shape import crop, pad_dims
 from ..scalars import flag_in, fraction_in, int_in, ints_in, number_in
 from ..tensors.tensor import Tensor
@@ -269,30 +271,42 @@ def _class_targets(
     classes = check_class_targets(name, input, target, weight, ignore_index)
     if target.dtype not in (int32, int64):
         target = target.long()
+    if input.ndim == 2:
+        return input, target
     rows = input if input.ndim < 3 else input.movedim(1, -1)
     return rows.reshape(target.numel(), classes), target.reshape(target.numel())
 
 
 def _reduce_rows(
-    loss: Tensor, target: Tensor, shape: tuple[int, ...], weight: Tensor | None, ignore_index: int, reduction: Reduction
+    loss: Tensor, factor: Tensor | None, target: Tensor, shape: tuple[int, ...], ignore_index: int, reduction: Reduction
 ) -> Tensor:
-    """Reduce losses (N,), which are 0 where ignored. The mean is weighted, over the targets that are not ignored."""
+    """Reduce losses (N,), which are 0 where ignored. The mean is weighted, over the targets that are not ignored.
+
+    factor: the weights of the targets, by which the losses are multiplied already; or None.
+    """
     if reduction == "none":
         return loss.reshape(shape)
     if reduction == "sum":
         return loss.sum()
-    counted = target != ignore_index
+    if factor is not None:
+        return loss.sum() / factor.sum()
+    return loss.sum() / wrap((target.array != ignore_index).sum(dtype=loss.dtype))
+
+
+def _weights_of(target: Tensor, weight: Tensor | None, ignore_index: int) -> Tensor | None:
+    """Return the weight of each target, 0 where it is ignored; None without weights."""
     if weight is None:
-        return loss.sum() / counted.sum()
-    return loss.sum() / ops.where(counted, weight[ops.where(counted, target, 0)], 0.0).sum()
-
-
-def _weighted_nll(logp: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> Tensor:
-    """Return ``-weight[target] * logp[target]`` for rows logp (N, C); 0 where the target is ignored."""
+        return None
     counted = target != ignore_index
-    safe = ops.where(counted, target, 0)
-    loss = -logp.gather(1, safe.unsqueeze(1)).squeeze(1)
-    return ops.where(counted, loss if weight is None else loss * weight[safe], 0.0)
+    return ops.where(counted, weight[ops.where(counted, target, 0)], 0.0)
+
+
+def _nll(logp: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    """Return ``-logp[target]`` for rows logp (N, C); 0 where the target is ignored."""
+    xp, ids = BACKENDS[type(logp.array)], target.array
+    counted = ids != ignore_index
+    loss = -index_(logp, (0, 1), True, xp.arange(len(ids)), xp.where(counted, ids, 0))
+    return ops.where(wrap(counted), loss, 0.0)
 
 
 @rounds_once
@@ -309,8 +323,9 @@ def nll_loss(
     ignore_index = int_in("nll_loss", "ignore_index", ignore_index)
     check_tensors("nll_loss", input=input, target=target)
     rows, indices = _class_targets("nll_loss", input, target, weight, ignore_index)
-    loss = _weighted_nll(rows, indices, weight, ignore_index)
-    return _reduce_rows(loss, indices, target.shape, weight, ignore_index, reduction)
+    loss, factor = _nll(rows, indices, ignore_index), _weights_of(indices, weight, ignore_index)
+    loss = loss if factor is None else loss * factor
+    return _reduce_rows(loss, factor, indices, target.shape, ignore_index, reduction)
 
 
 @rounds_once
@@ -343,15 +358,15 @@ def cross_entropy(
     if target.shape == input.shape and input.shape and target.dtype.kind == "f":
         return _cross_entropy_of_probabilities(input, target, weight, reduction, label_smoothing)
     rows, indices = _class_targets(name, input, target, weight, ignore_index)
-    if weight is None:
+    factor = _weights_of(indices, weight, ignore_index)
+    if factor is None or not label_smoothing:
         loss = nn_ops.cross_entropy_rows(rows, indices, ignore_index, label_smoothing)
+        loss = loss if factor is None else loss * factor
     else:
         logp = ops.log_softmax(rows, 1)
-        loss = (1.0 - label_smoothing) * _weighted_nll(logp, indices, weight, ignore_index)
-        if label_smoothing:
-            smooth = ops.where(indices != ignore_index, (logp @ weight) * (-1.0 / rows.shape[1]), 0.0)
-            loss = loss + label_smoothing * smooth
-    return _reduce_rows(loss, indices, target.shape, weight, ignore_index, reduction)
+        smooth = ops.where(indices != ignore_index, (logp @ weight) * (-1.0 / rows.shape[1]), 0.0)
+        loss = (1.0 - label_smoothing) * (_nll(logp, indices, ignore_index) * factor) + label_smoothing * smooth
+    return _reduce_rows(loss, factor, indices, target.shape, ignore_index, reduction)
 
 
 def _cross_entropy_of_probabilities(

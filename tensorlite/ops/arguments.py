@@ -107,10 +107,17 @@ def outlier(index: Array, size: int, lowest: int = 0) -> str:
 
     The check runs on the CPU only, because on a GPU it would force a sync.
     """
-    if type(index) is not np.ndarray or not index.size or (lowest <= index.min() and index.max() < size):
+    if type(index) is not np.ndarray or not index.size or _is_below(index, size, lowest):
         return ""
     at = tuple(map(int, np.argwhere((index < lowest) | (index >= size))[0]))
     return f"{index[at]} at position {at}"
+
+
+def _is_below(index: Array, size: int, lowest: int) -> bool:
+    """Return whether all indices are from ``lowest`` to ``size - 1``."""
+    if lowest == 0 and index.dtype == np.int64:
+        return bool(index.view(np.uint64).max() < size)  # because negative ones are then the largest
+    return bool(lowest <= index.min() and index.max() < size)
 
 
 def check_range(name: str, index: Array, dim: int, size: int, lowest: int = 0) -> None:

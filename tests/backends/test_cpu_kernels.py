@@ -9,7 +9,7 @@ import pytest
 import tensorlite as tl
 from tensorlite import optim
 from tensorlite.backends import reference, registry
-from tensorlite.backends.cpu import compiled_sums, moments, sums, thread_pool
+from tensorlite.backends.cpu import compiled_loops, compiled_sums, moments, softmaxes, sums, thread_pool
 from tensorlite.backends.cpu import kernels as cpu
 from tensorlite.nn import functional as F
 
@@ -25,6 +25,7 @@ def compiled(request, monkeypatch):
     else:
         monkeypatch.setattr(cpu, "_compiled_kernels", lambda: None)
         monkeypatch.setattr(compiled_sums, "load_sums", lambda: None)
+        monkeypatch.setattr(compiled_loops, "load_loops", lambda module: None)
     return request.param == "numba"
 
 
@@ -34,6 +35,8 @@ def shared(request, monkeypatch):
     monkeypatch.setattr(thread_pool, "_num_threads", request.param)
     monkeypatch.setattr(cpu, "_MIN_SHARED", 1)
     monkeypatch.setattr(cpu, "_MIN_COMPILED", 1)
+    monkeypatch.setattr(compiled_loops, "MIN_SHARED", 1)
+    monkeypatch.setattr(compiled_loops, "MIN_COMPILED", 1)
     monkeypatch.setattr(cpu, "_MIN_FLOPS", 0)
     monkeypatch.setattr(cpu, "_MIN_FLOPS_PYTHON_THREADS", 1)
 
@@ -94,6 +97,16 @@ class TestRows:
         (x,) = arrays(shape, dtype, layout, 1)
         for axis in (-1, 0):
             agree([cpu.softmax(XP, 5 * x, axis)], [reference.softmax(XP, 5 * x, axis)], dtype)
+
+    def test_log_softmax_and_gradients(self, shape, dtype, layout):
+        x, g = arrays(shape, dtype, layout)
+        for axis in (-1, 0):
+            found, expected = (k.log_softmax(XP, 5 * x, axis) for k in (softmaxes, reference))
+            agree([found], [expected], dtype, 10)
+            y = np.exp(expected)
+            agree([softmaxes.softmax_backward(XP, g, y, axis)], [reference.softmax_backward(XP, g, y, axis)], dtype)
+            back = [k.log_softmax_backward(XP, g, expected, axis) for k in (softmaxes, reference)]
+            agree(back[:1], back[1:], dtype, 10)
 
     @pytest.mark.parametrize("affine", ["weight and bias", "weight", "neither"])
     def test_layer_norm(self, shape, dtype, layout, affine):

@@ -9,7 +9,7 @@ import pytest
 
 import tensorlite as tl
 import tensorlite.nn.functional as F
-from tensorlite.backends.cpu import compiled_sums, kernels
+from tensorlite.backends.cpu import compiled_loops, compiled_sums, kernels
 from tensorlite.ops import correlation
 from tensorlite.pytree import tree_leaves
 from tests.ops.op_table import SPECS
@@ -53,6 +53,7 @@ def plain(monkeypatch):
     monkeypatch.setattr(kernels, "_compiled_kernels", lambda: None)
     monkeypatch.setattr(kernels, "find_compiled", lambda: None)
     monkeypatch.setattr(compiled_sums, "load_sums", lambda: None)
+    monkeypatch.setattr(compiled_loops, "load_loops", lambda module: None)
     tracemalloc.start()
     yield
     tracemalloc.stop()

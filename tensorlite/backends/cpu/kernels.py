@@ -366,22 +366,17 @@ def silu_backward(xp: XP, g: Array, x: Array, y: Array) -> Array:
 # ---- losses ---------------------------------------------------------------------------------
 
 
-def _are_classes(target: Array, n: int, ignore_index: int) -> bool:
-    """Return whether a loop that checks nothing may use the targets as indices."""
-    if target.dtype != np.int64 or not target.flags.c_contiguous:
-        return False
-    return bool(((target == ignore_index) | ((target >= -n) & (target < n))).all())
-
-
 def cross_entropy(
     xp: XP, logits: Array, target: Array, ignore_index: int, smoothing: float
 ) -> tuple[Array, Array, Array]:
     """Compute the same as the reference."""
-    kernels = _kernels_for(logits) if _are_classes(target, logits.shape[-1], ignore_index) else None
-    if kernels is None:
+    kernels = _kernels_for(logits)
+    if kernels is None or target.dtype != np.int64 or not target.flags.c_contiguous:
         return reference.cross_entropy(xp, logits, target, ignore_index, smoothing)
     loss, top, total = (np.empty(len(logits), logits.dtype) for _ in range(3))
-    _launch(kernels.cross_entropy, logits.size, logits, target, loss, top, total, ignore_index, smoothing)
+    rows = (logits, target, loss, top, total)
+    if not _launch(kernels.cross_entropy, logits.size, *rows, ignore_index, smoothing):
+        return reference.cross_entropy(xp, logits, target, ignore_index, smoothing)
     return loss, top.reshape(-1, 1), total.reshape(-1, 1)
 
 
@@ -389,12 +384,13 @@ def cross_entropy_backward(
     xp: XP, g: Array, logits: Array, target: Array, top: Array, total: Array, ignore_index: int, smoothing: float
 ) -> Array:
     """Compute the same as the reference."""
-    kernels = _kernels_for(logits, top, total) if _are_classes(target, logits.shape[-1], ignore_index) else None
-    if kernels is None:
+    kernels = _kernels_for(logits, top, total)
+    if kernels is None or target.dtype != np.int64 or not target.flags.c_contiguous:
         return reference.cross_entropy_backward(xp, g, logits, target, top, total, ignore_index, smoothing)
     dx, grads = np.empty_like(logits), np.ascontiguousarray(g, np.float32)
     rows = (grads, logits, target, top.reshape(-1), total.reshape(-1), dx)
-    _launch(kernels.cross_entropy_backward, logits.size, *rows, ignore_index, smoothing)
+    if not _launch(kernels.cross_entropy_backward, logits.size, *rows, ignore_index, smoothing):
+        return reference.cross_entropy_backward(xp, g, logits, target, top, total, ignore_index, smoothing)
     return dx
 
 

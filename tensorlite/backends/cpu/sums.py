@@ -275,7 +275,7 @@ def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
         return np.zeros((rows, width), g.dtype)
     if (compiled := sums_for(g)) and 0 <= flat.min() and flat.max() < rows:
         out: Array = np.zeros((rows, width), g.dtype)
-        run_sum(compiled.embedding_backward, g.size, g, np.ascontiguousarray(flat, np.int64), out)
+        run_sum(compiled.embedding_backward, 4 * g.size, g, np.ascontiguousarray(flat, np.int64), out)
         return out
     if rows <= _MAX_ONEHOT:
         out = _onehot_product(xp, g, flat, rows)

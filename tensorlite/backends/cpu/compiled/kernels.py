@@ -17,13 +17,14 @@ import math
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import carray, types
-from numba.extending import intrinsic
+from numba import carray
 
 from ...reference import ERF_TANH, GELU_FAR, SILU_FAR
+from .extremes import row_max
 from .gemm import NO_TRANS, TRANS, sgemm
 from .parallel_for import bind_kernel, parallel_for, split_range
+from .scalar_functions import exp as _exp
+from .scalar_functions import log as _log
 from .support import ENTRY, INLINE, LOOP, float32_pointer, njit
 
 __all__ = [
@@ -39,34 +40,6 @@ _NO_FMA: dict[str, Any] = {**LOOP, "fastmath": {"reassoc", "arcp", "nsz"}}
 _INLINE: dict[str, Any] = {**INLINE, "fastmath": {"contract"}}
 
 # ---- functions of one number ----------------------------------------------------------------
-
-
-@intrinsic
-def _bits_to_float32(context: Any, bits: Any) -> Any:
-    """Reinterpret the bits of an int32 as a float32."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], ir.FloatType())
-
-    return types.float32(types.int32), generate
-
-
-# exp(x) = 2^n exp(r) with r = x - n log 2, |r| <= log(2) / 2. log 2 is in two parts, so that r is exact (Cody and
-# Waite, "Software Manual for the Elementary Functions", 1980). exp(r) = 1 + r + r^2 p(r), a minimax fit from Cephes.
-_LOG2_E, _LOG2_HIGH, _LOG2_LOW = f32(1.4426950408889634), f32(0.693359375), f32(-2.12194440e-4)
-_P2, _P3, _P4 = f32(0.5), f32(1.6666665459e-1), f32(4.1665795894e-2)
-_P5, _P6, _P7 = f32(8.3334519073e-3), f32(1.3981999507e-3), f32(1.9875691500e-4)
-_MIN_X, _MAX_X = f32(-88.0), f32(89.0)  # 2^n is 0 at the first, and infinite at the second
-
-
-@njit(**_INLINE)
-def _exp(x: Any) -> Any:
-    """Return exp(x) of a float32, accurate to its last digit or two: 0 below -87.6, inf above 88.3, NaN for NaN."""
-    y = min(max(x, _MIN_X), _MAX_X)
-    n = np.floor(y * _LOG2_E + f32(0.5))
-    r = (y - n * _LOG2_HIGH) - n * _LOG2_LOW
-    p = ((((_P7 * r + _P6) * r + _P5) * r + _P4) * r + _P3) * r + _P2
-    return (p * r * r + r + f32(1)) * _bits_to_float32((np.int32(n) + np.int32(127)) << np.int32(23))
 
 
 # The normal distribution's cdf(x) = sigmoid(2 x p(x^2)): see reference.ERF_TANH. Lowest power first.
@@ -231,9 +204,7 @@ def _sum_squares(x: Array, mean: Any) -> Any:
 def softmax_range(x: Array, y: Array, start: int, stop: int) -> None:
     n = x.shape[1]
     for i in range(start, stop):
-        top = x[i, 0]
-        for j in range(1, n):
-            top = max(top, x[i, j])
+        top = row_max(x[i])
         total = 0.0
         if n <= _RUN:
             total += _exp_into(x[i], y[i], top)
@@ -340,52 +311,63 @@ def layer_norm_backward(
 
 @njit(**LOOP)
 def cross_entropy_range(
-    x: Array, target: Array, loss: Array, tops: Array, totals: Array, ignore_index: int, smoothing: float,
+    x: Array, target: Array, loss: Array, tops: Array, totals: Array, wrong: Array, ignore_index: int, smoothing: float,
     start: int, stop: int,
 ) -> None:  # fmt: skip
     n = x.shape[1]
-    for i in range(start, stop):
-        top = x[i, 0]
-        for j in range(1, n):
-            top = max(top, x[i, j])
-        total, values = 0.0, 0.0
+    x, target = x[start:stop], target[start:stop]
+    loss, tops, totals = loss[start:stop], tops[start:stop], totals[start:stop]
+    # In several loops, because long ones leave the processor fewer rows to work on at the same time.
+    for i in range(len(x)):
+        top, total = row_max(x[i]), 0.0
         if n <= _RUN:
             total += _exp_sum(x[i], top)
         else:
             for first in range(0, n, _RUN):
                 total += _exp_sum(x[i, first : first + _RUN], top)
         tops[i], totals[i] = top, total
-        loss[i] = f32(0)
-        if target[i] != ignore_index:
-            loss[i] = np.log(f32(total)) - f32(1 - smoothing) * (x[i, target[i]] - top)
-            if smoothing != 0:
-                for first in range(0, n, _RUN):
-                    values += _sum_less(x[i, first : first + _RUN], top)
-                loss[i] -= f32(smoothing) * f32(values / n)
+    for i in range(len(x)):
+        is_class = 0 <= target[i] < n
+        wrong[0] |= not is_class and target[i] != ignore_index
+        loss[i] = f32(1 - smoothing) * (x[i, target[i]] - tops[i]) if is_class else f32(0)
+    if smoothing != 0:
+        for i in range(len(x)):
+            values = 0.0
+            for first in range(0, n, _RUN):
+                values += _sum_less(x[i, first : first + _RUN], tops[i])
+            loss[i] += f32(smoothing) * f32(values / n)
+    for i in range(loss.size):
+        loss[i] = _log(totals[i]) - loss[i] if target[i] != ignore_index else f32(0)
 
 
 @njit(**ENTRY)
 def cross_entropy(
     pool: int, x: Array, target: Array, loss: Array, tops: Array, totals: Array, ignore_index: int, smoothing: float
-) -> None:  # fmt: skip
-    """Write the losses of rows of logits, the rows' maxima, and their sums of ``exp(x - max)``."""
-    arguments = (x, target, loss, tops, totals, ignore_index, smoothing)
+) -> bool:  # fmt: skip
+    """Write the losses of rows of logits, the rows' maxima, and their sums of ``exp(x - max)``.
+
+    Returns whether all targets are classes or ignored.
+    """
+    wrong = np.zeros(1, np.int64)
+    arguments = (x, target, loss, tops, totals, wrong, ignore_index, smoothing)
     parallel_for(pool, bind_kernel(cross_entropy_range, arguments), len(x), 1, 1)
+    return wrong[0] == 0
 
 
 @njit(**LOOP)
 def cross_entropy_backward_range(
-    g: Array, x: Array, target: Array, tops: Array, totals: Array, dx: Array, ignore_index: int, smoothing: float,
-    start: int, stop: int,
+    g: Array, x: Array, target: Array, tops: Array, totals: Array, dx: Array, wrong: Array, ignore_index: int,
+    smoothing: float, start: int, stop: int,
 ) -> None:  # fmt: skip
     n = x.shape[1]
     for i in range(start, stop):
-        if target[i] == ignore_index:
+        if target[i] == ignore_index or not 0 <= target[i] < n:
+            wrong[0] |= target[i] != ignore_index
             dx[i, :] = f32(0)
             continue
-        top, part = tops[i], f32(1) / totals[i]
+        top, part, mean = tops[i], f32(1) / totals[i], f32(smoothing / n)
         for j in range(n):
-            dx[i, j] = g[i] * (_exp(x[i, j] - top) * part - f32(smoothing / n))
+            dx[i, j] = g[i] * (_exp(x[i, j] - top) * part - mean)
         dx[i, target[i]] -= g[i] * f32(1 - smoothing)
 
 
@@ -393,10 +375,15 @@ def cross_entropy_backward_range(
 def cross_entropy_backward(
     pool: int, g: Array, x: Array, target: Array, tops: Array, totals: Array, dx: Array, ignore_index: int,
     smoothing: float,
-) -> None:  # fmt: skip
-    """Write rows ``g (softmax - (1 - smoothing) onehot - smoothing / n)``, 0 where the target is ignored."""
-    arguments = (g, x, target, tops, totals, dx, ignore_index, smoothing)
+) -> bool:  # fmt: skip
+    """Write rows ``g (softmax - (1 - smoothing) onehot - smoothing / n)``, 0 where the target is ignored.
+
+    Returns whether all targets are classes or ignored.
+    """
+    wrong = np.zeros(1, np.int64)
+    arguments = (g, x, target, tops, totals, dx, wrong, ignore_index, smoothing)
     parallel_for(pool, bind_kernel(cross_entropy_backward_range, arguments), len(x), 1, 1)
+    return wrong[0] == 0
 
 
 # ---- attention ------------------------------------------------------------------------------

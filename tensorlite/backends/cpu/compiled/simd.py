@@ -21,7 +21,8 @@ from .support import to_pointer
 
 __all__ = [
     "DOT_METHODS", "F32", "F32x16", "I32", "I32x16", "call_of_vectors", "dot_bytes", "dot_method", "f32x16", "fma_16",
-    "fused_multiply_add", "load", "load_16", "load_halves", "splat", "splat_16", "store", "store_16", "zeros_16",
+    "fused_multiply_add", "largest_lane", "load", "load_16", "load_halves", "max_16", "splat", "splat_16", "store",
+    "store_16", "zeros_16",
 ]  # fmt: skip
 
 LANES = 16
@@ -233,6 +234,35 @@ def fma_16(context: Any, x: Any, y: Any, z: Any) -> Any:
         return fused_multiply_add(builder, *args)
 
     return f32x16(f32x16, f32x16, f32x16), generate
+
+
+def _larger(builder: Any, x: Any, y: Any) -> Any:
+    """Return the larger number of each lane; y where x is NaN."""
+    return builder.select(builder.fcmp_ordered(">", x, y), x, y)
+
+
+@intrinsic
+def max_16(context: Any, x: Any, y: Any) -> Any:
+    """Return the larger number of each lane; y where x is NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _larger(builder, *args)
+
+    return f32x16(f32x16, f32x16), generate
+
+
+@intrinsic
+def largest_lane(context: Any, x: Any) -> Any:
+    """Return the largest number of a vector without NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        [vector] = args
+        for step in (8, 4, 2, 1):
+            places = ir.Constant(I32x16, [(i + step) % LANES for i in range(LANES)])
+            vector = _larger(builder, vector, builder.shuffle_vector(vector, vector, places))
+        return builder.extract_element(vector, I32(0))
+
+    return types.float32(f32x16), generate
 
 
 def call_of_vectors(operation: Callable[..., Any]) -> Any:
