@@ -15,7 +15,8 @@ from ..dtypes import accumulate_dtype, float32, float64
 __all__ = [
     "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward",
     "deviation", "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward", "last_places", "layer_norm",
-    "layer_norm_backward", "linear", "linear_backward", "log_softmax", "log_softmax_backward", "muon_step", "orthogonal", "philox", "rms_norm",
+    "layer_norm_backward", "linear", "linear_backward", "log_softmax", "log_softmax_backward",
+    "muon_step", "orthogonal", "philox", "rms_norm",
     "rms_norm_backward", "root_sum_squares", "running_sum", "scatter_add_into", "sgd_step", "silu", "silu_backward",
     "softmax", "softmax_backward", "sum_over", "sum_to", "variance",
 ]  # fmt: skip
