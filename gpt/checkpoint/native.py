@@ -104,7 +104,7 @@ def load(
             tokenizer = tokenizers.from_dict(header["tokenizer"])
         check_shapes(file, config)
         check_tokenizer(file, config, tokenizer)
-        choice = check_quantize(quantize, device, config.train.dtype)
+        choice = check_quantize(quantize, device, config.train.parameter_dtype)
         with corruption_errors(path):
             if config.lora.rank is not None:
                 model = read_low_rank(file, config, device, training, choice)
@@ -127,7 +127,7 @@ def read_model(file: Container, config: Config, device: str, choice: str) -> GPT
         return quantize_parts(f"{str(file.path)!r}: {name}", parts_of(name), kind_of(choice))
 
     with nn.init.skip_init():  # The weights are read below.
-        model = build_model(config.model, device, config.train.dtype)
+        model = build_model(config.model, device, config.train.parameter_dtype)
     return fill_from_parts(model, parts_of, None if choice in ("none", "auto") else matrix_of)
 
 
@@ -156,12 +156,12 @@ def adapted_model(path: Path, config: Config, state: dict[str, Any], device: str
             f"{str(path)!r} has low-rank matrices for the model {str(base)!r}, which is not there. Put it back. "
             f"{instead}"
         )
-    model = formats.load(base, device, dtype=config.train.dtype).model
+    model = formats.load(base, device, dtype=config.train.parameter_dtype).model
     if fingerprint(model) != state["base"]["sha256"]:
         raise CheckpointError(
             f"{str(path)!r} has low-rank matrices for the model {str(base)!r}, which has other weights now. {instead}"
         )
-    model = with_config(model, config.model, config.train.dtype)
+    model = with_config(model, config.model, config.train.parameter_dtype)
     add_lora(model, plan_of(config), config.lora.rank or 0, config.lora.scale, config.lora.dropout)
     return model
 
@@ -207,7 +207,7 @@ def check_shapes(file: Container, config: Config) -> None:
     found = {name.removeprefix("model."): spec for name, spec in file.specs.items() if name.startswith("model.")}
     with corruption_errors(file.path, "config"):
         expected = expected_shapes(config)
-    dtype = DTYPES[config.train.dtype]
+    dtype = DTYPES[config.train.parameter_dtype]
     problems = [
         *(f"missing: {name}" for name in expected if name not in found),
         *(f"unexpected: {name}" for name in found if name not in expected),

@@ -239,11 +239,25 @@ class TrainConfig(Section):
     device: str = option(
         "auto", "where to compute: cpu, cuda or cuda:N; auto takes TENSORLITE_DEVICE, else cpu"
     )
-    dtype: str = option("float32", "type of parameters and activations", choices=("float32", "float64"))
+    dtype: str = option(
+        "float32",
+        "type of the arithmetic; with bfloat16, and float16 on a GPU, parameters and their optimizer stay in float32",
+        choices=("float32", "float64", "bfloat16", "float16"),
+    )
     activation_checkpointing: bool = option(
         False, "compute each block again in the backward pass instead of keeping its values: less memory, slower steps"
     )
     out_dir: str = option("", "folder for checkpoint, metrics and loss curve; runs/NAME if empty")
+
+    @property
+    def is_mixed(self) -> bool:
+        """Return whether products compute in a lower dtype than the parameters have."""
+        return self.dtype in ("bfloat16", "float16")
+
+    @property
+    def parameter_dtype(self) -> str:
+        """Return the dtype of the parameters, the optimizer and the checkpoints."""
+        return "float32" if self.is_mixed else self.dtype
 
     def check(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):

@@ -22,7 +22,8 @@ def report_before(trainer: Trainer) -> None:
     if trainer.step or not data.val.size or loss_before(trainer) is not None:
         return
     with evaluation_bar(data.predicted("val", trainer.config.model.block_size, limit)) as bar:
-        loss = evaluate(trainer.model, data, "val", max_tokens=limit, done=bar.update)
+        with trainer.autocast():
+            loss = evaluate(trainer.model, data, "val", max_tokens=limit, done=bar.update)
     trainer.metrics.write(step=0, **{INITIAL: loss})
     say(f"validation loss {loss:.4f} nats per token before the first step")
 

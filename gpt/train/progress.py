@@ -1,5 +1,6 @@
 """Measurements of a step, and the progress bar, while a model trains."""
 
+import math
 import os
 import shlex
 import shutil
@@ -49,7 +50,7 @@ class Meter:
             values = [(float(loss.item()), float(norm.item())) for loss, norm in self.pending]
         self.pending = []
         self.losses += [loss for loss, _ in values]
-        self.norm = values[-1][1]
+        self.norm = next((norm for _, norm in values[::-1] if math.isfinite(norm)), self.norm)
         return values
 
     def averages(self) -> dict[str, float]:

@@ -8,6 +8,7 @@ from gpt.runs import better_checkpoint, loss_curve, read
 from gpt.tokenizer import start_ids
 from gpt.train.adapted import loss_before, take_best, write_adapter, write_merged
 from gpt.train.output import say
+from gpt.train.precision import precision_text
 from gpt.train.progress import evaluation_bar
 from gpt.train.trainer import Trainer
 from tensorlite import serialization
@@ -20,7 +21,7 @@ def summary(trainer: Trainer) -> str:
     trained = sum(p.numel() for p in trainer.parameters)
     share = "" if c.lora.rank is None else f", {trained:,} of them trained, {trained / trainer.model.num_params():.2%}"
     return (
-        f"{c.name}: {trainer.model.num_params():,} parameters{share} ({t.dtype}, {trainer.model.device})\n"
+        f"{c.name}: {trainer.model.num_params():,} parameters{share} ({precision_text(t)}, {trainer.model.device})\n"
         f"{ControlEscaper().escape(c.data.dataset)}: {len(d.train):,} tokens to train on, {validation}; "
         f"{d.tokenizer.kind} tokenizer, {d.tokenizer.vocab_size:,} tokens{smaller_vocabulary(trainer)}\n"
         f"steps {trainer.step} to {t.steps}, each of {t.grad_accum * t.batch_size} {trainer.dataset.unit} "
@@ -64,7 +65,8 @@ def evaluate_at_the_end(trainer: Trainer) -> None:
     T = trainer.config.model.block_size
     tokens, whole = data.predicted("val", T, limit), data.predicted("val", T)
     with evaluation_bar(tokens) as bar:
-        loss = evaluate(model, data, "val", max_tokens=limit, done=bar.update)
+        with trainer.autocast():
+            loss = evaluate(model, data, "val", max_tokens=limit, done=bar.update)
     bits = data.bits_per_char(loss)
     part = {} if tokens == whole else {"final_val_tokens": tokens}
     trainer.metrics.write(step=trainer.step, final_val_loss=loss, final_val_bits_per_char=bits, **part)

@@ -18,6 +18,7 @@ from gpt.model.lora import add_lora
 from gpt.runs import LATEST, Metrics, RunFolder
 from gpt.tokenizer import CharacterError, Tokenizer
 from gpt.train.output import say
+from gpt.train.precision import check_precision
 from gpt.train.trainer import Trainer
 
 # The options that may change when a run resumes. A change of any other option would make it another run.
@@ -32,6 +33,7 @@ RESUMABLE_OPTIONS = {
     "train.log_layers",
     "train.activation_checkpointing",
     "train.device",
+    "train.dtype",  # Only if the parameters keep theirs, so not from or to float64.
 }
 
 
@@ -67,7 +69,7 @@ def build_run(config: Config, folder: RunFolder, init_from: str | Path | None = 
     dataset = load_dataset(config.data, config.model.block_size)
     config = with_absolute_text(config).with_vocab_size(dataset.tokenizer.vocab_size)
     tl.manual_seed(config.train.seed)  # Seeds the weights and dropout.
-    return Parts(config, dataset, build_model(config.model, config.train.device, config.train.dtype))
+    return Parts(config, dataset, build_model(config.model, config.train.device, config.train.parameter_dtype))
 
 
 def build_from(config: Config, folder: RunFolder, source: str | Path) -> Parts:
@@ -84,7 +86,7 @@ def build_from(config: Config, folder: RunFolder, source: str | Path) -> Parts:
         raise ConfigError(
             f"the run would take the place of its own base in {str(folder.path)!r}. Write elsewhere: --name or --out"
         )
-    loaded = checkpoint.load(path, config.train.device, dtype=config.train.dtype)
+    loaded = checkpoint.load(path, config.train.device, dtype=config.train.parameter_dtype)
     if config.model.block_size > found.block_size:
         say(f"The context is {found.block_size} tokens long, because the model {str(source)!r} sees no more")
     changes: dict[str, Any] = {"dropout": config.model.dropout}
@@ -95,7 +97,7 @@ def build_from(config: Config, folder: RunFolder, source: str | Path) -> Parts:
     dataset = load_dataset(config.data, model_config.block_size, loaded.tokenizer)
     base = {"path": str(path.resolve()), "sha256": adapter.fingerprint(loaded.model)} if plan else None
     tl.manual_seed(config.train.seed)  # Seeds dropout, and the low-rank matrices.
-    model = with_config(loaded.model, model_config, config.train.dtype).train()
+    model = with_config(loaded.model, model_config, config.train.parameter_dtype).train()
     if plan:
         add_lora(model, plan, config.lora.rank or 0, config.lora.scale, config.lora.dropout)
     config = with_absolute_text(config).replace({"data.tokenizer": loaded.tokenizer.kind})
@@ -114,6 +116,7 @@ def start(config: Config, folder: RunFolder | None = None, init_from: str | Path
     init_from: see `train`.
     """
     check_config("start", config)
+    check_precision(config)
     with extra():  # The first checkpoint would need them only after some minutes.
         import filelock  # noqa: F401
         import safetensors  # noqa: F401
@@ -132,6 +135,7 @@ def resume(config: Config, path: str | Path) -> Trainer:
     differ, CheckpointError if the checkpoint is damaged.
     """
     check_config("resume", config)
+    check_precision(config)
     path = Path(path)
     saved = checkpoint.load(path, config.train.device, training=True)
     check_resumable(config, saved, path)
@@ -172,10 +176,12 @@ def has_carriage_returns(config: Config, tokenizer: Tokenizer) -> bool:
 def check_resumable(config: Config, saved: Checkpoint, path: Path) -> None:
     """Raise ConfigError if a run with `config` cannot continue the one that was saved."""
     old, new = saved.config.flatten(), config.flatten()
+    same = config.train.parameter_dtype == saved.config.train.parameter_dtype
+    kept = RESUMABLE_OPTIONS if same else RESUMABLE_OPTIONS - {"train.dtype"}
     changed = [
         f"{name} = {new[name]!r} instead of {old[name]!r}"
         for name in new
-        if new[name] != old[name] and name not in RESUMABLE_OPTIONS
+        if new[name] != old[name] and name not in kept
     ]
     if changed:
         raise ConfigError(

@@ -23,6 +23,7 @@ from gpt.train.interrupt import Interrupt, Stopped
 from gpt.train.layers import LayerRecorder
 from gpt.train.optimizer import configure_optimizer
 from gpt.train.output import say
+from gpt.train.precision import make_autocast, make_scaler
 from gpt.train.progress import Meter, format_metrics, progress_bar
 from tensorlite import Tensor, nn
 from tensorlite.optim import lr_scheduler
@@ -56,6 +57,7 @@ class Trainer:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = configure_optimizer(model, config.optim)
         self.schedule = self.schedule_after(0)
+        self.autocast, self.scaler = make_autocast(config.train, model), make_scaler(config.train, model)
         self.rng = np.random.default_rng(config.train.seed)  # Draws the batches.
         self.step = 0  # The number of finished steps.
         self.best = math.inf  # The lowest estimate of the validation loss.
@@ -121,14 +123,17 @@ class Trainer:
             for _ in range(grad_accum):
                 x, y = self.batch("train", self.rng)  # (B, T) each
                 self.meter.tokens += x.size
-                _, loss = self.model(tl.tensor(x, device=device), tl.tensor(y, device=device))
+                with self.autocast():
+                    _, loss = self.model(tl.tensor(x, device=device), tl.tensor(y, device=device))
                 loss = loss / grad_accum
-                loss.backward()
+                self.scaler.scale(loss).backward()
                 losses.append(loss.detach())
+        self.scaler.unscale_(self.optimizer)
         if recorded:
             self.layers.before_update()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.optim.grad_clip or math.inf)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.schedule.step()
         self.step += 1
         if recorded:
@@ -150,8 +155,11 @@ class Trainer:
         self.layers.flush()
         values = self.meter.read()
         for step, (loss, norm) in enumerate(values, start=self.step - len(values) + 1):
-            if not (math.isfinite(loss) and math.isfinite(norm)):
+            # The scaler leaves a step out whose gradient is not finite, and lowers its factor.
+            if not (math.isfinite(loss) and (math.isfinite(norm) or self.scaler.is_enabled())):
                 raise self.diverged(step, f"the loss is {loss}, the norm of its gradient {norm}")
+        if self.scaler.get_scale() < 1.0:
+            raise self.diverged(self.step, f"the factor of the loss fell to {self.scaler.get_scale():g}")
 
     def log(self, lr: float) -> dict[str, Any]:
         """Write a line of metrics and return it. Raises the error of `check`."""
@@ -170,7 +178,8 @@ class Trainer:
         def loss(split: Split) -> float:
             rng = np.random.default_rng([self.config.train.seed, 1])  # Leaves the random numbers of training alone.
             batches = (self.batch(split, rng) for _ in range(self.config.train.eval_batches))
-            return mean_loss(self.model, interrupt.until_requested(batches))
+            with self.autocast():
+                return mean_loss(self.model, interrupt.until_requested(batches))
 
         if not self.dataset.val.size:
             return self.estimate_without_validation(loss("train"))
@@ -250,6 +259,8 @@ class Trainer:
             "meter": self.meter.get_state(),
             "evaluation_due": self.evaluation_due,
         }
+        if self.scaler.is_enabled():
+            state["scaler"] = self.scaler.state_dict()
         if self.base is not None:
             state["base"] = dict(self.base)
         checkpoint.save(
@@ -284,6 +295,8 @@ class Trainer:
         self.best = math.inf if state["best"] is None else float(state["best"])
         self.meter.set_state(state.get("meter", {"losses": [], "seconds": 0.0}))  # Format 1 does not have it.
         self.evaluation_due = state.get("evaluation_due", False)
+        if "scaler" in state:  # A run that has another dtype now ignores it.
+            self.scaler.load_state_dict(state["scaler"])
 
     def check_optimizer(self, saved: Checkpoint) -> None:
         """Raise ValueError if the options of the saved optimizer are not those of its configuration and step."""

@@ -44,6 +44,10 @@ def test_memory():
     double = size.memory(config.replace({"train.dtype": "float64", "train.batch_size": 24}))
     assert double["parameters"] == 2 * memory["parameters"]
     assert double["activations (estimate)"] == 4 * memory["activations (estimate)"]
+    half = size.memory(config.replace({"train.dtype": "bfloat16"}))
+    assert half["parameters"] == memory["parameters"]
+    assert half["parameters in bfloat16"] == 2 * 124_439_808
+    assert 0.5 < half["activations (estimate)"] / memory["activations (estimate)"] < 0.75
 
 
 def test_summary_names_every_number_with_its_unit():
