@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from ..backends.registry import BACKENDS, Array
-from ..dtypes import DType, float32, is_floating, promote_types
+from ..dtypes import DType, cast_array, float32, kind_of, promote_types
 from . import version_counter
 from .graph import Variable
 from .op_hooks import op_runner
@@ -96,7 +96,7 @@ def cast_arguments(op: Any, args: Sequence[Any], arrays: list[Any]) -> list[Any]
 
 def _is_eligible(value: Any) -> bool:
     """Return whether autocast converts a value: an array of floating point numbers other than float64."""
-    return type(value) in BACKENDS and value.dtype.itemsize < 8 and is_floating(value.dtype)
+    return type(value) in BACKENDS and value.dtype.itemsize < 8 and kind_of(value.dtype) == "f"
 
 
 def _target(kind: str, lower: DType, dtypes: Iterable[DType]) -> DType:
@@ -108,7 +108,7 @@ def _target(kind: str, lower: DType, dtypes: Iterable[DType]) -> DType:
 
 def _convert(array: Array, dtype: DType) -> Array:
     """Return an array in another dtype. Numbers that are too large for float16 become infinite, without a warning."""
-    result: Array = op_runner.run_without_hooks(array.astype, dtype)
+    result: Array = op_runner.run_without_hooks(cast_array, array, dtype)
     return result
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..autograd.autocast_mode import can_combine
 from ..backends.registry import describe_array
+from ..dtypes import is_floating
 from ..errors import DeviceError, DTypeError, ShapeError
 from ..ops.arguments import outlier
 from ..scalars import fraction_in, ints_in
@@ -58,7 +59,7 @@ def check_floating(name: str, *tensors: Tensor | None) -> None:
     Inside ``autocast`` they may have several, because the ops convert them.
     """
     dtypes = {t.dtype for t in tensors if t is not None}
-    if (len(dtypes) > 1 or next(iter(dtypes)).kind != "f") and not can_combine(*tensors):
+    if (len(dtypes) > 1 or not is_floating(next(iter(dtypes)))) and not can_combine(*tensors):
         raise DTypeError(
             f"{name}({format_tensors(*tensors)}): expected floating point tensors of one dtype. Convert with "
             f".to(dtype)."

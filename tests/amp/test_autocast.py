@@ -11,7 +11,7 @@ import tensorlite.nn.functional as F
 from tensorlite import nn
 from tensorlite.autograd.autocast_mode import autocast_mode, casting
 
-LOW = tl.float16
+LOW = tl.bfloat16
 
 
 def on(**kwargs):

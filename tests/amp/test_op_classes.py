@@ -19,7 +19,7 @@ def library_ops():
     for module in pkgutil.walk_packages(tl.__path__, "tensorlite."):
         if not any(name in module.name for name in NOT_IMPORTED):
             importlib.import_module(module.name)
-    return [o for o in gc.get_objects() if isinstance(o, Op) and o.built_in]
+    return [o for o in gc.get_objects() if type(o) is Op and o.built_in]
 
 
 def library_functions():

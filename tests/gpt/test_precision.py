@@ -1,7 +1,5 @@
 """Test runs in mixed precision: `train.dtype` bfloat16, and float16 with a scaler."""
 
-import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -12,10 +10,10 @@ pytest.importorskip("tqdm")
 pytest.importorskip("ml_dtypes")
 import tensorlite as tl
 from gpt import checkpoint, train
-from gpt.config import Config, ConfigError
-from gpt.model import GPT, ModelConfig
+from gpt.config import ConfigError
+from gpt.model import GPT
 from gpt.runs import LATEST, METRICS, read
-from gpt.train import Trainer, TrainingError, profile, report, run, start
+from gpt.train import TrainingError, profile, start
 from tensorlite.amp import autocast_context
 from tests.gpt.small_runs import assert_same_checkpoint, at_step, ctrl_c
 
@@ -94,7 +92,7 @@ def test_profile_names_the_ops(tiny):
 
 def test_float16_needs_a_gpu(tiny):
     for make in (start, profile):
-        with pytest.raises(ConfigError, match="train.dtype = 'float16' needs a GPU"):
+        with pytest.raises(ConfigError, match=r"train\.dtype = 'float16' needs a GPU"):
             make(tiny(train__dtype="float16"))
 
 
@@ -128,5 +126,5 @@ def test_a_factor_below_1_is_a_divergence(tiny, monkeypatch):
     monkeypatch.setattr("gpt.train.setup.check_precision", lambda config: None)
     trainer = start(tiny(train__dtype="float16"))
     trainer.scaler.load_state_dict({**trainer.scaler.state_dict(), "scale": 0.5})
-    with pytest.raises(TrainingError, match="the factor of the loss fell to 0.5"):
+    with pytest.raises(TrainingError, match=r"the factor of the loss fell to 0\.5"):
         trainer.check()

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ...dtypes import accumulate_dtype, convert_arrays
+from ...dtypes import accumulate_dtype, cast_array, convert_arrays
 from .. import reference
 from . import casts  # noqa: F401
 from .blas import gemm_pointer, one_blas_thread
@@ -91,7 +91,9 @@ _MIN_FLOPS_PYTHON_THREADS = 20_000_000  # for fewer, sharing costs Python thread
 def matmul(xp: XP, x: Array, y: Array) -> Array:
     """Return ``x @ y``; threads share the rows or columns of a large product of matrices."""
     if x.size * y.size < _MIN_FLOPS:  # checked first, because such a product takes a microsecond
-        return np.matmul(x, y)
+        out = np.matmul(x, y)
+        # The product of bfloat16 matrices, whose kind is "V", is float32.
+        return cast_array(out, x.dtype) if x.dtype.kind == "V" == y.dtype.kind else out
     if x.dtype == y.dtype and (wide := accumulate_dtype(x.dtype)) != x.dtype:
         return matmul(xp, x.astype(wide), y.astype(wide)).astype(x.dtype)
     if x.dtype == y.dtype == _FLOAT32 and (product := long_matmul(xp, x, y)) is not None:
