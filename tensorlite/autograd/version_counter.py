@@ -8,7 +8,7 @@ changed at least once has a counter, and all views of that memory share it.
 from __future__ import annotations
 
 import weakref
-from collections import deque
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
@@ -16,22 +16,26 @@ from ..backends.registry import BACKENDS, Array
 from ..errors import VersionError
 from .shared_state import shared_state
 
-__all__ = ["base_array", "bump_version", "changed_between", "changed_since", "check_saved", "clock", "inplace_in_graph",
-           "last_change", "record_change", "version", "version_counters"]  # fmt: skip
+__all__ = [
+    "base_array", "bump_version", "bump_versions", "changed_between", "changed_since", "check_saved", "clock",
+    "inplace_in_graph", "last_change", "record_change", "version", "version_counters",
+]  # fmt: skip
 
 clock = count(1).__next__
 """Return the next tick. Every recorded op and every in-place change takes one, so ticks order the graph."""
 
-_REMEMBERED = 64  # ticks kept for each counter, so that messages can give the version of a saved value
+_REMEMBERED = 64  # ticks kept at least for each counter, so that messages can give the version of a saved value
 
 
 class VersionCounter:
     """The in-place changes of one block of memory: their number, the first tick and the latest ticks."""
 
+    __slots__ = ("alive", "count", "first", "ticks")
+
     def __init__(self, array: Array) -> None:
         self.count = 0
         self.first = 0
-        self.ticks: deque[int] = deque(maxlen=_REMEMBERED)
+        self.ticks: list[int] = []
         key = id(array)
         self.alive = weakref.ref(array, lambda _: (version_counters.pop(key, None), inplace_in_graph.pop(key, None)))
 
@@ -60,6 +64,13 @@ def bump_version(array: Array, *, in_graph: bool = False) -> int:
         return record_change(array, in_graph)
 
 
+def bump_versions(arrays: Sequence[Array]) -> None:
+    """Record that the memory of each of these arrays was changed in place."""
+    with shared_state:
+        for array in arrays:
+            record_change(array)
+
+
 def record_change(array: Array, in_graph: bool = False) -> int:
     """Do the work of :func:`bump_version` for a caller that holds the lock ``shared_state``."""
     global last_change
@@ -71,6 +82,8 @@ def record_change(array: Array, in_graph: bool = False) -> int:
     counter.first = counter.first or tick
     counter.count += 1
     counter.ticks.append(tick)
+    if len(counter.ticks) > 2 * _REMEMBERED:
+        counter.ticks = counter.ticks[-_REMEMBERED:]  # a new list, because another thread may read the old one
     if in_graph:
         inplace_in_graph[id(memory)] = tick
     return tick

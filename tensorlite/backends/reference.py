@@ -8,17 +8,18 @@ a kernel follows it. No kernel reads a value of an array on the host, so no kern
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from ..dtypes import accumulate_dtype, float32, float64
 
 __all__ = [
-    "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward",
-    "deviation", "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward", "last_places", "layer_norm",
-    "layer_norm_backward", "linear", "linear_backward", "log_softmax", "log_softmax_backward",
-    "muon_step", "orthogonal", "philox", "rms_norm",
-    "rms_norm_backward", "root_sum_squares", "running_sum", "scatter_add_into", "sgd_step", "silu", "silu_backward",
-    "softmax", "softmax_backward", "sum_over", "sum_to", "variance",
+    "adam_all_step", "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy",
+    "cross_entropy_backward", "deviation", "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward",
+    "last_places", "layer_norm", "layer_norm_backward", "linear", "linear_backward", "log_softmax",
+    "log_softmax_backward", "muon_step", "orthogonal", "philox", "rms_norm", "rms_norm_backward", "root_sum_squares",
+    "running_sum", "scale_all_step", "scatter_add_into", "sgd_step", "silu", "silu_backward", "softmax",
+    "softmax_backward", "sum_over", "sum_squares_of_all", "sum_to", "variance",
 ]  # fmt: skip
 
 Array = Any
@@ -52,6 +53,19 @@ def running_sum(xp: XP, x: Array, axis: int) -> Array:
     if x.dtype.kind != "f" or x.dtype == float64:
         return xp.cumsum(x, axis=axis)
     return xp.cumsum(x, axis=axis, dtype=float64).astype(x.dtype)
+
+
+def sum_squares_of_all(xp: XP, arrays: Sequence[Array]) -> Array:
+    """Return the sum of the squares of all entries of several arrays, 0-d, of at least float32."""
+    flat = [a.astype(accumulate_dtype(a.dtype), copy=False).reshape(-1) for a in arrays]  # 256**2 overflows float16
+    return xp.asarray(xp.stack([xp.asarray(xp.matmul(a, a)) for a in flat]).sum())
+
+
+def scale_all_step(xp: XP, arrays: Sequence[Array], factor: Array) -> None:
+    """Multiply several arrays in place by a factor, 0-d."""
+    factors = {dtype: factor.astype(dtype) for dtype in {a.dtype for a in arrays}}
+    for a in arrays:
+        a *= factors[a.dtype]
 
 
 def root_sum_squares(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
@@ -605,6 +619,15 @@ def adam_step(
     xp.divide(m, scratch, out=scratch)
     scratch *= lr / (1.0 - beta1**t)
     p -= scratch
+
+
+def adam_all_step(
+    xp: XP, p: Sequence[Array], g: Sequence[Array], m: Sequence[Array], v: Sequence[Array], t: int, lr: float,
+    beta1: float, beta2: float, eps: float, decay: float, decoupled: bool, maximize: bool,
+) -> None:  # fmt: skip
+    """Make :func:`adam_step` for each of several parameters p, with its gradient in g, its means in m and v."""
+    for arrays in zip(p, g, m, v, strict=True):
+        xp.adam_step(*arrays, t, lr, beta1, beta2, eps, decay, decoupled, maximize)
 
 
 def adam_coefficients(

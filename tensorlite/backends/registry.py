@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import DeviceError
 from . import reference
+from .cpu import array_lists as cpu_array_lists
 from .cpu import kernels as cpu_kernels
 from .cpu import moments as cpu_moments
 from .cpu import softmaxes as cpu_softmaxes
@@ -230,6 +231,7 @@ def _load_cpu() -> Namespace:
         cpu_moments,
         cpu_softmaxes,
         cpu_kernels,
+        cpu_array_lists,
         device_type="cpu",
         array_type=np.ndarray,
         from_numpy=lambda array, index=None: array,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..autograd import version_counter
+from ..autograd.graph import wrap
 from ..autograd.op_hooks import run_op
 from ..backends.registry import BACKENDS
 from ..dtypes import accumulate_dtype
@@ -59,31 +60,30 @@ def clip_grad_norm_(
     gradients = _gradients("clip_grad_norm_", parameters)
     if not gradients:
         return Tensor(0.0)
-    return Tensor(run_op(_clip_grad_norm, gradients, max_norm, norm_type, error_if_nonfinite))
+    return wrap(run_op(_clip_grad_norm, gradients, max_norm, norm_type, error_if_nonfinite))
 
 
 def _clip_grad_norm(gradients: list[Tensor], max_norm: float, p: float, error_if_nonfinite: bool) -> Any:
     xp = BACKENDS[type(gradients[0].array)]
-    total = _root(xp, xp.stack([_power_sum(xp, g.array, p) for g in gradients]), p)
+    arrays = [g.array for g in gradients]
+    if p == 2:
+        total = xp.asarray(xp.sqrt(xp.sum_squares_of_all(arrays)))
+    else:
+        total = _root(xp, xp.stack([_power_sum(xp, a, p) for a in arrays]), p)
     if error_if_nonfinite and not math.isfinite(total):
         raise RuntimeError(
             f"clip_grad_norm_: the gradient norm is {float(total)}; the gradients were not changed. Find the first NaN "
             f"with detect_anomaly()."
         )
     factor = xp.minimum(max_norm / (total + 1e-6), 1.0)
-    factors = {dtype: factor.astype(dtype) for dtype in {g.array.dtype for g in gradients}}
-    for g in gradients:
-        g.array *= factors[g.array.dtype]
-        version_counter.bump_version(g.array)
+    xp.scale_all_step(arrays, xp.asarray(factor))
+    version_counter.bump_versions(arrays)
     return total
 
 
 def _power_sum(xp: Any, g: Any, p: float) -> Any:
     """Return the sum of the p-th powers of all entries (their maximum for p = inf), 0-d, of at least float32."""
     g = g.astype(accumulate_dtype(g.dtype), copy=False)  # squares above 256 overflow float16
-    if p == 2:
-        flat = g.reshape(-1)
-        return xp.asarray(xp.matmul(flat, flat))
     if p == math.inf:
         return xp.asarray(xp.abs(g).max()) if g.size else xp.zeros((), g.dtype)
     return xp.asarray((xp.abs(g) ** p).sum())
@@ -93,7 +93,7 @@ def _root(xp: Any, sums: Any, p: float) -> Any:
     """Return the p-norm of several tensors from their power sums."""
     if p == math.inf:
         return xp.asarray(sums.max())
-    return xp.asarray(xp.sqrt(sums.sum()) if p == 2 else sums.sum() ** (1.0 / p))
+    return xp.asarray(sums.sum() ** (1.0 / p))
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..autograd.graph import wrap
 from ..backends.registry import BACKENDS
+from ..dtypes import accumulate_dtype
 from ..tensors.tensor import Tensor
 from .optimizer import Optimizer, Params, require_betas, require_number
 
@@ -58,15 +59,37 @@ class Adam(Optimizer):
             require_number(name, option, group[option])
         require_betas(name, group["betas"])
 
-    def _update(self, p: Tensor, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        xp = BACKENDS[type(p.array)]
-        if not state:
-            state["step"] = 0
-            state["exp_avg"], state["exp_avg_sq"] = wrap(xp.zeros_like(p.array)), wrap(xp.zeros_like(p.array))
-        state["step"] += 1
+    def _update_group(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        kinds = {(type(p.array), p.array.dtype) for p in params}
+        if len(kinds) != 1 or any(accumulate_dtype(dtype) != dtype for _, dtype in kinds):
+            super()._update_group(params, group)
+            return
+        by_step: dict[int, list[tuple[Any, ...]]] = {}  # parameters that were frozen for a while have made fewer steps
+        for p in params:
+            state = self._next_state(p.array, self.state.setdefault(p, {}))
+            arrays = (p.array, p.accumulated_grad.array, state["exp_avg"].array, state["exp_avg_sq"].array)
+            by_step.setdefault(state["step"], []).append(arrays)
         beta1, beta2 = group["betas"]
-        xp.adam_step(p.array, g, state["exp_avg"].array, state["exp_avg_sq"].array, state["step"], group["lr"], beta1,
-                     beta2, group["eps"], group["weight_decay"], self._decoupled, group["maximize"])  # fmt: skip
+        xp = BACKENDS[type(params[0].array)]
+        for step, tuples in by_step.items():
+            xp.adam_all_step(*zip(*tuples, strict=True), step, group["lr"], beta1, beta2, group["eps"],
+                             group["weight_decay"], self._decoupled, group["maximize"])  # fmt: skip
+
+    def _next_state(self, p: Any, state: dict[str, Any]) -> dict[str, Any]:
+        """Count a step in the state of a parameter, which gets its means at the first step. Return the state."""
+        if not state:
+            xp = BACKENDS[type(p)]
+            state.update(step=0, exp_avg=wrap(xp.zeros_like(p)), exp_avg_sq=wrap(xp.zeros_like(p)))
+        state["step"] += 1
+        return state
+
+    def _update(self, p: Tensor, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+        self._next_state(p.array, state)
+        beta1, beta2 = group["betas"]
+        BACKENDS[type(p.array)].adam_step(
+            p.array, g, state["exp_avg"].array, state["exp_avg_sq"].array, state["step"], group["lr"], beta1, beta2,
+            group["eps"], group["weight_decay"], self._decoupled, group["maximize"],
+        )  # fmt: skip
 
 
 class AdamW(Adam):

@@ -139,23 +139,29 @@ class Optimizer(CheckedArguments):
             if type(group["lr"]) is not float:
                 _read_numbers(group)
         # The attribute behind ``grad``, because parameters are leaves and this runs for each of them in every step.
-        ready = [
-            (p, p.accumulated_grad.array, group)
-            for group in self.param_groups for p in group["params"] if p.accumulated_grad is not None
-        ]  # fmt: skip
-        for p, g, _ in ready:
-            if g.shape != p.array.shape or type(g) is not type(p.array):
-                raise ShapeError(
-                    f"{type(self).__name__}: a gradient of shape {p.grad.shape} on {p.grad.device} for a parameter of "
-                    f"shape {p.shape} on {p.device}"
-                )
+        ready = [[p for p in group["params"] if p.accumulated_grad is not None] for group in self.param_groups]
+        for params in ready:
+            for p in params:
+                g = p.accumulated_grad.array
+                if g.shape != p.array.shape or type(g) is not type(p.array):
+                    raise ShapeError(
+                        f"{type(self).__name__}: a gradient of shape {p.grad.shape} on {p.grad.device} for a parameter "
+                        f"of shape {p.shape} on {p.device}"
+                    )
         run_op(self._optimizer_step, ready)
         return loss
 
-    def _optimizer_step(self, ready: list[tuple[Tensor, Any, dict[str, Any]]]) -> None:
-        """Update the parameters by their raw gradients. A profile shows a step under this name."""
-        for p, g, group in ready:
-            dtype = p.array.dtype
+    def _optimizer_step(self, ready: list[list[Tensor]]) -> None:
+        """Update the parameters of each group that have gradients. A profile shows a step under this name."""
+        for params, group in zip(ready, self.param_groups, strict=True):
+            self._update_group(params, group)
+            # so that backward through a graph that saved the old value fails
+            version_counter.bump_versions([p.array for p in params])
+
+    def _update_group(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        """Update the parameters of one group in place, one after the other."""
+        for p in params:
+            dtype, g = p.array.dtype, p.accumulated_grad.array
             state, wide = self.state.setdefault(p, {}), accumulate_dtype(dtype)
             if wide is dtype:
                 self._update(p, g, state, group)
@@ -163,7 +169,6 @@ class Optimizer(CheckedArguments):
                 copy = wrap(p.array.astype(wide))
                 self._update(copy, g.astype(wide), state, group)
                 p.array[...] = copy.array
-            version_counter.bump_version(p.array)  # so that backward through a graph that saved the old value fails
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Set the gradients of all parameters to None, or to zeros in place if ``set_to_none`` is False."""

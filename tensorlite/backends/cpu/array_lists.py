@@ -1,0 +1,87 @@
+"""The kernels of ``reference`` on lists of arrays, in one compiled call for all of them, under the same names.
+
+Cases that the compiled loops do not cover go to the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from .. import reference
+from .find_compiled import find_compiled
+from .thread_pool import run_parallel
+
+__all__ = ["adam_all_step", "scale_all_step", "sum_squares_of_all"]
+
+Array = Any
+XP = Any
+
+_FLOAT32 = np.dtype(np.float32)
+_MIN_COMPILED = 1 << 5  # entries, from which it is faster
+_MIN_SHARED = 1 << 18  # entries, from which threads share a loop; the caller's core has the gradients in its cache
+
+
+@cache
+def _compiled() -> Any:
+    """Return the module of compiled loops, or None if nothing is compiled."""
+    if find_compiled() is None:
+        return None
+    from .compiled import array_lists
+
+    return array_lists
+
+
+def _loops_for(sizes: Sequence[int], *lists: Sequence[Array]) -> Any:
+    """Return the compiled loops if they take these lists of arrays, else None. sizes: those of each list's arrays."""
+    if sum(sizes) < _MIN_COMPILED:
+        return None
+    for arrays in lists:
+        for a in arrays:
+            if not ((a.dtype is _FLOAT32 or a.dtype == _FLOAT32) and a.flags.carray):  # contiguous and writeable
+                return None
+    return _compiled()
+
+
+def _launch(kernel: Any, addresses: Array, sizes: Sequence[int], *numbers: float) -> Any:
+    """Call a compiled loop; threads share it if there are enough entries, in arrays that are not the same twice."""
+    counts = np.array(sizes, np.int64)
+    if sum(sizes) >= _MIN_SHARED and len(set(addresses.flat)) == addresses.size:
+        return run_parallel(kernel, addresses, counts, *numbers)
+    return kernel(0, addresses, counts, *numbers)
+
+
+def adam_all_step(
+    xp: XP, p: Sequence[Array], g: Sequence[Array], m: Sequence[Array], v: Sequence[Array], t: int, lr: float,
+    beta1: float, beta2: float, eps: float, decay: float, decoupled: bool, maximize: bool,
+) -> None:  # fmt: skip
+    """Compute the same as the reference, in one pass over memory."""
+    sizes = [a.size for a in p]
+    loops = _loops_for(sizes, p, g, m, v)
+    if loops is None:
+        reference.adam_all_step(xp, p, g, m, v, t, lr, beta1, beta2, eps, decay, decoupled, maximize)
+        return
+    coefficients = reference.adam_coefficients(t, lr, beta1, beta2, eps, decay, decoupled, maximize)
+    _launch(loops.adam_steps, loops.addresses_of([*p, *g, *m, *v]).reshape(4, -1), sizes, *coefficients)
+
+
+def sum_squares_of_all(xp: XP, arrays: Sequence[Array]) -> Array:
+    """Compute the same as the reference."""
+    sizes = [a.size for a in arrays]
+    loops = _loops_for(sizes, arrays)
+    if loops is None:
+        return reference.sum_squares_of_all(xp, arrays)
+    return np.array(_launch(loops.sum_squares, loops.addresses_of(arrays), sizes), np.float32)
+
+
+def scale_all_step(xp: XP, arrays: Sequence[Array], factor: Array) -> None:
+    """Compute the same as the reference."""
+    sizes = [a.size for a in arrays]
+    loops = _loops_for(sizes, arrays)
+    if loops is None:
+        reference.scale_all_step(xp, arrays, factor)
+    else:
+        _launch(loops.scale, loops.addresses_of(arrays), sizes, float(factor))
