@@ -15,7 +15,7 @@ import numpy as np
 from ..autograd.function import op
 from ..autograd.graph import Value
 from ..autograd.version_counter import base_array
-from ..backends.registry import Array, Namespace
+from ..backends.registry import BACKENDS, Array, Namespace
 from ..errors import ShapeError
 from ..scalars import as_integer, int_in, ints_in
 from .arguments import dim_in, dims_in, numpy_names, shape_of
@@ -287,7 +287,13 @@ def narrow(input: Value, dim: int, start: int, length: int) -> Value:
     return crop(input, starts, sizes)
 
 
-@op(lambda g, dim: cat(g, dim), multi_output=True, view=True)
+def _split_gradient(g: Sequence[Value], dim: int) -> Value:
+    xp = BACKENDS.get(type(g[0]))  # None for Tensors
+    whole = None if xp is None else xp.whole_of(g, dim)
+    return cat(g, dim) if whole is None else whole
+
+
+@op(_split_gradient, multi_output=True, view=True)
 def _split(xp: Namespace, x: Array, sizes: Sequence[int], dim: int) -> Sequence[Array]:
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     lead = (slice(None),) * dim

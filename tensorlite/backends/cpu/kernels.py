@@ -10,7 +10,7 @@ Which code computes depends only on shapes, dtypes and strides, so the same call
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -21,13 +21,14 @@ from .. import reference
 from . import casts  # noqa: F401
 from .blas import gemm_pointer, one_blas_thread
 from .find_compiled import find_compiled
+from .memory_views import memory_offset, view_at
 from .sums import long_matmul
 from .thread_pool import are_deterministic_algorithms_enabled, get_num_threads, parallel_for, run_parallel
 
 __all__ = [
     "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward",
     "exp_below", "gelu", "gelu_backward", "last_places", "layer_norm", "layer_norm_backward", "linear",
-    "linear_backward", "matmul", "rms_norm", "silu", "silu_backward", "softmax",
+    "linear_backward", "matmul", "rms_norm", "silu", "silu_backward", "softmax", "whole_of",
 ]  # fmt: skip
 
 Array = Any
@@ -206,7 +207,7 @@ def layer_norm(xp: XP, x: Array, weight: Array | None, bias: Array | None, eps: 
     Rows whose mean is large next to their deviations are computed again without that offset.
     """
     y, mean, rstd = _layer_norm(xp, x, weight, bias, eps)
-    if not x.size:
+    if not x.size or _are_near(x, mean, rstd):
         return y, mean, rstd
     if rstd.min() > 0:
         offset = _offsets(x, mean, rstd)
@@ -221,6 +222,12 @@ def layer_norm(xp: XP, x: Array, weight: Array | None, bias: Array | None, eps: 
 
 
 _FAR = 256.0  # deviations; the rounding of a float32 mean that is so far from 0 moves results by 1e-5
+
+
+def _are_near(x: Array, mean: Array, rstd: Array) -> bool:
+    """Return whether it is known, from one compiled loop, that no row needs the care that follows."""
+    kernels = _kernels_for(x, mean, rstd)
+    return kernels is not None and kernels.rows_are_near(mean.reshape(-1), rstd.reshape(-1), _FAR)
 
 
 def _offsets(x: Array, mean: Array, rstd: Array) -> Array | None:
@@ -264,7 +271,7 @@ def layer_norm_backward(
     xp: XP, g: Array, x: Array, weight: Array | None, mean: Array, rstd: Array
 ) -> tuple[Array, Array | None, Array]:
     """Compute the same as the reference."""
-    offset = _offsets(x, mean, rstd) if x.size else None
+    offset = _offsets(x, mean, rstd) if x.size and not _are_near(x, mean, rstd) else None
     if offset is not None:
         x = x - offset
         mean = np.where(offset == 0, mean, x.mean(axis=-1, keepdims=True))
@@ -433,6 +440,32 @@ def _empty_heads(x: Array, width: int) -> Array:
     return np.empty((x.shape[0], x.shape[2], x.shape[1], width), x.dtype).swapaxes(1, 2)
 
 
+def _empty_gradients(q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
+    """Return new arrays for the gradients. If q, k and v are parts of one array, so are the gradients."""
+    apart = q.base is None or q.base is not k.base or q.base is not v.base
+    if apart or q.ndim != 4 or not q.shape == k.shape == v.shape:
+        return _empty_heads(q, q.shape[-1]), _empty_heads(k, k.shape[-1]), _empty_heads(v, v.shape[-1])
+    batch, heads, length, width = q.shape
+    whole = np.empty((batch, length, 3 * heads, width), q.dtype).swapaxes(1, 2)
+    return whole[:, :heads], whole[:, heads : 2 * heads], whole[:, 2 * heads :]
+
+
+def whole_of(xp: XP, parts: Sequence[Array], axis: int) -> Array | None:
+    """Compute the same as the reference, if the parts lie next to each other in a contiguous array."""
+    first = parts[0]
+    owner, shape, strides = first.base, list(first.shape), first.strides
+    if type(owner) is not np.ndarray or not owner.flags.c_contiguous:
+        return None
+    start = memory_offset(first, owner)
+    for part in parts[1:]:
+        if part.base is not owner or part.strides != strides or part.dtype != first.dtype:
+            return None
+        if memory_offset(part, owner) != start + shape[axis] * strides[axis]:
+            return None
+        shape[axis] += part.shape[axis]
+    return view_at(owner, start, shape, first.dtype, strides)
+
+
 def _heads(x: Array) -> Array:
     """Return the array as (B, H, rows, columns), copied if BLAS cannot read its rows."""
     x = x if x.ndim == 4 else x.reshape(-1, *x.shape[-3:])
@@ -469,7 +502,7 @@ def attention_backward(
     if not _is_compiled_attention(q, k, v, mask, dropout_mask):
         return reference.attention_backward(xp, g, q, k, v, mask, dropout_mask, top, total, causal, scale)
     k, v = _like_batch(k, q), _like_batch(v, q)
-    dq, dk, dv = (_empty_heads(x, x.shape[-1]) for x in (q, k, v))
+    dq, dk, dv = _empty_gradients(q, k, v)
     tops, totals = (np.ascontiguousarray(x).reshape(-1, q.shape[-2]) for x in (top, total))
     _run_on_heads(_compiled_kernels().attention_backward, (g, q, k, v, dq, dk, dv), tops, totals, causal, scale)
     return dq, dk, dv, None

@@ -29,7 +29,7 @@ from .support import ENTRY, INLINE, LOOP, float32_pointer, njit
 
 __all__ = [
     "adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward",
-    "layer_norm", "layer_norm_backward", "silu", "silu_backward", "softmax",
+    "layer_norm", "layer_norm_backward", "rows_are_near", "silu", "silu_backward", "softmax",
 ]  # fmt: skip
 
 Array = Any
@@ -254,6 +254,15 @@ def layer_norm_range(
 def layer_norm(pool: int, x: Array, weight: Array, y: Array, mean: Array, rstd: Array, eps: float) -> None:
     """Write rows ``(x - mean) rstd weight`` into y; the caller adds the bias."""
     parallel_for(pool, bind_kernel(layer_norm_range, (x, weight, y, mean, rstd, eps)), len(x), 1, 1)
+
+
+@njit(**ENTRY)
+def rows_are_near(mean: Array, rstd: Array, far: float) -> bool:
+    """Return whether each row has an inverse deviation above 0, and a mean of fewer than ``far`` deviations."""
+    near = True
+    for i in range(mean.size):
+        near &= rstd[i] > 0 and abs(mean[i] * rstd[i]) < f32(far)  # False for NaN
+    return near
 
 
 @njit(**LOOP)
