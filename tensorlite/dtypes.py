@@ -209,6 +209,8 @@ def _float32_to_round(array: Any) -> Any:
     last bit that is kept says whether one of those below it was set, so a number that is no tie does not become one
     ("rounding to odd": Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
     """
+    shape = array.shape
+    array = array.reshape(-1)  # because NumPy's operators turn 0-d arrays into scalars
     if array.dtype.kind == "c":
         array = array.real
     elif array.dtype.kind in "iu" and array.dtype.itemsize == 8:
@@ -218,7 +220,7 @@ def _float32_to_round(array: Any) -> Any:
     bits = array.astype(float64).view(int64)
     low = (1 << 42) - 1
     odd = bits & ~low | ((bits & low) != 0).astype(int64) << 41
-    return odd.view(float64).astype(float32)
+    return odd.view(float64).astype(float32).reshape(shape)
 
 
 def convert_arrays(values: Iterable[Any], source: DType, target: DType) -> list[Any]:
@@ -245,6 +247,12 @@ def promote_types(a: DTypeLike, b: DTypeLike) -> DType:
         return x
     x, y = (float32 if d.char == _BFLOAT16 else d for d in (x, y))  # NumPy has no rule for float16 with bfloat16
     return np.promote_types(x, y)
+
+
+def is_same_kind(source: DType, target: DType) -> bool:
+    """Return whether values of one dtype can be stored in another of its kind, or of a wider one."""
+    a, b = (float32 if d.char == _BFLOAT16 else d for d in (source, target))  # ml_dtypes would store complex numbers
+    return np.can_cast(a, b, "same_kind")
 
 
 def _scalar_dtype(value: Any) -> DType | None:

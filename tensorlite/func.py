@@ -20,6 +20,7 @@ from .autograd.gradients import grad as _grad
 from .autograd.graph import Edge, Variable, topological_order, wrap
 from .backends.registry import BACKENDS, Array
 from .batching import vmap
+from .dtypes import is_floating
 from .errors import DTypeError, ShapeError
 from .missing_names import module_getattr
 from .ops.shape import reshape, stack
@@ -160,7 +161,7 @@ def _as_input(name: str, x: Any) -> Any:
     """Return a tensor with the value of x, where the gradients of f end. Raises DTypeError if it is not floating."""
     if not isinstance(x, Variable):
         x = as_tensor(float(x) if isinstance(x, int) and not isinstance(x, bool) else x)
-    if x.array.dtype.kind != "f":
+    if not is_floating(x.array.dtype):
         raise DTypeError(
             f"{name}: only floating point arguments can be differentiated, got {x.array.dtype}. See argnums."
         )
@@ -203,7 +204,7 @@ def _linearize_argnums(
 
 
 def _is_floating(y: Any) -> bool:
-    return bool(y.array.dtype.kind == "f")
+    return is_floating(y.array.dtype)
 
 
 def _shape(x: Any) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from .backends.cpu import quantized as kernels
 from .backends.cpu.quantized import BLOCK, GROUP, KINDS
+from .dtypes import is_floating
 
 __all__ = ["BLOCK", "KINDS", "QuantizedMatrix", "check_values", "linear"]
 
@@ -144,7 +145,7 @@ def check_values(values: Any, kind: str) -> NDArray[Any]:
     """Return a matrix as an array if `QuantizedMatrix.quantize` takes it. Raises ValueError as that does."""
     found = kind_named("quantize", kind)
     values = np.asarray(values)
-    if values.ndim != 2 or values.dtype.kind != "f":
+    if values.ndim != 2 or not is_floating(values.dtype):
         raise ValueError(f"quantize: expected a matrix of floats, got {values.dtype} {values.shape}")
     largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
     limit = 65504.0 * (127 if found.bits == 8 else 8 if found.offset else 1)

@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 from ..backends.registry import BACKENDS, Array
+from ..dtypes import kind_of
 from ..errors import AnomalyError
 from .graph import Output
 from .shared_state import shared_state
@@ -63,12 +64,12 @@ def call_site() -> str:
 
 def introduced_nonfinite(values: list[Any], out: Array) -> str | None:
     """Return "NaN" or "infinity" if ``out`` contains one and the values it was made from do not; else None."""
-    if out.dtype.kind not in "fc":
+    if kind_of(out.dtype) not in "fc":
         return None
     xp = BACKENDS[type(out)]
     if bool(xp.isfinite(out).all()):
         return None
-    numbers = [v for v in values if isinstance(v, float) or (type(v) in BACKENDS and v.dtype.kind in "fc")]
+    numbers = [v for v in values if isinstance(v, float) or (type(v) in BACKENDS and kind_of(v.dtype) in "fc")]
     numbers = [xp.asarray(v) if isinstance(v, float) else v for v in numbers]
     given_nan = any(bool(xp.isnan(v).any()) for v in numbers)
     if bool(xp.isnan(out).any()):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.registry import BACKENDS, describe_array
+from ..dtypes import is_floating
 from ..errors import DTypeError, GraphError
 from .graph import Value, Variable, wrap
 from .op_hooks import op_runner
@@ -133,7 +134,7 @@ def check_recordable(op: Any, args: Sequence[Any], arrays: Sequence[Any], outs: 
         return
     if op.dtypes is None:
         differentiable = arrays if op.variadic or not op.rules else arrays[: len(op.rules)]
-        floats = [a for a in differentiable if type(a) in BACKENDS and a.dtype.kind == "f"]
+        floats = [a for a in differentiable if type(a) in BACKENDS and is_floating(a.dtype)]
         if len({a.dtype for a in floats}) > 1:
             raise DTypeError(
                 f"{op.name}: expected arguments of one floating point dtype, got "

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..dtypes import accumulate_dtype, float32, float64
+from ..dtypes import accumulate_dtype, float32, float64, is_floating
 
 __all__ = [
     "adam_all_step", "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy",
@@ -50,7 +50,7 @@ def sum_to(xp: XP, x: Array, shape: tuple[int, ...]) -> Array:
 
 def running_sum(xp: XP, x: Array, axis: int) -> Array:
     """Return the sums of the entries up to each one along an axis, added in float64 for float32 and in wider."""
-    if x.dtype.kind != "f" or x.dtype == float64:
+    if not is_floating(x.dtype) or x.dtype == float64:
         return xp.cumsum(x, axis=axis)
     return xp.cumsum(x, axis=axis, dtype=float64).astype(x.dtype)
 

@@ -15,7 +15,7 @@ import numpy as np
 from .. import ops, random
 from ..autograd.graph import wrap
 from ..backends.registry import BACKENDS
-from ..dtypes import DTypeLike, int32, int64
+from ..dtypes import DTypeLike, finfo, int32, int64, is_floating
 from ..errors import ShapeError
 from ..missing_names import module_getattr as _module_getattr
 from ..ops import nn as nn_ops
@@ -140,7 +140,7 @@ def rms_norm(
     Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
     """
     shape = check_normalized_shape("rms_norm", input, normalized_shape, weight)
-    eps = float(np.finfo(input.dtype).eps) if eps is None else number_in("rms_norm", "eps", eps)
+    eps = float(finfo(input.dtype).eps) if eps is None else number_in("rms_norm", "eps", eps)
     if len(shape) == 1:
         return nn_ops.rms_norm_rows(input, weight, eps)
     flat = None if weight is None else weight.flatten()
@@ -355,7 +355,7 @@ def cross_entropy(
     check_tensors(name, input=input, target=target)
     label_smoothing = fraction_in(name, "label_smoothing", label_smoothing)
     ignore_index = int_in(name, "ignore_index", ignore_index)
-    if target.shape == input.shape and input.shape and target.dtype.kind == "f":
+    if target.shape == input.shape and input.shape and is_floating(target.dtype):
         return _cross_entropy_of_probabilities(input, target, weight, reduction, label_smoothing)
     rows, indices = _class_targets(name, input, target, weight, ignore_index)
     factor = _weights_of(indices, weight, ignore_index)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..autograd.graph import Variable
 from ..backends.registry import BACKENDS, Array, describe_array
-from ..dtypes import DType
+from ..dtypes import DType, kind_of
 from ..errors import DeviceError, DTypeError
 from ..scalars import int_in, ints_in
 
@@ -131,7 +131,7 @@ def check_fit(name: str, array: Any, dtype: DType) -> None:
 
     The fractions of floats do not count. Other arrays are not checked, because on a GPU it would force a sync.
     """
-    if type(array) is not np.ndarray or dtype.kind not in "iu" or array.dtype.kind not in "iuf" or not array.size:
+    if type(array) is not np.ndarray or dtype.kind not in "iu" or kind_of(array.dtype) not in "iuf" or not array.size:
         return
     if np.can_cast(array.dtype, dtype):
         return

@@ -7,6 +7,7 @@ from typing import Any, Literal, overload
 from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
+from ..dtypes import is_floating
 from ..errors import DTypeError, ShapeError
 from ..scalars import int_in, number_in
 from .arguments import Dim, dim_in, numpy_names, shape_of
@@ -56,7 +57,7 @@ def histc(xp: Namespace, input: Array, bins: int = 100, min: float = 0, max: flo
     low, high = (number_in("", what, value) for what, value in (("min", min), ("max", max)))
     if bins < 1:
         raise ValueError(f"expected bins to be 1 or more, got {bins}")
-    if input.dtype.kind != "f":
+    if not is_floating(input.dtype):
         raise DTypeError(f"expected floating point numbers, got {input.dtype}. Convert with .float().")
     x = input.reshape(-1).astype(xp.float64)
     if low == high and x.size:

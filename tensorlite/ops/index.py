@@ -19,7 +19,7 @@ from ..autograd.graph import Value, Variable
 from ..autograd.views import replay_view
 from ..backends.reference import last_writes
 from ..backends.registry import BACKENDS, Array, Namespace, describe_array, plain_array
-from ..dtypes import DType, check_number
+from ..dtypes import DType, check_number, is_floating, kind_of
 from ..errors import DeviceError, DTypeError, ShapeError
 from .arguments import Index, Operand, array_of, check_fit, check_range, outlier, wide_index
 from .elementwise import convert, convert_to_discrete, where
@@ -253,10 +253,10 @@ def fitting(name: str, value: Any, dtype: DType) -> Any:
     found = getattr(array, "dtype", dtype)
     if found == dtype:
         return value
-    if found.kind in "fc" and dtype.kind not in "fc":
+    if kind_of(found) in "fc" and kind_of(dtype) not in "fc":
         raise DTypeError(f"{name}: {found} values do not fit into a tensor of {dtype}. Convert one of them.")
     check_fit(name, array, dtype)
-    return convert(value, dtype, found) if found.kind == "f" else convert_to_discrete(value, dtype)
+    return convert(value, dtype, found) if is_floating(found) else convert_to_discrete(value, dtype)
 
 
 def _put_value(g: Value, in_shape: Sequence[int], basic: Any, slots: Any, accumulate: bool, arrays: Any) -> Value:

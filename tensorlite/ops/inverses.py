@@ -19,6 +19,7 @@ from ..autograd.autocast_mode import autocasts
 from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
+from ..dtypes import finfo
 from ..errors import ShapeError
 from ..scalars import flag_in
 from .arguments import Operand, shape_of
@@ -221,7 +222,7 @@ def pinv_(xp: Namespace, A: Array, rtol: Operand | None, atol: Operand | None, h
         u, s, vt = call_lapack("has no singular values: it is not finite", _thin_svd(xp), A)
         v, sizes = vt.swapaxes(-2, -1), s
     if rtol is None:
-        rtol = max(A.shape[-2:]) * float(np.finfo(A.dtype).eps) if atol is None else 0.0
+        rtol = max(A.shape[-2:]) * float(finfo(A.dtype).eps) if atol is None else 0.0
     largest = sizes.max(axis=-1, keepdims=True) if sizes.shape[-1] else sizes
     cutoff = _per_matrix(rtol) * largest
     if atol is not None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Generic, NamedTuple, TypeVar
 
-import numpy as np
-
 from ..autograd.autocast_mode import autocasts
 from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import BACKENDS, Array, Namespace
+from ..dtypes import finfo
 from ..errors import ShapeError
 from .arguments import Operand, array_of, shape_of
 from .elementwise import square
@@ -92,7 +91,7 @@ def matrix_rank(
     atol = atol if tol is None else tol
     sizes = sizes_(A, hermitian)
     if rtol is None:
-        precision = float(np.finfo(array_of(sizes).dtype).eps)
+        precision = float(finfo(array_of(sizes).dtype).eps)
         rtol = max(shape_of("matrix_rank", A)[-2:]) * precision if atol is None else 0.0
     return matrix_rank_(sizes, atol, rtol)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 from ..autograd.function import op
 from ..autograd.graph import Value, Variable
 from ..backends.registry import BACKENDS, Array, Namespace
+from ..dtypes import kind_of
 from ..errors import ShapeError
 from ..missing_names import pair_getattr
 from ..scalars import as_integer, flag_in, number_in
@@ -175,7 +176,7 @@ def std(
 def cumsum(xp: Namespace, x: Array, dim: int) -> Array:
     """Return the running sum along a dimension: ``out[i] = x[0] + ... + x[i]``. That of integers is an int64."""
     dim = dim_in("", dim, x.ndim)
-    x = x if x.dtype.kind in "fc" else x.astype(xp.int64)  # NumPy would keep the dtype of a wide or unsigned integer
+    x = x if kind_of(x.dtype) in "fc" else x.astype(xp.int64)  # NumPy would keep uint64 and the like
     return xp.running_sum(x, dim) if x.ndim else x + xp.zeros_like(x)
 
 

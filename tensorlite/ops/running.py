@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import BACKENDS, Array, Namespace, describe_array
+from ..dtypes import is_floating, kind_of
 from ..errors import DTypeError
 from .arguments import array_of, dim_in, numpy_names, shape_of
 from .elementwise import clone, log
@@ -82,7 +83,7 @@ def cumprod(xp: Namespace, x: Array, dim: int) -> Array:
     dtype: convert the input first. Its gradient is also correct where some factors are 0.
     """
     d = dim_in("", dim, x.ndim)
-    x = x if x.dtype.kind in "fc" else x.astype(xp.int64)
+    x = x if kind_of(x.dtype) in "fc" else x.astype(xp.int64)
     return xp.cumprod(x, axis=d) if x.ndim else x.copy()
 
 
@@ -115,7 +116,7 @@ def logcumsumexp(input: Value, dim: int) -> Value:
     """
     shape = shape_of("logcumsumexp", input)
     d = dim_in("logcumsumexp", dim, len(shape))
-    if input.dtype.kind != "f":
+    if not is_floating(input.dtype):
         raise DTypeError(
             f"logcumsumexp({describe_array(array_of(input))}): expected floating point numbers. Convert with .float()."
         )

@@ -10,7 +10,7 @@ from ..autograd import version_counter
 from ..autograd.grad_mode import enable_grad
 from ..autograd.graph import wrap
 from ..autograd.op_hooks import run_op
-from ..dtypes import accumulate_dtype
+from ..dtypes import accumulate_dtype, is_floating
 from ..errors import DTypeError, GraphError, ShapeError
 from ..missing_names import CheckedArguments
 from ..nn.parameter import clear_grads
@@ -100,7 +100,7 @@ class Optimizer(CheckedArguments):
                     f"{name}: can only optimize leaf Tensors, got one of shape {p.shape} that is the result of "
                     f"{p.grad_fn}. Pass the leaf that it was computed from, or detach() it."
                 )
-            if p.dtype.kind != "f":
+            if not is_floating(p.dtype):
                 raise DTypeError(f"{name}: can only optimize floating point Tensors, got {p.dtype}{p.shape}")
             if p in taken:
                 raise ValueError(f"{name}: a parameter of shape {p.shape} is given twice")

@@ -9,7 +9,7 @@ import numpy as np
 from .. import ops
 from ..autograd.function import op
 from ..backends.registry import Array, Namespace
-from ..dtypes import DType, float32, float64, uint8
+from ..dtypes import DType, float32, float64, is_floating, kind_of, promote_types, uint8
 from ..scalars import flag_in, number_in
 from .convert import to_dtype
 
@@ -31,8 +31,8 @@ def isclose(x: Any, y: Any, rtol: float, atol: float, equal_nan: bool) -> Any:
         return same
     dtype = _dtype_of_difference(x.dtype, y.dtype)
     x, y = to_dtype(x, dtype), to_dtype(y, dtype)
-    apart = ops.abs(ops.sub(x, y)) if dtype.kind in "fc" else _distance(x, y)
-    size = ops.abs(y) if dtype.kind in "fc" else ops.abs(to_dtype(y, float64))  # |-128| does not fit into int8
+    apart = ops.abs(ops.sub(x, y)) if kind_of(dtype) in "fc" else _distance(x, y)
+    size = ops.abs(y) if kind_of(dtype) in "fc" else ops.abs(to_dtype(y, float64))  # |-128| does not fit into int8
     near = ops.logical_and(ops.le(apart, ops.add(ops.mul(size, float(rtol)), float(atol))), ops.isfinite(y))
     if equal_nan:
         near = ops.logical_or(near, ops.logical_and(ops.isnan(x), ops.isnan(y)))
@@ -42,8 +42,8 @@ def isclose(x: Any, y: Any, rtol: float, atol: float, equal_nan: bool) -> Any:
 def _dtype_of_difference(a: DType, b: DType) -> DType:
     """Return the dtype in which numbers of two dtypes are compared."""
     a, b = (uint8 if d.kind == "b" else d for d in (a, b))
-    wide = np.promote_types(a, b)
-    if wide.kind == "f" and wide != float64:
+    wide = promote_types(a, b)
+    if is_floating(wide) and wide != float64:
         return float32 if a.kind == b.kind else float64
     return wide
 

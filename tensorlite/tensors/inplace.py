@@ -11,8 +11,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Self
 
-import numpy as np
-
 from .. import ops, random
 from ..autograd import version_counter
 from ..autograd.autocast_mode import casting, without_autocast
@@ -21,7 +19,7 @@ from ..autograd.graph import Variable, wrap
 from ..autograd.retained_grad import set_node
 from ..autograd.views import current_view_info, owns_memory, regenerate_view
 from ..backends.registry import BACKENDS, device_of
-from ..dtypes import is_floating
+from ..dtypes import is_floating, is_same_kind
 from ..errors import DTypeError, GraphError, ShapeError
 from ..ops.index import assign, index_put, with_view
 from .convert import as_array, to_device, to_dtype
@@ -98,7 +96,7 @@ def _update_in_place(x: Any, name: str, out: Any) -> Any:
         raise ShapeError(
             f"{name}: the result has shape {out.array.shape}, which does not fit in place into shape {array.shape}"
         )
-    if out.array.dtype != array.dtype and not np.can_cast(out.array.dtype, array.dtype, "same_kind"):
+    if out.array.dtype != array.dtype and not is_same_kind(out.array.dtype, array.dtype):
         raise DTypeError(f"{name}: the result is {out.array.dtype}, which cannot be stored in place as {array.dtype}")
     node = out.node
     if node is None:

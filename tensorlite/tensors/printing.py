@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..dtypes import is_floating
 from ..scalars import as_number, int_in
 
 __all__ = ["format_array", "format_entries", "printoptions", "set_printoptions", "shown_ends"]
@@ -82,7 +83,7 @@ def format_array(values: np.ndarray[Any, Any], prefix: str) -> str:
 def _to_text(values: np.ndarray[Any, Any], prefix: str, threshold: int, linewidth: int) -> str:
     sci_mode, precision = _options["sci_mode"], _options["precision"]
     formatter: Any = None
-    if sci_mode is not None and values.dtype.kind == "f":
+    if sci_mode is not None and is_floating(values.dtype):
         formatter = {"float_kind": lambda x: f"{x:.{precision}{'e' if sci_mode else 'f'}}"}
     return np.array2string(
         values, separator=", ", prefix=prefix, precision=precision, threshold=threshold,

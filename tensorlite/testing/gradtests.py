@@ -23,6 +23,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
+from ..dtypes import is_floating
 from ..tensors.creation import from_numpy, tensor
 from ..tensors.tensor import Tensor
 from .gradcheck.checks import Kinks, check_grad
@@ -179,7 +180,7 @@ def gradtest(
         raise ValueError(f"gradtest: order must be 0, 1, 2 or 3, got {order!r}")
     if max_examples is not None and (type(max_examples) is not int or max_examples < 1):
         raise ValueError(f"gradtest: max_examples must be an int of 1 or more, got {max_examples!r}")
-    if not any(dtype.kind == "f" for _, dtype in entries):
+    if not any(is_floating(dtype) for _, dtype in entries):
         raise ValueError(f"gradtest: no input of {signature!r} is a floating point one, there is nothing to check")
     for key, strategy in strategies.items():
         if not isinstance(strategy, SearchStrategy):
@@ -431,7 +432,7 @@ def _explicit_example(f: Callable[..., Any], given: Any, count: int) -> _Example
 
 
 def _wide(x: Any) -> Any:
-    return np.float64 if np.asarray(x).dtype.kind == "f" else None
+    return np.float64 if is_floating(np.asarray(x).dtype) else None
 
 
 def _without_internal_frames(error: Exception) -> Exception:

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from ..dtypes import kind_of
 from ..errors import ShapeError
 from ..ops.shape import stack
 from ..random import Generator
@@ -113,7 +114,7 @@ def default_collate(batch: Sequence[Any]) -> Any:
     first = batch[0]
     if isinstance(first, Tensor):
         return stack(list(batch), 0)
-    if isinstance(first, (np.ndarray, np.generic)) and first.dtype.kind in "biufc":
+    if isinstance(first, (np.ndarray, np.generic)) and kind_of(first.dtype) in "biufc":
         return stack([tensor(np.asarray(item)) for item in batch], 0)
     if isinstance(first, (bool, int)):
         return tensor(list(batch))

@@ -15,6 +15,7 @@ from ..autograd import version_counter
 from ..autograd.graph import Edge, Variable, topological_order
 from ..autograd.views import regenerate_views
 from ..backends.registry import BACKENDS, describe_array
+from ..dtypes import is_floating
 from ..errors import GraphError
 from ..nn.module import Module
 from ..serialization import atomic_write
@@ -233,7 +234,7 @@ def _check_tensor(x: Variable) -> None:
     if x.tracked:
         return
     what = f"a Tensor {describe_array(x.array)} without a graph"
-    if x.array.dtype.kind != "f":
+    if not is_floating(x.array.dtype):
         raise GraphError(f"{_EXPECTED}, got {what}. Only floating point tensors have gradients. Do x.float(), say.")
     raise GraphError(
         f"{_EXPECTED}, got {what}. Do requires_grad=True on a tensor that it is computed from, and look for no_grad() "

@@ -17,7 +17,7 @@ from ..autograd.graph import Variable
 from ..autograd.op_hooks import OpHooks, set_op_hooks
 from ..autograd.random_sources import RandomSources
 from ..backends.registry import BACKENDS
-from ..dtypes import float64
+from ..dtypes import float64, is_floating
 from ..pytree import tree_map
 from ..tensors.tensor import Tensor
 from ..testing.gradcheck.compare import Comparison, Problem
@@ -88,9 +88,9 @@ def _check(graph: Graph, known: Known, step: Step, arrow: Arrow) -> EdgeCheck:
 
 def _in_float64(x: Any) -> Any:
     """Return a Tensor of floating point numbers in float64, and float64 for such a dtype; anything else unchanged."""
-    if isinstance(x, np.dtype) and x.kind == "f":
+    if isinstance(x, np.dtype) and is_floating(x):
         return float64
-    if isinstance(x, Variable) and x.array.dtype.kind == "f":
+    if isinstance(x, Variable) and is_floating(x.array.dtype):
         return x.detach().to(dtype=float64)  # type: ignore[attr-defined]
     return x
 
@@ -101,7 +101,7 @@ def _compared(step: Step, arrow: Arrow, arguments: list[Any]) -> EdgeCheck:
     assert arrow.place is not None
     position = node.plan.needs[arrow.place]
     arguments = [tree_map(_in_float64, a) for a in arguments]
-    if not isinstance(arguments[position], Tensor) or arguments[position].array.dtype.kind != "f":
+    if not isinstance(arguments[position], Tensor) or not is_floating(arguments[position].array.dtype):
         return EdgeCheck(arrow, why_not="The argument has no real numbers to move.")
     given = step.cotangent if isinstance(step.cotangent, list) else [step.cotangent]
     cotangents = [_cotangent(g) for g in given]
@@ -134,7 +134,7 @@ def _compared(step: Step, arrow: Arrow, arguments: list[Any]) -> EdgeCheck:
     results = outputs(tensor_of(at[0]))
     if [tuple(y.array.shape) for y in results] != [tuple(c.shape) for c in cotangents]:
         return EdgeCheck(arrow, why_not="An argument of the op is not known, because no gradient rule needs it.")
-    if any(y.array.dtype != np.float64 and y.array.dtype.kind == "f" for y in results):
+    if any(y.array.dtype != np.float64 and is_floating(y.array.dtype) for y in results):
         return EdgeCheck(arrow, why_not="The op gives fewer digits than float64 has, so differences show nothing.")
     analytic = gradient(at)
     problem = Problem(values, at, cotangents, analytic, gradient, _RTOL, True, False, np.random.default_rng(0))

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..autograd.graph import Variable
 from ..backends.registry import BACKENDS, device_of
+from ..dtypes import is_floating
 
 __all__ = ["ValueTable", "device_name", "summary"]
 
@@ -69,7 +70,7 @@ def summary(array: np.ndarray, cells: int = CELLS, numbers: int = NUMBERS) -> di
     size = max(array.size, 1)
     nans = infs = 0
     finite = real
-    if real.dtype.kind == "f":
+    if is_floating(real.dtype):
         good = np.isfinite(real)
         if not good.all():
             nans = int(np.isnan(real).sum())
@@ -140,7 +141,7 @@ def _blocks(n: int, limit: int) -> tuple[np.ndarray, int]:
 
 def _block_means(rows: np.ndarray, starts: tuple[np.ndarray, ...]) -> np.ndarray:
     """Return the mean of the finite entries of each block, NaN for a block without any."""
-    good = np.isfinite(rows) if rows.dtype.kind == "f" else None
+    good = np.isfinite(rows) if is_floating(rows.dtype) else None
     if good is not None and good.all():
         good = None
     values = rows if good is None else np.where(good, rows, 0)

@@ -96,7 +96,7 @@ def matmul(xp: XP, x: Array, y: Array) -> Array:
         # The product of bfloat16 matrices, whose kind is "V", is float32.
         return cast_array(out, x.dtype) if x.dtype.kind == "V" == y.dtype.kind else out
     if x.dtype == y.dtype and (wide := accumulate_dtype(x.dtype)) != x.dtype:
-        return matmul(xp, x.astype(wide), y.astype(wide)).astype(x.dtype)
+        return cast_array(matmul(xp, cast_array(x, wide), cast_array(y, wide)), x.dtype)
     if x.dtype == y.dtype == _FLOAT32 and (product := long_matmul(xp, x, y)) is not None:
         return product
     work = x.size * y.shape[1] if x.ndim == 2 == y.ndim else 0
@@ -142,7 +142,7 @@ def linear(xp: XP, x: Array, weight: Array, bias: Array | None) -> Array:
     wide = accumulate_dtype(narrow)
     if wide == narrow:
         return reference.linear(xp, x, weight, bias)
-    return reference.linear(xp, *convert_arrays([x, weight, bias], narrow, wide)).astype(narrow)
+    return cast_array(reference.linear(xp, *convert_arrays([x, weight, bias], narrow, wide)), narrow)
 
 
 def linear_backward(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...dtypes import accumulate_dtype, cast_array
+from ...dtypes import accumulate_dtype, cast_array, is_floating
 from .. import reference
 from .blas import one_blas_thread
 from .compiled_sums import FLOAT32, run_sum, sums_for
@@ -243,7 +243,7 @@ def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:
     """Compute the same as the reference. The values that one entry gets are added in float64."""
     arrays = [a for a in (index if isinstance(index, tuple) else (index,)) if isinstance(a, np.ndarray)]
     hits = max(a.size for a in (source, *arrays))
-    if out.dtype.kind != "f" or out.dtype.itemsize > 4 or (hits <= _RUN and out.dtype.itemsize == 4):
+    if not is_floating(out.dtype) or out.dtype.itemsize > 4 or (hits <= _RUN and out.dtype.itemsize == 4):
         return reference.scatter_add_into(xp, out, index, source)
     total = np.zeros(out.shape)
     if out.ndim == source.ndim == 1 and len(arrays) == 1 and arrays[0].shape == source.shape:
@@ -254,7 +254,7 @@ def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:
     else:
         np.add.at(total, index, source.astype(np.float64))
     if hits * 4 > out.size:
-        out += total.astype(np.float32) if out.dtype == np.float32 else total
+        out[...] = out + (total.astype(np.float32) if out.dtype == np.float32 else total)
     else:
         out[index] = out[index] + total[index]  # touches only the memory that gets a value
     return out

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...dtypes import is_floating
 from .. import reference
 
 __all__ = ["adam_step", "erf", "gelu", "gelu_backward", "scatter_add_into"]
@@ -32,7 +33,7 @@ def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:
     if out.dtype == np.int64:  # CuPy has no atomic addition for int64; uint64 adds the same bits
         xp.add.at(out.view(np.uint64), index, source.astype(np.int64, copy=False).view(np.uint64))
     elif out.dtype.itemsize < 4:
-        wide = out.astype(np.float32 if out.dtype.kind == "f" else np.int32)
+        wide = out.astype(np.float32 if is_floating(out.dtype) else np.int32)
         xp.add.at(wide, index, source.astype(wide.dtype))
         out[...] = wide
     else:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ...dtypes import is_floating
 from ...pytree import tree_leaves
 from ...tensors.tensor import Tensor
 from ..report import GradientError
@@ -27,7 +28,7 @@ def _format_argument(x: Any) -> str:
     if isinstance(x, Tensor):
         x = to_numpy(x)
         text = _format_array_literal(x)
-        return text if x.dtype.kind == "f" else f"tl.tensor({text})"
+        return text if is_floating(x.dtype) else f"tl.tensor({text})"
     if isinstance(x, np.ndarray):
         return _format_array_literal(x)
     if isinstance(x, (list, tuple)):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...autograd.grad_mode import no_grad
+from ...dtypes import is_floating
 from ...pytree import tree_leaves, tree_map
 from ...tensors.creation import tensor
 from ...tensors.tensor import Tensor
@@ -63,7 +64,7 @@ def check_against(
     if function is not None:
         rng = np.random.default_rng(seed)
         at = [np.array(to_numpy(leaf), order="C") for leaf in function.leaves]
-        floats = [y for y in found if y.dtype.kind == "f"]
+        floats = [y for y in found if is_floating(y.dtype)]
         cotangents = [random_eighths(rng, y.shape) for y in floats]
         pairs = zip(function.vjp(at, cotangents), twin.vjp(at, cotangents), function.labels)
         for g, other, which in pairs:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...autograd.function import op
 from ...autograd.graph import Variable
+from ...dtypes import is_floating
 from ...errors import GraphError
 from ..report import GradientError
 
@@ -47,7 +48,7 @@ def numpy_op(
         if not plain:
             return xs
         return tuple(
-            np.array(x, np.float64 if x.dtype.kind == "f" else None, order="C") if isinstance(x, np.ndarray) else x
+            np.array(x, np.float64 if is_floating(x.dtype) else None, order="C") if isinstance(x, np.ndarray) else x
             for x in xs
         )
 
@@ -56,7 +57,7 @@ def numpy_op(
 
     def require_unchanged(role: str, labels: list[str], xs: Any, copies: Any) -> None:
         for text, x, copy in zip(labels, xs, copies):
-            if plain and isinstance(x, np.ndarray) and not np.array_equal(x, copy, equal_nan=x.dtype.kind == "f"):
+            if plain and isinstance(x, np.ndarray) and not np.array_equal(x, copy, equal_nan=is_floating(x.dtype)):
                 raise GradientError(
                     f"{label}: {role} changes {text} in place\n    before  {x!r:.200}\n    after   {copy!r:.200}\n"
                     f"It belongs to the caller. Work on a copy"
@@ -96,8 +97,8 @@ def numpy_op(
             y = np.asarray(forward(*copies, **kwargs))
             require_unchanged("forward", names(xs), xs, copies)
             if plain:
-                floats = [x.dtype for x in xs if isinstance(x, np.ndarray) and x.dtype.kind == "f"]
-                return y.astype(np.result_type(*floats)) if floats and y.dtype.kind == "f" else y.copy()
+                floats = [x.dtype for x in xs if isinstance(x, np.ndarray) and is_floating(x.dtype)]
+                return y.astype(np.result_type(*floats)) if floats and is_floating(y.dtype) else y.copy()
             return y.copy() if any(np.may_share_memory(y, x) for x in xs if isinstance(x, np.ndarray)) else y
 
         run.__name__ = label if label.isidentifier() else "numpy_op"

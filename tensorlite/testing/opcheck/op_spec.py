@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ...autograd.gradients import grad as _grad
+from ...dtypes import is_floating
 from ...pytree import tree_leaves
 from ...tensors.creation import tensor
 from ...tensors.tensor import Tensor
@@ -115,7 +116,7 @@ class OpSpec:
     def tensors(self, k: int, dtype: Any = None, device: Any = None) -> list[Tensor]:
         """Return new tensors for the inputs of sample k. Floats have ``dtype``; differentiated inputs require grad."""
         return [
-            tensor(a, dtype if a.dtype.kind == "f" else None, device, requires_grad=i.grad)
+            tensor(a, dtype if is_floating(a.dtype) else None, device, requires_grad=i.grad)
             for a, i in zip(self.arrays[k], self.samples[k].inputs(), strict=True)
         ]
 
@@ -168,7 +169,7 @@ class OpSpec:
         sample, arrays = self.samples[k], self.arrays[k]
         passed = "f" if floats_only else "fiub"
         differentiated = [
-            i.grad if a.dtype.kind == "f" else a.dtype.kind in passed
+            i.grad if is_floating(a.dtype) else a.dtype.kind in passed
             for i, a in zip(sample.inputs(), arrays, strict=True)
         ]
         args, kwargs = sample.fill(arrays)
@@ -179,7 +180,7 @@ class OpSpec:
             given = iter(xs)
             dtype = next((x.dtype for x in xs if x.is_floating_point()), None)  # fixed inputs get the same dtype
             tensors = [
-                next(given) if w else tensor(a, dtype if a.dtype.kind == "f" else None)
+                next(given) if w else tensor(a, dtype if is_floating(a.dtype) else None)
                 for w, a in zip(differentiated, arrays, strict=True)
             ]
             args, kwargs = sample.fill(tensors)
@@ -200,7 +201,7 @@ class OpSpec:
 
     def _adjoint(self, k: int) -> None:
         f, args, kwargs = self._call(k)
-        every = range(sum(a.dtype.kind == "f" for a in tree_leaves([list(args), kwargs]) if isinstance(a, np.ndarray)))
+        every = range(sum(is_floating(a.dtype) for a in tree_leaves([list(args), kwargs]) if isinstance(a, np.ndarray)))
         check_adjoint(f, *args, wrt=None if self.order > 1 else every, name=self.name, **kwargs)
 
     def _hygiene(self, k: int) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ...dtypes import is_floating, kind_of
 from ...pytree import tree_leaves, tree_map
 
 __all__ = [
@@ -92,9 +93,9 @@ def bools(*shape: int) -> Input:
 def values(entries: Any) -> Input:
     """Return an Input with these entries, an array or nested lists. It is differentiated if they are floats."""
     array = np.array(entries)
-    if array.dtype.kind not in "fiub":
+    if kind_of(array.dtype) not in "fiub":
         raise TypeError(f"values: expected numbers or booleans, got {entries!r:.60}")
-    return Input(array.shape, lambda rng, n: array.copy(), grad=array.dtype.kind == "f")
+    return Input(array.shape, lambda rng, n: array.copy(), grad=is_floating(array.dtype))
 
 
 def given(*entries: Any, **strategies: Any) -> Any:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from hypothesis.strategies import SearchStrategy
 
+from ...dtypes import finfo, is_floating
+
 __all__ = ["to_array"]
 
 # The least and the greatest value of a strategy, and the least absolute value that is not 0.
@@ -38,15 +40,15 @@ def to_array(values: list[Any], dtype: np.dtype[Any], source: SearchStrategy[Any
     if found.shape != (len(values),):
         raise ValueError(f"elements: expected a strategy for one number, got arrays from {source!r:.80}")
     rounded = (found.astype(np.float64) != exact) & ~np.isnan(exact)
-    if dtype.kind == "b" or (dtype.kind != "f" and not rounded.any()):
+    if dtype.kind == "b" or (not is_floating(dtype) and not rounded.any()):
         return found
-    if dtype.kind != "f":
+    if not is_floating(dtype):
         raise _unfit(dtype, values[int(rounded.argmax())], source)
-    rounded |= (exact != 0) & (abs(exact) < np.finfo(dtype).tiny)  # these may be excluded by allow_subnormal=False
+    rounded |= (exact != 0) & (abs(exact) < finfo(dtype).tiny)  # these may be excluded by allow_subnormal=False
     if dtype == np.float64 or not rounded.any():
         return found
     bounds = _bounds(source, exact.tolist()) or ([_ALL] if (found == exact)[rounded].all() else [])
-    tiny = np.finfo(dtype).tiny
+    tiny = finfo(dtype).tiny
     bounds = [(low, high, max(least, tiny) if least >= _TINY else least) for low, high, least in bounds]
     for k in np.flatnonzero(rounded):
         fitting = [y for y in map(dtype.type, _candidates(exact[k], dtype)) if _is_allowed(y, exact[k], bounds)]
@@ -68,7 +70,7 @@ def _candidates(x: float, dtype: np.dtype[Any]) -> list[Any]:
     """Return the numbers of a floating dtype next to x, the least normal ones and 0."""
     with np.errstate(over="ignore", under="ignore"):
         nearest = dtype.type(x)
-        tiny = np.finfo(dtype).tiny
+        tiny = finfo(dtype).tiny
         return [nearest, np.nextafter(nearest, dtype.type(-np.inf)), np.nextafter(nearest, dtype.type(np.inf)),
                 tiny, -tiny, dtype.type(0)]  # fmt: skip
 
@@ -104,9 +106,11 @@ def _bounds(source: SearchStrategy[Any], values: list[float]) -> list[Bounds]:
 
 
 def _unfit(dtype: np.dtype[Any], value: Any, source: SearchStrategy[Any]) -> ValueError:
-    if dtype.kind == "f":
+    if is_floating(dtype):
         bits = 8 * dtype.itemsize
         remedy = f"Draw it with st.floats(width={bits}), or round it with .map(lambda v: float(np.{dtype}(v)))"
+        if bits == 16 and dtype != np.float16:
+            remedy = "Round it with .map(lambda v: float(tl.bfloat16.type(v)))"
     elif dtype.kind in "iu":
         info = np.iinfo(dtype)
         remedy = f"Draw it with st.integers({info.min}, {info.max}) or narrower bounds"
