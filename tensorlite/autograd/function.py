@@ -127,10 +127,10 @@ def op(
     autocast: the dtype of the call inside :class:`tensorlite.autocast`: "lower" (that of the context), "float32",
         "widest" (that to which the arguments are promoted) or "follow" (as without autocast). None is "follow", and for
         the library's own ops the class in ``tensorlite/amp/op_classes.py``.
-    bfloat16: whether the function and its gradient rules take bfloat16 arrays, because they copy values or have kernels
-        for that dtype. "forward" says so of the function alone, "backward" of the gradient rules alone. Otherwise they
-        get float32 arrays, and each result is rounded once, because most functions of NumPy do not know bfloat16. The
-        rules of a view always get bfloat16.
+    bfloat16: whether the function and its gradient rules take bfloat16 arrays, because they copy values, have kernels
+        for that dtype, or reject it. "forward" says so of the function alone, "backward" of the gradient rules alone.
+        Otherwise they get float32 arrays, and each result is rounded once, because most functions of NumPy do not know
+        bfloat16. A view always gets bfloat16.
 
     Raises TypeError if a rule names a value that the op does not have, or if there are more rules than arguments.
     """

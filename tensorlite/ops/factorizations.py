@@ -52,7 +52,7 @@ def _cholesky_gradient(g: Value, out: Value) -> Value:
     return 0.5 * (full + flipped(full))
 
 
-@op(_cholesky_gradient)
+@op(_cholesky_gradient, bfloat16=True)
 def cholesky_(xp: Namespace, A: Array) -> Array:
     """Return the lower triangular L with ``L L^T = A`` for the lower triangle of A."""
     check_matrices(A)
@@ -105,7 +105,7 @@ def _tall_qr_gradient(gq: Value, gr: Value, q: Value, r: Value) -> Value:
     return flipped(solve_(r, flipped(gq + matmul(q, symmetric))))
 
 
-@op(_qr_gradient, multi_output=True)
+@op(_qr_gradient, multi_output=True, bfloat16=True)
 def qr_(xp: Namespace, A: Array, mode: str) -> tuple[Array, Array]:
     """Return Q and R with ``Q R = A``."""
     check_matrices(A, square=False)
@@ -152,7 +152,7 @@ def _eigh_gradient(g: Sequence[Value], A: Value, UPLO: str) -> Value:
     return _sandwich(vectors, g[0], flipped(vectors)) + matmul(vectors, matmul(turned, flipped(vectors)))
 
 
-@op(_eigh_gradient, multi_output=True)
+@op(_eigh_gradient, multi_output=True, bfloat16=True)
 def eigh_(xp: Namespace, A: Array, UPLO: str) -> tuple[Array, Array]:
     """Return the eigenvalues and the eigenvectors of symmetric matrices."""
     check_matrices(A)
@@ -161,7 +161,7 @@ def eigh_(xp: Namespace, A: Array, UPLO: str) -> tuple[Array, Array]:
     return values, vectors
 
 
-@op(lambda g, A, UPLO: _eigenvalues_gradient(g, A, UPLO))
+@op(lambda g, A, UPLO: _eigenvalues_gradient(g, A, UPLO), bfloat16=True)
 def eigvalsh(xp: Namespace, A: Array, UPLO: Literal["L", "U"] = "L") -> Array:
     """Return the eigenvalues of symmetric matrices (..., n, n) in ascending order, as (..., n).
 
@@ -218,7 +218,7 @@ def _svd_gradient(g: Sequence[Value], A: Value, full_matrices: bool) -> Value:
     return total
 
 
-@op(_svd_gradient, multi_output=True)
+@op(_svd_gradient, multi_output=True, bfloat16=True)
 def svd_(xp: Namespace, A: Array, full_matrices: bool) -> tuple[Array, Array, Array]:
     """Return the factors of ``A = U diag(S) Vh``."""
     check_matrices(A, square=False)
@@ -240,7 +240,7 @@ def svd(A: Value, full_matrices: bool = True) -> SVD[Value]:
     return SVD(*svd_(A, full_matrices))
 
 
-@op(lambda g, A: _singular_values_gradient(g, A))
+@op(lambda g, A: _singular_values_gradient(g, A), bfloat16=True)
 def svdvals(xp: Namespace, A: Array) -> Array:
     """Return the singular values of matrices (..., n, m) in descending order, as (..., min(n, m))."""
     check_matrices(A, square=False)

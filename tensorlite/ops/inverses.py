@@ -36,7 +36,7 @@ V = TypeVar("V")
 # ---- inverses and linear equations ----------------------------------------------------------
 
 
-@op(lambda g, out: -matmul(flipped(out), matmul(g, flipped(out))))
+@op(lambda g, out: -matmul(flipped(out), matmul(g, flipped(out))), bfloat16=True)
 def inv(xp: Namespace, A: Array) -> Array:
     """Return the inverses of matrices (..., n, n).
 
@@ -56,6 +56,7 @@ def inverse(input: Value) -> Value:
     lambda g, A, out: -matmul(solve_(flipped(A), g), flipped(out)),
     lambda g, A: solve_(flipped(A), g),
     dtypes="same",
+    bfloat16=True,
 )
 def solve_(xp: Namespace, A: Array, B: Array) -> Array:
     """Return X with ``A X = B`` for matrices (..., n, n) and (..., n, k). Source: Giles 2008, section 2.3.1."""
@@ -95,7 +96,7 @@ def _of_matrices(g: Value) -> Value:
     return unsqueeze(unsqueeze(g, -1), -1)
 
 
-@op(lambda g, A: _of_matrices(g) * _cofactors(A))
+@op(lambda g, A: _of_matrices(g) * _cofactors(A), bfloat16=True)
 def det(xp: Namespace, A: Array) -> Array:
     """Return the determinants of matrices (..., n, n), as (...).
 
@@ -176,7 +177,7 @@ class SlogDet(NamedTuple, Generic[V]):
     logabsdet: V
 
 
-@op(lambda g, A: _of_matrices(g[1]) * flipped(inv(A)), multi_output=True)
+@op(lambda g, A: _of_matrices(g[1]) * flipped(inv(A)), multi_output=True, bfloat16=True)
 def slogdet_(xp: Namespace, A: Array) -> tuple[Array, Array]:
     """Return the sign of the determinants, and the logarithm of their absolute values."""
     check_matrices(A)
@@ -211,7 +212,7 @@ def _pinv_gradient(g: Value, A: Value, out: Value) -> Value:
     return columns + rows - matmul(pt, matmul(g, pt))
 
 
-@op(_pinv_gradient)
+@op(_pinv_gradient, bfloat16=True)
 def pinv_(xp: Namespace, A: Array, rtol: Operand | None, atol: Operand | None, hermitian: bool) -> Array:
     """Return the pseudoinverses of matrices (..., n, m), as (..., m, n)."""
     check_matrices(A, square=hermitian)

@@ -50,7 +50,7 @@ def solve_triangular(A: Value, B: Value, *, upper: bool, left: bool = True, unit
     return solve(triangle, B, left=left)
 
 
-@op()
+@op(bfloat16=True)
 def sizes_(xp: Namespace, A: Array, hermitian: bool) -> Array:
     """Return the singular values of matrices (..., n, m), or the sizes of the eigenvalues of symmetric ones."""
     check_matrices(A, square=hermitian)

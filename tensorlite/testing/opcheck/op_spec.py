@@ -14,14 +14,16 @@ import inspect
 import re
 import zlib
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from ...autograd.gradients import grad as _grad
-from ...dtypes import is_floating
+from ...dtypes import as_dtype, is_floating
+from ...errors import DTypeError
 from ...pytree import tree_leaves
 from ...tensors.creation import tensor
 from ...tensors.tensor import Tensor
@@ -35,7 +37,19 @@ from .samples import Sample
 __all__ = ["Case", "ErrorInput", "OpSpec", "error", "optest"]
 
 # The tolerances of results and gradients in a narrow dtype, relative to the largest of those in float64.
-_NARROW: dict[np.dtype[Any], float] = {np.dtype("float32"): 2e-5, np.dtype("float16"): 3e-2}
+_NARROW: dict[str, float] = {"float32": 2e-5, "float16": 3e-2, "bfloat16": 1e-2}
+
+
+@cache
+def _narrow_dtypes(half: bool) -> dict[np.dtype[Any], float]:
+    """Return the narrow dtypes to test in, those of 16 bits only if ``half``, and their tolerances."""
+    found = {}
+    for name, tolerance in _NARROW.items():
+        with suppress(DTypeError):  # bfloat16 without the package ml_dtypes
+            dtype = as_dtype(name)
+            if half or dtype.itemsize == 4:
+                found[dtype] = tolerance
+    return found
 # The keyword arguments of the checks themselves. An op's argument with one of these names is hidden from them.
 _CHECK_OPTIONS = {
     "allow_inconclusive", "atol", "gradients", "kinks", "max_elements", "method", "name", "order", "rtol", "seed",
@@ -81,7 +95,7 @@ class OpSpec:
     name: the name in reports. f: the op, a function of Tensors that returns one Tensor or several.
     samples: the arguments to test it with (:func:`s`).
     order: up to which order to check derivatives, 1, 2 or 3; 0 for results without gradients.
-    half: whether to test it in float16. kinks: as in ``check_grad``.
+    half: whether to test it in float16, and in bfloat16 if ml_dtypes is installed. kinks: as in ``check_grad``.
     reference: a function of NumPy arrays that returns the right values; None to leave the values unchecked.
     errors: arguments that the op must reject (:func:`error`).
     strategy: a hypothesis strategy for further arguments: tuples, such as those of ``matching(...)``, or Tensors.
@@ -134,7 +148,8 @@ class OpSpec:
         - "values": the results are those of the reference.
         - "gradients": ``check_grad``, up to ``order``.
         - "adjoint": ``check_adjoint``, including func.jvp if ``order`` is 2 or more.
-        - "dtypes": in float32, and in float16 if ``half``, results and gradients keep the dtype and agree with float64.
+        - "dtypes": in float32, and in float16 and bfloat16 if ``half``, results and gradients keep the dtype and agree
+          with float64.
         - "hygiene": ``check_op`` (memory, dtypes, layouts), also for an ``order`` of 0.
         - "error": the op raises the expected error.
         - "drawn": values, gradients and hygiene for arguments drawn from ``strategy``.
@@ -209,12 +224,13 @@ class OpSpec:
         check_op(f, *args, name=self.name, **kwargs)
 
     def _dtypes(self, k: int) -> None:
-        for dtype, tolerance in _NARROW.items():
-            if dtype != np.float16 or self.half:
-                self._dtype(k, dtype, tolerance)
+        for dtype, tolerance in _narrow_dtypes(self.half).items():
+            self._dtype(k, dtype, tolerance)
 
     def _dtype(self, k: int, dtype: np.dtype[Any], tolerance: float) -> None:
-        leaves = [self.tensors(k, t) for t in (dtype, None)]
+        narrow = self.tensors(k, dtype)
+        rounded = [x.detach().to(np.float64) if x.is_floating_point() else x for x in narrow]  # the same numbers
+        leaves = [narrow, [y.requires_grad_(x.requires_grad) for x, y in zip(narrow, rounded, strict=True)]]
         results = [self.results(k, xs) for xs in leaves]
         for number, (y, wide) in enumerate(zip(*results, strict=True)):
             expected = dtype if wide.dtype == np.float64 else wide.dtype
