@@ -14,7 +14,7 @@ VENV_PYTHON := env -u PYTHONHOME -u PYTHONPATH -u VIRTUAL_ENV .venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test check lint types stubs mutants nightly gpu-check bench bench-ops bench-step bench-generate bench-speculative bench-serve bench-speedrun bench-llm bench-commits bench-gpu oracle clean
+.PHONY: help train test check lint types stubs mutants nightly gpu-check bench bench-ops bench-step bench-load bench-generate bench-speculative bench-serve bench-speedrun bench-llm bench-commits bench-gpu oracle clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -65,6 +65,9 @@ bench-ops: .venv/.installed-bench  ## measure the time of an op, small and large
 
 bench-step: .venv/.installed-bench  ## measure the time of a training step, against PyTorch
 	@$(VENV_PYTHON) benchmarks/bench_step.py $(ARGS)
+
+bench-load: .venv/.installed-bench  ## measure a training step next to a busy process, with a quota, on one core
+	@$(VENV_PYTHON) benchmarks/bench_load.py $(ARGS)
 
 bench-generate: .venv/.installed-bench  ## measure the time of a generated token, against PyTorch
 	@$(VENV_PYTHON) benchmarks/bench_generate.py $(ARGS)

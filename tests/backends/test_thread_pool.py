@@ -8,11 +8,13 @@ import sys
 import threading
 import time
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import tensorlite as tl
 from tensorlite.backends import registry
 from tensorlite.backends.cpu import blas, environment, find_compiled, thread_pool
 from tensorlite.backends.cpu import kernels as cpu
@@ -330,3 +332,46 @@ def test_many_threads_may_compute_at_once():
     assert not any(thread.is_alive() for thread in several)
     assert wrong == []
     assert blas.find_openblas().get_num_threads() == before
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_two_python_threads_train_as_each_would_alone(dtype):
+    """Losses and weights are equal to the bit, and neither thread waits for the other without end."""
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+
+    def train(seed):
+        rng = np.random.default_rng(seed)
+        layers = [tl.nn.Linear(96, 160), tl.nn.LayerNorm(160), tl.nn.GELU(), tl.nn.Linear(160, 96)]
+        model = tl.nn.Sequential(*layers)
+        for parameter in model.parameters():
+            parameter.data = tl.from_numpy(rng.standard_normal(parameter.shape).astype(np.float32) / 10)
+        optimizer = tl.optim.AdamW(model.parameters(), lr=1e-2)
+        losses = []
+        for _ in range(15):
+            x = tl.from_numpy(rng.standard_normal((128, 96)).astype(np.float32))
+            with tl.autocast("cpu", dtype=tl.bfloat16, enabled=True) if dtype == "bfloat16" else nullcontext():
+                y = model(x)
+            loss = tl.nn.functional.cross_entropy(y.float(), tl.from_numpy(rng.integers(0, 96, 128)))
+            loss.backward()
+            tl.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+        return [np.array(losses), *(p.detach().numpy() for p in model.parameters())]
+
+    alone = [train(seed) for seed in range(2)]
+    assert alone[0][0][-1] < alone[0][0][0]
+    together = [None, None]
+    threads = [
+        threading.Thread(target=lambda seed=seed: together.__setitem__(seed, train(seed)), daemon=True)
+        for seed in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    for a, b in zip(alone, together, strict=True):
+        assert all((x == y).all() for x, y in zip(a, b, strict=True))

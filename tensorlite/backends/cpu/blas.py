@@ -3,6 +3,9 @@
 OpenBLAS has threads of its own. After a product they spin for a while, on cores that our threads need. When
 another process needs a core, they wait for each other for milliseconds. So OpenBLAS gets one thread while a kernel of
 tensorlite computes, and each of our threads calls it for its own part of a product.
+
+OpenBLAS starts a thread for each core that it sees, also in a container whose quota is far less. Then the system stops
+them in the middle of a product. So it gets at most as many threads as the quota, unless the user sets their number.
 """
 
 from __future__ import annotations
@@ -18,7 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from .cores import available_cores
+
 __all__ = ["OpenBlas", "find_openblas", "gemm_pointer", "one_blas_thread"]
+
+_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")  # which OpenBLAS reads
 
 
 class OpenBlas:
@@ -74,10 +81,19 @@ def find_openblas() -> OpenBlas | None:
         for prefix in ("scipy_", ""):
             for suffix in ("64_", ""):
                 try:
-                    return OpenBlas(ctypes.CDLL(path), prefix, suffix)
+                    return _keep_quota(OpenBlas(ctypes.CDLL(path), prefix, suffix))
                 except (OSError, AttributeError):
                     continue
     return None
+
+
+def _keep_quota(blas: OpenBlas) -> OpenBlas:
+    """Return an OpenBLAS with at most as many threads as this process may use, unless the environment sets them."""
+    cores = available_cores()
+    if cores < blas.initial_num_threads and not any(map(os.environ.get, _THREAD_VARIABLES)):
+        blas.set_num_threads(cores)
+        blas.initial_num_threads = cores
+    return blas
 
 
 @cache

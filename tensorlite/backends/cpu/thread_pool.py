@@ -23,6 +23,7 @@ import numpy as np
 
 from ...scalars import as_integer
 from .blas import find_openblas
+from .cores import available_cores
 from .environment import check_variables, is_on
 from .find_compiled import find_compiled
 
@@ -60,8 +61,7 @@ def _available_threads() -> int:
     blas = find_openblas()
     if blas is None:
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, blas.initial_num_threads, _MAX_DEFAULT_THREADS))
+    return max(1, min(available_cores(), blas.initial_num_threads, _MAX_DEFAULT_THREADS))
 
 
 def get_num_threads() -> int:
@@ -69,7 +69,9 @@ def get_num_threads() -> int:
 
     It is the number given to ``set_num_threads``, else that of the environment variable ``TENSORLITE_NUM_THREADS``, an
     integer from 1 to 1024, which is read when tensorlite is imported. By default it is the number of cores that this
-    process and OpenBLAS may use (``OPENBLAS_NUM_THREADS``, ``OMP_NUM_THREADS``), at most 8.
+    process and OpenBLAS may use (``OPENBLAS_NUM_THREADS``, ``OMP_NUM_THREADS``), at most 8. The process may use the
+    cores of its affinity (``taskset``), and no more than the quota of its container (``cpu.max`` of a Linux control
+    group), which is rounded up if it exceeds an integer by more than a quarter.
     """
     global _num_threads
     if _num_threads is None:
