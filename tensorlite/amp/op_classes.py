@@ -47,7 +47,7 @@ _LISTS = {
         slice index index_put with_view argwhere amax amin argmax argmin argsort topk searchsorted bincount unique
         median_index median_of_all whole_rank contract_all
         wraps power_derivative share bell atan_slope over_square zero unslice unindex undiagonal embedding_backward
-        deviations pick share_out
+        deviations pick share_out softmax_gradient log_softmax_gradient
     """,
 }
 

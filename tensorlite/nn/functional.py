@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from .. import ops, random
+from ..autograd.autocast_mode import can_combine
 from ..autograd.graph import wrap
 from ..backends.registry import BACKENDS
-from ..dtypes import DTypeLike, finfo, int32, int64, is_floating
+from ..dtypes import DTypeLike, finfo, float32, int32, int64, is_floating
 from ..errors import ShapeError
 from ..missing_names import module_getattr as _module_getattr
 from ..ops import nn as nn_ops
@@ -140,7 +141,8 @@ def rms_norm(
     Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
     """
     shape = check_normalized_shape("rms_norm", input, normalized_shape, weight)
-    eps = float(finfo(input.dtype).eps) if eps is None else number_in("rms_norm", "eps", eps)
+    computed = float32 if can_combine(input) else input.dtype
+    eps = float(finfo(computed).eps) if eps is None else number_in("rms_norm", "eps", eps)
     if len(shape) == 1:
         return nn_ops.rms_norm_rows(input, weight, eps)
     flat = None if weight is None else weight.flatten()
