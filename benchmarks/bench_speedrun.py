@@ -27,8 +27,7 @@ from gpt.config import Config, OptimConfig
 from gpt.data import Dataset, load_dataset
 from gpt.evaluate import evaluate
 from gpt.model import GPT
-from gpt.train import configure_optimizer
-from tensorlite.optim import lr_scheduler
+from gpt.train import configure_optimizer, configure_schedule
 
 TARGET = 1.898  # nats a character
 PRESETS = {"tensorlite": "shakespeare-speedrun", "torch": "shakespeare-char-cpu"}
@@ -48,7 +47,7 @@ def tensorlite_run(config: Config, dataset: Dataset) -> Training:
     model = GPT(config.model)
     optimizer = configure_optimizer(model, config.optim)
     o = config.optim
-    schedule = lr_scheduler.CosineWithWarmup(optimizer, o.warmup_steps, config.train.steps, o.min_lr)
+    schedule = configure_schedule(optimizer, o, config.train.steps)
     parameters = list(model.parameters())
 
     def step(x: np.ndarray, y: np.ndarray) -> None:

@@ -365,6 +365,11 @@ FAMILIES: dict[str, Family] = {
 def family_of(config: ModelConfig) -> str:
     """Return the `model_type` of the family that can hold a model. Raises CheckpointError if there is none."""
     c = config
+    if c.previous_tokens:
+        raise CheckpointError(
+            f"no family ({', '.join(FAMILIES)}) has embeddings of previous tokens, and this model has "
+            f"previous_tokens = {c.previous_tokens}"
+        )
     square = c.n_head * c.head_size == c.n_embd
     gpt2 = (c.norm, c.position, c.mlp) == ("layer", "learned", "gelu") and not c.qk_norm and not c.sliding_window
     if gpt2 and square and c.kv_heads == c.n_head:

@@ -340,6 +340,11 @@ def save_model(
 def architecture_of(config: ModelConfig) -> str:
     """Return the architecture that can hold a model. Raises CheckpointError if there is none."""
     c = config
+    if c.previous_tokens:
+        raise CheckpointError(
+            "GGUF: llama.cpp has no embeddings of previous tokens, and this model has "
+            f"previous_tokens = {c.previous_tokens}"
+        )
     square = c.n_head * c.head_size == c.n_embd
     if (c.norm, c.position, c.mlp) == ("layer", "learned", "gelu") and square and c.kv_heads == c.n_head:
         if c.gelu == "tanh" and not c.qk_norm and not c.sliding_window:

@@ -47,7 +47,7 @@ def all_parts(config: ModelConfig) -> Plan:
     plan: Plan = {}
     for parameter, shape in parameter_shapes(config).items():
         layer = parameter.removesuffix(".weight")
-        if len(shape) != 2 or layer in ("wte", "wpe"):
+        if len(shape) != 2 or layer.startswith(("wte", "wpe", "previous")):
             continue
         names = (layer,) if family is None else tuple(full_name(family, name) for name in family.names_of(parameter))
         sizes = row_sizes(config, parameter) if len(names) > 1 else [shape[0]]
@@ -123,7 +123,9 @@ def check_targets(config: ModelConfig, targets: str, plan: Plan) -> None:
 
 # Modules that a user may name, and that are not linear layers.
 NOT_LINEAR = {
-    **dict.fromkeys(("wte", "wpe", "embed_tokens"), "an embedding is not a linear layer, and gets no matrices"),
+    **dict.fromkeys(
+        ("wte", "wpe", "previous", "embed_tokens"), "an embedding is not a linear layer, and gets no matrices"
+    ),
     **dict.fromkeys(
         ("ln_1", "ln_2", "ln_f", "norm", "q_norm", "k_norm", "input_layernorm", "post_attention_layernorm"),
         "a norm is not a linear layer, and gets no matrices",

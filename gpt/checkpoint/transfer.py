@@ -122,5 +122,5 @@ def absent_biases(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {
         f"{layer}bias": shape[:1]
         for layer, shape in layers.items()
-        if not layer.startswith(("wte", "wpe", "lm_head")) and f"{layer}bias" not in shapes
+        if not layer.startswith(("wte", "wpe", "previous", "lm_head")) and f"{layer}bias" not in shapes
     }

@@ -72,6 +72,10 @@ class ModelConfig(Section):
     position: str = option(
         "learned", "learned or sinusoidal embeddings, or rotary positions", choices=("learned", "sinusoidal", "rope")
     )
+    previous_tokens: int = option(
+        0, "tokens before each one whose embeddings, from tables of their own, are added to its own", "tokens", ge=0,
+        le=1000,
+    )
     norm: str = option("layer", "LayerNorm, as in GPT-2, or RMSNorm, as in Llama", choices=("layer", "rms"))
     norm_eps: float = option(1e-5, "added to the variance, or to the mean square, in the norms", gt=0, lt=1)
     mlp: str = option("gelu", "the MLP: GELU, SwiGLU as in Llama, or ReLU squared", choices=("gelu", "swiglu", "relu2"))
@@ -85,6 +89,8 @@ class ModelConfig(Section):
     qkv_bias: bool = option(False, "biases of queries, keys and values, as in Qwen2, even without bias")
     qk_norm: bool = option(False, "RMSNorm of each query and key, as in Qwen3")
     tied: bool = option(True, "the head has the weights of the token embedding")
+    zero_init: bool = option(False, "projections back to the residual stream, and a separate head, begin as zeros")
+    init_std: float = option(0.02, "standard deviation of the first values of matrices and embeddings", gt=0, le=1e3)
     sliding_window: int = option(
         0, "positions that a query sees, its own the last, as in Mistral; 0 is all before it", "tokens", ge=0, lt=2**31
     )
@@ -150,6 +156,11 @@ class ModelConfig(Section):
                     f"model.{name} = {value!r} has no effect with {other} = {getattr(self, other)!r}. "
                     f"Leave it out, or set {other} to {wanted}"
                 )
+        if self.previous_tokens >= self.block_size:
+            raise ConfigError(
+                f"model.previous_tokens = {self.previous_tokens}: must be below model.block_size = {self.block_size}, "
+                "because no token has as many before it"
+            )
         if self.full_layers > self.n_layer:
             raise ConfigError(f"model.full_layers = {self.full_layers}, and there are model.n_layer = {self.n_layer}")
         if self.rope_scaling in ("dynamic", "yarn") and self.head_size < 4:
@@ -180,7 +191,7 @@ NEEDS: dict[str, tuple[str, Sequence[Any]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig(Section):
-    """The optimizer, and a learning rate with linear warm-up and cosine decay."""
+    """The optimizer, and a learning rate with linear warm-up and a decay."""
 
     section: ClassVar[str] = "optim"
 
@@ -190,8 +201,10 @@ class OptimConfig(Section):
         choices=OPTIMIZERS,
     )
     muon_lr: float = option(0.02, "peak learning rate of Muon; it follows the schedule of lr", "per step", gt=0)
+    muon_momentum: float = option(0.95, "decay of the gradient's running mean in Muon", "per step", ge=0, lt=1)
     lr: float = option(1e-3, "peak learning rate", "per step", gt=0)
-    min_lr: float = option(1e-4, "learning rate at the end of the cosine decay", "per step", ge=0)
+    schedule: str = option("cosine", "how the learning rate falls after the warm-up", choices=("cosine", "linear"))
+    min_lr: float = option(1e-4, "learning rate at the end of the decay", "per step", ge=0)
     warmup_steps: int = option(100, "steps of linear warm-up", "steps", ge=0, lt=2**63)
     beta1: float = option(0.9, "decay of the gradient's running mean", "per step", ge=0, lt=1)
     beta2: float = option(0.99, "decay of the squared gradient's running mean", "per step", ge=0, lt=1)

@@ -37,7 +37,8 @@ def join_rows(model: GPT, parts: Sequence[tuple[KVCache, Sequence[int], Sequence
             take, put = (tl.tensor(np.array(r, np.int64), device=model.device) for r in (rows, new))
             first = max(0, cache.length - longest)  # The places before are padding of each of these rows.
             to = longest - (cache.length - first)
-            for old, fresh in ((cache.keys, joined.keys), (cache.values, joined.values)):
+            held = (cache.keys, joined.keys), (cache.values, joined.values), (cache.tokens, joined.tokens)
+            for old, fresh in held:
                 for source, target in zip(old, fresh, strict=True):
                     target[put, :, to:longest] = source[take, :, first : cache.length]
     joined.length = longest

@@ -397,9 +397,10 @@ def usable_length(a: list[int], b: list[int]) -> int:
 
 
 def token_bytes(model: GPT) -> int:
-    """Return the bytes of the keys and values of a token."""
+    """Return the bytes that a cache has for a token: its keys and values, and its id if the model needs it."""
     config = model.config
-    return max(1, 2 * config.n_layer * config.kv_heads * config.head_size * model.dtype.itemsize)
+    keys = 2 * config.n_layer * config.kv_heads * config.head_size * model.dtype.itemsize
+    return max(1, keys + (8 if config.previous_tokens else 0))
 
 
 def piece_size(model: GPT) -> int:

@@ -16,7 +16,7 @@ from gpt.generation.reader import Reader
 from gpt.model import GPT, KVCache
 from tensorlite import Tensor
 
-SavedCache = list[Tensor]  # keys (1, K, T, D) of each layer, then values
+SavedCache = list[Tensor]  # keys (1, K, T, D) of each layer, then values, and tokens if the model needs them
 
 
 class SharedRows:
@@ -114,7 +114,7 @@ class SharedRows:
         places = min(max(places, 2 * self.places), self.whole.block_size)
         rows, end = len(self.lengths), self.whole.length
         with tl.no_grad():
-            for held in (self.whole.keys, self.whole.values):
+            for held in (self.whole.keys, self.whole.values, self.whole.tokens):
                 for layer, old in enumerate(held):
                     shape = (*old.shape[:2], places, old.shape[3])
                     held[layer] = tl.zeros(shape, dtype=old.dtype, device=old.device)
@@ -126,7 +126,9 @@ class SharedRows:
         padding = np.array([used.length - length for length in self.lengths], np.int64)
         used.batch_size, used.padding = rows, padding if padding.any() else None
         with tl.no_grad():
-            used.keys, used.values = [t[:rows] for t in used.keys], [t[:rows] for t in used.values]
+            used.keys, used.values, used.tokens = (
+                [t[:rows] for t in held] for held in (used.keys, used.values, used.tokens)
+            )
         return used
 
 
@@ -166,8 +168,8 @@ class SeparateRows:
 
 
 def tensors(cache: KVCache) -> list[Tensor]:
-    """Return the keys of each layer, then the values."""
-    return [*cache.keys, *cache.values]
+    """Return the keys of each layer, then the values, then the tokens if the model needs them."""
+    return [*cache.keys, *cache.values, *cache.tokens]
 
 
 def save(cache: KVCache, length: int) -> SavedCache:
@@ -189,8 +191,8 @@ def row_of(cache: KVCache, row: int, length: int) -> KVCache:
     part, start, stop = copy.copy(cache), cache.length - length, cache.length
     part.batch_size, part.length, part.padding = 1, length, None
     with tl.no_grad():
-        part.keys, part.values = (
-            [t[row : row + 1, :, start:stop] for t in held] for held in (cache.keys, cache.values)
+        part.keys, part.values, part.tokens = (
+            [t[row : row + 1, :, start:stop] for t in held] for held in (cache.keys, cache.values, cache.tokens)
         )
     return part
 

@@ -51,6 +51,9 @@ class KVCache:
         self.padding = None if padding is None or not any(padding) else np.asarray(padding, np.int64)
         self.keys = [tl.zeros(shape, dtype=dtype, device=device) for _ in layers]
         self.values = [tl.zeros(shape, dtype=dtype, device=device) for _ in layers]
+        # Of a model with embeddings of previous tokens, the tokens, as one tensor with the axes of the keys.
+        shape = (batch_size, 1, places, 1)
+        self.tokens = [tl.zeros(shape, dtype=tl.int64, device=device)] if config.previous_tokens else []
 
     def check_capacity(self, B: int, T: int) -> None:
         """Raise ValueError unless (B, T) new tokens fit after the cached ones."""
@@ -77,10 +80,31 @@ class KVCache:
         values[:, :, self.length : stop] = v
         return keys[:, :, :stop], values[:, :, :stop]
 
+    def append_tokens(self, ids: Tensor) -> None:
+        """Append the ids (B, T) of new tokens, for a model with embeddings of previous tokens."""
+        stop = self.length + ids.shape[1]  # `length` itself changes after the last layer.
+        if stop > self.tokens[0].shape[2]:
+            self.reserve(max(stop, 2 * self.tokens[0].shape[2]))
+        self.tokens[0][:, 0, self.length : stop, 0] = ids
+
+    def tokens_between(self, start: int, stop: int, none: int) -> Tensor:
+        """Return the tokens at the places from `start` to `stop`, (B, stop - start), and `none` where a text has none.
+
+        A text has none before the first place, which is 0, and in its padding.
+        """
+        tokens = self.tokens[0][:, 0, max(start, 0) : stop, 0]
+        if start < 0:
+            missing = tl.full((self.batch_size, -start), none, dtype=tokens.dtype, device=tokens.device)
+            tokens = tl.cat([missing, tokens], dim=1)
+        if self.padding is None:
+            return tokens
+        seen = np.arange(start, stop) >= self.padding[:, None]
+        return tl.where(tl.tensor(seen, device=tokens.device), tokens, none)
+
     def reserve(self, places: int, layer: int | None = None) -> None:
         """Make room for this number of positions, at most block_size, in a layer or in all of them."""
         places = min(places, self.block_size)
-        for tensors in (self.keys, self.values):
+        for tensors in (self.keys, self.values) if layer is not None else (self.keys, self.values, self.tokens):
             for i in range(len(tensors)) if layer is None else [layer]:
                 if (old := tensors[i]).shape[2] < places:
                     tensors[i] = tl.zeros((*old.shape[:2], places, old.shape[3]), dtype=old.dtype, device=old.device)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import tensorlite as tl
 from gpt.config import ModelConfig
 from gpt.model.cache import KVCache
 from gpt.model.gpt import GPT
@@ -122,6 +123,7 @@ def holds(cache: KVCache, config: ModelConfig) -> bool:
         len(cache.keys) == len(cache.values) == config.n_layer
         and cache.block_size <= config.block_size
         and all(tuple(tensor.shape) == shape and is_float32(tensor.array) for tensor in tensors)
+        and len(cache.tokens) == (config.previous_tokens > 0)
         and (padding is None or (padding.shape == (B,) and bool((padding >= 0).all())))
     )
 
@@ -214,6 +216,11 @@ class CompiledReader:
         wte = model.wte
         flat = ids.reshape(-1)
         x = wte.matrix.dequantize(flat) if isinstance(wte, QuantizedEmbedding) else wte.weight.array[flat]
+        if config.previous_tokens:
+            tokens, T = model.with_earlier(tl.tensor(ids), cache).array, ids.shape[1]
+            for i, table in enumerate(model.previous):
+                stop = tokens.shape[1] - 1 - i
+                x = x + table.weight.array[tokens[:, stop - T : stop].reshape(-1)]
         if config.position == "rope":
             return x
         T = ids.shape[1]

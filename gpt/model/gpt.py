@@ -193,6 +193,11 @@ class GPT(nn.Module):
             self.wpe = nn.Embedding(config.block_size, C)
         elif config.position == "sinusoidal":
             self.register_buffer("sinusoids", tl.tensor(sinusoids(config.block_size, C)), persistent=False)
+        if config.previous_tokens:
+            # Table i is for the token i + 1 places before. Its last row is for a place before the text.
+            self.previous = nn.ModuleList(
+                [nn.Embedding(config.vocab_size + 1, C) for _ in range(config.previous_tokens)]
+            )
         self.drop = nn.Dropout(config.dropout)
         rotary = RotaryTable(config) if config.position == "rope" else None
         self.h = nn.ModuleList([Block(config, layer, rotary) for layer in range(config.n_layer)])
@@ -212,17 +217,20 @@ class GPT(nn.Module):
         return next(self.parameters()).dtype
 
     def init_weights(self) -> None:
-        """Initialise all weights as GPT-2 does: N(0, 0.02^2), and zero for biases.
+        """Initialise all weights as GPT-2 does: N(0, init_std^2), and zero for biases. GPT-2's init_std is 0.02.
 
-        The two projections of a block that add to the residual stream get 0.02 / sqrt(2 n_layer). So the variance of
-        the sum of all 2 n_layer projections does not grow with depth.
+        The two projections of a block that add to the residual stream get init_std / sqrt(2 n_layer). So the variance
+        of the sum of all 2 n_layer projections does not grow with depth. With `zero_init`, they and a separate head get
+        zeros: each block begins as the identity, and each prediction as uniform.
         """
-        residual = 0.02 / math.sqrt(2 * self.config.n_layer)
+        std, zero = self.config.init_std, self.config.zero_init
+        residual = 0.0 if zero else std / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.ndim >= 2:
-                nn.init.normal_(parameter, 0.0, residual if name.endswith("c_proj.weight") else 0.02)
+                head = 0.0 if zero and name == "lm_head.weight" else std
+                nn.init.normal_(parameter, 0.0, residual if name.endswith("c_proj.weight") else head)
 
     def forward(
         self, idx: Tensor, targets: Tensor | None = None, cache: KVCache | None = None
@@ -274,6 +282,8 @@ class GPT(nn.Module):
     def embed(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
         """Return the token embeddings (B, T, C) of idx (B, T), with the positions added unless they are rotary."""
         x = self.wte(idx)  # (B, T, C)
+        if self.config.previous_tokens:
+            x = self.add_previous(x, idx, cache)
         if self.config.position == "rope":
             return x
         start = 0 if cache is None else cache.length  # the position of idx[:, 0]
@@ -285,6 +295,29 @@ class GPT(nn.Module):
         if self.config.position == "sinusoidal":
             x = x * math.sqrt(self.config.n_embd)  # The factor is that of Vaswani et al., 3.4.
         return x + positions
+
+    def add_previous(self, x: Tensor, idx: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Return x (B, T, C) plus the embeddings of the tokens before each of idx (B, T), each from its own table.
+
+        So the first block sees the last few tokens at once, as Bengio et al. 2003, "A Neural Probabilistic Language
+        Model", equation 1, puts their embeddings side by side.
+        """
+        tokens, T = self.with_earlier(idx, cache), idx.shape[1]
+        for i, table in enumerate(self.previous):
+            stop = tokens.shape[1] - 1 - i
+            x = x + table(tokens[:, stop - T : stop])
+        return x
+
+    def with_earlier(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Return the previous_tokens tokens before idx (B, T), and idx. The id V stands for a place before the text.
+
+        With a cache, idx are also appended to its tokens.
+        """
+        (B, T), V, count = idx.shape, self.config.vocab_size, self.config.previous_tokens
+        if cache is None:
+            return tl.cat([tl.full((B, count), V, dtype=idx.dtype, device=idx.device), idx], dim=1)
+        cache.append_tokens(idx)
+        return cache.tokens_between(cache.length - count, cache.length + T, V)
 
     def head(self, x: Tensor) -> Tensor:
         """Return logits (..., V) for hidden states (..., C): their products with the token embeddings, or lm_head."""

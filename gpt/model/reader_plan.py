@@ -27,7 +27,8 @@ BLOCK_MODULES: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 MODEL_MODULES: dict[str, tuple[type, ...]] = {
     "": (GPT,), "wte": (nn.Embedding, QuantizedEmbedding), "wpe": (nn.Embedding,), "drop": (nn.Dropout,),
-    "h": (nn.ModuleList,), "ln_f": (nn.LayerNorm, nn.RMSNorm), "lm_head": (nn.Linear, QuantizedLinear),
+    "previous": (nn.ModuleList,), "h": (nn.ModuleList,), "ln_f": (nn.LayerNorm, nn.RMSNorm),
+    "lm_head": (nn.Linear, QuantizedLinear),
 }  # fmt: skip
 # The integers of a block: addresses, four matrices, and the number of places in its cache.
 NORM_1, NORM_1_BIAS, NORM_2, NORM_2_BIAS, Q_NORM, K_NORM, KEYS, VALUES, PLACES, WINDOW, MATRICES = range(11)
@@ -158,14 +159,18 @@ def _is_usual(model: GPT) -> bool:
     if any("forward" in vars(module) for module in model.modules()):
         return False
     C, D, norm = c.n_embd, c.head_size, nn.RMSNorm if c.norm == "rms" else nn.LayerNorm
-    absent = {name for name, present in {"wpe": c.position == "learned", "lm_head": not c.tied}.items() if not present}
+    optional = {"wpe": c.position == "learned", "lm_head": not c.tied, "previous": c.previous_tokens > 0}
+    wanted = {name: types for name, types in MODEL_MODULES.items() if optional.get(name, True)}
+    wanted |= {f"previous.{i}": (nn.Embedding,) for i in range(c.previous_tokens)}
     outer = {name: module for name, module in model.named_modules() if not name.startswith("h.")}
-    if not _have_types(outer, {name: types for name, types in MODEL_MODULES.items() if name not in absent}):
+    if not _have_types(outer, wanted):
         return False
     norms = [model.ln_f]
     shapes: list[tuple[nn.Module, tuple[int, int]]] = [(model.wte, (c.vocab_size, C))]
     if c.position == "learned":
         shapes.append((model.wpe, (c.block_size, C)))
+    if c.previous_tokens:
+        shapes += [(table, (c.vocab_size + 1, C)) for table in model.previous]
     if not c.tied:
         shapes.append((model.lm_head, (c.vocab_size, C)))
     for layer, b in enumerate(model.h):
@@ -193,7 +198,7 @@ def _is_usual(model: GPT) -> bool:
 
 def _forwards() -> list[Any]:
     """Return the functions that are computed here."""
-    return [GPT.hidden_states, GPT.embed, GPT.head, *(t.forward for t in TYPES)]  # type: ignore[attr-defined]
+    return [GPT.hidden_states, GPT.embed, GPT.add_previous, GPT.with_earlier, GPT.head, *(t.forward for t in TYPES)]  # type: ignore[attr-defined]
 
 
 def _is_patched() -> bool:

@@ -12,6 +12,7 @@ def parameter_shapes(config: ModelConfig) -> Shapes:
     result: Shapes = {"wte.weight": (V, C)}
     if config.position == "learned":
         result["wpe.weight"] = (T, C)
+    result |= {f"previous.{i}.weight": (V + 1, C) for i in range(config.previous_tokens)}
     block = norm("ln_1", config) | linear("attn.c_attn", C, queries + 2 * keys, config.bias or config.qkv_bias)
     block |= linear("attn.c_proj", queries, C, config.bias)
     if config.qk_norm:

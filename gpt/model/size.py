@@ -14,6 +14,7 @@ ADAMW_MOMENTS, MUON_MOMENTS = 2, 1
 PARTS = {
     "token embedding (and head)": "wte",
     "position embedding": "wpe",
+    "previous-token embeddings": "previous",
     "attention": "attn",
     "MLP": "mlp",
     "layer norms": "ln",
@@ -29,7 +30,11 @@ def shapes(model: ModelConfig) -> list[tuple[str, tuple[int, ...], int]]:
 
 
 def parameters(model: ModelConfig) -> dict[str, int]:
-    """Return the number of parameters of each part. A tied head has none, because it is the token embedding."""
+    """Return the number of parameters of each part.
+
+    A tied head has none, because it is the token embedding. Embeddings of previous tokens are a part only if there are
+    some, because few models have them.
+    """
     result = dict.fromkeys(PARTS, 0)
     for name, shape, layers in shapes(model):
         words = name.replace("_", ".").split(".")
@@ -37,6 +42,8 @@ def parameters(model: ModelConfig) -> dict[str, int]:
         result[part] += layers * math.prod(shape)
     if model.tied:
         del result["head"]
+    if not model.previous_tokens:
+        del result["previous-token embeddings"]
     return result
 
 
@@ -96,7 +103,8 @@ def flops_per_token(model: ModelConfig) -> int:
     the number of heads, and Q the width of a head.
     """
     parts = parameters(model)
-    n = sum(parts.values()) - parts["position embedding"] - (0 if model.tied else parts["token embedding (and head)"])
+    added = parts["position embedding"] + parts.get("previous-token embeddings", 0)
+    n = sum(parts.values()) - added - (0 if model.tied else parts["token embedding (and head)"])
     return 6 * n + 12 * model.n_layer * model.n_head * model.head_size * model.block_size
 
 

@@ -1,7 +1,7 @@
 """Training: a new or a resumed run, its optimizer, its loop, and what it prints."""
 
 from gpt.train.interrupt import Interrupt
-from gpt.train.optimizer import configure_optimizer
+from gpt.train.optimizer import configure_optimizer, configure_schedule
 from gpt.train.run import profile, train
 from gpt.train.setup import RESUMABLE_OPTIONS, resume, start
 from gpt.train.trainer import Trainer, TrainingError
@@ -12,6 +12,7 @@ __all__ = [
     "Trainer",
     "TrainingError",
     "configure_optimizer",
+    "configure_schedule",
     "profile",
     "resume",
     "start",

@@ -1,10 +1,12 @@
-"""Make the optimizer of a model."""
+"""Make what changes the weights of a model: its optimizer, with the schedule of the learning rate."""
 
+import functools
 import pkgutil
 
 from gpt.config import OPTIMIZERS, OptimConfig
 from gpt.model import GPT
 from tensorlite import optim
+from tensorlite.optim import lr_scheduler
 
 
 def configure_optimizer(model: GPT, config: OptimConfig) -> optim.Optimizer:
@@ -31,7 +33,30 @@ def muon(model: GPT, config: OptimConfig) -> optim.Optimizer:
     outer = [p for p in model.parameters() if p not in updated and p.requires_grad]
     parts: list[optim.Optimizer] = []
     if inner:
-        parts.append(optim.Muon(inner, lr=config.muon_lr, weight_decay=config.weight_decay))
+        parts.append(optim.Muon(inner, config.muon_lr, config.weight_decay, config.muon_momentum))
     if outer:
         parts.append(optim.AdamW(outer, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=0.0))
     return optim.CombinedOptimizer(*parts)
+
+
+def configure_schedule(
+    optimizer: optim.Optimizer, config: OptimConfig, steps: int, done: int = 0
+) -> lr_scheduler.LRScheduler:
+    """Return the schedule `config.schedule` of the learning rate over a run, in its state after `done` steps."""
+    warmup, end = config.warmup_steps, max(steps, config.warmup_steps)
+    if config.schedule == "cosine":
+        return lr_scheduler.CosineWithWarmup(optimizer, warmup, end, config.min_lr, last_epoch=done - 1)
+    peaks = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
+    factors = [
+        functools.partial(linear_factor, warmup=warmup, end=end, lowest=min(1.0, config.min_lr / peak))
+        for peak in peaks
+    ]
+    return lr_scheduler.LambdaLR(optimizer, factors, last_epoch=done - 1)
+
+
+def linear_factor(step: int, warmup: int, end: int, lowest: float) -> float:
+    """Return the learning rate of a step as a multiple of the peak: up in `warmup` steps, then down to `lowest`."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    left = (end - step) / (end - warmup) if step < end else 0.0
+    return lowest + (1 - lowest) * left

@@ -21,7 +21,7 @@ from gpt.model import GPT
 from gpt.runs import LATEST, RunFolder
 from gpt.train.interrupt import Interrupt, Stopped
 from gpt.train.layers import LayerRecorder
-from gpt.train.optimizer import configure_optimizer
+from gpt.train.optimizer import configure_optimizer, configure_schedule
 from gpt.train.output import say
 from gpt.train.precision import make_autocast, make_scaler
 from gpt.train.progress import Meter, format_metrics, progress_bar
@@ -144,11 +144,9 @@ class Trainer:
         """Return inputs and targets (B, T) of a random batch."""
         return self.dataset.batch(rng, split, self.config.train.batch_size, self.config.model.block_size)
 
-    def schedule_after(self, step: int) -> lr_scheduler.CosineWithWarmup:
+    def schedule_after(self, step: int) -> lr_scheduler.LRScheduler:
         """Return the schedule of the learning rate in its state after `step` steps."""
-        o = self.config.optim
-        end = max(self.config.train.steps, o.warmup_steps)
-        return lr_scheduler.CosineWithWarmup(self.optimizer, o.warmup_steps, end, o.min_lr, last_epoch=step - 1)
+        return configure_schedule(self.optimizer, self.config.optim, self.config.train.steps, step)
 
     def check(self) -> None:
         """Raise TrainingError if the loss or the gradient of a step since the last check is not finite."""

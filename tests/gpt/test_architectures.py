@@ -26,6 +26,8 @@ OPTIONS = {
     "qkv bias and norm": {"qkv_bias": True, "qk_norm": True, "position": "sinusoidal"},
     "window": {"sliding_window": 3},
     "late window": {"sliding_window": 3, "full_layers": 2, "n_layer": 3, "position": "rope"},
+    "previous tokens": {"previous_tokens": 3, "zero_init": True, "tied": False},
+    "previous tokens, turned": {"previous_tokens": 2, "position": "rope", "init_std": 0.5},
     "llama": {**LLAMA, "n_kv_head": 2},
     "linear": {**SCALED, "rope_scaling": "linear"},
     "dynamic": {**SCALED, "rope_scaling": "dynamic"},
@@ -61,7 +63,7 @@ def test_shapes_and_counts_are_computed_without_a_model(model):
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     assert shapes == parameter_shapes(model.config)
     assert list(shapes) == list(parameter_shapes(model.config))
-    assert size.parameter_count(model.config) == model.num_params()
+    assert size.parameter_count(model.config) == sum(size.parameters(model.config).values()) == model.num_params()
 
 
 def test_cached_logits_are_those_of_the_whole_text(model):
@@ -113,6 +115,61 @@ def test_gradients(model):
     lower = loss(-2 * h)
     assert slope == pytest.approx((upper - lower) / (2 * h), rel=1e-6)
     assert all(p.grad.numpy().any() for p in model.parameters())
+
+
+# ---- previous tokens and first values -----------------------------------------------------------
+
+
+def test_embeddings_of_previous_tokens_are_added():
+    """Each position has the embeddings of the tokens before it, and those of a place before the text at its start."""
+    model, ids, V = make({"previous_tokens": 3, "position": "rope"}), some_ids(2, 7), TINY["vocab_size"]
+    tables = [model.wte.weight.numpy(force=True), *(table.weight.numpy(force=True) for table in model.previous)]
+    expected = np.zeros((2, 7, TINY["n_embd"]))
+    for row in range(2):
+        for place in range(7):
+            for distance, table in enumerate(tables):
+                token = ids[row, place - distance] if place >= distance else V
+                expected[row, place] += table[token]
+    np.testing.assert_allclose(model.embed(tl.tensor(ids)).numpy(force=True), expected, atol=1e-14)
+
+
+def test_the_gradient_of_a_previous_token_is_that_of_the_places_after_it():
+    model, ids = make({"previous_tokens": 2, "position": "rope"}), np.array([[4, 4, 9]])
+    weights = np.random.default_rng(4).standard_normal((1, 3, TINY["n_embd"]))
+    (model.embed(tl.tensor(ids)) * tl.tensor(weights)).sum().backward()
+    first, second = (table.weight.grad.numpy() for table in model.previous)
+    np.testing.assert_allclose(first[4], weights[0, 1] + weights[0, 2], atol=1e-14)
+    np.testing.assert_allclose(second[4], weights[0, 2], atol=1e-14)
+    np.testing.assert_allclose(first[-1], weights[0, 0], atol=1e-14)
+    np.testing.assert_allclose(second[-1], weights[0, 0] + weights[0, 1], atol=1e-14)
+    assert not first[9].any()
+
+
+def test_a_context_of_one_token_after_another():
+    """A cache that is cut, and filled again with other tokens, forgets the tokens after the cut."""
+    model, ids, other = make(OPTIONS["previous tokens"]), some_ids(9), some_ids(9)[::-1].copy()
+    with eval_mode(model):
+        cache = KVCache(model)
+        next_logits(model, ids, cache)
+        cache.length = 2
+        found = next_logits(model, other[:3], cache)
+        np.testing.assert_allclose(found, next_logits(model, [*ids[:2], *other[:3]]), atol=1e-10)
+
+
+def test_first_values():
+    config = ModelConfig(**{**TINY, "n_embd": 64, "tied": False, "previous_tokens": 1})
+    tl.manual_seed(0)
+    plain = {name: p.numpy(force=True).std() for name, p in GPT(config).named_parameters() if p.ndim == 2}
+    assert min(plain.values()) > 0.008
+    tl.manual_seed(0)
+    model = GPT(ModelConfig(**{**vars(config), "zero_init": True, "init_std": 0.5}))
+    for name, p in model.named_parameters():
+        if name.endswith("c_proj.weight") or name == "lm_head.weight":
+            assert not p.numpy(force=True).any()
+        elif p.ndim == 2:
+            assert p.numpy(force=True).std() == pytest.approx(0.5, rel=0.1)
+    ids = tl.tensor(some_ids(2, 5))
+    assert model(ids, ids)[1].item() == pytest.approx(math.log(TINY["vocab_size"]), abs=1e-6)
 
 
 # ---- rotary positions ---------------------------------------------------------------------------
@@ -200,6 +257,18 @@ def test_the_cache_grows(monkeypatch):
     assert cache.keys[0].shape == (1, 2, 12, 4)
 
 
+def test_the_tokens_of_the_cache_grow(monkeypatch):
+    monkeypatch.setattr("gpt.model.cache.FIRST_PLACES", 2)
+    model = make(OPTIONS["previous tokens"])
+    ids = some_ids(12)
+    with eval_mode(model):
+        cache = KVCache(model)
+        for i in ids[:-1]:
+            next_logits(model, [i], cache)
+        np.testing.assert_allclose(next_logits(model, ids[-1:], cache), next_logits(model, ids), atol=1e-10)
+    np.testing.assert_array_equal(cache.tokens[0].numpy()[0, 0, :, 0], ids)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -207,6 +276,7 @@ def test_the_cache_grows(monkeypatch):
         ({"position": "rope", "head_dim": 5}, "a head is 5 wide, which is odd"),
         ({"rope_scaling": "yarn"}, "model.rope_scaling = 'yarn' has no effect with position = 'learned'. Leave it out"),
         ({**LLAMA, "rope_beta_fast": 2.0}, "has no effect with rope_scaling = 'none'. Leave it out, or .* to 'yarn'"),
+        ({"previous_tokens": 12}, "model.previous_tokens = 12: must be below model.block_size = 12"),
         ({"full_layers": 1}, "has no effect with sliding_window = 0. Leave it out, or set sliding_window to 1 or more"),
         ({"full_layers": 3, "sliding_window": 2}, "model.full_layers = 3, and there are model.n_layer = 2"),
         ({**LLAMA, "rope_scaling": "yarn", "head_dim": 2}, "needs heads that are at least 4 wide, got 2"),

@@ -30,6 +30,7 @@ MODELS = {
     "dynamic": ROPE | {"rope_scaling": "dynamic", "rope_factor": 2.0, "n_layer": 1},
     "window": ROPE | {"sliding_window": 5},
     "grouped": {"n_kv_head": 2},
+    "previous tokens": ROPE | {"previous_tokens": 3},
     "all": ROPE | {"n_kv_head": 1, "sliding_window": 4, "norm": "rms", "mlp": "swiglu", "qk_norm": True,
                    "full_layers": 1, "tied": False},
     "context of 1": {"block_size": 1},

@@ -64,7 +64,10 @@ def same_weights(a, b):
 # --- round trips
 
 
-@pytest.mark.parametrize("overrides", [{}, {"train.dtype": "float64"}, {"model.position": "sinusoidal"}])
+@pytest.mark.parametrize("overrides", [
+    {}, {"train.dtype": "float64"}, {"model.position": "sinusoidal"},
+    {"model.previous_tokens": 2, "model.zero_init": True, "model.init_std": 0.1},
+])  # fmt: skip
 def test_round_trip(tmp_path, overrides):
     config = CONFIG.replace(overrides)
     model, optimizer = save(tmp_path / "new" / LATEST, config=config)

@@ -23,6 +23,7 @@ FAMILIES = [
     {**LLAMA, "sliding_window": 5}, {**LLAMA, "sliding_window": 5, "full_layers": 1, "n_kv_head": 1},
     {**LLAMA, "rope_scaling": "yarn", "rope_factor": 4.0, "rope_original_context": 32},
     {"n_embd": 192, "n_head": 2, "bias": True, "n_layer": 1},
+    {"position": "rope", "previous_tokens": 2, "tied": False, "norm": "rms", "mlp": "relu2", "qk_norm": True},
 ]  # fmt: skip
 
 

@@ -76,7 +76,9 @@ def tokens_of(items):
     return [item.token for item in items]
 
 
-@pytest.mark.parametrize("name", ["learned", "rope", "dynamic", "all", "context of 1", "context of 3"])
+@pytest.mark.parametrize(
+    "name", ["learned", "rope", "previous tokens", "dynamic", "all", "context of 1", "context of 3"]
+)
 def test_texts_are_those_of_generate(name):
     """Let texts with many options arrive at random steps; pieces of 5 tokens also split short prompts."""
     model, rng = small_model(**MODELS[name]), np.random.default_rng(5)

@@ -181,6 +181,7 @@ def test_lists_that_are_too_long(kind, count, tmp_path):
     ("options", "message"),
     [
         ({}, "llama.cpp computes GPT-2's GELU with tanh"),
+        ({**LLAMA, "previous_tokens": 1}, "no embeddings of previous tokens, and this model has previous_tokens = 1"),
         ({**LLAMA, "sliding_window": 4}, "sliding_window cannot be written"),
         ({**LLAMA, "rope_scaling": "dynamic", "rope_factor": 2.0}, "no dynamic scaling"),
         ({**LLAMA, "rope_scaling": "yarn", "rope_beta_slow": 2.0}, "beta_slow = 1, and this model has 32 and 2"),

@@ -205,6 +205,9 @@ def test_models_that_no_family_has(tmp_path):
     model = GPT(ModelConfig(vocab_size=5, block_size=4, n_layer=1, n_head=1, n_embd=4, position="sinusoidal"))
     with pytest.raises(CheckpointError, match=r"no family .* has a model with norm = 'layer', position = 'sinusoidal'"):
         huggingface.save_model(model, tmp_path)
+    config = ModelConfig(vocab_size=5, block_size=4, n_layer=1, n_head=1, n_embd=4, previous_tokens=2)
+    with pytest.raises(CheckpointError, match=r"no family .* of previous tokens, .* has previous_tokens = 2"):
+        huggingface.save_model(GPT(config), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -28,7 +28,7 @@ SHAPES = {
     "llama": LLAMA,
     "qwen2": {**LLAMA, "qkv_bias": True, "tied": False},
     "qwen3": {**LLAMA, "qk_norm": True, "head_dim": 8},
-    "none": {**LLAMA, "mlp": "relu2"},  # No family has it.
+    "none": {**LLAMA, "mlp": "relu2", "previous_tokens": 2},  # No family has it.
 }
 
 

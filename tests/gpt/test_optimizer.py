@@ -7,7 +7,7 @@ import tensorlite as tl
 from gpt.config import Config, ModelConfig, OptimConfig
 from gpt.model import GPT
 from gpt.model.size import memory, moments
-from gpt.train import configure_optimizer
+from gpt.train import configure_optimizer, configure_schedule
 from tensorlite import optim
 from tensorlite.optim import CombinedOptimizer, lr_scheduler
 
@@ -80,6 +80,29 @@ def test_a_schedule_scales_both():
     schedule = lr_scheduler.CosineWithWarmup(optimizer, 4, 10)
     schedule.step()
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.04 * 2 / 5, 0.01 * 2 / 5])
+
+
+def test_a_linear_schedule():
+    config = {"muon_lr": 0.04, "lr": 0.01, "min_lr": 0.002, "warmup_steps": 3, "schedule": "linear"}
+    _, optimizer = model_and_optimizer(**config)
+    schedule = configure_schedule(optimizer, OptimConfig(**config), 8)
+    found = []
+    for _ in range(10):
+        found.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    parts = np.array([1 / 4, 2 / 4, 3 / 4, 1, 4 / 5, 3 / 5, 2 / 5, 1 / 5, 0, 0])
+    lowest = np.where(np.arange(10) < 3, 0, 0.002 * (1 - parts))
+    np.testing.assert_allclose(found, np.stack([0.04 * parts + lowest, 0.01 * parts + lowest], 1), rtol=1e-12)
+    _, again = model_and_optimizer(**config)
+    again.load_state_dict(optimizer.state_dict())
+    resumed = configure_schedule(again, OptimConfig(**config), 8, done=5)
+    assert resumed.get_last_lr() == pytest.approx(found[5])
+
+
+def test_the_momentum_of_muon():
+    _, optimizer = model_and_optimizer(muon_momentum=0.8)
+    assert optimizer.param_groups[0]["momentum"] == 0.8
 
 
 def test_a_saved_state_resumes_exactly():
