@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import DeviceError
 from . import reference
 from .cpu import array_lists as cpu_array_lists
+from .cpu import choices as cpu_choices
 from .cpu import kernels as cpu_kernels
 from .cpu import moments as cpu_moments
 from .cpu import softmaxes as cpu_softmaxes
@@ -230,6 +231,7 @@ def _load_cpu() -> Namespace:
         cpu_sums,
         cpu_moments,
         cpu_softmaxes,
+        cpu_choices,
         cpu_kernels,
         cpu_array_lists,
         device_type="cpu",

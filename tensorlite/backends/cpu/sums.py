@@ -35,6 +35,7 @@ _SMALL_PRODUCT = 1 << 12  # entries of a product that are few enough to keep one
 _BLOCK = 1 << 15  # entries of a part that stays in the cache
 _WIDE_BLOCK = 1 << 16  # the same, where a part is read and written several times
 _MAX_ONEHOT = 256  # rows of a table up to which a product with the one-hot matrix is faster than sorting
+_ROW = 1 << 12  # entries of a part of a sum over all
 _SMALL = 1024  # entries up to which no sum is worth a closer look
 
 
@@ -50,7 +51,7 @@ def sum_over(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool = False) ->
         if x.flags.c_contiguous:
             count, ndim = len(axes), x.ndim
             if count == ndim or (count == 1 and axes[0] == ndim - 1):
-                return x.sum(axis=axes, keepdims=keepdims)  # pairwise
+                return _sum_last(x, axes, keepdims)
             if count == 1 and ndim == 2:
                 return _sum_axis(x, 0).reshape((1, x.shape[1]) if keepdims else x.shape[1:])
         if math.prod(x.shape[a] for a in axes) <= 4 * _RUN:
@@ -70,6 +71,24 @@ def sum_to(xp: XP, x: Array, shape: tuple[int, ...]) -> Array:
         return _sum_axis(rows, 0) if x.dtype == FLOAT32 and x.size > _SMALL else sum_over(xp, rows, (0,))
     axes = tuple(range(lead)) + tuple(d + lead for d, n in enumerate(shape) if n == 1 and x.shape[d + lead] != 1)
     return np.asarray(sum_over(xp, x, axes)).reshape(shape)
+
+
+def _sum_last(x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
+    """Return the sum of a contiguous array over its last axis, or over all."""
+    compiled = sums_for(x)
+    if compiled is None:
+        return x.sum(axis=axes, keepdims=keepdims)  # pairwise
+    if len(axes) < x.ndim:
+        rows, tail = x.reshape(-1, x.shape[-1]), None
+    else:  # in rows, so that threads share them
+        flat, whole = x.reshape(-1), x.size - x.size % _ROW
+        rows, tail = flat[:whole].reshape(-1, _ROW), flat[whole:]
+    sums: Array = np.empty(len(rows))
+    run_sum(compiled.row_sums, x.size, rows, sums)
+    if tail is not None:
+        sums = np.add.reduce(sums) + np.add.reduce(tail, dtype=np.float64)
+    kept = [1 if d in axes else n for d, n in enumerate(x.shape) if keepdims or d not in axes]
+    return np.asarray(sums, x.dtype).reshape(kept)
 
 
 def _sum(x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 from .parallel_for import bind_kernel, parallel_for
 from .support import ENTRY, INNER, LOOP, njit
 
-__all__ = ["embedding_backward", "row_moments", "row_squares", "running_sum", "sum_rows"]
+__all__ = ["embedding_backward", "row_moments", "row_squares", "row_sums", "running_sum", "sum_rows"]
 
 Array = Any
 f32 = np.float32
@@ -165,6 +165,28 @@ def _sum_squares(x: Array, mean: Any) -> Any:
         d = x[j] - mean
         total += d * d
     return total
+
+
+_SUM_RUN = 1024  # entries of a row, likewise; each lane adds 16 of them, as NumPy's pairwise sum does
+
+
+@njit(**INNER)
+def row_sums_range(x: Array, sums: Array, start: int, stop: int) -> None:
+    n = x.shape[1]
+    for i in range(start, stop):
+        if n <= _SUM_RUN:
+            sums[i] = _sum_less(x[i], f32(0))
+            continue
+        total = 0.0
+        for j in range(0, n, _SUM_RUN):
+            total += _sum_less(x[i, j : j + _SUM_RUN], f32(0))
+        sums[i] = total
+
+
+@njit(**ENTRY)
+def row_sums(pool: int, x: Array, sums: Array) -> None:
+    """Write each row's sum into ``sums``, float64."""
+    parallel_for(pool, bind_kernel(row_sums_range, (x, sums)), len(x), 1, 1)
 
 
 @njit(**INNER)

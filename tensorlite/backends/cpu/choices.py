@@ -1,0 +1,42 @@
+"""NumPy's ``where``, faster for contiguous float32 arrays of one shape, with numba."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .compiled_loops import MIN_COMPILED, loops_for, run_loop
+
+__all__ = ["where"]
+
+Array = Any
+XP = Any
+
+
+def where(xp: XP, condition: Array, *values: Any) -> Any:
+    """Return the first value where the condition is true, else the second, as NumPy does."""
+    if condition.size >= MIN_COMPILED and len(values) == 2 and condition.flags.c_contiguous:
+        out = _where(condition, *values)
+        if out is not None:
+            return out
+    return np.where(condition, *values)
+
+
+def _where(condition: Array, x: Any, y: Any) -> Array | None:
+    """Return the choice by a compiled loop, or None if no loop takes these arrays and numbers."""
+    arrays = [a for a in (x, y) if type(a) not in (int, float)]
+    if not arrays or condition.dtype != bool or any(getattr(a, "shape", None) != condition.shape for a in arrays):
+        return None
+    loops = loops_for("elementwise_kernels", *arrays)
+    if loops is None:
+        return None
+    out = np.empty_like(arrays[0])
+    flat = condition.reshape(-1), out.reshape(-1)
+    if len(arrays) == 2:
+        run_loop(loops.where, out.size, flat[0], x.reshape(-1), y.reshape(-1), flat[1])
+    elif arrays[0] is x:
+        run_loop(loops.where_else, out.size, flat[0], x.reshape(-1), np.float32(y), flat[1])
+    else:
+        run_loop(loops.where_then, out.size, flat[0], np.float32(x), y.reshape(-1), flat[1])
+    return out
