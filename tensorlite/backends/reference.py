@@ -14,8 +14,8 @@ from typing import Any
 from ..dtypes import accumulate_dtype, float32, float64, is_floating
 
 __all__ = [
-    "adam_all_step", "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy",
-    "cross_entropy_backward", "deviation", "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward",
+    "adam_all_step", "adam_step", "assign_into", "attention", "attention_backward", "clamp",
+    "cross_entropy", "cross_entropy_backward", "deviation", "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward",
     "last_places", "layer_norm", "layer_norm_backward", "linear", "linear_backward", "log_softmax",
     "log_softmax_backward", "muon_step", "orthogonal", "philox", "rms_norm", "rms_norm_backward", "root_sum_squares",
     "running_sum", "scale_all_step", "scatter_add_into", "sgd_step", "silu", "silu_backward", "softmax",
@@ -372,6 +372,14 @@ def rms_norm_backward(xp: XP, g: Array, x: Array, weight: Array | None, rrms: Ar
 
 
 # ---- activations ----------------------------------------------------------------------------
+
+
+def clamp(xp: XP, x: Array, low: Any, high: Any) -> Array:
+    """Return ``minimum(maximum(x, low), high)``; a bound that is None is left out."""
+    if low is not None:
+        x = xp.maximum(x, low)
+    return x if high is None else xp.minimum(x, high)
+
 
 SMALLEST_BLOCK = 1e-36
 """The largest activation of a block below which 8 bits hold 0, because 127 divided by it is still a float32."""

@@ -100,6 +100,11 @@ def _as_columns(xp: Namespace, g: Array, block: Block) -> Array:
     return part.reshape(*part.shape[:2], math.prod(part.shape[2:]))
 
 
+def _products(xp: Namespace, x: Array, y: Array) -> Array:
+    """Return ``x @ y`` for one matrix of each group; for a single group by the product that threads share."""
+    return xp.matmul(x[0], y[0])[None] if len(x) == 1 else xp.matmul(x, y)
+
+
 @op(
     lambda g, weight, in_shape, stride, dilation: correlate_input(g, weight, in_shape, stride, dilation),
     lambda g, x, in_shape, stride, dilation: correlate_weight(g, x, in_shape, stride, dilation),
@@ -112,7 +117,7 @@ def correlate(xp: Namespace, x: Array, weight: Array, stride: Ints, dilation: In
     y = xp.zeros((n, groups, outs, *positions), x.dtype)
     matrix = weight.reshape(groups, outs, math.prod(weight.shape[2:]))
     for block in _blocks(n, math.prod(weight.shape) // max(outs, 1), positions):
-        part = xp.matmul(matrix, _windows(xp, x, kernel, block, stride, dilation))
+        part = _products(xp, matrix, _windows(xp, x, kernel, block, stride, dilation))
         out = _of_block(y, block)
         out[...] = xp.moveaxis(part.reshape(groups, outs, len(out), *out.shape[3:]), 2, 0)
     return y
@@ -137,7 +142,7 @@ def correlate_input(
     for block in _blocks(len(y), math.prod(weight.shape) // max(outs, 1), y.shape[3:]):
         columns = _as_columns(xp, y, block)
         examples, places = block
-        part = xp.matmul(matrix, columns)
+        part = _products(xp, matrix, columns)
         part = part.reshape(groups, channels, *kernel, examples.stop - examples.start, *_sizes(places))
         out = x[examples]
         for index, entries, to in _meetings(kernel, places, stride, dilation):
@@ -158,6 +163,6 @@ def correlate_weight(
     matrix = xp.zeros((groups, outs, math.prod(shape[2:])), y.dtype)
     for block in _blocks(len(x), math.prod(shape) // max(outs, 1), y.shape[3:]):
         windows = _windows(xp, x, kernel, block, stride, dilation)
-        matrix += xp.matmul(_as_columns(xp, y, block), xp.moveaxis(windows, 1, 2))
+        matrix += _products(xp, _as_columns(xp, y, block), xp.moveaxis(windows, 1, 2))
     return matrix.reshape(tuple(shape))
 

@@ -510,9 +510,7 @@ def clamp(xp: Namespace, x: Array, min: Operand | None = None, max: Operand | No
     """
     if min is None and max is None:
         raise ValueError("at least one of min and max must not be None")
-    if min is not None:
-        x = xp.maximum(x, min)
-    return x if max is None else xp.minimum(x, max)
+    return xp.clamp(x, min, max)
 
 
 @op(None, lambda g, condition: where(condition, g, 0.0), lambda g, condition: where(condition, 0.0, g), dtypes="choose")

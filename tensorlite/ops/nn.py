@@ -32,7 +32,7 @@ __all__ = ["log_softmax", "relu", "softmax"]
 @op(lambda g, out: where(out <= 0, 0.0, g))
 def relu(xp: Namespace, x: Array) -> Array:
     """Return ``max(input, 0)``. At 0 the gradient is 0."""
-    return xp.maximum(x, 0)
+    return xp.clamp(x, 0, None)
 
 
 @op(lambda g, x, slope: where(x > 0, g, g * number_in("", "negative_slope", slope)), dtypes="floating", widen=True)

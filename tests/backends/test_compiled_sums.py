@@ -35,6 +35,15 @@ class TestValues:
             assert found.dtype == np.float32
             np.testing.assert_allclose(found, exact, rtol=1e-6)
 
+    def test_sums_along_the_last_axes(self, shape):
+        x = positive(*shape)
+        for y, axes in ((x, (1,)), (x, (0, 1)), (x[None], (2,)), (x.reshape(1, *shape, 1), (2, 3))):
+            for keepdims in (False, True):
+                exact = y.sum(axes, dtype=np.float64, keepdims=keepdims)
+                found = sums.sum_over(XP, y, axes, keepdims)
+                assert (found.dtype, found.shape) == (np.float32, exact.shape)
+                np.testing.assert_allclose(found, exact, rtol=1e-6)
+
     def test_running_sums(self, shape):
         x = positive(*shape)
         exact = x.cumsum(0, dtype=np.float64)

@@ -1,14 +1,17 @@
-"""NumPy's ``where``, faster for contiguous float32 arrays of one shape, with numba."""
+"""Choices between numbers, faster for contiguous float32 arrays of one shape, with numba."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from .compiled_loops import MIN_COMPILED, loops_for, run_loop
+from .. import reference
+from . import compiled_loops
+from .compiled_loops import loops_for, run_loop
 
-__all__ = ["where"]
+__all__ = ["clamp", "where"]
 
 Array = Any
 XP = Any
@@ -16,7 +19,7 @@ XP = Any
 
 def where(xp: XP, condition: Array, *values: Any) -> Any:
     """Return the first value where the condition is true, else the second, as NumPy does."""
-    if condition.size >= MIN_COMPILED and len(values) == 2 and condition.flags.c_contiguous:
+    if condition.size >= compiled_loops.MIN_COMPILED and len(values) == 2 and condition.flags.c_contiguous:
         out = _where(condition, *values)
         if out is not None:
             return out
@@ -40,3 +43,14 @@ def _where(condition: Array, x: Any, y: Any) -> Array | None:
     else:
         run_loop(loops.where_then, out.size, flat[0], np.float32(x), y.reshape(-1), flat[1])
     return out
+
+
+def clamp(xp: XP, x: Array, low: Any, high: Any) -> Array:
+    """Compute the same as the reference."""
+    if x.size >= compiled_loops.MIN_COMPILED and (loops := loops_for("elementwise_kernels", x)):
+        bounds = (-math.inf if low is None else low), (math.inf if high is None else high)
+        if all(type(b) in (int, float) and b == b for b in bounds):
+            out = np.empty_like(x)
+            run_loop(loops.clamp, x.size, x.reshape(-1), *map(np.float32, bounds), out.reshape(-1))
+            return out
+    return reference.clamp(xp, x, low, high)

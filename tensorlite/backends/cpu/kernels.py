@@ -261,9 +261,8 @@ def _layer_norm(
     mean, rstd = (np.empty((*x.shape[:-1], 1), x.dtype) for _ in range(2))
     rows, out, m, r = _rows(x), _rows(y), mean.reshape(-1), rstd.reshape(-1)
     w = np.ones(x.shape[-1], x.dtype) if weight is None else weight
-    _launch(kernels.layer_norm, x.size, rows, w, out, m, r, eps)
-    if bias is not None:
-        y += bias
+    b = np.zeros(x.shape[-1], x.dtype) if bias is None else bias
+    _launch(kernels.layer_norm, x.size, rows, w, b, out, m, r, eps)
     return y, mean, rstd
 
 

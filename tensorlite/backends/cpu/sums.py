@@ -54,7 +54,7 @@ def sum_over(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool = False) ->
                 return _sum_last(x, axes, keepdims)
             if count == 1 and ndim == 2:
                 return _sum_axis(x, 0).reshape((1, x.shape[1]) if keepdims else x.shape[1:])
-        if math.prod(x.shape[a] for a in axes) <= 4 * _RUN:
+        if math.prod(x.shape[a] for a in axes) <= 4 * _RUN and not x.flags.c_contiguous:
             return x.sum(axis=axes, keepdims=keepdims)
         return _sum(x, axes, keepdims)
     wide = accumulate_dtype(dtype)
@@ -126,6 +126,8 @@ def _sum_ordered(x: Array, axes: tuple[int, ...]) -> Array:
     """Return the sum over some axes of an array whose axes are in the order of its memory, the slowest first."""
     last = x.ndim - 1
     outer = axes[:-1] if axes and axes[-1] == last else axes
+    if outer != axes and sums_for(x):
+        return _sum_ordered(_sum_last(x, (last,), False), outer) if outer else _sum_last(x, (last,), False)
     if math.prod(x.shape[a] for a in outer) <= 4 * _RUN:
         return x.sum(axis=axes)
     if outer != axes:

@@ -12,7 +12,7 @@ from typing import Any
 from .parallel_for import bind_kernel, parallel_for
 from .support import ENTRY, INNER, njit
 
-__all__ = ["where", "where_else", "where_then"]
+__all__ = ["clamp", "where", "where_else", "where_then"]
 
 Array = Any
 
@@ -59,3 +59,17 @@ def where_then_range(condition: Array, x: Any, y: Array, out: Array, start: int,
 def where_then(pool: int, condition: Array, x: Any, y: Array, out: Array) -> None:
     """Write the number x where the condition is true, else y."""
     parallel_for(pool, bind_kernel(where_then_range, (condition, x, y, out)), out.size, _GRAIN_SIZE, 1)
+
+
+@njit(**INNER)
+def clamp_range(x: Array, low: Any, high: Any, out: Array, start: int, stop: int) -> None:
+    x, out = x[start:stop], out[start:stop]
+    for i in range(out.size):
+        a = low if x[i] < low else x[i]
+        out[i] = high if a > high else a
+
+
+@njit(**ENTRY)
+def clamp(pool: int, x: Array, low: Any, high: Any, out: Array) -> None:
+    """Write ``minimum(maximum(x, low), high)``. NaN stays."""
+    parallel_for(pool, bind_kernel(clamp_range, (x, low, high, out)), out.size, _GRAIN_SIZE, 1)

@@ -250,10 +250,22 @@ def layer_norm_range(
             y[i, j] = (x[i, j] - m) * r * weight[j]
 
 
+@njit(**LOOP)
+def layer_norm_bias_range(
+    x: Array, weight: Array, bias: Array, y: Array, mean: Array, rstd: Array, eps: float, start: int, stop: int
+) -> None:  # fmt: skip
+    for i in range(start, stop):
+        layer_norm_range(x, weight, y, mean, rstd, eps, i, i + 1)
+        for j in range(bias.size):  # while the row is in the cache
+            y[i, j] += bias[j]
+
+
 @njit(**ENTRY)
-def layer_norm(pool: int, x: Array, weight: Array, y: Array, mean: Array, rstd: Array, eps: float) -> None:
-    """Write rows ``(x - mean) rstd weight`` into y; the caller adds the bias."""
-    parallel_for(pool, bind_kernel(layer_norm_range, (x, weight, y, mean, rstd, eps)), len(x), 1, 1)
+def layer_norm(
+    pool: int, x: Array, weight: Array, bias: Array, y: Array, mean: Array, rstd: Array, eps: float
+) -> None:  # fmt: skip
+    """Write rows ``(x - mean) rstd weight + bias`` into y."""
+    parallel_for(pool, bind_kernel(layer_norm_bias_range, (x, weight, bias, y, mean, rstd, eps)), len(x), 1, 1)
 
 
 @njit(**ENTRY)
