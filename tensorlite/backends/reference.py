@@ -14,8 +14,8 @@ from typing import Any
 from ..dtypes import accumulate_dtype, float32, float64, is_floating
 
 __all__ = [
-    "adam_all_step", "adam_step", "assign_into", "attention", "attention_backward", "clamp",
-    "cross_entropy", "cross_entropy_backward", "deviation", "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward",
+    "adam_all_step", "adam_step", "assign_into", "attention", "attention_backward", "clamp", "cross_entropy",
+    "cross_entropy_backward", "deviation", "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward",
     "last_places", "layer_norm", "layer_norm_backward", "linear", "linear_backward", "log_softmax",
     "log_softmax_backward", "muon_step", "orthogonal", "philox", "rms_norm", "rms_norm_backward", "root_sum_squares",
     "running_sum", "scale_all_step", "scatter_add_into", "sgd_step", "silu", "silu_backward", "softmax",
