@@ -18,10 +18,11 @@ import numpy as np
 
 from ...dtypes import accumulate_dtype, cast_array, convert_arrays
 from .. import reference
-from . import casts  # noqa: F401
 from .blas import gemm_pointer, one_blas_thread
+from .casts import is_bfloat16
 from .find_compiled import find_compiled
 from .memory_views import memory_offset, view_at
+from .products import has_bfloat16_products, is_faster, multiply
 from .sums import long_matmul
 from .thread_pool import are_deterministic_algorithms_enabled, get_num_threads, parallel_for, run_parallel
 
@@ -86,34 +87,48 @@ def _rows(x: Array) -> Array:
 # ---- products -------------------------------------------------------------------------------
 
 _MIN_FLOPS = 300_000  # multiplications; for fewer, OpenBLAS uses one thread anyway
+_MIN_BFLOAT16 = 1 << 12  # the same in bfloat16, where NumPy multiplies number by number
 _MIN_FLOPS_PYTHON_THREADS = 20_000_000  # for fewer, sharing costs Python threads more than it saves
 
 
 def matmul(xp: XP, x: Array, y: Array) -> Array:
     """Return ``x @ y``; threads share the rows or columns of a large product of matrices."""
-    if x.size * y.size < _MIN_FLOPS:  # checked first, because such a product takes a microsecond
-        out = np.matmul(x, y)
-        # The product of bfloat16 matrices, whose kind is "V", is float32.
-        return cast_array(out, x.dtype) if x.dtype.kind == "V" == y.dtype.kind else out
-    if x.dtype == y.dtype and (wide := accumulate_dtype(x.dtype)) != x.dtype:
-        return cast_array(matmul(xp, cast_array(x, wide), cast_array(y, wide)), x.dtype)
-    if x.dtype == y.dtype == _FLOAT32 and (product := long_matmul(xp, x, y)) is not None:
+    dtype = x.dtype
+    if x.size * y.size < (_MIN_FLOPS if dtype.kind != "V" else _MIN_BFLOAT16):
+        # checked first, because such a product takes a microsecond. That of bfloat16 numbers is float32.
+        return np.matmul(x, y) if dtype.kind != "V" else cast_array(np.matmul(x, y), dtype if y.dtype == dtype else _FLOAT32)
+    if dtype == y.dtype and (wide := accumulate_dtype(dtype)) != dtype:
+        product = _own_product(x, y, dtype)
+        if product is None:
+            product = cast_array(matmul(xp, cast_array(x, wide), cast_array(y, wide)), dtype)
+        return product
+    if dtype == y.dtype == _FLOAT32 and (product := long_matmul(xp, x, y)) is not None:
         return product
     work = x.size * y.shape[1] if x.ndim == 2 == y.ndim else 0
-    if work < _MIN_FLOPS or x.dtype != y.dtype or x.dtype.kind != "f" or x.shape[1] != y.shape[0]:
+    if work < _MIN_FLOPS or dtype != y.dtype or dtype.kind != "f" or x.shape[1] != y.shape[0]:
         return np.matmul(x, y)
-    shared = _shared_matmul(x, y)
-    if shared is not None:
-        return shared
+    for method in (_own_product, _shared_matmul):
+        if (product := method(x, y)) is not None:
+            return product
     with one_blas_thread:
         if work < _MIN_FLOPS_PYTHON_THREADS:
             return np.matmul(x, y)
-        out = np.empty((x.shape[0], y.shape[1]), x.dtype)
+        out = np.empty((x.shape[0], y.shape[1]), dtype)
         if x.shape[0] >= y.shape[1]:
             parallel_for(lambda start, stop: _into(out[start:stop], x[start:stop], y), x.shape[0])
         else:
             parallel_for(lambda start, stop: _into(out[:, start:stop], x, y[:, start:stop]), y.shape[1])
         return out
+
+
+def _own_product(x: Array, y: Array, out_dtype: Any = _FLOAT32, bias: Array | None = None) -> Array | None:
+    """Return ``x @ y + bias`` of matrices by our own product, None where BLAS is faster or there is none of our own."""
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[0]:
+        return None
+    dtype = x.dtype
+    if dtype == _FLOAT32:
+        return multiply(x, y, out_dtype, bias) if y.dtype == _FLOAT32 and is_faster(x, y) else None
+    return multiply(x, y, out_dtype, bias) if is_bfloat16(dtype) and is_bfloat16(y.dtype) else None
 
 
 def _shared_matmul(x: Array, y: Array) -> Array | None:
@@ -137,8 +152,12 @@ def _into(out: Array, x: Array, y: Array) -> None:
 
 
 def linear(xp: XP, x: Array, weight: Array, bias: Array | None) -> Array:
-    """Compute the same as the reference, in float32 for float16."""
+    """Compute the same as the reference, in float32 for float16 and bfloat16."""
     narrow = x.dtype
+    large = x.size * weight.size >= (_MIN_FLOPS if narrow.kind != "V" else _MIN_BFLOAT16)
+    y = _own_product(_rows(x), weight.T, narrow, bias) if large and weight.dtype == narrow else None
+    if y is not None:
+        return y.reshape(*x.shape[:-1], weight.shape[0])
     wide = accumulate_dtype(narrow)
     if wide == narrow:
         return reference.linear(xp, x, weight, bias)
@@ -148,10 +167,10 @@ def linear(xp: XP, x: Array, weight: Array, bias: Array | None) -> Array:
 def linear_backward(
     xp: XP, g: Array, x: Array, weight: Array, needs: tuple[int, ...]
 ) -> tuple[Array | None, Array | None, Array | None]:
-    """Compute the same as the reference, in float32 for float16."""
+    """Compute the same as the reference, in float32 for float16 and bfloat16."""
     narrow = x.dtype
     wide = accumulate_dtype(narrow)
-    if wide == narrow:
+    if wide == narrow or (has_bfloat16_products() and is_bfloat16(narrow)):
         return reference.linear_backward(xp, g, x, weight, needs)
     g, x, weight = convert_arrays([g, x, weight], narrow, wide)
     dx, dweight, dbias = convert_arrays(reference.linear_backward(xp, g, x, weight, needs), wide, narrow)

@@ -1,19 +1,129 @@
-"""Matrix products of our own: what the processor can do."""
+"""Matrix products of our own, for processors with the instructions: float32 with AVX-512, bfloat16 with AVX512_BF16.
+
+``compiled/products.py`` computes them. Elsewhere NumPy's BLAS does, which has no bfloat16.
+"""
 
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
+import numpy as np
+
+from .casts import bits_of, is_bfloat16
 from .find_compiled import find_compiled
+from .thread_pool import run_parallel
 
-__all__ = ["has_bfloat16_products"]
+__all__ = ["has_bfloat16_products", "has_float32_products", "is_faster", "multiply"]
+
+Array = Any
+
+_FLOAT32 = np.dtype(np.float32)
+_NO_BIAS = np.empty(0, np.float32)
+_MIN_SHARED = 1 << 18  # multiplications, from which a product takes long enough for threads to share it
+_MIN_WORK = 1 << 20  # multiplications, from which our product is faster than BLAS
+_MIN_ROWS, _MIN_ROWS_COPIED = 8, 64  # the same, where the columns of y are contiguous in memory, and where they are not
+_MIN_COLUMNS, _MAX_COVERED = 16, 1.15
+_MAX_NUMBERS = 1 << 14  # of a sum; longer ones are added in float64
+_ALIGNMENT = 64  # bytes, a line of the cache
+_MIN_WORKSPACE = 1 << 20  # bytes
+
+
+@cache
+def _load() -> Any:
+    """Return the module of compiled products, or None if there is none for this processor."""
+    if find_compiled() is None:
+        return None
+    from .compiled import microkernels
+
+    if not microkernels.has_kernel(microkernels.FLOAT32):
+        return None
+    from .compiled import products
+
+    return products
+
+
+@cache
+def has_float32_products() -> bool:
+    """Return whether :func:`multiply` takes float32 matrices."""
+    return _load() is not None
 
 
 @cache
 def has_bfloat16_products() -> bool:
-    """Return whether a compiled kernel multiplies bfloat16 matrices by instructions of the processor for them."""
-    if find_compiled() is None:
-        return False
-    from .compiled.simd import cpu_features  # imported here, because numba is an extra
+    """Return whether :func:`multiply` takes bfloat16 matrices: if the processor has instructions for them."""
+    products = _load()
+    return products is not None and products.has_kernel(products.BFLOAT16)
 
-    return "+avx512bf16" in cpu_features()
+
+def is_faster(x: Array, y: Array) -> bool:
+    """Return whether :func:`multiply` takes x (m, k) and y (k, n), float32, and less time than BLAS for them.
+
+    It depends on the shapes, and on whether y has to be transposed, alone. Measured with OpenBLAS 0.3 on Zen 4.
+    """
+    (m, k), n = x.shape, y.shape[1]
+    if m * k * n < _MIN_WORK or k > _MAX_NUMBERS or n < _MIN_COLUMNS:
+        return False
+    if m < (_MIN_ROWS if y.strides[0] == y.itemsize else _MIN_ROWS_COPIED):
+        return False
+    # Tiles of 8 rows and 16 columns cover the product, and BLAS has smaller ones.
+    return (-m % 8 + m) * (-n % 16 + n) <= _MAX_COVERED * m * n and has_float32_products()
+
+
+# ---- memory for packed matrices -----------------------------------------------------------------
+
+_free: list[tuple[Array, int, int]] = []  # workspaces that no product uses: memory, address, size in bytes
+
+
+def _allocate(size: int) -> tuple[Array, int, int]:
+    """Return a workspace of at least this size. New memory costs more time than packing, so it is used again."""
+    size = max(size, _MIN_WORKSPACE)
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    return memory, memory.ctypes.data + -memory.ctypes.data % _ALIGNMENT, size
+
+
+# ---- products -----------------------------------------------------------------------------------
+
+
+def multiply(x: Array, y: Array, out_dtype: Any, bias: Array | None = None) -> Array | None:
+    """Return ``x @ y + bias``, or None where the processor has no instructions for it.
+
+    x (m, k), y (k, n): float32 or bfloat16, with any strides. bias: (n,), float32 or bfloat16. If one of the matrices
+    or ``out_dtype`` is bfloat16, the numbers of both are rounded to bfloat16 and multiplied. Sums are in float32, and
+    the result is rounded once. Subnormal numbers count as 0 then, as the processor's instructions define it.
+
+    An entry has the same bits for any number of threads, rows and columns.
+    """
+    narrow = is_bfloat16(x.dtype) or is_bfloat16(y.dtype) or is_bfloat16(out_dtype)
+    if not (has_bfloat16_products() if narrow else has_float32_products()):
+        return None
+    (m, k), n = x.shape, y.shape[1]
+    if not (m and n and k):
+        out = np.zeros((m, n), out_dtype)
+        return out if bias is None else np.add(out, bias, dtype=out_dtype)
+    products = _load()
+    wide = is_bfloat16(out_dtype) and k > 2 * products.MAX_LINES  # partial sums stay float32
+    out = np.empty((m, n), _FLOAT32 if wide else out_dtype)
+    matrices = [bits_of(_readable(x)), bits_of(_readable(y)), bits_of(out)]
+    function = products.multiply_for(*(a.dtype for a in matrices))
+    addend = _NO_BIAS if bias is None else np.ascontiguousarray(bias, _FLOAT32)
+    fixed = (*matrices, addend, products.BFLOAT16 if narrow else products.FLOAT32, products.multiply_address())
+    try:
+        workspace = _free.pop()
+    except IndexError:
+        workspace = _allocate(0)
+    while needed := _run(function, m * n * k, *fixed, *workspace[1:]):
+        workspace = _allocate(needed)
+    _free.append(workspace)
+    return out.astype(out_dtype) if wide else out
+
+
+def _run(function: Any, work: int, *args: Any) -> int:
+    """Call a compiled product; threads share it if it is large enough for that to pay."""
+    return int(run_parallel(function, *args) if work >= _MIN_SHARED else function(0, *args))
+
+
+def _readable(x: Array) -> Array:
+    """Return a matrix in which the numbers of a row or of a column are adjacent in memory, x itself if it is one."""
+    size = x.itemsize
+    return x if size in x.strides else np.ascontiguousarray(x)

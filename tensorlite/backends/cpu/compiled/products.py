@@ -1,0 +1,317 @@
+"""Products of matrices, float32 or bfloat16, that threads share: our own for processors with AVX-512.
+
+The loops around the tiles of ``microkernels.py`` follow BLIS. Columns of the right matrix are packed once for all
+threads, up to ``RIGHT_BYTES``, which the third-level cache holds. Each thread packs rows of the left matrix for itself,
+up to ``LEFT_BYTES``, which stay in its second-level cache, and computes the tiles of these rows and columns.
+
+Each entry is a sum over k in an order that depends on the number of k alone. So its bits depend neither on the number
+of threads nor on the number of rows and columns.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import carray, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .microkernels import (
+    BFLOAT16,
+    FLOAT32,
+    LANES,
+    MAX_VECTORS,
+    ROUNDED,
+    ROWS,
+    copy_lines,
+    has_kernel,
+    multiply_tile,
+    store_line,
+    transpose_lines,
+)
+from .parallel_for import bind_kernel, parallel_for, split_range
+from .support import ENTRY, INNER, float32_pointer, njit, to_pointer
+
+__all__ = ["BFLOAT16", "FLOAT32", "has_kernel", "multiply_address", "multiply_for"]
+
+Array = Any
+
+LEFT_BYTES, RIGHT_BYTES = 1 << 18, 1 << 22
+MAX_LINES = 2048  # lines of a packed matrix; for more, a product is the sum of several ones
+SUM_LINES = 512  # lines after which a sum starts anew, so that its rounding errors stay small
+_LARGE = 20_000_000  # multiplications; for more, smaller chunks cost little and even out delays
+PRIVATE = 1 << 15  # entries of a matrix that is packed faster by each thread than once for all
+COPIED = 64  # numbers of a row that are read together, so that memory is read along its rows
+
+COLUMNS = MAX_VECTORS * LANES  # of a tile
+_TILE_BYTES = 4 * ROWS * COLUMNS
+
+
+class Product(NamedTuple):
+    """A product of matrices as compiled functions take it: addresses, sizes, and strides in bytes."""
+
+    kind: int  # FLOAT32 or BFLOAT16
+    x: int
+    x_kind: int  # what is packed
+    x_size: int  # bytes of a number
+    x_row: int  # bytes from one row to the next
+    x_k: int
+    y: int
+    y_kind: int
+    y_size: int
+    y_column: int
+    y_k: int
+    rows: int
+    numbers: int  # how many k there are
+    columns: int
+    out: int
+    out_row: int
+    rounded: int  # 1 for an output in bfloat16, 0 for float32
+    bias: int  # float32 numbers, up to a multiple of the columns of a tile
+    lines: int  # of the packed matrices, rounded up for their layout
+    first: int  # the first number of this part of k
+    length: int  # how many numbers this part has
+    left_rows: int  # rows of the left matrix that are packed at a time
+    by_columns: int  # 1 if threads share the columns of the product, 0 for the rows
+    chunk: int  # how many rows, or panels, a chunk has
+    right: int  # the packed right matrix that threads share, 0 if each packs its own
+    first_panel: int  # the columns of this part, in tiles
+    panels: int
+    workspace: int  # of the first chunk
+    workspace_bytes: int  # of each chunk
+
+
+@njit(**INNER, forceinline=False)
+def _pack(
+    kind: int, size: int, source: int, stride: int, k_stride: int, lanes: int, numbers: int, low: int, high: int,
+    line_stride: int,
+) -> None:  # fmt: skip
+    """Pack up to 16 rows or columns."""
+    if k_stride == size:
+        transpose_lines(kind, source, stride, lanes, numbers, low, high, line_stride)
+    else:
+        copy_lines(kind, source, k_stride, lanes, numbers, low, high, line_stride)
+
+
+@njit(**INNER)
+def _pack_left(p: Any, target: int, start: int, stop: int) -> None:
+    """Pack rows of the left matrix: ROWS of them side by side."""
+    step = p.length if p.x_k == p.x_size else COPIED
+    per_line = 1 if p.kind == FLOAT32 else 2
+    for first in range(0, p.length, step):
+        numbers = min(step, p.length - first)
+        source = p.x + (p.first + first) * p.x_k
+        for row in range(start, stop, LANES):
+            low = target + (row - start) * 4 * p.lines + first // per_line * 4 * ROWS
+            _pack(
+                p.x_kind, p.x_size, source + row * p.x_row, p.x_row, p.x_k, min(LANES, stop - row), numbers, low,
+                low + 4 * ROWS * p.lines, 4 * ROWS,
+            )  # fmt: skip
+
+
+@njit(**INNER)
+def _vectors(p: Any, panel: int) -> int:
+    """Return how many vectors wide the tiles of a panel are."""
+    return min(MAX_VECTORS, -(-(p.columns - panel * COLUMNS) // LANES))
+
+
+@njit(**INNER)
+def _pack_right(p: Any, target: int, base: int, start: int, stop: int) -> None:
+    """Pack panels ``start`` to ``stop`` of the right matrix, those of a part: the columns of a tile side by side."""
+    step = p.length if p.y_k == p.y_size else COPIED
+    per_line = 1 if p.kind == FLOAT32 else 2
+    for first in range(0, p.length, step):
+        numbers = min(step, p.length - first)
+        source = p.y + (p.first + first) * p.y_k
+        for panel in range(start, stop):
+            column = (p.first_panel + panel) * COLUMNS
+            vectors = _vectors(p, p.first_panel + panel)
+            line = 4 * LANES * vectors
+            low = target + (panel - base) * 4 * COLUMNS * p.lines + first // per_line * line
+            for _ in range(vectors):
+                _pack(
+                    p.y_kind, p.y_size, source + column * p.y_column, p.y_column, p.y_k,
+                    min(LANES, p.columns - column), numbers, low, low + 32, line,
+                )  # fmt: skip
+                low += 4 * LANES
+                column += LANES
+
+
+@njit(**INNER)
+def _multiply_packed(
+    p: Any, left: int, right: int, start: int, stop: int, start_panel: int, stop_panel: int, tile: int
+) -> None:  # fmt: skip
+    """Compute rows ``start`` to ``stop`` of some panels. left, right: the packed rows and panels."""
+    per_line = 1 if p.kind == FLOAT32 else 2
+    lines = -(-p.length // per_line)
+    width = 2 if p.rounded else 4
+    for panel in range(start_panel, stop_panel):
+        column = (p.first_panel + panel) * COLUMNS
+        vectors = _vectors(p, p.first_panel + panel)
+        b = right + (panel - start_panel) * 4 * COLUMNS * p.lines
+        for row in range(start, stop, ROWS):
+            a = left + (row - start) * 4 * p.lines
+            out = p.out + row * p.out_row + width * column
+            height = min(ROWS, stop - row)
+            whole = height == ROWS and p.columns - column >= LANES * vectors and p.rounded == 0
+            target, target_row = (out, p.out_row) if whole else (tile, 4 * COLUMNS)
+            addend, addend_row = p.bias + 4 * column, 0
+            if p.first > 0:
+                addend, addend_row = target, target_row
+                if not whole:
+                    for i in range(height):
+                        for v in range(vectors):
+                            store_line(
+                                0, out + i * p.out_row + 64 * v, tile + (i * COLUMNS + LANES * v) * 4,
+                                p.columns - column - LANES * v,
+                            )  # fmt: skip
+            for line in range(0, lines, SUM_LINES):
+                multiply_tile(
+                    p.kind, vectors, min(SUM_LINES, lines - line), a + 4 * ROWS * line, b + 4 * LANES * vectors * line,
+                    addend, addend_row, target, target_row,
+                )  # fmt: skip
+                addend, addend_row = target, target_row
+            if not whole:
+                for i in range(height):
+                    for v in range(vectors):
+                        store_line(
+                            p.rounded, tile + (i * COLUMNS + LANES * v) * 4, out + i * p.out_row + width * LANES * v,
+                            p.columns - column - LANES * v,
+                        )  # fmt: skip
+
+
+@njit(**INNER)
+def _multiply_range(p: Any, start: int, stop: int) -> None:
+    """Compute a chunk: rows or panels ``start`` to ``stop``."""
+    tile = p.workspace + start // p.chunk * p.workspace_bytes
+    left = tile + _TILE_BYTES
+    start_row, stop_row, start_panel, stop_panel = start, stop, 0, p.panels
+    if p.by_columns:
+        start_row, stop_row, start_panel, stop_panel = 0, p.rows, start, stop
+    right = p.right
+    if right == 0:
+        right = left + 4 * p.left_rows * p.lines
+        _pack_right(p, right, start_panel, start_panel, stop_panel)
+    for row in range(start_row, stop_row, p.left_rows):
+        stop_of_rows = min(row + p.left_rows, stop_row)
+        _pack_left(p, left, row, stop_of_rows)
+        _multiply_packed(p, left, right, row, stop_of_rows, start_panel, stop_panel, tile)
+
+
+_ADDRESSES = (types.int64,) * 19
+
+
+@njit(types.int64(*_ADDRESSES), **ENTRY)
+def _multiply(
+    pool: int, kind: int, x: int, x_size: int, x_row: int, x_k: int, y: int, y_size: int, y_k: int, y_column: int,
+    rows: int, numbers: int, columns: int, out: int, out_row: int, rounded: int, bias: int, workspace: int,
+    workspace_bytes: int,
+) -> int:  # fmt: skip
+    """Compute a product given by addresses, unless the workspace is too small. Return how large it must be, or 0.
+
+    rows, numbers, columns: the sizes, all at least one. A stride of each matrix is the size of its numbers.
+    """
+    per_line = 1 if kind == FLOAT32 else 2
+    x_kind = kind if x_size == 4 // per_line else ROUNDED
+    y_kind = kind if y_size == 4 // per_line else ROUNDED
+    parts = -(-numbers // (MAX_LINES * per_line))
+    length = -(-numbers // (parts * 2 * LANES)) * 2 * LANES
+    lines = -(-length // (per_line * LANES)) * LANES
+    panels = -(-columns // COLUMNS)
+    panel_bytes = 4 * COLUMNS * lines
+    part_panels = min(panels, max(1, RIGHT_BYTES // panel_bytes))
+    left_rows = max(1, LEFT_BYTES // (4 * LANES * lines)) * LANES
+
+    # Few rows are not worth sharing, so threads share columns then, and each packs all rows.
+    per_thread = 2 if rows * columns * numbers > _LARGE else 1
+    threads, _ = split_range(pool, 1 << 20, 1, 1)
+    by_columns = threads > 1 and rows < 4 * LANES * threads and panels >= threads
+    chunks, chunk = split_range(pool, part_panels, 1, per_thread) if by_columns else split_range(
+        pool, rows, LANES, per_thread
+    )
+    own_panels = chunk if by_columns else part_panels if chunks == 1 or numbers * columns <= PRIVATE else 0
+    left_rows = min(left_rows, -(-(rows if by_columns else chunk) // LANES) * LANES)
+    shared_bytes = 0 if own_panels else part_panels * panel_bytes
+    chunk_bytes = _TILE_BYTES + 4 * left_rows * lines + own_panels * panel_bytes
+    addend_bytes = 4 * COLUMNS * panels
+    needed = addend_bytes + shared_bytes + chunks * chunk_bytes
+    if needed > workspace_bytes:
+        return needed
+
+    addend = carray(float32_pointer(workspace), panels * COLUMNS)
+    for i in range(panels * COLUMNS):
+        addend[i] = 0
+    if bias != 0:
+        given = carray(float32_pointer(bias), columns)
+        for i in range(columns):
+            addend[i] = given[i]
+    right = workspace + addend_bytes
+    for first in range(0, numbers, length):
+        for first_panel in range(0, panels, part_panels):
+            count = min(part_panels, panels - first_panel)
+            n, grain_size = (count, 1) if by_columns else (rows, LANES)
+            _, chunk = split_range(pool, n, grain_size, per_thread)
+            p = Product(
+                kind, x, x_kind, x_size, x_row, x_k, y, y_kind, y_size, y_column, y_k, rows, numbers, columns, out,
+                out_row, rounded, workspace, lines, first, min(length, numbers - first), left_rows, by_columns, chunk,
+                0 if own_panels else right, first_panel, count, right + shared_bytes, chunk_bytes,
+            )  # fmt: skip
+            if own_panels == 0:
+                parallel_for(pool, bind_kernel(_pack_right, (p, right, 0)), count, 1, 1)
+            parallel_for(pool, bind_kernel(_multiply_range, (p,)), n, grain_size, per_thread)
+    return 0
+
+
+# ---- calls from Python --------------------------------------------------------------------------
+
+
+@intrinsic
+def _call_multiply(context: Any, function: Any, args: Any) -> Any:
+    """Call ``_multiply`` by its address, so that its code is compiled once and not for each type of arrays."""
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        convention, values = context.call_conv, cgutils.unpack_tuple(builder, given[1])
+        function = to_pointer(builder, given[0], convention.get_function_type(types.int64, _ADDRESSES))
+        status, result = convention.call_function(builder, function, types.int64, _ADDRESSES, values)
+        with cgutils.if_unlikely(builder, status.is_error):
+            convention.return_status_propagate(builder, status)
+        return result
+
+    return types.int64(types.int64, types.UniTuple(types.int64, len(_ADDRESSES))), generate
+
+
+@cache
+def multiply_address() -> int:
+    """Return the address of the machine code of ``_multiply``."""
+    [compiled] = _multiply.overloads.values()
+    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+
+
+@cache
+def multiply_for(x: Any, y: Any, out: Any) -> Any:
+    """Return the compiled function that multiplies matrices of these dtypes: float32, or uint16 for bfloat16.
+
+    It takes the address of a pool, the matrices x (m, k), y (k, n) and out (m, n), a bias (n,) of float32 or an empty
+    array, FLOAT32 or BFLOAT16, :func:`multiply_address`, and the address and size in bytes of a workspace. It returns
+    0, or the size of workspace that it needs if that is larger. m, k and n are at least one. The numbers of a row or of
+    a column of x are adjacent in memory, and of y as well. The rows of ``out`` and the bias are contiguous.
+    """
+    number = lambda dtype: types.float32 if dtype == np.float32 else types.uint16
+    matrices = [types.Array(number(dtype), 2, "A", readonly=True, aligned=False) for dtype in (x, y, out)]
+    vector = types.Array(types.float32, 1, "C", readonly=True, aligned=False)
+
+    @njit(types.int64(types.int64, *matrices, vector, *[types.int64] * 4), **ENTRY)
+    def multiply(
+        pool: int, x: Array, y: Array, out: Array, bias: Array, kind: int, function: int, workspace: int, size: int
+    ) -> int:  # fmt: skip
+        addresses = np.int64(x.ctypes.data), np.int64(y.ctypes.data), np.int64(out.ctypes.data)
+        args = (
+            pool, kind, addresses[0], x.itemsize, x.strides[0], x.strides[1], addresses[1], y.itemsize, y.strides[0],
+            y.strides[1], x.shape[0], x.shape[1], y.shape[1], addresses[2], out.strides[0],
+            1 if out.itemsize == 2 else 0, np.int64(bias.ctypes.data) if bias.size > 0 else 0, workspace, size,
+        )  # fmt: skip
+        return _call_multiply(function, args)
+
+    return multiply
