@@ -93,10 +93,11 @@ _MIN_FLOPS_PYTHON_THREADS = 20_000_000  # for fewer, sharing costs Python thread
 
 def matmul(xp: XP, x: Array, y: Array) -> Array:
     """Return ``x @ y``; threads share the rows or columns of a large product of matrices."""
-    dtype = x.dtype
-    if x.size * y.size < (_MIN_FLOPS if dtype.kind != "V" else _MIN_BFLOAT16):
-        # checked first, because such a product takes a microsecond. That of bfloat16 numbers is float32.
-        return np.matmul(x, y) if dtype.kind != "V" else cast_array(np.matmul(x, y), dtype if y.dtype == dtype else _FLOAT32)
+    dtype, size = x.dtype, x.size * y.size
+    if size < _MIN_FLOPS:  # checked first, because such a product takes a microsecond
+        narrow = dtype.kind == "V" == y.dtype.kind  # the product of bfloat16 matrices, which NumPy gives as float32
+        if not narrow or size < _MIN_BFLOAT16:
+            return cast_array(np.matmul(x, y), dtype) if narrow else np.matmul(x, y)
     if dtype == y.dtype and (wide := accumulate_dtype(dtype)) != dtype:
         product = _own_product(x, y, dtype)
         if product is None:
