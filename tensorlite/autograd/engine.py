@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.cpu.malloc import keep_freed_memory
-from ..backends.registry import BACKENDS, Array, describe_array
+from ..backends.registry import BACKENDS, Array, bfloat16_namespace, describe_array
 from ..dtypes import accumulate_dtype, cast_array, convert_arrays
 from ..errors import DTypeError, GraphError, ShapeError
 from . import anomaly_mode, version_counter
@@ -147,8 +147,13 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
     if version_counter.last_change > node.seq:
         version_counter.check_saved(plan.op_name, node.seq, plan.saved_names, saved)
     values = attach_saved_values(node, saved) if create_graph else saved
+    narrow_xp = None
     if plan.find_narrow is not None and node.dtypes is not None:
-        values, g = widen_values(plan, values, g)
+        if plan.backward is not None and not create_graph:
+            arguments = [g, *(values[j] for j in plan.backward_places if j is not None)]
+            narrow_xp = bfloat16_namespace(plan.op_name, True, arguments)
+        if narrow_xp is None:
+            values, g = widen_values(plan, values, g)
     gradients: list[Value]
     if plan.backward is None:
         gradients = []
@@ -166,7 +171,8 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
         needs = plan.needs
         if needed is not None:
             needs = tuple(i for i, e in zip(needs, edges, strict=True) if e in needed)
-        xp, given = BACKENDS[type(g)], [needs if j is None else values[j] for j in plan.backward_places]
+        xp = BACKENDS[type(g)] if narrow_xp is None else narrow_xp
+        given = [needs if j is None else values[j] for j in plan.backward_places]
         every = plan.backward(xp, g, *given)
         if not isinstance(every, tuple) or len(every) <= plan.needs[-1]:
             raise TypeError(

@@ -9,12 +9,13 @@ from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, over
 
 import numpy as np
 
-from ..backends.registry import BACKENDS, backend_of, describe_array
+from ..backends.registry import BACKENDS, backend_of, bfloat16_namespace, describe_array
 from ..dtypes import (
     POLICIES,
     Policy,
     accumulate_dtype,
     convert_arrays,
+    float16,
     float32,
     float64,
 )
@@ -222,13 +223,16 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
             if converted is not unconverted:
                 arrays = arrays.copy()
                 arrays[combined] = converted
-        inputs, narrow = arrays, None
+        inputs, narrow, narrow_xp = arrays, None, None
         if (
             find_narrow is not None
             and (mixed or (dtype is not float32 and dtype is not float64))
             and (narrow := find_narrow(arrays)) is not None
         ):
-            inputs = convert_arrays(arrays, narrow, accumulate_dtype(narrow))
+            if narrow is not float16 and (narrow_xp := bfloat16_namespace(self.name, False, arrays)) is not None:
+                narrow = None
+            else:
+                inputs = convert_arrays(arrays, narrow, accumulate_dtype(narrow))
         xp = numpy_xp if inputs and type(inputs[0]) is ndarray else backends.get(type(inputs[0])) if inputs else None
         if xp is None and (xp := backend_of(arrays)) is None:
             # In a gradient rule NumPy's operators turn 0-d arrays into scalars.
@@ -242,6 +246,8 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
                     BACKENDS[type(a)]  # raises TypeError, because the array of a Tensor must not be a Tensor
             got = ", ".join(map(describe_array, arrays)) or "nothing"
             raise TypeError(f"{self.name}: expected a Tensor, got {got}")
+        if narrow_xp is not None:
+            xp = narrow_xp
         try:
             if built_in:
                 out = runner.run(forward, xp, *inputs)

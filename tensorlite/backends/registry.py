@@ -7,7 +7,7 @@ A namespace has NumPy's names (``xp.exp``, ``xp.zeros``) and tensorlite's kernel
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType, SimpleNamespace
@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import DeviceError
 from . import reference
 from .cpu import array_lists as cpu_array_lists
+from .cpu import bfloat16_kernels
 from .cpu import choices as cpu_choices
 from .cpu import kernels as cpu_kernels
 from .cpu import moments as cpu_moments
@@ -34,6 +35,7 @@ __all__ = [
     "DeviceLike",
     "Namespace",
     "backend_of",
+    "bfloat16_namespace",
     "build_namespace",
     "cuda_is_available",
     "describe_array",
@@ -61,9 +63,11 @@ class Namespace(SimpleNamespace):
     - ``select(index)``: makes the device of that ordinal the current one.
     - ``memory_offset(array, owner)``, ``view_at(owner, offset, shape, dtype, strides)``: see ``cpu/memory_views.py``.
     - ``generator``: the class of its random number generators. It is Philox unless the backend names another.
+    - ``bfloat16``: a namespace whose kernels take bfloat16 arrays as they are where its ``covers`` says so, or None.
     """
 
     generator: type = PhiloxGenerator
+    bfloat16: Namespace | None = None
 
 
 class _Backends(dict[type, Namespace]):
@@ -174,6 +178,13 @@ def backend_of(values: Iterable[object]) -> Namespace | None:
     return None
 
 
+def bfloat16_namespace(op: str, backward: bool, arguments: Sequence[Any]) -> Namespace | None:
+    """Return the namespace whose kernels take these bfloat16 arguments of an op as they are, or None."""
+    xp = backend_of(arguments)
+    narrow = None if xp is None else xp.bfloat16
+    return narrow if narrow is not None and narrow.covers(op, backward, arguments) else None
+
+
 def device_of(array: Array) -> Device:
     """Return the device that holds a raw array."""
     xp = BACKENDS[type(array)]
@@ -225,25 +236,20 @@ def build_namespace(module: ModuleType, *kernels: ModuleType, **names: Any) -> N
 
 
 def _load_cpu() -> Namespace:
-    return build_namespace(
-        np,
-        reference,
-        cpu_sums,
-        cpu_moments,
-        cpu_softmaxes,
-        cpu_choices,
-        cpu_kernels,
-        cpu_array_lists,
-        device_type="cpu",
-        array_type=np.ndarray,
-        from_numpy=lambda array, index=None: array,
-        to_numpy=lambda array: array,
-        index_of=lambda array: None,
-        select=lambda index: None,
-        generator=Pcg64Generator,
-        memory_offset=memory_offset,
-        view_at=view_at,
-    )
+    kernels = (reference, cpu_sums, cpu_moments, cpu_softmaxes, cpu_choices, cpu_kernels, cpu_array_lists)
+    attributes: dict[str, Any] = {
+        "device_type": "cpu",
+        "array_type": np.ndarray,
+        "from_numpy": lambda array, index=None: array,
+        "to_numpy": lambda array: array,
+        "index_of": lambda array: None,
+        "select": lambda index: None,
+        "generator": Pcg64Generator,
+        "memory_offset": memory_offset,
+        "view_at": view_at,
+    }
+    narrow = build_namespace(np, *kernels, bfloat16_kernels, covers=bfloat16_kernels.covers, **attributes)
+    return build_namespace(np, *kernels, bfloat16=narrow, **attributes)
 
 
 def _load_cuda() -> Namespace:

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
-from tensorlite.backends.cpu import casts, find_compiled, thread_pool
+import tensorlite as tl
+from tensorlite.backends import registry
+from tensorlite.backends.cpu import bfloat16_kernels, casts, find_compiled, thread_pool
+from tensorlite.nn import functional as F
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
 BF16, F32 = np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32)
@@ -66,3 +69,56 @@ def test_arrays_of_every_layout_are_converted(layout, source, target):
     found, expected = casts.cast_array(x, target), x.astype(target)
     np.testing.assert_array_equal(bits(found), bits(expected))
     assert (found.dtype, found.strides) == (target, expected.strides)
+
+
+# ---- ops ------------------------------------------------------------------------------------
+
+
+def calls(rng):
+    """Yield the name of an op, a function of bfloat16 tensors, and their arrays."""
+    x = rng.standard_normal((48, 103)).astype(BF16)
+    yield "gelu", F.gelu, [x]
+    yield "gelu", lambda x: F.gelu(x, approximate="tanh"), [x]
+    yield "gelu", F.gelu, [np.tile(np.arange(1 << 16, dtype=np.uint16), 2).view(BF16)]
+    yield "silu", F.silu, [x]
+    yield "silu", F.silu, [np.arange(1 << 16, dtype=np.uint16).view(BF16)]
+
+
+def run(f, arrays, dtype, g):
+    """Return the result of f on tensors of a dtype, and the gradients of its inputs."""
+    inputs = [tl.tensor(a, requires_grad=True) for a in arrays]
+    y = f(*(x.to(dtype) for x in inputs)).to(BF16)
+    y.backward(tl.tensor(g))
+    return [y.array, *(x.grad.array for x in inputs)]
+
+
+@needs_numba
+@pytest.mark.parametrize("case", range(5))
+def test_results_are_those_of_float32_rounded_once(case, monkeypatch):
+    """So are the gradients, to the bit."""
+    covered = []
+    covers = bfloat16_kernels.covers
+    xp = registry.namespace(registry.device("cpu")).bfloat16
+    monkeypatch.setattr(xp, "covers", lambda op, back, args: covers(op, back, args) and (covered.append(op) or True))
+    rng = np.random.default_rng(case)
+    name, f, arrays = list(calls(rng))[case]
+    with np.errstate(all="ignore"):
+        g = rng.standard_normal(f(*map(tl.tensor, arrays)).shape).astype(BF16)
+        assert covered == [name]
+        found, expected = run(f, arrays, BF16, g), run(f, arrays, F32, g)
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == b.dtype == BF16
+        np.testing.assert_array_equal(bits(a), bits(b))
+
+
+@needs_numba
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_the_number_of_threads_does_not_change_the_bits(count, monkeypatch):
+    x = np.random.default_rng(0).standard_normal((300, 301)).astype(BF16)
+    g = x[::-1].copy()
+    for f in (F.gelu, F.silu):
+        expected = run(f, [x], BF16, g)
+        with monkeypatch.context() as patch:
+            patch.setattr(thread_pool, "_num_threads", count)
+            for a, b in zip(run(f, [x], BF16, g), expected, strict=True):
+                np.testing.assert_array_equal(bits(a), bits(b))

@@ -73,9 +73,22 @@ def show_ops() -> None:
     q, keys, values, scores, out = (random(*shape).array for shape in ((2, 8), (2, 9, 8), (2, 9, 8), (2, 9), (2, 8)))
     row_kernels.decode_attention(0, q, keys, values, 7, scores, out)
     show("row kernels", *map(tl.tensor, (x, y, out)))
-    half = np.empty(1003, np.uint16)
-    bfloats.cast(0, random(1003).array, half)
-    show("cast", tl.tensor(half.view(np.int16)))
+    show_bfloat16_kernels()
+
+
+def show_bfloat16_kernels() -> None:
+    """Show the kernels of bfloat16 arrays, whose bits are arrays of uint16."""
+    for n in (64, 1003):
+        numbers = random(64, n).array
+        x, y, wide = np.empty((64, n), np.uint16), np.empty((64, n), np.uint16), np.empty((64, n), f32)
+        table = random(1 << 16).array
+        bfloats.round_array(0, numbers.reshape(-1), x.reshape(-1))
+        bfloats.widen_array(0, x.reshape(-1), wide.reshape(-1))
+        show(f"bfloat16 casts {n}", tl.tensor(x.view(np.int16)), tl.tensor(wide))
+        bfloats.look_up(0, x.reshape(-1), table.view(np.uint16)[: 1 << 16], y.reshape(-1))
+        show(f"bfloat16 tables {n}", tl.tensor(y.view(np.int16)))
+        bfloats.look_up_product(0, x.reshape(-1), x.reshape(-1), table, y.reshape(-1))
+        show(f"bfloat16 products with tables {n}", tl.tensor(y.view(np.int16)))
 
 
 def train(model: GPT, optimizer: optim.AdamW, steps: range) -> None:
@@ -118,7 +131,8 @@ def main() -> None:
     """Show everything. Raises AssertionError if a compiled function was not called."""
     show_ops()
     show_runs(Path(sys.argv[1]))
-    for module in (bfloats, gemm, kernels, quantized_kernels, row_kernels, sum_kernels, compiled_reader):
+    modules = (bfloats, gemm, kernels, quantized_kernels, row_kernels, sum_kernels, compiled_reader)
+    for module in modules:
         for name, function in vars(module).items():
             if isinstance(getattr(function, "_cache", None), MachineCodeCache):
                 assert function.overloads, f"{module.__name__}.{name} was not called"

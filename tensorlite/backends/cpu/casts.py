@@ -36,25 +36,26 @@ def bits_of(x: Array) -> Array:
 
 
 @cache
-def _compiled_cast() -> Any:
-    """Return the compiled loop, or None if nothing is compiled."""
+def _compiled_loops() -> Any:
+    """Return the module of compiled loops, or None if nothing is compiled."""
     if find_compiled() is None:
         return None
-    from .compiled.bfloats import cast
+    from .compiled import bfloats
 
-    return cast
+    return bfloats
 
 
 def cast_array(x: Array, dtype: DType) -> Array:
     """Return a copy of an array in another dtype, as ``x.astype(dtype)``."""
     source = x.dtype
     pair = (source == _FLOAT32 and is_bfloat16(dtype)) or (dtype == _FLOAT32 and is_bfloat16(source))
-    if not pair or x.size < _MIN_COMPILED or (cast := _compiled_cast()) is None:
+    if not pair or x.size < _MIN_COMPILED or (loops := _compiled_loops()) is None:
         return x.astype(dtype)
     out = np.empty_like(x, dtype)  # its axes are in the order of x's memory
     if any(a * out.itemsize != b * x.itemsize for a, b in zip(x.strides, out.strides, strict=True)):
         x = x.copy("K")  # because x has gaps or repeats entries
     flat = (bits_of(x).ravel("K"), bits_of(out).ravel("K"))
+    cast = loops.round_array if source == _FLOAT32 else loops.widen_array
     run_parallel(cast, *flat) if x.size >= _MIN_SHARED else cast(0, *flat)
     return out
 
