@@ -14,9 +14,9 @@ from typing import Any
 from ..dtypes import accumulate_dtype, float32, float64, is_floating
 
 __all__ = [
-    "adam_all_step", "adam_step", "assign_into", "attention", "attention_backward", "clamp", "cross_entropy",
-    "cross_entropy_backward", "deviation", "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward",
-    "last_places", "layer_norm", "layer_norm_backward", "linear", "linear_backward", "log_softmax",
+    "adam_all_step", "adam_step", "add_arrays", "assign_into", "attention", "attention_backward", "clamp",
+    "cross_entropy", "cross_entropy_backward", "deviation", "embedding_backward", "erf", "exp_below", "gelu",
+    "gelu_backward", "last_places", "layer_norm", "layer_norm_backward", "linear", "linear_backward", "log_softmax",
     "log_softmax_backward", "muon_step", "orthogonal", "philox", "rms_norm", "rms_norm_backward", "root_sum_squares",
     "running_sum", "scale_all_step", "scatter_add_into", "sgd_step", "silu", "silu_backward", "softmax",
     "softmax_backward", "sum_over", "sum_squares_of_all", "sum_to", "variance", "whole_of",
@@ -24,6 +24,14 @@ __all__ = [
 
 Array = Any
 XP = Any
+
+# ---- arithmetic -----------------------------------------------------------------------------
+
+
+def add_arrays(xp: XP, x: Array, y: Array) -> Array:
+    """Return ``x + y``."""
+    return x + y
+
 
 # ---- sums and scatters ----------------------------------------------------------------------
 

@@ -292,7 +292,8 @@ def _reduce_rows(
         return loss.sum()
     if factor is not None:
         return loss.sum() / factor.sum()
-    return loss.sum() / wrap((target.array != ignore_index).sum(dtype=loss.dtype))
+    xp = BACKENDS[type(loss.array)]
+    return loss.sum() / wrap(xp.asarray(xp.count_nonzero(target.array != ignore_index), loss.dtype))
 
 
 def _weights_of(target: Tensor, weight: Tensor | None, ignore_index: int) -> Tensor | None:

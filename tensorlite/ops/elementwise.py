@@ -31,6 +31,9 @@ __all__ = [
 # ---- arithmetic -----------------------------------------------------------------------------
 
 
+_LARGE = 1 << 16  # entries, from which it pays that threads share a sum
+
+
 def _factor(alpha: Any) -> float:
     """Return the factor of the second argument as Python's number, which never upcasts a tensor."""
     return number_in("", "alpha", alpha)
@@ -39,7 +42,9 @@ def _factor(alpha: Any) -> float:
 @op(lambda g: g, lambda g, alpha: g if alpha == 1 else g * _factor(alpha), dtypes="promote")
 def add(xp: Namespace, x: Operand, y: Operand, alpha: float = 1) -> Array:
     """Return ``input + alpha * other``."""
-    return x + y if alpha == 1 and alpha is not True else x + _factor(alpha) * y
+    if alpha != 1 or alpha is True:
+        y = _factor(alpha) * y
+    return x + y if type(x) is not type(y) or x.size < _LARGE else xp.add_arrays(x, y)
 
 
 @op(lambda g: g, lambda g, alpha: -g if alpha == 1 else g * -_factor(alpha), dtypes="promote")

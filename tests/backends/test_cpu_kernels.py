@@ -9,7 +9,7 @@ import pytest
 import tensorlite as tl
 from tensorlite import optim
 from tensorlite.backends import reference, registry
-from tensorlite.backends.cpu import choices, compiled_loops, compiled_sums, moments, softmaxes, sums, thread_pool
+from tensorlite.backends.cpu import compiled_loops, compiled_sums, elementwise, moments, softmaxes, sums, thread_pool
 from tensorlite.backends.cpu import kernels as cpu
 from tensorlite.nn import functional as F
 
@@ -98,15 +98,17 @@ class TestRows:
         for axis in (-1, 0):
             agree([cpu.softmax(XP, 5 * x, axis)], [reference.softmax(XP, 5 * x, axis)], dtype)
 
-    def test_choices(self, shape, dtype, layout):
+    def test_elementwise_functions(self, shape, dtype, layout):
         x, y = arrays(shape, dtype, layout)
         if x.flags.writeable:
             x[..., 0] = np.nan
         for values in ((x, y), (x, 0.5), (2, y), (x, y[..., :1]), (x, np.float64(1)), (1.0, 2)):
-            np.testing.assert_array_equal(choices.where(XP, y > 0, *values), np.where(y > 0, *values), strict=True)
+            np.testing.assert_array_equal(elementwise.where(XP, y > 0, *values), np.where(y > 0, *values), strict=True)
         for low, high in ((0, None), (None, 0.5), (-0.5, 0.5), (0.5, -0.5), (np.nan, 1), (y, 1), (-np.inf, np.inf)):
-            found = choices.clamp(XP, x, low, high)
+            found = elementwise.clamp(XP, x, low, high)
             np.testing.assert_array_equal(found, reference.clamp(XP, x, low, high), strict=True)
+        for other in (y, y[..., :1]):
+            np.testing.assert_array_equal(elementwise.add_arrays(XP, x, other), x + other, strict=True)
 
     def test_log_softmax_and_gradients(self, shape, dtype, layout):
         x, g = arrays(shape, dtype, layout)

@@ -1,4 +1,4 @@
-"""Choices between float32 numbers as loops that numba compiles.
+"""Elementwise functions of float32 numbers as loops that numba compiles.
 
 NumPy's ``where`` has a branch for each entry, which takes 3 ns where the condition is irregular. These loops have none.
 The form of the kernels is that of ``kernels.py``: all arrays are flat and contiguous, and the first argument is a
@@ -12,11 +12,24 @@ from typing import Any
 from .parallel_for import bind_kernel, parallel_for
 from .support import ENTRY, INNER, njit
 
-__all__ = ["clamp", "where", "where_else", "where_then"]
+__all__ = ["add", "clamp", "where", "where_else", "where_then"]
 
 Array = Any
 
 _GRAIN_SIZE = 1024  # entries, 4 KB
+
+
+@njit(**INNER)
+def add_range(x: Array, y: Array, out: Array, start: int, stop: int) -> None:
+    x, y, out = x[start:stop], y[start:stop], out[start:stop]
+    for i in range(out.size):
+        out[i] = x[i] + y[i]
+
+
+@njit(**ENTRY)
+def add(pool: int, x: Array, y: Array, out: Array) -> None:
+    """Write ``x + y``."""
+    parallel_for(pool, bind_kernel(add_range, (x, y, out)), out.size, _GRAIN_SIZE, 1)
 
 
 @njit(**INNER)
