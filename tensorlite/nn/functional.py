@@ -362,7 +362,7 @@ def cross_entropy(
         return _cross_entropy_of_probabilities(input, target, weight, reduction, label_smoothing)
     rows, indices = _class_targets(name, input, target, weight, ignore_index)
     factor = _weights_of(indices, weight, ignore_index)
-    if factor is None or not label_smoothing:
+    if weight is None or factor is None or not label_smoothing:
         loss = nn_ops.cross_entropy_rows(rows, indices, ignore_index, label_smoothing)
         loss = loss if factor is None else loss * factor
     else:
