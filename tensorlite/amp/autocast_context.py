@@ -9,11 +9,10 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any, TypeVar
 
-from .. import dtypes
 from ..autograd.autocast_mode import autocast_mode, casting, enter_context, leave_context
-from ..backends.cpu.products import has_bfloat16_products
-from ..backends.registry import cuda_is_available, device, get_default_device
-from ..dtypes import DType, DTypeLike, as_dtype, float16, float32
+from ..backends.mixed_precision import default_lower_dtype, is_present, product_dtype
+from ..backends.registry import device, get_default_device
+from ..dtypes import DType, DTypeLike, as_dtype
 from ..errors import DeviceError
 from .op_classes import OP_CLASSES
 
@@ -22,11 +21,6 @@ __all__ = ["autocast", "get_autocast_dtype", "is_autocast_available", "is_autoca
 F = TypeVar("F", bound=Callable[..., Any])
 
 casting.classes = OP_CLASSES
-
-
-def _default_dtype(device_type: str) -> DType:
-    """Return the dtype of a context that names none: bfloat16 on the CPU, float16 elsewhere, as in PyTorch."""
-    return dtypes.bfloat16 if device_type == "cpu" else float16
 
 
 def is_autocast_available(device_type: str) -> bool:
@@ -49,7 +43,7 @@ def get_autocast_dtype(device_type: str | None = None) -> DType:
     others. None is the type of the default device. Raises DeviceError for an unknown type.
     """
     kind = _checked("get_autocast_dtype", device_type or get_default_device().type)
-    return autocast_mode.chosen.get(kind) or _default_dtype(kind)
+    return autocast_mode.chosen.get(kind) or as_dtype(default_lower_dtype(kind))
 
 
 def _checked(name: str, device_type: Any) -> str:
@@ -136,9 +130,10 @@ _LATER: dict[Callable[[Any], bool], str] = {
 
 def _is_usable(device_type: str, dtype: DType) -> bool:
     """Return whether ops of the device can compute in a lower dtype. Warns if not."""
-    if device_type == "cuda" and not cuda_is_available():
+    if not is_present(device_type):
         warnings.warn(
-            "autocast: expected a GPU for device_type 'cuda', found none, so this context is off. Pass enabled=False.",
+            f"autocast: expected a device of type {device_type!r}, found none, so this context is off. Pass "
+            "enabled=False.",
             RuntimeWarning, stacklevel=3,
         )  # fmt: skip
         return False
@@ -151,18 +146,18 @@ def _is_usable(device_type: str, dtype: DType) -> bool:
     return True
 
 
-_warned: set[str] = set()
+_warned: set[DType] = set()
+"""The dtypes of which a warning said that the processor has no arithmetic for them."""
 
 
 def _product_dtype(device_type: str, dtype: DType) -> DType:
-    """Return the dtype in which products compute: float32 where the processor has no bfloat16 arithmetic."""
-    if device_type != "cpu" or dtype == float16 or has_bfloat16_products():
-        return dtype
-    if "bfloat16" not in _warned:
-        _warned.add("bfloat16")
+    """Return the dtype in which products compute, with a warning the first time that it is not the chosen one."""
+    found = product_dtype(device_type, dtype)
+    if found != dtype and dtype not in _warned:
+        _warned.add(dtype)
         warnings.warn(
-            "autocast: this processor has no bfloat16 arithmetic that a compiled kernel uses (AVX512_BF16), so "
-            "products compute in float32, which is as fast as without autocast.",
+            f"autocast: this processor has no {dtype} arithmetic that a compiled kernel uses (AVX512_BF16), so "
+            f"products compute in {found}, which is as fast as without autocast.",
             RuntimeWarning, stacklevel=3,
         )  # fmt: skip
-    return float32
+    return found

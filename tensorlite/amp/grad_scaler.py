@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from ..autograd import version_counter
 from ..autograd.op_hooks import run_op
-from ..backends.registry import BACKENDS, Array, cuda_is_available
+from ..backends.mixed_precision import is_present
+from ..backends.registry import BACKENDS, Array
 from ..dtypes import accumulate_dtype, float16
 from ..errors import DTypeError, GraphError
 from ..scalars import int_in, number_in
@@ -77,9 +78,9 @@ class GradScaler:
         if not is_autocast_available(device):
             raise ValueError(f"GradScaler: expected a type of device, such as 'cuda' or 'cpu', got {device!r:.60}.")
         self._enabled = bool(enabled)
-        if self._enabled and device == "cuda" and not cuda_is_available():
+        if self._enabled and not is_present(device):
             warnings.warn(
-                "GradScaler: expected a GPU for device 'cuda', found none, so the scaler is disabled. Pass "
+                f"GradScaler: expected a device of type {device!r}, found none, so the scaler is disabled. Pass "
                 "enabled=False, or device='cpu'.",
                 RuntimeWarning, stacklevel=2,
             )  # fmt: skip

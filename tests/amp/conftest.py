@@ -2,10 +2,10 @@
 
 import pytest
 
-from tensorlite.amp import autocast_context
+from tensorlite.backends import mixed_precision
 
 
 @pytest.fixture(autouse=True)
 def bfloat16_products(monkeypatch):
     """Let autocast compute in bfloat16 on every processor, so that all of them give the same dtypes."""
-    monkeypatch.setattr(autocast_context, "has_bfloat16_products", lambda: True)
+    monkeypatch.setattr(mixed_precision, "has_bfloat16_products", lambda: True)

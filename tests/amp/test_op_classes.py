@@ -1,4 +1,4 @@
-"""The table of the classes of ops: it has every op, and dtypes are PyTorch's but for listed reasons."""
+"""The table of the classes of ops: it has every op, and dtypes are PyTorch's, except for listed ops."""
 
 import gc
 import importlib
@@ -79,7 +79,7 @@ def result_dtypes(library, f, sample, arrays, dtype):
 
 
 @pytest.mark.filterwarnings("ignore")  # PyTorch's, about single samples
-def test_dtypes_of_results_are_those_of_pytorch_but_for_listed_ops():
+def test_dtypes_of_results_are_those_of_pytorch_except_for_listed_ops():
     torch = pytest.importorskip("torch")
     from tests.ops.test_against_torch import NO_TWIN, twin
 

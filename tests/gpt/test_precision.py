@@ -14,7 +14,7 @@ from gpt.config import ConfigError
 from gpt.model import GPT
 from gpt.runs import LATEST, METRICS, read
 from gpt.train import TrainingError, profile, start
-from tensorlite.amp import autocast_context
+from tensorlite.backends import mixed_precision
 from tests.gpt.small_runs import assert_same_checkpoint, at_step, ctrl_c
 
 pytestmark = pytest.mark.usefixtures("default_ctrl_c")
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("default_ctrl_c")
 @pytest.fixture(autouse=True)
 def bfloat16_products(monkeypatch):
     """Let autocast compute in bfloat16 on every processor."""
-    monkeypatch.setattr(autocast_context, "has_bfloat16_products", lambda: True)
+    monkeypatch.setattr(mixed_precision, "has_bfloat16_products", lambda: True)
 
 
 def test_a_run_in_bfloat16_has_float32_weights_and_learns_as_much(tiny, tmp_path, capsys):

@@ -71,7 +71,8 @@ SESSIONS = [page for page in PAGES if any(b.page == page for b in PYTHON if b no
 
 def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-W", "error", *args]
+    # A processor without bfloat16 arithmetic says so.
+    command = [sys.executable, "-W", "error", "-W", "ignore:autocast", *args]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
