@@ -98,3 +98,15 @@ def test_parameters_with_different_numbers_of_steps():
     for p, q in zip(shared, alone, strict=True):
         np.testing.assert_array_equal(p.array, q.array)
         assert together.state[p]["step"] == next(o for o in each if q in o.state).state[q]["step"]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_parameter_that_cannot_be_written_raises(count):
+    locked = np.ones(100, np.float32)
+    locked.flags.writeable = False
+    parameters = [tl.from_numpy(a).requires_grad_() for a in (np.ones(100, np.float32), locked)]
+    for p in parameters:
+        p.grad = tl.ones(100)
+    with pytest.raises(ValueError, match="read-only"):
+        tl.optim.AdamW(parameters[-count:]).step()
+    assert (locked == 1).all()

@@ -535,7 +535,8 @@ def adam_step(
     decay: float, decoupled: bool, maximize: bool,
 ) -> None:  # fmt: skip
     """Compute the same as the reference, in one pass over memory."""
-    if p.size >= 1 << 5 and _is_contiguous_float32(p, g, m, v) and (kernels := _compiled_kernels()):
+    whole = p.size >= 1 << 5 and p.flags.writeable and _is_contiguous_float32(p, g, m, v)
+    if whole and (kernels := _compiled_kernels()):
         coefficients = reference.adam_coefficients(t, lr, beta1, beta2, eps, decay, decoupled, maximize)
         # The caller's core has just computed the gradient, so sharing pays only for larger arrays.
         flat = (p.reshape(-1), g.reshape(-1), m.reshape(-1), v.reshape(-1))
