@@ -149,9 +149,9 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
     values = attach_saved_values(node, saved) if create_graph else saved
     narrow_xp = None
     if plan.find_narrow is not None and node.dtypes is not None:
-        if plan.backward is not None and not create_graph:
+        if plan.built_in and plan.backward is not None and not create_graph:
             arguments = [g, *(values[j] for j in plan.backward_places if j is not None)]
-            narrow_xp = bfloat16_namespace(plan.op_name, True, arguments)
+            narrow_xp = bfloat16_namespace(plan.op_name, arguments)
         if narrow_xp is None:
             values, g = widen_values(plan, values, g)
     gradients: list[Value]

@@ -229,7 +229,9 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
             and (mixed or (dtype is not float32 and dtype is not float64))
             and (narrow := find_narrow(arrays)) is not None
         ):
-            if narrow is not float16 and (narrow_xp := bfloat16_namespace(self.name, False, arrays)) is not None:
+            if built_in and narrow is not float16:
+                narrow_xp = bfloat16_namespace(self.name, arrays)
+            if narrow_xp is not None:
                 narrow = None
             else:
                 inputs = convert_arrays(arrays, narrow, accumulate_dtype(narrow))

@@ -178,11 +178,11 @@ def backend_of(values: Iterable[object]) -> Namespace | None:
     return None
 
 
-def bfloat16_namespace(op: str, backward: bool, arguments: Sequence[Any]) -> Namespace | None:
-    """Return the namespace whose kernels take these bfloat16 arguments of an op as they are, or None."""
+def bfloat16_namespace(op: str, arguments: Sequence[Any]) -> Namespace | None:
+    """Return the namespace whose kernels take these arguments of an op, of bfloat16, as they are, or None."""
     xp = backend_of(arguments)
     narrow = None if xp is None else xp.bfloat16
-    return narrow if narrow is not None and narrow.covers(op, backward, arguments) else None
+    return narrow if narrow is not None and narrow.covers(op, arguments) else None
 
 
 def device_of(array: Array) -> Device:

@@ -10,7 +10,7 @@ activations of a model use a few KB. To look a result up takes less time than to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -47,7 +47,7 @@ def _launch(kernel: Any, size: int, *args: Any) -> Any:
 
 
 def _flat(x: Array) -> Array:
-    return bits_of(x).reshape(-1)
+    return bits_of(x).reshape(-1)  # a copy if x is not contiguous
 
 
 # ---- functions by table ---------------------------------------------------------------------
@@ -75,13 +75,13 @@ def _silu_tables(dtype: DType) -> tuple[Array, Array]:
 
 
 def _look_up(x: Array, table: Array) -> Array:
-    y = np.empty_like(x)
+    y = np.empty(x.shape, x.dtype)
     _launch(_compiled().look_up, x.size, _flat(x), table, _flat(y))
     return y
 
 
 def _look_up_product(g: Array, x: Array, table: Array) -> Array:
-    y = np.empty_like(x)
+    y = np.empty(x.shape, x.dtype)
     _launch(_compiled().look_up_product, x.size, _flat(g), _flat(x), table, _flat(y))
     return y
 
@@ -109,23 +109,12 @@ def silu_backward(xp: XP, g: Array, x: Array, y: Array) -> Array:
 # ---- which calls are covered ----------------------------------------------------------------
 
 
-def _are_contiguous(*arrays: Any) -> bool:
-    """Return whether the first array is large enough, and all bfloat16 arrays are contiguous."""
-    return arrays[0].size >= _MIN_COMPILED and all(
-        a.flags.c_contiguous and is_bfloat16(a.dtype) for a in arrays if isinstance(a, np.ndarray)
-    )
+_COVERED = {"gelu", "silu"}  # the ops whose functions, forward and backward, call the kernels above
 
 
-_COVERED: dict[tuple[str, bool], Callable[..., bool]] = {
-    ("gelu", False): _are_contiguous,
-    ("gelu", True): _are_contiguous,
-    ("silu", False): _are_contiguous,
-    ("silu", True): _are_contiguous,
-}
-"""What says whether a call is covered, for the name of an op, and for its backward function or not."""
-
-
-def covers(op: str, backward: bool, arguments: Sequence[Any]) -> bool:
+def covers(op: str, arguments: Sequence[Any]) -> bool:
     """Return whether the kernels here take these arguments of an op, or of its backward function, as they are."""
-    test = _COVERED.get((op, backward))
-    return test is not None and _compiled() is not None and test(*arguments)
+    return (
+        op in _COVERED and arguments[0].size >= _MIN_COMPILED and _compiled() is not None
+        and all(is_bfloat16(a.dtype) for a in arguments if isinstance(a, np.ndarray))
+    )  # fmt: skip
