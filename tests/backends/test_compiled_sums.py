@@ -59,6 +59,15 @@ class TestValues:
         np.add.at(exact, ids, g.astype(np.float64))
         np.testing.assert_allclose(sums.embedding_backward(XP, g, ids, rows), exact, rtol=3e-6)
 
+    def test_rows_that_are_added(self, shape):
+        source, ids = positive(*shape), np.random.default_rng(1).integers(-7, 7, shape[0])
+        out = positive(7, shape[1])
+        exact = out.astype(np.float64)
+        np.add.at(exact, ids, source.astype(np.float64))
+        np.testing.assert_allclose(sums.scatter_add_into(XP, out.copy(), (ids,), source), exact, rtol=3e-6)
+        with pytest.raises(IndexError):
+            sums.scatter_add_into(XP, out, (ids + 1,), source)
+
     @pytest.mark.parametrize("axes", [(1,), (0, 1), (0,)])
     def test_variances(self, shape, axes):
         x = 1000 + positive(*shape)

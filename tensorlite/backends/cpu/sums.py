@@ -266,6 +266,10 @@ def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:
     hits = max(a.size for a in (source, *arrays))
     if not is_floating(out.dtype) or out.dtype.itemsize > 4 or (hits <= _RUN and out.dtype.itemsize == 4):
         return reference.scatter_add_into(xp, out, index, source)
+    if _are_rows(out, index, source):
+        [ids] = arrays
+        out += embedding_backward(xp, source, ids % len(out), len(out)).reshape(out.shape)
+        return out
     total = np.zeros(out.shape)
     if out.ndim == source.ndim == 1 and len(arrays) == 1 and arrays[0].shape == source.shape:
         [places] = arrays
@@ -279,6 +283,16 @@ def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:
     else:
         out[index] = out[index] + total[index]  # touches only the memory that gets a value
     return out
+
+
+def _are_rows(out: Array, index: Any, source: Array) -> bool:
+    """Return whether whole rows are added, by a compiled loop: the rows of a matrix at a vector of indices."""
+    ids = index[0] if isinstance(index, tuple) and len(index) == 1 else index
+    if not isinstance(ids, np.ndarray) or ids.dtype.kind != "i" or ids.ndim != 1 or source.ndim != 2 or out.ndim != 2:
+        return False
+    if source.shape != (ids.size, out.shape[1]) or 4 * source.size < out.size or not sums_for(source):
+        return False
+    return bool(-len(out) <= ids.min() and ids.max() < len(out))  # else NumPy raises
 
 
 def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
