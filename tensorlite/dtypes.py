@@ -85,10 +85,20 @@ def set_default_dtype(dtype: DTypeLike) -> None:
     _default = chosen
 
 
+def _numpy_dtype(dtype: DTypeLike) -> DType:
+    """Return what ``np.dtype`` does, which knows the name "bfloat16" only after the import of its package."""
+    return _import_bfloat16() if isinstance(dtype, str) and dtype == "bfloat16" else np.dtype(dtype)
+
+
 def as_dtype(dtype: DTypeLike) -> DType:
-    """Return the dtype that ``float``, ``"int64"`` or the like names. Raises DTypeError if it is not a number type."""
+    """Return the dtype that ``float``, ``"int64"`` or the like names. Raises DTypeError if it is not a number type.
+
+    Raises DTypeError as well for "bfloat16" without the package ml_dtypes.
+    """
     try:
-        found: DType = _import_bfloat16() if isinstance(dtype, str) and dtype == "bfloat16" else np.dtype(dtype)
+        found = _numpy_dtype(dtype)
+    except DTypeError:
+        raise
     except TypeError:
         found = np.dtype(object)
     if kind_of(found) not in "biufc" or not found.isnative or found.itemsize > (16 if found.kind == "c" else 8):
@@ -103,7 +113,7 @@ def kind_of(dtype: DType) -> str:
 
 def is_floating(dtype: DTypeLike) -> bool:
     """Return whether gradients can flow through values of this dtype."""
-    return kind_of(np.dtype(dtype)) == "f"
+    return kind_of(_numpy_dtype(dtype)) == "f"
 
 
 def finfo(dtype: Any) -> Any:
@@ -239,8 +249,7 @@ def _converted(value: Any, dtype: DType) -> Any:
 
 def promote_types(a: DTypeLike, b: DTypeLike) -> DType:
     """Return the smallest dtype that both convert to, as in PyTorch: ``int64`` and ``float16`` give ``float16``."""
-    x: DType = np.dtype(a)
-    y: DType = np.dtype(b)
+    x, y = _numpy_dtype(a), _numpy_dtype(b)
     if _RANK[x.kind] != _RANK[y.kind] and "c" not in (x.kind, y.kind):
         return x if _RANK[x.kind] > _RANK[y.kind] else y
     if x == y:
@@ -350,6 +359,10 @@ def _promote(name: str, arrays: list[Any]) -> list[Any]:
     return _convert(name, arrays, result_type(*arrays))
 
 
+def _round(name: str, arrays: list[Any]) -> list[Any]:
+    return _rounded_numbers(_promote(name, arrays))
+
+
 def _float(name: str, arrays: list[Any]) -> list[Any]:
     dtype = result_type(*arrays)
     return _convert(name, arrays, dtype if kind_of(dtype) in "fc" else _default)
@@ -386,7 +399,7 @@ def _compare(name: str, arrays: list[Any]) -> list[Any]:
     # array not decide the width, and NumPy would compare int8 with a Python float in float16.
     kinds = {a.dtype.kind for a in arrays if hasattr(a, "dtype")}
     if kinds <= {"f", "V"}:
-        return _rounded_numbers(_promote(name, arrays)) if "V" in kinds else _promote(name, arrays)
+        return _round(name, arrays) if "V" in kinds else _promote(name, arrays)
     if kinds <= {"i", "u"} and any(type(a) is float for a in arrays):
         return _convert(name, arrays, float64)
     return arrays
@@ -397,7 +410,7 @@ def _rounded_numbers(arrays: list[Any]) -> list[Any]:
 
     NumPy compares an array of its own with a number in the dtype of the array, as PyTorch does.
     """
-    dtype = next(a.dtype for a in arrays if hasattr(a, "dtype"))
+    dtype = next((a.dtype for a in arrays if hasattr(a, "dtype")), float32)
     if dtype.char != _BFLOAT16:
         return arrays
     with np.errstate(over="ignore"):
@@ -430,6 +443,7 @@ def _floating(name: str, arrays: list[Any]) -> list[Any]:
 
 POLICIES: dict[str, Policy] = {
     "promote": _promote,
+    "round": _round,
     "float": _float,
     "scale": _scale,
     "float_scale": _float_scale,

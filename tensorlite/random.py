@@ -140,4 +140,4 @@ def dropout_mask(like: Array, p: float, generator: Generator | None = None) -> A
     if p >= 1:
         return xp.zeros_like(like)
     kept = (generator or default_generator).uniform(xp, like.shape, np.dtype(np.float32)) >= p
-    return kept.astype(like.dtype) * (1.0 / (1.0 - p))
+    return kept.astype(like.dtype) * like.dtype.type(1.0 / (1.0 - p))  # ml_dtypes makes float32 of a Python float

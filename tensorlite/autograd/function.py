@@ -113,9 +113,10 @@ def op(
     composite: the same function in plain ops, which is differentiated when the gradient itself must be differentiable.
     dtypes: how inputs of different dtypes are combined: None (unchanged), "promote" (as PyTorch does), "float" (the
         same, and integers become the default float dtype), "scale" and "float_scale" (the same two, except that a 0-d
-        array next to float16 becomes float32), "choose" (as "promote", except for the first argument, a
-        condition), "bits" (as "promote", and floats are an error), "compare" (as "promote" among floats; integers of
-        different widths are compared exactly), "same" (mixing is an error), "floating" (integers are an error too).
+        array next to float16 becomes float32), "round" (as "promote", and next to bfloat16 numbers are rounded to it),
+        "choose" (as "promote", except for the first argument, a condition), "bits" (as "promote", and floats are an
+        error), "compare" (as "promote" among floats; integers of different widths are compared exactly), "same"
+        (mixing is an error), "floating" (integers are an error too).
     aux: the names of further arrays that the function returns after its result, for ``backward`` to name.
     multi_output: whether the function returns a tuple of results; then a rule gets the tuple of their gradients.
     view: whether the result may share memory with the first argument.

@@ -11,13 +11,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..dtypes import accumulate_dtype, float32, float64, is_floating
+from ..dtypes import accumulate_dtype, cast_array, convert_arrays, float32, float64, is_floating
 
 __all__ = [
     "adam_all_step", "adam_step", "add_arrays", "assign_into", "attention", "attention_backward", "clamp",
     "cross_entropy", "cross_entropy_backward", "deviation", "embedding_backward", "erf", "exp_below", "gelu",
     "gelu_backward", "last_places", "layer_norm", "layer_norm_backward", "linear", "linear_backward", "log_softmax",
-    "log_softmax_backward", "muon_step", "orthogonal", "philox", "rms_norm", "rms_norm_backward", "root_sum_squares",
+    "log_softmax_backward", "matmul", "muon_step", "orthogonal", "philox", "rms_norm", "rms_norm_backward",
+    "root_sum_squares",
     "running_sum", "scale_all_step", "scatter_add_into", "sgd_step", "silu", "silu_backward", "softmax",
     "softmax_backward", "sum_over", "sum_squares_of_all", "sum_to", "variance", "whole_of",
 ]  # fmt: skip
@@ -196,8 +197,17 @@ def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
 # ---- affine maps ----------------------------------------------------------------------------
 
 
+def matmul(xp: XP, x: Array, y: Array) -> Array:
+    """Return ``x @ y``, of bfloat16 arrays in float32 and rounded once."""
+    if x.dtype.kind != "V":
+        return x @ y
+    return cast_array(cast_array(x, float32) @ cast_array(y, float32), x.dtype)
+
+
 def linear(xp: XP, x: Array, weight: Array, bias: Array | None) -> Array:
     """Return ``x @ weight.T + bias``, by one product for any number of dimensions of x."""
+    if x.dtype.kind == "V":  # bfloat16 is rounded once
+        return cast_array(linear(xp, *convert_arrays([x, weight, bias], x.dtype, float32)), x.dtype)
     y = xp.matmul(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), weight.T)
     if bias is not None:
         y += bias

@@ -144,7 +144,7 @@ def _wraps(xp: Namespace, x: Operand, y: Operand, out: Array) -> Array:
     return xp.where(out == y, -1.0, xp.round((x - xp.where(out == out, out, 0.0)) / y))
 
 
-@op(lambda g: g, lambda g, x, y, out: g * -_wraps(x, y, out), dtypes="promote", widen="backward")
+@op(lambda g: g, lambda g, x, y, out: g * -_wraps(x, y, out), dtypes="round", widen="backward")
 def remainder(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input - other * floor(input / other)``. It has the sign of the divisor, as Python's ``%``.
 
@@ -154,7 +154,7 @@ def remainder(xp: Namespace, x: Operand, y: Operand) -> Array:
     return x % y
 
 
-@op(lambda g: g, lambda g, x, y, out: g * -_wraps(x, y, out), dtypes="promote", widen="backward")
+@op(lambda g: g, lambda g, x, y, out: g * -_wraps(x, y, out), dtypes="round", widen="backward")
 def fmod(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input - other * trunc(input / other)``. It has the sign of the dividend, as C's ``fmod``.
 

@@ -57,7 +57,7 @@ def fill_number(name: str, value: Any, dtype: DType | None) -> tuple[Any, DType]
 def tensor_of(value: Any) -> Any:
     """Return a Tensor for an array of NumPy, PyTorch or another library. Anything else is returned unchanged.
 
-    Raises TypeError, with the reason, if the array cannot be read, such as one of bfloat16 numbers or on a GPU.
+    Raises TypeError, with the reason, if the array cannot be read, such as one of float8 numbers or on a GPU.
     """
     if isinstance(value, Variable) or not hasattr(value, "__array__"):
         return value

@@ -83,6 +83,8 @@ def format_array(values: np.ndarray[Any, Any], prefix: str) -> str:
 def _to_text(values: np.ndarray[Any, Any], prefix: str, threshold: int, linewidth: int) -> str:
     sci_mode, precision = _options["sci_mode"], _options["precision"]
     formatter: Any = None
+    if values.dtype.kind == "V":  # bfloat16, of whose numbers NumPy prints as many digits as ml_dtypes says
+        values = values.astype(np.float32)
     if sci_mode is not None and is_floating(values.dtype):
         formatter = {"float_kind": lambda x: f"{x:.{precision}{'e' if sci_mode else 'f'}}"}
     return np.array2string(

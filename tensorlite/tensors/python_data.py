@@ -7,6 +7,7 @@ A Tensor, an array or a NumPy scalar among the entries counts as its own dtype.
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -124,7 +125,10 @@ def _foreign_array(data: Any) -> np.ndarray[Any, Any]:
     if not isinstance(data, (str, bytes, type(None))) and not _is_number_like(data):
         if callable(detach := getattr(data, "detach", None)):  # PyTorch's tensors
             data = detach()
-        array = np.asarray(data)
+        if str(getattr(data, "dtype", "")) == "torch.bfloat16":  # of which PyTorch makes no NumPy array
+            array = np.asarray(data.view(sys.modules["torch"].int16)).view(as_dtype("bfloat16"))
+        else:
+            array = np.asarray(data)
         if kind_of(array.dtype) in "biufc":
             return array.astype(as_dtype(array.dtype.newbyteorder("=")), copy=False)
     raise TypeError(f"tensor: expected numbers or booleans, got {type(data).__name__} {data!r:.60}")

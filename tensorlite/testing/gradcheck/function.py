@@ -13,6 +13,7 @@ import numpy as np
 from ...autograd.grad_mode import enable_grad, no_grad
 from ...autograd.gradients import grad as _grad
 from ...autograd.graph import Node, topological_order
+from ...dtypes import is_floating
 from ...errors import DTypeError
 from ...pytree import tree_leaves, tree_map
 from ...tensors.creation import tensor
@@ -36,7 +37,7 @@ def to_numpy(x: Tensor) -> np.ndarray:
 
 def is_float(x: Any) -> bool:
     """Return whether x is a Tensor or NumPy array of a floating dtype."""
-    return isinstance(x, (Tensor, np.ndarray)) and np.dtype(x.dtype).kind == "f"
+    return isinstance(x, (Tensor, np.ndarray)) and is_floating(x.dtype)
 
 
 def random_eighths(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
