@@ -216,7 +216,7 @@ def _float32_to_round(array: Any) -> Any:
     """Return an array as float32 numbers that become the bfloat16 numbers which are nearest to its own.
 
     ml_dtypes rounds other numbers to float32 first, after which 1 + 2**-8 + 2**-30 is a tie and becomes 1. Here the
-    last bit that is kept says whether one of those below it was set, so a number that is no tie does not become one
+    last bit that is kept says whether one of those below it was set, so a number that is not a tie does not become one
     ("rounding to odd": Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
     """
     shape = array.shape

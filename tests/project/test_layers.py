@@ -205,6 +205,9 @@ def dotted(node: ast.expr) -> list[str]:
     return [node.id if isinstance(node, ast.Name) else ""]
 
 
+OUTSIDE_ALL = {"tensorlite.bfloat16"}  # because ``from tensorlite import *`` does not import ml_dtypes
+
+
 @cache
 def not_public(path: str) -> str | None:
     """Return why `path`, say "tensorlite.nn.Linear", is not public API; None if it is."""
@@ -214,7 +217,7 @@ def not_public(path: str) -> str | None:
         if not isinstance(value, ModuleType):
             return None
         here = ".".join(names[: i + 1])
-        if here not in PUBLIC_MODULES and name not in getattr(value, "__all__", ()):
+        if here not in PUBLIC_MODULES and here not in OUTSIDE_ALL and name not in getattr(value, "__all__", ()):
             return f"uses {here}, which is not public: {value.__name__}.__all__ does not have it"
         value = importlib.import_module(here) if here in PUBLIC_MODULES else getattr(value, name)
     return None
