@@ -327,7 +327,7 @@ class Op:
         node.plan, node.edges, node.shapes, node.saved = plan, edges, shapes, saved
         node.seq = version_counter.clock()
         narrow = (dtype is not float32 and dtype is not float64 and arrays[needs[0]].dtype.itemsize < 4
-                  and self.find_narrow_backward is not None)  # fmt: skip
+                  and (self.find_narrow_backward is not None or self.backward is not None))  # fmt: skip
         if arrays is not given or not self.built_in or narrow:
             node.dtypes = [given[i].dtype for i in needs]
         return node

@@ -50,19 +50,31 @@ def test_a_processor_without_bfloat16_says_so_once_and_computes_in_float32(witho
             assert tl.ones(2, device="strict").exp().dtype == tl.float32
 
 
-def test_features_of_the_processor_decide(monkeypatch):
-    """numba compiles for the features that the environment variable NUMBA_CPU_FEATURES names."""
-    simd = pytest.importorskip("tensorlite.backends.cpu.compiled.simd")
-    if products.find_compiled() is None:
-        pytest.skip("there are no compiled kernels")
+def test_without_compiled_kernels_there_are_no_products(monkeypatch):
     decide = products.has_bfloat16_products.__wrapped__
-    found = []
-    for features in ("+avx2,+avx512f", "+avx2,+avx512f,+avx512bw,+avx512vl,+avx512dq,+avx512bf16"):
-        monkeypatch.setattr(simd.config, "CPU_FEATURES", features)
-        found.append(bool(decide()))
-    assert found == [False, True]
-    monkeypatch.setattr(products, "find_compiled", lambda: None)
-    assert not decide()
+    assert decide() is products.has_bfloat16_products()
+    monkeypatch.setattr(products, "_load", lambda: None)
+    assert decide() is False
+
+
+@pytest.mark.skipif(not products.has_bfloat16_products(), reason="the processor has no bfloat16 arithmetic")
+@pytest.mark.parametrize("inside", [True, False])
+def test_weight_gradients_are_not_rounded_to_bfloat16(inside):
+    """Inside autocast they are float32 sums. Weights that are bfloat16 themselves have gradients of their dtype."""
+    rng = np.random.default_rng(0)
+    x, w, b, g = (
+        tl.tensor(rng.standard_normal(shape).astype(np.float32)).to(tl.bfloat16)
+        for shape in ((512, 32), (64, 32), (64,), (512, 64))
+    )
+    w, b = (nn.Parameter(t.float() if inside else t) for t in (w, b))
+    with tl.autocast("cpu", enabled=inside):
+        y = F.linear(x.float() if inside else x, w, b)
+    y.backward(g)
+    exact = [g.double().numpy().T @ x.double().numpy(), g.double().numpy().sum(0)]
+    for p, expected in zip((w, b), exact, strict=True):
+        assert p.grad.dtype == p.dtype
+        error = np.abs(p.grad.double().numpy() - expected).max() / np.abs(expected).max()
+        assert error < 1e-6 if inside else 1e-4 < error < 4e-3
 
 
 def test_importing_tensorlite_imports_neither_amp_nor_ml_dtypes():

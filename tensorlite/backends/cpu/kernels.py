@@ -168,11 +168,20 @@ def linear(xp: XP, x: Array, weight: Array, bias: Array | None) -> Array:
 def linear_backward(
     xp: XP, g: Array, x: Array, weight: Array, needs: tuple[int, ...]
 ) -> tuple[Array | None, Array | None, Array | None]:
-    """Compute the same as the reference, in float32 for float16 and bfloat16."""
+    """Compute the same as the reference, in float32 for float16 and bfloat16.
+
+    Our own product gives the gradients of bfloat16 weights as float32, which they are in mixed precision.
+    """
     narrow = x.dtype
     wide = accumulate_dtype(narrow)
-    if wide == narrow or (has_bfloat16_products() and is_bfloat16(narrow)):
+    if wide == narrow:
         return reference.linear_backward(xp, g, x, weight, needs)
+    if is_bfloat16(narrow) and has_bfloat16_products():
+        count = math.prod(g.shape[:-1])  # -1 would fail for an empty array
+        rows, inputs = g.reshape(count, g.shape[-1]), x.reshape(count, x.shape[-1])
+        first = reference.linear_backward(xp, g, x, weight, needs[:1])[0] if 0 in needs else None
+        product = multiply(rows.T, inputs, _FLOAT32) if 1 in needs else None
+        return first, product, xp.sum_to(cast_array(rows, wide), rows.shape[1:]) if 2 in needs else None
     g, x, weight = convert_arrays([g, x, weight], narrow, wide)
     dx, dweight, dbias = convert_arrays(reference.linear_backward(xp, g, x, weight, needs), wide, narrow)
     return dx, dweight, dbias
