@@ -48,6 +48,15 @@ def _sum_of_exp(x: Array, top: Any) -> Any:
     return total
 
 
+# A function without flags of its own has those of its caller, which may add the maximum and the logarithm first.
+@njit(**{**LOOP, "fastmath": {"contract"}})
+def _subtract_both(x: Array, top: Any, total: Any, y: Array) -> None:
+    """Write ``(x - top) - log(total)`` in this order: a large maximum plus the logarithm would lose digits."""
+    logarithm = log(total)
+    for j in range(x.size):
+        y[j] = (x[j] - top) - logarithm
+
+
 @njit(**LOOP)
 def softmax_backward_range(g: Array, y: Array, dx: Array, start: int, stop: int) -> None:
     n = y.shape[1]
@@ -73,9 +82,7 @@ def log_softmax_range(x: Array, y: Array, start: int, stop: int) -> None:
         top, total = row_max(x[i]), 0.0
         for first in range(0, n, _RUN):
             total += _sum_of_exp(x[i, first : first + _RUN], top)
-        logarithm = log(f32(total))
-        for j in range(n):
-            y[i, j] = (x[i, j] - top) - logarithm
+        _subtract_both(x[i], top, f32(total), y[i])
 
 
 @njit(**ENTRY)
