@@ -145,7 +145,7 @@ SITUATIONS = (
 # ---- the processes --------------------------------------------------------------------------
 
 
-def train_in_threads(name: str, shape: Shape, weights: Weights, pipe: Connection) -> None:
+def train_in_threads(library: str, name: str, shape: Shape, weights: Weights, pipe: Connection) -> None:
     """Run in a process of its own: for each (threads, steps) received, send the seconds that a step of each took."""
     models: list[tuple[Callable[..., float], np.random.Generator]] = []
 
@@ -175,7 +175,7 @@ class Trainer:
     """A library in one situation's process."""
 
     def __init__(self, name: str, shape: Shape, weights: Weights) -> None:
-        self.process, self.pipe = start_process(name, train_in_threads, shape, weights)
+        self.process, self.pipe = start_process(SIDES[name].library, train_in_threads, name, shape, weights)
 
     def run(self, threads: int, steps: int) -> list[float]:
         """Return the seconds of each step."""
@@ -187,8 +187,8 @@ class Trainer:
         self.process.join()
 
 
-def start_trainers(name: str, shape: Shape, group: Path | None) -> dict[str, Trainer]:
-    """Start a process for each kind of limit."""
+def start_trainers(name: str, shape: Shape, group: Path | None, quick: bool) -> dict[str, Trainer]:
+    """Start a process for each kind of limit; for the first one only, if ``quick``."""
     weights = shape.weights()
     trainers = {"quiet": Trainer(name, shape, weights)}  # first, so that Python's helper process has no limit
     limits: dict[str, Any] = {"one thread": one_thread(), "many threads": many_threads()}
@@ -196,7 +196,7 @@ def start_trainers(name: str, shape: Shape, group: Path | None) -> dict[str, Tra
         limits["one core"] = one_core()
     if group is not None:
         limits["quota"] = limited(group)
-    for kind, limit in limits.items():
+    for kind, limit in list(limits.items())[: 1 if quick else None]:
         with limit:
             trainers[kind] = Trainer(name, shape, weights)
     return trainers
@@ -222,7 +222,7 @@ def print_table(title: str, name: str, situations: list[Situation], times: dict[
 def measure(name: str, shape_name: str, group: Path | None, quick: bool) -> None:
     """Print the table of one shape and library."""
     shape = SHAPES[shape_name]
-    trainers = start_trainers(name, shape, group)
+    trainers = start_trainers(name, shape, group, quick)
     context = get_context("spawn")
     spinner_pipe, other_end = context.Pipe()
     spinner = context.Process(target=spin, args=(other_end,), daemon=True)

@@ -1,127 +1,38 @@
-"""Measure a training step of a GPT: tensorlite against PyTorch, eager, on the same model and batches.
+"""Measure a training step of a GPT: tensorlite against PyTorch, on the same model and batches.
 
     python benchmarks/bench_step.py                 all shapes
     python benchmarks/bench_step.py --shape M       the model of `make train`
 
-A step is forward, backward, clipping of the gradient and AdamW, in float32 on the CPU, written as users of each library
-write it. Both sides start from the same weights and get the same batches. They alternate in blocks of a few steps, each
-in a process of its own, so that a disturbance meets both. The losses are compared step by step.
+Both libraries are measured in float32 and in bfloat16 (autocast), PyTorch eager and with torch.compile. A ratio is
+against the faster of PyTorch's two in the same dtype. All sides start from the same weights and get the same batches.
+They alternate in blocks of a few steps, each in a process of its own, so that a disturbance meets all. The losses are
+compared step by step. step_sides.py has the steps.
 """
 
 import statistics
-import sys
-import time
-from collections.abc import Callable
-from multiprocessing.connection import Connection
+from collections.abc import Iterable
 
 import numpy as np
+from disturbance import Disturbance
 from environment import describe_environment, saved
 from gpt_cost import step_flops
 from hardware import Limits, measure_limits
 from processes import exit_unless, in_turn, options, start_process
-from ratios import flatten, ratio
+from ratios import Blocks, faster, flatten, ratio
+from step_sides import SHAPES, SIDES, VOCAB_SIZE, Shape, Weights, train, why_left_out
 
-import tensorlite as tl
-from gpt.config import ModelConfig, OptimConfig
-from gpt.model import GPT
-from gpt.train import configure_optimizer
-
-# Layers, heads, width, context, batch; and the steps of a block, which take from a tenth of a second to a few seconds.
-SHAPES = {
-    "S": (3, 3, 48, 32, 16, 30),
-    "M": (4, 4, 128, 64, 12, 15),
-    "L": (6, 6, 384, 256, 8, 4),
-}
-VOCAB_SIZE = 65
-TOLERANCE = 1e-4  # nats that the two losses may differ by, after any step
-
-OPTIM = OptimConfig(lr=1e-3, weight_decay=0.1, grad_clip=1.0)
-
-Weights = dict[str, np.ndarray]
-Step = Callable[[np.ndarray, np.ndarray], float]
+# Nats that the loss of any step may differ from float32's. bfloat16 rounds to 1 part in 256, and losses are about 4.
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.02}
 
 
-def tensorlite_step(config: ModelConfig, weights: Weights) -> Step:
-    """Return a function that takes a training step with tensorlite and returns the loss."""
-    model = GPT(config)
-    model.load_state_dict({name: tl.from_numpy(value) for name, value in weights.items()})
-    parameters = list(model.parameters())
-    optimizer = configure_optimizer(model, OPTIM)
+class Measured:
+    """One side: its process, and what it has measured."""
 
-    def step(x: np.ndarray, y: np.ndarray) -> float:
-        _, loss = model(tl.from_numpy(x), tl.from_numpy(y))
-        loss.backward()
-        tl.nn.utils.clip_grad_norm_(parameters, OPTIM.grad_clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss.item()
-
-    return step
-
-
-def torch_step(config: ModelConfig, weights: Weights) -> Step:
-    """Return a function that takes a training step with PyTorch and returns the loss."""
-    import torch
-    from torch_gpt import TorchGPT
-
-    model = TorchGPT(config)
-    model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
-    parameters = list(model.parameters())
-    optimizer = model.configure_optimizer(OPTIM)
-
-    def step(x: np.ndarray, y: np.ndarray) -> float:
-        loss = model(torch.from_numpy(x), torch.from_numpy(y))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, OPTIM.grad_clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return loss.item()
-
-    return step
-
-
-SIDES = {"tensorlite": tensorlite_step, "torch": torch_step}
-
-
-def peak_memory() -> float:
-    """Return the most memory that this process has used so far, in MiB; NaN where the system does not say."""
-    try:
-        import resource
-    except ImportError:
-        return float("nan")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-
-
-def train(side: str, config: ModelConfig, weights: Weights, batch_size: int, pipe: Connection) -> None:
-    """Run in a process of its own: for each number received, take as many steps, and send their times and losses.
-
-    At the end, send how much memory the model took beyond a small model, which needs all imports as well.
-    """
-    small = ModelConfig(vocab_size=VOCAB_SIZE, block_size=16, n_layer=1, n_head=2, n_embd=64, bias=False)
-    initial = {name: value.numpy() for name, value in GPT(small).state_dict().items()}
-    SIDES[side](small, initial)(np.zeros((8, 16), np.int64), np.zeros((8, 16), np.int64))
-    before = peak_memory()
-    step = SIDES[side](config, weights)
-    rng = np.random.default_rng(0)
-    while steps := pipe.recv():
-        done = []
-        for _ in range(steps):
-            ids = rng.integers(0, VOCAB_SIZE, (batch_size, config.block_size + 1))
-            x, y = ids[:, :-1].copy(), ids[:, 1:].copy()
-            start = time.perf_counter()
-            loss = step(x, y)
-            done.append((time.perf_counter() - start, loss))
-        pipe.send(done)
-    pipe.send(peak_memory() - before)
-
-
-class Side:
-    """One library: its process, and what it has measured."""
-
-    def __init__(self, name: str, config: ModelConfig, weights: Weights, batch_size: int) -> None:
-        self.process, self.pipe = start_process(name, train, config, weights, batch_size)
+    def __init__(self, name: str, shape: Shape, weights: Weights) -> None:
+        self.process, self.pipe = start_process(SIDES[name].library, train, name, shape, weights)
         self.blocks: list[list[float]] = []
         self.losses: list[float] = []
+        self.memory = float("nan")  # MiB
 
     def run(self, steps: int, timed: bool) -> None:
         """Take some steps. The time of the first one does not count, because the caches are cold."""
@@ -137,54 +48,108 @@ class Side:
         self.process.join()
 
 
-def measure(shape: str, limits: Limits, rounds: int, only: str | None) -> bool:
+def print_rows(sides: dict[str, Measured], flops: float, limits: Limits) -> None:
+    """Print the times, the rate and the memory of each side."""
+    columns = {"minimum": 10, "median": 10, "90% below": 12, "GFLOP/s": 10, "% of peak": 12, "peak MiB": 11}
+    print(f"{'ms a step':20}" + "".join(f"{column:>{width}}" for column, width in columns.items()))
+    for name, side in sides.items():
+        times = flatten(side.blocks)
+        low, median, high = (1e3 * value for value in (min(times), statistics.median(times), np.quantile(times, 0.9)))
+        percent = limits.percent_of_peak(1e3 * flops, median, SIDES[name].dtype)
+        rate = flops / median / 1e6
+        print(f"{name:20}{low:10.2f}{median:10.2f}{high:12.2f}{rate:10.1f}{percent:12.1f}{side.memory:11.1f}")
+
+
+def print_ratio(label: str, ours: Measured, theirs: dict[str, Measured], what: str) -> None:
+    """Print the ratios of a side to the fastest of some others, and which one that is."""
+    blocks: dict[str, Blocks] = {name: side.blocks for name, side in theirs.items()}
+    by_minimum, by_median = faster(blocks, min), faster(blocks, statistics.median)
+    r = ratio(ours.blocks, blocks[by_median])
+    minimum = ratio(ours.blocks, blocks[by_minimum]).minimum
+    memory = ours.memory / theirs[by_median].memory
+    than = by_median if by_median == by_minimum else f"{by_median} (minima: {by_minimum})"
+    print(f"{label:20}{minimum:10.3f}{r.median:10.3f}{'':34}{memory:11.3f}   (below 1: {what} is better than {than})")
+    print(r.by_round())
+
+
+def print_ratios(sides: dict[str, Measured]) -> None:
+    """Print the ratios to the faster side of PyTorch in each dtype, and bfloat16's to our own float32."""
+    for dtype, label in (("float32", "ratio"), ("bfloat16", "ratio-bf16")):
+        ours = {name: side for name, side in sides.items() if SIDES[name][:2] == ("tensorlite", dtype)}
+        theirs = {name: side for name, side in sides.items() if SIDES[name][:2] == ("torch", dtype)}
+        for name, side in ours.items():
+            if theirs:
+                print_ratio(label, side, theirs, name)
+    if {"tensorlite", "tensorlite-bf16"} <= sides.keys():
+        print_ratio("ratio-own", sides["tensorlite-bf16"], {"tensorlite": sides["tensorlite"]}, "tensorlite-bf16")
+
+
+def compare_losses(losses: dict[str, list[float]]) -> bool:
+    """Print how far the losses are from those of the first side, by dtype. Return whether they agree."""
+    first = next(iter(losses.values()))
+    agreed = True
+    for dtype, tolerance in TOLERANCE.items():
+        others = [values for name, values in losses.items() if SIDES[name].dtype == dtype and values is not first]
+        if others:
+            apart = float(np.abs(np.subtract(others, first)).max())  # NaN if any loss is NaN
+            agreed = agreed and apart <= tolerance
+            verdict = f"allowed are {tolerance:g}" if apart <= tolerance else f"MORE THAN {tolerance:g}, NO RESULT"
+            print(f"losses in {dtype} differ from {next(iter(losses))}'s by at most {apart:.1e} nats; {verdict}")
+    return agreed
+
+
+def measure(shape_name: str, names: Iterable[str], limits: Limits, rounds: int, quick: bool) -> bool:
     """Print the table of one shape. Return whether the losses agree; True if only one side is measured."""
-    n_layer, n_head, n_embd, block_size, batch_size, steps = SHAPES[shape]
-    config = ModelConfig(
-        vocab_size=VOCAB_SIZE, block_size=block_size, n_layer=n_layer, n_head=n_head, n_embd=n_embd, bias=False
-    )
-    tl.manual_seed(0)
-    weights = {name: value.numpy() for name, value in GPT(config).state_dict().items()}
-    sides = {name: Side(name, config, weights, batch_size) for name in SIDES if only in (None, name)}
+    shape = SHAPES[shape_name]._replace(steps=3) if quick else SHAPES[shape_name]
+    weights = shape.weights()
+    sides = {name: Measured(name, shape, weights) for name in names}
+    disturbance = Disturbance()
     for number in range(rounds + 1):  # the first round warms up
         for name in in_turn(sides, number):
-            sides[name].run(steps, number > 0)
+            if number == 0:
+                sides[name].run(shape.steps, timed=False)
+            else:
+                with disturbance:
+                    sides[name].run(shape.steps, timed=True)
     for side in sides.values():
         side.stop()
 
-    flops = step_flops(config, batch_size)
+    flops = step_flops(shape.config(), shape.batch_size)
     print(
-        f"\nshape {shape}: {n_layer} layers, {n_head} heads, {n_embd} wide, context {block_size}, batch {batch_size}, "
-        f"vocabulary {VOCAB_SIZE}; {flops / 1e9:.3g} GFLOP a step; {rounds} rounds of {steps - 1} timed steps each"
+        f"\nshape {shape_name}: {shape.n_layer} layers, {shape.n_head} heads, {shape.n_embd} wide, context "
+        f"{shape.block_size}, batch {shape.batch_size}, vocabulary {VOCAB_SIZE}; {flops / 1e9:.3g} GFLOP a step; "
+        f"{rounds} rounds of {shape.steps - 1} timed steps each"
     )
-    print(f"{'ms a step':14}{'minimum':>10}{'median':>10}{'90% below':>12}{'% of peak':>12}{'peak MiB':>12}")
-    for name, side in sides.items():
-        times = flatten(side.blocks)
-        low, median, high = min(times), statistics.median(times), float(np.quantile(times, 0.9))
-        percent = limits.percent_of_peak(flops, median)
-        print(f"{name:14}{1e3 * low:10.2f}{1e3 * median:10.2f}{1e3 * high:12.2f}{percent:12.1f}{side.memory:12.1f}")
-    if only:
-        return True
-    ours, theirs = sides.values()
-    r, memory = ratio(ours.blocks, theirs.blocks), ours.memory / theirs.memory
-    print(f"{'ratio':14}{r.minimum:10.3f}{r.median:10.3f}{'':24}{memory:12.3f}   (below 1: tensorlite is better)")
-    print(r.by_round())
-    apart = max(abs(a - b) for a, b in zip(ours.losses, theirs.losses, strict=True))
-    agreed = apart <= TOLERANCE
-    print(f"losses differ by at most {apart:.1e} nats" + ("" if agreed else f": MORE THAN {TOLERANCE}, NO RESULT"))
+    print_rows(sides, flops, limits)
+    print_ratios(sides)
+    agreed = compare_losses({name: side.losses for name, side in sides.items()})
+    print(disturbance.describe(), flush=True)
     return agreed
+
+
+def choose_sides(only: str | None, quick: bool) -> list[str]:
+    """Return the sides to measure, and print why any is left out."""
+    names = []
+    for name in SIDES if only is None else [only]:
+        reason = "compiling takes half a minute" if quick and SIDES[name].compiled else why_left_out(name)
+        if reason:
+            print(f"{name} is left out: {reason}")
+        else:
+            names.append(name)
+    return names
 
 
 def main() -> None:
     parser = options(__doc__.splitlines()[0], SHAPES, SIDES)
-    parser.add_argument("--rounds", type=int, default=15, help="timed blocks of each side (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=8, help="timed blocks of each side (default: %(default)s)")
     args = parser.parse_args()
     with saved("step", args.save):
         print(describe_environment("torch", "numba"))
         limits = measure_limits(args.quick)
         print(limits.describe())
+        names = choose_sides(args.only, args.quick)
         shapes = SHAPES if args.shape == "all" else [args.shape]
-        agreed = [measure(shape, limits, args.rounds, args.only) for shape in shapes]
+        agreed = [measure(shape, names, limits, args.rounds, args.quick) for shape in shapes]
     exit_unless(agreed)
 
 

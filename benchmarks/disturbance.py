@@ -71,11 +71,14 @@ class Disturbance:
 
     def __exit__(self, *exc: object) -> None:
         """End a block."""
+        self.end(time.perf_counter(), read_ticks())
+
+    def end(self, now: float, after: Ticks | None) -> None:
+        """Add the block from ``before`` to now; after: the ticks now."""
         began, before = self.before
-        after = read_ticks()
         if before is not None and after is not None and after.total > before.total:
             total, busy, stolen, own = (b - a for a, b in zip(before, after, strict=True))
-            self.shares.append((time.perf_counter() - began, max(0.0, busy - own) / total, stolen / total))
+            self.shares.append((now - began, max(0.0, busy - own) / total, stolen / total))
 
     def mean(self, index: int) -> float:
         """Return the share used by others (1) or stolen (2), weighted by the lengths of the blocks."""

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from disturbance import Disturbance
 
 import tensorlite as tl
+from tensorlite.backends.cpu.cores import cpu_quota
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -88,6 +90,12 @@ def loaded_blas() -> dict[str, Any] | None:
     return found[0] if found else None
 
 
+def describe_limit() -> str:
+    """Return the quota of this process's container as part of a sentence, or an empty string if there is none."""
+    quota = cpu_quota()
+    return "" if quota is None else f" with a quota of {quota:g}"
+
+
 def numpy_threads() -> int:
     """Return how many threads NumPy's BLAS uses for a large product."""
     blas = loaded_blas()
@@ -102,20 +110,25 @@ def numpy_blas() -> str:
 
 
 def torch_blas() -> str:
-    """Return what PyTorch's BLAS reports about itself, and the instruction set of PyTorch's own vector code.
+    """Return what PyTorch's BLAS and oneDNN report about themselves, and the instruction set of its own vector code.
 
-    MKL prints a line at the first product if MKL_VERBOSE is 1, so this runs one in a process of its own.
+    MKL prints a line at the first product if MKL_VERBOSE is 1. oneDNN, which computes products in bfloat16, does so if
+    ONEDNN_VERBOSE is 1. So this runs both products in a process of its own.
     """
-    script = "import torch; torch.ones(64, 64) @ torch.ones(64, 64); print(torch.backends.cpu.get_cpu_capability())"
-    done = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, "MKL_VERBOSE": "1"}, capture_output=True, text=True
+    script = (
+        "import torch; x = torch.ones(64, 64); x @ x; x.bfloat16() @ x.bfloat16(); "
+        "print(torch.backends.cpu.get_cpu_capability())"
     )
+    verbose = {"MKL_VERBOSE": "1", "ONEDNN_VERBOSE": "1"}
+    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, **verbose}, capture_output=True, text=True)
     if done.returncode:
         return "BLAS unknown"
     *lines, vector_code = done.stdout.splitlines()
     mkl = re.search(r"(oneMKL|MKL) (.+?) Product build .* architecture (.+? processors)", "\n".join(lines))
     blas = f"{mkl[1]} {mkl[2]}, kernels for {mkl[3]}" if mkl else "BLAS unknown"
-    return f"{blas}; vector code {vector_code}"
+    onednn = re.search(r"info,cpu,isa:(.+)", "\n".join(lines))
+    found = f"oneDNN for {onednn[1]}" if onednn else "oneDNN unknown"
+    return f"{blas}; {found}; vector code {vector_code}"
 
 
 def commit() -> str:
@@ -141,7 +154,8 @@ def describe_environment(*packages: str) -> str:
     load = f"load average {os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "load unknown"
     others = [package_version(package) for package in packages if package != "torch"]
     lines = [
-        f"{platform.system()} {platform.machine()}, {cpu_name()}, {available_cores()} cores, {load} before the start",
+        f"{platform.system()} {platform.machine()}, {cpu_name()}, {available_cores()} cores{describe_limit()}, {load} "
+        "before the start",
         f"instruction sets: {', '.join(instruction_sets())}",
         ", ".join([f"Python {platform.python_version()}", f"tensorlite {tl.__version__} {commit()}", *others]),
         f"numpy {np.__version__}: {numpy_blas()}",
@@ -170,15 +184,28 @@ class _Tee:
 
 
 @contextmanager
-def saved(name: str, wanted: bool) -> Iterator[None]:
-    """Write what is printed in this block also to results/NAME-DATE-PROCESSOR.txt, if ``wanted``."""
-    if not wanted:
+def whole_run() -> Iterator[None]:
+    """Print at the end of this block how much of the cores other processes used during it."""
+    disturbance = Disturbance()
+    with disturbance:
         yield
+    print(f"\nin the whole run, {disturbance.describe()}")
+
+
+@contextmanager
+def saved(name: str, wanted: bool) -> Iterator[None]:
+    """Write what is printed in this block also to results/NAME-DATE-PROCESSOR.txt, if ``wanted``.
+
+    At the end, print how much of the cores other processes used.
+    """
+    if not wanted:
+        with whole_run():
+            yield
         return
     kernels = os.environ.get("OPENBLAS_CORETYPE", "")
     machine = re.sub(r"[^a-z0-9]+", "-", f"{cpu_name()} {available_cores()} cores {kernels}".lower()).strip("-")
     path = RESULTS / f"{name}-{date.today()}-{machine}.txt"
     RESULTS.mkdir(exist_ok=True)
-    with path.open("w", encoding="utf-8") as file, redirect_stdout(_Tee(sys.stdout, file)):  # type: ignore[type-var]
+    with path.open("w", encoding="utf-8") as file, redirect_stdout(_Tee(sys.stdout, file)), whole_run():  # type: ignore[type-var]
         yield
     print(f"\nwritten to {path}")

@@ -16,10 +16,11 @@ from processes import start_process
 
 import tensorlite as tl
 
-SIZE = 2048  # rows and columns of the matrices, float32; a product takes 17 GFLOP
+SIZE = 2048  # rows and columns of the matrices; a product takes 17 GFLOP
 MEMORY = 1 << 29  # bytes that are read
 QUICK_SIZE, QUICK_MEMORY = 256, 1 << 22  # for a test of a benchmark; the rates are not the machine's limits
 ROUNDS, PRODUCTS = 5, 3  # blocks of each library, and timed products in a block
+SLOW = 0.5  # seconds of a product, for which one in a block is enough
 PAUSE = 0.05  # seconds before a block, in which the idle threads of the other library stop spinning
 
 
@@ -33,18 +34,18 @@ class Product(NamedTuple):
 class Limits(NamedTuple):
     """The measured limits of a machine."""
 
-    products: dict[str, Product]  # by library
+    products: dict[str, dict[str, Product]]  # by dtype and library
     bandwidth: float  # bytes/s that all threads together read from memory
     size: int  # rows and columns of the matrices
 
-    @property
-    def peak(self) -> float:
-        """FLOP/s of the faster library's product."""
-        return max(product.flops for product in self.products.values())
+    def peak(self, dtype: str = "float32") -> float:
+        """Return the FLOP/s of the fastest library's product; of float32 if none computes in this dtype."""
+        products = self.products.get(dtype) or self.products["float32"]
+        return max(product.flops for product in products.values())
 
-    def percent_of_peak(self, flops: float, seconds: float) -> float:
-        """Return the rate of ``flops`` operations in ``seconds``, in percent of the peak."""
-        return 100 * flops / seconds / self.peak
+    def percent_of_peak(self, flops: float, seconds: float, dtype: str = "float32") -> float:
+        """Return the rate of ``flops`` operations in ``seconds``, in percent of the peak of this dtype."""
+        return 100 * flops / seconds / self.peak(dtype)
 
     def percent_of_bandwidth(self, size: float, seconds: float) -> float:
         """Return the rate of ``size`` bytes in ``seconds``, in percent of the memory bandwidth."""
@@ -52,15 +53,19 @@ class Limits(NamedTuple):
 
     def describe(self) -> str:
         """Return the limits as lines of a header."""
-        products = "; ".join(
-            f"{library} {product.flops / 1e9:.0f} GFLOP/s with {product.threads} threads"
-            for library, product in self.products.items()
-        )
-        return (
-            f"product of {self.size} x {self.size} float32: {products}\n"
-            f"memory: {self.bandwidth / 1e9:.1f} GB/s, read by {available_cores()} threads\n"
-            f"100% is {self.peak / 1e9:.0f} GFLOP/s, the faster product, or {self.bandwidth / 1e9:.1f} GB/s"
-        )
+        lines = []
+        for dtype, products in self.products.items():
+            cells = "; ".join(
+                f"{library} {product.flops / 1e9:.0f} GFLOP/s with {product.threads} threads"
+                for library, product in products.items()
+            )
+            lines.append(f"product of {self.size} x {self.size} {dtype}: {cells}")
+        peaks = ", ".join(f"{self.peak(dtype) / 1e9:.0f} GFLOP/s in {dtype}" for dtype in self.products)
+        return "\n".join([
+            *lines,
+            f"memory: {self.bandwidth / 1e9:.1f} GB/s, read by {available_cores()} threads",
+            f"100% is {peaks}, the fastest product, or {self.bandwidth / 1e9:.1f} GB/s",
+        ])  # fmt: skip
 
 
 class MemoryReads:
@@ -97,62 +102,92 @@ class MemoryReads:
         return max(self.rates)
 
 
-def numpy_product(size: int) -> tuple[Callable[[], Any], int]:
+def random_matrix(size: int) -> np.ndarray:
+    """Return a square matrix of normal numbers, float32."""
+    return np.random.default_rng(0).standard_normal((size, size)).astype(np.float32)
+
+
+def numpy_product(size: int, dtype: str) -> tuple[Callable[[], Any], int]:
     """Return a function that multiplies two matrices with NumPy, and the number of threads that it uses."""
-    a = np.random.default_rng(0).standard_normal((size, size)).astype(np.float32)
+    a = random_matrix(size)
     out = np.empty_like(a)
     return lambda: np.matmul(a, a, out=out), numpy_threads()
 
 
-def torch_product(size: int) -> tuple[Callable[[], Any], int]:
+def tensorlite_product(size: int, dtype: str) -> tuple[Callable[[], Any], int]:
+    """Return a function that multiplies two matrices with tensorlite, and the number of threads that it uses."""
+    a = tl.from_numpy(random_matrix(size)).to(getattr(tl, dtype))
+    return lambda: a @ a, tl.get_num_threads()
+
+
+def torch_product(size: int, dtype: str) -> tuple[Callable[[], Any], int]:
     """Return a function that multiplies two matrices with PyTorch, and the number of threads that it uses."""
     import torch
 
-    a = torch.from_numpy(np.random.default_rng(0).standard_normal((size, size)).astype(np.float32))
+    a = torch.from_numpy(random_matrix(size)).to(getattr(torch, dtype))
     out = torch.empty_like(a)
     return lambda: torch.mm(a, a, out=out), torch.get_num_threads()
 
 
-PRODUCT_OF = {"NumPy": numpy_product, "torch": torch_product}
+PRODUCT_OF = {"NumPy": numpy_product, "tensorlite": tensorlite_product, "torch": torch_product}
+
+
+def product_dtypes(library: str) -> list[str]:
+    """Return the dtypes in which a library's product is measured here."""
+    if library == "NumPy" or (library == "tensorlite" and not find_spec("ml_dtypes")):
+        return ["float32"]
+    return ["float32", "bfloat16"]
 
 
 def measure_library(library: str, size: int, memory: int, pipe: Connection) -> None:
-    """Run in a process of its own: for each True received, send the shortest time of a product, in seconds.
+    """Run in a process of its own: for each dtype received, send the shortest time of a product, in seconds.
 
     Before that, send the number of threads and the memory bandwidth in bytes/s.
     """
-    product, threads = PRODUCT_OF[library](size)
+    found = {dtype: PRODUCT_OF[library](size, dtype) for dtype in product_dtypes(library)}
     pipe.recv()
-    pipe.send((threads, MemoryReads(library, size=memory).measure()))
-    product()
-    while pipe.recv():
+    rate = 0.0 if library == "tensorlite" else MemoryReads(library, size=memory).measure()
+    pipe.send((found["float32"][1], rate))
+    first = {dtype: timed(product) for dtype, (product, _) in found.items()}
+    while dtype := pipe.recv():
         time.sleep(PAUSE)
-        times = []
-        for _ in range(PRODUCTS + 1):  # the first warms up
-            start = time.perf_counter()
-            product()
-            times.append(time.perf_counter() - start)
-        pipe.send(min(times[1:]))
+        product = found[dtype][0]
+        if first[dtype] < SLOW:
+            product()  # warms up
+        pipe.send(min(timed(product) for _ in range(PRODUCTS if first[dtype] < SLOW else 1)))
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Return the seconds of a call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def measure_limits(quick: bool = False) -> Limits:
-    """Measure the machine for about ten seconds. The libraries alternate in blocks of three products.
+    """Measure the machine for about 15 seconds. The libraries alternate in blocks of three products.
 
     If ``quick``, the arrays are small, so that a test can run. The rates are then not the limits.
     """
     size, memory = (QUICK_SIZE, QUICK_MEMORY) if quick else (SIZE, MEMORY)
-    names = [name for name in PRODUCT_OF if name == "NumPy" or find_spec(name)]
+    names = [name for name in PRODUCT_OF if name != "torch" or find_spec(name)]
     sides = {name: start_process(name, measure_library, size, memory) for name in names}
 
-    def ask(name: str) -> Any:
+    def ask(name: str, message: Any) -> Any:
         pipe = sides[name][1]
-        pipe.send(True)
+        pipe.send(message)
         return pipe.recv()
 
-    threads, bandwidths = zip(*(ask(name) for name in sides), strict=True)
-    best = [min(times) for times in zip(*([ask(name) for name in sides] for _ in range(ROUNDS)), strict=True)]
+    threads, bandwidths = zip(*(ask(name, True) for name in sides), strict=True)
+    keys = [(dtype, name) for dtype in ("float32", "bfloat16") for name in names if dtype in product_dtypes(name)]
+    best = dict.fromkeys(keys, float("inf"))
+    for _ in range(1 if quick else ROUNDS):
+        for dtype, name in keys:
+            best[dtype, name] = min(best[dtype, name], ask(name, dtype))
     for process, pipe in sides.values():
-        pipe.send(False)
+        pipe.send(None)
         process.join()
-    rates = [2 * size**3 / seconds for seconds in best]
-    return Limits(dict(zip(sides, map(Product, rates, threads), strict=True)), max(bandwidths), size)
+    products: dict[str, dict[str, Product]] = {}
+    for (dtype, name), seconds in best.items():
+        products.setdefault(dtype, {})[name] = Product(2 * size**3 / seconds, threads[names.index(name)])
+    return Limits(products, max(bandwidths), size)

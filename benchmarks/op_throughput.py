@@ -4,9 +4,9 @@ The arrays are the activations of the model of `make train`. The kind "forward" 
 forward and backward, from the gradient of the result to the gradients of all inputs. Each library has a process of its
 own, and they alternate in short blocks.
 
-Each row has the rate of its medians: in percent of the peak of a matrix product where an op is made of products, else
-in percent of the memory bandwidth. The bytes are those of each input and output, read or written once. The arrays fit
-in a large cache, so there a rate can be above 100% of the memory's.
+Each row has the rates of its medians: in GFLOP/s and percent of the peak of a matrix product where an op is made of
+products, else in GB/s and percent of the memory bandwidth. The bytes are those of each input and output, read or
+written once. The arrays fit in a large cache, so there a rate can be above 100% of the memory's.
 """
 
 import math
@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
+from disturbance import Disturbance
 from hardware import Limits
 from processes import in_turn, start_process
 from ratios import Blocks, flatten, ratio
@@ -129,11 +130,13 @@ def count_bytes(op: str, kind: str) -> int:
     return inputs + output if kind == "forward" else 3 * inputs + 2 * output
 
 
-def percent(limits: Limits, op: str, kind: str, seconds: float) -> float:
-    """Return an op's rate in percent of the limit that applies to it."""
+def rates(limits: Limits, op: str, kind: str, seconds: float) -> tuple[float, float]:
+    """Return an op's rate in GFLOP/s or GB/s, and in percent of the limit that applies to it."""
     if op in FLOPS:
-        return limits.percent_of_peak(FLOPS[op] * (1 if kind == "forward" else 3), seconds)
-    return limits.percent_of_bandwidth(count_bytes(op, kind), seconds)
+        flops = FLOPS[op] * (1 if kind == "forward" else 3)
+        return flops / seconds / 1e9, limits.percent_of_peak(flops, seconds)
+    size = count_bytes(op, kind)
+    return size / seconds / 1e9, limits.percent_of_bandwidth(size, seconds)
 
 
 def time_ops(side: str, timed: int, pipe: Connection) -> None:
@@ -171,23 +174,27 @@ def compare(limits: Limits, rounds: int, timed: int = CALLS) -> None:
         f"{rounds} blocks of {timed} calls, and the ratios of both\n"
     )
     header = "".join(f"{name:>16}" for name in names) + f"{'ratio to torch':>18}  "
-    print(f"{'op':15}{'kind':9}{header}" + " ".join(f"{f'{name} %':>13}" for name in names[1:]) + " of")
+    print(f"{'op':15}{'kind':9}{header}" + "".join(f"{name:>11} G/s{'%':>6}" for name in names[1:]) + " of")
+    disturbance = Disturbance()
     for op in arrays():
         for kind in ("forward", "both"):
             blocks: dict[str, list[list[float]]] = {name: [] for name in names}
             for number in range(rounds):
                 for name in in_turn(names, number):
-                    sides[name][1].send((op, kind))
-                    blocks[name].append(sides[name][1].recv())
+                    with disturbance:
+                        sides[name][1].send((op, kind))
+                        blocks[name].append(sides[name][1].recv())
             cells = [f"{format_times(b) if any(b) else '':>16}" for b in blocks.values()]
             if "torch" in names:
                 r = ratio(blocks["tensorlite"], blocks["torch"])
                 cells.append(f"{r.minimum:9.2f}{r.median:9.2f}")
             else:
                 cells.append(f"{'':>18}")
-            rates = [percent(limits, op, kind, statistics.median(flatten(blocks[name]))) for name in names[1:]]
-            cells.append("  " + " ".join(f"{rate:13.0f}" for rate in rates))
+            for name in names[1:]:
+                rate, percent = rates(limits, op, kind, statistics.median(flatten(blocks[name])))
+                cells.append(f"{rate:15.1f}{percent:6.0f}")
             print(f"{op:15}{kind:9}" + "".join(cells) + (" peak" if op in FLOPS else " memory"))
+    print(disturbance.describe())
     for process, pipe in sides.values():
         pipe.send(None)
         process.join()

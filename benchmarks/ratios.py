@@ -1,7 +1,7 @@
 """Compare the times of two sides that alternate in short blocks."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,3 +34,8 @@ def ratio(ours: Blocks, theirs: Blocks) -> Ratio:
     a, b = flatten(ours), flatten(theirs)
     low, high = np.quantile(rounds, [0.1, 0.9])
     return Ratio(min(a) / min(b), statistics.median(a) / statistics.median(b), float(low), float(high))
+
+
+def faster(sides: dict[str, Blocks], summary: Callable[[list[float]], float]) -> str:
+    """Return the name of the side whose times have the smallest summary, such as the minimum or the median."""
+    return min(sides, key=lambda name: summary(flatten(sides[name])))

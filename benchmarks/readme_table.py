@@ -42,11 +42,17 @@ def columns(lines: list[str], row: str) -> dict[str, float]:
     return found
 
 
-def ratios(lines: list[str]) -> tuple[str, str]:
+def ratios(lines: list[str], label: str = "ratio") -> tuple[str, str]:
     """Return the ratio of medians and the ratio of minima of a table, as text."""
-    (line,) = [line for line in lines if line.startswith("ratio ")]
+    (line,) = [line for line in lines if line.startswith(f"{label} ")]
     minimum, median = line.split()[1:3]
     return f"{float(median):.2f}", f"{float(minimum):.2f}"
+
+
+def opponent(lines: list[str], label: str) -> str:
+    """Return the side that a ratio is against. Files before bfloat16 was measured have PyTorch eager alone."""
+    found = re.search(rf"^{label} .+ is better than ([\w-]+)", "\n".join(lines), re.MULTILINE)
+    return found[1] if found else "torch"
 
 
 def format_ms(milliseconds: float) -> str:
@@ -60,18 +66,33 @@ def compare(lines: list[str], what: str, column: str, other: str = "torch") -> R
     ours, theirs = (columns(lines, side)[column] for side in ("tensorlite", other))
     if column == "median":
         return what, format_ms(ours), format_ms(theirs), *ratios(lines)
-    if column == "peak MiB":
-        return what, f"{ours:.0f} MiB", f"{theirs:.0f} MiB", f"{ours / theirs:.2f}", ""
     return what, format_ms(ours), format_ms(theirs), f"{ours / theirs:.2f}", ""
 
 
+STEPS = {
+    "S": "a training step, 3 layers, 48 wide (S)",
+    "M": "a training step, 4 layers, 128 wide (M): `make train`",
+    "L": "a training step, 6 layers, 384 wide (L)",
+}
+
+
 def step_rows(text: str) -> Iterator[Row]:
-    """Yield the rows of the training steps."""
+    """Yield the rows of the training steps, each against the faster of PyTorch eager and torch.compile."""
     shapes = sections(text)
-    yield compare(shapes["S"], "a training step, 3 layers, 48 wide (S)", "median")
-    yield compare(shapes["M"], "a training step, 4 layers, 128 wide (M): `make train`", "median")
-    yield compare(shapes["L"], "a training step, 6 layers, 384 wide (L)", "median")
-    yield compare(shapes["L"], "its peak memory", "peak MiB")
+    for label, suffix, dtype in (("ratio", "", ""), ("ratio-bf16", "-bf16", ", in bfloat16")):
+        for shape, what in STEPS.items():
+            lines = shapes[shape]
+            if not any(line.startswith(f"{label} ") for line in lines):
+                continue
+            theirs = opponent(lines, label)
+            against = "; against `torch.compile`" if "compile" in theirs else ""
+            ours = columns(lines, f"tensorlite{suffix}")
+            other = columns(lines, theirs)
+            times = format_ms(ours["median"]), format_ms(other["median"])
+            yield f"{what}{dtype}{against}", *times, *ratios(lines, label)
+            if shape == "L":
+                name, value = "peak MiB", ours["peak MiB"] / other["peak MiB"]
+                yield "its peak memory", f"{ours[name]:.0f} MiB", f"{other[name]:.0f} MiB", f"{value:.2f}", ""
 
 
 def speedrun_rows(text: str) -> Iterator[Row]:
@@ -121,12 +142,18 @@ def describe(text: str) -> list[str]:
     assert processor is not None
     lines = [f"Measured on {processor[1]}, {processor[2]}."]
     kernels = re.search(r"^numpy .+ kernels (\w+)$", text, re.MULTILINE)
-    products = re.search(r"^product of .+: NumPy (\d+) GFLOP/s .+; torch (\d+) GFLOP/s", text, re.MULTILINE)
-    if kernels and products:
-        lines += [
-            f"There, NumPy's OpenBLAS uses its {kernels[1]} kernels.",
-            f"A product of large matrices runs at {products[1]} GFLOP/s in NumPy, and {products[2]} in PyTorch.",
-        ]
+    if kernels:
+        lines.append(f"There, NumPy's OpenBLAS uses its {kernels[1]} kernels.")
+    products = re.findall(r"^product of .+ (float32|bfloat16): (.+)$", text, re.MULTILINE)
+    for dtype, cells in products:
+        rates = dict(re.findall(r"(\w+) (\d+) GFLOP/s", cells))
+        ours = rates.get("tensorlite") or rates["NumPy"]
+        name = "tensorlite" if "tensorlite" in rates else "NumPy"
+        if "torch" in rates:
+            what = "A product of large matrices" if dtype == "float32" else "One in bfloat16"
+            lines.append(f"{what} runs at {ours} GFLOP/s in {name}, and {rates['torch']} in PyTorch.")
+    if "DISTURBED" in text:
+        lines.append("**Other processes used the machine during this measurement, so the medians do not hold.**")
     return lines
 
 

@@ -210,7 +210,7 @@ class CompiledMemory:
         return self.read("VmHWM") - self.start + self.state if self.start == self.start else self.start
 
 
-def train(name: str, shape: Shape, weights: Weights, pipe: Connection) -> None:
+def train(library: str, name: str, shape: Shape, weights: Weights, pipe: Connection) -> None:
     """Run in a process of its own: for each number received, take as many steps, and send their times and losses.
 
     At the end, send how much memory the model took beyond a small model, which needs all imports as well.

@@ -1,5 +1,7 @@
 """Test that the benchmarks run and print their tables. Speed is not tested."""
 
+import importlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -15,9 +17,10 @@ HEADER = [
     r"^Python \d.+, tensorlite \d\S+ (at|of) .+",
     r"^numpy \d\S+: .+, kernels \w",
     r"^environment variables: \S",
-    r"^product of 256 x 256 float32: NumPy \d+ GFLOP/s with \d+ threads",
+    r"^product of 256 x 256 float32: NumPy \d+ GFLOP/s with \d+ threads; tensorlite \d+ GFLOP/s with \d+ threads",
     r"^memory: \d+\.\d GB/s, read by \d+ threads$",
-    r"^100% is \d+ GFLOP/s, the faster product, or \d+\.\d GB/s$",
+    r"^100% is \d+ GFLOP/s in float32, .*the fastest product, or \d+\.\d GB/s$",
+    r"^in the whole run, (other processes used \d+\.\d% of the cores, the hypervisor|what other processes used is)",
 ]
 
 
@@ -37,22 +40,93 @@ def assert_compared(output: str, differ: str, unit: str) -> None:
     for side in ("tensorlite", "torch", "ratio"):
         assert re.search(rf"^{side} +\d+\.\d+ +\d+\.\d+", output, re.MULTILINE), output
     assert "the ratio of medians in a round was from" in output
-    assert re.search(r"^torch 2\.\S+: .+; vector code \w+", output, re.MULTILINE), output
-    assert float(re.search(rf"{differ} (\S+) {unit}$", output, re.MULTILINE)[1]) <= 1e-4
+    assert re.search(r"^torch 2\.\S+: .+; oneDNN .+; vector code \w+", output, re.MULTILINE), output
+    assert float(re.search(rf"{differ} (\S+) {unit}", output, re.MULTILINE)[1]) <= 1e-4
 
 
 def test_both_libraries_compute_the_same_step():
     pytest.importorskip("torch")
     output = run("bench_step.py", "--quick", "--shape", "S", "--rounds", "1")
     assert "shape S: 3 layers, 3 heads, 48 wide, context 32, batch 16" in output
-    assert_compared(output, "losses differ by at most", "nats")
+    assert_compared(output, "losses in float32 differ from tensorlite's by at most", "nats")
+    assert re.search(r"^ratio .+ tensorlite is better than torch\)$", output, re.MULTILINE)
+    assert "torch-compile is left out: " in output
+    if importlib.util.find_spec("ml_dtypes"):
+        assert re.search(r"^product of 256 x 256 bfloat16: tensorlite \d+ .+; torch \d+ ", output, re.MULTILINE)
+        assert re.search(r"^ratio-bf16 .+ tensorlite-bf16 is better than torch-bf16\)$", output, re.MULTILINE)
+        assert re.search(r"^ratio-own .+ tensorlite-bf16 is better than tensorlite\)$", output, re.MULTILINE)
+        apart = float(re.search(r"losses in bfloat16 differ from tensorlite's by at most (\S+) nats", output)[1])
+        assert 0 < apart <= 0.02
 
 
 def test_one_library_is_measured_alone():
     pytest.importorskip("torch")
     output = run("bench_step.py", "--quick", "--shape", "S", "--rounds", "1", "--only", "tensorlite")
     assert re.search(r"^tensorlite +\d", output, re.MULTILINE)
-    assert "ratio" not in output
+    assert not re.search("^ratio", output, re.MULTILINE)
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """Import a module of the benchmarks."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module
+
+
+def test_the_faster_opponent_counts(bench, capsys):
+    """In each measure, a ratio is against the side that is the fastest in it."""
+    step = bench("bench_step")
+
+    def side(*times):
+        found = step.Measured.__new__(step.Measured)
+        found.blocks, found.memory, found.losses = [list(times)], 100.0, [1.0, 2.0]
+        return found
+
+    sides = {"tensorlite": side(4.0, 5.0, 6.0), "torch": side(3.0, 9.0, 9.0), "torch-compile": side(5.0, 8.0, 9.0)}
+    step.print_ratios(sides)
+    output = capsys.readouterr().out
+    assert re.search(r"^ratio +1\.333 +0\.625 .+ better than torch-compile \(minima: torch\)\)$", output, re.MULTILINE)
+    assert "bf16" not in output
+    near = {"tensorlite": [1.0, 2.0], "torch": [1.0, 2.00005], "torch-bf16": [1.015, 2.0]}
+    assert step.compare_losses(near)
+    assert not step.compare_losses(near | {"torch-compile": [1.0, 2.001]})
+    assert not step.compare_losses(near | {"torch-bf16": [1.0, float("nan")]})
+    assert "MORE THAN 0.0001, NO RESULT" in capsys.readouterr().out
+
+
+def test_a_busy_machine_is_noticed(bench, tmp_path):
+    """What neither this process nor its descendants used, others used."""
+    disturbance = bench("disturbance")
+
+    def ticks(busy, idle, stolen, processes):
+        (tmp_path / "stat").write_text(f"cpu  {busy} 0 0 {idle} 0 0 0 {stolen} 0 0\ncpu0 1 1 1 1\n")
+        for pid, (parent, used) in processes.items():
+            (tmp_path / str(pid)).mkdir(exist_ok=True)
+            (tmp_path / str(pid) / "stat").write_text(f"{pid} (a (b) c) S {parent} " + "0 " * 9 + f"{used} 1 2 3 0 0")
+        return disturbance.read_ticks(tmp_path, 10)
+
+    first = ticks(1000, 1000, 0, {10: (1, 100), 11: (10, 50), 12: (11, 10), 99: (1, 500)})
+    assert first == (2000, 1000, 0, 100 + 50 + 10 + 3 * 6)
+    second = ticks(1150, 1040, 10, {10: (1, 150), 11: (10, 80), 12: (11, 30), 99: (1, 550)})
+    busy = disturbance.Disturbance()
+    busy.before = 0.0, first
+    busy.end(1.0, second)  # of 200 ticks, 150 were busy, of which 100 were our own
+    assert busy.mean(1) == pytest.approx(0.25)
+    assert busy.mean(2) == pytest.approx(0.05)
+    assert busy.describe().startswith("other processes used 25.0% of the cores, the hypervisor 5.0%: DISTURBED")
+    quiet = disturbance.Disturbance()
+    quiet.before = 0.0, first
+    quiet.end(1.0, ticks(1100, 1100, 0, {10: (1, 196), 99: (1, 500), 11: (10, 50), 12: (11, 10)}))
+    assert quiet.describe() == "other processes used 2.0% of the cores, the hypervisor 0.0%"
+    assert disturbance.read_ticks(tmp_path / "none") is None
+    assert "unknown" in disturbance.Disturbance().describe()
+
+
+def test_a_step_is_measured_under_load():
+    output = run("bench_load.py", "--quick", "--shape", "S", "--only", "tensorlite", header=HEADER[:5])
+    rows = re.findall(r"^(\S.+?) {2,}\d+\.\d\d +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d", output, re.MULTILINE)
+    assert rows == ["quiet", "one other busy process", "two Python threads train",
+                    "OPENBLAS_NUM_THREADS=1, OMP_NUM_THREADS=1"]  # fmt: skip
 
 
 def test_both_libraries_compute_the_same_logits():
