@@ -15,11 +15,12 @@ steps and not in others.
 import os
 import re
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,12 +113,18 @@ def limited(group: Path) -> Iterator[None]:
         (group.parent / "cgroup.procs").write_text(str(os.getpid()), "ascii")
 
 
-def spin(pipe: Connection) -> None:
-    """Run in a process of its own: keep a core busy from each True received until the next message."""
-    while pipe.recv():
-        while not pipe.poll():
-            sum(range(1000))
-        pipe.recv()
+@contextmanager
+def busy_process(wanted: bool) -> Iterator[None]:
+    """Keep a core busy during this block, from another process, if ``wanted``."""
+    if not wanted:
+        yield
+        return
+    with subprocess.Popen([sys.executable, "-S", "-E", "-c", "while True: pass"]) as process:
+        time.sleep(0.05)  # until Python has started
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 class Situation(NamedTuple):
@@ -223,10 +230,6 @@ def measure(name: str, shape_name: str, group: Path | None, quick: bool) -> None
     """Print the table of one shape and library."""
     shape = SHAPES[shape_name]
     trainers = start_trainers(name, shape, group, quick)
-    context = get_context("spawn")
-    spinner_pipe, other_end = context.Pipe()
-    spinner = context.Process(target=spin, args=(other_end,), daemon=True)
-    spinner.start()
     situations = [situation for situation in SITUATIONS if situation.process in trainers]
     once = min(trainers["quiet"].run(1, 3))
     steps = 1 if quick else max(1, round(BLOCK / once))
@@ -235,16 +238,10 @@ def measure(name: str, shape_name: str, group: Path | None, quick: bool) -> None
     disturbance = Disturbance()
     for number in range(rounds + 1):  # the first round warms up
         for situation in situations[:: -1 if number % 2 else 1]:
-            if situation.busy:
-                spinner_pipe.send(True)
-                time.sleep(0.01)
-            with disturbance:
+            with busy_process(situation.busy), disturbance:
                 seconds = trainers[situation.process].run(situation.threads, steps)
-            if situation.busy:
-                spinner_pipe.send(None)  # ends the spinning
             if number > 0:
                 times[situation.what] += seconds
-    spinner_pipe.send(False)
     for trainer in trainers.values():
         trainer.stop()
     print_table(f"shape {shape_name}, {name}: {rounds} rounds of blocks of {steps} steps", name, situations, times)
@@ -262,7 +259,7 @@ def main() -> None:
         group = None
     try:
         with saved("load", args.save):
-            print(describe_environment("torch", "numba"))
+            print(describe_environment(*(["torch"] if args.only is None else []), "numba"))
             for shape in SHAPES if args.shape == "all" else [args.shape]:
                 for name in [args.only] if args.only else ["tensorlite", "torch"]:
                     reason = why_left_out(name)

@@ -139,22 +139,21 @@ def product_dtypes(library: str) -> list[str]:
     return ["float32", "bfloat16"]
 
 
-def measure_library(library: str, size: int, memory: int, pipe: Connection) -> None:
-    """Run in a process of its own: for each dtype received, send the shortest time of a product, in seconds.
+def measure_libraries(side: str, names: list[str], size: int, memory: int, pipe: Connection) -> None:
+    """Run in a process of its own: for each (library, dtype) received, send the shortest time of a product, in seconds.
 
-    Before that, send the number of threads and the memory bandwidth in bytes/s.
+    Before that, send the number of threads by library, and the memory bandwidth in bytes/s.
     """
-    found = {dtype: PRODUCT_OF[library](size, dtype) for dtype in product_dtypes(library)}
+    found = {(name, dtype): PRODUCT_OF[name](size, dtype) for name in names for dtype in product_dtypes(name)}
     pipe.recv()
-    rate = 0.0 if library == "tensorlite" else MemoryReads(library, size=memory).measure()
-    pipe.send((found["float32"][1], rate))
-    first = {dtype: timed(product) for dtype, (product, _) in found.items()}
-    while dtype := pipe.recv():
+    pipe.send(({name: found[name, "float32"][1] for name in names}, MemoryReads(*names, size=memory).measure()))
+    first = {key: timed(product) for key, (product, _) in found.items()}
+    while key := pipe.recv():
         time.sleep(PAUSE)
-        product = found[dtype][0]
-        if first[dtype] < SLOW:
+        product = found[key][0]
+        if first[key] < SLOW:
             product()  # warms up
-        pipe.send(min(timed(product) for _ in range(PRODUCTS if first[dtype] < SLOW else 1)))
+        pipe.send(min(timed(product) for _ in range(PRODUCTS if first[key] < SLOW else 1)))
 
 
 def timed(call: Callable[[], Any]) -> float:
@@ -170,24 +169,26 @@ def measure_limits(quick: bool = False) -> Limits:
     If ``quick``, the arrays are small, so that a test can run. The rates are then not the limits.
     """
     size, memory = (QUICK_SIZE, QUICK_MEMORY) if quick else (SIZE, MEMORY)
-    names = [name for name in PRODUCT_OF if name != "torch" or find_spec(name)]
-    sides = {name: start_process(name, measure_library, size, memory) for name in names}
+    # NumPy and tensorlite share a process. Their threads stop spinning in the pause before a block.
+    groups = [["NumPy", "tensorlite"], *([["torch"]] if find_spec("torch") else [])]
+    sides = [start_process(names[-1], measure_libraries, names, size, memory) for names in groups]
+    pipe_of = {name: pipe for names, (_, pipe) in zip(groups, sides, strict=True) for name in names}
 
-    def ask(name: str, message: Any) -> Any:
-        pipe = sides[name][1]
+    def ask(pipe: Connection, message: Any) -> Any:
         pipe.send(message)
         return pipe.recv()
 
-    threads, bandwidths = zip(*(ask(name, True) for name in sides), strict=True)
-    keys = [(dtype, name) for dtype in ("float32", "bfloat16") for name in names if dtype in product_dtypes(name)]
+    answers = [ask(pipe, True) for _, pipe in sides]
+    threads = {name: count for counts, _ in answers for name, count in counts.items()}
+    keys = [(name, dtype) for dtype in ("float32", "bfloat16") for name in pipe_of if dtype in product_dtypes(name)]
     best = dict.fromkeys(keys, float("inf"))
     for _ in range(1 if quick else ROUNDS):
-        for dtype, name in keys:
-            best[dtype, name] = min(best[dtype, name], ask(name, dtype))
-    for process, pipe in sides.values():
+        for key in keys:
+            best[key] = min(best[key], ask(pipe_of[key[0]], key))
+    for process, pipe in sides:
         pipe.send(None)
         process.join()
     products: dict[str, dict[str, Product]] = {}
-    for (dtype, name), seconds in best.items():
-        products.setdefault(dtype, {})[name] = Product(2 * size**3 / seconds, threads[names.index(name)])
-    return Limits(products, max(bandwidths), size)
+    for (name, dtype), seconds in best.items():
+        products.setdefault(dtype, {})[name] = Product(2 * size**3 / seconds, threads[name])
+    return Limits(products, max(rate for _, rate in answers), size)
