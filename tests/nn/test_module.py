@@ -221,8 +221,10 @@ def test_load_state_dict_takes_the_tensors_of_pytorch():
     theirs, ours = torch.nn.Linear(2, 3), tl.nn.Linear(2, 3)
     ours.load_state_dict(dict(theirs.named_parameters()))
     np.testing.assert_array_equal(ours.weight.detach().numpy(), theirs.weight.detach().numpy())
-    with pytest.raises(RuntimeError, match=r"weight: a torch.Tensor cannot be read: .*BFloat16.* with \.float\(\)"):
-        ours.load_state_dict({name: value.bfloat16() for name, value in theirs.state_dict().items()})
+    ours.load_state_dict({name: value.bfloat16() for name, value in theirs.state_dict().items()})
+    np.testing.assert_array_equal(ours.weight.detach().numpy(), theirs.weight.detach().bfloat16().float().numpy())
+    with pytest.raises(RuntimeError, match=r"weight: a torch.Tensor cannot be read: .*Float8.* with \.float\(\)"):
+        ours.load_state_dict({name: value.to(torch.float8_e4m3fn) for name, value in theirs.state_dict().items()})
 
 
 def test_load_state_dict_not_strict_returns_the_differences():
