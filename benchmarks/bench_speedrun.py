@@ -4,9 +4,9 @@
 
 Both train on tiny Shakespeare until the loss on the whole validation set, in windows of 64, is 1.898 or less, which is
 where nanoGPT's recipe (shakespeare-char-cpu) ends. Each side has a process of its own, and they alternate in blocks of
-about one and three seconds. The clock stops while the loss is evaluated, which happens after a fixed number of steps,
-so a side's time is that of the first evaluation below the target. The table says so if a side ends its schedule
-without reaching it.
+a twentieth of its steps. The clock stops while the loss is evaluated, which happens after a fixed number of steps, so a
+side's time is that of the first evaluation below the target. The table says so if a side ends its schedule without
+reaching it.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from gpt.train import configure_optimizer, configure_schedule
 TARGET = 1.898  # nats a character
 PRESETS = {"tensorlite": "shakespeare-speedrun", "torch": "shakespeare-char-cpu"}
 # The step of the first evaluation, and the number of steps between evaluations.
-EVALUATIONS = {"tensorlite": (350, 10), "torch": (1500, 50)}
-BLOCK = {"tensorlite": 20, "torch": 100}  # steps: a twentieth of a training run
+EVALUATIONS = {"tensorlite": (160, 10), "torch": (1500, 50)}
+BLOCK = {"tensorlite": 11, "torch": 100}  # steps: a twentieth of a training run
 PAUSE = 0.05  # seconds before a block, in which the idle threads of the other side stop spinning
 
 Step = Callable[[np.ndarray, np.ndarray], None]

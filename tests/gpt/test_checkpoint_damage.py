@@ -252,7 +252,7 @@ ACCEPTED = {
     "config.lora.rank": {"null"}, "config.lora.alpha": {"null"}, "config.lora.targets": {"empty"},
     "config.optim.muon_lr": {"huge", "float"}, "config.optim.muon_momentum": {"float"},
     "config.optim.grad_clip": {"huge", "float"}, "config.train.out_dir": {"text", "empty", "escape", "long"},
-    "tokenizer.vocab": {"escape"},
+    "config.train.activation_checkpointing": {"true"}, "tokenizer.vocab": {"escape"},
     "state.batches.state.state": {"huge"}, "state.dropout.cpu.state.state": {"huge"},
     "state.best": {"null", "huge", "float"}, "state.evaluation_due": {"true"},
     "state.meter.losses": {"list", "numbers"}, "state.meter.seconds": {"huge", "float"},
@@ -302,6 +302,8 @@ def test_odd_values_are_damage(tmp_path, original):
                 keys = [key.rstrip("12") for key in place if isinstance(key, str)]
                 text = str(error)
                 named = "is damaged: " in text and any(key in text for key in keys[-2:])
+                # Without groups, a file is a model that was never trained, which has an error of its own.
+                named |= (name, kind) == ("optimizer.param_groups", "list") and "no state of training" in text
                 if not (named and len(text) < 1000 and text.isprintable()):
                     wrong.append((name, kind, text[:300]))
             else:

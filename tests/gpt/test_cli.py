@@ -187,7 +187,7 @@ def test_every_option_reaches_its_field(calls):
     other = {
         "train.device": "cuda", "optim.min_lr": 1e-5, "model.n_head": 8, "model.n_embd": 64,
         "data.bpe_vocab_size": 300, "optim.muon_lr": 0.03, "model.rope_theta": 500.0, "model.rope_factor": 2.0,
-        "model.rope_high_freq_factor": 9.0,
+        "model.rope_high_freq_factor": 9.0, "model.init_std": 0.03,
     }  # fmt: skip
     for section in TRAIN_SECTIONS:
         for key, field, value in getattr(Config.load(), section).options():

@@ -130,7 +130,7 @@ def test_expected_vocabulary():
         ({"data.val_fraction": 1.0}, "val_fraction = 1.0: must be < 1"),
         ({"data.val_fraction": -0.1}, "val_fraction = -0.1: must be >= 0"),
         ({"train.device": "gpu"}, "device = 'gpu' is not one of auto, cpu, cuda, cuda:N"),
-        ({"train.dtype": "float16"}, "dtype = 'float16': choose one of float32, float64"),
+        ({"train.dtype": "float8"}, "dtype = 'float8': choose one of float32, float64"),
         ({"train.steps": "many"}, "steps = 'many': expected int, got str"),
         ({"name": "../up"}, r"name = '\.\./up'"),
         ({"name": ""}, "name = ''"),
