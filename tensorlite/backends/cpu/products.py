@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .casts import bits_of, is_bfloat16
+from .casts import bits_of, cast_array, is_bfloat16
 from .find_compiled import find_compiled
 from .thread_pool import run_parallel
 
@@ -85,6 +85,29 @@ def _allocate(size: int) -> tuple[Array, int, int]:
 # ---- products -----------------------------------------------------------------------------------
 
 
+class _Plan(NamedTuple):
+    """How matrices of three dtypes are multiplied: the compiled function, and its arguments that never change."""
+
+    function: Any
+    kind: int
+    address: int
+    narrow: bool  # whether a dtype is bfloat16
+    longest: int  # largest k for which a result in bfloat16 is rounded once, because its partial sums are kept
+
+
+@cache
+def _plan(x: Any, y: Any, out: Any) -> _Plan | None:
+    """Return the plan for the dtypes of two matrices and their product, None if there is none."""
+    narrow = [is_bfloat16(dtype) for dtype in (x, y, out)]
+    products = _load()
+    if products is None or not (has_bfloat16_products() or not any(narrow)):
+        return None
+    function = products.multiply_for(*(np.dtype(np.uint16) if n else _FLOAT32 for n in narrow))
+    kind = products.BFLOAT16 if any(narrow) else products.FLOAT32
+    longest = 2 * products.MAX_LINES if narrow[2] else 1 << 62
+    return _Plan(function, kind, products.multiply_address(), any(narrow), longest)
+
+
 def multiply(x: Array, y: Array, out_dtype: Any, bias: Array | None = None) -> Array | None:
     """Return ``x @ y + bias``, or None where the processor has no instructions for it.
 
@@ -94,36 +117,34 @@ def multiply(x: Array, y: Array, out_dtype: Any, bias: Array | None = None) -> A
 
     An entry has the same bits for any number of threads, rows and columns.
     """
-    narrow = is_bfloat16(x.dtype) or is_bfloat16(y.dtype) or is_bfloat16(out_dtype)
-    if not (has_bfloat16_products() if narrow else has_float32_products()):
+    plan = _plan(x.dtype, y.dtype, out_dtype)
+    if plan is None:
         return None
     (m, k), n = x.shape, y.shape[1]
-    if not (m and n and k):
+    work = m * k * n
+    if not work:
         out = np.zeros((m, n), out_dtype)
-        return out if bias is None else np.add(out, bias, dtype=out_dtype)
-    products = _load()
-    wide = is_bfloat16(out_dtype) and k > 2 * products.MAX_LINES  # partial sums stay float32
-    out = np.empty((m, n), _FLOAT32 if wide else out_dtype)
-    matrices = [bits_of(_readable(x)), bits_of(_readable(y)), bits_of(out)]
-    function = products.multiply_for(*(a.dtype for a in matrices))
+        return out if bias is None else np.add(out, bias, dtype=_FLOAT32).astype(out_dtype)
+    if k > plan.longest:
+        return cast_array(multiply(cast_array(x, out_dtype), y, _FLOAT32, bias), out_dtype)
+    if x.itemsize not in x.strides:  # neither the numbers of a row nor those of a column are adjacent in memory
+        x = np.ascontiguousarray(x)
+    if y.itemsize not in y.strides:
+        y = np.ascontiguousarray(y)
+    out = np.empty((m, n), out_dtype)
     addend = _NO_BIAS if bias is None else np.ascontiguousarray(bias, _FLOAT32)
-    fixed = (*matrices, addend, products.BFLOAT16 if narrow else products.FLOAT32, products.multiply_address())
+    args = (*map(bits_of, (x, y, out)), addend) if plan.narrow else (x, y, out, addend)
     try:
         workspace = _free.pop()
     except IndexError:
         workspace = _allocate(0)
-    while needed := _run(function, m * n * k, *fixed, *workspace[1:]):
+    while needed := _run(plan.function, work, *args, plan.kind, plan.address, workspace[1], workspace[2]):
         workspace = _allocate(needed)
     _free.append(workspace)
-    return out.astype(out_dtype) if wide else out
+    return out
 
 
 def _run(function: Any, work: int, *args: Any) -> int:
     """Call a compiled product; threads share it if it is large enough for that to pay."""
-    return int(run_parallel(function, *args) if work >= _MIN_SHARED else function(0, *args))
-
-
-def _readable(x: Array) -> Array:
-    """Return a matrix in which the numbers of a row or of a column are adjacent in memory, x itself if it is one."""
-    size = x.itemsize
-    return x if size in x.strides else np.ascontiguousarray(x)
+    found: int = run_parallel(function, *args) if work >= _MIN_SHARED else function(0, *args)
+    return found

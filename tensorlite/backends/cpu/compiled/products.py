@@ -34,7 +34,7 @@ from .microkernels import (
 from .parallel_for import bind_kernel, parallel_for, split_range
 from .support import ENTRY, INNER, float32_pointer, njit, to_pointer
 
-__all__ = ["BFLOAT16", "FLOAT32", "has_kernel", "multiply_address", "multiply_for"]
+__all__ = ["BFLOAT16", "FLOAT32", "MAX_LINES", "has_kernel", "multiply_address", "multiply_for"]
 
 Array = Any
 
