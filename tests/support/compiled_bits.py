@@ -65,6 +65,7 @@ def show_ops() -> None:
             attend = lambda q, k, v, c=causal: F.scaled_dot_product_attention(q, k, v, is_causal=c)
             show_op(f"attention {n} {causal}", attend, *(random(1, 2, n // 4, 24) for _ in range(3)))
     show_op("matmul", lambda a, b: a @ b, random(300, 200), random(200, 100))
+    show("matmul of bfloat16", random(300, 200).to(tl.bfloat16) @ random(200, 100).to(tl.bfloat16))
     show_op("a row times a matrix", lambda a, b: a @ b.T, random(1, 2000), random(1000, 2000))
     x, weight, y = (random(*shape).array for shape in ((100,), (50, 100), (50,)))
     row_kernels.linear(0, x, weight, None, y)

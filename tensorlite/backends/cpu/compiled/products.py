@@ -38,7 +38,7 @@ __all__ = ["BFLOAT16", "FLOAT32", "MAX_LINES", "has_kernel", "multiply_address",
 
 Array = Any
 
-LEFT_BYTES, RIGHT_BYTES = 1 << 18, 1 << 22
+LEFT_BYTES, RIGHT_BYTES = 1 << 19, 1 << 23
 MAX_LINES = 2048  # lines of a packed matrix; for more, a product is the sum of several ones
 SUM_LINES = 512  # lines after which a sum starts anew, so that its rounding errors stay small
 _LARGE = 20_000_000  # multiplications; for more, smaller chunks cost little and even out delays
