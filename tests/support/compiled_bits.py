@@ -75,6 +75,13 @@ def show_ops() -> None:
     row_kernels.decode_attention(0, q, keys, values, 7, scores, out)
     show("row kernels", *map(tl.tensor, (x, y, out)))
     show_bfloat16_kernels()
+    states = [random(3000).array for _ in range(4)]
+    states[3] *= states[3]  # mean squares
+    kernels.adam_step(0, *states, 1.0, 0.99, 0.0, 0.9, 0.1, 0.999, 0.001, 0.5, 1e-8, 0.1)
+    show("adam_step", *map(tl.tensor, states))
+    sums = np.empty(50)
+    sum_kernels.row_sums(0, weight, sums)
+    show("row_sums", tl.tensor(sums))
 
 
 def show_bfloat16_kernels() -> None:
