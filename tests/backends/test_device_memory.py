@@ -149,7 +149,7 @@ def test_adam_at_the_sizes_of_a_block(make, shape, maximize, dtype, other_device
 
 
 def test_the_device_tests_call_every_kernel():
-    """The samples of the op table, the optimizers and dropout together call each kernel of the reference."""
+    """The op table, optimizers, clipping, dropout and a large sum together call each kernel of the reference."""
     called = set()
     namespace = tl.backends.registry.namespace(tl.device("strict"))
     kept = {name: getattr(namespace, name) for name in tl.backends.reference.__all__}
@@ -168,6 +168,9 @@ def test_the_device_tests_call_every_kernel():
         matrix.grad = tl.ones(2, 3, device="strict")
         for make in (optim.Muon, optim.SGD):
             make([matrix], 0.01).step()
+        nn.utils.clip_grad_norm_([matrix], 1.0)
+        large = tl.ones(1 << 17, device="strict")
+        assert bool((large + large == 2).all())
     finally:
         vars(namespace).update(kept)
     assert called == set(kept)

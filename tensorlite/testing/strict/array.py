@@ -108,6 +108,15 @@ class StrictArray:
         found: StrictArray = _wrapped(self.host[items], () if picks else (self,))
         return found
 
+    def take(self, indices: Any, axis: int | None = None, out: StrictArray | None = None) -> StrictArray:
+        """Return entries along an axis. As on a GPU, an index out of range wraps around."""
+        reject_host_data([indices], "take")
+        found: StrictArray = call_numpy(np.take, self, indices, axis, mode="wrap")
+        if out is None:
+            return found
+        out[...] = found
+        return out
+
     def __setitem__(self, index: Any, value: Any) -> None:
         reject_host_data([value], "setitem")
         with np.errstate(all="ignore"):

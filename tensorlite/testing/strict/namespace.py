@@ -100,13 +100,9 @@ def _asarray(a: Any, dtype: Any = None, order: Any = None) -> StrictArray:
     return StrictArray(np.array(unwrap(a), dtype, order=order))
 
 
-def _take(a: StrictArray, indices: Any, axis: int | None = None, out: StrictArray | None = None) -> Any:
-    reject_host_data([indices], "take")
-    found = call_numpy(np.take, a, indices, axis, mode="wrap")
-    if out is None:
-        return found
-    out[...] = found
-    return out
+def _count_nonzero(a: StrictArray, axis: int | None = None) -> Any:
+    """Return the number of entries that are not zero, as an array without dimensions, where NumPy gives an int."""
+    return call_numpy(lambda a: np.asarray(np.count_nonzero(a, axis)), a)
 
 
 def _where(condition: StrictArray, x: Any = None, y: Any = None) -> Any:
@@ -138,7 +134,7 @@ def _ufunc(ufunc: np.ufunc) -> Callable[..., Any]:
 def _functions() -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]]
     found = {name: with_signature(getattr(np, name), signature) for name, signature in FUNCTIONS.items()}
-    found.update(argsort=_argsort, take=_take, where=_where)
+    found.update(argsort=_argsort, count_nonzero=_count_nonzero, take=StrictArray.take, where=_where)
     found = {name: _needs_arrays(name, f, _ARRAYS.get(name, 1)) for name, f in found.items()}
     for name in ("empty", "empty_like"):
         made = found[name]
