@@ -102,7 +102,7 @@ _INSTEAD: dict[str, str] = {
     "tensorlite.Module": "Use tl.nn.Module",
     "tensorlite.compile": "Call the model itself: with the extra tensorlite[fast] its loops are compiled",
     "tensorlite.jit": "Call the model itself: with the extra tensorlite[fast] its loops are compiled",
-    "tensorlite.cuda.amp": "tl.amp",
+    "tensorlite.cuda.amp": "Use tl.amp.autocast and tl.amp.GradScaler",
     "tensorlite.bernoulli": "Use (tl.rand(p.shape) < p).to(p.dtype)",
     "tensorlite.multinomial": "Draw with NumPy: rng.choice(n, size, p=p.numpy())",
     "tensorlite.distributed": "Train in one process",

@@ -26,7 +26,7 @@ MISTAKES = {
     "compile": (lambda: tl.compile(LAYER), AttributeError, "Call the model itself"),
     "FloatTensor": (lambda: tl.FloatTensor([1]), AttributeError, "Use tl.tensor(data, dtype=tl.float32)"),
     "Function": (lambda: tl.autograd.Function, AttributeError, "with @tl.op: see docs/autograd.md"),
-    "amp": (lambda: tl.cuda.amp, AttributeError, "Train in float32"),
+    "amp": (lambda: tl.cuda.amp, AttributeError, "Use tl.amp.autocast and tl.amp.GradScaler"),
     "Conv3d": (lambda: nn.Conv3d, AttributeError, "Use nn.Conv1d or nn.Conv2d."),
     "LBFGS": (lambda: optim.LBFGS, AttributeError, "Use optim.Adam"),
     "astype": (lambda: X.astype("float16"), AttributeError, "Use .to(dtype)."),
