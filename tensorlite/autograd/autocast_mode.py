@@ -20,7 +20,7 @@ from .op_hooks import op_runner
 
 __all__ = [
     "CLASSES", "AutocastMode", "Casting", "autocast_mode", "autocasts", "can_combine", "cast_arguments", "cast_tensors",
-    "casting", "enter_context", "keep_autocast", "leave_context", "lowered", "without_autocast",
+    "casting", "enter_context", "forget_conversion", "keep_autocast", "leave_context", "lowered", "without_autocast",
 ]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -133,6 +133,13 @@ def _kept(array: Array, dtype: DType, leaf: bool) -> Array:
     found = _convert(array, dtype)
     mode.latest = weakref.ref(array), dtype, weakref.ref(found), version_counter.clock()
     return found
+
+
+def forget_conversion(array: Array) -> None:
+    """Drop the kept conversions of a leaf's array, so that only its nodes keep them."""
+    converted = autocast_mode.converted
+    for key in [key for key in converted if key[0] == id(array)]:
+        del converted[key]
 
 
 def can_combine(*tensors: Any) -> bool:

@@ -27,6 +27,7 @@ from ..dtypes import accumulate_dtype, cast_array, convert_arrays
 from ..errors import DTypeError, GraphError, ShapeError
 from . import anomaly_mode, version_counter
 from .autocast_mode import casting, without_autocast
+from .compact_values import CompactValues
 from .grad_mode import grad_mode
 from .graph import (
     Edge,
@@ -219,6 +220,8 @@ def _saved_values(node: Node) -> list[Any]:
     while isinstance(saved, RecomputedValues):  # a checkpoint inside another needs two rounds
         saved.fill()
         saved = node.saved
+    if isinstance(saved, CompactValues):
+        return saved.restore()
     if saved is None:
         raise GraphError(
             f"{node.name}: expected a graph with its saved values, got one that a backward pass has freed. Pass "

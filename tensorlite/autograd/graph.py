@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from ..backends.registry import Array
 from . import version_counter
 from .retained_grad import RetainHook
 from .views import ViewInfo
+
+if TYPE_CHECKING:
+    from .compact_values import CompactValues
 
 __all__ = [
     "AccumulateGrad", "Edge", "Node", "Output", "Plan", "RecomputedValues", "Rule", "Value", "Variable", "attach",
@@ -75,6 +78,7 @@ class Node:
     outputs: shapes and dtypes of the results, if the op has several; else empty.
     where: the line of user code that called the op, under ``detect_anomaly()``.
     infinite: the places of infinities that the op made, as a mask, under ``detect_anomaly()``; else None.
+    replaced: whether ``Tensor.data`` gave the result another array.
 
     Edges never point at intermediate Variables, and a node never holds its own result as a Variable. So there are no
     reference cycles, and memory is freed as soon as the backward pass has visited the node.
@@ -85,11 +89,12 @@ class Node:
     outputs: Sequence[tuple[tuple[int, ...], Any]] = ()
     where: str | None = None
     infinite: Array | None = None
+    replaced: bool = False
 
     plan: Plan
     edges: list[Edge]
     shapes: list[tuple[int, ...]]
-    saved: list[Any] | RecomputedValues | None
+    saved: list[Any] | RecomputedValues | CompactValues | None
     seq: int
 
     @property

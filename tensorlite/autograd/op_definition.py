@@ -14,6 +14,8 @@ from ..dtypes import DType, Policy, as_dtype, bfloat16_among, float32, float64, 
 from ..errors import GraphError
 from ..scalars import as_number
 from . import version_counter
+from .autocast_mode import forget_conversion
+from .compact_values import compact_values
 from .graph import Edge, Node, Plan, Rule, Value, Variable
 from .user_ops import guarded_backward, guarded_rule
 from .views import regenerate_views
@@ -330,6 +332,8 @@ class Op:
                   and (self.find_narrow_backward is not None or self.backward is not None))  # fmt: skip
         if arrays is not given or not self.built_in or narrow:
             node.dtypes = [given[i].dtype for i in needs]
+            if arrays is not given and (parameter := compact_values(node, args, given, arrays)) is not None:
+                forget_conversion(parameter)
         return node
 
     def result_array(self, xp: Any, out: Any) -> Array:

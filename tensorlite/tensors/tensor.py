@@ -388,6 +388,8 @@ class Tensor(OpMethods, InPlaceMethods):
                 f"data: this tensor is the result of {self.node.name}, expected {describe_array(old)} as before, "
                 f"got {describe_array(new)}. Use detach() first."
             )
+        if self.node is not None:
+            self.node.replaced = True
         self.array, self.view_info = new, None
 
     # ---- dtypes and devices ------------------------------------------------------------------

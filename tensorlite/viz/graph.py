@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..autograd.compact_values import CompactValues
 from ..autograd.engine import gradient_logs
 from ..autograd.graph import Edge, Node, Output, RecomputedValues, Variable, topological_order
 from ..backends.registry import BACKENDS, Array
@@ -108,7 +109,7 @@ def saved_values(node: Node) -> list[Any] | None:
             held |= {n: n.saved for n in getattr(saved, "nodes", [node]) if n not in held}
             saved.fill()
             saved = node.saved
-        return saved
+        return saved.restore() if isinstance(saved, CompactValues) else saved
     finally:
         for n, placeholder in held.items():
             n.saved = placeholder
