@@ -300,3 +300,9 @@ def test_each_leaf_gets_gradients_of_its_own_dtype(create_graph):
         # L = x^2 (w+1)^2:  L_xx + L_wx = 2 (w+1)^2 + 4 x (w+1),  L_xw + L_ww = 4 x (w+1) + 2 x^2
         assert sx.tolist() == [2 * 16 + 24.0, 2 * 25 + 40.0]
         assert sw.tolist() == [24 + 4.5, 40 + 8.0]
+
+
+def test_large_gradients_of_one_tensor_are_added():
+    x = tl.ones(1 << 19, requires_grad=True)
+    (2.0 * x + x * 3.0).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), np.full(1 << 19, 5, np.float32))
