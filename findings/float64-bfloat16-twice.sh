@@ -11,7 +11,7 @@ set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "${PYTHON:-python3}" -m venv "$folder/venv"
-"$folder/venv/bin/python" -m pip install -qq --disable-pip-version-check numpy==2.4.6 ml_dtypes==0.6.0 torch==2.13.0
+"$folder/venv/bin/python" -m pip install -qq --disable-pip-version-check numpy==2.4.6 ml-dtypes==0.6.0 torch==2.13.0
 cd "$folder"
 venv/bin/python - <<'END'
 import ml_dtypes
@@ -35,8 +35,7 @@ print("bfloat16 of", integer, "is", integers, "and the nearest number is", 2**24
 h = 1 + 2**-11 + 2**-30
 halves = {"numpy": float(np.float64(h).astype(np.float16)), "torch": torch.tensor(h, dtype=torch.float64).half().item()}
 print("float16 of", h, "is", halves)
-if found != {"ml_dtypes": 1.0, "torch": 1.0} or set(integers.values()) != {float(2**24)}:
-    raise SystemExit("the conversion to bfloat16 has changed")
-if halves != {"numpy": 1.0009765625, "torch": 1.0}:
-    raise SystemExit("the conversion to float16 has changed")
+assert found == {"ml_dtypes": 1.0, "torch": 1.0}
+assert set(integers.values()) == {float(2**24)}
+assert halves == {"numpy": 1.0009765625, "torch": 1.0}
 END
