@@ -9,6 +9,7 @@ import pytest
 import tensorlite as tl
 from tensorlite import optim
 from tensorlite.backends import reference, registry
+from tensorlite.backends.cpu import attention as cpu_attention
 from tensorlite.backends.cpu import compiled_loops, compiled_sums, elementwise, moments, softmaxes, sums, thread_pool
 from tensorlite.backends.cpu import kernels as cpu
 from tensorlite.nn import functional as F
@@ -38,6 +39,9 @@ def shared(request, monkeypatch):
     monkeypatch.setattr(compiled_loops, "MIN_SHARED", 1)
     monkeypatch.setattr(compiled_loops, "MIN_COMPILED", 1)
     monkeypatch.setattr(cpu, "_MIN_FLOPS", 0)
+    for name in ("_MIN_OWN_QUERIES", "_MIN_OWN_QUERIES_BFLOAT16", "_MIN_OWN_SCORES"):
+        monkeypatch.setattr(cpu, name, 1)
+    monkeypatch.setattr(cpu_attention, "_MIN_SHARED", 1)
     monkeypatch.setattr(cpu, "_MIN_FLOPS_PYTHON_THREADS", 1)
 
 
@@ -172,6 +176,7 @@ ATTENTION = {
     "more keys": ((2, 2, 70, 5), 133),
     "fewer keys": ((2, 2, 133, 5), 70),
     "one query": ((2, 2, 1, 4), 9),
+    "more blocks than a sum has keys": ((1, 2, 330, 40), 330),
 }
 
 
@@ -191,6 +196,22 @@ def test_attention(case, causal, dtype):
     g = rng.standard_normal(expected[0].shape).astype(dtype)
     back = [m.attention_backward(XP, g, q, k, v, None, None, *expected[1:], causal, 0.3) for m in (cpu, reference)]
     agree(back[0][:3], back[1][:3], dtype, 10)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.usefixtures("shared")
+def test_attention_with_blas(causal, monkeypatch):
+    """Processors without AVX-512 have no products of our own."""
+    pytest.importorskip("numba")
+    monkeypatch.setattr(cpu_attention, "takes", lambda q, k, v: False)
+    rng = np.random.default_rng(0)
+    q, k, v, g = (rng.standard_normal((2, 3, n, 8)).astype(np.float32) for n in (130, 70, 70, 130))
+    expected = reference.attention(XP, q, k, v, None, None, causal, 0.3)
+    agree(cpu.attention(XP, q, k, v, None, None, causal, 0.3), expected, "float32")
+    found, back = (
+        m.attention_backward(XP, g, q, k, v, None, None, *expected[1:], causal, 0.3)[:3] for m in (cpu, reference)
+    )
+    agree(found, back, "float32", 10)
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -64,6 +64,10 @@ def show_ops() -> None:
         for causal in (False, True):
             attend = lambda q, k, v, c=causal: F.scaled_dot_product_attention(q, k, v, is_causal=c)
             show_op(f"attention {n} {causal}", attend, *(random(1, 2, n // 4, 24) for _ in range(3)))
+            narrow = lambda q, k, v, f=attend: f(*(x.to(tl.bfloat16) for x in (q, k, v))).to(tl.float32)
+            show_op(f"attention of bfloat16 {n} {causal}", narrow, *(random(1, 2, n // 4, 24) for _ in range(3)))
+            few = (random(4, 16, length, 8) for length in (4, n, n))  # of so few queries, with BLAS
+            show_op(f"attention of few queries {n} {causal}", attend, *few)
     show_op("matmul", lambda a, b: a @ b, random(300, 200), random(200, 100))
     show("matmul of bfloat16", random(300, 200).to(tl.bfloat16) @ random(200, 100).to(tl.bfloat16))
     show_op("a row times a matrix", lambda a, b: a @ b.T, random(1, 2000), random(1000, 2000))

@@ -1,8 +1,8 @@
 """The kernels that take bfloat16 arrays as they are, under the names of ``reference``.
 
-An op gets them instead of float32 copies of its arrays where :func:`covers` says so. The bits are those of the float32
-kernel's result, rounded once. Other ops convert their arrays, which takes 0.05 ns a number on one core of Zen 4: 1 % of
-the time of attention, and a quarter of that of LayerNorm.
+An op gets them instead of float32 copies of its arrays where :func:`covers` says so. The bits of an activation are
+those of the float32 kernel's result, rounded once. Other ops convert their arrays, which takes 0.05 ns a number on one
+core of Zen 4: a quarter of the time of LayerNorm. Attention multiplies in bfloat16 (see ``compiled/attention.py``).
 
 There are 65,536 numbers of bfloat16. So a function of one number is a table of its results, 128 KB, of which the
 activations of a model use a few KB. To look a result up takes less time than to compute it.
@@ -22,7 +22,7 @@ from .casts import bits_of, is_bfloat16
 from .find_compiled import find_compiled
 from .thread_pool import run_parallel
 
-__all__ = ["gelu", "gelu_backward", "silu", "silu_backward"]
+__all__ = ["attention", "attention_backward", "gelu", "gelu_backward", "silu", "silu_backward"]
 
 Array = Any
 XP = Any
@@ -106,15 +106,45 @@ def silu_backward(xp: XP, g: Array, x: Array, y: Array) -> Array:
     return _look_up_product(g, x, _silu_tables(x.dtype)[1])
 
 
+# ---- attention ------------------------------------------------------------------------------
+
+
+def attention(
+    xp: XP, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, causal: bool, scale: float
+) -> tuple[Array, Array, Array]:
+    """Compute the same as the reference: the result in bfloat16, the maxima and sums in float32."""
+    return kernels.attention(xp, q, k, v, mask, dropout_mask, causal, scale)
+
+
+def attention_backward(
+    xp: XP, g: Array, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, top: Array,
+    total: Array, causal: bool, scale: float,
+) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
+    """Compute the same as the reference, in bfloat16."""
+    return kernels.attention_backward(xp, g, q, k, v, mask, dropout_mask, top, total, causal, scale)
+
+
 # ---- which calls are covered ----------------------------------------------------------------
 
 
-_COVERED = {"gelu", "silu"}  # the ops whose functions, forward and backward, call the kernels above
+def _covers_table(arguments: Sequence[Any]) -> bool:
+    return (
+        arguments[0].size >= _MIN_COMPILED and _compiled() is not None
+        and all(is_bfloat16(a.dtype) for a in arguments if isinstance(a, np.ndarray))
+    )  # fmt: skip
+
+
+def _covers_attention(arguments: Sequence[Any]) -> bool:
+    has_gradient = len(arguments) > 7
+    if has_gradient and not is_bfloat16(arguments[0].dtype):
+        return False
+    return kernels.covers_bfloat16_attention(*arguments[has_gradient : has_gradient + 5])
+
+
+_COVERS = {"gelu": _covers_table, "silu": _covers_table, "attention": _covers_attention}  # by op
 
 
 def covers(op: str, arguments: Sequence[Any]) -> bool:
     """Return whether the kernels here take these arguments of an op, or of its backward function, as they are."""
-    return (
-        op in _COVERED and arguments[0].size >= _MIN_COMPILED and _compiled() is not None
-        and all(is_bfloat16(a.dtype) for a in arguments if isinstance(a, np.ndarray))
-    )  # fmt: skip
+    check = _COVERS.get(op)
+    return check is not None and check(arguments)

@@ -18,6 +18,7 @@ import numpy as np
 
 from ...dtypes import accumulate_dtype, cast_array, convert_arrays
 from .. import reference
+from . import attention as own_attention
 from .blas import gemm_pointer, one_blas_thread
 from .casts import is_bfloat16
 from .find_compiled import find_compiled
@@ -434,13 +435,35 @@ def cross_entropy_backward(
 # ---- attention ------------------------------------------------------------------------------
 
 
+# From how many queries, and multiplications of a head's scores, our own products pay. With fewer queries, packing the
+# keys takes longer than it saves.
+_MIN_OWN_QUERIES, _MIN_OWN_QUERIES_BFLOAT16, _MIN_OWN_SCORES = 16, 8, 1 << 13
+
+
 def _is_compiled_attention(q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None) -> bool:
-    """Return whether the compiled kernels cover it: q has the whole batch, no mask, no dropout, and a BLAS to call."""
+    """Return whether a compiled kernel covers it: q has the whole batch, no mask, no dropout, and products to call."""
     return (
         mask is None and dropout_mask is None and q.ndim >= 3 and _broadcasts(k, q) and _broadcasts(v, q)
-        and q.dtype == k.dtype == v.dtype == np.float32 and min(q.size, k.size, v.size) >= _MIN_COMPILED
-        and _compiled_kernels() is not None and gemm_pointer(_FLOAT32) != 0
+        and min(q.size, k.size, v.size) >= _MIN_COMPILED and _compiled_kernels() is not None
+        and (_is_own_attention(q, k, v) or (q.dtype == k.dtype == v.dtype == _FLOAT32 and gemm_pointer(_FLOAT32) != 0))
     )  # fmt: skip
+
+
+def _is_own_attention(q: Array, k: Array, v: Array) -> bool:
+    """Return whether our own products compute it, and in less time than BLAS. It depends on shapes and dtypes alone."""
+    rows, width = q.shape[-2:]
+    if q.dtype == _FLOAT32:
+        pays = rows >= _MIN_OWN_QUERIES and rows * k.shape[-2] * width >= _MIN_OWN_SCORES
+    else:
+        pays = rows >= _MIN_OWN_QUERIES_BFLOAT16
+    return pays and own_attention.takes(q, k, v)
+
+
+def covers_bfloat16_attention(
+    q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None
+) -> bool:  # fmt: skip
+    """Return whether :func:`attention` takes these arrays as they are, because they are all bfloat16."""
+    return is_bfloat16(q.dtype) and _is_compiled_attention(q, k, v, mask, dropout_mask)
 
 
 def _broadcasts(x: Array, q: Array) -> bool:
@@ -517,8 +540,11 @@ def attention(
         return reference.attention(xp, q, k, v, mask, dropout_mask, causal, scale)
     k, v = _like_batch(k, q), _like_batch(v, q)
     out = _empty_heads(q, v.shape[-1])
-    top, total = (np.empty((math.prod(q.shape[:-2]), q.shape[-2]), q.dtype) for _ in range(2))
-    _run_on_heads(_compiled_kernels().attention, (q, k, v, out), top, total, causal, scale)
+    top, total = (np.empty((math.prod(q.shape[:-2]), q.shape[-2]), _FLOAT32) for _ in range(2))
+    if _is_own_attention(q, k, v):
+        own_attention.attend([*map(_heads, (q, k, v, out))], top, total, causal, scale)
+    else:
+        _run_on_heads(_compiled_kernels().attention, (q, k, v, out), top, total, causal, scale)
     return out, top.reshape(*q.shape[:-1], 1), total.reshape(*q.shape[:-1], 1)
 
 
@@ -532,7 +558,11 @@ def attention_backward(
     k, v = _like_batch(k, q), _like_batch(v, q)
     dq, dk, dv = _empty_gradients(q, k, v)
     tops, totals = (np.ascontiguousarray(x).reshape(-1, q.shape[-2]) for x in (top, total))
-    _run_on_heads(_compiled_kernels().attention_backward, (g, q, k, v, dq, dk, dv), tops, totals, causal, scale)
+    arrays = (g, q, k, v, dq, dk, dv)
+    if _is_own_attention(q, k, v):
+        own_attention.attend_backward([*map(_heads, arrays)], tops, totals, causal, scale)
+    else:
+        _run_on_heads(_compiled_kernels().attention_backward, arrays, tops, totals, causal, scale)
     return dq, dk, dv, None
 
 
