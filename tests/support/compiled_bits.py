@@ -18,7 +18,15 @@ from gpt.model import KVCache, compiled_reader
 from gpt.model.gpt import GPT
 from gpt.model.quantized import quantize_model
 from tensorlite import optim
-from tensorlite.backends.cpu.compiled import bfloats, gemm, kernels, quantized_kernels, row_kernels, sum_kernels
+from tensorlite.backends.cpu.compiled import (
+    attention,
+    bfloats,
+    gemm,
+    kernels,
+    quantized_kernels,
+    row_kernels,
+    sum_kernels,
+)
 from tensorlite.backends.cpu.compiled.machine_code import MachineCodeCache
 from tensorlite.nn import functional as F
 
@@ -143,7 +151,7 @@ def main() -> None:
     """Show everything. Raises AssertionError if a compiled function was not called."""
     show_ops()
     show_runs(Path(sys.argv[1]))
-    modules = (bfloats, gemm, kernels, quantized_kernels, row_kernels, sum_kernels, compiled_reader)
+    modules = (attention, bfloats, gemm, kernels, quantized_kernels, row_kernels, sum_kernels, compiled_reader)
     for module in modules:
         for name, function in vars(module).items():
             if isinstance(getattr(function, "_cache", None), MachineCodeCache):
