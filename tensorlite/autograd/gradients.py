@@ -18,7 +18,7 @@ from .retained_grad import RetainHook
 from .shared_state import shared_state
 from .views import regenerate_views
 
-__all__ = ["accumulate_grad", "add_hook", "backward", "grad", "retain_grad"]
+__all__ = ["accumulate_grad", "add_hook", "backward", "deliver_gradients", "grad", "retain_grad"]
 
 
 def _seeds(name: str, outputs: Sequence[Any], gradients: Sequence[Any], create_graph: bool) -> dict[Edge, Value]:
@@ -186,7 +186,17 @@ def backward(
                 raise GraphError("backward: each of inputs must be a Tensor that requires gradients")
         receivers = {x.node or x: x for x in inputs}
         grads = run_backward(seeds, create_graph, retain, set(receivers))
-    ownership = Ownership(seeds.values())
+    deliver_gradients(receivers, grads, seeds.values(), create_graph)
+
+
+def deliver_gradients(
+    receivers: dict[Any, Variable], grads: dict[Any, Value], seeds: Collection[Value], create_graph: bool
+) -> None:
+    """Add the result of a backward pass to the ``grad`` of each tensor in ``receivers``, by its edge.
+
+    seeds: the gradients that the pass started with, whose memory is not given away.
+    """
+    ownership = Ownership(seeds)
     for edge, x in receivers.items():
         if edge in grads:
             accumulate_grad(x, grads[edge] if create_graph else ownership.copy_if_shared(grads[edge]))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.autocast_mode import can_combine
+from ..autograd.op_hooks import run_op
 from ..backends.registry import describe_array
 from ..dtypes import is_floating
 from ..errors import DeviceError, DTypeError, ShapeError
@@ -139,7 +140,7 @@ def check_class_targets(name: str, input: Tensor, target: Tensor, weight: Tensor
     classes = input.shape[min(1, input.ndim - 1)]
     check_floating(name, input, weight)
     check_class_weight(name, input, target, weight, classes)
-    _check_class_indices(name, target.array, classes, ignore_index)
+    run_op(_check_class_indices, name, target.array, classes, ignore_index)
     return classes
 
 

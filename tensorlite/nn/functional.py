@@ -15,8 +15,9 @@ import numpy as np
 from .. import ops, random
 from ..autograd.autocast_mode import can_combine
 from ..autograd.graph import wrap
-from ..backends.registry import BACKENDS
-from ..dtypes import DTypeLike, finfo, float32, int32, int64, is_floating
+from ..autograd.op_hooks import run_op
+from ..backends.registry import BACKENDS, Array
+from ..dtypes import DType, DTypeLike, finfo, float32, int32, int64, is_floating
 from ..errors import ShapeError
 from ..missing_names import module_getattr as _module_getattr
 from ..ops import nn as nn_ops
@@ -162,7 +163,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         return input
     check_tensors("dropout", input=input)
     check_floating("dropout", input)
-    return nn_ops.apply_dropout_mask(input, random.dropout_mask(input.array, p))
+    return nn_ops.apply_dropout_mask(input, run_op(random.dropout_mask, input.array, p))
 
 
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
@@ -292,8 +293,13 @@ def _reduce_rows(
         return loss.sum()
     if factor is not None:
         return loss.sum() / factor.sum()
-    xp = BACKENDS[type(loss.array)]
-    return loss.sum() / wrap(xp.asarray(xp.count_nonzero(target.array != ignore_index), loss.dtype))
+    return loss.sum() / wrap(run_op(_count_targets, target.array, ignore_index, loss.dtype))
+
+
+def _count_targets(target: Array, ignore_index: int, dtype: DType) -> Array:
+    """Return the number of targets that are not ignored, 0-d."""
+    xp = BACKENDS[type(target)]
+    return xp.asarray(xp.count_nonzero(target != ignore_index), dtype)
 
 
 def _weights_of(target: Tensor, weight: Tensor | None, ignore_index: int) -> Tensor | None:
@@ -422,10 +428,15 @@ def scaled_dot_product_attention(
     weights, dropout_p = check_attention(query, key, value, attn_mask, dropout_p)
     dropout_mask = None
     if dropout_p:
-        dropout_mask = random.dropout_mask(BACKENDS[type(query.array)].empty(weights, query.dtype), dropout_p)
+        dropout_mask = run_op(_dropout_mask_of_shape, query.array, weights, dropout_p)
     width = max(query.shape[-1], 1)  # all scores are 0 if the width is 0
     factor = 1.0 / math.sqrt(width) if scale is None else number_in("scaled_dot_product_attention", "scale", scale)
     return nn_ops.attention(query, key, value, attn_mask, dropout_mask, is_causal, factor)
+
+
+def _dropout_mask_of_shape(like: Array, shape: tuple[int, ...], p: float) -> Array:
+    """Return dropout's factors in a shape, in the dtype and on the device of an array."""
+    return random.dropout_mask(BACKENDS[type(like)].empty(shape, like.dtype), p)
 
 
 def _repeated_heads(query: Tensor, x: Tensor) -> Tensor:

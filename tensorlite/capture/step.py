@@ -1,0 +1,221 @@
+"""compile, which makes a function replay a training step that is the same every time."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import numpy as np
+
+from ..autograd import anomaly_mode, version_counter
+from ..autograd.autocast_mode import casting
+from ..autograd.grad_mode import grad_mode
+from ..autograd.graph import Variable, new_node, wrap
+from ..autograd.op_hooks import OpHooks, op_runner
+from ..dtypes import get_default_dtype
+from ..pytree import tree_leaves, tree_map, tree_unflatten
+from .guards import PLAIN, Guards, NotCapturableError, is_plain_tensor
+from .recorder import Recorder
+from .tape import Tape
+from .user_code import guards_of
+
+__all__ = ["CompiledStep", "compile"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_MAX_SIGNATURES = 16
+_MAX_CAPTURES = 8  # of one signature: values that change in each step, such as a counter, would capture it each time
+_NO_HOOKS = OpHooks()
+
+
+class _Capture:
+    """A recorded step: its tape, what it depends on, and how its result is made."""
+
+    def __init__(self, tape: Tape, guards: Guards, given: list[int], results: list[tuple[str, Any, Any]], like: Any):
+        self.tape, self.guards, self.given, self.results, self.like = tape, guards, given, results, like
+        tape.finish({key for kind, key, _ in results if kind == "tensor"})
+
+    def replay(self, leaves: list[Any], arrays: list[Any]) -> Any:
+        """Do the calls of the step on these arguments, and return its result."""
+        values = self.tape.run(list(zip(self.given, arrays, strict=True)))
+        made = []
+        for kind, key, graph in self.results:
+            if kind == "constant":
+                made.append(key)
+            elif kind == "argument":
+                made.append(leaves[key])
+            else:
+                result = wrap(values[key])
+                if graph is not None:  # the place of a result in a graph that the backward pass has freed
+                    result.node, result.tracked = new_node(graph[0], [], graph[1], None), True
+                made.append(result)
+        return tree_unflatten(made, self.like)
+
+
+class _Signature:
+    """What is known of the calls with one kind of arguments.
+
+    calls: how many there were. captures: how often the step was recorded. reason: why the last call was eager.
+    """
+
+    def __init__(self) -> None:
+        self.calls = self.captures = self.replays = 0
+        self.capture: _Capture | None = None
+        self.pending: Guards | None = None
+        self.final = False
+        self.reason = "the first call runs as usual"
+
+
+class CompiledStep(Generic[P, R]):
+    """A function that replays what it did in an earlier call with arguments of the same kind. :func:`compile` makes it.
+
+    function: the function itself, which is called where nothing can be replayed.
+    """
+
+    def __init__(self, function: Callable[P, R]) -> None:
+        if not callable(function):
+            raise TypeError(f"compile: expected a function, got {type(function).__name__}")
+        self.function = function
+        self._signatures: dict[Any, _Signature] = {}
+        self._recording = threading.Lock()
+        functools.update_wrapper(self, function, updated=())
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        leaves = tree_leaves((args, kwargs))
+        arrays: list[Any] = []
+        key = _key_of(args, kwargs, leaves, arrays)
+        if key is None:
+            return self.function(*args, **kwargs)
+        signature = self._signatures.get(key)
+        if signature is None:
+            if len(self._signatures) >= _MAX_SIGNATURES:
+                return self.function(*args, **kwargs)
+            signature = self._signatures.setdefault(key, _Signature())
+        signature.calls += 1
+        capture = signature.capture
+        if capture is not None:
+            if capture.guards.hold() and not any(id(a) in capture.guards.tensors for a in arrays):
+                signature.replays += 1
+                result: R = capture.replay(leaves, arrays)
+                return result
+            signature.capture = signature.pending = None
+            signature.reason = "something that the step reads has changed"
+        if signature.calls == 1 or signature.final:
+            return self.function(*args, **kwargs)
+        if sys.getprofile() is not None or sys.gettrace() is not None:
+            signature.reason = "a debugger, a profiler or a coverage tool watches this thread"
+            return self.function(*args, **kwargs)
+        if not self._recording.acquire(blocking=False):
+            return self.function(*args, **kwargs)
+        try:
+            return self._record(signature, args, kwargs, leaves, arrays)  # type: ignore[no-any-return]
+        finally:
+            self._recording.release()
+
+    def _record(self, signature: _Signature, args: Any, kwargs: Any, leaves: list[Any], arrays: list[Any]) -> Any:
+        """Call the function. Watch its code, and the next time, when its guards are known, record it."""
+        guards = signature.pending
+        signature.pending = None
+        if guards is not None and not guards.hold():
+            guards = None
+        recorder = Recorder(arrays, guards)
+        result = recorder.run(self.function, args, kwargs)
+        watcher = recorder.watcher
+        try:
+            if watcher.reason is not None:
+                raise NotCapturableError(watcher.reason)
+            found = guards_of(watcher, self.function)
+            if guards is None:
+                signature.pending = found
+                signature.reason = "the next call records the step"
+                return result
+            if any(a is not b for a, b in zip(leaves, tree_leaves((args, kwargs)), strict=True)):
+                raise NotCapturableError("the step changes its arguments")
+            if not guards.hold():
+                signature.captures += 1
+                if signature.captures >= _MAX_CAPTURES:
+                    raise NotCapturableError("something that the step reads changes in every call")
+                signature.pending = found
+                return result
+            if not guards.covers(found):
+                signature.pending = found
+                signature.captures += 1
+                return result
+            given = [leaf for leaf in leaves]
+            results = [recorder.result_of(leaf, given) for leaf in tree_leaves(result)]
+            like = tree_map(lambda _: None, result)
+        except NotCapturableError as error:
+            signature.reason, signature.final = str(error), True
+            return result
+        signature.captures += 1
+        signature.final = signature.captures >= _MAX_CAPTURES
+        signature.capture = _Capture(recorder.tape, guards, recorder.given, results, like)
+        signature.reason = "captured"
+        return result
+
+    def explain(self) -> str:
+        """Return a text with a line for each kind of arguments: how often it was replayed, and why not."""
+        lines = []
+        for key, s in self._signatures.items():
+            shapes = ", ".join(f"{part[1]}{part[2]}" if part[0] == "tensor" else repr(part[1]) for part in key[2])
+            state = "captured" if s.capture is not None else f"not captured: {s.reason}"
+            lines.append(f"({shapes}): {s.calls} calls, {s.replays} replayed; {state}")
+        return "\n".join(lines) or "no calls with arguments that can be captured"
+
+    def reset(self) -> None:
+        """Forget all captures, and the memory of their constants."""
+        self._signatures.clear()
+
+    def __repr__(self) -> str:
+        return f"compile({getattr(self.function, '__qualname__', self.function)!s})"
+
+
+def _key_of(args: Any, kwargs: Any, leaves: list[Any], arrays: list[Any]) -> Any:
+    """Return what decides, with the guards, how the step runs; None if it must run as usual.
+
+    arrays: gets the arrays of the Tensors among the leaves.
+    """
+    if (
+        casting.active or anomaly_mode.enabled or version_counter.inplace_in_graph or op_runner.hooks != _NO_HOOKS
+        or (grad_mode.inference)
+    ):  # fmt: skip
+        return None
+    parts = []
+    for leaf in leaves:
+        if isinstance(leaf, Variable):
+            array = leaf.array
+            if leaf.tracked or not is_plain_tensor(leaf) or type(array) is not np.ndarray or leaf.hooks:
+                return None
+            parts.append(("tensor", array.dtype, array.shape, array.strides, type(leaf),
+                          next((k for k, a in enumerate(arrays) if a is array), -1), leaf.accumulated_grad is None))
+            arrays.append(array)
+        elif type(leaf) is float:
+            parts.append(("float", leaf.hex()))
+        elif isinstance(leaf, PLAIN) and not isinstance(leaf, (np.generic, complex)):
+            parts.append((type(leaf), leaf))
+        else:
+            return None
+    try:
+        key = (_structure(args), _structure(kwargs), tuple(parts), grad_mode.enabled, get_default_dtype())
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
+def _structure(tree: Any) -> Any:
+    """Return the containers of a tree, without its leaves, as something to compare."""
+    if isinstance(tree, dict):
+        return (type(tree), *((key, _structure(item)) for key, item in tree.items()))
+    if isinstance(tree, (list, tuple)):
+        return (type(tree), *map(_structure, tree))
+    return None
+
+
+def compile(function: Callable[P, R]) -> CompiledStep[P, R]:
+    """Return a function that does the same as ``function``, and replays it where it is the same every time."""
+    return CompiledStep(function)

@@ -1,0 +1,88 @@
+"""The recorded calls of a step, and their replay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+
+from ..autograd.op_errors import translate_error
+
+__all__ = ["Tape"]
+
+
+class Tape:
+    """A list of calls on numbered places. Each call reads its arguments from places and writes its results to others.
+
+    template: the values of the places before the first call: constants, and None for the others.
+    """
+
+    def __init__(self) -> None:
+        self.template: list[Any] = []
+        self.calls: list[tuple[Callable[..., Any], tuple[int, ...], tuple[int, ...], bool, str]] = []
+        self.program: list[tuple[Any, ...]] = []
+
+    def new_place(self, value: Any = None) -> int:
+        """Return the number of a new place, which has this value before the first call."""
+        self.template.append(value)
+        return len(self.template) - 1
+
+    def add(self, f: Callable[..., Any], sources: Sequence[int], results: Sequence[int], several: bool, op: str) -> None:
+        """Append a call. ``several`` says that it returns a tuple; a place of -1 stands for a result that nobody uses.
+
+        op: the name of the op for error messages, or an empty string.
+        """
+        self.calls.append((f, tuple(sources), tuple(results), several, op))
+
+    def finish(self, kept: set[int]) -> None:
+        """Find for each call the places that no later call reads, so that a replay frees them.
+
+        kept: the places that are read after the last call.
+        """
+        constants = {k for k, value in enumerate(self.template) if value is not None}
+        seen, program = kept | constants, []
+        for f, sources, results, several, op in reversed(self.calls):
+            freed = tuple({k for k in (*sources, *results) if k >= 0} - seen)
+            seen.update(freed)
+            program.append((f, _getter(sources), results if several else results[0], several, freed, op))
+        self.program = program[::-1]
+        self.calls.clear()
+
+    def run(self, given: Sequence[tuple[int, Any]]) -> list[Any]:
+        """Do all calls and return the values of the places.
+
+        given: places and the values that they have before the first call. Raises the errors of the ops.
+        """
+        values = self.template.copy()
+        for place, value in given:
+            values[place] = value
+        array, ndarray, generic = np.asarray, np.ndarray, np.generic
+        with np.errstate(all="ignore"):
+            for f, get, results, several, freed, op in self.program:
+                arguments = get(values)
+                try:
+                    out = f(*arguments)
+                except (ValueError, TypeError, IndexError, OverflowError) as error:
+                    if not op:
+                        raise
+                    raise translate_error(op, error, list(arguments[1:])) from None
+                if several:
+                    for place, value in zip(results, out, strict=True):
+                        if place >= 0:
+                            values[place] = array(value) if isinstance(value, generic) else value
+                elif results >= 0:
+                    values[results] = out if type(out) is ndarray or not isinstance(out, generic) else array(out)
+                for place in freed:
+                    values[place] = None
+        return values
+
+
+def _getter(sources: tuple[int, ...]) -> Callable[[list[Any]], tuple[Any, ...]]:
+    """Return a function that takes these places out of a list, as a tuple."""
+    if len(sources) > 1:
+        return itemgetter(*sources)
+    if sources:
+        return lambda values, k=sources[0]: (values[k],)
+    return lambda values: ()
