@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Collection, Iterable
-from itertools import repeat
-from operator import is_
+from collections.abc import Collection, Iterable
+from itertools import chain
+from operator import attrgetter, getitem, is_
 from typing import Any
 
 import numpy as np
@@ -57,10 +57,14 @@ class Guards:
         self.attributes = set(attributes)
         self.globals: set[tuple[int, tuple[str, ...]]] = set()
         self.tensors: dict[int, Variable] = {}
-        self._dicts: list[tuple[Any, list[Any], list[Any], int]] = []
+        self._whole: dict[int, Any] = {}  # dicts of which every key and value is guarded
+        self._items: dict[tuple[int, str], tuple[Any, str, Any]] = {}  # single values of dicts, by their keys
+        self._absent: list[tuple[Any, str]] = []
+        self._sizes: dict[int, tuple[Any, int]] = {}
         self._sequences: list[tuple[Any, list[Any]]] = []
+        self._members: list[tuple[Any, str, Any]] = []
         self._cells: list[tuple[Any, Any]] = []
-        self._leaves: list[tuple[Any, Any, bool, bool]] = []
+        self._leaves: list[Any] = []
         self._seen: dict[int, Any] = {}
 
     # ---- collecting -------------------------------------------------------------------------
@@ -73,19 +77,20 @@ class Guards:
         name, *rest = path
         value = names.get(name, _MISSING)
         self.globals.add((id(names), path))
-        self._dicts.append((names, [name], [value], -1))
         if value is _MISSING:
+            self._absent.append((names, name))
             value = builtins.get(name, _MISSING)
             is_error = isinstance(value, type) and issubclass(value, BaseException)
             if name not in SAFE_BUILTINS and not is_error:
                 raise NotCapturableError(f"it uses {name}(), whose result may be another each time")
-            self._dicts.append((builtins, [name], [value], -1))
+            self._item(builtins, name)
             return
+        self._item(names, name)
         while isinstance(value, types.ModuleType) and rest and rest[0] in vars(value):
             ours, members = _is_ours(value), vars(value)
             name, *rest = rest
             value = members[name]
-            self._dicts.append((members, [name], [value], -1))
+            self._item(members, name)
             if ours and not isinstance(value, types.ModuleType):
                 return
         self.add(value, ".".join(path[: len(path) - len(rest)]))
@@ -101,7 +106,15 @@ class Guards:
             self.add(value, name)
         self.add(f.__defaults__, f"the defaults of {f.__name__}")
         self.add(f.__kwdefaults__, f"the defaults of {f.__name__}")
-        self._members(f, ("__code__", "__defaults__", "__kwdefaults__"))
+        self._members += [(f, name, getattr(f, name)) for name in ("__code__", "__defaults__", "__kwdefaults__")]
+
+    def _item(self, d: Any, name: str) -> None:
+        """Guard one value of a dict."""
+        self._items[id(d), name] = d, name, d[name]
+
+    def _size(self, d: Any) -> None:
+        """Guard the number of the keys of a dict."""
+        self._sizes[id(d)] = d, len(d)
 
     def add(self, value: Any, name: str) -> None:
         """Guard a value and all that is reached from it. Raises NotCapturableError, which says ``name``."""
@@ -135,7 +148,7 @@ class Guards:
         elif isinstance(x, (property, staticmethod, classmethod)):
             return ()
         elif isinstance(x, Module):
-            return [*self._whole(vars(x), name), (type(x), name)]
+            return [*self._all_of(vars(x), name), (type(x), name)]
         elif isinstance(x, (Optimizer, LRScheduler)):
             return [*self._named(vars(x), name), (type(x), name)]
         elif type(x) in _CONTAINERS:
@@ -151,14 +164,14 @@ class Guards:
                 f"it reads {name}, a tensor with hooks, with a graph, with attributes of its own, or on another device"
             )
         self.tensors[id(x.array)] = x
-        self._leaves.append((x, x.array, x.tracked, x.accumulated_grad is None))
+        self._leaves.append(x)
         return ()
 
     def _module(self, x: types.ModuleType) -> Iterable[tuple[Any, str]]:
         names = vars(x)
         found = [n for n in self.attributes if n in names]
-        if found:
-            self._dicts.append((names, found, [names[n] for n in found], -1))
+        for n in found:
+            self._item(names, n)
         ours = _is_ours(x)
         return [(names[n], f"{x.__name__}.{n}") for n in found if not ours or isinstance(names[n], types.ModuleType)]
 
@@ -169,33 +182,31 @@ class Guards:
                 continue
             if not c.__flags__ & (1 << 9):  # a class that was written in C
                 raise NotCapturableError(f"it uses the class {c.__name__} ({name}), whose state cannot be seen")
-            names = dict(vars(c))
+            if id(c) in self._seen and c is not x:
+                continue
+            self._seen[id(c)] = c
+            names = vars(c)  # a new object for each call, which reads the class
             found = [n for n in {*self.attributes, "forward", "__call__"} if n in names]
-            self._sequences.append((_Members(c), [len(names), *(names[n] for n in found)]))
-            self._sequences[-1][0].names = found
+            self._sizes[id(c)] = names, len(names)
+            self._items.update(((id(c), n), (names, n, names[n])) for n in found)
             if not _is_ours(c):
                 held += [(names[n], f"{c.__name__}.{n}") for n in found]
         return held
 
-    def _members(self, x: Any, names: Iterable[str]) -> None:
-        """Guard attributes that are not in a dict."""
-        members = _Members(x, get=getattr)
-        members.names = list(names)
-        self._sequences.append((members, list(members)))
-
-    def _whole(self, d: dict[str, Any], name: str) -> list[tuple[Any, str]]:
-        self._dicts.append((d, list(d), list(d.values()), len(d)))
+    def _all_of(self, d: dict[Any, Any], name: str) -> list[tuple[Any, str]]:
+        self._whole[id(d)] = d
         return [(value, f"{name}.{key}") for key, value in d.items()]
 
     def _named(self, d: dict[str, Any], name: str) -> list[tuple[Any, str]]:
         found = [key for key in d if key in self.attributes]
-        self._dicts.append((d, found, [d[key] for key in found], len(d)))
+        self._size(d)
+        for key in found:
+            self._item(d, key)
         return [(d[key], f"{name}.{key}") for key in found]
 
     def _container(self, x: Any, name: str) -> list[tuple[Any, str]]:
         if isinstance(x, dict):
-            self._sequences.append((x, list(x)))
-            self._dicts.append((x, list(x), list(x.values()), len(x)))
+            self._whole[id(x)] = x
             return [(value, f"{name}[{key!r}]") for key, value in x.items()] + [(key, name) for key in x]
         self._sequences.append((x, list(x)))
         return [(value, f"an entry of {name}") for value in x]
@@ -207,54 +218,44 @@ class Guards:
     # ---- checking ---------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Join the guards of one dict into one check."""
-        joined: dict[int, tuple[Any, dict[Any, Any], int]] = {}
-        for d, names, values, size in self._dicts:
-            entry = joined.setdefault(id(d), (d, {}, size))
-            entry[1].update(zip(names, values, strict=True))
-            joined[id(d)] = (d, entry[1], max(size, entry[2]))
-        self._dicts = [(d, list(m), list(m.values()), size) for d, m, size in joined.values()]
+        """Lay out all that is guarded in lists, so that a check is a few loops in C."""
+        whole, sizes, items = list(self._whole.values()), list(self._sizes.values()), list(self._items.values())
+        sequences, leaves = [x for x, _ in self._sequences], self._leaves
+        self._sized = [*whole, *(d for d, _ in sizes), *sequences]
+        self._lengths = [*map(len, whole), *(n for _, n in sizes), *(len(values) for _, values in self._sequences)]
+        self._wholes, self._keys = whole, [key for d in whole for key in d]
+        self._values = [value for d in whole for value in d.values()]
+        self._item_owners, self._item_names, self._item_values = map(list, zip(*items, strict=True))
+        self._listed = sequences, [value for _, values in self._sequences for value in values]
+        self._attributes = [list(x) for x in zip(*self._members, strict=True)] or [[], [], []]
+        self._contents = [cell for cell, _ in self._cells], [value for _, value in self._cells]
+        self._states = [_state_of(x) for x in leaves]
+        self._tensor_state = [value for state in self._states for value in state]
 
-    def hold(self, forget_grads: bool = False) -> bool:
-        """Return whether nothing has changed. ``forget_grads`` leaves out which tensors have a ``grad``."""
-        for d, names, values, size in self._dicts:
-            if (size >= 0 and len(d) != size) or not all(map(is_, map(d.get, names, repeat(_MISSING)), values)):
-                return False
-        for x, array, tracked, without_grad in self._leaves:
-            if x.array is not array or x.tracked is not tracked or x.hooks or x.node is not None:
-                return False
-            if (x.accumulated_grad is None) is not without_grad and not forget_grads:
-                return False
-        for cell, value in self._cells:
-            if _content(cell) is not value:
-                return False
-        return all(len(x) == len(values) and all(map(is_, x, values)) for x, values in self._sequences)
-
-
-class _Members:
-    """The attributes of an object as a sequence: those of a class after the number of all of them."""
-
-    names: list[str]
-
-    def __init__(self, x: Any, get: Callable[..., Any] | None = None) -> None:
-        self.x, self.get = x, get
-
-    def __len__(self) -> int:
-        return len(self.names) + (self.get is None)
-
-    def __iter__(self) -> Any:
-        if self.get is not None:
-            return iter([self.get(self.x, n, _MISSING) for n in self.names])
-        names = vars(self.x)
-        return iter([len(names), *(names.get(n, _MISSING) for n in self.names)])
+    def hold(self) -> bool:
+        """Return whether nothing has changed."""
+        try:
+            return (
+                list(map(len, self._sized)) == self._lengths
+                and all(map(is_, chain.from_iterable(self._wholes), self._keys))
+                and all(map(is_, chain.from_iterable(map(dict.values, self._wholes)), self._values))
+                and all(map(is_, map(getitem, self._item_owners, self._item_names), self._item_values))
+                and all(map(is_, chain.from_iterable(self._listed[0]), self._listed[1]))
+                and all(map(is_, map(getattr, *self._attributes[:2]), self._attributes[2]))
+                and all(map(is_, map(_content, self._contents[0]), self._contents[1]))
+                and all(map(is_, chain.from_iterable(map(_state_of, self._leaves)), self._tensor_state))
+                and not any(name in d for d, name in self._absent)
+            )
+        except (KeyError, ValueError, AttributeError):
+            return False
 
 
-def _content(cell: Any) -> Any:
-    """Return the value of a variable of a closure."""
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return _MISSING
+_content = attrgetter("cell_contents")
+
+
+def _state_of(x: Any) -> tuple[Any, ...]:
+    """Return what of a leaf a step depends on; hooks and a graph are not allowed."""
+    return x.array, x.tracked, x.accumulated_grad is None, not x.hooks, x.node
 
 
 def _is_ours(x: Any) -> bool:
