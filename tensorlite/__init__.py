@@ -93,6 +93,7 @@ if _typing.TYPE_CHECKING:
     from . import testing as testing
     from . import viz as viz
     from .amp import autocast, get_autocast_dtype, is_autocast_enabled
+    from .capture import compile as compile
     from .dtypes import bfloat16 as bfloat16
     from .viz import explore
 
@@ -118,7 +119,7 @@ __all__ = [
     "Device", "cuda_is_available", "device", "get_default_device", "set_default_device",
     "are_deterministic_algorithms_enabled", "get_num_threads", "keep_freed_memory", "set_num_threads",
     "use_deterministic_algorithms",
-    "checkpoint", "printoptions", "set_printoptions", "vmap",
+    "checkpoint", "compile", "printoptions", "set_printoptions", "vmap",
     "arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like", "linspace", "ones",
     "ones_like", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "tensor",
     "zeros", "zeros_like",
@@ -138,7 +139,7 @@ _LOADED_ON_FIRST_USE = frozenset(
     ("amp", "compiled", "cuda", "func", "linalg", "nn", "optim", "profiler", "quantized", "testing", "utils", "viz")
 )
 
-_NAMES_OF = {"explore": "viz", "autocast": "amp", "get_autocast_dtype": "amp", "is_autocast_enabled": "amp",
+_NAMES_OF = {"explore": "viz", "compile": "capture", "autocast": "amp", "get_autocast_dtype": "amp", "is_autocast_enabled": "amp",
              "bfloat16": "dtypes"}  # fmt: skip
 
 if not _typing.TYPE_CHECKING:  # because a type checker would then accept any name of this module

@@ -128,6 +128,8 @@ class Guards:
 
     def _one(self, x: Any, name: str) -> Iterable[tuple[Any, str]]:
         """Guard one value, and return the values that it holds with their names."""
+        if hasattr(x, "__dict__") and not isinstance(x, (type, types.ModuleType, types.FunctionType)):
+            self._members.append((x, "__class__", type(x)))
         if isinstance(x, Variable):
             return self._tensor(x, name)
         if isinstance(x, types.ModuleType):

@@ -8,7 +8,8 @@ import dis
 import gc
 import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from operator import is_
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ _HIDDEN = {"array", "accumulated_grad", "grad", "node", "tracked", "hooks", "ret
 _KNOWN_DUNDERS = {"__init__", "__name__", "__qualname__"}
 _SAFE_METHODS_OF = (list, tuple, dict, set, frozenset, str, range)
 _Frame = types.FrameType
+_UNSET = object()
 _SILENT = (str(Path(np.__file__).parent), abc.ABCMeta.__instancecheck__.__code__.co_filename)
 """Where the code is that the library itself calls on raw arrays: NumPy's, and ``isinstance(x, Iterable)``."""
 
@@ -56,6 +58,7 @@ class Watcher:
         self.landmarks, self.ended = landmarks, ended
         self.codes: dict[types.CodeType, dict[str, Any]] = {}
         self.lines: dict[types.CodeType, set[int]] = {}
+        self.closures: dict[types.CodeType, list[list[Any]]] = {}
         self.reason: str | None = None
         self.busy = 0
         self._inside: _Frame | None = None
@@ -119,6 +122,9 @@ class Watcher:
             if code.co_filename.startswith("<__array_function__"):
                 self.fail(f"{_place(frame.f_back)} calls a function of NumPy")
             self.codes.setdefault(code, frame.f_globals)
+            if code.co_freevars:
+                values = frame.f_locals
+                self.closures.setdefault(code, []).append([values.get(name, _UNSET) for name in code.co_freevars])
         elif not is_known(code, _FOLDER, frame.f_back is None or is_user_code(frame.f_back.f_code)):
             caller = frame.f_back
             while caller is not None and not is_user_code(caller.f_code):
@@ -166,17 +172,33 @@ def guards_of(watcher: Watcher, f: Any) -> Guards:
         known = vars(known) if isinstance(known, types.ModuleType) else known
         for path in sorted(globals_read[code]):
             guards.add_global(names, known, path)
-    for function in _functions_of(codes):
+    for function in _functions_of(watcher):
         guards.add_function(function)
     guards.add(f, "the step")
     guards.finish()
     return guards
 
 
-def _functions_of(codes: Iterable[types.CodeType]) -> list[types.FunctionType]:
-    """Return the functions that exist with this code. Those that the step itself makes are gone when it ends."""
-    wanted = set(codes)
-    return [x for x in gc.get_referrers(*wanted) if isinstance(x, types.FunctionType) and x.__code__ in wanted]
+def _functions_of(watcher: Watcher) -> list[types.FunctionType]:
+    """Return the functions that were called. Those that the step itself makes are gone when it ends.
+
+    A frame does not have its function, so a function with the same code and the same values of outer variables counts.
+    """
+    found = []
+    for f in gc.get_referrers(*watcher.codes):
+        if isinstance(f, types.FunctionType) and f.__code__ in watcher.codes:
+            values = [_content(cell) for cell in f.__closure__ or ()]
+            calls = watcher.closures.get(f.__code__, [])
+            if not values or any(all(map(is_, values, called)) for called in calls):
+                found.append(f)
+    return found
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _UNSET
 
 
 def _check(code: types.CodeType, lines: set[int], attributes: set[str]) -> set[tuple[str, ...]]:
