@@ -139,8 +139,8 @@ _LOADED_ON_FIRST_USE = frozenset(
     ("amp", "compiled", "cuda", "func", "linalg", "nn", "optim", "profiler", "quantized", "testing", "utils", "viz")
 )
 
-_NAMES_OF = {"explore": "viz", "compile": "capture", "autocast": "amp", "get_autocast_dtype": "amp", "is_autocast_enabled": "amp",
-             "bfloat16": "dtypes"}  # fmt: skip
+_NAMES_OF = {"explore": "viz", "autocast": "amp", "get_autocast_dtype": "amp", "is_autocast_enabled": "amp",
+             "bfloat16": "dtypes", "compile": "capture"}  # fmt: skip
 
 if not _typing.TYPE_CHECKING:  # because a type checker would then accept any name of this module
 

@@ -18,18 +18,17 @@ from ..optim.lr_scheduler import LRScheduler
 from ..optim.optimizer import Optimizer
 from ..tensors.tensor import Tensor
 
-__all__ = ["PLAIN", "Guards", "NotCapturableError", "is_plain_tensor"]
+__all__ = ["SAFE_BUILTINS", "SAFE_C_MODULES", "Guards", "NotCapturableError", "is_plain", "is_plain_tensor"]
 
 _MISSING = object()
-PLAIN = (int, float, complex, str, bytes, type(None), type(...), type(NotImplemented), np.generic, np.dtype, range, slice,
-         Device)  # fmt: skip
-"""Types whose values cannot change."""
+_PLAIN = (int, float, complex, str, bytes, type(None), type(...), type(NotImplemented), np.generic, np.dtype, range,
+          slice)  # fmt: skip
 
 SAFE_C_MODULES = {"math", "_operator"}
 SAFE_BUILTINS = {
-    "abs", "all", "any", "bool", "dict", "divmod", "enumerate", "float", "frozenset", "int", "isinstance", "len", "list",
-    "max", "min", "range", "reversed", "round", "set", "slice", "sorted", "str", "sum", "super", "tuple", "type", "zip",
-    "True", "False", "None", "NotImplemented", "Ellipsis", "object",
+    "abs", "all", "any", "bool", "dict", "divmod", "enumerate", "float", "frozenset", "int", "isinstance", "len",
+    "list", "max", "min", "range", "reversed", "round", "set", "slice", "sorted", "str", "sum", "super", "tuple", "type",
+    "zip", "True", "False", "None", "NotImplemented", "Ellipsis", "object",
 }  # fmt: skip
 """Names of Python whose results depend on their arguments alone. Exceptions count as well."""
 
@@ -39,6 +38,11 @@ _CONTAINERS = (list, tuple, dict, set, frozenset)
 
 class NotCapturableError(Exception):
     """The reason for which a step cannot be captured."""
+
+
+def is_plain(x: Any) -> bool:
+    """Return whether x is a number, a string or the like, which cannot change and has no attributes of a user."""
+    return type(x) is Device or (isinstance(x, _PLAIN) and not hasattr(x, "__dict__"))
 
 
 def is_plain_tensor(x: Any) -> bool:
@@ -121,7 +125,7 @@ class Guards:
         stack = [(value, name)]
         while stack:
             value, name = stack.pop()
-            if isinstance(value, PLAIN) or id(value) in self._seen:
+            if is_plain(value) or id(value) in self._seen:
                 continue
             self._seen[id(value)] = value
             stack += self._one(value, name)
@@ -187,6 +191,8 @@ class Guards:
             if id(c) in self._seen and c is not x:
                 continue
             self._seen[id(c)] = c
+            if not _is_ours(c) and set(vars(c).get("__slots__", ())) - {"__dict__", "__weakref__"}:
+                raise NotCapturableError(f"it uses the class {c.__name__}, which has __slots__")
             names = vars(c)  # a new object for each call, which reads the class
             found = [n for n in {*self.attributes, "forward", "__call__"} if n in names]
             self._sizes[id(c)] = names, len(names)
@@ -248,7 +254,7 @@ class Guards:
                 and all(map(is_, chain.from_iterable(map(_state_of, self._leaves)), self._tensor_state))
                 and not any(name in d for d, name in self._absent)
             )
-        except (KeyError, ValueError, AttributeError):
+        except (KeyError, ValueError, AttributeError, RuntimeError):
             return False
 
 

@@ -33,9 +33,9 @@ _PUBLIC = {
     "ops/shape.py": {"split", "chunk", "flatten"},
     "optim/combined.py": {"CombinedOptimizer.step", "CombinedOptimizer.zero_grad"},
     "tensors/method_makers.py": {"with_sizes.<locals>.method"},
-    "tensors/tensor.py": {"Tensor.backward", "Tensor.dtype", "Tensor.ndim", "Tensor.shape", "Tensor.split", "Tensor.dim",
-                          "Tensor.device", "Tensor.T", "Tensor.mT", "Tensor.numel", "Tensor.size", "Tensor.detach",
-                          "Tensor.requires_grad", "Tensor.is_leaf", "Tensor.__len__"},
+    "tensors/tensor.py": {"Tensor.backward", "Tensor.dtype", "Tensor.ndim", "Tensor.shape", "Tensor.split",
+                          "Tensor.dim", "Tensor.device", "Tensor.T", "Tensor.mT", "Tensor.numel", "Tensor.size",
+                          "Tensor.detach", "Tensor.requires_grad", "Tensor.is_leaf", "Tensor.__len__"},
 }  # fmt: skip
 """By file, what code of a user may call."""
 
@@ -45,22 +45,22 @@ _INTERNAL = {
     "autograd/grad_mode.py": {"set_grad_enabled.__enter__", "set_grad_enabled.__exit__", "set_grad_enabled.__init__"},
     "autograd/gradients.py": {"_as_list", "_seeds", "backward"},
     "autograd/graph.py": {"Output.__init__", "topological_order", "wrap"},
-    "autograd/op_definition.py": {"Op.bind", "Op._order", "Op.check_constant", "Op.plan", "Op.record", "Op.result_array",
-                                  "Op.argument_names"},
+    "autograd/op_definition.py": {"Op.bind", "Op._order", "Op.check_constant", "Op.plan", "Op.record",
+                                  "Op.result_array", "Op.argument_names"},
     "autograd/op_hooks.py": {"run_op"},
     "autograd/version_counter.py": {"base_array", "check_saved"},
     "autograd/views.py": {"record_view"},
     "backends/registry.py": {"device_of"},
     "dtypes.py": {"_convert", "_floating", "_numpy_dtype", "_promote", "_scale", "_float_scale", "_float", "_same",
                   "_with_wide_numbers", "accumulate_dtype", "bfloat16_among", "is_floating", "kind_of",
-                  "narrow_beside_number", "narrow_dtype", "result_type", "_scalar_dtype", "_check_scalars", "check_number",
-                  "_is_exact"},
+                  "narrow_beside_number", "narrow_dtype", "result_type", "_scalar_dtype", "_check_scalars",
+                  "check_number", "_is_exact"},
     "nn/checks.py": {"check_attention", "check_class_targets", "check_class_weight", "check_floating", "check_linear",
                      "check_normalized_shape", "check_reduction", "check_tensors", "check_tensors_or_none"},
     "nn/containers.py": {"_IndexedModule._names"},
     "nn/functional.py": {"_class_targets", "_reduce_rows", "_weights_of"},
     "nn/module.py": {"Module.named_parameters", "Module._named_tensors", "Module._iterate_modules",
-                     "Module.named_modules", "Module._own_parameters"},
+                     "Module.named_modules", "Module._require_init"},
     "nn/utils.py": {"_gradients"},
     "ops/arguments.py": {"array_of", "dim_in", "numpy_names.<locals>.named", "shape_of", "dims_in"},
     "ops/index.py": {"_parse"},
@@ -74,15 +74,14 @@ _RECORDING = {"capture/guards.py", "capture/recorder.py", "capture/tape.py", "ca
 """The files whose own code runs while a step is recorded."""
 
 CAPTURABLE_OPS = frozenset(
-    "abs add add_ apply_dropout_mask attention broadcast_to cat clamp cos cross_entropy_rows cumsum div embedding eq exp "
-    "expand expm1 gather ge gelu getitem gt huber layer_norm_rows le linear log log1p log_softmax logsumexp lt masked_fill "
-    "matmul max maximum mean min minimum mul ne neg permute pow reciprocal relu reshape rms_norm_rows rsqrt sigmoid silu "
-    "sin slice slice_ softmax softplus split sqrt square squeeze stack sub sum tanh transpose tril triu true_divide "
-    "unsqueeze var view where _cat _split cat split _slice movedim "
-    # functions of the library that are not ops
-    "dropout_mask dropout_mask_of_shape clip_grad_norm check_class_indices count_targets".split()
-)
-"""The functions of ops whose results have a shape that does not depend on values."""
+    "_cat _slice _split abs add add_ apply_dropout_mask attention broadcast_to cat check_class_indices clamp "
+    "clip_grad_norm cos count_targets cross_entropy_rows cumsum div dropout_mask dropout_mask_of_shape embedding "
+    "eq exp expand expm1 gather ge gelu getitem gt huber layer_norm_rows le linear log log1p log_softmax "
+    "logsumexp lt masked_fill matmul max maximum mean min minimum movedim mul ne neg permute pow reciprocal relu "
+    "reshape rms_norm_rows rsqrt sigmoid silu sin slice slice_ softmax softplus split sqrt square squeeze stack "
+    "sub sum tanh transpose tril triu true_divide unsqueeze var view where".split()
+)  # fmt: skip
+"""The functions of ops, and others in ``run_op``, whose results have a shape that does not depend on values."""
 
 
 def is_known(code: types.CodeType, folder: str, from_user: bool) -> bool:

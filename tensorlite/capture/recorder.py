@@ -20,7 +20,7 @@ from ..nn.module import Module
 from ..optim import lr_scheduler
 from ..optim.optimizer import Optimizer
 from ..tensors.tensor import Tensor
-from .guards import PLAIN, Guards, NotCapturableError
+from .guards import Guards, NotCapturableError, is_plain
 from .known_code import CAPTURABLE_OPS
 from .tape import Tape
 from .user_code import Watcher
@@ -80,18 +80,20 @@ class Recorder:
             place = self._constant(value)
             self.arrays[id(value)] = value, place
             return place
-        if not _is_constant(value):
-            raise NotCapturableError(f"an op gets a {type(value).__name__}")
+        if type(value) is list:  # such as sizes
+            value = list(value)
+        if not all(map(_is_constant, value)) if type(value) is list else not _is_constant(value):
+            raise NotCapturableError(f"an op gets a {type(value).__name__} that is not constant")
         return self._constant(value)
 
-    def _write(self, f: Any, arguments: Sequence[Any], out: Any, op: str = "", used: Sequence[int] | None = None) -> Any:
+    def _write(self, f: Any, arguments: Sequence[Any], out: Any, op: str = "") -> Any:
         """Write a call on the tape, and return its result with arrays in the place of NumPy's scalars."""
         sources = [self.place_of(a) for a in arguments]
         several = isinstance(out, (tuple, list))
         outs = [np.asarray(o) if isinstance(o, np.generic) else o for o in (out if several else (out,))]
         results = []
-        for k, o in enumerate(outs):
-            if o is None or (used is not None and k not in used):
+        for o in outs:
+            if o is None:
                 results.append(-1)
             elif type(o) is np.ndarray:
                 results.append(self._name(o))
@@ -163,12 +165,12 @@ class Recorder:
             return
         plan, saved = node.plan, node.saved
         if create or needed is not None or node.hooks or not plan.built_in or type(saved) is not list:
-            self.watcher.fail(f"the backward pass of {node.name} has hooks, chosen inputs, a checkpoint or a user's rule")
+            self.watcher.fail(f"the backward pass of {node.name} has hooks, chosen inputs, a checkpoint or a user's op")
         if anomaly_mode.enabled or (plan.find_narrow is not None and node.dtypes is not None):
             self.watcher.fail(f"the backward pass of {node.name} converts float16 or bfloat16")
         if version_counter.last_change > node.seq:
             version_counter.check_saved(plan.op_name, node.seq, plan.saved_names, saved)  # type: ignore[arg-type]
-        if self.watcher.reason is not None:
+        if self.watcher.has_failed():
             run(node, g, create, needed, grads)
             return
         places = len(self.tape.calls)
@@ -328,7 +330,7 @@ class Recorder:
             raise NotCapturableError("the step returns a view, a leaf, or a tensor with hooks or a grad")
         node = leaf.node
         if node is not None and (node.saved is not None or node.hooks or isinstance(node, Output)):
-            raise NotCapturableError("the step returns a tensor with a graph that no backward pass has freed. detach() it")
+            raise NotCapturableError("the step returns a tensor with a graph, which no backward pass has freed")
         if node is None and leaf.tracked:
             raise NotCapturableError("the step returns a leaf that requires gradients")
         return "tensor", self.place_of(leaf.array), None if node is None else (node.plan, node.shapes)
@@ -336,9 +338,9 @@ class Recorder:
 
 def _is_constant(value: Any) -> bool:
     """Return whether a value cannot change: a number, a name, a type, a function of the library, a tuple of these."""
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, tuple):
         return all(map(_is_constant, value))
-    if isinstance(value, (*PLAIN, type)) or value is BACKENDS[np.ndarray]:
+    if is_plain(value) or isinstance(value, type) or value is BACKENDS[np.ndarray]:
         return True
     return isinstance(value, types.FunctionType) and value.__module__.startswith("tensorlite.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..autograd.graph import Variable, new_node, wrap
 from ..autograd.op_hooks import OpHooks, op_runner
 from ..dtypes import get_default_dtype
 from ..pytree import tree_leaves, tree_map, tree_unflatten
-from .guards import PLAIN, Guards, NotCapturableError, is_plain_tensor
+from .guards import Guards, NotCapturableError, is_plain, is_plain_tensor
 from .recorder import Recorder
 from .tape import Tape
 from .user_code import guards_of
@@ -112,7 +112,7 @@ class CompiledStep(Generic[P, R]):
         if not self._recording.acquire(blocking=False):
             return self.function(*args, **kwargs)
         try:
-            return self._record(signature, args, kwargs, leaves, arrays)  # type: ignore[no-any-return]
+            return self._record(signature, args, kwargs, leaves, arrays)
         finally:
             self._recording.release()
 
@@ -145,8 +145,7 @@ class CompiledStep(Generic[P, R]):
                 signature.pending = found
                 signature.captures += 1
                 return result
-            given = [leaf for leaf in leaves]
-            results = [recorder.result_of(leaf, given) for leaf in tree_leaves(result)]
+            results = [recorder.result_of(leaf, leaves) for leaf in tree_leaves(result)]
             like = tree_map(lambda _: None, result)
         except NotCapturableError as error:
             signature.reason, signature.final = str(error), True
@@ -184,7 +183,7 @@ def _key_of(args: Any, kwargs: Any, leaves: list[Any], arrays: list[Any]) -> Any
         or (grad_mode.inference)
     ):  # fmt: skip
         return None
-    parts = []
+    parts: list[Any] = []
     for leaf in leaves:
         if isinstance(leaf, Variable):
             array = leaf.array
@@ -195,7 +194,7 @@ def _key_of(args: Any, kwargs: Any, leaves: list[Any], arrays: list[Any]) -> Any
             arrays.append(array)
         elif type(leaf) is float:
             parts.append(("float", leaf.hex()))
-        elif isinstance(leaf, PLAIN) and not isinstance(leaf, (np.generic, complex)):
+        elif is_plain(leaf) and not isinstance(leaf, (np.generic, complex)):
             parts.append((type(leaf), leaf))
         else:
             return None
@@ -217,5 +216,38 @@ def _structure(tree: Any) -> Any:
 
 
 def compile(function: Callable[P, R]) -> CompiledStep[P, R]:
-    """Return a function that does the same as ``function``, and replays it where it is the same every time."""
+    """Return a function that does what ``function`` does, and replays its ops where they are the same every time.
+
+        @tl.compile
+        def step(x, y):
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            return loss
+
+    The first three calls with arguments of one kind (shapes, dtypes, strides, Python constants) run as usual. The
+    second watches the Python code, and the third records the calls of ops, gradient rules and optimizers. Later calls
+    do these calls alone, with the same bits: no Module, graph or argument check runs.
+
+    Each call first compares what the recorded code read: global names, variables of outer functions, attributes of
+    modules and objects, lists and dicts, parameters and whether they have a ``grad``. If one is another object, the
+    call runs as usual, and a later one records again. Options of optimizers and random generators are read anew.
+
+    A step is never recorded, and runs as usual, if its code does one of the following; ``explain()`` says which:
+
+    - It reads values of a tensor (``item()``, ``if loss > 3``, ``numpy()``) or a NumPy array.
+    - It sets an attribute or a global name, or changes a tensor, a list or a dict that lives on.
+    - It has a ``with`` or ``try`` statement, a generator, or a function that is written in C and not known.
+    - It calls an op of a user, or a function of the library that is not in ``tensorlite/capture/known_code.py``.
+    - It runs on another device than the CPU, with hooks, or in float16 or bfloat16.
+
+    Under ``autocast``, ``detect_anomaly``, ``inference_mode``, a profiler or a debugger the call runs as usual.
+
+    What cannot be noticed, and must not be done between two calls: replace functions or classes inside ``tensorlite``,
+    or change the shape of a raw array in place. In an error message of a replay the traceback has no line of the step.
+    A returned loss has a ``grad_fn`` without ``next_functions``, because its graph was freed in any case.
+
+    Raises TypeError if ``function`` cannot be called.
+    """
     return CompiledStep(function)

@@ -29,7 +29,9 @@ class Tape:
         self.template.append(value)
         return len(self.template) - 1
 
-    def add(self, f: Callable[..., Any], sources: Sequence[int], results: Sequence[int], several: bool, op: str) -> None:
+    def add(
+        self, f: Callable[..., Any], sources: Sequence[int], results: Sequence[int], several: bool, op: str
+    ) -> None:
         """Append a call. ``several`` says that it returns a tuple; a place of -1 stands for a result that nobody uses.
 
         op: the name of the op for error messages, or an empty string.
@@ -83,6 +85,7 @@ def _getter(sources: tuple[int, ...]) -> Callable[[list[Any]], tuple[Any, ...]]:
     """Return a function that takes these places out of a list, as a tuple."""
     if len(sources) > 1:
         return itemgetter(*sources)
-    if sources:
-        return lambda values, k=sources[0]: (values[k],)
-    return lambda values: ()
+    if not sources:
+        return lambda values: ()
+    [place] = sources
+    return lambda values: (values[place],)

@@ -51,7 +51,10 @@ class Watcher:
         nothing is watched, and ``busy`` is not 0.
     ended: called when the code of a landmark ends.
 
-    codes: the code of users that ran, with its global names. lines: the lines of it that ran. reason: why it cannot be captured, or None.
+    codes: the code of users that ran, with its global names. lines: the lines of it that ran. closures: the values of
+        outer variables with which it was called.
+
+    reason: why it cannot be captured, or None.
     """
 
     def __init__(self, landmarks: dict[types.CodeType, Callable[[_Frame], None]], ended: Callable[[], None]) -> None:
@@ -75,6 +78,10 @@ class Watcher:
     def fail(self, reason: str) -> None:
         """Keep the first reason."""
         self.reason = self.reason or reason
+
+    def has_failed(self) -> bool:
+        """Return whether there is a reason."""
+        return self.reason is not None
 
     def _event(self, frame: _Frame, event: str, argument: Any) -> None:
         if self._inside is not None:
@@ -115,7 +122,8 @@ class Watcher:
         elif is_user_code(code):
             if _makes_named_tuple(frame):
                 return
-            if code.co_filename.startswith(_SILENT) and frame.f_back is not None and not is_user_code(frame.f_back.f_code):
+            caller = frame.f_back
+            if code.co_filename.startswith(_SILENT) and caller is not None and not is_user_code(caller.f_code):
                 self._inside = frame
                 self.busy += 1
                 return
