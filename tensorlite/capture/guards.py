@@ -27,8 +27,8 @@ _PLAIN = (int, float, complex, str, bytes, type(None), type(...), type(NotImplem
 SAFE_C_MODULES = {"math", "_operator"}
 SAFE_BUILTINS = {
     "abs", "all", "any", "bool", "dict", "divmod", "enumerate", "float", "frozenset", "int", "isinstance", "len",
-    "list", "max", "min", "range", "reversed", "round", "set", "slice", "sorted", "str", "sum", "super", "tuple", "type",
-    "zip", "True", "False", "None", "NotImplemented", "Ellipsis", "object",
+    "list", "max", "min", "range", "reversed", "round", "set", "slice", "sorted", "str", "sum", "super", "tuple",
+    "type", "zip", "True", "False", "None", "NotImplemented", "Ellipsis", "object",
 }  # fmt: skip
 """Names of Python whose results depend on their arguments alone. Exceptions count as well."""
 
