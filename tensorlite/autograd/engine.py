@@ -44,7 +44,7 @@ from .graph import (
 )
 from .op_hooks import op_runner
 
-__all__ = ["gradient_logs", "run_backward", "unbroadcast"]
+__all__ = ["MIN_SHARED", "gradient_logs", "run_backward", "unbroadcast"]
 
 gradient_logs: deque[array[int]] = deque(maxlen=16)
 """The latest passes with ``create_graph``: the first tick of each step, the tick of its node, ...; then a last tick.
@@ -53,7 +53,7 @@ They tell which op's rule made a node: the node's tick is in the step of that op
 """
 
 
-_MIN_SHARED = 1 << 19  # entries of a gradient, from which threads add two faster than one (0.8 of the time on Zen 4)
+MIN_SHARED = 1 << 19  # entries of a gradient, from which threads add two faster than one (0.8 of the time on Zen 4)
 
 
 def unbroadcast(g: Value, shape: tuple[int, ...]) -> Value:
@@ -206,7 +206,7 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
         before = grads.get(edge)
         if before is not None:
             # Threads share the sum of two large gradients.
-            d = before + d if create_graph or d.size < _MIN_SHARED else BACKENDS[type(d)].add_arrays(before, d)
+            d = before + d if create_graph or d.size < MIN_SHARED else BACKENDS[type(d)].add_arrays(before, d)
         grads[edge] = d
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import anomaly_mode, version_counter
-from ..autograd.engine import cast_to_input_dtype, sum_to_input_shape
+from ..autograd.engine import MIN_SHARED, cast_to_input_dtype, sum_to_input_shape
 from ..autograd.gradients import deliver_gradients
 from ..autograd.graph import Node, Output, Variable
 from ..autograd.op_hooks import OpHooks, set_op_hooks
@@ -219,7 +219,8 @@ class Recorder:
         for edge, d in zip(node.edges, gradients, strict=True):
             if d is not None:
                 before = sums.get(edge, grads.get(edge))
-                sums[edge] = d if before is None else self._apply(add, before, d)
+                large = d.size >= MIN_SHARED
+                sums[edge] = d if before is None else self._apply(_add_large if large else add, before, d)
         grads.update(sums)
 
     def _known_gradient(self, g: Any, zeros: bool) -> Any:
@@ -343,6 +344,11 @@ def _is_constant(value: Any) -> bool:
     if is_plain(value) or isinstance(value, type) or value is BACKENDS[np.ndarray]:
         return True
     return isinstance(value, types.FunctionType) and value.__module__.startswith("tensorlite.")
+
+
+def _add_large(x: Any, y: Any) -> Any:
+    """Return the sum of two large gradients, which threads share, as in the engine."""
+    return BACKENDS[np.ndarray].add_arrays(x, y)
 
 
 def _as_tuple(*values: Any) -> tuple[Any, ...]:
