@@ -219,6 +219,10 @@ class Guards:
         self._sequences.append((x, list(x)))
         return [(value, f"an entry of {name}") for value in x]
 
+    def has(self, x: Any) -> bool:
+        """Return whether an object was reached."""
+        return id(x) in self._seen
+
     def covers(self, other: Guards) -> bool:
         """Return whether all that ``other`` depends on is guarded here."""
         return other.attributes <= self.attributes and other.globals <= self.globals

@@ -122,6 +122,8 @@ class CompiledStep(Generic[P, R]):
         signature.pending = None
         if guards is not None and not guards.hold():
             guards = None
+        if guards is not None and any(id(a) in guards.tensors for a in arrays):
+            return self.function(*args, **kwargs)  # a replay could not tell the argument from what the step reads
         recorder = Recorder(arrays, guards)
         result = recorder.run(self.function, args, kwargs)
         watcher = recorder.watcher
@@ -145,7 +147,10 @@ class CompiledStep(Generic[P, R]):
                 signature.pending = found
                 signature.captures += 1
                 return result
+            tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Variable)]
             results = [recorder.result_of(leaf, leaves) for leaf in tree_leaves(result)]
+            if not _is_new(result, guards, (args, kwargs)) or len({id(x) for x in tensors}) < len(tensors):
+                raise NotCapturableError("the step returns a container that lives on, or of a user, or a tensor twice")
             like = tree_map(lambda _: None, result)
         except NotCapturableError as error:
             signature.reason, signature.final = str(error), True
@@ -190,7 +195,8 @@ def _key_of(args: Any, kwargs: Any, leaves: list[Any], arrays: list[Any]) -> Any
             if leaf.tracked or not is_plain_tensor(leaf) or type(array) is not np.ndarray or leaf.hooks:
                 return None
             parts.append(("tensor", array.dtype, array.shape, array.strides, type(leaf),
-                          next((k for k, a in enumerate(arrays) if a is array), -1), leaf.accumulated_grad is None))
+                          next((k for k, a in enumerate(arrays) if a is array), -1),
+                          next((k for k, x in enumerate(leaves) if x is leaf), -1), leaf.accumulated_grad is None))
             arrays.append(array)
         elif type(leaf) is float:
             parts.append(("float", leaf.hex()))
@@ -207,12 +213,34 @@ def _key_of(args: Any, kwargs: Any, leaves: list[Any], arrays: list[Any]) -> Any
 
 
 def _structure(tree: Any) -> Any:
-    """Return the containers of a tree, without its leaves, as something to compare."""
-    if isinstance(tree, dict):
-        return (type(tree), *((key, _structure(item)) for key, item in tree.items()))
-    if isinstance(tree, (list, tuple)):
+    """Return the containers of a tree, without its leaves, as something to compare.
+
+    Raises TypeError for a container with a class of a user, because the step may read more of it than its items.
+    """
+    if type(tree) is dict:
+        return (dict, *((type(key), key, _structure(item)) for key, item in tree.items()))
+    if type(tree) in (list, tuple):
         return (type(tree), *map(_structure, tree))
+    if isinstance(tree, (dict, list, tuple)):
+        raise TypeError
     return None
+
+
+def _is_new(tree: Any, guards: Guards, *held: Any) -> bool:
+    """Return whether no container of a step's result is one that lives on, or one of a user's class."""
+    known = {id(container) for argument in held for container in _containers(argument)}
+    found = _containers(tree)
+    return all(type(x) in (dict, list, tuple) for x in found) and not any(
+        not isinstance(x, tuple) and (id(x) in known or guards.has(x)) for x in found
+    )
+
+
+def _containers(tree: Any) -> list[Any]:
+    """Return a tree and the containers in it."""
+    if not isinstance(tree, (dict, list, tuple)):
+        return []
+    items = tree.values() if isinstance(tree, dict) else tree
+    return [tree, *(x for item in items for x in _containers(item))]
 
 
 def compile(function: Callable[P, R]) -> CompiledStep[P, R]:
