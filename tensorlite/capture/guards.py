@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import sys
 import types
 from collections.abc import Collection, Iterable
 from itertools import chain
@@ -73,7 +75,7 @@ class Guards:
 
     # ---- collecting -------------------------------------------------------------------------
 
-    def add_global(self, names: dict[str, Any], builtins: dict[str, Any], path: tuple[str, ...]) -> None:
+    def add_global(self, names: dict[str, Any], known: dict[str, Any], path: tuple[str, ...]) -> None:
         """Guard the value of a global name. Raises NotCapturableError if a change of it could not be noticed.
 
         path: the name, and the names of the attributes that are read from its value at once.
@@ -83,11 +85,11 @@ class Guards:
         self.globals.add((id(names), path))
         if value is _MISSING:
             self._absent.append((names, name))
-            value = builtins.get(name, _MISSING)
+            value = known.get(name, _MISSING)
             is_error = isinstance(value, type) and issubclass(value, BaseException)
             if name not in SAFE_BUILTINS and not is_error:
                 raise NotCapturableError(f"it uses {name}(), whose result may be another each time")
-            self._item(builtins, name)
+            self._item(known, name)
             return
         self._item(names, name)
         while isinstance(value, types.ModuleType) and rest and rest[0] in vars(value):
@@ -184,9 +186,9 @@ class Guards:
     def _class(self, x: Any, name: str) -> Iterable[tuple[Any, str]]:
         held: list[tuple[Any, str]] = []
         for c in x.__mro__:
-            if c.__module__ == "builtins" or issubclass(c, np.generic):
+            if vars(builtins).get(c.__name__) is c or issubclass(c, np.generic):
                 continue
-            if not c.__flags__ & (1 << 9):  # a class that was written in C
+            if _is_written_in_c(c):
                 raise NotCapturableError(f"it uses the class {c.__name__} ({name}), whose state cannot be seen")
             if id(c) in self._seen and c is not x:
                 continue
@@ -268,6 +270,16 @@ _content = attrgetter("cell_contents")
 def _state_of(x: Any) -> tuple[Any, ...]:
     """Return what of a leaf a step depends on; hooks and a graph are not allowed."""
     return x.array, x.tracked, x.accumulated_grad is None, not x.hooks, x.node
+
+
+def _is_written_in_c(c: type) -> bool:
+    """Return whether a class is not written in Python, such as ``threading.local``, so that its state is hidden."""
+    module = sys.modules.get(c.__module__)
+    if not c.__flags__ & (1 << 9):  # Py_TPFLAGS_HEAPTYPE, which each class in Python has
+        return True
+    if c.__module__ == "__main__" or module is None or vars(module).get(c.__name__) is not c:
+        return False
+    return not str(getattr(module, "__file__", "")).endswith((".py", ".pyc"))
 
 
 def _is_ours(x: Any) -> bool:

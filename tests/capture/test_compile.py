@@ -451,6 +451,8 @@ def counts(found: Any, x: Any, numbers: list[int]) -> Any:
 
 
 HISTORY: list[Any] = []
+LOCAL = threading.local()
+LOCAL.scale = 1.0
 ARRAY = np.ones(3, np.float32)
 
 NOT_CAPTURED = {
@@ -472,6 +474,7 @@ NOT_CAPTURED = {
     "grows": (with_tail(counts, []), "changes in every call"),
     "appends": (with_tail(lambda found, x: (HISTORY.append(found["norm"]), found["norm"])[1]), "changes in every call"),
     "held array": (with_tail(lambda found, x: found["norm"] * float(ARRAY[0])), "ARRAY"),
+    "thread": (with_tail(lambda found, x: found["norm"] * LOCAL.scale), "the class _local"),
     "zeros": (with_tail(lambda found, x: found["norm"] + tl.zeros(1)), "zeros"),
     "rand": (with_tail(lambda found, x: found["norm"] * tl.rand(1)), "rand"),
     "in place": (with_tail(lambda found, x: found["norm"].mul_(2.0)), "in_place"),
