@@ -239,9 +239,9 @@ class Guards:
         self._lengths = [*map(len, whole), *(n for _, n in sizes), *(len(values) for _, values in self._sequences)]
         self._wholes, self._keys = whole, [key for d in whole for key in d]
         self._values = [value for d in whole for value in d.values()]
-        self._item_owners, self._item_names, self._item_values = map(list, zip(*items, strict=True))
+        self._item_owners, self._item_names, self._item_values = ([row[k] for row in items] for k in range(3))
         self._listed = sequences, [value for _, values in self._sequences for value in values]
-        self._attributes = [list(x) for x in zip(*self._members, strict=True)] or [[], [], []]
+        self._attributes = [[row[k] for row in self._members] for k in range(3)]
         self._contents = [cell for cell, _ in self._cells], [value for _, value in self._cells]
         self._states = [_state_of(x) for x in leaves]
         self._tensor_state = [value for state in self._states for value in state]

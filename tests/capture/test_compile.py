@@ -556,6 +556,16 @@ def test_parameters_keep_their_versions() -> None:
         outside.backward()
 
 
+def test_functions_that_read_nothing() -> None:
+    inner = tl.compile(lambda x: x * 2.0)
+    outer = tl.compile(lambda x: inner(x) + x)
+    for k in range(6):
+        assert inner(tl.tensor([1.0 + k])).item() == 2.0 * (1.0 + k)
+        assert outer(tl.tensor([1.0 + k])).item() == 3.0 * (1.0 + k)
+    assert "captured" in inner.explain()
+    assert "not captured" in outer.explain()
+
+
 def test_threads_share_a_step() -> None:
     model = Net().eval()
     step = tl.compile(lambda x: model(x).detach())
