@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ..backends.registry import BACKENDS, Array, bfloat16_namespace
 from ..dtypes import cast_array
 from . import version_counter
-from .graph import Node, Variable
+from .graph import Node, RestorableValues, Variable
 
 __all__ = ["CompactValues", "compact_values"]
 
@@ -37,7 +37,7 @@ class _Source(NamedTuple):
     dtype: Any
 
 
-class CompactValues:
+class CompactValues(RestorableValues):
     """The saved values of a node, some of which are computed when they are needed.
 
     values: the saved values, None in place of those. Iteration gives all values that are in memory.

@@ -27,7 +27,6 @@ from ..dtypes import accumulate_dtype, cast_array, convert_arrays
 from ..errors import DTypeError, GraphError, ShapeError
 from . import anomaly_mode, version_counter
 from .autocast_mode import casting, without_autocast
-from .compact_values import CompactValues
 from .grad_mode import grad_mode
 from .graph import (
     Edge,
@@ -35,6 +34,7 @@ from .graph import (
     Output,
     Plan,
     RecomputedValues,
+    RestorableValues,
     Value,
     Variable,
     attach,
@@ -226,7 +226,7 @@ def _saved_values(node: Node) -> list[Any]:
     while isinstance(saved, RecomputedValues):  # a checkpoint inside another needs two rounds
         saved.fill()
         saved = node.saved
-    if isinstance(saved, CompactValues):
+    if isinstance(saved, RestorableValues):
         return saved.restore()
     if saved is None:
         raise GraphError(

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from ..backends.registry import Array
 from . import version_counter
 from .retained_grad import RetainHook
 from .views import ViewInfo
 
-if TYPE_CHECKING:
-    from .compact_values import CompactValues
-
 __all__ = [
-    "AccumulateGrad", "Edge", "Node", "Output", "Plan", "RecomputedValues", "Rule", "Value", "Variable", "attach",
-    "new_node", "topological_order", "wrap",
+    "AccumulateGrad", "Edge", "Node", "Output", "Plan", "RecomputedValues", "RestorableValues", "Rule", "Value",
+    "Variable", "attach", "new_node", "topological_order", "wrap",
 ]  # fmt: skip
 
 Value: TypeAlias = Any
@@ -94,7 +91,7 @@ class Node:
     plan: Plan
     edges: list[Edge]
     shapes: list[tuple[int, ...]]
-    saved: list[Any] | RecomputedValues | CompactValues | None
+    saved: list[Any] | RecomputedValues | RestorableValues | None
     seq: int
 
     @property
@@ -210,6 +207,16 @@ class RecomputedValues:
 
     def fill(self) -> None:
         """Compute the saved values of all nodes that hold this placeholder, and store them in the nodes."""
+        raise NotImplementedError
+
+
+class RestorableValues:
+    """Saved values of one node, some of which are computed when they are needed; see ``compact_values``."""
+
+    __slots__ = ()
+
+    def restore(self) -> list[Any]:
+        """Return the saved values. Raises VersionError if an array was changed in place from which one is computed."""
         raise NotImplementedError
 
 

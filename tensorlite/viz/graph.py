@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..autograd.compact_values import CompactValues
 from ..autograd.engine import gradient_logs
-from ..autograd.graph import Edge, Node, Output, RecomputedValues, Variable, topological_order
+from ..autograd.graph import Edge, Node, Output, RecomputedValues, RestorableValues, Variable, topological_order
 from ..backends.registry import BACKENDS, Array
 
 __all__ = ["Arrow", "Graph", "Vertex", "build_graph", "saved_values"]
@@ -109,7 +108,7 @@ def saved_values(node: Node) -> list[Any] | None:
             held |= {n: n.saved for n in getattr(saved, "nodes", [node]) if n not in held}
             saved.fill()
             saved = node.saved
-        return saved.restore() if isinstance(saved, CompactValues) else saved
+        return saved.restore() if isinstance(saved, RestorableValues) else saved
     finally:
         for n, placeholder in held.items():
             n.saved = placeholder
