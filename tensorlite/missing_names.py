@@ -100,7 +100,6 @@ _INSTEAD: dict[str, str] = {
     "tensorlite.BoolTensor": "Use tl.tensor(data, dtype=tl.bool_), or mask.bool()",
     "tensorlite.Parameter": "Use tl.nn.Parameter",
     "tensorlite.Module": "Use tl.nn.Module",
-    "tensorlite.compile": "Call the model itself: with the extra tensorlite[fast] its loops are compiled",
     "tensorlite.jit": "Call the model itself: with the extra tensorlite[fast] its loops are compiled",
     "tensorlite.cuda.amp": "Use tl.amp.autocast and tl.amp.GradScaler",
     "tensorlite.bernoulli": "Use (tl.rand(p.shape) < p).to(p.dtype)",

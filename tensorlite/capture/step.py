@@ -16,6 +16,7 @@ from ..autograd.grad_mode import grad_mode
 from ..autograd.graph import Variable, new_node, wrap
 from ..autograd.op_hooks import OpHooks, op_runner
 from ..dtypes import get_default_dtype
+from ..nn.module import Module
 from ..pytree import tree_leaves, tree_map, tree_unflatten
 from .guards import Guards, NotCapturableError, is_plain, is_plain_tensor
 from .recorder import Recorder
@@ -79,6 +80,11 @@ class CompiledStep(Generic[P, R]):
     def __init__(self, function: Callable[P, R]) -> None:
         if not callable(function):
             raise TypeError(f"compile: expected a function, got {type(function).__name__}")
+        if isinstance(function, Module):
+            raise TypeError(
+                f"compile: expected a function of a whole training step, got the module {type(function).__name__}. "
+                f"Write def step(x, y) with the forward pass, backward() and the optimizer's step, and compile that."
+            )
         self.function = function
         self._signatures: dict[Any, _Signature] = {}
         self._recording = threading.Lock()
@@ -276,6 +282,6 @@ def compile(function: Callable[P, R]) -> CompiledStep[P, R]:
     or change the shape of a raw array in place. In an error message of a replay the traceback has no line of the step.
     A returned loss has a ``grad_fn`` without ``next_functions``, because its graph was freed in any case.
 
-    Raises TypeError if ``function`` cannot be called.
+    Raises TypeError if ``function`` cannot be called, or is a Module, which does a part of a step only.
     """
     return CompiledStep(function)

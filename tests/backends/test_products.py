@@ -174,8 +174,8 @@ def test_processors_without_the_instructions_use_blas(name, monkeypatch):
 
 
 def test_the_instructions_that_a_product_needs(monkeypatch):
-    microkernels = pytest.importorskip("tensorlite.backends.cpu.compiled.microkernels", exc_type=ImportError)
+    instructions = pytest.importorskip("tensorlite.backends.cpu.compiled.instructions", exc_type=ImportError)
     avx512 = {"+avx512f", "+avx512bw", "+avx512dq", "+avx512vl"}
     for features, expected in (({"+avx2"}, []), (avx512, [0]), ({*avx512, "+avx512bf16"}, [0, 1])):
-        monkeypatch.setattr(microkernels, "cpu_features", lambda features=features: features)
-        assert [k for k in (microkernels.FLOAT32, microkernels.BFLOAT16) if microkernels.has_kernel(k)] == expected
+        monkeypatch.setattr(instructions, "cpu_features", lambda features=features: features)
+        assert [k for k in (instructions.FLOAT32, instructions.BFLOAT16) if instructions.has_kernel(k)] == expected

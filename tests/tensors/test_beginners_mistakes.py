@@ -23,7 +23,7 @@ MISTAKES = {
     "typo of a parameter": (lambda: LAYER.weight.grd, AttributeError, "'Parameter' object has no attribute 'grd'"),
     "typo of a layer": (lambda: LAYER.wieght, AttributeError, "Did you mean 'weight'?"),
     "nothing near": (lambda: X.xyz, AttributeError, "'Tensor' object has no attribute 'xyz'"),
-    "compile": (lambda: tl.compile(LAYER), AttributeError, "Call the model itself"),
+    "compile": (lambda: tl.compile(LAYER), TypeError, "Write def step(x, y)"),
     "FloatTensor": (lambda: tl.FloatTensor([1]), AttributeError, "Use tl.tensor(data, dtype=tl.float32)"),
     "Function": (lambda: tl.autograd.Function, AttributeError, "with @tl.op: see docs/autograd.md"),
     "amp": (lambda: tl.cuda.amp, AttributeError, "Use tl.amp.autocast and tl.amp.GradScaler"),
