@@ -245,27 +245,25 @@ def test_a_window_hides_what_is_before_it():
     assert (difference[[0, 1, 5, 6, 7]] == 0).all()
 
 
-def test_the_cache_grows(monkeypatch):
+def grown_cache(monkeypatch, options, ids):
+    """Return a cache that had two places and got the ids one by one, after a comparison with the whole text."""
     monkeypatch.setattr("gpt.model.cache.FIRST_PLACES", 2)
-    model = make(OPTIONS["llama"])
-    ids = some_ids(12)
+    model = make(OPTIONS[options])
     with eval_mode(model):
         cache = KVCache(model)
         for i in ids[:-1]:
             next_logits(model, [i], cache)
         np.testing.assert_allclose(next_logits(model, ids[-1:], cache), next_logits(model, ids), atol=1e-10)
-    assert cache.keys[0].shape == (1, 2, 12, 4)
+    return cache
+
+
+def test_the_cache_grows(monkeypatch):
+    assert grown_cache(monkeypatch, "llama", some_ids(12)).keys[0].shape == (1, 2, 12, 4)
 
 
 def test_the_tokens_of_the_cache_grow(monkeypatch):
-    monkeypatch.setattr("gpt.model.cache.FIRST_PLACES", 2)
-    model = make(OPTIONS["previous tokens"])
     ids = some_ids(12)
-    with eval_mode(model):
-        cache = KVCache(model)
-        for i in ids[:-1]:
-            next_logits(model, [i], cache)
-        np.testing.assert_allclose(next_logits(model, ids[-1:], cache), next_logits(model, ids), atol=1e-10)
+    cache = grown_cache(monkeypatch, "previous tokens", ids)
     np.testing.assert_array_equal(cache.tokens[0].numpy()[0, 0, :, 0], ids)
 
 

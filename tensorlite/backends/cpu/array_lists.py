@@ -6,13 +6,12 @@ Cases that the compiled loops do not cover go to the reference.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from .. import reference
-from .find_compiled import find_compiled
+from .compiled_loops import FLOAT32, load_loops
 from .thread_pool import run_parallel
 
 __all__ = ["adam_all_step", "scale_all_step", "sum_squares_of_all"]
@@ -20,19 +19,8 @@ __all__ = ["adam_all_step", "scale_all_step", "sum_squares_of_all"]
 Array = Any
 XP = Any
 
-_FLOAT32 = np.dtype(np.float32)
 _MIN_COMPILED = 1 << 5  # entries, from which it is faster
 _MIN_SHARED = 1 << 18  # entries, from which threads share a loop; the caller's core has the gradients in its cache
-
-
-@cache
-def _compiled() -> Any:
-    """Return the module of compiled loops, or None if nothing is compiled."""
-    if find_compiled() is None:
-        return None
-    from .compiled import array_lists
-
-    return array_lists
 
 
 def _loops_for(sizes: Sequence[int], *lists: Sequence[Array]) -> Any:
@@ -41,9 +29,9 @@ def _loops_for(sizes: Sequence[int], *lists: Sequence[Array]) -> Any:
         return None
     for arrays in lists:
         for a in arrays:
-            if not ((a.dtype is _FLOAT32 or a.dtype == _FLOAT32) and a.flags.carray):  # contiguous and writeable
+            if not ((a.dtype is FLOAT32 or a.dtype == FLOAT32) and a.flags.carray):  # contiguous and writeable
                 return None
-    return _compiled()
+    return load_loops("array_lists")
 
 
 def _launch(kernel: Any, addresses: Array, sizes: Sequence[int], *numbers: float) -> Any:

@@ -19,7 +19,7 @@ import numpy as np
 from ...dtypes import DType, cast_array
 from . import kernels
 from .casts import bits_of, is_bfloat16
-from .find_compiled import find_compiled
+from .compiled_loops import load_loops
 from .thread_pool import run_parallel
 
 __all__ = ["attention", "attention_backward", "gelu", "gelu_backward", "silu", "silu_backward"]
@@ -30,16 +30,6 @@ XP = Any
 _FLOAT32 = np.dtype(np.float32)
 _MIN_COMPILED = 1 << 11  # entries, from which a compiled loop pays
 _MIN_SHARED = 1 << 14  # entries, from which threads share it
-
-
-@cache
-def _compiled() -> Any:
-    """Return the module of compiled loops, or None if nothing is compiled."""
-    if find_compiled() is None:
-        return None
-    from .compiled import bfloats
-
-    return bfloats
 
 
 def _launch(kernel: Any, size: int, *args: Any) -> Any:
@@ -76,13 +66,13 @@ def _silu_tables(dtype: DType) -> tuple[Array, Array]:
 
 def _look_up(x: Array, table: Array) -> Array:
     y = np.empty(x.shape, x.dtype)
-    _launch(_compiled().look_up, x.size, _flat(x), table, _flat(y))
+    _launch(load_loops("bfloats").look_up, x.size, _flat(x), table, _flat(y))
     return y
 
 
 def _look_up_product(g: Array, x: Array, table: Array) -> Array:
     y = np.empty(x.shape, x.dtype)
-    _launch(_compiled().look_up_product, x.size, _flat(g), _flat(x), table, _flat(y))
+    _launch(load_loops("bfloats").look_up_product, x.size, _flat(g), _flat(x), table, _flat(y))
     return y
 
 
@@ -129,7 +119,7 @@ def attention_backward(
 
 def _covers_table(arguments: Sequence[Any]) -> bool:
     return (
-        arguments[0].size >= _MIN_COMPILED and _compiled() is not None
+        arguments[0].size >= _MIN_COMPILED and load_loops("bfloats") is not None
         and all(is_bfloat16(a.dtype) for a in arguments if isinstance(a, np.ndarray))
     )  # fmt: skip
 

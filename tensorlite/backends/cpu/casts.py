@@ -6,13 +6,12 @@ array. The bits are the same.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ...dtypes import CASTS, DType
-from .find_compiled import find_compiled
+from .compiled_loops import load_loops
 from .thread_pool import run_parallel
 
 __all__ = ["bits_of", "cast_array", "is_bfloat16"]
@@ -35,21 +34,11 @@ def bits_of(x: Array) -> Array:
     return x.view(_BITS) if is_bfloat16(x.dtype) else x
 
 
-@cache
-def _compiled_loops() -> Any:
-    """Return the module of compiled loops, or None if nothing is compiled."""
-    if find_compiled() is None:
-        return None
-    from .compiled import bfloats
-
-    return bfloats
-
-
 def cast_array(x: Array, dtype: DType) -> Array:
     """Return a copy of an array in another dtype, as ``x.astype(dtype)``."""
     source = x.dtype
     pair = (source == _FLOAT32 and is_bfloat16(dtype)) or (dtype == _FLOAT32 and is_bfloat16(source))
-    if not pair or x.size < _MIN_COMPILED or (loops := _compiled_loops()) is None:
+    if not pair or x.size < _MIN_COMPILED or (loops := load_loops("bfloats")) is None:
         return x.astype(dtype)
     out = np.empty_like(x, dtype)  # its axes are in the order of x's memory
     if any(a * out.itemsize != b * x.itemsize for a, b in zip(x.strides, out.strides, strict=True)):

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
-import numpy as np
-
-from .find_compiled import find_compiled
+from .compiled_loops import FLOAT32, MIN_COMPILED, load_loops
 from .thread_pool import run_parallel
 
 __all__ = ["FLOAT32", "MIN_COMPILED", "MIN_SHARED", "load_sums", "run_sum", "sums_for"]
 
 Array = Any
 
-FLOAT32 = np.dtype(np.float32)
-MIN_COMPILED = 1 << 11  # entries, from which a compiled loop is faster; smaller arrays never load the compiler
 MIN_SHARED = 1 << 17  # entries, from which a loop takes long enough for threads to share it
 
 
-@cache
 def load_sums() -> Any:
     """Return the module of compiled sums, or None if nothing is compiled."""
-    if find_compiled() is None:
-        return None
-    from .compiled import sum_kernels
-
-    return sum_kernels
+    return load_loops("sum_kernels")
 
 
 def sums_for(x: Array) -> Any:

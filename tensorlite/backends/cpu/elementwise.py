@@ -48,10 +48,9 @@ def _where(condition: Array, x: Any, y: Any) -> Array | None:
     flat = condition.reshape(-1), out.reshape(-1)
     if len(arrays) == 2:
         run_loop(loops.where, out.size, flat[0], x.reshape(-1), y.reshape(-1), flat[1])
-    elif arrays[0] is x:
-        run_loop(loops.where_else, out.size, flat[0], x.reshape(-1), np.float32(y), flat[1])
     else:
-        run_loop(loops.where_then, out.size, flat[0], np.float32(x), y.reshape(-1), flat[1])
+        array, number, kept = (x, y, True) if arrays[0] is x else (y, x, False)
+        run_loop(loops.where_number, out.size, flat[0], kept, array.reshape(-1), np.float32(number), flat[1])
     return out
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from .. import reference
 from . import attention as own_attention
 from .blas import gemm_pointer, one_blas_thread
 from .casts import is_bfloat16
+from .compiled_loops import load_loops
 from .find_compiled import find_compiled
 from .memory_views import memory_offset, view_at
 from .products import has_bfloat16_products, is_faster, multiply
@@ -58,14 +58,9 @@ def _is_contiguous_float32(*arrays: Array | None) -> bool:
     return True
 
 
-@cache
 def _compiled_kernels() -> Any:
     """Return the module of compiled kernels, or None if nothing is compiled."""
-    if find_compiled() is None:
-        return None
-    from .compiled import kernels
-
-    return kernels
+    return load_loops("kernels")
 
 
 def _kernels_for(*arrays: Array | None) -> Any:

@@ -21,7 +21,6 @@ from .instructions import (
     BFLOAT16,
     FLOAT32,
     LANES,
-    MULTIPLY_ADD,
     after,
     by_case,
     call,
@@ -30,7 +29,7 @@ from .instructions import (
     round_two,
     shuffle,
 )
-from .microkernels import ROWS
+from .microkernels import ROWS, write_tile
 from .simd import I32, F32x16, I32x16, fused_multiply_add, load, splat, store
 from .support import I64, to_pointer
 
@@ -55,26 +54,6 @@ _PLACES = {  # bytes from one row to the next, and from one step to the next
 # ---- products -----------------------------------------------------------------------------------
 
 
-def _write_tile(
-    builder: Any, kind: int, layout: int, vectors: int, steps: Any, a: Any, b: Any, addend: Any, addend_stride: Any,
-    out: Any, out_stride: Any,
-) -> None:  # fmt: skip
-    row, step = _PLACES[kind, layout]
-    zeros = [ir.Constant(F32x16, [0.0] * LANES)] * (ROWS * vectors)
-    with loop(builder, steps, [a, b, *zeros]) as ((a, b, *sums), following):
-        following += [after(builder, a, step), after(builder, b, 4 * LANES * vectors)]
-        columns = [load(builder, b, F32x16, 4 * LANES * j) for j in range(vectors)]
-        for i in range(ROWS):
-            left = builder.bitcast(splat(builder, load(builder, a, I32, row * i)), F32x16)
-            for j in range(vectors):
-                following.append(MULTIPLY_ADD[kind](builder, sums[i * vectors + j], left, columns[j]))
-    for i in range(ROWS):
-        for j in range(vectors):
-            value = load(builder, addend, F32x16, 4 * LANES * j)
-            store(builder, builder.fadd(following[2 + i * vectors + j], value), after(builder, out, 4 * LANES * j))
-        addend, out = builder.add(addend, addend_stride), builder.add(out, out_stride)
-
-
 @intrinsic
 def multiply_lines(
     context: Any, kind: Any, layout: Any, vectors: Any, steps: Any, a: Any, b: Any, addend: Any, addend_stride: Any,
@@ -89,10 +68,10 @@ def multiply_lines(
         kind, layout, vectors, *rest = args
         number = builder.add(builder.mul(builder.add(builder.mul(kind, I64(3)), layout), I64(WIDE)), vectors)
         cases = {
-            (k * 3 + way) * WIDE + count: (k, way, count) for k in _KINDS for way in range(3)
+            (k * 3 + way) * WIDE + count: (k, count, *rest, *_PLACES[k, way]) for k in _KINDS for way in range(3)
             for count in range(1, WIDE + 1)
         }  # fmt: skip
-        by_case(builder, number, cases, lambda case: _write_tile(builder, *cases[case], *rest))
+        by_case(builder, number, cases, lambda case: write_tile(builder, *cases[case]))
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 10), generate

@@ -12,7 +12,7 @@ from typing import Any
 from .parallel_for import bind_kernel, parallel_for
 from .support import ENTRY, INNER, njit
 
-__all__ = ["add", "clamp", "where", "where_else", "where_then"]
+__all__ = ["add", "clamp", "where", "where_number"]
 
 Array = Any
 
@@ -47,31 +47,17 @@ def where(pool: int, condition: Array, x: Array, y: Array, out: Array) -> None:
 
 
 @njit(**INNER)
-def where_else_range(condition: Array, x: Array, y: Any, out: Array, start: int, stop: int) -> None:
+def where_number_range(condition: Array, kept: bool, x: Array, y: Any, out: Array, start: int, stop: int) -> None:
     condition, x, out = condition[start:stop], x[start:stop], out[start:stop]
     for i in range(out.size):
         a = x[i]
-        out[i] = a if condition[i] else y
+        out[i] = a if condition[i] == kept else y
 
 
 @njit(**ENTRY)
-def where_else(pool: int, condition: Array, x: Array, y: Any, out: Array) -> None:
-    """Write x where the condition is true, else the number y."""
-    parallel_for(pool, bind_kernel(where_else_range, (condition, x, y, out)), out.size, _GRAIN_SIZE, 1)
-
-
-@njit(**INNER)
-def where_then_range(condition: Array, x: Any, y: Array, out: Array, start: int, stop: int) -> None:
-    condition, y, out = condition[start:stop], y[start:stop], out[start:stop]
-    for i in range(out.size):
-        b = y[i]
-        out[i] = x if condition[i] else b
-
-
-@njit(**ENTRY)
-def where_then(pool: int, condition: Array, x: Any, y: Array, out: Array) -> None:
-    """Write the number x where the condition is true, else y."""
-    parallel_for(pool, bind_kernel(where_then_range, (condition, x, y, out)), out.size, _GRAIN_SIZE, 1)
+def where_number(pool: int, condition: Array, kept: bool, x: Array, y: Any, out: Array) -> None:
+    """Write x where the condition equals ``kept``, else the number y."""
+    parallel_for(pool, bind_kernel(where_number_range, (condition, kept, x, y, out)), out.size, _GRAIN_SIZE, 1)
 
 
 @njit(**INNER)

@@ -43,7 +43,7 @@ from .support import I64
 
 __all__ = [
     "BFLOAT16", "FLOAT32", "LANES", "MAX_VECTORS", "ROUNDED", "ROWS", "copy_lines", "has_kernel", "multiply_tile",
-    "store_line", "transpose_lines",
+    "store_line", "transpose_lines", "write_tile",
 ]  # fmt: skip
 
 ROWS, MAX_VECTORS = 8, 3  # rows of a tile, vectors of a row of a tile
@@ -56,19 +56,22 @@ I32x8 = ir.VectorType(I32, 8)
 # ---- tiles --------------------------------------------------------------------------------------
 
 
-def _write_tile(
+def write_tile(
     builder: Any, kind: int, vectors: int, steps: Any, a: Any, b: Any, addend: Any, addend_stride: Any, out: Any,
-    out_stride: Any,
+    out_stride: Any, row: int = 4, step: int = 4 * ROWS,
 ) -> None:  # fmt: skip
-    """Write the loop over k for one kind and number of vectors."""
+    """Write the loop over k for one kind and number of vectors.
+
+    row, step: bytes of the left matrix from one row to the next, and from one step to the next. It is packed otherwise.
+    """
     zeros = [ir.Constant(F32x16, [0.0] * LANES)] * (ROWS * vectors)
     with loop(builder, steps, [a, b, *zeros]) as ((a, b, *sums), following):
-        following += [after(builder, a, 4 * ROWS), after(builder, b, 4 * LANES * vectors)]
+        following += [after(builder, a, step), after(builder, b, 4 * LANES * vectors)]
         columns = [load(builder, b, F32x16, 4 * LANES * j) for j in range(vectors)]
         for i in range(ROWS):
-            row = builder.bitcast(splat(builder, load(builder, a, I32, 4 * i)), F32x16)
+            left = builder.bitcast(splat(builder, load(builder, a, I32, row * i)), F32x16)
             for j in range(vectors):
-                following.append(MULTIPLY_ADD[kind](builder, sums[i * vectors + j], row, columns[j]))
+                following.append(MULTIPLY_ADD[kind](builder, sums[i * vectors + j], left, columns[j]))
     for i in range(ROWS):
         for j in range(vectors):
             value = load(builder, addend, F32x16, 4 * LANES * j)
@@ -93,7 +96,7 @@ def multiply_tile(
         number = builder.sub(builder.add(builder.mul(kind, I64(MAX_VECTORS)), vectors), I64(1))
         kinds = [k for k in packed_kinds() if k in MULTIPLY_ADD]
         cases = {k * MAX_VECTORS + v: (k, v + 1) for k in kinds for v in range(MAX_VECTORS)}
-        by_case(builder, number, cases, lambda case: _write_tile(builder, *cases[case], *rest))
+        by_case(builder, number, cases, lambda case: write_tile(builder, *cases[case], *rest))
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 9), generate
