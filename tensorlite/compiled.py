@@ -20,7 +20,8 @@ A pool is the address through which threads share loops. ``run(f, *args)`` calls
 passes it on to the functions that it calls. With 0 for a pool everything runs on the calling thread.
 
 The kernels for a single row check the shapes of their arrays. Those for the rows of a transformer, such as
-``linear_rows``, take addresses and check nothing; ``gpt/model/compiled_reader.py`` shows their use.
+``linear_rows``, take addresses and check nothing; ``gpt/model/compiled_reader.py`` shows their use. A compiled function
+that makes an array and passes on its address ends with ``keep_alive(array)``. Otherwise numba frees it before.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ if find_compiled() is None:
 
 from .backends.cpu.blas import gemm_pointer, one_blas_thread
 from .backends.cpu.compiled.parallel_for import bind_kernel, parallel_for
-from .backends.cpu.compiled.support import njit
+from .backends.cpu.compiled.support import keep_alive, njit
 from .backends.cpu.compiled.token_kernels import (
     BIAS,
     COLUMNS,
@@ -66,8 +67,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BIAS", "COLUMNS", "FORMAT", "FORMATS", "MATRIX_LENGTH", "ROWS", "SCALES", "WEIGHTS", "add_rows", "apply_gelu",
-    "apply_relu_squared", "apply_swiglu", "bind_kernel", "cached_attention", "decode_attention", "gelu", "last_rows",
-    "layer_norm", "linear", "linear_rows", "njit", "norm_rows", "packed_bytes", "parallel_for",
+    "apply_relu_squared", "apply_swiglu", "bind_kernel", "cached_attention", "decode_attention", "gelu", "keep_alive",
+    "last_rows", "layer_norm", "linear", "linear_rows", "njit", "norm_rows", "packed_bytes", "parallel_for",
     "quantized_linear_pointer", "run", "run_with_blas", "turn_and_cache",
 ]  # fmt: skip
 

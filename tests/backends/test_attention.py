@@ -1,5 +1,9 @@
 """Check attention by our own products against attention in float64."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -119,3 +123,26 @@ def test_ops_compute_in_bfloat16(dtype):
         np.testing.assert_array_equal(a.array.view(f"u{b.itemsize}"), b.view(f"u{b.itemsize}"))
     masked = F.scaled_dot_product_attention(q, k, v, attn_mask=tl.tensor(np.tri(70, dtype=bool)))
     close([masked.array], [expected(*arrays, True, 32**-0.5)[0]], dtype)
+
+
+SHARED_MEMORY = """
+import numpy as np, tensorlite as tl
+from tensorlite.nn import functional as F
+tl.set_num_threads(11)
+x = tl.tensor(np.random.default_rng(0).standard_normal((3, 4, 3, 100, 32), np.float32), requires_grad=True)
+found = set()
+for _ in range(60):
+    y = F.scaled_dot_product_attention(*x, is_causal=True)
+    (slope,) = tl.autograd.grad(y.sum(), x)
+    found.add(y.array.tobytes() + slope.array.tobytes())
+print(len(found))
+"""
+
+
+def test_threads_that_share_the_memory_of_malloc_do_not_share_workspaces():
+    # With one arena of glibc, memory that is freed too early goes to another thread at once.
+    done = subprocess.run(
+        [sys.executable, "-c", SHARED_MEMORY], env={**os.environ, "MALLOC_ARENA_MAX": "1"}, capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "1"

@@ -1,7 +1,10 @@
 """tensorlite.compiled: kernels for a single row, and loops that threads share, for users' compiled functions."""
+
+import ast
 import doctest
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -232,3 +235,39 @@ def test_the_import_error_without_numba_says_what_to_do():
     code = "import os; os.environ['TENSORLITE_JIT'] = '0'; import tensorlite.compiled"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "ImportError: tensorlite.compiled needs numba: pip install 'tensorlite[fast]'" in done.stderr
+
+
+def kept_and_used(function):
+    """Return the arrays that a compiled function makes and whose addresses it takes, and those that it keeps alive."""
+    made, used, kept = {}, set(), set()  # made: the array that each variable is a part of
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign):
+            pairs = [(node.targets[0], node.value)]
+            if isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple):
+                pairs = zip(node.targets[0].elts, node.value.elts, strict=True)
+            for target, value in pairs:
+                source = ast.unparse(value)
+                if isinstance(target, ast.Name) and source.startswith(("np.empty(", "np.zeros(", "np.ones(")):
+                    made[target.id] = target.id
+                elif isinstance(target, ast.Name) and (first := source.split("[")[0]) in made:
+                    made[target.id] = made[first]
+    for node in ast.walk(function):
+        if isinstance(node, ast.Attribute) and node.attr == "ctypes" and isinstance(node.value, ast.Name):
+            used.add(made.get(node.value.id))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+            if node.func.id == "keep_alive":
+                kept.add(node.args[0].id)
+            elif node.func.id == "_aligned":
+                used.add(made.get(node.args[0].id))
+    return used - {None}, kept
+
+
+def test_kernels_keep_the_arrays_alive_whose_addresses_they_use():
+    found = set()
+    for path in sorted(Path(compiled.__file__).parent.glob("backends/cpu/compiled/*.py")):
+        for function in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(function, ast.FunctionDef) and any("njit" in ast.unparse(d) for d in function.decorator_list):
+                used, kept = kept_and_used(function)
+                assert used <= kept, f"{path.name}, {function.name}: call keep_alive for {used - kept} at the end"
+                found |= kept
+    assert {"memory", "scores", "spare", "workspace", "scratch"} <= found

@@ -37,7 +37,7 @@ from .attention_blocks import (
 from .attention_tiles import LINE, QUERIES
 from .microkernels import FLOAT32, LANES, store_line
 from .parallel_for import bind_kernel, parallel_for
-from .support import ENTRY, INNER, float32_pointer, njit
+from .support import ENTRY, INNER, float32_pointer, keep_alive, njit
 
 __all__ = ["attend", "attend_backward"]
 
@@ -87,6 +87,7 @@ def _attend_range(
             multiply_by_keys(
                 p, softmax, right, p.value_width, zeros, tile, first, count, total, to + first * out.row, out.row
             )  # fmt: skip
+    keep_alive(memory)
 
 
 @njit(**INNER)
@@ -167,6 +168,7 @@ def _attend_backward_range(
             )  # fmt: skip
         _store_rows(p, sums_k, p.width, head_address(p, dk, head), dk.row)
         _store_rows(p, sums_v, p.value_width, head_address(p, dv, head), dv.row)
+    keep_alive(memory)
 
 
 # ---- calls from Python --------------------------------------------------------------------------

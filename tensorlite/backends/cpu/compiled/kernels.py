@@ -25,7 +25,7 @@ from .gemm import NO_TRANS, TRANS, sgemm
 from .parallel_for import bind_kernel, parallel_for, split_range
 from .scalar_functions import exp as _exp
 from .scalar_functions import log as _log
-from .support import ENTRY, INLINE, LOOP, float32_pointer, njit
+from .support import ENTRY, INLINE, LOOP, float32_pointer, keep_alive, njit
 
 __all__ = [
     "adam_step", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "gelu", "gelu_backward",
@@ -499,6 +499,7 @@ def attention_range(
             rows = slice(first, first + queries)
             softmax_scores(p, scale, causal, first, tops[head, rows], totals[head, rows])
             sgemm(gemm, NO_TRANS, NO_TRANS, queries, E, keys, at, keys, vs, ldv, f32(0), to + 4 * first * ldo, ldo)
+    keep_alive(workspace)
 
 
 @njit(**ENTRY)
@@ -544,6 +545,8 @@ def attention_backward_range(
             q_out = to_q + 4 * first * ldo
             sgemm(gemm, NO_TRANS, NO_TRANS, queries, D, keys, d_at, keys, ks, ldk, f32(0), q_out, ldo)
             sgemm(gemm, TRANS, NO_TRANS, keys, D, queries, d_at, keys, q_block, ldq, f32(1), to_k, ldp)
+    keep_alive(workspace)
+    keep_alive(scratch)
 
 
 @njit(**ENTRY)

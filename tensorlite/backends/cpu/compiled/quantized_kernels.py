@@ -40,7 +40,7 @@ from .simd import (
     splat,
     store,
 )
-from .support import ENTRY, I64, INNER, LOOP, float32_pointer, njit, to_pointer
+from .support import ENTRY, I64, INNER, LOOP, float32_pointer, keep_alive, njit, to_pointer
 
 __all__ = ["linear", "packed_bytes", "quantized_linear", "quantized_linear_pointer"]
 
@@ -191,6 +191,7 @@ def _make_groups(bits: int, has_minimum: bool) -> Any:
                         for j in range(width):
                             row[j] = spare[i, j]
                 t += count
+        keep_alive(spare)
 
     return groups
 

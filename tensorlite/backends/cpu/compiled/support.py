@@ -17,7 +17,7 @@ if config.DISABLE_JIT:
 
 __all__ = [
     "CACHE_LINE", "ENTRY", "I64", "INLINE", "INNER", "LOOP", "aligned_zeros", "atomic_add", "atomic_load", "atomic_or",
-    "atomic_store", "float32_pointer", "njit", "sched_yield", "to_pointer",
+    "atomic_store", "float32_pointer", "keep_alive", "njit", "sched_yield", "to_pointer",
 ]  # fmt: skip
 
 # ---- compilation ----------------------------------------------------------------------------
@@ -129,6 +129,17 @@ def float32_pointer(context: Any, address: Any) -> Any:
         return to_pointer(builder, args[0], ir.FloatType())
 
     return types.CPointer(types.float32)(types.int64), generate
+
+
+@intrinsic
+def keep_alive(context: Any, array: Any) -> Any:
+    """Use an array, so that its memory is not freed before.
+
+    numba frees an array after the last use of its variable. It does not know of code that has only the address. So a
+    kernel that makes an array and works with its address calls this when it is done. Without that, another thread may
+    get the same memory.
+    """
+    return types.void(array), lambda context, builder, signature, args: context.get_dummy_value()
 
 
 @intrinsic

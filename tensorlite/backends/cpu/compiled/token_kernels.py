@@ -21,7 +21,7 @@ from .gemm import NO_TRANS, TRANS, gemv, sgemm
 from .kernels import gelu_in_place, layer_norm_range, softmax_scores, swiglu_in_place
 from .parallel_for import bind_kernel, parallel_for
 from .simd import fma_16, load_16, splat_16, store_16, zeros_16
-from .support import I64, INNER, LOOP, float32_pointer, njit, to_pointer
+from .support import I64, INNER, LOOP, float32_pointer, keep_alive, njit, to_pointer
 
 __all__ = [
     "BIAS", "COLUMNS", "FORMAT", "FORMATS", "MATRIX_LENGTH", "ROWS", "SCALES", "WEIGHTS", "add_rows", "apply_gelu",
@@ -346,6 +346,7 @@ def _attention_range(
                 end = max(0, count - n + i + 1)
                 begin = max(0, end - window) if window else 0
                 _weighted_sum(scores[i * count + begin : i * count + end], v + 4 * begin * D, D, to + 4 * i * H * D)
+    keep_alive(scores)
 
 
 @njit(**_KERNEL)
