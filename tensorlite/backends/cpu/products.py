@@ -34,9 +34,9 @@ def _load() -> Any:
     """Return the module of compiled products, or None if there is none for this processor."""
     if find_compiled() is None:
         return None
-    from .compiled import microkernels
+    from .compiled import instructions
 
-    if not microkernels.has_kernel(microkernels.FLOAT32):
+    if not instructions.has_kernel(instructions.FLOAT32):
         return None
     from .compiled import products
 

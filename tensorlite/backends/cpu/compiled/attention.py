@@ -35,7 +35,8 @@ from .attention_blocks import (
     write_limits,
 )
 from .attention_tiles import LINE, QUERIES
-from .microkernels import FLOAT32, LANES, store_line
+from .instructions import FLOAT32, LANES
+from .microkernels import store_line
 from .parallel_for import bind_kernel, parallel_for
 from .support import ENTRY, INNER, float32_pointer, keep_alive, njit
 

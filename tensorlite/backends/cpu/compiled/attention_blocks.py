@@ -23,7 +23,9 @@ from .attention_tiles import (
     probabilities,
     score_gradients,
 )
-from .microkernels import LANES, ROWS, copy_lines, store_line, transpose_lines
+from .instructions import LANES
+from .microkernels import ROWS, store_line
+from .packing import copy_lines, transpose_lines, transpose_strip
 from .simd import fma_16, load_16, splat_16, store_16, zeros_16
 from .support import INNER, float32_pointer, njit
 
@@ -41,6 +43,7 @@ _SUM_PAIRS = 128  # pairs of keys, likewise
 PANEL = 32  # columns of a tile
 TILE_ROW = 4 * PANEL  # bytes
 _STRIP = 4 * ROWS  # bytes of a line of packed rows
+_AHEAD = 16  # rows that are asked for ahead
 
 
 class Matrix(NamedTuple):
@@ -95,20 +98,12 @@ def _vectors(columns: int, panel: int) -> int:
 
 
 @njit(**INNER, forceinline=False)
-def _transpose(
-    kind: int, source: int, stride: int, lanes: int, numbers: int, low: int, high: int, line_stride: int
-) -> None:  # fmt: skip
-    transpose_lines(kind, source, stride, lanes, numbers, low, high, line_stride)
-
-
-@njit(**INNER, forceinline=False)
 def pack_left(p: Any, source: int, row: int, rows: int, numbers: int, target: int) -> None:
     """Pack the rows of a matrix, each of which is contiguous: ROWS of them side by side."""
     strip = _STRIP * packed_lines(p, numbers)
-    for first in range(0, rows, LANES):
-        low = target + first // ROWS * strip
-        lanes = min(LANES, rows - first)
-        _transpose(p.kind, source + first * row, row, lanes, numbers, low, low + strip, _STRIP)
+    for first in range(0, rows, ROWS):
+        transpose_strip(p.kind, source + first * row, row, min(ROWS, rows - first), numbers, target)
+        target += strip
 
 
 @njit(**INNER, forceinline=False)
@@ -118,9 +113,8 @@ def pack_rows(p: Any, source: int, row: int, rows: int, numbers: int, target: in
     for panel in range(0, rows, PANEL):
         line = 4 * LANES * _vectors(rows, panel)
         for first in range(panel, min(panel + PANEL, rows), LANES):
-            low = target + 4 * panel * lines + 4 * (first - panel)
-            lanes = min(LANES, rows - first)
-            _transpose(p.kind, source + first * row, row, lanes, numbers, low, low + _STRIP, line)
+            to = target + 4 * panel * lines + 4 * (first - panel)
+            transpose_lines(p.kind, source + first * row, row, min(LANES, rows - first), numbers, to, line)
 
 
 @njit(**INNER, forceinline=False)
@@ -131,10 +125,8 @@ def pack_columns(p: Any, source: int, row: int, rows: int, columns: int, lines: 
     """
     for panel in range(0, columns, PANEL):
         line = 4 * LANES * _vectors(columns, panel)
-        for first in range(panel, min(panel + PANEL, columns), LANES):
-            low = target + 4 * panel * lines + 4 * (first - panel)
-            lanes = min(LANES, columns - first)
-            copy_lines(p.kind, source + first * p.size, row, lanes, rows, low, low + _STRIP, line)
+        at, lanes = source + panel * p.size, min(PANEL, columns - panel)
+        copy_lines(p.kind, at, row, lanes, rows, target + 4 * panel * lines, line, _AHEAD * row)
 
 
 # ---- products -----------------------------------------------------------------------------------

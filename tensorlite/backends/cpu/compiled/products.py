@@ -18,19 +18,9 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .microkernels import (
-    BFLOAT16,
-    FLOAT32,
-    LANES,
-    MAX_VECTORS,
-    ROUNDED,
-    ROWS,
-    copy_lines,
-    has_kernel,
-    multiply_tile,
-    store_line,
-    transpose_lines,
-)
+from .instructions import BFLOAT16, FLOAT32, LANES, ROUNDED, has_kernel
+from .microkernels import MAX_VECTORS, ROWS, multiply_tile, store_line
+from .packing import copy_lines, copy_strips, transpose_lines, transpose_strip
 from .parallel_for import bind_kernel, parallel_for, split_range
 from .support import ENTRY, INNER, float32_pointer, njit, to_pointer
 
@@ -43,7 +33,8 @@ MAX_LINES = 2048  # lines of a packed matrix; for more, a product is the sum of 
 SUM_LINES = 512  # lines after which a sum starts anew, so that its rounding errors stay small
 _LARGE = 20_000_000  # multiplications; for more, smaller chunks cost little and even out delays
 PRIVATE = 1 << 15  # entries of a matrix that is packed faster by each thread than once for all
-COPIED = 64  # numbers of a row that are read together, so that memory is read along its rows
+COPIED = 8  # rows of a right matrix that are copied together, so that memory is read along them
+AHEAD = 384  # bytes of such a row that are asked for ahead
 
 COLUMNS = MAX_VECTORS * LANES  # of a tile
 _TILE_BYTES = 4 * ROWS * COLUMNS
@@ -84,31 +75,15 @@ class Product(NamedTuple):
 
 
 @njit(**INNER, forceinline=False)
-def _pack(
-    kind: int, size: int, source: int, stride: int, k_stride: int, lanes: int, numbers: int, low: int, high: int,
-    line_stride: int,
-) -> None:  # fmt: skip
-    """Pack up to 16 rows or columns."""
-    if k_stride == size:
-        transpose_lines(kind, source, stride, lanes, numbers, low, high, line_stride)
-    else:
-        copy_lines(kind, source, k_stride, lanes, numbers, low, high, line_stride)
-
-
-@njit(**INNER)
 def _pack_left(p: Any, target: int, start: int, stop: int) -> None:
-    """Pack rows of the left matrix: ROWS of them side by side."""
-    step = p.length if p.x_k == p.x_size else COPIED
-    per_line = 1 if p.kind == FLOAT32 else 2
-    for first in range(0, p.length, step):
-        numbers = min(step, p.length - first)
-        source = p.x + (p.first + first) * p.x_k
-        for row in range(start, stop, LANES):
-            low = target + (row - start) * 4 * p.lines + first // per_line * 4 * ROWS
-            _pack(
-                p.x_kind, p.x_size, source + row * p.x_row, p.x_row, p.x_k, min(LANES, stop - row), numbers, low,
-                low + 4 * ROWS * p.lines, 4 * ROWS,
-            )  # fmt: skip
+    """Pack rows of the left matrix."""
+    source, strip = p.x + p.first * p.x_k, 4 * ROWS * p.lines
+    if p.x_k != p.x_size:
+        copy_strips(p.x_kind, source + start * p.x_row, p.x_k, stop - start, p.length, target, strip)
+        return
+    for row in range(start, stop, ROWS):
+        transpose_strip(p.x_kind, source + row * p.x_row, p.x_row, min(ROWS, stop - row), p.length, target)
+        target += strip
 
 
 @njit(**INNER)
@@ -117,7 +92,7 @@ def _vectors(p: Any, panel: int) -> int:
     return min(MAX_VECTORS, -(-(p.columns - panel * COLUMNS) // LANES))
 
 
-@njit(**INNER)
+@njit(**INNER, forceinline=False)
 def _pack_right(p: Any, target: int, base: int, start: int, stop: int) -> None:
     """Pack panels ``start`` to ``stop`` of the right matrix, those of a part: the columns of a tile side by side."""
     step = p.length if p.y_k == p.y_size else COPIED
@@ -127,16 +102,18 @@ def _pack_right(p: Any, target: int, base: int, start: int, stop: int) -> None:
         source = p.y + (p.first + first) * p.y_k
         for panel in range(start, stop):
             column = (p.first_panel + panel) * COLUMNS
-            vectors = _vectors(p, p.first_panel + panel)
-            line = 4 * LANES * vectors
-            low = target + (panel - base) * 4 * COLUMNS * p.lines + first // per_line * line
-            for _ in range(vectors):
-                _pack(
-                    p.y_kind, p.y_size, source + column * p.y_column, p.y_column, p.y_k,
-                    min(LANES, p.columns - column), numbers, low, low + 32, line,
-                )  # fmt: skip
-                low += 4 * LANES
-                column += LANES
+            columns = min(COLUMNS, p.columns - column)
+            line = 4 * LANES * _vectors(p, p.first_panel + panel)
+            to = target + (panel - base) * 4 * COLUMNS * p.lines + first // per_line * line
+            at = source + column * p.y_column
+            if p.y_k != p.y_size:
+                copy_lines(p.y_kind, at, p.y_k, columns, numbers, to, line, AHEAD)
+            else:
+                for lane in range(0, columns, LANES):
+                    transpose_lines(
+                        p.y_kind, at + lane * p.y_column, p.y_column, min(LANES, columns - lane), numbers,
+                        to + 4 * lane, line,
+                    )  # fmt: skip
 
 
 @njit(**INNER)
