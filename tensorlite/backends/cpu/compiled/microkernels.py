@@ -20,7 +20,6 @@ from numba.extending import intrinsic
 
 from .instructions import (
     BFLOAT16,
-    FLOAT32,
     LANES,
     MULTIPLY_ADD,
     after,
