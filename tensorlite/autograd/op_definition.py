@@ -285,7 +285,7 @@ class Op:
 
     def check_constant(self, value: Any, position: int) -> Any:
         """Return a constant argument as the op's function gets it. Raises TypeError for other data."""
-        if type(value) in BACKENDS:
+        if type(value) in BACKENDS or (type(value) is str and position >= len(self.rules)):
             return value
         if isinstance(value, np.generic):
             return value.item()  # NumPy's scalars are treated as Python's, so that they never upcast a tensor

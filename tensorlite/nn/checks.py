@@ -127,7 +127,8 @@ def check_class_targets(name: str, input: Tensor, target: Tensor, weight: Tensor
 
     Raises TypeError, ShapeError, DTypeError, and IndexError for a class index out of range (on the CPU only).
     """
-    check_tensors_or_none(name, weight=weight)
+    if weight is not None:
+        check_tensors(name, weight=weight)
     if not input.shape or target.shape != input.shape[:1] * (input.ndim > 1) + input.shape[2:]:
         raise ShapeError(
             f"{name}({format_tensors(input, target)}): expected input (C,), (N, C) or (N, C, d1, ...), and class "

@@ -367,8 +367,10 @@ def cross_entropy(
     if target.shape == input.shape and input.shape and is_floating(target.dtype):
         return _cross_entropy_of_probabilities(input, target, weight, reduction, label_smoothing)
     rows, indices = _class_targets(name, input, target, weight, ignore_index)
+    if weight is None and reduction != "none":
+        return nn_ops.cross_entropy_rows(rows, indices, ignore_index, label_smoothing, reduction)
     factor = _weights_of(indices, weight, ignore_index)
-    if weight is None or factor is None or not label_smoothing:
+    if factor is None or not label_smoothing:
         loss = nn_ops.cross_entropy_rows(rows, indices, ignore_index, label_smoothing)
         loss = loss if factor is None else loss * factor
     else:

@@ -18,7 +18,7 @@ from ..errors import ShapeError
 from ..scalars import int_in, number_in
 from .arguments import array_of, dim_in, index_array, outlier, wide_index
 from .comparison import eq
-from .elementwise import clamp, erf, exp, log, minimum, rsqrt, sigmoid, where
+from .elementwise import clamp, convert, erf, exp, log, minimum, rsqrt, sigmoid, where
 from .gather_scatter import gather
 from .linalg import matmul
 from .reduce import all, mean, sum
@@ -344,31 +344,54 @@ def bernoulli_cross_entropy(xp: Namespace, x: Array, y: Array) -> Array:
     return (y - 1.0) * _least_log(1.0 - x) - y * _least_log(x)
 
 
-def _cross_entropy_composite(logits: Value, target: Array, ignore_index: int, smoothing: float) -> Value:
+def _cross_entropy_composite(
+    logits: Value, target: Array, ignore_index: int, smoothing: float, reduction: str
+) -> Value:  # fmt: skip
     kept = target != ignore_index
     logp = log_softmax(logits, -1)
     picked = reshape(gather(logp, -1, unsqueeze(where(kept, target, 0), -1)), target.shape)
     loss = -(1.0 - smoothing) * picked - (smoothing * mean(logp, -1) if smoothing else 0.0)
-    return where(kept, loss, 0.0)
+    loss = where(kept, loss, 0.0)
+    if reduction == "none":
+        return loss
+    return sum(loss) if reduction == "sum" else sum(loss) / sum(convert(kept, loss.dtype, None))
+
+
+def _each_loss(xp: Namespace, g: Array, target: Array, count: Array | None) -> Array:
+    """Return the gradient of each loss, given that of their sum, or of their mean over ``count`` targets."""
+    return g if g.ndim else xp.broadcast_to(g if count is None else g / count, target.shape)
 
 
 @op(
-    backward=lambda xp, g, logits, target, top, total, ignore_index, smoothing: (
-        xp.cross_entropy_backward(g, logits, target, top, total, ignore_index, smoothing),
+    backward=lambda xp, g, logits, target, top, total, count, ignore_index, smoothing: (
+        xp.cross_entropy_backward(
+            _each_loss(xp, g, target, count), logits, target, top, total, ignore_index, smoothing
+        ),
         None,
     ),
     composite=_cross_entropy_composite,
-    aux=("top", "total"), widen=True,
+    aux=("top", "total", "count"), widen=True,
 )
 def cross_entropy_rows(
-    xp: Namespace, logits: Array, target: Array, ignore_index: int = -100, smoothing: float = 0.0
-) -> tuple[Array, Array, Array]:
+    xp: Namespace, logits: Array, target: Array, ignore_index: int = -100, smoothing: float = 0.0,
+    reduction: str = "none",
+) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
     """Return the cross-entropy of each row of logits (N, C) with the class index target (N,), as (N,).
 
     It is ``-(1 - smoothing) * log_softmax(x)[target] - smoothing * mean(log_softmax(x))``, and 0 where the target is
     ``ignore_index``. The further results are the maximum of each row, and its sum of ``exp(x - max)``.
+
+    reduction: "sum" adds the losses up. "mean" divides that by the number of targets that are not ignored, the last
+        result.
     """
-    return xp.cross_entropy(logits, target, ignore_index, smoothing)
+    loss, top, total = xp.cross_entropy(logits, target, ignore_index, smoothing)
+    if reduction == "none":
+        return loss, top, total, None
+    loss = xp.sum_over(loss, (0,))
+    if reduction == "sum":
+        return loss, top, total, None
+    count = xp.asarray(xp.count_nonzero(target != ignore_index), loss.dtype)
+    return loss / count, top, total, count
 
 
 # ---- attention ------------------------------------------------------------------------------

@@ -183,8 +183,11 @@ def _cross_entropy(call: Call) -> str | None:
     wanted = f"one_hot({'target.clamp(0)' if left_out else 'target'}, {classes})"
     if smoothing:
         wanted = f"({1 - smoothing!r} * {wanted} + {smoothing / classes!r})"
-    found = f"g[:, None] * (softmax(logits, -1) - {wanted})"
-    return f"{found} * (target != {ignored})[:, None]" if left_out else found
+    reduction = call.saved.get("reduction", "none")
+    g = {"none": "g[:, None]", "sum": "g", "mean": "g / count"}[reduction]
+    found = f"{g} * (softmax(logits, -1) - {wanted})"
+    found = f"{found} * (target != {ignored})[:, None]" if left_out else found
+    return f"{found} with count = (target != {ignored}).sum()" if reduction == "mean" else found
 
 
 def _layer_norm_x(call: Call) -> str:

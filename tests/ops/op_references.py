@@ -1155,8 +1155,10 @@ def cross_entropy(
 
 
 @of("cross_entropy_rows")
-def cross_entropy_rows(x: Array, target: Array, ignore_index: int = -100, smoothing: float = 0.0) -> Array:
-    return cross_entropy(x, target, None, ignore_index, "none", smoothing)
+def cross_entropy_rows(
+    x: Array, target: Array, ignore_index: int = -100, smoothing: float = 0.0, reduction: str = "none"
+) -> Array:
+    return cross_entropy(x, target, None, ignore_index, reduction, smoothing)
 
 
 @of("attention")

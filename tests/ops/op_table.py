@@ -452,7 +452,7 @@ row("F.cosine_embedding_loss", *(s(real(2, 3), real(2, 3), fixed(given([1.0, -1.
 row(
     "F.triplet_margin_loss", *(s(real(2, 3), real(2, 3), real(2, 3), margin=5.0, reduction=r) for r in REDUCTIONS), s(real(3), real(3), real(3), 9.0, swap=True),
 )  # fmt: skip
-row("cross_entropy_rows", s(real(3, 4), ints(4, 3)), s(real(3, 4), IGNORING), s(real(3, 4), given([0, 3, 2]), 3, 0.2), s(real(0, 4), ints(4, 0)))
+row("cross_entropy_rows", s(real(3, 4), ints(4, 3)), s(real(3, 4), IGNORING), s(real(3, 4), given([0, 3, 2]), 3, 0.2), s(real(0, 4), ints(4, 0)), s(real(3, 4), IGNORING, -100, 0.1, "sum"), s(real(3, 4), IGNORING, -100, 0.1, "mean"), s(real(3, 4), ints(4, 3), -100, 0.0, "mean"))
 row(
     "F.cross_entropy F.nll_loss", *(s(real(3, 4), ints(4, 3), reduction=r) for r in REDUCTIONS), s(real(4), ints(4)), s(real(2, 4, 3), ints(4, 2, 3)),
     s(real(2, 4, 3, 2), ints(4, 2, 3, 2), reduction="none"), s(real(3, 4), IGNORING), s(real(3, 4), given([0, 3, 2]), ignore_index=3),

@@ -341,11 +341,8 @@ def cross_entropy_range(
     # In several loops, because long ones leave the processor fewer rows to work on at the same time.
     for i in range(len(x)):
         top, total = row_max(x[i]), 0.0
-        if n <= _RUN:
-            total += _exp_sum(x[i], top)
-        else:
-            for first in range(0, n, _RUN):
-                total += _exp_sum(x[i, first : first + _RUN], top)
+        for first in range(0, n, _RUN):
+            total += _exp_sum(x[i, first : first + _RUN], top)
         tops[i], totals[i] = top, total
     for i in range(len(x)):
         is_class = 0 <= target[i] < n
