@@ -30,7 +30,7 @@ _PUBLIC = {
     "ops/arguments.py": {"numpy_names.<locals>.named"},
     "ops/half_precision.py": {"rounds_once.<locals>.widened"},
     "ops/index.py": {"getitem"},
-    "ops/shape.py": {"split", "chunk", "flatten"},
+    "ops/shape.py": {"split", "chunk", "flatten", "squeeze", "unsqueeze"},
     "optim/combined.py": {"CombinedOptimizer.step", "CombinedOptimizer.zero_grad"},
     "tensors/method_makers.py": {"with_sizes.<locals>.method"},
     "tensors/tensor.py": {"Tensor.backward", "Tensor.dtype", "Tensor.ndim", "Tensor.shape", "Tensor.split",

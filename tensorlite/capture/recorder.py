@@ -22,6 +22,8 @@ from ..optim.optimizer import Optimizer
 from ..tensors.tensor import Tensor
 from .guards import Guards, NotCapturableError, is_plain
 from .known_code import CAPTURABLE_OPS
+from .planners import as_tuple
+from .steps import CallOnGradients, Delivery, Repetition
 from .tape import Tape
 from .user_code import Watcher
 
@@ -63,7 +65,7 @@ class Recorder:
         return place
 
     def _constant(self, value: Any) -> int:
-        return self.tape.new_place(value)
+        return self.tape.new_constant(value)
 
     def place_of(self, value: Any) -> int:
         """Return the place of an argument of a call. Raises NotCapturableError if it came from somewhere else."""
@@ -153,7 +155,7 @@ class Recorder:
         if not all(isinstance(g, Variable) and id(g) in by_gradient for g in args[0]):
             raise NotCapturableError(f"{f.__name__}() gets gradients that are not from this step")
         leaves = [by_gradient[id(g)] for g in args[0]]
-        out = self._write(functools.partial(_call_on_gradients, f, leaves), args[1:], out)
+        out = self._write(CallOnGradients(f, leaves), args[1:], out)
         self.change = version_counter.last_change
         return out
 
@@ -191,7 +193,7 @@ class Recorder:
         if isinstance(g, tuple):
             parts = tuple(self._known_gradient(part, zeros=True) for part in g)
             place = self._name(g)
-            self.tape.add(_as_tuple, [self.place_of(p) for p in parts], [place], False, "")
+            self.tape.add(as_tuple, [self.place_of(p) for p in parts], [place], False, "")
         else:
             self._known_gradient(g, zeros=False)
             place = self.arrays[id(g)][1]
@@ -282,7 +284,7 @@ class Recorder:
         local = frame.f_locals
         if any(local.get(name) is not None for name in empty):
             raise NotCapturableError(f"{method.__qualname__} gets a closure or a value")
-        self.tape.add(functools.partial(method, local["self"]), [], [-1], False, "")
+        self.tape.add(Repetition(method, local["self"]), [], [-1], False, "")
 
     def _schedule(self, method: Callable[..., Any], frame: Any) -> None:
         names = frame.f_code.co_varnames[1 : frame.f_code.co_argcount]
@@ -306,7 +308,7 @@ class Recorder:
                 if self.guards.tensors.get(id(x.array)) is not x:
                     raise NotCapturableError("a gradient goes to a leaf that the step made")
             sources = [self.place_of(grads[x]) for x in leaves]
-            self.tape.add(functools.partial(_deliver, leaves, self.seed), sources, [-1], False, "")
+            self.tape.add(Delivery(leaves, self.seed), sources, [-1], False, "")
         self.seed = None
         self.delivered.update((x, 0) for x in leaves)
 
@@ -349,15 +351,3 @@ def _is_constant(value: Any) -> bool:
 def _add_large(x: Any, y: Any) -> Any:
     """Return the sum of two large gradients, which threads share, as in the engine."""
     return BACKENDS[np.ndarray].add_arrays(x, y)
-
-
-def _as_tuple(*values: Any) -> tuple[Any, ...]:
-    return values
-
-
-def _call_on_gradients(f: Callable[..., Any], leaves: list[Variable], *args: Any) -> Any:
-    return f([x.accumulated_grad for x in leaves], *args)
-
-
-def _deliver(leaves: list[Variable], seed: Any, *gradients: Any) -> None:
-    deliver_gradients({x: x for x in leaves}, dict(zip(leaves, gradients, strict=True)), [seed], False)

@@ -19,6 +19,7 @@ from ..dtypes import get_default_dtype
 from ..nn.module import Module
 from ..pytree import tree_leaves, tree_map, tree_unflatten
 from .guards import Guards, NotCapturableError, is_plain, is_plain_tensor
+from .plan import Plan, settings
 from .recorder import Recorder
 from .tape import Tape
 from .user_code import guards_of
@@ -30,6 +31,7 @@ R = TypeVar("R")
 
 _MAX_SIGNATURES = 16
 _MAX_CAPTURES = 8  # of one signature: values that change in each step, such as a counter, would capture it each time
+_MAX_PLANS = 8  # of one capture
 _NO_HOOKS = OpHooks()
 
 
@@ -38,11 +40,38 @@ class _Capture:
 
     def __init__(self, tape: Tape, guards: Guards, given: list[int], results: list[tuple[str, Any, Any]], like: Any):
         self.tape, self.guards, self.given, self.results, self.like = tape, guards, given, results, like
-        tape.finish({key for kind, key, _ in results if kind == "tensor"})
+        self.kept = {key for kind, key, _ in results if kind == "tensor"}
+        self.plan: Plan | None = None
+        self.plans_left, self.lock = _MAX_PLANS, threading.Lock()
+        tape.finish(self.kept)
 
     def replay(self, leaves: list[Any], arrays: list[Any]) -> Any:
         """Do the calls of the step on these arguments, and return its result."""
-        values = self.tape.run(list(zip(self.given, arrays, strict=True)))
+        return self._results(self._values(arrays), leaves)
+
+    def _values(self, arrays: list[Any]) -> dict[int, Any] | list[Any]:
+        """Return the values of the places after the calls, by the plan if no other thread uses it."""
+        if self.plans_left and self.lock.acquire(blocking=False):
+            try:
+                return self._planned(arrays)
+            finally:
+                self.lock.release()
+        return self.tape.run(list(zip(self.given, arrays, strict=True)))
+
+    def _planned(self, arrays: list[Any]) -> dict[int, Any]:
+        """Return the values that are read at the end. After an error a new plan is made, because gradients may live."""
+        plan, self.plan = self.plan, None
+        if plan is None or plan.settings != settings():
+            self.plans_left -= 1
+            plan = Plan(self.tape, self.given, arrays, self.kept)
+            self.plans_left = self.plans_left if plan.complete else 0
+        else:
+            plan.run(arrays)
+        self.plan = plan if plan.complete else None
+        return {place: plan.result(place) for place in self.kept}
+
+    def _results(self, values: Any, leaves: list[Any]) -> Any:
+        """Return the result of the step."""
         made = []
         for kind, key, graph in self.results:
             if kind == "constant":

@@ -10,24 +10,40 @@ import numpy as np
 
 from ..autograd.op_errors import translate_error
 
-__all__ = ["Tape"]
+__all__ = ["ERRORS", "Tape"]
+
+ERRORS = (ValueError, TypeError, IndexError, OverflowError)
+"""The errors of functions on arrays that name no op."""
 
 
 class Tape:
     """A list of calls on numbered places. Each call reads its arguments from places and writes its results to others.
 
-    template: the values of the places before the first call: constants, and None for the others.
+    template: the values of the places before the first call: those of constants, and None for the others.
+    constants: the places of constants.
+    program: after :meth:`finish`, for each call its function, a function that takes its arguments out of the values,
+        its results, whether they are several, the places that it frees, and the name of its op. sources: the places of
+        its arguments.
     """
 
     def __init__(self) -> None:
         self.template: list[Any] = []
+        self.constants: set[int] = set()
         self.calls: list[tuple[Callable[..., Any], tuple[int, ...], tuple[int, ...], bool, str]] = []
         self.program: list[tuple[Any, ...]] = []
+        self.sources: list[tuple[int, ...]] = []
 
-    def new_place(self, value: Any = None) -> int:
-        """Return the number of a new place, which has this value before the first call."""
-        self.template.append(value)
+    def new_place(self) -> int:
+        """Return the number of a new place, whose value comes later."""
+        self.template.append(None)
         return len(self.template) - 1
+
+    def new_constant(self, value: Any) -> int:
+        """Return the number of a new place, which always has this value."""
+        place = self.new_place()
+        self.template[place] = value
+        self.constants.add(place)
+        return place
 
     def add(
         self, f: Callable[..., Any], sources: Sequence[int], results: Sequence[int], several: bool, op: str
@@ -43,13 +59,14 @@ class Tape:
 
         kept: the places that are read after the last call.
         """
-        constants = {k for k, value in enumerate(self.template) if value is not None}
-        seen, program = kept | constants, []
+        seen, program = kept | self.constants, []
         for f, sources, results, several, op in reversed(self.calls):
             freed = tuple({k for k in (*sources, *results) if k >= 0} - seen)
             seen.update(freed)
             program.append((f, _getter(sources), results if several else results[0], several, freed, op))
+            self.sources.append(sources)
         self.program = program[::-1]
+        self.sources.reverse()
         self.calls.clear()
 
     def run(self, given: Sequence[tuple[int, Any]]) -> list[Any]:
@@ -66,7 +83,7 @@ class Tape:
                 arguments = get(values)
                 try:
                     out = f(*arguments)
-                except (ValueError, TypeError, IndexError, OverflowError) as error:
+                except ERRORS as error:
                     if not op:
                         raise
                     raise translate_error(op, error, list(arguments[1:])) from None

@@ -60,10 +60,11 @@ def clip_grad_norm_(
     gradients = _gradients("clip_grad_norm_", parameters)
     if not gradients:
         return Tensor(0.0)
-    return wrap(run_op(_clip_grad_norm, gradients, max_norm, norm_type, error_if_nonfinite))
+    return wrap(run_op(clip_grad_norm, gradients, max_norm, norm_type, error_if_nonfinite))
 
 
-def _clip_grad_norm(gradients: list[Tensor], max_norm: float, p: float, error_if_nonfinite: bool) -> Any:
+def clip_grad_norm(gradients: list[Tensor], max_norm: float, p: float, error_if_nonfinite: bool) -> Any:
+    """Do the work of :func:`clip_grad_norm_` for gradients on one device, and return their p-norm, 0-d."""
     xp = BACKENDS[type(gradients[0].array)]
     arrays = [g.array for g in gradients]
     if p == 2:

@@ -300,6 +300,10 @@ def _split(xp: Namespace, x: Array, sizes: Sequence[int], dim: int) -> Sequence[
     return [x[(*lead, slice(end - n, end))] for n, end in zip(sizes, ends, strict=True)]
 
 
+VIEW_OPS = (reshape, view, broadcast_to, permute, transpose, crop, _split)
+"""The ops whose results, and most of whose gradients, are views where the layout of the memory allows it."""
+
+
 def split(input: Value, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Value, ...]:
     """Cut the input along a dimension into views.
 

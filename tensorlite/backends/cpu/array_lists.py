@@ -5,7 +5,7 @@ Cases that the compiled loops do not cover go to the reference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from .. import reference
 from .compiled_loops import FLOAT32, load_loops
 from .thread_pool import run_parallel
 
-__all__ = ["adam_all_step", "scale_all_step", "sum_squares_of_all"]
+__all__ = ["adam_all_step", "scale_all_step", "sum_squares_of_all"]  # the kernels of the namespace
 
 Array = Any
 XP = Any
@@ -40,6 +40,28 @@ def _launch(kernel: Any, addresses: Array, sizes: Sequence[int], *numbers: float
     if sum(sizes) >= _MIN_SHARED and len(set(addresses.flat)) == addresses.size:
         return run_parallel(kernel, addresses, counts, *numbers)
     return kernel(0, addresses, counts, *numbers)
+
+
+def prepare(name: str, *lists: Sequence[Array]) -> Callable[..., Any] | None:
+    """Return a compiled loop over lists of arrays that stay where they are. It gets the numbers that follow.
+
+    It is None where the compiled loops do not take these arrays. The result keeps them.
+    """
+    sizes = [a.size for a in lists[0]]
+    loops = _loops_for(sizes, *lists)
+    if loops is None:
+        return None
+    kept = [a for arrays in lists for a in arrays]
+    counts, addresses = np.array(sizes, np.int64), loops.addresses_of(kept)
+    shared = sum(sizes) >= _MIN_SHARED and len(set(addresses.flat)) == addresses.size
+    kernel, table = getattr(loops, name), addresses if len(lists) == 1 else addresses.reshape(len(lists), -1)
+
+    def call(*numbers: float, kept: Any = kept) -> Any:
+        if shared:
+            return run_parallel(kernel, table, counts, *numbers)
+        return kernel(0, table, counts, *numbers)
+
+    return call
 
 
 def adam_all_step(

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from .casts import is_bfloat16
 from .products import has_bfloat16_products, has_float32_products
 from .thread_pool import run_parallel
 
-__all__ = ["attend", "attend_backward", "takes"]
+__all__ = ["attend", "attend_backward", "prepare_attention", "takes"]
 
 Array = Any
 
@@ -44,6 +45,19 @@ def _sizes(q: Array, k: Array, v: Array, causal: bool) -> tuple[int, ...]:
 
 def _run(kernel: Any, q: Array, *args: Any) -> None:
     run_parallel(kernel, *args) if q.size >= _MIN_SHARED else kernel(0, *args)
+
+
+def prepare_attention(
+    name: str, arrays: Sequence[Array], top: Array, total: Array, causal: bool, scale: float
+) -> Callable[[], None]:
+    """Return a function that does what the one of this name does with the same arguments, which the caller keeps."""
+    from .compiled import attention
+
+    q, k, v, *_ = arrays if name == "attend" else arrays[1:]
+    args = (
+        _sizes(q, k, v, causal), scale, *map(_matrix, arrays), _address(top), _address(total), math.prod(q.shape[:2])
+    )  # fmt: skip
+    return partial(_run, getattr(attention, name), q, *args)
 
 
 def _address(x: Array) -> int:

@@ -10,7 +10,7 @@ Which code computes depends only on shapes, dtypes and strides, so the same call
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ XP = Any
 _FLOAT32 = np.dtype(np.float32)
 _BLOCK = 16_384  # float32 entries: 64 KB, so that a few buffers share the second-level cache
 _MIN_COMPILED = 1 << 11  # entries, from which a compiled loop is faster; smaller arrays never load the compiler
-_MIN_SHARED = 1 << 14  # entries, from which a loop takes long enough for threads to share it
+MIN_SHARED = 1 << 14  # entries, from which a loop takes long enough for threads to share it
 
 
 def _blocks(*arrays: Array) -> Iterator[list[Array]]:
@@ -63,7 +63,7 @@ def _compiled_kernels() -> Any:
     return load_loops("kernels")
 
 
-def _kernels_for(*arrays: Array | None) -> Any:
+def kernels_for(*arrays: Array | None) -> Any:
     """Return the module of compiled kernels if they take these arrays, else None. The first array is the largest."""
     first = arrays[0]
     if first is not None and first.size >= _MIN_COMPILED and _is_contiguous_float32(*arrays):
@@ -73,7 +73,7 @@ def _kernels_for(*arrays: Array | None) -> Any:
 
 def _launch(kernel: Any, size: int, *args: Any) -> Any:
     """Call a compiled kernel; threads share its loop if it has enough entries, ``size``, for that to pay."""
-    return run_parallel(kernel, *args) if size >= _MIN_SHARED else kernel(0, *args)
+    return run_parallel(kernel, *args) if size >= MIN_SHARED else kernel(0, *args)
 
 
 def _rows(x: Array) -> Array:
@@ -82,15 +82,15 @@ def _rows(x: Array) -> Array:
 
 # ---- products -------------------------------------------------------------------------------
 
-_MIN_FLOPS = 300_000  # multiplications; for fewer, OpenBLAS uses one thread anyway
+MIN_FLOPS = 300_000  # multiplications; for fewer, OpenBLAS uses one thread anyway
 _MIN_BFLOAT16 = 1 << 12  # the same in bfloat16, where NumPy multiplies number by number
-_MIN_FLOPS_PYTHON_THREADS = 20_000_000  # for fewer, sharing costs Python threads more than it saves
+MIN_FLOPS_PYTHON_THREADS = 20_000_000  # for fewer, sharing costs Python threads more than it saves
 
 
 def matmul(xp: XP, x: Array, y: Array) -> Array:
     """Return ``x @ y``; threads share the rows or columns of a large product of matrices."""
     dtype, size = x.dtype, x.size * y.size
-    if size < _MIN_FLOPS:  # checked first, because such a product takes a microsecond
+    if size < MIN_FLOPS:  # checked first, because such a product takes a microsecond
         narrow = dtype.kind == "V" == y.dtype.kind  # the product of bfloat16 matrices, which NumPy gives as float32
         if not narrow or size < _MIN_BFLOAT16:
             return cast_array(np.matmul(x, y), dtype) if narrow else np.matmul(x, y)
@@ -102,13 +102,13 @@ def matmul(xp: XP, x: Array, y: Array) -> Array:
     if dtype == y.dtype == _FLOAT32 and (product := long_matmul(xp, x, y)) is not None:
         return product
     work = x.size * y.shape[1] if x.ndim == 2 == y.ndim else 0
-    if work < _MIN_FLOPS or dtype != y.dtype or dtype.kind != "f" or x.shape[1] != y.shape[0]:
+    if work < MIN_FLOPS or dtype != y.dtype or dtype.kind != "f" or x.shape[1] != y.shape[0]:
         return np.matmul(x, y)
     for method in (_own_product, _shared_matmul):
         if (product := method(x, y)) is not None:
             return product
     with one_blas_thread:
-        if work < _MIN_FLOPS_PYTHON_THREADS:
+        if work < MIN_FLOPS_PYTHON_THREADS:
             return np.matmul(x, y)
         out = np.empty((x.shape[0], y.shape[1]), dtype)
         if x.shape[0] >= y.shape[1]:
@@ -128,12 +128,17 @@ def _own_product(x: Array, y: Array, out_dtype: Any = _FLOAT32, bias: Array | No
     return multiply(x, y, out_dtype, bias) if is_bfloat16(dtype) and is_bfloat16(y.dtype) else None
 
 
-def _shared_matmul(x: Array, y: Array) -> Array | None:
-    """Return ``x @ y`` of two matrices of one floating dtype, shared in compiled code; None if it cannot be."""
+def shared_gemm(x: Array, y: Array) -> int:
+    """Return the address of BLAS's product if threads share ``x @ y`` in compiled code, else 0."""
     alone = get_num_threads() <= 1 and not are_deterministic_algorithms_enabled()
     if alone or find_compiled() is None or not (x.flags.writeable and y.flags.writeable):
-        return None
-    function = gemm_pointer(x.dtype)
+        return 0
+    return gemm_pointer(x.dtype)
+
+
+def _shared_matmul(x: Array, y: Array) -> Array | None:
+    """Return ``x @ y`` of two matrices of one floating dtype, shared in compiled code; None if it cannot be."""
+    function = shared_gemm(x, y)
     if not function:
         return None
     out = np.empty((x.shape[0], y.shape[1]), x.dtype)
@@ -151,7 +156,7 @@ def _into(out: Array, x: Array, y: Array) -> None:
 def linear(xp: XP, x: Array, weight: Array, bias: Array | None) -> Array:
     """Compute the same as the reference, in float32 for float16 and bfloat16."""
     narrow = x.dtype
-    large = x.size * weight.size >= (_MIN_FLOPS if narrow.kind != "V" else _MIN_BFLOAT16)
+    large = x.size * weight.size >= (MIN_FLOPS if narrow.kind != "V" else _MIN_BFLOAT16)
     y = _own_product(_rows(x), weight.T, narrow, bias) if large and weight.dtype == narrow else None
     if y is not None:
         return y.reshape(*x.shape[:-1], weight.shape[0])
@@ -212,7 +217,7 @@ def assign_into(xp: XP, out: Array, index: tuple[Any, ...], source: Array) -> Ar
 
 def softmax(xp: XP, x: Array, axis: int) -> Array:
     """Compute the same as the reference."""
-    kernels = _kernels_for(x)
+    kernels = kernels_for(x)
     if kernels is None or axis not in (-1, x.ndim - 1):
         return reference.softmax(xp, x, axis)
     rows, y = _rows(x), np.empty_like(x)
@@ -246,13 +251,13 @@ def layer_norm(xp: XP, x: Array, weight: Array | None, bias: Array | None, eps: 
     return y, mean * top, rstd / top
 
 
-_FAR = 256.0  # deviations; the rounding of a float32 mean that is so far from 0 moves results by 1e-5
+FAR = 256.0  # deviations; the rounding of a float32 mean that is so far from 0 moves results by 1e-5
 
 
 def _are_near(x: Array, mean: Array, rstd: Array) -> bool:
     """Return whether it is known, from one compiled loop, that no row needs the care that follows."""
-    kernels = _kernels_for(x, mean, rstd)
-    return kernels is not None and kernels.rows_are_near(mean.reshape(-1), rstd.reshape(-1), _FAR)
+    kernels = kernels_for(x, mean, rstd)
+    return kernels is not None and kernels.rows_are_near(mean.reshape(-1), rstd.reshape(-1), FAR)
 
 
 def _offsets(x: Array, mean: Array, rstd: Array) -> Array | None:
@@ -264,9 +269,9 @@ def _offsets(x: Array, mean: Array, rstd: Array) -> Array | None:
     if x.dtype == np.float16:
         return None
     distance = mean.reshape(-1) * rstd.reshape(-1)
-    if distance @ distance < _FAR * _FAR:
+    if distance @ distance < FAR * FAR:
         return None
-    far = np.abs(distance).reshape(mean.shape) >= _FAR
+    far = np.abs(distance).reshape(mean.shape) >= FAR
     return np.where(far, x[..., :1], np.zeros_like(mean)) if far.any() else None
 
 
@@ -279,7 +284,7 @@ def _overflowed(x: Array, rstd: Array) -> Array:
 def _layer_norm(
     xp: XP, x: Array, weight: Array | None, bias: Array | None, eps: float
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    kernels = _kernels_for(x, weight, bias)
+    kernels = kernels_for(x, weight, bias)
     if kernels is None:
         return reference.layer_norm(xp, x, weight, bias, eps)
     y = np.empty_like(x)
@@ -299,7 +304,7 @@ def layer_norm_backward(
     if offset is not None:
         x = x - offset
         mean = np.where(offset == 0, mean, x.mean(axis=-1, keepdims=True))
-    kernels = _kernels_for(x, g, weight, mean, rstd)
+    kernels = kernels_for(x, g, weight, mean, rstd)
     if kernels is None:
         return reference.layer_norm_backward(xp, g, x, weight, mean, rstd)
     dx, width = np.empty_like(x), x.shape[-1]
@@ -342,7 +347,7 @@ def _cdf(x: Array, out: Array, s: Array, t: Array) -> None:
 def gelu(xp: XP, x: Array, tanh: bool) -> Array:
     """Compute the same as the reference; the exact form uses tanh of a polynomial for erf, to float32's precision."""
     y = np.empty_like(x)
-    if kernels := _kernels_for(x):
+    if kernels := kernels_for(x):
         _launch(kernels.gelu, x.size, x.reshape(-1), y.reshape(-1), tanh)
         return y
     if tanh or not _is_contiguous_float32(x):
@@ -357,7 +362,7 @@ def gelu(xp: XP, x: Array, tanh: bool) -> Array:
 def gelu_backward(xp: XP, g: Array, x: Array, tanh: bool) -> Array:
     """Compute the same as the reference."""
     dx = np.empty_like(x)
-    if kernels := _kernels_for(x, g):
+    if kernels := kernels_for(x, g):
         _launch(kernels.gelu_backward, x.size, g.reshape(-1), x.reshape(-1), dx.reshape(-1), tanh)
         return dx
     if tanh or not _is_contiguous_float32(g, x):
@@ -378,7 +383,7 @@ def gelu_backward(xp: XP, g: Array, x: Array, tanh: bool) -> Array:
 
 def silu(xp: XP, x: Array) -> Array:
     """Compute the same as the reference."""
-    kernels = _kernels_for(x)
+    kernels = kernels_for(x)
     if kernels is None:
         return reference.silu(xp, x)
     y = np.empty_like(x)
@@ -388,7 +393,7 @@ def silu(xp: XP, x: Array) -> Array:
 
 def silu_backward(xp: XP, g: Array, x: Array, y: Array) -> Array:
     """Compute the same as the reference."""
-    kernels = _kernels_for(x, g, y)
+    kernels = kernels_for(x, g, y)
     if kernels is None:
         return reference.silu_backward(xp, g, x, y)
     dx = np.empty_like(x)
@@ -403,7 +408,7 @@ def cross_entropy(
     xp: XP, logits: Array, target: Array, ignore_index: int, smoothing: float
 ) -> tuple[Array, Array, Array]:
     """Compute the same as the reference."""
-    kernels = _kernels_for(logits)
+    kernels = kernels_for(logits)
     if kernels is None or target.dtype != np.int64 or not target.flags.c_contiguous:
         return reference.cross_entropy(xp, logits, target, ignore_index, smoothing)
     loss, top, total = (np.empty(len(logits), logits.dtype) for _ in range(3))
@@ -417,7 +422,7 @@ def cross_entropy_backward(
     xp: XP, g: Array, logits: Array, target: Array, top: Array, total: Array, ignore_index: int, smoothing: float
 ) -> Array:
     """Compute the same as the reference."""
-    kernels = _kernels_for(logits, top, total)
+    kernels = kernels_for(logits, top, total)
     if kernels is None or target.dtype != np.int64 or not target.flags.c_contiguous:
         return reference.cross_entropy_backward(xp, g, logits, target, top, total, ignore_index, smoothing)
     dx, grads = np.empty_like(logits), np.ascontiguousarray(g, np.float32)
@@ -435,16 +440,16 @@ def cross_entropy_backward(
 _MIN_OWN_QUERIES, _MIN_OWN_QUERIES_BFLOAT16, _MIN_OWN_SCORES = 16, 8, 1 << 13
 
 
-def _is_compiled_attention(q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None) -> bool:
+def is_compiled_attention(q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None) -> bool:
     """Return whether a compiled kernel covers it: q has the whole batch, no mask, no dropout, and products to call."""
     return (
         mask is None and dropout_mask is None and q.ndim >= 3 and _broadcasts(k, q) and _broadcasts(v, q)
         and min(q.size, k.size, v.size) >= _MIN_COMPILED and _compiled_kernels() is not None
-        and (_is_own_attention(q, k, v) or (q.dtype == k.dtype == v.dtype == _FLOAT32 and gemm_pointer(_FLOAT32) != 0))
+        and (is_own_attention(q, k, v) or (q.dtype == k.dtype == v.dtype == _FLOAT32 and gemm_pointer(_FLOAT32) != 0))
     )  # fmt: skip
 
 
-def _is_own_attention(q: Array, k: Array, v: Array) -> bool:
+def is_own_attention(q: Array, k: Array, v: Array) -> bool:
     """Return whether our own products compute it, and in less time than BLAS. It depends on shapes and dtypes alone."""
     rows, width = q.shape[-2:]
     if q.dtype == _FLOAT32:
@@ -458,7 +463,7 @@ def covers_bfloat16_attention(
     q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None
 ) -> bool:  # fmt: skip
     """Return whether :func:`attention` takes these arrays as they are, because they are all bfloat16."""
-    return is_bfloat16(q.dtype) and _is_compiled_attention(q, k, v, mask, dropout_mask)
+    return is_bfloat16(q.dtype) and is_compiled_attention(q, k, v, mask, dropout_mask)
 
 
 def _broadcasts(x: Array, q: Array) -> bool:
@@ -467,7 +472,7 @@ def _broadcasts(x: Array, q: Array) -> bool:
     return own == batch or (len(own) == len(batch) and all(n in (1, m) for n, m in zip(own, batch)))
 
 
-def _like_batch(x: Array, q: Array) -> Array:
+def like_batch(x: Array, q: Array) -> Array:
     """Return x with the batch of q. Where x has one matrix for several of q, they share its memory."""
     if x.shape[:-2] == q.shape[:-2]:
         return x
@@ -476,23 +481,26 @@ def _like_batch(x: Array, q: Array) -> Array:
     return np.lib.stride_tricks.as_strided(x, shape, np.broadcast_to(x, shape).strides)
 
 
-def _empty_heads(x: Array, width: int) -> Array:
+def empty_heads(x: Array, width: int, empty: Callable[..., Array] = np.empty) -> Array:
     """Return a new array of x's shape with another width, in which heads are adjacent in memory.
 
     A model then joins the heads of (B, H, T, width) without a copy.
     """
     if x.ndim != 4:
-        return np.empty((*x.shape[:-1], width), x.dtype)
-    return np.empty((x.shape[0], x.shape[2], x.shape[1], width), x.dtype).swapaxes(1, 2)
+        return empty((*x.shape[:-1], width), x.dtype)
+    return empty((x.shape[0], x.shape[2], x.shape[1], width), x.dtype).swapaxes(1, 2)
 
 
-def _empty_gradients(q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
+def empty_gradients(
+    q: Array, k: Array, v: Array, empty: Callable[..., Array] = np.empty
+) -> tuple[Array, Array, Array]:  # fmt: skip
     """Return new arrays for the gradients. If q, k and v are parts of one array, so are the gradients."""
     apart = q.base is None or q.base is not k.base or q.base is not v.base
     if apart or q.ndim != 4 or not q.shape == k.shape == v.shape:
-        return _empty_heads(q, q.shape[-1]), _empty_heads(k, k.shape[-1]), _empty_heads(v, v.shape[-1])
+        dq, dk, dv = (empty_heads(x, x.shape[-1], empty) for x in (q, k, v))
+        return dq, dk, dv
     batch, heads, length, width = q.shape
-    whole = np.empty((batch, length, 3 * heads, width), q.dtype).swapaxes(1, 2)
+    whole = empty((batch, length, 3 * heads, width), q.dtype).swapaxes(1, 2)
     return whole[:, :heads], whole[:, heads : 2 * heads], whole[:, 2 * heads :]
 
 
@@ -512,7 +520,7 @@ def whole_of(xp: XP, parts: Sequence[Array], axis: int) -> Array | None:
     return view_at(owner, start, shape, first.dtype, strides)
 
 
-def _heads(x: Array) -> Array:
+def as_heads(x: Array) -> Array:
     """Return the array as (B, H, rows, columns), copied if BLAS cannot read its rows."""
     x = x if x.ndim == 4 else x.reshape(-1, *x.shape[-3:])
     size, row = x.itemsize, x.strides[2]
@@ -524,20 +532,20 @@ def _run_on_heads(
 ) -> None:  # fmt: skip
     """Call a kernel with its inputs and outputs, and the maxima and sums of the rows of scores, (B H, T)."""
     with one_blas_thread:
-        _launch(kernel, arrays[0].size, gemm_pointer(_FLOAT32), *map(_heads, arrays), top, total, causal, scale)
+        _launch(kernel, arrays[0].size, gemm_pointer(_FLOAT32), *map(as_heads, arrays), top, total, causal, scale)
 
 
 def attention(
     xp: XP, q: Array, k: Array, v: Array, mask: Array | None, dropout_mask: Array | None, causal: bool, scale: float
 ) -> tuple[Array, Array, Array]:
     """Compute the same as the reference, one block of queries at a time, so that not all scores are in memory."""
-    if not _is_compiled_attention(q, k, v, mask, dropout_mask):
+    if not is_compiled_attention(q, k, v, mask, dropout_mask):
         return reference.attention(xp, q, k, v, mask, dropout_mask, causal, scale)
-    k, v = _like_batch(k, q), _like_batch(v, q)
-    out = _empty_heads(q, v.shape[-1])
+    k, v = like_batch(k, q), like_batch(v, q)
+    out = empty_heads(q, v.shape[-1])
     top, total = (np.empty((math.prod(q.shape[:-2]), q.shape[-2]), _FLOAT32) for _ in range(2))
-    if _is_own_attention(q, k, v):
-        own_attention.attend([*map(_heads, (q, k, v, out))], top, total, causal, scale)
+    if is_own_attention(q, k, v):
+        own_attention.attend([*map(as_heads, (q, k, v, out))], top, total, causal, scale)
     else:
         _run_on_heads(_compiled_kernels().attention, (q, k, v, out), top, total, causal, scale)
     return out, top.reshape(*q.shape[:-1], 1), total.reshape(*q.shape[:-1], 1)
@@ -548,14 +556,14 @@ def attention_backward(
     total: Array, causal: bool, scale: float,
 ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
     """Compute the same as the reference, one block of queries at a time."""
-    if not _is_compiled_attention(q, k, v, mask, dropout_mask):
+    if not is_compiled_attention(q, k, v, mask, dropout_mask):
         return reference.attention_backward(xp, g, q, k, v, mask, dropout_mask, top, total, causal, scale)
-    k, v = _like_batch(k, q), _like_batch(v, q)
-    dq, dk, dv = _empty_gradients(q, k, v)
+    k, v = like_batch(k, q), like_batch(v, q)
+    dq, dk, dv = empty_gradients(q, k, v)
     tops, totals = (np.ascontiguousarray(x).reshape(-1, q.shape[-2]) for x in (top, total))
     arrays = (g, q, k, v, dq, dk, dv)
-    if _is_own_attention(q, k, v):
-        own_attention.attend_backward([*map(_heads, arrays)], tops, totals, causal, scale)
+    if is_own_attention(q, k, v):
+        own_attention.attend_backward([*map(as_heads, arrays)], tops, totals, causal, scale)
     else:
         _run_on_heads(_compiled_kernels().attention_backward, arrays, tops, totals, causal, scale)
     return dq, dk, dv, None

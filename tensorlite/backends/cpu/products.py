@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from .casts import bits_of, cast_array, is_bfloat16
 from .find_compiled import find_compiled
 from .thread_pool import run_parallel
 
-__all__ = ["has_bfloat16_products", "has_float32_products", "is_faster", "multiply"]
+__all__ = ["has_bfloat16_products", "has_float32_products", "is_faster", "multiply", "prepare_product"]
 
 Array = Any
 
@@ -142,6 +143,29 @@ def multiply(x: Array, y: Array, out_dtype: Any, bias: Array | None = None) -> A
         workspace = _allocate(needed)
     _free.append(workspace)
     return out
+
+
+def prepare_product(x: Array, y: Array, out: Array, bias: Array | None = None) -> Callable[[], None] | None:
+    """Return a function that writes ``x @ y + bias`` into ``out`` without checks; None where it needs a copy first.
+
+    The arguments are float32 matrices that :func:`multiply` takes, and out is contiguous. The function keeps them, and
+    reads what they hold when it is called.
+    """
+    plan = _plan(x.dtype, y.dtype, out.dtype)
+    adjacent = x.itemsize in x.strides and y.itemsize in y.strides and (bias is None or bias.flags.c_contiguous)
+    if plan is None or plan.narrow or not adjacent or not out.size or not x.size:
+        return None
+    fixed = (x, y, out, _NO_BIAS if bias is None else bias, plan.kind, plan.address)
+    shared = x.size * y.shape[1] >= _MIN_SHARED
+    run = partial(run_parallel, plan.function, *fixed) if shared else partial(plan.function, 0, *fixed)
+
+    def launch() -> None:
+        workspace = _free.pop() if _free else _allocate(0)
+        while needed := run(workspace[1], workspace[2]):
+            workspace = _allocate(needed)
+        _free.append(workspace)
+
+    return launch
 
 
 def _run(function: Any, work: int, *args: Any) -> int:

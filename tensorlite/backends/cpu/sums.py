@@ -222,16 +222,26 @@ def _running_sum_into(out: Array, x: Array) -> None:
 # ---- matrix products ------------------------------------------------------------------------
 
 
+def _sizes_of_product(x: Array, y: Array) -> tuple[int, int, int]:
+    """Return the rows and columns of ``x @ y``, and how many products BLAS adds well enough in one call."""
+    height, width = math.prod(x.shape[-2:-1]), 1 if y.ndim == 1 else y.shape[-1]
+    short = (height != 1 or width != 1) if height * width <= _SMALL_PRODUCT else (height == 1) != (width == 1)
+    return height, width, _SHORT_RUN if short else _LONG_RUN
+
+
+def is_long_product(x: Array, y: Array) -> bool:
+    """Return whether :func:`long_matmul` adds the product of two matrices in parts."""
+    return bool(x.shape[-1] > 4 * _sizes_of_product(x, y)[2])
+
+
 def long_matmul(xp: XP, x: Array, y: Array) -> Array | None:
     """Return ``x @ y`` of float32 arrays, added in parts, if each entry is a long sum; otherwise None.
 
     BLAS adds the products of a vector and a matrix one after the other, and those of two matrices in blocks of a few
     hundred. The parts are added pairwise, or in float64.
     """
-    n, height, width = x.shape[-1], math.prod(x.shape[-2:-1]), 1 if y.ndim == 1 else y.shape[-1]
-    small = height * width <= _SMALL_PRODUCT
-    short = (height != 1 or width != 1) if small else (height == 1) != (width == 1)
-    run = _SHORT_RUN if short else _LONG_RUN
+    height, width, run = _sizes_of_product(x, y)
+    n, small = x.shape[-1], height * width <= _SMALL_PRODUCT
     if n <= 4 * run or n != y.shape[max(y.ndim - 2, 0)]:
         return None
     if small:

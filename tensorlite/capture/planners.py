@@ -1,0 +1,123 @@
+"""Which ops and gradient rules of a captured step have results that stay where they are.
+
+VIEWS has the functions whose results show their arguments' memory: a plan calls them once. PLANNERS has a planner for
+each function that the kernels of ``backends/cpu/planned_kernels.py`` compute. All others are called in each replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from operator import add
+from typing import Any
+
+import numpy as np
+
+from ..autograd.engine import sum_to_input_shape
+from ..backends.cpu import planned_kernels as planned
+from ..backends.cpu.planned_kernels import Empty, Planned
+from ..backends.registry import BACKENDS
+from ..ops import elementwise, index, nn, reduce, shape
+from ..ops.arguments import outlier
+
+__all__ = ["PLANNERS", "VIEWS", "as_tuple"]
+
+Planner = Callable[..., Planned]
+"""A function of ``empty`` and of the arguments of a call, which returns its results and the calls that fill them."""
+
+
+def as_tuple(*values: Any) -> tuple[Any, ...]:
+    """Return the gradients of an op with several results as one value."""
+    return values
+
+
+def _forward(function: Any) -> Any:
+    return function.op.forward
+
+
+_VIEW_OPS = (*shape.VIEW_OPS, index.slice_)
+
+VIEWS: frozenset[Any] = frozenset(
+    [as_tuple, *map(_forward, _VIEW_OPS), *(rule for o in (*_VIEW_OPS, reduce.sum) for rule in o.op.rules)]
+)
+"""Functions that return views of their arguments, or else copies, by shapes and strides alone."""
+
+
+# ---- ops ------------------------------------------------------------------------------------
+
+
+def _add(empty: Empty, xp: Any, x: Any, y: Any, alpha: Any) -> Planned:
+    whole = type(x) is type(y) is np.ndarray and alpha == 1 and alpha is not True
+    return planned.plan_ufunc(np.add, empty, x, y) if whole else None
+
+
+def _mul(empty: Empty, xp: Any, x: Any, y: Any) -> Planned:
+    return planned.plan_ufunc(np.multiply, empty, x, y) if type(x) is type(y) is np.ndarray else None
+
+
+def _embedding(empty: Empty, xp: Any, weight: Any, ids: Any, padding_idx: Any) -> Planned:
+    """Take rows without a check of each id, after a check of all."""
+    if weight.ndim != 2 or padding_idx is not None or not weight.flags.c_contiguous or ids.dtype != np.int64:
+        return None
+    out = empty((*ids.shape, weight.shape[1]), weight.dtype)
+
+    def launch() -> None:
+        if outlier(ids, len(weight)):
+            _forward(nn.embedding)(xp, weight, ids)  # raises the error
+        weight.take(ids, 0, out, "clip")
+
+    return [launch], out
+
+
+def _embedding_gradient(empty: Empty, g: Any, ids: Any, in_shape: Any, padding_idx: Any) -> Planned:
+    if padding_idx is not None:
+        return None
+    return planned.plan_embedding_backward(empty, BACKENDS[np.ndarray], g, ids, in_shape[0])
+
+
+def _sum_to_shape(empty: Empty, d: Any, wanted: tuple[int, ...]) -> Planned:
+    """Sum over the first axis, if that is all."""
+    kept = d.shape[1:]
+    if wanted not in (kept, (1, *kept)) or d.dtype != np.float32 or not d.flags.c_contiguous:
+        return None
+    rows, out = d.reshape(len(d), -1), empty(wanted, d.dtype)
+    return [partial(np.add.reduce, rows, 0, None, out.reshape(-1))], out
+
+
+def _first(plan: Planned) -> Planned:
+    """Return a plan whose result is a tuple of one."""
+    return None if plan is None else (plan[0], (plan[1],))
+
+
+def _with_none(plan: Planned) -> Planned:
+    """Return a plan whose second result is None."""
+    return None if plan is None else (plan[0], (plan[1], None))
+
+
+PLANNERS: dict[Any, Planner] = {
+    add: partial(planned.plan_ufunc, np.add),
+    sum_to_input_shape: _sum_to_shape,
+    _forward(elementwise.add): _add,
+    _forward(elementwise.mul): _mul,
+    _forward(nn.apply_dropout_mask): _mul,
+    nn.apply_dropout_mask.op.rules[0]: partial(planned.plan_ufunc, np.multiply),
+    _forward(nn.linear): lambda empty, xp, *args: planned.plan_linear(empty, *args),
+    nn.linear.op.backward: lambda empty, xp, *args: planned.plan_linear_backward(empty, *args),
+    _forward(nn.gelu): lambda empty, xp, x, form: planned.plan_elementwise("gelu", empty, [x], form == "tanh"),
+    nn.gelu.op.backward: lambda empty, xp, g, x, form: _first(
+        planned.plan_elementwise("gelu_backward", empty, [g, x], form == "tanh")
+    ),
+    _forward(nn.silu): lambda empty, xp, x: planned.plan_elementwise("silu", empty, [x]),
+    nn.silu.op.backward: lambda empty, xp, *args: _first(planned.plan_elementwise("silu_backward", empty, args)),
+    _forward(nn.layer_norm_rows): planned.plan_layer_norm,
+    nn.layer_norm_rows.op.backward: planned.plan_layer_norm_backward,
+    _forward(nn.embedding): _embedding,
+    nn.embedding.op.rules[0]: _embedding_gradient,
+    _forward(nn.cross_entropy_rows): planned.plan_cross_entropy,
+    nn.cross_entropy_rows.op.backward: lambda empty, xp, *args: _with_none(
+        planned.plan_cross_entropy_backward(empty, xp, *args)
+    ),
+    _forward(nn.attention): lambda empty, xp, *args: planned.plan_attention(empty, *args),
+    nn.attention.op.backward: lambda empty, xp, *args: planned.plan_attention_backward(empty, *args),
+}
+"""The planners, by the functions that they stand for."""
