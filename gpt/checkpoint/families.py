@@ -139,7 +139,8 @@ def write_gpt2(config: ModelConfig) -> dict[str, Any]:
         "activation_function": {"tanh": "gelu_new", "erf": "gelu"}[config.gelu],
         "layer_norm_epsilon": config.norm_eps,
         "tie_word_embeddings": config.tied,
-        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.dropout),
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop"), config.dropout),
+        "attn_pdrop": config.dropout if config.attention_dropout else 0.0,
     }
 
 
@@ -273,7 +274,7 @@ def write_llama(config: ModelConfig) -> dict[str, Any]:
         "max_position_embeddings": config.original_context if config.rope_scaling == "dynamic" else config.block_size,
         "rms_norm_eps": config.norm_eps,
         "tie_word_embeddings": config.tied,
-        "attention_dropout": config.dropout,
+        "attention_dropout": config.dropout if config.attention_dropout else 0.0,
         "rope_theta": config.rope_theta,  # Readers of before transformers 5 look here.
         "rope_parameters": write_rope(config),
     }

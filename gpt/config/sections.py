@@ -67,6 +67,7 @@ class ModelConfig(Section):
     n_head: int = option(4, "attention heads in each block", "heads", ge=1, lt=2**31)
     n_embd: int = option(128, "width of the residual stream; a multiple of n_head", "features", ge=1, lt=2**31)
     dropout: float = option(0.0, "probability that dropout zeroes an activation", ge=0, lt=1)
+    attention_dropout: bool = option(True, "dropout zeroes attention weights, too; without, attention is faster")
     bias: bool = option(False, "biases in the linear layers and layer norms, as in GPT-2")
     gelu: str = option("erf", "GELU of the MLP: exact, or GPT-2's tanh approximation", choices=("erf", "tanh"))
     position: str = option(

@@ -42,7 +42,7 @@ class CausalSelfAttention(nn.Module):
         C, D = config.n_embd, config.head_size
         self.n_head, self.n_kv_head, self.head_size = config.n_head, config.kv_heads, D
         self.window = config.sliding_window if layer >= config.full_layers else 0
-        self.dropout = config.dropout
+        self.dropout = config.dropout if config.attention_dropout else 0.0  # of attention weights
         self.rotary = rotary
         outputs = (self.n_head + 2 * self.n_kv_head) * D  # queries, keys and values in one matmul
         self.c_attn = nn.Linear(C, outputs, bias=config.bias or config.qkv_bias)

@@ -35,7 +35,7 @@ def train(
         except for RESUMABLE_OPTIONS. (More steps stretch the cosine of the learning rate.)
 
     init_from: a model to start from, as `gpt.sources.find` takes it. It gives the weights, the tokenizer and the shape.
-        Of `config.model` only dropout and a shorter context are used.
+        Of `config.model` only the options of dropout and a shorter context are used.
 
     finetune: evaluate the model before the first step, too. merge: write the merged model after low-rank adaptation.
 

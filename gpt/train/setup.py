@@ -75,8 +75,8 @@ def build_run(config: Config, folder: RunFolder, init_from: str | Path | None = 
 def build_from(config: Config, folder: RunFolder, source: str | Path) -> Parts:
     """Return the parts of a run that starts from the weights of another model, which also gives shape and tokenizer.
 
-    Of `config.model` only dropout and a shorter context are used. Options that do not fit the model are refused before
-    its weights are read.
+    Of `config.model` only the options of dropout and a shorter context are used. Options that do not fit the model are
+    refused before its weights are read.
     """
     path = sources.find(source)
     found = checkpoint.load_config(path).model
@@ -89,7 +89,7 @@ def build_from(config: Config, folder: RunFolder, source: str | Path) -> Parts:
     loaded = checkpoint.load(path, config.train.device, dtype=config.train.parameter_dtype)
     if config.model.block_size > found.block_size:
         say(f"The context is {found.block_size} tokens long, because the model {str(source)!r} sees no more")
-    changes: dict[str, Any] = {"dropout": config.model.dropout}
+    changes: dict[str, Any] = {name: getattr(config.model, name) for name in ("dropout", "attention_dropout")}
     changes["block_size"] = min(config.model.block_size, found.block_size)
     if found.rope_scaling != "none":
         changes["rope_original_context"] = found.original_context  # It does not shrink with the context.

@@ -26,7 +26,7 @@ from gpt.tokenizer import expected_vocab_size
 
 PRESETS = {
     "shakespeare-char-cpu", "shakespeare-char", "shakespeare-bpe", "gpt-nano", "gpt-micro", "gpt-mini",
-    "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "shakespeare-speedrun",
+    "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "shakespeare-speedrun", "shakespeare-speedrun-1.47",
     "llama-tiny", "qwen-style", "smollm2-135m",
 }  # fmt: skip
 

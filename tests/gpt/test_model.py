@@ -13,6 +13,7 @@ from gpt.config import Config, ModelConfig, OptimConfig
 from gpt.model import GPT, KVCache, eval_mode, sinusoids
 from gpt.model.size import parameter_count
 from gpt.train import configure_optimizer
+from tensorlite import nn
 from tensorlite.testing import check_adjoint, check_grad
 
 TINY = {"vocab_size": 13, "block_size": 8, "n_layer": 2, "n_head": 2, "n_embd": 12}
@@ -183,6 +184,16 @@ def test_dropout_is_only_used_in_training():
     model.eval()
     same = make(ModelConfig(**TINY))
     assert (model(x)[0].detach().numpy() == same(x)[0].detach().numpy()).all()
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_dropout_of_attention_weights_is_an_option(used):
+    model = make(ModelConfig(**TINY, dropout=0.5, attention_dropout=used))
+    attention = model.h[0].attn
+    attention.resid_dropout = nn.Identity()
+    x = tl.tensor(np.random.default_rng(0).standard_normal((2, 8, 12)))
+    in_training = attention(x).detach().numpy()
+    assert (in_training != attention.eval()(x).detach().numpy()).any() == used
 
 
 def test_eval_mode_restores_each_mode():
