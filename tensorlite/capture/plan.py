@@ -210,8 +210,9 @@ class Plan:
         calls, out = planned
         for call in calls:
             call()  # first, because an error in it is one of the op
-        expected = f(*arguments)
-        outs, expected = (tuple(out), tuple(expected)) if several else ((out,), (expected,))
+        found = f(*arguments)
+        expected = [np.asarray(x) if isinstance(x, np.generic) else x for x in (found if several else (found,))]
+        outs = tuple(out) if several else (out,)
         if len(outs) != len(places) or not all(map(_are_same, outs, expected, places)):
             self.memory.settle()
             return False

@@ -75,6 +75,24 @@ def _embedding_gradient(empty: Empty, g: Any, ids: Any, in_shape: Any, padding_i
     return planned.plan_embedding_backward(empty, BACKENDS[np.ndarray], g, ids, in_shape[0])
 
 
+def _cross_entropy(
+    empty: Empty, xp: Any, logits: Any, target: Any, ignore_index: int, smoothing: float, reduction: str
+) -> Planned:
+    planned_rows = planned.plan_cross_entropy(empty, xp, logits, target, ignore_index, smoothing)
+    if planned_rows is None or reduction == "none":
+        return planned_rows if planned_rows is None else (planned_rows[0], (*planned_rows[1], None))
+    calls, (losses, top, total) = planned_rows
+    loss, count = empty((), losses.dtype), empty((), losses.dtype) if reduction == "mean" else None
+
+    def reduce_losses() -> None:
+        loss[...] = xp.sum_over(losses, (0,))
+        if count is not None:
+            count[...] = xp.count_nonzero(target != ignore_index)
+            loss[...] = loss / count
+
+    return [*calls, reduce_losses], (loss, top, total, count)
+
+
 def _sum_to_shape(empty: Empty, d: Any, wanted: tuple[int, ...]) -> Planned:
     """Sum over the first axis, if that is all."""
     kept = d.shape[1:]
@@ -113,7 +131,7 @@ PLANNERS: dict[Any, Planner] = {
     nn.layer_norm_rows.op.backward: planned.plan_layer_norm_backward,
     _forward(nn.embedding): _embedding,
     nn.embedding.op.rules[0]: _embedding_gradient,
-    _forward(nn.cross_entropy_rows): planned.plan_cross_entropy,
+    _forward(nn.cross_entropy_rows): _cross_entropy,
     nn.cross_entropy_rows.op.backward: lambda empty, xp, *args: _with_none(
         planned.plan_cross_entropy_backward(empty, xp, *args)
     ),

@@ -1,5 +1,7 @@
 """Test that the plan of a captured step, whose results stay where they are, gives the bits of the plain step."""
 
+import functools
+import inspect
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,9 @@ from gpt.config import ModelConfig, OptimConfig
 from gpt.model import GPT
 from gpt.train import configure_optimizer
 from tensorlite import nn
+from tensorlite.autograd.engine import sum_to_input_shape
 from tensorlite.capture.plan import Plan
+from tensorlite.capture.planners import PLANNERS
 
 VOCABULARY, CONTEXT, BATCH = 65, 32, 8
 
@@ -91,3 +95,12 @@ def test_bits_for_50_steps(threads: int, fixed: bool, options: dict[str, Any], c
     assert runs[1].run(0, 50) == plain
     assert runs[1].state() == runs[0].state()
     assert runs[1].called() <= called
+
+
+def test_planners_take_the_arguments_of_their_functions() -> None:
+    for function, planner in PLANNERS.items():
+        inner = planner.func if isinstance(planner, functools.partial) else planner
+        taken = inspect.signature(inner).parameters.values()
+        if any(p.kind is p.VAR_POSITIONAL for p in taken) or not inspect.isfunction(function):
+            continue
+        assert len(taken) - 1 == len(inspect.signature(function).parameters) or function is sum_to_input_shape

@@ -233,23 +233,27 @@ def plan_cross_entropy(
 
 
 def plan_cross_entropy_backward(
-    empty: Empty, xp: XP, g: Array, logits: Array, target: Array, top: Array, total: Array, ignore_index: int,
-    smoothing: float,
+    empty: Empty, xp: XP, g: Array, logits: Array, target: Array, top: Array, total: Array, count: Array | None,
+    ignore_index: int, smoothing: float,
 ) -> Planned:  # fmt: skip
-    """Plan ``kernels.cross_entropy_backward``, which is called itself where a target is out of range."""
+    """Plan ``kernels.cross_entropy_backward``, which is called itself where a target is out of range.
+
+    g: the gradient of each loss, or 0-d that of their sum, or of their mean over ``count`` targets.
+    """
     compiled = kernels.kernels_for(logits, top, total)
     if compiled is None or target.dtype != np.int64 or not target.flags.c_contiguous or g.dtype != _FLOAT32:
         return None
-    dx, grads = empty(logits.shape, _FLOAT32), empty(g.shape, _FLOAT32)
+    dx, grads = empty(logits.shape, _FLOAT32), empty(target.shape, _FLOAT32)
     arrays = (grads, logits, target, top.reshape(-1), total.reshape(-1), dx)
     compute = _prepare(compiled.cross_entropy_backward, logits.size, *arrays, ignore_index, smoothing)
     options = (ignore_index, smoothing)
 
     def launch() -> None:
+        grads[...] = g if g.ndim or count is None else g / count
         if not compute():
             dx[...] = kernels.cross_entropy_backward(xp, grads, logits, target, top, total, *options)
 
-    return [partial(np.copyto, grads, g), launch], dx
+    return [launch], dx
 
 
 def plan_embedding_backward(empty: Empty, xp: XP, g: Array, ids: Array, rows: int) -> Planned:
