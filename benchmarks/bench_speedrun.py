@@ -35,7 +35,6 @@ from gpt.train import configure_optimizer, configure_schedule
 from gpt.train.precision import make_autocast
 
 
-
 class Race(NamedTuple):
     """What two sides train, and how."""
 

@@ -59,8 +59,8 @@ def memory(config: Config) -> dict[str, int]:
     keeps its inputs or its output once. For each token, a block keeps inputs and outputs of the norms and the residual
     (4 rows of C). It also keeps q, k, v and the attention output, and the hidden layer of the MLP before and after its
     nonlinearity. In GPT-2 these are 16 rows of C. The end of the model keeps 2 rows of C and 2 of V (logits and their
-    gradient). Attention weights are not kept but computed again. Dropout adds its masks, with that of attention weights one row
-    of T for each head.
+    gradient). Attention weights are not kept but computed again. Dropout adds its masks, with that of attention weights
+    one row of T for each head.
 
     With mixed precision the inputs of the norms, the logits and their gradient stay in float32. Other activations take
     2 bytes, and so does a copy of the parameters.
