@@ -20,7 +20,7 @@ __all__ = ["OP_CLASSES"]
 
 _LISTS = {
     "lower": """
-        matmul linear addmm vecdot einsum attention correlate correlate_input correlate_weight convolve transposed
+        matmul wide_matmul linear addmm attention correlate correlate_input correlate_weight
     """,
     "float32": """
         sum sum_to_size mean var std prod cumsum cumprod logsumexp logcumsumexp recurrence running_maximum exp_below
@@ -45,7 +45,7 @@ _LISTS = {
         clone convert convert_to_discrete transfer alias module_hook distance
         reshape view broadcast_to permute transpose flip roll crop pad_dims split unbind cat diagonal tril triu
         slice index index_put with_view argwhere amax amin argmax argmin argsort topk searchsorted bincount unique
-        median_index median_of_all whole_rank contract_all
+        median_index median_of_all whole_rank
         wraps power_derivative share bell atan_slope over_square zero unslice unindex undiagonal embedding_backward
         deviations pick share_out softmax_gradient log_softmax_gradient
     """,

@@ -144,7 +144,7 @@ def _logged(step: Callable[..., None], log: array[int]) -> Callable[..., None]:
 
 def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] | None, grads: dict[Edge, Any]) -> None:
     """Run the gradient rules of a node, and add the results to the gradients of its inputs."""
-    plan, edges, shapes = node.plan, node.edges, node.shapes
+    plan, edges, shapes, dtypes = node.plan, node.edges, node.shapes, node.dtypes
     saved = node.saved
     if type(saved) is not list:
         saved = _saved_values(node)
@@ -152,10 +152,11 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
         version_counter.check_saved(plan.op_name, node.seq, plan.saved_names, saved)
     values = attach_saved_values(node, saved) if create_graph else saved
     narrow_xp = None
-    if plan.find_narrow is not None and node.dtypes is not None:
-        if plan.built_in and plan.backward is not None and not create_graph:
-            arguments = [g, *(values[j] for j in plan.backward_places if j is not None)]
-            narrow_xp = bfloat16_namespace(plan.op_name, arguments)
+    if plan.find_narrow is not None and dtypes is not None:
+        if plan.built_in and not create_graph:
+            places = plan.backward_places
+            arguments = [values[j] for j in places if j is not None] if plan.backward is not None else values
+            narrow_xp = bfloat16_namespace(plan.op_name, [g, *arguments])
         if narrow_xp is None:
             values, g = widen_values(plan, values, g)
     gradients: list[Value]
@@ -166,9 +167,12 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
                 gradients.append(None)
             elif len(places) == 1:  # most rules, and a list would cost as much as some of them
                 j = places[0]
-                gradients.append(rule(g, shapes[k] if j < 0 else values[j]))  # type: ignore[call-arg]  # has one
+                value = values[j] if j >= 0 else shapes[k] if j == -1 else dtypes and dtypes[k]
+                gradients.append(rule(g, value))  # type: ignore[call-arg]  # has one
             else:
-                gradients.append(rule(g, *[shapes[k] if j < 0 else values[j] for j in places]))
+                gradients.append(
+                    rule(g, *[values[j] if j >= 0 else shapes[k] if j == -1 else dtypes and dtypes[k] for j in places])
+                )
     elif create_graph:
         gradients = _through_composite(node, values, g)
     else:
@@ -177,6 +181,8 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
             needs = tuple(i for i, e in zip(needs, edges, strict=True) if e in needed)
         xp = BACKENDS[type(g)] if narrow_xp is None else narrow_xp
         given = [needs if j is None else values[j] for j in plan.backward_places]
+        if plan.takes_given_dtypes:
+            given.append(None if dtypes is None else dict(zip(plan.needs, dtypes, strict=True)))
         every = plan.backward(xp, g, *given)
         if not isinstance(every, tuple) or len(every) <= plan.needs[-1]:
             raise TypeError(
@@ -184,7 +190,7 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
                 f"got {f'{len(every)} of them' if isinstance(every, tuple) else type(every).__name__}"
             )
         gradients = [every[i] for i in plan.needs]
-    dtypes, check = node.dtypes, anomaly_mode.enabled
+    check = anomaly_mode.enabled
     for k, d in enumerate(gradients):  # indices, because zip with strict=True would cost as much as a small rule
         edge, shape = edges[k], shapes[k]
         if d is None:

@@ -103,13 +103,15 @@ def op(
     among them arrives as a raw array.
 
     rules: one gradient rule for each leading argument, None where no gradient exists. A rule gets the gradient ``g`` of
-        the result, and the values that its other parameters *name*: arguments, ``out`` (the result) or ``in_shape``
-        (the shape of its input). A node saves only the values that its rules name. A rule uses operators and public
-        ops only, and never changes ``g``. It returns a gradient of the input's dtype. That gradient may have the
+        the result, and the values that its other parameters *name*: arguments, ``out`` (the result), ``in_shape`` (the
+        shape of its input) or ``given_dtype`` (the dtype of its input before the op converted it; None for an op of the
+        library that converted nothing). A node saves only the values that its rules name. A rule uses operators and
+        public ops only, and never changes ``g``. It returns a gradient of the input's dtype. That gradient may have the
         broadcast shape: the engine sums it to the shape of the input.
     backward: one function ``(xp, g, <names>) -> tuple of gradients`` on raw arrays, instead of rules. It returns one
         gradient for each leading argument. It may name ``needs``, the positions of the arguments that need a gradient,
-        and return None for the others. It needs a ``composite``.
+        and return None for the others. Its last parameter may be ``given_dtypes``, a dict from each of these positions
+        to its ``given_dtype``, or None. It needs a ``composite``.
     composite: the same function in plain ops, which is differentiated when the gradient itself must be differentiable.
     dtypes: how inputs of different dtypes are combined: None (unchanged), "promote" (as PyTorch does), "float" (the
         same, and integers become the default float dtype), "scale" and "float_scale" (the same two, except that a 0-d

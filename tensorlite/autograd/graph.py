@@ -171,9 +171,9 @@ class Plan:
     saved_edges: where each saved value sits in the graph: an index into ``node.edges``, -1 for the result, None for a
         constant.
     rules: for each differentiated input its gradient rule, and the places of the rule's arguments among the saved
-        values (-1 for the shape of the input). Empty if there is a ``backward``.
+        values (-1 for the shape of the input, -2 for its dtype before autocast). Empty if there is a ``backward``.
     backward: one function on raw arrays for all gradients, or None; and the places of its arguments among the saved
-        values (None for ``needs``).
+        values (None for ``needs``). takes_given_dtypes: whether its last argument is ``node.dtypes``.
     composite: the op in plain ops, for gradients of ``backward``; and the places of the op's inputs among the saved
         values.
     is_view: whether the result may share memory with the first argument.
@@ -193,6 +193,7 @@ class Plan:
     rules: list[tuple[Rule, list[int]]] = field(default_factory=list)
     backward: Callable[..., Any] | None = None
     backward_places: list[int | None] = field(default_factory=list)
+    takes_given_dtypes: bool = False
     composite: Callable[..., Any] | None = None
     composite_places: list[int] = field(default_factory=list)
     is_view: bool = False

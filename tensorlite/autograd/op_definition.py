@@ -28,6 +28,9 @@ FindNarrow: TypeAlias = Callable[[Collection[Any]], DType | None]
 NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "unbiased": "correction", "size": "shape"}
 """Other names of arguments, NumPy's and PyTorch's, that every op accepts."""
 
+_OF_INPUT = {"in_shape": -1, "given_dtype": -2}
+"""What a rule may name that is no value: the shape of its input, and the dtype that it had before autocast."""
+
 
 def _is_flag(function: Callable[..., Any], name: str) -> bool:
     """Return whether a function annotates its argument of this name as a boolean."""
@@ -52,7 +55,8 @@ class Op:
     signature: the parameters of the op, by the names that callers see.
     names: the names of its arguments in its own function. variadic: the name of ``*tensors``, or None.
     defaults: the defaults of its arguments. flags: the positions of those that built-in ops annotate as bool.
-    wants: for each rule the names of its parameters after ``g``. backward_names: those of ``backward`` after ``xp, g``.
+    wants: for each rule the names of its parameters after ``g``. backward_names: those of ``backward`` after ``xp, g``,
+        except for ``given_dtypes``. takes_given_dtypes: whether its last parameter is that.
     plans: the plan for each choice of differentiated inputs, made on first use.
     orders: the order of the arguments for each choice of keywords, made on first use.
     replay: for a view op, a function that returns the same values when the memory order of x does not allow a view.
@@ -100,7 +104,9 @@ class Op:
         self.renamed |= {name: name for name in public}
         self._check_rules()
         self.wants = [() if r is None else tuple(inspect.signature(r).parameters)[1:] for r in self.rules]
-        self.backward_names = () if backward is None else tuple(inspect.signature(backward).parameters)[2:]
+        names = [] if backward is None else list(inspect.signature(backward).parameters)[2:]
+        self.takes_given_dtypes = names[-1:] == ["given_dtypes"]
+        self.backward_names = tuple(names[:-1] if self.takes_given_dtypes else names)
         self._check_names()
 
     def _conversions(self) -> tuple[FindNarrow | None, FindNarrow | None]:
@@ -146,11 +152,11 @@ class Op:
             | {*self.names}
             | ({self.variadic, "index"} if self.variadic else set())
         )
-        for names in (*(set(w) - {"in_shape"} for w in self.wants), set(self.backward_names) - {"needs"}):
+        for names in (*(set(w) - _OF_INPUT.keys() for w in self.wants), set(self.backward_names) - {"needs"}):
             if unknown := set(names) - known:
                 raise TypeError(
                     f"op {self.name}: its gradient rule names {', '.join(sorted(unknown))}, but it can only name "
-                    f"{', '.join([*self.names, *filter(None, [self.variadic]), 'out', 'in_shape', *self.aux])}"
+                    f"{', '.join([*self.names, *filter(None, [self.variadic]), 'out', *_OF_INPUT, *self.aux])}"
                 )
 
     def rule(self, i: int) -> Rule | None:
@@ -193,6 +199,7 @@ class Op:
             rules=rules,
             backward=backward,
             backward_places=[at[names.index(n)] if n != "needs" else None for n in self.backward_names],
+            takes_given_dtypes=self.takes_given_dtypes,
             composite=self.composite,
             composite_places=[at[p] for p in inputs],
             is_view=self.view,
@@ -216,15 +223,17 @@ class Op:
     def _bind_rule(self, i: int, names: list[str], at: dict[int, int]) -> tuple[Rule, list[int]]:
         """Return the rule of argument ``i``, and the places of the rule's arguments among the saved values.
 
-        The place -1 stands for the shape of argument ``i``.
+        The places in ``_OF_INPUT`` stand for what the engine knows of argument ``i``.
         """
         rule, wants = self.rule(i), self.wants[min(i, len(self.wants) - 1)]
         assert rule is not None
         if not self.variadic or not {self.variadic, "index"} & set(wants):
-            return rule, [-1 if n == "in_shape" else at[names.index(n)] for n in wants]
+            return rule, [_OF_INPUT[n] if n in _OF_INPUT else at[names.index(n)] for n in wants]
         # The rule of a variadic op may also name ``index``, the number of its tensor, and the tuple of all tensors.
         places = [at[p] for p, n in enumerate(names) if n.startswith(f"{self.variadic}[") and p in at]
-        fixed = [-1 if n == "in_shape" else at[names.index(n)] for n in wants if n not in (self.variadic, "index")]
+        fixed = [
+            _OF_INPUT[n] if n in _OF_INPUT else at[names.index(n)] for n in wants if n not in (self.variadic, "index")
+        ]
 
         def with_index(g: Value, *values: Value) -> Value:
             rest, tensors = iter(values[len(places) :]), values[: len(places)]

@@ -8,10 +8,10 @@ a kernel follows it. No kernel reads a value of an array on the host, so no kern
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..dtypes import accumulate_dtype, cast_array, convert_arrays, float32, float64, is_floating
+from ..dtypes import DType, accumulate_dtype, cast_array, convert_arrays, float32, float64, is_floating
 
 __all__ = [
     "adam_all_step", "adam_step", "add_arrays", "assign_into", "attention", "attention_backward", "clamp",
@@ -20,7 +20,7 @@ __all__ = [
     "log_softmax_backward", "matmul", "muon_step", "orthogonal", "philox", "rms_norm", "rms_norm_backward",
     "root_sum_squares",
     "running_sum", "scale_all_step", "scatter_add_into", "sgd_step", "silu", "silu_backward", "softmax",
-    "softmax_backward", "sum_over", "sum_squares_of_all", "sum_to", "variance", "whole_of",
+    "softmax_backward", "sum_over", "sum_squares_of_all", "sum_to", "variance", "whole_of", "wide_matmul",
 ]  # fmt: skip
 
 Array = Any
@@ -204,6 +204,17 @@ def matmul(xp: XP, x: Array, y: Array) -> Array:
     return cast_array(cast_array(x, float32) @ cast_array(y, float32), x.dtype)
 
 
+def wide_matmul(xp: XP, x: Array, y: Array) -> Array:
+    """Return ``x @ y`` in the dtype in which its numbers are added: float32 for float16 and bfloat16.
+
+    A device that multiplies in float16 rounds the sums, because its product in float32 takes many times as long.
+    """
+    if x.dtype.kind == "V":
+        return xp.matmul(cast_array(x, float32), cast_array(y, float32))
+    product, wide = xp.matmul(x, y), accumulate_dtype(x.dtype)
+    return product if product.dtype == wide else cast_array(product, wide)
+
+
 def linear(xp: XP, x: Array, weight: Array, bias: Array | None) -> Array:
     """Return ``x @ weight.T + bias``, by one product for any number of dimensions of x."""
     if x.dtype.kind == "V":  # bfloat16 is rounded once
@@ -215,17 +226,20 @@ def linear(xp: XP, x: Array, weight: Array, bias: Array | None) -> Array:
 
 
 def linear_backward(
-    xp: XP, g: Array, x: Array, weight: Array, needs: tuple[int, ...]
+    xp: XP, g: Array, x: Array, weight: Array, needs: tuple[int, ...], given_dtypes: Mapping[int, DType] | None = None
 ) -> tuple[Array | None, Array | None, Array | None]:
     """Return the gradients of x, weight and bias; None for an argument whose position is not in ``needs``.
 
-    They are ``g @ weight``, ``g.T @ x`` over all rows, and the sum of all rows of g.
+    They are ``g @ weight``, ``g.T @ x`` over all rows, and the sum of all rows of g. The sums of an argument that was
+    float32 before the op converted it are not rounded to its present dtype; ``given_dtypes`` says so by its position.
     """
     rows = g.reshape(math.prod(g.shape[:-1]), g.shape[-1])
+    wide = () if given_dtypes is None else [i for i in needs if given_dtypes[i].itemsize > g.dtype.itemsize]
+    added = cast_array(rows, accumulate_dtype(g.dtype)) if 2 in wide else rows
     return (
-        xp.matmul(rows, weight).reshape(x.shape) if 0 in needs else None,
-        xp.matmul(rows.T, x.reshape(len(rows), x.shape[-1])) if 1 in needs else None,
-        xp.sum_to(rows, rows.shape[1:]) if 2 in needs else None,
+        (xp.wide_matmul if 0 in wide else xp.matmul)(rows, weight).reshape(x.shape) if 0 in needs else None,
+        (xp.wide_matmul if 1 in wide else xp.matmul)(rows.T, x.reshape(len(rows), x.shape[-1])) if 1 in needs else None,
+        xp.sum_to(added, rows.shape[1:]) if 2 in needs else None,
     )
 
 

@@ -79,7 +79,7 @@ CAPTURABLE_OPS = frozenset(
     "eq exp expand expm1 gather ge gelu getitem gt huber layer_norm_rows le linear log log1p log_softmax "
     "logsumexp lt masked_fill matmul max maximum mean min minimum movedim mul ne neg permute pow reciprocal relu "
     "reshape rms_norm_rows rsqrt sigmoid silu sin slice slice_ softmax softplus split sqrt square squeeze stack "
-    "sub sum tanh transpose tril triu true_divide unsqueeze var view where".split()
+    "sub sum tanh transpose tril triu true_divide unsqueeze var view where wide_matmul".split()
 )  # fmt: skip
 """The functions of ops, and others in ``run_op``, whose results have a shape that does not depend on values."""
 

@@ -120,7 +120,7 @@ PLANNERS: dict[Any, Planner] = {
     _forward(nn.apply_dropout_mask): _mul,
     nn.apply_dropout_mask.op.rules[0]: partial(planned.plan_ufunc, np.multiply),
     _forward(nn.linear): lambda empty, xp, *args: planned.plan_linear(empty, *args),
-    nn.linear.op.backward: lambda empty, xp, *args: planned.plan_linear_backward(empty, *args),
+    nn.linear.op.backward: lambda empty, xp, *args: planned.plan_linear_backward(empty, *args[:-1]),
     _forward(nn.gelu): lambda empty, xp, x, form: planned.plan_elementwise("gelu", empty, [x], form == "tanh"),
     nn.gelu.op.backward: lambda empty, xp, g, x, form: _first(
         planned.plan_elementwise("gelu_backward", empty, [g, x], form == "tanh")

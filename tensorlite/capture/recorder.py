@@ -200,10 +200,15 @@ class Recorder:
         if plan.backward is None:
             gradients = []
             for k, (rule, at) in enumerate(plan.rules):
-                values = [node.shapes[k] if j < 0 else saved[j] for j in at]
+                dtype = None if node.dtypes is None else node.dtypes[k]
+                values = [saved[j] if j >= 0 else node.shapes[k] if j == -1 else dtype for j in at]
                 gradients.append(self._rule(rule, place, g, values, ()))
         else:
             values = [plan.needs if j is None else saved[j] for j in plan.backward_places]
+            if plan.takes_given_dtypes:
+                if node.dtypes is not None:
+                    raise NotCapturableError(f"{node.name} converted its arguments")
+                values.append(None)
             every = self._rule(plan.backward, place, g, values, plan.needs)
             gradients = [every[i] for i in plan.needs]
         for k, d in enumerate(gradients):

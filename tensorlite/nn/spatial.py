@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from ..autograd.autocast_mode import autocasts
+from ..autograd.autocast_mode import autocasts, lowered
 from ..autograd.graph import wrap
 from ..backends.registry import BACKENDS
 from ..errors import ShapeError
@@ -87,7 +87,6 @@ def _check_convolution(name: str, x: Tensor, weight: Tensor, bias: Tensor | None
     return groups
 
 
-@autocasts
 def _convolve(
     name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Size, padding: Size | str,
     dilation: Size, groups: int,
@@ -139,10 +138,10 @@ def padding_widths(
 
 
 def _add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
-    return y if bias is None else y + bias.reshape(-1, *(1,) * (y.ndim - 2))
+    """Return y plus a number for each channel. Inside ``autocast`` the bias, and so its gradient, stays in float32."""
+    return y if bias is None else lowered(y + bias.reshape(-1, *(1,) * (y.ndim - 2)))
 
 
-@autocasts
 def _transposed(
     name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Size, padding: Size,
     output_padding: Size, groups: int, dilation: Size,

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..autograd.function import op
 from ..backends.registry import Array, Namespace
+from ..dtypes import DType, accumulate_dtype, cast_array
 
 __all__ = ["correlate", "correlate_input", "correlate_weight"]
 
@@ -100,36 +101,55 @@ def _as_columns(xp: Namespace, g: Array, block: Block) -> Array:
     return part.reshape(*part.shape[:2], math.prod(part.shape[2:]))
 
 
-def _products(xp: Namespace, x: Array, y: Array) -> Array:
-    """Return ``x @ y`` for one matrix of each group; for a single group by the product that threads share."""
-    return xp.matmul(x[0], y[0])[None] if len(x) == 1 else xp.matmul(x, y)
+def _products(xp: Namespace, x: Array, y: Array, dtype: DType) -> Array:
+    """Return ``x @ y`` in a dtype, that of x or the one in which its numbers are added, for one matrix of each group.
+
+    A single group is one product of matrices, which threads share.
+    """
+    multiply = xp.matmul if dtype == x.dtype else xp.wide_matmul
+    return multiply(x[0], y[0])[None] if len(x) == 1 else multiply(x, y)
+
+
+def _in_dtype(x: Array, dtype: DType) -> Array:
+    return x if x.dtype == dtype else cast_array(x, dtype)
 
 
 @op(
-    lambda g, weight, in_shape, stride, dilation: correlate_input(g, weight, in_shape, stride, dilation),
-    lambda g, x, in_shape, stride, dilation: correlate_weight(g, x, in_shape, stride, dilation),
+    lambda g, weight, in_shape, stride, dilation, given_dtype: correlate_input(
+        g, weight, in_shape, stride, dilation, given_dtype
+    ),
+    lambda g, x, in_shape, stride, dilation, given_dtype: correlate_weight(
+        g, x, in_shape, stride, dilation, given_dtype
+    ),
     dtypes="same", widen=True,
 )
-def correlate(xp: Namespace, x: Array, weight: Array, stride: Ints, dilation: Ints) -> Array:
-    """Return ``y[n, g, o, p] = sum_ck x[n, g, c, stride p + dilation k] weight[g, o, c, k]``."""
+def correlate(
+    xp: Namespace, x: Array, weight: Array, stride: Ints, dilation: Ints, out_dtype: DType | None = None
+) -> Array:  # fmt: skip
+    """Return ``y[n, g, o, p] = sum_ck x[n, g, c, stride p + dilation k] weight[g, o, c, k]``.
+
+    out_dtype: the dtype of the result; None is that of x.
+    """
     n, groups, outs, kernel = len(x), weight.shape[0], weight.shape[1], weight.shape[3:]
     positions = _positions(x.shape[3:], kernel, stride, dilation)
-    y = xp.zeros((n, groups, outs, *positions), x.dtype)
+    y = xp.zeros((n, groups, outs, *positions), out_dtype or x.dtype)
     matrix = weight.reshape(groups, outs, math.prod(weight.shape[2:]))
     for block in _blocks(n, math.prod(weight.shape) // max(outs, 1), positions):
-        part = _products(xp, matrix, _windows(xp, x, kernel, block, stride, dilation))
+        part = _products(xp, matrix, _windows(xp, x, kernel, block, stride, dilation), y.dtype)
         out = _of_block(y, block)
         out[...] = xp.moveaxis(part.reshape(groups, outs, len(out), *out.shape[3:]), 2, 0)
     return y
 
 
 @op(
-    lambda g, weight, stride, dilation: correlate(g, weight, stride, dilation),
-    lambda g, y, in_shape, stride, dilation: correlate_weight(y, g, in_shape, stride, dilation),
+    lambda g, weight, stride, dilation, given_dtype: correlate(g, weight, stride, dilation, given_dtype),
+    lambda g, y, in_shape, stride, dilation, given_dtype: correlate_weight(
+        y, g, in_shape, stride, dilation, given_dtype
+    ),
     dtypes="same", widen=True,
 )
 def correlate_input(
-    xp: Namespace, y: Array, weight: Array, shape: Ints, stride: Ints, dilation: Ints
+    xp: Namespace, y: Array, weight: Array, shape: Ints, stride: Ints, dilation: Ints, out_dtype: DType | None = None
 ) -> Array:  # fmt: skip
     """Return the gradient of :func:`correlate` for x, of this shape, given that of its result.
 
@@ -137,32 +157,33 @@ def correlate_input(
     ``sum_o y[n, g, o, p] weight[g, o, c, k]``.
     """
     (groups, outs, channels), kernel = weight.shape[:3], weight.shape[3:]
-    x = xp.zeros(tuple(shape), y.dtype)
+    x = xp.zeros(tuple(shape), accumulate_dtype(y.dtype))
     matrix = xp.moveaxis(weight.reshape(groups, outs, channels * math.prod(kernel)), 1, 2)
     for block in _blocks(len(y), math.prod(weight.shape) // max(outs, 1), y.shape[3:]):
         columns = _as_columns(xp, y, block)
         examples, places = block
-        part = _products(xp, matrix, columns)
+        part = _products(xp, matrix, columns, x.dtype)
         part = part.reshape(groups, channels, *kernel, examples.stop - examples.start, *_sizes(places))
         out = x[examples]
         for index, entries, to in _meetings(kernel, places, stride, dilation):
             out[entries] += xp.moveaxis(part[index], to, 0)
-    return x
+    return _in_dtype(x, out_dtype or y.dtype)
 
 
 @op(
-    lambda g, x, stride, dilation: correlate(x, g, stride, dilation),
-    lambda g, y, in_shape, stride, dilation: correlate_input(y, g, in_shape, stride, dilation),
+    lambda g, x, stride, dilation, given_dtype: correlate(x, g, stride, dilation, given_dtype),
+    lambda g, y, in_shape, stride, dilation, given_dtype: correlate_input(
+        y, g, in_shape, stride, dilation, given_dtype
+    ),
     dtypes="same", widen=True,
 )
 def correlate_weight(
-    xp: Namespace, y: Array, x: Array, shape: Ints, stride: Ints, dilation: Ints
+    xp: Namespace, y: Array, x: Array, shape: Ints, stride: Ints, dilation: Ints, out_dtype: DType | None = None
 ) -> Array:  # fmt: skip
     """Return the gradient of :func:`correlate` for the weight, of this shape, given x and that of the result."""
     groups, outs, kernel = shape[0], shape[1], shape[3:]
-    matrix = xp.zeros((groups, outs, math.prod(shape[2:])), y.dtype)
+    matrix = xp.zeros((groups, outs, math.prod(shape[2:])), accumulate_dtype(y.dtype))
     for block in _blocks(len(x), math.prod(shape) // max(outs, 1), y.shape[3:]):
         windows = _windows(xp, x, kernel, block, stride, dilation)
-        matrix += _products(xp, _as_columns(xp, y, block), xp.moveaxis(windows, 1, 2))
-    return matrix.reshape(tuple(shape))
-
+        matrix += _products(xp, _as_columns(xp, y, block), xp.moveaxis(windows, 1, 2), matrix.dtype)
+    return _in_dtype(matrix.reshape(tuple(shape)), out_dtype or y.dtype)

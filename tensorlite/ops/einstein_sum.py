@@ -10,7 +10,7 @@ from itertools import combinations
 from string import ascii_letters
 from typing import Any, TypeAlias, overload
 
-from ..autograd.autocast_mode import autocasts
+from ..autograd.autocast_mode import can_combine, lowered
 from ..autograd.graph import Value
 from ..errors import DTypeError, ShapeError
 from .arguments import shape_of
@@ -33,7 +33,6 @@ def einsum(equation: str, operands: Sequence[Value], /) -> Value: ...
 def einsum(equation: str, *operands: Value) -> Value: ...
 @overload
 def einsum(operand: Value, dims: Sequence[Any], /, *more: Value | Sequence[Any]) -> Value: ...
-@autocasts
 def einsum(equation: Any, *operands: Any) -> Any:
     """Return the sum of products that an equation describes: ``einsum("bij,bjk->bik", x, y)`` is ``x @ y``.
 
@@ -41,7 +40,8 @@ def einsum(equation: Any, *operands: Any) -> Any:
     twice in one operand selects its diagonal. ``...`` stands for any further dimensions. These, and dimensions of size
     1, broadcast. Without ``->`` the output is ``...`` and the letters that occur once, in alphabetical order. The other
     form is ``einsum(x, [0, 1, 2], y, [0, 2, 3], [0, 1, 3])``. Operands are contracted two at a time,
-    those with the smallest product first.
+    those with the smallest product first. Inside ``autocast`` the products of matrices compute in its dtype, which is that
+    of the result.
 
     Raises ValueError for a malformed equation, ShapeError if it does not fit the operands, DTypeError if dtypes differ.
     """
@@ -50,12 +50,13 @@ def einsum(equation: Any, *operands: Any) -> Any:
     elif len(operands) == 1 and isinstance(operands[0], (list, tuple)):
         operands = tuple(operands[0])
     inputs, output, sizes = _parse(equation, tuple(shape_of("einsum", x) for x in operands))
+    if can_combine(*operands):
+        return lowered(_contract_all(inputs, output, sizes, *operands))
     if any(x.dtype != operands[0].dtype for x in operands):
         raise DTypeError(f"einsum: expected operands of one dtype, got {', '.join(str(x.dtype) for x in operands)}")
-    return _contract_all(inputs, output, sizes, *operands)
+    return _contract_once(inputs, output, sizes, *operands)
 
 
-@rounds_once
 def _contract_all(inputs: list[list[Label]], output: list[Label], sizes: dict[Label, int], *operands: Any) -> Any:
     """Return the sum of products, for the labels of each operand and of the output, and the sizes of the labels."""
     terms = [_distinct(x, labels, sizes) for x, labels in zip(operands, inputs, strict=True)]
@@ -67,6 +68,10 @@ def _contract_all(inputs: list[list[Label]], output: list[Label], sizes: dict[La
         terms = [_contract(*_fold(x, left, later.union(right)), *_fold(y, right, later.union(left)), later), *rest]
     x, labels = _fold(*terms[0], {*output})
     return permute(x, tuple(labels.index(label) for label in output))
+
+
+_contract_once = rounds_once(_contract_all)
+"""Does the same, and computes float16 and bfloat16 in float32, so that the result is rounded once."""
 
 
 def _from_lists(args: list[Any]) -> tuple[str, tuple[Any, ...]]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..autograd.autocast_mode import autocasts, can_combine
 from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
+from ..dtypes import DType, accumulate_dtype, cast_array
 from ..errors import DTypeError, ShapeError
 from ..scalars import int_in, number_in
 from .arguments import dim_in, shape_of
-from .elementwise import mul
+from .elementwise import convert, mul
 from .reduce import sum
 from .shape import permute, reshape, roll, squeeze, transpose, unsqueeze
 
@@ -28,26 +29,47 @@ def rows(x: Value) -> Value:
     return x if len(x.shape) == 2 else reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
 
-def _matmul_left(g: Value, y: Value, in_shape: Sequence[int]) -> Value:
+def _is_rounded(g: Value, given_dtype: DType | None) -> bool:
+    """Return whether g, the gradient of a product, has a narrower dtype than the input had before ``autocast``."""
+    return given_dtype is not None and given_dtype.itemsize > g.dtype.itemsize
+
+
+def _widened(x: Value) -> Value:
+    """Return x in the dtype in which its numbers are added: float32 for float16 and bfloat16."""
+    wide = accumulate_dtype(x.dtype)
+    return x if x.dtype == wide else convert(x, wide, x.dtype)
+
+
+def _matmul_left(g: Value, y: Value, in_shape: Sequence[int], given_dtype: DType | None) -> Value:
+    product = matmul
+    if _is_rounded(g, given_dtype):  # keep the sums, which are float32, as the gradient
+        product = wide_matmul
+        if 1 in (len(y.shape), len(in_shape)):
+            product, g, y = matmul, _widened(g), _widened(y)
     if len(y.shape) == 1:
         return g * y if len(in_shape) == 1 else unsqueeze(g, -1) * y
     if len(in_shape) == 1:
         return squeeze(matmul(y, unsqueeze(g, -1)), -1)
     y = transpose(y, -2, -1)
     summed = _broadcast_dims(g, in_shape)
-    return _summed_product(g, y, summed, in_shape) if summed else matmul(g, y)
+    return _summed_product(product, g, y, summed, in_shape) if summed else product(g, y)
 
 
-def _matmul_right(g: Value, x: Value, in_shape: Sequence[int]) -> Value:
+def _matmul_right(g: Value, x: Value, in_shape: Sequence[int], given_dtype: DType | None) -> Value:
+    product = matmul
+    if _is_rounded(g, given_dtype):
+        product = wide_matmul
+        if 1 in (len(x.shape), len(in_shape)):
+            product, g, x = matmul, _widened(g), _widened(x)
     if len(x.shape) == 1:
         return g * x if len(in_shape) == 1 else unsqueeze(x, -1) * unsqueeze(g, -2)
     if len(in_shape) == 1:
         return matmul(reshape(g, (math.prod(g.shape),)), rows(x))
     if len(in_shape) == 2:  # one product for all matrices of x, so that nothing is left to sum
-        return matmul(permute(rows(x), (1, 0)), rows(g))
+        return product(permute(rows(x), (1, 0)), rows(g))
     x = transpose(x, -2, -1)
     summed = _broadcast_dims(g, in_shape)
-    return _summed_product(x, g, summed, in_shape) if summed else matmul(x, g)
+    return _summed_product(product, x, g, summed, in_shape) if summed else product(x, g)
 
 
 def _broadcast_dims(g: Value, in_shape: Sequence[int]) -> list[int]:
@@ -56,8 +78,10 @@ def _broadcast_dims(g: Value, in_shape: Sequence[int]) -> list[int]:
     return [d for d, n in enumerate(g.shape[:-2]) if n != 1 and (d < missing or in_shape[d - missing] == 1)]
 
 
-def _summed_product(x: Value, y: Value, summed: Sequence[int], shape: Sequence[int]) -> Value:
-    """Return ``x @ y`` of stacks, summed over some leading dimensions, in this shape.
+def _summed_product(
+    product: Callable[[Value, Value], Value], x: Value, y: Value, summed: Sequence[int], shape: Sequence[int]
+) -> Value:
+    """Return the product of stacks, summed over some leading dimensions, in this shape.
 
     It is one product over these dimensions and the inner one, because the single products may be far larger than x, y
     and the result.
@@ -70,7 +94,7 @@ def _summed_product(x: Value, y: Value, summed: Sequence[int], shape: Sequence[i
     y = permute(y, (*kept, *summed, ndim - 2, ndim - 1))
     x = reshape(x, (*x.shape[: len(kept) + 1], inner))
     y = reshape(y, (*y.shape[: len(kept)], inner, y.shape[-1]))
-    return reshape(matmul(x, y), tuple(shape))
+    return reshape(product(x, y), tuple(shape))
 
 
 @op(_matmul_left, _matmul_right, dtypes="same", bfloat16=True)
@@ -82,14 +106,29 @@ def matmul(xp: Namespace, x: Array, y: Array) -> Array:
     result lacks that dimension. Raises ShapeError if the shapes do not fit, DTypeError if the dtypes differ.
     """
     try:
-        if y.ndim == 2 and x.ndim > 2:  # one product instead of one for each matrix of x
-            flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-            return xp.matmul(flat, y).reshape(*x.shape[:-1], y.shape[1])
-        return xp.matmul(x, y)
+        return _flat_product(xp.matmul, x, y)
     except (ValueError, AttributeError):
         if isinstance(x, (int, float)) or isinstance(y, (int, float)):
             raise TypeError("a number has no matrix product. Multiply with *.") from None
         raise ShapeError(_misfit(x.shape, y.shape)) from None
+
+
+def _flat_product(product: Callable[[Array, Array], Array], x: Array, y: Array) -> Array:
+    """Return the matrix product of arrays. It is one product, instead of one for each matrix of x, if y is a matrix."""
+    if y.ndim == 2 and x.ndim > 2:
+        flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+        return product(flat, y).reshape(*x.shape[:-1], y.shape[1])
+    return product(x, y)
+
+
+@op(
+    lambda g, y, in_shape: _matmul_left(convert(g, y.dtype, g.dtype), y, in_shape, None),
+    lambda g, x, in_shape: _matmul_right(convert(g, x.dtype, g.dtype), x, in_shape, None),
+    dtypes="same", bfloat16=True,
+)
+def wide_matmul(xp: Namespace, x: Array, y: Array) -> Array:
+    """Return the matrix product of float16 or bfloat16 tensors in float32, in which it is added up."""
+    return _flat_product(xp.wide_matmul, x, y)
 
 
 def _misfit(x: Sequence[int], y: Sequence[int]) -> str:
@@ -157,9 +196,9 @@ def kron(input: Value, other: Value) -> Value:
 
 
 @op(
-    lambda g, beta: g * number_in("", "beta", beta),
-    lambda g, mat2, alpha: _scaled(matmul(g, permute(mat2, (1, 0))), alpha),
-    lambda g, mat1, alpha: _scaled(matmul(permute(mat1, (1, 0)), g), alpha),
+    lambda g, beta, given_dtype: (_widened(g) if _is_rounded(g, given_dtype) else g) * number_in("", "beta", beta),
+    lambda g, mat2, alpha, in_shape, given_dtype: _scaled(_matmul_left(g, mat2, in_shape, given_dtype), alpha),
+    lambda g, mat1, alpha, in_shape, given_dtype: _scaled(_matmul_right(g, mat1, in_shape, given_dtype), alpha),
     dtypes="same", widen=True,
 )
 def addmm(xp: Namespace, input: Array, mat1: Array, mat2: Array, beta: float = 1, alpha: float = 1) -> Array:
@@ -170,15 +209,16 @@ def addmm(xp: Namespace, input: Array, mat1: Array, mat2: Array, beta: float = 1
     """
     if mat1.ndim != 2 or mat2.ndim != 2 or mat1.shape[1] != mat2.shape[0]:
         raise ShapeError(f"shapes {mat1.shape} and {mat2.shape} are not those of matrices (n, k) and (k, m)")
-    out = xp.matmul(mat1, mat2)
+    out = xp.wide_matmul(mat1, mat2)
     if input.ndim > 2 or any(n not in (1, m) for n, m in zip(input.shape[::-1], out.shape[::-1])):
         raise ShapeError(f"input of shape {input.shape} does not broadcast to the product's shape {out.shape}")
     alpha, beta = number_in("", "alpha", alpha), number_in("", "beta", beta)
     if alpha != 1:
         out *= alpha
     if beta:
-        out += input if beta == 1 else input * beta
-    return out
+        added = input if input.dtype == out.dtype else cast_array(input, out.dtype)
+        out += added if beta == 1 else added * beta
+    return out if out.dtype == mat1.dtype else cast_array(out, mat1.dtype)
 
 
 def _scaled(x: Value, alpha: float) -> Value:

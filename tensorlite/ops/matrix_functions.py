@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from ..autograd.autocast_mode import autocasts
+from ..autograd.autocast_mode import lowered
 from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import BACKENDS, Array, Namespace
@@ -152,12 +152,11 @@ def multi_dot(tensors: Sequence[Value]) -> Value:
     return squeeze(out, 0) if len(shapes[0]) == 1 else out
 
 
-@autocasts
 def vecdot(x: Value, y: Value, *, dim: int = -1) -> Value:
     """Return the scalar products of vectors along a dimension. The other dimensions broadcast."""
     nx, ny = shape_of("vecdot", x), shape_of("vecdot", y)
     dim_in("vecdot", dim, max(len(nx), len(ny)))
-    return sum(mul(x, y), dim)
+    return lowered(sum(mul(x, y), dim))
 
 
 def cross(input: Value, other: Value, *, dim: int = -1) -> Value:

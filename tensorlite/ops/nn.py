@@ -188,7 +188,7 @@ def _linear_composite(x: Value, weight: Value, bias: Value) -> Value:
 
 
 @op(
-    backward=lambda xp, g, x, weight, needs: xp.linear_backward(g, x, weight, needs),
+    backward=lambda xp, g, x, weight, needs, given_dtypes: xp.linear_backward(g, x, weight, needs, given_dtypes),
     composite=_linear_composite,
     dtypes="floating", bfloat16=True,
 )

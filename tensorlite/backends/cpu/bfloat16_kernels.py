@@ -1,8 +1,9 @@
 """The kernels that take bfloat16 arrays as they are, under the names of ``reference``.
 
 An op gets them instead of float32 copies of its arrays where :func:`covers` says so. The bits of an activation are
-those of the float32 kernel's result, rounded once. Other ops convert their arrays, which takes 0.05 ns a number on one
-core of Zen 4: a quarter of the time of LayerNorm. Attention multiplies in bfloat16 (see ``compiled/attention.py``).
+those of the float32 kernel's result, rounded once. Attention (see ``compiled/attention.py``) and the ops that are
+products of matrices multiply in bfloat16. Other ops convert their arrays, which takes 0.05 ns a number on one core of
+Zen 4: a quarter of the time of LayerNorm.
 
 There are 65,536 numbers of bfloat16. So a function of one number is a table of its results, 128 KB, of which the
 activations of a model use a few KB. To look a result up takes less time than to compute it.
@@ -20,6 +21,7 @@ from ...dtypes import DType, cast_array
 from . import kernels
 from .casts import bits_of, is_bfloat16
 from .compiled_loops import load_loops
+from .products import has_bfloat16_products
 from .thread_pool import run_parallel
 
 __all__ = ["attention", "attention_backward", "gelu", "gelu_backward", "silu", "silu_backward"]
@@ -131,7 +133,15 @@ def _covers_attention(arguments: Sequence[Any]) -> bool:
     return kernels.covers_bfloat16_attention(*arguments[has_gradient : has_gradient + 5])
 
 
-_COVERS = {"gelu": _covers_table, "silu": _covers_table, "attention": _covers_attention}  # by op
+def _covers_products(arguments: Sequence[Any]) -> bool:
+    return has_bfloat16_products() and all(is_bfloat16(a.dtype) for a in arguments if isinstance(a, np.ndarray))
+
+
+_COVERS = {
+    "gelu": _covers_table, "silu": _covers_table, "attention": _covers_attention, "addmm": _covers_products,
+    "correlate": _covers_products, "correlate_input": _covers_products, "correlate_weight": _covers_products,
+}  # fmt: skip
+"""By op, what tells whether its arguments are covered."""
 
 
 def covers(op: str, arguments: Sequence[Any]) -> bool:

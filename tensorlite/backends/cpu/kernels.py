@@ -10,12 +10,12 @@ Which code computes depends only on shapes, dtypes and strides, so the same call
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ...dtypes import accumulate_dtype, cast_array, convert_arrays
+from ...dtypes import DType, accumulate_dtype, cast_array, convert_arrays
 from .. import reference
 from . import attention as own_attention
 from .blas import gemm_pointer, one_blas_thread
@@ -30,7 +30,7 @@ from .thread_pool import are_deterministic_algorithms_enabled, get_num_threads, 
 __all__ = [
     "adam_step", "assign_into", "attention", "attention_backward", "cross_entropy", "cross_entropy_backward",
     "exp_below", "gelu", "gelu_backward", "last_places", "layer_norm", "layer_norm_backward", "linear",
-    "linear_backward", "matmul", "rms_norm", "silu", "silu_backward", "softmax", "whole_of",
+    "linear_backward", "matmul", "rms_norm", "silu", "silu_backward", "softmax", "whole_of", "wide_matmul",
 ]  # fmt: skip
 
 Array = Any
@@ -84,6 +84,7 @@ def _rows(x: Array) -> Array:
 
 MIN_FLOPS = 300_000  # multiplications; for fewer, OpenBLAS uses one thread anyway
 _MIN_BFLOAT16 = 1 << 12  # the same in bfloat16, where NumPy multiplies number by number
+_MIN_OF_STACK = 1 << 19  # the same for each product of a stack in bfloat16, which Python calls one after the other
 MIN_FLOPS_PYTHON_THREADS = 20_000_000  # for fewer, sharing costs Python threads more than it saves
 
 
@@ -94,11 +95,9 @@ def matmul(xp: XP, x: Array, y: Array) -> Array:
         narrow = dtype.kind == "V" == y.dtype.kind  # the product of bfloat16 matrices, which NumPy gives as float32
         if not narrow or size < _MIN_BFLOAT16:
             return cast_array(np.matmul(x, y), dtype) if narrow else np.matmul(x, y)
-    if dtype == y.dtype and (wide := accumulate_dtype(dtype)) != dtype:
-        product = _own_product(x, y, dtype)
-        if product is None:
-            product = cast_array(matmul(xp, cast_array(x, wide), cast_array(y, wide)), dtype)
-        return product
+    if dtype == y.dtype and accumulate_dtype(dtype) != dtype:
+        product = _own_product(x, y, dtype) if x.ndim == 2 == y.ndim else _own_products(x, y, dtype)
+        return cast_array(wide_matmul(xp, x, y), dtype) if product is None else product
     if dtype == y.dtype == _FLOAT32 and (product := long_matmul(xp, x, y)) is not None:
         return product
     work = x.size * y.shape[1] if x.ndim == 2 == y.ndim else 0
@@ -116,6 +115,32 @@ def matmul(xp: XP, x: Array, y: Array) -> Array:
         else:
             parallel_for(lambda start, stop: _into(out[:, start:stop], x, y[:, start:stop]), y.shape[1])
         return out
+
+
+def wide_matmul(xp: XP, x: Array, y: Array) -> Array:
+    """Return ``x @ y``, for float16 and bfloat16 in float32."""
+    wide = accumulate_dtype(x.dtype)
+    if wide == x.dtype:
+        return matmul(xp, x, y)
+    product = None
+    if x.size * y.size >= _MIN_BFLOAT16:
+        product = _own_product(x, y, wide) if x.ndim == 2 == y.ndim else _own_products(x, y, wide)
+    return matmul(xp, cast_array(x, wide), cast_array(y, wide)) if product is None else product
+
+
+def _own_products(x: Array, y: Array, out_dtype: Any) -> Array | None:
+    """Return ``x @ y`` of stacks of bfloat16 matrices by our own product, None where NumPy's in float32 is faster."""
+    if min(x.ndim, y.ndim) < 2 or not (is_bfloat16(x.dtype) and is_bfloat16(y.dtype) and has_bfloat16_products()):
+        return None
+    (m, k), n = x.shape[-2:], y.shape[-1]
+    if m * k * n < _MIN_OF_STACK or k != y.shape[-2]:
+        return None
+    batch = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    x, y = _with_batch(x, batch), _with_batch(y, batch)
+    out = np.empty((*batch, m, n), out_dtype)
+    for index in np.ndindex(batch):
+        out[index] = multiply(x[index], y[index], out_dtype)
+    return out
 
 
 def _own_product(x: Array, y: Array, out_dtype: Any = _FLOAT32, bias: Array | None = None) -> Array | None:
@@ -167,25 +192,18 @@ def linear(xp: XP, x: Array, weight: Array, bias: Array | None) -> Array:
 
 
 def linear_backward(
-    xp: XP, g: Array, x: Array, weight: Array, needs: tuple[int, ...]
-) -> tuple[Array | None, Array | None, Array | None]:
-    """Compute the same as the reference, in float32 for float16 and bfloat16.
-
-    Our own product gives the gradients of bfloat16 weights as float32, which they are in mixed precision.
-    """
+    xp: XP, g: Array, x: Array, weight: Array, needs: tuple[int, ...], given_dtypes: Mapping[int, DType] | None = None
+) -> tuple[Array | None, ...]:
+    """Compute the same as the reference, in float32 for float16 and bfloat16."""
     narrow = x.dtype
     wide = accumulate_dtype(narrow)
-    if wide == narrow:
-        return reference.linear_backward(xp, g, x, weight, needs)
-    if is_bfloat16(narrow) and has_bfloat16_products():
-        count = math.prod(g.shape[:-1])  # -1 would fail for an empty array
-        rows, inputs = g.reshape(count, g.shape[-1]), x.reshape(count, x.shape[-1])
-        first = reference.linear_backward(xp, g, x, weight, needs[:1])[0] if 0 in needs else None
-        product = multiply(rows.T, inputs, _FLOAT32) if 1 in needs else None
-        return first, product, xp.sum_to(cast_array(rows, wide), rows.shape[1:]) if 2 in needs else None
-    g, x, weight = convert_arrays([g, x, weight], narrow, wide)
-    dx, dweight, dbias = convert_arrays(reference.linear_backward(xp, g, x, weight, needs), wide, narrow)
-    return dx, dweight, dbias
+    if wide == narrow or (is_bfloat16(narrow) and has_bfloat16_products()):
+        return reference.linear_backward(xp, g, x, weight, needs, given_dtypes)
+    gradients = reference.linear_backward(xp, *convert_arrays([g, x, weight], narrow, wide), needs)
+    kept = [given_dtypes is not None and given_dtypes.get(i) == wide for i in range(3)]
+    return tuple(
+        d if d is None or keep else cast_array(d, narrow) for d, keep in zip(gradients, kept, strict=True)
+    )  # fmt: skip
 
 
 # ---- assignment -----------------------------------------------------------------------------
@@ -474,9 +492,14 @@ def _broadcasts(x: Array, q: Array) -> bool:
 
 def like_batch(x: Array, q: Array) -> Array:
     """Return x with the batch of q. Where x has one matrix for several of q, they share its memory."""
-    if x.shape[:-2] == q.shape[:-2]:
+    return _with_batch(x, q.shape[:-2])
+
+
+def _with_batch(x: Array, batch: tuple[int, ...]) -> Array:
+    """Return x with these leading dimensions. Where it has one matrix for several of them, they share its memory."""
+    if x.shape[:-2] == batch:
         return x
-    shape = (*q.shape[:-2], *x.shape[-2:])
+    shape = (*batch, *x.shape[-2:])
     # numba would compile a kernel again for the result of broadcast_to, which cannot be written.
     return np.lib.stride_tricks.as_strided(x, shape, np.broadcast_to(x, shape).strides)
 
