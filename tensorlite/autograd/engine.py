@@ -154,8 +154,9 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
     narrow_xp = None
     if plan.find_narrow is not None and dtypes is not None:
         if plan.built_in and not create_graph:
-            places = plan.backward_places
-            arguments = [values[j] for j in places if j is not None] if plan.backward is not None else values
+            arguments = values  # of the rules, or of the backward function in its order
+            if plan.backward is not None:
+                arguments = [values[j] for j in plan.backward_places if j is not None]
             narrow_xp = bfloat16_namespace(plan.op_name, [g, *arguments])
         if narrow_xp is None:
             values, g = widen_values(plan, values, g)

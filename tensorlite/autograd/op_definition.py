@@ -29,7 +29,7 @@ NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "unbiased": "correction", "
 """Other names of arguments, NumPy's and PyTorch's, that every op accepts."""
 
 _OF_INPUT = {"in_shape": -1, "given_dtype": -2}
-"""What a rule may name that is no value: the shape of its input, and the dtype that it had before autocast."""
+"""What a rule may name besides values: the shape of its input, and the dtype that it had before autocast."""
 
 
 def _is_flag(function: Callable[..., Any], name: str) -> bool:

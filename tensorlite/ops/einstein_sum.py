@@ -40,8 +40,8 @@ def einsum(equation: Any, *operands: Any) -> Any:
     twice in one operand selects its diagonal. ``...`` stands for any further dimensions. These, and dimensions of size
     1, broadcast. Without ``->`` the output is ``...`` and the letters that occur once, in alphabetical order. The other
     form is ``einsum(x, [0, 1, 2], y, [0, 2, 3], [0, 1, 3])``. Operands are contracted two at a time,
-    those with the smallest product first. Inside ``autocast`` the products of matrices compute in its dtype, which is that
-    of the result.
+    those with the smallest product first. Inside ``autocast`` the products of matrices compute in its dtype, which is
+    that of the result.
 
     Raises ValueError for a malformed equation, ShapeError if it does not fit the operands, DTypeError if dtypes differ.
     """

@@ -88,7 +88,7 @@ def calls_of(loss, op):
 
 
 CALLS = {  # op: the functions that its rules call, and what the source of the first one has
-    "linear": (lambda x: F.linear(x, x, x[0]), ["linear_backward"], "xp.sum_to(rows, rows.shape[1:])"),
+    "linear": (lambda x: F.linear(x, x, x[0]), ["linear_backward"], "xp.sum_to(added, rows.shape[1:])"),
     "layer_norm_rows": (lambda x: F.layer_norm(x, [2]), ["layer_norm_backward", "_row_mean"], "rstd"),
     "cross_entropy_rows": (
         lambda x: F.cross_entropy(x, tl.tensor([0, 1])), ["_each_loss", "cross_entropy_backward"], "broadcast_to"),

@@ -199,7 +199,8 @@ def linear_backward(
     wide = accumulate_dtype(narrow)
     if wide == narrow or (is_bfloat16(narrow) and has_bfloat16_products()):
         return reference.linear_backward(xp, g, x, weight, needs, given_dtypes)
-    gradients = reference.linear_backward(xp, *convert_arrays([g, x, weight], narrow, wide), needs)
+    g, x, weight = convert_arrays([g, x, weight], narrow, wide)
+    gradients = reference.linear_backward(xp, g, x, weight, needs)
     kept = [given_dtypes is not None and given_dtypes.get(i) == wide for i in range(3)]
     return tuple(
         d if d is None or keep else cast_array(d, narrow) for d, keep in zip(gradients, kept, strict=True)
