@@ -16,11 +16,11 @@ from ..dtypes import DType, accumulate_dtype, cast_array, convert_arrays, float3
 __all__ = [
     "adam_all_step", "adam_step", "add_arrays", "assign_into", "attention", "attention_backward", "clamp",
     "cross_entropy", "cross_entropy_backward", "deviation", "embedding_backward", "erf", "exp_below", "gelu",
-    "gelu_backward", "last_places", "layer_norm", "layer_norm_backward", "linear", "linear_backward", "log_softmax",
-    "log_softmax_backward", "matmul", "muon_step", "orthogonal", "philox", "rms_norm", "rms_norm_backward",
-    "root_sum_squares",
-    "running_sum", "scale_all_step", "scatter_add_into", "sgd_step", "silu", "silu_backward", "softmax",
-    "softmax_backward", "sum_over", "sum_squares_of_all", "sum_to", "variance", "whole_of", "wide_matmul",
+    "gelu_backward", "largest", "last_places", "layer_norm", "layer_norm_backward", "linear", "linear_backward",
+    "log_softmax", "log_softmax_backward", "matmul", "muon_step", "orthogonal", "philox", "product", "rms_norm",
+    "rms_norm_backward", "root_sum_squares", "running_sum", "scale_all_step", "scatter_add_into", "sgd_step",
+    "silu", "silu_backward", "smallest", "softmax", "softmax_backward", "sum_over", "sum_squares_of_all", "sum_to",
+    "variance", "whole_of", "wide_matmul",
 ]  # fmt: skip
 
 Array = Any
@@ -32,6 +32,21 @@ XP = Any
 def add_arrays(xp: XP, x: Array, y: Array) -> Array:
     """Return ``x + y``."""
     return x + y
+
+
+def largest(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
+    """Return the largest entry along axes, NaN where there is one."""
+    return x.max(axis=axes, keepdims=keepdims)
+
+
+def smallest(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
+    """Return the smallest entry along axes, NaN where there is one."""
+    return x.min(axis=axes, keepdims=keepdims)
+
+
+def product(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
+    """Return the product of the entries along axes."""
+    return x.prod(axis=axes, keepdims=keepdims)
 
 
 # ---- sums and scatters ----------------------------------------------------------------------

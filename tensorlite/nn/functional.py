@@ -370,7 +370,7 @@ def cross_entropy(
     if weight is None and reduction != "none":
         return nn_ops.cross_entropy_rows(rows, indices, ignore_index, label_smoothing, reduction)
     factor = _weights_of(indices, weight, ignore_index)
-    if factor is None or not label_smoothing:
+    if weight is None or factor is None or not label_smoothing:
         loss = nn_ops.cross_entropy_rows(rows, indices, ignore_index, label_smoothing)
         loss = loss if factor is None else loss * factor
     else:

@@ -217,7 +217,7 @@ def _products_of_others(x: Value) -> Value:
 def prod(xp: Namespace, x: Array, dim: int | None = None, keepdim: bool = False) -> Array:
     """Return the product of the entries. Its gradient is also correct where some of them are 0."""
     axes = _axes(x, dim if dim is None else dim_in("", dim, x.ndim))
-    return _wide(xp, x).prod(axis=axes, keepdims=keepdim)
+    return xp.product(_wide(xp, x), axes, keepdim)
 
 
 # ---- extremes -------------------------------------------------------------------------------
@@ -233,13 +233,13 @@ def _extreme_gradient(g: Value, x: Value, out: Value, in_shape: Sequence[int], d
 @op(_extreme_gradient, widen="backward")
 def amax(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
     """Return the largest entry. Equal entries share the gradient. Raises ShapeError if there are no entries."""
-    return x.max(axis=_filled_axes(x, dim), keepdims=keepdim)
+    return xp.largest(x, _filled_axes(x, dim), keepdim)
 
 
 @op(_extreme_gradient, widen="backward")
 def amin(xp: Namespace, x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
     """Return the smallest entry. Equal entries share the gradient. Raises ShapeError if there are no entries."""
-    return x.min(axis=_filled_axes(x, dim), keepdims=keepdim)
+    return xp.smallest(x, _filled_axes(x, dim), keepdim)
 
 
 @op()
@@ -392,7 +392,7 @@ def logsumexp(xp: Namespace, x: Array, dim: Dim, keepdim: bool = False) -> tuple
     axes = _axes(x, dim)
     if x.size:
         # The gradient uses the maximum and the sum, because rounding loses the log of the sum next to a large maximum.
-        top = x.max(axis=axes, keepdims=True)
+        top = xp.largest(x, axes, True)
         total = xp.sum_over(xp.exp_below(x, top), axes, True)
         total = xp.where(top == -math.inf, math.inf, total)
         out = xp.where(top == -math.inf, top, xp.log(total) + top)

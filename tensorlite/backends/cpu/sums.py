@@ -29,6 +29,7 @@ _MIN_ROWS = 16  # rows from which a product with ones is faster than NumPy's sum
 _NARROW = 96  # columns up to which a product with ones is faster than NumPy's sum of rows
 _ONE_THREAD = 9216  # entries of a matrix up to which OpenBLAS multiplies it with a vector in one thread
 _IN_CACHE = 1 << 22  # entries up to which it is faster for any number of columns
+_FEW = 32  # entries of a row up to which NumPy's loop over rows takes longer than one over columns
 _STEPS = 8  # entries of a running sum that are added one after the other
 _SHORT_RUN, _LONG_RUN = 512, 1 << 12  # products that BLAS adds in one call, for one vector or a large matrix
 _SMALL_PRODUCT = 1 << 12  # entries of a product that are few enough to keep one for each run
@@ -179,7 +180,7 @@ def running_sum(xp: XP, x: Array, axis: int) -> Array:
         return running_sum(xp, x.astype(wide), axis).astype(x.dtype)
     n = x.shape[axis]
     if x.dtype != FLOAT32 or n <= _RUN:
-        return np.cumsum(x, axis=axis)
+        return _short_running_sum(x) if 1 < n <= _FEW < x.size // n and axis == x.ndim - 1 else np.cumsum(x, axis=axis)
     compiled = sums_for(x)
     if compiled is None and x.size <= _BLOCK // 2:
         return np.cumsum(x, axis=axis, dtype=np.float64).astype(x.dtype)
@@ -192,6 +193,20 @@ def running_sum(xp: XP, x: Array, axis: int) -> Array:
     rows = max(1, _WIDE_BLOCK // (n * shape[2]))
     for row in range(0, shape[0], rows):
         _running_sum_into(target[row : row + rows], source[row : row + rows])
+    return out
+
+
+def _short_running_sum(x: Array) -> Array:
+    """Return the running sums of rows of few entries, column by column."""
+    out: Array = np.empty(x.shape, x.dtype)
+    n = x.shape[-1]
+    rows, sums = x.reshape(-1, n), out.reshape(-1, n)
+    step = _BLOCK // n
+    for start in range(0, len(rows), step):
+        block, part = rows[start : start + step], sums[start : start + step]
+        part[:, 0] = block[:, 0]
+        for k in range(1, n):
+            np.add(part[:, k - 1], block[:, k], out=part[:, k])
     return out
 
 
