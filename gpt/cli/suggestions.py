@@ -39,6 +39,7 @@ OPTION_ALIASES = {
     "--checkpoint-interval": "save-every save-interval save-steps checkpoint-every save-freq checkpoint-steps",
     "--log-layers": "log-gradients log-gradient watch log-every-layer record-layers",
     "--activation-checkpointing": "gradient-checkpointing recompute checkpoint-activations remat",
+    "--compile": "jit torch-compile capture replay graph",
     "--sample-chars": "sample-length sample-size",
     "--seed": "random-seed manual-seed rng",
     "--dtype": "precision type",

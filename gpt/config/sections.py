@@ -261,6 +261,9 @@ class TrainConfig(Section):
     activation_checkpointing: bool = option(
         False, "compute each block again in the backward pass instead of keeping its values: less memory, slower steps"
     )
+    compile: bool = option(
+        True, "record a step on a CPU and replay it with the same bits, where that is possible: faster steps"
+    )
     out_dir: str = option("", "folder for checkpoint, metrics and loss curve; runs/NAME if empty")
 
     @property

@@ -32,6 +32,7 @@ RESUMABLE_OPTIONS = {
     "train.sample_chars",
     "train.log_layers",
     "train.activation_checkpointing",
+    "train.compile",
     "train.device",
     "train.dtype",  # Only if the parameters keep theirs, so not from or to float64.
 }

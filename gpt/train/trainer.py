@@ -25,7 +25,8 @@ from gpt.train.optimizer import configure_optimizer, configure_schedule
 from gpt.train.output import say
 from gpt.train.precision import make_autocast, make_scaler
 from gpt.train.progress import Meter, format_metrics, progress_bar
-from tensorlite import Tensor, nn
+from gpt.train.step import Stepper, can_compile
+from tensorlite import Tensor
 from tensorlite.optim import lr_scheduler
 
 # Steps between two lines of metrics; the progress bar shows the last line.
@@ -65,6 +66,7 @@ class Trainer:
         self.evaluation_due = False  # Whether this step's evaluation is still to be done.
         self.layers = LayerRecorder(config, model, folder)
         t = config.train
+        self.make_stepper()
         self.meter = Meter(t.grad_accum * t.batch_size * config.model.block_size)
 
     @cached_property
@@ -116,29 +118,32 @@ class Trainer:
 
     def train_step(self) -> tuple[Tensor, Tensor]:
         """Take one optimizer step. Return the loss and the norm of the gradient before clipping, both 0-d."""
-        grad_accum, device = self.config.train.grad_accum, self.model.device
+        device, recorded = self.model.device, self.layers.is_due(self.step + 1)
         self.optimizer.zero_grad()
-        losses, recorded = [], self.layers.is_due(self.step + 1)
-        with self.layers.watching(recorded):
-            for _ in range(grad_accum):
-                x, y = self.batch("train", self.rng)  # (B, T) each
-                self.meter.tokens += x.size
-                with self.autocast():
-                    _, loss = self.model(tl.tensor(x, device=device), tl.tensor(y, device=device))
-                loss = loss / grad_accum
-                self.scaler.scale(loss).backward()
-                losses.append(loss.detach())
-        self.scaler.unscale_(self.optimizer)
+        batches = []
+        for _ in range(self.config.train.grad_accum):
+            x, y = self.batch("train", self.rng)  # (B, T) each
+            self.meter.tokens += x.size
+            batches.append((tl.tensor(x, device=device), tl.tensor(y, device=device)))
         if recorded:
-            self.layers.before_update()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.optim.grad_clip or math.inf)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.schedule.step()
+            with self.layers.watching(True):
+                result = self.stepper.step(batches, self.layers.before_update)
+        else:
+            result = self.compiled(batches) if self.compiled is not None else self.stepper.step(batches)
         self.step += 1
         if recorded:
             self.layers.after_update(self.step)
-        return sum(losses[1:], losses[0]), norm
+        return result
+
+    def make_stepper(self) -> None:
+        """Make what takes the steps, with the schedule and the scaler of now."""
+        t, clip = self.config.train, self.config.optim.grad_clip or math.inf
+        self.stepper = Stepper(
+            self.model, self.optimizer, self.schedule, self.parameters, clip, self.autocast if t.is_mixed else None,
+            self.scaler if self.scaler.is_enabled() else None,
+        )  # fmt: skip
+        compiles = can_compile(self.config, self.model, t.steps - self.step)
+        self.compiled = tl.compile(self.stepper.step_and_clear) if compiles else None
 
     def batch(self, split: Split, rng: np.random.Generator) -> tuple[Any, Any]:
         """Return inputs and targets (B, T) of a random batch."""
@@ -295,6 +300,7 @@ class Trainer:
         self.evaluation_due = state.get("evaluation_due", False)
         if "scaler" in state:  # A run that has another dtype now ignores it.
             self.scaler.load_state_dict(state["scaler"])
+        self.make_stepper()
 
     def check_optimizer(self, saved: Checkpoint) -> None:
         """Raise ValueError if the options of the saved optimizer are not those of its configuration and step."""

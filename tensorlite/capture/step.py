@@ -206,7 +206,7 @@ class CompiledStep(Generic[P, R]):
         return "\n".join(lines) or "no calls with arguments that can be captured"
 
     def reset(self) -> None:
-        """Forget all captures, and the memory of their constants."""
+        """Forget all captures, and free their memory."""
         self._signatures.clear()
 
     def __repr__(self) -> str:
@@ -291,7 +291,8 @@ def compile(function: Callable[P, R]) -> CompiledStep[P, R]:
 
     The first three calls with arguments of one kind (shapes, dtypes, strides, Python constants) run as usual. The
     second watches the Python code, and the third records the calls of ops, gradient rules and optimizers. Later calls
-    do these calls alone, with the same bits: no Module, graph or argument check runs.
+    do these calls alone, with the same bits: no Module, graph or argument check runs. The first of them makes a plan of
+    at most 256 MiB, in which most results have memory that stays where it is; see docs/speed.md.
 
     Each call first compares what the recorded code read: global names, variables of outer functions, attributes of
     modules and objects, lists and dicts, parameters and whether they have a ``grad``. If one is another object, the

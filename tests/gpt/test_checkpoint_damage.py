@@ -253,7 +253,7 @@ ACCEPTED = {
     "config.lora.rank": {"null"}, "config.lora.alpha": {"null"}, "config.lora.targets": {"empty"},
     "config.optim.muon_lr": {"huge", "float"}, "config.optim.muon_momentum": {"float"},
     "config.optim.grad_clip": {"huge", "float"}, "config.train.out_dir": {"text", "empty", "escape", "long"},
-    "config.train.activation_checkpointing": {"true"}, "tokenizer.vocab": {"escape"},
+    "config.train.activation_checkpointing": {"true"}, "config.train.compile": {"true"}, "tokenizer.vocab": {"escape"},
     "state.batches.state.state": {"huge"}, "state.dropout.cpu.state.state": {"huge"},
     "state.best": {"null", "huge", "float"}, "state.evaluation_due": {"true"},
     "state.meter.losses": {"list", "numbers"}, "state.meter.seconds": {"huge", "float"},

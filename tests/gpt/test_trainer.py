@@ -36,7 +36,7 @@ from gpt.runs import (
     read,
 )
 from gpt.tokenizer import start_ids
-from gpt.train import Trainer, TrainingError, report, run, start, trainer
+from gpt.train import Trainer, TrainingError, report, run, start, step, trainer
 from gpt.train.progress import evaluation_bar
 from tests.gpt.small_runs import at_step, content
 
@@ -408,3 +408,36 @@ def test_a_missing_extra_says_what_to_install(tiny, monkeypatch, package):
         config = config.replace({"data.dataset": "tinyshakespeare"})
     with pytest.raises(ModuleNotFoundError, match=rf"gpt needs the package {package}: pip install 'tensorlite\[gpt\]'"):
         train.train(config)
+
+
+@pytest.mark.parametrize(
+    ("options", "replayed"),
+    [
+        ({"model__dropout": 0.2, "train__grad_accum": 2, "train__log_layers": 7}, 15),
+        ({"optim__optimizer": "muon", "optim__schedule": "linear", "optim__grad_clip": 0.0, "model__bias": True}, 20),
+        ({"train__dtype": "float64", "model__norm": "rms", "model__mlp": "swiglu", "train__log_layers": 0}, 20),
+        ({"train__dtype": "bfloat16"}, 0),
+        ({"train__activation_checkpointing": True}, 0),
+        ({"model__position": "rope"}, 0),
+    ],
+)
+def test_compile_changes_no_bit(tiny, tmp_path, monkeypatch, options, replayed):
+    """Losses, weights and records are the same, also after a run was resumed, with and without `train.compile`."""
+    if options.get("train__dtype") == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    monkeypatch.setattr(step, "MIN_COMPILED_STEPS", 1)
+    runs = []
+    for compiled in (False, True):
+        out = f"{compiled}"
+        config = tiny(out, train__steps=28, train__compile=compiled, **options)
+        first = start(config)
+        assert first.optimize()
+        resumed = train.resume(first.config.replace({"train.steps": 36}), tmp_path / out / LATEST)
+        assert resumed.optimize()
+        lines = [{k: v for k, v in line.items() if "per_s" not in k} for line in read(tmp_path / out / METRICS)]
+        layers = (tmp_path / out / LAYERS).read_text() if (tmp_path / out / LAYERS).exists() else ""
+        runs.append((lines, layers, {name: value.numpy() for name, value in resumed.model.state_dict().items()}))
+    plain, replays = runs
+    np.testing.assert_equal(replays, plain)
+    found = re.search(r"(\d+) replayed", first.compiled.explain() if first.compiled else "")
+    assert (int(found[1]) if found else 0) >= replayed
