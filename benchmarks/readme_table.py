@@ -79,11 +79,14 @@ STEPS = {
 def step_rows(text: str) -> Iterator[Row]:
     """Yield the rows of the training steps, each against the faster of PyTorch eager and torch.compile."""
     shapes = sections(text)
-    for label, suffix, dtype in (("ratio", "", ""), ("ratio-bf16", "-bf16", ", in bfloat16")):
+    variants = [
+        ("ratio", "", ""), ("ratio-compile", "-compile", ", by `tl.compile`"), ("ratio-bf16", "-bf16", ", in bfloat16"),
+    ]  # fmt: skip
+    for label, suffix, dtype in variants:
         for shape, what in STEPS.items():
             lines = shapes[shape]
-            if not any(line.startswith(f"{label} ") for line in lines):
-                continue
+            if not any(line.startswith(f"{label} ") for line in lines) or (shape == "L" and suffix == "-compile"):
+                continue  # a step of L spends little of its time in Python
             theirs = opponent(lines, label)
             against = "; against `torch.compile`" if "compile" in theirs else ""
             ours = columns(lines, f"tensorlite{suffix}")

@@ -70,6 +70,7 @@ class Side(NamedTuple):
 
 SIDES = {
     "tensorlite": Side("tensorlite", "float32"),
+    "tensorlite-compile": Side("tensorlite", "float32", compiled=True),
     "torch": Side("torch", "float32"),
     "torch-compile": Side("torch", "float32", compiled=True),
     "tensorlite-bf16": Side("tensorlite", "bfloat16"),
@@ -83,7 +84,9 @@ def why_left_out(name: str) -> str:
     side = SIDES[name]
     if side.library == "torch" and not find_spec("torch"):
         return "PyTorch is not installed"
-    if side.compiled and not any(map(shutil.which, ("g++", "c++", "clang++"))):
+    if side.library == "tensorlite" and side.compiled and not hasattr(tl, "compile"):
+        return "this tensorlite has no compile"
+    if side.library == "torch" and side.compiled and not any(map(shutil.which, ("g++", "c++", "clang++"))):
         return "torch.compile needs a C++ compiler, such as g++"
     if name == "tensorlite-bf16":
         if not hasattr(tl, "autocast"):
@@ -110,16 +113,17 @@ def tensorlite_step(config: ModelConfig, weights: Weights, side: Side) -> Step:
     parameters = list(model.parameters())
     optimizer, block = configure_optimizer(model, OPTIM), lower(tl, side.dtype)
 
-    def step(x: np.ndarray, y: np.ndarray) -> float:
+    def train_step(x: tl.Tensor, y: tl.Tensor) -> tl.Tensor:
         with block():
-            _, loss = model(tl.from_numpy(x), tl.from_numpy(y))
+            _, loss = model(x, y)
         loss.backward()
         tl.nn.utils.clip_grad_norm_(parameters, OPTIM.grad_clip)
         optimizer.step()
         optimizer.zero_grad()
-        return loss.item()
+        return loss
 
-    return step
+    run = tl.compile(train_step) if side.compiled else train_step
+    return lambda x, y: run(tl.from_numpy(x), tl.from_numpy(y)).item()
 
 
 def torch_step(config: ModelConfig, weights: Weights, side: Side) -> Step:
@@ -184,7 +188,7 @@ def peak_memory() -> float:
 
 
 class CompiledMemory:
-    """The memory of a compiled step, without that of the compiler, which works in the same process.
+    """The memory of a step that torch.compile made, without that of the compiler, which works in the same process.
 
     It begins between two steps, after compilation. The peak since then, less the memory at the beginning, is that of
     the activations and gradients. Weights and two moments of AdamW were there before: three numbers a parameter.
@@ -215,7 +219,8 @@ def train(library: str, name: str, shape: Shape, weights: Weights, pipe: Connect
 
     At the end, send how much memory the model took beyond a small model, which needs all imports as well.
     """
-    if not SIDES[name].compiled:
+    compiles = SIDES[name].library == "torch" and SIDES[name].compiled
+    if not compiles:
         rng = np.random.default_rng(0)
         run_steps(make_step(name, SMALL), SMALL, rng, 1)
     before, compiled = peak_memory(), None
@@ -223,7 +228,7 @@ def train(library: str, name: str, shape: Shape, weights: Weights, pipe: Connect
     rng = np.random.default_rng(0)
     while count := pipe.recv():
         pipe.send(run_steps(step, shape, rng, count))
-        if SIDES[name].compiled and compiled is None:
+        if compiles and compiled is None:
             compiled = CompiledMemory(weights)
     pipe.send(peak_memory() - before if compiled is None else compiled.peak())
 
