@@ -84,6 +84,7 @@ from .tensors.creation import (
     zeros,
     zeros_like,
 )
+from .tensors.dlpack import from_dlpack
 from .tensors.printing import printoptions, set_printoptions
 from .tensors.tensor import Tensor
 
@@ -120,8 +121,8 @@ __all__ = [
     "are_deterministic_algorithms_enabled", "get_num_threads", "keep_freed_memory", "set_num_threads",
     "use_deterministic_algorithms",
     "checkpoint", "compile", "printoptions", "set_printoptions", "vmap",
-    "arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like", "linspace", "ones",
-    "ones_like", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "tensor",
+    "arange", "as_tensor", "empty", "empty_like", "eye", "from_dlpack", "from_numpy", "full", "full_like", "linspace",
+    "ones", "ones_like", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "tensor",
     "zeros", "zeros_like",
     "bool_", "complex128", "complex64", "float16", "float32", "float64", "get_default_dtype", "int16", "int32",
     "int64", "int8", "promote_types", "result_type", "set_default_dtype", "uint8",

@@ -116,11 +116,9 @@ def _in_dtype(x: Array, dtype: DType) -> Array:
 
 @op(
     lambda g, weight, in_shape, stride, dilation, given_dtype: correlate_input(
-        g, weight, in_shape, stride, dilation, given_dtype
-    ),
+        g, weight, in_shape, stride, dilation, given_dtype),
     lambda g, x, in_shape, stride, dilation, given_dtype: correlate_weight(
-        g, x, in_shape, stride, dilation, given_dtype
-    ),
+        g, x, in_shape, stride, dilation, given_dtype),
     dtypes="same", widen=True,
 )
 def correlate(
@@ -144,8 +142,7 @@ def correlate(
 @op(
     lambda g, weight, stride, dilation, given_dtype: correlate(g, weight, stride, dilation, given_dtype),
     lambda g, y, in_shape, stride, dilation, given_dtype: correlate_weight(
-        y, g, in_shape, stride, dilation, given_dtype
-    ),
+        y, g, in_shape, stride, dilation, given_dtype),
     dtypes="same", widen=True,
 )
 def correlate_input(
@@ -173,8 +170,7 @@ def correlate_input(
 @op(
     lambda g, x, stride, dilation, given_dtype: correlate(x, g, stride, dilation, given_dtype),
     lambda g, y, in_shape, stride, dilation, given_dtype: correlate_input(
-        y, g, in_shape, stride, dilation, given_dtype
-    ),
+        y, g, in_shape, stride, dilation, given_dtype),
     dtypes="same", widen=True,
 )
 def correlate_weight(

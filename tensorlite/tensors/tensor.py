@@ -25,6 +25,7 @@ from .arguments import constructor_error, flatten_sizes, grad_error
 from .closeness import isclose
 from .convert import as_array, fill_number, is_dtype_name, to_device, to_dtype
 from .copying import copy_tensor, deepcopy_tensor, reduce_tensor
+from .dlpack import device_code, export_array
 from .inplace import InPlaceMethods
 from .methods import OpMethods
 from .numpy_protocol import UfuncProtocol, apply_function
@@ -282,6 +283,22 @@ class Tensor(OpMethods, InPlaceMethods):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None, copy: bool | None = None,
+    ) -> Any:  # fmt: skip
+        """Return a capsule that shares this tensor's memory with another library: see :func:`tensorlite.from_dlpack`.
+
+        The arguments are those of the array API standard. Raises BufferError if this tensor requires gradients, or if
+        NumPy or CuPy cannot export its dtype, as bfloat16.
+        """
+        given = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
+        return export_array(self.array, self.tracked, {k: v for k, v in given.items() if v is not None})
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Return DLPack's code of the device and its index. Raises BufferError for a device that DLPack lacks."""
+        return device_code(self.array)
 
     __array_ufunc__ = UfuncProtocol()
     __array_function__ = apply_function

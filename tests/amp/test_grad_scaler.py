@@ -246,3 +246,28 @@ def test_one_sync_a_step_on_a_device():
     with strict.forbid_syncs():
         scaler.update()
         scaler.get_scale()
+
+
+@pytest.mark.parametrize("device", ["cpu", "strict"])
+@pytest.mark.parametrize("f", [
+    lambda w: w.sum(), lambda w: w.mean(), lambda w: w.expand(3).sum(), lambda w: w.reshape(1, 1).sum(0).sum(),
+    lambda w: tl.diag(w).sum(), lambda w: w.broadcast_to((2, 1)).sum(0).sum(), lambda w: w.reshape(()),
+])  # fmt: skip
+def test_the_gradient_of_one_entry_can_be_changed_in_place(f, device):
+    """The gradient of a sum is a broadcast number, which NumPy makes read-only."""
+    p = parameter(1.0, device=device)
+    exact = tl.autograd.grad(f(p), p)[0].item()
+    optimizer, scaler = tl.optim.SGD([p], lr=1.0), GradScaler(device, init_scale=4.0)
+    loss = f(p)
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
+    assert p.grad.item() == exact
+    nn.utils.clip_grad_norm_([p], 0.5)
+    assert abs(p.grad.item() - 0.5) < 1e-5
+    scaler.step(optimizer)
+    assert abs(p.item() - 0.5) < 1e-5
+    p.grad = None
+    loss = f(p)
+    loss.backward()
+    p.grad.mul_(0.0)
+    assert loss.item() != 0

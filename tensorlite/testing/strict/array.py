@@ -198,8 +198,19 @@ def _wrapped(result: Any, sources: tuple[Any, ...] = ()) -> Any:
     for source in sources:
         if isinstance(source, StrictArray) and result.size and np.may_share_memory(result, source.host):
             owner = source if source.base is None else source.base
+            _make_writeable(result, source.host)
             return source if result is source.host else StrictArray(result, owner)
     return StrictArray(result)
+
+
+def _make_writeable(view: np.ndarray[Any, Any], source: np.ndarray[Any, Any]) -> None:
+    """Let a view be written, as all arrays of CuPy can be, unless an entry of its source is several of its own.
+
+    NumPy's broadcast_to and diagonal give read-only views. A write into an array that repeats entries stays an error.
+    """
+    repeats = any(stride == 0 and size > 1 for stride, size in zip(view.strides, view.shape, strict=True))
+    if source.flags.writeable and not (view.flags.writeable or repeats):
+        view.flags.writeable = True
 
 
 def call_numpy(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
