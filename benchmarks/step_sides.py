@@ -9,11 +9,11 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -99,23 +99,16 @@ def why_left_out(name: str) -> str:
 # ---- a step ---------------------------------------------------------------------------------
 
 
-def lower(library: Any, dtype: str) -> Callable[[], AbstractContextManager[Any]]:
-    """Return a function that makes the block in which products have this dtype."""
-    if dtype == "float32":
-        return nullcontext
-    return lambda: library.autocast("cpu", dtype=getattr(library, dtype))
-
-
 def tensorlite_step(config: ModelConfig, weights: Weights, side: Side) -> Step:
     """Return a function that takes a training step with tensorlite and returns the loss."""
     model = GPT(config)
     model.load_state_dict({name: tl.from_numpy(value) for name, value in weights.items()})
     parameters = list(model.parameters())
-    optimizer, block = configure_optimizer(model, OPTIM), lower(tl, side.dtype)
+    optimizer = configure_optimizer(model, OPTIM)
+    forward = model if side.dtype == "float32" else tl.autocast("cpu", dtype=getattr(tl, side.dtype))(model.forward)
 
     def train_step(x: tl.Tensor, y: tl.Tensor) -> tl.Tensor:
-        with block():
-            _, loss = model(x, y)
+        _, loss = forward(x, y)
         loss.backward()
         tl.nn.utils.clip_grad_norm_(parameters, OPTIM.grad_clip)
         optimizer.step()
@@ -134,8 +127,9 @@ def torch_step(config: ModelConfig, weights: Weights, side: Side) -> Step:
     model = TorchGPT(config)
     model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     parameters = list(model.parameters())
-    optimizer, block = model.configure_optimizer(OPTIM), lower(torch, side.dtype)
+    optimizer = model.configure_optimizer(OPTIM)
     forward = torch.compile(model) if side.compiled else model
+    block = nullcontext if side.dtype == "float32" else lambda: torch.autocast("cpu", dtype=getattr(torch, side.dtype))
 
     def step(x: np.ndarray, y: np.ndarray) -> float:
         with block():
