@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -36,10 +36,24 @@ def _matrix(x: Array) -> tuple[int, int, int, int]:
     return (x.__array_interface__["data"][0], *x.strides[:3])
 
 
-def _sizes(q: Array, k: Array, v: Array, causal: bool) -> tuple[int, ...]:
+@cache
+def _load() -> Any:
+    from .compiled import attention
+
+    return attention
+
+
+@lru_cache(64)
+def _bits(number: float) -> int:
+    """Return the bits of a number as float32."""
+    return int(np.float32(number).view(np.int32))
+
+
+def _sizes(q: Array, k: Array, v: Array, causal: bool, scale: float) -> tuple[int, ...]:
     narrow = q.itemsize == 2
     return (
-        int(narrow), 1 + narrow, q.itemsize, q.shape[1], q.shape[2], k.shape[2], q.shape[3], v.shape[3], int(causal)
+        _load().PARTS, int(narrow), 1 + narrow, q.itemsize, q.shape[1], q.shape[2], k.shape[2], q.shape[3],
+        v.shape[3], int(causal), _bits(scale),
     )  # fmt: skip
 
 
@@ -51,13 +65,11 @@ def prepare_attention(
     name: str, arrays: Sequence[Array], top: Array, total: Array, causal: bool, scale: float
 ) -> Callable[[], None]:
     """Return a function that does what the one of this name does with the same arguments, which the caller keeps."""
-    from .compiled import attention
-
     q, k, v, *_ = arrays if name == "attend" else arrays[1:]
     args = (
-        _sizes(q, k, v, causal), scale, *map(_matrix, arrays), _address(top), _address(total), math.prod(q.shape[:2])
+        _sizes(q, k, v, causal, scale), *map(_matrix, arrays), _address(top), _address(total), math.prod(q.shape[:2])
     )  # fmt: skip
-    return partial(_run, getattr(attention, name), q, *args)
+    return partial(_run, getattr(_load(), name), q, *args)
 
 
 def _address(x: Array) -> int:
@@ -71,11 +83,9 @@ def attend(arrays: Sequence[Array], top: Array, total: Array, causal: bool, scal
     arrays: q (B, H, T, D), k (B, H, S, D), v (B, H, S, E), out (B, H, T, E): all float32 or all bfloat16, with
     contiguous rows. top, total: (B H, T), contiguous float32.
     """
-    from .compiled import attention
-
     q, k, v, _ = arrays
     _run(
-        attention.attend, q, _sizes(q, k, v, causal), scale, *map(_matrix, arrays), _address(top), _address(total),
+        _load().attend, q, _sizes(q, k, v, causal, scale), *map(_matrix, arrays), _address(top), _address(total),
         math.prod(q.shape[:2]),
     )  # fmt: skip
 
@@ -86,10 +96,8 @@ def attend_backward(arrays: Sequence[Array], top: Array, total: Array, causal: b
     arrays: the gradient of the result, q, k, v, and their gradients, as :func:`attend` takes arrays. top, total: what
     :func:`attend` wrote.
     """
-    from .compiled import attention
-
     _, q, k, v, *_ = arrays
     _run(
-        attention.attend_backward, q, _sizes(q, k, v, causal), scale, *map(_matrix, arrays), _address(top),
+        _load().attend_backward, q, _sizes(q, k, v, causal, scale), *map(_matrix, arrays), _address(top),
         _address(total), math.prod(q.shape[:2]),
     )  # fmt: skip

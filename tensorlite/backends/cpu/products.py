@@ -83,6 +83,14 @@ def _allocate(size: int) -> tuple[Array, int, int]:
     return memory, memory.ctypes.data + -memory.ctypes.data % _ALIGNMENT, size
 
 
+def _take() -> tuple[Array, int, int]:
+    """Return a workspace that no product uses."""
+    try:
+        return _free.pop()
+    except IndexError:  # also where another thread has taken the last one
+        return _allocate(0)
+
+
 # ---- products -----------------------------------------------------------------------------------
 
 
@@ -91,7 +99,7 @@ class _Plan(NamedTuple):
 
     function: Any
     kind: int
-    address: int
+    addresses: tuple[int, int]
     narrow: bool  # whether a dtype is bfloat16
     longest: int  # largest k for which a result in bfloat16 is rounded once, because its partial sums are kept
 
@@ -106,7 +114,7 @@ def _plan(x: Any, y: Any, out: Any) -> _Plan | None:
     function = products.multiply_for(*(np.dtype(np.uint16) if n else _FLOAT32 for n in narrow))
     kind = products.BFLOAT16 if any(narrow) else products.FLOAT32
     longest = 2 * products.MAX_LINES if narrow[2] else 1 << 62
-    return _Plan(function, kind, products.multiply_address(), any(narrow), longest)
+    return _Plan(function, kind, products.code_addresses(), any(narrow), longest)
 
 
 def multiply(x: Array, y: Array, out_dtype: Any, bias: Array | None = None) -> Array | None:
@@ -135,11 +143,8 @@ def multiply(x: Array, y: Array, out_dtype: Any, bias: Array | None = None) -> A
     out = np.empty((m, n), out_dtype)
     addend = _NO_BIAS if bias is None else np.ascontiguousarray(bias, _FLOAT32)
     args = (*map(bits_of, (x, y, out)), addend) if plan.narrow else (x, y, out, addend)
-    try:
-        workspace = _free.pop()
-    except IndexError:
-        workspace = _allocate(0)
-    while needed := _run(plan.function, work, *args, plan.kind, plan.address, workspace[1], workspace[2]):
+    workspace = _take()
+    while needed := _run(plan.function, work, *args, plan.kind, *plan.addresses, workspace[1], workspace[2]):
         workspace = _allocate(needed)
     _free.append(workspace)
     return out
@@ -155,12 +160,12 @@ def prepare_product(x: Array, y: Array, out: Array, bias: Array | None = None) -
     adjacent = x.itemsize in x.strides and y.itemsize in y.strides and (bias is None or bias.flags.c_contiguous)
     if plan is None or plan.narrow or not adjacent or not out.size or not x.size:
         return None
-    fixed = (x, y, out, _NO_BIAS if bias is None else bias, plan.kind, plan.address)
+    fixed = (x, y, out, _NO_BIAS if bias is None else bias, plan.kind, *plan.addresses)
     shared = x.size * y.shape[1] >= _MIN_SHARED
     run = partial(run_parallel, plan.function, *fixed) if shared else partial(plan.function, 0, *fixed)
 
     def launch() -> None:
-        workspace = _free.pop() if _free else _allocate(0)
+        workspace = _take()
         while needed := run(workspace[1], workspace[2]):
             workspace = _allocate(needed)
         _free.append(workspace)

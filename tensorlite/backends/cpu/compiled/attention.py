@@ -34,13 +34,13 @@ from .attention_blocks import (
     softmax_block_backward,
     write_limits,
 )
-from .attention_tiles import LINE, QUERIES
 from .instructions import FLOAT32, LANES
-from .microkernels import store_line
+from .microkernels import LINE, QUERIES, store_line
 from .parallel_for import bind_kernel, parallel_for
+from .parts import PARTS
 from .support import ENTRY, INNER, float32_pointer, keep_alive, njit
 
-__all__ = ["attend", "attend_backward"]
+__all__ = ["PARTS", "attend", "attend_backward"]
 
 Array = Any
 f32 = np.float32
@@ -174,7 +174,7 @@ def _attend_backward_range(
 
 # ---- calls from Python --------------------------------------------------------------------------
 
-_MATRIX, _SIZES = types.UniTuple(types.int64, 4), types.UniTuple(types.int64, 9)
+_MATRIX, _SIZES = types.UniTuple(types.int64, 4), types.UniTuple(types.int64, 11)
 
 
 @njit(**INNER)
@@ -183,31 +183,31 @@ def _matrix(x: Any) -> Any:
 
 
 @njit(**INNER)
-def _sizes(n: Any, scale: Any) -> Any:
-    return Sizes(n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], scale)
+def _sizes(n: Any) -> Any:
+    return Sizes(n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10])
 
 
-@njit(types.void(types.int64, _SIZES, types.float32, *[_MATRIX] * 4, *[types.int64] * 3), **ENTRY)
+@njit(types.void(types.int64, _SIZES, *[_MATRIX] * 4, *[types.int64] * 3), **ENTRY)
 def attend(
-    pool: int, sizes: Any, scale: Any, q: Any, k: Any, v: Any, out: Any, tops: int, totals: int, count: int
+    pool: int, sizes: Any, q: Any, k: Any, v: Any, out: Any, tops: int, totals: int, count: int
 ) -> None:  # fmt: skip
     """Write ``softmax(scale q k^T) v``, the maxima of the scores' rows, and their sums of ``exp(s - max)``.
 
-    count: how many heads there are. sizes: the numbers of :class:`Sizes` without the scale. q, k, v, out: those of
+    count: how many heads there are. sizes: the numbers of :class:`Sizes`. q, k, v, out: those of
     :class:`Matrix`, with contiguous rows. tops, totals: addresses of float32 numbers, one for each query of each head.
     """
-    args = (_sizes(sizes, scale), _matrix(q), _matrix(k), _matrix(v), _matrix(out), tops, totals)
+    args = (_sizes(sizes), _matrix(q), _matrix(k), _matrix(v), _matrix(out), tops, totals)
     parallel_for(pool, bind_kernel(_attend_range, args), count, 1, 1)
 
 
-@njit(types.void(types.int64, _SIZES, types.float32, *[_MATRIX] * 7, *[types.int64] * 3), **ENTRY)
+@njit(types.void(types.int64, _SIZES, *[_MATRIX] * 7, *[types.int64] * 3), **ENTRY)
 def attend_backward(
-    pool: int, sizes: Any, scale: Any, g: Any, q: Any, k: Any, v: Any, dq: Any, dk: Any, dv: Any, tops: int,
+    pool: int, sizes: Any, g: Any, q: Any, k: Any, v: Any, dq: Any, dk: Any, dv: Any, tops: int,
     totals: int, count: int,
 ) -> None:  # fmt: skip
     """Write the gradients of q, k and v, given that of the result, g. The arguments are those of :func:`attend`."""
     args = (
-        _sizes(sizes, scale), _matrix(g), _matrix(q), _matrix(k), _matrix(v), _matrix(dq), _matrix(dk), _matrix(dv),
+        _sizes(sizes), _matrix(g), _matrix(q), _matrix(k), _matrix(v), _matrix(dq), _matrix(dk), _matrix(dv),
         tops, totals,
     )  # fmt: skip
     parallel_for(pool, bind_kernel(_attend_backward_range, args), count, 1, 1)

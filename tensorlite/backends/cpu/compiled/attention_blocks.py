@@ -10,22 +10,29 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import carray
 
-from .attention_tiles import (
+from .attention_tiles import int32_pointer
+from .instructions import LANES
+from .microkernels import (
     BY_KEYS,
     BY_QUERIES,
     LINE,
     PACKED,
     QUERIES,
-    column_maxima,
-    exponentials,
-    int32_pointer,
-    multiply_lines,
-    probabilities,
-    score_gradients,
+    ROWS,
+    store_line,
+    tile_number,
 )
-from .instructions import LANES
-from .microkernels import ROWS, store_line
-from .packing import copy_lines, transpose_lines, transpose_strip
+from .parts import (
+    COLUMN_MAXIMA,
+    COPY_LINES,
+    EXPONENTIALS,
+    PROBABILITIES,
+    SCORE_GRADIENTS,
+    TRANSPOSE_LINES,
+    TRANSPOSE_STRIP,
+    call_part,
+    call_tile,
+)
 from .simd import fma_16, load_16, splat_16, store_16, zeros_16
 from .support import INNER, float32_pointer, njit
 
@@ -58,6 +65,7 @@ class Matrix(NamedTuple):
 class Sizes(NamedTuple):
     """What all heads share."""
 
+    code: int  # address of the inner loops, see parts.py
     kind: int  # FLOAT32 or BFLOAT16
     per_line: int  # numbers of k in a line of a packed matrix: 1 or 2
     size: int  # bytes of a number
@@ -67,7 +75,7 @@ class Sizes(NamedTuple):
     width: int  # of queries and keys
     value_width: int
     causal: int  # 1 if query t sees keys 0 to t, else 0
-    scale: Any
+    scale: int  # the bits of a float32 number
 
 
 # ---- packed matrices ----------------------------------------------------------------------------
@@ -102,7 +110,8 @@ def pack_left(p: Any, source: int, row: int, rows: int, numbers: int, target: in
     """Pack the rows of a matrix, each of which is contiguous: ROWS of them side by side."""
     strip = _STRIP * packed_lines(p, numbers)
     for first in range(0, rows, ROWS):
-        transpose_strip(p.kind, source + first * row, row, min(ROWS, rows - first), numbers, target)
+        args = (p.kind, source + first * row, row, min(ROWS, rows - first), numbers, target)
+        call_part(p.code, TRANSPOSE_STRIP, args)
         target += strip
 
 
@@ -114,7 +123,8 @@ def pack_rows(p: Any, source: int, row: int, rows: int, numbers: int, target: in
         line = 4 * LANES * _vectors(rows, panel)
         for first in range(panel, min(panel + PANEL, rows), LANES):
             to = target + 4 * panel * lines + 4 * (first - panel)
-            transpose_lines(p.kind, source + first * row, row, min(LANES, rows - first), numbers, to, line)
+            args = (p.kind, source + first * row, row, min(LANES, rows - first), numbers, to, line)
+            call_part(p.code, TRANSPOSE_LINES, args)
 
 
 @njit(**INNER, forceinline=False)
@@ -126,7 +136,8 @@ def pack_columns(p: Any, source: int, row: int, rows: int, columns: int, lines: 
     for panel in range(0, columns, PANEL):
         line = 4 * LANES * _vectors(columns, panel)
         at, lanes = source + panel * p.size, min(PANEL, columns - panel)
-        copy_lines(p.kind, at, row, lanes, rows, target + 4 * panel * lines, line, _AHEAD * row)
+        args = (p.kind, at, row, lanes, rows, target + 4 * panel * lines, line, _AHEAD * row)
+        call_part(p.code, COPY_LINES, args)
 
 
 # ---- products -----------------------------------------------------------------------------------
@@ -134,15 +145,16 @@ def pack_columns(p: Any, source: int, row: int, rows: int, columns: int, lines: 
 
 @njit(**INNER, forceinline=False)
 def _multiply(
-    kind: int, layout: int, vectors: int, steps: int, a: int, b: int, addend: int, addend_row: int, out: int,
+    p: Any, layout: int, vectors: int, steps: int, a: int, b: int, addend: int, addend_row: int, out: int,
     out_row: int,
 ) -> None:  # fmt: skip
     """Write a product plus an addend to a tile."""
+    number = tile_number(p.kind, layout, vectors)
     a_step = _STRIP if layout == PACKED else LINE if layout == BY_KEYS else 4
     for line in range(0, steps, _SUM_LINES):
-        multiply_lines(
-            kind, layout, vectors, min(_SUM_LINES, steps - line), a + a_step * line, b + 4 * LANES * vectors * line,
-            addend, addend_row, out, out_row,
+        call_tile(
+            p.code, number, min(_SUM_LINES, steps - line), a + a_step * line, b + 4 * LANES * vectors * line, addend,
+            addend_row, out, out_row,
         )  # fmt: skip
         addend, addend_row = out, out_row
 
@@ -159,7 +171,7 @@ def multiply_scores(
         keys = min(p.keys, first + panel + LANES * vectors) if p.causal else p.keys
         for key in range(0, keys, ROWS):
             _multiply(
-                p.kind, PACKED, vectors, steps, left + key // ROWS * _STRIP * lines, right + 4 * panel * lines,
+                p, PACKED, vectors, steps, left + key // ROWS * _STRIP * lines, right + 4 * panel * lines,
                 zeros, 0, out + key * LINE + 4 * panel, LINE,
             )  # fmt: skip
 
@@ -180,7 +192,7 @@ def multiply_by_keys(
         for panel in range(0, columns, PANEL):
             vectors = _vectors(columns, panel)
             _multiply(
-                p.kind, BY_KEYS, vectors, -(-keys // p.per_line), lines + 4 * query, right + 4 * panel * right_lines,
+                p, BY_KEYS, vectors, -(-keys // p.per_line), lines + 4 * query, right + 4 * panel * right_lines,
                 zeros, 0, tile, TILE_ROW,
             )  # fmt: skip
             for i in range(min(ROWS, queries - query)):
@@ -209,7 +221,7 @@ def add_by_queries(
             vectors = _vectors(columns, panel)
             b = right + 4 * panel * right_lines + skipped // p.per_line * 4 * LANES * vectors
             out = sums + key * sums_row + 4 * panel
-            _multiply(p.kind, BY_QUERIES, vectors, steps, a, b, out, sums_row, out, sums_row)
+            _multiply(p, BY_QUERIES, vectors, steps, a, b, out, sums_row, out, sums_row)
 
 
 # ---- softmax ------------------------------------------------------------------------------------
@@ -243,17 +255,19 @@ def softmax_block(
         store_16(top, splat_16(f32(-np.inf)))
         store_16(total, zeros_16())
         if whole > 0:
-            column_maxima(0, at, 0, whole // 2, p.scale, limit, top)
+            call_part(p.code, COLUMN_MAXIMA, (0, at, 0, whole // 2, p.scale, limit, top))
         if whole < keys:
-            column_maxima(1, at + whole * LINE, whole, (keys - whole + 1) // 2, p.scale, limit, top)
+            rest = (keys - whole + 1) // 2
+            call_part(p.code, COLUMN_MAXIMA, (1, at + whole * LINE, whole, rest, p.scale, limit, top))
         key = 0
         while key < keys:
             masked = 0 if key < whole else 1
             pairs = min(_SUM_PAIRS, ((keys if masked else whole) - key + 1) // 2)
-            exponentials(
+            args = (
                 p.kind, masked, at + key * LINE, key, pairs, p.scale, limit, top, total,
                 lines + 4 * column + key // 2 * LINE,
             )  # fmt: skip
+            call_part(p.code, EXPONENTIALS, args)
             key += 2 * pairs
 
 
@@ -272,17 +286,19 @@ def softmax_block_backward(
         while key < keys:
             masked = 0 if key < whole else 1
             pairs = min(_SUM_PAIRS, ((keys if masked else whole) - key + 1) // 2)
-            probabilities(
+            args = (
                 p.kind, masked, at + key * LINE, key, pairs, p.scale, limit, top, part, slope + key * LINE, total,
                 score_rows + 2 * column + key // 2 * LINE,
             )  # fmt: skip
+            call_part(p.code, PROBABILITIES, args)
             key += 2 * pairs
         key = 0
         while key < keys:
             masked = 0 if key < whole else 1
             pairs = ((keys if masked else whole) - key + 1) // 2
-            score_gradients(
+            slopes = (
                 p.kind, masked, at + key * LINE, key, pairs, p.scale, limit, slope + key * LINE, total,
                 lines + 4 * column + key // 2 * LINE, gradient_rows + 2 * column + key // 2 * LINE,
             )  # fmt: skip
+            call_part(p.code, SCORE_GRADIENTS, slopes)
             key += 2 * pairs

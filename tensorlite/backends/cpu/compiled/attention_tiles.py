@@ -29,52 +29,13 @@ from .instructions import (
     round_two,
     shuffle,
 )
-from .microkernels import ROWS, write_tile
+from .microkernels import LINE
 from .simd import I32, F32x16, I32x16, fused_multiply_add, load, splat, store
 from .support import I64, to_pointer
 
-__all__ = [
-    "BY_KEYS", "BY_QUERIES", "LINE", "PACKED", "QUERIES", "column_maxima", "exponentials", "int32_pointer",
-    "multiply_lines", "probabilities", "score_gradients",
-]  # fmt: skip
-
-QUERIES = 64  # of a block
-LINE = 4 * QUERIES  # bytes of a line of scores
-WIDE = 2  # vectors of a row of a tile: sixteen registers hold its sums
-
-# How the left matrix of a tile is read: as packed rows; as lines, whose columns are the rows; as rows of the lines.
-PACKED, BY_KEYS, BY_QUERIES = range(3)
+__all__ = ["column_maxima", "exponentials", "int32_pointer", "probabilities", "score_gradients"]
 
 _KINDS = [FLOAT32, BFLOAT16] if has_kernel(BFLOAT16) else [FLOAT32]
-_PLACES = {  # bytes from one row to the next, and from one step to the next
-    (FLOAT32, PACKED): (4, 4 * ROWS), (FLOAT32, BY_KEYS): (4, LINE), (FLOAT32, BY_QUERIES): (LINE, 4),
-    (BFLOAT16, PACKED): (4, 4 * ROWS), (BFLOAT16, BY_KEYS): (4, LINE), (BFLOAT16, BY_QUERIES): (LINE // 2, 4),
-}  # fmt: skip
-
-# ---- products -----------------------------------------------------------------------------------
-
-
-@intrinsic
-def multiply_lines(
-    context: Any, kind: Any, layout: Any, vectors: Any, steps: Any, a: Any, b: Any, addend: Any, addend_stride: Any,
-    out: Any, out_stride: Any,
-) -> Any:  # fmt: skip
-    """Write a product, plus an addend, to a tile of 8 rows and 16 or 32 columns, as :func:`multiply_tile` does.
-
-    layout: how the left matrix is read, PACKED, BY_KEYS or BY_QUERIES.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind, layout, vectors, *rest = args
-        number = builder.add(builder.mul(builder.add(builder.mul(kind, I64(3)), layout), I64(WIDE)), vectors)
-        cases = {
-            (k * 3 + way) * WIDE + count: (k, count, *rest, *_PLACES[k, way]) for k in _KINDS for way in range(3)
-            for count in range(1, WIDE + 1)
-        }  # fmt: skip
-        by_case(builder, number, cases, lambda case: write_tile(builder, *cases[case]))
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 10), generate
 
 
 @intrinsic

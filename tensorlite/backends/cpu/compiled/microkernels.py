@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 
 from .instructions import (
     BFLOAT16,
+    FLOAT32,
     LANES,
     MULTIPLY_ADD,
     after,
@@ -34,9 +35,12 @@ from .instructions import (
     shuffle,
 )
 from .simd import I32, F32x16, load, splat, store
-from .support import I64
+from .support import INNER, njit
 
-__all__ = ["MAX_VECTORS", "ROWS", "multiply_tile", "store_line", "write_tile"]
+__all__ = [
+    "BY_KEYS", "BY_QUERIES", "LINE", "MAX_VECTORS", "PACKED", "QUERIES", "ROWS", "multiply_tile", "store_line",
+    "tile_number",
+]  # fmt: skip
 
 ROWS, MAX_VECTORS = 8, 3  # rows of a tile, vectors of a row of a tile
 
@@ -44,13 +48,13 @@ ROWS, MAX_VECTORS = 8, 3  # rows of a tile, vectors of a row of a tile
 # ---- tiles --------------------------------------------------------------------------------------
 
 
-def write_tile(
+def _write_tile(
     builder: Any, kind: int, vectors: int, steps: Any, a: Any, b: Any, addend: Any, addend_stride: Any, out: Any,
-    out_stride: Any, row: int = 4, step: int = 4 * ROWS,
+    out_stride: Any, row: int, step: int,
 ) -> None:  # fmt: skip
     """Write the loop over k for one kind and number of vectors.
 
-    row, step: bytes of the left matrix from one row to the next, and from one step to the next. It is packed otherwise.
+    row, step: bytes of the left matrix from one row to the next, and from one step to the next.
     """
     zeros = [ir.Constant(F32x16, [0.0] * LANES)] * (ROWS * vectors)
     with loop(builder, steps, [a, b, *zeros]) as ((a, b, *sums), following):
@@ -67,27 +71,54 @@ def write_tile(
         addend, out = builder.add(addend, addend_stride), builder.add(out, out_stride)
 
 
+# How the left matrix of a tile is read: as packed rows; as lines of scores (see ``attention_tiles.py``), whose columns
+# are the rows; as rows of such lines.
+PACKED, BY_KEYS, BY_QUERIES = range(3)
+QUERIES = 64  # numbers of a line of scores
+LINE = 4 * QUERIES  # bytes of it
+
+_KINDS = [kind for kind in packed_kinds() if kind in MULTIPLY_ADD]
+_PLACES = {  # bytes from one row to the next, and from one step to the next
+    (FLOAT32, PACKED): (4, 4 * ROWS), (FLOAT32, BY_KEYS): (4, LINE), (FLOAT32, BY_QUERIES): (LINE, 4),
+    (BFLOAT16, PACKED): (4, 4 * ROWS), (BFLOAT16, BY_KEYS): (4, LINE), (BFLOAT16, BY_QUERIES): (LINE // 2, 4),
+}  # fmt: skip
+
+
+@njit(**INNER)
+def tile_number(kind: int, layout: int, vectors: int) -> int:
+    """Return the number of a tile for :func:`multiply_tile`.
+
+    kind: FLOAT32 or BFLOAT16. layout: how the left matrix is read. vectors: a sixteenth of the number of columns: 1 or
+    2, and 3 for packed rows.
+    """
+    return (kind * 3 + layout) * MAX_VECTORS + vectors - 1
+
+
 @intrinsic
 def multiply_tile(
-    context: Any, kind: Any, vectors: Any, steps: Any, a: Any, b: Any, addend: Any, addend_stride: Any, out: Any,
-    out_stride: Any,
+    context: Any, number: Any, steps: Any, a: Any, b: Any, addend: Any, addend_stride: Any, out: Any, out_stride: Any
 ) -> Any:  # fmt: skip
-    """Write the product of packed matrices, plus an addend, to a tile of 8 rows and 16, 32 or 48 columns of float32.
+    """Write a product, plus an addend, to a tile of 8 rows and 16, 32 or 48 columns of float32.
 
-    kind: FLOAT32 or BFLOAT16. vectors: 1, 2 or 3, a sixteenth of the number of columns. steps: lines of the packed
-    matrices, at least one. a, b: their addresses. addend, out: addresses of float32 numbers, with the bytes from one
-    row to the next. Both may be the same.
+    number: that of the tile. steps: lines of the packed right matrix, at least one. a, b: the addresses of both
+    matrices. addend, out: addresses of float32 numbers, with the bytes from one row to the next. Both may be the same.
     """
+    cases = {
+        (kind * 3 + layout) * MAX_VECTORS + count - 1: (kind, count, *_PLACES[kind, layout])
+        for kind in _KINDS for layout in range(3) for count in range(1, MAX_VECTORS + (layout == PACKED))
+    }  # fmt: skip
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind, vectors, *rest = args
-        number = builder.sub(builder.add(builder.mul(kind, I64(MAX_VECTORS)), vectors), I64(1))
-        kinds = [k for k in packed_kinds() if k in MULTIPLY_ADD]
-        cases = {k * MAX_VECTORS + v: (k, v + 1) for k in kinds for v in range(MAX_VECTORS)}
-        by_case(builder, number, cases, lambda case: write_tile(builder, *cases[case], *rest))
+        number, *rest = args
+
+        def write(case: int) -> None:
+            kind, vectors, row, step = cases[case]
+            _write_tile(builder, kind, vectors, *rest, row, step)
+
+        by_case(builder, number, cases, write)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 9), generate
+    return types.void(*[types.int64] * 8), generate
 
 
 @intrinsic

@@ -19,12 +19,22 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .instructions import BFLOAT16, FLOAT32, LANES, ROUNDED, has_kernel
-from .microkernels import MAX_VECTORS, ROWS, multiply_tile, store_line
-from .packing import copy_lines, copy_strips, transpose_lines, transpose_strip
+from .microkernels import MAX_VECTORS, PACKED, ROWS, store_line, tile_number
 from .parallel_for import bind_kernel, parallel_for, split_range
-from .support import ENTRY, INNER, float32_pointer, njit, to_pointer
+from .parts import (
+    COPY_LINES,
+    COPY_STRIPS,
+    PARTS,
+    TRANSPOSE_LINES,
+    TRANSPOSE_STRIP,
+    call_at,
+    call_part,
+    call_tile,
+    code_address,
+)
+from .support import ENTRY, INNER, float32_pointer, njit
 
-__all__ = ["BFLOAT16", "FLOAT32", "MAX_LINES", "has_kernel", "multiply_address", "multiply_for"]
+__all__ = ["BFLOAT16", "FLOAT32", "MAX_LINES", "code_addresses", "has_kernel", "multiply_for"]
 
 Array = Any
 
@@ -43,6 +53,7 @@ _TILE_BYTES = 4 * ROWS * COLUMNS
 class Product(NamedTuple):
     """A product of matrices as compiled functions take it: addresses, sizes, and strides in bytes."""
 
+    code: int  # address of the inner loops, see parts.py
     kind: int  # FLOAT32 or BFLOAT16
     x: int
     x_kind: int  # what is packed
@@ -79,10 +90,12 @@ def _pack_left(p: Any, target: int, start: int, stop: int) -> None:
     """Pack rows of the left matrix."""
     source, strip = p.x + p.first * p.x_k, 4 * ROWS * p.lines
     if p.x_k != p.x_size:
-        copy_strips(p.x_kind, source + start * p.x_row, p.x_k, stop - start, p.length, target, strip)
+        args = (p.x_kind, source + start * p.x_row, p.x_k, stop - start, p.length, target, strip)
+        call_part(p.code, COPY_STRIPS, args)
         return
     for row in range(start, stop, ROWS):
-        transpose_strip(p.x_kind, source + row * p.x_row, p.x_row, min(ROWS, stop - row), p.length, target)
+        lanes = min(ROWS, stop - row)
+        call_part(p.code, TRANSPOSE_STRIP, (p.x_kind, source + row * p.x_row, p.x_row, lanes, p.length, target))
         target += strip
 
 
@@ -107,13 +120,12 @@ def _pack_right(p: Any, target: int, base: int, start: int, stop: int) -> None:
             to = target + (panel - base) * 4 * COLUMNS * p.lines + first // per_line * line
             at = source + column * p.y_column
             if p.y_k != p.y_size:
-                copy_lines(p.y_kind, at, p.y_k, columns, numbers, to, line, AHEAD)
+                call_part(p.code, COPY_LINES, (p.y_kind, at, p.y_k, columns, numbers, to, line, AHEAD))
             else:
                 for lane in range(0, columns, LANES):
-                    transpose_lines(
-                        p.y_kind, at + lane * p.y_column, p.y_column, min(LANES, columns - lane), numbers,
-                        to + 4 * lane, line,
-                    )  # fmt: skip
+                    lanes, start_of_lane = min(LANES, columns - lane), at + lane * p.y_column
+                    args = (p.y_kind, start_of_lane, p.y_column, lanes, numbers, to + 4 * lane, line)
+                    call_part(p.code, TRANSPOSE_LINES, args)
 
 
 @njit(**INNER)
@@ -127,6 +139,7 @@ def _multiply_packed(
     for panel in range(start_panel, stop_panel):
         column = (p.first_panel + panel) * COLUMNS
         vectors = _vectors(p, p.first_panel + panel)
+        number = tile_number(p.kind, PACKED, vectors)
         b = right + (panel - start_panel) * 4 * COLUMNS * p.lines
         for row in range(start, stop, ROWS):
             a = left + (row - start) * 4 * p.lines
@@ -145,8 +158,8 @@ def _multiply_packed(
                                 p.columns - column - LANES * v,
                             )  # fmt: skip
             for line in range(0, lines, SUM_LINES):
-                multiply_tile(
-                    p.kind, vectors, min(SUM_LINES, lines - line), a + 4 * ROWS * line, b + 4 * LANES * vectors * line,
+                call_tile(
+                    p.code, number, min(SUM_LINES, lines - line), a + 4 * ROWS * line, b + 4 * LANES * vectors * line,
                     addend, addend_row, target, target_row,
                 )  # fmt: skip
                 addend, addend_row = target, target_row
@@ -177,14 +190,14 @@ def _multiply_range(p: Any, start: int, stop: int) -> None:
         _multiply_packed(p, left, right, row, stop_of_rows, start_panel, stop_panel, tile)
 
 
-_ADDRESSES = (types.int64,) * 19
+_ADDRESSES = (types.int64,) * 20
 
 
 @njit(types.int64(*_ADDRESSES), **ENTRY)
 def _multiply(
-    pool: int, kind: int, x: int, x_size: int, x_row: int, x_k: int, y: int, y_size: int, y_k: int, y_column: int,
-    rows: int, numbers: int, columns: int, out: int, out_row: int, rounded: int, bias: int, workspace: int,
-    workspace_bytes: int,
+    pool: int, code: int, kind: int, x: int, x_size: int, x_row: int, x_k: int, y: int, y_size: int, y_k: int,
+    y_column: int, rows: int, numbers: int, columns: int, out: int, out_row: int, rounded: int, bias: int,
+    workspace: int, workspace_bytes: int,
 ) -> int:  # fmt: skip
     """Compute a product given by addresses, unless the workspace is too small. Return how large it must be, or 0.
 
@@ -231,9 +244,9 @@ def _multiply(
             n, grain_size = (count, 1) if by_columns else (rows, LANES)
             _, chunk = split_range(pool, n, grain_size, per_thread)
             p = Product(
-                kind, x, x_kind, x_size, x_row, x_k, y, y_kind, y_size, y_column, y_k, rows, numbers, columns, out,
-                out_row, rounded, workspace, lines, first, min(length, numbers - first), left_rows, by_columns, chunk,
-                0 if own_panels else right, first_panel, count, right + shared_bytes, chunk_bytes,
+                code, kind, x, x_kind, x_size, x_row, x_k, y, y_kind, y_size, y_column, y_k, rows, numbers, columns,
+                out, out_row, rounded, workspace, lines, first, min(length, numbers - first), left_rows, by_columns,
+                chunk, 0 if own_panels else right, first_panel, count, right + shared_bytes, chunk_bytes,
             )  # fmt: skip
             if own_panels == 0:
                 parallel_for(pool, bind_kernel(_pack_right, (p, right, 0)), count, 1, 1)
@@ -249,21 +262,16 @@ def _call_multiply(context: Any, function: Any, args: Any) -> Any:
     """Call ``_multiply`` by its address, so that its code is compiled once and not for each type of arrays."""
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        convention, values = context.call_conv, cgutils.unpack_tuple(builder, given[1])
-        function = to_pointer(builder, given[0], convention.get_function_type(types.int64, _ADDRESSES))
-        status, result = convention.call_function(builder, function, types.int64, _ADDRESSES, values)
-        with cgutils.if_unlikely(builder, status.is_error):
-            convention.return_status_propagate(builder, status)
-        return result
+        values = cgutils.unpack_tuple(builder, given[1])
+        return call_at(context, builder, given[0], types.int64, _ADDRESSES, values)
 
     return types.int64(types.int64, types.UniTuple(types.int64, len(_ADDRESSES))), generate
 
 
 @cache
-def multiply_address() -> int:
-    """Return the address of the machine code of ``_multiply``."""
-    [compiled] = _multiply.overloads.values()
-    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+def code_addresses() -> tuple[int, int]:
+    """Return the addresses of ``_multiply`` and of the parts that it calls."""
+    return code_address(_multiply), PARTS
 
 
 @cache
@@ -271,22 +279,23 @@ def multiply_for(x: Any, y: Any, out: Any) -> Any:
     """Return the compiled function that multiplies matrices of these dtypes: float32, or uint16 for bfloat16.
 
     It takes the address of a pool, the matrices x (m, k), y (k, n) and out (m, n), a bias (n,) of float32 or an empty
-    array, FLOAT32 or BFLOAT16, :func:`multiply_address`, and the address and size in bytes of a workspace. It returns
-    0, or the size of workspace that it needs if that is larger. m, k and n are at least one. The numbers of a row or of
-    a column of x are adjacent in memory, and of y as well. The rows of ``out`` and the bias are contiguous.
+    array, FLOAT32 or BFLOAT16, both :func:`code_addresses`, and the address and size in bytes of a workspace. It
+    returns 0, or the size of workspace that it needs if that is larger. m, k and n are at least one. The numbers of a
+    row or of a column of x are adjacent in memory, and of y as well. The rows of ``out`` and the bias are contiguous.
     """
     number = lambda dtype: types.float32 if dtype == np.float32 else types.uint16
     matrices = [types.Array(number(dtype), 2, "A", readonly=True, aligned=False) for dtype in (x, y, out)]
     vector = types.Array(types.float32, 1, "C", readonly=True, aligned=False)
 
-    @njit(types.int64(types.int64, *matrices, vector, *[types.int64] * 4), **ENTRY)
+    @njit(types.int64(types.int64, *matrices, vector, *[types.int64] * 5), **ENTRY)
     def multiply(
-        pool: int, x: Array, y: Array, out: Array, bias: Array, kind: int, function: int, workspace: int, size: int
+        pool: int, x: Array, y: Array, out: Array, bias: Array, kind: int, function: int, code: int, workspace: int,
+        size: int,
     ) -> int:  # fmt: skip
         addresses = np.int64(x.ctypes.data), np.int64(y.ctypes.data), np.int64(out.ctypes.data)
         args = (
-            pool, kind, addresses[0], x.itemsize, x.strides[0], x.strides[1], addresses[1], y.itemsize, y.strides[0],
-            y.strides[1], x.shape[0], x.shape[1], y.shape[1], addresses[2], out.strides[0],
+            pool, code, kind, addresses[0], x.itemsize, x.strides[0], x.strides[1], addresses[1], y.itemsize,
+            y.strides[0], y.strides[1], x.shape[0], x.shape[1], y.shape[1], addresses[2], out.strides[0],
             1 if out.itemsize == 2 else 0, np.int64(bias.ctypes.data) if bias.size > 0 else 0, workspace, size,
         )  # fmt: skip
         return _call_multiply(function, args)
