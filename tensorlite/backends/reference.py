@@ -7,6 +7,7 @@ a kernel follows it. No kernel reads a value of an array on the host, so no kern
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,10 +18,10 @@ __all__ = [
     "adam_all_step", "adam_step", "add_arrays", "assign_into", "attention", "attention_backward", "clamp",
     "cross_entropy", "cross_entropy_backward", "deviation", "embedding_backward", "erf", "exp_below", "gelu",
     "gelu_backward", "largest", "last_places", "layer_norm", "layer_norm_backward", "linear", "linear_backward",
-    "log_softmax", "log_softmax_backward", "matmul", "muon_step", "orthogonal", "philox", "product", "rms_norm",
-    "rms_norm_backward", "root_sum_squares", "running_sum", "scale_all_step", "scatter_add_into", "sgd_step",
-    "silu", "silu_backward", "smallest", "softmax", "softmax_backward", "sum_over", "sum_squares_of_all", "sum_to",
-    "variance", "whole_of", "wide_matmul",
+    "log_softmax", "log_softmax_backward", "matmul", "muon_step", "orthogonal", "philox", "pool_places", "product",
+    "rms_norm", "rms_norm_backward", "root_sum_squares", "running_sum", "scale_all_step", "scatter_add_into",
+    "sgd_step", "silu", "silu_backward", "smallest", "softmax", "softmax_backward", "sum_over",
+    "sum_squares_of_all", "sum_to", "take_at", "variance", "whole_of", "wide_matmul",
 ]  # fmt: skip
 
 Array = Any
@@ -207,6 +208,43 @@ def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
     width = g.shape[-1]
     out = xp.zeros((rows, width), g.dtype)
     return xp.scatter_add_into(out, ids.reshape(-1), g.reshape(ids.size, width))
+
+
+def take_at(xp: XP, x: Array, index: tuple[Any, ...]) -> Array:
+    """Return ``x[index]`` for an index with index arrays."""
+    return x[index]
+
+
+def pool_places(
+    xp: XP, x: Array, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
+    sizes: Sequence[int],
+) -> Array:  # fmt: skip
+    """Return where the largest entry of each window is in the flattened image, the first one of equal entries.
+
+    x: images (N, C, *S). sizes: the number of windows in each dimension of S. The result is int64, (N, C, *sizes). A
+    NaN is the largest.
+    """
+    best, where = xp.zeros((*x.shape[:2], *sizes), x.dtype), xp.full((*x.shape[:2], *sizes), -1, dtype=xp.int64)
+    for offset in itertools.product(*map(range, kernel)):
+        here, there, places = [], [], xp.zeros((1,) * len(sizes), xp.int64)
+        for dim, (k, s, p, d, n, size) in enumerate(
+            zip(offset, stride, padding, dilation, x.shape[2:], sizes, strict=True)
+        ):
+            shift = k * d - p  # window i reads entry i * s + shift
+            first, last = max(0, -(shift // s)), min(size, -((shift - n) // s))
+            here.append(slice(first, max(first, last)))
+            begin = first * s + shift
+            there.append(slice(begin, begin + max(0, last - first - 1) * s + (1 if last > first else 0), s))
+            entries = xp.arange(begin, begin + max(0, last - first) * s, s, dtype=xp.int64)
+            places = places * n + entries.reshape(-1, *(1,) * (len(sizes) - 1 - dim))
+        if any(part.stop <= part.start for part in here):
+            continue
+        at = (slice(None), slice(None), *here)
+        candidate, value, old = x[(slice(None), slice(None), *there)], best[at], where[at]
+        better = (candidate > value) | (old < 0) | ((candidate != candidate) & (value == value))
+        best[at] = xp.where(better, candidate, value)
+        where[at] = xp.where(better, places, old)
+    return where
 
 
 # ---- affine maps ----------------------------------------------------------------------------

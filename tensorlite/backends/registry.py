@@ -21,6 +21,7 @@ from .cpu import array_lists as cpu_array_lists
 from .cpu import bfloat16_kernels
 from .cpu import elementwise as cpu_elementwise
 from .cpu import folds as cpu_folds
+from .cpu import indexing as cpu_indexing
 from .cpu import kernels as cpu_kernels
 from .cpu import moments as cpu_moments
 from .cpu import softmaxes as cpu_softmaxes
@@ -238,7 +239,8 @@ def build_namespace(module: ModuleType, *kernels: ModuleType, **names: Any) -> N
 
 def _load_cpu() -> Namespace:
     kernels = (
-        reference, cpu_sums, cpu_moments, cpu_softmaxes, cpu_elementwise, cpu_folds, cpu_kernels, cpu_array_lists,
+        reference, cpu_sums, cpu_moments, cpu_softmaxes, cpu_elementwise, cpu_folds, cpu_indexing, cpu_kernels,
+        cpu_array_lists,
     )  # fmt: skip
     attributes: dict[str, Any] = {
         "device_type": "cpu",

@@ -299,41 +299,11 @@ def _max_pool(
 
     def batch(x: Tensor) -> Any:
         sizes = _pooled_sizes(name, x, kernel, strides, pads, dilations, ceil_mode)
-        index = _largest(x, kernel, strides, pads, dilations, sizes)
+        index: Tensor = wrap(BACKENDS[type(x.array)].pool_places(x.array, kernel, strides, pads, dilations, sizes))
         y = gather(x.flatten(2), 2, index.flatten(2)).reshape(index.shape)
         return (y, index) if return_indices else y
 
     return _for_batch(name, input, dims, batch)
-
-
-def _largest(
-    x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
-    sizes: tuple[int, ...],
-) -> Tensor:  # fmt: skip
-    """Return where the largest entry of each window is in the flattened image, the first one of equal entries."""
-    xp, array = BACKENDS[type(x.array)], x.array
-    best, where = xp.zeros((*x.shape[:2], *sizes), array.dtype), xp.full((*x.shape[:2], *sizes), -1, dtype=np.int64)
-    for offset in itertools.product(*map(range, kernel)):
-        here, there, places = [], [], np.zeros((1,) * len(sizes), np.int64)
-        for dim, (k, s, p, d, n, size) in enumerate(
-            zip(offset, stride, padding, dilation, x.shape[2:], sizes, strict=True)
-        ):
-            shift = k * d - p  # window i reads entry i * s + shift
-            first, last = max(0, -(shift // s)), min(size, -((shift - n) // s))
-            here.append(slice(first, max(first, last)))
-            begin = first * s + shift
-            there.append(slice(begin, begin + max(0, last - first - 1) * s + (1 if last > first else 0), s))
-            entries = np.arange(begin, begin + max(0, last - first) * s, s, dtype=np.int64)
-            places = places * n + entries.reshape(-1, *(1,) * (len(sizes) - 1 - dim))
-        if any(part.stop <= part.start for part in here):
-            continue
-        at = (slice(None), slice(None), *here)
-        candidate, value, old = array[(slice(None), slice(None), *there)], best[at], where[at]
-        better = (candidate > value) | (old < 0) | ((candidate != candidate) & (value == value))
-        best[at] = xp.where(better, candidate, value)
-        where[at] = xp.where(better, xp.asarray(places), old)
-    result: Tensor = wrap(where)
-    return result
 
 
 def _avg_pool(
@@ -461,8 +431,10 @@ def _parts(n: int, size: int) -> list[tuple[int, int]]:
 def _adaptive_avg_pool(name: str, dims: int, input: Tensor, output_size: Any) -> Tensor:
     def batch(x: Tensor) -> Tensor:
         check_floating(name, x)
-        xp = BACKENDS[type(x.array)]
-        for dim, size in enumerate(_adaptive(name, dims, x, output_size), 2):
+        xp, sizes = BACKENDS[type(x.array)], _adaptive(name, dims, x, output_size)
+        if set(sizes) == {1} and 0 not in x.shape[2:]:
+            return x.mean(tuple(range(2, x.ndim)), keepdim=True)
+        for dim, size in enumerate(sizes, 2):
             mean = np.zeros((x.shape[dim], size))
             for i, (start, stop) in enumerate(_parts(x.shape[dim], size)):
                 mean[start:stop, i] = 1.0 / (stop - start)

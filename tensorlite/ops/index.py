@@ -164,7 +164,7 @@ def index_(xp: Namespace, x: Array, slots: tuple[Any, ...], unique: bool, *array
     """Return ``x[slots]`` for index arrays and masks. ``unique`` promises that no entry is selected twice."""
     if len(arrays) == 1 and arrays[0].dtype.kind != "b":
         return xp.take(x, arrays[0], axis=len(slots) - 1)
-    out = x[_at(slots, arrays)]
+    out = xp.take_at(x, _at(slots, arrays))
     return out if out.flags.c_contiguous else out.copy()
 
 
@@ -175,7 +175,7 @@ def _unindex(xp: Namespace, x: Array, shape: Sequence[int], slots: Any, unique: 
     if unique or mask:
         out[_at(slots, arrays)] = x
         return out
-    if slots == (0,) and x.size:  # rows of a table: the embedding kernel computes them
+    if slots == (0,) and x.size and x.ndim > arrays[0].ndim:  # rows of a table: the embedding kernel computes them
         ids, rows = arrays[0], shape[0]
         return xp.embedding_backward(x.reshape(ids.size, -1), ids % rows, rows).reshape(shape)
     return xp.scatter_add_into(out, _at(slots, arrays), x)

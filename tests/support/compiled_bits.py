@@ -22,6 +22,7 @@ from tensorlite.backends.cpu.compiled import (
     attention,
     bfloats,
     gemm,
+    index_kernels,
     kernels,
     quantized_kernels,
     row_kernels,
@@ -67,6 +68,10 @@ def show_ops() -> None:
         show_op(f"embedding {n}", lambda w, t=target: F.embedding(t, w), random(n, n))
         show_op(f"cumsum {n}", lambda x: x.cumsum(1), random(30, n))
         show_op(f"cumsum of columns {n}", lambda x: x.cumsum(0), random(300, n))
+        places = tl.tensor(rng.integers(0, n, (30, n)))
+        show_op(f"gather {n}", lambda x, t=places: x.gather(1, t), random(30, n))
+        show_op(f"index_add {n}", lambda x, y, t=places[0]: x.index_add(1, t, y), random(30, n), random(30, n))
+        show_op(f"max_pool1d {n}", lambda x: F.max_pool1d(x, 3), random(2, 30, n))
         show_op(f"var {n}", lambda x: x.var(1), random(64, n))
         show_op(f"norm {n}", lambda x: x.norm(dim=1), random(64, n))
         for causal in (False, True):
@@ -151,7 +156,9 @@ def main() -> None:
     """Show everything. Raises AssertionError if a compiled function was not called."""
     show_ops()
     show_runs(Path(sys.argv[1]))
-    modules = (attention, bfloats, gemm, kernels, quantized_kernels, row_kernels, sum_kernels, compiled_reader)
+    modules = (
+        attention, bfloats, gemm, index_kernels, kernels, quantized_kernels, row_kernels, sum_kernels, compiled_reader,
+    )  # fmt: skip
     for module in modules:
         for name, function in vars(module).items():
             if isinstance(getattr(function, "_cache", None), MachineCodeCache):

@@ -17,7 +17,9 @@ import numpy as np
 from ...dtypes import accumulate_dtype, cast_array, is_floating
 from .. import reference
 from .blas import one_blas_thread
+from .compiled_loops import loops_for
 from .compiled_sums import FLOAT32, run_sum, sums_for
+from .indexing import along_axis
 
 __all__ = ["embedding_backward", "running_sum", "scatter_add_into", "sum_over", "sum_to"]
 
@@ -289,6 +291,8 @@ def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:
     """Compute the same as the reference. The values that one entry gets are added in float64."""
     arrays = [a for a in (index if isinstance(index, tuple) else (index,)) if isinstance(a, np.ndarray)]
     hits = max(a.size for a in (source, *arrays))
+    if _scatter_along_axis(out, index, source):
+        return out
     if not is_floating(out.dtype) or out.dtype.itemsize > 4 or (hits <= _RUN and out.dtype.itemsize == 4):
         return reference.scatter_add_into(xp, out, index, source)
     if _are_rows(out, index, source):
@@ -308,6 +312,16 @@ def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:
     else:
         out[index] = out[index] + total[index]  # touches only the memory that gets a value
     return out
+
+
+def _scatter_along_axis(out: Array, index: Any, source: Array) -> bool:
+    """Compute ``out[index] += source`` by a compiled loop along one axis; return whether that was possible."""
+    loops = loops_for("index_kernels", source, out)
+    found = None if loops is None or _are_rows(out, index, source) else along_axis(out.shape, index)
+    if found is None or found.shape != source.shape or (found.sizes[1] > _RUN and 4 * source.size < out.size):
+        return False
+    run_sum(loops.scatter_add, 4 * source.size, source.reshape(-1), *found[:3], out.reshape(-1))
+    return True
 
 
 def _are_rows(out: Array, index: Any, source: Array) -> bool:
