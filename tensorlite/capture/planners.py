@@ -35,10 +35,10 @@ def _forward(function: Any) -> Any:
     return function.op.forward
 
 
-_VIEW_OPS = (*shape.VIEW_OPS, index.slice_)
+_VIEW_OPS = shape.VIEW_OPS
 
 VIEWS: frozenset[Any] = frozenset(
-    [as_tuple, *map(_forward, _VIEW_OPS), *(rule for o in (*_VIEW_OPS, reduce.sum) for rule in o.op.rules)]
+    [as_tuple, *map(_forward, (*_VIEW_OPS, index.slice_)), *(r for o in (*_VIEW_OPS, reduce.sum) for r in o.op.rules)]
 )
 """Functions that return views of their arguments, or else copies, by shapes and strides alone."""
 
@@ -93,6 +93,18 @@ def _cross_entropy(
     return [*calls, reduce_losses], (loss, top, total, count)
 
 
+def _slice_gradient(empty: Empty, g: Any, which: Any, in_shape: Any) -> Planned:
+    """Write g into zeros, or copy it where the slice is the whole."""
+    if type(g) is not np.ndarray:
+        return None
+    out = empty(tuple(in_shape), g.dtype)
+    part = out[which]
+    if type(part) is not np.ndarray:  # an entry
+        return None
+    fill = [] if part.size == out.size else [partial(out.fill, 0)]
+    return [*fill, partial(np.copyto, part, g)], out
+
+
 def _sum_to_shape(empty: Empty, d: Any, wanted: tuple[int, ...]) -> Planned:
     """Sum over the first axis, if that is all."""
     kept = d.shape[1:]
@@ -131,6 +143,7 @@ PLANNERS: dict[Any, Planner] = {
     nn.layer_norm_rows.op.backward: planned.plan_layer_norm_backward,
     _forward(nn.embedding): _embedding,
     nn.embedding.op.rules[0]: _embedding_gradient,
+    index.slice_.op.rules[0]: _slice_gradient,
     _forward(nn.cross_entropy_rows): _cross_entropy,
     nn.cross_entropy_rows.op.backward: lambda empty, xp, *args: _with_none(
         planned.plan_cross_entropy_backward(empty, xp, *args)
