@@ -18,10 +18,10 @@ __all__ = [
     "adam_all_step", "adam_step", "add_arrays", "assign_into", "attention", "attention_backward", "clamp",
     "cross_entropy", "cross_entropy_backward", "deviation", "embedding_backward", "erf", "exp_below", "gelu",
     "gelu_backward", "largest", "last_places", "layer_norm", "layer_norm_backward", "linear", "linear_backward",
-    "log_softmax", "log_softmax_backward", "matmul", "muon_step", "orthogonal", "philox", "pool_places", "product",
-    "rms_norm", "rms_norm_backward", "root_sum_squares", "running_sum", "scale_all_step", "scatter_add_into",
-    "sgd_step", "silu", "silu_backward", "smallest", "softmax", "softmax_backward", "sum_over",
-    "sum_squares_of_all", "sum_to", "take_at", "variance", "whole_of", "wide_matmul",
+    "log_sigmoid", "log_softmax", "log_softmax_backward", "matmul", "muon_step", "orthogonal", "philox",
+    "pool_places", "product", "rms_norm", "rms_norm_backward", "root_sum_squares", "running_sum", "scale_all_step",
+    "scatter_add_into", "sgd_step", "sigmoid", "silu", "silu_backward", "smallest", "softmax", "softmax_backward",
+    "sum_over", "sum_squares_of_all", "sum_to", "take_at", "variance", "whole_of", "wide_matmul",
 ]  # fmt: skip
 
 Array = Any
@@ -48,6 +48,16 @@ def smallest(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
 def product(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
     """Return the product of the entries along axes."""
     return x.prod(axis=axes, keepdims=keepdims)
+
+
+def sigmoid(xp: XP, x: Array) -> Array:
+    """Return ``1 / (1 + exp(-x))``."""
+    return 1.0 / (1.0 + xp.exp(-x))
+
+
+def log_sigmoid(xp: XP, x: Array) -> Array:
+    """Return ``-log(1 + exp(-x))``."""
+    return xp.minimum(x, 0) - xp.log1p(xp.exp(-xp.abs(x)))
 
 
 # ---- sums and scatters ----------------------------------------------------------------------
@@ -300,13 +310,13 @@ def linear_backward(
 
 # Chebyshev interpolants, highest power first. For |x| <= 1 that of erf(x) / x in u = 2 x^2 - 1. For 1 <= x <= 6 that of
 # exp(x^2) erfc(x) in u = (t - 13/24) / (5/24), t = 3 / (x + 3). The largest error is 1.2e-16.
-_ERF_NEAR = (
+ERF_NEAR = (
     1.4543887079465116e-14, -3.8078824063194953e-13, 9.167619596865806e-12, -2.035228405815769e-10,
     4.115800583208149e-09, -7.511569286591727e-08, 1.223382738359897e-06, -1.7537169441124866e-05,
     0.00021751715604159932, -0.0022854855611441132, 0.019852496688983708, -0.1405360890227171,
     0.9654687386698673,
 )  # fmt: skip
-_ERFC_FAR = (
+ERFC_FAR = (
     -6.697645564790815e-15, 6.043792147788813e-12, -6.02173256030324e-12, -2.5700407551346905e-10,
     2.637756022974126e-10, 1.133933573114706e-08, 4.5267318133461335e-09, -5.54127309801664e-07,
     -2.425557485042923e-06, 1.956358319778174e-05, 0.0003316029605792838, 0.002479314697086253,
@@ -326,10 +336,10 @@ def erf(xp: XP, x: Array) -> Array:
     """Return the error function of x, to 2e-16 in float64."""
     size = xp.abs(x)
     near = xp.minimum(size, 1.0)
-    near = x * _polynomial(2.0 * near * near - 1.0, _ERF_NEAR)
+    near = x * _polynomial(2.0 * near * near - 1.0, ERF_NEAR)
     far = xp.clip(size, 1.0, 6.0)  # 1 - erf(6) is 2e-17
     u = (3.0 / (far + 3.0)) * 4.8 - 2.6
-    far = xp.copysign(1.0 - _polynomial(u, _ERFC_FAR) * xp.exp(-far * far), x)
+    far = xp.copysign(1.0 - _polynomial(u, ERFC_FAR) * xp.exp(-far * far), x)
     return xp.where(size < 1.0, near, far)
 
 

@@ -151,7 +151,7 @@ def remainder(xp: Namespace, x: Operand, y: Operand) -> Array:
     Raises RuntimeError for integer division by zero on the CPU.
     """
     _check_divisor("remainder", x, y)
-    return x % y
+    return xp.remainder(x, y)
 
 
 @op(lambda g: g, lambda g, x, y, out: g * -_wraps(x, y, out), dtypes="round", widen="backward")
@@ -334,7 +334,7 @@ def tanh(xp: Namespace, x: Array) -> Array:
 @op(lambda g, out: g * (out * (1.0 - out)), dtypes="float", widen=True)
 def sigmoid(xp: Namespace, x: Array) -> Array:
     """Return ``1 / (1 + exp(-input))``."""
-    return 1.0 / (1.0 + xp.exp(-x))
+    return xp.sigmoid(x)
 
 
 @op(lambda g, x, out: g * (-2.0 * where(out == 0, 0.0, x) * out))

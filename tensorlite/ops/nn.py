@@ -103,7 +103,7 @@ def _softplus_gradient(g: Value, x: Value, beta: float, threshold: float) -> Val
 @op(lambda g, x: g * sigmoid(-x), dtypes="floating", widen=True)
 def log_sigmoid(xp: Namespace, x: Array) -> Array:
     """Return ``-log(1 + exp(-input))``, accurate for inputs of any size. Raises DTypeError for integers."""
-    return xp.minimum(x, 0) - xp.log1p(xp.exp(-xp.abs(x)))
+    return xp.log_sigmoid(x)
 
 
 def _gelu_composite(x: Value, approximate: str) -> Value:

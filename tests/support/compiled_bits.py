@@ -21,6 +21,7 @@ from tensorlite import optim
 from tensorlite.backends.cpu.compiled import (
     attention,
     bfloats,
+    function_kernels,
     gemm,
     index_kernels,
     kernels,
@@ -68,6 +69,10 @@ def show_ops() -> None:
         show_op(f"embedding {n}", lambda w, t=target: F.embedding(t, w), random(n, n))
         show_op(f"cumsum {n}", lambda x: x.cumsum(1), random(30, n))
         show_op(f"cumsum of columns {n}", lambda x: x.cumsum(0), random(300, n))
+        show_op(f"sigmoid {n}", tl.sigmoid, random(64, n))
+        show_op(f"erf {n}", tl.erf, random(64, n))
+        show_op(f"logaddexp {n}", tl.logaddexp, random(64, n), random(64, n))
+        show_op(f"fmod {n}", lambda x: tl.fmod(x, 0.3), random(64, n))
         places = tl.tensor(rng.integers(0, n, (30, n)))
         show_op(f"gather {n}", lambda x, t=places: x.gather(1, t), random(30, n))
         show_op(f"index_add {n}", lambda x, y, t=places[0]: x.index_add(1, t, y), random(30, n), random(30, n))
@@ -157,7 +162,8 @@ def main() -> None:
     show_ops()
     show_runs(Path(sys.argv[1]))
     modules = (
-        attention, bfloats, gemm, index_kernels, kernels, quantized_kernels, row_kernels, sum_kernels, compiled_reader,
+        attention, bfloats, function_kernels, gemm, index_kernels, kernels, quantized_kernels, row_kernels,
+        sum_kernels, compiled_reader,
     )  # fmt: skip
     for module in modules:
         for name, function in vars(module).items():

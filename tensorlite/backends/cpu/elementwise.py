@@ -12,7 +12,7 @@ from . import compiled_loops
 from .compiled_loops import loops_for, run_loop
 from .thread_pool import get_num_threads
 
-__all__ = ["add_arrays", "clamp", "where"]
+__all__ = ["add_arrays", "clamp", "erf", "fmod", "log_sigmoid", "logaddexp", "remainder", "sigmoid", "where"]
 
 Array = Any
 XP = Any
@@ -63,3 +63,62 @@ def clamp(xp: XP, x: Array, low: Any, high: Any) -> Array:
             run_loop(loops.clamp, x.size, x.reshape(-1), *map(np.float32, bounds), out.reshape(-1))
             return out
     return reference.clamp(xp, x, low, high)
+
+
+def sigmoid(xp: XP, x: Array) -> Array:
+    """Compute the same as the reference."""
+    out = _unary("SIGMOID", x)
+    return reference.sigmoid(xp, x) if out is None else out
+
+
+def log_sigmoid(xp: XP, x: Array) -> Array:
+    """Compute the same as the reference."""
+    out = _unary("LOG_SIGMOID", x)
+    return reference.log_sigmoid(xp, x) if out is None else out
+
+
+def erf(xp: XP, x: Array) -> Array:
+    """Compute the same as the reference."""
+    out = _unary("ERF", x)
+    return reference.erf(xp, x) if out is None else out
+
+
+def fmod(xp: XP, x: Any, y: Any) -> Any:
+    """Compute the same as NumPy."""
+    out = _binary("FMOD", x, y)
+    return np.fmod(x, y) if out is None else out
+
+
+def remainder(xp: XP, x: Any, y: Any) -> Any:
+    """Compute the same as NumPy."""
+    out = _binary("REMAINDER", x, y)
+    return np.remainder(x, y) if out is None else out
+
+
+def logaddexp(xp: XP, x: Any, y: Any) -> Any:
+    """Compute the same as NumPy."""
+    out = _binary("LOGADDEXP", x, y)
+    return np.logaddexp(x, y) if out is None else out
+
+
+def _unary(code: str, x: Array) -> Array | None:
+    """Return a function of each entry, or None if no compiled loop takes the array."""
+    loops = loops_for("function_kernels", x) if x.size >= compiled_loops.MIN_COMPILED else None
+    if loops is None:
+        return None
+    out = np.empty_like(x)
+    run_loop(loops.unary, x.size, getattr(loops, code), x.reshape(-1), out.reshape(-1))
+    return out
+
+
+def _binary(code: str, x: Any, y: Any) -> Array | None:
+    """Return a function of both arguments, the second of which may be a number; None if no compiled loop takes them."""
+    if type(x) is not np.ndarray or x.size < compiled_loops.MIN_COMPILED:
+        return None
+    if type(y) in (int, float):
+        y = np.full_like(x, y)
+    if type(y) is not np.ndarray or y.shape != x.shape or (loops := loops_for("function_kernels", x, y)) is None:
+        return None
+    out = np.empty_like(x)
+    exact = run_loop(loops.binary, x.size, getattr(loops, code), x.reshape(-1), y.reshape(-1), out.reshape(-1))
+    return out if exact else None

@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 from .support import INLINE, njit
 
-__all__ = ["exp", "log"]
+__all__ = ["exp", "log", "log1p_unit"]
 
 f32 = np.float32
 
@@ -63,12 +63,25 @@ _L2, _L1, _L0 = f32(2.0000714765e-1), f32(-2.4999993993e-1), f32(3.3333331174e-1
 
 
 @njit(**INLINE, fastmath={"contract"})
+def _log_near(f: Any, n: Any) -> Any:
+    """Return ``n log 2 + log(1 + f)``."""
+    s = f * f
+    p = ((((((((_L8 * f + _L7) * f + _L6) * f + _L5) * f + _L4) * f + _L3) * f + _L2) * f + _L1) * f + _L0) * f * s
+    p = (p + n * _LOG2_LOW) - f32(0.5) * s
+    return (f + p) + n * _LOG2_HIGH
+
+
+@njit(**INLINE, fastmath={"contract"})
+def log1p_unit(x: Any) -> Any:
+    """Return log(1 + x) of a float32 from 0 to 1, accurate to its last digit or two."""
+    large = x > f32(0.41421357)
+    return _log_near((x - f32(1)) * f32(0.5) if large else x, f32(1) if large else f32(0))
+
+
+@njit(**INLINE, fastmath={"contract"})
 def log(x: Any) -> Any:
     """Return log(x) of a float32 that is positive and not subnormal, accurate to its last digit or two."""
     bits = _float32_to_bits(x)
     n = (bits - _ROOT_HALF) >> np.int32(23)
     f = _bits_to_float32(bits - (n << np.int32(23))) - f32(1)
-    s = f * f
-    p = ((((((((_L8 * f + _L7) * f + _L6) * f + _L5) * f + _L4) * f + _L3) * f + _L2) * f + _L1) * f + _L0) * f * s
-    p = (p + f32(n) * _LOG2_LOW) - f32(0.5) * s
-    return (f + p) + f32(n) * _LOG2_HIGH if x < _INFINITY else x
+    return _log_near(f, f32(n)) if x < _INFINITY else x
