@@ -68,7 +68,7 @@ class Stepper:
 
 
 def can_compile(config: Config, model: GPT, steps: int) -> bool:
-    """Return whether a run of so many steps replays a recorded step, if `train.compile` says so.
+    """Return whether a run of this number of steps replays a recorded step, if `train.compile` says so.
 
     It does on a CPU, without mixed precision and activation checkpointing, which `tl.compile` does not record.
     """

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import version_counter
-from ..autograd.gradients import Ownership
+from ..autograd.gradients import Ownership, accumulate_grad
 from ..autograd.graph import wrap
 from ..autograd.shared_state import shared_state
 from ..backends.cpu.planned_kernels import plan_adam, plan_scale, plan_sum_squares
@@ -71,7 +71,10 @@ class GradientPlans:
         def launch() -> None:
             with shared_state:
                 for x, g in first:
-                    x.accumulated_grad = g
+                    if x.accumulated_grad is None:
+                        x.accumulated_grad = g
+                    else:  # another thread has added its own in the meantime
+                        accumulate_grad(x, g.array.copy())
                 for total, g in later:
                     total += g
 
