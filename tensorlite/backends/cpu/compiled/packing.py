@@ -39,7 +39,6 @@ from .support import I64
 __all__ = ["copy_lines", "copy_strips", "transpose_lines", "transpose_strip"]
 
 _STEPS_AHEAD = 16  # numbers of k that copy_strips asks for ahead
-_BYTES_AHEAD = 256  # of a row or column that is transposed, likewise
 
 # ---- copies -------------------------------------------------------------------------------------
 
@@ -239,9 +238,6 @@ def _write_transpose(
     blocks = builder.sdiv(builder.add(numbers, I64(step - 1)), I64(step))
     with loop(builder, blocks, [source, target, numbers]) as ((x, out, left), following):
         at = [builder.add(x, place) for place in places]
-        for address in at:
-            for line in range(0, size * step, 64):
-                prefetch(builder, after(builder, address, _BYTES_AHEAD + line))
         for column in transpose(builder, [_ROWS[kind](builder, address, left) for address in at]):
             store(builder, column, out)
             out = builder.add(out, line_stride)
