@@ -77,6 +77,17 @@ def test_weight_gradients_are_not_rounded_to_bfloat16(inside):
         assert error < 1e-6 if inside else 1e-4 < error < 4e-3
 
 
+@pytest.mark.skipif(not products.has_bfloat16_products(), reason="the processor has no bfloat16 arithmetic")
+@pytest.mark.parametrize(("x", "y"), [(2.0**-130, 1.0), (2.0**-130, 2.0**20), (2.0**-70, 2.0**-60)])
+def test_products_in_bfloat16_take_subnormal_numbers_as_zero(x, y):
+    """The instructions do so; docs/mixed-precision.md says it. The same product in float32 keeps them."""
+    a, b = tl.full((64, 64), x), tl.eye(64) * y
+    assert (a @ b)[0, 0].item() == x * y > 0
+    assert not (a.to(tl.bfloat16) @ b.to(tl.bfloat16)).any()
+    normal = tl.full((64, 64), 2.0**-126).to(tl.bfloat16)
+    assert (normal @ tl.eye(64).to(tl.bfloat16)).float().eq(2.0**-126).all()
+
+
 def test_importing_tensorlite_imports_neither_amp_nor_ml_dtypes():
     code = (
         "import sys, tensorlite as tl; tl.ones(2) @ tl.ones(2); assert 'ml_dtypes' not in sys.modules; "
