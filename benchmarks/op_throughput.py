@@ -45,12 +45,17 @@ def arrays() -> dict[str, list[np.ndarray]]:
         "attention": [normal(B, H, T, C // H) for _ in range(3)],
         "cross_entropy": [normal(B * T, V)],
         "embedding": [normal(V, C)],
+        "sigmoid": [normal(B, T, 4 * C)],
+        "gather": [normal(B * T, V)],
+        "index_add": [normal(V, C), normal(B * T, C)],
+        "max_pool2d": [normal(B, H, T, T)],
     }
 
 
 PAUSE, WARMUP, CALLS = 0.05, 0.05, 50  # of a block: seconds asleep, seconds to warm up, and timed calls
 
 IDS = np.random.default_rng(1).integers(0, V, B * T)
+PLACES = np.random.default_rng(2).integers(0, V, (B * T, V))
 
 
 def functional(library: Any) -> dict[str, Callable[..., Any]]:
@@ -66,11 +71,15 @@ def functional(library: Any) -> dict[str, Callable[..., Any]]:
         "attention": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
         "cross_entropy": lambda x: F.cross_entropy(x, ids),
         "embedding": lambda x: F.embedding(ids, x),
+        "sigmoid": library.sigmoid,
+        "gather": lambda x: x.gather(1, library.from_numpy(PLACES)),
+        "index_add": lambda x, y: x.index_add(0, ids, y),
+        "max_pool2d": lambda x: F.max_pool2d(x, 2),
     }
 
 
 def plain() -> dict[str, Callable[..., Any]]:
-    """Return the same ops in plain NumPy, except GELU, because NumPy has no error function."""
+    """Return most of the same ops in plain NumPy, which has no error function for GELU, and no fast ``index_add``."""
 
     def softmax(x: np.ndarray) -> np.ndarray:
         e = np.exp(x - x.max(-1, keepdims=True))
@@ -91,7 +100,9 @@ def plain() -> dict[str, Callable[..., Any]]:
     return {
         "add": np.add, "tanh": np.tanh, "softmax": softmax, "layer_norm": layer_norm,
         "linear": lambda x, weight: x @ weight.T, "attention": attention, "cross_entropy": cross_entropy,
-        "embedding": lambda x: x[IDS],
+        "embedding": lambda x: x[IDS], "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+        "gather": lambda x: np.take_along_axis(x, PLACES, 1),
+        "max_pool2d": lambda x: x.reshape(B, H, T // 2, 2, T // 2, 2).max((3, 5)),
     }  # fmt: skip
 
 
@@ -125,7 +136,8 @@ def count_bytes(op: str, kind: str) -> int:
     inputs = sum(a.nbytes for a in arrays()[op])
     if op == "embedding":
         inputs = 4 * B * T * C  # the rows that are read
-    output = 4 if op == "cross_entropy" else 4 * B * T * C if op == "embedding" else arrays()[op][0].nbytes
+    outputs = {"cross_entropy": 4, "embedding": 4 * B * T * C, "max_pool2d": B * H * T * T}
+    output = outputs.get(op, arrays()[op][0].nbytes)
     # A backward pass reads the inputs and the gradient of the output, and writes the gradients of the inputs.
     return inputs + output if kind == "forward" else 3 * inputs + 2 * output
 
