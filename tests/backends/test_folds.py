@@ -61,3 +61,13 @@ def test_the_gradient_of_a_product_of_many_rows():
     x.prod(1).sum().backward()
     a = x.detach().numpy()
     np.testing.assert_allclose(x.grad.numpy(), a.prod(1, keepdims=True) / a, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_product_of_a_column_and_a_row(dtype):
+    x, y = (rng.standard_normal(n).astype(dtype) for n in (1400, 1200))
+    x[3], y[5] = np.inf, 0.0
+    for column, row in ((x[:, None], y[None]), (x[::-2, None], y[None, ::2]), (np.stack([x, x], 1)[:, :1], y[None])):
+        found = (tl.tensor(column) @ tl.tensor(row)).numpy()
+        with np.errstate(invalid="ignore"):
+            np.testing.assert_array_equal(found, column * row, strict=True)

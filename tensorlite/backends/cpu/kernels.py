@@ -103,6 +103,8 @@ def matmul(xp: XP, x: Array, y: Array) -> Array:
     work = x.size * y.shape[1] if x.ndim == 2 == y.ndim else 0
     if work < MIN_FLOPS or dtype != y.dtype or dtype.kind != "f" or x.shape[1] != y.shape[0]:
         return np.matmul(x, y)
+    if x.shape[1] == 1:  # the product of a column and a row, for which BLAS takes ten times as long
+        return np.multiply(x, y)
     for method in (_own_product, _shared_matmul):
         if (product := method(x, y)) is not None:
             return product
