@@ -42,7 +42,7 @@ def _widened(x: Value) -> Value:
 
 def _matmul_left(g: Value, y: Value, in_shape: Sequence[int], given_dtype: DType | None) -> Value:
     product = matmul
-    if _is_rounded(g, given_dtype):  # keep the sums, which are float32, as the gradient
+    if given_dtype is not None and _is_rounded(g, given_dtype):  # keep the sums, which are float32, as the gradient
         product = wide_matmul
         if 1 in (len(y.shape), len(in_shape)):
             product, g, y = matmul, _widened(g), _widened(y)
@@ -57,7 +57,7 @@ def _matmul_left(g: Value, y: Value, in_shape: Sequence[int], given_dtype: DType
 
 def _matmul_right(g: Value, x: Value, in_shape: Sequence[int], given_dtype: DType | None) -> Value:
     product = matmul
-    if _is_rounded(g, given_dtype):
+    if given_dtype is not None and _is_rounded(g, given_dtype):
         product = wide_matmul
         if 1 in (len(x.shape), len(in_shape)):
             product, g, x = matmul, _widened(g), _widened(x)
