@@ -106,7 +106,7 @@ def matmul(xp: Namespace, x: Array, y: Array) -> Array:
     result lacks that dimension. Raises ShapeError if the shapes do not fit, DTypeError if the dtypes differ.
     """
     try:
-        return _flat_product(xp.matmul, x, y)
+        return _flat_product(xp.matmul, x, y) if y.ndim == 2 and x.ndim > 2 else xp.matmul(x, y)
     except (ValueError, AttributeError):
         if isinstance(x, (int, float)) or isinstance(y, (int, float)):
             raise TypeError("a number has no matrix product. Multiply with *.") from None
