@@ -12,6 +12,7 @@ from tensorlite.optim import lr_scheduler
 
 # Steps of a run from which recording pays. It makes two steps slower, by a tenth of a second each.
 MIN_COMPILED_STEPS = 100
+COMPILED_ON = ("cpu",)  # Types of devices whose steps `tl.compile` replays.
 
 
 class Stepper:
@@ -73,5 +74,5 @@ def can_compile(config: Config, model: GPT, steps: int) -> bool:
     It does on a CPU, without mixed precision and activation checkpointing, which `tl.compile` does not record.
     """
     t = config.train
-    plain = not t.is_mixed and not t.activation_checkpointing and model.device.type == "cpu"
+    plain = not t.is_mixed and not t.activation_checkpointing and model.device.type in COMPILED_ON
     return t.compile and plain and steps >= MIN_COMPILED_STEPS

@@ -1,4 +1,4 @@
-"""DLPack: tensors that share memory with arrays of other libraries, on the CPU or on a GPU.
+"""DLPack: tensors that show the memory of arrays of other libraries, on the CPU or on a GPU.
 
 The protocol is that of the array API standard (https://data-apis.org/array-api/latest/design_topics/data_interchange).
 NumPy and CuPy do the work.
@@ -6,17 +6,15 @@ NumPy and CuPy do the work.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..autograd.graph import wrap
-from ..backends.registry import Array, Device, DeviceLike, device_of, namespace
+from ..backends.registry import Device, DeviceLike, device_of, namespace
 from ..backends.registry import device as as_device
 from ..errors import DeviceError
+from .tensor import Tensor
 
-if TYPE_CHECKING:
-    from .tensor import Tensor
-
-__all__ = ["device_code", "export_array", "from_dlpack"]
+__all__ = ["from_dlpack"]
 
 _TYPES = {1: "cpu", 2: "cuda", 3: "cpu", 13: "cuda"}
 """The type of device for DLPack's code: 3 is memory of the host that a GPU reads too, 13 memory that both manage."""
@@ -54,29 +52,3 @@ def from_dlpack(ext_tensor: Any, *, device: DeviceLike = None, copy: bool | None
             raise BufferError(f"from_dlpack: expected device={str(here)!r} with copy=False, got {str(where)!r}.")
         return x.to(where)
     return x.clone() if copy else x
-
-
-def device_code(array: Array) -> tuple[int, int]:
-    """Return DLPack's code of the device of a raw array, and its index. Raises BufferError if there is none."""
-    if not hasattr(array, "__dlpack_device__"):
-        raise BufferError(f"__dlpack__: expected a tensor on the CPU or a GPU, got one on {device_of(array)}.")
-    code, index = array.__dlpack_device__()
-    return int(code), int(index)
-
-
-def export_array(array: Array, tracked: bool, options: dict[str, Any]) -> Any:
-    """Return DLPack's capsule of a raw array, for ``Tensor.__dlpack__``.
-
-    tracked: whether its tensor requires gradients. options: the arguments of ``__dlpack__`` that are not None.
-
-    Raises BufferError if the array cannot be exported.
-    """
-    if tracked:
-        raise BufferError("__dlpack__: this tensor requires gradients, which others would lose. Use x.detach().")
-    device_code(array)
-    if array.dtype.kind == "V":
-        raise BufferError("__dlpack__: expected a dtype that NumPy and CuPy export, got bfloat16. Use x.float().")
-    try:
-        return array.__dlpack__(**options)
-    except (BufferError, RuntimeError) as error:
-        raise BufferError(f"__dlpack__: {error}") from None

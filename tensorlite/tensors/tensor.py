@@ -25,7 +25,7 @@ from .arguments import constructor_error, flatten_sizes, grad_error
 from .closeness import isclose
 from .convert import as_array, fill_number, is_dtype_name, to_device, to_dtype
 from .copying import copy_tensor, deepcopy_tensor, reduce_tensor
-from .dlpack import device_code, export_array
+from .dlpack_export import device_code, export_array
 from .inplace import InPlaceMethods
 from .methods import OpMethods
 from .numpy_protocol import UfuncProtocol, apply_function

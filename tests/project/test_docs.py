@@ -185,7 +185,7 @@ def test_options_exist():
 def test_presets_exist():
     from gpt.config import preset_names
 
-    rows = re.findall(r"^\| `([\w-]+)` +\|", (ROOT / "docs" / "training.md").read_text("utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\| `([\w.-]+)` +\|", (ROOT / "docs" / "training.md").read_text("utf-8"), re.MULTILINE)
     assert set(preset_names()) <= set(rows)
 
 

@@ -166,7 +166,8 @@ def code_from_data(file: File) -> list[str]:
         if item.module.partition(".")[0] in UNPICKLERS:
             wrong.append(file.at(item.node, f"imports {item.module}"))
     for node in ast.walk(file.tree):
-        if isinstance(node, ast.Name) and node.id in {"eval", "exec", "compile", "__import__"}:
+        is_read = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)  # a field may be called compile
+        if is_read and node.id in {"eval", "exec", "compile", "__import__"}:
             wrong.append(file.at(node, f"uses {node.id}"))
         elif isinstance(node, ast.keyword) and node.arg == "allow_pickle":
             if not (isinstance(node.value, ast.Constant) and node.value.value is False):
