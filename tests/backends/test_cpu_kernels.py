@@ -34,15 +34,15 @@ def compiled(request, monkeypatch):
 def shared(request, monkeypatch):
     """Run a test on one thread, and with threads that share every loop, even over small arrays."""
     monkeypatch.setattr(thread_pool, "_num_threads", request.param)
-    monkeypatch.setattr(cpu, "_MIN_SHARED", 1)
+    monkeypatch.setattr(cpu, "MIN_SHARED", 1)
     monkeypatch.setattr(cpu, "_MIN_COMPILED", 1)
     monkeypatch.setattr(compiled_loops, "MIN_SHARED", 1)
     monkeypatch.setattr(compiled_loops, "MIN_COMPILED", 1)
-    monkeypatch.setattr(cpu, "_MIN_FLOPS", 0)
+    monkeypatch.setattr(cpu, "MIN_FLOPS", 0)
     for name in ("_MIN_OWN_QUERIES", "_MIN_OWN_QUERIES_BFLOAT16", "_MIN_OWN_SCORES"):
         monkeypatch.setattr(cpu, name, 1)
     monkeypatch.setattr(cpu_attention, "_MIN_SHARED", 1)
-    monkeypatch.setattr(cpu, "_MIN_FLOPS_PYTHON_THREADS", 1)
+    monkeypatch.setattr(cpu, "MIN_FLOPS_PYTHON_THREADS", 1)
 
 
 def arrays(shape, dtype, layout, count=2):

@@ -249,7 +249,7 @@ ACCEPTED = {
     "config.data.dataset": {"text", "empty", "escape", "long"}, "config.data.val_fraction": {"float"},
     "config.model.dropout": {"float"}, "config.model.tied": {"true"}, "config.lora": {"object"},
     "config.model.norm_eps": {"float"}, "config.model.zero_init": {"true"},
-    "config.model.init_std": {"float"},
+    "config.model.attention_dropout": {"true"}, "config.model.init_std": {"float"},
     "config.lora.rank": {"null"}, "config.lora.alpha": {"null"}, "config.lora.targets": {"empty"},
     "config.optim.muon_lr": {"huge", "float"}, "config.optim.muon_momentum": {"float"},
     "config.optim.grad_clip": {"huge", "float"}, "config.train.out_dir": {"text", "empty", "escape", "long"},

@@ -659,7 +659,7 @@ def test_a_text_is_found_from_another_folder(tiny, tmp_path, monkeypatch):
 
 def test_presets():
     lines = succeeds("presets").output.splitlines()
-    assert len(lines) == 15
+    assert len(lines) == 16
     (gpt2,) = [line for line in lines if line.startswith("gpt2 ")]
     assert gpt2.split() == ["gpt2", "12", "12", "768", "1024", "gpt2", "124", "M", "600000"]
 

@@ -147,7 +147,7 @@ def test_the_tables_of_op_times():
         for low, median in times:
             assert 0 < float(low) <= float(median)
     rows = re.findall(r"^([a-z_]+) +(forward|both) +(.+) (peak|memory)$", large, re.MULTILINE)
-    assert len(rows) == 18
+    assert len(rows) == 24
     for op, kind, numbers, limit in rows:
         sides = re.findall(r"(\d+) +\((\d+)\)", numbers)
         assert len(sides) >= (2 if kind == "forward" and op != "gelu" else 1)  # NumPy has no GELU

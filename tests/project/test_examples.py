@@ -104,7 +104,7 @@ def test_example_05(tmp_path):
 def test_example_06(tmp_path):
     output = run("06_explore.py", tmp_path, leaves=("product.html", "network.html"))
     assert "sum dims 0, 1" in output
-    assert "pass has 6 steps" in output
+    assert "pass has 4 steps" in output
     assert lines_with("bytes   06_explore.py:", output)
     for name in ("product.html", "network.html"):
         assert (tmp_path / name).stat().st_size < 1_000_000
