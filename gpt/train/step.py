@@ -6,12 +6,15 @@ from typing import Any
 
 from gpt.config import Config
 from gpt.model import GPT
+from gpt.model.size import memory
 from tensorlite import Tensor, nn, optim
 from tensorlite.amp import GradScaler
 from tensorlite.optim import lr_scheduler
 
 # Steps of a run from which recording pays. It makes two steps slower, by a tenth of a second each.
 MIN_COMPILED_STEPS = 100
+# Bytes of activations up to which a step is recorded. Larger ones gain a hundredth, and recording keeps all arrays.
+MAX_COMPILED_BYTES = 1 << 27
 COMPILED_ON = ("cpu",)  # Types of devices whose steps `tl.compile` replays.
 
 
@@ -71,8 +74,10 @@ class Stepper:
 def can_compile(config: Config, model: GPT, steps: int) -> bool:
     """Return whether a run of this number of steps replays a recorded step, if `train.compile` says so.
 
-    It does on a CPU, without mixed precision and activation checkpointing, which `tl.compile` does not record.
+    It does on a CPU, without mixed precision and activation checkpointing, which `tl.compile` does not record. A large
+    step spends little of its time in Python, so it is not recorded either.
     """
     t = config.train
     plain = not t.is_mixed and not t.activation_checkpointing and model.device.type in COMPILED_ON
-    return t.compile and plain and steps >= MIN_COMPILED_STEPS
+    small = memory(config)["activations (estimate)"] <= MAX_COMPILED_BYTES
+    return t.compile and plain and small and steps >= MIN_COMPILED_STEPS

@@ -183,7 +183,7 @@ def test_the_readme_table_is_copied_from_results(monkeypatch):
     table = read_table(README.read_text("utf-8"))
     paths = [ROOT / name for name in re.findall(r"\((benchmarks/results/\S+\.txt)\)", table)]
     assert table == make_table(paths)
-    rows = {"step": 8, "speedrun": 1, "generate": 3, "llm": 4}
+    rows = {"step": 10, "speedrun": 1, "generate": 3, "llm": 4}
     assert table.count("\n|") == sum(rows[path.name.partition("-")[0]] for path in paths) + 2 * (1 + (len(paths) == 4))
 
 
