@@ -42,7 +42,7 @@ def from_dlpack(ext_tensor: Any, *, device: DeviceLike = None, copy: bool | None
     xp = namespace(Device(kind, None if kind == "cpu" else index))
     try:
         array = xp.from_dlpack(ext_tensor)
-    except (BufferError, RuntimeError) as error:
+    except (BufferError, RuntimeError, ValueError) as error:
         raise BufferError(f"from_dlpack: the array cannot be shared: {error}. Convert or detach it first.") from None
     x: Tensor = wrap(array)
     where = device_of(array) if device is None else as_device(device)

@@ -31,5 +31,5 @@ def export_array(array: Array, tracked: bool, options: dict[str, Any]) -> Any:
         raise BufferError("__dlpack__: expected a dtype that NumPy and CuPy export, got bfloat16. Use x.float().")
     try:
         return array.__dlpack__(**options)
-    except (BufferError, RuntimeError) as error:
+    except (BufferError, RuntimeError, ValueError) as error:  # NumPy 2.5 raises ValueError for a stream
         raise BufferError(f"__dlpack__: {error}") from None
