@@ -42,17 +42,17 @@ class Race(NamedTuple):
     presets: dict[str, str]
     evaluations: dict[str, tuple[int, int]]  # the step of the first evaluation, and the steps between evaluations
     blocks: dict[str, int]  # steps of a block
-    measured: int | None  # steps of PyTorch's side that are measured, instead of training to the target
+    measured: dict[str, int]  # of a side that does not train to the target: how many of its steps are measured
 
 
 RACES = {
     "1.898": Race(
         1.898, {"tensorlite": "shakespeare-speedrun", "torch": "shakespeare-char-cpu"},
-        {"tensorlite": (160, 10), "torch": (1500, 50)}, {"tensorlite": 11, "torch": 100}, None,
+        {"tensorlite": (160, 10), "torch": (1500, 50)}, {"tensorlite": 11, "torch": 100}, {},
     ),
     "1.47": Race(
         1.4697, {"tensorlite": "shakespeare-speedrun-1.47", "torch": "shakespeare-char"},
-        {"tensorlite": (1500, 100), "torch": (1, 1)}, {"tensorlite": 100, "torch": 1}, 5,
+        {"tensorlite": (1500, 100)}, {"tensorlite": 100, "torch": 1}, {"torch": 5},
     ),
 }  # fmt: skip
 PAUSE = 0.05  # seconds before a block, in which the idle threads of the other side stop spinning
@@ -149,9 +149,8 @@ def train(side: str, race: Race, seed: int, pipe: Connection) -> None:
     config, dataset = load(race.presets[side], seed)
     step, loss = {"tensorlite": tensorlite_run, "torch": torch_run}[side](config, dataset)
     rng = np.random.default_rng(seed)
-    first, every = race.evaluations[side]
-    is_measured_only = side == "torch" and race.measured is not None
-    last = race.measured if is_measured_only else config.train.steps
+    last = race.measured.get(side, config.train.steps)
+    first, every = race.evaluations.get(side, (last + 1, 1))
     progress = Progress(0.0, 0, float("inf"), False)
     while not progress.ended:
         pipe.recv()
@@ -161,7 +160,8 @@ def train(side: str, race: Race, seed: int, pipe: Connection) -> None:
             began = time.perf_counter()
             step(*dataset.batch(rng, "train", config.train.batch_size, config.model.block_size))
             seconds, number = seconds + time.perf_counter() - began, number + 1
-            if not is_measured_only and (number == last or (number >= first and (number - first) % every == 0)):
+            trained = number == last and side not in race.measured
+            if trained or (number >= first and (number - first) % every == 0):
                 value = loss()
             progress = Progress(seconds, number, value, value <= race.target or number == last)
             if progress.ended:
@@ -200,7 +200,7 @@ def compare(race: Race, limits: Limits, seeds: int) -> None:
             flops = steps * step_flops(config.model, config.train.batch_size)
             percent = limits.percent_of_peak(flops, seconds, config.train.dtype)
             note = "" if loss <= race.target else "  not reached"
-            if side == "torch" and race.measured is not None:
+            if side in race.measured:
                 note = f"  {steps} steps in {seconds:.1f} s"
                 seconds, steps = seconds / steps * config.train.steps, config.train.steps
             times[side].append(seconds)

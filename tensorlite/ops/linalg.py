@@ -40,12 +40,19 @@ def _widened(x: Value) -> Value:
     return x if x.dtype == wide else convert(x, wide, x.dtype)
 
 
+def _chosen_product(
+    g: Value, other: Value, in_shape: Sequence[int], given_dtype: DType
+) -> tuple[Callable[[Value, Value], Value], Value, Value]:
+    """Return the product that gives a gradient in the dtype of the input before ``autocast``, and its two factors."""
+    if not _is_rounded(g, given_dtype):
+        return matmul, g, other
+    if 1 in (len(other.shape), len(in_shape)):
+        return matmul, _widened(g), _widened(other)
+    return wide_matmul, g, other  # keeps the sums, which are float32
+
+
 def _matmul_left(g: Value, y: Value, in_shape: Sequence[int], given_dtype: DType | None) -> Value:
-    product = matmul
-    if given_dtype is not None and _is_rounded(g, given_dtype):  # keep the sums, which are float32, as the gradient
-        product = wide_matmul
-        if 1 in (len(y.shape), len(in_shape)):
-            product, g, y = matmul, _widened(g), _widened(y)
+    product, g, y = (matmul, g, y) if given_dtype is None else _chosen_product(g, y, in_shape, given_dtype)
     if len(y.shape) == 1:
         return g * y if len(in_shape) == 1 else unsqueeze(g, -1) * y
     if len(in_shape) == 1:
@@ -56,11 +63,7 @@ def _matmul_left(g: Value, y: Value, in_shape: Sequence[int], given_dtype: DType
 
 
 def _matmul_right(g: Value, x: Value, in_shape: Sequence[int], given_dtype: DType | None) -> Value:
-    product = matmul
-    if given_dtype is not None and _is_rounded(g, given_dtype):
-        product = wide_matmul
-        if 1 in (len(x.shape), len(in_shape)):
-            product, g, x = matmul, _widened(g), _widened(x)
+    product, g, x = (matmul, g, x) if given_dtype is None else _chosen_product(g, x, in_shape, given_dtype)
     if len(x.shape) == 1:
         return g * x if len(in_shape) == 1 else unsqueeze(x, -1) * unsqueeze(g, -2)
     if len(in_shape) == 1:
@@ -106,7 +109,7 @@ def matmul(xp: Namespace, x: Array, y: Array) -> Array:
     result lacks that dimension. Raises ShapeError if the shapes do not fit, DTypeError if the dtypes differ.
     """
     try:
-        return _flat_product(xp.matmul, x, y) if y.ndim == 2 and x.ndim > 2 else xp.matmul(x, y)
+        return _flat_product(xp.matmul, x, y) if y.ndim == 2 < x.ndim else xp.matmul(x, y)
     except (ValueError, AttributeError):
         if isinstance(x, (int, float)) or isinstance(y, (int, float)):
             raise TypeError("a number has no matrix product. Multiply with *.") from None
@@ -114,11 +117,9 @@ def matmul(xp: Namespace, x: Array, y: Array) -> Array:
 
 
 def _flat_product(product: Callable[[Array, Array], Array], x: Array, y: Array) -> Array:
-    """Return the matrix product of arrays. It is one product, instead of one for each matrix of x, if y is a matrix."""
-    if y.ndim == 2 and x.ndim > 2:
-        flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-        return product(flat, y).reshape(*x.shape[:-1], y.shape[1])
-    return product(x, y)
+    """Return the product of matrices x and a single one y, as one product instead of one for each matrix of x."""
+    flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    return product(flat, y).reshape(*x.shape[:-1], y.shape[1])
 
 
 @op(
@@ -128,7 +129,7 @@ def _flat_product(product: Callable[[Array, Array], Array], x: Array, y: Array) 
 )
 def wide_matmul(xp: Namespace, x: Array, y: Array) -> Array:
     """Return the matrix product of float16 or bfloat16 tensors in float32, in which it is added up."""
-    return _flat_product(xp.wide_matmul, x, y)
+    return _flat_product(xp.wide_matmul, x, y) if y.ndim == 2 < x.ndim else xp.wide_matmul(x, y)
 
 
 def _misfit(x: Sequence[int], y: Sequence[int]) -> str:

@@ -13,6 +13,7 @@ from tensorlite.backends.cpu import attention as cpu_attention
 from tensorlite.backends.cpu import compiled_loops, compiled_sums, elementwise, moments, softmaxes, sums, thread_pool
 from tensorlite.backends.cpu import kernels as cpu
 from tensorlite.nn import functional as F
+from tests.support.array_layouts import LAYOUTS
 
 XP = registry.namespace(registry.device("cpu"))
 EXACT = {"float32": 3e-6, "float64": 1e-12, "float16": 4e-3}
@@ -52,19 +53,6 @@ def arrays(shape, dtype, layout, count=2):
         yield LAYOUTS[layout](a)
 
 
-def strided(a):
-    big = np.zeros((*a.shape[:-1], 2 * a.shape[-1]), a.dtype)
-    big[..., ::2] = a
-    return big[..., ::2]
-
-
-LAYOUTS = {
-    "contiguous": lambda a: a,
-    "transposed": lambda a: np.asfortranarray(a),
-    "strided": strided,
-    "reversed": lambda a: a[::-1].copy()[::-1],
-    "broadcast": lambda a: np.broadcast_to(a[:1], a.shape),
-}
 SHAPES = [(1, 1), (3, 5), (7, 64), (2, 3, 33), (5, 300)]
 CASES = [*itertools.product(SHAPES, ["float32", "float64"], LAYOUTS), ((4, 6), "float16", "contiguous")]
 

@@ -7,16 +7,10 @@ import pytest
 
 import tensorlite as tl
 from tensorlite.backends.cpu import folds, sums
+from tests.support.array_layouts import LAYOUTS
 
 rng = np.random.default_rng(0)
 
-LAYOUTS = {
-    "contiguous": lambda a: a,
-    "transposed": np.asfortranarray,
-    "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
-    "reversed": lambda a: a[::-1].copy()[::-1],
-    "broadcast": lambda a: np.broadcast_to(a[:1], a.shape),
-}
 SHAPES = [(), (0, 3), (3, 0), (1,), (7,), (5000,), (1000, 1), (700, 2), (999, 5), (3, 33, 40), (2, 1500), (40, 5, 3, 7)]
 NUMBERS = [np.nan, np.inf, -np.inf, 0.0, -0.0]
 

@@ -7,15 +7,11 @@ import tensorlite as tl
 import tensorlite.nn.functional as F
 from tensorlite.backends import reference
 from tensorlite.backends.cpu import compiled_loops, compiled_sums, indexing, sums, thread_pool
+from tests.support import array_layouts
 
 rng = np.random.default_rng(0)
 
-LAYOUTS = {
-    "contiguous": lambda a: a,
-    "transposed": np.asfortranarray,
-    "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
-    "reversed": lambda a: a[::-1].copy()[::-1],
-}
+LAYOUTS = {name: layout for name, layout in array_layouts.LAYOUTS.items() if name != "broadcast"}
 
 
 @pytest.fixture(params=["numba", "numba, 3 threads", "numpy"])

@@ -34,18 +34,11 @@ def _loops_for(sizes: Sequence[int], *lists: Sequence[Array]) -> Any:
     return load_loops("array_lists")
 
 
-def _launch(kernel: Any, addresses: Array, sizes: Sequence[int], *numbers: float) -> Any:
-    """Call a compiled loop; threads share it if there are enough entries, in arrays that are not the same twice."""
-    counts = np.array(sizes, np.int64)
-    if sum(sizes) >= _MIN_SHARED and len(set(addresses.flat)) == addresses.size:
-        return run_parallel(kernel, addresses, counts, *numbers)
-    return kernel(0, addresses, counts, *numbers)
-
-
 def prepare(name: str, *lists: Sequence[Array]) -> Callable[..., Any] | None:
-    """Return a compiled loop over lists of arrays that stay where they are. It gets the numbers that follow.
+    """Return a compiled loop over lists of arrays, which gets the numbers that follow; None if none takes the arrays.
 
-    It is None where the compiled loops do not take these arrays. The result keeps them.
+    The result keeps the arrays. Threads share its loop if there are enough entries, in arrays that are not the same
+    twice.
     """
     sizes = [a.size for a in lists[0]]
     loops = _loops_for(sizes, *lists)
@@ -69,29 +62,23 @@ def adam_all_step(
     beta1: float, beta2: float, eps: float, decay: float, decoupled: bool, maximize: bool,
 ) -> None:  # fmt: skip
     """Compute the same as the reference, in one pass over memory."""
-    sizes = [a.size for a in p]
-    loops = _loops_for(sizes, p, g, m, v)
-    if loops is None:
+    update = prepare("adam_steps", p, g, m, v)
+    if update is None:
         reference.adam_all_step(xp, p, g, m, v, t, lr, beta1, beta2, eps, decay, decoupled, maximize)
-        return
-    coefficients = reference.adam_coefficients(t, lr, beta1, beta2, eps, decay, decoupled, maximize)
-    _launch(loops.adam_steps, loops.addresses_of([*p, *g, *m, *v]).reshape(4, -1), sizes, *coefficients)
+    else:
+        update(*reference.adam_coefficients(t, lr, beta1, beta2, eps, decay, decoupled, maximize))
 
 
 def sum_squares_of_all(xp: XP, arrays: Sequence[Array]) -> Array:
     """Compute the same as the reference."""
-    sizes = [a.size for a in arrays]
-    loops = _loops_for(sizes, arrays)
-    if loops is None:
-        return reference.sum_squares_of_all(xp, arrays)
-    return np.array(_launch(loops.sum_squares, loops.addresses_of(arrays), sizes), np.float32)
+    total = prepare("sum_squares", arrays)
+    return reference.sum_squares_of_all(xp, arrays) if total is None else np.array(total(), np.float32)
 
 
 def scale_all_step(xp: XP, arrays: Sequence[Array], factor: Array) -> None:
     """Compute the same as the reference."""
-    sizes = [a.size for a in arrays]
-    loops = _loops_for(sizes, arrays)
-    if loops is None:
+    scale = prepare("scale", arrays)
+    if scale is None:
         reference.scale_all_step(xp, arrays, factor)
     else:
-        _launch(loops.scale, loops.addresses_of(arrays), sizes, float(factor))
+        scale(float(factor))

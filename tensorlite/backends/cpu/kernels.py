@@ -22,7 +22,7 @@ from .blas import gemm_pointer, one_blas_thread
 from .casts import is_bfloat16
 from .compiled_loops import load_loops
 from .find_compiled import find_compiled
-from .memory_views import memory_offset, view_at
+from .memory_views import memory_offset, rows_of, view_at
 from .products import has_bfloat16_products, is_faster, multiply
 from .sums import long_matmul
 from .thread_pool import are_deterministic_algorithms_enabled, get_num_threads, parallel_for, run_parallel
@@ -74,10 +74,6 @@ def kernels_for(*arrays: Array | None) -> Any:
 def _launch(kernel: Any, size: int, *args: Any) -> Any:
     """Call a compiled kernel; threads share its loop if it has enough entries, ``size``, for that to pay."""
     return run_parallel(kernel, *args) if size >= MIN_SHARED else kernel(0, *args)
-
-
-def _rows(x: Array) -> Array:
-    return x.reshape(-1, x.shape[-1])
 
 
 # ---- products -------------------------------------------------------------------------------
@@ -184,7 +180,7 @@ def linear(xp: XP, x: Array, weight: Array, bias: Array | None) -> Array:
     """Compute the same as the reference, in float32 for float16 and bfloat16."""
     narrow = x.dtype
     large = x.size * weight.size >= (MIN_FLOPS if narrow.kind != "V" else _MIN_BFLOAT16)
-    y = _own_product(_rows(x), weight.T, narrow, bias) if large and weight.dtype == narrow else None
+    y = _own_product(rows_of(x), weight.T, narrow, bias) if large and weight.dtype == narrow else None
     if y is not None:
         return y.reshape(*x.shape[:-1], weight.shape[0])
     wide = accumulate_dtype(narrow)
@@ -241,8 +237,8 @@ def softmax(xp: XP, x: Array, axis: int) -> Array:
     kernels = kernels_for(x)
     if kernels is None or axis not in (-1, x.ndim - 1):
         return reference.softmax(xp, x, axis)
-    rows, y = _rows(x), np.empty_like(x)
-    out = _rows(y)
+    rows, y = rows_of(x), np.empty_like(x)
+    out = rows_of(y)
     _launch(kernels.softmax, x.size, rows, out)
     return y
 
@@ -310,7 +306,7 @@ def _layer_norm(
         return reference.layer_norm(xp, x, weight, bias, eps)
     y = np.empty_like(x)
     mean, rstd = (np.empty((*x.shape[:-1], 1), x.dtype) for _ in range(2))
-    rows, out, m, r = _rows(x), _rows(y), mean.reshape(-1), rstd.reshape(-1)
+    rows, out, m, r = rows_of(x), rows_of(y), mean.reshape(-1), rstd.reshape(-1)
     w = np.ones(x.shape[-1], x.dtype) if weight is None else weight
     b = np.zeros(x.shape[-1], x.dtype) if bias is None else bias
     _launch(kernels.layer_norm, x.size, rows, w, b, out, m, r, eps)
@@ -329,7 +325,7 @@ def layer_norm_backward(
     if kernels is None:
         return reference.layer_norm_backward(xp, g, x, weight, mean, rstd)
     dx, width = np.empty_like(x), x.shape[-1]
-    grads, rows, out, m, r = _rows(g), _rows(x), _rows(dx), mean.reshape(-1), rstd.reshape(-1)
+    grads, rows, out, m, r = rows_of(g), rows_of(x), rows_of(dx), mean.reshape(-1), rstd.reshape(-1)
     w = np.ones(width, x.dtype) if weight is None else weight
     dweight, dbias = _launch(kernels.layer_norm_backward, x.size, grads, rows, w, m, r, out)
     return dx, None if weight is None else dweight, dbias

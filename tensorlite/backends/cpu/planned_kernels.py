@@ -23,6 +23,7 @@ from .compiled_loops import load_loops
 from .compiled_sums import MIN_SHARED as MIN_SHARED_SUM
 from .compiled_sums import sums_for
 from .find_compiled import find_compiled
+from .memory_views import rows_of
 from .products import is_faster, prepare_product
 from .sums import is_long_product
 from .thread_pool import run_parallel
@@ -48,10 +49,6 @@ _FLOAT32 = np.dtype(np.float32)
 def _prepare(kernel: Any, size: int, *args: Any, shared_from: int = kernels.MIN_SHARED) -> Launch:
     """Return a compiled kernel with its arguments; threads share its loop if it has enough entries, ``size``."""
     return partial(run_parallel, kernel, *args) if size >= shared_from else partial(kernel, 0, *args)
-
-
-def _rows(x: Array) -> Array:
-    return x.reshape(-1, x.shape[-1])
 
 
 def _copy_all(targets: Sequence[Array | None], sources: Sequence[Array | None]) -> None:
@@ -98,7 +95,7 @@ def plan_linear(empty: Empty, x: Array, weight: Array, bias: Array | None) -> Pl
     if not _are_float32(x, weight, bias) or not x.flags.c_contiguous:
         return None
     out = empty((*x.shape[:-1], weight.shape[0]), _FLOAT32)
-    rows, result = _rows(x), _rows(out)
+    rows, result = rows_of(x), rows_of(out)
     own = x.size * weight.size >= kernels.MIN_FLOPS and is_faster(rows, weight.T)
     call = _product(rows, weight.T, result, bias if own else None)
     if call is None:
@@ -110,12 +107,12 @@ def plan_linear_backward(empty: Empty, g: Array, x: Array, weight: Array, needs:
     """Plan ``kernels.linear_backward``."""
     if not _are_float32(g, x, weight) or not (g.flags.c_contiguous and x.flags.c_contiguous):
         return None
-    rows, inputs = _rows(g), _rows(x)
+    rows, inputs = rows_of(g), rows_of(x)
     calls: list[Launch | None] = []
     dx = dweight = dbias = None
     if 0 in needs:
         dx = empty(x.shape, _FLOAT32)
-        calls.append(_product(rows, weight, _rows(dx)))
+        calls.append(_product(rows, weight, rows_of(dx)))
     if 1 in needs:
         dweight = empty(weight.shape, _FLOAT32)
         calls.append(_product(rows.T, inputs, dweight))
@@ -173,7 +170,7 @@ def plan_layer_norm(
     means, deviations = mean.reshape(-1), rstd.reshape(-1)
     w = np.ones(x.shape[-1], _FLOAT32) if weight is None else weight
     b = np.zeros(x.shape[-1], _FLOAT32) if bias is None else bias
-    compute = _prepare(compiled.layer_norm, x.size, _rows(x), w, b, _rows(y), means, deviations, eps)
+    compute = _prepare(compiled.layer_norm, x.size, rows_of(x), w, b, rows_of(y), means, deviations, eps)
     are_near = partial(compiled.rows_are_near, means, deviations, kernels.FAR)
 
     def launch() -> None:
@@ -196,7 +193,7 @@ def plan_layer_norm_backward(
     means, deviations = mean.reshape(-1), rstd.reshape(-1)
     w = np.ones(x.shape[-1], _FLOAT32) if weight is None else weight
     compute = _prepare(
-        compiled.layer_norm_backward, x.size, _rows(g), _rows(x), w, means, deviations, _rows(dx)
+        compiled.layer_norm_backward, x.size, rows_of(g), rows_of(x), w, means, deviations, rows_of(dx)
     )  # fmt: skip
     are_near = partial(compiled.rows_are_near, means, deviations, kernels.FAR)
 

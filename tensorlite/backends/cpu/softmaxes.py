@@ -11,15 +11,12 @@ import numpy as np
 
 from .. import reference
 from .compiled_loops import loops_for, run_loop
+from .memory_views import rows_of
 
 __all__ = ["log_softmax", "log_softmax_backward", "softmax_backward"]
 
 Array = Any
 XP = Any
-
-
-def _rows(x: Array) -> Array:
-    return x.reshape(-1, x.shape[-1])
 
 
 def _loops_along(axis: int, *arrays: Array) -> Any:
@@ -33,7 +30,7 @@ def softmax_backward(xp: XP, g: Array, y: Array, axis: int) -> Array:
     if loops is None:
         return reference.softmax_backward(xp, g, y, axis)
     dx = np.empty_like(y)
-    run_loop(loops.softmax_backward, y.size, _rows(g), _rows(y), _rows(dx))
+    run_loop(loops.softmax_backward, y.size, rows_of(g), rows_of(y), rows_of(dx))
     return dx
 
 
@@ -43,7 +40,7 @@ def log_softmax(xp: XP, x: Array, axis: int) -> Array:
     if loops is None:
         return reference.log_softmax(xp, x, axis)
     y = np.empty_like(x)
-    run_loop(loops.log_softmax, x.size, _rows(x), _rows(y))
+    run_loop(loops.log_softmax, x.size, rows_of(x), rows_of(y))
     return y
 
 
@@ -53,5 +50,5 @@ def log_softmax_backward(xp: XP, g: Array, y: Array, axis: int) -> Array:
     if loops is None:
         return reference.log_softmax_backward(xp, g, y, axis)
     dx = np.empty_like(y)
-    run_loop(loops.log_softmax_backward, y.size, _rows(g), _rows(y), _rows(dx))
+    run_loop(loops.log_softmax_backward, y.size, rows_of(g), rows_of(y), rows_of(dx))
     return dx
