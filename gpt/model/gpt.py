@@ -28,6 +28,7 @@ from gpt.config import Config, ModelConfig
 from gpt.model.cache import KVCache
 from gpt.model.quantized import QuantizedEmbedding, matrices, refuse_quantized
 from gpt.model.rotary import RotaryTable, rotate
+from gpt.model.window import WindowMask, visible_keys
 from tensorlite import Tensor, nn
 
 
@@ -35,15 +36,18 @@ class CausalSelfAttention(nn.Module):
     """Multi-head attention where position t attends to positions 0 to t (Vaswani et al. 2017, section 3.2).
 
     layer: the number of its block, which decides whether it has the sliding window. rotary: for rotary positions.
+    seen: for the sliding window; None for a new one.
     """
 
-    def __init__(self, config: ModelConfig, layer: int = 0, rotary: RotaryTable | None = None) -> None:
+    def __init__(
+        self, config: ModelConfig, layer: int = 0, rotary: RotaryTable | None = None, seen: WindowMask | None = None
+    ) -> None:
         super().__init__()
         C, D = config.n_embd, config.head_size
         self.n_head, self.n_kv_head, self.head_size = config.n_head, config.kv_heads, D
         self.window = config.sliding_window if layer >= config.full_layers else 0
         self.dropout = config.dropout if config.attention_dropout else 0.0  # of attention weights
-        self.rotary = rotary
+        self.rotary, self.seen = rotary, seen or WindowMask(config.sliding_window, config.block_size)
         outputs = (self.n_head + 2 * self.n_kv_head) * D  # queries, keys and values in one matmul
         self.c_attn = nn.Linear(C, outputs, bias=config.bias or config.qkv_bias)
         self.c_proj = nn.Linear(self.n_head * D, C, bias=config.bias)
@@ -76,7 +80,10 @@ class CausalSelfAttention(nn.Module):
         q, k, v = self.turn_and_cache(q, k, v, cache, layer)
         S, padding = k.shape[2], None if cache is None else cache.padding
         mask = None
-        if padding is not None or 1 < T < S or 0 < self.window < S:
+        windowed = 0 < self.window < S
+        if windowed and T == S and padding is None:
+            mask = self.seen(T, x)
+        elif windowed or padding is not None or 1 < T < S:
             mask = visible_keys(T, S, self.window, padding).to(x.device)  # is_causal alone does not say it.
         if K < H:
             q, k, v = q.reshape(B, K, H // K, T, D), k.unsqueeze(2), v.unsqueeze(2)
@@ -112,18 +119,6 @@ def positions_of(
     return table[0][positions].unsqueeze(1), table[1][positions].unsqueeze(1)
 
 
-def visible_keys(T: int, S: int, window: int, padding: np.ndarray | None) -> Tensor:
-    """Return whether each of the last T of S positions sees each of the S keys: (T, S), or (B, 1, T, S) with padding.
-
-    A query sees the keys before it and its own, with a window only that many. It sees no padding, which is (B,).
-    """
-    query, key = np.arange(S - T, S)[:, None], np.arange(S)
-    seen = key <= query
-    if window:
-        seen &= key > query - window
-    return tl.tensor(seen if padding is None else seen & (key >= padding[:, None, None, None]))
-
-
 class MLP(nn.Module):
     """Two linear layers with a nonlinearity between them, where the width is I = 4C by default.
 
@@ -155,10 +150,12 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """A transformer block: attention mixes positions, the MLP transforms each; both add to the residual stream."""
 
-    def __init__(self, config: ModelConfig, layer: int = 0, rotary: RotaryTable | None = None) -> None:
+    def __init__(
+        self, config: ModelConfig, layer: int = 0, rotary: RotaryTable | None = None, seen: WindowMask | None = None
+    ) -> None:
         super().__init__()
         self.ln_1 = build_norm(config)
-        self.attn = CausalSelfAttention(config, layer, rotary)
+        self.attn = CausalSelfAttention(config, layer, rotary, seen)
         self.ln_2 = build_norm(config)
         self.mlp = MLP(config)
 
@@ -200,7 +197,8 @@ class GPT(nn.Module):
             )
         self.drop = nn.Dropout(config.dropout)
         rotary = RotaryTable(config) if config.position == "rope" else None
-        self.h = nn.ModuleList([Block(config, layer, rotary) for layer in range(config.n_layer)])
+        seen = WindowMask(config.sliding_window, config.block_size)
+        self.h = nn.ModuleList([Block(config, layer, rotary, seen) for layer in range(config.n_layer)])
         self.ln_f = build_norm(config)
         if not config.tied:
             self.lm_head = nn.Linear(C, config.vocab_size, bias=False)

@@ -12,6 +12,7 @@ __all__ = ["CAPTURABLE_OPS", "is_known"]
 
 _PUBLIC = {
     "autograd/function.py": {"make_op_function.<locals>.call"},
+    "backends/registry.py": {"Device.__str__"},
     "autograd/grad_mode.py": {"is_grad_enabled"},
     "autograd/version_counter.py": {"VersionCounter.__init__"},  # its callback runs whenever memory is freed
     "nn/activation.py": {"GELU.forward", "ReLU.forward", "SiLU.forward", "Sigmoid.forward", "Tanh.forward"},
@@ -30,12 +31,14 @@ _PUBLIC = {
     "ops/arguments.py": {"numpy_names.<locals>.named"},
     "ops/half_precision.py": {"rounds_once.<locals>.widened"},
     "ops/index.py": {"getitem"},
-    "ops/shape.py": {"split", "chunk", "flatten", "squeeze", "unsqueeze"},
+    "ops/shape.py": {"cat", "chunk", "flatten", "narrow", "split", "squeeze", "stack", "unsqueeze"},
     "optim/combined.py": {"CombinedOptimizer.step", "CombinedOptimizer.zero_grad"},
-    "tensors/method_makers.py": {"with_sizes.<locals>.method"},
+    "tensors/method_makers.py": {"reflected.<locals>.method", "to_method.<locals>.method",
+                                 "with_sizes.<locals>.method"},
     "tensors/tensor.py": {"Tensor.backward", "Tensor.dtype", "Tensor.ndim", "Tensor.shape", "Tensor.split",
                           "Tensor.dim", "Tensor.device", "Tensor.T", "Tensor.mT", "Tensor.numel", "Tensor.size",
-                          "Tensor.detach", "Tensor.requires_grad", "Tensor.is_leaf", "Tensor.__len__"},
+                          "Tensor.detach", "Tensor.requires_grad", "Tensor.is_leaf", "Tensor.__len__",
+                          "Tensor.to"},
 }  # fmt: skip
 """By file, what code of a user may call."""
 
@@ -50,11 +53,12 @@ _INTERNAL = {
     "autograd/op_hooks.py": {"run_op"},
     "autograd/version_counter.py": {"base_array", "check_saved"},
     "autograd/views.py": {"record_view"},
-    "backends/registry.py": {"device_of"},
-    "dtypes.py": {"_convert", "_floating", "_numpy_dtype", "_promote", "_scale", "_float_scale", "_float", "_same",
-                  "_with_wide_numbers", "accumulate_dtype", "bfloat16_among", "is_floating", "kind_of",
-                  "narrow_beside_number", "narrow_dtype", "result_type", "_scalar_dtype", "_check_scalars",
-                  "check_number", "_is_exact"},
+    "backends/registry.py": {"_load_cpu", "backend_of", "device", "device_of"},
+    "dtypes.py": {"_bits", "_check_scalars", "_choose", "_compare", "_convert", "_float", "_float_scale",
+                  "_floating", "_is_exact", "_numpy_dtype", "_promote", "_round", "_rounded_numbers", "_same",
+                  "_scalar_dtype", "_scale", "_with_wide_numbers", "accumulate_dtype", "as_dtype",
+                  "bfloat16_among", "check_number", "is_floating", "kind_of", "narrow_beside_number",
+                  "narrow_dtype", "promote_types", "result_type"},
     "nn/checks.py": {"check_attention", "check_class_targets", "check_class_weight", "check_floating", "check_linear",
                      "check_normalized_shape", "check_reduction", "check_same_shape",
                      "check_tensors", "check_tensors_or_none"},
@@ -66,8 +70,10 @@ _INTERNAL = {
     "nn/utils.py": {"_gradients"},
     "ops/arguments.py": {"array_of", "dim_in", "numpy_names.<locals>.named", "shape_of", "dims_in"},
     "ops/index.py": {"_parse"},
+    "ops/shape.py": {"_sequence"},
     "scalars.py": {"_dimensions", "_kind", "as_integer", "as_number", "flag_in", "fraction_in", "int_in", "ints_in",
                    "number_in"},
+    "tensors/convert.py": {"is_dtype_name", "to_device", "to_dtype"},
     "tensors/tensor.py": {"Tensor.grad"},
 }  # fmt: skip
 """By file, what functions of the library call besides."""
@@ -76,12 +82,13 @@ _RECORDING = {"capture/guards.py", "capture/recorder.py", "capture/tape.py", "ca
 """The files whose own code runs while a step is recorded."""
 
 CAPTURABLE_OPS = frozenset(
-    "_cat _slice _split abs add add_ apply_dropout_mask attention broadcast_to cat check_class_indices clamp "
-    "clip_grad_norm cos count_targets cross_entropy_rows cumsum div dropout_mask dropout_mask_of_shape embedding "
-    "eq exp expand expm1 gather ge gelu getitem gt huber layer_norm_rows le linear log log1p log_softmax "
-    "logsumexp lt masked_fill matmul max maximum mean min minimum movedim mul ne neg permute pow reciprocal relu "
-    "reshape rms_norm_rows rsqrt sigmoid silu sin slice slice_ softmax softplus split sqrt square squeeze stack "
-    "sub sum tanh transpose tril triu true_divide unsqueeze var view where wide_matmul".split()
+    "_cat _slice _split abs add add_ apply_dropout_mask attention bitwise_and bitwise_not bitwise_or bitwise_xor "
+    "broadcast_to cat check_class_indices clamp clip_grad_norm convert convert_to_discrete cos count_targets "
+    "cross_entropy_rows cumsum div dropout_mask dropout_mask_of_shape embedding eq exp expand expm1 gather ge gelu "
+    "getitem gt huber isfinite isinf isnan layer_norm_rows le linear log log1p log_softmax logical_and logical_not "
+    "logical_or logical_xor logsumexp lt masked_fill matmul max maximum mean min minimum movedim mul ne neg permute "
+    "pow reciprocal relu reshape rms_norm_rows rsqrt sigmoid silu sin slice slice_ softmax softplus split sqrt square "
+    "squeeze stack sub sum tanh transpose tril triu true_divide unsqueeze var view where wide_matmul".split()
 )  # fmt: skip
 """The functions of ops, and others in ``run_op``, whose results have a shape that does not depend on values."""
 

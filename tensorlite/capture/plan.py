@@ -14,7 +14,7 @@ from ..autograd.version_counter import base_array
 from ..backends.cpu.thread_pool import are_deterministic_algorithms_enabled, get_num_threads
 from .planned_steps import GradientPlans
 from .planners import PLANNERS, VIEWS
-from .steps import CallOnGradients, Delivery, Repetition
+from .steps import CallOnGradients, Creation, Delivery, Repetition
 from .tape import ERRORS, Tape
 
 __all__ = ["Plan", "settings"]
@@ -60,6 +60,12 @@ class _Memory:
     def keep(self, blocks: set[int]) -> None:
         """Count one more user of each of these blocks."""
         self.users.update(blocks)
+
+    def adopt(self, array: Array) -> Array:
+        """Return an array, which counts as a block that is never free."""
+        self.blocks[id(array)] = array
+        self.users[id(array)] = 1
+        return array
 
     def release(self, blocks: set[int]) -> None:
         """Count one user less. A block without users is free."""
@@ -161,6 +167,8 @@ class Plan:
         found = False
         if isinstance(f, (Delivery, CallOnGradients, Repetition)):
             found = self._add_step(f, sources, places)
+        elif isinstance(f, Creation):
+            found = self._add_creation(f, places[0])
         elif (key := getattr(f, "func", f)) in VIEWS:
             found = self._add_view(f, sources, places, several)
         elif (planner := PLANNERS.get(key)) is not None:
@@ -195,6 +203,11 @@ class Plan:
         for place, value in zip(places, outs, strict=True):
             if place >= 0:
                 self._fix(place, value)
+        return True
+
+    def _add_creation(self, f: Creation, place: int) -> bool:
+        """Give a place a tensor of constants, which no call changes."""
+        self._fix(place, self.memory.adopt(f()))
         return True
 
     def _add_planned(

@@ -19,15 +19,24 @@ from ..backends.registry import BACKENDS
 from ..nn.module import Module
 from ..optim import lr_scheduler
 from ..optim.optimizer import Optimizer
+from ..tensors import creation
 from ..tensors.tensor import Tensor
 from .guards import Guards, NotCapturableError, is_plain
 from .known_code import CAPTURABLE_OPS
 from .planners import as_tuple
-from .steps import CallOnGradients, Delivery, Repetition
+from .steps import CallOnGradients, Creation, Delivery, Repetition
 from .tape import Tape
 from .user_code import Watcher
 
 __all__ = ["Recorder"]
+
+_CREATIONS = (
+    creation.arange, creation.eye, creation.full, creation.full_like, creation.linspace, creation.ones,
+    creation.ones_like, creation.tensor, creation.zeros, creation.zeros_like,
+)  # fmt: skip
+_CREATION_CODES = {f.__code__ for f in _CREATIONS}
+_LIKE = {f.__code__ for f in (creation.full_like, creation.ones_like, creation.zeros_like)}
+
 
 class Recorder:
     """The recording of one step.
@@ -275,14 +284,28 @@ class Recorder:
             Optimizer.zero_grad.__code__: lambda frame: self._zero_grad(Optimizer.zero_grad, frame),
             Module.zero_grad.__code__: lambda frame: self._zero_grad(Module.zero_grad, frame),
         }
+        found.update((f.__code__, self._check_creation) for f in _CREATIONS)
         for name in lr_scheduler.__all__:
             step = vars(getattr(lr_scheduler, name)).get("step")
             if isinstance(step, types.FunctionType):
                 found[step.__code__] = functools.partial(self._schedule, step)
         return found
 
-    def _landmark_ended(self) -> None:
+    def _landmark_ended(self, frame: Any, result: Any) -> None:
         self.change = version_counter.last_change
+        if self.guards is not None and frame.f_code in _CREATION_CODES and isinstance(result, Variable):
+            if type(result.array) is not np.ndarray:
+                raise NotCapturableError("it makes a tensor on another device")
+            self._write(Creation(result.array.copy(order="K")), [], result.array)
+
+    def _check_creation(self, frame: Any) -> None:
+        """Check that a new tensor depends on constants alone, and on the shape and the dtype of the one it is like."""
+        self._check_unchanged()
+        code, given = frame.f_code, frame.f_locals
+        skipped = {"input"} if code in _LIKE else set()
+        for name, value in given.items():
+            if name not in skipped and not _is_made_of_constants(value):
+                raise NotCapturableError(f"{code.co_name}() gets a {type(value).__name__} that is not constant")
 
     def _repeat(self, method: Callable[..., Any], frame: Any, empty: Sequence[str]) -> None:
         self._check_unchanged()
@@ -351,6 +374,13 @@ def _is_constant(value: Any) -> bool:
     if is_plain(value) or isinstance(value, type) or value is BACKENDS[np.ndarray]:
         return True
     return isinstance(value, types.FunctionType) and value.__module__.startswith("tensorlite.")
+
+
+def _is_made_of_constants(value: Any) -> bool:
+    """Return whether a value is a constant, or a list or tuple of such values."""
+    if type(value) in (list, tuple):
+        return all(map(_is_made_of_constants, value))
+    return _is_constant(value)
 
 
 def _add_large(x: Any, y: Any) -> Any:

@@ -15,6 +15,7 @@ from ..autograd.autocast_mode import casting
 from ..autograd.grad_mode import grad_mode
 from ..autograd.graph import Variable, new_node, wrap
 from ..autograd.op_hooks import OpHooks, op_runner
+from ..backends.registry import get_default_device
 from ..dtypes import get_default_dtype
 from ..nn.module import Module
 from ..pytree import tree_leaves, tree_map, tree_unflatten
@@ -240,7 +241,8 @@ def _key_of(args: Any, kwargs: Any, leaves: list[Any], arrays: list[Any]) -> Any
         else:
             return None
     try:
-        key = (_structure(args), _structure(kwargs), tuple(parts), grad_mode.enabled, get_default_dtype())
+        key = (_structure(args), _structure(kwargs), tuple(parts), grad_mode.enabled, get_default_dtype(),
+               get_default_device())
         hash(key)
     except TypeError:
         return None
@@ -297,6 +299,7 @@ def compile(function: Callable[P, R]) -> CompiledStep[P, R]:
     Each call first compares what the recorded code read: global names, variables of outer functions, attributes of
     modules and objects, lists and dicts, parameters and whether they have a ``grad``. If one is another object, the
     call runs as usual, and a later one records again. Options of optimizers and random generators are read anew.
+    A tensor that the step makes of constants, such as ``zeros(3)``, is computed once.
 
     A step is never recorded, and runs as usual, if its code does one of the following; ``explain()`` says which:
 

@@ -1,4 +1,4 @@
-"""The calls of a captured step that change what lives on: gradients of leaves, parameters, learning rates."""
+"""The calls of a captured step that are no ops: gradients of leaves, parameters, learning rates, new tensors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from ..autograd.gradients import deliver_gradients
 from ..autograd.graph import Variable
 
-__all__ = ["CallOnGradients", "Delivery", "Repetition"]
+__all__ = ["CallOnGradients", "Creation", "Delivery", "Repetition"]
 
 
 @dataclass(frozen=True)
@@ -50,3 +50,17 @@ class Repetition:
     def __call__(self) -> None:
         """Call the method."""
         self.method(self.owner)
+
+
+@dataclass(frozen=True)
+class Creation:
+    """A call that makes a tensor of constants, such as ``zeros(3)``.
+
+    array: a copy of what it made.
+    """
+
+    array: Any
+
+    def __call__(self) -> Any:
+        """Return the array, for itself."""
+        return self.array.copy(order="K")

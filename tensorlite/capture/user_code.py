@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..backends.registry import Device
 from .guards import SAFE_BUILTINS, SAFE_C_MODULES, Guards, NotCapturableError
 from .known_code import is_known
 
@@ -39,9 +40,13 @@ _SILENT = (str(Path(np.__file__).parent), abc.ABCMeta.__instancecheck__.__code__
 """Where the code is that the library itself calls on raw arrays: NumPy's, and ``isinstance(x, Iterable)``."""
 
 
+_GENERATED = {f.__code__ for f in (Device.__init__, Device.__eq__, Device.__hash__)}
+"""Code of the library that has no file."""
+
+
 def is_user_code(code: types.CodeType) -> bool:
     """Return whether code does not belong to this library."""
-    return not code.co_filename.startswith(_FOLDER)
+    return not code.co_filename.startswith(_FOLDER) and code not in _GENERATED
 
 
 class Watcher:
@@ -49,7 +54,7 @@ class Watcher:
 
     landmarks: functions of the library that are called with the frame when their code starts. Until that code ends,
         nothing is watched, and ``busy`` is not 0.
-    ended: called when the code of a landmark ends.
+    ended: called with the frame and the result when the code of a landmark ends.
 
     codes: the code of users that ran, with its global names. lines: the lines of it that ran. closures: the values of
         outer variables with which it was called.
@@ -57,7 +62,9 @@ class Watcher:
     reason: why it cannot be captured, or None.
     """
 
-    def __init__(self, landmarks: dict[types.CodeType, Callable[[_Frame], None]], ended: Callable[[], None]) -> None:
+    def __init__(
+        self, landmarks: dict[types.CodeType, Callable[[_Frame], None]], ended: Callable[[_Frame, Any], None]
+    ) -> None:
         self.landmarks, self.ended = landmarks, ended
         self.codes: dict[types.CodeType, dict[str, Any]] = {}
         self.lines: dict[types.CodeType, set[int]] = {}
@@ -89,7 +96,10 @@ class Watcher:
                 self._inside = None
                 self.busy -= 1
                 if frame.f_code in self.landmarks:
-                    self.ended()
+                    try:
+                        self.ended(frame, argument)
+                    except NotCapturableError as error:
+                        self.fail(f"{_place(frame.f_back)}: {error}")
             return
         if self.busy:
             return
@@ -133,11 +143,15 @@ class Watcher:
             if code.co_freevars:
                 values = frame.f_locals
                 self.closures.setdefault(code, []).append([values.get(name, _UNSET) for name in code.co_freevars])
-        elif not is_known(code, _FOLDER, frame.f_back is None or is_user_code(frame.f_back.f_code)):
+        elif code not in _GENERATED and not is_known(code, _FOLDER, _is_called_by_user(frame)):
             caller = frame.f_back
             while caller is not None and not is_user_code(caller.f_code):
                 caller = caller.f_back
             self.fail(f"{_place(caller)} calls {code.co_qualname}(), which cannot be replayed")
+
+
+def _is_called_by_user(frame: _Frame) -> bool:
+    return frame.f_back is None or is_user_code(frame.f_back.f_code)
 
 
 def _makes_named_tuple(frame: _Frame) -> bool:

@@ -372,6 +372,24 @@ class DefaultDType(Program):
         tl.set_default_dtype(tl.float64)
 
 
+class NewTensors(Program):
+    """A step that makes tensors of constants, and returns them with what it computes from them."""
+
+    def make_step(self) -> Any:
+        inner = super().make_step()
+
+        def step(x: Any, y: Any) -> Any:
+            T = x.shape[1]
+            mask = (tl.arange(T).unsqueeze(1) >= tl.arange(T)).float()
+            half = tl.full((1, T), 0.5, dtype=mask.dtype, device=x.device)
+            pad = tl.cat([tl.full_like(x[:, :1], 3), tl.zeros_like(x[:, :1]), x], dim=1)
+            table = tl.tensor([[1.0, 2.0], [3.0, 4.0]]) @ tl.eye(2) + tl.linspace(0, 1, 2)
+            with_half = tl.stack([mask.sum(0), half.squeeze(0).to(tl.float64).to(mask.dtype)])
+            return [inner(pad[:, :T], y), mask, half, pad, table, with_half, tl.ones(2, 2), tl.ones_like(half)]
+
+        return step
+
+
 class TwoSteps(Program):
     """A step that accumulates the gradient of two batches."""
 
@@ -396,7 +414,7 @@ REPLAYED = [
     BoundMethod, Evaluation, Attribute, DropoutRate, Replaced, PatchedForward, PatchedClass, ModuleHook, TensorHook,
     Seed, LearningRate, Frozen, Data, NewParameter, WithoutBias, Loaded, GradientBefore, Accumulated,
     ArgumentIsBuffer, GradMode, WrongId,
-    DefaultDType, TwoSteps,
+    DefaultDType, NewTensors, TwoSteps,
 ]  # fmt: skip
 
 
@@ -475,7 +493,12 @@ NOT_CAPTURED = {
     "appends": (with_tail(lambda found, x: (HISTORY.append(found["norm"]), found["norm"])[1]), "changes in every call"),
     "held array": (with_tail(lambda found, x: found["norm"] * float(ARRAY[0])), "ARRAY"),
     "thread": (with_tail(lambda found, x: found["norm"] * LOCAL.scale), "the class _local"),
-    "zeros": (with_tail(lambda found, x: found["norm"] + tl.zeros(1)), "zeros"),
+    "empty": (with_tail(lambda found, x: found["norm"] + 0 * tl.empty(1)), "empty"),
+    "full of a value": (with_tail(lambda found, x: tl.full((2,), found["norm"])), "full() gets a Tensor"),
+    "tensor of a value": (with_tail(lambda found, x: tl.tensor([found["norm"]])), "tensor() gets a list"),
+    "arange to a value": (with_tail(lambda found, x: tl.arange(x[0, 0])), "arange() gets a Tensor"),
+    "zeros in place": (with_tail(lambda found, x: tl.zeros(3).add_(1.0)), "in_place"),
+    "leaf": (with_tail(lambda found, x: tl.zeros(3, requires_grad=True)), "a leaf that requires gradients"),
     "rand": (with_tail(lambda found, x: found["norm"] * tl.rand(1)), "rand"),
     "in place": (with_tail(lambda found, x: found["norm"].mul_(2.0)), "in_place"),
     "mask": (with_tail(lambda found, x: (found["norm"], x[x > 3].sum())), "cannot be replayed"),
@@ -554,6 +577,29 @@ def test_parameters_keep_their_versions() -> None:
     step(*program.arguments(5))
     with pytest.raises(tl.VersionError):
         outside.backward()
+
+
+def test_new_tensors_are_new_in_each_call() -> None:
+    with tl.no_grad():
+        step = tl.compile(lambda x: (tl.zeros(3), tl.ones(2, 2).reshape(4), tl.arange(3)[1:], x + 1.0))
+        for _ in range(7):
+            results = step(tl.ones(3))
+            assert [t.tolist() for t in results] == [[0.0] * 3, [1.0] * 4, [1, 2], [2.0] * 3]
+            for t in results:
+                t.add_(5)
+    assert "4 replayed" in step.explain()
+
+
+def test_the_default_device_is_noticed() -> None:
+    step = tl.compile(lambda x: x.shape[0] * tl.zeros(3))
+    for _ in range(5):
+        assert step(tl.ones(3, device="cpu")).device.type == "cpu"
+    assert "2 replayed" in step.explain()
+    tl.set_default_device("strict")
+    try:
+        assert step(tl.ones(3, device="cpu")).device.type == "strict"
+    finally:
+        tl.set_default_device(None)
 
 
 def test_functions_that_read_nothing() -> None:
