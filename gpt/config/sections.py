@@ -204,7 +204,15 @@ class OptimConfig(Section):
     muon_lr: float = option(0.02, "peak learning rate of Muon; it follows the schedule of lr", "per step", gt=0)
     muon_momentum: float = option(0.95, "decay of the gradient's running mean in Muon", "per step", ge=0, lt=1)
     lr: float = option(1e-3, "peak learning rate", "per step", gt=0)
-    schedule: str = option("cosine", "how the learning rate falls after the warm-up", choices=("cosine", "linear"))
+    schedule: str = option(
+        "cosine",
+        "how the learning rate falls after the warm-up; with wsd it stays at its peak until the end of the run is near",
+        choices=("cosine", "linear", "wsd"),
+    )
+    decay_fraction: float = option(
+        0.2, "wsd: the part of the run, at its end, in which the learning rate falls", "of the steps", ge=0, le=1
+    )
+    decay_shape: str = option("linear", "wsd: how it falls", choices=("linear", "cosine", "1-sqrt"))
     min_lr: float = option(1e-4, "learning rate at the end of the decay", "per step", ge=0)
     warmup_steps: int = option(100, "steps of linear warm-up", "steps", ge=0, lt=2**63)
     beta1: float = option(0.9, "decay of the gradient's running mean", "per step", ge=0, lt=1)
@@ -225,6 +233,10 @@ class OptimConfig(Section):
     def check(self) -> None:
         if self.min_lr > self.lr:
             raise ConfigError(f"optim.min_lr = {self.min_lr} is larger than optim.lr = {self.lr}: set it lower, too")
+        for name in ("decay_fraction", "decay_shape"):
+            value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+            if self.schedule != "wsd" and value != default:
+                raise ConfigError(f"optim.{name} = {value!r} has no effect with schedule = {self.schedule!r}. Set wsd")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,11 @@ def configure_schedule(
     warmup, end = config.warmup_steps, max(steps, config.warmup_steps)
     if config.schedule == "cosine":
         return lr_scheduler.CosineWithWarmup(optimizer, warmup, end, config.min_lr, last_epoch=done - 1)
+    if config.schedule == "wsd":
+        decay = min(round(config.decay_fraction * steps), end - warmup)
+        return lr_scheduler.WarmupStableDecay(
+            optimizer, warmup, decay, end, config.min_lr, config.decay_shape, last_epoch=done - 1
+        )
     peaks = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
     factors = [
         functools.partial(linear_factor, warmup=warmup, end=end, lowest=min(1.0, config.min_lr / peak))

@@ -18,10 +18,11 @@ __all__ = [
     "adam_all_step", "adam_step", "add_arrays", "assign_into", "attention", "attention_backward", "clamp",
     "cross_entropy", "cross_entropy_backward", "deviation", "embedding_backward", "erf", "exp_below", "gelu",
     "gelu_backward", "largest", "last_places", "layer_norm", "layer_norm_backward", "linear", "linear_backward",
-    "log_sigmoid", "log_softmax", "log_softmax_backward", "matmul", "muon_step", "orthogonal", "philox",
-    "pool_places", "product", "rms_norm", "rms_norm_backward", "root_sum_squares", "running_sum", "scale_all_step",
-    "scatter_add_into", "sgd_step", "sigmoid", "silu", "silu_backward", "smallest", "softmax", "softmax_backward",
-    "sum_over", "sum_squares_of_all", "sum_to", "take_at", "variance", "whole_of", "wide_matmul",
+    "log_sigmoid", "log_softmax", "log_softmax_backward", "matmul", "median_of_all", "median_places", "muon_step",
+    "orthogonal", "philox", "places_in_order", "pool_places", "product", "rms_norm", "rms_norm_backward",
+    "root_sum_squares", "running_sum", "scale_all_step", "scatter_add_into", "sgd_step", "sigmoid", "silu",
+    "silu_backward", "smallest", "softmax", "softmax_backward", "sum_over", "sum_squares_of_all", "sum_to",
+    "take_at", "top_places", "variance", "whole_of", "wide_matmul",
 ]  # fmt: skip
 
 Array = Any
@@ -58,6 +59,46 @@ def sigmoid(xp: XP, x: Array) -> Array:
 def log_sigmoid(xp: XP, x: Array) -> Array:
     """Return ``-log(1 + exp(-x))``."""
     return xp.minimum(x, 0) - xp.log1p(xp.exp(-xp.abs(x)))
+
+
+# ---- orders ---------------------------------------------------------------------------------
+
+
+def places_in_order(xp: XP, x: Array, axis: int, stable: bool) -> Array:
+    """Return the places that sort x along an axis, int64. NaN counts as the largest."""
+    return xp.argsort(x, axis=axis, kind="stable" if stable else None)
+
+
+def top_places(xp: XP, x: Array, k: int, axis: int, largest: bool, ordered: bool) -> Array:
+    """Return the places of the k largest or smallest entries along an axis, in order if ``ordered``. k may be 0."""
+    n = x.shape[axis]
+    part = (*(slice(None),) * axis, slice(n - k, n) if largest else slice(k))
+    if k in (0, n):
+        found = xp.broadcast_to(xp.arange(n).reshape(-1, *(1,) * (x.ndim - axis - 1)), x.shape)[part]
+    else:
+        found = xp.argpartition(x, n - k if largest else k - 1, axis=axis)[part]
+    if ordered:
+        order = xp.argsort(xp.take_along_axis(x, found, axis=axis), axis=axis)
+        found = xp.take_along_axis(found, xp.flip(order, axis) if largest else order, axis=axis)
+    return found
+
+
+def _middle(xp: XP, numbers: Array, size: int, ignore_nan: bool) -> Array:
+    """Return the rank of the median among ``size`` sorted entries, of which ``numbers`` are not NaN."""
+    middle = xp.maximum(numbers - 1, 0) // 2
+    return middle if ignore_nan else xp.where(numbers < size, numbers, middle)  # the first NaN
+
+
+def median_places(xp: XP, x: Array, axis: int, ignore_nan: bool) -> Array:
+    """Return the places of the medians along an axis, which keeps size 1, in the stable order of equal entries."""
+    order = xp.argsort(x, axis=axis, kind="stable")
+    numbers = (x == x).sum(axis=axis, keepdims=True)
+    return xp.take_along_axis(order, _middle(xp, numbers, x.shape[axis], ignore_nan), axis=axis)
+
+
+def median_of_all(xp: XP, x: Array, ignore_nan: bool) -> Array:
+    """Return the median of a vector, of size 1 or more."""
+    return xp.take(xp.sort(x), _middle(xp, (x == x).sum(), x.size, ignore_nan))
 
 
 # ---- sums and scatters ----------------------------------------------------------------------

@@ -48,12 +48,7 @@ def _median_index(xp: Namespace, x: Array, dim: int, ignore_nan: bool) -> Array:
         return xp.zeros((), xp.int64)
     if not x.shape[d]:
         raise IndexError(f"there are no entries to choose from along dim {dim}")
-    order = xp.argsort(x, axis=d, kind="stable")  # NaN counts as the largest
-    numbers = (x == x).sum(axis=d, keepdims=True)
-    middle = xp.maximum(numbers - 1, 0) // 2
-    if not ignore_nan:
-        middle = xp.where(numbers < x.shape[d], numbers, middle)  # the first NaN
-    return xp.take_along_axis(order, middle, axis=d)
+    return xp.median_places(x, d, ignore_nan)
 
 
 def _share_equally(g: Value, x: Value, out: Value, in_shape: Sequence[int]) -> Value:
@@ -67,12 +62,7 @@ def _median_of_all(xp: Namespace, x: Array, ignore_nan: bool) -> Array:
     flat = x.reshape(-1)
     if not flat.size:
         return xp.full((), math.nan, x.dtype)
-    ordered = xp.sort(flat)
-    numbers = (flat == flat).sum()
-    middle = xp.maximum(numbers - 1, 0) // 2
-    if not ignore_nan:
-        middle = xp.where(numbers < flat.size, numbers, middle)
-    return xp.take(ordered, middle)
+    return xp.median_of_all(flat, ignore_nan)
 
 
 def _median(name: str, x: Value, dim: int | None, keepdim: bool, ignore_nan: bool) -> Any:

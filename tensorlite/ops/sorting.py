@@ -40,10 +40,9 @@ def argsort(xp: Namespace, x: Array, dim: int = -1, descending: bool = False, st
     d = dim_in("", dim, x.ndim)
     if x.ndim == 0:
         return xp.zeros((), xp.int64)
-    kind = "stable" if stable else None
     if not descending:
-        return xp.argsort(x, axis=d, kind=kind)
-    return x.shape[d] - 1 - xp.flip(xp.argsort(xp.flip(x, d), axis=d, kind=kind), d)
+        return xp.places_in_order(x, d, bool(stable))
+    return x.shape[d] - 1 - xp.flip(xp.places_in_order(xp.flip(x, d), d, bool(stable)), d)
 
 
 @numpy_names
@@ -67,15 +66,7 @@ def topk_(xp: Namespace, x: Array, k: int, dim: int, largest: bool, sorted: bool
         raise IndexError(f"k={k} is out of range for dim {d} of size {n}")
     if x.ndim == 0:
         return xp.zeros((), xp.int64)
-    part = (*(slice(None),) * d, slice(n - k, n) if largest else slice(k))
-    if k in (0, n):
-        found = xp.broadcast_to(xp.arange(n).reshape(-1, *(1,) * (x.ndim - d - 1)), x.shape)[part]
-    else:
-        found = xp.argpartition(x, n - k if largest else k - 1, axis=d)[part]
-    if sorted:
-        order = xp.argsort(xp.take_along_axis(x, found, axis=d), axis=d)
-        found = xp.take_along_axis(found, xp.flip(order, d) if largest else order, axis=d)
-    return found
+    return xp.top_places(x, k, d, largest, sorted)
 
 
 @numpy_names

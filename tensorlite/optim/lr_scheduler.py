@@ -19,7 +19,7 @@ from .optimizer import Optimizer, require_number
 
 __all__ = ["ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "CosineWithWarmup",
            "ExponentialLR", "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR", "OneCycleLR", "PolynomialLR",
-           "ReduceLROnPlateau", "SequentialLR", "StepLR"]  # fmt: skip
+           "ReduceLROnPlateau", "SequentialLR", "StepLR", "WarmupStableDecay"]  # fmt: skip
 
 
 class LRScheduler(CheckedArguments):
@@ -388,6 +388,62 @@ class CosineWithWarmup(LRScheduler):
             return min(self.min_lr, base)
         done = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
         return _cosine(base, min(self.min_lr, base), done)
+
+
+def _one_minus_sqrt(start: float, end: float, done: float) -> float:
+    """Return the way from ``start`` to ``end`` that falls with the root of the part done."""
+    return start + (end - start) * math.sqrt(done)
+
+
+_DECAYS = {"linear": _linear, "cosine": _cosine, "1-sqrt": _one_minus_sqrt}
+
+
+class WarmupStableDecay(LRScheduler):
+    """A schedule for GPTs: linear warm-up, then the initial rate, then a decay to ``min_lr``, which is kept.
+
+    Before the decay the rates do not depend on ``total_steps``, so that a longer run may continue from there.
+
+    warmup_steps: the length of the warm-up. Step k of it has the initial rate times ``(k + 1) / (warmup_steps + 1)``.
+    decay_steps: the length of the decay, which begins at ``total_steps - decay_steps``.
+    total_steps: the step at which ``min_lr`` is reached.
+    min_lr: the lowest learning rate, of all groups. A group whose initial rate is below it keeps its initial rate.
+    decay: how the rate falls: "linear", "cosine" for half a cosine, or "1-sqrt" for one minus the root of the part
+        done.
+
+    Source: Hu et al., "MiniCPM", 2024 (arXiv 2404.06395), section 4; Hagele et al., "Scaling Laws and Compute-Optimal
+    Training Beyond Fixed Training Durations", 2024 (arXiv 2405.18392), for the shapes of the decay.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        warmup_steps: int,
+        decay_steps: int,
+        total_steps: int,
+        min_lr: float = 0.0,
+        decay: str = "linear",
+        last_epoch: int = -1,
+    ) -> None:
+        name = "WarmupStableDecay"
+        self.warmup_steps = _require_steps(name, "warmup_steps", warmup_steps)
+        self.decay_steps = _require_steps(name, "decay_steps", decay_steps)
+        least = self.warmup_steps + self.decay_steps
+        self.total_steps = _require_steps(name, "total_steps", total_steps, least=least)
+        self.min_lr = require_number(name, "min_lr", min_lr)
+        if decay not in _DECAYS:
+            raise ValueError(f"{name}: decay must be one of {', '.join(map(repr, _DECAYS))}, got {decay!r}")
+        self.decay = decay
+        super().__init__(optimizer, last_epoch)
+
+    def _lr(self, base: float, step: int) -> float:
+        if step < self.warmup_steps:
+            return base * (step + 1) / (self.warmup_steps + 1)
+        left = self.total_steps - step
+        if left <= 0:
+            return min(self.min_lr, base)
+        if left >= self.decay_steps:
+            return base
+        return _DECAYS[self.decay](base, min(self.min_lr, base), 1 - left / self.decay_steps)
 
 
 _ANNEALING = {"cos": _cosine, "linear": _linear}

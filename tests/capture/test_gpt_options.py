@@ -24,7 +24,8 @@ VALUES: dict[str, list[Any]] = {
     "init_std": [0.5], "sliding_window": [1, 3, 99], "full_layers": [1], "rope_theta": [50.0],
     "rope_factor": [4.0], "rope_original_context": [3], "rope_low_freq_factor": [2.0], "rope_high_freq_factor": [9.0],
     "rope_beta_fast": [4.0], "rope_beta_slow": [0.1], "rope_attention_factor": [1.5],
-    "muon_lr": [0.1], "muon_momentum": [0.5], "lr": [0.1], "min_lr": [0.0], "warmup_steps": [0], "beta1": [0.5],
+    "muon_lr": [0.1], "muon_momentum": [0.5], "lr": [0.1], "min_lr": [0.0], "decay_fraction": [0.5],
+    "warmup_steps": [0], "beta1": [0.5],
     "beta2": [0.5], "eps": [1e-3], "weight_decay": [0.0], "grad_clip": [0.0, 0.1],
 }  # fmt: skip
 # What an option needs, where `NEEDS` does not say all.
@@ -33,6 +34,7 @@ WITH: dict[str, dict[str, Any]] = {
     "n_kv_head": {"n_head": 4}, "rope_scaling": {"position": "rope", "rope_factor": 4.0},
     "rope_factor": {"position": "rope", "rope_scaling": "yarn"},
     "muon_lr": {"optimizer": "muon"}, "muon_momentum": {"optimizer": "muon"},
+    "decay_fraction": {"schedule": "wsd"}, "decay_shape": {"schedule": "wsd"},
 }  # fmt: skip
 TOGETHER: list[dict[str, Any]] = [
     {"position": "rope", "previous_tokens": 2, "sliding_window": 3, "n_kv_head": 1, "qk_norm": True, "dropout": 0.2},

@@ -100,6 +100,23 @@ def test_a_linear_schedule():
     assert resumed.get_last_lr() == pytest.approx(found[5])
 
 
+def test_the_schedule_wsd_scales_both_and_continues_with_more_steps():
+    config = {"muon_lr": 0.04, "lr": 0.01, "min_lr": 0.002, "warmup_steps": 1, "schedule": "wsd"}
+    config["decay_fraction"] = 0.25
+    _, optimizer = model_and_optimizer(**config)
+    schedule, found = configure_schedule(optimizer, OptimConfig(**config), 8), []
+    for _ in range(9):
+        found.append([group["lr"] for group in optimizer.param_groups])
+        schedule.step()
+    assert found[0] == [0.02, 0.005]
+    assert found[1:7] == [[0.04, 0.01]] * 6
+    np.testing.assert_allclose(found[7:], [[0.021, 0.006], [0.002, 0.002]], rtol=1e-12)
+    longer = configure_schedule(optimizer, OptimConfig(**config), 16, done=6)
+    assert longer.get_last_lr() == [0.04, 0.01]
+    short = configure_schedule(optimizer, OptimConfig(**{**config, "warmup_steps": 20}), 8, done=8)
+    assert short.get_last_lr() == pytest.approx([0.04 * 9 / 21, 0.01 * 9 / 21])
+
+
 def test_the_momentum_of_muon():
     _, optimizer = model_and_optimizer(muon_momentum=0.8)
     assert optimizer.param_groups[0]["momentum"] == 0.8

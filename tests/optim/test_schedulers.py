@@ -40,6 +40,11 @@ SCHEDULERS = {
     "OneCycleLR without momentum": lambda s, o: s.OneCycleLR(o, 0.5, 400, cycle_momentum=False, pct_start=1.0),
 }  # fmt: skip
 
+OWN = {
+    "CosineWithWarmup": lambda s, o: s.CosineWithWarmup(o, 3, 20),
+    "WarmupStableDecay": lambda s, o: s.WarmupStableDecay(o, 3, 8, 20, decay="cosine"),
+}
+
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_scheduled_trajectory(name):
@@ -101,6 +106,44 @@ def test_cosine_with_warmup():
     assert rates(lambda o: lr_scheduler.CosineWithWarmup(o, 1, 1), 3) == [0.5, 0.0, 0.0]
 
 
+@pytest.mark.parametrize(
+    ("decay", "expected"),
+    [
+        ("linear", [0.8, 0.6, 0.4]),
+        ("cosine", [0.2 + 0.8 * (1 + math.cos(math.pi * k / 4)) / 2 for k in (1, 2, 3)]),
+        ("1-sqrt", [1 - 0.8 * 0.5, 1 - 0.8 * math.sqrt(0.5), 1 - 0.8 * math.sqrt(0.75)]),
+    ],
+)
+def test_warmup_stable_decay(decay, expected):
+    """The peak is kept until the decay, whose first step has it, too. The rates do not depend on the last step."""
+    found = rates(lambda o: lr_scheduler.WarmupStableDecay(o, 3, 4, 12, min_lr=0.2, decay=decay), 14)
+    assert found[:3] == pytest.approx([0.25, 0.5, 0.75], rel=1e-15)
+    assert found[3:9] == [1.0] * 6
+    assert found[9:12] == pytest.approx(expected, rel=1e-14)
+    assert found[12:] == [0.2, 0.2]
+    longer = rates(lambda o: lr_scheduler.WarmupStableDecay(o, 3, 4, 30, min_lr=0.2, decay=decay), 30)
+    assert longer[:9] == found[:9]
+    assert longer[9:27] == [1.0] * 18
+    assert longer[27:] == found[9:12]
+    assert rates(lambda o: lr_scheduler.WarmupStableDecay(o, 2, 0, 2, decay=decay), 4)[2:] == [0.0, 0.0]
+    assert rates(lambda o: lr_scheduler.WarmupStableDecay(o, 0, 0, 2, decay=decay), 3) == [1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((-1, 2, 5), "warmup_steps must be a whole number of at least 0, got -1"),
+        ((1, 2.5, 5), "decay_steps must be a whole number of at least 0, got 2.5"),
+        ((2, 4, 5), "total_steps must be a whole number of at least 6, got 5"),
+        ((1, 1, 5, -1.0), "min_lr must be a number of at least 0, got -1.0"),
+        ((1, 1, 5, 0.0, "exp"), "decay must be one of 'linear', 'cosine', '1-sqrt', got 'exp'"),
+    ],
+)
+def test_warmup_stable_decay_refuses(arguments, message):
+    with pytest.raises(ValueError, match=f"WarmupStableDecay: {message}"):
+        lr_scheduler.WarmupStableDecay(optim.SGD([tl.ones(1)], 1.0), *arguments)
+
+
 def test_min_lr_never_raises_the_rate_of_a_group_that_starts_below_it():
     optimizer = optim.SGD([{"params": [tl.ones(1)], "lr": 1.0}, {"params": [tl.ones(1)], "lr": 0.01}])
     schedule = lr_scheduler.CosineWithWarmup(optimizer, 2, 6, min_lr=0.1)
@@ -113,9 +156,9 @@ def test_min_lr_never_raises_the_rate_of_a_group_that_starts_below_it():
     assert list(small) == pytest.approx([0.01 / 3, 0.02 / 3, *[0.01] * 7], rel=1e-15)
 
 
-@pytest.mark.parametrize("name", [*SCHEDULERS, "CosineWithWarmup"])
+@pytest.mark.parametrize("name", [*SCHEDULERS, *OWN])
 def test_scheduler_state_goes_through_json(name):
-    make = {**SCHEDULERS, "CosineWithWarmup": lambda s, o: s.CosineWithWarmup(o, 3, 20)}[name]
+    make = {**SCHEDULERS, **OWN}[name]
     expected = rates(lambda o: make(lr_scheduler, o), 20)
     first = make(lr_scheduler, optim.SGD([tl.ones(1, requires_grad=True)], lr=1.0))
     for _ in range(7):

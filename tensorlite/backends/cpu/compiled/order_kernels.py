@@ -1,0 +1,58 @@
+"""The largest or smallest entries of rows, as loops that numba compiles for each dtype that occurs.
+
+The form of the kernels is that of ``kernels.py``, and the arrays are contiguous.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .parallel_for import bind_kernel, parallel_for
+from .support import ENTRY, INLINE, INNER, njit
+
+__all__ = ["top_places"]
+
+Array = Any
+
+
+@njit(**INLINE)
+def _is_before(a: Any, b: Any, largest: bool) -> bool:
+    """Return whether a comes before b. NaN counts as the largest."""
+    return (a > b or (a != a and b == b)) if largest else (a < b or (b != b and a == a))
+
+
+@njit(**INNER)
+def _insert(value: Any, place: int, last: int, largest: bool, best: Array, found: Array) -> None:
+    """Put an entry before all that it precedes. The one at ``last`` drops out."""
+    while last > 0 and _is_before(value, best[last - 1], largest):
+        best[last], found[last] = best[last - 1], found[last - 1]
+        last -= 1
+    best[last], found[last] = value, place
+
+
+@njit(**INNER)
+def _scan_row(row: Array, largest: bool, best: Array, found: Array) -> None:
+    k = best.size
+    for j in range(k):
+        _insert(row[j], j, j, largest, best, found)
+    for j in range(k, row.size):
+        if _is_before(row[j], best[k - 1], largest):
+            _insert(row[j], j, k - 1, largest, best, found)
+
+
+@njit(**INNER)
+def top_places_range(x: Array, largest: bool, best: Array, found: Array, start: int, stop: int) -> None:
+    for i in range(start, stop):
+        if largest:  # the constants give a loop for each
+            _scan_row(x[i], True, best[i], found[i])
+        else:
+            _scan_row(x[i], False, best[i], found[i])
+
+
+@njit(**ENTRY)
+def top_places(pool: int, x: Array, largest: bool, best: Array, found: Array) -> None:
+    """Write the largest or smallest entries of each row in order, (rows, k), and their places, int64.
+
+    The earlier one of two equal entries comes first.
+    """
+    parallel_for(pool, bind_kernel(top_places_range, (x, largest, best, found)), len(x), 1, 1)
