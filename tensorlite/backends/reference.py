@@ -17,12 +17,13 @@ from ..dtypes import DType, accumulate_dtype, cast_array, convert_arrays, float3
 __all__ = [
     "adam_all_step", "adam_step", "add_arrays", "assign_into", "attention", "attention_backward", "clamp",
     "cross_entropy", "cross_entropy_backward", "deviation", "embedding_backward", "erf", "exp_below", "gelu",
-    "gelu_backward", "largest", "last_places", "layer_norm", "layer_norm_backward", "linear", "linear_backward",
-    "log_sigmoid", "log_softmax", "log_softmax_backward", "matmul", "median_of_all", "median_places", "muon_step",
-    "orthogonal", "philox", "places_in_order", "pool_places", "product", "rms_norm", "rms_norm_backward",
-    "root_sum_squares", "running_sum", "scale_all_step", "scatter_add_into", "sgd_step", "sigmoid", "silu",
-    "silu_backward", "smallest", "softmax", "softmax_backward", "sum_over", "sum_squares_of_all", "sum_to",
-    "take_at", "top_places", "variance", "whole_of", "wide_matmul",
+    "gelu_backward", "huber", "huber_slope", "largest", "last_places", "layer_norm", "layer_norm_backward", "leaky",
+    "lerp", "linear", "linear_backward", "log_sigmoid", "log_softmax", "log_softmax_backward", "matmul",
+    "median_of_all", "median_places", "muon_step", "orthogonal", "philox", "places_in_order", "pool_places",
+    "product", "rms_norm", "rms_norm_backward", "root_sum_squares", "running_sum", "scale_all_step",
+    "scatter_add_into", "sgd_step", "sigmoid", "sign_of", "silu", "silu_backward", "smallest", "softmax",
+    "softmax_backward", "sum_over", "sum_squares_of_all", "sum_to", "take_at", "top_places", "variance", "whole_of",
+    "wide_matmul",
 ]  # fmt: skip
 
 Array = Any
@@ -56,9 +57,43 @@ def sigmoid(xp: XP, x: Array) -> Array:
     return 1.0 / (1.0 + xp.exp(-x))
 
 
+def sign_of(xp: XP, x: Array) -> Array:
+    """Return -1, 0 or 1, and 0 for NaN."""
+    out = xp.sign(x)
+    return xp.where(x == x, out, xp.zeros_like(out)) if x.dtype.kind == "f" else out
+
+
 def log_sigmoid(xp: XP, x: Array) -> Array:
     """Return ``-log(1 + exp(-x))``."""
     return xp.minimum(x, 0) - xp.log1p(xp.exp(-xp.abs(x)))
+
+
+# ---- formulas that differ between ranges ----------------------------------------------------
+
+
+def huber(xp: XP, x: Array, y: Array, delta: float) -> Array:
+    """Return ``c (d - c / 2)`` for d = x - y and c, which is d kept between -delta and delta."""
+    d = x - y
+    c = xp.minimum(xp.maximum(d, -delta), delta)
+    return c * (d - 0.5 * c)
+
+
+def huber_slope(xp: XP, x: Array, y: Array, delta: float) -> Array:
+    """Return ``x - y``, kept between -delta and delta."""
+    return xp.minimum(xp.maximum(x - y, -delta), delta)
+
+
+def leaky(xp: XP, x: Array, sign: Array, slope: float) -> Array:
+    """Return x where ``sign`` is positive, else ``slope * x``."""
+    return xp.where(sign > 0, x, x * slope)
+
+
+def lerp(xp: XP, x: Array, y: Array, weight: Any) -> Array:
+    """Return ``x + weight * (y - x)``, computed from the nearer end."""
+    difference = y - x
+    if not hasattr(weight, "dtype"):
+        return x + weight * difference if -0.5 < weight < 0.5 else y - (1.0 - weight) * difference
+    return xp.where(xp.abs(weight) < 0.5, x + weight * difference, y - (1.0 - weight) * difference)
 
 
 # ---- orders ---------------------------------------------------------------------------------

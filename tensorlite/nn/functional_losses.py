@@ -72,7 +72,8 @@ def smooth_l1_loss(input: Tensor, target: Tensor, reduction: Reduction = "mean",
     beta = number_in("smooth_l1_loss", "beta", beta)
     if not beta >= 0:
         raise ValueError(f"smooth_l1_loss: beta must not be negative, got {beta!r}")
-    loss = ops.abs(input - target) if beta == 0 else nn_ops.huber(input, target, beta) / beta
+    loss = ops.abs(input - target) if beta == 0 else nn_ops.huber(input, target, beta)
+    loss = loss if beta in (0, 1) else loss / beta
     return reduce_losses(loss, reduction)
 
 

@@ -85,10 +85,7 @@ def lerp(xp: Namespace, input: Array, end: Array, weight: Operand) -> Array:
 
     weight: a number or a Tensor. The arguments broadcast. Raises DTypeError for integers and for different dtypes.
     """
-    difference = end - input
-    if not hasattr(weight, "dtype"):
-        return input + weight * difference if -0.5 < weight < 0.5 else end - (1.0 - weight) * difference
-    return xp.where(xp.abs(weight) < 0.5, input + weight * difference, end - (1.0 - weight) * difference)
+    return xp.lerp(input, end, weight)
 
 
 def _check_divisor(name: str, x: Operand, y: Operand) -> str:
@@ -135,7 +132,7 @@ def floor_divide(xp: Namespace, x: Operand, y: Operand) -> Array:
     Raises RuntimeError for integer division by zero on the CPU.
     """
     _check_divisor("floor_divide", x, y)
-    return x // y
+    return xp.floor_divide(x, y)
 
 
 @op()
@@ -443,8 +440,7 @@ def sign(xp: Namespace, x: Array) -> Array:
     """Return -1, 0 or 1, and 0 for NaN. Its gradient is zero."""
     if x.dtype.kind == "b":
         return x.copy()
-    out = xp.sign(x)
-    return xp.where(x == x, out, xp.zeros_like(out)) if x.dtype.kind == "f" else out
+    return xp.sign_of(x)
 
 
 @op(lambda g: _zero(g))

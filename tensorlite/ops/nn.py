@@ -36,9 +36,18 @@ def relu(xp: Namespace, x: Array) -> Array:
 
 
 @op(lambda g, x, slope: where(x > 0, g, g * number_in("", "negative_slope", slope)), dtypes="floating", widen=True)
+def _leaky_relu(xp: Namespace, x: Array, slope: float) -> Array:
+    return xp.leaky(x, x, number_in("", "negative_slope", slope))
+
+
+@op(
+    backward=lambda xp, g, x, slope: (xp.leaky(g, x, number_in("", "negative_slope", slope)),),
+    composite=_leaky_relu,
+    dtypes="floating", widen=True,
+)  # fmt: skip
 def leaky_relu(xp: Namespace, x: Array, slope: float = 0.01) -> Array:
     """Return x where it is positive, otherwise ``slope * x``. Raises DTypeError for integers."""
-    return xp.where(x > 0, x, x * number_in("", "negative_slope", slope))
+    return xp.leaky(x, x, number_in("", "negative_slope", slope))
 
 
 @op(
@@ -318,14 +327,25 @@ def one_hot(xp: Namespace, x: Array, num_classes: int = -1) -> Array:
     dtypes="floating",
     widen=True,
 )
+def _huber(xp: Namespace, x: Array, y: Array, delta: float) -> Array:
+    return xp.huber(x, y, delta)
+
+
+def _huber_backward(
+    xp: Namespace, g: Array, x: Array, y: Array, delta: float, needs: Sequence[int]
+) -> tuple[Array | None, Array | None]:
+    d = xp.huber_slope(x, y, delta)
+    d *= g
+    return d if 0 in needs else None, -d if 1 in needs else None
+
+
+@op(backward=_huber_backward, composite=_huber, dtypes="floating", widen=True)
 def huber(xp: Namespace, x: Array, y: Array, delta: float) -> Array:
     """Return ``d^2 / 2`` for d = x - y up to delta in size, else ``delta (|d| - delta / 2)``.
 
     With c, which is d kept between -delta and delta, both are ``c (d - c / 2)``.
     """
-    d = x - y
-    c = xp.minimum(xp.maximum(d, -delta), delta)
-    return c * (d - 0.5 * c)
+    return xp.huber(x, y, delta)
 
 
 def _least_log(x: Value) -> Value:

@@ -12,7 +12,10 @@ from . import compiled_loops
 from .compiled_loops import loops_for, run_loop
 from .thread_pool import get_num_threads
 
-__all__ = ["add_arrays", "clamp", "erf", "fmod", "log_sigmoid", "logaddexp", "remainder", "sigmoid", "where"]
+__all__ = [
+    "add_arrays", "clamp", "erf", "floor_divide", "fmod", "log_sigmoid", "logaddexp", "remainder", "sigmoid",
+    "sign_of", "where",
+]  # fmt: skip
 
 Array = Any
 XP = Any
@@ -81,6 +84,18 @@ def erf(xp: XP, x: Array) -> Array:
     """Compute the same as the reference."""
     out = _unary("ERF", x)
     return reference.erf(xp, x) if out is None else out
+
+
+def sign_of(xp: XP, x: Array) -> Array:
+    """Compute the same as the reference."""
+    out = _unary("SIGN", x)
+    return reference.sign_of(xp, x) if out is None else out
+
+
+def floor_divide(xp: XP, x: Any, y: Any) -> Any:
+    """Compute the same as NumPy."""
+    out = _binary("FLOOR_DIVIDE", x, y)
+    return np.floor_divide(x, y) if out is None else out
 
 
 def fmod(xp: XP, x: Any, y: Any) -> Any:

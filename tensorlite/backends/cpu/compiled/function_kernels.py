@@ -15,17 +15,20 @@ from .parallel_for import bind_kernel, parallel_for
 from .scalar_functions import exp, log1p_unit
 from .support import ENTRY, INLINE, LOOP, njit
 
-__all__ = ["ERF", "FMOD", "LOGADDEXP", "LOG_SIGMOID", "REMAINDER", "SIGMOID", "binary", "unary"]
+__all__ = [
+    "ERF", "FLOOR_DIVIDE", "FMOD", "LOGADDEXP", "LOG_SIGMOID", "REMAINDER", "SIGMOID", "SIGN", "binary", "unary",
+]  # fmt: skip
 
 Array = Any
 f32, f64 = np.float32, np.float64
 
-SIGMOID, LOG_SIGMOID, ERF = range(3)
-FMOD, REMAINDER, LOGADDEXP = range(3)
+SIGMOID, LOG_SIGMOID, ERF, SIGN = range(4)
+FMOD, REMAINDER, LOGADDEXP, FLOOR_DIVIDE = range(4)
 
 _GRAIN_SIZE = 1024  # entries, 4 KB
 _NEAR, _FAR = tuple(map(f32, ERF_NEAR)), tuple(map(f32, ERFC_FAR))
 _LOG_2 = f32(np.log(2))
+_MAX_WHOLE = 2.0**24  # up to it float32 has each integer
 _MAX_QUOTIENT = 2.0**28  # up to it the quotient of two float32 numbers has its exact integer part in float64
 
 
@@ -58,6 +61,9 @@ def unary_range(code: int, x: Array, out: Array, start: int, stop: int) -> None:
         for i in range(out.size):
             a = f32(0) if x[i] > f32(0) else x[i]  # NaN stays
             out[i] = a - log1p_unit(exp(-abs(x[i])))
+    elif code == SIGN:
+        for i in range(out.size):
+            out[i] = f32(x[i] > f32(0)) - f32(x[i] < f32(0))  # 0 for NaN
     else:
         for i in range(out.size):
             out[i] = _erf(x[i])
@@ -65,7 +71,7 @@ def unary_range(code: int, x: Array, out: Array, start: int, stop: int) -> None:
 
 @njit(**ENTRY)
 def unary(pool: int, code: int, x: Array, out: Array) -> None:
-    """Write the sigmoid of x, its logarithm or the error function, as the code says."""
+    """Write the sigmoid of x, its logarithm, the error function or the sign, as the code says."""
     parallel_for(pool, bind_kernel(unary_range, (code, x, out)), out.size, _GRAIN_SIZE, 1)
 
 
@@ -74,6 +80,14 @@ def _rest(a: Any, b: Any) -> Any:
     """Return ``a - trunc(a / b) b`` of float64 numbers, exact for float32 ones with a quotient up to the largest."""
     q = np.trunc(a / b)
     return a if q == 0 else a - q * b
+
+
+@njit(**INLINE)
+def _whole_quotient(a: Any, b: Any) -> Any:
+    """Return ``floor(a / b)`` of float64 numbers as NumPy does: NaN for an infinite a, -1 for -1 / inf."""
+    q = np.floor(a / b)
+    q = -1.0 if (q == 0) & (a != 0) & ((a < 0) != (b < 0)) else q
+    return np.nan if (abs(a) == np.inf) & (b != 0) else q
 
 
 @njit(**LOOP)
@@ -88,12 +102,16 @@ def binary_range(code: int, x: Array, y: Array, out: Array, failed: Array, start
             total = d if d != d else total
             out[i] = a + _LOG_2 if a == b else total  # equal infinities have no difference
         return
+    limit = _MAX_WHOLE if code == FLOOR_DIVIDE else _MAX_QUOTIENT
     for i in range(out.size):
         q = abs(f64(x[i]) / f64(y[i]))
-        failures += (q >= _MAX_QUOTIENT) & (q < np.inf)
+        failures += (q >= limit) & (q < np.inf)
     if code == FMOD:
         for i in range(out.size):
             out[i] = np.copysign(f32(_rest(f64(x[i]), f64(y[i]))), x[i])
+    elif code == FLOOR_DIVIDE:
+        for i in range(out.size):
+            out[i] = f32(_whole_quotient(f64(x[i]), f64(y[i])))
     else:
         for i in range(out.size):
             b = f64(y[i])
@@ -107,9 +125,9 @@ def binary_range(code: int, x: Array, y: Array, out: Array, failed: Array, start
 
 @njit(**ENTRY)
 def binary(pool: int, code: int, x: Array, y: Array, out: Array) -> bool:
-    """Write ``fmod(x, y)``, ``x % y`` or ``log(exp(x) + exp(y))``, as the code says.
+    """Write ``fmod(x, y)``, ``x % y``, ``log(exp(x) + exp(y))`` or ``x // y``, as the code says.
 
-    Returns whether each remainder is exact.
+    Returns whether each remainder and each quotient is exact.
     """
     failed = np.zeros(1, np.bool_)
     parallel_for(pool, bind_kernel(binary_range, (code, x, y, out, failed)), out.size, _GRAIN_SIZE, 1)
