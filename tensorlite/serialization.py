@@ -22,7 +22,7 @@ from .dtypes import as_dtype
 from .tensors.creation import as_tensor
 from .tensors.tensor import Tensor
 
-__all__ = ["atomic_write", "load", "load_metadata", "save", "write"]
+__all__ = ["atomic_write", "flush_to_disk", "load", "load_metadata", "save", "write"]
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -64,19 +64,23 @@ def atomic_write(path: PathLike) -> Iterator[Path]:
         mode = temporary.stat().st_mode
         yield temporary
         temporary.chmod(mode)  # because some writers, such as safetensors, replace it by a file with other permissions
-        _flush(temporary)
+        flush_to_disk(temporary)
         os.replace(temporary, target)
-        _flush(target.parent)
+        flush_to_disk(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk. Some systems cannot open folders: skip those."""
+def flush_to_disk(path: PathLike) -> None:
+    """Wait until the content of a file, or the names in a folder, are on the disk, so that a power cut keeps them.
+
+    A new file needs both: its content, and its name in its folder. Where the system cannot open folders, as on Windows,
+    a folder is skipped. Raises OSError.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:
-        if path.is_dir():
+        if os.path.isdir(path):
             return
         raise
     try:

@@ -2,16 +2,18 @@
 
 from gpt.checkpoint.base import Checkpoint, CheckpointError, Info, corruption_errors, damaged
 from gpt.checkpoint.formats import load, load_config, load_info
-from gpt.checkpoint.native import save
+from gpt.checkpoint.native import Snapshot, save, snapshot
 
 __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Info",
+    "Snapshot",
     "corruption_errors",
     "damaged",
     "load",
     "load_config",
     "load_info",
     "save",
+    "snapshot",
 ]

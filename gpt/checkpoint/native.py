@@ -8,9 +8,15 @@ is detected. A file may come from anybody, so nothing of the size that it claims
 A run of low-rank adaptation (LoRA) stores the low-rank matrices alone, and the path and the fingerprint of its base.
 """
 
+import copy
+import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 import tensorlite as tl
 from gpt import tokenizer as tokenizers
@@ -30,12 +36,113 @@ from gpt.tokenizer import Tokenizer
 from tensorlite import nn, optim
 from tensorlite.quantized import QuantizedMatrix
 
+Array: TypeAlias = NDArray[Any]
+
 # The names of types in safetensors.
 DTYPES = {"float32": "F32", "float64": "F64"}
 # The names of tensors: of the model, and of the optimizer's state of a parameter.
 NAME = re.compile(r"model\..+|optimizer\.(0|[1-9][0-9]*)\.[a-z_]+")
 # The largest table of sinusoids, in numbers: 1 GiB. It is computed, so that no tensor in the file has its size.
 MAX_SINUSOIDS = 2**27
+
+
+@dataclass
+class Snapshot:
+    """The content of a checkpoint at one step, in memory.
+
+    arrays: parameters and the state of the optimizer as NumPy arrays, by their names in the file.
+    header: the JSON of the file, without the tokenizer, which `write` adds.
+    """
+
+    tokenizer: Tokenizer
+    header: dict[str, Any]
+    arrays: dict[str, Array]
+
+    @property
+    def step(self) -> int:
+        """Return the number of steps after which it was taken."""
+        return int(self.header["step"])
+
+    def is_finite(self) -> bool:
+        """Return whether all parameters are finite."""
+        weights = (array for name, array in self.arrays.items() if name.startswith("model.") and array.size)
+        return all(np.isfinite(array.min()) and np.isfinite(array.max()) for array in weights)  # A NaN is both.
+
+    def write(self, path: str | Path) -> None:
+        """Write a checkpoint. After any error `path` still holds the previous file.
+
+        Raises CheckpointError if the file cannot be written.
+        """
+        path = Path(path)
+        tensors = {name: tl.from_numpy(array) for name, array in self.arrays.items()}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            header = {"config": self.header["config"], "tokenizer": self.tokenizer.to_dict(), **self.header}
+            write(path, header, tensors)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+
+def snapshot(
+    *,
+    config: Config,
+    tokenizer: Tokenizer,
+    step: int,
+    model: GPT,
+    optimizer: optim.Optimizer | None = None,
+    state: dict[str, Any] | None = None,
+    into: dict[str, Array] | None = None,
+) -> Snapshot:
+    """Return the content of a checkpoint. The arguments are those of `save`.
+
+    into: arrays of an earlier snapshot, which may be empty. The values are copied into them, and into new arrays where
+        they do not fit, so that training may go on. Without it the arrays of a CPU share memory with the model.
+    """
+    low_rank = config.lora.rank is not None
+    tensors = {
+        f"model.{name}": value for name, value in model.state_dict().items() if is_low_rank(name) or not low_rank
+    }
+    moments: dict[str, Any] = {"state": {}, "param_groups": []} if optimizer is None else optimizer.state_dict()
+    numbers: dict[str, dict[str, Any]] = {}
+    for index, entries in moments["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, tl.Tensor):
+                tensors[f"optimizer.{index}.{name}"] = value
+            else:
+                numbers.setdefault(str(index), {})[name] = value
+    header = {
+        "config": config.to_dict(),
+        "step": step,
+        "optimizer": {"numbers": numbers, "param_groups": moments["param_groups"]},
+        "state": state or {},
+    }
+    arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
+    if into is not None:
+        header = copy.deepcopy(header)
+        for name, value in tensors.items():
+            if value.device.type == "cpu":  # The arrays of another device are copies already.
+                arrays[name] = copied(arrays[name], into.get(name))
+    return Snapshot(tokenizer, header, arrays)
+
+
+def copied(array: Array, into: Array | None) -> Array:
+    """Return a copy of an array: in the memory of another one, if that has the same shape and type, or a new one."""
+    if into is None or (into.shape, into.dtype) != (array.shape, array.dtype):
+        into = np.empty(array.shape, array.dtype)
+    np.copyto(into, array)
+    return into
+
+
+def cannot_write(path: Path, error: OSError) -> CheckpointError:
+    """Return the error for a checkpoint that cannot be written, in one line."""
+    kept = "The previous one is kept" if os.path.exists(path) else "There is no previous one"
+    cause: BaseException = error
+    while isinstance(cause, OSError) and not cause.errno and cause.__cause__ is not None:
+        cause = cause.__cause__
+    # The safetensors library gives the number of the system's error in words.
+    number = getattr(cause, "errno", None) or next(map(int, re.findall(r"\(os error (\d+)\)", str(cause))), None)
+    reason = os.strerror(number) if number else str(cause)
+    return CheckpointError(f"cannot write the checkpoint {str(path)!r}: {reason}. {kept}")
 
 
 def save(
@@ -55,33 +162,8 @@ def save(
 
     Raises CheckpointError if the file cannot be written.
     """
-    path = Path(path)
-    low_rank = config.lora.rank is not None
-    tensors = {
-        f"model.{name}": value for name, value in model.state_dict().items() if is_low_rank(name) or not low_rank
-    }
-    moments: dict[str, Any] = {"state": {}, "param_groups": []} if optimizer is None else optimizer.state_dict()
-    numbers: dict[str, dict[str, Any]] = {}
-    for index, entries in moments["state"].items():
-        for name, value in entries.items():
-            if isinstance(value, tl.Tensor):
-                tensors[f"optimizer.{index}.{name}"] = value
-            else:
-                numbers.setdefault(str(index), {})[name] = value
-    tensors = {name: value.detach().cpu() for name, value in tensors.items()}
-    header = {
-        "config": config.to_dict(),
-        "tokenizer": tokenizer.to_dict(),
-        "step": step,
-        "optimizer": {"numbers": numbers, "param_groups": moments["param_groups"]},
-        "state": state or {},
-    }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, header, tensors)
-    except OSError as error:
-        kept = "The previous one is kept" if path.exists() else "There is no previous one"
-        raise CheckpointError(f"cannot write the checkpoint: {error}. {kept}") from error
+    content = snapshot(config=config, tokenizer=tokenizer, step=step, model=model, optimizer=optimizer, state=state)
+    content.write(path)
 
 
 def load(

@@ -256,6 +256,18 @@ class TrainConfig(Section):
         1_000_000, "validation tokens in the evaluation at the end; 0 takes all", "tokens", ge=0, lt=2**63
     )
     checkpoint_interval: int = option(250, "steps between checkpoints", "steps", ge=1, lt=2**63)
+    keep: int = option(
+        1, "last checkpoints that stay, as checkpoint-STEP.safetensors; 1 keeps the latest and the best alone", ge=1,
+        lt=2**63,
+    )  # fmt: skip
+    save_in_background: bool = option(
+        True, "write checkpoints while training goes on, which takes the memory of one more checkpoint"
+    )
+    on_save_error: str = option(
+        "stop",
+        "a checkpoint that cannot be written stops the run; or it continues, and the checkpoint is written later",
+        choices=("stop", "continue"),
+    )
     log_layers: int = option(
         50, "steps between records of each layer's gradient, update and activations; 0 records none", "steps", ge=0,
         lt=2**63,

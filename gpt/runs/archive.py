@@ -2,7 +2,7 @@
 
 A process may be killed at any moment. So the files are first linked into a hidden folder, which then gets its name in
 one rename, and only then removed from their old place. Before the rename the run is whole where it was, after it the
-run is whole in the new folder.
+run is whole in the new folder. Each step is on the disk before the next one, so that this also holds after a power cut.
 """
 
 import filecmp
@@ -11,6 +11,8 @@ import secrets
 import shutil
 from contextlib import suppress
 from pathlib import Path
+
+from tensorlite.serialization import flush_to_disk
 
 PREFIX = "earlier-"
 
@@ -45,7 +47,10 @@ def copy_in_one_step(folder: Path, names: list[str], archive: Path) -> None:
         for name in names:
             (hidden / name).parent.mkdir(exist_ok=True)
             link_or_copy(folder / name, hidden / name)
+        for path in [*hidden.rglob("*"), hidden]:
+            flush_to_disk(path)
         hidden.rename(archive)
+        flush_to_disk(folder)
     except BaseException:
         shutil.rmtree(hidden, ignore_errors=True)
         raise

@@ -1,7 +1,8 @@
 """The folder of a run.
 
 A run resumes from `checkpoint.safetensors`, the latest checkpoint. `best.safetensors` is the checkpoint with the lowest
-estimated loss on the validation set. The folder also has `metrics.jsonl`, `layers.jsonl` and `loss.png`, and after
+estimated loss on the validation set. `checkpoint-N.safetensors` is that of step N, if a run keeps several. The folder
+also has `metrics.jsonl`, `layers.jsonl` and `loss.png`, and after
 low-rank adaptation the folder `adapter`, and `merged.safetensors` if the user asked for it.
 """
 
@@ -14,9 +15,10 @@ from pathlib import Path
 
 from gpt.checkpoint import adapter
 from gpt.errors import extra
-from gpt.runs.archive import archive_files
+from gpt.runs.archive import archive_files, link_or_copy
 from gpt.runs.errors import RunFolderError, run_folder_errors
 from gpt.runs.metrics import Metrics
+from tensorlite.serialization import atomic_write, flush_to_disk
 
 LATEST = "checkpoint.safetensors"
 BEST = "best.safetensors"
@@ -27,9 +29,12 @@ MERGED = "merged.safetensors"
 LOCK = ".lock"
 ADAPTER = tuple(f"{adapter.FOLDER}/{name}" for name in (adapter.CONFIG, adapter.WEIGHTS))
 
+# The checkpoints of single steps that a run keeps with `train.keep`.
+NUMBERED = re.compile(r"checkpoint-(0|[1-9]\d*)\.safetensors", re.ASCII)
+
 # What a killed process leaves of its writes: names that `tensorlite.serialization` and `gpt.runs.archive` make.
 LEFTOVER = re.compile(
-    rf"\.(?:{'|'.join(map(re.escape, (LATEST, BEST, METRICS, LAYERS, CURVE, MERGED)))}|earlier-\d+)"
+    rf"\.(?:{'|'.join(map(re.escape, (LATEST, BEST, METRICS, LAYERS, CURVE, MERGED)))}|{NUMBERED.pattern}|earlier-\d+)"
     r"(?:\.[0-9a-z_]{8}\.tmp)+"
 )
 
@@ -62,6 +67,35 @@ class RunFolder:
         """Open the metrics file, once, and create it if necessary. Raises RunFolderError."""
         return Metrics(self.path / METRICS)
 
+    @cached_property
+    def layer_records(self) -> Metrics:
+        """Open the file of the records of layers, once, and create it if necessary. Raises RunFolderError."""
+        return Metrics(self.layers)
+
+    @property
+    def records(self) -> list[Metrics]:
+        """Return the files of metrics that are open: of the run, and of its layers."""
+        return [vars(self)[name] for name in ("metrics", "layer_records") if name in vars(self)]
+
+    def numbered(self) -> dict[int, Path]:
+        """Return the checkpoints of single steps, by step."""
+        found = {int(m[1]): path for path in self.path.iterdir() if (m := NUMBERED.fullmatch(path.name))}
+        return dict(sorted(found.items()))
+
+    def keep_numbered(self, step: int, count: int) -> None:
+        """Make the checkpoint of a step the latest one, and remove all but the last `count` of the steps up to it.
+
+        The latest one is a link to it, or a copy where links are not possible. A later step, of which a killed process
+        left a checkpoint, is not removed, because the run comes there again. Raises OSError.
+        """
+        newest = self.path / f"checkpoint-{step}.safetensors"
+        with atomic_write(self.latest) as temporary:
+            temporary.unlink()
+            link_or_copy(newest, temporary)
+        old = {number: path for number, path in self.numbered().items() if number <= step}
+        for number in sorted(old)[: -count or None]:
+            old[number].unlink(missing_ok=True)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Context manager that keeps other processes from training in this folder.
@@ -77,6 +111,8 @@ class RunFolder:
         try:
             with run_folder_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
+                for folder in made:
+                    flush_to_disk(folder.parent)  # because the names of new folders must survive a power cut, too
                 # Wait a moment, because `is_locked` takes the lock of a killed process for an instant.
                 lock = FileLock(self.path / LOCK, timeout=0.5)
                 try:
@@ -116,6 +152,8 @@ class RunFolder:
         """
         every = (LATEST, BEST, METRICS, LAYERS, CURVE, *ADAPTER, MERGED)
         names = [name for name in every if (self.path / name).exists()]
+        if self.path.exists():
+            names += [path.name for path in self.numbered().values()]
         if not names or (names == [METRICS] and not (self.path / METRICS).stat().st_size):
             return None
         with run_folder_errors(self.path):

@@ -9,29 +9,75 @@ step 0 and initial_val_loss, which is on the same tokens as the last line.
 """
 
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
-from gpt.runs.errors import run_folder_errors
+from gpt.runs.errors import folder_error, run_folder_errors
 from tensorlite import serialization
+from tensorlite.serialization import flush_to_disk
 
 FINAL = "final_val_loss"
 
 
 class Metrics:
-    """A metrics file to append to. Each line is written at once, so that a crash loses none."""
+    """A metrics file to append to. Each line is written at once, so that a crash of the process loses none.
+
+    A line that cannot be written is kept, and written together with the next one.
+    """
+
+    postpone_errors: bool
+    """Whether `write` raises no error and leaves it to the next `write`, or to `sync`. False at first."""
 
     def __init__(self, path: Path) -> None:
         """Open `path`, and create it and its folder if necessary. Raises RunFolderError."""
         self.path = path
+        self.postpone_errors = False
+        self._lock = threading.Lock()  # because `sync` may run in another thread
+        self._pending: list[str] = []  # Lines that are not in the file yet.
+        self._whole: int | None = None  # The size of the file before a write that failed halfway.
+        self._synced = True  # Whether every line of this process is on the disk.
         with run_folder_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.open("a", encoding="utf-8").close()  # Report a folder that cannot be written before training begins.
 
     def write(self, **values: Any) -> None:
         """Append a line. Raises RunFolderError."""
-        with run_folder_errors(self.path.parent), self.path.open("a", encoding="utf-8") as file:
-            file.write(as_line(values))
+        with self._lock:
+            self._pending.append(as_line(values))
+            self._synced = False
+            try:
+                self._append()
+            except OSError as error:
+                if not self.postpone_errors:
+                    raise folder_error(self.path.parent, error) from error
+
+    def sync(self) -> None:
+        """Wait until every line is on the disk, so that a power cut keeps it. Raises OSError."""
+        with self._lock:
+            self._append()
+            synced, self._synced = self._synced, True
+        if not synced:
+            try:
+                flush_to_disk(self.path)
+                flush_to_disk(self.path.parent)
+            except OSError:
+                self._synced = False
+                raise
+
+    def _append(self) -> None:
+        """Append the lines that are not in the file yet: all of them, or none after an OSError."""
+        if not self._pending:
+            return
+        with self.path.open("ab", buffering=0) as file:
+            if self._whole is not None:  # Remove a part of a line, which a full disk left.
+                file.truncate(self._whole)
+            self._whole = os.fstat(file.fileno()).st_size
+            data = memoryview("".join(self._pending).encode())
+            while data:
+                data = data[file.write(data) :]
+        self._pending, self._whole = [], None
 
     def truncate_after(self, step: int, *, evaluated: bool = True) -> None:
         """Remove the lines after `step`, and the final line of a finished run. Raises RunFolderError.

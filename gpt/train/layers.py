@@ -18,7 +18,7 @@ from typing import Any
 import tensorlite as tl
 from gpt.config import Config
 from gpt.model import GPT
-from gpt.runs import Metrics, RunFolder
+from gpt.runs import RunFolder
 from tensorlite import Tensor
 
 # The update is measured on this many weights of a parameter at most, evenly spread, so that it takes little memory.
@@ -90,7 +90,7 @@ class LayerRecorder:
             values = iter(numbers.cpu().numpy().tolist())
             gradient, change, whole = ({name: next(values) for name in groups} for _ in range(3))
             mean, std = ({place: next(values) for place in places} for _ in range(2))
-            Metrics(self.folder.layers).write(
+            self.folder.layer_records.write(
                 step=step,
                 gradient={name: finite(value) for name, value in gradient.items()},
                 update={name: share(change[name], whole[name]) for name in groups},

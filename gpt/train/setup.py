@@ -15,7 +15,7 @@ from gpt.data.text import read_bytes
 from gpt.errors import extra
 from gpt.model import GPT, build_model
 from gpt.model.lora import add_lora
-from gpt.runs import LATEST, Metrics, RunFolder
+from gpt.runs import LATEST, RunFolder
 from gpt.tokenizer import CharacterError, Tokenizer
 from gpt.train.output import say
 from gpt.train.precision import check_precision
@@ -29,6 +29,9 @@ RESUMABLE_OPTIONS = {
     "train.eval_batches",
     "train.final_eval_tokens",
     "train.checkpoint_interval",
+    "train.keep",
+    "train.save_in_background",
+    "train.on_save_error",
     "train.sample_chars",
     "train.log_layers",
     "train.activation_checkpointing",
@@ -152,7 +155,7 @@ def resume(config: Config, path: str | Path) -> Trainer:
         raise other_text(config, saved, path)
     trainer.metrics.truncate_after(trainer.step, evaluated=not trainer.evaluation_due)
     if trainer.folder.layers.exists():
-        Metrics(trainer.folder.layers).truncate_after(trainer.step)
+        trainer.folder.layer_records.truncate_after(trainer.step)
     return trainer
 
 

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 import tensorlite as tl
 from gpt import checkpoint
-from gpt.checkpoint import Checkpoint
+from gpt.checkpoint import Checkpoint, Snapshot
 from gpt.config import Config
 from gpt.data import Dataset, Split
 from gpt.errors import UserError
@@ -25,6 +25,7 @@ from gpt.train.optimizer import configure_optimizer, configure_schedule
 from gpt.train.output import say
 from gpt.train.precision import make_autocast, make_scaler
 from gpt.train.progress import Meter, format_metrics, progress_bar
+from gpt.train.saver import Saver
 from gpt.train.step import Stepper, can_compile
 from tensorlite import Tensor
 from tensorlite.optim import lr_scheduler
@@ -64,8 +65,10 @@ class Trainer:
         self.best = math.inf  # The lowest estimate of the validation loss.
         self.warned = False  # Whether a loss above chance was reported.
         self.evaluation_due = False  # Whether this step's evaluation is still to be done.
+        self.best_due = False  # Whether this model has the lowest estimate and is still to be saved.
         self.layers = LayerRecorder(config, model, folder)
         t = config.train
+        self.saver = Saver(folder, config.train)
         self.make_stepper()
         self.meter = Meter(t.grad_accum * t.batch_size * config.model.block_size)
 
@@ -84,15 +87,17 @@ class Trainer:
         Both save a checkpoint. Where a signal stops the run, that checkpoint also has what later lines of metrics need,
         and whether this step's evaluation is still to be done, so that a resumed run writes what this one would have.
 
-        Raises TrainingError if the loss, a gradient or a weight is not finite.
+        Raises TrainingError if the loss, a gradient or a weight is not finite, and what `Saver.poll` raises.
         """
-        t = self.config.train
-        with Interrupt() as interrupt, interrupt.deferred(), progress_bar(self.step, t.steps) as bar:
+        t, first = self.config.train, self.step
+        with Interrupt() as interrupt, interrupt.deferred(), progress_bar(first, t.steps) as bar, self.saving(bar):
             while self.step < t.steps or self.evaluation_due:
                 if not self.evaluation_due:
                     lr = self.schedule.get_last_lr()[0]
                     with self.meter:
                         self.meter.add(*self.train_step())
+                    if self.step == first + 1 and t.save_in_background and self.model.device.type == "cpu":
+                        self.saver.reserve(self.state_arrays())  # The optimizer has its state now.
                     self.evaluation_due = self.step == t.steps or self.step % t.eval_interval == 0
                     logging = self.evaluation_due or self.step % t.checkpoint_interval == 0
                     if logging or self.step % LOG_INTERVAL == 0:
@@ -109,12 +114,40 @@ class Trainer:
                         with bar.external_write_mode():
                             say(text)
                 done = self.step == t.steps and not self.evaluation_due
+                due = [self.folder.best.name] if self.best_due else []
                 if done or interrupt.requested or self.step % t.checkpoint_interval == 0:
+                    due.append(LATEST)
+                if due:
                     self.check()
-                    self.save(LATEST)
-                if interrupt.requested:
+                    self.saver.submit(due, self.take_snapshot)
+                    self.best_due = False
+                self.saver.poll()
+                if interrupt.requested or done:
+                    self.saver.finish(lambda: interrupt.requested)
                     return done
         return True
+
+    @contextmanager
+    def saving(self, bar: Any) -> Iterator[None]:
+        """Context manager for training with saves in the background, whose lines appear above a progress bar.
+
+        With `on_save_error = "continue"` a line of metrics that cannot be written is kept until it can.
+        """
+
+        def tell(text: str) -> None:
+            with bar.external_write_mode():
+                say(text)
+
+        self.saver.tell = tell
+        for record in (self.metrics, self.folder.layer_records) if self.layers.interval else (self.metrics,):
+            record.postpone_errors = self.config.train.on_save_error == "continue"
+        try:
+            yield
+        finally:
+            # An exception, such as that of a second signal, does not lose a checkpoint that is being written.
+            self.saver.wait()
+            for record in self.folder.records:
+                record.postpone_errors = False
 
     def train_step(self) -> tuple[Tensor, Tensor]:
         """Take one optimizer step. Return the loss and the norm of the gradient before clipping, both 0-d."""
@@ -172,7 +205,7 @@ class Trainer:
         return line
 
     def estimate(self, interrupt: Interrupt) -> str:
-        """Estimate the loss on both splits, keep the best model, and return a line of text about the losses.
+        """Estimate the loss on both splits, note whether it is the best, and return a line of text about the losses.
 
         Every estimate uses the same random batches. Raises TrainingError if a loss is not finite, and Stopped, with
         nothing changed, if a signal comes.
@@ -193,8 +226,7 @@ class Trainer:
         self.metrics.write(step=self.step, train_loss=train_loss, val_loss=val_loss, val_bits_per_char=bits)
         self.evaluation_due = False
         if val_loss < self.best:
-            self.best = val_loss
-            self.save(self.folder.best.name)
+            self.best, self.best_due = val_loss, True
         return (
             f"step {self.step:>6}   loss: train {train_loss:.4f}, validation {val_loss:.4f} nats per token "
             f"({bits:.4f} bits per character)"
@@ -229,6 +261,7 @@ class Trainer:
     def diverged(self, step: int, what: str) -> TrainingError:
         """Return the error for a value that is not finite, with what to try next."""
         path = self.folder.latest
+        self.saver.wait()
         kept = f"{path} is kept, from an earlier step" if path.exists() else "there is no checkpoint yet"
         return TrainingError(
             f"training diverged at step {step}: {what}. Start again with {self.remedy()}. "
@@ -247,13 +280,24 @@ class Trainer:
     # ---- checkpoints ----------------------------------------------------------------------------------------
 
     def save(self, name: str) -> None:
-        """Write a checkpoint with everything that decides how the run continues.
+        """Write a checkpoint with everything that decides how the run continues, before returning.
 
         Raises TrainingError if a weight is not finite, CheckpointError if the file cannot be written.
         """
-        largest = [p.detach().abs().amax() for p in self.parameters]
-        if not all(math.isfinite(value.item()) for value in largest):
-            raise self.diverged(self.step, "there are weights that are not finite")
+        self.saver.write_now([name], self.take_snapshot)
+
+    def state_arrays(self) -> dict[str, Any]:
+        """Return the arrays of a checkpoint, those of a CPU without a copy."""
+        return checkpoint.snapshot(
+            config=self.config, tokenizer=self.dataset.tokenizer, step=self.step, model=self.model,
+            optimizer=self.optimizer,
+        ).arrays  # fmt: skip
+
+    def take_snapshot(self, into: dict[str, Any] | None = None) -> Snapshot:
+        """Return the content of a checkpoint of now: everything that decides how the run continues.
+
+        into: see `gpt.checkpoint.snapshot`. Raises TrainingError if a weight is not finite.
+        """
         state = {
             "batches": self.rng.bit_generator.state,
             "dropout": tl.get_rng_state(),
@@ -266,15 +310,18 @@ class Trainer:
             state["scaler"] = self.scaler.state_dict()
         if self.base is not None:
             state["base"] = dict(self.base)
-        checkpoint.save(
-            self.folder.path / name,
+        content = checkpoint.snapshot(
             config=self.config,
             tokenizer=self.dataset.tokenizer,
             step=self.step,
             model=self.model,
             optimizer=self.optimizer,
             state=state,
+            into=into,
         )
+        if not content.is_finite():
+            raise self.diverged(self.step, "there are weights that are not finite")
+        return content
 
     def load_state(self, saved: Checkpoint) -> None:
         """Continue from the step, the optimizer and the random numbers of a checkpoint.

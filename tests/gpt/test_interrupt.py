@@ -72,7 +72,7 @@ def when(monkeypatch, owner, name, number, *, call=1):
         (Trainer, "train_step", 13, 13),  # in a step: its line of metrics is left to the resumed run
         (Trainer, "train_step", 20, 20),  # in a step with an evaluation
         (trainer, "mean_loss", 2, 10),  # before the second half of an evaluation
-        (trainer.checkpoint, "save", 4, 15),  # in a save, after those of 5, 10 and the best one
+        (Trainer, "take_snapshot", 3, 15),  # in a save, after those of 5 and 10
         (Trainer, "train_step", 30, 30),  # in the last step
         (trainer, "mean_loss", 6, 30),
     ],

@@ -85,7 +85,7 @@ def test_an_evaluation_before_a_kill_is_measured_once(tiny, tmp_path, monkeypatc
         patch.setattr(trainer, "mean_loss", lambda model, batches: ctrl_c(None) or estimated(model, batches))
         assert train.train(tiny(train__steps=12, train__sample_chars=0)) is False
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", kill)
+        patch.setattr(trainer.Trainer, "take_snapshot", kill)
         with pytest.raises(Killed):
             train.train(checkpoint.load_config(folder / LATEST), resume=folder / LATEST)
     assert "val_loss" in read(folder / METRICS)[-1]
