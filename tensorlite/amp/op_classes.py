@@ -44,7 +44,8 @@ _LISTS = {
         relu leaky_relu elu silu log_sigmoid gelu apply_dropout_mask embedding one_hot
         clone convert convert_to_discrete transfer alias module_hook distance
         reshape view broadcast_to permute transpose flip roll crop pad_dims split unbind cat diagonal tril triu
-        slice index index_put with_view argwhere amax amin argmax argmin argsort topk searchsorted bincount unique
+        slice index index_put with_view select unselect select_last put
+        argwhere amax amin argmax argmin argsort topk searchsorted bincount unique
         median_index median_of_all whole_rank
         wraps power_derivative share bell atan_slope over_square zero unslice unindex undiagonal embedding_backward
         deviations pick share_out softmax_gradient log_softmax_gradient

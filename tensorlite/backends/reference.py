@@ -21,9 +21,9 @@ __all__ = [
     "lerp", "linear", "linear_backward", "log_sigmoid", "log_softmax", "log_softmax_backward", "matmul",
     "median_of_all", "median_places", "muon_step", "orthogonal", "philox", "places_in_order", "pool_places",
     "product", "rms_norm", "rms_norm_backward", "root_sum_squares", "running_sum", "scale_all_step",
-    "scatter_add_into", "sgd_step", "sigmoid", "sign_of", "silu", "silu_backward", "smallest", "softmax",
-    "softmax_backward", "sum_over", "sum_squares_of_all", "sum_to", "take_at", "top_places", "variance", "whole_of",
-    "wide_matmul",
+    "scatter_add_into", "scatter_into", "sgd_step", "sigmoid", "sign_of", "silu", "silu_backward", "smallest",
+    "softmax", "softmax_backward", "sum_over", "sum_squares_of_all", "sum_to", "take_at", "take_entries",
+    "take_last_entries", "take_slices", "top_places", "variance", "whole_of", "wide_matmul",
 ]  # fmt: skip
 
 Array = Any
@@ -286,10 +286,10 @@ def last_writes(xp: XP, shape: tuple[int, ...], index: tuple[Any, ...]) -> tuple
     return xp.last_places(key.reshape(-1), math.prod(sizes)), key.shape, first if adjacent else 0
 
 
-def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
+def embedding_backward(xp: XP, g: Array, ids: Array, rows: int, negative: bool = False) -> Array:
     """Return the gradient of ``table[ids]`` for a table of ``rows`` rows: each row gets the sum over its uses.
 
-    g: the gradient of the result, (*ids.shape, width).
+    g: the gradient of the result, (*ids.shape, width). negative: whether -1 is the last row.
     """
     width = g.shape[-1]
     out = xp.zeros((rows, width), g.dtype)
@@ -299,6 +299,57 @@ def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
 def take_at(xp: XP, x: Array, index: tuple[Any, ...]) -> Array:
     """Return ``x[index]`` for an index with index arrays."""
     return x[index]
+
+
+def take_slices(xp: XP, x: Array, axis: int, index: Array, negative: bool = False) -> Array:
+    """Return the slices of x along an axis at integers (...), which are instead of the axis in the result.
+
+    negative: whether -1 is the last slice. The CPU raises IndexError for an index out of range.
+    """
+    return xp.take(x, index, axis=axis)
+
+
+def _entries(xp: XP, axis: int, index: Array) -> tuple[Array, ...]:
+    """Return the index arrays that select an entry at ``index`` along an axis for each place of ``index``."""
+    return tuple(
+        index if d == axis else xp.arange(n).reshape(-1, *(1,) * (index.ndim - d - 1))
+        for d, n in enumerate(index.shape)
+    )
+
+
+def take_entries(xp: XP, x: Array, axis: int, index: Array, negative: bool = False) -> Array:
+    """Return ``out[i, j, k] = x[i, index[i, j, k], k]`` for axis 1, and correspondingly for others.
+
+    index: integers with as many dimensions as x, nowhere larger outside of the axis. ``negative`` as in
+    :func:`take_slices`.
+    """
+    return x[_entries(xp, axis, index)]
+
+
+def take_last_entries(xp: XP, x: Array, axis: int, index: Array) -> Array:
+    """Return the same as :func:`take_entries`, and 0 where a later place has the same entry."""
+    places = _entries(xp, axis, index)
+    found = last_writes(xp, x.shape, places)
+    assert found is not None
+    last, shape, _ = found
+    return xp.where((last == xp.arange(last.size)).reshape(shape), x[places], xp.zeros((), x.dtype))
+
+
+def scatter_into(
+    xp: XP, out: Array, axis: int, index: Array, source: Any, add: bool, negative: bool = False
+) -> Array:  # fmt: skip
+    """Store values in ``out`` in place, or add them, where :func:`take_entries` takes them from. Return out.
+
+    index: as there, or a vector, as in :func:`take_slices`. source: an array of the shape of what that takes, or a
+    number. The last of several values stays, or all are added.
+    """
+    places = (*(slice(None),) * axis, index) if index.ndim < out.ndim else _entries(xp, axis, index)
+    if add:
+        return xp.scatter_add_into(out, places, xp.asarray(source, out.dtype))
+    if hasattr(source, "ndim"):
+        return xp.assign_into(out, places, source)
+    out[places] = source
+    return out
 
 
 def pool_places(

@@ -26,6 +26,7 @@ from .cpu import kernels as cpu_kernels
 from .cpu import moments as cpu_moments
 from .cpu import orders as cpu_orders
 from .cpu import piecewise as cpu_piecewise
+from .cpu import scatters as cpu_scatters
 from .cpu import softmaxes as cpu_softmaxes
 from .cpu import sums as cpu_sums
 from .cpu.generator import Pcg64Generator
@@ -242,7 +243,7 @@ def build_namespace(module: ModuleType, *kernels: ModuleType, **names: Any) -> N
 def _load_cpu() -> Namespace:
     kernels = (
         reference, cpu_sums, cpu_moments, cpu_softmaxes, cpu_elementwise, cpu_folds, cpu_indexing, cpu_orders,
-        cpu_piecewise, cpu_kernels, cpu_array_lists,
+        cpu_piecewise, cpu_scatters, cpu_kernels, cpu_array_lists,
     )  # fmt: skip
     attributes: dict[str, Any] = {
         "device_type": "cpu",

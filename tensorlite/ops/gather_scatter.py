@@ -6,6 +6,7 @@ They use :func:`~tensorlite.ops.index.index_` and ``index_put_`` with the right 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -30,6 +31,12 @@ _ALL = slice(None)
 # ---- along one dimension --------------------------------------------------------------------
 
 
+def _check_sizes(name: str, ids: Sequence[int], shape: Sequence[int], dim: int) -> None:
+    """Raise ShapeError if an index of shape ``ids`` is larger than the tensor outside of a dimension."""
+    if any(m > n for k, (m, n) in enumerate(zip(ids, shape)) if k != dim):
+        raise ShapeError(f"{name}: index of shape {ids} is larger than the tensor, {shape}, outside of dim {dim}")
+
+
 def _grid(name: str, x: Any, dim: int, index: Any) -> tuple[tuple[int, ...], list[Array]]:
     """Return one index array for each dimension: ``index`` for ``dim``, and the entry's own position for the others.
 
@@ -43,8 +50,7 @@ def _grid(name: str, x: Any, dim: int, index: Any) -> tuple[tuple[int, ...], lis
         return (0,), [ids]
     if max(ids.ndim, 1) != max(len(shape), 1):
         raise ShapeError(f"{name}: index of shape {ids.shape} must have as many dimensions as the tensor, {shape}")
-    if any(m > n for k, (m, n) in enumerate(zip(ids.shape, shape)) if k != d):
-        raise ShapeError(f"{name}: index of shape {ids.shape} is larger than the tensor, {shape}, outside of dim {d}")
+    _check_sizes(name, ids.shape, shape, d)
     check_range(name, ids, d, shape[d] if shape else 1)
     xp = BACKENDS[type(ids)]
     grid = [xp.arange(m).reshape(-1, *(1,) * (ids.ndim - k - 1)) for k, m in enumerate(ids.shape)]
@@ -52,10 +58,53 @@ def _grid(name: str, x: Any, dim: int, index: Any) -> tuple[tuple[int, ...], lis
     return tuple(range(len(grid))), grid
 
 
-def pick_along(name: str, x: Value, dim: int, index: Value, unique: bool = False) -> Value:
-    """Return the entries of x at ``index`` along a dimension. ``unique`` promises that none is selected twice."""
+@op(
+    lambda g, dim, index, unique, negative, in_shape: _unselect(g, dim, index, unique, negative, in_shape), None, None,
+    bfloat16=True,
+)  # fmt: skip
+def _select(xp: Namespace, x: Array, dim: int, index: Array, unique: bool, negative: bool) -> Array:
+    """Return the entries of x at ``index`` along a dimension, or slices at a vector of indices.
+
+    unique: whether no entry is selected twice. negative: whether -1 is the last place.
+    """
+    take = xp.take_entries if index.ndim == x.ndim else xp.take_slices
+    out = take(x, dim, index, negative)
+    return out if out.flags.c_contiguous else out.copy()
+
+
+@op(lambda g, dim, index, unique, negative: _select(g, dim, index, unique, negative), None, None, bfloat16=True)
+def _unselect(
+    xp: Namespace, x: Array, dim: int, index: Array, unique: bool, negative: bool, shape: Sequence[int]
+) -> Array:  # fmt: skip
+    """Return zeros of this shape with x added at ``index``: the transpose of :func:`_select`."""
+    return xp.scatter_into(xp.zeros(shape, x.dtype), dim, index, x, not unique, negative)
+
+
+def _select_along(
+    name: str, x: Value, dim: int, index: Array, unique: bool = False, negative: bool = False
+) -> Value:  # fmt: skip
+    """Return the result of :func:`_select`. Raises IndexError for an index out of range."""
+    try:
+        return _select(x, dim, index, unique, negative)
+    except IndexError:
+        size = shape_of(name, x)[dim]
+        check_range(name, index, dim, size, -size if negative else 0)
+        raise
+
+
+def pick_along(
+    name: str, x: Value, dim: int, index: Value, unique: bool = False, negative: bool = False
+) -> Value:  # fmt: skip
+    """Return the entries of x at ``index`` along a dimension; ``unique`` and ``negative`` as for :func:`_select`.
+
+    Raises DTypeError, DeviceError, ShapeError or IndexError if ``index`` does not fit x.
+    """
+    ids, shape = index_array(name, x, index), shape_of(name, x)
+    if ids.size and ids.ndim == len(shape) > 0:
+        d = dim_in(name, dim, len(shape))
+        _check_sizes(name, ids.shape, shape, d)
+        return _select_along(name, x, d, ids, unique, negative)
     slots, grid = _grid(name, x, dim, index)
-    shape = shape_of(name, x)
     return index_(x if len(slots) == len(shape) else reshape(x, (-1,)), slots, unique, *grid)
 
 
@@ -82,18 +131,19 @@ def take_along_dim(input: Value, indices: Value, dim: int | None = None) -> Valu
     shape, ids = shape_of("take_along_dim", input), shape_of("take_along_dim", indices)
     d = dim_in("take_along_dim", dim, len(shape))
     places = index_array("take_along_dim", input, indices)
-    indices = places + (places < 0) * (shape[d] if shape else 1)
     if len(shape) != len(ids):
         raise ShapeError(f"take_along_dim: shapes {shape} and {ids} have different numbers of dimensions")
     if not shape:
-        return pick_along("take_along_dim", input, dim, indices)
+        return pick_along("take_along_dim", input, dim, places + (places < 0))
+    if ids[:d] == shape[:d] and ids[d + 1 :] == shape[d + 1 :]:
+        return pick_along("take_along_dim", input, d, places, negative=True)
     try:
         common = np.broadcast_shapes((*shape[:d], 1, *shape[d + 1 :]), (*ids[:d], 1, *ids[d + 1 :]))
     except ValueError:
         raise ShapeError(f"take_along_dim: shapes {shape} and {ids} do not broadcast outside of dim {d}") from None
-    both = ((input, shape[d]), (indices, ids[d]))
+    both = ((input, shape[d]), (places, ids[d]))
     wide, places = (broadcast_to(t, (*common[:d], n, *common[d + 1 :])) for t, n in both)
-    return pick_along("take_along_dim", wide, d, places)
+    return pick_along("take_along_dim", wide, d, places, negative=True)
 
 
 @overload
@@ -131,9 +181,16 @@ def _scattered(name: str, x: Any, dim: int, index: Any, src: Any, reduce: str | 
     """Return x with the values of ``src`` stored, added or multiplied at ``index`` along a dimension."""
     if reduce not in (None, "add", "multiply"):
         raise ValueError(f"{name}: reduce must be 'add', 'multiply' or None, got {reduce!r}")
-    slots, grid = _grid(name, x, dim, index)
-    shape, ids = shape_of(name, x), shape_of(name, index)
-    if not math.prod(ids):
+    shape, places = shape_of(name, x), index_array(name, x, index)
+    ids = places.shape
+    along = dim_in(name, dim, len(shape)) if places.size and len(ids) == len(shape) > 0 else None
+    slots: tuple[int, ...] = ()
+    grid: list[Array] = []
+    if along is None or reduce == "multiply":
+        slots, grid = _grid(name, x, dim, index)
+    else:
+        _check_sizes(name, ids, shape, along)
+    if not places.size:
         return clone(x)
     if isinstance(src, Variable) or type(src) in BACKENDS:
         given = shape_of(name, src)
@@ -144,8 +201,43 @@ def _scattered(name: str, x: Any, dim: int, index: Any, src: Any, reduce: str | 
     src = fitting(name, src, array_of(x).dtype)
     if reduce == "multiply":
         return _multiplied(x, src, ids, grid)
+    if along is not None:
+        return _put_along(name, x, src, along, places, reduce == "add")
     out = index_put_(x if shape else reshape(x, (1,)), src, (), slots, reduce == "add", *grid)
     return out if shape else reshape(out, ())
+
+
+def _put_along(name: str, x: Value, src: Value, dim: int, index: Array, add: bool) -> Value:
+    """Return the result of :func:`_put`. Raises IndexError for an index out of range."""
+    try:
+        return _put(x, src, dim, index, add)
+    except IndexError:
+        check_range(name, index, dim, shape_of(name, x)[dim])
+        raise
+
+
+@op(
+    lambda g, dim, index, add: g if add else _put(g, 0.0, dim, index, False),
+    lambda g, dim, index, add: _select(g, dim, index, False, False) if add else _select_last(g, dim, index),
+    None, None,
+)  # fmt: skip
+def _put(xp: Namespace, x: Array, src: Operand, dim: int, index: Array, add: bool) -> Array:
+    """Return a copy of x with ``src`` stored at ``index`` along a dimension, or added; a vector names slices."""
+    if type(src) in BACKENDS and type(src) is not type(x):  # because a backend would copy it implicitly
+        raise TypeError("the values are not on the device of the tensor")
+    return xp.scatter_into(x.copy(), dim, index, src, add)
+
+
+@op(lambda g, dim, index, in_shape: _put(_zeros(g, in_shape), g, dim, index, False), None, None)
+def _select_last(xp: Namespace, x: Array, dim: int, index: Array) -> Array:
+    """Return the entries of x at ``index`` along a dimension, and 0 where a later place has the same entry."""
+    return xp.take_last_entries(x, dim, index)
+
+
+def _zeros(g: Value, shape: Sequence[int]) -> Array:
+    """Return zeros of a shape, on the device and with the dtype of g."""
+    array = array_of(g)
+    return BACKENDS[type(array)].zeros(shape, array.dtype)
 
 
 def _multiplied(x: Any, src: Any, ids: tuple[int, ...], grid: list[Array]) -> Any:
@@ -173,6 +265,8 @@ def index_select(input: Value, dim: int, index: Value) -> Value:
     """Return the entries along a dimension at a vector of indices. Raises IndexError if one is out of range."""
     ids, shape = _vector("index_select", input, dim, index)
     d = dim_in("index_select", dim, len(shape))
+    if shape and ids.size:
+        return _select_along("index_select", input, d, ids)
     out = index_(input if shape else reshape(input, (1,)), (*(_ALL,) * d, 0), False, ids)
     return out if shape else reshape(out, ())
 
@@ -224,17 +318,20 @@ def index_add(input: Value, dim: int, index: Value, source: Value, alpha: float 
     factor = number_in("index_add", "alpha", alpha)
     scaled = source if factor == 1 else mul(source, factor)
     source = fitting("index_add", scaled, array_of(input).dtype)
+    if shape and ids.size:
+        return _put_along("index_add", input, source, d, ids, True)
     out = index_put_(input if shape else reshape(input, (1,)), source, (), (*(_ALL,) * d, 0), True, ids)
     return out if shape else reshape(out, ())
 
 
 def _vector(name: str, x: Any, dim: int, index: Any) -> tuple[Array, tuple[int, ...]]:
-    """Return a vector of indices into a dimension of x, and the shape of x. Raises an error if they do not fit."""
+    """Return a vector of indices into a dimension of x, and the shape of x. Raises an error if their shape is wrong."""
     ids, shape = index_array(name, x, index), shape_of(name, x)
     if ids.ndim > 1 or (not shape and ids.size != 1):
         raise ShapeError(f"{name}: expected a vector of indices, got shape {ids.shape} for a tensor of shape {shape}")
     d = dim_in(name, dim, len(shape))
-    check_range(name, ids, d, shape[d] if shape else 1)
+    if not shape or not ids.size:  # else the op checks them
+        check_range(name, ids, d, shape[d] if shape else 1)
     return ids.reshape(-1), shape
 
 

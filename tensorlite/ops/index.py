@@ -163,7 +163,7 @@ def _unslice(xp: Namespace, x: Array, index: tuple[Any, ...], shape: Sequence[in
 def index_(xp: Namespace, x: Array, slots: tuple[Any, ...], unique: bool, *arrays: Array) -> Array:
     """Return ``x[slots]`` for index arrays and masks. ``unique`` promises that no entry is selected twice."""
     if len(arrays) == 1 and arrays[0].dtype.kind != "b":
-        return xp.take(x, arrays[0], axis=len(slots) - 1)
+        return xp.take_slices(x, len(slots) - 1, arrays[0], True)
     out = xp.take_at(x, _at(slots, arrays))
     return out if out.flags.c_contiguous else out.copy()
 
@@ -176,8 +176,8 @@ def _unindex(xp: Namespace, x: Array, shape: Sequence[int], slots: Any, unique: 
         out[_at(slots, arrays)] = x
         return out
     if slots == (0,) and x.size and x.ndim > arrays[0].ndim:  # rows of a table: the embedding kernel computes them
-        ids, rows = arrays[0], shape[0]
-        return xp.embedding_backward(x.reshape(ids.size, -1), ids % rows, rows).reshape(shape)
+        ids = arrays[0]
+        return xp.embedding_backward(x.reshape(ids.size, -1), ids, shape[0], True).reshape(shape)
     return xp.scatter_add_into(out, _at(slots, arrays), x)
 
 

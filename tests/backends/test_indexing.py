@@ -6,10 +6,12 @@ import pytest
 import tensorlite as tl
 import tensorlite.nn.functional as F
 from tensorlite.backends import reference
-from tensorlite.backends.cpu import compiled_loops, compiled_sums, indexing, sums, thread_pool
+from tensorlite.backends.cpu import compiled_loops, compiled_sums, indexing, scatters, sums, thread_pool
+from tensorlite.backends.registry import BACKENDS
 from tests.support import array_layouts
 
 rng = np.random.default_rng(0)
+CPU = BACKENDS[np.ndarray]
 
 LAYOUTS = {name: layout for name, layout in array_layouts.LAYOUTS.items() if name != "broadcast"}
 
@@ -64,6 +66,58 @@ def test_selections_and_scatters_are_numpys(dtype, layout):
             assert sums.scatter_add_into(np, out, index, LAYOUTS[layout](source) if source.size else source) is out
             np.add.at(wide, index, source.astype(np.float64))
             np.testing.assert_allclose(out, wide, rtol=1e-5, atol=1e-5)
+
+
+def along(shape, axis, m):
+    """Yield a vector of m places along an axis, and an array with a place for each entry."""
+    for size in ((m,), (*shape[:axis], m, *shape[axis + 1 :]), tuple(max(n - 1, 1) for n in shape)):
+        for dtype in (np.int64, np.int32):
+            yield rng.integers(0, shape[axis], size).astype(dtype)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.usefixtures("compiled")
+def test_selections_and_scatters_along_an_axis_are_the_references(dtype, layout):
+    for shape, axis, m in (((7,), 0, 9), ((5, 6), 0, 4), ((5, 6), 1, 300), ((3, 4, 5), 1, 7), ((3, 4, 5), 2, 1)):
+        x = LAYOUTS[layout](rng.standard_normal(shape).astype(dtype))
+        for index in along(shape, axis, m):
+            for negative in (False, True):
+                places = index - shape[axis] * (rng.random(index.shape) < 0.5) if negative else index
+                places = places.astype(index.dtype)
+                places.flags.writeable = bool(negative)
+                take = "take_entries" if index.ndim == x.ndim else "take_slices"
+                taken = getattr(indexing, take)(np, x, axis, places, negative)
+                np.testing.assert_array_equal(taken, getattr(reference, take)(np, x, axis, index), strict=True)
+                for source in (rng.standard_normal(taken.shape).astype(dtype), 2.5):
+                    for add in (False, True):
+                        expected = reference.scatter_into(CPU, x.astype(np.float64), axis, index, source, add)
+                        out = scatters.scatter_into(CPU, x.copy(), axis, places, source, add, negative)
+                        np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+            if index.ndim == x.ndim:
+                found = scatters.take_last_entries(CPU, x, axis, index)
+                expected = reference.take_last_entries(CPU, x, axis, index)
+                np.testing.assert_array_equal(found, expected, strict=True)
+
+
+@pytest.mark.parametrize("at", [0, 5, 6])  # in the first places, which are checked together, and after them
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("wrong", [7, -1])
+@pytest.mark.usefixtures("compiled")
+def test_a_place_out_of_range_is_an_error(wrong, axis, at):
+    x, vector, entries = np.zeros((7, 7), np.float32), np.zeros(7, np.int64), np.zeros((7, 7), np.int64)
+    vector[at] = entries[at, at] = wrong
+    for call in (
+        lambda: indexing.take_slices(np, x, axis, vector),
+        lambda: indexing.take_entries(np, x, axis, entries),
+        lambda: scatters.take_last_entries(CPU, x, axis, entries),
+        lambda: scatters.scatter_into(CPU, x.copy(), axis, vector, x, True),
+        lambda: scatters.scatter_into(CPU, x.copy(), axis, entries, x, True),
+        lambda: scatters.scatter_into(CPU, x.copy(), axis, entries, x, False),
+        lambda: tl.nn.functional.embedding(tl.from_numpy(vector), tl.from_numpy(x)),
+    ):
+        with pytest.raises(IndexError, match=r"out of range|not in the table"):
+            call()
 
 
 @pytest.mark.parametrize("wrong", [7, -8])

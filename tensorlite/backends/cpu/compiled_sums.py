@@ -26,9 +26,6 @@ def sums_for(x: Array) -> Any:
     return load_sums() if x.dtype is FLOAT32 or x.dtype == FLOAT32 else None
 
 
-def run_sum(kernel: Any, size: int, *args: Any) -> None:
+def run_sum(kernel: Any, size: int, *args: Any) -> Any:
     """Call a compiled kernel; threads share its loop if it has enough entries, ``size``, for that to pay."""
-    if size >= MIN_SHARED:
-        run_parallel(kernel, *args)
-    else:
-        kernel(0, *args)
+    return run_parallel(kernel, *args) if size >= MIN_SHARED else kernel(0, *args)

@@ -261,7 +261,7 @@ def plan_embedding_backward(empty: Empty, xp: XP, g: Array, ids: Array, rows: in
     out = empty((rows, width), _FLOAT32)
     flat, bits = ids.reshape(-1), ids.reshape(-1).view(np.uint64)
     compute = _prepare(
-        compiled.embedding_backward, 4 * g.size, g.reshape(-1, width), flat, out, shared_from=MIN_SHARED_SUM
+        compiled.embedding_backward, 4 * g.size, g.reshape(-1, width), flat, 0, out, shared_from=MIN_SHARED_SUM
     )  # fmt: skip
 
     def launch() -> None:

@@ -297,7 +297,7 @@ def scatter_add_into(xp: XP, out: Array, index: Any, source: Array) -> Array:
         return reference.scatter_add_into(xp, out, index, source)
     if _are_rows(out, index, source):
         [ids] = arrays
-        out += embedding_backward(xp, source, ids % len(out), len(out)).reshape(out.shape)
+        out += embedding_backward(xp, source, ids, len(out), True).reshape(out.shape)
         return out
     total = np.zeros(out.shape)
     if out.ndim == source.ndim == 1 and len(arrays) == 1 and arrays[0].shape == source.shape:
@@ -320,8 +320,7 @@ def _scatter_along_axis(out: Array, index: Any, source: Array) -> bool:
     found = None if loops is None or _are_rows(out, index, source) else along_axis(out.shape, index)
     if found is None or found.shape != source.shape or (found.sizes[1] > _RUN and 4 * source.size < out.size):
         return False
-    run_sum(loops.scatter_add, 4 * source.size, source.reshape(-1), *found[:3], out.reshape(-1))
-    return True
+    return bool(run_sum(loops.scatter_add, 4 * source.size, source.reshape(-1), *found[:4], out.reshape(-1)))
 
 
 def _are_rows(out: Array, index: Any, source: Array) -> bool:
@@ -334,7 +333,7 @@ def _are_rows(out: Array, index: Any, source: Array) -> bool:
     return bool(-len(out) <= ids.min() and ids.max() < len(out))  # else NumPy raises
 
 
-def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
+def embedding_backward(xp: XP, g: Array, ids: Array, rows: int, negative: bool = False) -> Array:
     """Compute the same as the reference.
 
     Without numba it is a product with the one-hot matrix for few rows. For many, gradients are sorted by row and each
@@ -342,15 +341,18 @@ def embedding_backward(xp: XP, g: Array, ids: Array, rows: int) -> Array:
     """
     wide = accumulate_dtype(g.dtype)
     if wide != g.dtype:
-        return cast_array(embedding_backward(xp, cast_array(g, wide), ids, rows), g.dtype)
+        return cast_array(embedding_backward(xp, cast_array(g, wide), ids, rows, negative), g.dtype)
     width = g.shape[-1]
     flat, g = ids.reshape(-1), g.reshape(ids.size, width)
     if not g.size:
         return np.zeros((rows, width), g.dtype)
-    if (compiled := sums_for(g)) and 0 <= flat.min() and flat.max() < rows:
+    if compiled := sums_for(g):
         out: Array = np.zeros((rows, width), g.dtype)
-        run_sum(compiled.embedding_backward, 4 * g.size, g, np.ascontiguousarray(flat, np.int64), out)
-        return out
+        places = np.ascontiguousarray(flat, np.int64)
+        if run_sum(compiled.embedding_backward, 4 * g.size, g, places, -rows if negative else 0, out):
+            return out
+    if negative:
+        flat = flat % rows
     if rows <= _MAX_ONEHOT:
         out = _onehot_product(xp, g, flat, rows)
         if np.isfinite(out).all():  # 0 times infinity is NaN in the rows of other ids

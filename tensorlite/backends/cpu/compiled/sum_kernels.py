@@ -80,30 +80,45 @@ def sum_rows(pool: int, x: Array, out: Array) -> None:
 @njit(**INNER)
 def embedding_backward_range(g: Array, order: Array, starts: Array, out: Array, start: int, stop: int) -> None:
     n = out.shape[1]
-    total = np.empty(n)
+    part, total = np.empty(n, f32), np.empty(n)
     for row in range(start, stop):
         y, first, last = out[row], starts[row], starts[row + 1]
+        if last - first == 1:
+            x = g[order[first]]
+            for j in range(n):
+                y[j] += x[j]
+            continue
         if last - first > _RUN:
             total[:] = 0.0
         for run in range(first, last, _RUN):
-            if run > first:
-                y[:] = f32(0)
+            part[:] = f32(0)
             for k in range(run, min(run + _RUN, last)):
                 x = g[order[k]]
                 for j in range(n):
-                    y[j] += x[j]
+                    part[j] += x[j]
             if last - first > _RUN:
                 for j in range(n):
-                    total[j] += y[j]
+                    total[j] += part[j]
         if last - first > _RUN:
             for j in range(n):
-                y[j] = f32(total[j])
+                y[j] += f32(total[j])
+        elif last > first:
+            for j in range(n):
+                y[j] += part[j]
 
 
 @njit(**ENTRY)
-def embedding_backward(pool: int, g: Array, ids: Array, out: Array) -> None:
-    """Add row k of g to row ``ids[k]`` of ``out``, which is zeros. Each id must be a row of ``out``."""
+def embedding_backward(pool: int, g: Array, ids: Array, lowest: int, out: Array) -> bool:
+    """Add row k of g to row ``ids[k]`` of ``out``, if all ids are rows of it; return whether they are.
+
+    lowest: 0, or minus the number of rows if negative ids count from the end.
+    """
     rows, n = len(out), ids.size
+    for k in range(n):
+        if not lowest <= ids[k] < rows:
+            return False
+        if ids[k] < 0:  # rare
+            ids = np.where(ids < 0, ids + rows, ids)
     starts = np.zeros(rows + 1, np.int64)  # the place of each row's first id, when the ids are in order
     for k in range(n):
         starts[ids[k] + 1] += 1
@@ -114,6 +129,7 @@ def embedding_backward(pool: int, g: Array, ids: Array, out: Array) -> None:
         order[place[ids[k]]] = k
         place[ids[k]] += 1
     parallel_for(pool, bind_kernel(embedding_backward_range, (g, order, starts, out)), rows, 1, 4)
+    return True
 
 
 # ---- running sums ---------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import numpy as np
 from llvmlite import ir
 from numba import config, types
 from numba import njit as _njit
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .machine_code import MachineCodeCache, warn_once
@@ -17,7 +18,7 @@ if config.DISABLE_JIT:
 
 __all__ = [
     "CACHE_LINE", "ENTRY", "I64", "INLINE", "INNER", "LOOP", "aligned_zeros", "atomic_add", "atomic_load", "atomic_or",
-    "atomic_store", "float32_pointer", "keep_alive", "njit", "sched_yield", "to_pointer",
+    "atomic_store", "copy_float32", "float32_pointer", "keep_alive", "njit", "sched_yield", "to_pointer",
 ]  # fmt: skip
 
 # ---- compilation ----------------------------------------------------------------------------
@@ -129,6 +130,18 @@ def float32_pointer(context: Any, address: Any) -> Any:
         return to_pointer(builder, args[0], ir.FloatType())
 
     return types.CPointer(types.float32)(types.int64), generate
+
+
+@intrinsic
+def copy_float32(context: Any, to: Any, source: Any, count: Any) -> Any:
+    """Copy float32 numbers from one address to another, by the C library's ``memcpy``."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, source = (to_pointer(builder, address, ir.FloatType()) for address in args[:2])
+        cgutils.raw_memcpy(builder, to, source, args[2], 4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
 
 
 @intrinsic
