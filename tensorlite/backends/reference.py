@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from numpy import broadcast_shapes
 
 from ..dtypes import DType, accumulate_dtype, cast_array, convert_arrays, float32, float64, is_floating
 
 __all__ = [
     "adam_all_step", "adam_step", "add_arrays", "assign_into", "attention", "attention_backward", "clamp",
-    "cross_entropy", "cross_entropy_backward", "deviation", "embedding_backward", "erf", "exp_below", "gelu",
-    "gelu_backward", "huber", "huber_slope", "largest", "last_places", "layer_norm", "layer_norm_backward", "leaky",
-    "lerp", "linear", "linear_backward", "log_sigmoid", "log_softmax", "log_softmax_backward", "matmul",
-    "median_of_all", "median_places", "muon_step", "orthogonal", "philox", "places_in_order", "pool_places",
-    "product", "rms_norm", "rms_norm_backward", "root_sum_squares", "running_sum", "scale_all_step",
-    "scatter_add_into", "scatter_into", "sgd_step", "sigmoid", "sign_of", "silu", "silu_backward", "smallest",
-    "softmax", "softmax_backward", "sum_over", "sum_squares_of_all", "sum_to", "take_at", "take_entries",
-    "take_last_entries", "take_slices", "top_places", "variance", "whole_of", "wide_matmul",
+    "cross_entropy", "cross_entropy_backward", "deviation", "distances_of_pairs", "distances_of_pairs_backward",
+    "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward", "huber", "huber_slope", "largest",
+    "last_places", "layer_norm", "layer_norm_backward", "leaky", "lerp", "linear", "linear_backward", "log_sigmoid",
+    "log_softmax", "log_softmax_backward", "matmul", "median_of_all", "median_places", "muon_step", "orthogonal",
+    "philox", "places_in_order", "pool_places", "product", "rms_norm", "rms_norm_backward", "root_sum_squares",
+    "running_sum", "scale_all_step", "scatter_add_into", "scatter_into", "sgd_step", "sigmoid", "sign_of", "silu",
+    "silu_backward", "smallest", "softmax", "softmax_backward", "sum_over", "sum_squares_of_all", "sum_to",
+    "take_at", "take_entries", "take_last_entries", "take_slices", "top_places", "variance", "whole_of",
+    "wide_matmul",
 ]  # fmt: skip
 
 Array = Any
@@ -94,6 +97,58 @@ def lerp(xp: XP, x: Array, y: Array, weight: Any) -> Array:
     if not hasattr(weight, "dtype"):
         return x + weight * difference if -0.5 < weight < 0.5 else y - (1.0 - weight) * difference
     return xp.where(xp.abs(weight) < 0.5, x + weight * difference, y - (1.0 - weight) * difference)
+
+
+# ---- distances ------------------------------------------------------------------------------
+
+_PAIRS = 2**18  # differences to hold at once, if one for each pair of vectors is fewer
+
+
+def _blocks_of_features(pairs: int, features: int) -> Iterator[slice]:
+    """Yield slices of the features, so that the differences of all pairs in one slice take little memory."""
+    step = max(1, _PAIRS // max(pairs, 1))
+    return (slice(k, k + step) for k in range(0, features, step))
+
+
+def distances_of_pairs(xp: XP, x1: Array, x2: Array, p: float) -> Array:
+    """Return the p-norm of the differences of vectors (..., n, k) and (..., m, k), as (..., n, m)."""
+    batch = broadcast_shapes(x1.shape[:-2], x2.shape[:-2])
+    out = xp.zeros((*batch, x1.shape[-2], x2.shape[-2]), x1.dtype)
+    for part in _blocks_of_features(out.size, x1.shape[-1]):
+        d = xp.abs(x1[..., :, None, part] - x2[..., None, :, part])
+        if p == math.inf:
+            out = xp.maximum(out, d.max(axis=-1))
+        else:
+            powers = (d != 0).astype(d.dtype) if p == 0 else d if p == 1 else d * d if p == 2 else d**p
+            out = out + xp.sum_over(powers, (d.ndim - 1,))
+    return out if p in (0, 1, math.inf) else xp.sqrt(out) if p == 2 else out ** (1.0 / p)
+
+
+def _slope(xp: XP, d: Array, length: Array, p: float) -> Array:
+    """Return the derivative of the p-norm of vectors d whose norm is ``length``."""
+    if p == 2:
+        return d / length
+    if p == 1:
+        return xp.sign(d)
+    if p == math.inf:
+        return xp.where(xp.abs(d) == length, xp.sign(d), xp.zeros_like(d))
+    zero = d == 0
+    ratio = xp.abs(xp.where(zero, xp.ones_like(d), d)) / length
+    return xp.zeros_like(d) if p == 0 else xp.where(zero, xp.zeros_like(d), xp.sign(d) * ratio ** (p - 1))
+
+
+def distances_of_pairs_backward(xp: XP, g: Array, x1: Array, x2: Array, out: Array, p: float) -> tuple[Array, Array]:
+    """Return the gradients, in blocks of features. Where two vectors are equal, the gradient is 0."""
+    first = xp.zeros((*g.shape[:-1], x1.shape[-1]), g.dtype)
+    second = xp.zeros((*g.shape[:-2], g.shape[-1], x2.shape[-1]), g.dtype)
+    zero = out == 0
+    length, factor = xp.where(zero, xp.ones_like(out), out)[..., None], xp.where(zero, xp.zeros_like(g), g)[..., None]
+    for part in _blocks_of_features(g.size, x1.shape[-1]):
+        d = x1[..., :, None, part] - x2[..., None, :, part]
+        slope = factor * _slope(xp, d, length, p)
+        first[..., part] = xp.sum_over(slope, (slope.ndim - 2,))
+        second[..., part] = -xp.sum_over(slope, (slope.ndim - 3,))
+    return first, second
 
 
 # ---- orders ---------------------------------------------------------------------------------
