@@ -89,7 +89,7 @@ from .tensors.printing import printoptions, set_printoptions
 from .tensors.tensor import Tensor
 
 if _typing.TYPE_CHECKING:
-    from . import amp, cuda, func, linalg, nn, optim, profiler, quantized, utils
+    from . import amp, cuda, distributed, func, linalg, nn, optim, profiler, quantized, utils
     from . import compiled as compiled
     from . import testing as testing
     from . import viz as viz
@@ -111,8 +111,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "__version__",
-    "amp", "autograd", "cuda", "errors", "func", "linalg", "nn", "optim", "profiler", "quantized", "serialization",
-    "utils",
+    "amp", "autograd", "cuda", "distributed", "errors", "func", "linalg", "nn", "optim", "profiler", "quantized",
+    "serialization", "utils",
     "detect_anomaly",
     "autocast", "get_autocast_dtype", "is_autocast_enabled",
     "enable_grad", "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "op",
@@ -137,7 +137,7 @@ __all__ += ops.__all__
 
 # Importing these takes a third of the time of importing tensorlite, and a program may need none of them.
 _LOADED_ON_FIRST_USE = frozenset(
-    ("amp", "compiled", "cuda", "func", "linalg", "nn", "optim", "profiler", "quantized", "testing", "utils", "viz")
+    "amp compiled cuda distributed func linalg nn optim profiler quantized testing utils viz".split()
 )
 
 _NAMES_OF = {"explore": "viz", "autocast": "amp", "get_autocast_dtype": "amp", "is_autocast_enabled": "amp",
