@@ -240,6 +240,7 @@ class Op:
             chosen = {self.variadic: tensors, "index": i - len(self.names)}
             return rule(g, *(chosen[n] if n in chosen else next(rest) for n in wants))
 
+        with_index.rule = rule  # type: ignore[attr-defined]  # for a plan of a recorded step
         return with_index, places + fixed
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..autograd.op_errors import translate_error
 from ..autograd.version_counter import base_array
+from ..backends.cpu.planned_numpy import empty_like
 from ..backends.cpu.thread_pool import are_deterministic_algorithms_enabled, get_num_threads
 from .planned_steps import GradientPlans
 from .planners import PLANNERS, VIEWS
@@ -128,10 +129,8 @@ class Plan:
 
     def _copy_of(self, array: Array) -> Array | None:
         """Return a copy in memory of the plan, None if its layout would be another one."""
-        axes = sorted(range(array.ndim), key=lambda d: -array.strides[d])
-        buffer = self.memory.empty([array.shape[d] for d in axes], array.dtype)
-        buffer = buffer.transpose(np.argsort(axes)) if axes else buffer
-        if buffer.strides != array.strides or not array.size:
+        buffer = empty_like(self.memory.empty, array)
+        if buffer is None:
             self.memory.settle()
             return None
         buffer[...] = array
@@ -169,10 +168,11 @@ class Plan:
             found = self._add_step(f, sources, places)
         elif isinstance(f, Creation):
             found = self._add_creation(f, places[0])
-        elif (key := getattr(f, "func", f)) in VIEWS:
-            found = self._add_view(f, sources, places, several)
-        elif (planner := PLANNERS.get(key)) is not None:
-            found = self._add_planned(f, planner, sources, places, several)
+        else:
+            key = getattr(f, "func", getattr(f, "rule", f))
+            found = key in VIEWS and self._add_view(f, sources, places, several)
+            if not found and (planner := PLANNERS.get(key)) is not None:
+                found = self._add_planned(f, planner, sources, places, several)
         if not found:
             self._add_call(f, get, sources, places, several, freed)
         while len(self.sources) < len(self.program):

@@ -15,12 +15,13 @@ import numpy as np
 
 from ..autograd.engine import sum_to_input_shape
 from ..backends.cpu import planned_kernels as planned
+from ..backends.cpu import planned_numpy
 from ..backends.cpu.planned_kernels import Empty, Planned
 from ..backends.registry import BACKENDS
 from ..ops import elementwise, index, nn, reduce, shape
 from ..ops.arguments import outlier
 
-__all__ = ["PLANNERS", "VIEWS", "as_tuple"]
+__all__ = ["PLANNERS", "VIEWS", "add_large", "as_tuple"]
 
 Planner = Callable[..., Planned]
 """A function of ``empty`` and of the arguments of a call, which returns its results and the calls that fill them."""
@@ -31,15 +32,22 @@ def as_tuple(*values: Any) -> tuple[Any, ...]:
     return values
 
 
+def add_large(x: Any, y: Any) -> Any:
+    """Return the sum of two large gradients, which threads share, as in the engine."""
+    return BACKENDS[np.ndarray].add_arrays(x, y)
+
+
 def _forward(function: Any) -> Any:
     return function.op.forward
 
 
 _VIEW_OPS = shape.VIEW_OPS
+_SPLIT, _CAT = shape.SPLIT_AND_CAT
 
 VIEWS: frozenset[Any] = frozenset(
-    [as_tuple, *map(_forward, (*_VIEW_OPS, index.slice_)), *(r for o in (*_VIEW_OPS, reduce.sum) for r in o.op.rules)]
-)
+    [as_tuple, *map(_forward, (*_VIEW_OPS, index.slice_)), *(r for o in (*_VIEW_OPS, reduce.sum) for r in o.op.rules),
+     _CAT.op.rules[2]]
+)  # fmt: skip
 """Functions that return views of their arguments, or else copies, by shapes and strides alone."""
 
 
@@ -47,12 +55,26 @@ VIEWS: frozenset[Any] = frozenset(
 
 
 def _add(empty: Empty, xp: Any, x: Any, y: Any, alpha: Any) -> Planned:
-    whole = type(x) is type(y) is np.ndarray and alpha == 1 and alpha is not True
-    return planned.plan_ufunc(np.add, empty, x, y) if whole else None
+    if alpha != 1 or alpha is True:
+        return None
+    return planned_numpy.plan_add(empty, x, y, elementwise.MIN_SHARED_SUM)
 
 
-def _mul(empty: Empty, xp: Any, x: Any, y: Any) -> Planned:
-    return planned.plan_ufunc(np.multiply, empty, x, y) if type(x) is type(y) is np.ndarray else None
+def _ufunc(ufunc: Any) -> Planner:
+    """Return the planner of an op that is a function of NumPy."""
+    return lambda empty, xp, *values: planned_numpy.plan_ufunc(ufunc, empty, *values)
+
+
+def _relu_gradient(empty: Empty, g: Any, out: Any) -> Planned:
+    if type(out) is not np.ndarray or out.dtype.kind != "f" or not out.flags.c_contiguous:
+        return None
+    chosen = empty(out.shape, np.bool_)
+    return planned_numpy.plan_choice(empty, partial(np.less_equal, out, 0, chosen), chosen, g)
+
+
+def _split_gradient(empty: Empty, g: Any, dim: int) -> Planned:
+    whole = BACKENDS[np.ndarray].whole_of(g, dim)
+    return planned_numpy.plan_join(empty, g, dim) if whole is None else ([], whole)
 
 
 def _embedding(empty: Empty, xp: Any, weight: Any, ids: Any, padding_idx: Any) -> Planned:
@@ -124,13 +146,29 @@ def _with_none(plan: Planned) -> Planned:
     return None if plan is None else (plan[0], (plan[1], None))
 
 
+_MULTIPLY: Planner = partial(planned_numpy.plan_ufunc, np.multiply)
+
 PLANNERS: dict[Any, Planner] = {
-    add: partial(planned.plan_ufunc, np.add),
+    add: partial(planned_numpy.plan_ufunc, np.add),
+    add_large: lambda empty, x, y: planned_numpy.plan_add(empty, x, y, 0),
     sum_to_input_shape: _sum_to_shape,
     _forward(elementwise.add): _add,
-    _forward(elementwise.mul): _mul,
-    _forward(nn.apply_dropout_mask): _mul,
-    nn.apply_dropout_mask.op.rules[0]: partial(planned.plan_ufunc, np.multiply),
+    _forward(elementwise.mul): _ufunc(np.multiply),
+    elementwise.mul.op.rules[0]: _MULTIPLY,
+    elementwise.mul.op.rules[1]: _MULTIPLY,
+    _forward(elementwise.neg): _ufunc(np.negative),
+    elementwise.neg.op.rules[0]: partial(planned_numpy.plan_ufunc, np.negative),
+    _forward(nn.apply_dropout_mask): _ufunc(np.multiply),
+    nn.apply_dropout_mask.op.rules[0]: _MULTIPLY,
+    _forward(nn.relu): lambda empty, xp, x: planned_numpy.plan_relu(empty, x),
+    nn.relu.op.rules[0]: _relu_gradient,
+    _forward(nn.rms_norm_rows): planned_numpy.plan_rms_norm,
+    nn.rms_norm_rows.op.backward: planned_numpy.plan_rms_norm_backward,
+    _forward(shape.reshape): lambda empty, xp, *args: planned_numpy.plan_copy(empty, *args),
+    shape.reshape.op.rules[0]: planned_numpy.plan_copy,
+    shape.view.op.rules[0]: planned_numpy.plan_copy,
+    _forward(_CAT): lambda empty, xp, dim, ends, *arrays: planned_numpy.plan_join(empty, arrays, dim),
+    _SPLIT.op.rules[0]: _split_gradient,
     _forward(nn.linear): lambda empty, xp, *args: planned.plan_linear(empty, *args),
     nn.linear.op.backward: lambda empty, xp, *args: planned.plan_linear_backward(empty, *args[:-1]),
     _forward(nn.gelu): lambda empty, xp, x, form: planned.plan_elementwise("gelu", empty, [x], form == "tanh"),

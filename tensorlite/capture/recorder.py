@@ -23,7 +23,7 @@ from ..tensors import creation
 from ..tensors.tensor import Tensor
 from .guards import Guards, NotCapturableError, is_plain
 from .known_code import CAPTURABLE_OPS
-from .planners import as_tuple
+from .planners import add_large, as_tuple
 from .steps import CallOnGradients, Creation, Delivery, Repetition
 from .tape import Tape
 from .user_code import Watcher
@@ -236,7 +236,7 @@ class Recorder:
             if d is not None:
                 before = sums.get(edge, grads.get(edge))
                 large = d.size >= MIN_SHARED
-                sums[edge] = d if before is None else self._apply(_add_large if large else add, before, d)
+                sums[edge] = d if before is None else self._apply(add_large if large else add, before, d)
         grads.update(sums)
 
     def _known_gradient(self, g: Any, zeros: bool) -> Any:
@@ -381,8 +381,3 @@ def _is_made_of_constants(value: Any) -> bool:
     if type(value) in (list, tuple):
         return all(map(_is_made_of_constants, value))
     return _is_constant(value)
-
-
-def _add_large(x: Any, y: Any) -> Any:
-    """Return the sum of two large gradients, which threads share, as in the engine."""
-    return BACKENDS[np.ndarray].add_arrays(x, y)

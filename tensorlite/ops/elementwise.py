@@ -31,7 +31,7 @@ __all__ = [
 # ---- arithmetic -----------------------------------------------------------------------------
 
 
-_LARGE = 3 << 15  # entries, from which threads share a sum: two take 0.83 of the time of one there (Zen 4)
+MIN_SHARED_SUM = 3 << 15  # entries, from which threads share a sum: two take 0.83 of the time of one there (Zen 4)
 
 
 def _factor(alpha: Any) -> float:
@@ -44,7 +44,7 @@ def add(xp: Namespace, x: Operand, y: Operand, alpha: float = 1) -> Array:
     """Return ``input + alpha * other``."""
     if alpha != 1 or alpha is True:
         y = _factor(alpha) * y
-    return x + y if type(x) is not type(y) or x.size < _LARGE else xp.add_arrays(x, y)
+    return x + y if type(x) is not type(y) or x.size < MIN_SHARED_SUM else xp.add_arrays(x, y)
 
 
 @op(lambda g: g, lambda g, alpha: -g if alpha == 1 else g * -_factor(alpha), dtypes="promote")

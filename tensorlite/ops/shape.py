@@ -377,6 +377,10 @@ def _cat(xp: Namespace, dim: int, ends: Sequence[int], *tensors: Array) -> Array
     return xp.concatenate(tensors, axis=dim)
 
 
+SPLIT_AND_CAT = (_split, _cat)
+"""The ops of :func:`split` and :func:`cat`, whose gradients are each other's results."""
+
+
 def _sequence(name: str, tensors: Any) -> None:
     """Raise TypeError if ``tensors`` is not a list or tuple, ValueError if it is empty."""
     if not isinstance(tensors, (list, tuple)):

@@ -32,7 +32,7 @@ __all__ = [
     "Empty", "Launch", "Planned", "plan_adam", "plan_attention", "plan_attention_backward", "plan_cross_entropy",
     "plan_cross_entropy_backward", "plan_elementwise", "plan_embedding_backward", "plan_layer_norm",
     "plan_layer_norm_backward", "plan_linear", "plan_linear_backward", "plan_scale", "plan_sum_of_rows",
-    "plan_sum_squares", "plan_ufunc",
+    "plan_sum_squares",
 ]  # fmt: skip
 
 Array = Any
@@ -134,16 +134,6 @@ def plan_sum_of_rows(empty: Empty, x: Array) -> Planned:
 
 
 # ---- elementwise ----------------------------------------------------------------------------
-
-
-def plan_ufunc(ufunc: Any, empty: Empty, *arrays: Array) -> Planned:
-    """Plan a function of NumPy on contiguous arrays of one dtype, of which one has the shape of the result."""
-    first = arrays[0]
-    shape = np.broadcast_shapes(*(a.shape for a in arrays))
-    if not shape or any(a.dtype != first.dtype or not a.flags.c_contiguous for a in arrays):
-        return None
-    out = empty(shape, first.dtype)
-    return [partial(ufunc, *arrays, out)], out
 
 
 def plan_elementwise(name: str, empty: Empty, arrays: Sequence[Array], *options: Any) -> Planned:
@@ -256,15 +246,18 @@ def plan_cross_entropy_backward(
 def plan_embedding_backward(empty: Empty, xp: XP, g: Array, ids: Array, rows: int) -> Planned:
     """Plan ``sums.embedding_backward``, which is called itself where an id is out of range."""
     compiled, width = sums_for(g), g.shape[-1]
-    if compiled is None or ids.dtype != np.int64 or not ids.flags.c_contiguous:
+    if compiled is None or ids.dtype != np.int64:
         return None
     out = empty((rows, width), _FLOAT32)
-    flat, bits = ids.reshape(-1), ids.reshape(-1).view(np.uint64)
+    flat = ids.reshape(-1) if ids.flags.c_contiguous else empty(ids.size, np.int64)
+    target, bits = flat.reshape(ids.shape), flat.view(np.uint64)
     compute = _prepare(
         compiled.embedding_backward, 4 * g.size, g.reshape(-1, width), flat, 0, out, shared_from=MIN_SHARED_SUM
     )  # fmt: skip
 
     def launch() -> None:
+        if not ids.flags.c_contiguous:
+            target[...] = ids
         if bits.max() < rows:  # also no negative one, which is a large number without a sign
             out.fill(0)
             compute()
