@@ -88,13 +88,13 @@ class RunFolder:
         The latest one is a link to it, or a copy where links are not possible. A later step, of which a killed process
         left a checkpoint, is not removed, because the run comes there again. Raises OSError.
         """
-        newest = self.path / f"checkpoint-{step}.safetensors"
+        old = {number: path for number, path in self.numbered().items() if number <= step}
+        # A run that is killed before the last line comes here again, so no file stays that is to be removed.
+        for number in sorted(old)[:-count]:
+            old[number].unlink(missing_ok=True)
         with atomic_write(self.latest) as temporary:
             temporary.unlink()
-            link_or_copy(newest, temporary)
-        old = {number: path for number, path in self.numbered().items() if number <= step}
-        for number in sorted(old)[: -count or None]:
-            old[number].unlink(missing_ok=True)
+            link_or_copy(self.path / f"checkpoint-{step}.safetensors", temporary)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -217,7 +217,9 @@ class Saver:
         with run_folder_errors(self.folder.path):
             for record in self.folder.records:
                 record.sync()
-        if name != LATEST or self.options.keep == 1:
+        # A checkpoint of a signal is the latest one, but none of those that stay, which do not depend on signals.
+        regular = content.step % self.options.checkpoint_interval == 0 or content.step == self.options.steps
+        if name != LATEST or self.options.keep == 1 or not regular:
             content.write(self.folder.path / name)
             return
         content.write(self.folder.path / f"checkpoint-{content.step}.safetensors")

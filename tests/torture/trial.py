@@ -1,0 +1,127 @@
+"""A trial: a run that is killed some times at random moments, and then compared with one that nothing disturbed."""
+
+import random
+import shutil
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gpt import checkpoint
+from gpt.runs import LATEST
+from tests.gpt.small_runs import content, measured
+from tests.torture.launch import LAUNCHERS, LONGEST
+from tests.torture.power_cut import Disk, cut_power
+from tests.torture.worker import RUN, Order
+
+MOST_KILLS = 4  # in one trial
+KINDS = ("kill", "power cut", "power cut", "power cut", "SIGTERM", "Ctrl-C", "SIGTERM and kill")
+GRACE = 0.05  # Seconds between SIGTERM and a kill, at most.
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A run that nothing disturbed: its folder, the number of its events, and the seconds that it took."""
+
+    folder: Path
+    events: int
+    seconds: float
+
+
+@dataclass
+class Result:
+    """What a trial found. kills: (kind, moment, what became of the files). failures: in words."""
+
+    kills: list[tuple[str, str, str]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+def run_trial(
+    place: Path, text: Path, variant: str, reference: Reference, seed: int, launcher: str = "forked", ignored: str = ""
+) -> Result:
+    """Kill a run at up to MOST_KILLS random moments, let it finish, and compare it with the reference.
+
+    place: a new folder for the trial, which is removed unless something failed. ignored: see `Recorder`.
+    """
+    rng, result, root = random.Random(seed), Result(), place / "root"
+    root.mkdir(parents=True)
+    for number in range(MOST_KILLS + 1):
+        kind = rng.choice(KINDS) if number < MOST_KILLS else ""
+        by_event = bool(kind) and (kind in ("kill", "power cut")) and rng.random() < 0.7
+        # A resumed run has fewer events, so early ones are likelier.
+        kill_at = 1 + int(reference.events * rng.random() ** 2) if by_event else 0
+        journal = place / f"journal-{number}"
+        order = Order(str(root), str(text), variant, str(journal), kill_at, ignored)
+        attempt = LAUNCHERS[launcher](order, place / "output.txt")
+        if kind and not by_event:
+            attempt.wait(rng.uniform(0, reference.seconds))
+            send(kind, attempt, rng)
+        status = attempt.wait(LONGEST)
+        if status is None:
+            attempt.send(signal.SIGKILL)
+            attempt.wait(LONGEST)
+            result.failures.append(f"attempt {number}: it did not end after {kind or 'no signal'}")
+            break
+        if status == 0:
+            break
+        if not kind or status not in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, 3, 130, 143):
+            result.failures.append(f"attempt {number}: exit status {status} after {kind or 'no signal'}")
+            break
+        moment = f"event {kill_at}" if by_event else "a moment"
+        after = end_of_attempt(kind, journal, root, rng, result)
+        result.kills.append((kind, moment, after))
+        if result.failures:
+            break
+        shutil.rmtree(journal, ignore_errors=True)
+    if not result.failures:
+        result.failures += differences(root / RUN, reference.folder)
+    if not result.failures:
+        shutil.rmtree(place)
+    return result
+
+
+def send(kind: str, attempt: object, rng: random.Random) -> None:
+    """Send an attempt the signals of a kind."""
+    first = {"SIGTERM": signal.SIGTERM, "SIGTERM and kill": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
+    attempt.send(first.get(kind, signal.SIGKILL))  # type: ignore[attr-defined]
+    if kind == "SIGTERM and kill":
+        attempt.wait(rng.uniform(0, GRACE))  # type: ignore[attr-defined]
+        attempt.send(signal.SIGKILL)  # type: ignore[attr-defined]
+
+
+def end_of_attempt(kind: str, journal: Path, root: Path, rng: random.Random, result: Result) -> str:
+    """Make the folder that the kind of kill leaves, and check its checkpoint. Return what became of the files."""
+    if not (journal / "log.jsonl").exists():
+        return "nothing was begun"
+    disk, after = Disk(journal), "as they were"
+    if kind == "power cut":
+        after = cut_power(disk, root, rng)
+    latest, promised = root / RUN / LATEST, max(disk.saved, default=0)
+    if not latest.exists():
+        if promised:
+            result.failures.append(f"{kind}: no checkpoint, and that of step {promised} was written ({after})")
+        return after
+    try:
+        step = checkpoint.load(latest, training=True).step
+    except checkpoint.CheckpointError as error:
+        result.failures.append(f"{kind}: the checkpoint does not load: {error} ({after})")
+        return after
+    if step < promised:
+        result.failures.append(f"{kind}: the checkpoint is of step {step}, that of {promised} was written ({after})")
+    return after
+
+
+def differences(folder: Path, reference: Path) -> list[str]:
+    """Return what differs between two finished runs, except for times and paths."""
+    names = {path.name for path in reference.iterdir()}
+    own = {path.name for path in folder.iterdir() if not path.name.startswith("earlier-")}
+    found = [f"files: {sorted(own ^ names)} are in one run alone"] if own != names else []
+    for name in sorted(own & names):
+        if name.endswith(".safetensors"):
+            (header, arrays), (expected, others) = content(folder / name), content(reference / name)
+            found += [f"{name}: {key}" for key in expected if header.get(key) != expected[key]]
+            found += [f"{name}: {key}" for key in others if key not in arrays or (arrays[key] != others[key]).any()]
+        elif name == "layers.jsonl" and (folder / name).read_bytes() != (reference / name).read_bytes():
+            found.append(name)
+    if measured(folder) != measured(reference):
+        found.append("metrics.jsonl")
+    return found

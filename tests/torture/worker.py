@@ -1,0 +1,107 @@
+"""Train as a user does after a crash: resume if there is a checkpoint, and otherwise begin.
+
+`python -m tests.torture.worker ORDER` takes an `Order` as JSON, in a process of its own.
+"""
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt import checkpoint, train
+from gpt.checkpoint import Snapshot
+from gpt.config import Config
+from gpt.runs import LATEST, RunFolder
+from gpt.train import report
+from tests.torture.recorder import Recorder
+
+RUN = Path("runs", "run")  # the folder of a run, below the root
+
+TINY = {
+    "name": "tiny",
+    "model.block_size": 8,
+    "model.n_layer": 1,
+    "model.n_head": 2,
+    "model.n_embd": 16,
+    "model.dropout": 0.2,
+    "optim.lr": 1e-2,
+    "optim.min_lr": 1e-3,
+    "optim.warmup_steps": 5,
+    "train.steps": 30,
+    "train.batch_size": 4,
+    "train.eval_interval": 10,
+    "train.eval_batches": 2,
+    "train.checkpoint_interval": 5,
+    "train.sample_chars": 0,
+    "train.log_layers": 5,
+}
+
+# What the runs differ in, so that each part of the state of a run is in one of them at least.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {"train.grad_accum": 2},
+    "muon": {"optim.optimizer": "muon", "train.keep": 3, "train.eval_interval": 7, "train.checkpoint_interval": 4},
+    "compiled": {"train.steps": 120, "train.checkpoint_interval": 15, "train.eval_interval": 30, "train.keep": 2},
+    "foreground": {"train.save_in_background": False, "train.dtype": "float64", "train.log_layers": 1},
+    "often": {"train.checkpoint_interval": 1, "train.eval_interval": 3, "train.on_save_error": "continue"},
+}
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker does.
+
+    root: the folder that holds everything that the run writes. text: the file to train on. journal: see `Recorder`,
+    as are kill_at and ignored.
+    """
+
+    root: str
+    text: str
+    variant: str
+    journal: str
+    kill_at: int = 0
+    ignored: str = ""
+
+    def to_json(self) -> str:
+        """Return the order as an argument of the command line."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+def work(order: Order) -> bool:
+    """Train, and return whether the run is finished."""
+    recorder = Recorder(Path(order.root), Path(order.journal), order.kill_at, order.ignored)
+    recorder.install()
+    note_saves(recorder)
+    report.draw_curve = lambda trainer: False  # because it takes longer than the steps
+    folder = Path(order.root) / RUN
+    latest = folder / LATEST
+    if latest.exists():
+        return train.train(checkpoint.load_config(latest), resume=latest)
+    return train.train(make_config(folder, Path(order.text), order.variant))
+
+
+def make_config(folder: Path, text: Path, variant: str) -> Config:
+    """Return the configuration of a run."""
+    own = {"data.dataset": str(text), "train.out_dir": str(folder)}
+    return Config.load("shakespeare-char-cpu", {**TINY, **own, **VARIANTS[variant]})
+
+
+def note_saves(recorder: Recorder) -> None:
+    """Note in the journal when the run believes that its latest checkpoint is on the disk."""
+    write, keep = Snapshot.write, RunFolder.keep_numbered
+
+    def noted_write(content: Snapshot, path: Path) -> None:
+        write(content, path)
+        if path.name == LATEST:
+            recorder.note("saved", step=content.step)
+
+    def noted_keep(folder: RunFolder, step: int, count: int) -> None:
+        keep(folder, step, count)
+        recorder.note("saved", step=step)
+
+    Snapshot.write, RunFolder.keep_numbered = noted_write, noted_keep  # type: ignore[method-assign, assignment]
+
+
+if __name__ == "__main__":
+    sys.exit(0 if work(Order(**json.loads(sys.argv[1]))) else 3)
