@@ -6,6 +6,8 @@ PYTHON ?=
 GPU_PYTHON ?= python3
 # More arguments for the program that a command runs.
 ARGS ?=
+# The number of kills of `make torture`.
+KILLS ?= 1000
 # The number of processes that run the tests. 0 runs them in one process, for a debugger or in a fixed order.
 TEST_WORKERS ?= auto
 
@@ -14,7 +16,7 @@ VENV_PYTHON := env -u PYTHONHOME -u PYTHONPATH -u VIRTUAL_ENV .venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test check lint types stubs mutants nightly gpu-check bench bench-ops bench-step bench-load bench-generate bench-speculative bench-serve bench-speedrun bench-llm bench-commits bench-gpu oracle clean
+.PHONY: help train test check lint types stubs mutants torture nightly gpu-check bench bench-ops bench-step bench-load bench-generate bench-speculative bench-serve bench-speedrun bench-llm bench-commits bench-gpu oracle clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +43,9 @@ oracle: .venv/.installed-oracle  ## install PyTorch, so that the tests compare w
 
 mutants: .venv/.installed-test  ## count the wrong gradients that the checks find, and the right ones that they reject
 	@$(VENV_PYTHON) -m tests.testing.mutants $(ARGS)
+
+torture: .venv/.installed-test  ## kill small training runs 1,000 times, and compare what they resume to; KILLS=N
+	@OPENBLAS_NUM_THREADS=1 $(VENV_PYTHON) -m tests.torture --kills $(KILLS) $(ARGS)
 
 nightly: .venv/.installed-test  ## run each property-based test on 2,000 new examples
 	@TENSORLITE_TESTING_PROFILE=nightly $(VENV_PYTHON) -m pytest --gradtest-profile nightly -m hypothesis $(ARGS)

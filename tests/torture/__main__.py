@@ -47,9 +47,7 @@ def main() -> int:
 
 def run_trials(place: Path, options: argparse.Namespace) -> list[Result]:
     """Run trials until there were enough kills, or enough failures."""
-    words = ["the ", "cat ", "sat\n", "on ", "a ", "mat, ", "and ", "then "]
-    text = place / "text.txt"
-    text.write_text("".join(np.random.default_rng(0).choice(words, 600)))
+    text = write_text(place)
     variants = options.variant or list(VARIANTS)
     if options.launcher == "forked":
         warm_up(place, text, variants)
@@ -74,12 +72,21 @@ def run_trials(place: Path, options: argparse.Namespace) -> list[Result]:
     return results
 
 
+def write_text(place: Path) -> Path:
+    """Write a text to train on, and return its path."""
+    words = ["the ", "cat ", "sat\n", "on ", "a ", "mat, ", "and ", "then "]
+    text = place / "text.txt"
+    text.write_text("".join(np.random.default_rng(0).choice(words, 600)))
+    return text
+
+
 def warm_up(place: Path, text: Path, variants: list[str]) -> None:
     """Train once in this process, so that its forks have all that a process loads once. Leave no thread behind."""
-    tqdm.monitor_interval = 0
+    before, tqdm.monitor_interval = tqdm.monitor_interval, 0
     with contextlib.redirect_stdout(io.StringIO()):
         for variant in variants:
             train.train(make_config(place / "warm", text, variant))
+    tqdm.monitor_interval = before
     shutil.rmtree(place / "warm")
 
 

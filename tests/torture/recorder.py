@@ -36,7 +36,7 @@ class Recorder:
         """Note the folder as it is, which is on the disk for certain, and all changes from now on."""
         self.journal.mkdir(parents=True)
         self.log = os.open(self.journal / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self.note("root", number=self.root.stat().st_ino)
+        self.note("root", number=os.stat(self.root).st_ino)
         self.scan()
         for number in {number for names in self.names.values() for number, folder in names.values() if not folder}:
             self.note_content(number, (self.journal / f"live-{number}").read_bytes())
@@ -46,6 +46,12 @@ class Recorder:
         for name in CHANGES:
             setattr(os, name, self.watched(name))
         os.fsync = self.fsync
+
+    def uninstall(self) -> None:
+        """Restore the functions of the system."""
+        for name, function in self.real.items():
+            setattr(os, name, function)
+        os.close(self.log)
 
     def watched(self, name: str) -> Any:
         """Return a function of the system whose changes are noted."""
@@ -68,7 +74,7 @@ class Recorder:
             status = os.fstat(descriptor)
             folder = stat.S_ISDIR(status.st_mode)
             # What another thread writes after this may be lost.
-            content = b"" if folder else os.pread(descriptor, status.st_size, 0)
+            content = b"" if folder else (self.journal / f"live-{status.st_ino}").read_bytes()
             self.count()
             self.real["fsync"](descriptor)
             if folder and self.ignored != "folders":

@@ -15,6 +15,7 @@ from tests.torture.worker import RUN, Order
 
 MOST_KILLS = 4  # in one trial
 KINDS = ("kill", "power cut", "power cut", "power cut", "SIGTERM", "Ctrl-C", "SIGTERM and kill")
+AT_EVENTS = ("kill", "power cut")  # the kinds that may come at a numbered event
 GRACE = 0.05  # Seconds between SIGTERM and a kill, at most.
 
 
@@ -36,17 +37,19 @@ class Result:
 
 
 def run_trial(
-    place: Path, text: Path, variant: str, reference: Reference, seed: int, launcher: str = "forked", ignored: str = ""
-) -> Result:
+    place: Path, text: Path, variant: str, reference: Reference, seed: int, launcher: str = "forked",
+    ignored: str = "", by_time: bool = True,
+) -> Result:  # fmt: skip
     """Kill a run at up to MOST_KILLS random moments, let it finish, and compare it with the reference.
 
     place: a new folder for the trial, which is removed unless something failed. ignored: see `Recorder`.
+    by_time: False kills at numbered events alone, so that the same seed does nearly the same in each run.
     """
     rng, result, root = random.Random(seed), Result(), place / "root"
     root.mkdir(parents=True)
     for number in range(MOST_KILLS + 1):
-        kind = rng.choice(KINDS) if number < MOST_KILLS else ""
-        by_event = bool(kind) and (kind in ("kill", "power cut")) and rng.random() < 0.7
+        kind = rng.choice(KINDS if by_time else AT_EVENTS) if number < MOST_KILLS else ""
+        by_event = kind in AT_EVENTS and (rng.random() < 0.7 or not by_time)
         # A resumed run has fewer events, so early ones are likelier.
         kill_at = 1 + int(reference.events * rng.random() ** 2) if by_event else 0
         journal = place / f"journal-{number}"
