@@ -28,6 +28,7 @@ from ..errors import DTypeError, GraphError, ShapeError
 from . import anomaly_mode, version_counter
 from .autocast_mode import casting, without_autocast
 from .grad_mode import grad_mode
+from .gradient_observers import gradient_observers, observe
 from .graph import (
     Edge,
     Node,
@@ -92,6 +93,8 @@ def run_backward(
     if log is not None:
         gradient_logs.append(log)
         step = _logged(step, log)
+    if gradient_observers and targets is None and not create_graph:
+        step = observe(step, order, grads)
     anomalies = anomaly_mode.enabled
     previous_mode, grad_mode.enabled = grad_mode.enabled, create_graph
     try:

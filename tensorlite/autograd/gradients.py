@@ -13,6 +13,7 @@ from ..errors import DeviceError, DTypeError, GraphError, ShapeError
 from . import version_counter
 from .engine import run_backward
 from .grad_mode import set_grad_enabled
+from .gradient_observers import finish, gradient_observers
 from .graph import Edge, Value, Variable, wrap
 from .retained_grad import RetainHook
 from .shared_state import shared_state
@@ -187,6 +188,8 @@ def backward(
         receivers = {x.node or x: x for x in inputs}
         grads = run_backward(seeds, create_graph, retain, set(receivers))
     deliver_gradients(receivers, grads, seeds.values(), create_graph)
+    if gradient_observers:
+        finish(receivers.values())
 
 
 def deliver_gradients(

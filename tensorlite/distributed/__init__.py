@@ -5,6 +5,7 @@
     import tensorlite.distributed as dist
 
     group = dist.init()                  # of size 1 where nothing started several processes
+    model = dist.DataParallel(model)     # gradients are averaged while the backward pass goes on
     total = dist.all_reduce(x)           # the sum of the tensors of all processes
 
 ``communicator`` runs the collectives, on the engine ``mpi`` or ``threads``. ``reduction`` adds up, ``group`` and
@@ -12,10 +13,11 @@
 """
 
 from .communicator import DistributedError
+from .data_parallel import DataParallel, average_gradients
 from .group import Group
 from .state import all_gather, all_reduce, barrier, broadcast, init, rank, reduce_scatter, run_ranks, size
 
 __all__ = [
-    "DistributedError", "Group", "all_gather", "all_reduce", "barrier", "broadcast", "init", "rank", "reduce_scatter",
-    "run_ranks", "size",
+    "DataParallel", "DistributedError", "Group", "all_gather", "all_reduce", "average_gradients", "barrier",
+    "broadcast", "init", "rank", "reduce_scatter", "run_ranks", "size",
 ]  # fmt: skip

@@ -1,0 +1,73 @@
+"""Tell an observer which gradients of leaves are complete while a backward pass still runs.
+
+:class:`tensorlite.distributed.DataParallel` sends them while the pass goes on.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Protocol
+
+from .graph import Node, Variable
+from .shared_state import shared_state
+
+__all__ = ["GradientObserver", "finish", "gradient_observers", "observe"]
+
+
+class GradientObserver(Protocol):
+    """What wants to know the gradients of some leaves. active: whether it does now."""
+
+    leaves: Collection[Any]
+    active: bool
+
+    def ready(self, leaf: Any, g: Any) -> None:
+        """Get the gradient of a leaf, a raw array that must not be changed. No more is added to it in this pass."""
+
+    def finished(self) -> None:
+        """Act after the pass, when ``grad`` of all leaves is set."""
+
+
+gradient_observers: weakref.WeakSet[Any] = weakref.WeakSet()
+"""The observers of this process. A pass asks those with a leaf in its graph."""
+
+
+def observe(step: Callable[..., None], order: Iterable[Any], grads: dict[Any, Any]) -> Callable[..., None]:
+    """Return the step of a backward pass that also tells the observers. order: the nodes in the order of the pass.
+
+    The gradient of a leaf is complete after the last node that uses it. A leaf with hooks is left to ``finished``,
+    because its hooks run at the end of the pass.
+    """
+    owners = {leaf: each for each in _active() for leaf in each.leaves}
+    last: dict[Any, Node] = {}
+    for node in order:
+        for edge in node.edges:
+            if edge in owners:
+                last[edge] = node
+    if not last:
+        return step
+    complete: dict[Node, list[Any]] = {}
+    for leaf, node in last.items():
+        if not leaf.hooks:
+            complete.setdefault(node, []).append(leaf)
+
+    def observed(node: Node, *args: Any) -> None:
+        step(node, *args)
+        for leaf in complete.get(node, ()):
+            if leaf in grads:
+                owners[leaf].ready(leaf, grads[leaf])
+
+    return observed
+
+
+def finish(leaves: Collection[Variable]) -> None:
+    """Tell the observers of these leaves that the pass is over."""
+    for each in _active():
+        if not each.leaves.isdisjoint(leaves):
+            each.finished()
+
+
+def _active() -> list[Any]:
+    """Return the observers that want to know gradients now."""
+    with shared_state:
+        return [each for each in gradient_observers if each.active]
