@@ -11,6 +11,7 @@ A run of low-rank adaptation (LoRA) stores the low-rank matrices alone, and the 
 import copy
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -50,13 +51,16 @@ MAX_SINUSOIDS = 2**27
 class Snapshot:
     """The content of a checkpoint at one step, in memory.
 
+    header: the JSON of the file, without the configuration and the tokenizer, which `write` adds.
     arrays: parameters and the state of the optimizer as NumPy arrays, by their names in the file.
-    header: the JSON of the file, without the tokenizer, which `write` adds.
+    shared: the names of arrays that share memory with the model or the optimizer, until `detach`.
     """
 
+    config: Config
     tokenizer: Tokenizer
     header: dict[str, Any]
     arrays: dict[str, Array]
+    shared: set[str]
 
     @property
     def step(self) -> int:
@@ -68,6 +72,19 @@ class Snapshot:
         weights = (array for name, array in self.arrays.items() if name.startswith("model.") and array.size)
         return all(np.isfinite(array.min()) and np.isfinite(array.max()) for array in weights)  # A NaN is both.
 
+    def nbytes(self) -> int:
+        """Return the number of bytes in all arrays."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    def detach(self, into: Mapping[str, Array]) -> None:
+        """Copy the arrays that share memory, so that training may go on.
+
+        into: arrays of an earlier snapshot, whose memory is used where it fits.
+        """
+        for name in sorted(self.shared):
+            self.arrays[name] = copied(self.arrays[name], into.get(name))
+        self.shared.clear()
+
     def write(self, path: str | Path) -> None:
         """Write a checkpoint. After any error `path` still holds the previous file.
 
@@ -77,7 +94,7 @@ class Snapshot:
         tensors = {name: tl.from_numpy(array) for name, array in self.arrays.items()}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            header = {"config": self.header["config"], "tokenizer": self.tokenizer.to_dict(), **self.header}
+            header = {"config": self.config.to_dict(), "tokenizer": self.tokenizer.to_dict(), **self.header}
             write(path, header, tensors)
         except OSError as error:
             raise cannot_write(path, error) from error
@@ -91,12 +108,10 @@ def snapshot(
     model: GPT,
     optimizer: optim.Optimizer | None = None,
     state: dict[str, Any] | None = None,
-    into: dict[str, Array] | None = None,
 ) -> Snapshot:
     """Return the content of a checkpoint. The arguments are those of `save`.
 
-    into: arrays of an earlier snapshot, which may be empty. The values are copied into them, and into new arrays where
-        they do not fit, so that training may go on. Without it the arrays of a CPU share memory with the model.
+    Arrays of a CPU share memory with the model and the optimizer. Those of another device are copies.
     """
     low_rank = config.lora.rank is not None
     tensors = {
@@ -111,18 +126,13 @@ def snapshot(
             else:
                 numbers.setdefault(str(index), {})[name] = value
     header = {
-        "config": config.to_dict(),
         "step": step,
         "optimizer": {"numbers": numbers, "param_groups": moments["param_groups"]},
-        "state": state or {},
+        "state": copy.deepcopy(state or {}),
     }
     arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
-    if into is not None:
-        header = copy.deepcopy(header)
-        for name, value in tensors.items():
-            if value.device.type == "cpu":  # The arrays of another device are copies already.
-                arrays[name] = copied(arrays[name], into.get(name))
-    return Snapshot(tokenizer, header, arrays)
+    shared = {name for name, value in tensors.items() if value.device.type == "cpu"}
+    return Snapshot(config, tokenizer, header, arrays, shared)
 
 
 def copied(array: Array, into: Array | None) -> Array:

@@ -1,5 +1,6 @@
 """Write the checkpoints of a run in a thread, while training goes on."""
 
+import _thread
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +17,11 @@ from gpt.runs.errors import run_folder_errors
 from gpt.train.output import say
 
 Arrays = dict[str, Any]
-Take = Callable[[Arrays | None], Snapshot]
+Take = Callable[[], Snapshot]
 
+# Bytes of a checkpoint from which the thread copies it during the next step. A step that waits for a copy before it
+# changes the weights is not one that `tl.compile` replays, which costs more than the copy of a small checkpoint.
+LATE_COPY = 1 << 25
 RETRY = 30.0  # Seconds between two attempts to write what could not be written.
 PATIENCE = 60.0  # Seconds that a run waits for a drive that does not answer, with `on_save_error = "continue"`.
 
@@ -25,7 +29,8 @@ PATIENCE = 60.0  # Seconds that a run waits for a drive that does not answer, wi
 class Saver:
     """What writes the checkpoints of a run.
 
-    `submit` copies the arrays, and a thread writes them. Before a checkpoint is written, the lines of metrics up to its
+    `submit` copies the arrays, and a thread writes the copy. Large arrays are copied in the thread, too: the next step
+    calls `wait_for_copy` before it changes them. Before a checkpoint is written, the lines of metrics up to its
     step are on the disk, so that no checkpoint is newer than its metrics. The next save waits until the thread is done.
 
     The copy takes the memory of one checkpoint. Further copies are kept only while a drive fails or does not answer:
@@ -48,7 +53,10 @@ class Saver:
         self._pending: dict[str, Snapshot] = {}  # What is still to be written, by the name of the file, in this order.
         self._spare: list[Arrays] = []  # Arrays of a snapshot that is written, for the next one.
         self._error: BaseException | None = None
-        self._thread: threading.Thread | None = None
+        self._done = threading.Event()  # Whether the thread has ended.
+        self._done.set()
+        self._copied = threading.Event()  # Whether the arrays of the last snapshot may change.
+        self._copied.set()
         self._working = False  # Whether the thread will look at `_pending` once more.
         self._failing = False  # Whether a failure was told that still holds.
         self._late = False  # Whether the thread has not answered for PATIENCE seconds.
@@ -73,27 +81,33 @@ class Saver:
 
         Without `save_in_background` it is written before this returns, without a copy. An error is left to `poll`.
 
-        take: returns a snapshot, copied into the arrays that it is given; for None it need not be copied.
+        take: returns a snapshot, whose arrays may share memory with the model. They may change when `is_copying` is
+            false.
         """
         began = time.perf_counter()
         self._wait_for_the_last()
         if self.options.save_in_background:
-            with self._lock:
-                into = self._spare.pop() if self._spare else {}
-            self._add(names, take(into))
+            content = take()
+            if content.nbytes() >= LATE_COPY and not self.is_writing():
+                self._copied.clear()
+            else:
+                self._detach(content)
+            self._add(names, content)
             self._begin()
         else:
             try:
                 self.write_now(names, take)
             except UserError as error:
-                self._add(names, take({}))  # because training may go on before it can be written
+                content = take()
+                content.detach({})  # because training may go on before it can be written
+                self._add(names, content)
                 self._error = error
         self.waited += time.perf_counter() - began
 
     def write_now(self, names: Sequence[str], take: Take) -> None:
         """Write the state of the run before returning. Raises the error of the write, a UserError."""
         self.wait()
-        content = take(None)
+        content = take()
         for name in names:
             self._write(name, content)
 
@@ -103,9 +117,9 @@ class Saver:
         Where the option `on_save_error` is "stop", a save that fails is tried once more; then its error is raised, a
         UserError. With "continue" it is tried again after RETRY seconds. Other errors are always raised.
         """
-        if self._working or (self._thread is not None and self._thread.is_alive()):
+        if self.is_writing():
             return
-        self._thread, self._late = None, False
+        self._late = False
         if self._handle_error():
             self._retry_at = time.monotonic() + RETRY
         elif self._pending and time.monotonic() >= self._retry_at:
@@ -131,17 +145,28 @@ class Saver:
             self._begin()
             self.wait()
 
+    def is_copying(self) -> bool:
+        """Return whether the thread copies arrays that must not change."""
+        return not self._copied.is_set()
+
+    def wait_for_copy(self) -> None:
+        """Wait until the arrays of the last snapshot may change."""
+        if not self._copied.is_set():
+            began = time.perf_counter()
+            self._copied.wait()
+            self.waited += time.perf_counter() - began
+
+    def is_writing(self) -> bool:
+        """Return whether the thread writes."""
+        return self._working or not self._done.is_set()
+
     def wait(self) -> None:
         """Wait until the thread is done. A signal may interrupt it."""
-        if self._thread is not None:
-            self._thread.join()
+        self._done.wait()
 
     def _wait_for_the_last(self) -> None:
         """Wait until the thread is done. With `on_save_error = "continue"`, wait for PATIENCE seconds at most."""
-        if self._thread is None:
-            return
-        self._thread.join(0 if self._late else PATIENCE)
-        if not self._thread.is_alive():
+        if self._done.wait(0 if self._late else PATIENCE):
             return
         stays = self.options.on_save_error == "continue"
         if not self._late:
@@ -151,7 +176,7 @@ class Saver:
             )
         self._late = True
         if not stays:
-            self._thread.join()
+            self._done.wait()
 
     def _handle_error(self) -> BaseException | None:
         """Return the error of the thread, after telling of it. Raise it if the run stops. None if there is none."""
@@ -187,9 +212,27 @@ class Saver:
         self._start(self._run)
 
     def _start(self, work: Callable[[], None]) -> None:
-        # A daemon, because a drive that does not answer must not keep the process from ending.
-        self._thread = threading.Thread(target=work, name="tensorlite-saver", daemon=True)
-        self._thread.start()
+        """Call a function in a new thread.
+
+        The thread does not keep the process from ending, because a drive may never answer. `threading.Thread` is not
+        used, because its start waits for the new thread, which may take several milliseconds.
+        """
+
+        done = self._done = threading.Event()
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                done.set()
+
+        _thread.start_new_thread(run, ())
+
+    def _detach(self, content: Snapshot) -> None:
+        """Copy the arrays of a snapshot, into the memory of one that is written if there is one."""
+        with self._lock:
+            into = self._spare.pop() if self._spare else {}
+        content.detach(into)
 
     def _run(self) -> None:
         """Write what is pending. Keep the first error, and what it left unwritten."""
@@ -201,8 +244,11 @@ class Saver:
                 name, content = next(iter(self._pending.items()))
             began = time.perf_counter()
             try:
+                if self.is_copying():
+                    self._copy_pending()
                 self._write(name, content)
             except BaseException as error:
+                self._copied.set()
                 with self._lock:
                     self._error, self._working = error, False
                 return
@@ -211,6 +257,13 @@ class Saver:
                 if self._pending.get(name) is content:  # Otherwise a later one came meanwhile.
                     del self._pending[name]
                 self._recycle(content)
+
+    def _copy_pending(self) -> None:
+        """Copy what shares memory with the model, and let that change."""
+        for content in list(self._pending.values()):
+            if content.shared:
+                self._detach(content)
+        self._copied.set()
 
     def _write(self, name: str, content: Snapshot) -> None:
         """Write a checkpoint after the metrics up to its step. Raises UserError."""

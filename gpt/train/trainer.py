@@ -158,9 +158,16 @@ class Trainer:
             x, y = self.batch("train", self.rng)  # (B, T) each
             self.meter.tokens += x.size
             batches.append((tl.tensor(x, device=device), tl.tensor(y, device=device)))
-        if recorded:
-            with self.layers.watching(True):
-                result = self.stepper.step(batches, self.layers.before_update)
+        copying = self.saver.is_copying()
+
+        def before_update() -> None:
+            self.saver.wait_for_copy()  # Until now the step has only read what is copied.
+            if recorded:
+                self.layers.before_update()
+
+        if recorded or copying:
+            with self.layers.watching(recorded):
+                result = self.stepper.step(batches, before_update)
         else:
             result = self.compiled(batches) if self.compiled is not None else self.stepper.step(batches)
         self.step += 1
@@ -293,10 +300,10 @@ class Trainer:
             optimizer=self.optimizer,
         ).arrays  # fmt: skip
 
-    def take_snapshot(self, into: dict[str, Any] | None = None) -> Snapshot:
+    def take_snapshot(self) -> Snapshot:
         """Return the content of a checkpoint of now: everything that decides how the run continues.
 
-        into: see `gpt.checkpoint.snapshot`. Raises TrainingError if a weight is not finite.
+        Raises TrainingError if a weight is not finite.
         """
         state = {
             "batches": self.rng.bit_generator.state,
@@ -317,7 +324,6 @@ class Trainer:
             model=self.model,
             optimizer=self.optimizer,
             state=state,
-            into=into,
         )
         if not content.is_finite():
             raise self.diverged(self.step, "there are weights that are not finite")

@@ -66,8 +66,16 @@ def break_drive(run, monkeypatch, number, owner, name, until=10**9):
 # --- what is written
 
 
-def test_training_goes_on_while_a_checkpoint_is_written(tiny, tmp_path, reference, monkeypatch):
-    """The write of step 5 begins at once, and goes on until step 8 is done. The file has the numbers of step 5."""
+@pytest.mark.parametrize("late", [False, True])
+def test_training_goes_on_while_a_checkpoint_is_written(tiny, tmp_path, reference, monkeypatch, late):
+    """The write of step 5 begins at once, and goes on until step 8 is done. The file has the numbers of step 5.
+
+    late: the copy is made during the next step, which waits for it before it changes the weights.
+    """
+    if late:
+        detach = Snapshot.detach
+        monkeypatch.setattr(Snapshot, "detach", lambda content, into: (time.sleep(0.02), detach(content, into)))
+        monkeypatch.setattr(saver, "LATE_COPY", 0)
     begun, later = threading.Event(), threading.Event()
 
     def slow(content, path):
@@ -338,15 +346,13 @@ def test_a_full_disk_leaves_no_part_of_a_line(tmp_path, monkeypatch, written):
 
 def test_a_snapshot_takes_memory_that_is_there(tiny, monkeypatch):
     """The thread makes the memory before the first save, and each save takes that of the one before."""
-    run, used = start(tiny(train__steps=20, train__eval_interval=20)), []
-    take = run.take_snapshot
+    run, used, detach = start(tiny(train__steps=20, train__eval_interval=20)), [], Snapshot.detach
 
-    def observed(into):
-        content = take(into)
+    def observed(content, into):
+        detach(content, into)
         used.append({name: (array.ctypes.data, name in into) for name, array in content.arrays.items()})
-        return content
 
-    run.take_snapshot = observed
+    monkeypatch.setattr(Snapshot, "detach", observed)
     run.optimize()
     assert len(used) == 4
     assert all(there for _, there in used[0].values())

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from gpt import train
 from tests.torture.launch import LAUNCHERS, LONGEST
-from tests.torture.power_cut import Disk
+from tests.torture.power_cut import NOTHING, Disk
 from tests.torture.trial import Reference, Result, run_trial
 from tests.torture.worker import RUN, VARIANTS, Order, make_config
 
@@ -114,7 +114,7 @@ def summarize(results: list[Result], seconds: float) -> tuple[dict[str, object],
         "seconds": round(seconds, 1),
         "kinds": dict(collections.Counter(kind for kind, _, _ in kills)),
         "at an event": sum(moment.startswith("event") for _, moment, _ in kills),
-        "power cuts that changed files": sum("no file" not in after for kind, _, after in kills if kind == "power cut"),
+        "power cuts that lost something": sum(lost != NOTHING for kind, _, lost in kills if kind == "power cut"),
     }, failed
 
 

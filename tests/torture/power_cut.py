@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.torture.recorder import LOG, Names
 
+NOTHING = "nothing"
 BLOCK = 512  # Bytes that a drive writes at once.
 
 
@@ -88,7 +89,7 @@ def apply(names: dict[int, Names], changes: list[Any]) -> None:
 
 
 def cut_power(disk: Disk, root: Path, rng: random.Random) -> str:
-    """Replace a folder by one that a power cut may leave. Return what became of the changes, in words."""
+    """Replace a folder by one that a power cut may leave. Return what it lost, in words, NOTHING if that is nothing."""
     names = {number: dict(entries) for number, entries in disk.certain.items()}
     if rng.random() < 0.5:  # File systems such as ext4 keep the order of changes of names.
         kept = disk.changes[: rng.randint(0, len(disk.changes))]
@@ -100,7 +101,9 @@ def cut_power(disk: Disk, root: Path, rng: random.Random) -> str:
     for path in root.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     fates = write_folder(disk, names, disk.root, root, rng)
-    return f"{len(kept)} of {len(disk.changes)} changes of names; {', '.join(fates) or 'no file changed'}"
+    if len(kept) < len(disk.changes):
+        fates.insert(0, f"{len(disk.changes) - len(kept)} of {len(disk.changes)} changes of names")
+    return ", ".join(fates) or NOTHING
 
 
 def write_folder(disk: Disk, names: dict[int, Names], number: int, path: Path, rng: random.Random) -> list[str]:

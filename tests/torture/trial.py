@@ -10,7 +10,8 @@ from gpt import checkpoint
 from gpt.runs import LATEST
 from tests.gpt.small_runs import content, measured
 from tests.torture.launch import LAUNCHERS, LONGEST
-from tests.torture.power_cut import Disk, cut_power
+from tests.torture.power_cut import NOTHING, Disk, cut_power
+from tests.torture.recorder import LOG
 from tests.torture.worker import RUN, Order
 
 MOST_KILLS = 4  # in one trial
@@ -30,7 +31,7 @@ class Reference:
 
 @dataclass
 class Result:
-    """What a trial found. kills: (kind, moment, what became of the files). failures: in words."""
+    """What a trial found. kills: (kind, moment, what a power cut lost). failures: in words."""
 
     kills: list[tuple[str, str, str]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -70,8 +71,8 @@ def run_trial(
             result.failures.append(f"attempt {number}: exit status {status} after {kind or 'no signal'}")
             break
         moment = f"event {kill_at}" if by_event else "a moment"
-        after = end_of_attempt(kind, journal, root, rng, result)
-        result.kills.append((kind, moment, after))
+        lost = end_of_attempt(kind, journal, root, rng, result)
+        result.kills.append((kind, moment, lost))
         if result.failures:
             break
         shutil.rmtree(journal, ignore_errors=True)
@@ -92,25 +93,23 @@ def send(kind: str, attempt: object, rng: random.Random) -> None:
 
 
 def end_of_attempt(kind: str, journal: Path, root: Path, rng: random.Random, result: Result) -> str:
-    """Make the folder that the kind of kill leaves, and check its checkpoint. Return what became of the files."""
-    if not (journal / "log.jsonl").exists():
-        return "nothing was begun"
-    disk, after = Disk(journal), "as they were"
-    if kind == "power cut":
-        after = cut_power(disk, root, rng)
+    """Make the folder that the kind of kill leaves, and check its checkpoint. Return what a power cut lost."""
+    if not (journal / LOG).exists():
+        return NOTHING
+    disk = Disk(journal)
+    lost = cut_power(disk, root, rng) if kind == "power cut" else NOTHING
     latest, promised = root / RUN / LATEST, max(disk.saved, default=0)
-    if not latest.exists():
-        if promised:
-            result.failures.append(f"{kind}: no checkpoint, and that of step {promised} was written ({after})")
-        return after
-    try:
-        step = checkpoint.load(latest, training=True).step
-    except checkpoint.CheckpointError as error:
-        result.failures.append(f"{kind}: the checkpoint does not load: {error} ({after})")
-        return after
+    step = 0
+    if latest.exists():
+        try:
+            step = checkpoint.load(latest, training=True).step
+        except checkpoint.CheckpointError as error:
+            result.failures.append(f"{kind}: the checkpoint does not load: {error} (lost: {lost})")
+            return lost
     if step < promised:
-        result.failures.append(f"{kind}: the checkpoint is of step {step}, that of {promised} was written ({after})")
-    return after
+        found = f"the checkpoint is of step {step}" if step else "there is no checkpoint"
+        result.failures.append(f"{kind}: {found}, that of step {promised} was written (lost: {lost})")
+    return lost
 
 
 def differences(folder: Path, reference: Path) -> list[str]:

@@ -5,6 +5,7 @@
 
 import dataclasses
 import json
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from gpt import checkpoint, train
 from gpt.checkpoint import Snapshot
 from gpt.config import Config
 from gpt.runs import LATEST, RunFolder
-from gpt.train import report
+from gpt.train import report, saver
 from tests.torture.recorder import Recorder
 
 RUN = Path("runs", "run")  # the folder of a run, below the root
@@ -45,7 +46,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "compiled": {"train.steps": 120, "train.checkpoint_interval": 15, "train.eval_interval": 30, "train.keep": 2},
     "foreground": {"train.save_in_background": False, "train.dtype": "float64", "train.log_layers": 1},
     "often": {"train.checkpoint_interval": 1, "train.eval_interval": 3, "train.on_save_error": "continue"},
+    "schedule": {"optim.schedule": "wsd", "model.previous_tokens": 2, "train.checkpoint_interval": 3},
 }
+LATE_COPIES = ("plain", "compiled", "schedule")  # the runs that copy as large models do
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,13 @@ class Order:
 
 def work(order: Order) -> bool:
     """Train, and return whether the run is finished."""
+    # A shell lets its background jobs ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     recorder = Recorder(Path(order.root), Path(order.journal), order.kill_at, order.ignored)
     recorder.install()
     note_saves(recorder)
+    if order.variant in LATE_COPIES:
+        saver.LATE_COPY = 0
     report.draw_curve = lambda trainer: False  # because it takes longer than the steps
     folder = Path(order.root) / RUN
     latest = folder / LATEST
