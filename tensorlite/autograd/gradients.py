@@ -150,8 +150,11 @@ def grad(
                 )
     if create_graph:
         return tuple(grads.get(e) for e in edges)
-    ownership = Ownership(seeds.values())
-    return tuple(wrap(ownership.copy_if_shared(grads[e])) if e in grads else None for e in edges)
+    owned = Ownership(seeds.values()).copy_shared([grads[e] for e in edges if e in grads])
+    if len(owned) == len(edges):
+        return tuple(map(wrap, owned))
+    rest = iter(owned)
+    return tuple(wrap(next(rest)) if e in grads else None for e in edges)
 
 
 def backward(
@@ -199,10 +202,10 @@ def deliver_gradients(
 
     seeds: the gradients that the pass started with, whose memory is not given away.
     """
-    ownership = Ownership(seeds)
-    for edge, x in receivers.items():
-        if edge in grads:
-            accumulate_grad(x, grads[edge] if create_graph else ownership.copy_if_shared(grads[edge]))
+    found = {edge: grads[edge] for edge in receivers if edge in grads}
+    given = found.values() if create_graph else Ownership(seeds).copy_shared([*found.values()])
+    for edge, g in zip(found, given, strict=True):
+        accumulate_grad(receivers[edge], g)
 
 
 def accumulate_grad(x: Variable, g: Value) -> None:
@@ -233,6 +236,9 @@ def accumulate_grad(x: Variable, g: Value) -> None:
             version_counter.record_change(old.array)
 
 
+_LARGE = 1 << 16  # entries of an array from which its copies are made together
+
+
 class Ownership:
     """A record of the memory of the gradients returned so far.
 
@@ -246,15 +252,31 @@ class Ownership:
 
     def copy_if_shared(self, g: Value) -> Array:
         """Return g, or a copy if its memory is shared, read-only, or part of a larger array."""
-        xp = BACKENDS.get(type(g))
-        if xp is None:  # a NumPy scalar
-            return np.asarray(g)
-        root = version_counter.base_array(g)
-        broadcast = not getattr(g.flags, "writeable", True)  # NumPy makes broadcast arrays read-only, also of one entry
-        if id(root) in self.taken or root.size != g.size or root.base is not None or not g.size or broadcast:
-            return xp.array(g, copy=True, order="C")
-        self.taken[id(root)] = root
-        return g
+        return self.copy_shared([g])[0]
+
+    def copy_shared(self, gradients: list[Value]) -> list[Array]:
+        """Return the gradients, each of them or a copy, as :func:`copy_if_shared` does."""
+        taken, owned = self.taken, []
+        copied: dict[int, list[int]] = {}  # the places of each array that is copied
+        for k, g in enumerate(gradients):
+            if type(g) not in BACKENDS:  # a NumPy scalar
+                g = np.asarray(g)
+            root = version_counter.base_array(g)
+            # NumPy makes broadcast arrays read-only, also those of one entry.
+            broadcast = not getattr(g.flags, "writeable", True)
+            if id(root) in taken or root.size != g.size or root.base is not None or not g.size or broadcast:
+                if g.size < _LARGE:
+                    g = BACKENDS[type(g)].array(g, copy=True, order="C")
+                else:
+                    copied.setdefault(id(g), []).append(k)
+            else:
+                taken[id(root)] = root
+            owned.append(g)
+        for places in copied.values():
+            g = owned[places[0]]
+            for k, copy in zip(places, BACKENDS[type(g)].copies_of(g, len(places)), strict=True):
+                owned[k] = copy
+        return owned
 
 
 def retain_grad(x: Variable) -> None:

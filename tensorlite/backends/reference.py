@@ -18,15 +18,15 @@ from ..dtypes import DType, accumulate_dtype, cast_array, convert_arrays, float3
 
 __all__ = [
     "adam_all_step", "adam_step", "add_arrays", "assign_into", "attention", "attention_backward", "clamp",
-    "cross_entropy", "cross_entropy_backward", "deviation", "distances_of_pairs", "distances_of_pairs_backward",
-    "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward", "huber", "huber_slope", "largest",
-    "last_places", "layer_norm", "layer_norm_backward", "leaky", "lerp", "linear", "linear_backward", "log_sigmoid",
-    "log_softmax", "log_softmax_backward", "matmul", "median_of_all", "median_places", "muon_step", "orthogonal",
-    "philox", "places_in_order", "pool_places", "product", "rms_norm", "rms_norm_backward", "root_sum_squares",
-    "running_sum", "scale_all_step", "scatter_add_into", "scatter_into", "sgd_step", "sigmoid", "sign_of", "silu",
-    "silu_backward", "smallest", "softmax", "softmax_backward", "sum_over", "sum_squares_of_all", "sum_to",
-    "take_at", "take_entries", "take_last_entries", "take_slices", "top_places", "variance", "whole_of",
-    "wide_matmul",
+    "copies_of", "cross_entropy", "cross_entropy_backward", "deviation", "distances_of_pairs",
+    "distances_of_pairs_backward", "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward", "huber",
+    "huber_slope", "largest", "last_places", "layer_norm", "layer_norm_backward", "leaky", "lerp", "linear",
+    "linear_backward", "log_sigmoid", "log_softmax", "log_softmax_backward", "matmul", "median_of_all",
+    "median_places", "muon_step", "orthogonal", "philox", "places_in_order", "pool_places", "product", "rms_norm",
+    "rms_norm_backward", "root_sum_squares", "running_sum", "scale_all_step", "scatter_add_into", "scatter_into",
+    "sgd_step", "sigmoid", "sigmoid_slope", "sign_of", "silu", "silu_backward", "smallest", "softmax",
+    "softmax_backward", "sum_over", "sum_squares_of_all", "sum_to", "take_at", "take_entries", "take_last_entries",
+    "take_slices", "top_places", "variance", "whole_of", "wide_matmul",
 ]  # fmt: skip
 
 Array = Any
@@ -64,6 +64,11 @@ def sign_of(xp: XP, x: Array) -> Array:
     """Return -1, 0 or 1, and 0 for NaN."""
     out = xp.sign(x)
     return xp.where(x == x, out, xp.zeros_like(out)) if x.dtype.kind == "f" else out
+
+
+def sigmoid_slope(xp: XP, g: Array, y: Array) -> Array:
+    """Return ``g y (1 - y)``."""
+    return g * (y * (1.0 - y))
 
 
 def log_sigmoid(xp: XP, x: Array) -> Array:
@@ -189,6 +194,11 @@ def median_places(xp: XP, x: Array, axis: int, ignore_nan: bool) -> Array:
 def median_of_all(xp: XP, x: Array, ignore_nan: bool) -> Array:
     """Return the median of a vector, of size 1 or more."""
     return xp.take(xp.sort(x), _middle(xp, (x == x).sum(), x.size, ignore_nan))
+
+
+def copies_of(xp: XP, x: Array, count: int) -> list[Array]:
+    """Return several copies of x, contiguous."""
+    return [xp.array(x, copy=True, order="C") for _ in range(count)]
 
 
 # ---- sums and scatters ----------------------------------------------------------------------

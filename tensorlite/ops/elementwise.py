@@ -328,7 +328,13 @@ def tanh(xp: Namespace, x: Array) -> Array:
     return xp.tanh(x)
 
 
-@op(lambda g, out: g * (out * (1.0 - out)), dtypes="float", widen=True)
+@op(lambda g, y: _sigmoid_slope(g, y), lambda g, x, y: g * x * (1.0 - 2.0 * y), widen=True)
+def _sigmoid_slope(xp: Namespace, x: Array, y: Array) -> Array:
+    """Return ``x y (1 - y)``: the gradient of :func:`sigmoid` for its result y and the gradient x of that."""
+    return xp.sigmoid_slope(x, y)
+
+
+@op(lambda g, out: _sigmoid_slope(g, out), dtypes="float", widen=True)
 def sigmoid(xp: Namespace, x: Array) -> Array:
     """Return ``1 / (1 + exp(-input))``."""
     return xp.sigmoid(x)

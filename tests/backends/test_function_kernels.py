@@ -82,3 +82,24 @@ def test_the_remainder_of_a_huge_quotient_is_exact():
     x, y = np.float32([3e38, 1e20, 5.5]), np.float32([3.0, 7.0, 2.0])
     np.testing.assert_array_equal(elementwise.fmod(np, x, y), np.fmod(x, y))
     np.testing.assert_array_equal(elementwise.remainder(np, -x, y), np.remainder(-x, y))
+
+
+@pytest.mark.usefixtures("compiled")
+def test_the_slope_of_the_sigmoid():
+    for g, y in zip(layouts(rng.standard_normal(3000).astype("f")), layouts(rng.random(3000, "f")), strict=True):
+        found, expected = elementwise.sigmoid_slope(np, g, y), reference.sigmoid_slope(np, *map(np.float64, (g, y)))
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, rtol=3e-7)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.usefixtures("compiled")
+def test_copies_are_copies(count, monkeypatch):
+    monkeypatch.setattr(elementwise, "_MIN_COPIED", 0)
+    for x in layouts(rng.standard_normal(6000).astype("f")):
+        copies = elementwise.copies_of(np, x, count)
+        for k, a in enumerate(copies):
+            assert not any(np.shares_memory(a, other) for other in (x, *copies[:k]))
+            np.testing.assert_array_equal(a, x, strict=True)
+            assert a.flags.c_contiguous
+            assert a.flags.owndata

@@ -13,8 +13,8 @@ from .compiled_loops import loops_for, run_loop
 from .thread_pool import get_num_threads
 
 __all__ = [
-    "add_arrays", "clamp", "erf", "floor_divide", "fmod", "log_sigmoid", "logaddexp", "remainder", "sigmoid",
-    "sign_of", "where",
+    "add_arrays", "clamp", "copies_of", "erf", "floor_divide", "fmod", "log_sigmoid", "logaddexp", "remainder",
+    "sigmoid", "sigmoid_slope", "sign_of", "where",
 ]  # fmt: skip
 
 Array = Any
@@ -28,6 +28,23 @@ def add_arrays(xp: XP, x: Array, y: Array) -> Array:
         run_loop(loops.add, x.size, x.reshape(-1), y.reshape(-1), out.reshape(-1))
         return out
     return x + y
+
+
+def copies_of(xp: XP, x: Array, count: int) -> list[Array]:
+    """Compute the same as the reference. Threads share large copies, and two of them read x once."""
+    if x.size < _MIN_COPIED or get_num_threads() < 2 or not x.flags.writeable:
+        return [np.array(x, copy=True, order="C") for _ in range(count)]
+    if (loops := loops_for("elementwise_kernels", x)) is None:
+        return reference.copies_of(xp, x, count)
+    copies: list[Array] = [np.empty_like(x) for _ in range(count)]
+    flat = [a.reshape(-1) for a in copies]
+    for k in range(0, count, 2):
+        pair = (flat[k], flat[k + 1]) if k + 1 < count else (flat[k], flat[k][:0])
+        run_loop(loops.copy, x.size, x.reshape(-1), *pair)
+    return copies
+
+
+_MIN_COPIED = 1 << 16  # entries, from which two threads copy faster than one
 
 
 def where(xp: XP, condition: Array, *values: Any) -> Any:
@@ -72,6 +89,12 @@ def sigmoid(xp: XP, x: Array) -> Array:
     """Compute the same as the reference."""
     out = _unary("SIGMOID", x)
     return reference.sigmoid(xp, x) if out is None else out
+
+
+def sigmoid_slope(xp: XP, g: Array, y: Array) -> Array:
+    """Compute the same as the reference."""
+    out = _binary("SIGMOID_SLOPE", g, y)
+    return reference.sigmoid_slope(xp, g, y) if out is None else out
 
 
 def log_sigmoid(xp: XP, x: Array) -> Array:

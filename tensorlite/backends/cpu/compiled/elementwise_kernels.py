@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from .parallel_for import bind_kernel, parallel_for
-from .support import ENTRY, INNER, njit
+import numpy as np
 
-__all__ = ["add", "clamp", "where", "where_number"]
+from .parallel_for import bind_kernel, parallel_for
+from .support import ENTRY, INNER, copy_float32, njit
+
+__all__ = ["add", "clamp", "copy", "where", "where_number"]
 
 Array = Any
 
 _GRAIN_SIZE = 1024  # entries, 4 KB
+_BLOCK = 2048  # entries, 8 KB
 
 
 @njit(**INNER)
@@ -30,6 +33,22 @@ def add_range(x: Array, y: Array, out: Array, start: int, stop: int) -> None:
 def add(pool: int, x: Array, y: Array, out: Array) -> None:
     """Write ``x + y``."""
     parallel_for(pool, bind_kernel(add_range, (x, y, out)), out.size, _GRAIN_SIZE, 1)
+
+
+@njit(**INNER)
+def copy_range(x: Array, first_copy: Array, second_copy: Array, start: int, stop: int) -> None:
+    source, first, second = np.int64(x.ctypes.data), np.int64(first_copy.ctypes.data), np.int64(second_copy.ctypes.data)
+    for i in range(start, stop, _BLOCK):
+        size = min(_BLOCK, stop - i)
+        copy_float32(first + 4 * i, source + 4 * i, size)
+        if second_copy.size:  # while the block is in the first-level cache
+            copy_float32(second + 4 * i, source + 4 * i, size)
+
+
+@njit(**ENTRY)
+def copy(pool: int, x: Array, first: Array, second: Array) -> None:
+    """Write x into an array, or into two; the second is empty for one."""
+    parallel_for(pool, bind_kernel(copy_range, (x, first, second)), x.size, _GRAIN_SIZE, 1)
 
 
 @njit(**INNER)

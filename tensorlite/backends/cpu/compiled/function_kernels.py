@@ -16,14 +16,15 @@ from .scalar_functions import exp, log1p_unit
 from .support import ENTRY, INLINE, LOOP, njit
 
 __all__ = [
-    "ERF", "FLOOR_DIVIDE", "FMOD", "LOGADDEXP", "LOG_SIGMOID", "REMAINDER", "SIGMOID", "SIGN", "binary", "unary",
+    "ERF", "FLOOR_DIVIDE", "FMOD", "LOGADDEXP", "LOG_SIGMOID", "REMAINDER", "SIGMOID", "SIGMOID_SLOPE", "SIGN",
+    "binary", "unary",
 ]  # fmt: skip
 
 Array = Any
 f32, f64 = np.float32, np.float64
 
 SIGMOID, LOG_SIGMOID, ERF, SIGN = range(4)
-FMOD, REMAINDER, LOGADDEXP, FLOOR_DIVIDE = range(4)
+FMOD, REMAINDER, LOGADDEXP, FLOOR_DIVIDE, SIGMOID_SLOPE = range(5)
 
 _GRAIN_SIZE = 1024  # entries, 4 KB
 _NEAR, _FAR = tuple(map(f32, ERF_NEAR)), tuple(map(f32, ERFC_FAR))
@@ -94,6 +95,10 @@ def _whole_quotient(a: Any, b: Any) -> Any:
 def binary_range(code: int, x: Array, y: Array, out: Array, failed: Array, start: int, stop: int) -> None:
     x, y, out = x[start:stop], y[start:stop], out[start:stop]
     failures = np.int64(0)
+    if code == SIGMOID_SLOPE:
+        for i in range(out.size):
+            out[i] = x[i] * (y[i] * (f32(1) - y[i]))
+        return
     if code == LOGADDEXP:
         for i in range(out.size):
             a, b = x[i], y[i]
