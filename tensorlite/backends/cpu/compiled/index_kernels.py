@@ -18,7 +18,7 @@ from .support import ENTRY, INLINE, INNER, copy_float32, njit
 __all__ = ["gather", "gather_last", "pool_places", "scatter", "scatter_add"]
 
 Array = Any
-f32 = np.float32
+f32, i32 = np.float32, np.int32
 u64 = np.uint64  # as an index it needs no check for a negative one
 
 _RUN = 128  # values that one entry gets in float32, one after the other; more are added in float64
@@ -270,9 +270,52 @@ def gather_last(pool: int, x: Array, places: Array, strides: Any, sizes: Any, lo
 
 
 @njit(**INNER)
+def _keep_larger(row: Array, first: int, stride: int, place: int, best: Array, found: Array) -> None:
+    """Compare entry ``first + q stride`` of a row with the best of window q, and keep the larger one and its place.
+
+    The loop has no branch, so that it is vectorised. A NaN is the largest.
+    """
+    for q in range(best.size):
+        value, top = row[u64(first + q * stride)], best[q]
+        larger = (value > top) | ((value != value) & (top == top))
+        best[q] = value if larger else top
+        found[q] = i32(place + q * stride) if larger else found[q]
+
+
+@njit(**INNER)
+def _pool_rows(x: Array, windows: Any, places: Array) -> None:
+    """Write the places of the largest entries of windows that all lie within an image."""
+    (kernel_h, stride_h, _, step_h), (kernel_w, stride_w, _, step_w) = windows
+    rows, columns = places.shape
+    width = x.shape[1]
+    best, found = np.empty(columns, f32), np.empty(columns, i32)
+    for p in range(rows):
+        for q in range(columns):
+            best[q], found[q] = x[p * stride_h, q * stride_w], i32(p * stride_h * width + q * stride_w)
+        for a in range(kernel_h):
+            h = p * stride_h + a * step_h
+            for b in range(kernel_w):
+                w = b * step_w
+                if stride_w == 1:  # a loop for each common stride, because the compiler then loads vectors
+                    _keep_larger(x[h], w, 1, h * width + w, best, found)
+                elif stride_w == 2:
+                    _keep_larger(x[h], w, 2, h * width + w, best, found)
+                else:
+                    _keep_larger(x[h], w, stride_w, h * width + w, best, found)
+        for q in range(columns):
+            places[p, q] = found[q]
+
+
+@njit(**INNER)
 def pool_places_range(x: Array, windows: Any, places: Array, start: int, stop: int) -> None:
     (kernel_h, stride_h, pad_h, step_h), (kernel_w, stride_w, pad_w, step_w) = windows
     height, width = x.shape[1:]
+    last_h = (places.shape[1] - 1) * stride_h + (kernel_h - 1) * step_h
+    last_w = (places.shape[2] - 1) * stride_w + (kernel_w - 1) * step_w
+    if pad_h == pad_w == 0 and last_h < height and last_w < width and height * width < 1 << 31:
+        for image in range(start, stop):
+            _pool_rows(x[image], windows, places[image])
+        return
     for image in range(start, stop):
         for p in range(places.shape[1]):
             for q in range(places.shape[2]):
