@@ -17,8 +17,8 @@ from numpy import broadcast_shapes
 from ..dtypes import DType, accumulate_dtype, cast_array, convert_arrays, float32, float64, is_floating
 
 __all__ = [
-    "adam_all_step", "adam_step", "add_arrays", "assign_into", "attention", "attention_backward", "clamp",
-    "copies_of", "cross_entropy", "cross_entropy_backward", "deviation", "distances_of_pairs",
+    "adam_all_step", "adam_step", "add_arrays", "add_scaled", "assign_into", "attention", "attention_backward",
+    "clamp", "copies_of", "cross_entropy", "cross_entropy_backward", "deviation", "distances_of_pairs",
     "distances_of_pairs_backward", "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward", "huber",
     "huber_slope", "largest", "last_places", "layer_norm", "layer_norm_backward", "leaky", "lerp", "linear",
     "linear_backward", "log_sigmoid", "log_softmax", "log_softmax_backward", "matmul", "median_of_all",
@@ -194,6 +194,11 @@ def median_places(xp: XP, x: Array, axis: int, ignore_nan: bool) -> Array:
 def median_of_all(xp: XP, x: Array, ignore_nan: bool) -> Array:
     """Return the median of a vector, of size 1 or more."""
     return xp.take(xp.sort(x), _middle(xp, (x == x).sum(), x.size, ignore_nan))
+
+
+def add_scaled(xp: XP, x: Any, y: Any, factor: float) -> Array:
+    """Return ``x + factor y``, of arrays or of an array and a number."""
+    return x + factor * y
 
 
 def copies_of(xp: XP, x: Array, count: int) -> list[Array]:

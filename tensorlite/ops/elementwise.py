@@ -15,7 +15,7 @@ import numpy as np
 from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
-from ..dtypes import DType, cast_array, result_type
+from ..dtypes import DType, cast_array, float32, result_type
 from ..errors import DTypeError
 from ..scalars import int_in, number_in
 from .arguments import Operand
@@ -43,14 +43,17 @@ def _factor(alpha: Any) -> float:
 def add(xp: Namespace, x: Operand, y: Operand, alpha: float = 1) -> Array:
     """Return ``input + alpha * other``."""
     if alpha != 1 or alpha is True:
-        y = _factor(alpha) * y
+        return xp.add_scaled(x, y, _factor(alpha))
     return x + y if type(x) is not type(y) or x.size < MIN_SHARED_SUM else xp.add_arrays(x, y)
 
 
 @op(lambda g: g, lambda g, alpha: -g if alpha == 1 else g * -_factor(alpha), dtypes="promote")
 def sub(xp: Namespace, x: Operand, y: Operand, alpha: float = 1) -> Array:
     """Return ``input - alpha * other``."""
-    return x - y if alpha == 1 and alpha is not True else x - _factor(alpha) * y
+    if alpha == 1 and alpha is not True:
+        return x - y
+    factor = _factor(alpha)  # an unsigned integer has no negative factor
+    return xp.add_scaled(x, y, -factor) if hasattr(x, "dtype") and x.dtype == float32 else x - factor * y
 
 
 @op(lambda g, y: g * y, lambda g, x: g * x, dtypes="scale", widen="numbers")

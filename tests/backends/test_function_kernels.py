@@ -103,3 +103,14 @@ def test_copies_are_copies(count, monkeypatch):
             np.testing.assert_array_equal(a, x, strict=True)
             assert a.flags.c_contiguous
             assert a.flags.owndata
+
+
+@pytest.mark.parametrize("factor", [0.5, -3, 0, 1e-30, math.inf, math.nan])
+@pytest.mark.usefixtures("compiled")
+@np.errstate(all="ignore")
+def test_sums_with_a_factor_have_numpys_bits(factor):
+    for x, y in zip(layouts(PAIRS[0]), layouts(PAIRS[1]), strict=True):
+        for other in (y, 2.0, y.astype(np.float64)):
+            np.testing.assert_array_equal(
+                elementwise.add_scaled(np, x, other, factor), x + factor * other, strict=True
+            )

@@ -14,7 +14,7 @@ import numpy as np
 from .parallel_for import bind_kernel, parallel_for
 from .support import ENTRY, INNER, copy_float32, njit
 
-__all__ = ["add", "clamp", "copy", "where", "where_number"]
+__all__ = ["add", "add_scaled", "clamp", "copy", "where", "where_number"]
 
 Array = Any
 
@@ -33,6 +33,19 @@ def add_range(x: Array, y: Array, out: Array, start: int, stop: int) -> None:
 def add(pool: int, x: Array, y: Array, out: Array) -> None:
     """Write ``x + y``."""
     parallel_for(pool, bind_kernel(add_range, (x, y, out)), out.size, _GRAIN_SIZE, 1)
+
+
+@njit(**INNER)
+def add_scaled_range(x: Array, y: Array, factor: Any, out: Array, start: int, stop: int) -> None:
+    x, y, out = x[start:stop], y[start:stop], out[start:stop]
+    for i in range(out.size):
+        out[i] = x[i] + factor * y[i]
+
+
+@njit(**ENTRY)
+def add_scaled(pool: int, x: Array, y: Array, factor: Any, out: Array) -> None:
+    """Write ``x + factor y`` for a float32 number."""
+    parallel_for(pool, bind_kernel(add_scaled_range, (x, y, factor, out)), out.size, _GRAIN_SIZE, 1)
 
 
 @njit(**INNER)
