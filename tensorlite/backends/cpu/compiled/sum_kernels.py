@@ -91,8 +91,10 @@ def embedding_backward_range(g: Array, order: Array, starts: Array, out: Array, 
         if last - first > _RUN:
             total[:] = 0.0
         for run in range(first, last, _RUN):
-            part[:] = f32(0)
-            for k in range(run, min(run + _RUN, last)):
+            x = g[order[run]]
+            for j in range(n):
+                part[j] = x[j]
+            for k in range(run + 1, min(run + _RUN, last)):
                 x = g[order[k]]
                 for j in range(n):
                     part[j] += x[j]
@@ -114,20 +116,19 @@ def embedding_backward(pool: int, g: Array, ids: Array, lowest: int, out: Array)
     lowest: 0, or minus the number of rows if negative ids count from the end.
     """
     rows, n = len(out), ids.size
-    for k in range(n):
-        if not lowest <= ids[k] < rows:
-            return False
-        if ids[k] < 0:  # rare
-            ids = np.where(ids < 0, ids + rows, ids)
     starts = np.zeros(rows + 1, np.int64)  # the place of each row's first id, when the ids are in order
     for k in range(n):
-        starts[ids[k] + 1] += 1
+        row = ids[k]
+        if not lowest <= row < rows:
+            return False
+        starts[(row + rows if row < 0 else row) + 1] += 1
     for row in range(rows):
         starts[row + 1] += starts[row]
     order, place = np.empty(n, np.int64), starts[:rows].copy()
     for k in range(n):
-        order[place[ids[k]]] = k
-        place[ids[k]] += 1
+        row = ids[k] + rows if ids[k] < 0 else ids[k]
+        order[place[row]] = k
+        place[row] += 1
     parallel_for(pool, bind_kernel(embedding_backward_range, (g, order, starts, out)), rows, 1, 4)
     return True
 
