@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import tensorlite as tl
 import tensorlite.nn.functional as F
-from gpt.data import DataError, Dataset, Split
+from gpt.data import Batch, DataError, Dataset, Split
 from gpt.model import GPT, eval_mode
 from gpt.tokenizer import Ids, TokenError, check_token_ids
 
@@ -89,7 +90,7 @@ def evaluate(
 
     Raises DataError if the split has fewer than two tokens.
     """
-    if len(dataset.tokens(split)) < 2:
+    if dataset.size(split) < 2:
         raise DataError(f"the {split} split has no tokens to predict. Give a text with --data, or a --val-fraction")
     batches = dataset.windows(split, batch_of(model), model.config.block_size, max_tokens)
     return mean_loss(model, batches if done is None else counted(batches, done))
@@ -100,22 +101,23 @@ def batch_of(model: GPT) -> int:
     return min(64, max(1, MAX_LOGITS // (model.config.block_size * model.config.vocab_size)))
 
 
-def counted(batches: Iterable[tuple[Ids, Ids]], done: Callable[[int], object]) -> Iterator[tuple[Ids, Ids]]:
+def counted(batches: Iterable[Batch], done: Callable[[int], object]) -> Iterator[Batch]:
     """Yield batches, and call `done` with the number of tokens of each one after it was evaluated."""
-    for x, y in batches:
-        yield x, y
-        done(int(np.count_nonzero(y >= 0)))
+    for batch in batches:
+        yield batch
+        done(int(np.count_nonzero(batch[1] >= 0)))
 
 
-def mean_loss(model: GPT, batches: Iterable[tuple[Ids, Ids]]) -> float:
-    """Return the loss in nats per token on (inputs, targets), (B, T) each, where every token has the same weight.
+def mean_loss(model: GPT, batches: Iterable[Batch]) -> float:
+    """Return the loss in nats per token on batches, where every token has the same weight.
 
-    A target of -1 does not count.
+    A batch has inputs and targets, (B, T) each, and with packed documents their numbers. A target of -1 does not count.
     """
     total = count = 0.0
     with eval_mode(model):
-        for x, y in batches:
-            loss = model(tl.tensor(x, device=model.device), tl.tensor(y, device=model.device))[1]
+        for x, y, *documents in batches:
+            packed: dict[str, Any] = {"documents": tl.tensor(documents[0], device=model.device)} if documents else {}
+            loss = model(tl.tensor(x, device=model.device), tl.tensor(y, device=model.device), **packed)[1]
             tokens = int(np.count_nonzero(y >= 0))
             total += float(loss.item()) * tokens
             count += tokens

@@ -21,6 +21,7 @@ from gpt.errors import UserError
 # The commands by name. To add one, write it and add a line here.
 COMMANDS = {
     "train": "gpt.cli.train:train",
+    "prepare": "gpt.cli.prepare:prepare",
     "finetune": "gpt.cli.finetune:finetune",
     "sample": "gpt.cli.sample:sample",
     "chat": "gpt.cli.chat:chat",

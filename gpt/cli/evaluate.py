@@ -8,6 +8,7 @@ import click
 
 from gpt.cli.command import Command
 from gpt.cli.options import checkpoint_options, load_checkpoint, quantize_option
+from gpt.config import JSON_LINES
 
 if TYPE_CHECKING:
     from gpt.data import Split
@@ -77,14 +78,19 @@ def evaluate(
     The validation set is the last part of the text. If the model was trained without one (--val-fraction 0), it is the
     whole text of --data.
     """
-    from gpt.data import load_dataset
+    from gpt.data import described, load_dataset
     from gpt.evaluate import evaluate
     from gpt.train.progress import evaluation_bar
 
     loaded = load_checkpoint(checkpoint, device, adapter, quantize)
-    config = loaded.config.replace({"data.dataset": data} if data else {})
-    if data and Path(data).suffix != ".jsonl":  # The model may have learned conversations, and this is a text.
+    config = loaded.config
+    if data:
+        field = config.data.field if data.lower().endswith(JSON_LINES) else ""
+        config = config.replace({"data.dataset": data, "data.weights": None, "data.field": field})
+    # The model may have learned conversations, and this is a text.
+    if data and (Path(data).suffix != ".jsonl" or config.data.field):
         config = config.replace({"data.format": "text"})
+    config = config.replace({"data.val_fraction": described(config.data).val_fraction})
     split: Split = "val" if config.data.val_fraction else "train"
     if split == "train" and not data:
         raise click.UsageError("the model was trained without a validation set (--val-fraction 0). Give another --data")

@@ -28,7 +28,10 @@ FULL_LR = 3e-5  # without low-rank matrices
 
 # The options of these sections; the model gives the rest.
 KEYS = {
-    "data": ("data.dataset", "data.format", "data.val_fraction"),
+    "data": (
+        "data.dataset", "data.weights", "data.field", "data.sampling", "data.documents", "data.format",
+        "data.val_fraction",
+    ),
     "model": ("model.block_size", "model.dropout"),
     "lora": (),
     "optim": (),
@@ -109,8 +112,10 @@ def chosen_config(source: str | None, name: str | None, overrides: dict[str, Any
         raise click.UsageError("give the model to start from: --model PATH|NAME. `models` lists names")
     if data is None:
         raise click.UsageError("give what to train on: --data FILE, a text or JSON lines of conversations")
-    defaults: dict[str, Any] = {**DEFAULTS, "name": name or f"finetune-{name_of_text(data)}"}
-    if Path(data).suffix.lower() == ".jsonl":
+    names = [data] if isinstance(data, str) else list(data)
+    title = "-".join(name_of_text(text) for text in names)[:70]
+    defaults: dict[str, Any] = {**DEFAULTS, "name": name or f"finetune-{title}"}
+    if "data.field" not in overrides and all(Path(text).suffix.lower() == ".jsonl" for text in names):
         defaults["data.format"] = "chat"
     if overrides.get("lora.rank") is None:
         defaults["optim.lr"] = FULL_LR

@@ -28,7 +28,7 @@ def info(preset: str | None, config: str | None, **fields: Any) -> None:
         saved = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.stat().st_mtime))
         if kept.step:
             click.echo(f"checkpoint {found}: step {kept.step:,} of {chosen.train.steps:,}, saved {saved}")
-            click.echo(f"text {chosen.data.dataset!r}, {chosen.data.tokenizer} tokenizer\n")
+            click.echo(f"text {chosen.data.title!r}, {chosen.data.tokenizer} tokenizer\n")
         else:
             click.echo(f"model {found}, saved {saved}\n")
         click.echo(summary(chosen))

@@ -18,14 +18,17 @@ RUNS = Path("runs")
 
 # Names of options that differ from the names of their fields.
 OPTION_NAMES = {
-    "data.dataset": "data", "train.out_dir": "out", "lora.rank": "lora-rank", "lora.alpha": "lora-alpha",
+    "data.dataset": "data", "data.weights": "data-weights", "train.out_dir": "out",
+    "lora.rank": "lora-rank", "lora.alpha": "lora-alpha",
     "lora.dropout": "lora-dropout", "lora.targets": "lora-targets",
 }  # fmt: skip
 # Sections of a new model's run. Low-rank adaptation needs the weights of a model, so finetune has its options.
 TRAIN_SECTIONS = tuple(section for section in SECTIONS if section != "lora")
 # Fields without an option: the tokenizer determines the size of the vocabulary.
 HIDDEN = {"model.vocab_size"}
-METAVARS = {"data.dataset": "NAME|FILE", "train.out_dir": "FOLDER", "train.device": "DEVICE"}
+METAVARS = {
+    "data.dataset": "NAME|FILE|FOLDER", "data.weights": "W,W,...", "train.out_dir": "FOLDER", "train.device": "DEVICE",
+}  # fmt: skip
 
 Callback = Callable[..., None]
 Decorator = Callable[[Callback], Callback]
@@ -45,6 +48,22 @@ class ConfigCommand(Command):
                 continue
             with formatter.section(f"{section} options".strip().capitalize()):
                 formatter.write_dl(records)
+
+
+class Numbers(click.ParamType["tuple[float, ...]"]):
+    """Numbers with commas between them, such as 0.7,0.3."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r:.80}: expected numbers with commas between them, such as 0.7,0.3", param, ctx)
 
 
 def apply_decorators(command: Callback, decorators: Iterable[Decorator]) -> Callback:
@@ -92,6 +111,8 @@ def config_option(key: str, field: Field, default: Any) -> Decorator:
         shown = ""
     else:
         shown = f"{default:g}" if isinstance(default, float) else str(default)
+    if field.metadata["several"]:
+        options = {"multiple": True} if kind is str else {"type": Numbers()}
     if choices := field.metadata["choices"]:
         options = {"type": click.Choice(choices)}
     unit = f" {field.metadata['unit']}" if field.metadata["unit"] else ""
@@ -108,7 +129,12 @@ def config_option(key: str, field: Field, default: Any) -> Decorator:
 
 def given_options(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the options that were given, by the dotted names of their fields."""
-    return {key.replace("__", "."): value for key, value in arguments.items() if value is not None}
+    # Options that may be given several times are empty tuples if they are not given.
+    given = {key: value for key, value in arguments.items() if value is not None and value != ()}
+    return {
+        key.replace("__", "."): value[0] if isinstance(value, tuple) and len(value) == 1 else value
+        for key, value in given.items()
+    }
 
 
 def chosen_config(preset: str | None, config: str | None, overrides: dict[str, Any]) -> Config:
@@ -121,7 +147,9 @@ def chosen_config(preset: str | None, config: str | None, overrides: dict[str, A
     if not config and "name" not in overrides and (text := overrides.get("data.dataset")):
         from gpt.data import DATASETS
 
-        overrides = overrides if text in DATASETS else {"name": name_of_text(text), **overrides}
+        names = [text] if isinstance(text, str) else text
+        title = "-".join(name_of_text(name) for name in names)[:80]
+        overrides = overrides if text in DATASETS else {"name": title, **overrides}
     return Config.load(Path(config) if config else preset or DEFAULT_PRESET, overrides)
 
 

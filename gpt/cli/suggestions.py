@@ -95,6 +95,7 @@ COMMAND_ALIASES = {
     "export": "convert save to-gguf to-huggingface publish",
     "attention": "attn heads heat-map heatmap attention-map",
     "gradients": "gradient grad grads activations norms",
+    "prepare": "tokenize tokenise encode preprocess tokens dataset",
     "lens": "logit-lens logitlens layers",
     "embeddings": "embed embedding pca",
     "serve": "server api web page http openai webui ui",

@@ -44,6 +44,7 @@ def train(
     chosen = chosen_config(preset, config, overrides)
     if init_from is not None:
         check_together(init_from, resume, profile, overrides)
+    check_folders(chosen, overrides)
     import gpt.train
     from gpt import checkpoint
 
@@ -61,6 +62,23 @@ def train(
             done = gpt.train.train(checkpoint.load_config(path).replace(overrides), resume=path)
     if not done:
         raise click.exceptions.Exit(interrupt.exit_status)
+
+
+def check_folders(chosen: Config, overrides: dict[str, Any]) -> None:
+    """Raise UsageError for an option that has another value than the folders of tokens were prepared with."""
+    given = {name for name in ("data.tokenizer", "data.bpe_vocab_size", "data.val_fraction") if name in overrides}
+    if not given:
+        return
+    from gpt.data import described
+
+    kept = described(chosen.data)
+    for name in sorted(given):
+        field = name.partition(".")[2]
+        if (value := getattr(kept, field)) != getattr(chosen.data, field):
+            raise click.UsageError(
+                f"--{field.replace('_', '-')} {overrides[name]} does not fit: {chosen.data.title} was prepared with "
+                f"{value}. Leave it out, or prepare the texts again"
+            )
 
 
 def check_together(init_from: str, resume: str | None, profile: bool, overrides: dict[str, Any]) -> None:

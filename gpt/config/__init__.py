@@ -7,6 +7,7 @@ command line makes an option from that description. Configurations are data: TOM
 from gpt.config.config import DEFAULT_PRESET, Config
 from gpt.config.fields import ConfigError, Field, Section, value_type
 from gpt.config.sections import (
+    JSON_LINES,
     OPTIMIZERS,
     QUANTIZATIONS,
     SECTIONS,
@@ -22,6 +23,7 @@ from gpt.config.toml import preset_names
 
 __all__ = [
     "DEFAULT_PRESET",
+    "JSON_LINES",
     "OPTIMIZERS",
     "QUANTIZATIONS",
     "SECTIONS",

@@ -29,6 +29,7 @@ def option(
     unit: str = "",
     *,
     choices: Iterable[str] = (),
+    several: bool = False,
     ge: float = -math.inf,
     gt: float = -math.inf,
     le: float = math.inf,
@@ -38,11 +39,12 @@ def option(
 
     default: None makes the field optional, as in `seed: int | None = option(None, ...)`.
     choices: the strings that the field accepts; empty accepts any.
+    several: whether the field also accepts a list of such values, which becomes a tuple, or the value if it is one.
     ge, gt, le, lt: bounds of a number, inclusive for `ge` and `le`.
     """
     limits: dict[str, float] = {">=": ge, ">": gt, "<=": le, "<": lt}
     limits = {sign: bound for sign, bound in limits.items() if math.isfinite(bound)}
-    metadata = {"help": help, "unit": unit, "choices": tuple(choices), "limits": limits}
+    metadata = {"help": help, "unit": unit, "choices": tuple(choices), "several": several, "limits": limits}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -59,6 +61,11 @@ def validate(name: str, value: Any, field: Field) -> Any:
     """
     if value is None and field.default is None:
         return None
+    if field.metadata["several"] and isinstance(value, list | tuple):
+        values = tuple(validate(name, part, field) for part in value if not isinstance(part, list | tuple))
+        if not values or len(values) < len(value):
+            raise ConfigError(f"{name} = {short(value)}: expected a value, or a list of them")
+        return values[0] if len(values) == 1 else values
     expected: Any = value_type(field)
     given = type(value)  # NumPy's numbers become Python's.
     if expected is int and given is not bool and isinstance(value, numbers.Integral):

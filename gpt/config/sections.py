@@ -22,6 +22,7 @@ TOKENIZERS = {
 }
 QUANTIZATIONS = ("none", "auto", "int8", "int4")  # of the weights of a model that is loaded
 SCALINGS = ("linear", "dynamic", "yarn", "llama3")  # of rotary positions
+JSON_LINES = (".jsonl", ".ndjson")  # how names of files of JSON lines end
 OPTIMIZERS = {
     "adamw": "gpt.train.optimizer:adamw",
     "muon": "gpt.train.optimizer:muon",
@@ -34,7 +35,26 @@ class DataConfig(Section):
 
     section: ClassVar[str] = "data"
 
-    dataset: str = option("tinyshakespeare", "name of a data set, or path of a UTF-8 text file")
+    dataset: str | tuple[str, ...] = option(
+        "tinyshakespeare",
+        "name of a data set, or path of a UTF-8 text file or of a folder that `prepare` wrote; several may be given",
+        several=True,
+    )
+    weights: float | tuple[float, ...] | None = option(
+        None, "shares of several data sets in the sequences; those of their tokens if not given", several=True, gt=0
+    )
+    field: str = option("", "of files of JSON lines (.jsonl), the field with the text of a document")
+    sampling: str = option(
+        "random",
+        "windows at random places, or epochs: each sequence once, in another random order each time",
+        choices=("random", "epochs"),
+    )
+    documents: str = option(
+        "joined",
+        "windows over the whole text; or apart, of one document each; or packed, with several that do not see each "
+        "other",
+        choices=("joined", "apart", "packed"),
+    )
     format: str = option(
         "text",
         "a text, or chat: JSON lines of conversations, of which the answers alone are learned",
@@ -51,6 +71,43 @@ class DataConfig(Section):
     val_fraction: float = option(
         0.1, "fraction of the text, at its end, that is used for validation; 0 for none", "of the text", ge=0, lt=1
     )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names or paths of all data sets."""
+        return self.dataset if isinstance(self.dataset, tuple) else (self.dataset,)
+
+    @property
+    def title(self) -> str:
+        """Return the names of all data sets as one text."""
+        return ", ".join(self.names)
+
+    def check(self) -> None:
+        count = 0 if self.weights is None else len(self.weights) if isinstance(self.weights, tuple) else 1
+        if count and count != len(self.names):
+            raise ConfigError(
+                f"data.weights = {short(self.weights)}: expected one weight for each data set, of which there are "
+                f"{len(self.names)}, got {count}. Give as many weights as data sets"
+            )
+        if count == 1:
+            raise ConfigError(f"data.weights = {short(self.weights)} has no effect with one data set. Leave it out")
+        if self.field and not any(name.lower().endswith(JSON_LINES) for name in self.names):
+            raise ConfigError(
+                f"data.field = {short(self.field)} has no effect without a file of JSON lines "
+                f"({', '.join(JSON_LINES)}). Leave it out, or rename the file"
+            )
+        if self.format == "chat":
+            self.check_chat()
+
+    def check_chat(self) -> None:
+        """Raise ConfigError for options that conversations do not have."""
+        if len(self.names) > 1:
+            raise ConfigError(
+                f"data.format = 'chat' takes one file, got {len(self.names)}. Write all conversations into one file"
+            )
+        for name, default in (("field", ""), ("documents", "joined")):
+            if (value := getattr(self, name)) != default:
+                raise ConfigError(f"data.{name} = {short(value)} has no effect with format = 'chat'. Leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,8 +49,10 @@ def read_file(path: str | Path) -> str:
         raise ConfigError(f"{str(path)!r} is not UTF-8 text (byte {error.start})") from None
 
 
-def to_toml_value(value: str | float | bool) -> str:
+def to_toml_value(value: str | float | bool | tuple[str | float, ...]) -> str:
     """Return a value as TOML writes it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(to_toml_value, value))}]"
     if isinstance(value, str):
         # TOML has the escapes of JSON, and in addition requires one for DEL.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt.config import DataConfig
-from gpt.data.dataset import Dataset, Split
+from gpt.data.dataset import Batch, Dataset, Split
 from gpt.data.text import DataError, TextFile, open_text
 from gpt.errors import UserError, short
 from gpt.generation.chat import encode_marked, marked_chat
@@ -56,14 +56,22 @@ class Conversations(Dataset):
         """Return what a row of a batch is, in words before its number of tokens."""
         return "conversations of up to"
 
-    def batch(self, rng: np.random.Generator, split: Split, batch_size: int, block_size: int) -> tuple[Ids, Ids]:
+    def batch(self, rng: np.random.Generator, split: Split, batch_size: int, block_size: int) -> Batch:
         """Return random conversations: tokens and targets (B, T), where T is the length of the longest."""
         examples = self.examples[split]
         return padded([examples[i] for i in rng.integers(0, len(examples), batch_size)])
 
+    def count(self, split: Split, block_size: int) -> int:
+        """Return the number of conversations."""
+        return len(self.examples[split])
+
+    def sequences(self, split: Split, numbers: NDArray[np.int64], block_size: int) -> Batch:
+        """Return the conversations with these numbers: tokens and targets (B, T), where T is that of the longest."""
+        return padded([self.examples[split][i] for i in numbers])
+
     def windows(
         self, split: Split, batch_size: int, block_size: int, max_tokens: int | None = None
-    ) -> Iterator[tuple[Ids, Ids]]:
+    ) -> Iterator[Batch]:
         """Yield all conversations in batches, or with `max_tokens` some of them, spread evenly; see `chosen`."""
         examples = self.chosen(split, max_tokens)
         for first in range(0, len(examples), batch_size):
@@ -129,7 +137,7 @@ def load_conversations(config: DataConfig, block_size: int, tokenizer: Tokenizer
     held_out = max(1, round(len(examples) * config.val_fraction)) if config.val_fraction else 0
     if len(examples) <= held_out:
         raise DataError(
-            f"{config.dataset!r} has {len(examples)} conversations that fit, and {held_out + 1} are needed. Use more, "
+            f"{config.title!r} has {len(examples)} conversations that fit, and {held_out + 1} are needed. Use more, "
             "a longer context (--block-size), or no validation (--val-fraction 0)"
         )
     cut_at = len(examples) - held_out

@@ -3,9 +3,11 @@
 import codecs
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import BinaryIO
 
 from gpt.config import Config, DataConfig
 from gpt.download import DownloadError, RemoteFile, fetch
@@ -66,21 +68,32 @@ def open_text(config: DataConfig) -> TextFile:
     Raises DataError if the file cannot be read, DownloadError, and TypeError for another kind of configuration.
     """
     check_data_config(config)
-    if config.dataset in DATASETS:
-        try:
-            return TextFile(fetch(DATASETS[config.dataset]), config.dataset)
-        except DownloadError as error:
-            raise DownloadError(f"{error}\nOr use a text of your own: --data FILE") from error
-    path = Path(config.dataset)
+    if len(config.names) > 1:
+        raise DataError(f"expected one text, got {len(config.names)}: {config.title}. Give one of them")
+    name = config.names[0]
+    if name in DATASETS:
+        return TextFile(fetch_text(name), name)
+    path = Path(name)
     if is_pipe(path):  # It can be read once, and a run reads its text again when it resumes or is evaluated.
-        raise DataError(f"{config.dataset!r} is a pipe, and a run reads its text again later. Save it in a file first")
+        raise DataError(f"{name!r} is a pipe, and a run reads its text again later. Save it in a file first")
     try:
         next(read_pieces(path))  # Report a file that cannot be read with what --data takes.
     except DataError as error:
-        if near := get_close_matches(config.dataset, DATASETS, n=1):
+        if near := get_close_matches(name, DATASETS, n=1):
             raise DataError(f"{error}; did you mean the data set {near[0]!r}?") from None
-        raise DataError(f"{error}\n--data takes a UTF-8 text file, or a data set: {', '.join(DATASETS)}") from None
-    return TextFile(path, config.dataset)
+        raise DataError(
+            f"{error}\n--data takes a UTF-8 text file, a folder that `prepare` wrote, or a data set: "
+            f"{', '.join(DATASETS)}"
+        ) from None
+    return TextFile(path, name)
+
+
+def fetch_text(name: str) -> Path:
+    """Return the file of a data set in DATASETS, after downloading it if needed. Raises DownloadError."""
+    try:
+        return fetch(DATASETS[name])
+    except DownloadError as error:
+        raise DownloadError(f"{error}\nOr use a text of your own: --data FILE") from error
 
 
 def is_pipe(path: Path) -> bool:
@@ -140,12 +153,19 @@ def read_pieces(path: Path) -> Iterator[str]:
 
 def read_bytes(path: Path) -> Iterator[bytes]:
     """Yield the content of a file in pieces, and b"" at its end. Raises DataError."""
+    with open_bytes(path) as file:
+        while content := file.read(PIECE):
+            yield content
+    yield b""
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
+    """Context manager that opens a file for reading. Raises DataError, also for errors while it is read."""
     try:
         if path.is_char_device() or path.is_block_device():  # Reading might have no end.
             raise DataError(f"{str(path)!r} is a device. Give a file of UTF-8 text")
         with path.open("rb") as file:
-            while content := file.read(PIECE):
-                yield content
-        yield b""
+            yield file
     except OSError as error:
         raise DataError(f"cannot read the text {str(path)!r:.300}: {error.strerror}") from None

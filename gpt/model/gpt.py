@@ -26,6 +26,7 @@ import tensorlite as tl
 import tensorlite.nn.functional as F
 from gpt.config import Config, ModelConfig
 from gpt.model.cache import KVCache
+from gpt.model.packed import PackedDocuments
 from gpt.model.quantized import QuantizedEmbedding, matrices, refuse_quantized
 from gpt.model.rotary import RotaryTable, rotate
 from gpt.model.window import WindowMask, visible_keys
@@ -55,9 +56,11 @@ class CausalSelfAttention(nn.Module):
         self.k_norm = nn.RMSNorm(D, config.norm_eps) if config.qk_norm else nn.Identity()
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, cache: KVCache | None = None, layer: int = 0, documents: PackedDocuments | None = None
+    ) -> Tensor:
         B, T, _ = x.shape
-        q, k, v, mask = self.inputs_of_attention(x, cache, layer)
+        q, k, v, mask = self.inputs_of_attention(x, cache, layer, documents)
         dropout = self.dropout if self.training else 0.0
         causal = mask is None and k.shape[-2] == T
         y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, is_causal=causal)
@@ -65,7 +68,7 @@ class CausalSelfAttention(nn.Module):
         return self.resid_dropout(self.c_proj(y.reshape(B, T, self.n_head * self.head_size)))  # heads side by side
 
     def inputs_of_attention(
-        self, x: Tensor, cache: KVCache | None = None, layer: int = 0
+        self, x: Tensor, cache: KVCache | None = None, layer: int = 0, documents: PackedDocuments | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Return queries (B, H, T, D), keys and values (B, H, S, D), and what each query sees, for x (B, T, C).
 
@@ -77,7 +80,7 @@ class CausalSelfAttention(nn.Module):
         heads = self.c_attn(x).view(B, T, H + 2 * K, D).transpose(1, 2)  # (B, H + 2K, T, D)
         q, k, v = heads.split([H, K, K], dim=1)  # (B, H, T, D), and twice (B, K, T, D)
         q, k = self.q_norm(q), self.k_norm(k)
-        q, k, v = self.turn_and_cache(q, k, v, cache, layer)
+        q, k, v = self.turn_and_cache(q, k, v, cache, layer, documents)
         S, padding = k.shape[2], None if cache is None else cache.padding
         mask = None
         windowed = 0 < self.window < S
@@ -85,13 +88,15 @@ class CausalSelfAttention(nn.Module):
             mask = self.seen(T, x)
         elif windowed or padding is not None or 1 < T < S:
             mask = visible_keys(T, S, self.window, padding).to(x.device)  # is_causal alone does not say it.
+        if documents is not None:
+            mask = documents.mask(self.window)
         if K < H:
             q, k, v = q.reshape(B, K, H // K, T, D), k.unsqueeze(2), v.unsqueeze(2)
-            mask = mask if mask is None or padding is None else mask.unsqueeze(2)
+            mask = mask if mask is None or mask.ndim == 2 else mask.unsqueeze(2)
         return q, k, v, mask
 
     def turn_and_cache(
-        self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache | None, layer: int
+        self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache | None, layer: int, documents: PackedDocuments | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, and the keys and values of all positions. With rotary positions they are turned."""
         start = 0 if cache is None else cache.length
@@ -101,6 +106,9 @@ class CausalSelfAttention(nn.Module):
                 k, v = cache.extend(layer, k, v)
             return q, k, v
         table = self.rotary(stop, q)
+        if documents is not None:
+            turns = table[0][documents.positions].unsqueeze(1), table[1][documents.positions].unsqueeze(1)
+            return rotate(q, *turns), rotate(k, *turns), v
         late = self.rotary.turns_late  # Then the cache holds keys that are not turned.
         new, every = positions_of(table, start, stop, cache), positions_of(table, 0, stop, cache)
         q, k = rotate(q, *new), k if late else rotate(k, *new)
@@ -159,8 +167,10 @@ class Block(nn.Module):
         self.ln_2 = build_norm(config)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
-        x = x + self.attn(self.ln_1(x), cache, layer)
+    def forward(
+        self, x: Tensor, cache: KVCache | None = None, layer: int = 0, documents: PackedDocuments | None = None
+    ) -> Tensor:
+        x = x + self.attn(self.ln_1(x), cache, layer, documents)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -231,14 +241,14 @@ class GPT(nn.Module):
                 nn.init.normal_(parameter, 0.0, residual if name.endswith("c_proj.weight") else head)
 
     def forward(
-        self, idx: Tensor, targets: Tensor | None = None, cache: KVCache | None = None
+        self, idx: Tensor, targets: Tensor | None = None, cache: KVCache | None = None, documents: Tensor | None = None
     ) -> tuple[Tensor, Any]:
         """Return logits (B, T, V) for token ids (B, T), int64, and the mean cross-entropy in nats per token.
 
         logits[:, t] predicts the token after idx[:, t].
 
         targets: (B, T), int64, -1 where a position does not count. The loss is a Tensor, 0-d, or None without targets.
-        cache: see `hidden_states`.
+        cache, documents: see `hidden_states`.
 
         Raises ValueError if T exceeds block_size, or if the targets have another shape than idx. Raises TypeError for
         targets that are not integers, and IndexError for an id outside the vocabulary.
@@ -246,17 +256,22 @@ class GPT(nn.Module):
         if targets is not None:
             check_tensor("targets", targets)
             check_targets(idx, targets)
-        logits = self.head(self.hidden_states(idx, cache))  # (B, T, V)
+        logits = self.head(self.hidden_states(idx, cache, documents))  # (B, T, V)
         if targets is None:
             return logits, None
         V = logits.shape[-1]
         return logits, F.cross_entropy(logits.view(-1, V), targets.reshape(-1), ignore_index=-1)
 
-    def hidden_states(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden_states(
+        self, idx: Tensor, cache: KVCache | None = None, documents: Tensor | None = None
+    ) -> Tensor:
         """Return the output of the final norm, (B, T, C), for token ids (B, T).
 
         With a cache, idx are the tokens after the cached ones, and the cache then holds them as well. Raises ValueError
         if they do not fit, GraphError if gradients would be recorded.
+
+        documents: (B, T), int64, the number of the document of each token, where a sequence has several, one after the
+            other. Each then has attention and positions of its own, as if it was alone. A cache has no documents.
         """
         check_tensor("token ids", idx)
         if idx.ndim != 2:
@@ -269,24 +284,31 @@ class GPT(nn.Module):
             if tl.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
                 raise tl.GraphError("GPT: a cache records no gradients. Call the model under no_grad()")
             cache.check_capacity(B, T)
-        x = self.drop(self.embed(idx, cache))
+        packed = None if documents is None else PackedDocuments(documents, idx)
+        if packed is not None and cache is not None:
+            raise ValueError("GPT: expected documents or a cache, got both. Read each document with a cache of its own")
+        x = self.drop(self.embed(idx, cache, packed))
         recompute = self.activation_checkpointing and cache is None
         for layer, block in enumerate(self.h):
-            x = tl.checkpoint(block, x) if recompute else block(x, cache, layer)
+            x = tl.checkpoint(block, x, documents=packed) if recompute else block(x, cache, layer, packed)
         if cache is not None:
             cache.length += T
         return self.ln_f(x)
 
-    def embed(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
+    def embed(
+        self, idx: Tensor, cache: KVCache | None = None, documents: PackedDocuments | None = None
+    ) -> Tensor:
         """Return the token embeddings (B, T, C) of idx (B, T), with the positions added unless they are rotary."""
         x = self.wte(idx)  # (B, T, C)
         if self.config.previous_tokens:
-            x = self.add_previous(x, idx, cache)
+            x = self.add_previous(x, idx, cache, documents)
         if self.config.position == "rope":
             return x
         start = 0 if cache is None else cache.length  # the position of idx[:, 0]
         table = self.wpe.weight if self.config.position == "learned" else self.sinusoids.to(x.dtype)
-        if cache is None or cache.padding is None:
+        if documents is not None:
+            positions = table[documents.positions]  # (B, T, C)
+        elif cache is None or cache.padding is None:
             positions = table[start : start + idx.shape[1]]  # (T, C), the same for every sequence
         else:
             positions = table[cache.positions(start, start + idx.shape[1]).to(table.device)]  # (B, T, C)
@@ -294,7 +316,9 @@ class GPT(nn.Module):
             x = x * math.sqrt(self.config.n_embd)  # The factor is that of Vaswani et al., 3.4.
         return x + positions
 
-    def add_previous(self, x: Tensor, idx: Tensor, cache: KVCache | None = None) -> Tensor:
+    def add_previous(
+        self, x: Tensor, idx: Tensor, cache: KVCache | None = None, documents: PackedDocuments | None = None
+    ) -> Tensor:
         """Return x (B, T, C) plus the embeddings of the tokens before each of idx (B, T), each from its own table.
 
         So the first block sees the last few tokens at once, as Bengio et al. 2003, "A Neural Probabilistic Language
@@ -303,7 +327,10 @@ class GPT(nn.Module):
         tokens, T = self.with_earlier(idx, cache), idx.shape[1]
         for i, table in enumerate(self.previous):
             stop = tokens.shape[1] - 1 - i
-            x = x + table(tokens[:, stop - T : stop])
+            earlier = tokens[:, stop - T : stop]
+            if documents is not None:
+                earlier = tl.where(documents.positions > i, earlier, self.config.vocab_size)
+            x = x + table(earlier)
         return x
 
     def with_earlier(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:

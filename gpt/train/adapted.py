@@ -19,7 +19,7 @@ INITIAL = "initial_val_loss"  # the key of the loss before the first step in the
 def report_before(trainer: Trainer) -> None:
     """Print the loss on the validation set before the first step, and write it to the metrics."""
     data, limit = trainer.dataset, trainer.config.train.final_eval_tokens or None
-    if trainer.step or not data.val.size or loss_before(trainer) is not None:
+    if trainer.step or not data.size("val") or loss_before(trainer) is not None:
         return
     with evaluation_bar(data.predicted("val", trainer.config.model.block_size, limit)) as bar:
         with trainer.autocast():

@@ -17,16 +17,32 @@ from tensorlite import serialization
 def summary(trainer: Trainer) -> str:
     """Return the size of the model, the text and the length of the run, in a few lines."""
     c, t, d = trainer.config, trainer.config.train, trainer.dataset
-    validation = f"{len(d.val):,} to validate" if d.val.size else "no validation set"
+    validation = f"{d.size('val'):,} to validate" if d.size("val") else "no validation set"
     trained = sum(p.numel() for p in trainer.parameters)
     share = "" if c.lora.rank is None else f", {trained:,} of them trained, {trained / trainer.model.num_params():.2%}"
     return (
         f"{c.name}: {trainer.model.num_params():,} parameters{share} ({precision_text(t)}, {trainer.model.device})\n"
-        f"{ControlEscaper().escape(c.data.dataset)}: {len(d.train):,} tokens to train on, {validation}; "
+        f"{ControlEscaper().escape(c.data.title)}: {d.size('train'):,} tokens to train on, {validation}; "
         f"{d.tokenizer.kind} tokenizer, {d.tokenizer.vocab_size:,} tokens{smaller_vocabulary(trainer)}\n"
+        f"{about_epochs(trainer)}"
         f"steps {trainer.step} to {t.steps}, each of {t.grad_accum * t.batch_size} {trainer.dataset.unit} "
         f"{c.model.block_size} tokens; writes to {trainer.folder.path}"
     )
+
+
+def about_epochs(trainer: Trainer) -> str:
+    """Return a line about the epochs of a run that has them, else an empty string."""
+    t, T = trainer.config.train, trainer.config.model.block_size
+    if trainer.order.epoch(T) is None:
+        return ""
+    names = trainer.config.data.names if len(trainer.dataset.parts) > 1 else ("",)
+    parts = [
+        f"{source.count('train', T):,} sequences" + (f" of {name}, share {weight:.3g}" if name else "")
+        for name, (source, weight) in zip(names, trainer.dataset.parts)
+    ]
+    drawn = t.steps * t.grad_accum * t.batch_size
+    epochs = max(drawn * weight / source.count("train", T) for source, weight in trainer.dataset.parts)
+    return ControlEscaper().escape(f"an epoch has {'; '.join(parts)}; the run reads up to {epochs:.3g} epochs") + "\n"
 
 
 def smaller_vocabulary(trainer: Trainer) -> str:
@@ -44,7 +60,7 @@ def report(trainer: Trainer, merge: bool = False) -> None:
     the merged model, too.
     """
     take_best(trainer)
-    if trainer.dataset.val.size:
+    if trainer.dataset.size("val"):
         evaluate_at_the_end(trainer)
     else:
         say("There is no validation set (--val-fraction 0), so there is no loss on one, and no best model")

@@ -10,8 +10,7 @@ from gpt import checkpoint, sources
 from gpt.checkpoint import Checkpoint, adapter, lora_targets
 from gpt.checkpoint.transfer import with_config
 from gpt.config import Config, ConfigError
-from gpt.data import DATASETS, Dataset, load_dataset, open_text
-from gpt.data.text import read_bytes
+from gpt.data import DATASETS, Dataset, described, is_folder, load_dataset, open_text, texts_have_carriage_returns
 from gpt.errors import extra
 from gpt.model import GPT, build_model
 from gpt.model.lora import add_lora
@@ -23,7 +22,7 @@ from gpt.train.trainer import Trainer
 
 # The options that may change when a run resumes. A change of any other option would make it another run.
 RESUMABLE_OPTIONS = {
-    "data.dataset",  # Only the place of the text may change; `resume` checks that its content did not.
+    "data.dataset",  # Only the place of the texts may change; `resume` checks that its content did not.
     "train.steps",
     "train.eval_interval",
     "train.eval_batches",
@@ -71,7 +70,7 @@ def build_run(config: Config, folder: RunFolder, init_from: str | Path | None = 
     if config.lora.rank is not None:
         raise ConfigError(f"lora.rank = {config.lora.rank} needs the weights of a model. Use finetune --model")
     dataset = load_dataset(config.data, config.model.block_size)
-    config = with_absolute_text(config).with_vocab_size(dataset.tokenizer.vocab_size)
+    config = with_described_data(config).with_vocab_size(dataset.tokenizer.vocab_size)
     tl.manual_seed(config.train.seed)  # Seeds the weights and dropout.
     return Parts(config, dataset, build_model(config.model, config.train.device, config.train.parameter_dtype))
 
@@ -85,7 +84,7 @@ def build_from(config: Config, folder: RunFolder, source: str | Path) -> Parts:
     path = sources.find(source)
     found = checkpoint.load_config(path).model
     plan = {} if config.lora.rank is None else lora_targets.choose(found, config.lora)
-    open_text(config.data)
+    check_texts(config)
     if plan and path.parent.resolve() == folder.path.resolve():
         raise ConfigError(
             f"the run would take the place of its own base in {str(folder.path)!r}. Write elsewhere: --name or --out"
@@ -104,14 +103,29 @@ def build_from(config: Config, folder: RunFolder, source: str | Path) -> Parts:
     model = with_config(loaded.model, model_config, config.train.parameter_dtype).train()
     if plan:
         add_lora(model, plan, config.lora.rank or 0, config.lora.scale, config.lora.dropout)
-    config = with_absolute_text(config).replace({"data.tokenizer": loaded.tokenizer.kind})
+    config = with_described_data(config).replace({"data.tokenizer": loaded.tokenizer.kind})
     return Parts(dataclasses.replace(config, model=model_config), dataset, model, base)
 
 
+def check_texts(config: Config) -> None:
+    """Raise DataError for a text that cannot be read, before anything else is done."""
+    for name in config.data.names:
+        if not is_folder(name):
+            open_text(dataclasses.replace(config.data, dataset=name, weights=None, field=""))
+
+
+def with_described_data(config: Config) -> Config:
+    """Return a configuration with what its folders of tokens decide, whose texts are found from any folder.
+
+    Call it where the texts have just been read.
+    """
+    return with_absolute_text(dataclasses.replace(config, data=described(config.data)))
+
+
 def with_absolute_text(config: Config) -> Config:
-    """Return a configuration whose text is found from any folder. Call it where the text has just been read."""
-    name = config.data.dataset
-    return config if name in DATASETS else config.replace({"data.dataset": os.path.abspath(name)})
+    """Return a configuration whose texts are found from any folder. Call it where they have just been read."""
+    names = [name if name in DATASETS else os.path.abspath(name) for name in config.data.names]
+    return config if names == list(config.data.names) else config.replace({"data.dataset": names})
 
 
 def start(config: Config, folder: RunFolder | None = None, init_from: str | Path | None = None) -> Trainer:
@@ -147,11 +161,12 @@ def resume(config: Config, path: str | Path) -> Trainer:
         dataset = load_dataset(config.data, config.model.block_size, saved.tokenizer)
     except CharacterError as error:
         raise other_text(config, saved, path) from error
-    trainer = Trainer(with_absolute_text(config), dataset, saved.model, RunFolder(path.parent), saved.state.get("base"))
+    config, base = with_described_data(config), saved.state.get("base")
+    trainer = Trainer(config, dataset, saved.model, RunFolder(path.parent), base)
     with checkpoint.corruption_errors(path):
         text = saved.state["text"]
         trainer.load_state(saved)
-    if trainer.text_digest != text:
+    if trainer.dataset.digest != text:
         raise other_text(config, saved, path)
     trainer.metrics.truncate_after(trainer.step, evaluated=not trainer.evaluation_due)
     if trainer.folder.layers.exists():
@@ -161,7 +176,7 @@ def resume(config: Config, path: str | Path) -> Trainer:
 
 def other_text(config: Config, saved: Checkpoint, path: Path) -> ConfigError:
     """Return the error for a text that is not the one of a checkpoint, with what to do."""
-    text = f"the text {config.data.dataset!r} is not the one that {str(path)!r} was trained on"
+    text = f"the text {config.data.title!r} is not the one that {str(path)!r} was trained on"
     if has_carriage_returns(config, saved.tokenizer):
         return ConfigError(
             f"{text}: it has carriage returns, which earlier versions of tensorlite kept and this one reads as line "
@@ -174,7 +189,7 @@ def has_carriage_returns(config: Config, tokenizer: Tokenizer) -> bool:
     """Return whether the text of a run has carriage returns: a vocabulary of characters tells, or else the file."""
     if tokenizer.by_character:
         return "\r" in tokenizer.decode(range(tokenizer.vocab_size))
-    return any(b"\r" in piece for piece in read_bytes(open_text(config.data).path))
+    return texts_have_carriage_returns(config.data)
 
 
 def check_resumable(config: Config, saved: Checkpoint, path: Path) -> None:

@@ -32,23 +32,24 @@ class Stepper:
         self.model, self.optimizer, self.schedule, self.parameters = model, optimizer, schedule, parameters
         self.max_norm, self.autocast, self.scaler = max_norm, autocast, scaler
 
-    def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the mean loss of a batch (B, T), 0-d."""
+    def loss(self, x: Tensor, y: Tensor, documents: Tensor | None = None) -> Tensor:
+        """Return the mean loss of a batch (B, T), 0-d. documents: see `GPT.hidden_states`."""
         if self.autocast is None:
-            return self.model(x, y)[1]
+            return self.model(x, y, documents=documents)[1]
         with self.autocast():
-            return self.model(x, y)[1]
+            return self.model(x, y, documents=documents)[1]
 
     def step(
-        self, batches: Sequence[tuple[Tensor, Tensor]], before_update: Callable[[], None] | None = None
+        self, batches: Sequence[tuple[Tensor, ...]], before_update: Callable[[], None] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Take a step. Return the loss and the norm of the gradient before clipping, both 0-d.
 
-        batches: inputs and targets, (B, T) each. before_update: called when the gradients are there, before clipping.
+        batches: inputs and targets, (B, T) each, and with packed documents their numbers.
+        before_update: called when the gradients are there, before clipping.
         """
         losses, scaler = [], self.scaler
-        for x, y in batches:
-            loss = self.loss(x, y) / len(batches)
+        for batch in batches:
+            loss = self.loss(*batch) / len(batches)
             (loss if scaler is None else scaler.scale(loss)).backward()
             losses.append(loss.detach())
         if scaler is not None:
@@ -64,7 +65,7 @@ class Stepper:
         self.schedule.step()
         return sum(losses[1:], losses[0]), norm
 
-    def step_and_clear(self, batches: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    def step_and_clear(self, batches: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
         """Take a step, and set the gradients to None, so that a compiled step keeps them to itself."""
         result = self.step(batches)
         self.optimizer.zero_grad()
@@ -80,4 +81,5 @@ def can_compile(config: Config, model: GPT, steps: int) -> bool:
     t = config.train
     plain = not t.is_mixed and not t.activation_checkpointing and model.device.type in COMPILED_ON
     small = memory(config)["activations (estimate)"] <= MAX_COMPILED_BYTES
-    return t.compile and plain and small and steps >= MIN_COMPILED_STEPS
+    recordable = config.data.documents != "packed"  # The masks of documents are other ones in each step.
+    return t.compile and plain and small and recordable and steps >= MIN_COMPILED_STEPS

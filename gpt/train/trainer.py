@@ -1,11 +1,9 @@
 """The training loop."""
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ import tensorlite as tl
 from gpt import checkpoint
 from gpt.checkpoint import Checkpoint, Snapshot
 from gpt.config import Config
-from gpt.data import Dataset, Split
+from gpt.data import Batch, Dataset, Split, make_order
 from gpt.errors import UserError
 from gpt.evaluate import mean_loss
 from gpt.model import GPT
@@ -61,6 +59,7 @@ class Trainer:
         self.schedule = self.schedule_after(0)
         self.autocast, self.scaler = make_autocast(config.train, model), make_scaler(config.train, model)
         self.rng = np.random.default_rng(config.train.seed)  # Draws the batches.
+        self.order = make_order(config.data.sampling, dataset, self.rng, config.train.seed)
         self.step = 0  # The number of finished steps.
         self.best = math.inf  # The lowest estimate of the validation loss.
         self.warned = False  # Whether a loss above chance was reported.
@@ -71,13 +70,6 @@ class Trainer:
         self.saver = Saver(folder, config.train)
         self.make_stepper()
         self.meter = Meter(t.grad_accum * t.batch_size * config.model.block_size)
-
-    @cached_property
-    def text_digest(self) -> str:
-        """Return a SHA-256 of the tokens of both splits."""
-        sha = hashlib.sha256(self.dataset.train.data)
-        sha.update(self.dataset.val.data)
-        return sha.hexdigest()
 
     # ---- the loop -------------------------------------------------------------------------------------------
 
@@ -151,13 +143,13 @@ class Trainer:
 
     def train_step(self) -> tuple[Tensor, Tensor]:
         """Take one optimizer step. Return the loss and the norm of the gradient before clipping, both 0-d."""
-        device, recorded = self.model.device, self.layers.is_due(self.step + 1)
+        t, device, recorded = self.config.train, self.model.device, self.layers.is_due(self.step + 1)
         self.optimizer.zero_grad()
         batches = []
-        for _ in range(self.config.train.grad_accum):
-            x, y = self.batch("train", self.rng)  # (B, T) each
-            self.meter.tokens += x.size
-            batches.append((tl.tensor(x, device=device), tl.tensor(y, device=device)))
+        for _ in range(t.grad_accum):
+            batch = self.order.batch(t.batch_size, self.config.model.block_size)
+            self.meter.tokens += batch[0].size
+            batches.append(tuple(tl.tensor(array, device=device) for array in batch))
         copying = self.saver.is_copying()
 
         def before_update() -> None:
@@ -185,8 +177,8 @@ class Trainer:
         compiles = can_compile(self.config, self.model, t.steps - self.step)
         self.compiled = tl.compile(self.stepper.step_and_clear) if compiles else None
 
-    def batch(self, split: Split, rng: np.random.Generator) -> tuple[Any, Any]:
-        """Return inputs and targets (B, T) of a random batch."""
+    def batch(self, split: Split, rng: np.random.Generator) -> Batch:
+        """Return inputs and targets (B, T) of a random batch, and with packed documents their numbers."""
         return self.dataset.batch(rng, split, self.config.train.batch_size, self.config.model.block_size)
 
     def schedule_after(self, step: int) -> lr_scheduler.LRScheduler:
@@ -208,6 +200,8 @@ class Trainer:
         """Write a line of metrics and return it. Raises the error of `check`."""
         self.check()
         line = {"step": self.step, "lr": lr, **self.meter.averages()}
+        if (epoch := self.order.epoch(self.config.model.block_size)) is not None:
+            line["epoch"] = round(epoch, 6)
         self.metrics.write(**line)
         return line
 
@@ -224,7 +218,7 @@ class Trainer:
             with self.autocast():
                 return mean_loss(self.model, interrupt.until_requested(batches))
 
-        if not self.dataset.val.size:
+        if not self.dataset.size("val"):
             return self.estimate_without_validation(loss("train"))
         train_loss, val_loss = loss("train"), loss("val")
         if not math.isfinite(train_loss + val_loss):
@@ -309,10 +303,12 @@ class Trainer:
             "batches": self.rng.bit_generator.state,
             "dropout": tl.get_rng_state(),
             "best": self.best if math.isfinite(self.best) else None,
-            "text": self.text_digest,
+            "text": self.dataset.digest,
             "meter": self.meter.get_state(),
             "evaluation_due": self.evaluation_due,
         }
+        if (order := self.order.get_state()) is not None:
+            state["order"] = order
         if self.scaler.is_enabled():
             state["scaler"] = self.scaler.state_dict()
         if self.base is not None:
@@ -351,6 +347,10 @@ class Trainer:
         self.best = math.inf if state["best"] is None else float(state["best"])
         self.meter.set_state(state.get("meter", {"losses": [], "seconds": 0.0}))  # Format 1 does not have it.
         self.evaluation_due = state.get("evaluation_due", False)
+        if self.order.get_state() is not None:
+            if "order" not in state:
+                raise KeyError("state.order")
+            self.order.set_state(state["order"])
         if "scaler" in state:  # A run that has another dtype now ignores it.
             self.scaler.load_state_dict(state["scaler"])
         self.make_stepper()

@@ -247,6 +247,7 @@ ACCEPTED = {
     "config.name": {"text", "long"},
     "config.data": {"object"}, "config.optim": {"object"}, "config.train": {"object"},
     "config.data.dataset": {"text", "empty", "escape", "long"}, "config.data.val_fraction": {"float"},
+    "config.data.field": {"empty"},
     "config.model.dropout": {"float"}, "config.model.tied": {"true"}, "config.lora": {"object"},
     "config.model.norm_eps": {"float"}, "config.model.zero_init": {"true"},
     "config.model.attention_dropout": {"true"}, "config.model.init_std": {"float"},

@@ -129,7 +129,7 @@ def test_train_help_has_every_option_with_default_and_unit():
             if isinstance(value, bool):
                 # Lines break after a hyphen.
                 assert f"[default: --{'' if value else 'no-'}{flag}]" in text.replace("- ", "-"), key
-            elif value != "":
+            elif value not in ("", None):
                 unit = f" {field.metadata['unit']}" if field.metadata["unit"] else ""
                 shown = f"{value:g}" if isinstance(value, float) else value
                 assert f"{meaning[1:]}. [default: {shown}{unit}]" in text, key
@@ -191,7 +191,7 @@ def test_every_option_reaches_its_field(calls):
     }  # fmt: skip
     for section in TRAIN_SECTIONS:
         for key, field, value in getattr(Config.load(), section).options():
-            if key in HIDDEN:
+            if key in HIDDEN or key in ("data.weights", "data.field"):  # These need certain data sets.
                 continue
             flag = OPTION_NAMES.get(key, field.name).replace("_", "-")
             arguments = [f"--no-{flag}" if value is True else f"--{flag}"]
@@ -211,6 +211,16 @@ def test_every_option_reaches_its_field(calls):
             name = {"name": "text"} if key == "data.dataset" else {}  # The run has the name of its text.
             assert config == Config.load(overrides={key: wanted, **name, **more}), key
             assert config != Config.load(), key
+
+
+def test_several_data_sets_and_a_field(calls):
+    arguments = ("--data", "a.txt", "--data", "b.jsonl", "--data-weights", "0.7,3", "--field", "body")
+    succeeds("train", *arguments)
+    given = {"data.dataset": ("a.txt", "b.jsonl"), "data.weights": (0.7, 3.0), "data.field": "body", "name": "a-b"}
+    assert calls.recorded == [("train", (Config.load(overrides=given),), {})]
+    assert "expected numbers with commas between them" in fails("train", *arguments[:5], "0.7;3")
+    assert "expected one weight for each data set" in fails("train", *arguments[:5], "1,2,3")
+    assert "--field 'x' has no effect" in fails("train", "--data", "a.txt", "--field", "x")
 
 
 def test_train_from_a_file(calls, tmp_path):
@@ -295,7 +305,7 @@ def test_resume_from_a_path_refuses_another_configuration(calls, tmp_path):
         (["sample", "--top-k", "0"], "--top-k 0: must be >= 1"),
         (["trian"], "No such command 'trian'. Did you mean 'train'?"),
         (["generate"], "No such command 'generate'. Did you mean 'sample'?"),
-        (["xyzzy"], "No such command 'xyzzy'. The commands are train, finetune, sample, chat, score, eval, info, "
+        (["xyzzy"], "No such command 'xyzzy'. The commands are train, prepare, finetune, sample, chat, score, eval, info, "
          "presets, models, export, explore, serve, runs, attention, lens, embeddings, gradients."),
     ],
 )

@@ -89,7 +89,7 @@ def test_invalid_texts_are_errors(tmp_path, content, message):
 def test_missing_texts_are_errors(tmp_path):
     with pytest.raises(data.DataError, match=r"cannot read the text '.*none\.txt': No such file"):
         data.load_text(DataConfig(dataset=str(tmp_path / "none.txt")))
-    with pytest.raises(data.DataError, match=r"Is a directory\n--data takes a UTF-8 text file, or a data set: tiny"):
+    with pytest.raises(data.DataError, match=r"Is a directory\n--data takes a UTF-8 .* or a data set: tiny"):
         data.load_text(DataConfig(dataset=str(tmp_path)))
     with pytest.raises(data.DataError, match="did you mean the data set 'tinyshakespeare'"):
         data.load_text(DataConfig(dataset="tiny-shakespeare"))
