@@ -305,8 +305,8 @@ def test_resume_from_a_path_refuses_another_configuration(calls, tmp_path):
         (["sample", "--top-k", "0"], "--top-k 0: must be >= 1"),
         (["trian"], "No such command 'trian'. Did you mean 'train'?"),
         (["generate"], "No such command 'generate'. Did you mean 'sample'?"),
-        (["xyzzy"], "No such command 'xyzzy'. The commands are train, prepare, finetune, sample, chat, score, eval, info, "
-         "presets, models, export, explore, serve, runs, attention, lens, embeddings, gradients."),
+        (["xyzzy"], "No such command 'xyzzy'. The commands are train, prepare, finetune, sample, chat, score, eval, "
+         "info, presets, models, export, explore, serve, runs, attention, lens, embeddings, gradients."),
     ],
 )
 def test_mistakes_are_one_message(calls, monkeypatch, tmp_path, arguments, message):
