@@ -384,8 +384,9 @@ class NewTensors(Program):
             half = tl.full((1, T), 0.5, dtype=mask.dtype, device=x.device)
             pad = tl.cat([tl.full_like(x[:, :1], 3), tl.zeros_like(x[:, :1]), x], dim=1)
             table = tl.tensor([[1.0, 2.0], [3.0, 4.0]]) @ tl.eye(2) + tl.linspace(0, 1, 2)
+            chosen = tl.where(mask > 0, F.rms_norm(mask, (T,)), -1.0)
             with_half = tl.stack([mask.sum(0), half.squeeze(0).to(tl.float64).to(mask.dtype)])
-            return [inner(pad[:, :T], y), mask, half, pad, table, with_half, tl.ones(2, 2), tl.ones_like(half)]
+            return [inner(pad[:, :T], y), mask, half, pad, table, with_half, chosen, tl.ones(2, 2), tl.ones_like(half)]
 
         return step
 
