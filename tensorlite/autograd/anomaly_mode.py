@@ -31,7 +31,8 @@ _state = _State()
 class detect_anomaly:
     """Context manager in which the first op that makes a NaN or a harmful infinity raises AnomalyError.
 
-    The error names the op, forward or backward, and the line of your code that called it. An op whose inputs already
+    The error names the op, forward or backward, and the line of your code that called it. Where an infinity led to the
+    NaN, it names the op that made it, too, if a gradient flows through that op. An op whose inputs already
     contain such a value (a mask filled with ``-inf``, say) raises nothing.
 
     An infinity in the forward pass can be intended: ``log(0)`` as a mask, say. So it raises in the backward pass, if a
@@ -95,7 +96,25 @@ def check_forward(op: str, values: list[Any], out: Array, place: Any) -> None:
     if what == "infinity" and place is not None:
         place.infinite = BACKENDS[type(out)].isinf(out)
     elif what == "NaN":
-        raise AnomalyError(f"{op}: the forward pass made the first {what} here\n  {where}")
+        source = source_of_infinity(place)
+        message = f"{op}: the forward pass made the first {what} here\n  {where}"
+        if source is not None:
+            message += f"\n  its input has an infinity, which {source.name} made\n  {source.where}"
+        raise AnomalyError(message)
+
+
+def source_of_infinity(place: Any) -> Any:
+    """Return the oldest node before another one whose op made an infinity, or None. place: a node or None."""
+    found, waiting, seen = None, [place], {id(place)}
+    while waiting:
+        for edge in getattr(waiting.pop(), "edges", ()):  # A leaf has none.
+            if id(edge) in seen:
+                continue
+            seen.add(id(edge))
+            waiting.append(edge)
+            if getattr(edge, "infinite", None) is not None and (found is None or edge.seq < found.seq):
+                found = edge
+    return found
 
 
 def check_infinities(node: Any, gradient: Any) -> None:

@@ -34,6 +34,18 @@ def test_an_infinity_that_a_gradient_meets_is_found():
     assert line_of("here: divided by zero") in str(error.value)
 
 
+def test_the_op_that_made_an_infinity_behind_a_nan_is_named():
+    x = tl.tensor([1.0, 2.0], requires_grad=True)
+    with tl.detect_anomaly(), pytest.raises(AnomalyError) as error:
+        large = (x * 1e30) * 1e30  # here: an overflow
+        y = large.reshape(2, 1) * tl.ones(2)
+        (y.max() + 1.0 - y).sum()
+    lines = str(error.value).splitlines()
+    assert lines[0] == "sub: the forward pass made the first NaN here"
+    assert lines[2] == "  its input has an infinity, which mul made"
+    assert line_of("here: an overflow") in lines[3]
+
+
 def log_of_a_mask(x):
     return (x + tl.tensor([0.0, 1.0]).log()).softmax(-1)[1]
 
