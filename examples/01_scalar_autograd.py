@@ -45,7 +45,7 @@ nodes = topological_order([node_of(loss)])  # all nodes that lead to the loss, t
 
 def saved(node: Node) -> dict[str, Any]:
     """Return the values that a node saved for its gradient rules, by name. It saves only what the rules use."""
-    assert isinstance(node.saved, list)  # backward() sets it to None, so that the memory is freed
+    assert isinstance(node.saved, tuple)  # backward() sets it to None, so that the memory is freed
     return dict(zip(node.plan.saved_names, node.saved, strict=True))
 
 

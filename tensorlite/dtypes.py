@@ -356,6 +356,9 @@ def _describe(arrays: list[Any]) -> str:
 
 
 def _promote(name: str, arrays: list[Any]) -> list[Any]:
+    dtype = getattr(arrays[0], "dtype", None)
+    if dtype is not None and all(getattr(a, "dtype", None) is dtype for a in arrays):
+        return arrays
     return _convert(name, arrays, result_type(*arrays))
 
 

@@ -16,7 +16,7 @@ from ..backends.registry import BACKENDS, Array
 from ..dtypes import DType, cast_array, float32, kind_of, promote_types
 from . import version_counter
 from .graph import Variable
-from .op_hooks import op_runner
+from .thread_state import threads
 
 __all__ = [
     "CLASSES", "AutocastMode", "Casting", "autocast_mode", "autocasts", "can_combine", "cast_arguments", "cast_tensors",
@@ -108,7 +108,7 @@ def _target(kind: str, lower: DType, dtypes: Iterable[DType]) -> DType:
 
 def _convert(array: Array, dtype: DType) -> Array:
     """Return an array in another dtype. Numbers that are too large for float16 become infinite, without a warning."""
-    result: Array = op_runner.run_without_hooks(cast_array, array, dtype)
+    result: Array = threads.state.run_without_hooks(cast_array, array, dtype)
     return result
 
 

@@ -82,8 +82,8 @@ class CheckpointedRegion(RecomputedValues):
             if node.saved is self:
                 # Values that f itself changed in place before saving them have ticks of this second call, which are
                 # later than the node's own. A copy has no ticks. Values changed later stay, and are found to be stale.
-                node.saved = [v.copy() if changed_between(v, start, twin.seq) else v for v in twin.saved] if (
-                    isinstance(twin.saved, list)
+                node.saved = tuple(v.copy() if changed_between(v, start, twin.seq) else v for v in twin.saved) if (
+                    isinstance(twin.saved, tuple)
                 ) else twin.saved  # fmt: skip
 
 

@@ -55,14 +55,14 @@ class CompactValues(RestorableValues):
         for source in self.sources:
             yield from source.args
 
-    def restore(self) -> list[Any]:
+    def restore(self) -> tuple[Any, ...]:
         """Return the saved values. Raises VersionError if an array was changed in place from which one is computed."""
         values = self.values.copy()
         for source in self.sources:
             version_counter.check_saved(source.op, source.seq, source.names, source.args)
             value = source.f(*source.args)
             values[source.place] = value if value.dtype == source.dtype else cast_array(value, source.dtype)
-        return values
+        return tuple(values)
 
 
 def compact_values(node: Node, args: Sequence[Any], given: list[Any], arrays: list[Any]) -> Array | None:
@@ -74,7 +74,7 @@ def compact_values(node: Node, args: Sequence[Any], given: list[Any], arrays: li
     if plan.op_name not in _COMPACT or not plan.built_in or plan.saved_positions[:2] != [0, 1] or len(args) < 2:
         return None
     x, weight = args[0], args[1]
-    if arrays[0].dtype.kind != "V" or math.prod(arrays[0].shape[:-1]) < _MIN_ROWS or not isinstance(saved, list):
+    if arrays[0].dtype.kind != "V" or math.prod(arrays[0].shape[:-1]) < _MIN_ROWS or not isinstance(saved, tuple):
         return None
     sources, parameter = [], None
     if isinstance(weight, Variable) and weight.tracked and weight.node is None and arrays[1] is not given[1]:
@@ -83,7 +83,7 @@ def compact_values(node: Node, args: Sequence[Any], given: list[Any], arrays: li
         sources.append(_Source(1, plan.op_name, _same, [parameter], [name], node.seq, arrays[1].dtype))
     source = x.node if isinstance(x, Variable) else None
     if source is not None and _is_repeatable(source, given[0]):
-        assert isinstance(source.saved, list)
+        assert isinstance(source.saved, tuple)
         places = source.plan.composite_places
         names, values = ([kept[j] for j in places] for kept in (source.plan.saved_names, source.saved))
         f = source.plan.op.function
@@ -102,7 +102,7 @@ def _is_repeatable(node: Node, result: Array) -> bool:
     plan, saved = node.plan, node.saved
     if plan.op_name not in _BY_TABLE | _NORMS or not plan.built_in or result.size < _MIN_SIZE:
         return False
-    if node.replaced or not isinstance(saved, list) or version_counter.version(result):
+    if node.replaced or not isinstance(saved, tuple) or version_counter.version(result):
         return False
     values = [saved[j] for j in plan.composite_places]
     if any(version_counter.changed_since(value, node.seq) for value in values if type(value) in BACKENDS):

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 from array import array
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,6 @@ from ..dtypes import accumulate_dtype, cast_array, convert_arrays
 from ..errors import DTypeError, GraphError, ShapeError
 from . import anomaly_mode, version_counter
 from .autocast_mode import casting, without_autocast
-from .grad_mode import grad_mode
 from .gradient_observers import gradient_observers, observe
 from .graph import (
     Edge,
@@ -43,7 +42,7 @@ from .graph import (
     topological_order,
     wrap,
 )
-from .op_hooks import op_runner
+from .thread_state import threads
 
 __all__ = ["MIN_SHARED", "gradient_logs", "run_backward", "unbroadcast"]
 
@@ -85,7 +84,8 @@ def run_backward(
             if not needed.isdisjoint(node.edges):
                 needed.add(node)
     grads: dict[Edge, Any] = dict(seeds)
-    hook = op_runner.hooks.backward
+    thread = threads.state
+    hook = thread.hooks.backward
     step = _backward_step if hook is None else functools.partial(hook, _backward_step)
     if casting.active:  # rules compute in the dtypes of the saved values, which the op call has converted
         step = functools.partial(without_autocast, step)
@@ -96,7 +96,7 @@ def run_backward(
     if gradient_observers and targets is None and not create_graph:
         step = observe(step, order, grads)
     anomalies = anomaly_mode.enabled
-    previous_mode, grad_mode.enabled = grad_mode.enabled, create_graph
+    previous_mode, thread.records = thread.records, create_graph
     try:
         with np.errstate(all="ignore"):
             for node in order:
@@ -127,7 +127,7 @@ def run_backward(
                 if isinstance(edge, Variable) and edge.hooks:
                     grads[edge] = _run_hooks(edge.hooks, np.asarray(g) if isinstance(g, np.generic) else g)
     finally:
-        grad_mode.enabled = previous_mode
+        thread.records = previous_mode
         if log is not None:
             log.append(version_counter.clock())
     return grads
@@ -149,11 +149,11 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
     """Run the gradient rules of a node, and add the results to the gradients of its inputs."""
     plan, edges, shapes, dtypes = node.plan, node.edges, node.shapes, node.dtypes
     saved = node.saved
-    if type(saved) is not list:
+    if type(saved) is not tuple:
         saved = _saved_values(node)
     if version_counter.last_change > node.seq:
         version_counter.check_saved(plan.op_name, node.seq, plan.saved_names, saved)
-    values = attach_saved_values(node, saved) if create_graph else saved
+    values: Sequence[Any] = attach_saved_values(node, saved) if create_graph else saved
     narrow_xp = None
     if plan.find_narrow is not None and dtypes is not None:
         if plan.built_in and not create_graph:
@@ -220,7 +220,7 @@ def _backward_step(node: Node, g: Value, create_graph: bool, needed: set[Edge] |
         grads[edge] = d
 
 
-def widen_values(plan: Plan, values: list[Any], g: Value) -> tuple[list[Any], Value]:
+def widen_values(plan: Plan, values: Sequence[Any], g: Value) -> tuple[Sequence[Any], Value]:
     """Return the saved values and the gradient of a result in float32 where they are float16 or bfloat16."""
     narrow = None if plan.find_narrow is None else plan.find_narrow([g])
     if narrow is None:
@@ -230,7 +230,7 @@ def widen_values(plan: Plan, values: list[Any], g: Value) -> tuple[list[Any], Va
     return values, g
 
 
-def _saved_values(node: Node) -> list[Any]:
+def _saved_values(node: Node) -> tuple[Any, ...]:
     """Return the saved values of a node, computed again if necessary. Raises GraphError if they were freed."""
     saved = node.saved  # read once, because another thread may fill or free them
     while isinstance(saved, RecomputedValues):  # a checkpoint inside another needs two rounds
@@ -302,7 +302,7 @@ def _run_hooks(hooks: list[Callable[[Any], Any]], g: Value) -> Value:
     return g
 
 
-def attach_saved_values(node: Node, saved: list[Any]) -> list[Any]:
+def attach_saved_values(node: Node, saved: Sequence[Any]) -> list[Any]:
     """Return the saved values as Variables at their places in the graph, so that ops on them are recorded."""
     values: list[Any] = []
     for value, k in zip(saved, node.plan.saved_edges, strict=True):
@@ -323,13 +323,13 @@ def attach_saved_values(node: Node, saved: list[Any]) -> list[Any]:
 
 def _alias_of(edge: Edge, value: Array, dtype: Any = None) -> Node:
     """Return a new node that passes its gradient on to ``edge``, converted to ``dtype`` if that is given."""
-    node = new_node(_ALIAS, [edge], [value.shape], [])
+    node = new_node(_ALIAS, [edge], [value.shape], ())
     if dtype is not None:
         node.dtypes = [dtype]
     return node
 
 
-def _through_composite(node: Node, values: list[Any], g: Value) -> list[Value]:
+def _through_composite(node: Node, values: Sequence[Any], g: Value) -> list[Value]:
     """Return the gradients of a fused op as Variables: run its composite on the saved inputs and differentiate that."""
     plan = node.plan
     args = [values[j] for j in plan.composite_places]

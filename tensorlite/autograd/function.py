@@ -22,12 +22,12 @@ from ..dtypes import (
 from ..scalars import flag_in
 from . import anomaly_mode, version_counter
 from .autocast_mode import CLASSES, cast_arguments, casting
-from .grad_mode import grad_mode
 from .graph import Edge, Output, Rule, Value, Variable, wrap
 from .op_definition import Op
 from .op_errors import translate_error
-from .op_hooks import op_runner
+from .thread_state import threads
 from .user_ops import call_forward, check_recordable, run_user
+from .usual_call import with_usual_call
 from .views import record_view, regenerate_view
 
 __all__ = ["OpFunction", "op"]
@@ -171,7 +171,7 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
     """
     forward, aux, policy, multi_output, built_in = self.forward, self.aux, self.dtypes, self.multi_output, self.built_in
     arity, variadic, differentiable = len(self.names), self.variadic is not None, bool(self.rules or self.backward)
-    defaults, mode, runner = tuple(self.defaults), grad_mode, op_runner
+    defaults = tuple(self.defaults)
     new, ndarray, accepts_dtype, flags = object.__new__, np.ndarray, self.accepts_dtype, self.flags
     backends, orders, numpy_xp, casts = BACKENDS, self.orders, BACKENDS[np.ndarray], casting
     view, inplace_in_graph, rules = self.view and not multi_output, version_counter.inplace_in_graph, len(self.rules)
@@ -179,7 +179,8 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
     find_narrow = self.find_narrow
     combined = slice(arity, None) if variadic else slice(0, len(self.rules) or None)  # arguments that ``dtypes`` is for
 
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def general(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        thread = threads.state
         if kwargs:
             order = orders.get((len(args), *kwargs))
             if order is None and accepts_dtype and kwargs.get("dtype") is not None:
@@ -192,7 +193,7 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
         needs: tuple[int, ...] = ()
         edges: list[Edge] = []
         shapes: list[tuple[int, ...]] = []
-        dtype, grad = None, mode.enabled
+        dtype, grad = None, thread.records
         raw, mixed = True, False
         for a in args:
             if isinstance(a, Variable):
@@ -255,7 +256,7 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
             xp = narrow_xp
         try:
             if built_in:
-                out = runner.run(forward, xp, *inputs)
+                out = thread.run(forward, xp, *inputs)
             elif raw:
                 out = run_user(forward, xp, *inputs)
             else:
@@ -280,7 +281,7 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
                 return outs
             results = tuple(map(wrap, outs))
             if needs and differentiable:
-                node = self.record(args, given, arrays, needs, edges, shapes, [*arrays, None], dtype)
+                node = self.record(args, given, arrays, needs, edges, shapes, (*arrays, None), dtype)
                 node.outputs = [(o.shape, o.dtype) for o in outs]
                 for k, result in enumerate(results):
                     result.node, result.tracked = Output(node, k), True
@@ -303,12 +304,17 @@ def make_op_function(self: Op) -> OpFunction[..., Any]:
         if view and grad and isinstance(args[0], Variable):
             result.view_info = record_view(args[0], self.replay or call, args[1:], out)
         if needs and differentiable:
-            result.node = self.record(args, given, arrays, needs, edges, shapes, [*arrays, out, *extra], dtype)
+            result.node = self.record(args, given, arrays, needs, edges, shapes, (*arrays, out, *extra), dtype)
             result.tracked = True
         if anomaly_mode.enabled:
             anomaly_mode.check_forward(self.name, given, out, result.node)
         return result
 
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return general(args, kwargs)
+
+    if built_in and arity and required <= 2 and not (variadic or multi_output or aux):
+        call = with_usual_call(self, general)
     functools.update_wrapper(call, self.forward)
     del call.__wrapped__  # type: ignore[attr-defined]  # its signature has ``xp``, which no caller passes
     call.__signature__ = self.public_signature  # type: ignore[attr-defined]

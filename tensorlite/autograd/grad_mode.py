@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import functools
 import inspect
-import threading
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any, TypeVar, overload
 
-__all__ = ["enable_grad", "grad_mode", "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad",
+from .thread_state import threads
+
+__all__ = ["enable_grad", "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad",
            "set_grad_enabled"]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class GradMode(threading.local):
-    """The grad mode of the current thread. Every op call reads ``enabled``."""
-
-    enabled = True
-    inference = False
-
-
-grad_mode = GradMode()
-
-
 def is_grad_enabled() -> bool:
     """Return whether this thread records ops on tensors that require gradients."""
-    return grad_mode.enabled
+    return threads.state.records
 
 
 def is_inference_mode_enabled() -> bool:
     """Return whether this thread is inside an ``inference_mode()`` block."""
-    return grad_mode.inference
+    return threads.state.inference
 
 
 def _in_context(context: Callable[[], Any], f: F) -> F:
@@ -60,16 +51,16 @@ class set_grad_enabled:
 
     def __init__(self, mode: bool) -> None:
         self.mode = bool(mode)
-        self._previous, grad_mode.enabled = grad_mode.enabled, self.mode
+        self._previous, threads.state.records = threads.state.records, self.mode
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *exc: object) -> None:
-        grad_mode.enabled = self._previous
+        threads.state.records = self._previous
 
     def __call__(self, f: F) -> F:
-        grad_mode.enabled = self._previous
+        threads.state.records = self._previous
         return _in_context(lambda: set_grad_enabled(self.mode), f)
 
 
@@ -92,14 +83,14 @@ class _GradModeContext:
 
     def __enter__(self) -> None:
         thread = get_ident()
-        self._previous[thread] = (grad_mode.enabled, self._previous.get(thread))
-        grad_mode.enabled = self.mode
+        self._previous[thread] = (threads.state.records, self._previous.get(thread))
+        threads.state.records = self.mode
 
     def __exit__(self, *exc: object) -> None:
         thread = get_ident()
         previous = self._previous.get(thread)
         if previous is not None:  # None if another thread entered
-            grad_mode.enabled, self._previous[thread] = previous
+            threads.state.records, self._previous[thread] = previous
 
     def __call__(self, f: F) -> F:
         return _in_context(type(self), f)
@@ -143,14 +134,14 @@ class inference_mode:
 
     def __enter__(self) -> None:
         thread = get_ident()
-        self._previous[thread] = (grad_mode.enabled, grad_mode.inference, self._previous.get(thread))
-        grad_mode.enabled, grad_mode.inference = not self.mode, self.mode
+        self._previous[thread] = (threads.state.records, threads.state.inference, self._previous.get(thread))
+        threads.state.records, threads.state.inference = not self.mode, self.mode
 
     def __exit__(self, *exc: object) -> None:
         thread = get_ident()
         previous = self._previous.get(thread)
         if previous is not None:  # None if another thread entered
-            grad_mode.enabled, grad_mode.inference, self._previous[thread] = previous
+            threads.state.records, threads.state.inference, self._previous[thread] = previous
 
     def __call__(self, f: F) -> F:
         return _in_context(lambda: type(self)(self.mode), f)

@@ -91,7 +91,7 @@ class Node:
     plan: Plan
     edges: list[Edge]
     shapes: list[tuple[int, ...]]
-    saved: list[Any] | RecomputedValues | RestorableValues | None
+    saved: tuple[Any, ...] | RecomputedValues | RestorableValues | None
     seq: int
 
     @property
@@ -145,7 +145,7 @@ class Output(Node):
     """The node of one of several results of an op. It passes its gradient on to the node that the results share."""
 
     def __init__(self, parent: Node, index: int) -> None:
-        self.plan, self.edges, self.shapes, self.saved = parent.plan, [parent], [parent.outputs[index][0]], []
+        self.plan, self.edges, self.shapes, self.saved = parent.plan, [parent], [parent.outputs[index][0]], ()
         self.seq = version_counter.clock()
         self.index = index
 
@@ -216,14 +216,15 @@ class RestorableValues:
 
     __slots__ = ()
 
-    def restore(self) -> list[Any]:
+    def restore(self) -> tuple[Any, ...]:
         """Return the saved values. Raises VersionError if an array was changed in place from which one is computed."""
         raise NotImplementedError
 
 
 def new_node(
-    plan: Plan, edges: list[Edge], shapes: list[tuple[int, ...]], saved: list[Any] | RecomputedValues | None
-) -> Node:
+    plan: Plan, edges: list[Edge], shapes: list[tuple[int, ...]],
+    saved: tuple[Any, ...] | RecomputedValues | None,
+) -> Node:  # fmt: skip
     """Return a new Node. A recorded op makes one, and a call of this takes half as long as one of ``__init__``."""
     node = _new(Node)
     node.plan, node.edges, node.shapes, node.saved = plan, edges, shapes, saved

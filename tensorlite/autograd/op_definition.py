@@ -317,7 +317,7 @@ class Op:
 
     def record(
         self, args: Sequence[Any], given: list[Any], arrays: list[Any], needs: tuple[int, ...], edges: list[Edge],
-        shapes: list[tuple[int, ...]], values: list[Any], dtype: Any,
+        shapes: list[tuple[int, ...]], values: tuple[Any, ...], dtype: Any,
     ) -> Node:  # fmt: skip
         """Return the node of one call.
 
@@ -334,7 +334,7 @@ class Op:
             regenerate_views(self.name, args)
             edges = [args[i].node or args[i] for i in needs]
         adjacent = plan.saved_slice
-        saved = values[adjacent] if adjacent is not None else [values[p] for p in plan.saved_positions]
+        saved = values[adjacent] if adjacent is not None else tuple([values[p] for p in plan.saved_positions])
         node = _new(Node)  # as new_node does, without the time of a call
         node.plan, node.edges, node.shapes, node.saved = plan, edges, shapes, saved
         node.seq = version_counter.clock()

@@ -12,7 +12,7 @@ from ..backends.registry import BACKENDS, describe_array
 from ..dtypes import is_floating
 from ..errors import DTypeError, GraphError
 from .graph import Value, Variable, wrap
-from .op_hooks import op_runner
+from .thread_state import threads
 
 __all__ = ["call_forward", "check_recordable", "guarded_backward", "guarded_rule", "run_user"]
 
@@ -47,7 +47,7 @@ def _call(f: Callable[..., Any], *args: Any) -> Any:
 
 def run_user(f: Callable[..., Any], *args: Any) -> Any:
     """Return ``f(*args)`` for the function of a user's op: with NumPy's warnings, and through this thread's hooks."""
-    hook = op_runner.hooks.forward
+    hook = threads.state.hooks.forward
     return f(*args) if hook is None else hook(_call, f, *args)
 
 

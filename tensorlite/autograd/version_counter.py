@@ -107,7 +107,7 @@ def changed_since(array: Any, start: int) -> bool:
     return counter is not None and counter.ticks[-1] > start
 
 
-def check_saved(op: str, seq: int, names: list[str], saved: list[Any]) -> None:
+def check_saved(op: str, seq: int, names: list[str], saved: Sequence[Any]) -> None:
     """Raise VersionError if a value that a node saved at tick ``seq`` was changed in place since.
 
     names: the names of the saved values, for the message.

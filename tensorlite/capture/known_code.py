@@ -13,6 +13,7 @@ __all__ = ["CAPTURABLE_OPS", "is_known"]
 _PUBLIC = {
     "autograd/function.py": {"make_op_function.<locals>.call"},
     "backends/registry.py": {"Device.__str__"},
+    "autograd/usual_call.py": {"with_usual_call.<locals>.call"},
     "autograd/grad_mode.py": {"is_grad_enabled"},
     "autograd/version_counter.py": {"VersionCounter.__init__"},  # its callback runs whenever memory is freed
     "nn/activation.py": {"GELU.forward", "ReLU.forward", "SiLU.forward", "Sigmoid.forward", "Tanh.forward"},
@@ -47,11 +48,13 @@ _INTERNAL = {
     "autograd/autocast_mode.py": {"can_combine"},
     "autograd/engine.py": {"fill_missing_with_zeros", "run_backward"},
     "autograd/grad_mode.py": {"set_grad_enabled.__enter__", "set_grad_enabled.__exit__", "set_grad_enabled.__init__"},
+    "autograd/function.py": {"make_op_function.<locals>.general"},
     "autograd/gradients.py": {"_as_list", "_seeds", "backward"},
     "autograd/graph.py": {"Output.__init__", "topological_order", "wrap"},
     "autograd/op_definition.py": {"Op.bind", "Op._order", "Op.check_constant", "Op.plan", "Op.record",
                                   "Op.result_array", "Op.argument_names"},
     "autograd/op_hooks.py": {"run_op"},
+    "autograd/usual_call.py": {"_given"},
     "autograd/version_counter.py": {"base_array", "check_saved"},
     "autograd/views.py": {"record_view"},
     "backends/registry.py": {"_load_cpu", "backend_of", "device", "device_of"},

@@ -175,7 +175,7 @@ class Recorder:
             run(node, g, create, needed, grads)
             return
         plan, saved = node.plan, node.saved
-        if create or needed is not None or node.hooks or not plan.built_in or type(saved) is not list:
+        if create or needed is not None or node.hooks or not plan.built_in or type(saved) is not tuple:
             self.watcher.fail(f"the backward pass of {node.name} has hooks, chosen inputs, a checkpoint or a user's op")
         if anomaly_mode.enabled or (plan.find_narrow is not None and node.dtypes is not None):
             self.watcher.fail(f"the backward pass of {node.name} converts float16 or bfloat16")
@@ -196,7 +196,7 @@ class Recorder:
             self.watcher.fail(str(error))
             run(node, g, create, needed, grads)
 
-    def _gradients(self, node: Node, saved: list[Any], g: Any, grads: dict[Any, Any]) -> None:
+    def _gradients(self, node: Node, saved: tuple[Any, ...], g: Any, grads: dict[Any, Any]) -> None:
         """Do what a step of the engine does, and write it. Nothing is added to ``grads`` before all is computed."""
         plan = node.plan
         if isinstance(g, tuple):

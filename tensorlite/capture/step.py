@@ -12,9 +12,9 @@ import numpy as np
 
 from ..autograd import anomaly_mode, version_counter
 from ..autograd.autocast_mode import casting
-from ..autograd.grad_mode import grad_mode
 from ..autograd.graph import Variable, new_node, wrap
-from ..autograd.op_hooks import OpHooks, op_runner
+from ..autograd.op_hooks import OpHooks
+from ..autograd.thread_state import threads
 from ..backends.registry import get_default_device
 from ..dtypes import get_default_dtype
 from ..nn.module import Module
@@ -220,8 +220,8 @@ def _key_of(args: Any, kwargs: Any, leaves: list[Any], arrays: list[Any]) -> Any
     arrays: gets the arrays of the Tensors among the leaves.
     """
     if (
-        casting.active or anomaly_mode.enabled or version_counter.inplace_in_graph or op_runner.hooks != _NO_HOOKS
-        or (grad_mode.inference)
+        casting.active or anomaly_mode.enabled or version_counter.inplace_in_graph or threads.state.hooks != _NO_HOOKS
+        or (threads.state.inference)
     ):  # fmt: skip
         return None
     parts: list[Any] = []
@@ -241,7 +241,7 @@ def _key_of(args: Any, kwargs: Any, leaves: list[Any], arrays: list[Any]) -> Any
         else:
             return None
     try:
-        key = (_structure(args), _structure(kwargs), tuple(parts), grad_mode.enabled, get_default_dtype(),
+        key = (_structure(args), _structure(kwargs), tuple(parts), threads.state.records, get_default_dtype(),
                get_default_device())
         hash(key)
     except TypeError:

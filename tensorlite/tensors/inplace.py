@@ -106,11 +106,11 @@ def _update_in_place(x: Any, name: str, out: Any) -> Any:
     out = to_dtype(out, array.dtype)
     node = out.node
     assert node is not None
-    if isinstance(node.saved, list):  # copy the saved values in this memory, because it is overwritten below
+    if isinstance(node.saved, tuple):  # copy the saved values in this memory, because it is overwritten below
         memory = version_counter.base_array(array)
-        node.saved = [
+        node.saved = tuple(
             v.copy() if type(v) in BACKENDS and version_counter.base_array(v) is memory else v for v in node.saved
-        ]
+        )
     if steps is not None:  # x is a view: record the change as one of its base, then regenerate x from the base
         node = with_view(base, out, steps).node
         assert node is not None

@@ -34,7 +34,7 @@ class Vertex:
     array: Array | None = None
     shape: tuple[int, ...] | None = None
     dtype: Any = None
-    saved: list[Any] | None = None
+    saved: tuple[Any, ...] | None = None
     no_saved: str | None = None
     recomputed: bool = False
     order: int = 1
@@ -96,7 +96,7 @@ class Graph:
         return [v for v in self.vertices if v.leaf is not None]
 
 
-def saved_values(node: Node) -> list[Any] | None:
+def saved_values(node: Node) -> tuple[Any, ...] | None:
     """Return the saved values of a node, None if a backward pass has freed them.
 
     Values of a checkpointed region are computed again; the region's nodes hold its placeholder afterwards, as before.
@@ -129,10 +129,10 @@ def build_graph(roots: Sequence[Variable]) -> Graph:
         for edge in node.edges:
             if isinstance(edge, Variable):
                 _leaf_vertex(graph, edge)
-        values: list[Any] | None = None
+        values: tuple[Any, ...] | None = None
         why: str | None = None
         if isinstance(node, Output):
-            values = []
+            values = ()
         else:
             try:
                 values = saved_values(node)
@@ -170,7 +170,7 @@ def _leaf_vertex(graph: Graph, leaf: Variable) -> None:
         graph.vertex_of[leaf] = _add(graph, Vertex(len(graph.vertices), "leaf", leaf=leaf, shape=shape, dtype=dtype))
 
 
-def _constant_arguments(node: Node, values: list[Any] | None) -> Iterable[tuple[int, str, Array]]:
+def _constant_arguments(node: Node, values: tuple[Any, ...] | None) -> Iterable[tuple[int, str, Array]]:
     """Return position, name and value of the arguments that the node has saved as arrays without a gradient."""
     plan = node.plan
     if not values or plan.op is None:
@@ -183,7 +183,7 @@ def _constant_arguments(node: Node, values: list[Any] | None) -> Iterable[tuple[
             yield position, name, value
 
 
-def _add_constants(graph: Graph, node: Node, values: list[Any] | None, constants: dict[int, Vertex]) -> None:
+def _add_constants(graph: Graph, node: Node, values: tuple[Any, ...] | None, constants: dict[int, Vertex]) -> None:
     for _, _, value in _constant_arguments(node, values):
         if id(value) not in constants:
             vertex = Vertex(len(graph.vertices), "constant", array=value, shape=tuple(value.shape), dtype=value.dtype)

@@ -32,7 +32,7 @@ def overview(graph: Graph, labels: Labels, notes: list[str]) -> dict[str, Any]:
     """
     writer = DataWriter(graph, Known(), labels)
     for vertex in graph.vertices:
-        vertex.saved = []
+        vertex.saved = ()
     whole = writer.data(Trace(), set(), [], notes)
     total = len(whole["nodes"])
     sizes = _sizes(whole)

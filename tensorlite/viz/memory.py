@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..autograd.graph import Node
@@ -21,7 +21,7 @@ def held_elsewhere(nodes: Iterable[Node]) -> set[int]:
     Such an array has more references than the saved values and the views among them. Call this before anything else
     refers to them.
     """
-    saved = [node.saved for node in nodes if isinstance(node.saved, list)]
+    saved = [node.saved for node in nodes if isinstance(node.saved, tuple)]
     counts: dict[int, int] = {}
     views: dict[int, set[int]] = {}
     owners: dict[int, list[Any]] = {}
@@ -41,7 +41,7 @@ def held_elsewhere(nodes: Iterable[Node]) -> set[int]:
     return held
 
 
-def _references(values: list[Any], k: int) -> int:
+def _references(values: Sequence[Any], k: int) -> int:
     """Return how many objects refer to an entry of a list, the list included."""
     return sys.getrefcount(values[k]) - _EXTRA
 

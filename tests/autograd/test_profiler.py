@@ -6,6 +6,7 @@ import pytest
 
 import tensorlite as tl
 import tensorlite.nn.functional as F
+from tensorlite.autograd.thread_state import threads
 from tensorlite.profiler import profile
 
 
@@ -88,7 +89,7 @@ def test_only_ops_of_this_thread_inside_the_block_count(x, w):
         raise ZeroDivisionError
     step(x, w)
     assert prof.ops == {}
-    assert tl.autograd.op_hooks.op_runner.hooks == (None, None)
+    assert threads.state.hooks == (None, None)
 
 
 def test_blocks_nest_and_add_up(x, w):

@@ -10,7 +10,7 @@ import pytest
 import tensorlite as tl
 from tensorlite import nn
 from tensorlite.autograd.graph import topological_order
-from tensorlite.autograd.op_hooks import op_runner
+from tensorlite.autograd.thread_state import threads
 from tensorlite.profiler import profile
 from tensorlite.viz import recording
 
@@ -18,7 +18,7 @@ from tensorlite.viz import recording
 @pytest.fixture(autouse=True)
 def no_hook_is_left():
     yield
-    assert op_runner.hooks == (None, None)
+    assert threads.state.hooks == (None, None)
 
 
 def ops_of(y):

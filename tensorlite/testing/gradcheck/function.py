@@ -339,7 +339,7 @@ def require_float64(function: FunctionUnderTest, k: int, dtype: Any) -> None:
 def _has_infinite_values(ys: Sequence[Tensor]) -> bool:
     """Return whether an op in the graph of ys has saved a computed value that is infinity."""
     for node in topological_order([y.node for y in ys if isinstance(y.node, Node)]):
-        if not isinstance(node.saved, list):
+        if not isinstance(node.saved, tuple):
             continue
         for value, place in zip(node.saved, node.plan.saved_edges):
             computed = place is not None and (place < 0 or isinstance(node.edges[place], Node))
