@@ -13,9 +13,9 @@ from gpt.data.text import DataError
 
 # Bytes of pages that a process keeps of a file. The system counts pages that are read as memory of the process, until
 # it needs that memory. So a long run would seem to have the whole file in memory.
-KEPT = 2**27
-# Bytes around a place that the system maps when it is read, 16 pages of 4 KiB on Linux.
-AROUND = 2**16
+KEPT = 2**28
+# Bytes around a place that the system maps when it is read: Linux maps 2 MiB where its cache has them in one piece.
+AROUND = 2**21
 
 
 class MappedArray:

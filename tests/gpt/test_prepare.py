@@ -271,6 +271,8 @@ def test_other_arguments_that_cannot_be_used_are_errors(tmp_path, files):
         prepare([], tmp_path / "out")
     with pytest.raises(DataError, match="Name the field with the text of a document"):
         prepare(files, tmp_path / "out", field="")
+    with pytest.raises(DataError, match="'huggingface' comes with a model"):
+        prepare(files, tmp_path / "out", tokenizer="huggingface")
     with pytest.raises(DataError, match="expected 1 process or more, got 0"):
         prepare(files, tmp_path / "out", processes=0)
     with pytest.raises(DataError, match=r"cannot write to '.*a.txt': File exists"):
@@ -313,6 +315,10 @@ def test_a_folder_of_other_files_or_options_is_refused(files, tmp_path):
     (out / "progress.json").write_text("{")
     with pytest.raises(DataError, match=r"cannot read '.*progress.json'"):
         prepare(files, out)
+    for damage in ('{"unit": "x"}', '{"unit": true}', '{"unit": 5, "plan": {"sources": [1]}}', '{"unit": 5}'):
+        (out / "progress.json").write_text(damage)
+        with pytest.raises(DataError, match=r"progress.json' is damaged"):
+            prepare(files, out)
 
 
 def test_a_text_that_changes_meanwhile_is_an_error(files, tmp_path):

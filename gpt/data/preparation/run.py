@@ -69,6 +69,8 @@ def prepare(
         tokenizer=tokenizer if isinstance(tokenizer, str) else tokenizer.kind, bpe_vocab_size=bpe_vocab_size,
         val_fraction=val_fraction,
     )  # fmt: skip
+    if tokenizer == "huggingface":
+        raise DataError("prepare: the tokenizer 'huggingface' comes with a model. Give that model as the tokenizer")
     folder = Path(folder)
     given = [checked(name, field) for name in files]
     if not given:
@@ -77,7 +79,8 @@ def prepare(
         raise DataError(f"prepare: expected 1 process or more, got {processes}")
     with locked(folder), Workers(processes) as workers:
         progress = read_json(folder / PROGRESS) if (folder / PROGRESS).exists() else None
-        unit = unit if progress is None else int(progress.get("unit", unit))
+        if progress is not None:
+            unit = checked_unit(folder, progress.get("unit"))
         of = tokenizer_class(options.tokenizer) if isinstance(tokenizer, str) else tokenizer
         rule = Rule(of.cuts_before, of.by_character)
         sources = list(workers.in_order(partial(cut, rule=rule, unit=unit), given))
@@ -116,6 +119,13 @@ def checked(name: str | Path, field: str) -> tuple[Path, str, str]:
     if lines and not field:
         raise DataError(f"{str(name)!r} has JSON lines. Name the field with the text of a document: --field")
     return path, str(name), field if lines else ""
+
+
+def checked_unit(folder: Path, unit: object) -> int:
+    """Return the size of units in a record of the progress. Raises DataError."""
+    if type(unit) is not int or unit < 1:
+        raise DataError(f"{str(folder / PROGRESS)!r} is damaged. Write elsewhere with --out, or delete {str(folder)!r}")
+    return unit
 
 
 @contextlib.contextmanager
@@ -157,7 +167,9 @@ def plan_of(sources: list[Source], options: DataConfig, tokenizer: Tokenizer | N
 def compare(folder: Path, old: Any, new: dict[str, Any], has: str) -> None:
     """Raise DataError, with the first difference, if a folder was made by another plan."""
     then = f"Write elsewhere with --out, or delete {str(folder)!r}"
-    if not isinstance(old, dict) or old.keys() != new.keys() or not isinstance(old["sources"], list):
+    sources = old.get("sources") if isinstance(old, dict) else None
+    whole = isinstance(sources, list) and all(isinstance(source, dict) for source in sources)
+    if not whole or old.keys() != new.keys():
         raise DataError(f"{str(folder / PROGRESS)!r} is damaged. {then}")
     if len(old["sources"]) != len(new["sources"]):
         raise DataError(f"{str(folder)!r} {has} {len(old['sources'])} files, got {len(new['sources'])}. {then}")
