@@ -18,15 +18,16 @@ from ..dtypes import DType, accumulate_dtype, cast_array, convert_arrays, float3
 
 __all__ = [
     "adam_all_step", "adam_step", "add_arrays", "add_scaled", "assign_into", "attention", "attention_backward",
-    "clamp", "copies_of", "cross_entropy", "cross_entropy_backward", "deviation", "distances_of_pairs",
-    "distances_of_pairs_backward", "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward", "huber",
-    "huber_slope", "largest", "last_places", "layer_norm", "layer_norm_backward", "leaky", "lerp", "linear",
-    "linear_backward", "log_sigmoid", "log_softmax", "log_softmax_backward", "matmul", "median_of_all",
-    "median_places", "muon_step", "orthogonal", "philox", "places_in_order", "pool_places", "product", "rms_norm",
-    "rms_norm_backward", "root_sum_squares", "running_sum", "scale_all_step", "scatter_add_into", "scatter_into",
-    "sgd_step", "sigmoid", "sigmoid_slope", "sign_of", "silu", "silu_backward", "smallest", "softmax",
-    "softmax_backward", "sum_over", "sum_squares_of_all", "sum_to", "take_at", "take_entries", "take_last_entries",
-    "take_slices", "top_places", "variance", "whole_of", "wide_matmul",
+    "clamp", "copies_of", "cross_entropy", "cross_entropy_backward", "deviation", "direct_correlate",
+    "direct_correlate_input", "direct_correlate_weight", "distances_of_pairs", "distances_of_pairs_backward",
+    "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward", "huber", "huber_slope", "largest",
+    "last_places", "layer_norm", "layer_norm_backward", "leaky", "lerp", "linear", "linear_backward", "log_sigmoid",
+    "log_softmax", "log_softmax_backward", "matmul", "median_of_all", "median_places", "muon_step", "orthogonal",
+    "philox", "places_in_order", "pool_places", "product", "rms_norm", "rms_norm_backward", "root_sum_squares",
+    "running_sum", "scale_all_step", "scatter_add_into", "scatter_into", "sgd_step", "sigmoid", "sigmoid_slope",
+    "sign_of", "silu", "silu_backward", "smallest", "softmax", "softmax_backward", "sum_over", "sum_squares_of_all",
+    "sum_to", "take_at", "take_entries", "take_last_entries", "take_slices", "top_places", "variance", "whole_of",
+    "wide_matmul",
 ]  # fmt: skip
 
 Array = Any
@@ -452,6 +453,35 @@ def pool_places(
         best[at] = xp.where(better, candidate, value)
         where[at] = xp.where(better, places, old)
     return where
+
+
+# ---- convolutions ---------------------------------------------------------------------------
+
+# Without loops of its own, a device computes convolutions as products of matrices (see ``ops/correlation.py``).
+
+
+def direct_correlate(
+    xp: XP, x: Array, weight: Array, bias: Array | None, stride: Sequence[int], dilation: Sequence[int],
+    padding: Sequence[int], positions: Sequence[int],
+) -> Array | None:  # fmt: skip
+    """Return ``correlate`` of ``ops/correlation.py``, with so many positions, or None if there is no loop for it."""
+    return None
+
+
+def direct_correlate_input(
+    xp: XP, y: Array, weight: Array, shape: Sequence[int], stride: Sequence[int], dilation: Sequence[int],
+    padding: Sequence[int],
+) -> Array | None:  # fmt: skip
+    """Return ``correlate_input`` of ``ops/correlation.py``, or None if there is no loop for it."""
+    return None
+
+
+def direct_correlate_weight(
+    xp: XP, y: Array, x: Array, shape: Sequence[int], stride: Sequence[int], dilation: Sequence[int],
+    padding: Sequence[int],
+) -> Array | None:  # fmt: skip
+    """Return ``correlate_weight`` of ``ops/correlation.py``, or None if there is no loop for it."""
+    return None
 
 
 # ---- affine maps ----------------------------------------------------------------------------

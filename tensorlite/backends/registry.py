@@ -19,6 +19,7 @@ from ..errors import DeviceError
 from . import reference
 from .cpu import array_lists as cpu_array_lists
 from .cpu import bfloat16_kernels
+from .cpu import convolutions as cpu_convolutions
 from .cpu import distances as cpu_distances
 from .cpu import elementwise as cpu_elementwise
 from .cpu import folds as cpu_folds
@@ -244,7 +245,7 @@ def build_namespace(module: ModuleType, *kernels: ModuleType, **names: Any) -> N
 def _load_cpu() -> Namespace:
     kernels = (
         reference, cpu_sums, cpu_moments, cpu_softmaxes, cpu_elementwise, cpu_folds, cpu_indexing, cpu_orders,
-        cpu_piecewise, cpu_scatters, cpu_distances, cpu_kernels, cpu_array_lists,
+        cpu_piecewise, cpu_scatters, cpu_distances, cpu_kernels, cpu_array_lists, cpu_convolutions,
     )  # fmt: skip
     attributes: dict[str, Any] = {
         "device_type": "cpu",

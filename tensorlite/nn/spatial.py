@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from ..autograd.autocast_mode import autocasts, lowered
+from ..autograd.autocast_mode import autocasts, casting, lowered
 from ..autograd.graph import wrap
 from ..backends.registry import BACKENDS
 from ..errors import ShapeError
@@ -101,18 +101,24 @@ def _convolve(
                 f"...) and a bias (O,) for groups={count}, which divides O"
             )
         widths = padding_widths(name, padding, kernel, strides, dilations)
-        padded = _pad(x, widths)
         reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
-        if any(k < 1 for k in kernel) or any(n < r for n, r in zip(padded.shape[2:], reach, strict=True)):
+        padded = tuple(n + before + after for n, (before, after) in zip(x.shape[2:], widths, strict=True))
+        if any(k < 1 for k in kernel) or any(n < r for n, r in zip(padded, reach, strict=True)):
             raise ShapeError(
                 f"{name}({format_tensors(x, weight)}): expected a kernel of at least 1 that is not larger than the "
-                f"padded input, got {tuple(reach)} for {padded.shape[2:]}"
+                f"padded input, got {tuple(reach)} for {padded}"
             )
+        sizes = [(n - r) // s + 1 for n, r, s in zip(padded, reach, strides, strict=True)]
+        if any(before != after for before, after in widths):
+            x, widths = _pad(x, widths), [(0, 0)] * dims
+        apart = bias is None or casting.active  # inside autocast the bias, and so its gradient, stays in float32
         y = correlate(
-            padded.reshape(len(x), count, channels, *padded.shape[2:]),
-            weight.reshape(count, outs // count, channels, *kernel), strides, dilations,
-        )  # fmt: skip
-        return _add_bias(y.reshape(len(x), outs, *y.shape[3:]), bias)
+            x.reshape(len(x), count, channels, *x.shape[2:]),
+            weight.reshape(count, outs // count, channels, *kernel),
+            None if apart or bias is None else bias.reshape(count, outs // count),
+            strides, dilations, tuple(p for p, _ in widths),
+        ).reshape(len(x), outs, *sizes)  # fmt: skip
+        return _add_bias(y, bias) if apart else y
 
     return _for_batch(name, input, dims, batch)
 
@@ -138,7 +144,7 @@ def padding_widths(
 
 
 def _add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
-    """Return y plus a number for each channel. Inside ``autocast`` the bias, and so its gradient, stays in float32."""
+    """Return y plus a number for each channel, in y's dtype."""
     return y if bias is None else lowered(y + bias.reshape(-1, *(1,) * (y.ndim - 2)))
 
 
@@ -168,13 +174,18 @@ def _transposed(
         sizes = [n - 2 * p + e for n, p, e in zip(whole, pads, extra, strict=True)]
         if min(sizes) < 1:
             raise ShapeError(f"{name}({format_tensors(x, weight)}): the padding {pads} leaves a result of size {sizes}")
+        # Where a window more would fit, the result is computed without the padding, which then cuts it.
+        fits = all(e < s for e, s in zip(extra, strides, strict=True))
+        computed, cut = (sizes, pads) if fits else (whole, (0,) * dims)
         y = correlate_input(
             x.reshape(len(x), count, ins // count, *x.shape[2:]),
-            weight.reshape(count, ins // count, outs, *kernel), (len(x), count, outs, *whole), strides, dilations,
-        ).reshape(len(x), count * outs, *whole)  # fmt: skip
-        y = _pad(y, [(0, e) for e in extra])
-        kept = tuple(slice(p, p + size) for p, size in zip(pads, sizes, strict=True))
-        return _add_bias(y[(slice(None), slice(None), *kept)], bias)
+            weight.reshape(count, ins // count, outs, *kernel), (len(x), count, outs, *computed), strides, dilations,
+            cut,
+        ).reshape(len(x), count * outs, *computed)  # fmt: skip
+        if not fits:
+            kept = tuple(slice(p, p + size) for p, size in zip(pads, sizes, strict=True))
+            y = _pad(y, [(0, e) for e in extra])[(slice(None), slice(None), *kept)]
+        return _add_bias(y, bias)
 
     return _for_batch(name, input, dims, batch)
 
@@ -332,7 +343,7 @@ def _avg_pool(
         xp = BACKENDS[type(x.array)]
         count = count if divisor_override is None else np.full_like(count, divisor_override)
         images = _pad(x, widths).flatten(0, 1).unsqueeze(1).unsqueeze(1)
-        sums = correlate(images, wrap(xp.ones((1, 1, 1, *kernel), x.dtype)), strides, ones)
+        sums = correlate(images, wrap(xp.ones((1, 1, 1, *kernel), x.dtype)), None, strides, ones)
         sums = sums[(slice(None), 0, 0, *(slice(size) for size in sizes))].reshape(*x.shape[:2], *sizes)
         return sums / wrap(xp.asarray(count.astype(x.dtype)))
 

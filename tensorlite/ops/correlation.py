@@ -4,7 +4,11 @@ There are three: the product itself, and its gradients for the array and for the
 arguments, and the gradients of each are the other two. So the gradient can be differentiated to any order.
 
 Shapes: x (N, G, C, *S), weight (G, O, C, *K), result (N, G, O, *P), for N examples, G groups, C channels in and O out
-of a group, and P = (S - dilation (K - 1) - 1) // stride + 1 positions in each dimension.
+of a group, and P = (S + 2 padding - dilation (K - 1) - 1) // stride + 1 positions in each dimension. padding: the
+number of zeros at both ends of each dimension; () is none.
+
+The CPU computes float32 with few channels in a group in loops without a copy of the windows (``direct_correlate`` and
+the like). Otherwise the windows are copied block by block, and a block is a product of matrices.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from typing import Any
 from ..autograd.function import op
 from ..backends.registry import Array, Namespace
 from ..dtypes import DType, accumulate_dtype, cast_array
+from .reduce import sum
 
 __all__ = ["correlate", "correlate_input", "correlate_weight"]
 
@@ -28,6 +33,21 @@ Block = tuple[slice, tuple[slice, ...]]  # of the examples, and of the positions
 
 def _positions(sizes: Ints, kernel: Ints, stride: Ints, dilation: Ints) -> tuple[int, ...]:
     return tuple((s - d * (k - 1) - 1) // t + 1 for s, k, t, d in zip(sizes, kernel, stride, dilation, strict=True))
+
+
+def _padded(xp: Namespace, x: Array, padding: Ints) -> Array:
+    """Return a copy of x with zeros at both ends of its last dimensions, or x if there are none to add."""
+    if not any(padding):
+        return x
+    sizes = [n + 2 * p for n, p in zip(x.shape[3:], padding, strict=True)]
+    wide = xp.zeros((*x.shape[:3], *sizes), x.dtype)
+    wide[_inner(padding)] = x
+    return wide
+
+
+def _inner(padding: Ints) -> tuple[Any, ...]:
+    """Return the index of the entries of a padded array that are not padding."""
+    return (..., *(slice(p, -p if p else None) for p in padding))
 
 
 def _blocks(n: int, window: int, positions: Ints) -> Iterator[Block]:
@@ -115,46 +135,64 @@ def _in_dtype(x: Array, dtype: DType) -> Array:
 
 
 @op(
-    lambda g, weight, in_shape, stride, dilation, given_dtype: correlate_input(
-        g, weight, in_shape, stride, dilation, given_dtype),
-    lambda g, x, in_shape, stride, dilation, given_dtype: correlate_weight(
-        g, x, in_shape, stride, dilation, given_dtype),
+    lambda g, weight, in_shape, stride, dilation, padding, given_dtype: correlate_input(
+        g, weight, in_shape, stride, dilation, padding, given_dtype),
+    lambda g, x, in_shape, stride, dilation, padding, given_dtype: correlate_weight(
+        g, x, in_shape, stride, dilation, padding, given_dtype),
+    lambda g: sum(g, (0, *range(3, g.ndim))),
     dtypes="same", widen=True,
 )
 def correlate(
-    xp: Namespace, x: Array, weight: Array, stride: Ints, dilation: Ints, out_dtype: DType | None = None
+    xp: Namespace, x: Array, weight: Array, bias: Array | None, stride: Ints, dilation: Ints, padding: Ints = (),
+    out_dtype: DType | None = None,
 ) -> Array:  # fmt: skip
-    """Return ``y[n, g, o, p] = sum_ck x[n, g, c, stride p + dilation k] weight[g, o, c, k]``.
+    """Return ``y[n, g, o, p] = bias[g, o] + sum_ck x[n, g, c, stride p + dilation k - padding] weight[g, o, c, k]``.
 
+    bias: (G, O), or None for zeros.
     out_dtype: the dtype of the result; None is that of x.
     """
     n, groups, outs, kernel = len(x), weight.shape[0], weight.shape[1], weight.shape[3:]
-    positions = _positions(x.shape[3:], kernel, stride, dilation)
+    padding = padding or (0,) * len(kernel)
+    sizes = [size + 2 * p for size, p in zip(x.shape[3:], padding, strict=True)]
+    positions = _positions(sizes, kernel, stride, dilation)
+    found = xp.direct_correlate(x, weight, bias, stride, dilation, padding, positions)
+    if found is not None:
+        return _in_dtype(found, out_dtype or x.dtype)
+    x = _padded(xp, x, padding)
     y = xp.zeros((n, groups, outs, *positions), out_dtype or x.dtype)
     matrix = weight.reshape(groups, outs, math.prod(weight.shape[2:]))
     for block in _blocks(n, math.prod(weight.shape) // max(outs, 1), positions):
         part = _products(xp, matrix, _windows(xp, x, kernel, block, stride, dilation), y.dtype)
         out = _of_block(y, block)
         out[...] = xp.moveaxis(part.reshape(groups, outs, len(out), *out.shape[3:]), 2, 0)
+    if bias is not None:
+        y += bias.reshape(groups, outs, *(1,) * len(kernel))
     return y
 
 
 @op(
-    lambda g, weight, stride, dilation, given_dtype: correlate(g, weight, stride, dilation, given_dtype),
-    lambda g, y, in_shape, stride, dilation, given_dtype: correlate_weight(
-        y, g, in_shape, stride, dilation, given_dtype),
-    dtypes="same", widen=True,
+    lambda g, weight, stride, dilation, padding, given_dtype: correlate(
+        g, weight, None, stride, dilation, padding, given_dtype),
+    lambda g, y, in_shape, stride, dilation, padding, given_dtype: correlate_weight(
+        y, g, in_shape, stride, dilation, padding, given_dtype), dtypes="same", widen=True,
 )
 def correlate_input(
-    xp: Namespace, y: Array, weight: Array, shape: Ints, stride: Ints, dilation: Ints, out_dtype: DType | None = None
+    xp: Namespace, y: Array, weight: Array, shape: Ints, stride: Ints, dilation: Ints, padding: Ints = (),
+    out_dtype: DType | None = None,
 ) -> Array:  # fmt: skip
     """Return the gradient of :func:`correlate` for x, of this shape, given that of its result.
 
-    It is also the transposed convolution of y: entry ``stride p + dilation k`` of the result gets
+    It is also the transposed convolution of y: entry ``stride p + dilation k - padding`` of the result
+    gets
     ``sum_o y[n, g, o, p] weight[g, o, c, k]``.
     """
     (groups, outs, channels), kernel = weight.shape[:3], weight.shape[3:]
-    x = xp.zeros(tuple(shape), accumulate_dtype(y.dtype))
+    padding = padding or (0,) * len(kernel)
+    found = xp.direct_correlate_input(y, weight, shape, stride, dilation, padding)
+    if found is not None:
+        return _in_dtype(found, out_dtype or y.dtype)
+    sizes = [size + 2 * p for size, p in zip(shape[3:], padding, strict=True)]
+    x = xp.zeros((*shape[:3], *sizes), accumulate_dtype(y.dtype))
     matrix = xp.moveaxis(weight.reshape(groups, outs, channels * math.prod(kernel)), 1, 2)
     for block in _blocks(len(y), math.prod(weight.shape) // max(outs, 1), y.shape[3:]):
         columns = _as_columns(xp, y, block)
@@ -164,20 +202,26 @@ def correlate_input(
         out = x[examples]
         for index, entries, to in _meetings(kernel, places, stride, dilation):
             out[entries] += xp.moveaxis(part[index], to, 0)
-    return _in_dtype(x, out_dtype or y.dtype)
+    return _in_dtype(x[_inner(padding)], out_dtype or y.dtype)
 
 
 @op(
-    lambda g, x, stride, dilation, given_dtype: correlate(x, g, stride, dilation, given_dtype),
-    lambda g, y, in_shape, stride, dilation, given_dtype: correlate_input(
-        y, g, in_shape, stride, dilation, given_dtype),
-    dtypes="same", widen=True,
+    lambda g, x, stride, dilation, padding, given_dtype: correlate(
+        x, g, None, stride, dilation, padding, given_dtype),
+    lambda g, y, in_shape, stride, dilation, padding, given_dtype: correlate_input(
+        y, g, in_shape, stride, dilation, padding, given_dtype), dtypes="same", widen=True,
 )
 def correlate_weight(
-    xp: Namespace, y: Array, x: Array, shape: Ints, stride: Ints, dilation: Ints, out_dtype: DType | None = None
+    xp: Namespace, y: Array, x: Array, shape: Ints, stride: Ints, dilation: Ints, padding: Ints = (),
+    out_dtype: DType | None = None,
 ) -> Array:  # fmt: skip
     """Return the gradient of :func:`correlate` for the weight, of this shape, given x and that of the result."""
     groups, outs, kernel = shape[0], shape[1], shape[3:]
+    padding = padding or (0,) * len(kernel)
+    found = xp.direct_correlate_weight(y, x, shape, stride, dilation, padding)
+    if found is not None:
+        return _in_dtype(found, out_dtype or y.dtype)
+    x = _padded(xp, x, padding)
     matrix = xp.zeros((groups, outs, math.prod(shape[2:])), accumulate_dtype(y.dtype))
     for block in _blocks(len(x), math.prod(shape) // max(outs, 1), y.shape[3:]):
         windows = _windows(xp, x, kernel, block, stride, dilation)

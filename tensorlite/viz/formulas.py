@@ -278,12 +278,17 @@ def _attention(call: Call) -> str | None:
 def _fits(call: Call, x: Shape, kernel: Shape, g: Shape) -> bool:
     """Return whether a convolution has one group, and its windows reach the end of x in every dimension."""
     stride, dilation = call.saved["stride"], call.saved["dilation"]
-    sizes = zip(x[3:], g[3:], kernel[3:], stride, dilation, strict=True)
-    return kernel[0] == 1 and len(stride) < 4 and all(s == (p - 1) * t + (k - 1) * d + 1 for s, p, k, t, d in sizes)
+    sizes = zip(x[3:], g[3:], kernel[3:], stride, dilation, _padding(call), strict=True)
+    return kernel[0] == 1 and all(s + 2 * b == (p - 1) * t + (k - 1) * d + 1 for s, p, k, t, d, b in sizes)
 
 
-def _option(name: str, steps: Sequence[int]) -> str:
-    return "" if all(t == 1 for t in steps) else f", {name}={tuple(steps)}"
+def _padding(call: Call) -> Sequence[int]:
+    """Return the padding of a convolution, a number for each dimension."""
+    return call.saved["padding"] or (0,) * len(call.saved["stride"])
+
+
+def _option(name: str, steps: Sequence[int], default: int = 1) -> str:
+    return "" if all(t == default for t in steps) else f", {name}={tuple(steps)}"
 
 
 def _correlate_weight(call: Call) -> str | None:
@@ -292,6 +297,7 @@ def _correlate_weight(call: Call) -> str | None:
     if not _fits(call, x, call.x, call.g):
         return None
     options = _option("stride", call.saved["dilation"]) + _option("dilation", call.saved["stride"])
+    options += _option("padding", _padding(call), 0)
     return f"conv{len(x) - 3}d(x[:, 0].transpose(0, 1), g[:, 0].transpose(0, 1){options}).transpose(0, 1)[None]"
 
 
@@ -300,6 +306,7 @@ def _correlate_x(call: Call) -> str | None:
     if not _fits(call, call.x, call.shapes["weight"], call.g):
         return None
     options = _option("stride", call.saved["stride"]) + _option("dilation", call.saved["dilation"])
+    options += _option("padding", _padding(call), 0)
     return f"conv_transpose{len(call.x) - 3}d(g[:, 0], weight[0]{options})[:, None]"
 
 

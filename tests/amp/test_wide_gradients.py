@@ -7,7 +7,7 @@ pytest.importorskip("ml_dtypes")
 import tensorlite as tl
 import tensorlite.nn.functional as F
 from tensorlite import nn
-from tensorlite.backends.cpu import kernels, products
+from tensorlite.backends.cpu import bfloat16_kernels, kernels, products
 
 PRODUCTS = {
     "matrices": (lambda x, w: x @ w, (128, 64), (64, 32)),
@@ -104,6 +104,7 @@ def test_products_multiply_in_bfloat16(monkeypatch, name):
     rng = np.random.default_rng(0)
     calls, multiply = [], kernels.multiply
     monkeypatch.setattr(kernels, "_MIN_OF_STACK", 1)
+    monkeypatch.setattr(bfloat16_kernels, "_LONG", 1)
     monkeypatch.setattr(
         kernels, "multiply", lambda x, y, *rest: calls.append({x.dtype, y.dtype}) or multiply(x, y, *rest)
     )

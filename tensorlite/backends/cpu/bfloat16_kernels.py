@@ -11,6 +11,7 @@ activations of a model use a few KB. To look a result up takes less time than to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -137,9 +138,19 @@ def _covers_products(arguments: Sequence[Any]) -> bool:
     return has_bfloat16_products() and all(is_bfloat16(a.dtype) for a in arguments if isinstance(a, np.ndarray))
 
 
+_LONG = 128  # numbers of a sum, from which a convolution in bfloat16 is faster than the loops over float32
+
+
+def _covers_convolution(sizes: Sequence[int], arguments: Sequence[Any]) -> bool:
+    """Return whether to convolve in bfloat16. sizes: the shape of the kernel, (G, O, C, *K)."""
+    return sizes[0] == 1 and math.prod(sizes[2:]) >= _LONG and _covers_products(arguments)
+
+
 _COVERS = {
     "gelu": _covers_table, "silu": _covers_table, "attention": _covers_attention, "addmm": _covers_products,
-    "correlate": _covers_products, "correlate_input": _covers_products, "correlate_weight": _covers_products,
+    "correlate": lambda arguments: _covers_convolution(arguments[1].shape, arguments),
+    "correlate_input": lambda arguments: _covers_convolution(arguments[1].shape, arguments),
+    "correlate_weight": lambda arguments: _covers_convolution(arguments[2], arguments),
 }  # fmt: skip
 """By op, what tells whether its arguments are covered."""
 
