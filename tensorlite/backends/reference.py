@@ -464,7 +464,7 @@ def direct_correlate(
     xp: XP, x: Array, weight: Array, bias: Array | None, stride: Sequence[int], dilation: Sequence[int],
     padding: Sequence[int], positions: Sequence[int],
 ) -> Array | None:  # fmt: skip
-    """Return ``correlate`` of ``ops/correlation.py``, with so many positions, or None if there is no loop for it."""
+    """Return ``correlate`` of ``ops/correlation.py``, with n positions, or None if there is no loop for it."""
     return None
 
 

@@ -104,7 +104,7 @@ def test_products_multiply_in_bfloat16(monkeypatch, name):
     rng = np.random.default_rng(0)
     calls, multiply = [], kernels.multiply
     monkeypatch.setattr(kernels, "_MIN_OF_STACK", 1)
-    monkeypatch.setattr(bfloat16_kernels, "_LONG", 1)
+    monkeypatch.setattr(bfloat16_kernels, "_MANY", 1)
     monkeypatch.setattr(
         kernels, "multiply", lambda x, y, *rest: calls.append({x.dtype, y.dtype}) or multiply(x, y, *rest)
     )

@@ -138,19 +138,23 @@ def _covers_products(arguments: Sequence[Any]) -> bool:
     return has_bfloat16_products() and all(is_bfloat16(a.dtype) for a in arguments if isinstance(a, np.ndarray))
 
 
-_LONG = 128  # numbers of a sum, from which a convolution in bfloat16 is faster than the loops over float32
+_MANY = 16  # channels, from which a convolution in bfloat16 is faster than the loops over float32
 
 
-def _covers_convolution(sizes: Sequence[int], arguments: Sequence[Any]) -> bool:
-    """Return whether to convolve in bfloat16. sizes: the shape of the kernel, (G, O, C, *K)."""
-    return sizes[0] == 1 and math.prod(sizes[2:]) >= _LONG and _covers_products(arguments)
+def _covers_convolution(arguments: Sequence[Any]) -> bool:
+    """Return whether to convolve in bfloat16: in one group, with many channels.
+
+    The first two arguments are an image or a result, (N, G, ...), and an image or a kernel, of whose shape the third
+    number is that of channels.
+    """
+    x, y = arguments[0], arguments[1] if len(arguments) > 1 else None
+    is_large = isinstance(y, np.ndarray) and x.shape[1] == 1 and y.shape[2] >= _MANY
+    return is_large and _covers_products(arguments)
 
 
 _COVERS = {
     "gelu": _covers_table, "silu": _covers_table, "attention": _covers_attention, "addmm": _covers_products,
-    "correlate": lambda arguments: _covers_convolution(arguments[1].shape, arguments),
-    "correlate_input": lambda arguments: _covers_convolution(arguments[1].shape, arguments),
-    "correlate_weight": lambda arguments: _covers_convolution(arguments[2], arguments),
+    "correlate": _covers_convolution, "correlate_input": _covers_convolution, "correlate_weight": _covers_convolution,
 }  # fmt: skip
 """By op, what tells whether its arguments are covered."""
 
