@@ -11,7 +11,6 @@ activations of a model use a few KB. To look a result up takes less time than to
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
