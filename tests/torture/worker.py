@@ -7,9 +7,12 @@ import dataclasses
 import json
 import signal
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from gpt import checkpoint, train
 from gpt.checkpoint import Snapshot
@@ -78,6 +81,8 @@ def work(order: Order) -> bool:
     recorder = Recorder(Path(order.root), Path(order.journal), order.kill_at, order.ignored)
     recorder.install()
     note_saves(recorder)
+    # The lock of tqdm is one of all forks of a process, and a fork that is killed may hold it.
+    tqdm.set_lock(threading.RLock())
     if order.variant in LATE_COPIES:
         saver.LATE_COPY = 0
     report.draw_curve = lambda trainer: False  # because it takes longer than the steps
