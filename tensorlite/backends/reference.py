@@ -23,11 +23,11 @@ __all__ = [
     "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward", "huber", "huber_slope", "largest",
     "last_places", "layer_norm", "layer_norm_backward", "leaky", "lerp", "linear", "linear_backward", "log_sigmoid",
     "log_softmax", "log_softmax_backward", "matmul", "median_of_all", "median_places", "muon_step", "orthogonal",
-    "philox", "places_in_order", "pool_places", "product", "rms_norm", "rms_norm_backward", "root_sum_squares",
-    "running_sum", "scale_all_step", "scatter_add_into", "scatter_into", "sgd_step", "sigmoid", "sigmoid_slope",
-    "sign_of", "silu", "silu_backward", "smallest", "softmax", "softmax_backward", "sum_over", "sum_squares_of_all",
-    "sum_to", "take_at", "take_entries", "take_last_entries", "take_slices", "top_places", "variance", "whole_of",
-    "wide_matmul",
+    "other_products", "philox", "places_in_order", "pool_places", "product", "recurrence", "rms_norm",
+    "rms_norm_backward", "root_sum_squares", "running_product", "running_product_backward", "running_sum",
+    "scale_all_step", "scatter_add_into", "scatter_into", "sgd_step", "sigmoid", "sigmoid_slope", "sign_of", "silu",
+    "silu_backward", "smallest", "softmax", "softmax_backward", "sum_over", "sum_squares_of_all", "sum_to", "take_at",
+    "take_entries", "take_last_entries", "take_slices", "top_places", "variance", "whole_of", "wide_matmul",
 ]  # fmt: skip
 
 Array = Any
@@ -103,6 +103,56 @@ def lerp(xp: XP, x: Array, y: Array, weight: Any) -> Array:
     if not hasattr(weight, "dtype"):
         return x + weight * difference if -0.5 < weight < 0.5 else y - (1.0 - weight) * difference
     return xp.where(xp.abs(weight) < 0.5, x + weight * difference, y - (1.0 - weight) * difference)
+
+
+# ---- factors --------------------------------------------------------------------------------
+
+
+def other_products(xp: XP, x: Array) -> Array:
+    """Return for each entry the product of all others in its row.
+
+    Neighbours are multiplied, then those products, and so on, as in a binary tree. So time and memory are
+    proportional to the number of entries.
+    """
+    n = x.shape[-1]
+    if n < 3:
+        return xp.flip(x, -1) if n == 2 else xp.ones_like(x)
+    even = n - n % 2
+    left, right, last = x[..., 0:even:2], x[..., 1:even:2], x[..., even:]
+    outside = other_products(xp, xp.concatenate([left * right, last], -1))
+    around = outside[..., : n // 2]
+    pairs = xp.stack([around * right, around * left], -1).reshape(*x.shape[:-1], even)
+    return xp.concatenate([pairs, outside[..., n // 2 :]], -1)
+
+
+def running_product(xp: XP, x: Array, axis: int) -> Array:
+    """Return the running product along an axis."""
+    return xp.cumprod(x, axis=axis)
+
+
+def recurrence(xp: XP, a: Array, b: Array, axis: int) -> Array:
+    """Return y with ``y[i] = a[i] * y[i - 1] + b[i]`` along an axis, in ``log2(n)`` steps on whole arrays.
+
+    After steps of 1, 2, 4, ... each entry has met all entries before it.
+    Source: Hillis and Steele, "Data parallel algorithms", 1986.
+    """
+    a, b = a.copy(), b.copy()
+    for step in (2**k for k in range(max(b.shape[axis] - 1, 0).bit_length())):
+        tail, head = ((*(slice(None),) * axis, part) for part in (slice(step, None), slice(None, -step)))
+        reached = xp.where(b[head] == 0, xp.zeros_like(b[head]), a[tail] * b[head])  # an overflow of a times 0 is 0
+        b[tail] = b[tail] + reached
+        a[tail] = a[tail] * a[head]
+    return b
+
+
+def running_product_backward(xp: XP, g: Array, x: Array, axis: int) -> Array:
+    """Return ``(x[0] ... x[i-1]) * s[i]`` with ``s[i] = g[i] + x[i+1] s[i+1]``, which divides by no factor."""
+    first = (*(slice(None),) * axis, slice(0, 1))
+    rest, most = ((*(slice(None),) * axis, part) for part in (slice(1, None), slice(None, -1)))
+    ones = xp.ones_like(x[first])
+    factors = xp.flip(xp.concatenate([x[rest], ones], axis), axis)
+    sums = xp.flip(recurrence(xp, factors, xp.flip(g, axis), axis), axis)
+    return xp.concatenate([ones, xp.cumprod(x[most], axis=axis)], axis) * sums
 
 
 # ---- distances ------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from .cpu import bfloat16_kernels
 from .cpu import convolutions as cpu_convolutions
 from .cpu import distances as cpu_distances
 from .cpu import elementwise as cpu_elementwise
+from .cpu import factors as cpu_factors
 from .cpu import folds as cpu_folds
 from .cpu import indexing as cpu_indexing
 from .cpu import kernels as cpu_kernels
@@ -244,8 +245,13 @@ def build_namespace(module: ModuleType, *kernels: ModuleType, **names: Any) -> N
 
 def _load_cpu() -> Namespace:
     kernels = (
+<<<<<<< HEAD
         reference, cpu_sums, cpu_moments, cpu_softmaxes, cpu_elementwise, cpu_folds, cpu_indexing, cpu_orders,
         cpu_piecewise, cpu_scatters, cpu_distances, cpu_kernels, cpu_array_lists, cpu_convolutions,
+=======
+        reference, cpu_factors, cpu_sums, cpu_moments, cpu_softmaxes, cpu_elementwise, cpu_folds, cpu_indexing,
+        cpu_orders, cpu_piecewise, cpu_scatters, cpu_distances, cpu_kernels, cpu_array_lists,
+>>>>>>> 2867a8a (Add compiled loops of running products and of the gradient of products)
     )  # fmt: skip
     attributes: dict[str, Any] = {
         "device_type": "cpu",

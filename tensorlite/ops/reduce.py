@@ -213,7 +213,21 @@ def _products_of_others(x: Value) -> Value:
     return cat([others, narrow(outside, -1, n // 2, 1)], -1) if last else others
 
 
-@op(_prod_gradient, accepts_dtype=True, widen=True)
+@op(_prod_gradient, widen=True)
+def _prod(xp: Namespace, x: Array, dim: int | None, keepdim: bool) -> Array:
+    return xp.product(x, _axes(x, dim), keepdim)
+
+
+def _prod_backward(xp: Namespace, g: Array, x: Array, dim: int | None) -> tuple[Array]:
+    g = _unfold(g, x.shape, dim)
+    if not x.ndim:
+        return (g,)
+    if dim is None:
+        return (g * xp.other_products(x.reshape(-1)).reshape(x.shape),)
+    return (g * xp.other_products(x.swapaxes(dim, -1)).swapaxes(dim, -1),)
+
+
+@op(backward=_prod_backward, composite=_prod, accepts_dtype=True, widen=True)
 def prod(xp: Namespace, x: Array, dim: int | None = None, keepdim: bool = False) -> Array:
     """Return the product of the entries. Its gradient is also correct where some of them are 0."""
     axes = _axes(x, dim if dim is None else dim_in("", dim, x.ndim))

@@ -56,13 +56,7 @@ def recurrence_(xp: Namespace, a: Array, b: Array, dim: int) -> Array:
 
     Its gradients are recurrences in the other direction.
     """
-    a, b = a.copy(), b.copy()
-    for step in _steps(b.shape[dim]):
-        tail, head = _part(b, dim, step, None), _part(b, dim, None, -step)
-        reached = xp.where(b[head] == 0, xp.zeros_like(b[head]), a[tail] * b[head])  # an overflow of a times 0 is 0
-        b[tail] = b[tail] + reached
-        a[tail] = a[tail] * a[head]
-    return b
+    return xp.recurrence(a, b, dim)
 
 
 def _cumprod_gradient(g: Value, x: Value, in_shape: Sequence[int], dim: int) -> Value:
@@ -76,7 +70,15 @@ def _cumprod_gradient(g: Value, x: Value, in_shape: Sequence[int], dim: int) -> 
     return _before(cumprod(x, d), d, 1.0) * _backwards(x, g, d)
 
 
-@op(_cumprod_gradient, accepts_dtype=True, widen=True)
+@op(_cumprod_gradient, widen=True)
+def _cumprod(xp: Namespace, x: Array, dim: int) -> Array:
+    return xp.running_product(x, dim_in("", dim, x.ndim)) if x.ndim else x.copy()
+
+
+@op(
+    backward=lambda xp, g, x, dim: (xp.running_product_backward(g, x, dim % x.ndim) if x.ndim else g,),
+    composite=_cumprod, accepts_dtype=True, widen=True,
+)  # fmt: skip
 def cumprod(xp: Namespace, x: Array, dim: int) -> Array:
     """Return the running product along a dimension: ``out[i] = x[0] * ... * x[i]``. That of integers is an int64.
 
@@ -84,7 +86,7 @@ def cumprod(xp: Namespace, x: Array, dim: int) -> Array:
     """
     d = dim_in("", dim, x.ndim)
     x = x if kind_of(x.dtype) in "fc" else x.astype(xp.int64)
-    return xp.cumprod(x, axis=d) if x.ndim else x.copy()
+    return xp.running_product(x, d) if x.ndim else x.copy()
 
 
 # ---- sums of exponentials -------------------------------------------------------------------

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .compiled_loops import loops_for, run_loop
+
 __all__ = ["largest", "product", "smallest"]
 
 Array = Any
@@ -18,6 +20,7 @@ XP = Any
 
 _SMALL = 1024  # entries up to which a call takes longer than its loops
 _NARROW = 32  # entries of a row up to which columns are combined in less time than NumPy's reduction takes
+_COMPILED = 16  # factors of a row from which a compiled loop is faster
 _BLOCK = 1 << 14  # entries of the rows that are combined while they are in the cache
 _MANY = 1 << 8  # rows of such a block at least, because each step over them has a fixed cost
 _JOINED = 64  # columns up to which several rows are joined to one
@@ -71,6 +74,10 @@ def _reduce_contiguous(f: Any, x: Array, axes: tuple[int, ...]) -> Array:
 def _reduce_rows(f: Any, rows: Array) -> Array:
     """Return ``f.reduce`` of each row of a matrix."""
     n = rows.shape[1]
+    if f is np.multiply and n >= _COMPILED and (loops := loops_for("factor_kernels", rows)):
+        out = np.empty(len(rows), rows.dtype)
+        run_loop(loops.row_products, rows.size, rows, out)
+        return out
     if n < 2 or (n > _NARROW and f is not np.multiply):
         return f.reduce(rows, axis=1)
     out = np.empty(len(rows), rows.dtype)
