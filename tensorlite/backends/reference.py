@@ -22,12 +22,13 @@ __all__ = [
     "direct_correlate_input", "direct_correlate_weight", "distances_of_pairs", "distances_of_pairs_backward",
     "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward", "huber", "huber_slope", "largest",
     "last_places", "layer_norm", "layer_norm_backward", "leaky", "lerp", "linear", "linear_backward", "log_sigmoid",
-    "log_softmax", "log_softmax_backward", "matmul", "median_of_all", "median_places", "muon_step", "orthogonal",
-    "other_products", "philox", "places_in_order", "pool_places", "product", "recurrence", "rms_norm",
+    "log_softmax", "log_softmax_backward", "matmul", "median_of_all", "median_places", "multiply_arrays", "muon_step",
+    "orthogonal", "other_products", "philox", "places_in_order", "pool_places", "product", "recurrence", "rms_norm",
     "rms_norm_backward", "root_sum_squares", "running_product", "running_product_backward", "running_sum",
-    "scale_all_step", "scatter_add_into", "scatter_into", "sgd_step", "sigmoid", "sigmoid_slope", "sign_of", "silu",
-    "silu_backward", "smallest", "softmax", "softmax_backward", "sum_over", "sum_squares_of_all", "sum_to", "take_at",
-    "take_entries", "take_last_entries", "take_slices", "top_places", "variance", "whole_of", "wide_matmul",
+    "scale_all_step", "scatter_add_into", "scatter_into", "search_rows", "sgd_step", "sigmoid", "sigmoid_slope",
+    "sign_of", "silu", "silu_backward", "smallest", "softmax", "softmax_backward", "sum_over", "sum_squares_of_all",
+    "sum_to", "take_at", "take_entries", "take_last_entries", "take_slices", "top_places", "variance", "whole_of",
+    "wide_matmul",
 ]  # fmt: skip
 
 Array = Any
@@ -39,6 +40,11 @@ XP = Any
 def add_arrays(xp: XP, x: Array, y: Array) -> Array:
     """Return ``x + y``."""
     return x + y
+
+
+def multiply_arrays(xp: XP, x: Array, y: Array) -> Array:
+    """Return ``x * y``."""
+    return x * y
 
 
 def largest(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
@@ -213,6 +219,14 @@ def distances_of_pairs_backward(xp: XP, g: Array, x1: Array, x2: Array, out: Arr
 def places_in_order(xp: XP, x: Array, axis: int, stable: bool) -> Array:
     """Return the places that sort x along an axis, int64. NaN counts as the largest."""
     return xp.argsort(x, axis=axis, kind="stable" if stable else None)
+
+
+def search_rows(xp: XP, edges: Array, values: Array, side: str) -> Array:
+    """Return the places at which values (..., m) would be inserted into sorted rows (..., n), int64."""
+    found = xp.zeros(values.shape, xp.int64)
+    for row in itertools.product(*map(range, edges.shape[:-1])):
+        found[row] = xp.searchsorted(edges[row], values[row], side=side)
+    return found
 
 
 def top_places(xp: XP, x: Array, k: int, axis: int, largest: bool, ordered: bool) -> Array:

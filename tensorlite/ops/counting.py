@@ -74,7 +74,13 @@ def histc(xp: Namespace, input: Array, bins: int = 100, min: float = 0, max: flo
 def count_nonzero(input: Value, dim: Dim = None) -> Value:
     """Return how many entries are not 0, in all or along one dimension or several, as int64."""
     shape_of("count_nonzero", input)
-    return sum(input != 0, dim)
+    return count_all_(input != 0) if dim is None else sum(input != 0, dim)
+
+
+@op()
+def count_all_(xp: Namespace, x: Array) -> Array:
+    """Return how many booleans are true."""
+    return xp.asarray(xp.count_nonzero(x), xp.int64)
 
 
 @op()

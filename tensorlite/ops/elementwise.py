@@ -59,7 +59,7 @@ def sub(xp: Namespace, x: Operand, y: Operand, alpha: float = 1) -> Array:
 @op(lambda g, y: g * y, lambda g, x: g * x, dtypes="scale", widen="numbers")
 def mul(xp: Namespace, x: Operand, y: Operand) -> Array:
     """Return ``input * other``."""
-    return x * y
+    return x * y if type(x) is not type(y) or x.size < MIN_SHARED_SUM else xp.multiply_arrays(x, y)
 
 
 @op(lambda g, y: g / y, lambda g, x, y: -g * (x / y) / y, dtypes="float_scale", widen="numbers")

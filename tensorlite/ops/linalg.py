@@ -174,12 +174,20 @@ def dot(input: Value, tensor: Value) -> Value:
     return _product("dot", input, tensor, "(n,) and (n,)", (1, 1))
 
 
+@op(
+    lambda g, y: sum(g * y, 1), lambda g, x: sum(g * unsqueeze(x, 1), 0), dtypes="scale", widen="numbers"
+)
+def outer_(xp: Namespace, x: Array, y: Array) -> Array:
+    """Return the products of all entries of two vectors."""
+    return xp.multiply_arrays(x[:, None], y[None])
+
+
 def outer(input: Value, vec2: Value) -> Value:
     """Return ``input[i] * vec2[j]`` of vectors (n,) and (m,), as (n, m). Raises ShapeError for other shapes."""
     n, m = shape_of("outer", input), shape_of("outer", vec2)
     if len(n) != 1 or len(m) != 1:
         raise ShapeError(f"outer: expected two vectors, got shapes {n} and {m}")
-    return mul(unsqueeze(input, 1), vec2)
+    return outer_(input, vec2)
 
 
 def kron(input: Value, other: Value) -> Value:

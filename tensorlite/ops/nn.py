@@ -316,7 +316,9 @@ def one_hot(xp: Namespace, x: Array, num_classes: int = -1) -> Array:
         raise ValueError(f"num_classes must not be negative (-1 means max + 1), got {num_classes}")
     if found := outlier(ids, num_classes):
         raise IndexError(f"class {found} is not one of {num_classes} (0 to {num_classes - 1})")
-    return (ids[..., None] == xp.arange(num_classes)).astype(xp.int64)
+    out = xp.zeros((ids.size, num_classes), xp.int64)
+    out[xp.arange(ids.size), ids.reshape(-1)] = 1
+    return out.reshape(*ids.shape, num_classes)
 
 
 # ---- losses ---------------------------------------------------------------------------------

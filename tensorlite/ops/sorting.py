@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-import numpy as np
-
 from ..autograd.function import op
 from ..autograd.graph import Value
 from ..backends.registry import Array, Namespace
@@ -109,7 +107,5 @@ def searchsorted(
     if edges.ndim == 1:
         found = xp.searchsorted(edges, values, side=chosen)
     else:
-        found = xp.zeros(values.shape, xp.int64)
-        for row in np.ndindex(*edges.shape[:-1]):
-            found[row] = xp.searchsorted(edges[row], values[row], side=chosen)
+        found = xp.search_rows(edges, values, chosen)
     return found.astype(xp.int32) if out_int32 else found

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import reference
 from . import compiled_loops
+from .broadcasts import combine_rows
 from .compiled_loops import loops_for, run_loop
 from .thread_pool import get_num_threads
 
@@ -27,7 +28,8 @@ def add_arrays(xp: XP, x: Array, y: Array) -> Array:
         out = np.empty_like(x)
         run_loop(loops.add, x.size, x.reshape(-1), y.reshape(-1), out.reshape(-1))
         return out
-    return x + y
+    combined = combine_rows("ADD", x, y) if x.shape != y.shape else None
+    return x + y if combined is None else combined
 
 
 def add_scaled(xp: XP, x: Any, y: Any, factor: float) -> Array:

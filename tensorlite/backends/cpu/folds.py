@@ -78,6 +78,10 @@ def _reduce_rows(f: Any, rows: Array) -> Array:
         out = np.empty(len(rows), rows.dtype)
         run_loop(loops.row_products, rows.size, rows, out)
         return out
+    if n > _NARROW and len(rows) > 1 and f is not np.multiply and (loops := loops_for("extreme_kernels", rows)):
+        out = np.empty(len(rows), rows.dtype)
+        run_loop(loops.row_extremes, rows.size, f is np.maximum, rows, out)
+        return out
     if n < 2 or (n > _NARROW and f is not np.multiply):
         return f.reduce(rows, axis=1)
     out = np.empty(len(rows), rows.dtype)

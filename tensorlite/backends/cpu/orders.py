@@ -14,7 +14,7 @@ from . import compiled_loops
 from .compiled_loops import load_loops, run_loop
 from .memory_views import rows_of
 
-__all__ = ["median_of_all", "median_places", "places_in_order", "top_places"]
+__all__ = ["median_of_all", "median_places", "places_in_order", "search_rows", "top_places"]
 
 Array = Any
 XP = Any
@@ -53,6 +53,19 @@ def places_in_order(xp: XP, x: Array, axis: int, stable: bool) -> Array:
     keys.sort(axis=-1)
     keys &= (1 << bits) - 1
     return np.moveaxis(keys, -1, axis)
+
+
+def search_rows(xp: XP, edges: Array, values: Array, side: str) -> Array:
+    """Compute the same as the reference, in one loop for short rows."""
+    loops = None
+    if edges.dtype == values.dtype in _COMPILED and values.size >= compiled_loops.MIN_COMPILED:
+        loops = load_loops("order_kernels") if edges.shape[-1] else None
+    if loops is None:
+        return reference.search_rows(xp, edges, values, side)
+    found = np.empty(values.shape, np.int64)
+    rows = (rows_of(np.ascontiguousarray(a)) for a in (edges, values))
+    run_loop(loops.search_rows, values.size, *rows, side == "right", rows_of(found))
+    return found
 
 
 def median_places(xp: XP, x: Array, axis: int, ignore_nan: bool) -> Array:

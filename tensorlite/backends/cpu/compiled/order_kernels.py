@@ -1,4 +1,4 @@
-"""The largest or smallest entries of rows, as loops that numba compiles for each dtype that occurs.
+"""The largest or smallest entries of rows, and search in sorted rows, as loops that numba compiles for each dtype.
 
 The form of the kernels is that of ``kernels.py``, and the arrays are contiguous.
 """
@@ -10,7 +10,7 @@ from typing import Any
 from .parallel_for import bind_kernel, parallel_for
 from .support import ENTRY, INLINE, INNER, njit
 
-__all__ = ["top_places"]
+__all__ = ["search_rows", "top_places"]
 
 Array = Any
 
@@ -56,3 +56,22 @@ def top_places(pool: int, x: Array, largest: bool, best: Array, found: Array) ->
     The earlier one of two equal entries comes first.
     """
     parallel_for(pool, bind_kernel(top_places_range, (x, largest, best, found)), len(x), 1, 1)
+
+
+@njit(**INNER)
+def search_rows_range(edges: Array, values: Array, right: bool, found: Array, start: int, stop: int) -> None:
+    for i in range(start, stop):
+        row = edges[i]
+        for j in range(values.shape[1]):
+            value, low, high = values[i, j], 0, row.size
+            while low < high:
+                middle = (low + high) // 2
+                after = not _is_before(value, row[middle], False) if right else _is_before(row[middle], value, False)
+                low, high = (middle + 1, high) if after else (low, middle)
+            found[i, j] = low
+
+
+@njit(**ENTRY)
+def search_rows(pool: int, edges: Array, values: Array, right: bool, found: Array) -> None:
+    """Write the places of values (rows, m) in sorted rows (rows, n): before equal edges, or after them if ``right``."""
+    parallel_for(pool, bind_kernel(search_rows_range, (edges, values, right, found)), len(edges), 1, 1)
