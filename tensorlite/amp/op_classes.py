@@ -39,15 +39,11 @@ _LISTS = {
     "follow": """
         eq ne lt le gt ge logical_and logical_or logical_xor logical_not isnan isinf isfinite all any
         bitwise_and bitwise_or bitwise_xor bitwise_not bitwise_left_shift bitwise_right_shift
-<<<<<<< HEAD
-        add sub mul true_divide div floor_divide remainder fmod neg abs sign floor ceil round trunc sqrt
-        tanh sigmoid sigmoid_slope erf sin cos atan atan2 maximum minimum clamp where
-=======
         add sub mul outer true_divide div floor_divide remainder fmod neg abs sign floor ceil round trunc sqrt
-        tanh sigmoid erf sin cos atan atan2 maximum minimum clamp where
->>>>>>> 8f59800 (Add compiled loops of outer products, rows, columns and extremes of rows)
+        tanh sigmoid sigmoid_slope erf sin cos atan atan2 maximum minimum clamp where
         relu leaky_relu elu silu log_sigmoid gelu apply_dropout_mask embedding one_hot
         clone convert convert_to_discrete transfer alias module_hook distance
+        all_gather all_reduce broadcast reduce_scatter
         reshape view broadcast_to permute transpose flip roll crop pad_dims split unbind cat diagonal tril triu
         slice index index_put with_view select unselect select_last put
         argwhere amax amin argmax argmin argsort topk searchsorted bincount unique

@@ -19,11 +19,8 @@ from ..errors import DeviceError
 from . import reference
 from .cpu import array_lists as cpu_array_lists
 from .cpu import bfloat16_kernels
-<<<<<<< HEAD
-from .cpu import convolutions as cpu_convolutions
-=======
 from .cpu import broadcasts as cpu_broadcasts
->>>>>>> 8f59800 (Add compiled loops of outer products, rows, columns and extremes of rows)
+from .cpu import convolutions as cpu_convolutions
 from .cpu import distances as cpu_distances
 from .cpu import elementwise as cpu_elementwise
 from .cpu import factors as cpu_factors
@@ -249,18 +246,9 @@ def build_namespace(module: ModuleType, *kernels: ModuleType, **names: Any) -> N
 
 def _load_cpu() -> Namespace:
     kernels = (
-<<<<<<< HEAD
-<<<<<<< HEAD
-        reference, cpu_sums, cpu_moments, cpu_softmaxes, cpu_elementwise, cpu_folds, cpu_indexing, cpu_orders,
-        cpu_piecewise, cpu_scatters, cpu_distances, cpu_kernels, cpu_array_lists, cpu_convolutions,
-=======
-        reference, cpu_factors, cpu_sums, cpu_moments, cpu_softmaxes, cpu_elementwise, cpu_folds, cpu_indexing,
-        cpu_orders, cpu_piecewise, cpu_scatters, cpu_distances, cpu_kernels, cpu_array_lists,
->>>>>>> 2867a8a (Add compiled loops of running products and of the gradient of products)
-=======
         reference, cpu_broadcasts, cpu_factors, cpu_sums, cpu_moments, cpu_softmaxes, cpu_elementwise, cpu_folds,
         cpu_indexing, cpu_orders, cpu_piecewise, cpu_scatters, cpu_distances, cpu_kernels, cpu_array_lists,
->>>>>>> 8f59800 (Add compiled loops of outer products, rows, columns and extremes of rows)
+        cpu_convolutions,
     )  # fmt: skip
     attributes: dict[str, Any] = {
         "device_type": "cpu",
