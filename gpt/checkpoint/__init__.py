@@ -2,12 +2,13 @@
 
 from gpt.checkpoint.base import Checkpoint, CheckpointError, Info, corruption_errors, damaged
 from gpt.checkpoint.formats import load, load_config, load_info
-from gpt.checkpoint.native import Snapshot, save, snapshot
+from gpt.checkpoint.native import SHARED_ON, Snapshot, save, snapshot
 
 __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Info",
+    "SHARED_ON",
     "Snapshot",
     "corruption_errors",
     "damaged",

@@ -43,6 +43,7 @@ Array: TypeAlias = NDArray[Any]
 DTYPES = {"float32": "F32", "float64": "F64"}
 # The names of tensors: of the model, and of the optimizer's state of a parameter.
 NAME = re.compile(r"model\..+|optimizer\.(0|[1-9][0-9]*)\.[a-z_]+")
+SHARED_ON = ("cpu",)  # Types of devices whose arrays a snapshot shares with the model.
 # The largest table of sinusoids, in numbers: 1 GiB. It is computed, so that no tensor in the file has its size.
 MAX_SINUSOIDS = 2**27
 
@@ -131,7 +132,7 @@ def snapshot(
         "state": copy.deepcopy(state or {}),
     }
     arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
-    shared = {name for name, value in tensors.items() if value.device.type == "cpu"}
+    shared = {name for name, value in tensors.items() if value.device.type in SHARED_ON}
     return Snapshot(config, tokenizer, header, arrays, shared)
 
 

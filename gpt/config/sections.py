@@ -290,10 +290,6 @@ class OptimConfig(Section):
     def check(self) -> None:
         if self.min_lr > self.lr:
             raise ConfigError(f"optim.min_lr = {self.min_lr} is larger than optim.lr = {self.lr}: set it lower, too")
-        for name in ("decay_fraction", "decay_shape"):
-            value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
-            if self.schedule != "wsd" and value != default:
-                raise ConfigError(f"optim.{name} = {value!r} has no effect with schedule = {self.schedule!r}. Set wsd")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,7 +310,7 @@ class TrainConfig(Section):
     )
     checkpoint_interval: int = option(250, "steps between checkpoints", "steps", ge=1, lt=2**63)
     keep: int = option(
-        1, "last checkpoints that stay, as checkpoint-STEP.safetensors; 1 keeps the latest and the best alone", ge=1,
+        1, "last checkpoints that stay, each in a file of its step; 1 keeps the latest and the best alone", ge=1,
         lt=2**63,
     )  # fmt: skip
     save_in_background: bool = option(

@@ -10,7 +10,7 @@ import numpy as np
 
 import tensorlite as tl
 from gpt import checkpoint
-from gpt.checkpoint import Checkpoint, Snapshot
+from gpt.checkpoint import SHARED_ON, Checkpoint, Snapshot
 from gpt.config import Config
 from gpt.data import Batch, Dataset, Split, make_order
 from gpt.errors import UserError
@@ -88,7 +88,7 @@ class Trainer:
                     lr = self.schedule.get_last_lr()[0]
                     with self.meter:
                         self.meter.add(*self.train_step())
-                    if self.step == first + 1 and t.save_in_background and self.model.device.type == "cpu":
+                    if self.step == first + 1 and t.save_in_background and self.model.device.type in SHARED_ON:
                         self.saver.reserve(self.state_arrays())  # The optimizer has its state now.
                     self.evaluation_due = self.step == t.steps or self.step % t.eval_interval == 0
                     logging = self.evaluation_due or self.step % t.checkpoint_interval == 0

@@ -37,7 +37,7 @@ _LISTS = {
     """,
     "widest": "lerp dot adaptive_avg_pool",
     "follow": """
-        eq ne lt le gt ge logical_and logical_or logical_xor logical_not isnan isinf isfinite all any
+        eq ne lt le gt ge count_all logical_and logical_or logical_xor logical_not isnan isinf isfinite all any
         bitwise_and bitwise_or bitwise_xor bitwise_not bitwise_left_shift bitwise_right_shift
         add sub mul outer true_divide div floor_divide remainder fmod neg abs sign floor ceil round trunc sqrt
         tanh sigmoid sigmoid_slope erf sin cos atan atan2 maximum minimum clamp where

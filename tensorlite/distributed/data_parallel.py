@@ -42,7 +42,7 @@ class DataParallel(Module):
     average without further transfers. Parameters are those that require gradients when this is made.
 
     Its buckets and their overlap with the backward pass follow Li et al., "PyTorch Distributed", 2020.
-    Raises TypeError if module is no Module, ValueError for a size that is not positive, and DistributedError.
+    Raises TypeError if module is not a Module, ValueError for a size that is not positive, and DistributedError.
     """
 
     def __init__(self, module: Module, group: Group | None = None, bucket_cap_mb: float = BUCKET_MB) -> None:

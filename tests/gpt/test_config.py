@@ -126,8 +126,6 @@ def test_expected_vocabulary():
         ({"optim.lr": 0}, "lr = 0.0: must be > 0"),
         ({"optim.lr": float("nan")}, "lr = nan: expected a finite number"),
         ({"optim.min_lr": 1}, "min_lr = 1.0 is larger than optim.lr = 0.001"),
-        ({"optim.decay_fraction": 0.5}, "decay_fraction = 0.5 has no effect with schedule = 'cosine'. Set wsd"),
-        ({"optim.decay_shape": "cosine"}, "decay_shape = 'cosine' has no effect with schedule = 'cosine'"),
         ({"data.tokenizer": "word"}, f"tokenizer = 'word': choose one of {', '.join(TOKENIZERS)}"),
         ({"data.val_fraction": 1.0}, "val_fraction = 1.0: must be < 1"),
         ({"data.val_fraction": -0.1}, "val_fraction = -0.1: must be >= 0"),
