@@ -26,7 +26,7 @@ def _all_reduce_gradient(g: Any, x: Any, out: Any, group: ArrayGroup, operation:
     return where(hit, all_reduce(g, group, "sum") / ties, 0.0)
 
 
-@op(_all_reduce_gradient, autocast="follow", bfloat16=True)
+@op(_all_reduce_gradient, bfloat16=True)
 def all_reduce(xp: Namespace, x: Array, group: ArrayGroup, operation: str) -> Array:
     """Return the reduction of the arrays of all ranks."""
     return group.run_all_reduce(x, operation)

@@ -185,7 +185,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
     """Return x where it is positive, else ``negative_slope * x``. Raises DTypeError for integers."""
-    return nn_ops.leaky_relu(input, negative_slope)
+    return nn_ops.leaky_relu(input, number_in("leaky_relu", "negative_slope", negative_slope))
 
 
 def softmax(input: Tensor, dim: int, dtype: DTypeLike | None = None) -> Tensor:

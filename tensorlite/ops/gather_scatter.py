@@ -14,7 +14,7 @@ import numpy as np
 from ..autograd.function import op
 from ..autograd.graph import Value, Variable
 from ..backends.registry import BACKENDS, Array, Namespace, describe_array
-from ..errors import DTypeError, ShapeError
+from ..errors import DeviceError, DTypeError, ShapeError
 from ..scalars import as_integer, flag_in, int_in, number_in
 from .arguments import Operand, array_of, check_range, dim_in, index_array, numpy_names, shape_of
 from .elementwise import clone, mul
@@ -214,6 +214,8 @@ def _put_along(name: str, x: Value, src: Value, dim: int, index: Array, add: boo
     except IndexError:
         check_range(name, index, dim, shape_of(name, x)[dim])
         raise
+    except DeviceError as error:
+        raise DeviceError(f"{name}{str(error).removeprefix('put')}") from None
 
 
 @op(

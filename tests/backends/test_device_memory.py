@@ -171,6 +171,8 @@ def test_the_device_tests_call_every_kernel():
         nn.utils.clip_grad_norm_([matrix], 1.0)
         large = tl.ones(1 << 17, device="strict")
         assert bool((large + large == 2).all())
+        pair = [large.clone().requires_grad_() for _ in range(2)]
+        (pair[0] + pair[1]).backward(large)
     finally:
         vars(namespace).update(kept)
     assert called == set(kept)

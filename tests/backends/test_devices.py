@@ -50,6 +50,18 @@ def test_every_op_in_the_list_of_syncs_waits(name):
     assert set(log.kinds) == SYNCS[name]
 
 
+def test_tensors_with_one_gradient_get_a_copy_each(other_device):
+    x, y, g = (on(300, 300, device=other_device) for _ in range(3))
+    x.requires_grad_()
+    y.requires_grad_()
+    (x + y).backward(g)
+    expected = numpy(g)
+    x.grad.mul_(2)
+    assert np.array_equal(numpy(x.grad), 2 * expected)
+    assert np.array_equal(numpy(y.grad), expected)
+    assert np.array_equal(numpy(g), expected)
+
+
 def test_changing_a_view_does_not_wait(other_device):
     def change(device):
         x = on(3, 4, device=device, requires_grad=True)

@@ -50,20 +50,20 @@ MIXED = {
     "embedding": lambda x, y: F.embedding(IDS, y),
     "gather": lambda x, y: y.gather(0, IDS.reshape(1, 3)),
     "index_add": lambda x, y: y.index_add(0, IDS, x),
-    "index_put": lambda x, y: y.index_add(0, IDS.to("strict"), x),
+    "index_add, index there": lambda x, y: y.index_add(0, IDS.to("strict"), x),
     "setitem": lambda x, y: y.__setitem__(0, x[0]),
     "backward": lambda x, y: (y.clone().requires_grad_() * 2).backward(x),
 }
 
 
-ONE_WAY = {"mul", "cross_entropy", "embedding", "gather", "index_add", "index_put"}
+ONE_WAY = {"mul", "cross_entropy", "embedding", "gather", "index_add", "index_add, index there"}
 """Cases whose second operand is an index or a number on the CPU, which is allowed the other way round."""
 
 
 @pytest.mark.parametrize(("name", "flip"), [(n, f) for n in MIXED for f in (False, True) if not (f and n in ONE_WAY)])
 def test_mixed_devices_are_one_error(name, flip):
     pair = (X, X.to("strict"))
-    with pytest.raises(tl.DeviceError, match=rf"^{name}\b.* on strict") as caught:
+    with pytest.raises(tl.DeviceError, match=rf"^{name.split(',')[0]}\b.* on strict") as caught:
         MIXED[name](*(pair[::-1] if flip else pair))
     assert caught.value.__cause__ is None
 

@@ -76,6 +76,8 @@ def show_ops() -> None:
         places = tl.tensor(rng.integers(0, n, (30, n)))
         show_op(f"gather {n}", lambda x, t=places: x.gather(1, t), random(30, n))
         show_op(f"index_add {n}", lambda x, y, t=places[0]: x.index_add(1, t, y), random(30, n), random(30, n))
+        order = tl.tensor(rng.permuted(np.tile(np.arange(n), (30, 1)), axis=1))
+        show_op(f"scatter {n}", lambda x, y, t=order: x.scatter(1, t, y), random(30, n), random(30, n))
         show_op(f"max_pool1d {n}", lambda x: F.max_pool1d(x, 3), random(2, 30, n))
         show_op(f"var {n}", lambda x: x.var(1), random(64, n))
         show_op(f"norm {n}", lambda x: x.norm(dim=1), random(64, n))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import compiled_loops
-from .compiled_loops import FLOAT32, load_loops, loops_for, run_loop
+from .compiled_loops import FLOAT32, loops_for, run_loop
 from .memory_views import rows_of
 
 __all__ = ["multiply_arrays"]
@@ -46,7 +46,7 @@ def _outer(x: Array, y: Array) -> Array | None:
         if a.dtype != FLOAT32 or not a.flags.c_contiguous:
             return None
     size = math.prod((x.size, y.size))
-    loops = load_loops("broadcast_kernels") if size >= compiled_loops.MIN_COMPILED else None
+    loops = compiled_loops.load_loops("broadcast_kernels") if size >= compiled_loops.MIN_COMPILED else None
     if loops is None:
         return None
     out = np.empty((x.size, y.size), FLOAT32)

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .compiled_loops import FLOAT32, MIN_COMPILED, load_loops, run_loop
+from . import compiled_loops
+from .compiled_loops import FLOAT32, MIN_COMPILED, run_loop
 
 __all__ = ["direct_correlate", "direct_correlate_input", "direct_correlate_weight"]
 
@@ -49,7 +50,7 @@ def _loops(*arrays: Array) -> Any:
         return None
     if not all(a.dtype == FLOAT32 for a in arrays) or not 4 <= arrays[0].ndim <= 5:
         return None
-    return load_loops("convolution_kernels")
+    return compiled_loops.load_loops("convolution_kernels")
 
 
 def _two(sizes: Ints, alone: int) -> tuple[int, int]:
@@ -73,7 +74,7 @@ def _forward_plan(
     padding: tuple[int, int], sizes: tuple[int, int],
 ) -> _Plan:  # fmt: skip
     """Return the plan of :func:`direct_correlate` and of :func:`direct_correlate_weight`. sizes: of the result."""
-    loops = load_loops("convolution_kernels")
+    loops = compiled_loops.load_loops("convolution_kernels")
     phases = stride[0] * stride[1]
     halo, wide = ((k - 1) * d // s for k, d, s in zip(kernel, dilation, stride, strict=True))
     pitch = sizes[1] + wide
@@ -101,7 +102,7 @@ def _input_plan(
     Pixel h of the padded x is ``i stride + a``. It gets the elements k of the kernel for which ``dilation k - a`` is a
     multiple ``m stride``, from entry ``i - m`` of y.
     """
-    loops = load_loops("convolution_kernels")
+    loops = compiled_loops.load_loops("convolution_kernels")
     first = tuple(p // s for p, s in zip(padding, stride, strict=True))  # the first i of a pixel of x
     last = tuple((n + p - 1) // s for n, p, s in zip(sizes, padding, stride, strict=True))
     most = tuple((k - 1) * d // s for k, d, s in zip(kernel, dilation, stride, strict=True))

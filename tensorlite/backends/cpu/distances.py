@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import reference
 from . import compiled_loops
-from .compiled_loops import FLOAT32, load_loops, run_loop
+from .compiled_loops import FLOAT32, run_loop
 
 __all__ = ["distances_of_pairs", "distances_of_pairs_backward"]
 
@@ -23,7 +23,7 @@ def _loops(pairs: int, p: float, *arrays: Array) -> Any:
     """Return the compiled loops if they compute distances of this order, else None."""
     if p not in _CODES or pairs * arrays[0].shape[-1] < compiled_loops.MIN_COMPILED:
         return None
-    return load_loops("distance_kernels") if all(a.dtype == FLOAT32 for a in arrays) else None
+    return compiled_loops.load_loops("distance_kernels") if all(a.dtype == FLOAT32 for a in arrays) else None
 
 
 def _matrices(x: Array, batch: tuple[int, ...], padding: tuple[int, int] = (0, 0), swap: bool = False) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import reference
 from . import compiled_loops
-from .compiled_loops import load_loops, run_loop
+from .compiled_loops import run_loop
 from .memory_views import rows_of
 
 __all__ = ["median_of_all", "median_places", "places_in_order", "search_rows", "top_places"]
@@ -27,7 +27,7 @@ def top_places(xp: XP, x: Array, k: int, axis: int, largest: bool, ordered: bool
     """Compute the same as the reference. A few entries are found in one pass, in order, the first of equal ones."""
     loops = None
     if 0 < k <= _MAX_INSERTED and x.size >= compiled_loops.MIN_COMPILED and x.dtype in _COMPILED:
-        loops = load_loops("order_kernels")
+        loops = compiled_loops.load_loops("order_kernels")
     if loops is None:
         return reference.top_places(xp, x, k, axis, largest, ordered)
     rows = np.ascontiguousarray(np.moveaxis(x, axis, -1))
@@ -59,7 +59,7 @@ def search_rows(xp: XP, edges: Array, values: Array, side: str) -> Array:
     """Compute the same as the reference, in one loop for short rows."""
     loops = None
     if edges.dtype == values.dtype in _COMPILED and values.size >= compiled_loops.MIN_COMPILED:
-        loops = load_loops("order_kernels") if edges.shape[-1] else None
+        loops = compiled_loops.load_loops("order_kernels") if edges.shape[-1] else None
     if loops is None:
         return reference.search_rows(xp, edges, values, side)
     found = np.empty(values.shape, np.int64)

@@ -14,7 +14,7 @@ import numpy as np
 
 from .parallel_for import bind_kernel, parallel_for
 from .simd import LANES, load_16, store_16
-from .support import ENTRY, INNER, njit
+from .support import ENTRY, INNER, keep_alive, njit
 from .tap_tiles import (
     CHANNELS,
     GRADIENTS,
@@ -179,6 +179,7 @@ def convolve_range(
                     at += count
                 for i in range(min(channels, out.shape[1] - block * channels)):
                     _unpack(sums[i], out[n, block * channels + i], p, target, a, first, rows)
+    keep_alive(images)
 
 
 @njit(**ENTRY)
@@ -253,6 +254,8 @@ def convolve_weight_range(
                     out[group, (block + k) * channels + i, t] = f32(totals[k, t // taps, t % taps * channels + i])
         totals[:] = 0.0
         start += count
+    keep_alive(images)
+    keep_alive(lines)
 
 
 @njit(**ENTRY)
