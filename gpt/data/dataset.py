@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt.config import DataConfig
+from gpt.data.encoding import encode_pieces
 from gpt.data.text import DataError, TextFile, open_text
-from gpt.tokenizer import CharacterError, Ids, Tokenizer
-from gpt.tokenizer.pieces import between_words
+from gpt.tokenizer import Ids, Tokenizer
 
 Split = Literal["train", "val"]
 
@@ -189,13 +189,5 @@ def encode(text: TextFile, start: int, stop: int, tokenizer: Tokenizer) -> NDArr
     Raises TokenizerError, with the place in the file, for a character outside the vocabulary.
     """
     dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
-    pieces = text.pieces(start, stop)
-    ids, position = bytearray(), start
-    for piece in pieces if tokenizer.by_character else between_words(pieces, tokenizer.cuts_before):
-        try:
-            ids += tokenizer.encode(piece).astype(dtype).tobytes()
-        except CharacterError as error:
-            position += error.position
-            raise error.at(position, text.place(position)) from None
-        position += len(piece)
+    ids = encode_pieces(text.pieces(start, stop), tokenizer, dtype, start, text.place)
     return np.frombuffer(ids, dtype) if ids else np.empty(0, dtype)

@@ -40,24 +40,18 @@ class Bucket:
         self.array: Array = None
         self.work: Work | None = None
 
-    def put(self, parameter: Tensor, g: Array) -> None:
-        """Copy the gradient of a parameter into the array. Its present ``grad`` is added."""
-        start, end, flag = self.places[parameter]
-        array = self._array()
-        place = array[start:end].reshape(g.shape)
-        old = parameter.grad
-        place[...] = g
-        if old is not None:
-            place += old.array
-        array[flag] = 1
-        self.missing.discard(parameter)
-
-    def put_grad(self, parameter: Tensor) -> None:
-        """Copy the ``grad`` of a parameter into the array, if it has one."""
+    def put(self, parameter: Tensor, g: Array = None) -> None:
+        """Copy the gradient of a parameter into the array: its ``grad``, and g, if that is not part of it yet."""
+        parts = [g] if g is not None else []
         if parameter.grad is not None:
+            parts.append(parameter.grad.array)
+        if parts:
             start, end, flag = self.places[parameter]
             array = self._array()
-            array[start:end].reshape(parameter.grad.shape)[...] = parameter.grad.array
+            place = array[start:end].reshape(parameter.shape)
+            place[...] = parts[0]
+            for part in parts[1:]:
+                place += part
             array[flag] = 1
         self.missing.discard(parameter)
 
@@ -72,7 +66,6 @@ class Bucket:
         for p, (start, end, flag) in self.places.items():
             if averages[flag] > 0:
                 set_grad(p, averages[start:end].reshape(p.shape))
-        self.reset()
 
     def reset(self) -> None:
         """Forget all gradients."""

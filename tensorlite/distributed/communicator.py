@@ -120,7 +120,6 @@ class Communicator:
     def __init__(self, engine: Engine, timeout: float) -> None:
         self.engine, self.timeout, self.activity = engine, timeout, ""
         self.rank, self.size = engine.rank, engine.size
-        self.bytes_sent = 0  # of data, by this rank
         self._queue: deque[Work] = deque()
         self._known: list[str] = [""] * self.size  # the last call of each rank
         self._error: DistributedError | None = None

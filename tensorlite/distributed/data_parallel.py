@@ -102,7 +102,7 @@ class Reducer:
         try:
             for bucket in self.buckets[self.started :]:
                 for p in list(bucket.missing):
-                    bucket.put_grad(p)
+                    bucket.put(p)
                 bucket.start()
             for bucket in self.buckets:
                 bucket.finish()

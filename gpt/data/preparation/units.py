@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from gpt.data import jsonl
 from gpt.data.dataset import Split
+from gpt.data.encoding import encode_pieces, separable_pieces
 from gpt.data.preparation.cutting import Rule, Source, cut_file, read_unit
 from gpt.data.text import DataError, TextFile, open_bytes, unix_lines
 from gpt.data.vocabulary import read_vocabulary, token_dtype
 from gpt.tokenizer import CharacterError, Tokenizer, TokenizerError
-from gpt.tokenizer.pieces import between_words, smaller_pieces
+from gpt.tokenizer.pieces import smaller_pieces
 
 PIECE = 2**20  # characters that are encoded at once
 
@@ -125,15 +126,11 @@ def encode_text(job: Job, tokenizer: Tokenizer) -> Encoded:
     text = unit_text(job.source, job.unit)[job.start : job.stop]
     dtype, position = token_dtype(tokenizer), job.chars_before + job.start
     ids = bytearray(first_token(tokenizer, dtype) if job.begins else b"")
-    parts = smaller_pieces([text], PIECE)
-    for piece in parts if tokenizer.by_character else between_words(parts, tokenizer.cuts_before):
-        try:
-            ids += tokenizer.encode(piece).astype(dtype).tobytes()
-        except CharacterError as error:
-            position += error.position
-            place = TextFile(job.source.path, job.source.name).place(position)
-            raise TokenizerError(str(error.at(position, place))) from None
-        position += len(piece)
+    place = TextFile(job.source.path, job.source.name).place
+    try:
+        ids += encode_pieces(smaller_pieces([text], PIECE), tokenizer, dtype, position, place)
+    except CharacterError as error:
+        raise TokenizerError(str(error)) from None  # It can be sent to another process.
     ids += last_token(tokenizer, dtype) if job.ends else b""
     ends = [len(ids) // dtype.itemsize] if job.closes else []
     return Encoded(bytes(ids), np.array(ends, np.int64), len(text))
@@ -161,8 +158,7 @@ def encode_whole(tokenizer: Tokenizer, text: str) -> NDArray[np.int64]:
     """Return the tokens of a text; a long one is encoded in pieces. Raises TokenizerError."""
     if len(text) <= PIECE:
         return tokenizer.encode(text)
-    parts = smaller_pieces([text], PIECE)
-    pieces = parts if tokenizer.by_character else between_words(parts, tokenizer.cuts_before)
+    pieces = separable_pieces(smaller_pieces([text], PIECE), tokenizer)
     return np.concatenate([tokenizer.encode(piece) for piece in pieces])
 
 
