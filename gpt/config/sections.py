@@ -321,6 +321,15 @@ class TrainConfig(Section):
         "a checkpoint that cannot be written stops the run; or it continues, and the checkpoint is written later",
         choices=("stop", "continue"),
     )
+    patience: int | None = option(
+        None,
+        "evaluations without an improvement of the validation loss that end the run early; never if not given",
+        "evaluations",
+        ge=1,
+    )
+    min_delta: float = option(
+        0.0, "by how much the validation loss must fall to be an improvement, for patience", "nats per token", ge=0
+    )
     log_layers: int = option(
         50, "steps between records of each layer's gradient, update and activations; 0 records none", "steps", ge=0,
         lt=2**63,
@@ -356,6 +365,8 @@ class TrainConfig(Section):
     def check(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"train.device = {self.device!r:.80} is not one of auto, cpu, cuda, cuda:N")
+        if self.min_delta and self.patience is None:
+            raise ConfigError(f"train.min_delta = {self.min_delta:g} has no effect without train.patience: set it, too")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -173,7 +173,8 @@ def state_of(folder: Path, config: Config | None, last: int, saved: int, evaluat
     if is_locked(folder):
         return "running"
     if config is not None and last == saved:
-        complete = saved >= config.train.steps and (evaluated or not config.data.val_fraction)
+        # A run with train.patience may be finished before its last step; its final evaluation tells.
+        complete = evaluated or (saved >= config.train.steps and not config.data.val_fraction)
         return "finished" if complete else "stopped"
     return "finished" if evaluated else "interrupted"
 

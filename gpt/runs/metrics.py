@@ -5,7 +5,8 @@ since the previous line, in nats per token. Its grad_norm is that of the last st
 evaluation, which is an estimate on random batches, has step, train_loss, val_loss and val_bits_per_char. Without
 a validation set it has step and train_loss. The last line, on the whole validation set, has step, final_val_loss and
 final_val_bits_per_char, and final_val_tokens if it is on a part of that set. A run of finetune begins with a line of
-step 0 and initial_val_loss, which is on the same tokens as the last line.
+step 0 and initial_val_loss, which is on the same tokens as the last line. With `train.patience` a line of evaluation
+also has evaluations_without_improvement.
 """
 
 import json

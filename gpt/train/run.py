@@ -70,6 +70,8 @@ def train(
             take_best(trainer)  # as a run that is finished, so that the run and its adapter are the same model
             write_adapter(trainer)
             return False
+        if trainer.patience.is_over():
+            say(trainer.patience.text())
         say(f"{trainer.step - first} steps in {time.perf_counter() - began:.1f} s")
         try:
             report(trainer, merge)

@@ -17,6 +17,7 @@ from gpt.model.lora import add_lora
 from gpt.runs import LATEST, RunFolder
 from gpt.tokenizer import CharacterError, Tokenizer
 from gpt.train.output import say
+from gpt.train.patience import check_patience
 from gpt.train.precision import check_precision
 from gpt.train.trainer import Trainer
 
@@ -31,6 +32,8 @@ RESUMABLE_OPTIONS = {
     "train.keep",
     "train.save_in_background",
     "train.on_save_error",
+    "train.patience",
+    "train.min_delta",
     "train.sample_chars",
     "train.log_layers",
     "train.activation_checkpointing",
@@ -141,6 +144,7 @@ def start(config: Config, folder: RunFolder | None = None, init_from: str | Path
         import tqdm  # noqa: F401
     folder = folder or RunFolder(config.run_dir)
     config, dataset, model, base = build_run(config, folder, init_from)
+    check_patience(config, dataset)
     if archive := folder.archive_previous_run():
         say(f"The run that was in {folder.path} is now in {archive}")
     return Trainer(config, dataset, model, folder, base)
@@ -161,6 +165,7 @@ def resume(config: Config, path: str | Path) -> Trainer:
         dataset = load_dataset(config.data, config.model.block_size, saved.tokenizer)
     except CharacterError as error:
         raise other_text(config, saved, path) from error
+    check_patience(config, dataset)
     config, base = with_described_data(config), saved.state.get("base")
     trainer = Trainer(config, dataset, saved.model, RunFolder(path.parent), base)
     with checkpoint.corruption_errors(path):

@@ -21,6 +21,7 @@ from gpt.train.interrupt import Interrupt, Stopped
 from gpt.train.layers import LayerRecorder
 from gpt.train.optimizer import configure_optimizer, configure_schedule
 from gpt.train.output import say
+from gpt.train.patience import Patience
 from gpt.train.precision import make_autocast, make_scaler
 from gpt.train.progress import Meter, format_metrics, progress_bar
 from gpt.train.saver import Saver
@@ -64,6 +65,7 @@ class Trainer:
         self.best = math.inf  # The lowest estimate of the validation loss.
         self.warned = False  # Whether a loss above chance was reported.
         self.evaluation_due = False  # Whether this step's evaluation is still to be done.
+        self.patience = Patience(config.train)
         self.best_due = False  # Whether this model has the lowest estimate and is still to be saved.
         self.layers = LayerRecorder(config, model, folder)
         t = config.train
@@ -74,7 +76,7 @@ class Trainer:
     # ---- the loop -------------------------------------------------------------------------------------------
 
     def optimize(self) -> bool:
-        """Train to the last step and return True, or stop after a signal and return False.
+        """Train to the last step, or until `train.patience` is over, and return True; after a signal, return False.
 
         Both save a checkpoint. Where a signal stops the run, that checkpoint also has what later lines of metrics need,
         and whether this step's evaluation is still to be done, so that a resumed run writes what this one would have.
@@ -83,7 +85,7 @@ class Trainer:
         """
         t, first = self.config.train, self.step
         with Interrupt() as interrupt, interrupt.deferred(), progress_bar(first, t.steps) as bar, self.saving(bar):
-            while self.step < t.steps or self.evaluation_due:
+            while not self.is_done():
                 if not self.evaluation_due:
                     lr = self.schedule.get_last_lr()[0]
                     with self.meter:
@@ -105,7 +107,7 @@ class Trainer:
                         text = self.estimate(interrupt)
                         with bar.external_write_mode():
                             say(text)
-                done = self.step == t.steps and not self.evaluation_due
+                done = self.is_done()
                 due = [self.folder.best.name] if self.best_due else []
                 if done or interrupt.requested or self.step % t.checkpoint_interval == 0:
                     due.append(LATEST)
@@ -118,6 +120,10 @@ class Trainer:
                     self.saver.finish(lambda: interrupt.requested)
                     return done
         return True
+
+    def is_done(self) -> bool:
+        """Return whether all steps and evaluations are done, or `train.patience` is over."""
+        return not self.evaluation_due and (self.step >= self.config.train.steps or self.patience.is_over())
 
     @contextmanager
     def saving(self, bar: Any) -> Iterator[None]:
@@ -224,7 +230,8 @@ class Trainer:
         if not math.isfinite(train_loss + val_loss):
             raise self.diverged(self.step, f"in an evaluation the loss is {train_loss + val_loss}")
         bits = self.dataset.bits_per_char(val_loss)
-        self.metrics.write(step=self.step, train_loss=train_loss, val_loss=val_loss, val_bits_per_char=bits)
+        more = self.patience.add(val_loss)
+        self.metrics.write(step=self.step, train_loss=train_loss, val_loss=val_loss, val_bits_per_char=bits, **more)
         self.evaluation_due = False
         if val_loss < self.best:
             self.best, self.best_due = val_loss, True
@@ -307,8 +314,9 @@ class Trainer:
             "meter": self.meter.get_state(),
             "evaluation_due": self.evaluation_due,
         }
-        if (order := self.order.get_state()) is not None:
-            state["order"] = order
+        for key, part in (("order", self.order), ("patience", self.patience)):
+            if (own := part.get_state()) is not None:
+                state[key] = own
         if self.scaler.is_enabled():
             state["scaler"] = self.scaler.state_dict()
         if self.base is not None:
@@ -346,6 +354,7 @@ class Trainer:
         self.schedule = self.schedule_after(saved.step)
         self.best = math.inf if state["best"] is None else float(state["best"])
         self.meter.set_state(state.get("meter", {"losses": [], "seconds": 0.0}))  # Format 1 does not have it.
+        self.patience.set_state(state.get("patience"), self.best)
         self.evaluation_due = state.get("evaluation_due", False)
         if self.order.get_state() is not None:
             if "order" not in state:
