@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..backends.cpu.cores import cpu_quota
 from ..backends.registry import Array
 from .communicator import DistributedError
 
@@ -25,39 +26,60 @@ if TYPE_CHECKING:
 
 __all__ = ["MpiEngine", "connect", "launched_size"]
 
-# What the launchers of MPI libraries set: MPICH, Intel MPI and SLURM (PMI), Open MPI (and PRRTE), MVAPICH.
-SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+# What launchers set: mpiexec of MPICH and Intel MPI and `srun --mpi=pmi2`, mpiexec of Open MPI and of MVAPICH, and srun
+# with any --mpi. srun is last, because the mpiexec of a job may use it to start its helpers. SLURM_NTASKS is set in the
+# shell of a job, too, in which a plain `python` is one process.
+SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+PMIX_RANK = "PMIX_RANK"  # of a process that PMIx has started, as prterun does. It gives no size.
 TEXT = 512  # bytes of an announced call
 ANNOUNCE, ENDED, ROLL_CALL = 0, 1, 2  # tags of messages
+MAX_NAME = 256  # bytes of the name of a machine
+MAX_CORES = 1 << 13  # of a machine: Linux is built for at most 8,192
 WAIT_FOR_REPORT = 1.0  # seconds in which the rank that reports an error ends the others
 
 
 def launched_size(environment: Mapping[str, str] = os.environ) -> int:
-    """Return how many processes a launcher such as mpiexec has started, 1 without one."""
+    """Return how many processes a launcher such as mpiexec has started.
+
+    1 without one, and 0 if only the MPI library knows.
+    """
     for name in SIZE_VARIABLES:
         if environment.get(name, "").isdigit():
             return max(1, int(environment[name]))
-    return 1
+    return 0 if PMIX_RANK in environment else 1
 
 
 def connect() -> MpiEngine:
-    """Return the engine of all processes that mpiexec has started. Raises DistributedError."""
+    """Return the engine of all processes that a launcher has started. Raises DistributedError."""
     expected = launched_size()
     try:
         from mpi4py import MPI
     except ImportError as error:
         raise DistributedError(
-            f"init: expected the package mpi4py and an MPI library for {expected} processes, got {error}. "
+            f"init: expected the package mpi4py and an MPI library for {expected or 'several'} processes, got {error}. "
             "Run pip install 'tensorlite[mpi]'"
         ) from error
     world = MPI.COMM_WORLD
-    if world.size != expected:
-        library = MPI.Get_library_version().split("\n")[0].strip(" \0")
+    if expected not in (0, world.size):
         raise DistributedError(
-            f"init: expected a group of {expected} processes, got one of {world.size}. mpiexec is not that of the MPI "
-            f"library which mpi4py uses ({library}). Run the mpiexec of that library"
+            f"init: expected a group of {expected} processes, got one of {world.size}. "
+            + other_launcher(expected, MPI.Get_library_version().split("\n")[0].strip(" \0"))
         )
     return MpiEngine(world.Dup())
+
+
+def other_launcher(expected: int, library: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Return what to do where the launcher and the MPI library do not know each other.
+
+    expected: the number of processes that the launcher gives. library: the name of the MPI library.
+    """
+    if environment.get(SIZE_VARIABLES[-1]) != str(expected):
+        return f"mpiexec is not that of the MPI library which mpi4py uses ({library}). Run the mpiexec of that library"
+    return (
+        f"srun has not connected the tasks of this step by a way that the MPI library knows ({library}). Choose one "
+        "that `srun --mpi=list` shows: --mpi=pmix for Open MPI, --mpi=pmi2 for MPICH and Intel MPI. For tasks that do "
+        f"not work together, unset {SIZE_VARIABLES[-1]} in each"
+    )
 
 
 class MpiEngine:
@@ -125,12 +147,24 @@ class MpiEngine:
         sys.stderr.flush()
         self.comm.Abort(status)
 
-    def local_ranks(self) -> int:
-        """Return the number of ranks on this machine."""
-        local = self.comm.Split_type(self.mpi.COMM_TYPE_SHARED)
-        size = local.size
-        local.Free()
-        return size
+    def core_share(self) -> float:
+        """Return how many cores this rank has, where each core is divided by the ranks that may use it.
+
+        A launcher such as srun may bind each rank to cores of its own, and then nothing is divided. A quota of the
+        container is divided by the ranks of the machine. Its name tells which these are: Split_type(COMM_TYPE_SHARED)
+        of Open MPI finds no other rank where a PMIx of another version has started them.
+        """
+        mine = np.zeros(MAX_NAME + MAX_CORES, np.uint8)
+        name = self.mpi.Get_processor_name().encode()[:MAX_NAME]
+        mine[: len(name)] = list(name)
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+        mine[[MAX_NAME + core for core in cores]] = 1
+        ranks = np.empty((self.size, len(mine)), np.uint8)
+        self.comm.Allgather(self._buffer(mine), self._buffer(ranks))
+        local = ranks[(ranks[:, :MAX_NAME] == mine[:MAX_NAME]).all(axis=1), MAX_NAME:]
+        share = float((1 / local.sum(axis=0, dtype=np.int64)[mine[MAX_NAME:] > 0]).sum())
+        quota = cpu_quota()
+        return share if quota is None else min(share, quota / len(local))
 
     def end_on_error(self) -> None:
         """End all ranks when this one ends by an error, and tell the others when it ends otherwise.

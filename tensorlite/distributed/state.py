@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..backends.cpu.thread_pool import get_num_threads, set_num_threads
+from ..backends.cpu.thread_pool import VARIABLE, get_num_threads, set_num_threads
 from ..tensors.tensor import Tensor
 from .communicator import Communicator, DistributedError
 from .group import Group
@@ -33,10 +34,11 @@ _lock = threading.Lock()
 
 
 def init(timeout: float = TIMEOUT) -> Group:
-    """Return the group of the processes that a launcher such as ``mpiexec`` has started.
+    """Return the group of the processes that a launcher such as ``mpiexec`` or ``srun`` has started.
 
     Without a launcher it is a group of size 1, and MPI is not loaded. The first call connects the processes and shares
-    out the cores of each machine (``tl.set_num_threads``). Later calls return the same group.
+    out the cores of each machine (``tl.set_num_threads``), unless the environment variable ``TENSORLITE_NUM_THREADS``
+    says how many threads each process uses. Later calls return the same group.
 
     timeout: seconds that a call waits for the other ranks, before it raises an error that names those that do not come.
 
@@ -55,8 +57,9 @@ def init(timeout: float = TIMEOUT) -> Group:
             else:
                 engine = connect()
                 engine.end_on_error()
-                set_num_threads(max(1, get_num_threads() // engine.local_ranks()))
-                _of_process = Group(Communicator(engine, float(timeout)))
+                if VARIABLE not in os.environ:
+                    set_num_threads(max(1, min(get_num_threads(), int(engine.core_share() + 1e-6))))
+                _of_process = Group(Communicator(engine, float(timeout)) if engine.size > 1 else None)
         return _of_process
 
 
@@ -67,7 +70,7 @@ def current(call: str) -> Group:
     """
     if _current.group is not None:
         return _current.group
-    if _of_process is None and launched_size() > 1:
+    if _of_process is None and launched_size() != 1:
         raise DistributedError(f"{call}: expected a group. Call tensorlite.distributed.init() first")
     return init()
 
