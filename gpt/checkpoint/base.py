@@ -20,7 +20,10 @@ class CheckpointError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of a checkpoint, after `step` steps. Only training uses `optimizer` and `state`."""
+    """The content of a checkpoint, after `step` steps. Only training uses `optimizer`, `state` and `average`.
+
+    average: the averaged weights by name, of a run with `train.ema_decay`; otherwise None, as without training.
+    """
 
     config: Config
     tokenizer: Tokenizer
@@ -28,6 +31,7 @@ class Checkpoint:
     model: GPT
     optimizer: dict[str, Any] | None
     state: dict[str, Any]
+    average: dict[str, tl.Tensor] | None = None
 
 
 @dataclass(frozen=True)

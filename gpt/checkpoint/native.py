@@ -1,6 +1,7 @@
 """The checkpoint format of this project: one safetensors file.
 
-Its tensors are `model.<parameter>` and `optimizer.<index>.<moment>`. The rest is JSON in the metadata of the file:
+Its tensors are `model.<parameter>` and `optimizer.<index>.<moment>`, and `average.<parameter>` if the run averages its
+weights (`train.ema_decay`). The rest is JSON in the metadata of the file:
 configuration, tokenizer, step, and the state of the random numbers. The file is replaced as a whole, so that weights
 always match their configuration. Nothing is pickled. Checksums cover every byte, so that damage in storage or transfer
 is detected. A file may come from anybody, so nothing of the size that it claims is made before its shapes are compared.
@@ -42,7 +43,8 @@ Array: TypeAlias = NDArray[Any]
 # The names of types in safetensors.
 DTYPES = {"float32": "F32", "float64": "F64"}
 # The names of tensors: of the model, and of the optimizer's state of a parameter.
-NAME = re.compile(r"model\..+|optimizer\.(0|[1-9][0-9]*)\.[a-z_]+")
+NAME = re.compile(r"(model|average)\..+|optimizer\.(0|[1-9][0-9]*)\.[a-z_]+")
+MODEL, AVERAGE = "model.", "average."  # How the names of weights begin.
 SHARED_ON = ("cpu",)  # Types of devices whose arrays a snapshot shares with the model.
 # The largest table of sinusoids, in numbers: 1 GiB. It is computed, so that no tensor in the file has its size.
 MAX_SINUSOIDS = 2**27
@@ -109,14 +111,19 @@ def snapshot(
     model: GPT,
     optimizer: optim.Optimizer | None = None,
     state: dict[str, Any] | None = None,
+    average: GPT | None = None,
 ) -> Snapshot:
-    """Return the content of a checkpoint. The arguments are those of `save`.
+    """Return the content of a checkpoint. The arguments are those of `save`; average: with the averaged weights.
 
-    Arrays of a CPU share memory with the model and the optimizer. Those of another device are copies.
+    Arrays of a CPU share memory with the models and the optimizer. Those of another device are copies.
     """
     low_rank = config.lora.rank is not None
+    models = {MODEL: model} if average is None else {MODEL: model, AVERAGE: average}
     tensors = {
-        f"model.{name}": value for name, value in model.state_dict().items() if is_low_rank(name) or not low_rank
+        prefix + name: value
+        for prefix, each in models.items()
+        for name, value in each.state_dict().items()
+        if is_low_rank(name) or not low_rank
     }
     moments: dict[str, Any] = {"state": {}, "param_groups": []} if optimizer is None else optimizer.state_dict()
     numbers: dict[str, dict[str, Any]] = {}
@@ -185,6 +192,7 @@ def load(
     Every byte of the file is checked, also those that are not used.
 
     training: also read the state of the optimizer. Without it, `optimizer` is None and the model in evaluation mode.
+        The model then has the averaged weights, if the file has them. With it, they are in `average`.
     quantize: int8 or int4 quantizes each matrix as soon as it is read; none and auto do not.
     """
     # The file is opened once, so that a run that replaces it meanwhile cannot mix two checkpoints.
@@ -198,23 +206,33 @@ def load(
         check_shapes(file, config)
         check_tokenizer(file, config, tokenizer)
         choice = check_quantize(quantize, device, config.train.parameter_dtype)
+        prefix = MODEL if training else used_weights(file)
         with corruption_errors(path):
             if config.lora.rank is not None:
                 model = read_low_rank(file, config, device, training, choice)
             else:
-                model = read_model(file, config, device, choice)
-            others = ((name, file.read(name)) for name in file.specs if not name.startswith("model."))
+                model = read_model(file, config, device, choice, prefix)
+            others = ((name, file.read(name)) for name in file.specs if not name.startswith(prefix))
             arrays = {name: array for name, array in others if training}
             moments = optimizer_state(header["optimizer"], arrays) if training else None
         model.train(training)
-        return Checkpoint(config, tokenizer, header["step"], model, moments, dict(header["state"]))
+        average = with_prefix(AVERAGE, arrays) or None
+        return Checkpoint(config, tokenizer, header["step"], model, moments, dict(header["state"]), average)
 
 
-def read_model(file: Container, config: Config, device: str, choice: str) -> GPT:
-    """Return the model in an open checkpoint, whose parameters are read one at a time. choice: see `check_quantize`."""
+def used_weights(file: Container) -> str:
+    """Return how the names of the weights begin that are used where nothing is trained: the averaged ones, if any."""
+    return AVERAGE if any(name.startswith(AVERAGE) for name in file.specs) else MODEL
+
+
+def read_model(file: Container, config: Config, device: str, choice: str, prefix: str) -> GPT:
+    """Return the model in an open checkpoint, whose parameters are read one at a time.
+
+    choice: see `check_quantize`. prefix: how the names of its weights begin.
+    """
 
     def parts_of(name: str) -> list[Any]:
-        return [file.read(f"model.{name}")]
+        return [file.read(prefix + name)]
 
     def matrix_of(name: str) -> QuantizedMatrix:
         return quantize_parts(f"{str(file.path)!r}: {name}", parts_of(name), kind_of(choice))
@@ -226,9 +244,10 @@ def read_model(file: Container, config: Config, device: str, choice: str) -> GPT
 
 def read_low_rank(file: Container, config: Config, device: str, training: bool, choice: str) -> GPT:
     """Return the model of a run of low-rank adaptation: its matrices are part of the weights unless it is trained."""
-    arrays = {name: file.read(name) for name in file.specs if name.startswith("model.")}
+    prefix = MODEL if training else used_weights(file)
+    arrays = {name: file.read(name) for name in file.specs if name.startswith(prefix)}
     model = adapted_model(file.path, config, file.header["state"], device)
-    model.load_state_dict(with_prefix("model.", arrays), strict=False)  # The names were compared before.
+    model.load_state_dict(with_prefix(prefix, arrays), strict=False)  # The names were compared before.
     if training:
         return model
     fold_lora(model)
@@ -265,11 +284,15 @@ def plan_of(config: Config) -> Plan:
 
 
 def load_low_rank(path: Path, model: GPT) -> None:
-    """Read the low-rank matrices of another checkpoint of the same run into a model. Raises CheckpointError."""
+    """Read the low-rank matrices of another checkpoint of the same run into a model. Raises CheckpointError.
+
+    They are the averaged ones, if the file has them.
+    """
     with opened(path) as file:
         check_shapes(file, read_config(file))
-        arrays = {name: file.read(name) for name in file.specs if name.startswith("model.")}
-    model.load_state_dict(with_prefix("model.", arrays), strict=False)
+        prefix = used_weights(file)
+        arrays = {name: file.read(name) for name in file.specs if name.startswith(prefix)}
+    model.load_state_dict(with_prefix(prefix, arrays), strict=False)
 
 
 def expected_shapes(config: Config) -> dict[str, tuple[int, ...]]:
@@ -297,18 +320,13 @@ def check_shapes(file: Container, config: Config) -> None:
     """Raise CheckpointError if the tensors of a file are not those of its configuration."""
     if config.model.position == "sinusoidal" and config.model.block_size * config.model.n_embd > MAX_SINUSOIDS:
         raise damaged(file.path, f"config.model.block_size = {config.model.block_size}: too long for sinusoids")
-    found = {name.removeprefix("model."): spec for name, spec in file.specs.items() if name.startswith("model.")}
     with corruption_errors(file.path, "config"):
         expected = expected_shapes(config)
     dtype = DTYPES[config.train.parameter_dtype]
-    problems = [
-        *(f"missing: {name}" for name in expected if name not in found),
-        *(f"unexpected: {name}" for name in found if name not in expected),
-        *(
-            f"wrong shape: {name}, expected {shape}, got {found[name][1]}"
-            for name, shape in expected.items()
-            if name in found and found[name][1] != shape
-        ),
+    problems = [*shape_problems(file, MODEL, expected)]
+    if used_weights(file) == AVERAGE:
+        problems += shape_problems(file, AVERAGE, expected)
+    problems += [
         *(
             f"wrong type: {name}, expected {dtype}, got {kind}"
             for name, (kind, _) in file.specs.items()
@@ -319,6 +337,21 @@ def check_shapes(file: Container, config: Config) -> None:
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise damaged(file.path, f"the tensors are not those of config.model: {problems[0]}{more}")
+
+
+def shape_problems(file: Container, prefix: str, expected: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return what is wrong with the names and the shapes of the weights whose names begin with a prefix."""
+    found = {name.removeprefix(prefix): spec for name, spec in file.specs.items() if name.startswith(prefix)}
+    shown = "" if prefix == MODEL else prefix
+    return [
+        *(f"missing: {shown}{name}" for name in expected if name not in found),
+        *(f"unexpected: {shown}{name}" for name in found if name not in expected),
+        *(
+            f"wrong shape: {shown}{name}, expected {shape}, got {found[name][1]}"
+            for name, shape in expected.items()
+            if name in found and found[name][1] != shape
+        ),
+    ]
 
 
 def check_tokenizer(file: Container, config: Config, tokenizer: Tokenizer) -> None:

@@ -216,6 +216,7 @@ STATE = record(
         "meter": record({"losses": sequence(number), "seconds": number}),
         "evaluation_due": boolean,
         "patience": record({"reference": number_or_none, "stale": integer(0, 2**63 - 1)}),
+        "average": record({"updates": integer(0, 2**63 - 1)}),
         "base": record({"path": text("[^\\0]{1,4096}", "a path"), "sha256": text("[0-9a-f]{64}", "64 digits")}),
     },
     others=anything,

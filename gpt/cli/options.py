@@ -239,7 +239,8 @@ def load_checkpoint(
         loaded = sources.load_with_adapter(found, adapter, device, dtype, quantize)
     why = "" if path else f", {runs.describe_choice(RUNS, latest)}"
     if loaded.step:
-        click.echo(f"checkpoint {found} (step {loaded.step:,}{why})", err=True)
+        averaged = "" if loaded.config.train.ema_decay is None else ", averaged weights"
+        click.echo(f"checkpoint {found} (step {loaded.step:,}{averaged}{why})", err=True)
     else:
         click.echo(f"model {found}", err=True)
     if better is not None:

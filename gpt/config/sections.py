@@ -321,11 +321,20 @@ class TrainConfig(Section):
         "a checkpoint that cannot be written stops the run; or it continues, and the checkpoint is written later",
         choices=("stop", "continue"),
     )
+    ema_decay: float | None = option(
+        None,
+        "decay of an exponential moving average of the weights, which is evaluated, sampled and used instead of them; "
+        "no average if not given",
+        "per step",
+        gt=0,
+        lt=1,
+    )
     patience: int | None = option(
         None,
         "evaluations without an improvement of the validation loss that end the run early; never if not given",
         "evaluations",
         ge=1,
+        lt=2**63,
     )
     min_delta: float = option(
         0.0, "by how much the validation loss must fall to be an improvement, for patience", "nats per token", ge=0

@@ -79,6 +79,7 @@ def memory(config: Config) -> dict[str, int]:
         "parameters": count * size,
         "gradients": count * size,
         "optimizer state": moments(config) * size,
+        **({"averaged weights": count * size} if t.ema_decay is not None else {}),
         **({f"parameters in {t.dtype}": count * low} if t.is_mixed else {}),
         "activations (estimate)": t.batch_size * m.block_size * token,
     }

@@ -23,7 +23,7 @@ def report_before(trainer: Trainer) -> None:
         return
     with evaluation_bar(data.predicted("val", trainer.config.model.block_size, limit)) as bar:
         with trainer.autocast():
-            loss = evaluate(trainer.model, data, "val", max_tokens=limit, done=bar.update)
+            loss = evaluate(trainer.evaluated_model, data, "val", max_tokens=limit, done=bar.update)
     trainer.metrics.write(step=0, **{INITIAL: loss})
     say(f"validation loss {loss:.4f} nats per token before the first step")
 
@@ -36,13 +36,13 @@ def loss_before(trainer: Trainer) -> float | None:
 
 def take_best(trainer: Trainer) -> None:
     """Give the model of a run of low-rank adaptation the matrices of the lowest validation loss."""
-    if not list(lora_layers(trainer.model)):
+    if not list(lora_layers(trainer.evaluated_model)):
         return
     better = better_checkpoint(trainer.folder.latest)
     if better and better.damage:
         say(f"The adapter is that of the last step, because {better.damage}")
     elif better:
-        native.load_low_rank(better.path, trainer.model)
+        native.load_low_rank(better.path, trainer.evaluated_model)
         say(f"The adapter is that of step {better.step:,} ({better.path.name}), whose validation loss was the lowest")
 
 
@@ -53,7 +53,7 @@ def write_adapter(trainer: Trainer) -> list[Path]:
     folder = trainer.folder.path / adapter.FOLDER
     base = trainer.base
     try:
-        adapter.save_adapter(trainer.model, folder, trainer.config.lora, base["sha256"], base["path"])
+        adapter.save_adapter(trainer.evaluated_model, folder, trainer.config.lora, base["sha256"], base["path"])
     except OSError as error:
         raise checkpoint.CheckpointError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
     return [folder]
@@ -62,13 +62,13 @@ def write_adapter(trainer: Trainer) -> list[Path]:
 def write_merged(trainer: Trainer) -> list[Path]:
     """Write the adapter of a run, and its model with that adapter merged into the weights; return the paths."""
     written = write_adapter(trainer)
-    fold_lora(trainer.model)
+    fold_lora(trainer.evaluated_model)
     path = trainer.folder.path / MERGED
     native.save(
         path,
         config=dataclasses.replace(trainer.config, lora=LoraConfig()),
         tokenizer=trainer.dataset.tokenizer,
         step=trainer.step,
-        model=trainer.model,
+        model=trainer.evaluated_model,
     )
     return [*written, path]

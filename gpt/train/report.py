@@ -77,7 +77,7 @@ def report(trainer: Trainer, merge: bool = False) -> None:
 
 def evaluate_at_the_end(trainer: Trainer) -> None:
     """Print the loss on the validation set, or on `train.final_eval_tokens` of it, and write it to the metrics."""
-    model, data, limit = trainer.model, trainer.dataset, trainer.config.train.final_eval_tokens or None
+    model, data, limit = trainer.evaluated_model, trainer.dataset, trainer.config.train.final_eval_tokens or None
     T = trainer.config.model.block_size
     tokens, whole = data.predicted("val", T, limit), data.predicted("val", T)
     with evaluation_bar(tokens) as bar:
@@ -91,7 +91,7 @@ def evaluate_at_the_end(trainer: Trainer) -> None:
         extent = f"{tokens:,} of {whole:,} tokens, spread evenly; --final-eval-tokens 0 takes all"
     before = loss_before(trainer)
     change = "" if before is None else f"; before the first step it was {before:.4f}"
-    say(f"validation loss {loss:.4f} nats per token, {bits:.4f} bits per character ({extent}){change}")
+    say(f"validation loss{trainer.whose()} {loss:.4f} nats per token, {bits:.4f} bits per character ({extent}){change}")
 
 
 def print_sample(trainer: Trainer) -> None:
@@ -99,7 +99,8 @@ def print_sample(trainer: Trainer) -> None:
     chars, tokenizer = trainer.config.train.sample_chars, trainer.dataset.tokenizer
     if not chars:
         return
-    model, whose = trainer.model, ""
+    weights = "" if trainer.average is None else ", averaged"
+    model, whose = trainer.evaluated_model, weights and ", by the averaged weights"
     better = better_checkpoint(trainer.folder.latest)
     if trainer.config.lora.rank is not None:
         better = None  # The model is that one already.
@@ -107,7 +108,8 @@ def print_sample(trainer: Trainer) -> None:
         whose = f", by the last model, because {better.damage}"
     elif better:
         model = checkpoint.load(better.path, trainer.config.train.device).model
-        whose = f", by the model of step {better.step:,} ({better.path.name}), whose validation loss was the lowest"
+        which = f"{better.path.name}{weights}"
+        whose = f", by the model of step {better.step:,} ({which}), whose validation loss was the lowest"
     ids = generate(model, start_ids(tokenizer), sampling=SamplingConfig(seed=trainer.config.train.seed))
     say(f"\nA sample of {chars} characters{whose}:\n")
     pieces = stream(tokenizer, ids, max_chars=chars)

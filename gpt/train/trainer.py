@@ -17,6 +17,7 @@ from gpt.errors import UserError
 from gpt.evaluate import mean_loss
 from gpt.model import GPT
 from gpt.runs import LATEST, RunFolder
+from gpt.train.average import WeightAverage
 from gpt.train.interrupt import Interrupt, Stopped
 from gpt.train.layers import LayerRecorder
 from gpt.train.optimizer import configure_optimizer, configure_schedule
@@ -56,6 +57,8 @@ class Trainer:
         self.metrics = folder.metrics
         self.base = base  # Of low-rank adaptation: `path` and `sha256` of the model, which no checkpoint has in it.
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        decay = config.train.ema_decay
+        self.average = None if decay is None else WeightAverage(model, self.parameters, decay)
         self.optimizer = configure_optimizer(model, config.optim)
         self.schedule = self.schedule_after(0)
         self.autocast, self.scaler = make_autocast(config.train, model), make_scaler(config.train, model)
@@ -72,6 +75,11 @@ class Trainer:
         self.saver = Saver(folder, config.train)
         self.make_stepper()
         self.meter = Meter(t.grad_accum * t.batch_size * config.model.block_size)
+
+    @property
+    def evaluated_model(self) -> GPT:
+        """Return the model that is evaluated and saved as the best one: with the averaged weights, if there are any."""
+        return self.model if self.average is None else self.average.model
 
     # ---- the loop -------------------------------------------------------------------------------------------
 
@@ -169,6 +177,9 @@ class Trainer:
         else:
             result = self.compiled(batches) if self.compiled is not None else self.stepper.step(batches)
         self.step += 1
+        if self.average is not None:
+            self.saver.wait_for_copy()  # because a checkpoint may still be copied from the average
+            self.average.update()
         if recorded:
             self.layers.after_update(self.step)
         return result
@@ -222,7 +233,7 @@ class Trainer:
             rng = np.random.default_rng([self.config.train.seed, 1])  # Leaves the random numbers of training alone.
             batches = (self.batch(split, rng) for _ in range(self.config.train.eval_batches))
             with self.autocast():
-                return mean_loss(self.model, interrupt.until_requested(batches))
+                return mean_loss(self.evaluated_model, interrupt.until_requested(batches))
 
         if not self.dataset.size("val"):
             return self.estimate_without_validation(loss("train"))
@@ -236,8 +247,8 @@ class Trainer:
         if val_loss < self.best:
             self.best, self.best_due = val_loss, True
         return (
-            f"step {self.step:>6}   loss: train {train_loss:.4f}, validation {val_loss:.4f} nats per token "
-            f"({bits:.4f} bits per character)"
+            f"step {self.step:>6}   loss{self.whose()}: train {train_loss:.4f}, validation {val_loss:.4f} nats per "
+            f"token ({bits:.4f} bits per character)"
         )
 
     def estimate_without_validation(self, train_loss: float) -> str:
@@ -249,7 +260,14 @@ class Trainer:
             raise self.diverged(self.step, f"in an evaluation the loss is {train_loss}")
         self.metrics.write(step=self.step, train_loss=train_loss)
         self.evaluation_due = False
-        return f"step {self.step:>6}   loss: train {train_loss:.4f} nats per token (there is no validation set)"
+        return (
+            f"step {self.step:>6}   loss{self.whose()}: train {train_loss:.4f} nats per token (there is no validation "
+            "set)"
+        )
+
+    def whose(self) -> str:
+        """Return words that say that a loss is that of the averaged weights, if it is."""
+        return "" if self.average is None else " of the averaged weights"
 
     def warn_above_chance(self, step: int, loss: float) -> str | None:
         """Return a warning if the loss is far above that of guessing, the first time, and otherwise None.
@@ -298,7 +316,7 @@ class Trainer:
         """Return the arrays of a checkpoint, those of a CPU without a copy."""
         return checkpoint.snapshot(
             config=self.config, tokenizer=self.dataset.tokenizer, step=self.step, model=self.model,
-            optimizer=self.optimizer,
+            optimizer=self.optimizer, average=self.average.model if self.average is not None else None,
         ).arrays  # fmt: skip
 
     def take_snapshot(self) -> Snapshot:
@@ -314,8 +332,8 @@ class Trainer:
             "meter": self.meter.get_state(),
             "evaluation_due": self.evaluation_due,
         }
-        for key, part in (("order", self.order), ("patience", self.patience)):
-            if (own := part.get_state()) is not None:
+        for key, part in (("order", self.order), ("patience", self.patience), ("average", self.average)):
+            if part is not None and (own := part.get_state()) is not None:
                 state[key] = own
         if self.scaler.is_enabled():
             state["scaler"] = self.scaler.state_dict()
@@ -328,6 +346,7 @@ class Trainer:
             model=self.model,
             optimizer=self.optimizer,
             state=state,
+            average=self.average.model if self.average is not None else None,
         )
         if not content.is_finite():
             raise self.diverged(self.step, "there are weights that are not finite")
@@ -348,6 +367,10 @@ class Trainer:
             raise ValueError(f"optimizer: {error}") from error
         if saved.step and len(self.optimizer.state) < len(self.parameters):
             raise ValueError("optimizer: a parameter has no state")
+        if self.average is not None:
+            if saved.average is None or "average" not in state:
+                raise KeyError("state.average, which config.train.ema_decay needs")
+            self.average.set_state(state["average"], saved.average)
         self.rng.bit_generator.state = state["batches"]
         tl.set_rng_state(state["dropout"])
         self.step = saved.step
