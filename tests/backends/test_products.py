@@ -1,6 +1,9 @@
 """Check the matrix products of our own against NumPy's in float64."""
 
+import subprocess
+import sys
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,10 +36,27 @@ LAYOUTS = {
 }  # fmt: skip
 
 
+# The instructions that products are made of.
+KINDS = ["float32", "bfloat16", "bfloat16 with AMX"]
+
+
 def needs(dtype):
     """Skip a test where the processor, or numba, has no instructions for a dtype."""
     if not (products.has_float32_products() if dtype == FLOAT32 else products.has_bfloat16_products()):
         pytest.skip(f"no products of our own for {dtype}")
+
+
+@pytest.fixture
+def dtype(request, monkeypatch):
+    """Return the dtype of a kind; products of bfloat16 are made of its instructions."""
+    found = FLOAT32 if request.param == "float32" else bfloat16()
+    needs(found)
+    with_amx = request.param.endswith("AMX")
+    if with_amx and not products.has_amx_products():
+        pytest.skip("no AMX, or the system does not allow it")
+    monkeypatch.setattr(products, "has_amx_products", lambda: with_amx)
+    monkeypatch.setattr(products, "_plan", products._plan.__wrapped__)
+    return found
 
 
 def bfloat16():
@@ -67,10 +87,9 @@ def check(x, y, found, bias=None, out_dtype=FLOAT32):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("name", ["float32", "bfloat16"])
-def test_sizes_dtypes_and_layouts(name, threads, monkeypatch):
-    lower = FLOAT32 if name == "float32" else bfloat16()
-    needs(lower)
+@pytest.mark.parametrize("dtype", KINDS, indirect=True)
+def test_sizes_dtypes_and_layouts(dtype, threads, monkeypatch):
+    lower = dtype
     monkeypatch.setattr(thread_pool, "_num_threads", threads)
     monkeypatch.setattr(products, "_MIN_SHARED", 1)
     dtypes = [(FLOAT32, FLOAT32, FLOAT32)] if lower == FLOAT32 else list(product((FLOAT32, lower), repeat=3))[1:]
@@ -85,9 +104,9 @@ def test_sizes_dtypes_and_layouts(name, threads, monkeypatch):
                 check(x, y, multiply(x, y, out_dtype, bias), bias, out_dtype)
 
 
-def test_float32_matrices_are_rounded_to_bfloat16():
-    lower = bfloat16()
-    needs(lower)
+@pytest.mark.parametrize("dtype", KINDS[1:], indirect=True)
+def test_float32_matrices_are_rounded_to_bfloat16(dtype):
+    lower = dtype
     x, y = numbers(30, 65), numbers(65, 50, seed=1)
     for layout in (np.ascontiguousarray, np.asfortranarray):
         whole = multiply(layout(x), layout(y), lower)
@@ -96,16 +115,14 @@ def test_float32_matrices_are_rounded_to_bfloat16():
         assert whole.tobytes() == multiply(layout(x), layout(y.astype(lower)), lower).tobytes()
 
 
-@pytest.mark.parametrize("name", ["float32", "bfloat16"])
-def test_bits_depend_on_no_other_row_or_column_nor_on_threads(name, monkeypatch):
-    dtype = FLOAT32 if name == "float32" else bfloat16()
-    needs(dtype)
+@pytest.mark.parametrize("dtype", KINDS, indirect=True)
+def test_bits_depend_on_no_other_row_or_column_nor_on_threads(dtype, monkeypatch):
     monkeypatch.setattr(products, "_MIN_SHARED", 1)
     for k in (65, 1300, 2500):
         x, y = numbers(200, k).astype(dtype), numbers(k, 330, seed=1).astype(dtype)
         monkeypatch.setattr(thread_pool, "_num_threads", 1)
         whole = multiply(x, y, FLOAT32)
-        for threads in (2, 5):
+        for threads in (2, 3, 5):
             monkeypatch.setattr(thread_pool, "_num_threads", threads)
             assert (multiply(x, y, FLOAT32) == whole).all()
             for rows, columns in ((1, 330), (7, 100), (200, 17), (33, 1)):
@@ -114,10 +131,8 @@ def test_bits_depend_on_no_other_row_or_column_nor_on_threads(name, monkeypatch)
         assert (multiply(np.asfortranarray(x), np.asfortranarray(y), FLOAT32) == whole).all()
 
 
-@pytest.mark.parametrize("name", ["float32", "bfloat16"])
-def test_nan_and_infinity_reach_exactly_their_row_and_column(name):
-    dtype = FLOAT32 if name == "float32" else bfloat16()
-    needs(dtype)
+@pytest.mark.parametrize("dtype", KINDS, indirect=True)
+def test_nan_and_infinity_reach_exactly_their_row_and_column(dtype):
     for m, k, n in ((21, 33, 50), (9, 64, 16)):
         for value in (np.nan, np.inf, -np.inf):
             x, y = numbers(m, k), numbers(k, n, seed=1)
@@ -179,3 +194,46 @@ def test_the_instructions_that_a_product_needs(monkeypatch):
     for features, expected in (({"+avx2"}, []), (avx512, [0]), ({*avx512, "+avx512bf16"}, [0, 1])):
         monkeypatch.setattr(instructions, "cpu_features", lambda features=features: features)
         assert [k for k in (instructions.FLOAT32, instructions.BFLOAT16) if instructions.has_kernel(k)] == expected
+
+
+# ---- AMX ----------------------------------------------------------------------------------------
+
+
+def test_amx_needs_the_processor_the_system_and_the_variable(monkeypatch):
+    amx = pytest.importorskip("tensorlite.backends.cpu.compiled.amx", exc_type=ImportError)
+    features = {"+avx512f", "+avx512bw", "+avx512dq", "+avx512vl", "+avx512bf16", "+amx-tile", "+amx-bf16"}
+    for missing in (None, "+avx512bf16", "+amx-tile", "+amx-bf16"):
+        found = features - {missing}
+        monkeypatch.setattr(amx, "cpu_features", lambda found=found: found)
+        monkeypatch.setattr(amx, "has_kernel", lambda kind, found=found: "+avx512bf16" in found)
+        assert amx.has_amx() == (missing is None)
+    for processor, system, variable in product((True, False), (True, False), ("1", "0", "")):
+        monkeypatch.setattr(products, "has_bfloat16_products", lambda processor=processor: processor)
+        monkeypatch.setattr(products, "_load", lambda system=system: SimpleNamespace(is_amx_allowed=lambda: system))
+        monkeypatch.setenv("TENSORLITE_AMX", variable)
+        assert products.has_amx_products.__wrapped__() == (processor and system and variable != "0")
+
+
+# A process whose stack for signals is too small for the registers: Linux then refuses them with the error ENOSPC.
+REFUSED = """
+import ctypes, numpy as np, tensorlite as tl
+from tensorlite.backends.cpu import products
+
+class Stack(ctypes.Structure):
+    _fields_ = [("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+memory = ctypes.create_string_buffer(1 << 16)
+stack = Stack(ctypes.addressof(memory), 0, 2048)
+assert ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None) == 0
+assert not products.has_amx_products()
+x = np.ones((64, 64), tl.bfloat16)
+assert (products.multiply(x, x, np.dtype(np.float32)) == 64).all()
+"""
+
+
+def test_where_the_system_refuses_amx_products_use_avx512():
+    bfloat16()
+    needs(None)
+    if not products.has_amx_products():
+        pytest.skip("no AMX, or the system does not allow it")
+    subprocess.run([sys.executable, "-c", REFUSED], check=True)

@@ -5,6 +5,7 @@ way there; it and the later ones resume from it.
 """
 
 import hashlib
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from gpt.model import KVCache, compiled_reader
 from gpt.model.gpt import GPT
 from gpt.model.quantized import quantize_model
 from tensorlite import optim
+from tensorlite.backends.cpu import products as cpu_products
 from tensorlite.backends.cpu.compiled import (
     attention,
     bfloats,
@@ -89,7 +91,11 @@ def show_ops() -> None:
             few = (random(4, 16, length, 8) for length in (4, n, n))  # of so few queries, with BLAS
             show_op(f"attention of few queries {n} {causal}", attend, *few)
     show_op("matmul", lambda a, b: a @ b, random(300, 200), random(200, 100))
-    show("matmul of bfloat16", random(300, 200).to(tl.bfloat16) @ random(200, 100).to(tl.bfloat16))
+    for amx in ("0", "1"):  # where the processor has no AMX, both are the same
+        os.environ["TENSORLITE_AMX"] = amx
+        for cached in (cpu_products.has_amx_products, cpu_products._plan):
+            cached.cache_clear()
+        show("matmul of bfloat16", random(300, 200).to(tl.bfloat16) @ random(200, 100).to(tl.bfloat16))
     show_op("a row times a matrix", lambda a, b: a @ b.T, random(1, 2000), random(1000, 2000))
     x, weight, y = (random(*shape).array for shape in ((100,), (50, 100), (50,)))
     row_kernels.linear(0, x, weight, None, y)

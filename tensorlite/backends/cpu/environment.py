@@ -8,6 +8,7 @@ __all__ = ["check_variables", "is_on"]
 
 # The variables, each with its values. An empty variable counts as unset.
 CHOICES = {
+    "TENSORLITE_AMX": ("0", "1"),
     "TENSORLITE_DETERMINISTIC": ("0", "1"),
     "TENSORLITE_JIT": ("0", "1"),
     "TENSORLITE_MALLOC": ("system",),

@@ -1,6 +1,8 @@
 """Matrix products of our own, for processors with the instructions: float32 with AVX-512, bfloat16 with AVX512_BF16.
 
-``compiled/products.py`` computes them. Elsewhere NumPy's BLAS does, which has no bfloat16.
+bfloat16 matrices are multiplied with AMX where the processor has it, the system allows it, and the environment variable
+``TENSORLITE_AMX`` is not 0. ``compiled/products.py`` computes the products. Elsewhere NumPy's BLAS does, which has no
+bfloat16.
 """
 
 from __future__ import annotations
@@ -12,10 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .casts import bits_of, cast_array, is_bfloat16
+from .environment import is_on
 from .find_compiled import find_compiled
 from .thread_pool import run_parallel
 
-__all__ = ["has_bfloat16_products", "has_float32_products", "is_faster", "multiply", "prepare_product"]
+__all__ = [
+    "has_amx_products", "has_bfloat16_products", "has_float32_products", "is_faster", "multiply", "prepare_product",
+]  # fmt: skip
 
 Array = Any
 
@@ -55,6 +60,12 @@ def has_bfloat16_products() -> bool:
     """Return whether :func:`multiply` takes bfloat16 matrices: if the processor has instructions for them."""
     products = _load()
     return products is not None and products.has_kernel(products.BFLOAT16)
+
+
+@cache
+def has_amx_products() -> bool:
+    """Return whether bfloat16 matrices are multiplied with AMX."""
+    return has_bfloat16_products() and is_on("TENSORLITE_AMX", default=True) and _load().is_amx_allowed()
 
 
 def is_faster(x: Array, y: Array) -> bool:
@@ -112,7 +123,7 @@ def _plan(x: Any, y: Any, out: Any) -> _Plan | None:
     if products is None or not (has_bfloat16_products() or not any(narrow)):
         return None
     function = products.multiply_for(*(np.dtype(np.uint16) if n else _FLOAT32 for n in narrow))
-    kind = products.BFLOAT16 if any(narrow) else products.FLOAT32
+    kind = (products.AMX if has_amx_products() else products.BFLOAT16) if any(narrow) else products.FLOAT32
     longest = 2 * products.MAX_LINES if narrow[2] else 1 << 62
     return _Plan(function, kind, products.code_addresses(), any(narrow), longest)
 

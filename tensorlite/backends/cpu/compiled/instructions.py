@@ -16,7 +16,7 @@ from .simd import I32, F32x16, I32x16, cpu_features, fused_multiply_add
 from .support import I64, to_pointer
 
 __all__ = [
-    "BFLOAT16", "FLOAT32", "LANES", "MULTIPLY_ADD", "ROUNDED", "I16x16", "I16x32", "after", "by_case", "call",
+    "AMX", "BFLOAT16", "FLOAT32", "LANES", "MULTIPLY_ADD", "ROUNDED", "I16x16", "I16x32", "after", "by_case", "call",
     "first_lanes", "has_kernel", "loop", "masked_load", "masked_store", "packed_kinds", "prefetch", "round_two",
     "shuffle",
 ]  # fmt: skip
@@ -24,7 +24,8 @@ __all__ = [
 LANES = 16  # numbers of a vector
 
 # What is packed: float32 numbers; bfloat16 numbers, in pairs; float32 numbers that are rounded to bfloat16, in pairs.
-FLOAT32, BFLOAT16, ROUNDED = range(3)
+# AMX is the kind of a product whose numbers are packed as bfloat16, for tile registers.
+FLOAT32, BFLOAT16, ROUNDED, AMX = range(4)
 
 _AVX512 = {"+avx512f", "+avx512bw", "+avx512dq", "+avx512vl"}
 _FEATURES = {FLOAT32: _AVX512, BFLOAT16: {*_AVX512, "+avx512bf16"}}
@@ -81,10 +82,10 @@ def masked_store(builder: Any, value: Any, address: Any, mask: Any) -> None:
     call(builder, name, ir.VoidType(), value, to_pointer(builder, address, of), I32(1), mask)
 
 
-def prefetch(builder: Any, address: Any) -> None:
-    """Ask for the line of the cache at an address, which may be any number."""
+def prefetch(builder: Any, address: Any, write: bool = False) -> None:
+    """Ask for the line of the cache at an address, which may be any number, to read it or to write to it."""
     name, pointer = "llvm.prefetch.p0", to_pointer(builder, address, I32x16)
-    call(builder, name, ir.VoidType(), pointer, I32(0), I32(3), I32(1))
+    call(builder, name, ir.VoidType(), pointer, I32(int(write)), I32(3), I32(1))
 
 
 def round_two(builder: Any, low: Any, high: Any) -> Any:

@@ -8,17 +8,24 @@ makes it.
 
 A step is one k in float32, and two in bfloat16. Two bfloat16 numbers of a row or column share 32 bits, so packed copies
 of both have the same layout. Addresses and numbers are integers. Strides are in bytes.
+
+With AMX, products of bfloat16 matrices have tiles of 32 rows and 32 columns instead (see ``amx.py``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from itertools import product
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from .amx import AMX_COLUMNS, AMX_ROWS, has_amx, write_amx_tile
 from .instructions import (
+    AMX,
     BFLOAT16,
     FLOAT32,
     LANES,
@@ -35,11 +42,11 @@ from .instructions import (
     shuffle,
 )
 from .simd import I32, F32x16, load, splat, store
-from .support import INNER, njit
+from .support import I64, INNER, njit
 
 __all__ = [
     "BY_KEYS", "BY_QUERIES", "LINE", "MAX_VECTORS", "PACKED", "QUERIES", "ROWS", "multiply_tile", "store_line",
-    "tile_number",
+    "store_rows", "tile_number", "tile_size",
 ]  # fmt: skip
 
 ROWS, MAX_VECTORS = 8, 3  # rows of a tile, vectors of a row of a tile
@@ -49,8 +56,8 @@ ROWS, MAX_VECTORS = 8, 3  # rows of a tile, vectors of a row of a tile
 
 
 def _write_tile(
-    builder: Any, kind: int, vectors: int, steps: Any, a: Any, b: Any, addend: Any, addend_stride: Any, out: Any,
-    out_stride: Any, row: int, step: int,
+    kind: int, vectors: int, row: int, step: int, builder: Any, steps: Any, a: Any, b: Any, addend: Any,
+    addend_stride: Any, out: Any, out_stride: Any,
 ) -> None:  # fmt: skip
     """Write the loop over k for one kind and number of vectors.
 
@@ -88,34 +95,38 @@ _PLACES = {  # bytes from one row to the next, and from one step to the next
 def tile_number(kind: int, layout: int, vectors: int) -> int:
     """Return the number of a tile for :func:`multiply_tile`.
 
-    kind: FLOAT32 or BFLOAT16. layout: how the left matrix is read. vectors: a sixteenth of the number of columns: 1 or
-    2, and 3 for packed rows.
+    kind: FLOAT32, BFLOAT16 or AMX. layout: how the left matrix is read; for AMX, 0 for 16 rows and 1 for 32. vectors: a
+    sixteenth of the number of columns: 1 or 2, and 3 for packed rows.
     """
     return (kind * 3 + layout) * MAX_VECTORS + vectors - 1
+
+
+@njit(**INNER)
+def tile_size(kind: int) -> tuple[int, int]:
+    """Return how many rows and columns the largest tile of packed matrices has."""
+    return (AMX_ROWS, AMX_COLUMNS) if kind == AMX else (ROWS, MAX_VECTORS * LANES)
 
 
 @intrinsic
 def multiply_tile(
     context: Any, number: Any, steps: Any, a: Any, b: Any, addend: Any, addend_stride: Any, out: Any, out_stride: Any
 ) -> Any:  # fmt: skip
-    """Write a product, plus an addend, to a tile of 8 rows and 16, 32 or 48 columns of float32.
+    """Write a product, plus an addend, to a tile of 8 rows and 16, 32 or 48 columns of float32; see AMX for its tiles.
 
     number: that of the tile. steps: lines of the packed right matrix, at least one. a, b: the addresses of both
     matrices. addend, out: addresses of float32 numbers, with the bytes from one row to the next. Both may be the same.
     """
-    cases = {
-        (kind * 3 + layout) * MAX_VECTORS + count - 1: (kind, count, *_PLACES[kind, layout])
+    number_of = tile_number.py_func
+    cases: dict[int, Callable[..., None]] = {
+        number_of(kind, layout, count): partial(_write_tile, kind, count, *_PLACES[kind, layout])
         for kind in _KINDS for layout in range(3) for count in range(1, MAX_VECTORS + (layout == PACKED))
     }  # fmt: skip
+    for rows, columns in product((1, 2), repeat=2) if has_amx() else ():
+        cases[number_of(AMX, rows - 1, columns)] = partial(write_amx_tile, rows, columns)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         number, *rest = args
-
-        def write(case: int) -> None:
-            kind, vectors, row, step = cases[case]
-            _write_tile(builder, kind, vectors, *rest, row, step)
-
-        by_case(builder, number, cases, write)
+        by_case(builder, number, cases, lambda case: cases[case](builder, *rest))
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 8), generate
@@ -140,3 +151,38 @@ def store_line(context: Any, rounded: Any, source: Any, target: Any, count: Any)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 4), generate
+
+
+@intrinsic
+def store_rows(
+    context: Any, rounded: Any, source: Any, source_row: Any, target: Any, target_row: Any, rows: Any, columns: Any
+) -> Any:  # fmt: skip
+    """Copy rows of float32 numbers, as bfloat16 if ``rounded`` is 1, and else if it is 0.
+
+    rows, columns: how many there are, at least one of each.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        rounded, source, source_row, target, target_row, rows, columns = args
+
+        def write(rounds: int) -> None:
+            pairs = builder.sdiv(builder.add(columns, I64(2 * LANES - 1)), I64(2 * LANES))
+            with loop(builder, pairs, [source, target, columns]) as ((x, to, left), outer):
+                masks = [first_lanes(builder, left, LANES, start) for start in (0, LANES)]
+                both = first_lanes(builder, left, 2 * LANES)
+                with loop(builder, rows, [x, to]) as ((at, out), following):
+                    low, high = (masked_load(builder, after(builder, at, 64 * i), F32x16, masks[i]) for i in (0, 1))
+                    if rounds:
+                        masked_store(builder, round_two(builder, low, high), out, both)
+                    else:
+                        masked_store(builder, low, out, masks[0])
+                        masked_store(builder, high, after(builder, out, 64), masks[1])
+                    following += [builder.add(at, source_row), builder.add(out, target_row)]
+                size = 2 if rounds else 4
+                outer += [after(builder, x, 128), after(builder, to, 2 * LANES * size)]
+                outer += [builder.sub(left, I64(2 * LANES))]
+
+        by_case(builder, rounded, [0, 1] if has_kernel(BFLOAT16) else [0], write)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 7), generate

@@ -4,6 +4,9 @@ A line has the numbers of one k in float32, and of two in bfloat16. The rows of 
 rows, whose lines are adjacent. The columns of a right matrix are packed in lines of 16, 32 or 48. Either way the
 numbers of one k, or those of one row or column, are adjacent in the matrix itself. In the first case whole lines are
 copied, in the second one squares of 16 numbers are transposed.
+
+For AMX, blocks of 32 rows and 32 k of a left matrix are packed, row by row. So it is a matrix whose rows are adjacent
+that is transposed.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from .amx import BLOCK_BYTES, BLOCK_LINES, TILE_BYTES
 from .instructions import (
     BFLOAT16,
     FLOAT32,
@@ -36,7 +40,7 @@ from .microkernels import ROWS
 from .simd import F32x16, I32x16, store
 from .support import I64
 
-__all__ = ["copy_lines", "copy_strips", "transpose_lines", "transpose_strip"]
+__all__ = ["copy_blocks", "copy_lines", "copy_strips", "transpose_blocks", "transpose_lines", "transpose_strip"]
 
 _STEPS_AHEAD = 16  # numbers of k that copy_strips asks for ahead
 
@@ -226,9 +230,9 @@ def _transpose_8(builder: Any, rows: list[Any]) -> list[Any]:
 
 def _write_transpose(
     builder: Any, kind: int, source: Any, stride: Any, lanes: Any, numbers: Any, target: Any, line_stride: Any,
-    most: int, transpose: Callable[..., Any],
+    most: int, transpose: Callable[..., Any], skipped: int = 0,
 ) -> None:  # fmt: skip
-    """Write the loop that transposes up to ``most`` rows, 16 lines at a time."""
+    """Write the loop that transposes up to ``most`` rows, 16 lines at a time, with some bytes skipped after these."""
     places = [I64(0)]
     for lane in range(1, most):
         exists = builder.icmp_signed("<", I64(lane), lanes)
@@ -241,7 +245,7 @@ def _write_transpose(
         for column in transpose(builder, [_ROWS[kind](builder, address, left) for address in at]):
             store(builder, column, out)
             out = builder.add(out, line_stride)
-        following += [after(builder, x, size * step), out, builder.sub(left, I64(step))]
+        following += [after(builder, x, size * step), after(builder, out, skipped), builder.sub(left, I64(step))]
 
 
 @intrinsic
@@ -283,3 +287,70 @@ def transpose_strip(
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 6), generate
+
+
+# ---- blocks for AMX -----------------------------------------------------------------------------
+
+
+def _block_kinds() -> list[int]:
+    return [kind for kind in packed_kinds() if kind != FLOAT32]
+
+
+@intrinsic
+def copy_blocks(context: Any, kind: Any, source: Any, stride: Any, lanes: Any, numbers: Any, target: Any) -> Any:
+    """Pack up to 16 rows of a left matrix, each of which is contiguous in memory, as a half of blocks for AMX.
+
+    kind: BFLOAT16 or ROUNDED. The other arguments are those of :func:`transpose_lines`.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind, *rest = args
+        by_case(
+            builder, kind, _block_kinds(),
+            lambda kind: _write_transpose(
+                builder, kind, *rest, I64(64), LANES, lambda _, rows: rows, BLOCK_BYTES - TILE_BYTES
+            ),
+        )  # fmt: skip
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), generate
+
+
+@intrinsic
+def transpose_blocks(
+    context: Any, kind: Any, source: Any, stride: Any, lanes: Any, numbers: Any, target: Any, strip_stride: Any
+) -> Any:  # fmt: skip
+    """Pack rows of a left matrix that are adjacent in memory as blocks for AMX.
+
+    kind: BFLOAT16 or ROUNDED. strip_stride: from the blocks of 32 rows to those of the next. The other arguments are
+    those of :func:`copy_lines`. Missing numbers are zeros.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind, source, stride, lanes, numbers, target, strip_stride = args
+        vectors = builder.sdiv(builder.add(lanes, I64(LANES - 1)), I64(LANES))
+        step = 2 * BLOCK_LINES
+        ahead = builder.mul(stride, I64(step))
+
+        def write(kind: int) -> None:
+            _, size, line = _LINES[kind]
+            blocks = builder.sdiv(builder.add(numbers, I64(step - 1)), I64(step))
+            with loop(builder, blocks, [source, target, numbers]) as ((row, out, left), following):
+                start = [row, out, I64(TILE_BYTES), *_counts(builder, lanes, left, step)]
+                with loop(builder, vectors, start) as ((x, to, jump, *counts), inner):
+                    for row_of_pairs in _transpose_16(builder, _read(builder, line, x, stride, counts, ahead)):
+                        store(builder, row_of_pairs, to)
+                        to = after(builder, to, 64)
+                    to = builder.add(after(builder, to, -TILE_BYTES), jump)
+                    # After the first half of a block comes the second one, and then the first one of the next strip.
+                    inner += [after(builder, x, LANES * size), to, builder.sub(strip_stride, jump)]
+                    inner += [builder.sub(count, I64(LANES)) for count in counts]
+                following += [
+                    builder.add(row, builder.mul(stride, I64(step))), after(builder, out, BLOCK_BYTES),
+                    builder.sub(left, I64(step)),
+                ]  # fmt: skip
+
+        by_case(builder, kind, _block_kinds(), write)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 7), generate

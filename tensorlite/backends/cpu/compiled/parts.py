@@ -12,21 +12,23 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .amx import load_tile_shapes, release_tiles
 from .attention_tiles import column_maxima, exponentials, probabilities, score_gradients
-from .microkernels import multiply_tile
-from .packing import copy_lines, copy_strips, transpose_lines, transpose_strip
+from .microkernels import multiply_tile, store_rows
+from .packing import copy_blocks, copy_lines, copy_strips, transpose_blocks, transpose_lines, transpose_strip
 from .simd import F32, I32, load
 from .support import ENTRY, I64, njit, to_pointer
 
 __all__ = [
-    "COLUMN_MAXIMA", "COPY_LINES", "COPY_STRIPS", "EXPONENTIALS", "PARTS", "PROBABILITIES", "SCORE_GRADIENTS",
-    "TRANSPOSE_LINES", "TRANSPOSE_STRIP", "call_at", "call_part", "call_tile", "code_address",
+    "COLUMN_MAXIMA", "COPY_BLOCKS", "COPY_LINES", "COPY_STRIPS", "EXPONENTIALS", "LOAD_TILE_SHAPES", "PARTS",
+    "PROBABILITIES", "RELEASE_TILES", "SCORE_GRADIENTS", "STORE_ROWS", "TRANSPOSE_BLOCKS", "TRANSPOSE_LINES",
+    "TRANSPOSE_STRIP", "call_at", "call_part", "call_tile", "code_address",
 ]  # fmt: skip
 
 (
     COPY_LINES, COPY_STRIPS, TRANSPOSE_LINES, TRANSPOSE_STRIP, COLUMN_MAXIMA, EXPONENTIALS, PROBABILITIES,
-    SCORE_GRADIENTS,
-) = range(8)  # fmt: skip
+    SCORE_GRADIENTS, COPY_BLOCKS, TRANSPOSE_BLOCKS, STORE_ROWS, LOAD_TILE_SHAPES, RELEASE_TILES,
+) = range(13)  # fmt: skip
 
 _COUNT = 12  # the most arguments of a part
 _TYPES, _TILE_TYPES = (types.int64,) * (1 + _COUNT), (types.int64,) * 8
@@ -70,6 +72,16 @@ def _run_part(
         probabilities(a, b, c, d, e, _float_of(f), g, h, i, j, k, m)
     elif part == SCORE_GRADIENTS:
         score_gradients(a, b, c, d, e, _float_of(f), g, h, i, j, k)
+    elif part == COPY_BLOCKS:
+        copy_blocks(a, b, c, d, e, f)
+    elif part == TRANSPOSE_BLOCKS:
+        transpose_blocks(a, b, c, d, e, f, g)
+    elif part == STORE_ROWS:
+        store_rows(a, b, c, d, e, f, g)
+    elif part == LOAD_TILE_SHAPES:
+        load_tile_shapes()
+    elif part == RELEASE_TILES:
+        release_tiles()
 
 
 def code_address(function: Any) -> int:

@@ -4,6 +4,8 @@ The loops around the tiles of ``microkernels.py`` follow BLIS. Columns of the ri
 threads, up to ``RIGHT_BYTES``, which the third-level cache holds. Each thread packs rows of the left matrix for itself,
 up to ``LEFT_BYTES``, which stay in its second-level cache, and computes the tiles of these rows and columns.
 
+With AMX, bfloat16 matrices have larger tiles, whose left rows are packed in blocks (see ``packing.py``).
+
 Each entry is a sum over k in an order that depends on the number of k alone. So its bits depend neither on the number
 of threads nor on the number of rows and columns.
 """
@@ -18,13 +20,19 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .instructions import BFLOAT16, FLOAT32, LANES, ROUNDED, has_kernel
-from .microkernels import MAX_VECTORS, PACKED, ROWS, store_line, tile_number
+from .amx import AMX_ROWS, BLOCK_LINES, is_amx_allowed
+from .instructions import AMX, BFLOAT16, FLOAT32, LANES, ROUNDED, has_kernel
+from .microkernels import PACKED, ROWS, tile_number, tile_size
 from .parallel_for import bind_kernel, parallel_for, split_range
 from .parts import (
+    COPY_BLOCKS,
     COPY_LINES,
     COPY_STRIPS,
+    LOAD_TILE_SHAPES,
     PARTS,
+    RELEASE_TILES,
+    STORE_ROWS,
+    TRANSPOSE_BLOCKS,
     TRANSPOSE_LINES,
     TRANSPOSE_STRIP,
     call_at,
@@ -34,7 +42,9 @@ from .parts import (
 )
 from .support import ENTRY, INNER, float32_pointer, njit
 
-__all__ = ["BFLOAT16", "FLOAT32", "MAX_LINES", "code_addresses", "has_kernel", "multiply_for"]
+__all__ = [
+    "AMX", "BFLOAT16", "FLOAT32", "MAX_LINES", "code_addresses", "has_kernel", "is_amx_allowed", "multiply_for",
+]  # fmt: skip
 
 Array = Any
 
@@ -46,15 +56,12 @@ PRIVATE = 1 << 15  # entries of a matrix that is packed faster by each thread th
 COPIED = 8  # rows of a right matrix that are copied together, so that memory is read along them
 AHEAD = 384  # bytes of such a row that are asked for ahead
 
-COLUMNS = MAX_VECTORS * LANES  # of a tile
-_TILE_BYTES = 4 * ROWS * COLUMNS
-
 
 class Product(NamedTuple):
     """A product of matrices as compiled functions take it: addresses, sizes, and strides in bytes."""
 
     code: int  # address of the inner loops, see parts.py
-    kind: int  # FLOAT32 or BFLOAT16
+    kind: int  # FLOAT32, BFLOAT16 or AMX
     x: int
     x_kind: int  # what is packed
     x_size: int  # bytes of a number
@@ -85,39 +92,50 @@ class Product(NamedTuple):
     workspace_bytes: int  # of each chunk
 
 
+@njit(**INNER)
+def _row_offset(p: Any, row: int) -> int:
+    """Return where a row of the packed left matrix starts: the first of a strip, or of a half of blocks."""
+    if p.kind == AMX:
+        return row // AMX_ROWS * 4 * AMX_ROWS * p.lines + row % AMX_ROWS * 64
+    return 4 * row * p.lines
+
+
 @njit(**INNER, forceinline=False)
 def _pack_left(p: Any, target: int, start: int, stop: int) -> None:
     """Pack rows of the left matrix."""
-    source, strip = p.x + p.first * p.x_k, 4 * ROWS * p.lines
+    source, strip = p.x + p.first * p.x_k, 4 * tile_size(p.kind)[0] * p.lines
     if p.x_k != p.x_size:
         args = (p.x_kind, source + start * p.x_row, p.x_k, stop - start, p.length, target, strip)
-        call_part(p.code, COPY_STRIPS, args)
+        call_part(p.code, TRANSPOSE_BLOCKS if p.kind == AMX else COPY_STRIPS, args)
         return
-    for row in range(start, stop, ROWS):
-        lanes = min(ROWS, stop - row)
-        call_part(p.code, TRANSPOSE_STRIP, (p.x_kind, source + row * p.x_row, p.x_row, lanes, p.length, target))
-        target += strip
+    step = LANES if p.kind == AMX else ROWS
+    for row in range(start, stop, step):
+        lanes, to = min(step, stop - row), target + _row_offset(p, row - start)
+        args_of_rows = (p.x_kind, source + row * p.x_row, p.x_row, lanes, p.length, to)
+        call_part(p.code, COPY_BLOCKS if p.kind == AMX else TRANSPOSE_STRIP, args_of_rows)
 
 
 @njit(**INNER)
 def _vectors(p: Any, panel: int) -> int:
     """Return how many vectors wide the tiles of a panel are."""
-    return min(MAX_VECTORS, -(-(p.columns - panel * COLUMNS) // LANES))
+    tile_columns = tile_size(p.kind)[1]
+    return min(tile_columns // LANES, -(-(p.columns - panel * tile_columns) // LANES))
 
 
 @njit(**INNER, forceinline=False)
 def _pack_right(p: Any, target: int, base: int, start: int, stop: int) -> None:
     """Pack panels ``start`` to ``stop`` of the right matrix, those of a part: the columns of a tile side by side."""
+    tile_columns = tile_size(p.kind)[1]
     step = p.length if p.y_k == p.y_size else COPIED
     per_line = 1 if p.kind == FLOAT32 else 2
     for first in range(0, p.length, step):
         numbers = min(step, p.length - first)
         source = p.y + (p.first + first) * p.y_k
         for panel in range(start, stop):
-            column = (p.first_panel + panel) * COLUMNS
-            columns = min(COLUMNS, p.columns - column)
+            column = (p.first_panel + panel) * tile_columns
+            columns = min(tile_columns, p.columns - column)
             line = 4 * LANES * _vectors(p, p.first_panel + panel)
-            to = target + (panel - base) * 4 * COLUMNS * p.lines + first // per_line * line
+            to = target + (panel - base) * 4 * tile_columns * p.lines + first // per_line * line
             at = source + column * p.y_column
             if p.y_k != p.y_size:
                 call_part(p.code, COPY_LINES, (p.y_kind, at, p.y_k, columns, numbers, to, line, AHEAD))
@@ -126,6 +144,12 @@ def _pack_right(p: Any, target: int, base: int, start: int, stop: int) -> None:
                     lanes, start_of_lane = min(LANES, columns - lane), at + lane * p.y_column
                     args = (p.y_kind, start_of_lane, p.y_column, lanes, numbers, to + 4 * lane, line)
                     call_part(p.code, TRANSPOSE_LINES, args)
+    if p.kind == AMX and p.y_k != p.y_size:
+        lines = -(-p.length // 2)
+        for panel in range(start, stop):
+            line = LANES * _vectors(p, p.first_panel + panel)
+            at = target + (panel - base) * 4 * tile_columns * p.lines + 4 * lines * line
+            carray(float32_pointer(at), (-lines % BLOCK_LINES) * line)[:] = np.float32(0)
 
 
 @njit(**INNER)
@@ -135,48 +159,44 @@ def _multiply_packed(
     """Compute rows ``start`` to ``stop`` of some panels. left, right: the packed rows and panels."""
     per_line = 1 if p.kind == FLOAT32 else 2
     lines = -(-p.length // per_line)
+    step = lines if p.kind == AMX else SUM_LINES
     width = 2 if p.rounded else 4
+    tile_rows, tile_columns = tile_size(p.kind)
+    tile_row = 4 * tile_columns
     for panel in range(start_panel, stop_panel):
-        column = (p.first_panel + panel) * COLUMNS
+        column = (p.first_panel + panel) * tile_columns
+        columns = min(tile_columns, p.columns - column)
         vectors = _vectors(p, p.first_panel + panel)
-        number = tile_number(p.kind, PACKED, vectors)
-        b = right + (panel - start_panel) * 4 * COLUMNS * p.lines
-        for row in range(start, stop, ROWS):
+        b = right + (panel - start_panel) * 4 * tile_columns * p.lines
+        for row in range(start, stop, tile_rows):
             a = left + (row - start) * 4 * p.lines
             out = p.out + row * p.out_row + width * column
-            height = min(ROWS, stop - row)
-            whole = height == ROWS and p.columns - column >= LANES * vectors and p.rounded == 0
-            target, target_row = (out, p.out_row) if whole else (tile, 4 * COLUMNS)
+            rows = min(tile_rows, stop - row)
+            layout, height = (rows > LANES, LANES) if p.kind == AMX else (PACKED, ROWS)
+            number = tile_number(p.kind, layout, vectors)
+            whole = rows % height == 0 and columns == LANES * vectors and p.rounded == 0
+            target, target_row = (out, p.out_row) if whole else (tile, tile_row)
             addend, addend_row = p.bias + 4 * column, 0
             if p.first > 0:
                 addend, addend_row = target, target_row
                 if not whole:
-                    for i in range(height):
-                        for v in range(vectors):
-                            store_line(
-                                0, out + i * p.out_row + 64 * v, tile + (i * COLUMNS + LANES * v) * 4,
-                                p.columns - column - LANES * v,
-                            )  # fmt: skip
-            for line in range(0, lines, SUM_LINES):
+                    call_part(p.code, STORE_ROWS, (0, out, p.out_row, tile, tile_row, rows, columns))
+            for line in range(0, lines, step):
                 call_tile(
-                    p.code, number, min(SUM_LINES, lines - line), a + 4 * ROWS * line, b + 4 * LANES * vectors * line,
+                    p.code, number, min(step, lines - line), a + 4 * tile_rows * line, b + 4 * LANES * vectors * line,
                     addend, addend_row, target, target_row,
                 )  # fmt: skip
                 addend, addend_row = target, target_row
             if not whole:
-                for i in range(height):
-                    for v in range(vectors):
-                        store_line(
-                            p.rounded, tile + (i * COLUMNS + LANES * v) * 4, out + i * p.out_row + width * LANES * v,
-                            p.columns - column - LANES * v,
-                        )  # fmt: skip
+                call_part(p.code, STORE_ROWS, (p.rounded, tile, tile_row, out, p.out_row, rows, columns))
 
 
 @njit(**INNER)
 def _multiply_range(p: Any, start: int, stop: int) -> None:
     """Compute a chunk: rows or panels ``start`` to ``stop``."""
     tile = p.workspace + start // p.chunk * p.workspace_bytes
-    left = tile + _TILE_BYTES
+    tile_rows, tile_columns = tile_size(p.kind)
+    left = tile + 4 * tile_rows * tile_columns
     start_row, stop_row, start_panel, stop_panel = start, stop, 0, p.panels
     if p.by_columns:
         start_row, stop_row, start_panel, stop_panel = 0, p.rows, start, stop
@@ -184,10 +204,14 @@ def _multiply_range(p: Any, start: int, stop: int) -> None:
     if right == 0:
         right = left + 4 * p.left_rows * p.lines
         _pack_right(p, right, start_panel, start_panel, stop_panel)
+    if p.kind == AMX:
+        call_part(p.code, LOAD_TILE_SHAPES, ())
     for row in range(start_row, stop_row, p.left_rows):
         stop_of_rows = min(row + p.left_rows, stop_row)
         _pack_left(p, left, row, stop_of_rows)
         _multiply_packed(p, left, right, row, stop_of_rows, start_panel, stop_panel, tile)
+    if p.kind == AMX:
+        call_part(p.code, RELEASE_TILES, ())
 
 
 _ADDRESSES = (types.int64,) * 20
@@ -204,34 +228,36 @@ def _multiply(
     rows, numbers, columns: the sizes, all at least one. A stride of each matrix is the size of its numbers.
     """
     per_line = 1 if kind == FLOAT32 else 2
-    x_kind = kind if x_size == 4 // per_line else ROUNDED
-    y_kind = kind if y_size == 4 // per_line else ROUNDED
+    tile_rows, tile_columns = tile_size(kind)
+    x_kind = min(kind, BFLOAT16) if x_size == 4 // per_line else ROUNDED
+    y_kind = min(kind, BFLOAT16) if y_size == 4 // per_line else ROUNDED
     parts = -(-numbers // (MAX_LINES * per_line))
     length = -(-numbers // (parts * 2 * LANES)) * 2 * LANES
     lines = -(-length // (per_line * LANES)) * LANES
-    panels = -(-columns // COLUMNS)
-    panel_bytes = 4 * COLUMNS * lines
+    panels = -(-columns // tile_columns)
+    panel_bytes = 4 * tile_columns * lines
     part_panels = min(panels, max(1, RIGHT_BYTES // panel_bytes))
-    left_rows = max(1, LEFT_BYTES // (4 * LANES * lines)) * LANES
+    unit = max(tile_rows, LANES)
+    left_rows = max(1, LEFT_BYTES // (4 * unit * lines)) * unit
 
     # Few rows are not worth sharing, so threads share columns then, and each packs all rows.
     per_thread = 2 if rows * columns * numbers > _LARGE else 1
     threads, _ = split_range(pool, 1 << 20, 1, 1)
     by_columns = threads > 1 and rows < 4 * LANES * threads and panels >= threads
     chunks, chunk = split_range(pool, part_panels, 1, per_thread) if by_columns else split_range(
-        pool, rows, LANES, per_thread
+        pool, rows, unit, per_thread
     )
     own_panels = chunk if by_columns else part_panels if chunks == 1 or numbers * columns <= PRIVATE else 0
-    left_rows = min(left_rows, -(-(rows if by_columns else chunk) // LANES) * LANES)
+    left_rows = min(left_rows, -(-(rows if by_columns else chunk) // unit) * unit)
     shared_bytes = 0 if own_panels else part_panels * panel_bytes
-    chunk_bytes = _TILE_BYTES + 4 * left_rows * lines + own_panels * panel_bytes
-    addend_bytes = 4 * COLUMNS * panels
+    chunk_bytes = 4 * tile_rows * tile_columns + 4 * left_rows * lines + own_panels * panel_bytes
+    addend_bytes = 4 * tile_columns * panels
     needed = addend_bytes + shared_bytes + chunks * chunk_bytes
     if needed > workspace_bytes:
         return needed
 
-    addend = carray(float32_pointer(workspace), panels * COLUMNS)
-    for i in range(panels * COLUMNS):
+    addend = carray(float32_pointer(workspace), panels * tile_columns)
+    for i in range(panels * tile_columns):
         addend[i] = 0
     if bias != 0:
         given = carray(float32_pointer(bias), columns)
@@ -241,7 +267,7 @@ def _multiply(
     for first in range(0, numbers, length):
         for first_panel in range(0, panels, part_panels):
             count = min(part_panels, panels - first_panel)
-            n, grain_size = (count, 1) if by_columns else (rows, LANES)
+            n, grain_size = (count, 1) if by_columns else (rows, unit)
             _, chunk = split_range(pool, n, grain_size, per_thread)
             p = Product(
                 code, kind, x, x_kind, x_size, x_row, x_k, y, y_kind, y_size, y_column, y_k, rows, numbers, columns,
@@ -279,7 +305,7 @@ def multiply_for(x: Any, y: Any, out: Any) -> Any:
     """Return the compiled function that multiplies matrices of these dtypes: float32, or uint16 for bfloat16.
 
     It takes the address of a pool, the matrices x (m, k), y (k, n) and out (m, n), a bias (n,) of float32 or an empty
-    array, FLOAT32 or BFLOAT16, both :func:`code_addresses`, and the address and size in bytes of a workspace. It
+    array, FLOAT32, BFLOAT16 or AMX, both :func:`code_addresses`, and the address and size in bytes of a workspace. It
     returns 0, or the size of workspace that it needs if that is larger. m, k and n are at least one. The numbers of a
     row or of a column of x are adjacent in memory, and of y as well. The rows of ``out`` and the bias are contiguous.
     """

@@ -20,9 +20,9 @@ from numba.extending import intrinsic, models, register_model
 from .support import to_pointer
 
 __all__ = [
-    "DOT_METHODS", "F32", "F32x16", "I32", "I32x16", "call_of_vectors", "dot_bytes", "dot_method", "f32x16", "fma_16",
-    "fused_multiply_add", "largest_lane", "load", "load_16", "load_halves", "max_16", "splat", "splat_16", "store",
-    "store_16", "zeros_16",
+    "DOT_METHODS", "F32", "F32x16", "I8", "I32", "I32x16", "call_of_vectors", "cpu_features", "dot_bytes", "dot_method",
+    "f32x16", "fma_16", "fused_multiply_add", "largest_lane", "load", "load_16", "load_halves", "max_16", "splat",
+    "splat_16", "store", "store_16", "zeros_16",
 ]  # fmt: skip
 
 LANES = 16
