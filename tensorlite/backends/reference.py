@@ -1022,9 +1022,13 @@ def adam_step(
 
 def adam_all_step(
     xp: XP, p: Sequence[Array], g: Sequence[Array], m: Sequence[Array], v: Sequence[Array], t: int, lr: float,
-    beta1: float, beta2: float, eps: float, decay: float, decoupled: bool, maximize: bool,
+    beta1: float, beta2: float, eps: float, decay: float, decoupled: bool, maximize: bool, entries: int = 0,
 ) -> None:  # fmt: skip
-    """Make :func:`adam_step` for each of several parameters p, with its gradient in g, its means in m and v."""
+    """Make :func:`adam_step` for each of several parameters p, with its gradient in g, its means in m and v.
+
+    entries: the number of all entries, if the parameters are a part of a list. A kernel may choose by it how it
+        computes, so that the bits of a parameter do not depend on the part.
+    """
     for arrays in zip(p, g, m, v, strict=True):
         xp.adam_step(*arrays, t, lr, beta1, beta2, eps, decay, decoupled, maximize)
 

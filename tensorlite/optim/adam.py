@@ -61,9 +61,15 @@ class Adam(Optimizer):
 
     def _update_group(self, params: list[Tensor], group: dict[str, Any]) -> None:
         kinds = {(type(p.array), p.array.dtype) for p in params}
-        if len(kinds) != 1 or any(accumulate_dtype(dtype) != dtype for _, dtype in kinds):
-            super()._update_group(params, group)
-            return
+        for kind in kinds:
+            same = params if len(kinds) == 1 else [p for p in params if (type(p.array), p.array.dtype) == kind]
+            if accumulate_dtype(kind[1]) == kind[1]:
+                self._update_all(same, group)
+            else:
+                super()._update_group(same, group)
+
+    def _update_all(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        """Update parameters of one dtype and type of array in one call of a kernel."""
         by_step: dict[int, list[tuple[Any, ...]]] = {}  # parameters that were frozen for a while have made fewer steps
         for p in params:
             state = self._next_state(p.array, self.state.setdefault(p, {}))
@@ -71,9 +77,11 @@ class Adam(Optimizer):
             by_step.setdefault(state["step"], []).append(arrays)
         beta1, beta2 = group["betas"]
         xp = BACKENDS[type(params[0].array)]
+        every = group["params"]
         for step, tuples in by_step.items():
+            entries = 0 if len(tuples) == len(every) else sum(p.array.size for p in every)
             xp.adam_all_step(*zip(*tuples, strict=True), step, group["lr"], beta1, beta2, group["eps"],
-                             group["weight_decay"], self._decoupled, group["maximize"])  # fmt: skip
+                             group["weight_decay"], self._decoupled, group["maximize"], entries)  # fmt: skip
 
     def _next_state(self, p: Any, state: dict[str, Any]) -> dict[str, Any]:
         """Count a step in the state of a parameter, which gets its means at the first step. Return the state."""

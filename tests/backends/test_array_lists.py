@@ -110,3 +110,21 @@ def test_a_parameter_that_cannot_be_written_raises(count):
     with pytest.raises(ValueError, match="read-only"):
         tl.optim.AdamW(parameters[-count:]).step()
     assert (locked == 1).all()
+
+
+@pytest.mark.parametrize("other", [((40,), np.float32), ((40,), np.float64), ((8, 5), np.float32)], ids=str)
+def test_bits_of_a_parameter_do_not_depend_on_the_others(other):
+    """A small parameter gets the same bits whether or not the rest of its group has gradients."""
+    shape, dtype = other
+    values = []
+    for together in (True, False):
+        rng = np.random.default_rng(0)
+        small = tl.tensor(rng.standard_normal(5).astype(np.float32), requires_grad=True)
+        large = tl.from_numpy(rng.standard_normal(shape).astype(dtype).T).requires_grad_()
+        optimizer = tl.optim.AdamW([small, large], lr=0.1)
+        for _ in range(4):
+            small.grad = tl.tensor(rng.standard_normal(5).astype(np.float32))
+            large.grad = tl.ones_like(large) if together else None
+            optimizer.step()
+        values.append(small.array.tobytes())
+    assert values[0] == values[1]

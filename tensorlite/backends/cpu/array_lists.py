@@ -23,9 +23,9 @@ _MIN_COMPILED = 1 << 5  # entries, from which it is faster
 _MIN_SHARED = 1 << 18  # entries, from which threads share a loop; the caller's core has the gradients in its cache
 
 
-def _loops_for(sizes: Sequence[int], *lists: Sequence[Array]) -> Any:
-    """Return the compiled loops if they take these lists of arrays, else None. sizes: those of each list's arrays."""
-    if sum(sizes) < _MIN_COMPILED:
+def _loops_for(entries: int, *lists: Sequence[Array]) -> Any:
+    """Return the compiled loops if they take these lists of arrays, else None. entries: of a list, at least."""
+    if entries < _MIN_COMPILED:
         return None
     for arrays in lists:
         for a in arrays:
@@ -34,14 +34,14 @@ def _loops_for(sizes: Sequence[int], *lists: Sequence[Array]) -> Any:
     return load_loops("array_lists")
 
 
-def prepare(name: str, *lists: Sequence[Array]) -> Callable[..., Any] | None:
+def prepare(name: str, *lists: Sequence[Array], entries: int = 0) -> Callable[..., Any] | None:
     """Return a compiled loop over lists of arrays, which gets the numbers that follow; None if none takes the arrays.
 
     The result keeps the arrays. Threads share its loop if there are enough entries, in arrays that are not the same
-    twice.
+    twice. entries: the number of all entries, if the arrays are a part of a larger list.
     """
     sizes = [a.size for a in lists[0]]
-    loops = _loops_for(sizes, *lists)
+    loops = _loops_for(max(sum(sizes), entries), *lists)
     if loops is None:
         return None
     kept = [a for arrays in lists for a in arrays]
@@ -59,14 +59,19 @@ def prepare(name: str, *lists: Sequence[Array]) -> Callable[..., Any] | None:
 
 def adam_all_step(
     xp: XP, p: Sequence[Array], g: Sequence[Array], m: Sequence[Array], v: Sequence[Array], t: int, lr: float,
-    beta1: float, beta2: float, eps: float, decay: float, decoupled: bool, maximize: bool,
+    beta1: float, beta2: float, eps: float, decay: float, decoupled: bool, maximize: bool, entries: int = 0,
 ) -> None:  # fmt: skip
     """Compute the same as the reference, in one pass over memory."""
-    update = prepare("adam_steps", p, g, m, v)
-    if update is None:
-        reference.adam_all_step(xp, p, g, m, v, t, lr, beta1, beta2, eps, decay, decoupled, maximize)
-    else:
-        update(*reference.adam_coefficients(t, lr, beta1, beta2, eps, decay, decoupled, maximize))
+    numbers = t, lr, beta1, beta2, eps, decay, decoupled, maximize
+    entries = max(entries, sum(a.size for a in p))
+    if update := prepare("adam_steps", p, g, m, v, entries=entries):
+        update(*reference.adam_coefficients(*numbers))
+        return
+    for arrays in zip(p, g, m, v, strict=True):  # one of them may be strided, which changes no bit of the others
+        if update := prepare("adam_steps", *([a] for a in arrays), entries=entries):
+            update(*reference.adam_coefficients(*numbers))
+        else:
+            xp.adam_step(*arrays, *numbers)
 
 
 def sum_squares_of_all(xp: XP, arrays: Sequence[Array]) -> Array:
