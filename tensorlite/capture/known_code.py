@@ -34,6 +34,7 @@ _PUBLIC = {
     "ops/half_precision.py": {"rounds_once.<locals>.widened"},
     "ops/index.py": {"getitem"},
     "ops/shape.py": {"cat", "chunk", "flatten", "narrow", "split", "squeeze", "stack", "unsqueeze"},
+    "distributed/zero_redundancy.py": {"ZeroRedundancyOptimizer.step", "ZeroRedundancyOptimizer.zero_grad"},
     "optim/combined.py": {"CombinedOptimizer.step", "CombinedOptimizer.zero_grad"},
     "tensors/method_makers.py": {"reflected.<locals>.method", "to_method.<locals>.method",
                                  "with_sizes.<locals>.method"},

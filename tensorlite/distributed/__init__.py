@@ -16,8 +16,9 @@ from .communicator import DistributedError
 from .data_parallel import DataParallel, average_gradients
 from .group import Group
 from .state import all_gather, all_reduce, barrier, broadcast, init, rank, reduce_scatter, run_ranks, size
+from .zero_redundancy import ZeroRedundancyOptimizer
 
 __all__ = [
-    "DataParallel", "DistributedError", "Group", "all_gather", "all_reduce", "average_gradients", "barrier",
-    "broadcast", "init", "rank", "reduce_scatter", "run_ranks", "size",
+    "DataParallel", "DistributedError", "Group", "ZeroRedundancyOptimizer", "all_gather", "all_reduce",
+    "average_gradients", "barrier", "broadcast", "init", "rank", "reduce_scatter", "run_ranks", "size",
 ]  # fmt: skip

@@ -35,20 +35,31 @@ def every_kind(group: Group) -> list[bytes]:
     return results
 
 
-def losses(group: Group) -> list[bytes]:
-    """Return the parameters of a model that was trained with small buckets, and the largest sum that is sent."""
+def trained(group: Group, sharded: bool) -> list[bytes]:
+    """Return the parameters of a model that was trained with small buckets, and the state of the optimizer on rank 1.
+
+    sharded: whether the ranks divide the state of the optimizer among them.
+    """
     model = nn.Sequential(nn.Linear(50, 60), nn.Tanh(), nn.Linear(60, 7))
     with tl.no_grad():
         for i, p in enumerate(model.parameters()):
             p.copy_(tl.tensor(np.random.default_rng(i).standard_normal(p.shape).astype(np.float32)))
     parallel = dist.DataParallel(model, group, bucket_cap_mb=0.01)
-    optimizer = tl.optim.Adam(model.parameters(), lr=0.01)
+    optimizer: tl.optim.Optimizer
+    if sharded:
+        optimizer = zero = dist.ZeroRedundancyOptimizer(model.parameters(), tl.optim.Adam, group, lr=0.01)
+    else:
+        optimizer = tl.optim.Adam(model.parameters(), lr=0.01)
     for step in range(5):
         x = tl.tensor(np.random.default_rng([step, group.rank]).standard_normal((8, 50)).astype(np.float32))
         optimizer.zero_grad()
         parallel(x).square().mean().backward()
         optimizer.step()
-    return [p.detach().numpy().tobytes() for p in model.parameters()]
+    if sharded:
+        zero.consolidate_state_dict(to=1)
+    state = optimizer.state_dict()["state"] if group.rank == 1 else {}
+    means = [state[k][name] for k in sorted(state) for name in ("exp_avg", "exp_avg_sq")]
+    return [x.detach().numpy().tobytes() for x in [*model.parameters(), *means]]
 
 
 def main(what: str) -> None:
@@ -56,10 +67,11 @@ def main(what: str) -> None:
     reduction.PIECE = 1 << 12  # so that several pieces are sent
     group = dist.init(timeout=3)
     if what == "compute":
-        mine = every_kind(group) + losses(group)
+        mine = every_kind(group) + trained(group, sharded=True)
+        assert trained(group, sharded=True) == trained(group, sharded=False)
         group.check_equal("threads", str(tl.get_num_threads()))
         if group.rank == 0:
-            alone = dist.run_ranks(lambda g: every_kind(g) + losses(g), group.size)
+            alone = dist.run_ranks(lambda g: every_kind(g) + trained(g, sharded=True), group.size)
             assert mine == alone[0]
             shared = tl.get_num_threads() * group.size <= max(group.size, len(os.sched_getaffinity(0)))
             print("same", group.size, shared)

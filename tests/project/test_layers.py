@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # The modules that users may import. All others in tensorlite are private, although their names have no underscore.
 PUBLIC_MODULES = [
-    "tensorlite", "tensorlite.autograd", "tensorlite.compiled", "tensorlite.cuda", "tensorlite.errors",
+    "tensorlite", "tensorlite.autograd", "tensorlite.compiled", "tensorlite.cuda", "tensorlite.distributed",
+    "tensorlite.errors",
     "tensorlite.func", "tensorlite.linalg", "tensorlite.nn", "tensorlite.nn.functional", "tensorlite.nn.init",
     "tensorlite.nn.utils",
     "tensorlite.optim", "tensorlite.optim.lr_scheduler", "tensorlite.profiler", "tensorlite.pytree",
