@@ -41,18 +41,21 @@ class Bucket:
         self.work: Work | None = None
 
     def put(self, parameter: Tensor, g: Array = None) -> None:
-        """Copy the gradient of a parameter into the array: its ``grad``, and g, if that is not part of it yet."""
+        """Copy the gradient of a parameter into the array: its ``grad``, and g, if that is not part of it yet.
+
+        Each parameter is put before the start, so that nothing of an earlier pass is sent. One without a gradient is
+        zeros.
+        """
         parts = [g] if g is not None else []
         if parameter.grad is not None:
             parts.append(parameter.grad.array)
-        if parts:
-            start, end, flag = self.places[parameter]
-            array = self._array()
-            place = array[start:end].reshape(parameter.shape)
-            place[...] = parts[0]
-            for part in parts[1:]:
-                place += part
-            array[flag] = 1
+        start, end, flag = self.places[parameter]
+        array = self._array()
+        place = array[start:end].reshape(parameter.shape)
+        place[...] = parts[0] if parts else 0
+        for part in parts[1:]:
+            place += part
+        array[flag] = bool(parts)
         self.missing.discard(parameter)
 
     def start(self) -> None:
@@ -68,8 +71,8 @@ class Bucket:
                 set_grad(p, averages[start:end].reshape(p.shape))
 
     def reset(self) -> None:
-        """Forget all gradients."""
-        self.missing, self.array, self.work = set(self.parameters), None, None
+        """Forget all gradients. The array stays, because a new one would cost page faults in each step."""
+        self.missing, self.work = set(self.parameters), None
 
     def _array(self) -> Array:
         if self.array is None:

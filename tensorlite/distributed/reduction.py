@@ -57,6 +57,9 @@ def all_reduce(engine: Engine, x: Array, operation: str) -> Steps:
             result[...] = combine(every, operation)
             continue
         mine, width = yield from _reduce_slices(engine, part, operation)
+        if width * engine.size == part.size:
+            yield engine.gather(mine, result.reshape(engine.size, width))
+            continue
         every = xp.empty((engine.size, width), x.dtype)
         yield engine.gather(mine, every)
         result[...] = every.reshape(-1)[: part.size]
