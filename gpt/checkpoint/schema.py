@@ -217,6 +217,13 @@ STATE = record(
         "evaluation_due": boolean,
         "patience": record({"reference": number_or_none, "stale": integer(0, 2**63 - 1)}),
         "average": record({"updates": integer(0, 2**63 - 1)}),
+        "spikes": record(
+            {
+                **dict.fromkeys(("losses", "norms"), sequence(number)),
+                "scale": number,
+                **dict.fromkeys(("calm", "skipped", "lost"), integer(0, 2**63 - 1)),
+            }
+        ),
         "base": record({"path": text("[^\\0]{1,4096}", "a path"), "sha256": text("[0-9a-f]{64}", "64 digits")}),
     },
     others=anything,

@@ -321,6 +321,14 @@ class TrainConfig(Section):
         "a checkpoint that cannot be written stops the run; or it continues, and the checkpoint is written later",
         choices=("stop", "continue"),
     )
+    on_spike: str = option(
+        "none",
+        "at a spike of the loss or of the gradient's norm: skip the update, lower the learning rate, or stop",
+        choices=("none", "skip", "lower", "stop"),
+    )
+    spike_factor: float = option(
+        20.0, "a spike is above median + spike_factor * deviation of the last 100 steps; see on_spike", gt=0
+    )
     ema_decay: float | None = option(
         None,
         "decay of an exponential moving average of the weights, which is evaluated, sampled and used instead of them; "

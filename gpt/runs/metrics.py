@@ -6,7 +6,8 @@ evaluation, which is an estimate on random batches, has step, train_loss, val_lo
 a validation set it has step and train_loss. The last line, on the whole validation set, has step, final_val_loss and
 final_val_bits_per_char, and final_val_tokens if it is on a part of that set. A run of finetune begins with a line of
 step 0 and initial_val_loss, which is on the same tokens as the last line. With `train.patience` a line of evaluation
-also has evaluations_without_improvement.
+also has evaluations_without_improvement. A spike (`train.on_spike`) has a line with step, spike (what was done),
+spike_loss, spike_grad_norm, their limits and lr_scale; a value that is not finite is null.
 """
 
 import json

@@ -42,6 +42,10 @@ class Meter:
         """Add the loss of a step and the norm of its gradient, 0-d each."""
         self.pending.append((loss, norm))
 
+    def has_steps(self) -> bool:
+        """Return whether there is a step for the next line of metrics."""
+        return bool(self.pending or self.losses)
+
     def read(self) -> list[tuple[float, float]]:
         """Return (loss, norm) of each step since the last reading."""
         if not self.pending:  # Without a step there is no time to count.

@@ -32,6 +32,8 @@ RESUMABLE_OPTIONS = {
     "train.keep",
     "train.save_in_background",
     "train.on_save_error",
+    "train.on_spike",  # It changes nothing before the first spike.
+    "train.spike_factor",
     "train.patience",
     "train.min_delta",
     "train.sample_chars",

@@ -7,6 +7,7 @@ from typing import Any
 from gpt.config import Config
 from gpt.model import GPT
 from gpt.model.size import memory
+from gpt.train.spikes import scaled_rates
 from tensorlite import Tensor, nn, optim
 from tensorlite.amp import GradScaler
 from tensorlite.optim import lr_scheduler
@@ -40,12 +41,17 @@ class Stepper:
             return self.model(x, y, documents=documents)[1]
 
     def step(
-        self, batches: Sequence[tuple[Tensor, ...]], before_update: Callable[[], None] | None = None
+        self,
+        batches: Sequence[tuple[Tensor, ...]],
+        before_update: Callable[[], None] | None = None,
+        judge: Callable[[Tensor, Tensor], float] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Take a step. Return the loss and the norm of the gradient before clipping, both 0-d.
 
         batches: inputs and targets, (B, T) each, and with packed documents their numbers.
         before_update: called when the gradients are there, before clipping.
+        judge: takes what this returns, and returns a factor for the learning rate of this step. With 0 the step
+            leaves out the update: the optimizer and the schedule stay as they are.
         """
         losses, scaler = [], self.scaler
         for batch in batches:
@@ -57,6 +63,10 @@ class Stepper:
         if before_update is not None:
             before_update()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
+        if judge is not None:
+            total = sum(losses[1:], losses[0])
+            self.update(judge(total, norm))
+            return total, norm
         if scaler is None:
             self.optimizer.step()
         else:
@@ -64,6 +74,18 @@ class Stepper:
             scaler.update()
         self.schedule.step()
         return sum(losses[1:], losses[0]), norm
+
+    def update(self, scale: float) -> None:
+        """Change the weights with a learning rate that is multiplied by a factor; with 0, change nothing."""
+        if scale:
+            with scaled_rates(self.optimizer, scale):
+                if self.scaler is None:
+                    self.optimizer.step()
+                else:
+                    self.scaler.step(self.optimizer)
+            self.schedule.step()
+        if self.scaler is not None:
+            self.scaler.update()
 
     def step_and_clear(self, batches: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
         """Take a step, and set the gradients to None, so that a compiled step keeps them to itself."""

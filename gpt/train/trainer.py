@@ -26,6 +26,7 @@ from gpt.train.patience import Patience
 from gpt.train.precision import make_autocast, make_scaler
 from gpt.train.progress import Meter, format_metrics, progress_bar
 from gpt.train.saver import Saver
+from gpt.train.spikes import Spike, SpikeWatch
 from gpt.train.step import Stepper, can_compile
 from tensorlite import Tensor
 from tensorlite.optim import lr_scheduler
@@ -69,6 +70,7 @@ class Trainer:
         self.warned = False  # Whether a loss above chance was reported.
         self.evaluation_due = False  # Whether this step's evaluation is still to be done.
         self.patience = Patience(config.train)
+        self.watch = SpikeWatch(config.train)
         self.best_due = False  # Whether this model has the lowest estimate and is still to be saved.
         self.layers = LayerRecorder(config, model, folder)
         t = config.train
@@ -97,12 +99,14 @@ class Trainer:
                 if not self.evaluation_due:
                     lr = self.schedule.get_last_lr()[0]
                     with self.meter:
-                        self.meter.add(*self.train_step())
+                        values = self.train_step()
+                    if not self.watch.lost:  # The values of a step that is skipped may not be finite.
+                        self.meter.add(*values)
                     if self.step == first + 1 and t.save_in_background and self.model.device.type in SHARED_ON:
                         self.saver.reserve(self.state_arrays())  # The optimizer has its state now.
                     self.evaluation_due = self.step == t.steps or self.step % t.eval_interval == 0
                     logging = self.evaluation_due or self.step % t.checkpoint_interval == 0
-                    if logging or self.step % LOG_INTERVAL == 0:
+                    if (logging or self.step % LOG_INTERVAL == 0) and self.meter.has_steps():
                         # log() raises if a loss is not finite, before a checkpoint is written.
                         line = self.log(lr)
                         bar.set_postfix_str(format_metrics(line), refresh=False)
@@ -171,18 +175,33 @@ class Trainer:
             if recorded:
                 self.layers.before_update()
 
-        if recorded or copying:
+        if recorded or copying or self.watch.is_on():
             with self.layers.watching(recorded):
-                result = self.stepper.step(batches, before_update)
+                result = self.stepper.step(batches, before_update, self.judge if self.watch.is_on() else None)
         else:
             result = self.compiled(batches) if self.compiled is not None else self.stepper.step(batches)
         self.step += 1
-        if self.average is not None:
+        if self.average is not None and not self.watch.skips:
             self.saver.wait_for_copy()  # because a checkpoint may still be copied from the average
             self.average.update()
         if recorded:
             self.layers.after_update(self.step)
         return result
+
+    def judge(self, loss: Tensor, norm: Tensor) -> float:
+        """Return the factor of the learning rate of this step, 0 for no update, by `train.on_spike`.
+
+        Raises TrainingError if the run ends here.
+        """
+        if self.scaler.is_enabled() and not math.isfinite(norm.item()):
+            return 1.0  # The scaler leaves this step out.
+        spike = self.watch.judge(self.step + 1, float(loss.item()), float(norm.item()))
+        if spike is not None:
+            self.metrics.write(**spike.record())
+            if self.watch.ends(spike):
+                raise self.spike_error(spike) if spike.is_finite() else self.diverged(spike.step, spike.values())
+            self.saver.tell(spike.text())
+        return 0.0 if self.watch.skips else self.watch.scale
 
     def make_stepper(self) -> None:
         """Make what takes the steps, with the schedule and the scaler of now."""
@@ -216,7 +235,7 @@ class Trainer:
     def log(self, lr: float) -> dict[str, Any]:
         """Write a line of metrics and return it. Raises the error of `check`."""
         self.check()
-        line = {"step": self.step, "lr": lr, **self.meter.averages()}
+        line = {"step": self.step, "lr": lr * self.watch.scale, **self.meter.averages()}
         if (epoch := self.order.epoch(self.config.model.block_size)) is not None:
             line["epoch"] = round(epoch, 6)
         self.metrics.write(**line)
@@ -294,6 +313,16 @@ class Trainer:
             f"Nothing was saved since; {kept}."
         )
 
+    def spike_error(self, spike: Spike) -> TrainingError:
+        """Return the error for a spike that stops the run."""
+        path = self.folder.latest
+        self.saver.wait()
+        then = f"Resume from {path}, of an earlier step," if path.exists() else "Nothing was saved yet; start again"
+        return TrainingError(
+            f"spike at step {spike.step}: {spike.values()}. The update was not made. {then} with --on-spike skip or "
+            f"lower, or start again with {self.remedy()}."
+        )
+
     def remedy(self) -> str:
         """Return what to try where the loss grows."""
         o = self.config.optim
@@ -332,7 +361,8 @@ class Trainer:
             "meter": self.meter.get_state(),
             "evaluation_due": self.evaluation_due,
         }
-        for key, part in (("order", self.order), ("patience", self.patience), ("average", self.average)):
+        for key, part in (("order", self.order), ("patience", self.patience), ("average", self.average),
+                          ("spikes", self.watch)):  # fmt: skip
             if part is not None and (own := part.get_state()) is not None:
                 state[key] = own
         if self.scaler.is_enabled():
@@ -365,7 +395,8 @@ class Trainer:
             self.optimizer.load_state_dict(saved.optimizer or {})
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"optimizer: {error}") from error
-        if saved.step and len(self.optimizer.state) < len(self.parameters):
+        self.watch.set_state(state.get("spikes"))
+        if saved.step > self.watch.skipped and len(self.optimizer.state) < len(self.parameters):
             raise ValueError("optimizer: a parameter has no state")
         if self.average is not None:
             if saved.average is None or "average" not in state:
@@ -374,7 +405,7 @@ class Trainer:
         self.rng.bit_generator.state = state["batches"]
         tl.set_rng_state(state["dropout"])
         self.step = saved.step
-        self.schedule = self.schedule_after(saved.step)
+        self.schedule = self.schedule_after(saved.step - self.watch.skipped)
         self.best = math.inf if state["best"] is None else float(state["best"])
         self.meter.set_state(state.get("meter", {"losses": [], "seconds": 0.0}))  # Format 1 does not have it.
         self.patience.set_state(state.get("patience"), self.best)

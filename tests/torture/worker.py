@@ -49,6 +49,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "compiled": {"train.steps": 120, "train.checkpoint_interval": 15, "train.eval_interval": 30, "train.keep": 2},
     "foreground": {"train.save_in_background": False, "train.dtype": "float64", "train.log_layers": 1},
     "often": {"train.checkpoint_interval": 1, "train.eval_interval": 3, "train.on_save_error": "continue"},
+    "watched": {"train.ema_decay": 0.9, "train.on_spike": "skip", "train.spike_factor": 0.5, "train.patience": 9},
     "schedule": {"optim.schedule": "wsd", "model.previous_tokens": 2, "train.checkpoint_interval": 3},
 }
 LATE_COPIES = ("plain", "compiled", "schedule")  # the runs that copy as large models do
