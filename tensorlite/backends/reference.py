@@ -18,17 +18,18 @@ from ..dtypes import DType, accumulate_dtype, cast_array, convert_arrays, float3
 
 __all__ = [
     "adam_all_step", "adam_step", "add_arrays", "add_scaled", "assign_into", "attention", "attention_backward",
-    "clamp", "copies_of", "cross_entropy", "cross_entropy_backward", "deviation", "direct_correlate",
-    "direct_correlate_input", "direct_correlate_weight", "distances_of_pairs", "distances_of_pairs_backward",
-    "embedding_backward", "erf", "exp_below", "gelu", "gelu_backward", "huber", "huber_slope", "largest",
-    "last_places", "layer_norm", "layer_norm_backward", "leaky", "lerp", "linear", "linear_backward", "log_sigmoid",
-    "log_softmax", "log_softmax_backward", "matmul", "median_of_all", "median_places", "multiply_arrays", "muon_step",
-    "orthogonal", "other_products", "philox", "places_in_order", "pool_places", "product", "recurrence", "rms_norm",
-    "rms_norm_backward", "root_sum_squares", "running_product", "running_product_backward", "running_sum",
-    "scale_all_step", "scatter_add_into", "scatter_into", "search_rows", "sgd_step", "sigmoid", "sigmoid_slope",
-    "sign_of", "silu", "silu_backward", "smallest", "softmax", "softmax_backward", "sum_over", "sum_squares_of_all",
-    "sum_to", "take_at", "take_entries", "take_last_entries", "take_slices", "top_places", "variance", "whole_of",
-    "wide_matmul",
+    "channel_moments", "channel_norm", "channel_norm_backward", "clamp", "copies_of", "cross_entropy",
+    "cross_entropy_backward", "deviation", "direct_correlate", "direct_correlate_input", "direct_correlate_weight",
+    "distances_of_pairs", "distances_of_pairs_backward", "embedding_backward", "erf", "exp_below", "gelu",
+    "gelu_backward", "huber", "huber_slope", "largest", "last_places", "layer_norm", "layer_norm_backward", "leaky",
+    "lerp", "linear", "linear_backward", "log_sigmoid", "log_softmax", "log_softmax_backward", "matmul",
+    "median_of_all", "median_places", "multiply_arrays", "muon_step", "orthogonal", "other_products", "philox",
+    "places_in_order", "pool_places", "product", "recurrence", "rms_norm", "rms_norm_backward", "root_sum_squares",
+    "running_product", "running_product_backward", "running_sum", "scale_all_step", "scale_channels",
+    "scale_channels_backward", "scatter_add_into", "scatter_into", "search_rows", "sgd_step", "sigmoid",
+    "sigmoid_slope", "sign_of", "silu", "silu_backward", "smallest", "softmax", "softmax_backward", "sum_over",
+    "sum_squares_of_all", "sum_to", "take_at", "take_entries", "take_last_entries", "take_slices", "top_places",
+    "variance", "whole_of", "wide_matmul",
 ]  # fmt: skip
 
 Array = Any
@@ -726,6 +727,82 @@ def layer_norm_backward(
     h -= n
     h *= rstd
     return h, dweight, dbias
+
+
+# Channels are arrays (N, G, K, S): examples, groups, channels of a group, entries. What belongs to a group or a channel
+# has size 1 along the other axes.
+
+
+def channel_moments(xp: XP, x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
+    """Return the standard deviation over axes, and the mean in two parts; see :func:`deviation`."""
+    return xp.deviation(x, axes, 1.0 / max(1, math.prod(x.shape[a] for a in axes)))
+
+
+def _inverse_deviation(xp: XP, deviation: Array, eps: float) -> Array:
+    """Return ``1 / sqrt(deviation**2 + eps)``, right for deviations whose squares overflow, too."""
+    if eps >= 0:
+        return 1.0 / xp.hypot(deviation, math.sqrt(eps))
+    return 1.0 / xp.sqrt(deviation * deviation + eps)
+
+
+def _normalised(x: Array, middle: Array, rest: Array, rstd: Array) -> Array:
+    """Return ``(x - mean) * rstd`` for a mean in two parts."""
+    y = x - middle
+    y -= rest
+    y *= rstd
+    return y
+
+
+def channel_norm(
+    xp: XP, x: Array, weight: Array | None, bias: Array | None, axes: tuple[int, ...], eps: float, moments: Any
+) -> tuple[Array, Array, Array, Array]:
+    """Return ``(x - mean) / sqrt(variance + eps) * weight + bias`` with the moments over axes of x (N, G, K, S).
+
+    moments: the results of :func:`channel_moments`, or None. The further results are the mean in two parts, and
+        ``1 / sqrt(variance + eps)``.
+    """
+    deviation, middle, rest = channel_moments(xp, x, axes) if moments is None else moments
+    rstd = xp.asarray(_inverse_deviation(xp, deviation, eps), x.dtype)
+    y = _normalised(x, middle, rest, rstd)
+    if weight is not None:
+        y *= weight
+    if bias is not None:
+        y += bias
+    return y, middle, rest, rstd
+
+
+def channel_norm_backward(
+    xp: XP, g: Array, x: Array, weight: Array | None, middle: Array, rest: Array, rstd: Array, axes: tuple[int, ...]
+) -> tuple[Array, Array, Array]:
+    """Return the gradients of x, weight and bias: that of :func:`layer_norm_backward`, with means over other axes."""
+    count = math.prod(x.shape[a] for a in axes)
+    n = _normalised(x, middle, rest, rstd)
+    gn = g * n
+    dweight, dbias = xp.sum_over(gn, (0, 3), True), xp.sum_over(g, (0, 3), True)
+    if weight is not None:
+        g = g * weight
+        gn *= weight
+    h = g - xp.sum_over(g, axes, True) / count
+    n *= xp.sum_over(gn, axes, True) / count
+    h -= n
+    h *= rstd
+    return h, dweight, dbias
+
+
+def scale_channels(xp: XP, x: Array, shift: Array, factor: Array, offset: Array) -> Array:
+    """Return ``(x - shift) * factor + offset`` for x (N, G, K, S) and numbers of each channel."""
+    y = x - shift
+    y *= factor
+    y += offset
+    return y
+
+
+def scale_channels_backward(
+    xp: XP, g: Array, x: Array, shift: Array, factor: Array
+) -> tuple[Array, Array, Array, Array]:  # fmt: skip
+    """Return the gradients of x, shift, factor and offset."""
+    total, product = xp.sum_over(g, (0, 3), True), xp.sum_over(g * (x - shift), (0, 3), True)
+    return g * factor, -factor * total, product, total
 
 
 def rms_norm(xp: XP, x: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:

@@ -20,6 +20,7 @@ from . import reference
 from .cpu import array_lists as cpu_array_lists
 from .cpu import bfloat16_kernels
 from .cpu import broadcasts as cpu_broadcasts
+from .cpu import channel_norms as cpu_channel_norms
 from .cpu import convolutions as cpu_convolutions
 from .cpu import distances as cpu_distances
 from .cpu import elementwise as cpu_elementwise
@@ -248,7 +249,7 @@ def _load_cpu() -> Namespace:
     kernels = (
         reference, cpu_broadcasts, cpu_factors, cpu_sums, cpu_moments, cpu_softmaxes, cpu_elementwise, cpu_folds,
         cpu_indexing, cpu_orders, cpu_piecewise, cpu_scatters, cpu_distances, cpu_kernels, cpu_array_lists,
-        cpu_convolutions,
+        cpu_convolutions, cpu_channel_norms,
     )  # fmt: skip
     attributes: dict[str, Any] = {
         "device_type": "cpu",

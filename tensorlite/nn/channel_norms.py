@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import overload
 
-from ..autograd.grad_mode import no_grad
-from ..dtypes import accumulate_dtype
+from ..autograd.op_hooks import run_op
+from ..autograd.version_counter import bump_version
+from ..backends.registry import Array
+from ..dtypes import DType, accumulate_dtype
 from ..errors import ShapeError
-from ..ops import nn as nn_ops
-from ..ops.half_precision import rounds_once
+from ..ops.channel_norms import moments_of_channels, normalize_channels, scale_channels
 from ..scalars import int_in, number_in
+from ..tensors.creation import zeros_like
 from ..tensors.tensor import Tensor
 from .checks import check_floating, check_tensors_or_none, format_tensors
 
@@ -28,11 +31,27 @@ def _check(name: str, input: Tensor, **channels: Tensor | None) -> None:
         )
 
 
-def _scale(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    """Return ``x * weight + bias`` for each channel."""
-    shape = (-1, *(1,) * (x.ndim - 2))
-    x = x if weight is None else x * weight.reshape(shape)
-    return x if bias is None else x + bias.reshape(shape)
+@overload
+def _widened(x: Tensor, dtype: DType) -> Tensor: ...
+@overload
+def _widened(x: None, dtype: DType) -> None: ...
+def _widened(x: Tensor | None, dtype: DType) -> Tensor | None:
+    """Return a tensor in this dtype; None for None."""
+    return x if x is None or x.dtype == dtype else x.to(dtype)
+
+
+def _update(running: Tensor, batch: Array, momentum: float) -> None:
+    """Set running statistics to ``(1 - momentum) running + momentum batch`` in place."""
+
+    def update(array: Array, batch: Array) -> None:
+        array *= 1.0 - momentum
+        array += (momentum * batch).astype(array.dtype)
+
+    try:
+        run_op(update, running.array, batch.reshape(-1))
+    except ValueError as error:
+        raise ShapeError(f"batch_norm: cannot write into running statistics of {running.shape}: {error}") from None
+    bump_version(running.array)
 
 
 def batch_norm(
@@ -61,31 +80,30 @@ def batch_norm(
     name = "batch_norm"
     _check(name, input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     eps, momentum = number_in(name, "eps", eps), number_in(name, "momentum", momentum)
-    dtype, x = input.dtype, input.to(accumulate_dtype(input.dtype))
-    shape = (-1, *(1,) * (x.ndim - 2))
-    if training:
-        dims = (0, *range(2, x.ndim))
-        count = math.prod(x.shape[d] for d in dims)
-        if count <= 1:
-            raise ShapeError(
-                f"{name}({format_tensors(input)}): expected more than one number in each channel for training, got "
-                f"{count}. Use a larger batch, or eval()."
-            )
-        mean = x.mean(dims)
-        centred = x - mean.reshape(shape)
-        centred = centred - centred.mean(dims, keepdim=True)  # what the rounding of a large mean left
-        var = (centred * centred).mean(dims)
-        with no_grad():
-            for running, batch in ((running_mean, mean), (running_var, var * (count / (count - 1)))):
-                if running is not None:
-                    running.mul_(1.0 - momentum).add_((momentum * batch.detach()).to(running.dtype))
-    elif running_mean is None or running_var is None:
-        raise ValueError(f"{name}: expected running_mean and running_var, or training=True")
-    else:
-        centred, var = x - running_mean.to(x.dtype).reshape(shape), running_var.to(x.dtype)
-    y = centred * (var + eps).rsqrt().reshape(shape)
-    weight, bias = (None if t is None else t.to(x.dtype) for t in (weight, bias))
-    return _scale(y, weight, bias).to(dtype)
+    dtype = accumulate_dtype(input.dtype)
+    x, weight, bias = _widened(input, dtype), _widened(weight, dtype), _widened(bias, dtype)
+    if not training:
+        mean, var = _widened(running_mean, dtype), _widened(running_var, dtype)
+        if mean is None or var is None:
+            raise ValueError(f"{name}: expected running_mean and running_var, or training=True")
+        factor = (var + eps).rsqrt()
+        factor = factor if weight is None else factor * weight
+        y = scale_channels(x, mean, factor, zeros_like(mean) if bias is None else bias)
+        return y if dtype == input.dtype else y.to(input.dtype)
+    count = input.shape[0] * math.prod(input.shape[2:])
+    if count <= 1:
+        raise ShapeError(
+            f"{name}({format_tensors(input)}): expected more than one number in each channel for training, got "
+            f"{count}. Use a larger batch, or eval()."
+        )
+    moments = run_op(moments_of_channels, x.array)
+    if running_mean is not None or running_var is not None:
+        variance = moments[0] * moments[0] * (count / (count - 1))
+        for running, batch in ((running_mean, moments[1]), (running_var, variance)):
+            if running is not None:
+                _update(running, batch, momentum)
+    y = normalize_channels(x, weight, bias, None, eps, moments)
+    return y if dtype == input.dtype else y.to(input.dtype)
 
 
 def group_norm(
@@ -105,16 +123,6 @@ def group_norm(
     num_groups = int_in(name, "num_groups", num_groups)
     if num_groups < 1:
         raise ValueError(f"{name}: expected num_groups of 1 or more, got {num_groups}")
-    n, channels = input.shape[:2]
-    if channels % num_groups:
+    if input.shape[1] % num_groups:
         raise ShapeError(f"{name}({format_tensors(input)}): expected num_groups to divide C, got {num_groups}")
-    size = channels // num_groups * math.prod(input.shape[2:])
-    return _normalise_rows(input, (n, num_groups, size), weight, bias, number_in(name, "eps", eps))
-
-
-@rounds_once
-def _normalise_rows(
-    x: Tensor, rows: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, eps: float
-) -> Tensor:  # fmt: skip
-    """Normalise x along the last dimension of the shape ``rows``, then scale its channels."""
-    return _scale(nn_ops.layer_norm_rows(x.reshape(rows), None, None, eps).reshape(x.shape), weight, bias)
+    return normalize_channels(input, weight, bias, num_groups, number_in(name, "eps", eps))

@@ -25,7 +25,6 @@ from ..ops import relu, sigmoid, tanh
 from ..ops.distances import cosine_similarity
 from ..ops.functional import elu, gelu, one_hot, silu, softplus
 from ..ops.half_precision import rounds_once
-from ..ops.index import index_
 from ..ops.shape import crop, pad_dims
 from ..scalars import flag_in, fraction_in, int_in, ints_in, number_in
 from ..tensors.tensor import Tensor
@@ -310,14 +309,6 @@ def _weights_of(target: Tensor, weight: Tensor | None, ignore_index: int) -> Ten
     return ops.where(counted, weight[ops.where(counted, target, 0)], 0.0)
 
 
-def _nll(logp: Tensor, target: Tensor, ignore_index: int) -> Tensor:
-    """Return ``-logp[target]`` for rows logp (N, C); 0 where the target is ignored."""
-    xp, ids = BACKENDS[type(logp.array)], target.array
-    counted = ids != ignore_index
-    loss = -index_(logp, (0, 1), True, xp.arange(len(ids)), xp.where(counted, ids, 0))
-    return ops.where(wrap(counted), loss, 0.0)
-
-
 @rounds_once
 def nll_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: Reduction = "mean"
@@ -332,7 +323,10 @@ def nll_loss(
     ignore_index = int_in("nll_loss", "ignore_index", ignore_index)
     check_tensors("nll_loss", input=input, target=target)
     rows, indices = _class_targets("nll_loss", input, target, weight, ignore_index)
-    loss, factor = _nll(rows, indices, ignore_index), _weights_of(indices, weight, ignore_index)
+    factor = _weights_of(indices, weight, ignore_index)
+    if factor is None and reduction != "none":
+        return nn_ops.nll_rows(rows, indices, ignore_index, reduction)
+    loss = nn_ops.nll_rows(rows, indices, ignore_index)
     loss = loss if factor is None else loss * factor
     return _reduce_rows(loss, factor, indices, target.shape, ignore_index, reduction)
 
@@ -376,7 +370,8 @@ def cross_entropy(
     else:
         logp = ops.log_softmax(rows, 1)
         smooth = ops.where(indices != ignore_index, (logp @ weight) * (-1.0 / rows.shape[1]), 0.0)
-        loss = (1.0 - label_smoothing) * (_nll(logp, indices, ignore_index) * factor) + label_smoothing * smooth
+        loss = nn_ops.nll_rows(logp, indices, ignore_index) * factor
+        loss = (1.0 - label_smoothing) * loss + label_smoothing * smooth
     return _reduce_rows(loss, factor, indices, target.shape, ignore_index, reduction)
 
 

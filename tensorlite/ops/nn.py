@@ -417,6 +417,43 @@ def cross_entropy_rows(
     return loss / count, top, total, count
 
 
+def _class_places(xp: Namespace, target: Array, ignore_index: int) -> tuple[Array, tuple[Array, Array]]:
+    """Return which targets (N,) count, and where a matrix (N, C) has their entries; class 0 where one is ignored."""
+    kept = target != ignore_index
+    return kept, (xp.arange(target.size), xp.where(kept, target, 0))
+
+
+@op(
+    lambda g, target, ignore_index, reduction, in_shape: _nll_gradient(g, target, in_shape, ignore_index, reduction),
+    None, widen=True,
+)  # fmt: skip
+def nll_rows(
+    xp: Namespace, logp: Array, target: Array, ignore_index: int = -100, reduction: str = "none"
+) -> Array:  # fmt: skip
+    """Return ``-logp[target]`` for each row of logp (N, C) and class index target (N,), as (N,).
+
+    It is 0 where the target is ``ignore_index``. reduction: "sum" and "mean" as in :func:`cross_entropy_rows`.
+    """
+    kept, places = _class_places(xp, target, ignore_index)
+    loss = xp.where(kept, -logp[places], 0.0)
+    if reduction == "none":
+        return loss
+    loss = xp.sum_over(loss, (0,))
+    return loss if reduction == "sum" else loss / xp.asarray(xp.count_nonzero(kept), logp.dtype)
+
+
+@op(lambda h, target, ignore_index, reduction: nll_rows(h, target, ignore_index, reduction), None, widen=True)
+def _nll_gradient(
+    xp: Namespace, g: Array, target: Array, shape: Sequence[int], ignore_index: int, reduction: str
+) -> Array:  # fmt: skip
+    """Return the gradient of the rows of :func:`nll_rows`, given that of its result."""
+    kept, places = _class_places(xp, target, ignore_index)
+    each = g / xp.asarray(xp.count_nonzero(kept), g.dtype) if reduction == "mean" else g
+    out = xp.zeros(shape, g.dtype)
+    out[places] = xp.where(kept, -each, 0.0)
+    return out
+
+
 # ---- attention ------------------------------------------------------------------------------
 
 

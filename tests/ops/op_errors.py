@@ -362,6 +362,8 @@ refuses(ADAPTIVE.format(1), ValueError, "^{op}: expected output_size to be 1 int
 refuses(ADAPTIVE.format(2), ShapeError, "^{op}.*expected an input with 4 dimensions", real(3), 1)
 refuses("F.batch_norm", ValueError, "^{op}: expected running_mean and running_var", real(2, 3), None, None)
 refuses("F.batch_norm F.group_norm", ShapeError, r"^{op}.*expected an input \(N, C, ...\)", real(3), None, None)
+refuses("normalize_channels", ShapeError, r"^{op}.*expected numbers of 3 channels", real(2, 3), real(2))
+refuses("scale_channels", ShapeError, r"^{op}.*expected numbers of 3 channels", real(2, 3), real(2), real(3), real(3))
 refuses("F.group_norm", ShapeError, "^{op}.*expected num_groups to divide C, got 2", real(2, 3), 2)
 
 refuses("linalg.solve_triangular", ShapeError, r"got \(2, 2\) and \(3, 1\)", real(2, 2), real(3, 1), upper=True)

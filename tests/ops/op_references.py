@@ -1131,6 +1131,11 @@ def nll_loss(
     return reduced(made(target.shape, loss), reduction, math.fsum(w[t] for t in kept))
 
 
+@of("nll_rows")
+def nll_rows(logp: Array, target: Array, ignore_index: int = -100, reduction: str = "none") -> Array:
+    return nll_loss(logp, target, None, ignore_index, reduction)
+
+
 @of("F.cross_entropy")
 def cross_entropy(
     x: Array, target: Array, weight: Any = None, ignore_index: int = -100, reduction: str = "mean",

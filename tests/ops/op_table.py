@@ -21,6 +21,7 @@ import numpy as np
 import tensorlite as tl
 import tensorlite.nn.functional as F
 from tensorlite.ops import (
+    channel_norms,
     comparison,
     counting,
     distances,
@@ -87,7 +88,7 @@ def resolve(name: str, root: Any, functional: Any, tensor: Any, *more: Any) -> C
 MODULES = [
     elementwise, comparison, shape, joining, reduce, linalg, matrices, inverses, factorizations, norms,
     matrix_functions, matrix_norms, linear_systems, counting, einstein_sum, index, gather_scatter, sorting, running,
-    distances, order_statistics, nn,
+    distances, order_statistics, nn, channel_norms,
 ]  # fmt: skip
 """The modules of ops, each of which may define ops that ``tensorlite`` does not export."""
 
@@ -452,6 +453,7 @@ row("F.cosine_embedding_loss", *(s(real(2, 3), real(2, 3), fixed(given([1.0, -1.
 row(
     "F.triplet_margin_loss", *(s(real(2, 3), real(2, 3), real(2, 3), margin=5.0, reduction=r) for r in REDUCTIONS), s(real(3), real(3), real(3), 9.0, swap=True),
 )  # fmt: skip
+row("nll_rows", s(real(3, 4), ints(4, 3)), s(real(3, 4), IGNORING), s(real(0, 4), ints(4, 0)), *(s(real(3, 4), IGNORING, -100, r) for r in ("sum", "mean")))
 row("cross_entropy_rows", s(real(3, 4), ints(4, 3)), s(real(3, 4), IGNORING), s(real(3, 4), given([0, 3, 2]), 3, 0.2), s(real(0, 4), ints(4, 0)), s(real(3, 4), IGNORING, -100, 0.1, "sum"), s(real(3, 4), IGNORING, -100, 0.1, "mean"), s(real(3, 4), ints(4, 3), -100, 0.0, "mean"))
 row(
     "F.cross_entropy F.nll_loss", *(s(real(3, 4), ints(4, 3), reduction=r) for r in REDUCTIONS), s(real(4), ints(4)), s(real(2, 4, 3), ints(4, 2, 3)),
@@ -491,3 +493,8 @@ row("F.adaptive_avg_pool1d F.adaptive_max_pool1d", s(real(2, 2, 5), 3), s(real(1
 row("F.adaptive_avg_pool2d F.adaptive_max_pool2d", s(real(1, 2, 3, 5), (2, 3)), s(real(1, 1, 2, 2), 2))
 row("F.batch_norm", s(real(4, 2), None, None, training=True), s(real(2, 2, 3), None, None, real(2), real(2), True, eps=0.1), s(real(2, 3), real(3), positive(3), real(3)))
 row("F.group_norm", s(real(2, 4), 2), s(real(2, 4, 3), 2, real(4), real(4)), s(real(1, 2, 2, 2), 1, eps=0.1))
+row(
+    "normalize_channels", s(real(4, 2)), s(real(2, 2, 3), real(2), real(2), None, 0.1), s(real(2, 4, 3), real(4), None, 2),
+    s(real(1, 2, 2, 2), None, real(2), 1), s(real(2, 2, 0), real(2), real(2), 2),
+)  # fmt: skip
+row("scale_channels", s(real(2, 3), real(3), real(3), real(3)), s(real(2, 2, 1, 3), real(2), real(2), real(2)), s(real(0, 2), real(2), real(2), real(2)))

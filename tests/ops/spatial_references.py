@@ -151,3 +151,18 @@ def group_norm(x: Array, num_groups: int, weight: Any = None, bias: Any = None, 
         part = slice(group * size, (group + 1) * size)
         y[n, part] = normalised(x[n, part], eps)
     return scaled(y, weight, bias)
+
+
+@of("normalize_channels")
+def normalize_channels(
+    x: Array, weight: Any = None, bias: Any = None, groups: int | None = None, eps: float = 1e-5
+) -> Array:  # fmt: skip
+    if groups is None:
+        return batch_norm(x, None, None, weight, bias, True, eps)
+    return group_norm(x, groups, weight, bias, eps) if x.size else x
+
+
+@of("scale_channels")
+def scale_channels(x: Array, shift: Array, factor: Array, offset: Array) -> Array:
+    return scaled(x - np.reshape(shift, (-1, *(1,) * (x.ndim - 2))), factor, offset)
+

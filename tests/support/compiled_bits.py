@@ -23,6 +23,7 @@ from tensorlite.backends.cpu import products as cpu_products
 from tensorlite.backends.cpu.compiled import (
     attention,
     bfloats,
+    channel_kernels,
     function_kernels,
     gemm,
     index_kernels,
@@ -66,6 +67,10 @@ def show_ops() -> None:
         show_op(
             f"layer_norm {n}", lambda x, w, b, n=n: F.layer_norm(x, (n,), w, b), random(64, n), random(n), random(n)
         )
+        normalize = lambda x, w, b: F.batch_norm(x, None, None, w, b, True)
+        show_op(f"batch_norm {n}", normalize, random(4, 5, n), random(5), random(5))
+        show_op(f"batch_norm of vectors {n}", normalize, random(64, n), random(n), random(n))
+        show_op(f"group_norm {n}", lambda x: F.group_norm(x, 2), random(4, 6, n))
         show_op(f"cross_entropy {n}", lambda x, t=target: F.cross_entropy(x, t, label_smoothing=0.1), random(64, n))
         show_op(f"bias {n}", lambda x, b: x + b, random(300, n), random(n))
         show_op(f"embedding {n}", lambda w, t=target: F.embedding(t, w), random(n, n))
@@ -170,8 +175,8 @@ def main() -> None:
     show_ops()
     show_runs(Path(sys.argv[1]))
     modules = (
-        attention, bfloats, function_kernels, gemm, index_kernels, kernels, quantized_kernels, row_kernels,
-        sum_kernels, compiled_reader,
+        attention, bfloats, channel_kernels, function_kernels, gemm, index_kernels, kernels, quantized_kernels,
+        row_kernels, sum_kernels, compiled_reader,
     )  # fmt: skip
     for module in modules:
         for name, function in vars(module).items():

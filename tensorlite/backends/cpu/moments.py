@@ -15,12 +15,13 @@ from .. import reference
 from . import compiled_sums
 from .compiled_sums import FLOAT32
 
-__all__ = ["deviation", "root_sum_squares", "variance"]
+__all__ = ["deviation", "root_sum_squares", "variance"]  # the kernels of the namespace
 
 Array = Any
 XP = Any
 
 _SMALL = 1024  # entries up to which a call takes longer than its arithmetic
+_MIN_ROW = 4  # entries of a row, from which a loop over the rows of several parts is faster than NumPy
 _SMALL_ROOT = {t: float(np.sqrt(np.finfo(t).tiny / np.finfo(t).eps)) for t in "efd"}
 """Roots below which the squares of a sum may have lost digits, by the code of the dtype."""
 
@@ -101,11 +102,51 @@ def _moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array] | No
         middle = mean.astype(FLOAT32)
         mean -= middle
         return np.add.reduce(wide, axis=axes, keepdims=True), middle, mean.astype(FLOAT32)
+    return moments_of_many(x, axes)
+
+
+def moments_of_many(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array] | None:
+    """Return sums of ``(x - mean)**2`` and the two parts of the mean by a compiled loop over rows, or None."""
     compiled = compiled_sums.sums_for(x)
-    if compiled is None or not _are_last(axes, x.ndim):
+    split = None if compiled is None else _split(x.shape, axes)
+    if split is None:
         return None
-    kept = [1 if d in axes else n for d, n in enumerate(x.shape)]
-    middle, rest, squares = (np.empty(kept, x.dtype) for _ in range(3))
+    outer, kept, inner = split
+    middle, rest, squares = (np.empty((outer, kept), x.dtype) for _ in range(3))
     flat = (middle.reshape(-1), rest.reshape(-1), squares.reshape(-1))
-    compiled_sums.run_sum(compiled.row_moments, size, x.reshape(middle.size, -1), *flat)
-    return squares, middle, rest
+    compiled_sums.run_sum(compiled.row_moments, x.size, x.reshape(outer * kept, inner), *flat)
+    if outer > 1:
+        squares, middle, rest = _joined(squares, middle, rest, inner)
+    shape = [1 if d in axes else n for d, n in enumerate(x.shape)]
+    return squares.reshape(shape), middle.reshape(shape), rest.reshape(shape)
+
+
+def _split(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """Return the sizes of the first axes that are reduced, of those that are kept, and of the last that are reduced.
+
+    Returns None if the axes lie in another order, or if there are too few entries along the last.
+    """
+    outer = inner = 0
+    while outer in axes:
+        outer += 1
+    while len(shape) - 1 - inner in axes and inner < len(shape) - outer:
+        inner += 1
+    if outer + inner != len(axes):
+        return None
+    last = len(shape) - inner
+    sizes = math.prod(shape[:outer]), math.prod(shape[outer:last]), math.prod(shape[last:])
+    return sizes if sizes[2] >= _MIN_ROW or (not outer and inner) else None
+
+
+def _joined(squares: Array, middles: Array, rests: Array, count: int) -> tuple[Array, Array, Array]:
+    """Return the moments of the columns' entries, given those of ``count`` entries for each number, (n, columns).
+
+    Source: Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
+    """
+    means = np.add(middles, rests, dtype=np.float64)
+    mean = means.mean(axis=0)
+    means -= mean
+    means *= means
+    wide = squares.sum(axis=0, dtype=np.float64) + count * means.sum(axis=0)
+    middle = mean.astype(FLOAT32)
+    return wide.astype(FLOAT32), middle, (mean - middle).astype(FLOAT32)

@@ -206,22 +206,39 @@ def row_sums(pool: int, x: Array, sums: Array) -> None:
     parallel_for(pool, bind_kernel(row_sums_range, (x, sums)), len(x), 1, 1)
 
 
+@njit(**LOOP)
+def _moments_about(x: Array, near: Any) -> Any:
+    """Return the sums of ``x - near`` and of its squares."""
+    total, square = f32(0), f32(0)
+    for j in range(x.size):
+        d = x[j] - near
+        total += d
+        square += d * d
+    return total, square
+
+
 @njit(**INNER)
 def row_moments_range(x: Array, means: Array, rests: Array, squares: Array, start: int, stop: int) -> None:
     n = x.shape[1]
     for i in range(start, stop):
-        total, less, square = 0.0, 0.0, 0.0
+        total = 0.0
         for j in range(0, n, _ROW_RUN):
             total += _sum_less(x[i, j : j + _ROW_RUN], f32(0))
-        near = f32(total / n)
-        for j in range(0, n, _ROW_RUN):
-            less += _sum_less(x[i, j : j + _ROW_RUN], near)
-        mean = f32(np.float64(near) + less / n)
-        rest = (np.float64(near) - mean) + less / n  # at most half a step of float32, as the deviations are at least
-        for j in range(0, n, _ROW_RUN):
-            square += _sum_squares(x[i, j : j + _ROW_RUN], mean)
-        square -= n * rest * rest
-        means[i], rests[i], squares[i] = mean, f32(rest), f32(0.0 if square < 0.0 else square)  # NaN stays
+        mean = total / n
+        for _ in range(2):
+            near, less, square = f32(mean), 0.0, 0.0
+            for j in range(0, n, _ROW_RUN):
+                part, part_square = _moments_about(x[i, j : j + _ROW_RUN], near)
+                less += part
+                square += part_square
+            mean = np.float64(near) + less / n
+            shift = less * (less / n)
+            if shift <= 1e-3 * square:  # else the first mean was not near enough, because of rounding
+                break
+        near = f32(mean)
+        square -= shift
+        means[i], rests[i] = near, f32(mean - near)
+        squares[i] = f32(0.0 if square < 0.0 else square)  # NaN stays
 
 
 @njit(**ENTRY)
