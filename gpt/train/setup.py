@@ -149,7 +149,9 @@ def start(config: Config, folder: RunFolder | None = None, init_from: str | Path
     check_patience(config, dataset)
     if archive := folder.archive_previous_run():
         say(f"The run that was in {folder.path} is now in {archive}")
-    return Trainer(config, dataset, model, folder, base)
+    trainer = Trainer(config, dataset, model, folder, base)
+    trainer.is_new = init_from is None
+    return trainer
 
 
 def resume(config: Config, path: str | Path) -> Trainer:

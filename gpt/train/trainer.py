@@ -18,6 +18,7 @@ from gpt.evaluate import mean_loss
 from gpt.model import GPT
 from gpt.runs import LATEST, RunFolder
 from gpt.train.average import WeightAverage
+from gpt.train.divergence import Mark, describe_weights, explain, mark
 from gpt.train.interrupt import Interrupt, Stopped
 from gpt.train.layers import LayerRecorder
 from gpt.train.optimizer import configure_optimizer, configure_schedule
@@ -71,6 +72,8 @@ class Trainer:
         self.evaluation_due = False  # Whether this step's evaluation is still to be done.
         self.patience = Patience(config.train)
         self.watch = SpikeWatch(config.train)
+        self.last_mark: Mark | None = None  # The random states at a step before which all losses were finite.
+        self.is_new = False  # Whether the first weights are random numbers of `train.seed`.
         self.best_due = False  # Whether this model has the lowest estimate and is still to be saved.
         self.layers = LayerRecorder(config, model, folder)
         t = config.train
@@ -161,13 +164,12 @@ class Trainer:
 
     def train_step(self) -> tuple[Tensor, Tensor]:
         """Take one optimizer step. Return the loss and the norm of the gradient before clipping, both 0-d."""
-        t, device, recorded = self.config.train, self.model.device, self.layers.is_due(self.step + 1)
+        recorded = self.layers.is_due(self.step + 1)
         self.optimizer.zero_grad()
-        batches = []
-        for _ in range(t.grad_accum):
-            batch = self.order.batch(t.batch_size, self.config.model.block_size)
-            self.meter.tokens += batch[0].size
-            batches.append(tuple(tl.tensor(array, device=device) for array in batch))
+        if self.last_mark is None or self.step % LOG_INTERVAL == 0 or self.watch.is_on():
+            self.last_mark = mark(self)
+        batches = self.draw()
+        self.meter.tokens += sum(batch[0].numel() for batch in batches)
         copying = self.saver.is_copying()
 
         def before_update() -> None:
@@ -188,6 +190,12 @@ class Trainer:
             self.layers.after_update(self.step)
         return result
 
+    def draw(self) -> list[tuple[Tensor, ...]]:
+        """Return the next batches of a step, on the device of the model."""
+        t, device, T = self.config.train, self.model.device, self.config.model.block_size
+        batches = (self.order.batch(t.batch_size, T) for _ in range(t.grad_accum))
+        return [tuple(tl.tensor(array, device=device) for array in batch) for batch in batches]
+
     def judge(self, loss: Tensor, norm: Tensor) -> float:
         """Return the factor of the learning rate of this step, 0 for no update, by `train.on_spike`.
 
@@ -199,7 +207,9 @@ class Trainer:
         if spike is not None:
             self.metrics.write(**spike.record())
             if self.watch.ends(spike):
-                raise self.spike_error(spike) if spike.is_finite() else self.diverged(spike.step, spike.values())
+                raise self.spike_error(spike) if spike.is_finite() else self.diverged(
+                    spike.step, spike.values(), explain(self, spike.step, None)
+                )
             self.saver.tell(spike.text())
         return 0.0 if self.watch.skips else self.watch.scale
 
@@ -228,7 +238,8 @@ class Trainer:
         for step, (loss, norm) in enumerate(values, start=self.step - len(values) + 1):
             # The scaler leaves a step out whose gradient is not finite, and lowers its factor.
             if not (math.isfinite(loss) and (math.isfinite(norm) or self.scaler.is_enabled())):
-                raise self.diverged(step, f"the loss is {loss}, the norm of its gradient {norm}")
+                what = f"the loss is {loss}, the norm of its gradient {norm}"
+                raise self.diverged(step, what, explain(self, step, Trainer))
         if self.scaler.get_scale() < 1.0:
             raise self.diverged(self.step, f"the factor of the loss fell to {self.scaler.get_scale():g}")
 
@@ -258,7 +269,8 @@ class Trainer:
             return self.estimate_without_validation(loss("train"))
         train_loss, val_loss = loss("train"), loss("val")
         if not math.isfinite(train_loss + val_loss):
-            raise self.diverged(self.step, f"in an evaluation the loss is {train_loss + val_loss}")
+            what = f"in an evaluation the loss is {train_loss + val_loss}"
+            raise self.diverged(self.step, what, describe_weights(self.evaluated_model, "now"))
         bits = self.dataset.bits_per_char(val_loss)
         more = self.patience.add(val_loss)
         self.metrics.write(step=self.step, train_loss=train_loss, val_loss=val_loss, val_bits_per_char=bits, **more)
@@ -276,7 +288,8 @@ class Trainer:
         No model is kept as the best one, because the loss on the training set does not tell which one is.
         """
         if not math.isfinite(train_loss):
-            raise self.diverged(self.step, f"in an evaluation the loss is {train_loss}")
+            what = f"in an evaluation the loss is {train_loss}"
+            raise self.diverged(self.step, what, describe_weights(self.evaluated_model, "now"))
         self.metrics.write(step=self.step, train_loss=train_loss)
         self.evaluation_due = False
         return (
@@ -303,13 +316,14 @@ class Trainer:
             f"{chance:.2f}. The model does not learn. Stop (Ctrl-C) and start again with {self.remedy()}."
         )
 
-    def diverged(self, step: int, what: str) -> TrainingError:
-        """Return the error for a value that is not finite, with what to try next."""
+    def diverged(self, step: int, what: str, details: str = "") -> TrainingError:
+        """Return the error for a value that is not finite, with what to try next. details: sentences about it."""
         path = self.folder.latest
         self.saver.wait()
         kept = f"{path} is kept, from an earlier step" if path.exists() else "there is no checkpoint yet"
         return TrainingError(
-            f"training diverged at step {step}: {what}. Start again with {self.remedy()}. "
+            f"training diverged at step {step}: {what}. {details}{' ' if details else ''}"
+            f"Start again with {self.remedy()}. "
             f"Nothing was saved since; {kept}."
         )
 
@@ -379,7 +393,8 @@ class Trainer:
             average=self.average.model if self.average is not None else None,
         )
         if not content.is_finite():
-            raise self.diverged(self.step, "there are weights that are not finite")
+            weights = describe_weights(self.model, "now")
+            raise self.diverged(self.step, "there are weights that are not finite", weights)
         return content
 
     def load_state(self, saved: Checkpoint) -> None:
