@@ -24,6 +24,9 @@ class GradientObserver(Protocol):
     def ready(self, leaf: Any, g: Any) -> None:
         """Get the gradient of a leaf, a raw array that must not be changed. No more is added to it in this pass."""
 
+    def progress(self) -> None:
+        """Go on with what was started. It is called after each node of the pass, so it must be quick."""
+
     def finished(self) -> None:
         """Act after the pass, when ``grad`` of all leaves is set."""
 
@@ -38,7 +41,8 @@ def observe(step: Callable[..., None], order: Iterable[Any], grads: dict[Any, An
     The gradient of a leaf is complete after the last node that uses it. A leaf with hooks is left to ``finished``,
     because its hooks run at the end of the pass.
     """
-    owners = {leaf: each for each in _active() for leaf in each.leaves}
+    active = _active()
+    owners = {leaf: each for each in active for leaf in each.leaves}
     last: dict[Any, Node] = {}
     for node in order:
         for edge in node.edges:
@@ -46,6 +50,7 @@ def observe(step: Callable[..., None], order: Iterable[Any], grads: dict[Any, An
                 last[edge] = node
     if not last:
         return step
+    active = [each for each in active if not last.keys().isdisjoint(each.leaves)]
     complete: dict[Node, list[Any]] = {}
     for leaf, node in last.items():
         if not leaf.hooks:
@@ -56,6 +61,8 @@ def observe(step: Callable[..., None], order: Iterable[Any], grads: dict[Any, An
         for leaf in complete.get(node, ()):
             if leaf in grads:
                 owners[leaf].ready(leaf, grads[leaf])
+        for each in active:
+            each.progress()
 
     return observed
 

@@ -92,6 +92,9 @@ class Reducer:
         while self.started < len(self.buckets) and not self.buckets[self.started].missing:
             self.buckets[self.started].start()
             self.started += 1
+
+    def progress(self) -> None:
+        """Go on with the transfers, whose parts follow one another: each waits for the end of the one before it."""
         if self.started:
             communicator = self.buckets[0].group.communicator
             assert communicator is not None

@@ -153,6 +153,22 @@ def test_gradients_start_while_the_pass_goes_on():
     assert dist.run_ranks(run, 2) == [[2], [2]]
 
 
+def test_transfers_go_on_after_each_node():
+    def run(group):
+        last, first = nn.Linear(4, 2, bias=False), nn.Linear(3, 4, bias=False)
+        parallel = dist.DataParallel(nn.ModuleList([first, last]), group, bucket_cap_mb=1e-6)
+        polled = []
+        progress = group.communicator.progress
+        group.communicator.progress = lambda: (polled.append(parallel.reducer.started), progress())
+        h = first(tl.ones(1, 3))
+        for _ in range(5):
+            h = h.tanh()
+        last(h).sum().backward()
+        return polled.count(1)
+
+    assert min(dist.run_ranks(run, 2)) > 5
+
+
 def test_hooks_of_parameters_run_before_the_average():
     def run(group):
         model = nn.Linear(1, 1, bias=False)
