@@ -16,7 +16,7 @@ VENV_PYTHON := env -u PYTHONHOME -u PYTHONPATH -u VIRTUAL_ENV .venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test check lint types stubs mutants torture nightly gpu-check bench bench-ops bench-step bench-load bench-generate bench-speculative bench-serve bench-speedrun bench-llm bench-commits bench-gpu oracle clean
+.PHONY: help train test check lint types stubs mutants torture nightly gpu-check bench bench-ops bench-step bench-load bench-generate bench-speculative bench-serve bench-distributed bench-speedrun bench-llm bench-commits bench-gpu oracle clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -82,6 +82,9 @@ bench-speculative: .venv/.installed-bench  ## measure what a draft gains for a t
 
 bench-serve: .venv/.installed-bench,serve  ## measure the tokens a second of a server for 8 clients and for one
 	@$(VENV_PYTHON) benchmarks/bench_serve.py $(ARGS)
+
+bench-distributed: .venv/.installed-bench,mpi  ## measure a training step of 2 processes against one; ARGS=--link: on slow links
+	@$(VENV_PYTHON) benchmarks/bench_distributed.py $(ARGS)
 
 bench-speedrun: .venv/.installed-bench  ## measure the time of training to a loss, against nanoGPT's recipe on PyTorch
 	@$(VENV_PYTHON) benchmarks/bench_speedrun.py $(ARGS)

@@ -242,3 +242,20 @@ def test_clients_of_a_server_are_measured():
     assert re.findall(r"^shape M, (\w+), greedy", output, re.MULTILINE) == ["scheduler", "http"]
     assert len(re.findall(r"^8 clients +\d+\.\d+ +\d+\.\d+$", output, re.MULTILINE)) == 2
     assert len(re.findall(r"^ratio +\d+\.\d\d +\d+\.\d\d ", output, re.MULTILINE)) == 2
+
+
+def test_processes_are_measured():
+    pytest.importorskip("mpi4py")
+    output = run("bench_distributed.py", "--quick", "--shape", "S", "--rounds", "1", header=[*HEADER[:5], HEADER[-1]])
+    rows = re.findall(r"^(1 process|2 processes) +\d+\.\d\d +\d+\.\d\d", output, re.MULTILINE)
+    assert rows == ["1 process", "2 processes"]
+    assert re.search(r"^ratio .+ 2 processes are faster than one; goal 1", output, re.MULTILINE)
+    assert 0 < float(re.search(r"^losses differ by at most (\S+) nats", output, re.MULTILINE)[1]) <= 1e-4
+
+
+def test_slow_links_are_measured():
+    pytest.importorskip("mpi4py")
+    output = run("bench_distributed.py", "--link", "--quick", "--shape", "S", "--rounds", "1", header=HEADER[:5])
+    rows = re.findall(r"^(\S+ [GM]bit/s) .+ (\d+\.\d\d) +(\d+\.\d\d)$", output, re.MULTILINE)
+    assert [row[0] for row in rows] == ["10.0 Gbit/s", "1.00 Gbit/s", "200 Mbit/s"]
+    assert re.search(r"^in each step, a process sends 3\d\d,\d\d\d bytes, as expected$", output, re.MULTILINE)
