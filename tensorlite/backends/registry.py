@@ -73,11 +73,13 @@ class Namespace(SimpleNamespace):
     - ``select(index)``: makes the device of that ordinal the current one.
     - ``memory_offset(array, owner)``, ``view_at(owner, offset, shape, dtype, strides)``: see ``cpu/memory_views.py``.
     - ``generator``: the class of its random number generators. It is Philox unless the backend names another.
+    - ``peer_transport``: what moves arrays between the devices of several processes, as ``cuda/nccl.py`` does, or None.
     - ``bfloat16``: a namespace whose kernels take bfloat16 arrays as they are where its ``covers`` says so, or None.
     """
 
     generator: type = PhiloxGenerator
     bfloat16: Namespace | None = None
+    peer_transport: Any = None
 
 
 class _Backends(dict[type, Namespace]):

@@ -20,10 +20,12 @@ class ArrayGroup:
 
     rank: int
     size: int
+    local_rank: int
 
     def __init__(self, communicator: Communicator | None = None) -> None:
         self.communicator = communicator
         self.rank, self.size = (0, 1) if communicator is None else (communicator.rank, communicator.size)
+        self.local_rank = 0 if communicator is None else communicator.engine.local_rank
 
     def __repr__(self) -> str:
         return f"Group(rank={self.rank}, size={self.size})"

@@ -66,8 +66,11 @@ class Bucket:
         """Wait for the averages, and make them the ``grad`` of the parameters that have one on any rank."""
         assert self.work is not None
         averages = self.work.wait()
-        for p, (start, end, flag) in self.places.items():
-            if averages[flag] > 0:
+        first = self.places[self.parameters[0]][2]
+        # One copy for all flags, because reading one of them waits for the device.
+        flags = BACKENDS[type(averages)].to_numpy(averages[first : first + len(self.parameters)])
+        for (p, (start, end, _)), flag in zip(self.places.items(), flags, strict=True):
+            if flag > 0:
                 set_grad(p, averages[start:end].reshape(p.shape))
 
     def reset(self) -> None:

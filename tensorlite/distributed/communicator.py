@@ -13,7 +13,10 @@ from typing import Any, Protocol
 
 from ..backends.registry import Array
 
-__all__ = ["Announcement", "Communicator", "DistributedError", "Engine", "Request", "Work", "name_ranks"]
+__all__ = [
+    "Announcement", "Communicator", "DistributedError", "Engine", "Request", "Steps", "StepsRequest", "Work",
+    "name_ranks",
+]  # fmt: skip
 
 # A wait spins this often before it sleeps: a short wait costs no switch, and a long one leaves the core to others. It
 # sleeps for a part of the time that it has waited for a request, so that it ends little later than it could.
@@ -46,10 +49,14 @@ class Announcement(Request, Protocol):
 
 
 class Engine(Protocol):
-    """What moves bytes between ranks: MPI, NCCL, or threads. All arrays are C-contiguous and of one dtype."""
+    """What moves bytes between ranks: MPI, NCCL, or threads. All arrays are C-contiguous and of one dtype.
+
+    local_rank: the number of the rank among those of its machine, from 0.
+    """
 
     rank: int
     size: int
+    local_rank: int
 
     def announce(self, text: str) -> Announcement:
         """Tell every rank what this one calls."""
@@ -77,25 +84,16 @@ Steps = Generator[Request, None, Any]
 """The steps of a collective: it yields the requests that it waits for, and returns its result."""
 
 
-class Work:
-    """A collective that was started. ``wait()`` returns its result."""
+class StepsRequest:
+    """A request that is made of steps. done: whether it is done. result: what the steps return, then."""
 
-    def __init__(self, communicator: Communicator, call: str, steps: Steps) -> None:
-        self.call, self.result, self.done = call, None, False
-        self.announcement: Announcement | None = None
-        self._communicator = communicator
-        self._steps = self._checked(steps)
+    def __init__(self, steps: Steps) -> None:
+        self.result: Any = None
+        self.done = False
+        self._steps = steps
         self._request: Request | None = None
 
-    def _checked(self, steps: Steps) -> Steps:
-        communicator = self._communicator
-        text = "\0".join((self.call, communicator.activity))
-        self.announcement = communicator.engine.announce(text)
-        yield self.announcement
-        communicator.check_calls(self.announcement.texts)
-        return (yield from steps)
-
-    def advance(self) -> bool:
+    def test(self) -> bool:
         """Go on as far as possible without waiting. Return whether it is done."""
         while not self.done:
             if self._request is not None and not self._request.test():
@@ -106,6 +104,24 @@ class Work:
             except StopIteration as stop:
                 self.result, self.done = stop.value, True
         return True
+
+
+class Work(StepsRequest):
+    """A collective that was started. ``wait()`` returns its result."""
+
+    def __init__(self, communicator: Communicator, call: str, steps: Steps) -> None:
+        super().__init__(self._checked(steps))
+        self.call = call
+        self.announcement: Announcement | None = None
+        self._communicator = communicator
+
+    def _checked(self, steps: Steps) -> Steps:
+        communicator = self._communicator
+        text = "\0".join((self.call, communicator.activity))
+        self.announcement = communicator.engine.announce(text)
+        yield self.announcement
+        communicator.check_calls(self.announcement.texts)
+        return (yield from steps)
 
     def wait(self) -> Any:
         """Return the result. Raises DistributedError."""
@@ -138,7 +154,7 @@ class Communicator:
 
     def progress(self) -> None:
         """Go on with what was started, as far as possible without waiting."""
-        while self._queue and self._queue[0].advance():
+        while self._queue and self._queue[0].test():
             self._queue.popleft()
 
     def finish(self, work: Work) -> Any:

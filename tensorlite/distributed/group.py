@@ -26,7 +26,8 @@ class Group(ArrayGroup):
     Sums are added in the order of the ranks, so the bits are the same in every run and on every rank. float16 and
     bfloat16 are added in float32, and the result is rounded once.
 
-    rank: the number of this process, from 0. size: the number of processes.
+    rank: the number of this process, from 0. size: the number of processes. local_rank: the number of this process
+        among those of its machine, from 0, by which it chooses its GPU.
     """
 
     # ---- tensors ----------------------------------------------------------------------------

@@ -91,6 +91,9 @@ class MpiEngine:
         self.mpi, self.comm = MPI, communicator
         self.rank, self.size = communicator.rank, communicator.size
         self.others = [rank for rank in range(self.size) if rank != self.rank]
+        machines = np.empty((self.size, MAX_NAME), np.uint8)
+        self.comm.Allgather(self._buffer(self._machine()), self._buffer(machines))
+        self.local_rank = int((machines[: self.rank] == machines[self.rank]).all(axis=1).sum())
         self._ended: set[int] = set()
         self._sent: list[Any] = []  # messages that are on their way, with their buffers
         self._closed = False
@@ -155,8 +158,7 @@ class MpiEngine:
         of Open MPI finds no other rank where a PMIx of another version has started them.
         """
         mine = np.zeros(MAX_NAME + MAX_CORES, np.uint8)
-        name = self.mpi.Get_processor_name().encode()[:MAX_NAME]
-        mine[: len(name)] = list(name)
+        mine[:MAX_NAME] = self._machine()
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
         mine[[MAX_NAME + core for core in cores]] = 1
         ranks = np.empty((self.size, len(mine)), np.uint8)
@@ -165,6 +167,11 @@ class MpiEngine:
         share = float((1 / local.sum(axis=0, dtype=np.int64)[mine[MAX_NAME:] > 0]).sum())
         quota = cpu_quota()
         return share if quota is None else min(share, quota / len(local))
+
+    def _machine(self) -> Any:
+        """Return the name of this machine as an array of ``MAX_NAME`` bytes."""
+        name = self.mpi.Get_processor_name().encode()[:MAX_NAME]
+        return np.frombuffer(name.ljust(MAX_NAME, b"\0"), np.uint8)
 
     def end_on_error(self) -> None:
         """End all ranks when this one ends by an error, and tell the others when it ends otherwise.

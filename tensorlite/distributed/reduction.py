@@ -32,8 +32,8 @@ def combine(parts: Array, operation: str) -> Array:
     xp = BACKENDS[type(parts)]
     function = getattr(xp, OPERATIONS[operation])
     total = parts[0].astype(accumulate_dtype(parts.dtype))  # a copy
-    for part in parts[1:]:
-        function(total, part, out=total)
+    for rank in range(1, len(parts)):
+        function(total, parts[rank], out=total)
     if operation == "mean":
         total /= len(parts)
     return total.astype(parts.dtype, copy=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from ..tensors.tensor import Tensor
 from .communicator import Communicator, DistributedError
 from .group import Group
 from .mpi import connect, launched_size
+from .nccl import NcclEngine
 from .threads import run_threads
 
 __all__ = [
@@ -55,10 +57,12 @@ def init(timeout: float = TIMEOUT) -> Group:
             if launched_size() == 1:
                 _of_process = Group()
             else:
-                engine = connect()
-                engine.end_on_error()
+                processes = connect()
+                processes.end_on_error()
                 if VARIABLE not in os.environ:
-                    set_num_threads(max(1, min(get_num_threads(), int(engine.core_share() + 1e-6))))
+                    set_num_threads(max(1, min(get_num_threads(), int(processes.core_share() + 1e-6))))
+                engine = NcclEngine(processes)
+                atexit.register(engine.close)  # before that of the processes, so that transfers end first
                 _of_process = Group(Communicator(engine, float(timeout)) if engine.size > 1 else None)
         return _of_process
 

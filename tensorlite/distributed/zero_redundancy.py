@@ -31,7 +31,8 @@ class ZeroRedundancyOptimizer(Optimizer):
 
     Each rank updates its share of the parameters, keeps the state of these alone, and sends their new values to the
     other ranks. Shares consist of whole parameters, so the bits are those of the optimizer itself. Of N ranks, each
-    keeps about a Nth of the state, but at least that of the largest parameter. A group of size 1 changes nothing.
+    keeps about an Nth of the state. The largest share has at least that of the largest parameter. A group of size 1
+    changes nothing.
 
     params: Tensors, named Tensors, or groups with their own options, in the same order on every rank.
     optimizer_class: the class of the optimizer, or a function ``(params, **defaults)`` that returns one, which may be a

@@ -70,6 +70,7 @@ def main(what: str) -> None:
         mine = every_kind(group) + trained(group, sharded=True)
         assert trained(group, sharded=True) == trained(group, sharded=False)
         group.check_equal("threads", str(tl.get_num_threads()))
+        assert group.local_rank == group.rank  # on one machine
         if group.rank == 0:
             alone = dist.run_ranks(lambda g: every_kind(g) + trained(g, sharded=True), group.size)
             assert mine == alone[0]

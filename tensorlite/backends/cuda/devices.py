@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import DeviceError
 from .find_cupy import require_cupy
+from .nccl import NcclTransport
 
 __all__ = [
     "current_device", "device_count", "empty_cache", "mem_get_info", "memory_allocated", "memory_reserved",
@@ -36,6 +37,7 @@ def namespace_attributes(cupy: Any) -> dict[str, Any]:
         "to_numpy": cupy.asnumpy,
         "index_of": lambda array: array.device.id,
         "select": select,
+        "peer_transport": NcclTransport(cupy),
         "memory_offset": lambda array, owner: array.data.ptr - owner.data.ptr,
         "view_at": lambda owner, offset, shape, dtype, strides: cupy.ndarray(
             shape, dtype, owner.data + (offset if 0 not in shape else 0), strides

@@ -27,7 +27,7 @@ UFUNCS = """
 FUNCTIONS = {
     "all": "a axis? out? keepdims?", "any": "a axis? out? keepdims?", "arange": "start stop? step? dtype?",
     "argmax": "a axis?", "argmin": "a axis?",
-    "argpartition": "a kth axis?", "argwhere": "a", "array": "obj dtype? copy? order?",
+    "argpartition": "a kth axis?", "argwhere": "a", "array": "obj dtype? copy? order?", "ascontiguousarray": "a dtype?",
     "broadcast_to": "array shape", "clip": "a a_min a_max out?", "concatenate": "tup axis?",
     "cumprod": "a axis? dtype? out?", "cumsum": "a axis? dtype? out?", "diag": "v k?",
     "diagonal": "a offset? axis1? axis2?", "dot": "a b out?", "empty": "shape dtype? order?",
