@@ -98,12 +98,15 @@ class StepsRequest:
         while not self.done:
             if self._request is not None and not self._request.test():
                 return False
-            self._communicator.requests_done += 1
             try:
-                self._request = next(self._steps)
+                self._request = self._next_request()
             except StopIteration as stop:
                 self.result, self.done = stop.value, True
         return True
+
+    def _next_request(self) -> Request:
+        """Return what the steps wait for next. Raises StopIteration, with their result, after the last one."""
+        return next(self._steps)
 
 
 class Work(StepsRequest):
@@ -114,6 +117,10 @@ class Work(StepsRequest):
         self.call = call
         self.announcement: Announcement | None = None
         self._communicator = communicator
+
+    def _next_request(self) -> Request:
+        self._communicator.requests_done += 1
+        return super()._next_request()
 
     def _checked(self, steps: Steps) -> Steps:
         communicator = self._communicator
