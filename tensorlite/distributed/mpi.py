@@ -33,6 +33,7 @@ SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "SL
 PMIX_RANK = "PMIX_RANK"  # of a process that PMIx has started, as prterun does. It gives no size.
 TEXT = 512  # bytes of an announced call
 ANNOUNCE, ENDED, ROLL_CALL = 0, 1, 2  # tags of messages
+WAIT_FOR_ENDS = 1.0  # seconds in which the end of the program waits for that of the other ranks
 MAX_NAME = 256  # bytes of the name of a machine
 MAX_CORES = 1 << 13  # of a machine: Linux is built for at most 8,192
 WAIT_FOR_REPORT = 1.0  # seconds in which the rank that reports an error ends the others
@@ -143,6 +144,17 @@ class MpiEngine:
             self._closed = True
             for rank in self.others:
                 self.send(rank, bytes(1), ENDED)
+            self._receive_ends()
+
+    def _receive_ends(self) -> None:
+        """Receive that the other ranks end, if they do so soon. UCX warns of each message that nobody receives."""
+        waiting, limit = list(self.others), time.monotonic() + WAIT_FOR_ENDS
+        while waiting and time.monotonic() < limit:
+            for rank in list(waiting):
+                if self.comm.Iprobe(rank, ENDED):
+                    self.comm.Recv([bytearray(1), self.mpi.BYTE], rank, ENDED)
+                    waiting.remove(rank)
+            time.sleep(0.001)
 
     def abort(self, status: int = 1) -> None:
         """End all processes of the group at once."""

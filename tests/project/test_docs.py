@@ -85,7 +85,7 @@ def test_the_code_is_found():
 
 
 def test_every_block_has_a_language_that_is_tested():
-    assert {block.language for block in BLOCKS} <= {"python", "text", "sh", "toml"}
+    assert {block.language for block in BLOCKS} <= {"python", "text", "sh", "toml", "yaml"}
 
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=str)
@@ -195,6 +195,12 @@ def test_configuration_loads(block, tmp_path):
 
     (tmp_path / "own.toml").write_text(block.text, "utf-8")
     Config.load(tmp_path / "own.toml")
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "yaml"], ids=str)
+def test_manifest_of_kubernetes(block):
+    manifest = pytest.importorskip("yaml").safe_load(block.text)
+    assert {"apiVersion", "kind", "metadata", "spec"} <= manifest.keys()
 
 
 # ---- links and files ----------------------------------------------------------------------------
