@@ -3,7 +3,7 @@
 A value is a spike if it is above ``median + spike_factor * s`` of the last WINDOW steps, where s is 1.4826 times the
 median distance from the median, or a hundredth of the median if that is more. For normal values s estimates the
 standard deviation; unlike it, s does not grow by the spikes themselves. Values of spikes count as well, so that a level
-that stays is no spike any longer after half a window. A value that is not finite is always a spike.
+that stays is normal after half a window. A value that is not finite is always a spike.
 """
 
 import math
