@@ -9,6 +9,10 @@ from llvmlite import ir
 from numba import config, types
 from numba import njit as _njit
 from numba.core import cgutils
+from numba.core.compiler import Compiler
+from numba.core.compiler_machinery import register_pass
+from numba.core.lowering import Lower
+from numba.core.typed_passes import NativeLowering
 from numba.extending import intrinsic
 
 from .machine_code import MachineCodeCache, warn_once
@@ -33,6 +37,37 @@ LOOP: dict[str, Any] = {**INNER, "fastmath": {"reassoc", "contract", "arcp", "ns
 INLINE: dict[str, Any] = {"inline": "always", "error_model": "numpy"}
 
 
+class _WideVectors(Lower):  # type: ignore[misc]  # numba has no types
+    """A translation to LLVM's code that lets loops use the widest vectors of the processor.
+
+    LLVM prefers half of AVX-512 on Intel's processors, because early ones lowered their frequency for the whole of it.
+    The kernels take 0.6 to 0.8 of the time with whole vectors, measured on a Xeon of the fifth generation.
+    """
+
+    def lower_normal_function(self, fndesc: Any) -> None:
+        super().lower_normal_function(fndesc)
+        set.add(self.function.attributes, '"prefer-vector-width"="512"')  # `add` takes attributes without a value alone
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _WideLowering(NativeLowering):  # type: ignore[misc]
+    """The pass of numba's compiler that calls :class:`_WideVectors`."""
+
+    _name = "wide_lowering"
+    lowering_class = _WideVectors
+
+
+class _KernelCompiler(Compiler):  # type: ignore[misc]
+    """numba's compiler with that pass."""
+
+    def define_pipelines(self) -> list[Any]:
+        pipelines: list[Any] = super().define_pipelines()
+        for pipeline in pipelines:
+            pipeline.passes = [(_WideLowering if p is NativeLowering else p, name) for p, name in pipeline.passes]
+            pipeline.finalize()
+        return pipelines
+
+
 def njit(*signature: Any, **options: Any) -> Any:
     """Compile a function with numba's ``njit``; the arguments are those of ``njit``.
 
@@ -45,7 +80,7 @@ def njit(*signature: Any, **options: Any) -> Any:
     """
     if signature and callable(signature[0]):  # `@njit` without parentheses
         return njit()(signature[0])
-    options = {"forceinline": True, **options}
+    options = {"forceinline": True, "pipeline_class": _KernelCompiler, **options}
 
     def decorate(function: Any) -> Any:
         dispatcher = _njit(**{**options, "cache": False})(function)
