@@ -95,8 +95,11 @@ def explain(run: Run, step: int, make: Make | None) -> str:
     text = describe_batch(redraw(run, place, step), run.dataset)
     if make is None:
         return f"{text} {examine(run, place)}"
-    with TemporaryDirectory() as folder:
-        repeated = repeat(run, step, make, Path(folder))
+    try:
+        with TemporaryDirectory() as folder:
+            repeated = repeat(run, step, make, Path(folder))
+    except (UserError, MemoryError, OSError) as error:  # The first error is the one to report.
+        repeated = f"The steps cannot be repeated ({type(error).__name__}). {advice(run)}"
     return f"{text} {repeated or describe_weights(run.model, 'now')}".rstrip()
 
 
@@ -135,28 +138,29 @@ def is_finite(value: Tensor) -> bool:
 def repeat(run: Run, step: int, make: Make, folder: Path) -> str:
     """Repeat the steps up to one from a checkpoint or from the first weights, and examine that step.
 
-    Return sentences about what was found, or about why the steps are not repeated.
+    Return sentences about what was found, or about why the steps are not repeated. Raises UserError.
     """
-    again = f"--resume {run.folder.path} with" if run.folder.latest.exists() else "the same command with"
-    advice = f"To name the op, repeat them: {again} --on-spike stop ends before the update."
     if distributed.size() > 1:
-        return f"The steps are not repeated in several processes. {advice}"
-    try:
-        other, source = other_run(run, make, folder)
-    except (UserError, MemoryError, OSError) as error:
-        return f"The steps cannot be repeated ({type(error).__name__}). {advice}"
+        return f"The steps are not repeated in several processes. {advice(run)}"
+    other, source = other_run(run, make, folder)
     if other is None or other.step >= step:
-        return f"The steps are not repeated, because their first weights are not there. {advice}"
+        return f"The steps are not repeated, because their first weights are not there. {advice(run)}"
     seconds = (step - 1 - other.step) * run.meter.seconds / max(1, len(run.meter.losses))
     if seconds > LONGEST:
-        return f"The steps from {source} are not repeated, because they take about {seconds:.0f} s. {advice}"
+        return f"The steps from {source} are not repeated, because they take about {seconds:.0f} s. {advice(run)}"
     run.saver.tell(f"Repeating the steps from {source} to step {step}, to find what made a value that is not finite")
     end, first = time.monotonic() + 2 * LONGEST, other.step + 1
     while other.step < step - 1:
         if time.monotonic() > end or (Interrupt.outermost is not None and Interrupt.outermost.requested):
-            return f"The steps from {source} were repeated up to step {other.step} only. {advice}"
+            return f"The steps from {source} were repeated up to step {other.step} only. {advice(run)}"
         other.train_step()
     return f"Steps {first} to {step}, repeated from {source}, show: {examine(other, mark(other))}"
+
+
+def advice(run: Run) -> str:
+    """Return a sentence about how to find the op by hand."""
+    again = f"--resume {run.folder.path} with" if run.folder.latest.exists() else "the same command with"
+    return f"To name the op, repeat them: {again} --on-spike stop ends before the update."
 
 
 def other_run(run: Run, make: Make, folder: Path) -> tuple[Run | None, str]:

@@ -115,6 +115,17 @@ def test_steps_that_take_too_long_are_not_repeated(short, tmp_path, monkeypatch)
     assert f"repeat them: --resume {tmp_path / 'run'} with --on-spike stop ends before the update." in message
 
 
+def test_an_error_of_the_repetition_hides_nothing(short, tmp_path, monkeypatch):
+    def fails(*arguments, **options):
+        raise MemoryError
+
+    spoil(monkeypatch, 8, NAN[0])
+    monkeypatch.setattr(divergence.checkpoint, "load", fails)
+    message = error_of(short())
+    assert message.startswith("training diverged at step 8: the loss is nan")
+    assert "The steps cannot be repeated (MemoryError). To name the op, repeat them: --resume" in message
+
+
 def test_a_fault_that_does_not_come_again_says_so(short, monkeypatch):
     """A fault of the computer is not repeated."""
     faults = iter([math.nan])
