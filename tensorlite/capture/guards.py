@@ -245,9 +245,14 @@ class Guards:
         self._contents = [cell for cell, _ in self._cells], [value for _, value in self._cells]
         self._states = [_state_of(x) for x in leaves]
         self._tensor_state = [value for state in self._states for value in state]
+        self.note_gradients()
 
-    def hold(self) -> bool:
-        """Return whether nothing has changed."""
+    def note_gradients(self) -> None:
+        """Note which leaves have a gradient now, at the start of a call. At its end others may have one."""
+        self._missing_gradients = [_has_no_gradient(x) for x in self._leaves]
+
+    def hold(self, at_start: bool = True) -> bool:
+        """Return whether nothing has changed. at_start: whether the same leaves must have gradients, too."""
         try:
             return (
                 list(map(len, self._sized)) == self._lengths
@@ -258,6 +263,7 @@ class Guards:
                 and all(map(is_, map(getattr, *self._attributes[:2]), self._attributes[2]))
                 and all(map(is_, map(_content, self._contents[0]), self._contents[1]))
                 and all(map(is_, chain.from_iterable(map(_state_of, self._leaves)), self._tensor_state))
+                and (not at_start or all(map(is_, map(_has_no_gradient, self._leaves), self._missing_gradients)))
                 and not any(name in d for d, name in self._absent)
             )
         except (KeyError, ValueError, AttributeError, RuntimeError):
@@ -269,7 +275,11 @@ _content = attrgetter("cell_contents")
 
 def _state_of(x: Any) -> tuple[Any, ...]:
     """Return what of a leaf a step depends on; hooks and a graph are not allowed."""
-    return x.array, x.tracked, x.accumulated_grad is None, not x.hooks, x.node
+    return x.array, x.tracked, not x.hooks, x.node
+
+
+def _has_no_gradient(x: Any) -> bool:
+    return x.accumulated_grad is None
 
 
 def _is_written_in_c(c: type) -> bool:

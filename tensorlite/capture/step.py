@@ -90,11 +90,12 @@ class _Capture:
 class _Signature:
     """What is known of the calls with one kind of arguments.
 
-    calls: how many there were. captures: how often the step was recorded. reason: why the last call was eager.
+    calls: how many there were. captures: how often the step was recorded. watches: how often since then its code was
+    watched. reason: why the last call was eager.
     """
 
     def __init__(self) -> None:
-        self.calls = self.captures = self.replays = 0
+        self.calls = self.captures = self.replays = self.watches = 0
         self.capture: _Capture | None = None
         self.pending: Guards | None = None
         self.final = False
@@ -156,6 +157,8 @@ class CompiledStep(Generic[P, R]):
         """Call the function. Watch its code, and the next time, when its guards are known, record it."""
         guards = signature.pending
         signature.pending = None
+        if guards is not None:
+            guards.note_gradients()
         if guards is not None and not guards.hold():
             guards = None
         if guards is not None and any(id(a) in guards.tensors for a in arrays):
@@ -168,12 +171,15 @@ class CompiledStep(Generic[P, R]):
                 raise NotCapturableError(watcher.reason)
             found = guards_of(watcher, self.function)
             if guards is None:
+                signature.watches += 1
+                if signature.watches > _MAX_CAPTURES:  # A watched call takes several times as long as a plain one.
+                    raise NotCapturableError("something that the step reads changes between all calls")
                 signature.pending = found
                 signature.reason = "the next call records the step"
                 return result
             if any(a is not b for a, b in zip(leaves, tree_leaves((args, kwargs)), strict=True)):
                 raise NotCapturableError("the step changes its arguments")
-            if not guards.hold():
+            if not guards.hold(at_start=False):
                 signature.captures += 1
                 if signature.captures >= _MAX_CAPTURES:
                     raise NotCapturableError("something that the step reads changes in every call")
@@ -191,7 +197,7 @@ class CompiledStep(Generic[P, R]):
         except NotCapturableError as error:
             signature.reason, signature.final = str(error), True
             return result
-        signature.captures += 1
+        signature.captures, signature.watches = signature.captures + 1, 0
         signature.final = signature.captures >= _MAX_CAPTURES
         signature.capture = _Capture(recorder.tape, guards, recorder.given, results, like)
         signature.reason = "captured"

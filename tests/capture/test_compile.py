@@ -419,7 +419,39 @@ REPLAYED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", REPLAYED)
+class GradientsLeft(Program):
+    """A step that ends with gradients. Between two calls they are used and set to None, and later they add up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cleared, self.kept = True, []
+
+    def make_step(self) -> Callable[..., Any]:
+        model = self.model
+
+        def step(x: tl.Tensor, y: tl.Tensor) -> Any:
+            loss = F.cross_entropy(model(x).view(-1, 11), y.reshape(-1))
+            loss.backward()
+            return {"loss": loss}
+
+        return step
+
+    def arguments(self, k: int) -> tuple[Any, ...]:
+        if k:
+            assert [g.array.tobytes() for g, _ in self.kept] == [before for _, before in self.kept]
+            nn.utils.clip_grad_norm_(self.parameters, 0.5)
+            self.optimizer.step()
+            self.kept = []
+            if self.cleared:
+                self.kept = [(p.grad, p.grad.array.tobytes()) for p in self.parameters]
+                self.optimizer.zero_grad()
+        return super().arguments(k)
+
+    def change(self) -> None:
+        self.cleared = False
+
+
+@pytest.mark.parametrize("kind", [*REPLAYED, GradientsLeft])
 def test_change_is_noticed(kind: type[Program]) -> None:
     with tl.enable_grad():
         check(kind, least=2 if kind is ArgumentIsBuffer else CHANGED_AT - 3)
@@ -521,6 +553,16 @@ def test_step_that_is_not_captured(name: str) -> None:
     text = step.explain()
     assert "0 replayed; not captured" in text
     assert reason in text
+
+
+def test_step_that_changes_between_all_calls_is_soon_a_plain_one() -> None:
+    model = Net()
+    step = tl.compile(lambda x: model(x).sum())
+    for k in range(20):
+        model.scale = float(k)
+        step(tl.tensor([[k % 11]]))
+    assert step.explain().endswith("20 calls, 0 replayed; not captured: something that the step reads changes between "
+                                   "all calls")  # fmt: skip
 
 
 def test_buffers_that_change_in_place_are_not_captured() -> None:
