@@ -18,11 +18,12 @@ from tensorlite.distributed import Group, reduction
 from tensorlite.distributed.communicator import Communicator
 from tensorlite.distributed.nccl import NcclEngine
 from tensorlite.distributed.threads import Postings, ThreadEngine
+from tensorlite.dtypes import as_dtype
 from tensorlite.testing.strict.array import StrictArray
 from tests.support import fake_nccl
 
 STRICT = BACKENDS[type(tl.ones(1, device="strict").array)]
-DTYPES = [np.dtype(np.float32), np.dtype(np.float16), np.dtype(tl.bfloat16), np.dtype(np.int64), np.dtype(bool)]
+DTYPES = ["float32", "float16", "bfloat16", "int64", "bool"]
 
 
 class Transports:
@@ -73,7 +74,7 @@ def run_engines(function, size, timeout=20.0):
 def every_collective(group, device):
     """Return the bytes of the results of every collective, for several dtypes, and the mean of gradients."""
     made = []
-    for dtype in DTYPES:
+    for dtype in map(as_dtype, DTYPES):
         values = (np.random.default_rng(group.rank).standard_normal((5, 7)) * 9).astype(dtype)
         for array in (values, np.ascontiguousarray(values.T).T, values[:0]):
             x = tl.from_numpy(array).to(device)

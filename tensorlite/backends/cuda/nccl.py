@@ -79,7 +79,7 @@ class NcclConnection:
 
     def __init__(self, cupy: Any, nccl: Any, index: int, size: int, rank: int, identifier: bytes) -> None:
         self.cupy, self.nccl, self.index, self.size, self.rank = cupy, nccl, index, size, rank
-        with cupy.cuda.Device(index), nccl_errors(f"a connection of {size} GPUs"):
+        with nccl_errors(f"a connection of {size} GPUs"), cupy.cuda.Device(index):
             self.communicator = nccl.NcclCommunicator(size, identifier, rank)
             self.stream = cupy.cuda.Stream(non_blocking=True)
 
@@ -122,7 +122,7 @@ class NcclConnection:
     def _start(self, start: Callable[[int], None], nbytes: int, *arrays: Array) -> NcclTransfer:
         """Start a transfer after the work of the current stream, unless there is nothing to send."""
         cuda = self.cupy.cuda
-        with cuda.Device(self.index), nccl_errors("a transfer between GPUs"):
+        with nccl_errors("a transfer between GPUs"), cuda.Device(self.index):
             ready, done = (cuda.Event(disable_timing=True) for _ in range(2))
             if nbytes:
                 ready.record(cuda.get_current_stream())
