@@ -6,6 +6,8 @@ import threading
 import numpy as np
 import pytest
 
+pytest.importorskip("ml_dtypes")
+
 import tensorlite as tl
 import tensorlite.nn.functional as F
 from tensorlite import nn

@@ -1,8 +1,10 @@
 """Check matrices in 4 and 8 bits against the package gguf, which has ggml's formats."""
 
-import gguf.quants
 import numpy as np
 import pytest
+
+pytest.importorskip("gguf")
+import gguf.quants
 from gguf import GGMLQuantizationType
 
 from tensorlite.quantized import KINDS, QuantizedMatrix, linear

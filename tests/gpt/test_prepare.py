@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("hypothesis")
 pytest.importorskip("filelock")
+pytest.importorskip("click")
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -5,6 +5,8 @@ import threading
 
 import numpy as np
 import pytest
+
+pytest.importorskip("click")
 from click.testing import CliRunner
 
 import tensorlite as tl

@@ -13,6 +13,8 @@ import time
 import types
 
 import pytest
+
+pytest.importorskip("click")
 from click.testing import CliRunner
 
 from gpt import checkpoint

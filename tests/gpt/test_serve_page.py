@@ -15,6 +15,7 @@ from tests.gpt.page_models import HOSTILE, page_models
 
 pytest.importorskip("fastapi", reason="the server needs FastAPI: pip install 'tensorlite[serve]'")
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'tensorlite[test]'")
+pytest.importorskip("httpx")
 
 import httpx
 from playwright.sync_api import expect

@@ -9,6 +9,11 @@ import threading
 import numpy as np
 import pytest
 
+pytest.importorskip("fastapi", reason="the server needs FastAPI: pip install 'tensorlite[serve]'")
+pytest.importorskip("httpx", reason="the client of these tests is not installed: pip install 'tensorlite[test]'")
+
+from fastapi.testclient import TestClient
+
 from gpt import checkpoint
 from gpt.config import Config, SamplingConfig
 from gpt.generation import generate_with_logprobs
@@ -16,17 +21,11 @@ from gpt.inspect import attention_weights, logit_lens
 from gpt.model import build_model
 from gpt.runs import LATEST, METRICS
 from gpt.serve import page_runs
+from gpt.serve.app import create_app
 from gpt.serve.options import ServeOptions
 from gpt.tokenizer import CharTokenizer
 from tests.gpt.page_models import SPECIAL, Pieces, page_models
 from tests.gpt.serve_models import served_model
-
-pytest.importorskip("fastapi", reason="the server needs FastAPI: pip install 'tensorlite[serve]'")
-pytest.importorskip("httpx", reason="the client of these tests is not installed: pip install 'tensorlite[test]'")
-
-from fastapi.testclient import TestClient
-
-from gpt.serve.app import create_app
 
 MODEL, TOKENIZER = page_models()["talker"]
 LINES = [

@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+
+pytest.importorskip("click")
 from click.testing import CliRunner
 
 import gpt

@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("platformdirs")
 pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
+pytest.importorskip("filelock")
 from filelock import FileLock
 
 import tensorlite as tl

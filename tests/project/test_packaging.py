@@ -133,6 +133,30 @@ def test_gpu_check_without_a_gpu_says_so():
     assert "/no/such/python" in done.stdout
 
 
+def unchecked_imports(source: str) -> list[str]:
+    """Return what a test file imports from packages that a GPU machine may lack, without importorskip before it."""
+    known = {*sys.stdlib_module_names, "numpy", "pytest", "tensorlite", "gpt", "tests", "benchmarks", "tools"}
+    found = []
+    for node in ast.parse(source).body:
+        match node:
+            case ast.Expr(ast.Call(ast.Attribute(attr="importorskip"), [ast.Constant(name), *_])):
+                known.add(name.partition(".")[0])
+            case ast.Assign(value=ast.Call(ast.Attribute(attr="importorskip"), [ast.Constant(name), *_])):
+                known.add(name.partition(".")[0])
+            case ast.Import(names):
+                found += [alias.name for alias in names if alias.name.partition(".")[0] not in known]
+            case ast.ImportFrom(module=str(name), level=0) if name.partition(".")[0] not in known:
+                found.append(name)
+    return found
+
+
+def test_gpu_check_can_collect_every_file():
+    """A GPU machine has CuPy, NumPy and pytest. An import of another package would end the collection with an error."""
+    wrong = {path.name: unchecked_imports(path.read_text("utf-8")) for path in (ROOT / "tests").rglob("test_*.py")}
+    assert not {name: imports for name, imports in wrong.items() if imports}
+    assert unchecked_imports("import click.testing\npytest.importorskip('click')\nimport click") == ["click.testing"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell script")
 def test_an_interpreter_that_is_too_old_is_named(tmp_path):
     old = tmp_path / "python3"

@@ -12,6 +12,8 @@ from types import ModuleType
 
 import pytest
 
+pytest.importorskip("hypothesis")
+
 from tests.project.test_layers import PUBLIC_MODULES
 
 LIST = Path(__file__).with_name("public_api.txt")

@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+pytest.importorskip("ml_dtypes")
+
 import tensorlite as tl
 from tensorlite import nn
 

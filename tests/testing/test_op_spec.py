@@ -3,6 +3,8 @@ import sys
 
 import numpy as np
 import pytest
+
+pytest.importorskip("hypothesis")
 from hypothesis import strategies as st
 
 import tensorlite as tl

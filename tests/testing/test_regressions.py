@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip("hypothesis")
+
 import tensorlite as tl
 from tensorlite.nn import functional as F
 from tensorlite.testing import (
