@@ -115,10 +115,16 @@ def mean_loss(model: GPT, batches: Iterable[Batch]) -> float:
     """
     total = count = 0.0
     with eval_mode(model):
-        for x, y, *documents in batches:
-            packed: dict[str, Any] = {"documents": tl.tensor(documents[0], device=model.device)} if documents else {}
-            loss = model(tl.tensor(x, device=model.device), tl.tensor(y, device=model.device), **packed)[1]
-            tokens = int(np.count_nonzero(y >= 0))
-            total += float(loss.item()) * tokens
+        for batch in batches:
+            loss, tokens = batch_loss(model, batch)
+            total += loss * tokens
             count += tokens
     return total / count
+
+
+def batch_loss(model: GPT, batch: Batch) -> tuple[float, int]:
+    """Return the loss in nats per token on a batch, and its number of tokens. See `mean_loss`."""
+    x, y, *documents = batch
+    packed: dict[str, Any] = {"documents": tl.tensor(documents[0], device=model.device)} if documents else {}
+    loss = model(tl.tensor(x, device=model.device), tl.tensor(y, device=model.device), **packed)[1]
+    return float(loss.item()), int(np.count_nonzero(y >= 0))

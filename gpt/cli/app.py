@@ -10,11 +10,12 @@ import logging
 import pkgutil
 import signal
 import sys
-from typing import Any
+from typing import IO, Any
 
 import click
 
 from gpt.cli.compiling import announce_compilation
+from gpt.cli.processes import end_all, wait_before_error
 from gpt.cli.suggestions import COMMAND_ALIASES, meant
 from gpt.errors import UserError
 
@@ -52,6 +53,12 @@ class Failure(click.ClickException):
     """An `Error: ...` with the exit status of a usage error."""
 
     exit_code = 2
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the error. Of several processes, one prints it and ends all."""
+        wait_before_error()
+        super().show(file)
+        end_all(self.exit_code)
 
 
 class Commands(click.Group):

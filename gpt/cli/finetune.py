@@ -15,6 +15,7 @@ from gpt.cli.options import (
     name_of_text,
     section_options,
 )
+from gpt.cli.processes import exit_status, processes_options, start_processes
 from gpt.config import Config
 
 # Where the defaults differ from those of `train`, which begins with random weights.
@@ -72,8 +73,17 @@ def finetune_options(command: Callback) -> Callback:
     metavar="[PATH]",
     help="Continue from a checkpoint: PATH; without PATH from the newest below runs/. It keeps its configuration.",
 )
+@processes_options
 @finetune_options
-def finetune(source: str | None, name: str | None, merge: bool, resume: str | None, **fields: Any) -> None:
+def finetune(
+    source: str | None,
+    name: str | None,
+    merge: bool,
+    resume: str | None,
+    processes: int | None,
+    timeout: float,
+    **fields: Any,
+) -> None:
     """Train a model further on a text, or on conversations.
 
     With --lora-rank, low-rank matrices are trained next to the weights, which stay as they are (LoRA). They are saved
@@ -88,21 +98,22 @@ def finetune(source: str | None, name: str | None, merge: bool, resume: str | No
         chosen = chosen_config(source, name, overrides)
     elif source is not None or name is not None:
         raise click.UsageError("give --resume alone: the checkpoint knows its model and its name")
+    start_processes(processes)
     import gpt.train
     from gpt import checkpoint, runs
 
     with gpt.train.Interrupt() as interrupt:
         if resume is None:
-            done = gpt.train.train(chosen, init_from=source, finetune=True, merge=merge)
+            done = gpt.train.train(chosen, init_from=source, finetune=True, merge=merge, timeout=timeout)
         else:
             path = runs.find_checkpoint(Path(resume)) if resume else runs.newest_checkpoint(RUNS)
             click.echo(f"checkpoint {path}", err=True)
             kept = checkpoint.load_config(path).replace(overrides)
             if merge and kept.lora.rank is None:
                 raise click.UsageError(f"--merge has nothing to merge: {str(path)!r} has no low-rank matrices")
-            done = gpt.train.train(kept, resume=path, finetune=True, merge=merge)
+            done = gpt.train.train(kept, resume=path, finetune=True, merge=merge, timeout=timeout)
     if not done:
-        raise click.exceptions.Exit(interrupt.exit_status)
+        raise click.exceptions.Exit(exit_status(interrupt))
 
 
 def chosen_config(source: str | None, name: str | None, overrides: dict[str, Any]) -> Config:

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from gpt.cli.options import RUNS, ConfigCommand, chosen_config, config_options, given_options
+from gpt.cli.processes import exit_status, processes_options, start_processes
 from gpt.config import DEFAULT_PRESET, Config
 
 
@@ -25,6 +26,7 @@ from gpt.config import DEFAULT_PRESET, Config
     help="Start from the weights of a model: a run, a checkpoint, a Hugging Face folder, a GGUF file, or a known name. "
     "It gives the shape and the tokenizer, too. --block-size and --dropout are those of this run.",
 )
+@processes_options
 @click.option(
     "--profile", is_flag=True, help="Take 25 steps, print the time of each op in them, and write nothing."
 )
@@ -34,6 +36,8 @@ def train(
     resume: str | None,
     init_from: str | None,
     profile: bool,
+    processes: int | None,
+    timeout: float,
     **fields: Any,
 ) -> None:
     """Train a model, evaluate it, and print a sample of its text.
@@ -45,6 +49,9 @@ def train(
     if init_from is not None:
         check_together(init_from, resume, profile, overrides)
     check_folders(chosen, overrides)
+    if profile and (processes or 1) > 1:
+        raise click.UsageError("give --profile or --processes, not both")
+    start_processes(processes)
     import gpt.train
     from gpt import checkpoint
 
@@ -57,11 +64,11 @@ def train(
     with gpt.train.Interrupt() as interrupt:
         if path is None:
             start: dict[str, Any] = {} if init_from is None else {"init_from": init_from}
-            done = gpt.train.train(chosen, **start)
+            done = gpt.train.train(chosen, **start, timeout=timeout)
         else:
-            done = gpt.train.train(checkpoint.load_config(path).replace(overrides), resume=path)
+            done = gpt.train.train(checkpoint.load_config(path).replace(overrides), resume=path, timeout=timeout)
     if not done:
-        raise click.exceptions.Exit(interrupt.exit_status)
+        raise click.exceptions.Exit(exit_status(interrupt))
 
 
 def check_folders(chosen: Config, overrides: dict[str, Any]) -> None:

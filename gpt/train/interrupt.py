@@ -40,6 +40,12 @@ class Interrupt:
     outermost: ClassVar["Interrupt | None"] = None
     """The one that has set the handlers of the process."""
 
+    passed_on: ClassVar[bool] = False
+    """Whether a launcher passes signals on, so that Ctrl-C may come twice, too."""
+
+    silent: ClassVar[bool] = False
+    """Whether another process tells the user of a signal."""
+
     number: int | None
     """The number of the last signal, None before the first."""
 
@@ -96,10 +102,13 @@ class Interrupt:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         again, self.number = self.requested, number
         before, self._time = self._time, time.monotonic()
-        if again and self._deferred and number != signal.SIGINT and self._time - before < SAME_REQUEST:
+        twice = self.passed_on or number != signal.SIGINT
+        if again and self._deferred and twice and self._time - before < SAME_REQUEST:
             return
         if again or not self._deferred:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+        if self.silent:
+            return
         word = SIGNALS[number]
         # print() could fail here, because the signal may have interrupted another print(). A closed terminal cannot be
         # written to.

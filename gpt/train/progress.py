@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
+PROGRESS = "TENSORLITE_GPT_PROGRESS"  # "1" shows progress bars on a stderr that is no terminal.
+
+
 class Meter:
     """Losses, gradient norms and time of the steps since the last line of metrics.
 
@@ -79,11 +82,14 @@ class Meter:
         self.tokens = self.tokens_per_step * len(self.losses)
 
 
-def progress_bar(step: int, steps: int) -> "tqdm[Any]":
-    """Return a progress bar on stderr, which shows the measurements first; hidden if stderr is not a terminal."""
+def progress_bar(step: int, steps: int, hidden: bool = False) -> "tqdm[Any]":
+    """Return a progress bar on stderr, which shows the measurements first.
+
+    It is hidden if stderr is not a terminal, or if `hidden` is true.
+    """
     # The bar itself comes last, because a narrow terminal cuts off the end. The numbers fit into 80 columns.
     form = "step {n_fmt}/{total_fmt}{postfix}, {remaining} left {bar}"
-    return bar_on_stderr(form, total=steps, initial=step)
+    return bar_on_stderr(form, hidden, total=steps, initial=step)
 
 
 def evaluation_bar(tokens: int) -> "tqdm[Any]":
@@ -92,13 +98,15 @@ def evaluation_bar(tokens: int) -> "tqdm[Any]":
     return bar_on_stderr(form, total=tokens, leave=False)
 
 
-def bar_on_stderr(form: str, **options: Any) -> "tqdm[Any]":
+def bar_on_stderr(form: str, hidden: bool = False, **options: Any) -> "tqdm[Any]":
     """Return a progress bar on stderr that looks like `form`; hidden if stderr is not a terminal."""
     with extra():
         from tqdm import tqdm
 
     size = {"dynamic_ncols": True} if knows_its_width(sys.stderr) else {"ncols": 80, "nrows": 24}
-    return tqdm(bar_format=form, disable=None, file=sys.stderr, **options, **size)
+    # mpiexec passes the output of several processes on to the terminal.
+    passed_on = os.environ.get(PROGRESS) == "1"
+    return tqdm(bar_format=form, disable=hidden or (False if passed_on else None), file=sys.stderr, **options, **size)
 
 
 def knows_its_width(stream: TextIO) -> bool:

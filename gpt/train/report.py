@@ -1,5 +1,6 @@
 """Report on a run: its summary at the start, and its results at the end."""
 
+import tensorlite as tl
 from gpt import checkpoint
 from gpt.config import SamplingConfig
 from gpt.evaluate import evaluate
@@ -25,9 +26,18 @@ def summary(trainer: Trainer) -> str:
         f"{ControlEscaper().escape(c.data.title)}: {d.size('train'):,} tokens to train on, {validation}; "
         f"{d.tokenizer.kind} tokenizer, {d.tokenizer.vocab_size:,} tokens{smaller_vocabulary(trainer)}\n"
         f"{about_epochs(trainer)}"
+        f"{about_ranks(trainer)}"
         f"steps {trainer.step} to {t.steps}, each of {t.grad_accum * t.batch_size} {trainer.dataset.unit} "
         f"{c.model.block_size} tokens; writes to {trainer.folder.path}"
     )
+
+
+def about_ranks(trainer: Trainer) -> str:
+    """Return a line about the processes of a run that has several, else an empty string."""
+    N, threads = trainer.ranks.size, tl.get_num_threads()
+    if N == 1:
+        return ""
+    return f"{N} processes, {threads} thread{'s' * (threads > 1)} each, share the sequences of a step\n"
 
 
 def about_epochs(trainer: Trainer) -> str:

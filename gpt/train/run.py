@@ -4,12 +4,14 @@ import os
 import shlex
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import tensorlite as tl
+import tensorlite.distributed as dist
 from gpt.config import Config
 from gpt.runs import RunFolder
 from gpt.train.adapted import report_before, take_best, write_adapter
@@ -19,6 +21,7 @@ from gpt.train.progress import this_python
 from gpt.train.report import report, summary
 from gpt.train.setup import check_config, start
 from gpt.train.setup import resume as resume_run
+from gpt.train.trainer import Trainer
 
 
 def train(
@@ -28,6 +31,7 @@ def train(
     *,
     finetune: bool = False,
     merge: bool = False,
+    timeout: float = 600.0,
 ) -> bool:
     """Train a model, evaluate it, and print what was written. Return whether the run was finished.
 
@@ -39,50 +43,68 @@ def train(
 
     finetune: evaluate the model before the first step, too. merge: write the merged model after low-rank adaptation.
 
+    Processes that `mpiexec` has started train together: each calls this, and rank 0 prints and writes. A signal to one
+    of them stops all. timeout: the seconds that each waits for the others, see `tensorlite.distributed.init`.
+
     Ctrl-C, SIGTERM or SIGHUP finishes the step and saves; a second one stops immediately. Signals reach the main thread
     only, so in another thread nothing is caught. Raises TrainingError for a loss that is not finite, ConfigError for
     options that differ from the checkpoint, and RunFolderError for a folder that cannot be used. Raises other kinds of
-    UserError for data or a checkpoint that cannot be used.
+    UserError for data or a checkpoint that cannot be used, and DistributedError for ranks that do not do the same.
     """
     check_config("train", config)
+    threads = tl.get_num_threads()
+    group = dist.init(timeout)
     resume = None if resume is None else Path(resume)
     folder = RunFolder(config.run_dir if resume is None else resume.parent)
-    with Interrupt() as stop, folder.lock():
-        trainer = start(config, folder, init_from) if resume is None else resume_run(config, resume)
-        command = f"{this_python()} -m gpt {'finetune' if finetune else 'train'} --resume"
-        command += f" {shlex.quote(str(folder.path))}" + (" --merge" if merge else "")
-        say(summary(trainer))
-        if note := slow_without_numba():
-            say(note)
+    with Interrupt() as stop, folder.lock() if group.rank == 0 else nullcontext():
+        trainer = start(config, folder, init_from, group) if resume is None else resume_run(config, resume, group)
+        if trainer.ranks.is_first:
+            say(summary(trainer))
+            if note := slow_without_numba():
+                say(note)
         if finetune:
-            report_before(trainer)
+            trainer.ranks.alone(partial(report_before, trainer))
         began, first = time.perf_counter(), trainer.step
         try:
-            trainer.optimize()
+            done = trainer.optimize()
         except (KeyboardInterrupt, SystemExit):
-            if stop.requested:
+            if stop.requested and trainer.ranks.is_first:
                 kept = f"{folder.latest} is kept, from its last save" if folder.latest.exists() else "nothing is saved"
                 with suppress(OSError):
                     print(f"\nStopped at once, in step {trainer.step + 1}; {kept}.", file=sys.stderr)
             raise
-        if stop.requested:
-            say(f"Stopped after step {trainer.step} and saved. To continue: {command}")
-            take_best(trainer)  # as a run that is finished, so that the run and its adapter are the same model
-            write_adapter(trainer)
-            return False
-        if trainer.patience.is_over():
-            say(trainer.patience.text())
-        say(f"{trainer.step - first} steps in {time.perf_counter() - began:.1f} s")
-        try:
-            report(trainer, merge)
-        except (KeyboardInterrupt, SystemExit):
-            if stop.number is None:  # It is not from a signal.
-                raise
-            say(
-                f"\nStopped after the last step, {trainer.step}, which is saved. The evaluation of the whole "
-                f"validation set and the sample are left out. To make them: {command}"
-            )
-            return False
+        stopped = stop.requested or trainer.ranks.stopping
+        command = f"{this_python()} -m gpt {'finetune' if finetune else 'train'} --resume"
+        command += f" {shlex.quote(str(folder.path))}" + (" --merge" if merge else "")
+        if trainer.ranks.is_first and not stopped:
+            tl.set_num_threads(threads)  # The other ranks wait without computing.
+            if trainer.patience.is_over():
+                say(trainer.patience.text())
+            say(f"{trainer.step - first} steps in {time.perf_counter() - began:.1f} s")
+        reported = trainer.ranks.alone(lambda: finish(trainer, stop, command, merge))
+    return done and not stopped and reported is not False
+
+
+def finish(trainer: Trainer, stop: Interrupt, command: str, merge: bool) -> bool:
+    """Report on a run after its last step, and return whether that was done: whether no signal came.
+
+    command: what continues the run.
+    """
+    if stop.requested or trainer.ranks.stopping:
+        say(f"Stopped after step {trainer.step} and saved. To continue: {command}")
+        take_best(trainer)  # as a run that is finished, so that the run and its adapter are the same model
+        write_adapter(trainer)
+        return False
+    try:
+        report(trainer, merge)
+    except (KeyboardInterrupt, SystemExit):
+        if stop.number is None:  # It is not from a signal.
+            raise
+        say(
+            f"\nStopped after the last step, {trainer.step}, which is saved. The evaluation of the whole "
+            f"validation set and the sample are left out. To make them: {command}"
+        )
+        return False
     return True
 
 

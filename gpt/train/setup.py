@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorlite as tl
+import tensorlite.distributed as dist
 from gpt import checkpoint, sources
 from gpt.checkpoint import Checkpoint, adapter, lora_targets
 from gpt.checkpoint.transfer import with_config
@@ -19,6 +20,7 @@ from gpt.tokenizer import CharacterError, Tokenizer
 from gpt.train.output import say
 from gpt.train.patience import check_patience
 from gpt.train.precision import check_precision
+from gpt.train.ranks import Ranks
 from gpt.train.trainer import Trainer
 
 # The options that may change when a run resumes. A change of any other option would make it another run.
@@ -133,10 +135,15 @@ def with_absolute_text(config: Config) -> Config:
     return config if names == list(config.data.names) else config.replace({"data.dataset": names})
 
 
-def start(config: Config, folder: RunFolder | None = None, init_from: str | Path | None = None) -> Trainer:
+def start(
+    config: Config,
+    folder: RunFolder | None = None,
+    init_from: str | Path | None = None,
+    group: dist.Group | None = None,
+) -> Trainer:
     """Return a new run in `folder` (`config.run_dir`), after archiving what an earlier run left there.
 
-    init_from: see `train`.
+    init_from: see `train`. group: the ranks that train together, each of which calls this; by default this process.
     """
     check_config("start", config)
     check_precision(config)
@@ -147,15 +154,20 @@ def start(config: Config, folder: RunFolder | None = None, init_from: str | Path
     folder = folder or RunFolder(config.run_dir)
     config, dataset, model, base = build_run(config, folder, init_from)
     check_patience(config, dataset)
-    if archive := folder.archive_previous_run():
+    ranks = Ranks(group)
+    ranks.check_same(config, dataset)
+    ranks.seed_dropout(config.train.seed)
+    if ranks.is_first and (archive := folder.archive_previous_run()):
         say(f"The run that was in {folder.path} is now in {archive}")
-    trainer = Trainer(config, dataset, model, folder, base)
+    trainer = Trainer(config, dataset, model, folder, base, ranks)
     trainer.is_new = init_from is None
     return trainer
 
 
-def resume(config: Config, path: str | Path) -> Trainer:
+def resume(config: Config, path: str | Path, group: dist.Group | None = None) -> Trainer:
     """Return the run that saved the checkpoint `path`, in the folder of the checkpoint.
+
+    group: the ranks that go on with it together, each of which calls this. There may be more or fewer than before.
 
     config: that of the checkpoint, except for RESUMABLE_OPTIONS. Raises ConfigError if other options or the text
     differ, CheckpointError if the checkpoint is damaged.
@@ -171,15 +183,17 @@ def resume(config: Config, path: str | Path) -> Trainer:
         raise other_text(config, saved, path) from error
     check_patience(config, dataset)
     config, base = with_described_data(config), saved.state.get("base")
-    trainer = Trainer(config, dataset, saved.model, RunFolder(path.parent), base)
+    trainer = Trainer(config, dataset, saved.model, RunFolder(path.parent), base, Ranks(group))
     with checkpoint.corruption_errors(path):
         text = saved.state["text"]
         trainer.load_state(saved)
     if trainer.dataset.digest != text:
         raise other_text(config, saved, path)
-    trainer.metrics.truncate_after(trainer.step, evaluated=not trainer.evaluation_due)
-    if trainer.folder.layers.exists():
-        trainer.folder.layer_records.truncate_after(trainer.step)
+    trainer.ranks.check_same(config, dataset)
+    if trainer.ranks.is_first:
+        trainer.metrics.truncate_after(trainer.step, evaluated=not trainer.evaluation_due)
+        if trainer.folder.layers.exists():
+            trainer.folder.layer_records.truncate_after(trainer.step)
     return trainer
 
 

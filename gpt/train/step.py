@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import tensorlite as tl
 from gpt.config import Config
 from gpt.model import GPT
 from gpt.model.size import memory
@@ -19,12 +20,21 @@ MAX_COMPILED_BYTES = 1 << 27
 COMPILED_ON = ("cpu",)  # Types of devices whose steps `tl.compile` replays.
 
 
+Batches = Sequence[tuple[Any, ...]]  # of tensors, and of None for those that a batch does not have
+Result = tuple[Tensor, Tensor]  # the loss and the norm of its gradient before clipping, 0-d each
+Judge = Callable[[Tensor, Tensor], float]  # takes these, and returns a factor for the learning rate
+
+
 class Stepper:
     """What takes an optimizer step on a list of batches, whose gradients are averaged.
 
     autocast: makes the context in which the model computes, None for none. scaler: of the loss, None for none.
     parameters: those whose gradients are clipped to the norm `max_norm`.
+
+    stop: whether a signal has asked this process to stop. stopping: whether it has asked any of several, after a step.
     """
+
+    stop = stopping = False
 
     def __init__(
         self, model: GPT, optimizer: optim.Optimizer, schedule: lr_scheduler.LRScheduler, parameters: Sequence[Tensor],
@@ -41,11 +51,8 @@ class Stepper:
             return self.model(x, y, documents=documents)[1]
 
     def step(
-        self,
-        batches: Sequence[tuple[Tensor, ...]],
-        before_update: Callable[[], None] | None = None,
-        judge: Callable[[Tensor, Tensor], float] | None = None,
-    ) -> tuple[Tensor, Tensor]:
+        self, batches: Batches, before_update: Callable[[], None] | None = None, judge: Judge | None = None
+    ) -> Result:
         """Take a step. Return the loss and the norm of the gradient before clipping, both 0-d.
 
         batches: inputs and targets, (B, T) each, and with packed documents their numbers.
@@ -53,29 +60,46 @@ class Stepper:
         judge: takes what this returns, and returns a factor for the learning rate of this step. With 0 the step
             leaves out the update: the optimizer and the schedule stay as they are.
         """
-        losses, scaler = [], self.scaler
-        for batch in batches:
-            loss = self.loss(*batch) / len(batches)
-            (loss if scaler is None else scaler.scale(loss)).backward()
-            losses.append(loss.detach())
-        if scaler is not None:
-            scaler.unscale_(self.optimizer)
+        loss = self.backward(batches)
+        return loss, self.update(loss, before_update, judge)
+
+    def backward(self, batches: Batches) -> Tensor:
+        """Add the gradients of the mean loss over some batches to those of the parameters. Return the loss, 0-d."""
+        losses = [self.accumulate(batch, len(batches)) for batch in batches]
+        return sum(losses[1:], losses[0])
+
+    def accumulate(self, batch: tuple[Tensor, ...], count: int) -> Tensor:
+        """Add the gradients of one of `count` batches. Return its share of the loss, 0-d."""
+        loss = self.loss(*batch) / count
+        self.scaled(loss).backward()
+        return loss.detach()
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """Return the loss in the scale of the backward pass."""
+        return loss if self.scaler is None else self.scaler.scale(loss)
+
+    def update(
+        self, loss: Tensor | None = None, before_update: Callable[[], None] | None = None, judge: Judge | None = None
+    ) -> Tensor:
+        """Clip the gradients and change the weights. Return the norm before clipping, 0-d. loss: for `judge`."""
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
         if before_update is not None:
             before_update()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
         if judge is not None:
-            total = sum(losses[1:], losses[0])
-            self.update(judge(total, norm))
-            return total, norm
-        if scaler is None:
+            assert loss is not None
+            self.change(judge(loss, norm))
+            return norm
+        if self.scaler is None:
             self.optimizer.step()
         else:
-            scaler.step(self.optimizer)
-            scaler.update()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         self.schedule.step()
-        return sum(losses[1:], losses[0]), norm
+        return norm
 
-    def update(self, scale: float) -> None:
+    def change(self, scale: float) -> None:
         """Change the weights with a learning rate that is multiplied by a factor; with 0, change nothing."""
         if scale:
             with scaled_rates(self.optimizer, scale):
@@ -87,11 +111,15 @@ class Stepper:
         if self.scaler is not None:
             self.scaler.update()
 
-    def step_and_clear(self, batches: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
+    def step_and_clear(self, batches: Batches) -> Result:
         """Take a step, and set the gradients to None, so that a compiled step keeps them to itself."""
         result = self.step(batches)
         self.optimizer.zero_grad()
         return result
+
+    def compiled(self) -> Callable[[Batches], Result]:
+        """Return a step that is recorded, and replayed later. It sets the gradients to None."""
+        return tl.compile(self.step_and_clear)
 
 
 def can_compile(config: Config, model: GPT, steps: int) -> bool:

@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,19 +17,21 @@ from gpt.data import Batch, Dataset, Split, make_order
 from gpt.errors import UserError
 from gpt.evaluate import mean_loss
 from gpt.model import GPT
-from gpt.runs import LATEST, RunFolder
+from gpt.runs import LATEST, Metrics, RunFolder
 from gpt.train.average import WeightAverage
 from gpt.train.divergence import Mark, describe_weights, explain, mark
 from gpt.train.interrupt import Interrupt, Stopped
 from gpt.train.layers import LayerRecorder
 from gpt.train.optimizer import configure_optimizer, configure_schedule
 from gpt.train.output import say
+from gpt.train.parallel_step import ParallelStepper
 from gpt.train.patience import Patience
 from gpt.train.precision import make_autocast, make_scaler
 from gpt.train.progress import Meter, format_metrics, progress_bar
+from gpt.train.ranks import Ranks
 from gpt.train.saver import Saver
 from gpt.train.spikes import Spike, SpikeWatch
-from gpt.train.step import Stepper, can_compile
+from gpt.train.step import Batches, Result, Stepper, can_compile
 from tensorlite import Tensor
 from tensorlite.optim import lr_scheduler
 
@@ -50,13 +53,16 @@ class Trainer:
         model: GPT,
         folder: RunFolder,
         base: Mapping[str, str] | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.config = config
+        self.ranks = ranks or Ranks()
         self.dataset = dataset
         self.model = model
         self.model.activation_checkpointing = config.train.activation_checkpointing
         self.folder = folder
-        self.metrics = folder.metrics
+        if self.ranks.is_first:
+            folder.metrics  # noqa: B018 - It opens the file, and tells of a folder that cannot be written.
         self.base = base  # Of low-rank adaptation: `path` and `sha256` of the model, which no checkpoint has in it.
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         decay = config.train.ema_decay
@@ -78,13 +84,17 @@ class Trainer:
         self.layers = LayerRecorder(config, model, folder)
         t = config.train
         self.saver = Saver(folder, config.train)
-        self.make_stepper()
         self.meter = Meter(t.grad_accum * t.batch_size * config.model.block_size)
 
     @property
     def evaluated_model(self) -> GPT:
         """Return the model that is evaluated and saved as the best one: with the averaged weights, if there are any."""
         return self.model if self.average is None else self.average.model
+
+    @property
+    def metrics(self) -> Metrics:
+        """Return the file of metrics. Only rank 0 may ask for it."""
+        return self.folder.metrics
 
     # ---- the loop -------------------------------------------------------------------------------------------
 
@@ -96,17 +106,19 @@ class Trainer:
 
         Raises TrainingError if the loss, a gradient or a weight is not finite, and what `Saver.poll` raises.
         """
-        t, first = self.config.train, self.step
-        with Interrupt() as interrupt, interrupt.deferred(), progress_bar(first, t.steps) as bar, self.saving(bar):
+        t, ranks, first = self.config.train, self.ranks, self.step
+        new_bar = progress_bar(first, t.steps, hidden=not ranks.is_first)
+        with Interrupt() as interrupt, interrupt.deferred(), new_bar as bar, self.saving(bar):
             while not self.is_done():
                 if not self.evaluation_due:
                     lr = self.schedule.get_last_lr()[0]
-                    with self.meter:
+                    ranks.asked = interrupt.requested
+                    with self.meter, ranks.activity(f"step {self.step + 1}"):
                         values = self.train_step()
                     if not self.watch.lost:  # The values of a step that is skipped may not be finite.
                         self.meter.add(*values)
-                    if self.step == first + 1 and t.save_in_background and self.model.device.type in SHARED_ON:
-                        self.saver.reserve(self.state_arrays())  # The optimizer has its state now.
+                    if ranks.is_first and self.step == first + 1 and t.save_in_background:
+                        self.reserve()
                     self.evaluation_due = self.step == t.steps or self.step % t.eval_interval == 0
                     logging = self.evaluation_due or self.step % t.checkpoint_interval == 0
                     if (logging or self.step % LOG_INTERVAL == 0) and self.meter.has_steps():
@@ -114,24 +126,22 @@ class Trainer:
                         line = self.log(lr)
                         bar.set_postfix_str(format_metrics(line), refresh=False)
                         if warning := self.warn_above_chance(self.step, line["loss"]):
-                            with bar.external_write_mode():
-                                say(warning)
+                            self.say_above(bar, warning)
                     bar.update()
-                if self.evaluation_due and not interrupt.requested:
-                    with suppress(Stopped):
-                        text = self.estimate(interrupt)
-                        with bar.external_write_mode():
-                            say(text)
+                stopping = self.is_stopping(interrupt)
+                if self.evaluation_due and not stopping:
+                    with suppress(Stopped), ranks.activity(f"evaluation after step {self.step}"):
+                        self.say_above(bar, self.estimate(interrupt))
+                    stopping = self.is_stopping(interrupt)
                 done = self.is_done()
                 due = [self.folder.best.name] if self.best_due else []
-                if done or interrupt.requested or self.step % t.checkpoint_interval == 0:
+                if done or stopping or self.step % t.checkpoint_interval == 0:
                     due.append(LATEST)
                 if due:
-                    self.check()
-                    self.saver.submit(due, self.take_snapshot)
+                    self.save_in_background(due)
                     self.best_due = False
                 self.saver.poll()
-                if interrupt.requested or done:
+                if done or (LATEST in due and self.is_stopping(interrupt)):
                     self.saver.finish(lambda: interrupt.requested)
                     return done
         return True
@@ -140,19 +150,31 @@ class Trainer:
         """Return whether all steps and evaluations are done, or `train.patience` is over."""
         return not self.evaluation_due and (self.step >= self.config.train.steps or self.patience.is_over())
 
+    def is_stopping(self, interrupt: Interrupt) -> bool:
+        """Return whether a signal has asked the run to stop, as far as all ranks know."""
+        return interrupt.requested if self.ranks.size == 1 else self.ranks.stopping
+
+    def say_above(self, bar: Any, text: str) -> None:
+        """Print a line above a progress bar, on rank 0."""
+        if self.ranks.is_first:
+            with bar.external_write_mode():
+                say(text)
+
+    def record(self, **values: Any) -> None:
+        """Write a line of metrics, on rank 0."""
+        if self.ranks.is_first:
+            self.metrics.write(**values)
+
     @contextmanager
     def saving(self, bar: Any) -> Iterator[None]:
         """Context manager for training with saves in the background, whose lines appear above a progress bar.
 
         With `on_save_error = "continue"` a line of metrics that cannot be written is kept until it can.
         """
-
-        def tell(text: str) -> None:
-            with bar.external_write_mode():
-                say(text)
-
-        self.saver.tell = tell
-        for record in (self.metrics, self.folder.layer_records) if self.layers.interval else (self.metrics,):
+        self.saver.tell = partial(self.say_above, bar)
+        if self.layers.interval and self.ranks.is_first:
+            self.folder.layer_records  # noqa: B018 - It opens the file.
+        for record in self.folder.records:
             record.postpone_errors = self.config.train.on_save_error == "continue"
         try:
             yield
@@ -162,14 +184,15 @@ class Trainer:
             for record in self.folder.records:
                 record.postpone_errors = False
 
-    def train_step(self) -> tuple[Tensor, Tensor]:
+    def train_step(self) -> Result:
         """Take one optimizer step. Return the loss and the norm of the gradient before clipping, both 0-d."""
-        recorded = self.layers.is_due(self.step + 1)
+        recorded = self.ranks.is_first and self.layers.is_due(self.step + 1)
         self.optimizer.zero_grad()
         if self.last_mark is None or self.step % LOG_INTERVAL == 0 or self.watch.is_on():
             self.last_mark = mark(self)
         batches = self.draw()
-        self.meter.tokens += sum(batch[0].numel() for batch in batches)
+        self.meter.tokens += sum(batch[0].numel() for batch in batches) * self.ranks.size
+        self.stepper.stop = self.ranks.asked
         copying = self.saver.is_copying()
 
         def before_update() -> None:
@@ -182,6 +205,7 @@ class Trainer:
                 result = self.stepper.step(batches, before_update, self.judge if self.watch.is_on() else None)
         else:
             result = self.compiled(batches) if self.compiled is not None else self.stepper.step(batches)
+        self.ranks.stopping = self.ranks.stopping or self.stepper.stopping
         self.step += 1
         if self.average is not None and not self.watch.skips:
             self.saver.wait_for_copy()  # because a checkpoint may still be copied from the average
@@ -190,11 +214,19 @@ class Trainer:
             self.layers.after_update(self.step)
         return result
 
-    def draw(self) -> list[tuple[Tensor, ...]]:
-        """Return the next batches of a step, on the device of the model."""
-        t, device, T = self.config.train, self.model.device, self.config.model.block_size
-        batches = (self.order.batch(t.batch_size, T) for _ in range(t.grad_accum))
-        return [tuple(tl.tensor(array, device=device) for array in batch) for batch in batches]
+    def draw(self) -> list[tuple[Any, ...]]:
+        """Return the next batches of a step, on the device of the model: the rows of this rank, for `Stepper.step`."""
+        return [self.next_batch() for _ in range(self.config.train.grad_accum)]
+
+    def next_batch(self) -> tuple[Any, ...]:
+        """Return the rows of this rank of the next batch."""
+        device = self.model.device
+        whole = self.order.batch(self.config.train.batch_size, self.config.model.block_size)
+        rows, weight = self.ranks.share(whole)
+        batch = tuple(tl.tensor(array, device=device) for array in rows)
+        if weight is None:
+            return batch
+        return (*batch, *[None] * (3 - len(batch)), tl.tensor(weight, device=device))
 
     def judge(self, loss: Tensor, norm: Tensor) -> float:
         """Return the factor of the learning rate of this step, 0 for no update, by `train.on_spike`.
@@ -205,7 +237,7 @@ class Trainer:
             return 1.0  # The scaler leaves this step out.
         spike = self.watch.judge(self.step + 1, float(loss.item()), float(norm.item()))
         if spike is not None:
-            self.metrics.write(**spike.record())
+            self.record(**spike.record())
             if self.watch.ends(spike):
                 raise self.spike_error(spike) if spike.is_finite() else self.diverged(
                     spike.step, spike.values(), explain(self, spike.step, None)
@@ -213,15 +245,21 @@ class Trainer:
             self.saver.tell(spike.text())
         return 0.0 if self.watch.skips else self.watch.scale
 
-    def make_stepper(self) -> None:
-        """Make what takes the steps, with the schedule and the scaler of now."""
+    @cached_property
+    def stepper(self) -> Stepper:
+        """Return what takes the steps, with the schedule and the scaler of now."""
         t, clip = self.config.train, self.config.optim.grad_clip or math.inf
-        self.stepper = Stepper(
+        arguments = (
             self.model, self.optimizer, self.schedule, self.parameters, clip, self.autocast if t.is_mixed else None,
             self.scaler if self.scaler.is_enabled() else None,
         )  # fmt: skip
-        compiles = can_compile(self.config, self.model, t.steps - self.step)
-        self.compiled = tl.compile(self.stepper.step_and_clear) if compiles else None
+        return Stepper(*arguments) if self.ranks.size == 1 else ParallelStepper(self.ranks.group, *arguments)
+
+    @cached_property
+    def compiled(self) -> Callable[[Batches], Result] | None:
+        """Return what takes recorded steps, None where they do not pay."""
+        compiles = can_compile(self.config, self.model, self.config.train.steps - self.step)
+        return self.stepper.compiled() if compiles else None
 
     def batch(self, split: Split, rng: np.random.Generator) -> Batch:
         """Return inputs and targets (B, T) of a random batch, and with packed documents their numbers."""
@@ -249,7 +287,7 @@ class Trainer:
         line = {"step": self.step, "lr": lr * self.watch.scale, **self.meter.averages()}
         if (epoch := self.order.epoch(self.config.model.block_size)) is not None:
             line["epoch"] = round(epoch, 6)
-        self.metrics.write(**line)
+        self.record(**line)
         return line
 
     def estimate(self, interrupt: Interrupt) -> str:
@@ -263,6 +301,8 @@ class Trainer:
             rng = np.random.default_rng([self.config.train.seed, 1])  # Leaves the random numbers of training alone.
             batches = (self.batch(split, rng) for _ in range(self.config.train.eval_batches))
             with self.autocast():
+                if self.ranks.size > 1:
+                    return self.ranks.mean_loss(self.evaluated_model, batches, interrupt)
                 return mean_loss(self.evaluated_model, interrupt.until_requested(batches))
 
         if not self.dataset.size("val"):
@@ -273,7 +313,7 @@ class Trainer:
             raise self.diverged(self.step, what, describe_weights(self.evaluated_model, "now"))
         bits = self.dataset.bits_per_char(val_loss)
         more = self.patience.add(val_loss)
-        self.metrics.write(step=self.step, train_loss=train_loss, val_loss=val_loss, val_bits_per_char=bits, **more)
+        self.record(step=self.step, train_loss=train_loss, val_loss=val_loss, val_bits_per_char=bits, **more)
         self.evaluation_due = False
         if val_loss < self.best:
             self.best, self.best_due = val_loss, True
@@ -290,7 +330,7 @@ class Trainer:
         if not math.isfinite(train_loss):
             what = f"in an evaluation the loss is {train_loss}"
             raise self.diverged(self.step, what, describe_weights(self.evaluated_model, "now"))
-        self.metrics.write(step=self.step, train_loss=train_loss)
+        self.record(step=self.step, train_loss=train_loss)
         self.evaluation_due = False
         return (
             f"step {self.step:>6}   loss{self.whose()}: train {train_loss:.4f} nats per token (there is no validation "
@@ -351,9 +391,33 @@ class Trainer:
     def save(self, name: str) -> None:
         """Write a checkpoint with everything that decides how the run continues, before returning.
 
-        Raises TrainingError if a weight is not finite, CheckpointError if the file cannot be written.
+        Every rank calls this, and rank 0 writes. Raises TrainingError if a weight is not finite, CheckpointError if the
+        file cannot be written.
         """
-        self.saver.write_now([name], self.take_snapshot)
+        self.agree_on_step()
+        if self.ranks.is_first:
+            self.saver.write_now([name], self.take_snapshot)
+
+    def save_in_background(self, names: list[str]) -> None:
+        """Save a checkpoint to files of these names, once all ranks have agreed on its step. Rank 0 writes it.
+
+        Raises the errors of `check` and `Saver.submit`.
+        """
+        self.check()
+        self.agree_on_step()
+        if self.ranks.is_first:
+            self.saver.submit(names, self.take_snapshot)
+
+    def agree_on_step(self) -> None:
+        """Wait until all ranks have done this step, and get the states of their random numbers."""
+        if self.ranks.size > 1:
+            self.ranks.group.check_equal("step to save", str(self.step))
+            self.random_states = self.ranks.gather_random_states()
+
+    def reserve(self) -> None:
+        """Make the memory of a checkpoint early. Call it when the optimizer has its state."""
+        if self.model.device.type in SHARED_ON:
+            self.saver.reserve(self.state_arrays())
 
     def state_arrays(self) -> dict[str, Any]:
         """Return the arrays of a checkpoint, those of a CPU without a copy."""
@@ -375,6 +439,8 @@ class Trainer:
             "meter": self.meter.get_state(),
             "evaluation_due": self.evaluation_due,
         }
+        if self.ranks.size > 1:
+            state["dropout_of_ranks"] = self.random_states  # of the last agreement
         for key, part in (("order", self.order), ("patience", self.patience), ("average", self.average),
                           ("spikes", self.watch)):  # fmt: skip
             if part is not None and (own := part.get_state()) is not None:
@@ -418,7 +484,8 @@ class Trainer:
                 raise KeyError("state.average, which config.train.ema_decay needs")
             self.average.set_state(state["average"], saved.average)
         self.rng.bit_generator.state = state["batches"]
-        tl.set_rng_state(state["dropout"])
+        of_ranks = state.get("dropout_of_ranks", [])
+        self.ranks.restore_dropout(state["dropout"], of_ranks, self.config.train.seed, saved.step)
         self.step = saved.step
         self.schedule = self.schedule_after(saved.step - self.watch.skipped)
         self.best = math.inf if state["best"] is None else float(state["best"])
@@ -431,7 +498,8 @@ class Trainer:
             self.order.set_state(state["order"])
         if "scaler" in state:  # A run that has another dtype now ignores it.
             self.scaler.load_state_dict(state["scaler"])
-        self.make_stepper()
+        vars(self).pop("stepper", None)  # It has the schedule of before.
+        vars(self).pop("compiled", None)
 
     def check_optimizer(self, saved: Checkpoint) -> None:
         """Raise ValueError if the options of the saved optimizer are not those of its configuration and step."""

@@ -32,8 +32,17 @@ class ArrayGroup:
 
     def barrier(self) -> None:
         """Wait until every rank has called this. Raises DistributedError."""
+        if (work := self.start_barrier()) is not None:
+            work.wait()
+
+    def start_barrier(self) -> Work | None:
+        """Tell the other ranks that this one is here. ``wait()`` waits for all. None in a group of size 1."""
+        return None if self.communicator is None else self.communicator.submit("barrier", iter_nothing())
+
+    def abort(self, status: int = 1) -> None:
+        """End the processes of all ranks at once, with this exit status. It returns only for ranks that are threads."""
         if self.communicator is not None:
-            self.communicator.submit("barrier", iter_nothing()).wait()
+            self.communicator.engine.abort(status)
 
     # ---- values -----------------------------------------------------------------------------
 

@@ -79,6 +79,9 @@ class Engine(Protocol):
     def close(self, error: BaseException | None = None) -> None:
         """Tell the other ranks that this one ends. error: what ended it."""
 
+    def abort(self, status: int = 1) -> None:
+        """End the processes of all ranks at once. Ranks that are threads of one process go on."""
+
 
 Steps = Generator[Request, None, Any]
 """The steps of a collective: it yields the requests that it waits for, and returns its result."""
@@ -130,9 +133,9 @@ class Work(StepsRequest):
         communicator.check_calls(self.announcement.texts)
         return (yield from steps)
 
-    def wait(self) -> Any:
-        """Return the result. Raises DistributedError."""
-        return self._communicator.finish(self)
+    def wait(self, timeout: float | None = None) -> Any:
+        """Return the result. timeout: in seconds, None for that of the communicator. Raises DistributedError."""
+        return self._communicator.finish(self, self._communicator.timeout if timeout is None else timeout)
 
 
 class Communicator:
@@ -164,7 +167,7 @@ class Communicator:
         while self._queue and self._queue[0].test():
             self._queue.popleft()
 
-    def finish(self, work: Work) -> Any:
+    def finish(self, work: Work, timeout: float) -> Any:
         """Wait for a collective, and for those that were started before it. Return its result."""
         begun = checked = time.monotonic()
         suspects: list[int] = []
@@ -185,8 +188,8 @@ class Communicator:
                 if gone := [rank for rank in absent if rank in suspects]:
                     raise self.fail(gone, self.describe_ended(gone))
                 suspects = absent
-                if now - begun >= self.timeout:
-                    raise self.timed_out()
+                if now - begun >= timeout:
+                    raise self.timed_out(timeout)
         return work.result
 
     def _is_done(self, work: Work) -> bool:
@@ -239,12 +242,12 @@ class Communicator:
             return f"Rank {rank} has made no call yet"
         return f"The last call of rank {rank} was {call}{self.doing(rank)}"
 
-    def timed_out(self) -> DistributedError:
+    def timed_out(self, timeout: float) -> DistributedError:
         """Return the error for a collective that other ranks do not take part in."""
         work = self._queue[0]
         missing = self.engine.roll_call(ROLL_CALL)
         absent = self.absent()
-        seconds = f"{self.timeout:g} seconds"
+        seconds = f"{timeout:g} seconds"
         if absent:
             culprits = [rank for rank in absent if rank in missing] or absent
             text = (

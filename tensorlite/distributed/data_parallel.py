@@ -64,6 +64,14 @@ class DataParallel(Module):
         """Return the result of the module."""
         return self.module(*args, **kwargs)
 
+    def average_gradients(self) -> None:
+        """Average the gradients that backward passes inside of :meth:`no_sync` have left, as the next pass would.
+
+        A step that :func:`tensorlite.compile` records needs this, because it cannot send anything.
+        """
+        if self.group.size > 1:
+            self.reducer.finished()
+
     @contextlib.contextmanager
     def no_sync(self) -> Iterator[None]:
         """Context manager in which backward passes add up this rank's gradients, without transfers.

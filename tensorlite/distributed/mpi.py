@@ -157,7 +157,6 @@ class MpiEngine:
             time.sleep(0.001)
 
     def abort(self, status: int = 1) -> None:
-        """End all processes of the group at once."""
         sys.stdout.flush()
         sys.stderr.flush()
         self.comm.Abort(status)

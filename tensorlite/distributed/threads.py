@@ -116,6 +116,9 @@ class ThreadEngine:
             elif self.postings.error is None:
                 self.postings.error = error
 
+    def abort(self, status: int = 1) -> None:
+        """Leave the other ranks alone: an error that this one raises ends them."""
+
 
 def run_threads(function: Callable[[Communicator], R], size: int, timeout: float) -> list[R]:
     """Call ``function`` with the communicator of each rank, in a thread each, and return the results.

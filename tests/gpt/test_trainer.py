@@ -111,6 +111,7 @@ def test_activation_checkpointing_changes_memory_alone(tiny, tmp_path):
     runs = []
     for recompute in (False, True):
         options = {"train__activation_checkpointing": recompute, "train__grad_accum": 2, "train__log_layers": 1}
+        options["train__batch_size"] = 12
         trainer = train.start(tiny(f"{recompute}", model__dropout=0.3, model__n_layer=8, **options))
         trainer.train_step()
         tracemalloc.start()

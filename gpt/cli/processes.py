@@ -1,0 +1,84 @@
+"""The options of a command that trains in several processes, and what each of them does at its start and its end."""
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from gpt.cli.rank_process import go_on_in_a_child, launched_rank
+
+if TYPE_CHECKING:
+    from gpt.cli.options import Callback
+    from gpt.train import Interrupt
+
+WAIT_FOR_FIRST = 1.0  # Seconds in which rank 0 tells of an error that all ranks have, and ends them.
+
+
+def processes_options(command: "Callback") -> "Callback":
+    """Add --processes and --timeout to a command."""
+    count = click.option(
+        "--processes",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Train in N processes on this machine, which share the rows of each batch and the cores. It needs the "
+        "extra mpi. mpiexec -n N does the same on several machines.",
+    )
+    timeout = click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=600.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="With several processes: how long each waits for the others before all stop.",
+    )
+    return count(timeout(command))
+
+
+def start_processes(count: int | None) -> None:
+    """Start the processes that --processes asks for, and exit with their status. Return if this is one of them.
+
+    Call it before expensive packages are imported. Raises UsageError for another number than that of the launcher, and
+    LaunchError.
+    """
+    rank = launched_rank()
+    if rank is None:
+        if count is not None and count > 1:
+            from gpt.cli.launch import launch
+
+            raise click.exceptions.Exit(launch(count, sys.argv[1:]))
+        return
+    activity = go_on_in_a_child(rank)
+    from gpt.train import Interrupt
+    from gpt.train.output import silence
+    from gpt.train.ranks import Ranks
+
+    Interrupt.passed_on = True
+    Interrupt.silent = rank > 0
+    if activity is not None:
+        Ranks.tell = activity.write
+    if rank > 0:
+        silence()
+
+
+def exit_status(interrupt: "Interrupt") -> int:
+    """Return the exit status of a run that a signal has stopped.
+
+    Of several processes, those whose status is not 0 would be reported as failed, one after another.
+    """
+    return interrupt.exit_status if launched_rank() in (None, 0) else 0
+
+
+def wait_before_error() -> None:
+    """Wait while rank 0 tells of an error that all ranks have."""
+    if launched_rank():
+        time.sleep(WAIT_FOR_FIRST)
+
+
+def end_all(status: int) -> None:
+    """End the other processes, too, after an error of this one."""
+    if launched_rank() is None or "tensorlite.distributed" not in sys.modules:
+        return
+    import tensorlite.distributed as dist
+
+    dist.init().abort(status)

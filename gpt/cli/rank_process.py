@@ -1,0 +1,81 @@
+"""A process that `mpiexec` has started: a parent that tells how it ended, and a child that does the work.
+
+A process that is killed cannot say so, and `mpiexec` knows neither its rank nor what it was doing. So the command goes
+on in a child, and its parent waits for it.
+"""
+
+import mmap
+import os
+import signal
+import sys
+from contextlib import suppress
+from types import FrameType
+
+# What launchers call the number of a process: MPICH, Intel MPI and SLURM's PMI-2, Open MPI, MVAPICH, PMIx.
+RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PMIX_RANK")
+LENGTH = 256  # bytes of an activity
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class Activity:
+    """What a child is doing, in memory that it shares with its parent."""
+
+    def __init__(self) -> None:
+        self.memory = mmap.mmap(-1, LENGTH)
+
+    def write(self, text: str) -> None:
+        """Say what this process is doing."""
+        self.memory[:] = text.encode()[:LENGTH].ljust(LENGTH, b"\0")
+
+    def read(self) -> str:
+        """Return what was written last."""
+        return bytes(self.memory).rstrip(b"\0").decode(errors="replace")
+
+
+def launched_rank() -> int | None:
+    """Return the number that a launcher gave this process, None without one."""
+    found = [os.environ[name] for name in RANKS if os.environ.get(name, "").isdigit()]
+    return int(found[0]) if found else None
+
+
+def go_on_in_a_child(rank: int) -> Activity | None:
+    """Return in a child of this process, which writes to the activity what it is doing. None where fork is missing.
+
+    The parent waits. If a signal kills the child, it prints one line that names the rank and the activity. Call this
+    before threads start, because a child has none of them.
+    """
+    if not hasattr(os, "fork"):
+        return None
+    activity = Activity()
+    activity.write("before the first step")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if not child:
+        return activity
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, pass_on)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status < 0:
+        with suppress(OSError):
+            os.write(2, f"{ended_by(rank, -status, activity.read())}\n".encode())
+    os._exit(status if status >= 0 else 128 - status)
+
+
+def ended_by(rank: int, number: int, doing: str) -> str:
+    """Return the message about a rank that a signal has killed."""
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    reason = " The system kills a process that needs more memory than there is." if name == "SIGKILL" else ""
+    return (
+        f"Error: rank {rank} was killed by {name} ({doing}), and all processes stop.{reason} The last checkpoint is "
+        "whole; --resume continues from it"
+    )
