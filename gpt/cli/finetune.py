@@ -15,7 +15,7 @@ from gpt.cli.options import (
     name_of_text,
     section_options,
 )
-from gpt.cli.processes import exit_status, processes_options, start_processes
+from gpt.cli.processes import exit_status, processes_options, start_processes, waiting
 from gpt.config import Config
 
 # Where the defaults differ from those of `train`, which begins with random weights.
@@ -81,7 +81,7 @@ def finetune(
     merge: bool,
     resume: str | None,
     processes: int | None,
-    timeout: float,
+    timeout: float | None,
     **fields: Any,
 ) -> None:
     """Train a model further on a text, or on conversations.
@@ -104,14 +104,14 @@ def finetune(
 
     with gpt.train.Interrupt() as interrupt:
         if resume is None:
-            done = gpt.train.train(chosen, init_from=source, finetune=True, merge=merge, timeout=timeout)
+            done = gpt.train.train(chosen, init_from=source, finetune=True, merge=merge, **waiting(timeout))
         else:
             path = runs.find_checkpoint(Path(resume)) if resume else runs.newest_checkpoint(RUNS)
             click.echo(f"checkpoint {path}", err=True)
             kept = checkpoint.load_config(path).replace(overrides)
             if merge and kept.lora.rank is None:
                 raise click.UsageError(f"--merge has nothing to merge: {str(path)!r} has no low-rank matrices")
-            done = gpt.train.train(kept, resume=path, finetune=True, merge=merge, timeout=timeout)
+            done = gpt.train.train(kept, resume=path, finetune=True, merge=merge, **waiting(timeout))
     if not done:
         raise click.exceptions.Exit(exit_status(interrupt))
 

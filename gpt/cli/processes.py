@@ -27,10 +27,8 @@ def processes_options(command: "Callback") -> "Callback":
     timeout = click.option(
         "--timeout",
         type=click.FloatRange(min=0, min_open=True),
-        default=600.0,
-        show_default=True,
         metavar="SECONDS",
-        help="With several processes: how long each waits for the others before all stop.",
+        help="With several processes: how long each waits for the others before all stop.  [default: 600]",
     )
     return count(timeout(command))
 
@@ -59,6 +57,11 @@ def start_processes(count: int | None) -> None:
         Ranks.tell = activity.write
     if rank > 0:
         silence()
+
+
+def waiting(timeout: float | None) -> dict[str, float]:
+    """Return the argument of `gpt.train.train` that --timeout gives, none if it is not given."""
+    return {} if timeout is None else {"timeout": timeout}
 
 
 def exit_status(interrupt: "Interrupt") -> int:

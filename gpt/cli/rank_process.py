@@ -65,7 +65,7 @@ def go_on_in_a_child(rank: int) -> Activity | None:
     if status < 0:
         with suppress(OSError):
             os.write(2, f"{ended_by(rank, -status, activity.read())}\n".encode())
-    os._exit(status if status >= 0 else 128 - status)
+    sys.exit(status if status >= 0 else 128 - status)
 
 
 def ended_by(rank: int, number: int, doing: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from gpt.cli.options import RUNS, ConfigCommand, chosen_config, config_options, given_options
-from gpt.cli.processes import exit_status, processes_options, start_processes
+from gpt.cli.processes import exit_status, processes_options, start_processes, waiting
 from gpt.config import DEFAULT_PRESET, Config
 
 
@@ -37,7 +37,7 @@ def train(
     init_from: str | None,
     profile: bool,
     processes: int | None,
-    timeout: float,
+    timeout: float | None,
     **fields: Any,
 ) -> None:
     """Train a model, evaluate it, and print a sample of its text.
@@ -64,9 +64,9 @@ def train(
     with gpt.train.Interrupt() as interrupt:
         if path is None:
             start: dict[str, Any] = {} if init_from is None else {"init_from": init_from}
-            done = gpt.train.train(chosen, **start, timeout=timeout)
+            done = gpt.train.train(chosen, **start, **waiting(timeout))
         else:
-            done = gpt.train.train(checkpoint.load_config(path).replace(overrides), resume=path, timeout=timeout)
+            done = gpt.train.train(checkpoint.load_config(path).replace(overrides), resume=path, **waiting(timeout))
     if not done:
         raise click.exceptions.Exit(exit_status(interrupt))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
-PROGRESS = "TENSORLITE_GPT_PROGRESS"  # "1" shows progress bars on a stderr that is no terminal.
+PROGRESS = "TENSORLITE_GPT_PROGRESS"  # "1" shows progress bars on a stderr that is not a terminal.
 
 
 class Meter:

@@ -106,7 +106,7 @@ class Ranks:
             return mine, None
         if not counts:  # The mean over no targets is NaN. That of any target is a number, and its weight is 0.
             mine[1][0, 0] = 0
-        return mine, float(self.size * counts / max(1, all_counts))
+        return mine, self.size * int(counts) / max(1, int(all_counts))
 
     def gather_random_states(self) -> list[Any]:
         """Return the states of the random numbers of dropout of all ranks."""

@@ -431,7 +431,7 @@ class Trainer:
 
         Raises TrainingError if a weight is not finite.
         """
-        state = {
+        state: dict[str, Any] = {
             "batches": self.rng.bit_generator.state,
             "dropout": tl.get_rng_state(),
             "best": self.best if math.isfinite(self.best) else None,
