@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,8 @@ class Trainer:
         self.layers = LayerRecorder(config, model, folder)
         t = config.train
         self.saver = Saver(folder, config.train)
+        self._stepper: Stepper | None = None
+        self.compiled: Callable[[Batches], Result] | None = None  # what takes recorded steps, where they pay
         self.meter = Meter(t.grad_accum * t.batch_size * config.model.block_size)
 
     @property
@@ -245,21 +247,24 @@ class Trainer:
             self.saver.tell(spike.text())
         return 0.0 if self.watch.skips else self.watch.scale
 
-    @cached_property
+    @property
     def stepper(self) -> Stepper:
-        """Return what takes the steps, with the schedule and the scaler of now."""
+        """Return what takes the steps, made at the first call with the schedule and the scaler of then."""
+        # cached_property would hold a lock, in which ranks that are threads would wait for each other (Python 3.11).
+        if self._stepper is None:
+            self._stepper = self.make_stepper()
+            compiles = can_compile(self.config, self.model, self.config.train.steps - self.step)
+            self.compiled = self._stepper.compiled() if compiles else None
+        return self._stepper
+
+    def make_stepper(self) -> Stepper:
+        """Make what takes the steps, with the schedule and the scaler of now."""
         t, clip = self.config.train, self.config.optim.grad_clip or math.inf
         arguments = (
             self.model, self.optimizer, self.schedule, self.parameters, clip, self.autocast if t.is_mixed else None,
             self.scaler if self.scaler.is_enabled() else None,
         )  # fmt: skip
         return Stepper(*arguments) if self.ranks.size == 1 else ParallelStepper(self.ranks.group, *arguments)
-
-    @cached_property
-    def compiled(self) -> Callable[[Batches], Result] | None:
-        """Return what takes recorded steps, None where they do not pay."""
-        compiles = can_compile(self.config, self.model, self.config.train.steps - self.step)
-        return self.stepper.compiled() if compiles else None
 
     def batch(self, split: Split, rng: np.random.Generator) -> Batch:
         """Return inputs and targets (B, T) of a random batch, and with packed documents their numbers."""
@@ -498,8 +503,7 @@ class Trainer:
             self.order.set_state(state["order"])
         if "scaler" in state:  # A run that has another dtype now ignores it.
             self.scaler.load_state_dict(state["scaler"])
-        vars(self).pop("stepper", None)  # It has the schedule of before.
-        vars(self).pop("compiled", None)
+        self._stepper = self.compiled = None  # They have the schedule of before.
 
     def check_optimizer(self, saved: Checkpoint) -> None:
         """Raise ValueError if the options of the saved optimizer are not those of its configuration and step."""

@@ -30,8 +30,9 @@ def spoil(monkeypatch, at, change):
     loss, made, runs = Stepper.loss, Trainer.make_stepper, {}
 
     def make(run):
-        made(run)
-        runs[id(run.stepper)] = run
+        stepper = made(run)
+        runs[id(stepper)] = run
+        return stepper
 
     def changed(stepper, *batch):
         value = loss(stepper, *batch)
