@@ -8,6 +8,7 @@ import numpy as np
 
 import tensorlite as tl
 import tensorlite.distributed as dist
+import tensorlite.testing.strict
 from tensorlite import nn
 from tensorlite.distributed import Group, reduction
 
@@ -67,6 +68,8 @@ def main(what: str) -> None:
     reduction.PIECE = 1 << 12  # so that several pieces are sent
     group = dist.init(timeout=3)
     if what == "compute":
+        x = tl.tensor([0.1, -2.0]) * (group.rank + 1)
+        assert group.all_reduce(x.to("strict")).tolist() == group.all_reduce(x).tolist()  # through the host
         mine = every_kind(group) + trained(group, sharded=True)
         assert trained(group, sharded=True) == trained(group, sharded=False)
         group.check_equal("threads", str(tl.get_num_threads()))
