@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import NamedTuple
@@ -27,11 +27,15 @@ KEY = b"bench_distributed"
 
 
 class Order(NamedTuple):
-    """A block of steps. link: between the ranks; None for that of the MPI library. together: whether they average."""
+    """A block of steps. link: between the ranks; None for that of the MPI library. together: whether they average.
+
+    compiled: whether forward and backward pass are replayed, and the gradients averaged after them.
+    """
 
     steps: int
     link: Link | None = None
     together: bool = True
+    compiled: bool = False
 
 
 class Trainer:
@@ -44,6 +48,7 @@ class Trainer:
         self.parameters = list(self.model.parameters())
         self.optimizer = configure_optimizer(self.model, OPTIM)
         self.parallel = dist.DataParallel(self.model, group)
+        self.compiled = self.make_compiled()
         self.rng = np.random.default_rng(0)
         self.engine = None if group.communicator is None else group.communicator.engine
 
@@ -51,6 +56,42 @@ class Trainer:
         """Return this rank's rows of a batch, which the ranks share equally."""
         rows = len(batch) // self.group.size
         return tl.from_numpy(batch[self.group.rank * rows : (self.group.rank + 1) * rows])
+
+    def make_compiled(self) -> Callable[[tl.Tensor, tl.Tensor], tl.Tensor]:
+        """Return a function that replays what tl.compile can: all of a step on one rank, else up to the gradients."""
+        model, parameters, optimizer, alone = self.model, self.parameters, self.optimizer, self.group.size == 1
+
+        @tl.compile
+        def step(x: tl.Tensor, y: tl.Tensor) -> tl.Tensor:
+            _, loss = model(x, y)
+            loss.backward()
+            if alone:
+                tl.nn.utils.clip_grad_norm_(parameters, OPTIM.grad_clip)
+                optimizer.step()
+                optimizer.zero_grad()
+            return loss
+
+        return step
+
+    def step_compiled(self) -> tuple[float, ...]:
+        """Take a step as `step` does, with replays. The forward and the backward pass are one part."""
+        x, y = (self.part(each) for each in draw_batch(self.rng, self.shape))
+        times = [time.perf_counter()]
+        loss = self.compiled(x, y)
+        times.append(time.perf_counter())
+        if self.group.size > 1:
+            dist.average_gradients(self.parameters, self.group)
+        times.append(time.perf_counter())
+        value = loss.item() if self.group.size == 1 else self.update(loss)
+        times.append(time.perf_counter())
+        return (value, 0, *np.diff(times))
+
+    def update(self, loss: tl.Tensor) -> float:
+        """Update the parameters, and return the loss as a number."""
+        tl.nn.utils.clip_grad_norm_(self.parameters, OPTIM.grad_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.item()
 
     def step(self) -> tuple[float, ...]:
         """Take a step. Return the loss of this rank, the bytes it sent, and the seconds of its three parts.
@@ -64,10 +105,7 @@ class Trainer:
         times.append(time.perf_counter())
         loss.backward()
         times.append(time.perf_counter())
-        tl.nn.utils.clip_grad_norm_(self.parameters, OPTIM.grad_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        value = loss.item()
+        value = self.update(loss)
         times.append(time.perf_counter())
         return (value, self.sent - sent, *np.diff(times))
 
@@ -85,10 +123,10 @@ class Trainer:
             self.group.barrier()
             if order.link is not None:
                 communicator.engine = LinkEngine(self.engine, order.link)
-        if order.together:
+        if order.together and not order.compiled:
             return [self.step() for _ in range(order.steps)]
         with self.parallel.no_sync():
-            return [self.step() for _ in range(order.steps)]
+            return [(self.step_compiled if order.compiled else self.step)() for _ in range(order.steps)]
 
 
 class Block(NamedTuple):
