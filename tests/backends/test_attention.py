@@ -27,16 +27,20 @@ SIZES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(params=[F32, BF16], ids=str)
+@pytest.fixture(params=["float32", "bfloat16", "bfloat16 with AMX"])
 def dtype(request, monkeypatch):
     """Run a test in a dtype that the processor multiplies, with our own products for all sizes, on three threads."""
-    if not (products.has_float32_products() if request.param == F32 else products.has_bfloat16_products()):
+    found, with_amx = F32 if request.param == "float32" else BF16, request.param.endswith("AMX")
+    if not (products.has_float32_products() if found == F32 else products.has_bfloat16_products()):
         pytest.skip("no products of our own")
+    if with_amx and not products.has_amx_products():
+        pytest.skip("no AMX, or the system does not allow it")
+    monkeypatch.setattr(attention, "has_amx_products", lambda: with_amx)
     for name in ("_MIN_COMPILED", "_MIN_OWN_QUERIES", "_MIN_OWN_QUERIES_BFLOAT16", "_MIN_OWN_SCORES"):
         monkeypatch.setattr(cpu, name, 1)
     monkeypatch.setattr(attention, "_MIN_SHARED", 1)
     monkeypatch.setattr(thread_pool, "_num_threads", 3)
-    return request.param
+    return found
 
 
 def numbers(dtype, *shapes, seed=0):

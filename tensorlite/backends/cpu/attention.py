@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .casts import is_bfloat16
-from .products import has_bfloat16_products, has_float32_products
+from .products import has_amx_products, has_bfloat16_products, has_float32_products
 from .thread_pool import run_parallel
 
 __all__ = ["attend", "attend_backward", "prepare_attention", "takes"]
@@ -52,8 +52,8 @@ def _bits(number: float) -> int:
 def _sizes(q: Array, k: Array, v: Array, causal: bool, scale: float) -> tuple[int, ...]:
     narrow = q.itemsize == 2
     return (
-        _load().PARTS, int(narrow), 1 + narrow, q.itemsize, q.shape[1], q.shape[2], k.shape[2], q.shape[3],
-        v.shape[3], int(causal), _bits(scale),
+        _load().PARTS, int(narrow), int(narrow and has_amx_products()), 1 + narrow, q.itemsize, q.shape[1], q.shape[2],
+        k.shape[2], q.shape[3], v.shape[3], int(causal), _bits(scale),
     )  # fmt: skip
 
 

@@ -103,14 +103,16 @@ def release_tiles(context: Any) -> Any:
 
 
 def write_amx_tile(
-    rows: int, columns: int, builder: Any, lines: Any, a: Any, b: Any, addend: Any, addend_stride: Any, out: Any,
-    out_stride: Any,
+    rows: int, columns: int, places: tuple[int, int, int], builder: Any, lines: Any, a: Any, b: Any, addend: Any,
+    addend_stride: Any, out: Any, out_stride: Any,
 ) -> None:  # fmt: skip
     """Write the instructions that add a product to an addend: the arguments of ``multiply_tile``.
 
-    rows, columns: how many registers the sums have each way, 1 or 2. a: blocks of ``BLOCK_BYTES``. b: lines of
-    ``columns`` times 64 bytes. Both have zeros up to a multiple of ``BLOCK_LINES`` lines.
+    rows, columns: how many registers the sums have each way, 1 or 2. places: bytes of the left matrix from one row to
+    the next, to the second register, and to the next block. b: lines of ``columns`` times 64 bytes. Both matrices have
+    zeros up to a multiple of ``BLOCK_LINES`` lines.
     """
+    row, half, block = places
     sums = [(I8(2 * i + j), i, j) for i in range(rows) for j in range(columns)]
     left, right = [I8(4 + i) for i in range(rows)], [I8(6 + j) for j in range(columns)]
     pointer = lambda address, offset: to_pointer(builder, after(builder, address, offset), I8)
@@ -130,9 +132,9 @@ def write_amx_tile(
         for j in range(columns):
             _tile(builder, "tileloadd64", right[j], pointer(y, 64 * j), I64(64 * columns))
         for i in range(rows):
-            _tile(builder, "tileloadd64", left[i], pointer(x, TILE_BYTES * i), I64(64))
+            _tile(builder, "tileloadd64", left[i], pointer(x, half * i), I64(row))
             for j in range(columns):
                 _tile(builder, "tdpbf16ps", sums[i * columns + j][0], left[i], right[j])
-        following += [after(builder, x, BLOCK_BYTES), after(builder, y, 64 * columns * BLOCK_LINES)]
+        following += [after(builder, x, block), after(builder, y, 64 * columns * BLOCK_LINES)]
     for number, i, j in sums:
         _tile(builder, "tilestored64", number, place(out, out_stride, i, j), out_stride)

@@ -6,6 +6,9 @@ again. In bfloat16 the softmax and the gradients of the scores are rounded for t
 statistics of a softmax, are float32, and the results are rounded once.
 Source: Dao, "FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning", 2023.
 
+With AMX, products in bfloat16 are tiles of 32 rows and columns (see ``amx.py``). They read numbers of queries and keys
+that a causal mask hides, so zeros are written there.
+
 A head is computed by one thread, so the bits do not depend on the number of threads.
 """
 
@@ -16,6 +19,7 @@ from typing import Any
 import numpy as np
 from numba import carray, types
 
+from .amx import AMX_ROWS
 from .attention_blocks import (
     PANEL,
     TILE_ROW,
@@ -37,7 +41,7 @@ from .attention_blocks import (
 from .instructions import FLOAT32, LANES
 from .microkernels import LINE, QUERIES, store_line
 from .parallel_for import bind_kernel, parallel_for
-from .parts import PARTS
+from .parts import LOAD_TILE_SHAPES, PARTS, RELEASE_TILES, call_part
 from .support import ENTRY, INNER, float32_pointer, keep_alive, njit
 
 __all__ = ["PARTS", "attend", "attend_backward"]
@@ -56,20 +60,26 @@ def _aligned(memory: Array) -> Any:
 def _attend_range(
     p: Any, q: Any, k: Any, v: Any, out: Any, tops: int, totals: int, start: int, stop: int
 ) -> None:  # fmt: skip
-    lines, keys = packed_lines(p, p.width), round_up(p.keys, LANES)
+    lines, keys = packed_lines(p, p.width), round_up(p.keys, 2 * LANES)
     key_bytes, value_bytes = 4 * keys * lines, 4 * round_up(p.value_width, LANES) * packed_lines(p, p.keys)
     query_bytes, score_bytes = 4 * QUERIES * lines, keys * LINE
     line_bytes = 0 if p.kind == FLOAT32 else score_bytes // 2
-    memory = np.empty((key_bytes + value_bytes + query_bytes + score_bytes + line_bytes) // 4 + 1024, f32)
+    block_bytes = 2 * AMX_ROWS * keys if p.amx else 0
+    memory = np.empty(
+        (key_bytes + value_bytes + query_bytes + score_bytes + line_bytes + block_bytes) // 4 + 2048, f32
+    )
     left = _aligned(memory)
     right = left + key_bytes
     block = right + value_bytes
     scores = block + query_bytes
     softmax = scores if p.kind == FLOAT32 else scores + score_bytes
-    zeros = scores + score_bytes + line_bytes
+    blocks = scores + score_bytes + line_bytes
+    zeros = blocks + block_bytes
     limits, top, total, tile = zeros + TILE_ROW, zeros + 384, zeros + 640, zeros + 896
     carray(float32_pointer(zeros), PANEL)[:] = f32(0)
     found_top, found_total = carray(float32_pointer(top), QUERIES), carray(float32_pointer(total), QUERIES)
+    if p.amx:
+        call_part(p.code, LOAD_TILE_SHAPES, ())
     for head in range(start, stop):
         queries, to = head_address(p, q, head), head_address(p, out, head)
         pack_left(p, head_address(p, k, head), k.row, p.keys, p.width, left)
@@ -86,8 +96,11 @@ def _attend_range(
                 head_tops[first + i], head_totals[first + i] = found_top[i], found_total[i]
                 found_total[i] = f32(1) / found_total[i]
             multiply_by_keys(
-                p, softmax, right, p.value_width, zeros, tile, first, count, total, to + first * out.row, out.row
+                p, softmax, right, p.value_width, zeros, tile, first, count, total, to + first * out.row, out.row,
+                blocks,
             )  # fmt: skip
+    if p.amx:
+        call_part(p.code, RELEASE_TILES, ())
     keep_alive(memory)
 
 
@@ -104,19 +117,19 @@ def _store_rows(p: Any, source: int, columns: int, target: int, row: int) -> Non
 def _attend_backward_range(
     p: Any, g: Any, q: Any, k: Any, v: Any, dq: Any, dk: Any, dv: Any, tops: int, totals: int, start: int, stop: int
 ) -> None:  # fmt: skip
-    keys, width, value_width = round_up(p.keys, LANES), round_up(p.width, LANES), round_up(p.value_width, LANES)
+    keys, width, value_width = round_up(p.keys, 2 * LANES), round_up(p.width, LANES), round_up(p.value_width, LANES)
     lines, value_lines, key_lines = packed_lines(p, p.width), packed_lines(p, p.value_width), packed_lines(p, p.keys)
     block_lines = packed_lines(p, QUERIES)
     score_bytes, narrow = keys * LINE, 0 if p.kind == FLOAT32 else keys * LINE // 2
     sizes = (
         4 * keys * lines, 4 * keys * value_lines, 4 * width * key_lines, 4 * QUERIES * lines,
         4 * QUERIES * value_lines, 4 * width * QUERIES, 4 * value_width * QUERIES, score_bytes, score_bytes,
-        4 * keys * width, 4 * keys * value_width, narrow, narrow, narrow,
+        4 * keys * width, 4 * keys * value_width, narrow, narrow, narrow, 2 * AMX_ROWS * keys if p.amx else 0,
     )  # fmt: skip
     needed = 0
     for i in range(len(sizes)):
         needed += sizes[i]
-    memory = np.empty(needed // 4 + 1024, f32)
+    memory = np.empty(needed // 4 + 2048, f32)
     left_k = _aligned(memory)
     left_v = left_k + sizes[0]
     right_k = left_v + sizes[1]
@@ -133,11 +146,15 @@ def _attend_backward_range(
     if narrow > 0:
         ds_lines, p_rows, ds_rows = zeros, zeros + narrow, zeros + 2 * narrow
         zeros += 3 * narrow
+    blocks = zeros
+    zeros += sizes[14]
     limits, top, part, total, ones = zeros + TILE_ROW, zeros + 384, zeros + 640, zeros + 896, zeros + 1152
     tile = zeros + 1408
     carray(float32_pointer(zeros), PANEL)[:] = f32(0)
     carray(float32_pointer(ones), QUERIES)[:] = f32(1)
     block_top, block_part = carray(float32_pointer(top), QUERIES), carray(float32_pointer(part), QUERIES)
+    if p.amx:
+        call_part(p.code, LOAD_TILE_SHAPES, ())
     for head in range(start, stop):
         queries, slopes, to_q = head_address(p, q, head), head_address(p, g, head), head_address(p, dq, head)
         pack_left(p, head_address(p, k, head), k.row, p.keys, p.width, left_k)
@@ -165,16 +182,18 @@ def _attend_backward_range(
             add_by_queries(p, p_rows, slope_rows, p.value_width, first, count, sums_v)
             add_by_queries(p, ds_rows, query_rows, p.width, first, count, sums_k)
             multiply_by_keys(
-                p, ds_lines, right_k, p.width, zeros, tile, first, count, ones, to_q + first * dq.row, dq.row
+                p, ds_lines, right_k, p.width, zeros, tile, first, count, ones, to_q + first * dq.row, dq.row, blocks
             )  # fmt: skip
         _store_rows(p, sums_k, p.width, head_address(p, dk, head), dk.row)
         _store_rows(p, sums_v, p.value_width, head_address(p, dv, head), dv.row)
+    if p.amx:
+        call_part(p.code, RELEASE_TILES, ())
     keep_alive(memory)
 
 
 # ---- calls from Python --------------------------------------------------------------------------
 
-_MATRIX, _SIZES = types.UniTuple(types.int64, 4), types.UniTuple(types.int64, 11)
+_MATRIX, _SIZES = types.UniTuple(types.int64, 4), types.UniTuple(types.int64, 12)
 
 
 @njit(**INNER)
@@ -184,7 +203,7 @@ def _matrix(x: Any) -> Any:
 
 @njit(**INNER)
 def _sizes(n: Any) -> Any:
-    return Sizes(n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10])
+    return Sizes(n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11])
 
 
 @njit(types.void(types.int64, _SIZES, *[_MATRIX] * 4, *[types.int64] * 3), **ENTRY)

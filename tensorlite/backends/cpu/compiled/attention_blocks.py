@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import carray
 
+from .amx import AMX_ROWS, BLOCK_BYTES, BLOCK_LINES
 from .attention_tiles import int32_pointer
 from .instructions import LANES
 from .microkernels import (
@@ -19,11 +20,13 @@ from .microkernels import (
     PACKED,
     QUERIES,
     ROWS,
+    amx_tile_number,
     store_line,
     tile_number,
 )
 from .parts import (
     COLUMN_MAXIMA,
+    COPY_BLOCKS,
     COPY_LINES,
     EXPONENTIALS,
     PROBABILITIES,
@@ -67,6 +70,7 @@ class Sizes(NamedTuple):
 
     code: int  # address of the inner loops, see parts.py
     kind: int  # FLOAT32 or BFLOAT16
+    amx: int  # 1 if products of bfloat16 are computed with AMX, else 0
     per_line: int  # numbers of k in a line of a packed matrix: 1 or 2
     size: int  # bytes of a number
     heads: int  # of a sequence
@@ -107,9 +111,13 @@ def _vectors(columns: int, panel: int) -> int:
 
 @njit(**INNER, forceinline=False)
 def pack_left(p: Any, source: int, row: int, rows: int, numbers: int, target: int) -> None:
-    """Pack the rows of a matrix, each of which is contiguous: ROWS of them side by side."""
+    """Pack the rows of a matrix, each of which is contiguous: ROWS of them side by side, or in blocks for AMX."""
     strip = _STRIP * packed_lines(p, numbers)
-    for first in range(0, rows, ROWS):
+    for first in range(0, rows if p.amx else 0, LANES):
+        to = target + first // AMX_ROWS * 4 * AMX_ROWS * packed_lines(p, numbers) + first % AMX_ROWS * 64
+        args_of_rows = (p.kind, source + first * row, row, min(LANES, rows - first), numbers, to)
+        call_part(p.code, COPY_BLOCKS, args_of_rows)
+    for first in range(0, 0 if p.amx else rows, ROWS):
         args = (p.kind, source + first * row, row, min(ROWS, rows - first), numbers, target)
         call_part(p.code, TRANSPOSE_STRIP, args)
         target += strip
@@ -138,6 +146,10 @@ def pack_columns(p: Any, source: int, row: int, rows: int, columns: int, lines: 
         at, lanes = source + panel * p.size, min(PANEL, columns - panel)
         args = (p.kind, at, row, lanes, rows, target + 4 * panel * lines, line, _AHEAD * row)
         call_part(p.code, COPY_LINES, args)
+        if p.amx:
+            pairs = -(-rows // 2)
+            rest = carray(float32_pointer(target + 4 * panel * lines + pairs * line), -pairs % BLOCK_LINES * line // 4)
+            rest[:] = f32(0)
 
 
 # ---- products -----------------------------------------------------------------------------------
@@ -169,7 +181,12 @@ def multiply_scores(
     for panel in range(0, queries, PANEL):
         vectors = _vectors(queries, panel)
         keys = min(p.keys, first + panel + LANES * vectors) if p.causal else p.keys
-        for key in range(0, keys, ROWS):
+        for key in range(0, keys if p.amx else 0, AMX_ROWS):
+            call_tile(
+                p.code, amx_tile_number(PACKED, min(2, -(-(keys - key) // LANES)), vectors), steps,
+                left + key * 4 * lines, right + 4 * panel * lines, zeros, 0, out + key * LINE + 4 * panel, LINE,
+            )  # fmt: skip
+        for key in range(0, 0 if p.amx else keys, ROWS):
             _multiply(
                 p, PACKED, vectors, steps, left + key // ROWS * _STRIP * lines, right + 4 * panel * lines,
                 zeros, 0, out + key * LINE + 4 * panel, LINE,
@@ -179,23 +196,36 @@ def multiply_scores(
 @njit(**INNER, forceinline=False)
 def multiply_by_keys(
     p: Any, lines: int, right: int, columns: int, zeros: int, tile: int, first: int, queries: int, factors: int,
-    out: int, out_row: int,
+    out: int, out_row: int, blocks: int,
 ) -> None:  # fmt: skip
     """Write the product of a block's queries by keys, ``lines``, and a matrix with a row for each key.
 
-    factors: address of a number for each query, by which its row is multiplied.
+    factors: address of a number for each query, by which its row is multiplied. blocks: memory for the lines as blocks
+    for AMX.
     """
     right_lines = packed_lines(p, p.keys)
     factor = carray(float32_pointer(factors), QUERIES)
-    for query in range(0, queries, ROWS):
-        keys = min(p.keys, first + query + ROWS) if p.causal else p.keys
+    height = AMX_ROWS if p.amx else ROWS
+    for query in range(0, queries, height):
+        rows = min(height, queries - query)
+        keys = min(p.keys, first + query + (rows if p.amx else ROWS)) if p.causal else p.keys
+        steps = -(-keys // p.per_line)
+        if p.amx:
+            for line in range(0, steps, BLOCK_LINES):
+                args = (
+                    p.kind, lines + 4 * query + line * LINE, LINE, LANES, 2 * AMX_ROWS,
+                    blocks + line // BLOCK_LINES * BLOCK_BYTES, 64,
+                )  # fmt: skip
+                call_part(p.code, TRANSPOSE_LINES, args)
         for panel in range(0, columns, PANEL):
             vectors = _vectors(columns, panel)
-            _multiply(
-                p, BY_KEYS, vectors, -(-keys // p.per_line), lines + 4 * query, right + 4 * panel * right_lines,
-                zeros, 0, tile, TILE_ROW,
-            )  # fmt: skip
-            for i in range(min(ROWS, queries - query)):
+            b = right + 4 * panel * right_lines
+            if p.amx:
+                number = amx_tile_number(PACKED, -(-rows // LANES), vectors)
+                call_tile(p.code, number, steps, blocks, b, zeros, 0, tile, TILE_ROW)
+            else:
+                _multiply(p, BY_KEYS, vectors, steps, lines + 4 * query, b, zeros, 0, tile, TILE_ROW)
+            for i in range(rows):
                 for j in range(vectors):
                     at = tile + i * TILE_ROW + 4 * LANES * j
                     store_16(at, fma_16(load_16(at), splat_16(factor[query + i]), zeros_16()))
@@ -213,7 +243,18 @@ def add_by_queries(
     right_lines = packed_lines(p, QUERIES)
     sums_row = 4 * round_up(columns, LANES)
     keys = min(p.keys, first + queries) if p.causal else p.keys
-    for key in range(0, keys, ROWS):
+    for key in range(0, keys if p.amx else 0, AMX_ROWS):
+        skipped = max(0, key - first) // AMX_ROWS * AMX_ROWS if p.causal else 0
+        for panel in range(0, columns, PANEL):
+            vectors = _vectors(columns, panel)
+            number = amx_tile_number(BY_QUERIES, min(2, -(-(keys - key) // LANES)), vectors)
+            b = right + 4 * panel * right_lines + skipped // 2 * 4 * LANES * vectors
+            out = sums + key * sums_row + 4 * panel
+            call_tile(
+                p.code, number, -(-(queries - skipped) // 2), rows + key * (LINE // 2) + 2 * skipped, b, out,
+                sums_row, out, sums_row,
+            )  # fmt: skip
+    for key in range(0, 0 if p.amx else keys, ROWS):
         skipped = max(0, key - first) // LANES * LANES if p.causal else 0  # queries that do not see the key
         steps = -(-(queries - skipped) // p.per_line)
         a = rows + key * (LINE // p.per_line) + skipped * p.size
@@ -244,6 +285,22 @@ def write_limits(p: Any, first: int, queries: int, limits: int) -> None:
         carray(int32_pointer(limits), QUERIES)[column] = last if column < queries else -1
 
 
+@njit(**INNER)
+def _clear_lines(p: Any, lines: int, first: int, queries: int, keys: int) -> None:
+    """Write zeros to sixteen queries' lines by keys, from the last key that they see to those that AMX reads."""
+    seen = min(p.keys, first + queries) if p.causal else p.keys
+    for pair in range((keys + 1) // 2, round_up((seen + 1) // 2, BLOCK_LINES)):
+        store_16(lines + pair * LINE, zeros_16())
+
+
+@njit(**INNER)
+def _clear_rows(p: Any, rows: int, first: int, queries: int, keys: int) -> None:
+    """Write zeros to sixteen queries' numbers in rows by queries, likewise."""
+    seen = min(p.keys, first + queries) if p.causal else p.keys
+    for key in range(round_up(keys, 2), round_up(seen, AMX_ROWS)):
+        carray(float32_pointer(rows + key * (LINE // 2)), LANES // 2)[:] = f32(0)
+
+
 @njit(**INNER, forceinline=False)
 def softmax_block(
     p: Any, scores: int, lines: int, first: int, queries: int, limits: int, tops: int, totals: int
@@ -269,6 +326,8 @@ def softmax_block(
             )  # fmt: skip
             call_part(p.code, EXPONENTIALS, args)
             key += 2 * pairs
+        if p.amx:
+            _clear_lines(p, lines + 4 * column, first, queries, keys)
 
 
 @njit(**INNER, forceinline=False)
@@ -277,7 +336,7 @@ def softmax_block_backward(
     limits: int, tops: int, parts: int, sums: int,
 ) -> None:  # fmt: skip
     """Replace a block's scores by their softmax, and its gradients by those of the scores."""
-    for column in range(0, queries, LANES):
+    for column in range(0, round_up(queries, AMX_ROWS) if p.amx else queries, LANES):
         whole, keys = _seen_keys(p, first, queries, column)
         at, slope, limit = scores + 4 * column, gradients + 4 * column, limits + 4 * column
         top, part, total = tops + 4 * column, parts + 4 * column, sums + 4 * column
@@ -302,3 +361,7 @@ def softmax_block_backward(
             )  # fmt: skip
             call_part(p.code, SCORE_GRADIENTS, slopes)
             key += 2 * pairs
+        if p.amx:
+            _clear_lines(p, lines + 4 * column, first, queries, keys)
+            _clear_rows(p, score_rows + 2 * column, first, queries, keys)
+            _clear_rows(p, gradient_rows + 2 * column, first, queries, keys)

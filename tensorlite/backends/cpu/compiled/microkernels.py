@@ -23,7 +23,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .amx import AMX_COLUMNS, AMX_ROWS, has_amx, write_amx_tile
+from .amx import AMX_COLUMNS, AMX_ROWS, BLOCK_BYTES, TILE_BYTES, has_amx, write_amx_tile
 from .instructions import (
     AMX,
     BFLOAT16,
@@ -38,6 +38,7 @@ from .instructions import (
     masked_load,
     masked_store,
     packed_kinds,
+    prefetch,
     round_two,
     shuffle,
 )
@@ -45,8 +46,8 @@ from .simd import I32, F32x16, load, splat, store
 from .support import I64, INNER, njit
 
 __all__ = [
-    "BY_KEYS", "BY_QUERIES", "LINE", "MAX_VECTORS", "PACKED", "QUERIES", "ROWS", "multiply_tile", "store_line",
-    "store_rows", "tile_number", "tile_size",
+    "BY_KEYS", "BY_QUERIES", "LINE", "MAX_VECTORS", "PACKED", "QUERIES", "ROWS", "amx_tile_number", "multiply_tile",
+    "store_line", "store_rows", "tile_number", "tile_size",
 ]  # fmt: skip
 
 ROWS, MAX_VECTORS = 8, 3  # rows of a tile, vectors of a row of a tile
@@ -66,6 +67,10 @@ def _write_tile(
     zeros = [ir.Constant(F32x16, [0.0] * LANES)] * (ROWS * vectors)
     with loop(builder, steps, [a, b, *zeros]) as ((a, b, *sums), following):
         following += [after(builder, a, step), after(builder, b, 4 * LANES * vectors)]
+        if has_amx() and step == 4 * ROWS:
+            # Intel's processors read the next lines of packed matrices late. Zen 4 does not gain by asking for them.
+            for at, offset in ((a, 512), *((b, 3072 + 64 * j) for j in range(vectors))):
+                prefetch(builder, after(builder, at, offset))
         columns = [load(builder, b, F32x16, 4 * LANES * j) for j in range(vectors)]
         for i in range(ROWS):
             left = builder.bitcast(splat(builder, load(builder, a, I32, row * i)), F32x16)
@@ -91,14 +96,28 @@ _PLACES = {  # bytes from one row to the next, and from one step to the next
 }  # fmt: skip
 
 
+_AMX_PLACES = {  # bytes from one row to the next, to the second register, and to the next block
+    PACKED: (64, TILE_BYTES, BLOCK_BYTES), BY_QUERIES: (LINE // 2, LANES * LINE // 2, 64),
+}  # fmt: skip
+
+
 @njit(**INNER)
 def tile_number(kind: int, layout: int, vectors: int) -> int:
     """Return the number of a tile for :func:`multiply_tile`.
 
-    kind: FLOAT32, BFLOAT16 or AMX. layout: how the left matrix is read; for AMX, 0 for 16 rows and 1 for 32. vectors: a
-    sixteenth of the number of columns: 1 or 2, and 3 for packed rows.
+    kind: FLOAT32 or BFLOAT16. layout: how the left matrix is read. vectors: a sixteenth of the number of columns: 1 or
+    2, and 3 for packed rows.
     """
     return (kind * 3 + layout) * MAX_VECTORS + vectors - 1
+
+
+@njit(**INNER)
+def amx_tile_number(layout: int, rows: int, vectors: int) -> int:
+    """Return the number of a tile of AMX for :func:`multiply_tile`.
+
+    layout: PACKED in blocks, or BY_QUERIES. rows, vectors: a sixteenth of the number of rows and of columns, 1 or 2.
+    """
+    return (AMX * 3 + layout) * MAX_VECTORS + 2 * rows + vectors - 3
 
 
 @njit(**INNER)
@@ -121,8 +140,9 @@ def multiply_tile(
         number_of(kind, layout, count): partial(_write_tile, kind, count, *_PLACES[kind, layout])
         for kind in _KINDS for layout in range(3) for count in range(1, MAX_VECTORS + (layout == PACKED))
     }  # fmt: skip
-    for rows, columns in product((1, 2), repeat=2) if has_amx() else ():
-        cases[number_of(AMX, rows - 1, columns)] = partial(write_amx_tile, rows, columns)
+    for layout, rows, columns in product(_AMX_PLACES, (1, 2), (1, 2)) if has_amx() else ():
+        number_of_tile = amx_tile_number.py_func(layout, rows, columns)
+        cases[number_of_tile] = partial(write_amx_tile, rows, columns, _AMX_PLACES[layout])
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         number, *rest = args

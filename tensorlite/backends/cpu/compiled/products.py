@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 
 from .amx import AMX_ROWS, BLOCK_LINES, is_amx_allowed
 from .instructions import AMX, BFLOAT16, FLOAT32, LANES, ROUNDED, has_kernel
-from .microkernels import PACKED, ROWS, tile_number, tile_size
+from .microkernels import PACKED, ROWS, amx_tile_number, tile_number, tile_size
 from .parallel_for import bind_kernel, parallel_for, split_range
 from .parts import (
     COPY_BLOCKS,
@@ -54,6 +54,7 @@ SUM_LINES = 512  # lines after which a sum starts anew, so that its rounding err
 _LARGE = 20_000_000  # multiplications; for more, smaller chunks cost little and even out delays
 PRIVATE = 1 << 15  # entries of a matrix that is packed faster by each thread than once for all
 COPIED = 8  # rows of a right matrix that are copied together, so that memory is read along them
+KEPT_BYTES = 5 << 18  # of a packed right matrix, which the second-level cache of a processor with AMX keeps
 AHEAD = 384  # bytes of such a row that are asked for ahead
 
 
@@ -152,43 +153,49 @@ def _pack_right(p: Any, target: int, base: int, start: int, stop: int) -> None:
             carray(float32_pointer(at), (-lines % BLOCK_LINES) * line)[:] = np.float32(0)
 
 
+@njit(**INNER, forceinline=False)
+def _multiply_tile(p: Any, a: int, b: int, row: int, rows: int, panel: int, tile: int) -> None:
+    """Compute up to a tile of the product: some rows of a panel. a, b: their packed numbers."""
+    lines = -(-p.length // (1 if p.kind == FLOAT32 else 2))
+    step = lines if p.kind == AMX else SUM_LINES
+    tile_rows, tile_columns = tile_size(p.kind)
+    column, vectors = panel * tile_columns, _vectors(p, panel)
+    columns = min(tile_columns, p.columns - column)
+    out, tile_row = p.out + row * p.out_row + (2 if p.rounded else 4) * column, 4 * tile_columns
+    if p.kind == AMX:
+        number = amx_tile_number(PACKED, -(-rows // LANES), vectors)
+    else:
+        number = tile_number(p.kind, PACKED, vectors)
+    whole = rows % (LANES if p.kind == AMX else ROWS) == 0 and columns == LANES * vectors and p.rounded == 0
+    target, target_row = (out, p.out_row) if whole else (tile, tile_row)
+    addend, addend_row = p.bias + 4 * column, 0
+    if p.first > 0:
+        addend, addend_row = target, target_row
+        if not whole:
+            call_part(p.code, STORE_ROWS, (0, out, p.out_row, tile, tile_row, rows, columns))
+    for line in range(0, lines, step):
+        call_tile(
+            p.code, number, min(step, lines - line), a + 4 * tile_rows * line, b + 4 * LANES * vectors * line,
+            addend, addend_row, target, target_row,
+        )  # fmt: skip
+        addend, addend_row = target, target_row
+    if not whole:
+        call_part(p.code, STORE_ROWS, (p.rounded, tile, tile_row, out, p.out_row, rows, columns))
+
+
 @njit(**INNER)
 def _multiply_packed(
     p: Any, left: int, right: int, start: int, stop: int, start_panel: int, stop_panel: int, tile: int
 ) -> None:  # fmt: skip
     """Compute rows ``start`` to ``stop`` of some panels. left, right: the packed rows and panels."""
-    per_line = 1 if p.kind == FLOAT32 else 2
-    lines = -(-p.length // per_line)
-    step = lines if p.kind == AMX else SUM_LINES
-    width = 2 if p.rounded else 4
     tile_rows, tile_columns = tile_size(p.kind)
-    tile_row = 4 * tile_columns
-    for panel in range(start_panel, stop_panel):
-        column = (p.first_panel + panel) * tile_columns
-        columns = min(tile_columns, p.columns - column)
-        vectors = _vectors(p, p.first_panel + panel)
-        b = right + (panel - start_panel) * 4 * tile_columns * p.lines
+    together = stop_panel - start_panel if p.left_rows == tile_rows and p.kind == AMX else 1
+    for first in range(start_panel, stop_panel, together):
         for row in range(start, stop, tile_rows):
-            a = left + (row - start) * 4 * p.lines
-            out = p.out + row * p.out_row + width * column
-            rows = min(tile_rows, stop - row)
-            layout, height = (rows > LANES, LANES) if p.kind == AMX else (PACKED, ROWS)
-            number = tile_number(p.kind, layout, vectors)
-            whole = rows % height == 0 and columns == LANES * vectors and p.rounded == 0
-            target, target_row = (out, p.out_row) if whole else (tile, tile_row)
-            addend, addend_row = p.bias + 4 * column, 0
-            if p.first > 0:
-                addend, addend_row = target, target_row
-                if not whole:
-                    call_part(p.code, STORE_ROWS, (0, out, p.out_row, tile, tile_row, rows, columns))
-            for line in range(0, lines, step):
-                call_tile(
-                    p.code, number, min(step, lines - line), a + 4 * tile_rows * line, b + 4 * LANES * vectors * line,
-                    addend, addend_row, target, target_row,
-                )  # fmt: skip
-                addend, addend_row = target, target_row
-            if not whole:
-                call_part(p.code, STORE_ROWS, (p.rounded, tile, tile_row, out, p.out_row, rows, columns))
+            a, rows = left + (row - start) * 4 * p.lines, min(tile_rows, stop - row)
+            for panel in range(first, min(first + together, stop_panel)):
+                b = right + (panel - start_panel) * 4 * tile_columns * p.lines
+                _multiply_tile(p, a, b, row, rows, p.first_panel + panel, tile)
 
 
 @njit(**INNER)
@@ -239,6 +246,8 @@ def _multiply(
     part_panels = min(panels, max(1, RIGHT_BYTES // panel_bytes))
     unit = max(tile_rows, LANES)
     left_rows = max(1, LEFT_BYTES // (4 * unit * lines)) * unit
+    if kind == AMX and x_k == x_size and panels * panel_bytes <= KEPT_BYTES:
+        left_rows = unit
 
     # Few rows are not worth sharing, so threads share columns then, and each packs all rows.
     per_thread = 2 if rows * columns * numbers > _LARGE else 1
