@@ -10,12 +10,11 @@ latency: the model of `gpt/model/scaling.py`. All ranks need the same clock, as 
 import math
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from gpt.model.scaling import ANNOUNCEMENT, Link
-from tensorlite.distributed.communicator import Announcement, Engine, Request
+from tensorlite.distributed.communicator import Engine, Request
 
 
 class LinkEngine:
@@ -30,8 +29,10 @@ class LinkEngine:
         self.rounds = math.ceil(math.log2(engine.size))
         self.sent = 0
 
-    def announce(self, text: str) -> "DelayedRequest":
-        return self._delayed(self.engine.announce(text), ANNOUNCEMENT * (self.size - 1), 1)
+    def announce(self, text: str) -> "DelayedAnnouncement":
+        size = ANNOUNCEMENT * (self.size - 1)
+        self.sent += size
+        return DelayedAnnouncement(self, text, size / self.link.bandwidth + self.link.latency)
 
     def exchange(self, sent: np.ndarray, received: np.ndarray) -> "DelayedRequest":
         return self._delayed(self.engine.exchange(sent, received), sent[0].nbytes * (self.size - 1), 1)
@@ -57,20 +58,38 @@ class LinkEngine:
 
 
 class DelayedRequest:
-    """A request that is done some seconds after the last rank has started it."""
+    """A transfer that is done some seconds after the last rank has started it."""
 
-    def __init__(self, engine: LinkEngine, request: Request | Announcement, seconds: float) -> None:
-        self.engine, self.request, self.seconds = engine, request, seconds
+    def __init__(self, engine: LinkEngine, request: Request, seconds: float) -> None:
+        self.engine, self.seconds = engine, seconds
         self.starts = np.empty((engine.size, 1))
         # A rank may be late, so each tells the others when it has started.
         self.waiting: list[Request] = [request, engine.engine.gather(np.array([engine.clock()]), self.starts)]
-
-    @property
-    def texts(self) -> Any:
-        """Return the calls of the ranks, if this is an announcement."""
-        return self.request.texts  # type: ignore[union-attr]
 
     def test(self) -> bool:
         """Return whether the bytes have come, and their time has passed."""
         self.waiting = [request for request in self.waiting if not request.test()]
         return not self.waiting and self.engine.clock() >= self.starts.max() + self.seconds
+
+
+class DelayedAnnouncement:
+    """An announcement that is done some seconds after the last rank has made it. Its text has the time of its start."""
+
+    def __init__(self, engine: LinkEngine, text: str, seconds: float) -> None:
+        self.engine, self.seconds = engine, seconds
+        self.announcement = engine.engine.announce(f"{text}\0{engine.clock()!r}")
+        self.end: float | None = None
+
+    @property
+    def texts(self) -> list[str | None]:
+        """Return the calls of the ranks, None for those that have not called yet."""
+        return [None if text is None else text.rpartition("\0")[0] for text in self.announcement.texts]
+
+    def test(self) -> bool:
+        """Return whether all have called, and the time of the message has passed."""
+        if self.end is None:
+            if not self.announcement.test():
+                return False
+            starts = [float(text.rpartition("\0")[2]) for text in self.announcement.texts if text is not None]
+            self.end = max(starts) + self.seconds
+        return self.engine.clock() >= self.end

@@ -3,7 +3,7 @@
 A step of S sequences on N processes: each process computes ceil(S / N) sequences, and `DataParallel` averages the
 gradients in buckets. For a bucket of n bytes, every process
 
-- announces the call to the others, in messages of 512 bytes each;
+- announces the call to the others, in messages of 512 bytes each, while earlier buckets are sent;
 - sends each process its slice, of w = ceil(n / N) bytes: (N - 1) w in all;
 - adds up its own slice, and sends the sum to all others: (N - 1) w again.
 
@@ -13,8 +13,8 @@ and receives at once (Hockney's model; Thakur, Rabenseifner and Gropp, "Optimiza
 Operations in MPICH", 2005, section 3.1). Messages to all others go out at once, so their latencies coincide. The sums
 are gathered in ceil(log2 N) rounds (section 4.1).
 
-A bucket starts when the backward pass has its last gradient and the bucket before it is done. Of several accumulated
-batches, that is the pass of the last one. So the step takes
+A bucket is announced when the backward pass has its last gradient, and sent when the bucket before it is done. Of
+several accumulated batches, that is the pass of the last one. So the step takes
 
     forward + backward + (end of the last transfer - end of the backward pass, if later) + sums + update
 
@@ -136,9 +136,10 @@ def exposed_time(
     """Return the seconds of all transfers, and how many of them come after the backward pass."""
     total = end = 0.0
     for part in parts:
-        seconds = sum(size / link.bandwidth + n * link.latency for size, n in messages(part, processes, itemsize))
-        end = max(end, part.ready * passes.backward) + seconds
-        total += seconds
+        times = [size / link.bandwidth + n * link.latency for size, n in messages(part, processes, itemsize)]
+        announced = part.ready * passes.backward + sum(times[:1])
+        end = max(end, announced) + sum(times[1:])
+        total += sum(times)
     return total, max(0.0, end - passes.backward)
 
 

@@ -118,19 +118,17 @@ class Work(StepsRequest):
     def __init__(self, communicator: Communicator, call: str, steps: Steps) -> None:
         super().__init__(self._checked(steps))
         self.call = call
-        self.announcement: Announcement | None = None
         self._communicator = communicator
+        # At once, so that the announcement arrives while the collectives before this one go on.
+        self.announcement = communicator.engine.announce("\0".join((call, communicator.activity)))
 
     def _next_request(self) -> Request:
         self._communicator.requests_done += 1
         return super()._next_request()
 
     def _checked(self, steps: Steps) -> Steps:
-        communicator = self._communicator
-        text = "\0".join((self.call, communicator.activity))
-        self.announcement = communicator.engine.announce(text)
         yield self.announcement
-        communicator.check_calls(self.announcement.texts)
+        self._communicator.check_calls(self.announcement.texts)
         return (yield from steps)
 
     def wait(self, timeout: float | None = None) -> Any:
@@ -226,8 +224,7 @@ class Communicator:
 
     def absent(self) -> list[int]:
         """Return the ranks that have not made the call that this one waits in."""
-        announcement = self._queue[0].announcement
-        return [] if announcement is None else [r for r, text in enumerate(announcement.texts) if text is None]
+        return [rank for rank, text in enumerate(self._queue[0].announcement.texts) if text is None]
 
     def describe_ended(self, ended: Sequence[int]) -> str:
         """Return the text of an error for ranks that have ended their program."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -70,11 +71,11 @@ class ThreadEngine:
     def __init__(self, postings: Postings, rank: int) -> None:
         self.postings, self.rank, self.size = postings, rank, postings.size
         self.local_rank = rank
-        self.calls = 0
+        self.calls: Counter[str] = Counter()
 
     def _start(self, kind: str, value: Any, receive: Callable[[list[Any]], None]) -> _Request:
-        self.calls += 1
-        key = kind, self.calls
+        self.calls[kind] += 1
+        key = kind, self.calls[kind]
         self.postings.post(key, self.rank, value)
         return _Request(self.postings, key, receive)
 

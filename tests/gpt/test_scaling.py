@@ -113,13 +113,16 @@ def test_transfers_are_hidden_by_the_backward_pass():
     half = Bucket(250_000 - 1, 1, 0.5)  # 1 MB in float32: 512 bytes, and 500 kB in each of two transfers
     seconds = (512 + 1_000_000) / 1e6 + 3 * 0.001
     assert exposed_time([half], 2, 4, passes, link) == pytest.approx((seconds, seconds - 1.0))
-    late = half._replace(ready=1.0)
-    assert exposed_time([half, late], 2, 4, passes, link) == pytest.approx((2 * seconds, 2 * seconds - 1.0))
+    late = half._replace(ready=0.6)  # It is announced while the first one is sent.
+    announcement = 512 / 1e6 + 0.001
+    assert exposed_time([half, late], 2, 4, passes, link) == pytest.approx(
+        (2 * seconds, 2 * seconds - announcement - 1.0)
+    )
     early = half._replace(ready=0.1)
     assert exposed_time([early], 2, 4, passes, link) == pytest.approx((seconds, 0.0))
     # Of 4 ranks, each sends three quarters twice, and the sums are gathered in two rounds.
-    assert exposed_time([late], 4, 4, passes, link)[0] == pytest.approx((3 * 512 + 1_500_000) / 1e6 + 4 * 0.001)
-    assert exposed_time([late], 1, 4, passes, link) == (0, 0)
+    assert exposed_time([half], 4, 4, passes, link)[0] == pytest.approx((3 * 512 + 1_500_000) / 1e6 + 4 * 0.001)
+    assert exposed_time([half], 1, 4, passes, link) == (0, 0)
 
 
 def test_expectation_adds_up():
