@@ -258,8 +258,11 @@ def binary_cross_entropy_with_logits(
     name = "binary_cross_entropy_with_logits"
     check_same_shape(name, input, target, reduction)
     check_floating(name, input, target, weight, pos_weight)
-    positive = target if pos_weight is None else target * pos_weight
-    loss = -(positive * nn_ops.log_sigmoid(input) + (1.0 - target) * nn_ops.log_sigmoid(-input))
+    if pos_weight is None:
+        loss = nn_ops.logistic_cross_entropy(input, target)
+    else:
+        positive = target * pos_weight
+        loss = -(positive * nn_ops.log_sigmoid(input) + (1.0 - target) * nn_ops.log_sigmoid(-input))
     return reduce_losses(loss if weight is None else loss * weight, reduction)
 
 

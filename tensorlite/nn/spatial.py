@@ -298,6 +298,16 @@ def _strides(name: str, stride: Size | None, kernel: tuple[int, ...]) -> tuple[i
     return sizes_in(name, "stride", stride, len(kernel), 1)
 
 
+def _largest_of_windows(
+    x: Tensor, kernel: tuple[int, ...], strides: tuple[int, ...], pads: tuple[int, ...], dilations: tuple[int, ...],
+    sizes: tuple[int, ...], return_indices: bool,
+) -> Any:  # fmt: skip
+    """Return the largest entry of each window of (N, C, *S), with its place if ``return_indices``."""
+    index: Tensor = wrap(BACKENDS[type(x.array)].pool_places(x.array, kernel, strides, pads, dilations, sizes))
+    y = gather(x.flatten(2), 2, index.flatten(2)).reshape(index.shape)
+    return (y, index) if return_indices else y
+
+
 def _max_pool(
     name: str, dims: int, input: Tensor, kernel_size: Size, stride: Size | None, padding: Size, dilation: Size,
     ceil_mode: bool, return_indices: bool,
@@ -310,9 +320,7 @@ def _max_pool(
 
     def batch(x: Tensor) -> Any:
         sizes = _pooled_sizes(name, x, kernel, strides, pads, dilations, ceil_mode)
-        index: Tensor = wrap(BACKENDS[type(x.array)].pool_places(x.array, kernel, strides, pads, dilations, sizes))
-        y = gather(x.flatten(2), 2, index.flatten(2)).reshape(index.shape)
-        return (y, index) if return_indices else y
+        return _largest_of_windows(x, kernel, strides, pads, dilations, sizes, return_indices)
 
     return _for_batch(name, input, dims, batch)
 
@@ -460,6 +468,9 @@ def _adaptive_max_pool(name: str, dims: int, input: Tensor, output_size: Any, re
 
     def batch(x: Tensor) -> Any:
         sizes = _adaptive(name, dims, x, output_size)
+        if 0 not in (*x.shape, *sizes) and not any(n % size for n, size in zip(x.shape[2:], sizes, strict=True)):
+            kernel = tuple(n // size for n, size in zip(x.shape[2:], sizes, strict=True))
+            return _largest_of_windows(x, kernel, kernel, (0,) * dims, (1,) * dims, sizes, return_indices)
         width = x.shape[-1]
         parts = itertools.product(*(_parts(n, size) for n, size in zip(x.shape[2:], sizes, strict=True)))
         indices = []

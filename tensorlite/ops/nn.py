@@ -351,6 +351,17 @@ def huber(xp: Namespace, x: Array, y: Array, delta: float) -> Array:
     return xp.huber(x, y, delta)
 
 
+@op(lambda g, x, y: g * (sigmoid(x) - y), lambda g, x: -g * x, dtypes="floating", widen=True)
+def logistic_cross_entropy(xp: Namespace, x: Array, y: Array) -> Array:
+    """Return ``-(y log s(x) + (1 - y) log(1 - s(x)))`` for logits x, probabilities y and the logistic function s.
+
+    It is ``((x > 0) - y) x + log(1 + exp(-|x|))``, which stays finite for logits of any size.
+    """
+    loss = xp.asarray(((x > 0) - y) * x)
+    loss -= xp.log_sigmoid(xp.abs(x))
+    return loss
+
+
 def _least_log(x: Value) -> Value:
     """Return ``log(x)``, and at least -100."""
     return clamp(log(x), min=-100.0)

@@ -281,11 +281,14 @@ def _argextreme(find: Any, x: Array, dim: int | None, keepdim: bool) -> Array:
 
 
 def _pick_gradient(g: Value, index: Array, in_shape: Sequence[int], dim: int) -> Value:
-    if not in_shape:
-        return g
-    d = dim % len(in_shape)
-    places = BACKENDS[type(index)].arange(in_shape[d]).reshape(-1, *(1,) * (len(in_shape) - d - 1))
-    return where(places == index, _unfold(g, in_shape, dim), 0.0)
+    return _unpick(_fold(g, in_shape, dim), index, in_shape, dim) if in_shape else g
+
+
+@op(lambda h, index, dim: _pick(h, index, dim, True), None)
+def _unpick(xp: Namespace, g: Array, index: Array, shape: Sequence[int], dim: int) -> Array:
+    """Return zeros of this shape with g at ``index``: the transpose of :func:`_pick`, with ``keepdim``."""
+    out = xp.zeros(shape, g.dtype)
+    return xp.scatter_into(out, dim % len(shape), index, g, False)
 
 
 @op(_pick_gradient)

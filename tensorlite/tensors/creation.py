@@ -258,7 +258,10 @@ def arange(
         check_number("arange", first_or_last, dtype)
     if dtype.kind in "iu" and isinstance(start, int) and isinstance(step, int):
         wide = np.dtype(np.uint64) if dtype == np.uint64 else int64
-        return _wrap((xp.arange(n, dtype=wide) * step + start if n else xp.zeros(0, wide)).astype(dtype), requires_grad)
+        numbers = xp.arange(n, dtype=wide) if n else xp.zeros(0, wide)
+        if n and (start, step) != (0, 1):
+            numbers = numbers * step + start
+        return _wrap(numbers.astype(dtype, copy=False), requires_grad)
     wide = promote_types(dtype, np.float64)
     return _wrap(cast_array(xp.arange(n).astype(wide) * step + start, dtype), requires_grad)
 

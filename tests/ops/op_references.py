@@ -1120,6 +1120,11 @@ def classes_last(x: Array) -> Array:
     return x if x.ndim < 3 else movedim(x, 1, -1)
 
 
+@of("logistic_cross_entropy")
+def logistic_cross_entropy(x: Array, target: Array) -> Array:
+    return binary_cross_entropy_with_logits(x, target, reduction="none")
+
+
 @of("F.nll_loss")
 def nll_loss(
     logp: Array, target: Array, weight: Any = None, ignore_index: int = -100, reduction: str = "mean"

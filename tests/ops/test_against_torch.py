@@ -16,7 +16,7 @@ NO_TWIN = {
     "attention", "cdist_", "convert", "convert_to_discrete", "crop", "cross_entropy_rows", "huber", "recurrence_",
     "bernoulli_cross_entropy",
     "apply_dropout_mask", "index_put",
-    "layer_norm_rows", "linear", "nll_rows", "normalize_channels", "scale_channels",
+    "layer_norm_rows", "linear", "logistic_cross_entropy", "nll_rows", "normalize_channels", "scale_channels",
     "pad_dims", "rms_norm_rows", "sum_to_size", "view",
     "linalg.eigh", "spd.linalg.eigh", "linalg.svd",  # the signs of vectors differ; see test_factorizations.py
 }  # fmt: skip

@@ -19,8 +19,10 @@ from ...dtypes import DType, accumulate_dtype, cast_array, convert_arrays
 from .. import reference
 from . import attention as own_attention
 from .blas import gemm_pointer, one_blas_thread
+from .broadcasts import multiply_arrays
 from .casts import is_bfloat16
 from .compiled_loops import load_loops
+from .compiled_sums import run_sum, sums_for
 from .find_compiled import find_compiled
 from .memory_views import memory_offset, rows_of, view_at
 from .products import has_bfloat16_products, is_faster, multiply
@@ -333,12 +335,24 @@ def layer_norm_backward(
 
 def rms_norm(xp: XP, x: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:
     """Compute the same as the reference, and again with scaled rows if squares overflow."""
-    y, rrms = reference.rms_norm(xp, x, weight, eps)
+    y, rrms = _rms_norm(xp, x, weight, eps)
     if not x.size or rrms.min() > 0:
         return y, rrms
     top = _overflowed(x, rrms)
     y, rrms = reference.rms_norm(xp, x / top, weight, eps / top / top)
     return y, rrms / top
+
+
+def _rms_norm(xp: XP, x: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:
+    sums = sums_for(x)
+    if sums is None:
+        return reference.rms_norm(xp, x, weight, eps)
+    rows = rows_of(x)
+    squares = np.empty((*x.shape[:-1], 1), _FLOAT32)
+    run_sum(sums.row_squares, x.size, rows, squares.reshape(-1))
+    rrms = 1.0 / np.sqrt(squares / x.shape[-1] + eps)
+    y = multiply_arrays(xp, x, rrms)
+    return (y if weight is None else multiply_arrays(xp, y, weight)), rrms
 
 
 # ---- activations ----------------------------------------------------------------------------

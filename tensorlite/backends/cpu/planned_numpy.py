@@ -10,6 +10,8 @@ import numpy as np
 
 from . import kernels
 from .compiled_loops import FLOAT32, MIN_COMPILED, MIN_SHARED, loops_for
+from .compiled_sums import run_sum, sums_for
+from .memory_views import rows_of
 from .planned_kernels import Empty, Launch, Planned
 from .thread_pool import get_num_threads, run_parallel
 
@@ -109,14 +111,19 @@ def plan_rms_norm(empty: Empty, xp: XP, x: Array, weight: Array | None, eps: flo
     """Plan ``kernels.rms_norm``, which is called itself where squares overflow."""
     if x.dtype != FLOAT32 or not x.size or (weight is not None and weight.dtype != FLOAT32):
         return None
-    squares, (y, rrms) = empty_like(empty, x * x), (empty_like(empty, a) for a in kernels.rms_norm(xp, x, weight, eps))
-    if squares is None or y is None or rrms is None:
+    y, rrms = (empty_like(empty, a) for a in kernels.rms_norm(xp, x, weight, eps))
+    sums = sums_for(x)
+    squares: Any = None if sums else empty_like(empty, x * x)
+    if y is None or rrms is None or (sums is None and squares is None):
         return None
     columns = x.shape[-1]
 
     def launch() -> None:
-        np.multiply(x, x, squares)
-        np.add.reduce(squares, -1, out=rrms, keepdims=True)
+        if sums is not None:
+            run_sum(sums.row_squares, x.size, rows_of(x), rrms.reshape(-1))
+        else:
+            np.multiply(x, x, squares)
+            np.add.reduce(squares, -1, out=rrms, keepdims=True)
         np.divide(rrms, columns, rrms)
         np.add(rrms, eps, rrms)
         np.sqrt(rrms, rrms)

@@ -53,7 +53,7 @@ def sum_over(xp: XP, x: Array, axes: tuple[int, ...], keepdims: bool = False) ->
             return x.sum(axis=axes, keepdims=keepdims)
         if x.flags.c_contiguous:
             count, ndim = len(axes), x.ndim
-            if count == ndim or (count == 1 and axes[0] == ndim - 1):
+            if count == ndim or (count == 1 and axes[0] == ndim - 1) or _are_last(axes, ndim):
                 return _sum_last(x, axes, keepdims)
             if count == 1 and ndim == 2:
                 return _sum_axis(x, 0).reshape((1, x.shape[1]) if keepdims else x.shape[1:])
@@ -76,13 +76,18 @@ def sum_to(xp: XP, x: Array, shape: tuple[int, ...]) -> Array:
     return np.asarray(sum_over(xp, x, axes)).reshape(shape)
 
 
+def _are_last(axes: tuple[int, ...], ndim: int) -> bool:
+    """Return whether the axes are the last of an array, in their order."""
+    return len(axes) > 0 and axes == tuple(range(ndim - len(axes), ndim))
+
+
 def _sum_last(x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
-    """Return the sum of a contiguous array over its last axis, or over all."""
+    """Return the sum of a contiguous array over its last axes, or over all."""
     compiled = sums_for(x)
     if compiled is None:
         return x.sum(axis=axes, keepdims=keepdims)  # pairwise
     if len(axes) < x.ndim:
-        rows, tail = x.reshape(-1, x.shape[-1]), None
+        rows, tail = x.reshape(-1, math.prod(x.shape[a] for a in axes)), None
     else:  # in rows, so that threads share them
         flat, whole = x.reshape(-1), x.size - x.size % _ROW
         rows, tail = flat[:whole].reshape(-1, _ROW), flat[whole:]

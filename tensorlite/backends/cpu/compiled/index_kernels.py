@@ -294,7 +294,7 @@ def _pool_rows(x: Array, windows: Any, places: Array) -> None:
             best[q], found[q] = x[p * stride_h, q * stride_w], i32(p * stride_h * width + q * stride_w)
         for a in range(kernel_h):
             h = p * stride_h + a * step_h
-            for b in range(kernel_w):
+            for b in range(0 if a else 1, kernel_w):  # the first entry is there already
                 w = b * step_w
                 if stride_w == 1:  # a loop for each common stride, because the compiler then loads vectors
                     _keep_larger(x[h], w, 1, h * width + w, best, found)
