@@ -15,20 +15,20 @@ COLUMNS = {
 def scaling_text(config: Config, processes: int, link: Link, step_time: float | None) -> str:
     """Return the table, with a line above that says where its times come from, and warnings below.
 
-    step_time: seconds of a step on one process, None to find it out here. Raises UsageError for more processes than
-    sequences.
+    step_time: seconds of a step on one process, None to find it out here. Raises UsageError for processes that cannot
+    share a batch equally.
     """
-    sequences = config.train.grad_accum * config.train.batch_size
-    if processes > sequences:
+    batch_size = config.train.batch_size
+    if batch_size % processes:
         raise click.UsageError(
-            f"--processes {processes}: a step has {sequences} sequences, so at most {sequences} processes share it. "
-            "--batch-size makes it larger"
+            f"--processes {processes}: expected a number that divides the batch size, which is {batch_size}. "
+            "--batch-size changes it"
         )
     from gpt.train.step_time import copy_rate, find_step_times
 
-    numbers = counts(processes)
+    numbers = counts(processes, batch_size)
     times, rate = find_step_times(config, numbers, step_time), copy_rate()
-    rows = [expect(config, n, times.passes(-(-sequences // n)), link, rate) for n in numbers]
+    rows = [expect(config, n, times.passes(batch_size // n), link, rate) for n in numbers]
     first = rows[0].step
     lines = [
         f"training on several processes, {format_si(8 * link.bandwidth, 'bit/s')} each way, latency "

@@ -1,7 +1,7 @@
 """What to expect of training on several processes: bytes that each sends, and the time of a step.
 
-A step of S sequences on N processes: each process computes ceil(S / N) sequences, and `DataParallel` averages the
-gradients in buckets. For a bucket of n bytes, every process
+In a step on N processes, each computes a Nth of the sequences of each batch, and `DataParallel` averages the gradients
+in buckets. For a bucket of n bytes, every process
 
 - announces the call to the others, in messages of 512 bytes each, while earlier buckets are sent;
 - sends each process its slice, of w = ceil(n / N) bytes: (N - 1) w in all;
@@ -144,8 +144,8 @@ def exposed_time(
 
 
 def step_sequences(config: Config, processes: int = 1) -> int:
-    """Return how many sequences of a step the process with the most of them computes."""
-    return math.ceil(config.train.grad_accum * config.train.batch_size / processes)
+    """Return how many sequences of a step each process computes: its part of each batch."""
+    return config.train.grad_accum * (config.train.batch_size // processes)
 
 
 def expect(config: Config, processes: int, passes: Passes, link: Link, copy_rate: float) -> Expectation:
@@ -163,6 +163,7 @@ def expect(config: Config, processes: int, passes: Passes, link: Link, copy_rate
     )  # fmt: skip
 
 
-def counts(processes: int) -> list[int]:
-    """Return 1, 2, 4 and so on up to a number of processes, and that number."""
-    return sorted({1 << k for k in range(processes.bit_length()) if 1 << k < processes} | {processes})
+def counts(processes: int, batch_size: int) -> list[int]:
+    """Return 1, 2, 4 and so on up to a number of processes, and that number, if they share a batch equally."""
+    found = {1 << k for k in range(processes.bit_length()) if 1 << k < processes} | {processes}
+    return sorted(n for n in found if batch_size % n == 0)

@@ -27,17 +27,15 @@ ROUNDS = 3
 
 
 class StepTimes:
-    """Times of a step by the number of its sequences. source: how they were found, in words."""
+    """Times of a step by the number of sequences in a batch. points: of one batch. source: how they were found."""
 
     def __init__(self, config: Config, points: dict[int, Passes], source: str) -> None:
-        self.batch_size, self.points, self.source = config.train.batch_size, dict(sorted(points.items())), source
+        self.batches, self.points, self.source = config.train.grad_accum, dict(sorted(points.items())), source
 
-    def passes(self, sequences: int) -> Passes:
-        """Return the seconds of a step, whose batches have at most ``train.batch_size`` sequences."""
-        whole, rest = divmod(sequences, self.batch_size)
-        batches = [self._batch(self.batch_size)] * whole + ([self._batch(rest)] if rest else [])
-        last = batches.pop()
-        return Passes(sum(batch.forward + batch.backward for batch in batches), *last[1:])
+    def passes(self, size: int) -> Passes:
+        """Return the seconds of a step whose batches have ``size`` sequences on this process."""
+        batch = self._batch(size)
+        return batch._replace(earlier=(self.batches - 1) * (batch.forward + batch.backward))
 
     def _batch(self, size: int) -> Passes:
         """Return the seconds of one batch, on the line through the points."""
@@ -58,8 +56,7 @@ def find_step_times(config: Config, counts: Sequence[int], given: float | None =
     ConfigError for a dtype that this machine does not compute.
     """
     t = config.train
-    sizes = {min(t.batch_size, step_sequences(config, n)) for n in counts}
-    low, high = min(sizes), max(sizes)
+    low, high = t.batch_size // max(counts), t.batch_size // min(counts)
     if given is not None:
         return proportional(config, given / step_sequences(config), "--step-time")
     check_precision(config)
