@@ -34,8 +34,8 @@ class StepTimes:
 
     def passes(self, size: int) -> Passes:
         """Return the seconds of a step whose batches have ``size`` sequences on this process."""
-        batch = self._batch(size)
-        return batch._replace(earlier=(self.batches - 1) * (batch.forward + batch.backward))
+        _, forward, backward, update = self._batch(size)
+        return Passes((self.batches - 1) * (forward + backward), forward, backward, update)
 
     def _batch(self, size: int) -> Passes:
         """Return the seconds of one batch, on the line through the points."""
