@@ -30,7 +30,7 @@ _LISTS = {
         softmax log_softmax layer_norm_rows rms_norm_rows normalize_channels scale_channels
         matrix_exp cholesky qr eigh eigvalsh svd svdvals inv solve det slogdet logdet cofactors cofactors_gradient pinv
         sizes matrix_rank lstsq solve_triangular cond
-        huber bernoulli_cross_entropy logistic_cross_entropy cross_entropy_rows nll_rows nll_gradient
+        huber squared_error bernoulli_cross_entropy logistic_cross_entropy cross_entropy_rows nll_rows nll_gradient
         binary_cross_entropy binary_cross_entropy_with_logits cosine_embedding_loss cross_entropy hinge_embedding_loss
         huber_loss kl_div l1_loss margin_ranking_loss mse_loss multi_margin_loss nll_loss smooth_l1_loss
         soft_margin_loss triplet_margin_loss

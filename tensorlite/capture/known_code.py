@@ -92,8 +92,9 @@ CAPTURABLE_OPS = frozenset(
     "cross_entropy_rows cumsum div dropout_mask dropout_mask_of_shape embedding eq exp expand expm1 gather ge gelu "
     "getitem gt huber isfinite isinf isnan layer_norm_rows le linear log log1p log_softmax logical_and logical_not "
     "logical_or logical_xor logsumexp lt masked_fill matmul max maximum mean min minimum movedim mul ne neg permute "
-    "pow reciprocal relu reshape rms_norm_rows rsqrt sigmoid silu sin slice slice_ softmax softplus split sqrt square "
-    "squeeze stack sub sum tanh transpose tril triu true_divide unsqueeze var view where wide_matmul".split()
+    "pow reciprocal relu reshape rms_norm_rows rsqrt sigmoid silu sin slice slice_ softmax softplus split sqrt "
+    "square squared_error squeeze stack sub sum tanh transpose tril triu true_divide unsqueeze var view where "
+    "wide_matmul".split()
 )  # fmt: skip
 """The functions of ops, and others in ``run_op``, whose results have a shape that does not depend on values."""
 

@@ -220,7 +220,7 @@ def mse_loss(input: Tensor, target: Tensor, reduction: Reduction = "mean") -> Te
     Raises ShapeError if the shapes differ, ValueError for another reduction.
     """
     check_same_shape("mse_loss", input, target, reduction)
-    return reduce_losses(ops.square(input - target), reduction)
+    return nn_ops.squared_error(input, target, reduction)
 
 
 @rounds_once

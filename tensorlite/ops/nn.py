@@ -18,7 +18,7 @@ from ..errors import ShapeError
 from ..scalars import int_in, number_in
 from .arguments import array_of, dim_in, index_array, outlier, wide_index
 from .comparison import eq
-from .elementwise import clamp, convert, erf, exp, log, minimum, rsqrt, sigmoid, where
+from .elementwise import clamp, convert, erf, exp, log, minimum, rsqrt, sigmoid, square, where
 from .gather_scatter import gather
 from .linalg import matmul
 from .reduce import all, mean, sum
@@ -322,6 +322,33 @@ def one_hot(xp: Namespace, x: Array, num_classes: int = -1) -> Array:
 
 
 # ---- losses ---------------------------------------------------------------------------------
+
+
+def _squared_error_composite(x: Value, y: Value, reduction: str) -> Value:
+    loss = square(x - y)
+    return loss if reduction == "none" else sum(loss) if reduction == "sum" else mean(loss)
+
+
+def _squared_error_backward(
+    xp: Namespace, g: Array, difference: Array, reduction: str, needs: Sequence[int]
+) -> tuple[Array | None, Array | None]:
+    d = difference * (2.0 * (g / difference.size if reduction == "mean" else g))
+    return d if 0 in needs else None, -d if 1 in needs else None
+
+
+@op(
+    backward=_squared_error_backward,
+    composite=_squared_error_composite,
+    aux=("difference",),
+    dtypes="floating", widen=True,
+)  # fmt: skip
+def squared_error(xp: Namespace, x: Array, y: Array, reduction: str = "none") -> tuple[Array, Array]:
+    """Return ``(x - y)**2``, or its sum or mean. The second result is ``x - y``."""
+    d = xp.asarray(x - y)
+    if reduction == "none":
+        return d * d, d
+    total = xp.sum_squares_of_all([d])
+    return xp.asarray(total if reduction == "sum" else total / d.size, d.dtype), d
 
 
 @op(

@@ -1120,6 +1120,11 @@ def classes_last(x: Array) -> Array:
     return x if x.ndim < 3 else movedim(x, 1, -1)
 
 
+@of("squared_error")
+def squared_error(x: Array, y: Array, reduction: str = "none") -> Array:
+    return reduced((x - y) ** 2, reduction)
+
+
 @of("logistic_cross_entropy")
 def logistic_cross_entropy(x: Array, target: Array) -> Array:
     return binary_cross_entropy_with_logits(x, target, reduction="none")

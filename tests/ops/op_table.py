@@ -440,6 +440,7 @@ row("F.huber_loss", s(real(2, 3), real(2, 3), delta=0.5), s(real(2, 3), real(2, 
 row("F.smooth_l1_loss", s(real(2, 3), real(2, 3), beta=2.5), s(real(2, 3), whole(2, 3), reduction="sum", beta=0.0))
 PROBABILITIES = given([[0.2, 0.5, 0.3], [0.9, 0.05, 0.05]])
 row("F.binary_cross_entropy", *(s(PROBABILITIES, fixed(given([[0.0, 1.0, 0.5], [1.0, 0.0, 0.3]])), reduction=r) for r in REDUCTIONS))
+row("squared_error", *(s(real(2, 3), real(2, 3), r) for r in REDUCTIONS), s(real(), real()))
 row("logistic_cross_entropy", s(real(2, 3), positive(2, 3)), s(given([800.0, -800.0, 0.0]), given([1.0, 0.0, 0.5])), s(real(0, 2), real(0, 2)))
 row("bernoulli_cross_entropy", s(PROBABILITIES, given([[0.1, 0.4, 0.6], [0.3, 0.7, 0.2]])))
 row("F.binary_cross_entropy", s(PROBABILITIES, fixed(given([[0.1, 0.4, 0.6], [0.3, 0.7, 0.2]])), fixed(positive(3))))

@@ -17,6 +17,7 @@ NO_TWIN = {
     "bernoulli_cross_entropy",
     "apply_dropout_mask", "index_put",
     "layer_norm_rows", "linear", "logistic_cross_entropy", "nll_rows", "normalize_channels", "scale_channels",
+    "squared_error",
     "pad_dims", "rms_norm_rows", "sum_to_size", "view",
     "linalg.eigh", "spd.linalg.eigh", "linalg.svd",  # the signs of vectors differ; see test_factorizations.py
 }  # fmt: skip
