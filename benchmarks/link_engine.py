@@ -52,6 +52,9 @@ class LinkEngine:
     def close(self, error: BaseException | None = None) -> None:
         self.engine.close(error)
 
+    def abort(self, status: int = 1) -> None:
+        self.engine.abort(status)
+
     def _delayed(self, request: Request, size: int, rounds: int) -> "DelayedRequest":
         self.sent += size
         return DelayedRequest(self, request, size / self.link.bandwidth + rounds * self.link.latency)

@@ -5,21 +5,8 @@ from typing import Any
 
 import tensorlite as tl
 import tensorlite.distributed as dist
-from gpt.model import GPT
 from gpt.train.step import Batches, Judge, Result, Stepper
-from tensorlite import Tensor, nn
-
-
-class Reporting(nn.Module):
-    """A model with two more numbers, whose gradients are a rank's loss and whether it was asked to stop.
-
-    They are part of a bucket of gradients, so that a step sends no other message. No optimizer has them.
-    """
-
-    def __init__(self, model: GPT) -> None:
-        super().__init__()
-        self.reported = nn.Parameter(tl.zeros(2, device=model.device))
-        self.model = model
+from tensorlite import Tensor
 
 
 class ParallelStepper(Stepper):
@@ -31,8 +18,7 @@ class ParallelStepper(Stepper):
 
     def __init__(self, group: dist.Group, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.reporting = Reporting(self.model)
-        self.parallel = dist.DataParallel(self.reporting, group)
+        self.parallel = dist.DataParallel(self.model, group, values=2)
 
     def loss(self, x: Tensor, y: Tensor, documents: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
         """Return the weighted mean loss of the rows of this rank, 0-d."""
@@ -51,32 +37,33 @@ class ParallelStepper(Stepper):
             losses = [self.accumulate(batch, len(batches)) for batch in batches[:-1]]
         last = self.loss(*batches[-1]) / len(batches)
         losses.append(last.detach())
-        self.report(sum(losses[1:], losses[0]))
+        self.parallel.set_values(self.report(sum(losses[1:], losses[0]), tl.full_like(last, self.stop)))
         self.scaled(last).backward()
-        return self.finish(lambda loss: self.update(loss, before_update, judge))
+        loss, stopping = self.parallel.mean_values().unbind()
+        norm = self.update(loss, before_update, judge)
+        self.stopping = bool(stopping.item())
+        return loss, norm
 
     def compiled(self) -> Callable[[Batches], Result]:
-        """Return a step of which the parts before and after the transfer are recorded, and replayed later."""
-        backward, update = tl.compile(self.backward), tl.compile(self.update)
+        """Return a step that is recorded, and replayed later. It sends the buckets after the backward pass."""
+        recorded = tl.compile(self.averaged_step)
 
         def step(batches: Batches) -> Result:
             with self.parallel.no_sync():
-                self.report(backward(batches))
-            self.parallel.average_gradients()
-            result = self.finish(lambda loss: update())
-            self.optimizer.zero_grad()
-            return result
+                values, norm = recorded(batches, tl.tensor(float(self.stop), device=self.model.device))
+            loss, stopping = values.unbind()
+            self.stopping = bool(stopping.item())
+            return loss, norm
 
         return step
 
-    def report(self, loss: Tensor) -> None:
-        """Put the loss of this rank, and whether it was asked to stop, into a bucket."""
-        self.reporting.reported.grad = tl.stack([loss.float(), tl.full_like(loss, float(self.stop)).float()])
+    def averaged_step(self, batches: Batches, stop: Tensor) -> tuple[Tensor, Tensor]:
+        """Take a step, and set the gradients to None. Return what all ranks report, (2,), and the norm, 0-d."""
+        values = self.parallel.average_gradients(self.report(self.backward(batches), stop))
+        norm = self.update()
+        self.optimizer.zero_grad()
+        return values, norm
 
-    def finish(self, update: Callable[[Tensor], Tensor]) -> Result:
-        """Update the weights, and return the loss of all ranks and the norm."""
-        report = self.reporting.reported.grad
-        assert report is not None
-        norm = update(report[0])
-        self.stopping = float(report[1].item()) > 0
-        return report[0], norm
+    def report(self, loss: Tensor, stop: Tensor) -> Tensor:
+        """Return what travels with the gradients: the loss, and whether this rank was asked to stop, (2,)."""
+        return tl.stack([loss, stop]).float()

@@ -10,9 +10,8 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
 from .graph import Node, Variable
-from .shared_state import shared_state
 
-__all__ = ["GradientObserver", "finish", "gradient_observers", "observe"]
+__all__ = ["GradientObserver", "active_observers", "add_observer", "finish", "gradient_observers", "observe"]
 
 
 class GradientObserver(Protocol):
@@ -31,8 +30,14 @@ class GradientObserver(Protocol):
         """Act after the pass, when ``grad`` of all leaves is set."""
 
 
-gradient_observers: weakref.WeakSet[Any] = weakref.WeakSet()
-"""The observers of this process. A pass asks those with a leaf in its graph."""
+gradient_observers: dict[int, weakref.ref[Any]] = {}
+"""The observers of this process that still exist, by their id. A pass asks those with a leaf in its graph."""
+
+
+def add_observer(observer: GradientObserver) -> None:
+    """Ask an observer in each backward pass, as long as something else refers to it."""
+    key = id(observer)
+    gradient_observers[key] = weakref.ref(observer, lambda reference: gradient_observers.pop(key, None))
 
 
 def observe(step: Callable[..., None], order: Iterable[Any], grads: dict[Any, Any]) -> Callable[..., None]:
@@ -41,7 +46,7 @@ def observe(step: Callable[..., None], order: Iterable[Any], grads: dict[Any, An
     The gradient of a leaf is complete after the last node that uses it. A leaf with hooks is left to ``finished``,
     because its hooks run at the end of the pass.
     """
-    active = _active()
+    active = active_observers()
     owners = {leaf: each for each in active for leaf in each.leaves}
     last: dict[Any, Node] = {}
     for node in order:
@@ -69,12 +74,12 @@ def observe(step: Callable[..., None], order: Iterable[Any], grads: dict[Any, An
 
 def finish(leaves: Collection[Variable]) -> None:
     """Tell the observers of these leaves that the pass is over."""
-    for each in _active():
+    for each in active_observers():
         if not each.leaves.isdisjoint(leaves):
             each.finished()
 
 
-def _active() -> list[Any]:
+def active_observers() -> list[Any]:
     """Return the observers that want to know gradients now."""
-    with shared_state:
-        return [each for each in gradient_observers if each.active]
+    existing = [reference() for reference in list(gradient_observers.values())]
+    return [each for each in existing if each is not None and each.active]

@@ -14,6 +14,8 @@ import numpy as np
 
 from ..autograd.graph import Variable
 from ..backends.registry import Device
+from ..distributed.data_parallel import Reducer
+from ..distributed.group import Group
 from ..nn.module import Module
 from ..nn.parameter import Parameter
 from ..optim.lr_scheduler import LRScheduler
@@ -34,6 +36,7 @@ SAFE_BUILTINS = {
 }  # fmt: skip
 """Names of Python whose results depend on their arguments alone. Exceptions count as well."""
 
+_USED_AGAIN = (Group, Reducer)  # Recorded calls alone use what is inside, and a replay makes them again.
 _TENSOR_ATTRIBUTES = {"array", "accumulated_grad", "node", "tracked", "hooks", "retain_hook", "view_info"}
 _CONTAINERS = (list, tuple, dict, set, frozenset)
 
@@ -153,7 +156,7 @@ class Guards:
                 return ()
         elif isinstance(x, type):
             return self._class(x, name)
-        elif isinstance(x, (property, staticmethod, classmethod)):
+        elif isinstance(x, (property, staticmethod, classmethod, *_USED_AGAIN)):
             return ()
         elif isinstance(x, Module):
             return [*self._all_of(vars(x), name), (type(x), name)]

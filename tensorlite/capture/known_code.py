@@ -34,6 +34,7 @@ _PUBLIC = {
     "ops/half_precision.py": {"rounds_once.<locals>.widened"},
     "ops/index.py": {"getitem"},
     "ops/shape.py": {"cat", "chunk", "flatten", "narrow", "split", "squeeze", "stack", "unsqueeze"},
+    "distributed/data_parallel.py": {"DataParallel.average_gradients"},
     "distributed/zero_redundancy.py": {"ZeroRedundancyOptimizer.step", "ZeroRedundancyOptimizer.zero_grad"},
     "optim/combined.py": {"CombinedOptimizer.step", "CombinedOptimizer.zero_grad"},
     "tensors/method_makers.py": {"reflected.<locals>.method", "to_method.<locals>.method",
@@ -48,6 +49,7 @@ _PUBLIC = {
 _INTERNAL = {
     "autograd/autocast_mode.py": {"can_combine"},
     "autograd/engine.py": {"fill_missing_with_zeros", "run_backward"},
+    "autograd/gradient_observers.py": {"active_observers", "finish", "observe"},
     "autograd/grad_mode.py": {"set_grad_enabled.__enter__", "set_grad_enabled.__exit__", "set_grad_enabled.__init__"},
     "autograd/function.py": {"make_op_function.<locals>.general"},
     "autograd/gradients.py": {"_as_list", "_seeds", "backward"},
@@ -58,6 +60,7 @@ _INTERNAL = {
     "autograd/usual_call.py": {"_given"},
     "autograd/version_counter.py": {"base_array", "check_saved"},
     "autograd/views.py": {"record_view"},
+    "distributed/data_parallel.py": {"check_values"},
     "backends/registry.py": {"_load_cpu", "backend_of", "device", "device_of"},
     "dtypes.py": {"_bits", "_check_scalars", "_choose", "_compare", "_convert", "_float", "_float_scale",
                   "_floating", "_is_exact", "_numpy_dtype", "_promote", "_round", "_rounded_numbers", "_same",
@@ -87,8 +90,9 @@ _RECORDING = {"capture/guards.py", "capture/recorder.py", "capture/tape.py", "ca
 """The files whose own code runs while a step is recorded."""
 
 CAPTURABLE_OPS = frozenset(
-    "_cat _slice _split abs add add_ apply_dropout_mask attention bitwise_and bitwise_not bitwise_or bitwise_xor "
-    "broadcast_to cat check_class_indices clamp clip_grad_norm convert convert_to_discrete cos count_targets "
+    "_cat _slice _split abs add add_ apply_dropout_mask attention average_over_ranks bitwise_and "
+    "bitwise_not bitwise_or bitwise_xor broadcast_to "
+    "cat check_class_indices clamp clip_grad_norm convert convert_to_discrete cos count_targets "
     "cross_entropy_rows cumsum div dropout_mask dropout_mask_of_shape embedding eq exp expand expm1 gather ge gelu "
     "getitem gt huber isfinite isinf isnan layer_norm_rows le linear log log1p log_softmax logical_and logical_not "
     "logical_or logical_xor logsumexp lt masked_fill matmul max maximum mean min minimum movedim mul ne neg permute "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import types
 from collections.abc import Callable, Sequence
 from operator import add
@@ -60,10 +61,14 @@ class Recorder:
         recorded = self.guards is not None
         hooks = OpHooks(self._forward, self._backward) if recorded else OpHooks(self._unwatched, self._unwatched)
         before = set_op_hooks(hooks)
+        collects = gc.isenabled()
+        gc.disable()  # A collection calls code that is not the step's, such as hypothesis's callback.
         try:
             with self.watcher:
                 return f(*args, **kwargs)
         finally:
+            if collects:
+                gc.enable()
             set_op_hooks(before)
 
     # ---- places -----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..autograd import anomaly_mode, version_counter
 from ..autograd.autocast_mode import casting
+from ..autograd.gradient_observers import active_observers, gradient_observers
 from ..autograd.graph import Variable, new_node, wrap
 from ..autograd.op_hooks import OpHooks
 from ..autograd.thread_state import threads
@@ -22,6 +23,7 @@ from ..pytree import tree_leaves, tree_map, tree_unflatten
 from .guards import Guards, NotCapturableError, is_plain, is_plain_tensor
 from .plan import Plan, settings
 from .recorder import Recorder
+from .steps import Delivery
 from .tape import Tape
 from .user_code import guards_of
 
@@ -45,6 +47,11 @@ class _Capture:
         self.plan: Plan | None = None
         self.plans_left, self.lock = _MAX_PLANS, threading.Lock()
         tape.finish(self.kept)
+        self.leaves = {x for row in tape.program if isinstance(row[0], Delivery) for x in row[0].leaves}
+
+    def is_observed(self) -> bool:
+        """Return whether an observer wants the gradients of the step's backward pass, which a replay does not tell."""
+        return bool(gradient_observers) and any(not each.leaves.isdisjoint(self.leaves) for each in active_observers())
 
     def replay(self, leaves: list[Any], arrays: list[Any]) -> Any:
         """Do the calls of the step on these arguments, and return its result."""
@@ -135,6 +142,8 @@ class CompiledStep(Generic[P, R]):
         signature.calls += 1
         capture = signature.capture
         if capture is not None:
+            if capture.is_observed():
+                return self.function(*args, **kwargs)
             if capture.guards.hold() and not any(id(a) in capture.guards.tensors for a in arrays):
                 signature.replays += 1
                 result: R = capture.replay(leaves, arrays)
@@ -227,7 +236,7 @@ def _key_of(args: Any, kwargs: Any, leaves: list[Any], arrays: list[Any]) -> Any
     """
     if (
         casting.active or anomaly_mode.enabled or version_counter.inplace_in_graph or threads.state.hooks != _NO_HOOKS
-        or (threads.state.inference)
+        or threads.state.inference
     ):  # fmt: skip
         return None
     parts: list[Any] = []

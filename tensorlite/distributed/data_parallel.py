@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..autograd.grad_mode import no_grad
-from ..autograd.gradient_observers import gradient_observers
+from ..autograd.gradient_observers import add_observer
+from ..autograd.graph import wrap
+from ..autograd.op_hooks import run_op
+from ..backends.registry import Array
+from ..dtypes import float32
+from ..errors import ShapeError
 from ..nn.module import Module
-from ..scalars import number_in
+from ..scalars import int_in, number_in
+from ..tensors.creation import zeros
 from ..tensors.tensor import Tensor
 from .buckets import Bucket, make_buckets
 from .group import Group
@@ -28,6 +34,8 @@ class DataParallel(Module):
         others, and a hash of them is compared.
     group: the group, by default that of :func:`init`.
     bucket_cap_mb: the size of a bucket of gradients in MiB. It changes the time of a step, and no bit of a result.
+    values: how many further float32 numbers, such as the loss, are averaged with the gradients, without a message of
+        their own. See :meth:`set_values`.
 
         group = dist.init()
         model = dist.DataParallel(model)
@@ -45,7 +53,9 @@ class DataParallel(Module):
     Raises TypeError if module is not a Module, ValueError for a size that is not positive, and DistributedError.
     """
 
-    def __init__(self, module: Module, group: Group | None = None, bucket_cap_mb: float = BUCKET_MB) -> None:
+    def __init__(
+        self, module: Module, group: Group | None = None, bucket_cap_mb: float = BUCKET_MB, values: int = 0
+    ) -> None:
         super().__init__()
         if not isinstance(module, Module):
             raise TypeError(f"DataParallel: expected a Module, got {type(module).__name__}")
@@ -56,21 +66,50 @@ class DataParallel(Module):
         self.group = current("DataParallel") if group is None else group
         copy_from_first(module, self.group)
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        self.trained = [p for _, p in named]
+        self.carrier: Tensor | None = None  # A leaf whose gradient is the values, in the last bucket.
+        count = int_in("DataParallel", "values", values)
+        if count < 0:
+            raise ValueError(f"DataParallel: values must not be negative, got {count}")
+        if count:
+            device = named[0][1].device if named else None
+            self.carrier = zeros(count, dtype=float32, device=device, requires_grad=True)
+            named.insert(0, ("values", self.carrier))
         self.reducer = Reducer(make_buckets(named, self.group, int(size * 2**20)))
+        self.average = make_average(self.reducer, self.carrier)
         if self.group.size > 1:
-            gradient_observers.add(self.reducer)
+            add_observer(self.reducer)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the result of the module."""
         return self.module(*args, **kwargs)
 
-    def average_gradients(self) -> None:
+    def set_values(self, values: Tensor) -> None:
+        """Set the numbers of this rank that the next backward pass averages with the gradients, (values,), float32.
+
+        Raises ShapeError for another shape, and ValueError if this was made without ``values``.
+        """
+        check_values("set_values", values, self.carrier)
+        assert self.carrier is not None
+        self.carrier.grad = values.detach().clone()
+
+    def mean_values(self) -> Tensor:
+        """Return the means over the ranks of what :meth:`set_values` set, after the backward pass."""
+        if self.carrier is None or self.carrier.grad is None:
+            raise ValueError("mean_values: expected values to be set before the backward pass. Call set_values first")
+        return self.carrier.grad
+
+    def average_gradients(self, values: Tensor | None = None) -> Tensor | None:
         """Average the gradients that backward passes inside of :meth:`no_sync` have left, as the next pass would.
 
-        A step that :func:`tensorlite.compile` records needs this, because it cannot send anything.
+        A step that :func:`tensorlite.compile` records may call this, but no pass that sends. values: as for
+        :meth:`set_values`; returns their means.
         """
-        if self.group.size > 1:
-            self.reducer.finished()
+        if values is not None:
+            check_values("average_gradients", values, self.carrier)
+        gradients = [p.grad for p in self.trained if p.grad is not None]
+        result = run_op(self.average, gradients, None if values is None else values.detach().array)
+        return None if result is None else wrap(result)
 
     @contextlib.contextmanager
     def no_sync(self) -> Iterator[None]:
@@ -121,6 +160,28 @@ class Reducer:
             self.started = 0
             for bucket in self.buckets:
                 bucket.reset()
+
+
+def check_values(call: str, values: Tensor, carrier: Tensor | None) -> None:
+    """Raise ShapeError or ValueError unless values are those that a DataParallel was made for."""
+    if carrier is None:
+        raise ValueError(f"{call}: expected a DataParallel with values, got one without. Make it with values=n")
+    if values.shape != carrier.shape or values.dtype != float32:
+        raise ShapeError(f"{call}: expected float32{tuple(carrier.shape)}, got {values.dtype}{tuple(values.shape)}")
+
+
+def make_average(reducer: Reducer, carrier: Tensor | None) -> Callable[[list[Tensor], Array | None], Array | None]:
+    """Return the work of :meth:`DataParallel.average_gradients` as a function, which a recorded step calls again."""
+
+    def average_over_ranks(gradients: list[Tensor], values: Array | None) -> Array | None:
+        if values is not None:
+            assert carrier is not None
+            carrier.grad = wrap(values.copy())
+        if reducer.buckets and reducer.buckets[0].group.size > 1:
+            reducer.finished()
+        return None if carrier is None or values is None else carrier.grad.array  # type: ignore[union-attr]
+
+    return average_over_ranks
 
 
 def average_gradients(parameters: Iterable[Tensor], group: Group | None = None) -> None:

@@ -136,6 +136,9 @@ class NcclEngine:
         self._connections.clear()
         self.host.close(error)
 
+    def abort(self, status: int = 1) -> None:
+        self.host.abort(status)
+
 
 def why_not(reports: list[list[str]]) -> str:
     """Return why the devices of the ranks cannot be connected, or an empty string. reports: problem, place of each."""

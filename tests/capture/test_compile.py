@@ -1,5 +1,6 @@
 """Test that a compiled step gives the same bits as the plain one, while what it depends on changes."""
 
+import gc
 import math
 import random
 import threading
@@ -719,3 +720,18 @@ def test_gpt_has_the_same_bits_for_50_steps() -> None:
     assert plain[:2] == captured[:2]
     assert "50 calls, 47 replayed; captured" in captured[2].explain()
     assert math.isfinite(plain[0][-1])
+
+
+def test_a_garbage_collection_does_not_spoil_a_recording():
+    """hypothesis, for example, has a callback that reads the clock in each collection."""
+    before = gc.get_threshold()
+    gc.callbacks.append(lambda phase, info: time.perf_counter())
+    gc.set_threshold(1)
+    try:
+        step = tl.compile(lambda x: (x * 2).sum())
+        for _ in range(5):
+            step(tl.ones(3))
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.pop()
+    assert step.explain().endswith("captured")

@@ -224,6 +224,65 @@ def test_a_step_that_averages_is_not_recorded(wrapped):
     assert dist.run_ranks(run, 2) == [[0.5 + k for k in range(6)]] * 2
 
 
+def test_a_recorded_step_averages_gradients_and_values():
+    """The whole step is replayed, and has the bits of the plain one. A step that sends by itself is a plain one."""
+
+    def train(group, record):
+        model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3))
+        with tl.no_grad():
+            for i, p in enumerate(model.parameters()):
+                p.copy_(tl.tensor(np.random.default_rng(i).standard_normal(p.shape).astype(np.float32)))
+        parallel = dist.DataParallel(model, group, values=1)
+        optimizer = tl.optim.AdamW(model.parameters(), lr=0.1)
+
+        def step(x):
+            loss = model(x).square().mean()
+            loss.backward()
+            mean = parallel.average_gradients(loss.detach().reshape(1))
+            norm = nn.utils.clip_grad_norm_(parallel.trained, 0.3)
+            optimizer.step()
+            optimizer.zero_grad()
+            return mean, norm
+
+        recorded = tl.compile(step) if record else step
+        results = []
+        for k in range(8):
+            with parallel.no_sync():
+                x = np.random.default_rng([k, group.rank]).standard_normal((5, 3)).astype(np.float32)
+                results += [value.numpy().tobytes() for value in recorded(tl.tensor(x))]
+        if record:
+            assert "5 replayed; captured" in recorded.explain()
+            recorded(tl.tensor(x))  # Its backward pass sends by itself, so this is a plain step.
+            assert "5 replayed; captured" in recorded.explain()
+        return results
+
+    plain = dist.run_ranks(lambda group: train(group, False), 2)
+    recorded = dist.run_ranks(lambda group: train(group, True), 2)
+    assert recorded == plain
+    assert plain[0][::2] == plain[1][::2]
+
+
+def test_values_are_averaged_with_the_gradients():
+    def run(group):
+        model = nn.Linear(2, 1)
+        parallel = dist.DataParallel(model, group, values=2)
+        parallel.set_values(tl.tensor([1.0 + group.rank, 5.0]))
+        parallel(tl.ones(1, 2)).sum().backward()
+        return parallel.mean_values().tolist(), len(list(parallel.parameters()))
+
+    assert dist.run_ranks(run, 3) == [([2.0, 5.0], 2)] * 3
+    alone = dist.DataParallel(nn.Linear(2, 1), values=1)
+    assert alone.average_gradients(tl.tensor([3.0])).tolist() == [3.0]
+    with pytest.raises(ValueError, match="mean_values: expected values to be set before the backward pass"):
+        dist.DataParallel(nn.Linear(2, 1), values=1).mean_values()
+    with pytest.raises(ValueError, match="set_values: expected a DataParallel with values, got one without"):
+        dist.DataParallel(nn.Linear(2, 1)).set_values(tl.ones(1))
+    with pytest.raises(tl.ShapeError, match=r"average_gradients: expected float32\(1,\), got float32\(2,\)"):
+        alone.average_gradients(tl.ones(2))
+    with pytest.raises(ValueError, match="values must not be negative, got -1"):
+        dist.DataParallel(nn.Linear(2, 1), values=-1)
+
+
 def test_other_models_are_an_error():
     with pytest.raises(DistributedError, match="names, shapes and dtypes of the module"):
         dist.run_ranks(lambda g: dist.DataParallel(nn.Linear(1, 1 + g.rank), g), 2)
