@@ -45,13 +45,13 @@ class CountingEngine:
         return self.engine.gather(sent, received)
 
 
-def sent_in_a_step(config: ModelConfig, dtype: str, size: int) -> list[int]:
-    """Return the bytes that each rank sends in a step of DataParallel."""
+def sent_in_a_step(config: ModelConfig, dtype: str, size: int, bucket: int) -> list[int]:
+    """Return the bytes that each rank sends in a step of DataParallel. bucket: bytes of a bucket at most."""
 
     def run(group):
         with LOCK:
             model = GPT(config).to("cpu", getattr(tl, dtype))
-        parallel = dist.DataParallel(model, group)
+        parallel = dist.DataParallel(model, group, bucket_cap_mb=bucket / 2**20)
         ids = tl.tensor(np.zeros((1, config.block_size), np.int64))
         group.communicator.engine = engine = CountingEngine(group.communicator.engine)
         parallel(ids, ids)[1].backward()
@@ -76,11 +76,11 @@ def test_as_many_bytes_are_sent_as_expected(changes, dtype, bucket, small, piece
         monkeypatch.setattr(module, "SMALL", small)
         monkeypatch.setattr(module, "PIECE", piece)
     monkeypatch.setattr(scaling, "BUCKET_BYTES", bucket)
-    monkeypatch.setattr(data_parallel.DataParallel.__init__, "__defaults__", (None, bucket / 2**20))
     config = ModelConfig(**(TINY.__dict__ | changes))
     itemsize = np.dtype(dtype).itemsize
     for size in (2, 3, 4):
-        assert sent_in_a_step(config, dtype, size) == [sent_bytes(buckets(config, itemsize), size, itemsize)] * size
+        expected = sent_bytes(buckets(config, itemsize), size, itemsize)
+        assert sent_in_a_step(config, dtype, size, bucket) == [expected] * size
 
 
 def test_constants_are_those_of_the_library():
