@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -59,7 +59,7 @@ def start_processes(count: int | None) -> None:
         silence()
 
 
-def waiting(timeout: float | None) -> dict[str, float]:
+def waiting(timeout: float | None) -> dict[str, Any]:
     """Return the argument of `gpt.train.train` that --timeout gives, none if it is not given."""
     return {} if timeout is None else {"timeout": timeout}
 

@@ -59,11 +59,14 @@ class Run(Protocol):
     rng: np.random.Generator
     order: Order
     step: int
-    stepper: Stepper
     saver: Saver
     meter: Meter
     last_mark: Mark | None
     is_new: bool
+
+    @property
+    def stepper(self) -> Stepper:
+        """Return what takes the steps."""
 
     def draw(self) -> list[tuple[Tensor, ...]]:
         """Return the batches of the next step."""

@@ -17,8 +17,11 @@ __all__ = ["GradientObserver", "active_observers", "add_observer", "finish", "gr
 class GradientObserver(Protocol):
     """What wants to know the gradients of some leaves. active: whether it does now."""
 
-    leaves: Collection[Any]
     active: bool
+
+    @property
+    def leaves(self) -> Collection[Any]:
+        """Return the leaves."""
 
     def ready(self, leaf: Any, g: Any) -> None:
         """Get the gradient of a leaf, a raw array that must not be changed. No more is added to it in this pass."""

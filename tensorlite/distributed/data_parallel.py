@@ -65,7 +65,7 @@ class DataParallel(Module):
         self.module = module
         self.group = current("DataParallel") if group is None else group
         copy_from_first(module, self.group)
-        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        named: list[tuple[str, Tensor]] = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self.trained = [p for _, p in named]
         self.carrier: Tensor | None = None  # A leaf whose gradient is the values, in the last bucket.
         count = int_in("DataParallel", "values", values)
