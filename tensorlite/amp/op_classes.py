@@ -41,7 +41,7 @@ _LISTS = {
         bitwise_and bitwise_or bitwise_xor bitwise_not bitwise_left_shift bitwise_right_shift
         add sub mul outer true_divide div floor_divide remainder fmod neg abs sign floor ceil round trunc sqrt
         tanh sigmoid sigmoid_slope erf sin cos atan atan2 maximum minimum clamp where
-        relu leaky_relu elu silu log_sigmoid gelu apply_dropout_mask embedding one_hot
+        relu relu_slope leaky_relu elu silu log_sigmoid gelu apply_dropout_mask embedding one_hot
         clone convert convert_to_discrete transfer alias module_hook distance
         all_gather all_reduce broadcast reduce_scatter
         reshape view broadcast_to permute transpose flip roll crop pad_dims split unbind cat diagonal tril triu

@@ -24,12 +24,12 @@ __all__ = [
     "gelu_backward", "huber", "huber_slope", "largest", "last_places", "layer_norm", "layer_norm_backward", "leaky",
     "lerp", "linear", "linear_backward", "log_sigmoid", "log_softmax", "log_softmax_backward", "matmul",
     "median_of_all", "median_places", "multiply_arrays", "muon_step", "orthogonal", "other_products", "philox",
-    "places_in_order", "pool_places", "product", "recurrence", "rms_norm", "rms_norm_backward", "root_sum_squares",
-    "running_product", "running_product_backward", "running_sum", "scale_all_step", "scale_channels",
-    "scale_channels_backward", "scatter_add_into", "scatter_into", "search_rows", "sgd_step", "sigmoid",
-    "sigmoid_slope", "sign_of", "silu", "silu_backward", "smallest", "softmax", "softmax_backward", "sum_over",
-    "sum_squares_of_all", "sum_to", "take_at", "take_entries", "take_last_entries", "take_slices", "top_places",
-    "variance", "whole_of", "wide_matmul",
+    "places_in_order", "pool_places", "product", "recurrence", "relu_slope", "rms_norm", "rms_norm_backward",
+    "root_sum_squares", "running_product", "running_product_backward", "running_sum", "scale_all_step",
+    "scale_channels", "scale_channels_backward", "scatter_add_into", "scatter_into", "search_rows", "sgd_step",
+    "sigmoid", "sigmoid_slope", "sign_of", "silu", "silu_backward", "smallest", "softmax", "softmax_backward",
+    "sum_over", "sum_squares_of_all", "sum_to", "take_at", "take_entries", "take_last_entries", "take_slices",
+    "top_places", "variance", "whole_of", "wide_matmul",
 ]  # fmt: skip
 
 Array = Any
@@ -102,6 +102,11 @@ def huber_slope(xp: XP, x: Array, y: Array, delta: float) -> Array:
 def leaky(xp: XP, x: Array, sign: Array, slope: float) -> Array:
     """Return x where ``sign`` is positive, else ``slope * x``."""
     return xp.where(sign > 0, x, x * slope)
+
+
+def relu_slope(xp: XP, g: Array, y: Array) -> Array:
+    """Return g, and 0 where y is not above 0. It stays where y is NaN."""
+    return xp.where(y <= 0, 0.0, g)
 
 
 def lerp(xp: XP, x: Array, y: Array, weight: Any) -> Array:

@@ -311,7 +311,10 @@ def tril(xp: Namespace, x: Array, diagonal: int = 0) -> Array:
 
     diagonal: 0 is the main diagonal, 1 the one above it. Raises ShapeError for fewer than 2 dimensions.
     """
-    return xp.tril(_matrices(x), int_in("", "diagonal", diagonal))
+    k = int_in("", "diagonal", diagonal)
+    if _matrices(x).dtype.kind != "f":
+        return xp.tril(x, k)
+    return xp.where(xp.tri(*x.shape[-2:], k, dtype=bool), x, 0.0)
 
 
 @op(lambda g, diagonal: triu(g, diagonal), bfloat16=True)
@@ -320,7 +323,10 @@ def triu(xp: Namespace, x: Array, diagonal: int = 0) -> Array:
 
     diagonal: 0 is the main diagonal, 1 the one above it. Raises ShapeError for fewer than 2 dimensions.
     """
-    return xp.triu(_matrices(x), int_in("", "diagonal", diagonal))
+    k = int_in("", "diagonal", diagonal)
+    if _matrices(x).dtype.kind != "f":
+        return xp.triu(x, k)
+    return xp.where(xp.tri(*x.shape[-2:], k - 1, dtype=bool), 0.0, x)
 
 
 def _matrices(x: Array) -> Array:

@@ -29,7 +29,13 @@ __all__ = ["log_softmax", "relu", "softmax"]
 # ---- activations ----------------------------------------------------------------------------
 
 
-@op(lambda g, out: where(out <= 0, 0.0, g))
+@op(lambda h, y: _relu_slope(h, y), None)
+def _relu_slope(xp: Namespace, g: Array, y: Array) -> Array:
+    """Return the gradient of :func:`relu`, given that of its result."""
+    return xp.relu_slope(g, y)
+
+
+@op(lambda g, out: _relu_slope(g, array_of(out)))
 def relu(xp: Namespace, x: Array) -> Array:
     """Return ``max(input, 0)``. At 0 the gradient is 0."""
     return xp.clamp(x, 0, None)

@@ -13,7 +13,7 @@ from .. import reference
 from . import compiled_loops
 from .compiled_loops import loops_for, run_loop
 
-__all__ = ["huber", "huber_slope", "leaky", "lerp"]
+__all__ = ["huber", "huber_slope", "leaky", "lerp", "relu_slope"]
 
 Array = Any
 XP = Any
@@ -52,6 +52,12 @@ def leaky(xp: XP, x: Array, sign: Array, slope: float) -> Array:
     """Compute the same as the reference."""
     out = _of_two("LEAKY", x, sign, slope)
     return reference.leaky(xp, x, sign, slope) if out is None else out
+
+
+def relu_slope(xp: XP, g: Array, y: Array) -> Array:
+    """Compute the same as the reference."""
+    out = _of_two("RELU_SLOPE", g, y, 0.0)
+    return reference.relu_slope(xp, g, y) if out is None else out
 
 
 def lerp(xp: XP, x: Array, y: Array, weight: Any) -> Array:

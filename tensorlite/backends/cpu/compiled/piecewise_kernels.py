@@ -12,12 +12,12 @@ import numpy as np
 from .parallel_for import bind_kernel, parallel_for
 from .support import ENTRY, INNER, njit
 
-__all__ = ["HUBER", "HUBER_SLOPE", "LEAKY", "LERP", "of_two", "weighted"]
+__all__ = ["HUBER", "HUBER_SLOPE", "LEAKY", "LERP", "RELU_SLOPE", "of_two", "weighted"]
 
 Array = Any
 f32 = np.float32
 
-HUBER, HUBER_SLOPE, LEAKY, LERP = range(4)
+HUBER, HUBER_SLOPE, LEAKY, LERP, RELU_SLOPE = range(5)
 
 _GRAIN_SIZE = 1024  # entries, 4 KB
 
@@ -44,6 +44,9 @@ def of_two_range(code: int, x: Array, y: Array, a: Any, b: Any, out: Array, star
         for i in range(out.size):
             scaled = x[i] * a
             out[i] = x[i] if y[i] > f32(0) else scaled
+    elif code == RELU_SLOPE:
+        for i in range(out.size):
+            out[i] = f32(0) if y[i] <= f32(0) else x[i]  # NaN stays
     elif a < f32(0.5) and a > f32(-0.5):
         for i in range(out.size):
             out[i] = x[i] + a * (y[i] - x[i])
@@ -57,7 +60,8 @@ def of_two(pool: int, code: int, x: Array, y: Array, a: Any, b: Any, out: Array)
     """Write what the code says.
 
     HUBER: ``c (d - c / 2)`` for d = x - y and c, which is d kept between -a and a. HUBER_SLOPE: c. LEAKY: x where y is
-    positive, else ``a x``. LERP: ``x + a (y - x)``, computed from the nearer end, with b = 1 - a.
+    positive, else ``a x``. RELU_SLOPE: 0 where y is at most 0, else x. LERP: ``x + a (y - x)``, computed from the
+    nearer end, with b = 1 - a.
     """
     parallel_for(pool, bind_kernel(of_two_range, (code, x, y, a, b, out)), out.size, _GRAIN_SIZE, 1)
 
