@@ -29,7 +29,7 @@ KEY = b"bench_distributed"
 class Order(NamedTuple):
     """A block of steps. link: between the ranks; None for that of the MPI library. together: whether they average.
 
-    compiled: whether forward and backward pass are replayed, and the gradients averaged after them.
+    compiled: whether steps are replayed, in which the gradients are averaged after the backward pass.
     """
 
     steps: int
@@ -58,40 +58,27 @@ class Trainer:
         return tl.from_numpy(batch[self.group.rank * rows : (self.group.rank + 1) * rows])
 
     def make_compiled(self) -> Callable[[tl.Tensor, tl.Tensor], tl.Tensor]:
-        """Return a function that replays what tl.compile can: all of a step on one rank, else up to the gradients."""
-        model, parameters, optimizer, alone = self.model, self.parameters, self.optimizer, self.group.size == 1
+        """Return a function that replays a step, in which the gradients are averaged after the backward pass."""
+        model, parameters, optimizer, parallel = self.model, self.parameters, self.optimizer, self.parallel
 
         @tl.compile
         def step(x: tl.Tensor, y: tl.Tensor) -> tl.Tensor:
             _, loss = model(x, y)
             loss.backward()
-            if alone:
-                tl.nn.utils.clip_grad_norm_(parameters, OPTIM.grad_clip)
-                optimizer.step()
-                optimizer.zero_grad()
+            parallel.average_gradients()
+            tl.nn.utils.clip_grad_norm_(parameters, OPTIM.grad_clip)
+            optimizer.step()
+            optimizer.zero_grad()
             return loss
 
         return step
 
     def step_compiled(self) -> tuple[float, ...]:
-        """Take a step as `step` does, with replays. The forward and the backward pass are one part."""
+        """Take a step as `step` does, with replays. All of it counts as one part."""
         x, y = (self.part(each) for each in draw_batch(self.rng, self.shape))
-        times = [time.perf_counter()]
-        loss = self.compiled(x, y)
-        times.append(time.perf_counter())
-        if self.group.size > 1:
-            dist.average_gradients(self.parameters, self.group)
-        times.append(time.perf_counter())
-        value = loss.item() if self.group.size == 1 else self.update(loss)
-        times.append(time.perf_counter())
-        return (value, 0, *np.diff(times))
-
-    def update(self, loss: tl.Tensor) -> float:
-        """Update the parameters, and return the loss as a number."""
-        tl.nn.utils.clip_grad_norm_(self.parameters, OPTIM.grad_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return loss.item()
+        start = time.perf_counter()
+        value = self.compiled(x, y).item()
+        return (value, 0, time.perf_counter() - start, 0.0, 0.0)
 
     def step(self) -> tuple[float, ...]:
         """Take a step. Return the loss of this rank, the bytes it sent, and the seconds of its three parts.
@@ -105,7 +92,10 @@ class Trainer:
         times.append(time.perf_counter())
         loss.backward()
         times.append(time.perf_counter())
-        value = self.update(loss)
+        tl.nn.utils.clip_grad_norm_(self.parameters, OPTIM.grad_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        value = loss.item()
         times.append(time.perf_counter())
         return (value, self.sent - sent, *np.diff(times))
 
