@@ -10,7 +10,7 @@ from ..autograd.version_counter import bump_version
 from ..backends.registry import Array
 from ..dtypes import DType, accumulate_dtype
 from ..errors import ShapeError
-from ..ops.channel_norms import moments_of_channels, normalize_channels, scale_channels
+from ..ops.channel_norms import normalize_channels, scale_channels
 from ..scalars import int_in, number_in
 from ..tensors.creation import zeros_like
 from ..tensors.tensor import Tensor
@@ -96,13 +96,13 @@ def batch_norm(
             f"{name}({format_tensors(input)}): expected more than one number in each channel for training, got "
             f"{count}. Use a larger batch, or eval()."
         )
-    moments = run_op(moments_of_channels, x.array)
+    moments: list[Array] = []
+    y = normalize_channels(x, weight, bias, None, eps, moments)
     if running_mean is not None or running_var is not None:
         variance = moments[0] * moments[0] * (count / (count - 1))
         for running, batch in ((running_mean, moments[1]), (running_var, variance)):
             if running is not None:
                 _update(running, batch, momentum)
-    y = normalize_channels(x, weight, bias, None, eps, moments)
     return y if dtype == input.dtype else y.to(input.dtype)
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from ..autograd.function import op
 from ..autograd.graph import Value
-from ..backends.registry import BACKENDS, Array, Namespace
+from ..backends.registry import Array, Namespace
 from ..errors import ShapeError
 from .elementwise import rsqrt
 from .reduce import mean
 from .shape import reshape
 
-__all__ = ["moments_of_channels", "normalize_channels", "scale_channels"]
+__all__ = ["normalize_channels", "scale_channels"]
 
 
 def _sizes(shape: Sequence[int], groups: int | None) -> tuple[int, int, int, int]:
@@ -37,11 +37,6 @@ def _of_channels(values: Array | None, sizes: tuple[int, int, int, int]) -> Arra
     if values.shape != (channels,):
         raise ShapeError(f"expected numbers of {channels} channels, ({channels},), got shape {values.shape}")
     return values.reshape(1, *sizes[1:3], 1)
-
-
-def moments_of_channels(x: Array) -> tuple[Array, Array, Array]:
-    """Return the standard deviation of each channel of a batch, and its mean in two parts, (1, C, 1, 1)."""
-    return BACKENDS[type(x)].channel_moments(x.reshape(_sizes(x.shape, None)), _axes(None))
 
 
 def _normalize_composite(
@@ -76,20 +71,23 @@ def _normalize_backward(
 )  # fmt: skip
 def normalize_channels(
     xp: Namespace, x: Array, weight: Array | None = None, bias: Array | None = None, groups: int | None = None,
-    eps: float = 1e-5, moments: Any = None,
+    eps: float = 1e-5, moments: list[Array] | None = None,
 ) -> tuple[Array, ...]:  # fmt: skip
     """Return ``(x - mean) / sqrt(variance + eps) * weight + bias`` for x (N, C, ...), weight (C,) and bias (C,).
 
     groups: the number of groups of channels, each of which has a mean and a variance in each example. With None each
         channel has them, over the batch.
-    moments: the result of :func:`moments_of_channels`, if the caller has it already.
+    moments: a list that gets the standard deviation and the mean in two parts, (1 or N, G, 1, 1), or None.
 
     The further results are the mean in two parts, and ``1 / sqrt(variance + eps)``.
     Source: Ioffe and Szegedy, "Batch Normalization", 2015; Wu and He, "Group Normalization", 2018.
     """
     sizes = _sizes(x.shape, groups)
     scales = _of_channels(weight, sizes), _of_channels(bias, sizes)
-    y, *rest = xp.channel_norm(x.reshape(sizes), *scales, _axes(groups), eps, moments)
+    found = xp.channel_moments(x.reshape(sizes), _axes(groups))
+    if moments is not None:
+        moments[:] = found
+    y, *rest = xp.channel_norm(x.reshape(sizes), *scales, _axes(groups), eps, found)
     return y.reshape(x.shape), *rest
 
 
