@@ -70,19 +70,19 @@ class Parts(NamedTuple):
     base: dict[str, str] | None = None
 
 
-def build_run(config: Config, folder: RunFolder, init_from: str | Path | None = None) -> Parts:
-    """Return the parts of a new run."""
+def build_run(config: Config, folder: RunFolder, init_from: str | Path | None, device: str) -> Parts:
+    """Return the parts of a new run on a device."""
     if init_from is not None:
-        return build_from(config, folder, init_from)
+        return build_from(config, folder, init_from, device)
     if config.lora.rank is not None:
         raise ConfigError(f"lora.rank = {config.lora.rank} needs the weights of a model. Use finetune --model")
     dataset = load_dataset(config.data, config.model.block_size)
     config = with_described_data(config).with_vocab_size(dataset.tokenizer.vocab_size)
     tl.manual_seed(config.train.seed)  # Seeds the weights and dropout.
-    return Parts(config, dataset, build_model(config.model, config.train.device, config.train.parameter_dtype))
+    return Parts(config, dataset, build_model(config.model, device, config.train.parameter_dtype))
 
 
-def build_from(config: Config, folder: RunFolder, source: str | Path) -> Parts:
+def build_from(config: Config, folder: RunFolder, source: str | Path, device: str) -> Parts:
     """Return the parts of a run that starts from the weights of another model, which also gives shape and tokenizer.
 
     Of `config.model` only the options of dropout and a shorter context are used. Options that do not fit the model are
@@ -96,7 +96,7 @@ def build_from(config: Config, folder: RunFolder, source: str | Path) -> Parts:
         raise ConfigError(
             f"the run would take the place of its own base in {str(folder.path)!r}. Write elsewhere: --name or --out"
         )
-    loaded = checkpoint.load(path, config.train.device, dtype=config.train.parameter_dtype)
+    loaded = checkpoint.load(path, device, dtype=config.train.parameter_dtype)
     if config.model.block_size > found.block_size:
         say(f"The context is {found.block_size} tokens long, because the model {str(source)!r} sees no more")
     changes: dict[str, Any] = {name: getattr(config.model, name) for name in ("dropout", "attention_dropout")}
@@ -112,6 +112,12 @@ def build_from(config: Config, folder: RunFolder, source: str | Path) -> Parts:
         add_lora(model, plan, config.lora.rank or 0, config.lora.scale, config.lora.dropout)
     config = with_described_data(config).replace({"data.tokenizer": loaded.tokenizer.kind})
     return Parts(dataclasses.replace(config, model=model_config), dataset, model, base)
+
+
+def device_of(config: Config, group: dist.Group | None) -> str:
+    """Return the name of the device of this rank: each of a machine has a GPU of its own, if there are enough."""
+    name = config.train.device
+    return name if group is None else str(group.local_device(None if name == "auto" else name))
 
 
 def check_texts(config: Config) -> None:
@@ -152,7 +158,7 @@ def start(
         import safetensors  # noqa: F401
         import tqdm  # noqa: F401
     folder = folder or RunFolder(config.run_dir)
-    config, dataset, model, base = build_run(config, folder, init_from)
+    config, dataset, model, base = build_run(config, folder, init_from, device_of(config, group))
     check_patience(config, dataset)
     ranks = Ranks(group)
     ranks.check_same(config, dataset)
@@ -175,7 +181,7 @@ def resume(config: Config, path: str | Path, group: dist.Group | None = None) ->
     check_config("resume", config)
     check_precision(config)
     path = Path(path)
-    saved = checkpoint.load(path, config.train.device, training=True)
+    saved = checkpoint.load(path, device_of(config, group), training=True)
     check_resumable(config, saved, path)
     try:
         dataset = load_dataset(config.data, config.model.block_size, saved.tokenizer)

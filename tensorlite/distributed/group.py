@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..backends.registry import Array
+from .. import cuda
+from ..backends.registry import Array, Device, DeviceLike
+from ..backends.registry import device as as_device
 from ..dtypes import bool_, is_floating
 from ..errors import DTypeError, ShapeError
 from ..scalars import as_integer
@@ -29,6 +31,17 @@ class Group(ArrayGroup):
     rank: the number of this process, from 0. size: the number of processes. local_rank: the number of this process
         among those of its machine, from 0, by which it chooses its GPU.
     """
+
+    def local_device(self, device: DeviceLike = None) -> Device:
+        """Return the device of this rank: of N GPUs of a machine that with the number ``local_rank % N``.
+
+        device: a kind of device, None for the default. A name with a number, such as ``cuda:1``, stays as it is, and so
+        does any device in a group of size 1. Raises DeviceError if no backend has that name.
+        """
+        chosen = as_device(device)
+        if self.size == 1 or chosen.index is None or ":" in str(device or ""):
+            return chosen
+        return as_device(chosen.type, self.local_rank % max(1, cuda.device_count()))
 
     # ---- tensors ----------------------------------------------------------------------------
 

@@ -239,3 +239,12 @@ def test_different_values_name_the_ranks():
 def test_init_checks_the_timeout(timeout):
     with pytest.raises(ValueError, match="init: expected a timeout in seconds"):
         dist.init(timeout)
+
+
+def test_each_rank_of_a_machine_has_a_device_of_its_own(monkeypatch):
+    monkeypatch.setattr(tl.cuda, "device_count", lambda: 2)
+    devices = dist.run_ranks(lambda group: [str(group.local_device(name)) for name in ("cuda", "cuda:1", "cpu")], 3)
+    assert devices == [["cuda:0", "cuda:1", "cpu"], ["cuda:1", "cuda:1", "cpu"], ["cuda:0", "cuda:1", "cpu"]]
+    assert str(dist.Group().local_device("cuda")) == "cuda:0"
+    with pytest.raises(tl.DeviceError, match="expected one of"):
+        dist.Group().local_device("gpu")
