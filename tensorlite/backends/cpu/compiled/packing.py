@@ -16,6 +16,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .amx import BLOCK_BYTES, BLOCK_LINES, TILE_BYTES
@@ -37,7 +38,7 @@ from .instructions import (
     shuffle,
 )
 from .microkernels import ROWS
-from .simd import F32x16, I32x16, store
+from .simd import I8, F32x16, I32x16, store
 from .support import I64
 
 __all__ = ["copy_blocks", "copy_lines", "copy_strips", "transpose_blocks", "transpose_lines", "transpose_strip"]
@@ -316,6 +317,26 @@ def copy_blocks(context: Any, kind: Any, source: Any, stride: Any, lanes: Any, n
     return types.void(*[types.int64] * 6), generate
 
 
+def _wide_row_of_bfloat16(builder: Any, x: Any, count: Any) -> Any:
+    return masked_load(builder, x, I16x32, first_lanes(builder, count, 2 * LANES))
+
+
+def _wide_row_of_rounded(builder: Any, x: Any, count: Any) -> Any:
+    low = masked_load(builder, x, F32x16, first_lanes(builder, count, LANES))
+    high = masked_load(builder, after(builder, x, 64), F32x16, first_lanes(builder, count, LANES, LANES))
+    return round_two(builder, low, high)
+
+
+# Of each kind: bytes of a number, and the function that reads up to 32 numbers as bfloat16.
+_WIDE_ROWS: dict[int, tuple[int, Callable[..., Any]]] = {
+    BFLOAT16: (2, _wide_row_of_bfloat16), ROUNDED: (4, _wide_row_of_rounded),
+}  # fmt: skip
+
+# Places of the pairs of two registers, of four numbers and of the next four in each quarter.
+_PAIRS = [[8 * q + start + i + 32 * second for q in range(4) for i in range(4) for second in (0, 1)]
+          for start in (0, 4)]  # fmt: skip
+
+
 @intrinsic
 def transpose_blocks(
     context: Any, kind: Any, source: Any, stride: Any, lanes: Any, numbers: Any, target: Any, strip_stride: Any
@@ -328,27 +349,32 @@ def transpose_blocks(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind, source, stride, lanes, numbers, target, strip_stride = args
-        vectors = builder.sdiv(builder.add(lanes, I64(LANES - 1)), I64(LANES))
         step = 2 * BLOCK_LINES
+        strips = builder.sdiv(builder.add(lanes, I64(step - 1)), I64(step))
         ahead = builder.mul(stride, I64(step))
+        zeros = ir.Constant(ir.VectorType(I8, 128), None)
+        nothing = builder.ptrtoint(cgutils.alloca_once_value(builder, zeros), I64)
 
         def write(kind: int) -> None:
-            _, size, line = _LINES[kind]
+            size, read = _WIDE_ROWS[kind]
             blocks = builder.sdiv(builder.add(numbers, I64(step - 1)), I64(step))
             with loop(builder, blocks, [source, target, numbers]) as ((row, out, left), following):
-                start = [row, out, I64(TILE_BYTES), *_counts(builder, lanes, left, step)]
-                with loop(builder, vectors, start) as ((x, to, jump, *counts), inner):
-                    for row_of_pairs in _transpose_16(builder, _read(builder, line, x, stride, counts, ahead)):
-                        store(builder, row_of_pairs, to)
-                        to = after(builder, to, 64)
-                    to = builder.add(after(builder, to, -TILE_BYTES), jump)
-                    # After the first half of a block comes the second one, and then the first one of the next strip.
-                    inner += [after(builder, x, LANES * size), to, builder.sub(strip_stride, jump)]
-                    inner += [builder.sub(count, I64(LANES)) for count in counts]
-                following += [
-                    builder.add(row, builder.mul(stride, I64(step))), after(builder, out, BLOCK_BYTES),
-                    builder.sub(left, I64(step)),
-                ]  # fmt: skip
+                exists = [builder.icmp_signed(">", left, I64(k)) for k in range(step)]
+                with loop(builder, strips, [row, out, lanes]) as ((x, to, count), inner):
+                    rows, at = [], x
+                    for k in range(step):
+                        for offset in range(0, step * size, 64):
+                            prefetch(builder, after(builder, builder.add(at, ahead), offset))
+                        rows.append(read(builder, builder.select(exists[k], at, nothing), count))
+                        at = builder.add(at, stride)
+                    for half, places in enumerate(_PAIRS):
+                        lines = [shuffle(builder, *rows[k : k + 2], places) for k in range(0, step, 2)]
+                        lines = [builder.bitcast(line, I32x16) for line in lines]
+                        for i, column in enumerate(_transpose_16(builder, lines)):
+                            store(builder, column, after(builder, to, 64 * (8 * (i // 4) + 4 * half + i % 4)))
+                    inner += [after(builder, x, step * size), builder.add(to, strip_stride)]
+                    inner += [builder.sub(count, I64(step))]
+                following += [builder.add(row, ahead), after(builder, out, BLOCK_BYTES), builder.sub(left, I64(step))]
 
         by_case(builder, kind, _block_kinds(), write)
         return context.get_dummy_value()
