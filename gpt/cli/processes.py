@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt.cli.rank_process import go_on_in_a_child, launched_rank
+from gpt.cli.rank_process import go_on_in_a_child, launched
 
 if TYPE_CHECKING:
     from gpt.cli.options import Callback
@@ -39,13 +39,16 @@ def start_processes(count: int | None) -> None:
     Call it before expensive packages are imported. Raises UsageError for another number than that of the launcher, and
     LaunchError.
     """
-    rank = launched_rank()
-    if rank is None:
+    found = launched()
+    if found is None:
         if count is not None and count > 1:
             from gpt.cli.launch import launch
 
             raise click.exceptions.Exit(launch(count, sys.argv[1:]))
         return
+    rank, size = found
+    if None not in (count, size) and count != size:
+        raise click.UsageError(f"--processes {count} does not fit: the launcher has started {size}. Leave it out")
     activity = go_on_in_a_child(rank)
     from gpt.train import Interrupt
     from gpt.train.output import silence
@@ -69,18 +72,24 @@ def exit_status(interrupt: "Interrupt") -> int:
 
     Of several processes, those whose status is not 0 would be reported as failed, one after another.
     """
-    return interrupt.exit_status if launched_rank() in (None, 0) else 0
+    return 0 if is_follower() else interrupt.exit_status
+
+
+def is_follower() -> bool:
+    """Return whether this is one of several processes, and not rank 0."""
+    found = launched()
+    return found is not None and found[0] > 0
 
 
 def wait_before_error() -> None:
     """Wait while rank 0 tells of an error that all ranks have."""
-    if launched_rank():
+    if is_follower():
         time.sleep(WAIT_FOR_FIRST)
 
 
 def end_all(status: int) -> None:
     """End the other processes, too, after an error of this one."""
-    if launched_rank() is None or "tensorlite.distributed" not in sys.modules:
+    if launched() is None or "tensorlite.distributed" not in sys.modules:
         return
     import tensorlite.distributed as dist
 

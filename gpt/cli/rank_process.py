@@ -11,8 +11,13 @@ import sys
 from contextlib import suppress
 from types import FrameType
 
-# What launchers call the number of a process: MPICH, Intel MPI and SLURM's PMI-2, Open MPI, MVAPICH, PMIx.
-RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PMIX_RANK")
+# What launchers call the number of a process and how many there are: MPICH, Intel MPI and Slurm's PMI-2; Open MPI;
+# MVAPICH; a step of Slurm. PMIx gives no size.
+LAUNCHERS = (
+    ("PMI_RANK", "PMI_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+)  # fmt: skip
+PMIX_RANK = "PMIX_RANK"
 LENGTH = 256  # bytes of an activity
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -32,10 +37,17 @@ class Activity:
         return bytes(self.memory).rstrip(b"\0").decode(errors="replace")
 
 
-def launched_rank() -> int | None:
-    """Return the number that a launcher gave this process, None without one."""
-    found = [os.environ[name] for name in RANKS if os.environ.get(name, "").isdigit()]
-    return int(found[0]) if found else None
+def launched() -> tuple[int, int | None] | None:
+    """Return the number that a launcher gave this process, and how many it started, None if that is not known.
+
+    Return None for a process that no launcher started, or that it started alone.
+    """
+    for names in LAUNCHERS:
+        values = [os.environ.get(name, "") for name in names]
+        if all(value.isdigit() for value in values):
+            rank, size = map(int, values)
+            return (rank, size) if size > 1 else None
+    return (int(os.environ[PMIX_RANK]), None) if os.environ.get(PMIX_RANK, "").isdigit() else None
 
 
 def go_on_in_a_child(rank: int) -> Activity | None:

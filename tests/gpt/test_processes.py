@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from gpt import checkpoint
 from gpt.cli import main
 from gpt.cli.launch import LaunchError, find_mpiexec
+from gpt.cli.rank_process import launched
 from gpt.runs import LATEST
 from tests.gpt.small_runs import assert_same_checkpoint, measured
 
@@ -133,6 +134,33 @@ def test_a_missing_mpiexec_is_an_error(monkeypatch, tmp_path):
     result = CliRunner().invoke(main, ["train", "--processes", "2"])
     assert result.exit_code == 2
     assert "expected the program mpiexec, which is not installed. Run pip install 'tensorlite[mpi]'" in result.output
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [
+        ({}, None),
+        ({"PMI_RANK": "2", "PMI_SIZE": "4"}, (2, 4)),
+        ({"PMI_RANK": "0", "PMI_SIZE": "1"}, None),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, (1, 2)),
+        ({"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "8"}, (3, 8)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, None),  # the shell of a batch script
+        ({"PMIX_RANK": "5"}, (5, None)),
+    ],
+)
+def test_launchers(monkeypatch, variables, found):
+    for name in [name for name in os.environ if name.startswith(("PMI", "OMPI", "MV2", "SLURM"))]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert launched() == found
+
+
+def test_another_number_of_processes_than_that_of_the_launcher_is_an_error(monkeypatch):
+    monkeypatch.setenv("PMI_RANK", "0")
+    monkeypatch.setenv("PMI_SIZE", "2")
+    result = CliRunner().invoke(main, ["train", "--processes", "3"])
+    assert "--processes 3 does not fit: the launcher has started 2. Leave it out" in result.output
 
 
 def test_profile_has_one_process():
