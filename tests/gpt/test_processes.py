@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("click")
 pytest.importorskip("mpi4py")
 pytest.importorskip("platformdirs")
 pytest.importorskip("safetensors")
