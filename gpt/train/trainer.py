@@ -1,6 +1,5 @@
 """The training loop."""
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -10,41 +9,31 @@ from typing import Any
 import numpy as np
 
 import tensorlite as tl
-from gpt import checkpoint
-from gpt.checkpoint import SHARED_ON, Checkpoint, Snapshot
+from gpt.checkpoint import SHARED_ON, Checkpoint
 from gpt.config import Config
-from gpt.data import Batch, Dataset, Split, make_order
-from gpt.errors import UserError
+from gpt.data import Batch, Dataset, Split
 from gpt.evaluate import mean_loss
 from gpt.model import GPT
-from gpt.runs import LATEST, Metrics, RunFolder
-from gpt.train.average import WeightAverage
+from gpt.runs import LATEST, RunFolder
+from gpt.train import failures
 from gpt.train.divergence import Mark, describe_weights, explain, mark
 from gpt.train.interrupt import Interrupt, Stopped
 from gpt.train.layers import LayerRecorder
-from gpt.train.optimizer import configure_optimizer, configure_schedule
 from gpt.train.output import say
 from gpt.train.parallel_step import ParallelStepper
-from gpt.train.patience import Patience
-from gpt.train.precision import make_autocast, make_scaler
-from gpt.train.progress import Meter, format_metrics, progress_bar
+from gpt.train.precision import make_autocast
+from gpt.train.progress import format_metrics, progress_bar
 from gpt.train.ranks import Ranks
-from gpt.train.saver import Saver
-from gpt.train.spikes import Spike, SpikeWatch
+from gpt.train.state import RunState
 from gpt.train.step import Batches, Result, Stepper, can_compile
 from tensorlite import Tensor
-from tensorlite.optim import lr_scheduler
 
 # Steps between two lines of metrics; the progress bar shows the last line.
 LOG_INTERVAL = 10
 
 
-class TrainingError(UserError, RuntimeError):
-    """A run that cannot continue."""
-
-
-class Trainer:
-    """A run in progress: the state that changes from step to step, and the steps."""
+class Trainer(RunState):
+    """A run in progress: its state, and the loop that takes the steps, estimates the loss and saves."""
 
     def __init__(
         self,
@@ -55,48 +44,15 @@ class Trainer:
         base: Mapping[str, str] | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        self.config = config
-        self.ranks = ranks or Ranks()
-        self.dataset = dataset
-        self.model = model
-        self.model.activation_checkpointing = config.train.activation_checkpointing
-        self.folder = folder
-        if self.ranks.is_first:
-            folder.metrics  # noqa: B018 - It opens the file, and tells of a folder that cannot be written.
-        self.base = base  # Of low-rank adaptation: `path` and `sha256` of the model, which no checkpoint has in it.
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        decay = config.train.ema_decay
-        self.average = None if decay is None else WeightAverage(model, self.parameters, decay)
-        self.optimizer = configure_optimizer(model, config.optim)
-        self.schedule = self.schedule_after(0)
-        self.autocast, self.scaler = make_autocast(config.train, model), make_scaler(config.train, model)
-        self.rng = np.random.default_rng(config.train.seed)  # Draws the batches.
-        self.order = make_order(config.data.sampling, dataset, self.rng, config.train.seed)
-        self.step = 0  # The number of finished steps.
-        self.best = math.inf  # The lowest estimate of the validation loss.
+        super().__init__(config, dataset, model, folder, base, ranks)
+        self.autocast = make_autocast(config.train, model)
+        self.layers = LayerRecorder(config, model, folder)
         self.warned = False  # Whether a loss above chance was reported.
-        self.evaluation_due = False  # Whether this step's evaluation is still to be done.
-        self.patience = Patience(config.train)
-        self.watch = SpikeWatch(config.train)
+        self.best_due = False  # Whether this model has the lowest estimate and is still to be saved.
         self.last_mark: Mark | None = None  # The random states at a step before which all losses were finite.
         self.is_new = False  # Whether the first weights are random numbers of `train.seed`.
-        self.best_due = False  # Whether this model has the lowest estimate and is still to be saved.
-        self.layers = LayerRecorder(config, model, folder)
-        t = config.train
-        self.saver = Saver(folder, config.train)
         self._stepper: Stepper | None = None
-        self.compiled: Callable[[Batches], Result] | None = None  # what takes recorded steps, where they pay
-        self.meter = Meter(t.grad_accum * t.batch_size * config.model.block_size)
-
-    @property
-    def evaluated_model(self) -> GPT:
-        """Return the model that is evaluated and saved as the best one: with the averaged weights, if there are any."""
-        return self.model if self.average is None else self.average.model
-
-    @property
-    def metrics(self) -> Metrics:
-        """Return the file of metrics. Only rank 0 may ask for it."""
-        return self.folder.metrics
+        self.compiled: Callable[[Batches], Result] | None = None  # What takes recorded steps, where they pay.
 
     # ---- the loop -------------------------------------------------------------------------------------------
 
@@ -127,7 +83,7 @@ class Trainer:
                         # log() raises if a loss is not finite, before a checkpoint is written.
                         line = self.log(lr)
                         bar.set_postfix_str(format_metrics(line), refresh=False)
-                        if warning := self.warn_above_chance(self.step, line["loss"]):
+                        if warning := self.warn_above_chance(line["loss"]):
                             self.say_above(bar, warning)
                     bar.update()
                 stopping = self.is_stopping(interrupt)
@@ -241,9 +197,10 @@ class Trainer:
         if spike is not None:
             self.record(**spike.record())
             if self.watch.ends(spike):
-                raise self.spike_error(spike) if spike.is_finite() else self.diverged(
-                    spike.step, spike.values(), explain(self, spike.step, None)
-                )
+                if not spike.is_finite():
+                    raise self.diverged(spike.step, spike.values(), explain(self, spike.step, None))
+                self.saver.wait()
+                raise failures.stopped_by_spike(self.config.optim, self.folder.latest, spike)
             self.saver.tell(spike.text())
         return 0.0 if self.watch.skips else self.watch.scale
 
@@ -269,10 +226,6 @@ class Trainer:
     def batch(self, split: Split, rng: np.random.Generator) -> Batch:
         """Return inputs and targets (B, T) of a random batch, and with packed documents their numbers."""
         return self.dataset.batch(rng, split, self.config.train.batch_size, self.config.model.block_size)
-
-    def schedule_after(self, step: int) -> lr_scheduler.LRScheduler:
-        """Return the schedule of the learning rate in its state after `step` steps."""
-        return configure_schedule(self.optimizer, self.config.optim, self.config.train.steps, step)
 
     def check(self) -> None:
         """Raise TrainingError if the loss or the gradient of a step since the last check is not finite."""
@@ -346,50 +299,13 @@ class Trainer:
         """Return words that say that a loss is that of the averaged weights, if it is."""
         return "" if self.average is None else " of the averaged weights"
 
-    def warn_above_chance(self, step: int, loss: float) -> str | None:
-        """Return a warning if the loss is far above that of guessing, the first time, and otherwise None.
-
-        A new model guesses: its loss is ln V, and at most 0.4 more with the presets. Training lowers it.
-        """
-        V = self.config.model.vocab_size
-        chance = math.log(V)
-        if self.warned or loss <= 1.2 * chance + 0.5:
+    def warn_above_chance(self, loss: float) -> str | None:
+        """Return a warning if the loss is far above that of guessing, the first time, and otherwise None."""
+        if self.warned:
             return None
-        self.warned = True
-        return (
-            f"Warning: the loss is {loss:.3g} at step {step}, and guessing among the {V:,} tokens gives ln {V} = "
-            f"{chance:.2f}. The model does not learn. Stop (Ctrl-C) and start again with {self.remedy()}."
-        )
-
-    def diverged(self, step: int, what: str, details: str = "") -> TrainingError:
-        """Return the error for a value that is not finite, with what to try next. details: sentences about it."""
-        path = self.folder.latest
-        self.saver.wait()
-        kept = f"{path} is kept, from an earlier step" if path.exists() else "there is no checkpoint yet"
-        return TrainingError(
-            f"training diverged at step {step}: {what}. {details}{' ' if details else ''}"
-            f"Start again with {self.remedy()}. "
-            f"Nothing was saved since; {kept}."
-        )
-
-    def spike_error(self, spike: Spike) -> TrainingError:
-        """Return the error for a spike that stops the run."""
-        path = self.folder.latest
-        self.saver.wait()
-        then = f"Resume from {path}, of an earlier step," if path.exists() else "Nothing was saved yet; start again"
-        return TrainingError(
-            f"spike at step {spike.step}: {spike.values()}. The update was not made. {then} with --on-spike skip or "
-            f"lower, or start again with {self.remedy()}."
-        )
-
-    def remedy(self) -> str:
-        """Return what to try where the loss grows."""
-        o = self.config.optim
-        rates = f"a lower --lr (it is {o.lr:g})"
-        if o.optimizer == "muon":
-            rates = f"a lower --muon-lr ({o.muon_lr:g}) and --lr ({o.lr:g})"
-        clip = f"a lower --grad-clip ({o.grad_clip:g})" if o.grad_clip else "--grad-clip 1 (it is off)"
-        return f"{rates}, more --warmup-steps ({o.warmup_steps}) or {clip}"
+        warning = failures.above_chance(self.config.optim, self.config.model.vocab_size, self.step, loss)
+        self.warned = warning is not None
+        return warning
 
     # ---- checkpoints ----------------------------------------------------------------------------------------
 
@@ -424,109 +340,7 @@ class Trainer:
         if self.model.device.type in SHARED_ON:
             self.saver.reserve(self.state_arrays())
 
-    def state_arrays(self) -> dict[str, Any]:
-        """Return the arrays of a checkpoint, those of a CPU without a copy."""
-        return checkpoint.snapshot(
-            config=self.config, tokenizer=self.dataset.tokenizer, step=self.step, model=self.model,
-            optimizer=self.optimizer, average=self.average.model if self.average is not None else None,
-        ).arrays  # fmt: skip
-
-    def take_snapshot(self) -> Snapshot:
-        """Return the content of a checkpoint of now: everything that decides how the run continues.
-
-        Raises TrainingError if a weight is not finite.
-        """
-        state: dict[str, Any] = {
-            "batches": self.rng.bit_generator.state,
-            "dropout": tl.get_rng_state(),
-            "best": self.best if math.isfinite(self.best) else None,
-            "text": self.dataset.digest,
-            "meter": self.meter.get_state(),
-            "evaluation_due": self.evaluation_due,
-        }
-        if self.ranks.size > 1:
-            state["dropout_of_ranks"] = self.random_states  # of the last agreement
-        for key, part in (("order", self.order), ("patience", self.patience), ("average", self.average),
-                          ("spikes", self.watch)):  # fmt: skip
-            if part is not None and (own := part.get_state()) is not None:
-                state[key] = own
-        if self.scaler.is_enabled():
-            state["scaler"] = self.scaler.state_dict()
-        if self.base is not None:
-            state["base"] = dict(self.base)
-        content = checkpoint.snapshot(
-            config=self.config,
-            tokenizer=self.dataset.tokenizer,
-            step=self.step,
-            model=self.model,
-            optimizer=self.optimizer,
-            state=state,
-            average=self.average.model if self.average is not None else None,
-        )
-        if not content.is_finite():
-            weights = describe_weights(self.model, "now")
-            raise self.diverged(self.step, "there are weights that are not finite", weights)
-        return content
-
     def load_state(self, saved: Checkpoint) -> None:
-        """Continue from the step, the optimizer and the random numbers of a checkpoint.
-
-        Raises KeyError, TypeError or ValueError, with the key, if the checkpoint is damaged.
-        """
-        state = saved.state
-        if missing := [key for key in ("batches", "dropout", "best", "text") if key not in state]:
-            raise KeyError(f"state.{missing[0]}")
-        self.check_optimizer(saved)
-        try:
-            self.optimizer.load_state_dict(saved.optimizer or {})
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"optimizer: {error}") from error
-        self.watch.set_state(state.get("spikes"))
-        if saved.step > self.watch.skipped and len(self.optimizer.state) < len(self.parameters):
-            raise ValueError("optimizer: a parameter has no state")
-        if self.average is not None:
-            if saved.average is None or "average" not in state:
-                raise KeyError("state.average, which config.train.ema_decay needs")
-            self.average.set_state(state["average"], saved.average)
-        self.rng.bit_generator.state = state["batches"]
-        of_ranks = state.get("dropout_of_ranks", [])
-        self.ranks.restore_dropout(state["dropout"], of_ranks, self.config.train.seed, saved.step)
-        self.step = saved.step
-        self.schedule = self.schedule_after(saved.step - self.watch.skipped)
-        self.best = math.inf if state["best"] is None else float(state["best"])
-        self.meter.set_state(state.get("meter", {"losses": [], "seconds": 0.0}))  # Format 1 does not have it.
-        self.patience.set_state(state.get("patience"), self.best)
-        self.evaluation_due = state.get("evaluation_due", False)
-        if self.order.get_state() is not None:
-            if "order" not in state:
-                raise KeyError("state.order")
-            self.order.set_state(state["order"])
-        if "scaler" in state:  # A run that has another dtype now ignores it.
-            self.scaler.load_state_dict(state["scaler"])
+        """Continue from a checkpoint; see `RunState.load_state`."""
+        super().load_state(saved)
         self._stepper = self.compiled = None  # They have the schedule of before.
-
-    def check_optimizer(self, saved: Checkpoint) -> None:
-        """Raise ValueError if the options of the saved optimizer are not those of its configuration and step."""
-        if saved.step > saved.config.train.steps:
-            raise ValueError(f"step: {saved.step} of {saved.config.train.steps} steps")
-        found = (saved.optimizer or {})["param_groups"]
-        expected = json.loads(json.dumps(self.optimizer.state_dict()["param_groups"]))
-        if len(found) != len(expected):
-            raise ValueError(f"optimizer.param_groups: expected {len(expected)} groups, got {len(found)}")
-        for i, (group, own) in enumerate(zip(found, expected)):
-            own["lr"] = group.get("lr")
-            for key in sorted(own.keys() | group.keys()):
-                if repr(group.get(key)) != repr(own.get(key)):  # 1, 1.0 and True are different.
-                    raise ValueError(
-                        f"optimizer.param_groups[{i}].{key:.80}: expected {own.get(key)!r:.80}, as the configuration "
-                        f"says, got {group.get(key)!r:.80}"
-                    )
-            lr, peak = group["lr"], own["initial_lr"]
-            if type(lr) is not float or not 0 <= lr <= max(peak, self.config.optim.min_lr) * (1 + 1e-9):
-                raise ValueError(f"optimizer.param_groups[{i}].lr: expected a number from 0 to {peak}, got {lr!r:.80}")
-        for index, values in (saved.optimizer or {})["state"].items():
-            count = values.get("step", 0)
-            if type(count) is not int or not 0 <= count <= saved.step:
-                raise ValueError(
-                    f"optimizer.numbers.{index}.step: expected an integer from 0 to {saved.step}, got {count!r:.80}"
-                )

@@ -11,7 +11,7 @@ pytest.importorskip("filelock")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt import data, train
+from gpt import checkpoint, data, train
 from gpt.config import Config, ConfigError, DataConfig
 from gpt.data import DataError, Dataset, make_order
 from gpt.data.mixture import mix
@@ -224,10 +224,10 @@ def test_a_resumed_run_is_exact(tiny, text, tmp_path, documents):
         part.meter.add(*(part.stepper.parameters[0].sum(),) * 2)
     part.save("checkpoint.safetensors")
     path = tmp_path / "part" / "checkpoint.safetensors"
-    resumed = train.resume(train.trainer.checkpoint.load_config(path), path)
+    resumed = train.resume(checkpoint.load_config(path), path)
     assert resumed.order.get_state() == part.order.get_state() == {"drawn": [34, 22]}
     resumed.optimize()
-    one, two = (train.trainer.checkpoint.load(tmp_path / run / "checkpoint.safetensors") for run in ("whole", "part"))
+    one, two = (checkpoint.load(tmp_path / run / "checkpoint.safetensors") for run in ("whole", "part"))
     for (name, a), (_, b) in zip(one.model.state_dict().items(), two.model.state_dict().items()):
         assert np.array_equal(a.numpy(), b.numpy()), name
     epochs = [line["epoch"] for line in read(tmp_path / "whole" / "metrics.jsonl") if "epoch" in line]
@@ -237,4 +237,4 @@ def test_a_resumed_run_is_exact(tiny, text, tmp_path, documents):
         train.resume(tiny("part", **{**options, "data__sampling": "random"}).with_vocab_size(13), path)
     other.write_text(other.read_text() * 2)
     with pytest.raises(ConfigError, match="is not the one that"):
-        train.resume(train.trainer.checkpoint.load_config(path), path)
+        train.resume(checkpoint.load_config(path), path)

@@ -15,10 +15,9 @@ from gpt.config import ConfigError
 from gpt.evaluate import mean_loss
 from gpt.model import build_model
 from gpt.runs import LATEST, METRICS, read
-from gpt.train import setup
+from gpt.train import TrainingError, setup
 from gpt.train.interrupt import Interrupt, Stopped
 from gpt.train.ranks import Ranks
-from gpt.train.trainer import TrainingError
 from tests.gpt.small_runs import assert_same_checkpoint, at_step, measured
 
 EXACT = {"train__dtype": "float64", "train__steps": 12, "train__eval_interval": 6, "train__batch_size": 12}
