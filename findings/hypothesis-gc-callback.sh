@@ -4,8 +4,8 @@
 # Expected: a profile function (sys.setprofile) that watches a call of plain code sees the functions that this code
 # calls, and nothing else. A library for tests leaves the code under test alone when no test of it runs.
 # Found (hypothesis 6.170.17, CPython 3.11 and later): the first @given test adds a function to gc.callbacks, which
-# stays there. It reads the clock at the begin and the end of each collection. So a profile function that watches any code
-# that allocates sees calls of hypothesis, at places that depend on the collector.
+# stays there. It reads the clock at the begin and the end of each collection. So a profile function that watches any
+# code that allocates sees calls of hypothesis, at places that depend on the collector.
 # tl.compile watches a step to find code whose result may change, such as time.perf_counter(). It met this one in a step
 # that called no clock. It now holds off collections while it records.
 set -eu

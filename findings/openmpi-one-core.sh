@@ -6,7 +6,8 @@
 # than cores, and changes nothing for fewer.
 # Found (Open MPI 5.0.11): with -n 1 and -n 2 each process may use one core alone. So `mpiexec -n 1` computes on one
 # core of many. With --oversubscribe the same processes may use all cores.
-# And prterun, which is Open MPI's launcher by itself, sets a variable for the rank and none for the number of processes.
+# And prterun, which is Open MPI's launcher by itself, sets a variable for the rank, and none for the number of
+# processes.
 # tensorlite divides the cores of a machine only among the processes that share them, by their affinity. `gpt train
 # --processes N` starts Open MPI with `--bind-to none`. For prterun it asks the MPI library for the size.
 set -eu
