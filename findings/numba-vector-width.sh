@@ -4,9 +4,9 @@
 # Expected: where a processor has AVX-512, numba's loops use its registers of 512 bits. The features that numba reports
 # for the processor say AVX-512, and say the same for Intel's Sapphire Rapids and AMD's Zen 4.
 # Found (numba 0.68.1, llvmlite 0.50.0, LLVM 22): for the name sapphirerapids the loop has only registers of 256 bits,
-# for znver4 those of 512, with the same list of features. The preference belongs to LLVM's tuning of a processor's name. It
-# is no feature that numba lists, so nothing that one can print in numba shows it. Asking for -prefer-256-bit brings the
-# wide ones.
+# for znver4 those of 512, with the same list of features. The preference belongs to LLVM's tuning of a processor's
+# name. It is no feature that numba lists, so nothing that one can print in numba shows it. Asking for -prefer-256-bit
+# brings the wide ones.
 # tensorlite compiles its kernels with the attribute prefer-vector-width=512: on such a processor a softmax of rows took
 # 47 instead of 80 us, and GELU 67 instead of 101.
 # Nothing here runs the loops, so any x86-64 processor shows it.
