@@ -13,7 +13,7 @@ import copy
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -57,6 +57,7 @@ class Snapshot:
     header: the JSON of the file, without the configuration and the tokenizer, which `write` adds.
     arrays: parameters and the state of the optimizer as NumPy arrays, by their names in the file.
     shared: the names of arrays that share memory with the model or the optimizer, until `detach`.
+    copies: the arrays that `detach` has made. The next snapshot may use their memory, once this one is written.
     """
 
     config: Config
@@ -64,6 +65,7 @@ class Snapshot:
     header: dict[str, Any]
     arrays: dict[str, Array]
     shared: set[str]
+    copies: dict[str, Array] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -85,7 +87,7 @@ class Snapshot:
         into: arrays of an earlier snapshot, whose memory is used where it fits.
         """
         for name in sorted(self.shared):
-            self.arrays[name] = copied(self.arrays[name], into.get(name))
+            self.arrays[name] = self.copies[name] = copied(self.arrays[name], into.get(name))
         self.shared.clear()
 
     def write(self, path: str | Path) -> None:
@@ -112,10 +114,13 @@ def snapshot(
     optimizer: optim.Optimizer | None = None,
     state: dict[str, Any] | None = None,
     average: GPT | None = None,
+    shares_optimizer: bool = True,
 ) -> Snapshot:
     """Return the content of a checkpoint. The arguments are those of `save`; average: with the averaged weights.
 
     Arrays of a CPU share memory with the models and the optimizer. Those of another device are copies.
+
+    shares_optimizer: whether the tensors of `optimizer.state_dict()` are the optimizer's own, and not copies.
     """
     low_rank = config.lora.rank is not None
     models = {MODEL: model} if average is None else {MODEL: model, AVERAGE: average}
@@ -139,7 +144,8 @@ def snapshot(
         "state": copy.deepcopy(state or {}),
     }
     arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
-    shared = {name for name, value in tensors.items() if value.device.type in SHARED_ON}
+    own = (name for name in tensors if shares_optimizer or not name.startswith("optimizer."))
+    shared = {name for name in own if tensors[name].device.type in SHARED_ON}
     return Snapshot(config, tokenizer, header, arrays, shared)
 
 

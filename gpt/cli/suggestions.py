@@ -44,6 +44,7 @@ OPTION_ALIASES = {
     "--min-delta": "early-stopping-threshold early-stopping-min-delta",
     "--log-layers": "log-gradients log-gradient watch log-every-layer record-layers",
     "--activation-checkpointing": "gradient-checkpointing recompute checkpoint-activations remat",
+    "--shard-optimizer": "zero zero-1 zero-stage fsdp sharded-optimizer optimizer-sharding distributed-optimizer",
     "--compile": "jit torch-compile capture replay graph",
     "--sample-chars": "sample-length sample-size",
     "--seed": "random-seed manual-seed rng",

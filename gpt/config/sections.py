@@ -364,6 +364,9 @@ class TrainConfig(Section):
     activation_checkpointing: bool = option(
         False, "compute each block again in the backward pass instead of keeping its values: less memory, slower steps"
     )
+    shard_optimizer: bool = option(
+        False, "divide the optimizer's state among the processes of a run, with the same bits: less memory for each"
+    )
     compile: bool = option(
         True, "record a step on a CPU and replay it with the same bits, where that is possible: faster steps"
     )

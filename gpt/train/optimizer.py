@@ -1,18 +1,47 @@
 """Make what changes the weights of a model: its optimizer, with the schedule of the learning rate."""
 
 import functools
+import json
 import pkgutil
+from typing import Any
 
+import tensorlite.distributed as dist
 from gpt.config import OPTIMIZERS, OptimConfig
 from gpt.model import GPT
 from tensorlite import optim
 from tensorlite.optim import lr_scheduler
 
 
-def configure_optimizer(model: GPT, config: OptimConfig) -> optim.Optimizer:
-    """Return the optimizer `config.optimizer` for the parameters of a model; see `gpt.config.OPTIMIZERS`."""
-    optimizer: optim.Optimizer = pkgutil.resolve_name(OPTIMIZERS[config.optimizer])(model, config)
+def configure_optimizer(model: GPT, config: OptimConfig, group: dist.Group | None = None) -> optim.Optimizer:
+    """Return the optimizer `config.optimizer` for the parameters of a model; see `gpt.config.OPTIMIZERS`.
+
+    group: the ranks among which the state is divided, each of which calls this. Without one, or on one rank, it stays
+    whole.
+    """
+    make = pkgutil.resolve_name(OPTIMIZERS[config.optimizer])
+    if group is not None and group.size > 1:
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        return dist.ZeroRedundancyOptimizer(parameters, lambda params: make(model, config), group)
+    optimizer: optim.Optimizer = make(model, config)
     return optimizer
+
+
+def is_sharded(optimizer: optim.Optimizer) -> bool:
+    """Return whether each rank keeps the state of its share of the parameters alone."""
+    return isinstance(optimizer, dist.ZeroRedundancyOptimizer)
+
+
+def collect_state(optimizer: optim.Optimizer) -> None:
+    """Send the state of a sharded optimizer to rank 0, where `state_dict` is then whole. Every rank calls this."""
+    if isinstance(optimizer, dist.ZeroRedundancyOptimizer):
+        optimizer.consolidate_state_dict(to=0)
+
+
+def saved_options(optimizer: optim.Optimizer) -> list[dict[str, Any]]:
+    """Return the options of the groups of parameters as a checkpoint has them, also on a rank with a share alone."""
+    whole = optimizer.optim if isinstance(optimizer, dist.ZeroRedundancyOptimizer) else optimizer
+    groups: list[dict[str, Any]] = json.loads(json.dumps(whole.state_dict()["param_groups"]))
+    return groups
 
 
 def adamw(model: GPT, config: OptimConfig) -> optim.Optimizer:

@@ -8,6 +8,7 @@ from gpt.generation import ControlEscaper, generate, on_terminal, stream
 from gpt.runs import better_checkpoint, loss_curve, read
 from gpt.tokenizer import start_ids
 from gpt.train.adapted import loss_before, take_best, write_adapter, write_merged
+from gpt.train.optimizer import is_sharded
 from gpt.train.output import say
 from gpt.train.precision import precision_text
 from gpt.train.progress import evaluation_bar
@@ -37,7 +38,8 @@ def about_ranks(trainer: Trainer) -> str:
     N, threads = trainer.ranks.size, tl.get_num_threads()
     if N == 1:
         return ""
-    return f"{N} processes, {threads} thread{'s' * (threads > 1)} each, share the sequences of a step\n"
+    shared = "the sequences of a step" + " and the state of the optimizer" * is_sharded(trainer.optimizer)
+    return f"{N} processes, {threads} thread{'s' * (threads > 1)} each, share {shared}\n"
 
 
 def about_epochs(trainer: Trainer) -> str:

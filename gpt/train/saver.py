@@ -51,7 +51,7 @@ class Saver:
         self.waited = self.wrote = 0.0
         self._lock = threading.Lock()  # for what follows
         self._pending: dict[str, Snapshot] = {}  # What is still to be written, by the name of the file, in this order.
-        self._spare: list[Arrays] = []  # Arrays of a snapshot that is written, for the next one.
+        self._spare: list[Arrays] = []  # Copies in a snapshot that is written, for the next one.
         self._error: BaseException | None = None
         self._done = threading.Event()  # Whether the thread has ended.
         self._done.set()
@@ -289,6 +289,6 @@ class Saver:
                     self._recycle(old)
 
     def _recycle(self, content: Snapshot) -> None:
-        """Keep the arrays of a snapshot for the next one, unless it is still to be written. Call it under the lock."""
+        """Keep the copies of a snapshot for the next one, unless it is still to be written. Call it under the lock."""
         if all(content is not other for other in self._pending.values()) and not self._spare:
-            self._spare.append(content.arrays)
+            self._spare.append(content.copies)

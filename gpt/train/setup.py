@@ -41,6 +41,7 @@ RESUMABLE_OPTIONS = {
     "train.sample_chars",
     "train.log_layers",
     "train.activation_checkpointing",
+    "train.shard_optimizer",  # A checkpoint has the whole state.
     "train.compile",
     "train.device",
     "train.dtype",  # Only if the parameters keep theirs, so not from or to float64.

@@ -1,6 +1,5 @@
 """The state of a run: what changes from step to step, and a checkpoint keeps."""
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +16,7 @@ from gpt.runs import Metrics, RunFolder
 from gpt.train import failures
 from gpt.train.average import WeightAverage
 from gpt.train.divergence import describe_weights
-from gpt.train.optimizer import configure_optimizer, configure_schedule
+from gpt.train.optimizer import configure_optimizer, configure_schedule, is_sharded, saved_options
 from gpt.train.patience import Patience
 from gpt.train.precision import make_scaler
 from gpt.train.progress import Meter
@@ -55,7 +54,7 @@ class RunState:
         self.base = base
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.average = None if t.ema_decay is None else WeightAverage(model, self.parameters, t.ema_decay)
-        self.optimizer = configure_optimizer(model, config.optim)
+        self.optimizer = configure_optimizer(model, config.optim, self.ranks.group if t.shard_optimizer else None)
         self.schedule = self.schedule_after(0)
         self.scaler = make_scaler(t, model)
         self.rng = np.random.default_rng(t.seed)  # Draws the batches.
@@ -89,10 +88,11 @@ class RunState:
         return failures.diverged(self.config.optim, self.folder.latest, step, what, details)
 
     def state_arrays(self) -> dict[str, Any]:
-        """Return the arrays of a checkpoint, those of a CPU without a copy."""
+        """Return the arrays of a checkpoint, those of a CPU without a copy. A sharded state is not among them."""
         return checkpoint.snapshot(
             config=self.config, tokenizer=self.dataset.tokenizer, step=self.step, model=self.model,
-            optimizer=self.optimizer, average=self.average.model if self.average is not None else None,
+            optimizer=None if is_sharded(self.optimizer) else self.optimizer,
+            average=self.average.model if self.average is not None else None,
         ).arrays  # fmt: skip
 
     def take_snapshot(self) -> Snapshot:
@@ -124,6 +124,7 @@ class RunState:
             step=self.step,
             model=self.model,
             optimizer=self.optimizer,
+            shares_optimizer=not is_sharded(self.optimizer),
             state=state,
             average=self.average.model if self.average is not None else None,
         )
@@ -146,7 +147,7 @@ class RunState:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"optimizer: {error}") from error
         self.watch.set_state(state.get("spikes"))
-        if saved.step > self.watch.skipped and len(self.optimizer.state) < len(self.parameters):
+        if saved.step > self.watch.skipped and len((saved.optimizer or {})["state"]) < len(self.parameters):
             raise ValueError("optimizer: a parameter has no state")
         if self.average is not None:
             if saved.average is None or "average" not in state:
@@ -173,7 +174,7 @@ class RunState:
         if saved.step > saved.config.train.steps:
             raise ValueError(f"step: {saved.step} of {saved.config.train.steps} steps")
         found = (saved.optimizer or {})["param_groups"]
-        expected = json.loads(json.dumps(self.optimizer.state_dict()["param_groups"]))
+        expected = saved_options(self.optimizer)
         if len(found) != len(expected):
             raise ValueError(f"optimizer.param_groups: expected {len(expected)} groups, got {len(found)}")
         for i, (group, own) in enumerate(zip(found, expected)):

@@ -19,6 +19,7 @@ from gpt.train import failures
 from gpt.train.divergence import Mark, describe_weights, explain, mark
 from gpt.train.interrupt import Interrupt, Stopped
 from gpt.train.layers import LayerRecorder
+from gpt.train.optimizer import collect_state, is_sharded
 from gpt.train.output import say
 from gpt.train.parallel_step import ParallelStepper
 from gpt.train.precision import make_autocast
@@ -210,7 +211,8 @@ class Trainer(RunState):
         # cached_property would hold a lock, in which ranks that are threads would wait for each other (Python 3.11).
         if self._stepper is None:
             self._stepper = self.make_stepper()
-            compiles = can_compile(self.config, self.model, self.config.train.steps - self.step)
+            recordable = not is_sharded(self.optimizer)  # A step that sends the new weights is not.
+            compiles = recordable and can_compile(self.config, self.model, self.config.train.steps - self.step)
             self.compiled = self._stepper.compiled() if compiles else None
         return self._stepper
 
@@ -330,10 +332,14 @@ class Trainer(RunState):
             self.saver.submit(names, self.take_snapshot)
 
     def agree_on_step(self) -> None:
-        """Wait until all ranks have done this step, and get the states of their random numbers."""
+        """Wait until all ranks have done this step, and get what a checkpoint needs of them.
+
+        These are the states of their random numbers, and the shares of a sharded optimizer.
+        """
         if self.ranks.size > 1:
             self.ranks.group.check_equal("step to save", str(self.step))
             self.random_states = self.ranks.gather_random_states()
+            collect_state(self.optimizer)
 
     def reserve(self) -> None:
         """Make the memory of a checkpoint early. Call it when the optimizer has its state."""
