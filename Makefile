@@ -16,7 +16,7 @@ VENV_PYTHON := env -u PYTHONHOME -u PYTHONPATH -u VIRTUAL_ENV .venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test check lint types stubs mutants torture nightly gpu-check bench bench-ops bench-step bench-load bench-generate bench-speculative bench-serve bench-distributed bench-speedrun bench-llm bench-commits bench-gpu oracle clean
+.PHONY: help train test check lint types stubs notebooks mutants torture nightly gpu-check bench bench-ops bench-step bench-load bench-generate bench-speculative bench-serve bench-distributed bench-speedrun bench-llm bench-commits bench-gpu oracle clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +38,9 @@ types: .venv/.installed-dev  ## run mypy --strict on tensorlite and gpt
 
 stubs: .venv/.installed-dev  ## write the type stubs of the ops and of Tensor's methods, after a change of an op's signature
 	@$(VENV_PYTHON) tools/make_stubs.py
+
+notebooks: .venv/.installed-notebooks  ## write the chapters of docs/learn as Jupyter notebooks, into build/notebooks
+	@$(VENV_PYTHON) tools/make_notebooks.py $(ARGS)
 
 oracle: .venv/.installed-oracle  ## install PyTorch, so that the tests compare with it
 

@@ -91,6 +91,7 @@ from .tensors.tensor import Tensor
 if _typing.TYPE_CHECKING:
     from . import amp, cuda, distributed, func, linalg, nn, optim, profiler, quantized, utils
     from . import compiled as compiled
+    from . import learn as learn
     from . import testing as testing
     from . import viz as viz
     from .amp import autocast, get_autocast_dtype, is_autocast_enabled
@@ -137,7 +138,7 @@ __all__ += ops.__all__
 
 # Importing these takes a third of the time of importing tensorlite, and a program may need none of them.
 _LOADED_ON_FIRST_USE = frozenset(
-    "amp compiled cuda distributed func linalg nn optim profiler quantized testing utils viz".split()
+    "amp compiled cuda distributed func learn linalg nn optim profiler quantized testing utils viz".split()
 )
 
 _NAMES_OF = {"explore": "viz", "autocast": "amp", "get_autocast_dtype": "amp", "is_autocast_enabled": "amp",

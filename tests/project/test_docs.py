@@ -1,7 +1,8 @@
 """Test the documentation: its code runs and prints what the page shows, and its commands, names and links exist.
 
 A Python block that begins with `>>>` is a session; the sessions of a page are one doctest. Any other Python block is a
-program. If a `text` block follows it directly, the program must print exactly that text.
+program. If a `text` block follows it directly, the program must print exactly that text. The blocks of a page of
+docs/learn are the cells of a notebook: together they are one program.
 """
 
 import os
@@ -16,12 +17,15 @@ from typing import NamedTuple
 import pytest
 
 import tensorlite as tl
+from tensorlite.learn.chapters import CHAPTERS
 
 ROOT = Path(__file__).resolve().parents[2]
+LESSONS = sorted((ROOT / "docs" / "learn").glob("*.md"))
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").glob("*.md")),
+    *LESSONS,
     ROOT / "benchmarks" / "README.md",
     ROOT / "findings" / "README.md",
 ]
@@ -65,8 +69,9 @@ def named(page: Path) -> str:
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
-PROGRAMS = [block for block in PYTHON if not block.text.startswith(">>>")]
-SESSIONS = [page for page in PAGES if any(b.page == page for b in PYTHON if b not in PROGRAMS)]
+CELLS = [block for block in PYTHON if block.page in LESSONS]
+PROGRAMS = [block for block in PYTHON if block not in CELLS and not block.text.startswith(">>>")]
+SESSIONS = [page for page in PAGES if any(b.page == page for b in PYTHON if b not in PROGRAMS + CELLS)]
 
 
 def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
@@ -93,13 +98,49 @@ def test_program(block, tmp_path):
     (tmp_path / "program.py").write_text(block.text, "utf-8")
     done = run(tmp_path, "program.py")
     assert done.returncode == 0, done.stderr
+    assert done.stdout == shown_below(block), f"{block} prints something else than the page shows"
+
+
+def shown_below(block: Block) -> str:
+    """Return the `text` block that follows a block directly, "" if there is none."""
     after = [b for b in BLOCKS if b.page == block.page and b.line > block.line]
     lines = block.page.read_text("utf-8").splitlines()
     end = block.line + block.text.count("\n") + 1
     if after and after[0].language == "text" and not "".join(lines[end : after[0].line - 1]).strip():
-        assert done.stdout == after[0].text
-    else:
-        assert done.stdout == "", f"{block} prints something that the page does not show"
+        return after[0].text
+    return ""
+
+
+@pytest.mark.parametrize("page", LESSONS, ids=named)
+def test_the_listings_of_a_lesson(page, tmp_path):
+    """The listings run in one program, as in a notebook, and each prints the text below it."""
+    cells = [block for block in CELLS if block.page == page]
+    assert cells
+    mark = "\x1e"  # ASCII's record separator: no listing prints it
+    (tmp_path / "program.py").write_text("".join(f"{cell.text}print({mark!r})\n" for cell in cells), "utf-8")
+    done = run(tmp_path, "program.py")
+    assert done.returncode == 0, done.stderr
+    printed = [text.removeprefix("\n") for text in done.stdout.split(mark)[:-1]]
+    for cell, text in zip(cells, printed, strict=True):
+        assert text == shown_below(cell), f"{cell} prints something else than the page shows"
+
+
+@pytest.mark.parametrize("page", [page for page in LESSONS if page.name[0].isdigit()], ids=named)
+def test_a_chapter_has_its_parts(page):
+    """A chapter begins with a question, has a picture, and ends with exercises that its command checks."""
+    text = page.read_text("utf-8")
+    assert re.match(r"# (\d)\. .+\n\n\*\*.+\?\*\*\n", text)
+    (picture,) = re.findall(r"!\[.+\]\((\w+\.png)\)", text)
+    assert (page.parent / picture).stat().st_size < 100_000
+    exercises = CHAPTERS[int(page.name[0])].exercises
+    last = text[text.index("## Exercises") :]
+    assert [f"`{e.name}" in last for e in exercises] == [True] * 3
+    assert f"check {page.name[0]}`" in last
+
+
+def test_every_chapter_has_a_page():
+    pages = {page.relative_to(ROOT).as_posix() for page in LESSONS}
+    assert {chapter.page for chapter in CHAPTERS.values()} == pages - {"docs/learn/README.md"}
 
 
 @pytest.mark.parametrize("page", SESSIONS, ids=named)

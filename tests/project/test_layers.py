@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PUBLIC_MODULES = [
     "tensorlite", "tensorlite.autograd", "tensorlite.compiled", "tensorlite.cuda", "tensorlite.distributed",
     "tensorlite.errors",
+    "tensorlite.learn",
     "tensorlite.func", "tensorlite.linalg", "tensorlite.nn", "tensorlite.nn.functional", "tensorlite.nn.init",
     "tensorlite.nn.utils",
     "tensorlite.optim", "tensorlite.optim.lr_scheduler", "tensorlite.profiler", "tensorlite.pytree",

@@ -43,7 +43,7 @@ def imported_by(*folders: str) -> set[str]:
                 found.add(node.module.partition(".")[0])
     # Scripts import each other by their stems, modules of a package do not.
     scripts = {path.stem for path in paths if not (path.parent / "__init__.py").exists()}
-    found -= sys.stdlib_module_names | {"tensorlite", "gpt", "tests"} | scripts
+    found -= sys.stdlib_module_names | {"tensorlite", "gpt", "tests", "tools"} | scripts
     return {DISTRIBUTION_OF.get(module, module) for module in found}
 
 

@@ -1,0 +1,8 @@
+"""Run ``python -m tensorlite.learn``."""
+
+import sys
+
+from .command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,18 @@
+"""The chapters, by number."""
+
+from __future__ import annotations
+
+from .chapter_1 import CHAPTER as _CHAPTER_1
+from .chapter_2 import CHAPTER as _CHAPTER_2
+from .exercises import Chapter
+
+__all__ = ["CHAPTERS", "chapter_of"]
+
+CHAPTERS = {chapter.number: chapter for chapter in (_CHAPTER_1, _CHAPTER_2)}
+
+
+def chapter_of(number: int) -> Chapter:
+    """Return a chapter. Raises ValueError if there is none of this number."""
+    if number not in CHAPTERS:
+        raise ValueError(f"learn: expected a chapter from {min(CHAPTERS)} to {max(CHAPTERS)}, got {number}.")
+    return CHAPTERS[number]

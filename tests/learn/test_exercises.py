@@ -1,0 +1,153 @@
+"""Test the hidden tests: they accept right solutions, reject wrong ones with a hint, and agree with tensorlite."""
+
+import doctest
+import importlib
+import inspect
+
+import numpy as np
+import pytest
+
+import tensorlite as tl
+from tensorlite.learn.chapters import CHAPTERS
+from tensorlite.learn.exercises import Exercise
+from tensorlite.learn.judging import judge
+from tensorlite.learn.learner_file import load_functions
+
+EXERCISES = [exercise for chapter in CHAPTERS.values() for exercise in chapter.exercises]
+MISTAKES = [(exercise, mistake) for exercise in EXERCISES for mistake in exercise.mistakes]
+
+
+def exercise_of(name: str) -> Exercise:
+    return next(exercise for exercise in EXERCISES if exercise.name == name)
+
+
+def verdict(function):
+    return judge(exercise_of(function.__name__), function)
+
+
+# ---- every exercise ---------------------------------------------------------------------------------------------
+
+
+def test_a_chapter_has_three_exercises():
+    assert all(len(chapter.exercises) == 3 for chapter in CHAPTERS.values())
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.name)
+def test_the_solution_is_right(exercise):
+    assert judge(exercise, exercise.solution).state == "right"
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.name)
+def test_the_examples_of_the_docstring_hold(exercise):
+    module = importlib.import_module(exercise.solution.__module__)
+    tests = doctest.DocTestFinder().find(exercise.solution, globs=vars(module))
+    assert sum(len(test.examples) for test in tests)
+    for test in tests:
+        assert doctest.DocTestRunner().run(test).failed == 0
+
+
+@pytest.mark.parametrize(("exercise", "mistake"), MISTAKES, ids=lambda x: getattr(x, "name", x.__class__.__name__))
+def test_a_mistake_gets_its_own_hint(exercise, mistake):
+    found = judge(exercise, mistake.function)
+    assert found.state == "wrong"
+    assert found.lines[-1] == f"Hint: {mistake.hint}"
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.name)
+def test_the_stub_is_not_written_yet(exercise, tmp_path):
+    (tmp_path / "stub.py").write_text(exercise.stub(), "utf-8")
+    stub = load_functions(tmp_path / "stub.py")[exercise.name]
+    assert judge(exercise, stub).state == "not written"
+    assert list(inspect.signature(stub).parameters) == list(inspect.signature(exercise.solution).parameters)
+    assert inspect.getdoc(stub).strip() == inspect.getdoc(exercise.solution).strip()
+
+
+# ---- other solutions, right and wrong ---------------------------------------------------------------------------
+
+
+def test_a_recursive_backward_pass_is_right():
+    """The gradient of a number is the sum over its uses: another way to the same values."""
+
+    def gradients(records, result):
+        def of(name):
+            uses = [(out, k) for out, inputs in records for inp, k in inputs if inp == name]
+            return (name == result) + sum(of(out) * k for out, k in uses if needed(out))
+
+        def needed(name):
+            return name == result or any(needed(out) for out, inputs in records if name in dict(inputs))
+
+        names = {name for out, inputs in records for name in (out, *dict(inputs))}
+        return {name: float(of(name)) for name in names if needed(name)}
+
+    assert verdict(gradients).state == "right"
+
+
+def test_numpys_own_shape_is_right():
+    def broadcast_shape(a, b):
+        return np.broadcast_shapes(a, b)
+
+    assert verdict(broadcast_shape).state == "right"
+
+
+def test_an_answer_to_shapes_that_do_not_fit_is_wrong():
+    def broadcast_shape(a, b):
+        try:
+            return np.broadcast_shapes(a, b)
+        except ValueError:
+            return a
+
+    found = verdict(broadcast_shape)
+    assert found.lines[:3] == ("broadcast_shape((2, 3), (2,))", "expected: a ValueError", "got:      (2, 3)")
+
+
+def test_a_solution_that_changes_its_argument_changes_only_a_copy():
+    def linear_gradients(g, x, weight):
+        results = g @ weight, g.T @ x, g.sum(axis=0)
+        g[:] = 0
+        return results
+
+    assert verdict(linear_gradients).state == "right"
+    assert exercise_of("linear_gradients").calls[0][0].any()
+
+
+# ---- the solutions agree with tensorlite -------------------------------------------------------------------------
+
+
+def test_divide_gradients_agrees_with_tensorlite():
+    exercise = exercise_of("divide_gradients")
+    for g, a, b in exercise.calls:
+        x, y = (tl.tensor(number, requires_grad=True, dtype=tl.float64) for number in (a, b))
+        (x / y).backward(tl.tensor(g, dtype=tl.float64))
+        np.testing.assert_allclose(exercise.solution(g, a, b), (x.grad.item(), y.grad.item()), rtol=1e-12)
+
+
+def test_sum_to_agrees_with_tensorlite():
+    exercise = exercise_of("sum_to")
+    for g, shape in exercise.calls:
+        x = tl.zeros(shape, dtype=tl.float64, requires_grad=True)
+        (x + tl.zeros(g.shape, dtype=tl.float64)).backward(tl.tensor(g))
+        np.testing.assert_allclose(exercise.solution(g, shape), x.grad.numpy(), rtol=1e-12)
+
+
+def test_broadcast_shape_agrees_with_numpy():
+    exercise = exercise_of("broadcast_shape")
+    refused = 0
+    for a, b in exercise.calls:
+        try:
+            expected = np.broadcast_shapes(a, b)
+        except ValueError:
+            refused += 1
+            with pytest.raises(ValueError, match="do not fit"):
+                exercise.solution(a, b)
+        else:
+            assert exercise.solution(a, b) == expected
+    assert refused == 2
+
+
+def test_linear_gradients_agrees_with_tensorlite():
+    exercise = exercise_of("linear_gradients")
+    for g, x, weight in exercise.calls:
+        inputs = [tl.tensor(array, requires_grad=True) for array in (x, weight, np.zeros(len(weight)))]
+        tl.nn.functional.linear(*inputs).backward(tl.tensor(g))
+        for value, tensor in zip(exercise.solution(g, x, weight), inputs):
+            np.testing.assert_allclose(value, tensor.grad.numpy(), rtol=1e-12)

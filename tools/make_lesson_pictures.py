@@ -1,0 +1,105 @@
+"""Draw the pictures of docs/learn with matplotlib.
+
+    python tools/make_lesson_pictures.py [FOLDER]        # docs/learn by default
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+ROOT = Path(__file__).resolve().parents[1]
+BLUE, RED, GREY, PALE = "#1f5fa8", "#b3322c", "#444444", "#eef3f9"
+
+
+def canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure without axes, in inches, whose data units are inches, too."""
+    figure = plt.figure(figsize=(width, height), dpi=150)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(0, width)
+    axes.set_ylim(0, height)
+    axes.axis("off")
+    return figure, axes
+
+
+def box(axes: Axes, x: float, y: float, title: str, value: str, gradient: str) -> None:
+    """Draw a value of a graph, centred at (x, y): its name, its number, its gradient."""
+    style = FancyBboxPatch((x - 0.7, y - 0.4), 1.4, 0.8, boxstyle="round,pad=0.03", fc=PALE, ec=GREY)
+    axes.add_patch(style)
+    axes.text(x, y + 0.2, title, ha="center", va="center", fontsize=11, color=GREY)
+    axes.text(x - 0.33, y - 0.15, value, ha="center", va="center", fontsize=13, color=BLUE)
+    axes.text(x + 0.33, y - 0.15, gradient, ha="center", va="center", fontsize=13, color=RED)
+
+
+def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], color: str, bend: float = 0.0) -> None:
+    """Draw an arrow from one point to another."""
+    style = {"arrowstyle": "-|>", "color": color, "lw": 1.3, "connectionstyle": f"arc3,rad={bend}"}
+    axes.annotate("", xy=end, xytext=start, arrowprops=style)
+
+
+def graph() -> Figure:
+    """Draw the graph of y = a * b + a at a = 2, b = 3: values in blue, gradients in red."""
+    figure, axes = canvas(8.0, 3.5)
+    box(axes, 1.0, 2.6, "a", "2", "1+3=4")
+    box(axes, 1.0, 0.9, "b", "3", "2")
+    box(axes, 4.0, 1.4, "h = a * b", "6", "1")
+    box(axes, 7.0, 2.3, "y = h + a", "8", "1")
+    for start, end, slope, place in (
+        ((1.75, 2.4), (3.25, 1.65), "slope 3", (2.55, 2.2)),
+        ((1.75, 0.9), (3.25, 1.25), "slope 2", (2.55, 0.85)),
+        ((4.75, 1.5), (6.25, 2.1), "slope 1", (5.6, 1.6)),
+        ((1.75, 2.75), (6.25, 2.5), "slope 1", (4.0, 2.82)),
+    ):
+        arrow(axes, start, end, GREY)
+        axes.text(*place, slope, ha="center", va="center", fontsize=10, color=GREY)
+    axes.text(0.3, 0.2, "value", fontsize=11, color=BLUE)
+    axes.text(0.85, 0.2, "gradient of the result with respect to it", fontsize=11, color=RED)
+    return figure
+
+
+def grid(axes: Axes, x: float, y: float, rows: list[list[str]], color: str, faded: tuple[int, ...] = ()) -> None:
+    """Draw a table of numbers with its upper left corner at (x, y). The rows in `faded` are dashed."""
+    for i, row in enumerate(rows):
+        for j, text in enumerate(row):
+            left, bottom = x + 0.55 * j, y - 0.45 * (i + 1)
+            fill, line = ("white", "--") if i in faded else (PALE, "-")
+            axes.add_patch(plt.Rectangle((left, bottom), 0.55, 0.45, fc=fill, ec=GREY, ls=line))
+            axes.text(left + 0.275, bottom + 0.225, text, ha="center", va="center", fontsize=11, color=color)
+
+
+def broadcasting() -> Figure:
+    """Draw a row that is repeated forwards, and the columns of its gradient that are summed backwards."""
+    figure, axes = canvas(8.0, 3.3)
+    axes.text(0.3, 2.95, "forwards: b is repeated", fontsize=12, color=BLUE)
+    grid(axes, 0.3, 2.3, [["10", "20", "30"]], BLUE)
+    arrow(axes, (2.1, 2.1), (2.75, 2.1), BLUE)
+    grid(axes, 2.9, 2.55, [["10", "20", "30"], ["10", "20", "30"]], BLUE, faded=(1,))
+    axes.text(4.8, 2.05, "+ x, of the shape (2, 3)", fontsize=11, color=GREY)
+    axes.text(0.3, 1.4, "backwards: the copies are summed", fontsize=12, color=RED)
+    grid(axes, 0.3, 0.75, [["0", "2.5", "7"]], RED)
+    arrow(axes, (2.75, 0.55), (2.1, 0.55), RED)
+    grid(axes, 2.9, 1.0, [["1", "2", "3"], ["-1", "0.5", "4"]], RED)
+    axes.text(4.8, 0.5, "g, which arrives at x + b", fontsize=11, color=GREY)
+    return figure
+
+
+PICTURES = {"graph.png": graph, "broadcasting.png": broadcasting}
+
+
+def main(folder: Path) -> None:
+    """Write the pictures into a folder."""
+    for name, draw in PICTURES.items():
+        figure = draw()
+        figure.savefig(folder / name, metadata={"Software": None})
+        plt.close(figure)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "learn")
