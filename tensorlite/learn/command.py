@@ -20,7 +20,10 @@ COMMAND = "python -m tensorlite.learn"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command, and return its exit status: 0, 1 if an exercise is not right, 2 after an error."""
+    """Run the command, and return its exit status.
+
+    It is 0, or 1 if an exercise is not right, 2 after an error, 130 after Ctrl-C.
+    """
     parser = argparse.ArgumentParser(COMMAND, description="List the chapters of docs/learn, and check their exercises.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, text in (
@@ -45,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
     return 0
 
 

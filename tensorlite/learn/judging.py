@@ -20,10 +20,10 @@ from typing import Any, Literal
 from .comparing import difference, show
 from .exercises import Exercise
 
-__all__ = ["Verdict", "judge", "line_of"]
+__all__ = ["TimeLimitError", "Verdict", "judge", "line_of", "time_limit"]
 
 SECONDS = 5.0
-"""The time in seconds after which a call of a learner's function is ended."""
+"""The time in seconds after which a call of a learner's function, or the run of a learner's file, is ended."""
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,21 @@ class Verdict:
     lines: tuple[str, ...] = ()
 
 
-class _TooLong(BaseException):
+class TimeLimitError(BaseException):
     """The end of a call that took too long. An `except Exception` in the learner's code must not catch it."""
 
 
 @contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise _TooLong at the next line of Python code that runs after `seconds`. A debugger turns the limit off."""
+def time_limit() -> Iterator[None]:
+    """Raise TimeLimitError at the next line of Python code that runs after SECONDS. A debugger turns the limit off."""
     if sys.gettrace() is not None:
         yield
         return
-    end = time.monotonic() + seconds
+    end = time.monotonic() + SECONDS
 
     def trace(frame: FrameType, event: str, arg: object) -> Any:
         if time.monotonic() > end:
-            raise _TooLong
+            raise TimeLimitError(f"it did not end within {SECONDS:g} seconds")
         return trace
 
     sys.settrace(trace)
@@ -93,9 +93,9 @@ def judge(exercise: Exercise, function: object) -> Verdict:
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
     """Return what a function returns for copies of the arguments, and None; or None, and what it raised."""
     try:
-        with _time_limit(SECONDS):
+        with time_limit():
             return function(*copy.deepcopy(arguments)), None
-    except (Exception, SystemExit, _TooLong) as error:
+    except (Exception, SystemExit, TimeLimitError) as error:
         return None, error
 
 
@@ -121,7 +121,7 @@ def _does_the_same(
 def _error_lines(exercise: Exercise, function: object, error: BaseException) -> list[str]:
     code = getattr(function, "__code__", None)
     place = line_of(error, code.co_filename) if code is not None else None
-    if isinstance(error, _TooLong):
+    if isinstance(error, TimeLimitError):
         lines = [f"got:      nothing after {SECONDS:g} seconds", "Is there a loop that does not end?"]
     else:
         lines = [f"got:      {type(error).__name__}: {error}".removesuffix(": ")]

@@ -9,7 +9,7 @@ from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .judging import line_of
+from .judging import TimeLimitError, line_of, time_limit
 
 __all__ = ["BrokenFileError", "load_functions", "write_new"]
 
@@ -55,8 +55,9 @@ def load_functions(path: Path) -> dict[str, Any]:
     module = module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look up the module of their class
     try:
-        loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+        with time_limit():
+            loader.exec_module(module)
+    except (Exception, SystemExit, TimeLimitError) as error:
         what = f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
         place = line_of(error, file) or path.name
         raise BrokenFileError(f"check: expected a file that runs, got {what}. Mend {place}") from None

@@ -11,7 +11,7 @@ from tensorlite.learn import judging
 from tensorlite.learn.command import main
 from tensorlite.learn.learner_file import load_functions
 
-RIGHT = '''
+RIGHT = '''import numpy as np
 def slope(f, x, step=1e-5):
     return (f(x + step) - f(x - step)) / (2 * step)
 
@@ -109,6 +109,10 @@ def test_an_exception_is_shown_with_the_learners_line(capsys):
         ("def slope(f, x, step=1):\n    f(x)", "The function returned None. Does it end with `return`?"),
         ("def slope(f, x, step=1):\n    return 'six'", "A number is expected, not a str."),
         ("def slope(f, x, step=1):\n    return [6.0]", "A number is expected, not a list."),
+        ("def slope(f, x, step=1):\n    return 6j", "A number is expected, not a complex."),
+        ("def slope(f, x, step=1):\n    return np.complex64(6)", "A number is expected, not a complex64."),
+        ("def slope(f, x, step=1):\n    return 10**400", "The number is too large for a float."),
+        ("class A:\n    def __repr__(self): return 1 / 0\ndef slope(*_):\n    return A()", "an A, whose repr raises"),
         ("def slope(f, x, step=1):\n    return float('nan')", "nan is not 6."),
         ("def slope(f, x, step=1):\n    return slope(f, x, step)", "RecursionError"),
         ("def slope(f, x, step=1):\n    raise SystemExit", "got:      SystemExit"),
@@ -130,6 +134,19 @@ def test_a_loop_without_end_is_ended(capsys, monkeypatch):
     assert status == 1
     if sys.gettrace() is None:
         assert "nothing after 0.05 seconds\n    Is there a loop that does not end?\n    chapter_1.py, line " in text
+
+
+@pytest.mark.skipif(sys.gettrace() is not None, reason="a debugger turns the time limit off")
+def test_a_file_without_end_is_ended(capsys, monkeypatch):
+    monkeypatch.setattr(judging, "SECONDS", 0.05)
+    status, text = checked("x = 1\nwhile True:\n    x += 1\n", capsys)
+    assert status == 2
+    assert "got TimeLimitError: it did not end within 0.05 seconds. Mend chapter_1.py, line " in text
+
+
+def test_ctrl_c_ends_the_command(capsys):
+    status, text = checked(RIGHT + "raise KeyboardInterrupt\n", capsys)
+    assert (status, text) == (130, "Interrupted.\n")
 
 
 @pytest.mark.parametrize(
