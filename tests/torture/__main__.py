@@ -4,6 +4,7 @@ import argparse
 import collections
 import contextlib
 import io
+import itertools
 import json
 import platform
 import shutil
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from gpt import train
 from tests.torture.launch import LAUNCHERS, LONGEST
 from tests.torture.power_cut import NOTHING, Disk
+from tests.torture.ranks import calls_of
 from tests.torture.trial import Reference, Result, run_trial
 from tests.torture.worker import RUN, VARIANTS, Order, make_config
 
@@ -28,7 +30,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=1000, help="how many kills to make at least")
     parser.add_argument("--seed", type=int, default=0, help="of the first trial; each trial has the next one")
     parser.add_argument("--variant", choices=VARIANTS, action="append", help="which runs to kill; all if not given")
-    parser.add_argument("--launcher", choices=LAUNCHERS, default="forked", help="how to start a run")
+    parser.add_argument("--launcher", choices=LAUNCHERS, action="append", help="how to start a run; forked and ranks")
     parser.add_argument("--ignore-fsync", choices=["files", "folders"], default="", help="to see that this is found")
     parser.add_argument("--folder", type=Path, help="where the runs write; a temporary folder if not given")
     parser.add_argument("--failures", type=int, default=10, help="how many failures end the trials")
@@ -48,24 +50,26 @@ def main() -> int:
 def run_trials(place: Path, options: argparse.Namespace) -> list[Result]:
     """Run trials until there were enough kills, or enough failures."""
     text = write_text(place)
-    variants = options.variant or list(VARIANTS)
-    if options.launcher == "forked":
+    variants, launchers = options.variant or list(VARIANTS), options.launcher or ["forked", "ranks"]
+    if {"forked", "ranks"} & set(launchers):
         warm_up(place, text, variants)
-    references = {variant: make_reference(place, text, variant, options.launcher) for variant in variants}
+    pairs = list(itertools.product(variants, launchers))
+    references = {pair: make_reference(place, text, *pair) for pair in pairs}
     results: list[Result] = []
     kills = failed = 0
     told = time.monotonic()
     while kills < options.kills and failed < options.failures:
         seed = options.seed + len(results)
-        variant = variants[seed % len(variants)]
+        variant, launcher = pair = pairs[seed % len(pairs)]
         result = run_trial(
-            place / f"trial-{seed}", text, variant, references[variant], seed, options.launcher, options.ignore_fsync
+            place / f"trial-{seed}", text, variant, references[pair], seed, launcher, options.ignore_fsync
         )
         results.append(result)
         kills += len(result.kills)
         if result.failures:
             failed += 1
-            print(f"seed {seed}, {variant}: {'; '.join(result.failures)}. Kills: {result.kills}", flush=True)
+            found = "; ".join(result.failures)
+            print(f"seed {seed}, {variant}, {launcher}: {found}. Kills: {result.kills}", flush=True)
         if time.monotonic() - told > 30:
             told = time.monotonic()
             print(f"{kills} kills in {len(results)} trials, {failed} failed", file=sys.stderr, flush=True)
@@ -92,7 +96,7 @@ def warm_up(place: Path, text: Path, variants: list[str]) -> None:
 
 def make_reference(place: Path, text: Path, variant: str, launcher: str) -> Reference:
     """Return a run that nothing disturbs."""
-    root = place / f"reference-{variant}"
+    root = place / f"reference-{variant}-{launcher}"
     (root / "root").mkdir(parents=True)
     began = time.monotonic()
     order = Order(str(root / "root"), str(text), variant, str(root / "journal-root"))
@@ -100,7 +104,8 @@ def make_reference(place: Path, text: Path, variant: str, launcher: str) -> Refe
     seconds = time.monotonic() - began
     if status != 0:
         raise RuntimeError(f"torture: expected exit status 0 of {variant}, got {status}. See {root / 'output.txt'}")
-    return Reference(root / "root" / RUN, Disk(root / "journal-root").events, seconds)
+    calls = int(calls_of(order).read_text()) if launcher == "ranks" else 0
+    return Reference(root / "root" / RUN, Disk(root / "journal-root").events, seconds, calls)
 
 
 def summarize(results: list[Result], seconds: float) -> tuple[dict[str, object], int]:
@@ -113,6 +118,8 @@ def summarize(results: list[Result], seconds: float) -> tuple[dict[str, object],
         "failed": failed,
         "seconds": round(seconds, 1),
         "kinds": dict(collections.Counter(kind for kind, _, _ in kills)),
+        "receivers": dict(collections.Counter(moment.partition(", ")[2] for _, moment, _ in kills)),
+        "seconds from a kill to the end": round(max((result.longest for result in results), default=0.0), 2),
         "at an event": sum(moment.startswith("event") for _, moment, _ in kills),
         "power cuts that lost something": sum(lost != NOTHING for kind, _, lost in kills if kind == "power cut"),
     }, failed

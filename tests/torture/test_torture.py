@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,20 @@ pytest.importorskip("tqdm")
 if not hasattr(os, "fork"):
     pytest.skip("the runs are forks of this process", allow_module_level=True)
 from gpt.runs import BEST, LATEST, LAYERS, METRICS, Metrics, RunFolder
+from gpt.train.ranks import Ranks
+from tests.gpt.small_runs import content
 from tests.torture.__main__ import make_reference, warm_up, write_text
+from tests.torture.launch import ForkedRanks
 from tests.torture.power_cut import Disk, cut_power
 from tests.torture.recorder import Recorder
 from tests.torture.trial import run_trial
+from tests.torture.worker import RUN, Order
 
 # Other tests may leave threads behind, which a fork does not have. Python 3.12 warns of that.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
 VARIANTS = ["plain", "often", "muon"]
+OF_RANKS = ["plain", "watched"]
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +38,13 @@ def runs(tmp_path_factory):
     return text, {variant: make_reference(place, text, variant, "forked") for variant in VARIANTS}
 
 
+@pytest.fixture(scope="module")
+def ranks(runs, tmp_path_factory):
+    """Return the undisturbed runs of two ranks, by variant."""
+    place = tmp_path_factory.mktemp("ranks")
+    return {variant: make_reference(place, runs[0], variant, "ranks") for variant in OF_RANKS}
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_killed_run_ends_as_an_undisturbed_one(runs, tmp_path, seed):
     text, references = runs
@@ -40,6 +53,36 @@ def test_a_killed_run_ends_as_an_undisturbed_one(runs, tmp_path, seed):
     assert not result.failures, result
     assert result.kills
     assert not (tmp_path / "trial").exists()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_killed_run_of_two_ranks_ends_as_an_undisturbed_one(runs, ranks, tmp_path, seed):
+    reference = ranks[OF_RANKS[seed]]
+    states = content(reference.folder / LATEST)[0]["state"]["dropout_of_ranks"]
+    assert len(states) == 2
+    assert states[0] != states[1]
+    result = run_trial(tmp_path / "trial", runs[0], OF_RANKS[seed], reference, seed, "ranks", by_time=False)
+    assert not result.failures, result
+    assert result.kills
+
+
+def test_dropout_of_a_rank_that_does_not_go_on_is_found(runs, ranks, tmp_path, monkeypatch):
+    restore = Ranks.restore_dropout
+    monkeypatch.setattr(Ranks, "restore_dropout", lambda own, *arguments: own.is_first and restore(own, *arguments))
+    found = (run_trial(tmp_path / f"{seed}", runs[0], "plain", ranks["plain"], seed, "ranks", by_time=False)
+             for seed in range(20))  # fmt: skip
+    assert any(any("state" in failure for failure in result.failures) for result in found)
+
+
+def test_a_signal_to_one_rank_stops_both(runs, tmp_path):
+    order = Order(str(tmp_path / "root"), str(runs[0]), "often", str(tmp_path / "journal"))
+    (tmp_path / "root").mkdir()
+    attempt = ForkedRanks(order, tmp_path / "output.txt")
+    while not (tmp_path / "root" / RUN / LATEST).exists():
+        assert attempt.wait(0.001) is None
+    os.kill(attempt.ranks[1], signal.SIGTERM)
+    assert attempt.wait(60) in (0, 3)  # 0 if it came too late
+    assert attempt.end(0) == []
 
 
 @pytest.mark.parametrize("ignored", ["files", "folders"])

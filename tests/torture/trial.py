@@ -3,13 +3,15 @@
 import random
 import shutil
 import signal
+import time
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 from gpt import checkpoint
 from gpt.runs import LATEST
 from tests.gpt.small_runs import content, measured
-from tests.torture.launch import LAUNCHERS, LONGEST
+from tests.torture.launch import LAUNCHERS, LONGEST, RANKS, Attempt
 from tests.torture.power_cut import NOTHING, Disk, cut_power
 from tests.torture.recorder import LOG
 from tests.torture.worker import RUN, Order
@@ -18,15 +20,27 @@ MOST_KILLS = 4  # in one trial
 KINDS = ("kill", "power cut", "power cut", "power cut", "SIGTERM", "Ctrl-C", "SIGTERM and kill")
 AT_EVENTS = ("kill", "power cut")  # the kinds that may come at a numbered event
 GRACE = 0.05  # Seconds between SIGTERM and a kill, at most.
+SOON = 20.0  # Seconds in which all processes end after a kill of one, on a machine that does other work, too.
+# The exit statuses after a signal: negative for a program that it ended, 128 + the signal for one whose child it ended,
+# and 3 for a worker that has saved.
+STOPPED = {sign for n in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT) for sign in (-n, 128 + n)} | {3}
+# mpiexec of MPICH gives the signal itself, and 1 if a rank tells that another one has ended. It combines the statuses
+# of the ranks with "or", so 11 is a SIGINT and a SIGKILL.
+BITS_OF_MPIEXEC = [0, 1, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, 130, 137, 143]
+STOPPED_BY = {"mpiexec": STOPPED | {a | b | c for a, b, c in product(BITS_OF_MPIEXEC, repeat=3)} - {0}}
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A run that nothing disturbed: its folder, the number of its events, and the seconds that it took."""
+    """A run that nothing disturbed: its folder, the number of its events, and the seconds that it took.
+
+    calls: about how many calls of its group each of several ranks made.
+    """
 
     folder: Path
     events: int
     seconds: float
+    calls: int = 0
 
 
 @dataclass
@@ -35,6 +49,7 @@ class Result:
 
     kills: list[tuple[str, str, str]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    longest: float = 0.0  # Seconds between a kill and the end of all processes.
 
 
 def run_trial(
@@ -52,25 +67,37 @@ def run_trial(
         kind = rng.choice(KINDS if by_time else AT_EVENTS) if number < MOST_KILLS else ""
         by_event = kind in AT_EVENTS and (rng.random() < 0.7 or not by_time)
         # A resumed run has fewer events, so early ones are likelier.
-        kill_at = 1 + int(reference.events * rng.random() ** 2) if by_event else 0
+        part = rng.random() ** 2 if by_event else 0.0
+        rank = rng.randrange(RANKS) if by_event and launcher == "ranks" else 0
+        kill_at = by_event + int((reference.events if rank == 0 else reference.calls) * part)
         journal = place / f"journal-{number}"
-        order = Order(str(root), str(text), variant, str(journal), kill_at, ignored)
+        order = Order(str(root), str(text), variant, str(journal), kill_at, ignored, rank)
         attempt = LAUNCHERS[launcher](order, place / "output.txt")
+        moment = f"event {kill_at} of rank {rank}" if by_event else "a moment"
+        began = time.monotonic()
         if kind and not by_event:
             attempt.wait(rng.uniform(0, reference.seconds))
-            send(kind, attempt, rng)
-        status = attempt.wait(LONGEST)
+            began = time.monotonic()
+            moment += f", {who}" if (who := send(kind, attempt, rng)) else ""
+        what = f"{kind}, {moment}" if kind else "no signal"
+        limit = SOON if kind in AT_EVENTS and not by_event else LONGEST
+        status = attempt.wait(limit)
+        if kind in AT_EVENTS and not by_event:
+            result.longest = max(result.longest, time.monotonic() - began)
         if status is None:
-            attempt.send(signal.SIGKILL)
+            result.failures.append(f"attempt {number}: it did not end within {limit:g} s after {what}")
+            attempt.send(signal.SIGKILL, rng)
             attempt.wait(LONGEST)
-            result.failures.append(f"attempt {number}: it did not end after {kind or 'no signal'}")
+            attempt.end(0)
+            break
+        if left := attempt.end(SOON):
+            result.failures.append(f"attempt {number}: {len(left)} processes stayed after {what}")
             break
         if status == 0:
             break
-        if not kind or status not in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, 3, 130, 143):
-            result.failures.append(f"attempt {number}: exit status {status} after {kind or 'no signal'}")
+        if not kind or status not in STOPPED_BY.get(launcher, STOPPED):
+            result.failures.append(f"attempt {number}: exit status {status} after {what}")
             break
-        moment = f"event {kill_at}" if by_event else "a moment"
         lost = end_of_attempt(kind, journal, root, rng, result)
         result.kills.append((kind, moment, lost))
         if result.failures:
@@ -83,13 +110,14 @@ def run_trial(
     return result
 
 
-def send(kind: str, attempt: object, rng: random.Random) -> None:
-    """Send an attempt the signals of a kind."""
+def send(kind: str, attempt: Attempt, rng: random.Random) -> str:
+    """Send an attempt the signals of a kind. Return which of its processes got them."""
     first = {"SIGTERM": signal.SIGTERM, "SIGTERM and kill": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
-    attempt.send(first.get(kind, signal.SIGKILL))  # type: ignore[attr-defined]
+    who = attempt.send(first.get(kind, signal.SIGKILL), rng)
     if kind == "SIGTERM and kill":
-        attempt.wait(rng.uniform(0, GRACE))  # type: ignore[attr-defined]
-        attempt.send(signal.SIGKILL)  # type: ignore[attr-defined]
+        attempt.wait(rng.uniform(0, GRACE))
+        who += f" and {attempt.send(signal.SIGKILL, rng)}" if who else ""
+    return who
 
 
 def end_of_attempt(kind: str, journal: Path, root: Path, rng: random.Random, result: Result) -> str:

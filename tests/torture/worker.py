@@ -1,6 +1,7 @@
 """Train as a user does after a crash: resume if there is a checkpoint, and otherwise begin.
 
-`python -m tests.torture.worker ORDER` takes an `Order` as JSON, in a process of its own.
+`python -m tests.torture.worker ORDER` takes an `Order` as JSON, in a process of its own. Several of them, which
+`mpiexec` starts, are the ranks of a run: they run the command `train`, as `python -m gpt` does.
 """
 
 import dataclasses
@@ -16,6 +17,9 @@ from tqdm import tqdm
 
 from gpt import checkpoint, train
 from gpt.checkpoint import Snapshot
+from gpt.cli import main
+from gpt.cli import train as command
+from gpt.cli.rank_process import launched_rank
 from gpt.config import Config
 from gpt.runs import LATEST, RunFolder
 from gpt.train import report, saver
@@ -60,7 +64,8 @@ class Order:
     """What a worker does.
 
     root: the folder that holds everything that the run writes. text: the file to train on. journal: see `Recorder`,
-    as are kill_at and ignored.
+    as are kill_at and ignored. kill_rank: the rank that kills itself, at the event `kill_at` if it is rank 0, which
+    writes, and another at its call of that number.
     """
 
     root: str
@@ -69,29 +74,58 @@ class Order:
     journal: str
     kill_at: int = 0
     ignored: str = ""
+    kill_rank: int = 0
 
     def to_json(self) -> str:
         """Return the order as an argument of the command line."""
         return json.dumps(dataclasses.asdict(self))
 
 
-def work(order: Order) -> bool:
+def work(order: Order, rank: int = 0) -> bool:
     """Train, and return whether the run is finished."""
-    # A shell lets its background jobs ignore Ctrl-C.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    recorder = Recorder(Path(order.root), Path(order.journal), order.kill_at, order.ignored)
-    recorder.install()
-    note_saves(recorder)
-    # The lock of tqdm is one of all forks of a process, and a fork that is killed may hold it.
-    tqdm.set_lock(threading.RLock())
-    if order.variant in LATE_COPIES:
-        saver.LATE_COPY = 0
-    report.draw_curve = lambda trainer: False  # because it takes longer than the steps
+    prepare(order, rank)
     folder = Path(order.root) / RUN
     latest = folder / LATEST
     if latest.exists():
         return train.train(checkpoint.load_config(latest), resume=latest)
     return train.train(make_config(folder, Path(order.text), order.variant))
+
+
+def prepare(order: Order, rank: int) -> None:
+    """Record in rank 0 what it writes, and change what a short run is too short for."""
+    # A shell lets its background jobs ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if rank == 0:
+        kill_at = order.kill_at if order.kill_rank == 0 else 0
+        recorder = Recorder(Path(order.root), Path(order.journal), kill_at, order.ignored)
+        recorder.install()
+        note_saves(recorder)
+    # The lock of tqdm is one of all forks of a process, and a fork that is killed may hold it.
+    tqdm.set_lock(threading.RLock())
+    if order.variant in LATE_COPIES:
+        saver.LATE_COPY = 0
+    report.draw_curve = lambda trainer: False  # because it takes longer than the steps
+
+
+def work_as_command(order: Order) -> None:
+    """Run the command `train`, which ends the process. It is one of several that `mpiexec` has started."""
+    start = command.start_processes
+
+    def start_processes(count: int | None) -> None:
+        """Prepare the child that goes on with the command."""
+        start(count)
+        prepare(order, launched_rank() or 0)
+
+    command.start_processes = start_processes
+    folder = Path(order.root) / RUN
+    if (folder / LATEST).exists():
+        main(["train", "--resume", str(folder)])
+    main(["train", "--config", str(options_of(order))])
+
+
+def options_of(order: Order) -> Path:
+    """Return the file that has the options of a run of several processes."""
+    return Path(f"{order.journal}.toml")
 
 
 def make_config(folder: Path, text: Path, variant: str) -> Config:
@@ -117,4 +151,7 @@ def note_saves(recorder: Recorder) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(0 if work(Order(**json.loads(sys.argv[1]))) else 3)
+    given = Order(**json.loads(sys.argv[1]))
+    if launched_rank() is not None:
+        work_as_command(given)
+    sys.exit(0 if work(given) else 3)
