@@ -15,7 +15,7 @@ from gpt.cli.options import (
     name_of_text,
     section_options,
 )
-from gpt.cli.processes import exit_status, processes_options, start_processes, waiting
+from gpt.cli.processes import exit_status, processes_options, say_checkpoint, start_processes, waiting
 from gpt.config import Config
 
 # Where the defaults differ from those of `train`, which begins with random weights.
@@ -107,7 +107,7 @@ def finetune(
             done = gpt.train.train(chosen, init_from=source, finetune=True, merge=merge, **waiting(timeout))
         else:
             path = runs.find_checkpoint(Path(resume)) if resume else runs.newest_checkpoint(RUNS)
-            click.echo(f"checkpoint {path}", err=True)
+            say_checkpoint(path)
             kept = checkpoint.load_config(path).replace(overrides)
             if merge and kept.lora.rank is None:
                 raise click.UsageError(f"--merge has nothing to merge: {str(path)!r} has no low-rank matrices")

@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from gpt.cli.rank_process import SIGNALS
+from gpt.cli.rank_process import SIGNALS, end_with_parent
 from gpt.errors import UserError
 
 # Open MPI would give each process one core, and it does not run as root without being asked.
@@ -47,8 +48,11 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     if sys.stderr.isatty():
         environment[PROGRESS] = "1"
     command += [sys.executable, "-m", "gpt", *arguments]
-    # In a session of its own, so that Ctrl-C reaches it once, from here.
-    process = subprocess.Popen(command, env=environment, start_new_session=True, stdin=subprocess.DEVNULL)
+    # In a session of its own, so that Ctrl-C reaches it once, from here. If this process is killed, all stop and save.
+    process = subprocess.Popen(
+        command, env=environment, start_new_session=True, stdin=subprocess.DEVNULL,
+        preexec_fn=partial(end_with_parent, os.getpid(), signal.SIGTERM),
+    )  # fmt: skip
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         # mpiexec passes on SIGINT and SIGTERM. SIGHUP would end it, and leave the processes alone.

@@ -9,6 +9,8 @@ import click
 from gpt.cli.rank_process import go_on_in_a_child, launched
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gpt.cli.options import Callback
     from gpt.train import Interrupt
 
@@ -65,6 +67,12 @@ def start_processes(count: int | None) -> None:
 def waiting(timeout: float | None) -> dict[str, Any]:
     """Return the argument of `gpt.train.train` that --timeout gives, none if it is not given."""
     return {} if timeout is None else {"timeout": timeout}
+
+
+def say_checkpoint(path: "Path", why: str = "") -> None:
+    """Print to stderr from which checkpoint a run goes on. Of several processes, rank 0 does so."""
+    if not is_follower():
+        click.echo(f"checkpoint {path}{why}", err=True)
 
 
 def exit_status(interrupt: "Interrupt") -> int:

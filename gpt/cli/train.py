@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from gpt.cli.options import RUNS, ConfigCommand, chosen_config, config_options, given_options
-from gpt.cli.processes import exit_status, processes_options, start_processes, waiting
+from gpt.cli.processes import exit_status, processes_options, say_checkpoint, start_processes, waiting
 from gpt.config import DEFAULT_PRESET, Config
 
 
@@ -120,7 +120,7 @@ def chosen_checkpoint(resume: str, named: bool, chosen: Config, overrides: dict[
         found = runs.find_checkpoint(chosen.run_dir)  # The run of the text that --data names.
     else:
         found = runs.newest_checkpoint(RUNS)
-        click.echo(f"checkpoint {found} ({runs.describe_choice(RUNS, found)})", err=True)
+        say_checkpoint(found, f" ({runs.describe_choice(RUNS, found)})")
         return found
-    click.echo(f"checkpoint {found}", err=True)
+    say_checkpoint(found)
     return found

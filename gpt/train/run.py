@@ -81,7 +81,8 @@ def train(
             if trainer.patience.is_over():
                 say(trainer.patience.text())
             say(f"{trainer.step - first} steps in {time.perf_counter() - began:.1f} s")
-        reported = trainer.ranks.alone(lambda: finish(trainer, stop, command, merge))
+        with trainer.ranks.activity("report"):
+            reported = trainer.ranks.alone(lambda: finish(trainer, stop, command, merge))
     return done and not stopped and reported is not False
 
 

@@ -20,8 +20,9 @@ from gpt import checkpoint
 from gpt.cli import main
 from gpt.cli.launch import LaunchError, find_mpiexec
 from gpt.cli.rank_process import launched
-from gpt.runs import LATEST
+from gpt.runs import LATEST, RunFolder
 from tests.gpt.small_runs import assert_same_checkpoint, measured
+from tests.torture.launch import descendants, end_each
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system with fork")
 try:
@@ -73,6 +74,7 @@ def test_two_processes_stop_by_a_signal_and_go_on(command, tmp_path):
     assert (stopped.returncode, out.count("Stopped after step"), err.count("SIGTERM: finishing")) == (143, 1, 1)
     out, err = (resumed := command("broken", "--resume", str(tmp_path / "broken"))).communicate(timeout=120)
     assert resumed.returncode == 0, err
+    assert err.count("checkpoint ") == 1
     assert_same_checkpoint(tmp_path / "broken" / LATEST, tmp_path / "whole" / LATEST)
     assert measured(tmp_path / "broken") == measured(tmp_path / "whole")
 
@@ -86,6 +88,20 @@ def test_a_process_that_is_killed_is_named(command, tmp_path):
     assert re.search(r"Error: rank [01] was killed by SIGKILL \((step|evaluation after step) \d+\), and all", err)
     assert err.count("Error: ") == 1
     assert checkpoint.load(tmp_path / "killed" / LATEST).step % 15 == 0
+
+
+def test_a_launcher_that_is_killed_leaves_no_process(command, tmp_path):
+    """The run saves and ends, as after SIGTERM, and the next one gets the folder."""
+    run = command("alone")
+    wait_for_evaluation(run)
+    below = [number for number, _ in descendants(run.pid)]
+    assert len(below) == 6  # mpiexec, its helper, and two processes a rank
+    run.kill()
+    out = run.communicate(timeout=60)[0]
+    assert not end_each(below, 10)
+    assert out.count("Stopped after step") == 1
+    with RunFolder(tmp_path / "alone").lock():
+        assert checkpoint.load(tmp_path / "alone" / LATEST).step >= 30
 
 
 def last_child(number):
@@ -127,6 +143,42 @@ def test_the_parent_of_a_rank_tells_how_it_ended(how, status, words):
     assert done.returncode == status
     assert done.stderr.startswith(words)
     assert bool(done.stderr) == bool(words)
+
+
+WAITING = """
+import os, time
+from gpt.cli.rank_process import go_on_in_a_child
+parent = os.getpid()
+go_on_in_a_child(0)
+print(parent, os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell of the end of a parent")
+def test_a_rank_ends_with_its_parent():
+    with subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, text=True) as process:
+        parent, child = map(int, process.stdout.readline().split())
+        os.kill(parent, signal.SIGKILL)
+        assert not end_each([child], 10)
+
+
+def test_a_rank_ends_with_its_launcher():
+    """mpiexec cannot end the ranks of a machine whose helper was killed."""
+    launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {WAITING!r}])"
+    with subprocess.Popen([sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True) as process:
+        numbers = list(map(int, process.stdout.readline().split()))
+        process.kill()
+        assert not end_each(numbers, 10)
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGABRT"])
+def test_the_parent_of_a_rank_that_has_not_connected_ends_by_a_signal(name):
+    """mpiexec ends the others then. After an exit they would wait for this rank in MPI_Init."""
+    code = PROGRAM.replace('activity.write("step 7")\n', "")
+    done = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -(signal.SIGTERM if name == "SIGTERM" else signal.SIGKILL)
+    assert done.stderr.startswith(f"Error: rank 3 was killed by {name} (before the first step)")
 
 
 def test_a_missing_mpiexec_is_an_error(monkeypatch, tmp_path):

@@ -19,7 +19,7 @@ from gpt import checkpoint, train
 from gpt.checkpoint import Snapshot
 from gpt.cli import main
 from gpt.cli import train as command
-from gpt.cli.rank_process import launched_rank
+from gpt.cli.rank_process import launched
 from gpt.config import Config
 from gpt.runs import LATEST, RunFolder
 from gpt.train import report, saver
@@ -114,7 +114,7 @@ def work_as_command(order: Order) -> None:
     def start_processes(count: int | None) -> None:
         """Prepare the child that goes on with the command."""
         start(count)
-        prepare(order, launched_rank() or 0)
+        prepare(order, (launched() or (0, None))[0])
 
     command.start_processes = start_processes
     folder = Path(order.root) / RUN
@@ -152,6 +152,6 @@ def note_saves(recorder: Recorder) -> None:
 
 if __name__ == "__main__":
     given = Order(**json.loads(sys.argv[1]))
-    if launched_rank() is not None:
+    if launched() is not None:
         work_as_command(given)
     sys.exit(0 if work(given) else 3)
