@@ -18,6 +18,7 @@ def run(size: int, what: str) -> tuple[int, str, str, float]:
     """Return the exit status, the output, the errors and the seconds of the program."""
     command = [str(MPIEXEC), "-n", str(size), sys.executable, "-m", "tests.distributed.mpi_program", what]
     environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    environment.pop("TENSORLITE_NUM_THREADS", None)  # conftest.py may set it, and it is not shared out
     begun = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
     return done.returncode, done.stdout, done.stderr, time.monotonic() - begun

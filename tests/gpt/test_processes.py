@@ -35,8 +35,10 @@ LONG = {"model__dropout": 0.3, "train__steps": 90, "train__eval_interval": 30, "
 
 
 @pytest.fixture
-def command(tiny, tmp_path):
+def command(tiny, tmp_path, monkeypatch):
     """Return a function that starts `gpt train` in two processes, with a small configuration of the name `run`."""
+
+    monkeypatch.delenv("TENSORLITE_NUM_THREADS", raising=False)  # conftest.py may set it, and it is not shared out
 
     def make(run, *arguments):
         path = tmp_path / f"{run}.toml"
