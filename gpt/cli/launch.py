@@ -5,8 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -51,7 +50,7 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     command += [sys.executable, "-m", "gpt", *arguments]
     # In a session of its own, so that Ctrl-C reaches it once, from here. If this process is killed, all stop and save.
     process = subprocess.Popen(
-        command, env=environment, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        command, env=environment, start_new_session=True, stdin=subprocess.DEVNULL,
         preexec_fn=partial(end_with_parent, os.getpid(), signal.SIGTERM),
     )  # fmt: skip
 
@@ -61,30 +60,11 @@ def launch(count: int, arguments: Sequence[str]) -> int:
 
     before = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
-        assert process.stdout is not None
-        print_lines(process.stdout)
         status = process.wait()
         return status if status >= 0 else 128 - status
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def print_lines(lines: Iterable[bytes]) -> None:
-    """Print the output of mpiexec, without what it says of Ctrl-C.
-
-    Where nobody reads it (`train | head`), say so once, and read on, because mpiexec would end the run otherwise.
-    """
-    reader = True
-    for line in lines:
-        if not reader or (line.startswith(b"[mpiexec@") and b"Ctrl-C" in line):
-            continue
-        try:
-            os.write(1, line)
-        except OSError as error:
-            reader = False
-            with suppress(OSError):
-                os.write(2, f"Nobody reads the output any longer ({error.strerror}). Training goes on.\n".encode())
 
 
 def version_of(mpiexec: str) -> str:

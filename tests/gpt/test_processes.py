@@ -81,17 +81,6 @@ def test_two_processes_stop_by_a_signal_and_go_on(command, tmp_path):
     assert measured(tmp_path / "broken") == measured(tmp_path / "whole")
 
 
-def test_a_run_goes_on_if_nobody_reads_its_output(command, tmp_path):
-    run = command("unread")
-    run.stdout.readline()
-    run.stdout.close()
-    with run.stderr:
-        told = run.stderr.read()
-    assert run.wait(timeout=120) == 0
-    assert told.count("Nobody reads the output any longer (Broken pipe). Training goes on.") == 1
-    assert checkpoint.load(tmp_path / "unread" / LATEST).step == 90
-
-
 def test_a_process_that_is_killed_is_named(command, tmp_path):
     run = command("killed")
     wait_for_evaluation(run)
