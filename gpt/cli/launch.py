@@ -42,7 +42,8 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     mpiexec = find_mpiexec()
     environment = dict(os.environ)
     command = [mpiexec, "-n", str(count)]
-    if "open mpi" in version_of(mpiexec).lower() or "openrte" in version_of(mpiexec).lower():
+    version = version_of(mpiexec).lower()
+    if "open mpi" in version or "openrte" in version:
         command += OPEN_MPI
         environment |= OPEN_MPI_ENVIRONMENT
     if sys.stderr.isatty():

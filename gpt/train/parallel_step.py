@@ -59,9 +59,10 @@ class ParallelStepper(Stepper):
 
     def averaged_step(self, batches: Batches, stop: Tensor) -> tuple[Tensor, Tensor]:
         """Take a step, and set the gradients to None. Return what all ranks report, (2,), and the norm, 0-d."""
-        values = self.parallel.average_gradients(self.report(self.backward(batches), stop))
+        loss = self.backward(batches)
+        values = self.parallel.average_gradients(self.report(loss, stop))
         assert values is not None
-        norm = self.update()
+        norm = self.update(loss)
         self.optimizer.zero_grad()
         return values, norm
 

@@ -79,37 +79,32 @@ class Stepper:
         return loss if self.scaler is None else self.scaler.scale(loss)
 
     def update(
-        self, loss: Tensor | None = None, before_update: Callable[[], None] | None = None, judge: Judge | None = None
+        self, loss: Tensor, before_update: Callable[[], None] | None = None, judge: Judge | None = None
     ) -> Tensor:
-        """Clip the gradients and change the weights. Return the norm before clipping, 0-d. loss: for `judge`."""
+        """Clip the gradients and change the weights. Return the norm before clipping, 0-d. See `step`."""
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         if before_update is not None:
             before_update()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
-        if judge is not None:
-            assert loss is not None
-            self.change(judge(loss, norm))
-            return norm
+        scale = 1.0 if judge is None else judge(loss, norm)
+        if scale == 1.0:
+            self.change()
+        elif scale:
+            with scaled_rates(self.optimizer, scale):
+                self.change()
+        if scale:
+            self.schedule.step()
+        if self.scaler is not None:
+            self.scaler.update()
+        return norm
+
+    def change(self) -> None:
+        """Change the weights by the gradients."""
         if self.scaler is None:
             self.optimizer.step()
         else:
             self.scaler.step(self.optimizer)
-            self.scaler.update()
-        self.schedule.step()
-        return norm
-
-    def change(self, scale: float) -> None:
-        """Change the weights with a learning rate that is multiplied by a factor; with 0, change nothing."""
-        if scale:
-            with scaled_rates(self.optimizer, scale):
-                if self.scaler is None:
-                    self.optimizer.step()
-                else:
-                    self.scaler.step(self.optimizer)
-            self.schedule.step()
-        if self.scaler is not None:
-            self.scaler.update()
 
     def step_and_clear(self, batches: Batches) -> Result:
         """Take a step, and set the gradients to None, so that a compiled step keeps them to itself."""
