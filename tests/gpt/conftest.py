@@ -46,6 +46,12 @@ def tiny(text, tmp_path):
 
 
 @pytest.fixture
+def no_curve(monkeypatch):
+    """Draw no loss curve at the end of a run, because that takes longer than a small run."""
+    monkeypatch.setattr("gpt.train.report.draw_curve", lambda run: False)
+
+
+@pytest.fixture
 def default_ctrl_c():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield

@@ -3,8 +3,9 @@
 import json
 import signal
 
+from gpt import checkpoint, train
 from gpt.checkpoint.container import KEY
-from gpt.runs import METRICS, read
+from gpt.runs import BEST, LATEST, METRICS, read
 from gpt.train import Trainer
 
 
@@ -27,6 +28,14 @@ def assert_same_checkpoint(a, b, but=()):
     assert list(tensors_a) == list(tensors_b)
     for name in tensors_a:
         assert (tensors_a[name] == tensors_b[name]).all(), name
+
+
+def assert_goes_on_as(whole, folder):
+    """Finish a run that was stopped, and compare it with an undisturbed one."""
+    assert train.train(checkpoint.load_config(folder / LATEST), resume=folder / LATEST)
+    for name in (LATEST, BEST):
+        assert_same_checkpoint(whole / name, folder / name)
+    assert measured(folder) == measured(whole)
 
 
 def measured(folder):

@@ -19,16 +19,11 @@ from gpt.config import ConfigError
 from gpt.data import load_dataset
 from gpt.evaluate import evaluate
 from gpt.model.lora import is_low_rank
-from gpt.runs import BEST, LATEST, LAYERS, METRICS, read
-from gpt.train import report, saver, start
-from tests.gpt.small_runs import assert_same_checkpoint, at_step, content, ctrl_c, measured
+from gpt.runs import LATEST, LAYERS, METRICS, read
+from gpt.train import saver, start
+from tests.gpt.small_runs import assert_goes_on_as, assert_same_checkpoint, at_step, content, ctrl_c
 
-pytestmark = pytest.mark.usefixtures("default_ctrl_c")
-
-
-@pytest.fixture(autouse=True)
-def no_curve(monkeypatch):
-    monkeypatch.setattr(report, "draw_curve", lambda run: False)
+pytestmark = pytest.mark.usefixtures("default_ctrl_c", "no_curve")
 
 
 @pytest.fixture
@@ -84,10 +79,7 @@ def test_a_resumed_run_has_the_same_average(short, tmp_path, monkeypatch, compil
             config = checkpoint.load_config(folder / LATEST) if stop > 2 else short()
             assert train.train(config, resume=folder / LATEST if stop > 2 else None) is False
     tl.manual_seed(99)
-    assert train.train(checkpoint.load_config(folder / LATEST), resume=folder / LATEST)
-    for name in (LATEST, BEST):
-        assert_same_checkpoint(whole / name, folder / name)
-    assert measured(folder) == measured(whole)
+    assert_goes_on_as(whole, folder)
 
 
 def test_the_average_is_evaluated_and_used(short, tmp_path, capsys):

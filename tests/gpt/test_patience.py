@@ -7,10 +7,10 @@ pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
 from gpt import checkpoint, train
 from gpt.config import Config, ConfigError
-from gpt.runs import BEST, LATEST, METRICS, read, summarize
+from gpt.runs import LATEST, METRICS, read, summarize
 from gpt.train import report, trainer
 from gpt.train.patience import Patience
-from tests.gpt.small_runs import assert_same_checkpoint, at_step, ctrl_c, measured
+from tests.gpt.small_runs import assert_goes_on_as, assert_same_checkpoint, at_step, ctrl_c, measured
 
 pytestmark = pytest.mark.usefixtures("default_ctrl_c")
 
@@ -78,10 +78,7 @@ def test_a_resumed_run_stops_where_an_undisturbed_one_does(short, tmp_path, monk
         at_step(patch, stop, ctrl_c)
         assert train.train(short(**options)) is False
     whole, folder = tmp_path / "whole", tmp_path / "run"
-    assert train.train(checkpoint.load_config(folder / LATEST), resume=folder / LATEST)
-    for name in (LATEST, BEST):
-        assert_same_checkpoint(whole / name, folder / name)
-    assert measured(folder) == measured(whole)
+    assert_goes_on_as(whole, folder)
     assert train.train(checkpoint.load_config(folder / LATEST), resume=folder / LATEST)  # It is at its end.
     assert measured(folder) == measured(whole)
 
