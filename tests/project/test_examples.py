@@ -1,5 +1,6 @@
 """Test that every example runs from any folder, as its docstring says, and prints correct results."""
 
+import json
 import os
 import re
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))  # common.py is what some of them share
 
 
 def run(name: str, folder: Path, *args: str, leaves: tuple[str, ...] = ()) -> str:
@@ -25,6 +26,18 @@ def run(name: str, folder: Path, *args: str, leaves: tuple[str, ...] = ()) -> st
     assert done.stderr == ""
     assert set(os.listdir(folder)) - before == set(leaves)
     return done.stdout
+
+
+def experiment(name: str, folder: Path, leaves: tuple[str, ...] = ()) -> dict[str, dict[str, float]]:
+    """Run the small version of an experiment, and return its results by name."""
+    pytest.importorskip("platformdirs")  # because the gpt package needs it
+    output = run(name, folder, "--quick", "--results", "results.json", leaves=("results.json", *leaves))
+    done = json.loads((folder / "results.json").read_text("utf-8"))
+    assert done["quick"]
+    assert done["results"]
+    for row in done["results"]:
+        assert row["name"] in output
+    return {row["name"]: row for row in done["results"]}
 
 
 def numbers(line: str) -> list[float]:
