@@ -3,10 +3,17 @@
     python tools/make_lesson_pictures.py [FOLDER]        # docs/learn by default
 """
 
+import contextlib
+import io
+import re
+import runpy
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 
@@ -90,7 +97,36 @@ def broadcasting() -> Figure:
     return figure
 
 
-PICTURES = {"graph.png": graph, "broadcasting.png": broadcasting}
+def run_listings(page: str) -> dict[str, Any]:
+    """Run the listings of a page of docs/learn, and return their names."""
+    listings = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "learn" / page).read_text("utf-8"), re.M | re.S)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        program = Path(folder) / "program.py"
+        program.write_text("\n".join(listings), "utf-8")
+        return runpy.run_path(str(program))
+
+
+def learning() -> Figure:
+    """Draw the steps of three optimizers in a valley, and two losses of a network that overfits, of chapter 4."""
+    measured = run_listings("4-a-network-that-learns.md")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.0, 3.3), dpi=100, layout="constrained")
+    p, q = np.meshgrid(np.linspace(-9, 4, 200), np.linspace(-1.8, 1.8, 200))
+    left.contour(p, q, (p * p + 25 * q * q) / 2, levels=[0.5, 2, 5, 10, 20, 35], colors="#c8d3e0", linewidths=0.8)
+    styles = {"SGD": (RED, "o"), "momentum": (BLUE, "s"), "Adam": (GREY, "^")}
+    for title, path in measured["paths"].items():
+        color, marker = styles[title]
+        left.plot(*zip(*path, strict=True), color=color, marker=marker, markersize=3, lw=1, label=title)
+    left.set(xlabel="p", ylabel="q", title="20 steps in a valley")
+    left.legend(loc="lower right", fontsize=9)
+    steps, train, validation = zip(*measured["curve"], strict=True)
+    right.plot(steps, validation, color=RED, label="validation set")
+    right.plot(steps, train, color=BLUE, label="the 20 names")
+    right.set(xlabel="step", ylabel="loss", title="20 names are too few", ylim=(0.2, 1.2))
+    right.legend(loc="upper right", fontsize=9)
+    return figure
+
+
+PICTURES = {"graph.png": graph, "broadcasting.png": broadcasting, "learning.png": learning}
 
 
 def main(folder: Path) -> None:

@@ -42,7 +42,7 @@ def show(value: Any) -> str:
 
 
 def difference(expected: Any, got: Any, tolerance: float, parts: Sequence[str] = ()) -> str | None:
-    """Return one sentence that says how `got` differs from `expected`, or None if it does not.
+    """Return one sentence that says how `got` differs from `expected`, or None if it does not. NaN equals NaN.
 
     parts: the names of the entries, if `expected` is a tuple of results.
     """
@@ -98,7 +98,7 @@ def _array_difference(expected: np.ndarray, got: Any, tolerance: float) -> str |
         return f"An array of numbers is expected, not of {got.dtype}."
     if got.shape != expected.shape:
         return f"The shape is {got.shape}, not {expected.shape}."
-    wrong = np.argwhere(~np.isclose(got, expected, rtol=tolerance, atol=tolerance))
+    wrong = np.argwhere(~np.isclose(got, expected, rtol=tolerance, atol=tolerance, equal_nan=True))
     if not len(wrong):
         return None
     first = tuple(int(i) for i in wrong[0])
@@ -112,7 +112,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _close(expected: Any, got: Any, tolerance: float) -> bool:
-    return bool(np.isclose(got, float(expected), rtol=tolerance, atol=tolerance))
+    return bool(np.isclose(got, float(expected), rtol=tolerance, atol=tolerance, equal_nan=True))
 
 
 def _number(value: float | np.floating[Any]) -> str:

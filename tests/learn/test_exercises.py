@@ -151,3 +151,25 @@ def test_linear_gradients_agrees_with_tensorlite():
         tl.nn.functional.linear(*inputs).backward(tl.tensor(g))
         for value, tensor in zip(exercise.solution(g, x, weight), inputs):
             np.testing.assert_allclose(value, tensor.grad.numpy(), rtol=1e-12)
+
+
+def test_cross_entropy_and_its_gradient_agree_with_tensorlite():
+    loss, gradient = exercise_of("cross_entropy"), exercise_of("cross_entropy_gradient")
+    for logits, targets in loss.calls:
+        x = tl.tensor(logits, requires_grad=True)
+        y = tl.nn.functional.cross_entropy(x, tl.tensor(targets))
+        y.backward()
+        np.testing.assert_allclose(loss.solution(logits, targets), y.item(), rtol=1e-12)
+        np.testing.assert_allclose(gradient.solution(logits, targets), x.grad.numpy(), rtol=1e-12, atol=1e-15)
+
+
+def test_adamw_agrees_with_tensorlite():
+    exercise = exercise_of("adamw")
+    for weight, gradients, *options in exercise.calls:
+        lr, weight_decay = options or (0.1, 0.01)
+        x = tl.tensor(weight, requires_grad=True, dtype=tl.float64)
+        optimizer = tl.optim.AdamW([x], lr=lr, weight_decay=weight_decay)
+        for g in gradients:
+            x.grad = tl.tensor(g, dtype=tl.float64)
+            optimizer.step()
+        np.testing.assert_allclose(exercise.solution(weight, gradients, *options), x.item(), rtol=1e-12)
