@@ -29,6 +29,8 @@ PAGES = [
     ROOT / "benchmarks" / "README.md",
     ROOT / "findings" / "README.md",
 ]
+# Their listings are those of the English pages.
+TRANSLATIONS = [ROOT / "README.zh.md", *sorted((ROOT / "docs" / "zh").rglob("*.md"))]
 
 
 class Block(NamedTuple):
@@ -151,7 +153,7 @@ def test_session(page, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
+@pytest.mark.parametrize("page", PAGES + TRANSLATIONS, ids=named)
 def test_names_exist(page):
     """Every name in the text such as `tl.func.grad` exists."""
     for name in re.findall(r"`tl\.([A-Za-z_][\w.]*)", prose(page)):
@@ -256,7 +258,7 @@ def anchors(page: Path) -> set[str]:
     return {slug(heading) for heading in re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
+@pytest.mark.parametrize("page", PAGES + TRANSLATIONS, ids=named)
 def test_links_have_targets(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if re.match(r"https?://", target):
@@ -268,7 +270,7 @@ def test_links_have_targets(page):
             assert anchor in anchors(place), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
+@pytest.mark.parametrize("page", PAGES + TRANSLATIONS, ids=named)
 def test_files_exist(page):
     """Every path in the text such as `tensorlite/autograd/engine.py` exists."""
     folders = "tensorlite|gpt|examples|tests|docs|benchmarks|tools"
