@@ -126,7 +126,48 @@ def learning() -> Figure:
     return figure
 
 
-PICTURES = {"graph.png": graph, "broadcasting.png": broadcasting, "learning.png": learning}
+def attention_weights() -> Figure:
+    """Draw how the position of "he" reads from three positions: the worked example of chapter 5."""
+    figure, axes = canvas(8.0, 3.9)
+    for x, title in ((1.95, "key"), (3.05, "score"), (4.45, "weight"), (5.75, "value")):
+        axes.text(x, 3.6, title, ha="center", va="center", fontsize=11, color=GREY)
+    rows = (("Tom", "(1, 0)", "2", 0.705, "(4, 0)"), ("slept", "(0, 1)", "-1", 0.035, "(0, 2)"),
+            ("he", "(1, 1)", "1", 0.259, "(4, 2)"))  # fmt: skip
+    for i, (token, key, score, weight, value) in enumerate(rows):
+        y = 3.0 - 0.75 * i
+        style = FancyBboxPatch((0.2, y - 0.25), 0.95, 0.5, boxstyle="round,pad=0.03", fc=PALE, ec=GREY)
+        axes.add_patch(style)
+        axes.text(0.67, y, token, ha="center", va="center", fontsize=12, color=GREY)
+        for x, text in ((1.95, key), (3.05, score), (5.75, value)):
+            axes.text(x, y, text, ha="center", va="center", fontsize=13, color=BLUE)
+        arrow(axes, (1.2, y), (1.6, y), GREY)
+        arrow(axes, (2.35, y), (2.85, y), GREY)
+        arrow(axes, (3.25, y), (3.7, y), GREY)
+        axes.add_patch(plt.Rectangle((3.8, y - 0.24), 1.3, 0.16, fc="white", ec=GREY, lw=0.8))
+        axes.add_patch(plt.Rectangle((3.8, y - 0.24), 1.3 * weight, 0.16, fc=RED, ec="none"))
+        axes.text(4.45, y + 0.1, f"{weight:.3f}", ha="center", va="center", fontsize=13, color=RED)
+        style = {"arrowstyle": "-|>", "color": RED, "lw": 0.5 + 6 * weight, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate("", xy=(6.75, 2.25 + 0.12 * (1 - i)), xytext=(6.15, y), arrowprops=style)
+    style = FancyBboxPatch((6.8, 2.0), 1.02, 0.5, boxstyle="round,pad=0.03", fc=PALE, ec=RED)
+    axes.add_patch(style)
+    axes.text(7.31, 2.25, "(3.86, 0.59)", ha="center", va="center", fontsize=11, color=RED)
+    axes.text(7.31, 2.75, "result", ha="center", va="center", fontsize=11, color=GREY)
+    axes.text(2.45, 0.55, "query of he: (2, -1)", ha="center", va="center", fontsize=12, color=BLUE)
+    arrow(axes, (2.45, 0.72), (2.6, 1.35), BLUE)
+    axes.text(2.45, 0.25, "times each key", ha="center", va="center", fontsize=10, color=GREY)
+    axes.text(4.45, 0.55, "softmax", ha="center", va="center", fontsize=12, color=RED)
+    axes.text(4.45, 0.25, "positive, with the sum 1", ha="center", va="center", fontsize=10, color=GREY)
+    axes.text(6.75, 0.55, "weighted mean", ha="center", va="center", fontsize=12, color=RED)
+    axes.text(6.75, 0.25, "of the values", ha="center", va="center", fontsize=10, color=GREY)
+    return figure
+
+
+PICTURES = {
+    "graph.png": graph,
+    "broadcasting.png": broadcasting,
+    "learning.png": learning,
+    "attention.png": attention_weights,
+}
 
 
 def main(folder: Path) -> None:

@@ -98,6 +98,7 @@ def _array_difference(expected: np.ndarray, got: Any, tolerance: float) -> str |
         return f"An array of numbers is expected, not of {got.dtype}."
     if got.shape != expected.shape:
         return f"The shape is {got.shape}, not {expected.shape}."
+    # No solution returns nan. A typical mistake may, and a learner's function that returns the same has to be found.
     wrong = np.argwhere(~np.isclose(got, expected, rtol=tolerance, atol=tolerance, equal_nan=True))
     if not len(wrong):
         return None

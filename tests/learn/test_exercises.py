@@ -173,3 +173,31 @@ def test_adamw_agrees_with_tensorlite():
             x.grad = tl.tensor(g, dtype=tl.float64)
             optimizer.step()
         np.testing.assert_allclose(exercise.solution(weight, gradients, *options), x.item(), rtol=1e-12)
+
+
+def test_attention_gradients_agrees_with_tensorlite():
+    exercise = exercise_of("attention_gradients")
+    for g, *arrays in exercise.calls:
+        inputs = [tl.tensor(array, requires_grad=True) for array in arrays]
+        tl.nn.functional.scaled_dot_product_attention(*inputs).backward(tl.tensor(g))
+        for value, tensor in zip(exercise.solution(g, *arrays), inputs, strict=True):
+            np.testing.assert_allclose(value, tensor.grad.numpy(), rtol=1e-12, atol=1e-15)
+
+
+def test_causal_attention_agrees_with_tensorlite():
+    exercise = exercise_of("causal_attention")
+    for *arrays, heads in exercise.calls:
+        parts = [tl.tensor(array).unflatten(-1, (heads, -1)).transpose(0, 1) for array in arrays]
+        result = tl.nn.functional.scaled_dot_product_attention(*parts, is_causal=True)
+        np.testing.assert_allclose(exercise.solution(*arrays, heads), result.transpose(0, 1).flatten(1).numpy(), 1e-12)
+
+
+def test_windowed_softmax_agrees_with_a_loop():
+    exercise = exercise_of("windowed_softmax")
+    for scores, window in exercise.calls:
+        weights = exercise.solution(scores, window)
+        for t, row in enumerate(scores):
+            first = max(0, t + 1 - window)
+            expected = np.zeros(len(row))
+            expected[first : t + 1] = tl.softmax(tl.tensor(row[first : t + 1]), 0).numpy()
+            np.testing.assert_allclose(weights[t], expected, rtol=1e-12)
