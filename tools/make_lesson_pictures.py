@@ -97,6 +97,40 @@ def broadcasting() -> Figure:
     return figure
 
 
+def engine() -> Figure:
+    """Draw the three nodes of y = sum of (w * x) * x, and the gradients that wait after each step of the pass."""
+    figure, axes = canvas(8.0, 4.7)
+    nodes = ((2.6, "1  mul", "h = [3, 6]"), (4.6, "2  mul", "k = [3, 12]"), (6.6, "3  sum", "y = 15"))
+    leaves = ((0.75, 4.2, "w = 3"), (0.75, 3.1, "x = [1, 2]"))
+    for x, title, value in nodes:
+        axes.add_patch(FancyBboxPatch((x - 0.6, 3.8), 1.2, 0.75, boxstyle="round,pad=0.03", fc=PALE, ec=GREY))
+        axes.text(x, 4.35, title, ha="center", va="center", fontsize=11, color=GREY)
+        axes.text(x, 4.03, value, ha="center", va="center", fontsize=11, color=BLUE)
+    for x, y, title in leaves:
+        axes.text(x, y, title, ha="center", va="center", fontsize=11, color=BLUE)
+    for start, end in (((1.2, 4.2), (1.95, 4.2)), ((1.3, 3.2), (2.3, 3.75)), ((3.25, 4.2), (3.95, 4.2)),
+                       ((1.3, 3.05), (4.5, 3.75)), ((5.25, 4.2), (5.95, 4.2))):  # fmt: skip
+        arrow(axes, start, end, GREY)
+    steps = (
+        ("at the beginning", {3: "1"}),
+        ("after node 3", {2: "[1, 1]"}),
+        ("after node 2", {1: "[1, 2]", "x": "[3, 6]"}),
+        ("after node 1", {"w": "1 + 4 = 5", "x": "[3, 6] + [3, 6] = [6, 12]"}),
+    )
+    axes.text(0.3, 2.3, "gradients that have arrived", fontsize=12, color=RED)
+    for row, (when, arrived) in enumerate(steps):
+        y = 1.8 - 0.45 * row
+        axes.text(0.3, y, when, va="center", fontsize=11, color=GREY)
+        left = 2.2
+        for place, gradient in arrived.items():
+            name = f"node {place}" if isinstance(place, int) else place
+            text = axes.text(left, y, f"{name}: ", va="center", fontsize=11, color=GREY)
+            width = text.get_window_extent(figure.canvas.get_renderer()).width / figure.dpi
+            text = axes.text(left + width, y, gradient, va="center", fontsize=11, color=RED)
+            left += width + text.get_window_extent(figure.canvas.get_renderer()).width / figure.dpi + 0.5
+    return figure
+
+
 def run_listings(page: str) -> dict[str, Any]:
     """Run the listings of a page of docs/learn, and return their names."""
     listings = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "learn" / page).read_text("utf-8"), re.M | re.S)
@@ -165,6 +199,7 @@ def attention_weights() -> Figure:
 PICTURES = {
     "graph.png": graph,
     "broadcasting.png": broadcasting,
+    "engine.png": engine,
     "learning.png": learning,
     "attention.png": attention_weights,
 }

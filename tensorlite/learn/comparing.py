@@ -54,6 +54,8 @@ def difference(expected: Any, got: Any, tolerance: float, parts: Sequence[str] =
         return _tuple_difference(expected, got, tolerance, parts)
     if isinstance(expected, np.ndarray):
         return _array_difference(expected, got, tolerance)
+    if isinstance(expected, str):
+        return None if type(got) is str and got == expected else f"{show(got)} is not {expected!r}."
     if not _is_number(got):
         return f"A number is expected, not {_kind(got)}."
     try:

@@ -110,6 +110,18 @@ def test_a_solution_that_changes_its_argument_changes_only_a_copy():
     assert exercise_of("linear_gradients").calls[0][0].any()
 
 
+def test_names_are_compared():
+    def stale_nodes(saved, writes):
+        return [*exercise_of("stale_nodes").solution(saved, writes)]
+
+    def numbers(saved, writes):
+        return tuple(range(len(stale_nodes(saved, writes))))
+
+    exercise = exercise_of("stale_nodes")
+    assert judge(exercise, stale_nodes).state == "right"
+    assert judge(exercise, numbers).lines[3] == "In entry 0: 0 is not 'mul'."
+
+
 # ---- the solutions agree with tensorlite -------------------------------------------------------------------------
 
 
@@ -201,3 +213,52 @@ def test_windowed_softmax_agrees_with_a_loop():
             expected = np.zeros(len(row))
             expected[first : t + 1] = tl.softmax(tl.tensor(row[first : t + 1]), 0).numpy()
             np.testing.assert_allclose(weights[t], expected, rtol=1e-12)
+
+
+def test_leaf_gradients_agrees_with_tensorlite():
+    """The rules of the exercise are linear, so each of them is also the forward function of its op."""
+    exercise = exercise_of("leaf_gradients")
+    for nodes, result, g in exercise.calls:
+        leaves = {name: tl.zeros(2, dtype=tl.float64, requires_grad=True) for name in "xyz"}
+        values = {}
+        for number in sorted(nodes):
+            values[number] = sum(
+                tl.tensor(rule(np.ones(2))) * (leaves[edge] if edge in leaves else values[edge])
+                for edge, rule in nodes[number]
+            )
+        values[result].backward(tl.tensor(g))
+        expected = {name: leaf.grad.numpy() for name, leaf in leaves.items() if leaf.grad is not None}
+        got = exercise.solution(nodes, result, g)
+        assert got.keys() == expected.keys()
+        for name, gradient in expected.items():
+            np.testing.assert_allclose(got[name], gradient, rtol=1e-12)
+
+
+def test_mean_gradient_agrees_with_tensorlite():
+    exercise = exercise_of("mean_gradient")
+    for g, shape, axis in exercise.calls:
+        x = tl.zeros(shape, dtype=tl.float64, requires_grad=True)
+        x.mean(axis).backward(tl.tensor(g))
+        np.testing.assert_allclose(exercise.solution(g, shape, axis), x.grad.numpy(), rtol=1e-12)
+
+
+def test_stale_nodes_agrees_with_tensorlite():
+    exercise = exercise_of("stale_nodes")
+    for saved, writes in exercise.calls:
+        names = sorted({name for _, arrays in saved.values() for name in arrays} | {name for _, name in writes})
+        tensors = {name: tl.ones(2, requires_grad=True) for name in names}
+        made, events = {}, {number: (node, arrays) for node, (number, arrays) in saved.items()} | dict(writes)
+        for _, event in sorted(events.items()):
+            if isinstance(event, str):
+                with tl.no_grad():
+                    tensors[event].add_(1.0)
+            else:
+                node, arrays = event
+                made[node] = sum((tensors[name].square() for name in arrays), tl.ones(2, requires_grad=True) + 0.0)
+        stale = []
+        for node, result in made.items():
+            try:
+                result.sum().backward()
+            except tl.VersionError:
+                stale.append(node)
+        assert exercise.solution(saved, writes) == tuple(node for node in saved if node in stale)
