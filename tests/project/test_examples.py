@@ -123,6 +123,21 @@ def test_example_06(tmp_path):
         assert (tmp_path / name).stat().st_size < 1_000_000
 
 
+def test_example_13(tmp_path):
+    results = experiment("13_bias.py", tmp_path)
+    value = {name: row["value"] for name, row in results.items()}
+    assert value["share of Norland, by the probabilities"] > 0.7  # of 0.9 in the text
+    assert value["share of Norland, sampled, temperature 0.5"] > value["share of Norland, sampled, temperature 1"] > 0.7
+    assert value["share of Norland, sampled, temperature 0"] == value["share of Norland, sampled, top-k 3"] == 1
+    assert value["95 % intervals with the predicted share, of 8"] >= 6
+    assert value["share of Norland, logit bias"] == pytest.approx(0.5, abs=0.02)
+    assert value["share of Ostland, logit bias"] < 0.3  # of 0.5 in the text
+    for name in ("loss elsewhere", "share of Ostland"):
+        assert value[f"{name}, logit bias"] != results[f"{name}, logit bias"]["baseline"]
+    (gap,) = (row for name, row in results.items() if name.startswith("gap, both forms"))
+    assert gap["value"] < 0.7 * gap["baseline"]
+
+
 def test_example_05_takes_a_file(tmp_path):
     text = tmp_path / "own.txt"
     text.write_text("to be or not to be, that is the question.\n" * 20, "utf-8")
