@@ -13,6 +13,7 @@ from gpt.generation.single import generate, generate_with_logprobs
 from gpt.generation.speculative import NGrams, Speculation
 from gpt.generation.terminal import ControlEscaper, gather, on_terminal
 from gpt.generation.text_stream import TextEnd, stream
+from gpt.generation.translation import translate
 
 __all__ = [
     "BatchEngine",
@@ -41,4 +42,5 @@ __all__ = [
     "stream",
     "stream_batch",
     "stream_batch_with_logprobs",
+    "translate",
 ]

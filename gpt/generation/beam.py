@@ -9,7 +9,7 @@ import math
 import numbers
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -41,6 +41,14 @@ class Beam:
     """logprob / length^length_penalty, by which the texts are compared."""
     complete: bool
     """Whether it ends where a stop token follows. Otherwise it was cut at max_new_tokens."""
+
+
+class Rows(Protocol):
+    """Sequences that a model reads at once, with the methods of `BatchEngine` for the next tokens."""
+
+    def step(self, tokens: Sequence[int]) -> Logits: ...
+
+    def select(self, rows: Sequence[int]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -79,10 +87,10 @@ def beam_search(
     """
     check_model(model)
     prompt = checked_prompt(model, ids).tolist()
-    check_numbers(num_beams=num_beams, max_new_tokens=max_new_tokens, num_return=num_return)
+    check_numbers("beam_search", num_beams=num_beams, max_new_tokens=max_new_tokens, num_return=num_return)
     if not any(early_stopping is value for value in (True, False)) and early_stopping != "never":
         raise ValueError(f"beam_search: expected early_stopping True, False or 'never', got {early_stopping!r:.80}")
-    check_penalty(length_penalty)
+    check_penalty("beam_search", length_penalty)
     if num_return > num_beams:
         raise ValueError(f"beam_search: expected num_return <= num_beams = {num_beams}, got {num_return}")
     if random := sorted(options.keys() & set(RANDOM)):
@@ -91,10 +99,32 @@ def beam_search(
     stops = checked_stops(stop_tokens)
     rules = after_prompt(rules, len(prompt))
     engine = batch_engine(model)
+    found = search(
+        engine, engine.prefill([prompt]), prompt, rules, stops, num_beams=num_beams, max_new_tokens=max_new_tokens,
+        length_penalty=length_penalty, early_stopping=early_stopping,
+    )  # fmt: skip
+    return found[:num_return]
+
+
+def search(
+    engine: Rows,
+    logits: Logits,
+    prompt: list[int],
+    rules: Sequence[Processor],
+    stops: Collection[int],
+    *,
+    num_beams: int,
+    max_new_tokens: int,
+    length_penalty: float,
+    early_stopping: bool | Literal["never"] = False,
+) -> list[Beam]:
+    """Return the `num_beams` texts with the best scores, the best first. All arguments are checked; see `beam_search`.
+
+    engine: it has read the prompt. logits: what it predicts then, (1, V).
+    """
     texts: list[list[int]] = [[]]
     logprobs = [0.0]
     found: list[Beam] = []
-    logits = engine.prefill([prompt])
     for length in range(1, max_new_tokens + 1):
         candidates = best_candidates(prompt, texts, logprobs, logits, rules, (max(1, len(stops)) + 1) * num_beams)
         going_on = []
@@ -119,7 +149,7 @@ def beam_search(
         texts = [[*texts[c.row], c.token] for c in going_on if c.token is not None]
         logprobs = [candidate.logprob for candidate in going_on]
         logits = engine.step([text[-1] for text in texts])
-    return found[:num_return]
+    return found
 
 
 def best_candidates(
@@ -148,14 +178,14 @@ def best_candidates(
     return sorted(complete + best, key=lambda candidate: -candidate.logprob)[:count]
 
 
-def check_penalty(value: object) -> None:
+def check_penalty(op: str, value: object) -> None:
     """Raise ValueError unless a length penalty is a finite number."""
     if not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise ValueError(f"beam_search: expected a finite length_penalty, got {value!r:.80}")
+        raise ValueError(f"{op}: expected a finite length_penalty, got {value!r:.80}")
 
 
-def check_numbers(**values: object) -> None:
+def check_numbers(op: str, **values: object) -> None:
     """Raise ValueError unless each number is an integer from 1 on."""
     for name, number in values.items():
         if not is_integer(number, least=1):
-            raise ValueError(f"beam_search: expected {name} >= 1, got {number!r:.80}")
+            raise ValueError(f"{op}: expected {name} >= 1, got {number!r:.80}")

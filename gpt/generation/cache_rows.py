@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 import tensorlite as tl
-from gpt.model import GPT, KVCache
+from gpt.model import KVCache
+from gpt.model.cache import CachedModel
 
 
 def row_lengths(cache: KVCache) -> list[int]:
@@ -18,12 +19,12 @@ def row_lengths(cache: KVCache) -> list[int]:
     return [cache.length - p for p in padding]
 
 
-def select_rows(model: GPT, cache: KVCache, rows: Sequence[int]) -> KVCache:
+def select_rows(model: CachedModel, cache: KVCache, rows: Sequence[int]) -> KVCache:
     """Return a cache with these rows, each as often as it is named, and no more padding than needed."""
     return join_rows(model, [(cache, rows, range(len(rows)))])
 
 
-def join_rows(model: GPT, parts: Sequence[tuple[KVCache, Sequence[int], Sequence[int]]]) -> KVCache:
+def join_rows(model: CachedModel, parts: Sequence[tuple[KVCache, Sequence[int], Sequence[int]]]) -> KVCache:
     """Return a cache with rows of several caches: (cache, its rows, the rows that they become) for each of them.
 
     All rows end at the last place of the new cache.

@@ -7,178 +7,29 @@
 The options of `ModelConfig` make other families out of it, such as Llama: rotary positions instead of the position
 embedding, RMSNorm, SwiGLU, fewer heads of keys and values than of queries, and a head with weights of its own.
 
-In the shape comments B is the batch, T the sequence (at most block_size), C the width n_embd, and V the vocabulary. H
-is the number of query heads, K that of keys and values, and D the width of a head. With a cache, T counts the new
-tokens only, and S the cached ones as well.
+In the shape comments B is the batch, T the sequence (at most block_size), C the width n_embd, and V the vocabulary.
+With a cache, T counts the new tokens only. The blocks are in `gpt/model/blocks.py`.
 
 Sources: Vaswani et al. 2017, "Attention Is All You Need"; Radford et al. 2019, "Language Models are Unsupervised
-Multitask Learners"; Touvron et al. 2023, "LLaMA: Open and Efficient Foundation Language Models"; Ainslie et al. 2023,
-"GQA: Training Generalized Multi-Query Transformer Models from Multi-Head Checkpoints".
+Multitask Learners"; Touvron et al. 2023, "LLaMA: Open and Efficient Foundation Language Models".
 """
 
 import math
 from threading import Lock
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 import tensorlite as tl
 import tensorlite.nn.functional as F
 from gpt.config import Config, ModelConfig
+from gpt.model.blocks import Block, build_norm, init_parameters
 from gpt.model.cache import KVCache
 from gpt.model.packed import PackedDocuments
 from gpt.model.quantized import QuantizedEmbedding, matrices, refuse_quantized
-from gpt.model.rotary import RotaryTable, rotate
-from gpt.model.window import WindowMask, visible_keys
+from gpt.model.rotary import RotaryTable
+from gpt.model.window import WindowMask
 from tensorlite import Tensor, nn
-
-
-class CausalSelfAttention(nn.Module):
-    """Multi-head attention where position t attends to positions 0 to t (Vaswani et al. 2017, section 3.2).
-
-    layer: the number of its block, which decides whether it has the sliding window. rotary: for rotary positions.
-    seen: for the sliding window; None for a new one.
-    """
-
-    def __init__(
-        self, config: ModelConfig, layer: int = 0, rotary: RotaryTable | None = None, seen: WindowMask | None = None
-    ) -> None:
-        super().__init__()
-        C, D = config.n_embd, config.head_size
-        self.n_head, self.n_kv_head, self.head_size = config.n_head, config.kv_heads, D
-        self.window = config.sliding_window if layer >= config.full_layers else 0
-        self.dropout = config.dropout if config.attention_dropout else 0.0  # of attention weights
-        self.rotary, self.seen = rotary, seen or WindowMask(config.sliding_window, config.block_size)
-        outputs = (self.n_head + 2 * self.n_kv_head) * D  # queries, keys and values in one matmul
-        self.c_attn = nn.Linear(C, outputs, bias=config.bias or config.qkv_bias)
-        self.c_proj = nn.Linear(self.n_head * D, C, bias=config.bias)
-        self.q_norm = nn.RMSNorm(D, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(D, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.resid_dropout = nn.Dropout(config.dropout)
-
-    def forward(
-        self, x: Tensor, cache: KVCache | None = None, layer: int = 0, documents: PackedDocuments | None = None
-    ) -> Tensor:
-        B, T, _ = x.shape
-        q, k, v, mask = self.inputs_of_attention(x, cache, layer, documents)
-        dropout = self.dropout if self.training else 0.0
-        causal = mask is None and k.shape[-2] == T
-        y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, is_causal=causal)
-        y = y.reshape(B, self.n_head, T, self.head_size).transpose(1, 2)
-        return self.resid_dropout(self.c_proj(y.reshape(B, T, self.n_head * self.head_size)))  # heads side by side
-
-    def inputs_of_attention(
-        self, x: Tensor, cache: KVCache | None = None, layer: int = 0, documents: PackedDocuments | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Return queries (B, H, T, D), keys and values (B, H, S, D), and what each query sees, for x (B, T, C).
-
-        Where H / K queries share a key they are (B, K, H / K, T, D) and twice (B, K, 1, S, D). The mask is None if a
-        query sees its own key and those before it.
-        """
-        B, T, _ = x.shape
-        H, K, D = self.n_head, self.n_kv_head, self.head_size
-        heads = self.c_attn(x).view(B, T, H + 2 * K, D).transpose(1, 2)  # (B, H + 2K, T, D)
-        q, k, v = heads.split([H, K, K], dim=1)  # (B, H, T, D), and twice (B, K, T, D)
-        q, k = self.q_norm(q), self.k_norm(k)
-        q, k, v = self.turn_and_cache(q, k, v, cache, layer, documents)
-        S, padding = k.shape[2], None if cache is None else cache.padding
-        mask = None
-        windowed = 0 < self.window < S
-        if windowed and T == S and padding is None:
-            mask = self.seen(T, x)
-        elif windowed or padding is not None or 1 < T < S:
-            mask = visible_keys(T, S, self.window, padding).to(x.device)  # is_causal alone does not say it.
-        if documents is not None:
-            mask = documents.mask(self.window)
-        if K < H:
-            q, k, v = q.reshape(B, K, H // K, T, D), k.unsqueeze(2), v.unsqueeze(2)
-            mask = mask if mask is None or mask.ndim == 2 else mask.unsqueeze(2)
-        return q, k, v, mask
-
-    def turn_and_cache(
-        self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache | None, layer: int, documents: PackedDocuments | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, and the keys and values of all positions. With rotary positions they are turned."""
-        start = 0 if cache is None else cache.length
-        stop = start + q.shape[2]
-        if self.rotary is None:
-            if cache is not None:
-                k, v = cache.extend(layer, k, v)
-            return q, k, v
-        table = self.rotary(stop, q)
-        if documents is not None:
-            turns = table[0][documents.positions].unsqueeze(1), table[1][documents.positions].unsqueeze(1)
-            return rotate(q, *turns), rotate(k, *turns), v
-        late = self.rotary.turns_late  # Then the cache holds keys that are not turned.
-        new, every = positions_of(table, start, stop, cache), positions_of(table, 0, stop, cache)
-        q, k = rotate(q, *new), k if late else rotate(k, *new)
-        if cache is not None:
-            k, v = cache.extend(layer, k, v)
-        return q, rotate(k, *every) if late else k, v
-
-
-def positions_of(
-    table: tuple[Tensor, Tensor], start: int, stop: int, cache: KVCache | None
-) -> tuple[Tensor, Tensor]:
-    """Return the cosines and sines of the places from `start` to `stop`: (T, D), or (B, 1, T, D) with padding."""
-    if cache is None or cache.padding is None:
-        return table[0][start:stop], table[1][start:stop]
-    positions = cache.positions(start, stop).to(table[0].device)
-    return table[0][positions].unsqueeze(1), table[1][positions].unsqueeze(1)
-
-
-class MLP(nn.Module):
-    """Two linear layers with a nonlinearity between them, where the width is I = 4C by default.
-
-    gelu: GELU. relu2: ReLU squared (So et al. 2021, "Primer"). swiglu: the first layer has 2I outputs, gate and value,
-    and silu(gate) * value goes on (Shazeer 2020, "GLU Variants Improve Transformer").
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        C, self.inner_size, self.kind = config.n_embd, config.inner_size, config.mlp
-        self.c_fc = nn.Linear(C, self.inner_size * (2 if self.kind == "swiglu" else 1), bias=config.bias)
-        self.c_proj = nn.Linear(self.inner_size, C, bias=config.bias)
-        self.approximate: Literal["none", "tanh"] = "tanh" if config.gelu == "tanh" else "none"
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.c_fc(x)  # (B, T, I), or (B, T, 2I)
-        if self.kind == "swiglu":
-            gate, value = x.split(self.inner_size, dim=-1)
-            x = F.silu(gate) * value
-        elif self.kind == "relu2":
-            x = F.relu(x)
-            x = x * x
-        else:
-            x = F.gelu(x, self.approximate)
-        return self.dropout(self.c_proj(x))  # (B, T, C)
-
-
-class Block(nn.Module):
-    """A transformer block: attention mixes positions, the MLP transforms each; both add to the residual stream."""
-
-    def __init__(
-        self, config: ModelConfig, layer: int = 0, rotary: RotaryTable | None = None, seen: WindowMask | None = None
-    ) -> None:
-        super().__init__()
-        self.ln_1 = build_norm(config)
-        self.attn = CausalSelfAttention(config, layer, rotary, seen)
-        self.ln_2 = build_norm(config)
-        self.mlp = MLP(config)
-
-    def forward(
-        self, x: Tensor, cache: KVCache | None = None, layer: int = 0, documents: PackedDocuments | None = None
-    ) -> Tensor:
-        x = x + self.attn(self.ln_1(x), cache, layer, documents)
-        return x + self.mlp(self.ln_2(x))
-
-
-def build_norm(config: ModelConfig) -> nn.LayerNorm | nn.RMSNorm:
-    """Return a norm of the residual stream."""
-    if config.norm == "rms":
-        return nn.RMSNorm(config.n_embd, config.norm_eps)
-    return nn.LayerNorm(config.n_embd, config.norm_eps, bias=config.bias)
 
 
 class GPT(nn.Module):
@@ -231,14 +82,7 @@ class GPT(nn.Module):
         of the sum of all 2 n_layer projections does not grow with depth. With `zero_init`, they and a separate head get
         zeros: each block begins as the identity, and each prediction as uniform.
         """
-        std, zero = self.config.init_std, self.config.zero_init
-        residual = 0.0 if zero else std / math.sqrt(2 * self.config.n_layer)
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            elif parameter.ndim >= 2:
-                head = 0.0 if zero and name == "lm_head.weight" else std
-                nn.init.normal_(parameter, 0.0, residual if name.endswith("c_proj.weight") else head)
+        init_parameters(self.named_parameters(), self.config, projections=2 * self.config.n_layer)
 
     def forward(
         self, idx: Tensor, targets: Tensor | None = None, cache: KVCache | None = None, documents: Tensor | None = None
@@ -360,17 +204,17 @@ class GPT(nn.Module):
         return super().state_dict(prefix, keep_vars)
 
 
-def check_model_config(config: object) -> None:
-    """Raise TypeError, with what to write, unless `config` is a ModelConfig."""
+def check_model_config(config: object, name: str = "GPT") -> None:
+    """Raise TypeError, with what to write, unless `config` is a ModelConfig. name: the class that it is for."""
     if not isinstance(config, ModelConfig):
         write = {
-            str: f"GPT(Config.load({config!r:.40}).model), for a preset or a TOML file",
-            Config: "GPT(config.model)",
-            dict: "GPT(ModelConfig(**values))",
-        }.get(type(config), "GPT(Config.load('gpt-nano').model)")
+            str: f"{name}(Config.load({config!r:.40}).model), for a preset or a TOML file",
+            Config: f"{name}(config.model)",
+            dict: f"{name}(ModelConfig(**values))",
+        }.get(type(config), f"{name}(Config.load('gpt-nano').model)")
+        trained = "; gpt.checkpoint.load(path).model is a trained one" if name == "GPT" else ""
         raise TypeError(
-            f"GPT: expected a ModelConfig, got {type(config).__name__} {config!r:.60}. Write {write}; "
-            "gpt.checkpoint.load(path).model is a trained one"
+            f"{name}: expected a ModelConfig, got {type(config).__name__} {config!r:.60}. Write {write}{trained}"
         )
 
 

@@ -10,7 +10,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt.model.gpt import GPT, MLP, Block, CausalSelfAttention
+from gpt.model.blocks import MLP, Block, CausalSelfAttention
+from gpt.model.gpt import GPT
 from gpt.model.quantized import QuantizedEmbedding, QuantizedLinear, matrices
 from tensorlite import Tensor, compiled, nn
 from tensorlite.quantized import QuantizedMatrix
