@@ -180,8 +180,8 @@ def attention_weights() -> Figure:
         axes.add_patch(plt.Rectangle((3.8, y - 0.24), 1.3, 0.16, fc="white", ec=GREY, lw=0.8))
         axes.add_patch(plt.Rectangle((3.8, y - 0.24), 1.3 * weight, 0.16, fc=RED, ec="none"))
         axes.text(4.45, y + 0.1, f"{weight:.3f}", ha="center", va="center", fontsize=13, color=RED)
-        style = {"arrowstyle": "-|>", "color": RED, "lw": 0.5 + 6 * weight, "shrinkA": 0, "shrinkB": 0}
-        axes.annotate("", xy=(6.75, 2.25 + 0.12 * (1 - i)), xytext=(6.15, y), arrowprops=style)
+        thick = {"arrowstyle": "-|>", "color": RED, "lw": 0.5 + 6 * weight, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate("", xy=(6.75, 2.25 + 0.12 * (1 - i)), xytext=(6.15, y), arrowprops=thick)
     style = FancyBboxPatch((6.8, 2.0), 1.02, 0.5, boxstyle="round,pad=0.03", fc=PALE, ec=RED)
     axes.add_patch(style)
     axes.text(7.31, 2.25, "(3.86, 0.59)", ha="center", va="center", fontsize=11, color=RED)
@@ -196,12 +196,69 @@ def attention_weights() -> Figure:
     return figure
 
 
+def part(axes: Axes, x: float, y: float, text: str, width: float = 0.95) -> None:
+    """Draw a part of a model, centred at (x, y)."""
+    style = FancyBboxPatch((x - width / 2, y - 0.26), width, 0.52, boxstyle="round,pad=0.03", fc=PALE, ec=GREY)
+    axes.add_patch(style)
+    axes.text(x, y, text, ha="center", va="center", fontsize=10.5, color=GREY, linespacing=1.1)
+
+
+def plus(axes: Axes, x: float, y: float) -> None:
+    """Draw an addition."""
+    axes.add_patch(plt.Circle((x, y), 0.13, fc="white", ec=RED, lw=1.3))
+    axes.text(x, y - 0.01, "+", ha="center", va="center", fontsize=12, color=RED)
+
+
+def gpt() -> Figure:
+    """Draw the parts of the GPT of chapter 6 with their shapes, and the inside of a block."""
+    figure, axes = canvas(8.0, 4.3)
+    y = 3.2
+    axes.text(0.35, y, "ids", ha="center", va="center", fontsize=12, color=BLUE)
+    for x, text in ((1.45, "wte"), (3.9, "block"), (5.05, "block"), (6.2, "ln_f")):
+        part(axes, x, y, text, width=0.75)
+    part(axes, 2.6, 3.85, "wpe", width=0.75)
+    plus(axes, 2.6, y)
+    arrow(axes, (2.6, 3.58), (2.6, y + 0.14), GREY)
+    part(axes, 7.3, y, "head\n(wte)", width=0.6)
+    for start, end in ((0.55, 1.05), (1.85, 2.47), (2.73, 3.5), (4.3, 4.65), (5.45, 5.8), (6.6, 6.97), (7.62, 7.95)):
+        arrow(axes, (start, y), (end, y), GREY)
+    for x, above, text in ((0.8, 0.17, "(B, T)"), (2.18, -0.25, "(B, T, C)"), (3.12, 0.17, "(B, T, C)"),
+                           (6.78, -0.42, "(B, T, C)"), (7.4, 0.42, "logits (B, T, V)")):  # fmt: skip
+        axes.text(x, y + above, text, ha="center", va="center", fontsize=9, color=BLUE)
+
+    style = FancyBboxPatch((0.15, 0.2), 7.7, 2.05, boxstyle="round,pad=0.03", fc="white", ec=GREY, ls="--")
+    axes.add_patch(style)
+    axes.plot([3.55, 0.2], [2.92, 2.3], color=GREY, lw=0.8, ls="--")
+    axes.plot([4.25, 7.8], [2.92, 2.3], color=GREY, lw=0.8, ls="--")
+    line, low = 1.75, 0.75
+    axes.text(0.35, line, "x", ha="center", va="center", fontsize=12, color=BLUE)
+    arrow(axes, (0.5, line), (3.6, line), RED)
+    plus(axes, 3.75, line)
+    arrow(axes, (3.9, line), (7.12, line), RED)
+    plus(axes, 7.27, line)
+    arrow(axes, (7.42, line), (7.8, line), RED)
+    for left, right, names in ((0.7, 3.75, ("ln_1", "attention")), (4.1, 7.27, ("ln_2", "MLP"))):
+        axes.plot([left, left], [line, low], color=GREY, lw=1.3)
+        arrow(axes, (left, low), (left + 0.3, low), GREY)
+        part(axes, left + 0.65, low, names[0], width=0.6)
+        arrow(axes, (left + 1.0, low), (left + 1.35, low), GREY)
+        part(axes, left + 1.9, low, names[1], width=1.0)
+        axes.plot([left + 2.45, right], [low, low], color=GREY, lw=1.3)
+        arrow(axes, (right, low), (right, line - 0.13), GREY)
+    axes.text(2.6, 0.33, "between positions", ha="center", va="center", fontsize=9, color=BLUE)
+    axes.text(6.0, 0.33, "C to 4C to C, each position alone", ha="center", va="center", fontsize=9, color=BLUE)
+    axes.text(2.1, 2.0, "residual connection", ha="center", va="center", fontsize=9, color=RED)
+    axes.text(5.6, 2.0, "all shapes are (B, T, C)", ha="center", va="center", fontsize=9, color=BLUE)
+    return figure
+
+
 PICTURES = {
     "graph.png": graph,
     "broadcasting.png": broadcasting,
     "engine.png": engine,
     "learning.png": learning,
     "attention.png": attention_weights,
+    "gpt.png": gpt,
 }
 
 

@@ -262,3 +262,34 @@ def test_stale_nodes_agrees_with_tensorlite():
             except tl.VersionError:
                 stale.append(node)
         assert exercise.solution(saved, writes) == tuple(node for node in saved if node in stale)
+
+
+@pytest.mark.parametrize("sizes", [(10, 4, 1, 2, 1, 8), (10, 4, 3, 2, 2, 8), (65, 128, 4, 8, 2, 352)])
+def test_count_llama_agrees_with_gpt(sizes):
+    from gpt.config import ModelConfig
+    from gpt.model import GPT
+
+    assert sizes in exercise_of("count_llama").calls
+    names = ("vocab_size", "n_embd", "n_layer", "n_head", "n_kv_head", "n_inner")
+    config = ModelConfig(**dict(zip(names, sizes)), position="rope", norm="rms", mlp="swiglu")
+    assert exercise_of("count_llama").solution(*sizes) == GPT(config).num_params()
+
+
+def test_nucleus_agrees_with_a_loop():
+    exercise = exercise_of("nucleus")
+    for logits, temperature, top_p in exercise.calls:
+        p = tl.softmax(tl.tensor(logits / temperature), 0).numpy()
+        expected = np.zeros(len(p))
+        while expected.sum() < top_p - 1e-12:
+            largest = np.argmax(np.where(expected > 0, 0, p))
+            expected[largest] = p[largest]
+        np.testing.assert_allclose(exercise.solution(logits, temperature, top_p), expected / expected.sum(), rtol=1e-12)
+
+
+def test_next_position_agrees_with_tensorlite():
+    exercise = exercise_of("next_position")
+    for q, k, v, kept_k, kept_v in exercise.calls:
+        keys, values = np.concatenate([kept_k, k[:, None]], 1), np.concatenate([kept_v, v[:, None]], 1)
+        read = tl.nn.functional.scaled_dot_product_attention(*(tl.tensor(a) for a in (q[:, None], keys, values)))
+        for value, expected in zip(exercise.solution(q, k, v, kept_k, kept_v), (read[:, 0].numpy(), keys, values)):
+            np.testing.assert_allclose(value, expected, rtol=1e-12)
