@@ -14,14 +14,17 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 import tensorlite as tl
-from gpt.config import DataConfig
+from gpt.config import DataConfig, OptimConfig
 from gpt.data import load_text
+from gpt.model import GPT
+from gpt.train import configure_optimizer, configure_schedule
 from tensorlite import nn, optim
 
 T = TypeVar("T")
@@ -91,6 +94,8 @@ def train(
     *,
     weight_decay: float = 0.1,
     parameters: Iterable[tl.Tensor] | None = None,
+    options: OptimConfig | None = None,
+    report: Callable[[int, float], object] | None = None,
 ) -> list[float]:
     """Train a model, print its loss ten times, and return the loss of each step.
 
@@ -100,27 +105,31 @@ def train(
     loss: takes the arrays of a batch as tensors, and returns the loss, 0-d.
     batches: draws the arrays of a batch, of the same shapes each time, so that `tl.compile` can replay the step.
     parameters: those to train; all by default.
+    options: those of an optimizer and a schedule of `gpt`, instead of AdamW, for all parameters of a GPT.
+    report: called ten times with the number of steps and the mean loss of the last few, instead of printing them.
     """
     trained = [p for p in model.parameters() if p.requires_grad] if parameters is None else list(parameters)
-    optimizer = optim.AdamW(trained, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay)
-    warmup = min(100, max(1, steps // 10))
+    if options is not None:
+        assert isinstance(model, GPT)
+        assert parameters is None
+        optimizer = configure_optimizer(model, options)
+        schedule = configure_schedule(optimizer, options, steps)
+    else:
+        optimizer = optim.AdamW(trained, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay)
+        schedule = optim.lr_scheduler.LambdaLR(optimizer, partial(cosine, steps=steps))
+    clip = 1.0 if options is None else options.grad_clip
 
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.55 + 0.45 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup))
-
-    schedule = optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-    @tl.compile
     def step(*batch: tl.Tensor) -> tl.Tensor:
         value = loss(*batch)
         value.backward()
-        nn.utils.clip_grad_norm_(trained, 1.0)
+        if clip:
+            nn.utils.clip_grad_norm_(trained, clip)
         optimizer.step()
         optimizer.zero_grad()
         return value
 
+    if steps >= 100:  # The recording costs two slow steps.
+        step = tl.compile(step)
     model.train()
     losses = []
     began = time.perf_counter()
@@ -128,10 +137,21 @@ def train(
         losses.append(step(*(tl.tensor(array) for array in batches())).item())
         schedule.step()
         if i % max(1, steps // 10) == 0 or i == steps:
-            mean = np.mean(losses[-max(1, steps // 20) :])
-            print(f"step {i:5}   loss {mean:.4f}   {time.perf_counter() - began:.0f} s", flush=True)
+            mean = float(np.mean(losses[-max(1, steps // 20) :]))
+            if report is None:
+                print(f"step {i:5}   loss {mean:.4f}   {time.perf_counter() - began:.0f} s", flush=True)
+            else:
+                report(i, mean)
     model.eval()
     return losses
+
+
+def cosine(step: int, steps: int) -> float:
+    """Return the learning rate of a step as a multiple of the peak: up for a tenth, then down to a tenth of it."""
+    warmup = min(100, max(1, steps // 10))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.55 + 0.45 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup))
 
 
 def windows(
@@ -150,5 +170,14 @@ def windows(
 def shakespeare(val_fraction: float = 0.1) -> tuple[str, str]:
     """Return tiny Shakespeare for training, and its end for validation. It is downloaded once (1.1 MB)."""
     text = load_text(DataConfig(dataset="tinyshakespeare"))
+    split = int(len(text) * (1 - val_fraction))
+    return text[:split], text[split:]
+
+
+def pages(val_fraction: float = 0.1) -> tuple[str, str]:
+    """Return 60,000 ASCII characters of the pages in docs/, for training and for validation. They need no download."""
+    folder = Path(__file__).resolve().parents[1] / "docs"
+    text = "\n".join(path.read_text("utf-8") for path in sorted(folder.glob("*.md")))
+    text = text.encode("ascii", "ignore").decode()[:60_000]
     split = int(len(text) * (1 - val_fraction))
     return text[:split], text[split:]

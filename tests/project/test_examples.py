@@ -1,6 +1,7 @@
 """Test that every example runs from any folder, as its docstring says, and prints correct results."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -121,6 +122,17 @@ def test_example_06(tmp_path):
     assert lines_with("bytes   06_explore.py:", output)
     for name in ("product.html", "network.html"):
         assert (tmp_path / name).stat().st_size < 1_000_000
+
+
+def test_example_07(tmp_path):
+    results = experiment("07_language_model.py", tmp_path)
+    gpt, bits = results["loss of the GPT"], results["bits of the GPT"]
+    assert gpt["value"] < results["loss of bigrams"]["baseline"]  # not only frequencies
+    assert gpt["baseline"] < results["loss of 5-grams, Witten-Bell"]["value"] < results["loss of bigrams"]["value"]
+    assert bits["value"] == pytest.approx(gpt["value"] / math.log(2))
+    assert results["perplexity of the GPT"]["value"] == pytest.approx(math.exp(gpt["value"]))
+    assert results["error of a sentence's probability"]["value"] < 1e-4  # The model computes in float32.
+    assert results["sum of the probabilities of what may follow, less 1"]["value"] < 1e-12
 
 
 def test_example_13(tmp_path):
