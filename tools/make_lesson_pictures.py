@@ -252,6 +252,29 @@ def gpt() -> Figure:
     return figure
 
 
+def steps() -> Figure:
+    """Draw the error of a slope against the step, as the first listing of chapter 8 measures it."""
+    measured = run_listings("8-testing-gradients.md")
+    error, two, four = measured["error_of"], measured["two_points"], measured["four_points"]
+    sizes = 10.0 ** -np.linspace(0.5, 11, 85)
+    figure, axes = plt.subplots(figsize=(8.0, 3.9), dpi=100, layout="constrained")
+    curves = (
+        ("two points, float32", GREY, sizes[sizes > 1e-6], two, np.float32),
+        ("two points", BLUE, sizes, two, float),
+        ("four points", RED, sizes, four, float),
+    )
+    for title, color, chosen, formula, dtype in curves:
+        errors = [max(error(formula, dtype(0.7), dtype(h)), 1e-16) for h in chosen]
+        axes.loglog(chosen, errors, color=color, marker=".", markersize=4, lw=0.8, label=title)
+    axes.axhline(2.2e-16, color=GREY, ls="--", lw=1)
+    axes.text(3e-8, 3.2e-16, "the complex step: about 2e-16", fontsize=10, color=GREY)
+    axes.text(4e-11, 3e-3, "rounding error", fontsize=11, color=GREY)
+    axes.text(2.5e-2, 3e-12, "truncation\nerror", fontsize=11, color=GREY)
+    axes.set(xlabel="step h", ylabel="error of the slope", ylim=(5e-17, 2))
+    axes.legend(loc="lower left", bbox_to_anchor=(0.01, 0.1), fontsize=10)
+    return figure
+
+
 PICTURES = {
     "graph.png": graph,
     "broadcasting.png": broadcasting,
@@ -259,6 +282,7 @@ PICTURES = {
     "learning.png": learning,
     "attention.png": attention_weights,
     "gpt.png": gpt,
+    "steps.png": steps,
 }
 
 

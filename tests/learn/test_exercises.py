@@ -12,6 +12,7 @@ from tensorlite.learn.chapters import CHAPTERS
 from tensorlite.learn.exercises import Exercise
 from tensorlite.learn.judging import judge
 from tensorlite.learn.learner_file import load_functions
+from tensorlite.testing import GradientError, check_grad
 
 EXERCISES = [exercise for chapter in CHAPTERS.values() for exercise in chapter.exercises]
 MISTAKES = [(exercise, mistake) for exercise in EXERCISES for mistake in exercise.mistakes]
@@ -293,3 +294,37 @@ def test_next_position_agrees_with_tensorlite():
         read = tl.nn.functional.scaled_dot_product_attention(*(tl.tensor(a) for a in (q[:, None], keys, values)))
         for value, expected in zip(exercise.solution(q, k, v, kept_k, kept_v), (read[:, 0].numpy(), keys, values)):
             np.testing.assert_allclose(value, expected, rtol=1e-12)
+
+
+def test_directional_slope_agrees_with_the_complex_step():
+    exercise = exercise_of("directional_slope")
+    for f, x, g, v, *step in exercise.calls:
+        expected = (g * f(x + 1e-20j * v).imag).sum() / 1e-20
+        np.testing.assert_allclose(exercise.solution(f, x, g, v, *step), expected, rtol=1e-7)
+
+
+def test_a_slope_in_the_range_is_one_that_check_grad_accepts():
+    @tl.op(lambda g, x, slope: g * tl.where(x == 0, slope, tl.sign(x)), None)
+    def absolute(xp, x, slope):
+        return xp.abs(x)
+
+    low, high = exercise_of("slope_range").solution(abs, 0.0)
+    for slope in (low, 0.0, high):
+        check_grad(absolute, np.array([0.0]), slope, order=1)
+    with pytest.raises(GradientError, match="between"):
+        check_grad(absolute, np.array([0.0]), high + 0.5, order=1)
+
+
+def test_shrink_from_the_last_number_is_right():
+    def shrink(fails, numbers):
+        numbers, changed = list(numbers), True
+        while changed:
+            changed = False
+            for fewer in (True, False):
+                for i in reversed(range(len(numbers))):
+                    trial = numbers[:i] + ([] if fewer else [0]) + numbers[i + 1 :]
+                    if not changed and trial != numbers and fails(trial):
+                        numbers, changed = trial, True
+        return numbers
+
+    assert verdict(shrink).state == "right"
