@@ -5,6 +5,7 @@
 
 import contextlib
 import io
+import json
 import re
 import runpy
 import sys
@@ -132,12 +133,11 @@ def engine() -> Figure:
 
 
 def run_listings(page: str) -> dict[str, Any]:
-    """Run the listings of a page of docs/learn, and return their names."""
+    """Run the listings of a page of docs/learn in the working directory, and return their names."""
     listings = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "learn" / page).read_text("utf-8"), re.M | re.S)
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        program = Path(folder) / "program.py"
-        program.write_text("\n".join(listings), "utf-8")
-        return runpy.run_path(str(program))
+    Path("program.py").write_text("\n".join(listings), "utf-8")
+    with contextlib.redirect_stdout(io.StringIO()):
+        return runpy.run_path("program.py")
 
 
 def learning() -> Figure:
@@ -275,6 +275,43 @@ def steps() -> Figure:
     return figure
 
 
+def training() -> Figure:
+    """Draw the losses, the learning rate and the norms of 600 steps of the run of chapter 7."""
+    from gpt.train import train
+
+    names = run_listings("7-training.md")
+    more = {"train.steps": 600, "train.log_layers": 0, "train.sample_chars": 0, "train.out_dir": "more"}
+    with contextlib.redirect_stdout(io.StringIO()):
+        train(names["config"].replace(more))
+    lines = [json.loads(line) for line in Path("more", "metrics.jsonl").read_text("utf-8").splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    estimates = [line for line in lines if "val_loss" in line]
+    at = [line["step"] for line in steps]
+    sizes = {"height_ratios": [3, 1, 1]}
+    figure, rows = plt.subplots(3, 1, figsize=(8.0, 5.2), dpi=90, layout="constrained", sharex=True, gridspec_kw=sizes)
+    loss, rate, norm = rows
+    loss.plot(at, [line["loss"] for line in steps], color=BLUE, label="loss, a mean of ten batches")
+    loss.plot(
+        [line["step"] for line in estimates], [line["val_loss"] for line in estimates], "o", color=RED, markersize=4,
+        label="validation loss, estimated",
+    )  # fmt: skip
+    for height, text in ((names["guessing"], "guessing: ln 19"), (names["single"], "frequencies of characters"),
+                         (names["paired"], "frequencies of pairs")):  # fmt: skip
+        loss.axhline(height, color=GREY, lw=0.8, ls="--")
+        loss.text(600, height - 0.05, text, ha="right", va="top", fontsize=9, color=GREY)
+    loss.set(ylabel="loss", ylim=(0, 3.1))
+    loss.legend(loc="center right", fontsize=9)
+    rate.plot(at, [line["lr"] for line in steps], color=GREY)
+    rate.annotate("warm-up", (22, 0.004), fontsize=9, color=GREY)
+    rate.set(ylabel="learning rate", ylim=(0, 0.011))
+    norm.plot(at, [line["grad_norm"] for line in steps], color=GREY)
+    norm.axhline(1.0, color=RED, lw=0.8, ls="--")
+    norm.text(600, 1.05, "clipped above 1", ha="right", va="bottom", fontsize=9, color=RED)
+    norm.set(ylabel="gradient norm", xlabel="step")
+    figure.align_ylabels(rows)
+    return figure
+
+
 PICTURES = {
     "graph.png": graph,
     "broadcasting.png": broadcasting,
@@ -282,6 +319,7 @@ PICTURES = {
     "learning.png": learning,
     "attention.png": attention_weights,
     "gpt.png": gpt,
+    "training.png": training,
     "steps.png": steps,
 }
 
@@ -289,10 +327,11 @@ PICTURES = {
 def main(folder: Path) -> None:
     """Write the pictures into a folder."""
     for name, draw in PICTURES.items():
-        figure = draw()
+        with tempfile.TemporaryDirectory() as work, contextlib.chdir(work):
+            figure = draw()
         figure.savefig(folder / name, metadata={"Software": None})
         plt.close(figure)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "learn")
+    main(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT / "docs" / "learn")

@@ -8,6 +8,7 @@ from .chapter_3 import CHAPTER as _CHAPTER_3
 from .chapter_4 import CHAPTER as _CHAPTER_4
 from .chapter_5 import CHAPTER as _CHAPTER_5
 from .chapter_6 import CHAPTER as _CHAPTER_6
+from .chapter_7 import CHAPTER as _CHAPTER_7
 from .chapter_8 import CHAPTER as _CHAPTER_8
 from .exercises import Chapter
 
@@ -15,7 +16,7 @@ __all__ = ["CHAPTERS", "chapter_of"]
 
 CHAPTERS = {
     chapter.number: chapter
-    for chapter in (_CHAPTER_1, _CHAPTER_2, _CHAPTER_3, _CHAPTER_4, _CHAPTER_5, _CHAPTER_6, _CHAPTER_8)
+    for chapter in (_CHAPTER_1, _CHAPTER_2, _CHAPTER_3, _CHAPTER_4, _CHAPTER_5, _CHAPTER_6, _CHAPTER_7, _CHAPTER_8)
 }
 
 

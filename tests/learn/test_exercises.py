@@ -328,3 +328,26 @@ def test_shrink_from_the_last_number_is_right():
         return numbers
 
     assert verdict(shrink).state == "right"
+
+
+def test_learning_rate_agrees_with_gpt():
+    pytest.importorskip("platformdirs")  # because the gpt package needs it
+    from gpt.train.optimizer import linear_factor
+
+    exercise = exercise_of("learning_rate")
+    for step, peak, lowest, warmup, total in exercise.calls:
+        expected = peak * linear_factor(step, warmup, total, lowest / peak)
+        np.testing.assert_allclose(exercise.solution(step, peak, lowest, warmup, total), expected, rtol=1e-12)
+
+
+def test_clip_agrees_with_tensorlite():
+    exercise = exercise_of("clip")
+    for gradients, max_norm in exercise.calls:
+        tensors = {name: tl.zeros(g.shape, dtype=tl.float64, requires_grad=True) for name, g in gradients.items()}
+        for name, g in gradients.items():
+            tensors[name].grad = tl.tensor(g)
+        norm = tl.nn.utils.clip_grad_norm_(tensors.values(), max_norm)
+        expected, clipped = exercise.solution(gradients, max_norm)
+        np.testing.assert_allclose(norm.item(), expected, rtol=1e-12)
+        for name, g in clipped.items():
+            np.testing.assert_allclose(tensors[name].grad.numpy(), g, rtol=1e-5)
