@@ -141,6 +141,10 @@ def _each_number(gradients: Gradients, max_norm: float) -> tuple[float, Gradient
     return _norm(*gradients.values()), {name: np.clip(g, -max_norm, max_norm) for name, g in gradients.items()}
 
 
+def _unchanged(gradients: Gradients, max_norm: float) -> tuple[float, Gradients]:
+    return _norm(*gradients.values()), gradients
+
+
 def _norm_after(gradients: Gradients, max_norm: float) -> tuple[float, Gradients]:
     clipped = clip(gradients, max_norm)[1]
     return _norm(*clipped.values()), clipped
@@ -209,6 +213,7 @@ CHAPTER = Chapter(
                 Mistake(_sum_of_norms, "Add the squares of all arrays first, then take one root."),
                 Mistake(_without_root, "The norm is the root of the sum of squares."),
                 Mistake(_each_number, "This limits each number by itself. Multiply all of them by one factor."),
+                Mistake(_unchanged, "These gradients are not clipped. Multiply all of them by max_norm / norm."),
                 Mistake(_norm_after, "Return the norm before clipping. After it, it says nothing."),
             ),
             parts=("the norm", "the clipped gradients"),
