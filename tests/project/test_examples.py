@@ -150,6 +150,23 @@ def test_example_13(tmp_path):
     assert gap["value"] < 0.7 * gap["baseline"]
 
 
+def test_example_14(tmp_path):
+    pytest.importorskip("matplotlib")
+    results = experiment("14_induction_heads.py", tmp_path, leaves=("induction-heads.png",))
+    loss = results["loss on the second copy, two layers"]["value"]
+    assert loss < results["loss on the second copy, one layer"]["baseline"] - 0.03  # a guess among all tokens
+    assert results["hook and weights differ by"]["value"] < 1e-5
+    for head in ("induction", "previous-token"):
+        score = results[f"score of the best {head} head"]
+        assert 0 < score["baseline"] <= score["value"] < 1
+    for layer in (0, 1):
+        assert results[f"loss without the heads of layer {layer}"]["value"] > loss
+    probe = results["probe of the embedding"]
+    assert probe["value"] > probe["baseline"] + 5  # the most frequent class
+    assert 0 < results["weights of that probe that are not zero"]["value"] < 192
+    assert (tmp_path / "induction-heads.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_example_05_takes_a_file(tmp_path):
     text = tmp_path / "own.txt"
     text.write_text("to be or not to be, that is the question.\n" * 20, "utf-8")
