@@ -86,7 +86,7 @@ def attention_only(n_layer: int) -> GPT:
     for block in model.h:
         block.mlp = Nothing()
     print(f"\n{n_layer} layers of attention:")
-    train(model, lambda x, y: model(x, y)[1], batch, experiment.pick(1500, 100), lr=experiment.pick(3e-3, 1e-2))
+    train(model, lambda x, y: model(x, y)[1], batch, experiment.pick(1500, 90), lr=experiment.pick(3e-3, 1e-2))
     return model
 
 
