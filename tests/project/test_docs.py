@@ -29,7 +29,7 @@ PAGES = [
     ROOT / "benchmarks" / "README.md",
     ROOT / "findings" / "README.md",
 ]
-# Their listings are those of the English pages.
+# Their listings are those of the English pages: see tests/project/test_translations.py.
 TRANSLATIONS = [ROOT / "README.zh.md", *sorted((ROOT / "docs" / "zh").rglob("*.md"))]
 
 
