@@ -108,18 +108,27 @@ def visible(key_padding_mask: Tensor) -> Tensor:
 
 
 def pad_sequences(
-    sequences: Sequence[Sequence[int] | np.ndarray], padding_value: int = 0, device: Any = None
+    sequences: Sequence[Sequence[int] | np.ndarray],
+    padding_value: int = 0,
+    device: Any = None,
+    *,
+    pad_to_multiple_of: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Return sequences of ids as one Tensor (B, T), int64, and its key padding mask (B, T), True for padding.
 
     padding_value: what is put after shorter sequences: an id of the vocabulary, or -1 for labels.
-    Raises ValueError for no sequence, or an empty one.
+    pad_to_multiple_of: T is a multiple of it, so that batches have fewer shapes, which `tl.compile` records each.
+
+    Raises ValueError for no sequence, an empty one, ids that are not integers, or a multiple below 1.
     """
     if not len(sequences) or not all(map(len, sequences)):
         empty = next((i for i, ids in enumerate(sequences) if not len(ids)), None)
         got = "none" if empty is None else f"none in sequence {empty}"
         raise ValueError(f"pad_sequences: expected sequences of at least one id each, got {got}. Leave it out")
-    ids = np.full((len(sequences), max(map(len, sequences))), padding_value, np.int64)
+    if not isinstance(pad_to_multiple_of, int) or pad_to_multiple_of < 1:
+        raise ValueError(f"pad_sequences: expected pad_to_multiple_of >= 1, got {pad_to_multiple_of!r:.80}")
+    longest = -(-max(map(len, sequences)) // pad_to_multiple_of) * pad_to_multiple_of
+    ids = np.full((len(sequences), longest), padding_value, np.int64)
     padding = np.ones(ids.shape, bool)
     for row, sequence in enumerate(sequences):
         values = np.asarray(sequence)

@@ -389,6 +389,15 @@ def test_a_cache_records_no_gradients():
         model.decode(T, model.encode(S), KVCache(model))
 
 
+def test_sequences_are_padded_to_a_multiple():
+    idx, padding = pad_sequences([[1, 2, 3, 4, 5], [6]], 9, pad_to_multiple_of=4)
+    assert idx.tolist() == [[1, 2, 3, 4, 5, 9, 9, 9], [6] + [9] * 7]
+    assert padding.tolist() == [[False] * 5 + [True] * 3, [False] + [True] * 7]
+    for value in (0, -1, 1.5):
+        with pytest.raises(ValueError, match="pad_sequences: expected pad_to_multiple_of >= 1, got"):
+            pad_sequences([[1]], pad_to_multiple_of=value)
+
+
 @pytest.mark.parametrize(("sequences", "message"), [
     ([], "at least one id each, got none. Leave"), ([[1], []], "got none in sequence 1"),
     ([[1.5]], r"integers \(T,\) in sequence 0, got float64\(1,\)"), (["ab"], "in sequence 0, got <U2"),
