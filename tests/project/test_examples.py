@@ -135,6 +135,22 @@ def test_example_07(tmp_path):
     assert results["sum of the probabilities of what may follow, less 1"]["value"] < 1e-12
 
 
+def test_example_08(tmp_path):
+    results = experiment("08_encoder_decoder.py", tmp_path)
+    loss = results["loss at the end"]
+    assert loss["value"] < 1.9  # All digits equally likely would cost 2.3 nats.
+    assert loss["value"] < loss["baseline"]
+    assert results["characters in their place"]["value"] > 30
+
+
+def test_example_09(tmp_path):
+    results = experiment("09_masked_language_model.py", tmp_path)
+    for name in ("loss of the masked language model", "loss of the GPT"):
+        assert results[name]["value"] < results[name]["baseline"] - 0.1
+    tried = results["missing character, GPT that tries each one"]
+    assert tried["value"] > tried["baseline"] + 5
+
+
 def test_example_13(tmp_path):
     results = experiment("13_bias.py", tmp_path)
     value = {name: row["value"] for name, row in results.items()}
