@@ -23,6 +23,7 @@ import numpy as np
 import tensorlite as tl
 from gpt.config import DataConfig, OptimConfig
 from gpt.data import load_text
+from gpt.evaluate import batch_of, mean_loss
 from gpt.model import GPT
 from gpt.train import configure_optimizer, configure_schedule
 from tensorlite import nn, optim
@@ -165,6 +166,18 @@ def windows(
         return rows[:, :-1], rows[:, 1:]
 
     return draw
+
+
+def text_loss(model: GPT, ids: np.ndarray) -> float:
+    """Return the mean loss of a GPT on a text, in nats per token, in windows of block_size that do not overlap.
+
+    The last tokens, which do not fill a window, do not count.
+    """
+    T = model.config.block_size
+    count = (len(ids) - 1) // T
+    x, y = ids[: count * T].reshape(count, T), ids[1 : count * T + 1].reshape(count, T)
+    size = batch_of(model)
+    return mean_loss(model, ((x[i : i + size], y[i : i + size]) for i in range(0, count, size)))
 
 
 def shakespeare(val_fraction: float = 0.1) -> tuple[str, str]:

@@ -151,6 +151,23 @@ def test_example_09(tmp_path):
     assert tried["value"] > tried["baseline"] + 5
 
 
+def test_example_12(tmp_path):
+    results = experiment("12_domain_transfer.py", tmp_path)
+    before = results["documentation, before"]
+    assert before["value"] < before["baseline"]
+    tuned = results["documentation, fine-tuned with 20,000 characters"]
+    assert tuned["value"] < min(tuned["baseline"], before["value"])
+    for method in ("all weights", "LoRA", "LoRA and embeddings", "a quarter of old text"):
+        row = results[f"20,000 characters, {method}: documentation"]
+        assert row["value"] < row["baseline"] == before["value"]
+    lora, wider = (results[f"parameters that {name}"] for name in ("LoRA trains", "LoRA and embeddings train"))
+    assert lora["value"] < wider["value"] < lora["baseline"] == wider["baseline"]
+    changed = results["20,000 characters, LoRA: old domain"]
+    left_out = results["LoRA's matrices left out: old domain"]
+    assert changed["value"] != changed["baseline"]
+    assert left_out["value"] == left_out["baseline"] == changed["baseline"]
+
+
 def test_example_13(tmp_path):
     results = experiment("13_bias.py", tmp_path)
     value = {name: row["value"] for name, row in results.items()}
