@@ -96,6 +96,10 @@ def _not_divided(f: Callable[[float], float], x: float, step: float = 1e-5) -> f
     return f(x + step) - f(x - step)
 
 
+def _divided_and_multiplied(f: Callable[[float], float], x: float, step: float = 1e-5) -> float:
+    return (f(x + step) - f(x - step)) / 2 * step
+
+
 def _fixed_step(f: Callable[[float], float], x: float, step: float = 1e-5) -> float:
     return slope(f, x)
 
@@ -151,6 +155,11 @@ def _all_numbers(records: Records, result: str) -> dict[str, float]:
     return found
 
 
+def _zeros(records: Records, result: str) -> dict[str, float]:
+    names = [name for output, inputs in records for name in (output, *(name for name, _ in inputs))]
+    return dict.fromkeys(names, 0.0) | gradients(records, result)
+
+
 CHAPTER = Chapter(
     1,
     "a number that remembers",
@@ -164,6 +173,8 @@ CHAPTER = Chapter(
                 Mistake(_one_side, "This looks at one side of x only. Use f(x + step) and f(x - step)."),
                 Mistake(_half_distance, "The points x + step and x - step are 2 * step apart, not step."),
                 Mistake(_not_divided, "This is the difference of the values. Divide it by the distance of the points."),
+                Mistake(_divided_and_multiplied, "`/ 2 * step` divides by 2 and multiplies by step. "
+                                                 "Write `/ (2 * step)`."),
                 Mistake(_fixed_step, "The function must use the argument step."),
             ),
             tolerance=1e-7,
@@ -183,13 +194,15 @@ CHAPTER = Chapter(
         Exercise(
             gradients,
             ((_CHAIN, "y"), (_TWICE, "y"), (_DIAMOND, "y"), (_UNUSED, "y")),
-            "Go from the last record to the first. Each input gets the gradient of the output times the slope.",
+            "Go from the last record to the first. Each input gets the gradient of the output times the slope. "
+            "An output without a gradient does not matter for the result: skip its record.",
             (
                 Mistake(_forwards, "This goes from the first record to the last. Begin with the last one."),
                 Mistake(_only_local, "Multiply each slope by the gradient of the output: that is the chain rule."),
                 Mistake(_overwritten, "A number that is used twice gets two gradients: add the second to the first."),
                 Mistake(_all_numbers, "Skip a record if the result does not depend on its output."),
+                Mistake(_zeros, "A number that the result does not depend on is not in the answer, not even as 0."),
             ),
         ),
     ),
-)
+)  # fmt: skip

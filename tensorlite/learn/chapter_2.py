@@ -140,9 +140,9 @@ CHAPTER = Chapter(
             (
                 Mistake(_from_the_left, "Compare from the right: the ones go in front of the shorter shape. "
                                         "Sizes that do not fit are a ValueError."),
-                Mistake(_longer, "Compare each pair of sizes, also in shapes of the same length."),
                 Mistake(_largest, "Not the larger size, but the one that is not 1: 1 and 0 give 0. "
                                   "Other sizes that differ are a ValueError."),
+                Mistake(_longer, "Compare each pair of sizes, also in shapes of the same length."),
             ),
         ),
         Exercise(
@@ -165,7 +165,8 @@ CHAPTER = Chapter(
                 (_numbers(2, 2), _numbers(2, 3), _numbers(2, 3)), (_numbers(4, 2), _numbers(4, 3), _numbers(2, 3)),
                 (_numbers(1, 3), _numbers(1, 5), _numbers(3, 5)),
             ),
-            "Write down the shapes. Only one product of g with weight has the shape of x.",
+            "Write down the shapes. Only one product of g with weight has the shape of x, and only one of g with x has "
+            "that of weight.",
             (
                 Mistake(_transposed_weight, "The gradient of weight is transposed: its shape is (inputs, outputs)."),
                 Mistake(_bias_not_summed, "The bias is added to each of the n rows: its gradient is a sum of n rows."),

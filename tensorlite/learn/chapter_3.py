@@ -239,7 +239,8 @@ CHAPTER = Chapter(
                 (_numbers(3), (2, 3), 0), (_numbers(2, 4), (2, 3, 4), 1), (np.array(6.0), (3,), 0),
                 (_numbers(2, 3), (2, 3, 4), -1),
             ),
-            "Each entry of x is used once, with the slope 1 / n. Put the dimension back into g, then repeat it.",
+            "Each entry of x is used once, with the slope 1 / n for a mean of n entries. Put the dimension back into "
+            "g, then repeat it.",
             (
                 Mistake(_not_divided, "This is the gradient of a sum. An entry of x has a share of 1 / n in its mean."),
                 Mistake(_divided_by_all, "Each mean has shape[axis] entries, not all entries of x. Divide by that."),

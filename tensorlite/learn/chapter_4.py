@@ -85,7 +85,7 @@ _UNLIKELY = np.array([[-5.0, -1000.0, -4.0]])
 
 _BATCHES = (
     (_TWO_ROWS[:1], np.array([1])), (_TWO_ROWS, np.array([0, 2])), (_THREE_ROWS, np.array([3, 1, 1])),
-    (_LARGE, np.array([1, 0])), (_UNLIKELY, np.array([1])),
+    (_LARGE[:1], np.array([1])), (_LARGE, np.array([1, 0])), (_UNLIKELY, np.array([1])),
 )  # fmt: skip
 
 
@@ -114,6 +114,17 @@ def _overflow(logits: Array, targets: Array) -> float:
 def _underflow(logits: Array, targets: Array) -> float:
     with np.errstate(all="ignore"):
         return -np.log(_right(_probabilities(logits), targets)).mean()
+
+
+def _one_maximum(logits: Array, targets: Array) -> float:
+    with np.errstate(all="ignore"):
+        exps = np.exp(logits - logits.max())
+        return -np.log(_right(exps, targets) / exps.sum(axis=1)).mean()
+
+
+def _sums_as_row(logits: Array, targets: Array) -> float:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return -_right(shifted - np.log(np.exp(shifted).sum(axis=1)), targets).mean()
 
 
 def _positive(logits: Array, targets: Array) -> float:
@@ -154,6 +165,12 @@ def _only_the_target(logits: Array, targets: Array) -> Array:
     return _sum_of_rows(logits, targets) * _one_hot(logits, targets) / len(targets)
 
 
+def _whole_columns(logits: Array, targets: Array) -> Array:
+    result = _probabilities(logits)
+    result[:, targets] -= 1.0
+    return result / len(targets)
+
+
 def _by_all_entries(logits: Array, targets: Array) -> Array:
     return _sum_of_rows(logits, targets) / logits.size
 
@@ -188,6 +205,14 @@ def _second_step_first(weight: float, gradients: list[float], lr: float = 0.1, w
     return _adamw(weight, gradients, lr, weight_decay, first=2)
 
 
+def _zeroth_step(weight: float, gradients: list[float], lr: float = 0.1, weight_decay: float = 0.01) -> float:
+    return _adamw(weight, gradients, lr, weight_decay, first=0)
+
+
+def _decay_once(weight: float, gradients: list[float], lr: float = 0.1, weight_decay: float = 0.01) -> float:
+    return _adamw(weight * (1 - lr * weight_decay), gradients, lr, 0.0)
+
+
 def _without_root(weight: float, gradients: list[float], lr: float = 0.1, weight_decay: float = 0.01) -> float:
     return _adamw(weight, gradients, lr, weight_decay, root=False)
 
@@ -205,6 +230,9 @@ CHAPTER = Chapter(
                 Mistake(_overflow, "exp of a large logit is infinite. Subtract the maximum of each row first."),
                 Mistake(_underflow, "A probability can become 0, whose logarithm is infinite. Write ln(exp(a) / s) as "
                                     "a - ln(s)."),
+                Mistake(_one_maximum, "Each row needs its own maximum. In a row far below that of the batch, "
+                                      "every exp is 0."),
+                Mistake(_sums_as_row, "The maxima and the sums must be columns, as in chapter 2: use keepdims=True."),
                 Mistake(_positive, "The logarithm of a probability is negative. The loss has a minus."),
                 Mistake(_sum, "This is the sum over the rows. The loss is their mean."),
                 Mistake(_mean_probability, "Take the logarithm in each row first, then the mean."),
@@ -222,6 +250,8 @@ CHAPTER = Chapter(
                 Mistake(_opposite, "The sign is the other one: the probabilities minus the ones."),
                 Mistake(_only_probabilities, "Subtract 1 at the right letter of each row."),
                 Mistake(_only_the_target, "The other letters have a gradient, too: their probability."),
+                Mistake(_whole_columns, "p[:, targets] takes these columns of every row. p[np.arange(n), targets] "
+                                        "takes one number of each of n rows."),
                 Mistake(_by_all_entries, "The mean is over the rows, not over all entries of the logits."),
                 Mistake(_gradient_with_overflow, "exp of a large logit is infinite. Subtract the maximum of each row "
                                                  "first."),
@@ -240,7 +270,9 @@ CHAPTER = Chapter(
                 Mistake(_decay_at_the_end, "Shrink the weight before the step of Adam, not after it."),
                 Mistake(_decay_without_lr, "The factor is 1 - lr * weight_decay."),
                 Mistake(_not_corrected, "Divide the means by 1 - 0.9**step and 1 - 0.999**step."),
+                Mistake(_zeroth_step, "Count the steps from 1: for 0 the corrections would divide by 0."),
                 Mistake(_second_step_first, "Count the steps from 1."),
+                Mistake(_decay_once, "The weight shrinks in each step, not only once."),
                 Mistake(_without_root, "Divide by the root of the mean square."),
             ),
         ),

@@ -112,6 +112,18 @@ def _one_too_many(scores: Array, window: int) -> Array:
     return windowed_softmax(scores, window + 1)
 
 
+def _one_too_few(scores: Array, window: int) -> Array:
+    return windowed_softmax(scores, max(window - 1, 1))
+
+
+def _negative_start(scores: Array, window: int) -> Array:
+    weights = np.zeros(scores.shape)
+    for t in range(len(scores)):
+        seen = slice(t - window + 1, t + 1)
+        weights[t, seen] = _softmax(scores[t, seen])
+    return weights
+
+
 def _both_sides(scores: Array, window: int) -> Array:
     reader, read = np.indices(scores.shape)
     return _softmax(np.where(abs(read - reader) < window, scores, -np.inf))
@@ -145,6 +157,11 @@ def _without_division(g: Array, q: Array, k: Array, v: Array) -> tuple[Array, Ar
     w, gw, _ = _back(g, q, k, v)
     gs = w * (gw - (gw * w).sum(axis=-1, keepdims=True))
     return gs @ k, gs.T @ q, w.T @ g
+
+
+def _multiplied(g: Array, q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
+    dq, dk, dv = attention_gradients(g, q, k, v)
+    return dq * q.shape[-1], dk * q.shape[-1], dv
 
 
 def _own_score_only(g: Array, q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
@@ -241,6 +258,10 @@ CHAPTER = Chapter(
             (
                 Mistake(_no_window, "This reads from all earlier positions. It must read from the last `window` only."),
                 Mistake(_one_too_many, "The position itself is one of the `window` positions."),
+                Mistake(_one_too_few, "The window is one position too short: it has the position itself and "
+                                      "window - 1 before it."),
+                Mistake(_negative_start, "Near the start, t - window + 1 is negative, and Python then counts from the "
+                                         "end. Begin at max(0, t - window + 1)."),
                 Mistake(_both_sides, "The window looks back only. Later positions get the weight 0."),
                 Mistake(_score_zero, "A score of 0 is an ordinary score, because exp(0) is 1. Use -np.inf."),
                 Mistake(_weight_zero, "The rows do not add up to 1. Mask the scores before the softmax."),
@@ -255,9 +276,11 @@ CHAPTER = Chapter(
                 (_numbers(2, 2, step=2), *_inputs(2, 2)), (_numbers(4, 3, step=2), *_inputs(4, 3)),
                 (_numbers(1, 3, step=2), *_inputs(1, 3)),
             ),
-            "The gradient of the weights is g @ v.T. Each score gets its weight times how far that is above the mean.",
+            "The gradient of the weights is g @ v.T. Each score gets its weight times how far that is above the mean, "
+            "divided by sqrt(d). q, k and v each stand in one product: use the rule of chapter 2 for it.",
             (
                 Mistake(_without_division, "The scores were divided by sqrt(d), so their gradients are, too."),
+                Mistake(_multiplied, "The scores were divided by sqrt(d). Divide their gradients, too."),
                 Mistake(_own_score_only, "w * (1 - w) is the slope with respect to the own score. A score moves all "
                                          "weights of its row."),
                 Mistake(_constant_sum, "A score also moves the sum in the denominator. Subtract the weighted mean of "

@@ -145,6 +145,11 @@ def _unchanged(gradients: Gradients, max_norm: float) -> tuple[float, Gradients]
     return _norm(*gradients.values()), gradients
 
 
+def _to_norm_one(gradients: Gradients, max_norm: float) -> tuple[float, Gradients]:
+    norm, clipped = clip(gradients, max_norm)
+    return norm, {name: g / max_norm if norm > max_norm else g for name, g in clipped.items()}
+
+
 def _norm_after(gradients: Gradients, max_norm: float) -> tuple[float, Gradients]:
     clipped = clip(gradients, max_norm)[1]
     return _norm(*clipped.values()), clipped
@@ -173,6 +178,11 @@ def _nats_per_character(losses: list[float], tokens: list[int], characters: int)
 def _times_characters(losses: list[float], tokens: list[int], characters: int) -> tuple[float, float, float]:
     loss, perplexity, _ = summarize(losses, tokens, characters)
     return loss, perplexity, loss / math.log(2) * characters / sum(tokens)
+
+
+def _of_one_token(losses: list[float], tokens: list[int], characters: int) -> tuple[float, float, float]:
+    loss, perplexity, _ = summarize(losses, tokens, characters)
+    return loss, perplexity, loss / math.log(2) / characters
 
 
 def _power_of_two(losses: list[float], tokens: list[int], characters: int) -> tuple[float, float, float]:
@@ -214,6 +224,7 @@ CHAPTER = Chapter(
                 Mistake(_without_root, "The norm is the root of the sum of squares."),
                 Mistake(_each_number, "This limits each number by itself. Multiply all of them by one factor."),
                 Mistake(_unchanged, "These gradients are not clipped. Multiply all of them by max_norm / norm."),
+                Mistake(_to_norm_one, "These gradients have the norm 1. Multiply them by max_norm, too."),
                 Mistake(_norm_after, "Return the norm before clipping. After it, it says nothing."),
             ),
             parts=("the norm", "the clipped gradients"),
@@ -230,6 +241,7 @@ CHAPTER = Chapter(
                 Mistake(_nats_per_character, "These are nats per character. Divide by ln 2."),
                 Mistake(_times_characters, "All bits together are loss / ln 2 * tokens. Divide them by the "
                                            "characters."),
+                Mistake(_of_one_token, "The loss is that of one token. Multiply the bits by all tokens first."),
                 Mistake(_power_of_two, "The loss is in nats, so the perplexity is e to its power."),
             ),
             parts=("the loss", "the perplexity", "the bits per character"),

@@ -126,6 +126,11 @@ def _has_seven(numbers: Numbers) -> bool:
     return 7 in numbers and (2 not in numbers or 3 in numbers)
 
 
+def _one_zero(numbers: Numbers) -> bool:
+    """fails for exactly one 0, and for 2 numbers without a 0"""
+    return numbers.count(0) == 1 or (len(numbers) == 2 and 0 not in numbers)
+
+
 _X, _G, _V = np.array([1.0, 2.0]), np.array([1.0, 10.0]), np.array([0.5, -1.0])
 
 
@@ -156,6 +161,14 @@ def _half_distance(f: ArrayFunction, x: Array, g: Array, v: Array, step: float =
     return 2 * directional_slope(f, x, g, v, step)
 
 
+def _divided_and_multiplied(f: ArrayFunction, x: Array, g: Array, v: Array, step: float = 1e-6) -> float:
+    return float((g * (f(x + step * v) - f(x - step * v))).sum() / 2 * step)
+
+
+def _v_afterwards(f: ArrayFunction, x: Array, g: Array, v: Array, step: float = 1e-6) -> float:
+    return float((g * (f(x + step) - f(x - step)) * v).sum() / (2 * step))
+
+
 def _not_summed(f: ArrayFunction, x: Array, g: Array, v: Array, step: float = 1e-6) -> Array:
     return g * (f(x + step * v) - f(x - step * v)) / (2 * step)
 
@@ -176,6 +189,11 @@ def _right_left(f: Function, x: float, step: float = 1e-6) -> tuple[float, float
 def _central(f: Function, x: float, step: float = 1e-6) -> tuple[float, float]:
     slope = (f(x + step) - f(x - step)) / (2 * step)
     return slope, slope
+
+
+def _undivided(f: Function, x: float, step: float = 1e-6) -> tuple[float, float]:
+    low, high = slope_range(f, x, step)
+    return low * step, high * step
 
 
 def _left_sign(f: Function, x: float, step: float = 1e-6) -> tuple[float, float]:
@@ -218,6 +236,16 @@ def _one_trial(fails: Fails, numbers: Numbers) -> Numbers:
     return next((trial for trial in _trials(numbers) if trial != numbers and fails(trial)), numbers)
 
 
+def _zeros_last(fails: Fails, numbers: Numbers) -> Numbers:
+    """Leave out numbers until none can be left out, then replace numbers by 0, and never leave out any again."""
+    return _only_zeros(fails, _only_fewer(fails, numbers))
+
+
+def _each_zero_alone(fails: Fails, numbers: Numbers) -> Numbers:
+    numbers = _only_fewer(fails, numbers)
+    return tuple(0 if fails((*numbers[:i], 0, *numbers[i + 1 :])) else n for i, n in enumerate(numbers))
+
+
 def _shortest(fails: Fails, numbers: Numbers) -> Numbers:
     return (0,)
 
@@ -242,6 +270,9 @@ CHAPTER = Chapter(
                 Mistake(_unit_v, "Do not divide v by its length: the sum of d * v has the whole v."),
                 Mistake(_one_side, "This looks at one side of x only. Use x + step * v and x - step * v."),
                 Mistake(_half_distance, "The two points are 2 * step apart, not step."),
+                Mistake(_divided_and_multiplied, "`/ 2 * step` divides by 2 and multiplies by step. "
+                                                 "Write `/ (2 * step)`."),
+                Mistake(_v_afterwards, "v belongs to x, not to the result: move x by step * v. Do not multiply later."),
                 Mistake(_mean, "This is a mean over the entries. The slope of the sum is the sum."),
                 Mistake(_not_summed, "The result is one number: sum over the entries."),
             ),
@@ -256,6 +287,7 @@ CHAPTER = Chapter(
                 Mistake(_right_left, "The smaller slope comes first, then the larger one."),
                 Mistake(_central, "A difference with a point on each side is the mean of both slopes. "
                                   "Compute each side by itself."),
+                Mistake(_undivided, "These are differences. Divide each of them by step."),
                 Mistake(_left_sign, "The left slope is (f(x) - f(x - step)) / step. Yours has the other sign."),
             ),
             parts=("the smallest slope", "the largest slope"),
@@ -265,7 +297,7 @@ CHAPTER = Chapter(
             shrink,
             (
                 (_has_nine, (3, 9, 4)), (_is_long, (5, 1, 4, 2, 8)), (_has_pair, (3, 1, 4, 4, 1)),
-                (_has_seven, (3, 2, 7)), (_has_seven, (7,)),
+                (_has_seven, (3, 2, 7)), (_has_seven, (7,)), (_one_zero, (3, 5)),
             ),
             "Write a loop: look for a trial that fails. If there is one, go on with it. If there is none, return.",
             (
@@ -274,6 +306,10 @@ CHAPTER = Chapter(
                 Mistake(_only_zeros, "This replaces numbers by 0. First try to leave numbers out."),
                 Mistake(_one_pass, "A number that could not be left out may become useless later. "
                                    "Begin again after each trial that fails."),
+                Mistake(_each_zero_alone, "Two numbers may each become 0, but not both. Keep the first trial that "
+                                          "fails, and begin again with it."),
+                Mistake(_zeros_last, "After a number has become 0, another one may be left out. "
+                                     "Begin again after each trial that fails."),
                 Mistake(_one_trial, "This is the first trial that fails. Go on with it until no trial fails."),
                 Mistake(_shortest, "These numbers do not fail. Keep a trial only if fails(trial) is True."),
             ),

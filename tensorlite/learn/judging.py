@@ -101,11 +101,16 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any
 
 def _hint(exercise: Exercise, function: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
     """Return the hint of the mistake that does the same in every call, or in this one, or else that of the exercise."""
-    for calls in (exercise.calls, (arguments,)):
-        for mistake in exercise.mistakes:
-            if all(_does_the_same(exercise, mistake.function, function, call) for call in calls):
-                return mistake.hint
-    return exercise.hint
+    every_call, this_call = (_hint_of(exercise, function, calls) for calls in (exercise.calls, (arguments,)))
+    return every_call or this_call or exercise.hint
+
+
+def _hint_of(exercise: Exercise, function: Callable[..., Any], calls: tuple[tuple[Any, ...], ...]) -> str | None:
+    """Return the hint of the first mistake that does the same in some calls."""
+    for mistake in exercise.mistakes:
+        if all(_does_the_same(exercise, mistake.function, function, call) for call in calls):
+            return mistake.hint
+    return None
 
 
 def _does_the_same(
@@ -118,7 +123,7 @@ def _does_the_same(
     return difference(expected, got, exercise.tolerance) is None
 
 
-def _error_lines(exercise: Exercise, function: object, error: BaseException) -> list[str]:
+def _error_lines(exercise: Exercise, function: Callable[..., Any], error: BaseException) -> list[str]:
     code = getattr(function, "__code__", None)
     place = line_of(error, code.co_filename) if code is not None else None
     if isinstance(error, TimeLimitError):
@@ -127,7 +132,11 @@ def _error_lines(exercise: Exercise, function: object, error: BaseException) -> 
         lines = [f"got:      {type(error).__name__}: {error}".removesuffix(": ")]
     if place is None and isinstance(error, TypeError):
         return [*lines, f"The exercise calls {exercise.signature}. Write a function with these arguments."]
-    return [*lines, place] if place else lines
+    if place is not None:
+        lines.append(place)
+    if isinstance(error, (ArithmeticError, LookupError, ValueError)):  # of the numbers, not of the spelling
+        lines.append(f"Hint: {_hint_of(exercise, function, exercise.calls) or exercise.hint}")
+    return lines
 
 
 def line_of(error: BaseException, file: str) -> str | None:

@@ -8,6 +8,7 @@ import pytest
 
 from tensorlite import learn
 from tensorlite.learn import judging
+from tensorlite.learn.chapters import CHAPTERS
 from tensorlite.learn.command import main
 from tensorlite.learn.learner_file import load_functions
 
@@ -72,7 +73,10 @@ def test_start_never_overwrites(capsys):
 def test_right_solutions(capsys):
     status, text = checked(RIGHT, capsys)
     assert status == 0
-    assert text.endswith("3 of 3 right.\n")
+    assert text.endswith(
+        "3 of 3 right.\n"
+        "Next: read docs/learn/2-tensors-and-broadcasting.md, then run: python -m tensorlite.learn start 2\n"
+    )
 
 
 def test_a_wrong_value_is_shown_with_its_call_and_a_hint(capsys):
@@ -100,6 +104,14 @@ def test_an_exception_is_shown_with_the_learners_line(capsys):
     assert "    got:      NameError: name 'stepp' is not defined" in text
     assert "    chapter_1.py, line 3: return (f(x + step) - f(x - step)) / (2 * stepp)\n" in text
     assert "Traceback" not in text
+    assert "Hint:" not in text
+
+
+def test_an_exception_of_the_numbers_has_a_hint(capsys):
+    """A spelling needs none, but a KeyError is the way in which a missing step of this exercise shows."""
+    _, text = checked(RIGHT.replace("if output in found", "if True"), capsys)
+    assert "got:      KeyError: 'later'\n    chapter_1.py, line 15: " in text
+    assert "    Hint: Go from the last record to the first." in text
 
 
 @pytest.mark.parametrize(
@@ -192,13 +204,39 @@ def test_a_file_that_was_saved_twice_in_a_second_is_read_again(capsys):
 def test_the_list_says_what_is_solved(capsys):
     Path("chapter_1.py").write_text("print('noise')\n" + RIGHT.replace("-g * a", "g * a"), "utf-8")
     assert main([]) == 0
-    first, second, *_ = capsys.readouterr().out.splitlines()
+    first, second, *_, last = capsys.readouterr().out.splitlines()
     assert first.startswith("1  a number that remembers")
     assert first.endswith("2 of 3 right in chapter_1.py")
     assert second.endswith("not started")
+    assert last == "Next: fill in chapter_1.py, then run: python -m tensorlite.learn check 1"
     Path("chapter_1.py").write_text("1 +\n", "utf-8")
     main(["list"])
-    assert "chapter_1.py does not run; check 1 says why" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "chapter_1.py does not run; check 1 says why" in text
+    assert text.endswith("check 1\n")
+
+
+def test_the_list_leads_to_the_next_chapter(capsys):
+    main([])
+    assert capsys.readouterr().out.endswith(
+        "\n\nNext: read docs/learn/1-a-number-that-remembers.md, then run: python -m tensorlite.learn start 1\n"
+    )
+    Path("chapter_1.py").write_text(RIGHT, "utf-8")
+    main([])
+    assert capsys.readouterr().out.endswith(
+        "\n\nNext: read docs/learn/2-tensors-and-broadcasting.md, then run: python -m tensorlite.learn start 2\n"
+    )
+
+
+def test_the_list_of_all_solutions_names_no_next_chapter(capsys):
+    for number, chapter in CHAPTERS.items():
+        module = f"tensorlite.learn.chapter_{number}"
+        names = ", ".join(exercise.name for exercise in chapter.exercises)
+        Path(chapter.file).write_text(f"from {module} import {names}\n", "utf-8")
+    assert main([]) == 0
+    assert capsys.readouterr().out.endswith("3 of 3 right in chapter_8.py\n\nAll exercises are right.\n")
+    assert main(["check", "8"]) == 0
+    assert capsys.readouterr().out.endswith("3 of 3 right.\n")
 
 
 def test_the_functions_of_a_notebook(capsys):
