@@ -14,6 +14,12 @@ number of steps, and keep their best step on validation topics. The pretraining 
 except in one row. Methods: all weights; LoRA (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models");
 LoRA with the embeddings trained as well; and all weights with a quarter of Shakespeare in each batch (rehearsal, Robins
 1995, "Catastrophic Forgetting, Rehearsal and Pseudorehearsal").
+
+With 80,000 characters and 400 steps, all weights get from 3.80 to 1.65 nats on the documentation, where a model from
+scratch gets to 2.13; the plays rise from 1.96 to 2.75. LoRA gets to 1.92 and 2.58, with 11 % of the parameters, and to
+1.75 and 2.73 with the embeddings. A quarter of old text gets to 1.71, and the plays stay at 2.15. 5,000 characters are
+worth twice as many from scratch. 20,000 are better than all 310,000, because 400 steps are too few for a model that
+begins with nothing: with 1,900 steps, as many as both trainings, it gets to 1.41, and fine-tuning on all only to 1.61.
 """
 
 from __future__ import annotations
@@ -207,8 +213,8 @@ experiment.result("documentation, before", before, nats, math.log(V), "uniform")
 for n in amounts:
     experiment.result(f"documentation, fine-tuned with {n:,} characters", after[n], nats, scratch[n], "from scratch")
 for n in amounts[:-1]:
-    bound = " or more" if after[n] < scratch[len(target)] else ""
-    experiment.result(f"{n:,} characters after pretraining are worth{bound}", worth(n) * n, "characters", n, "alone")
+    bound = ", or more" if after[n] < scratch[len(target)] else ""
+    experiment.result(f"{n:,} characters after pretraining are worth", worth(n), f"times as many from scratch{bound}")
 experiment.result(
     "documentation, from scratch with as many steps as both trainings", text_loss(longer, test), nats,
     after[len(target)], "fine-tuned",
