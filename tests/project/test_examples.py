@@ -200,6 +200,24 @@ def test_example_14(tmp_path):
     assert (tmp_path / "induction-heads.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_example_16(tmp_path):
+    results = experiment("16_alignment.py", tmp_path)
+    value = {name: row["value"] for name, row in results.items()}
+    start = value["reward of the start"]
+    best = [value[f"reward, best of {n}"] for n in (4, 16, 64)]
+    assert start + 0.5 < best[0] < best[1] < best[2]
+    assert value["reward, DPO"] > 1.2 * start
+    assert value["reward, REINFORCE, no penalty"] > 2 * start
+    for name in ("DPO", "REINFORCE, no penalty"):
+        row = results[f"reward, {name}"]
+        assert row["value"] < row["baseline"] + 0.5  # because best of n is close to the most that a KL allows
+        assert 0 < value[f"KL, {name}"] < 1
+    assert value["KL, DPO"] < value["KL, REINFORCE, no penalty"]
+    loss = results["loss on Shakespeare, REINFORCE, no penalty"]
+    assert loss["value"] > loss["baseline"]
+    assert value["accuracy of the reward model"] > 0.5
+
+
 def test_example_05_takes_a_file(tmp_path):
     text = tmp_path / "own.txt"
     text.write_text("to be or not to be, that is the question.\n" * 20, "utf-8")
