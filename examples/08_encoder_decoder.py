@@ -13,6 +13,7 @@ The second baseline is the target of the most similar source that was seen.
 """
 
 import datetime
+import time
 
 import numpy as np
 from common import Experiment, train
@@ -25,7 +26,7 @@ from gpt.model import GPT, EncoderDecoder, pad_sequences
 from gpt.tokenizer import CharTokenizer
 
 experiment = Experiment(__doc__)
-STEPS, BATCH, WIDTH = experiment.pick((1200, 64, 64), (60, 32, 32))
+STEPS, BATCH, WIDTH = experiment.pick((1600, 64, 64), (60, 32, 32))
 LAYERS, LARGEST, TESTED, DAYS = experiment.pick((2, 10_000, 300, 36_524), (1, 1_000, 10, 3_652))
 rng = np.random.default_rng(8)
 
@@ -138,12 +139,15 @@ model = EncoderDecoder(
 )
 print(f"an encoder and a decoder of {LAYERS} blocks each, {model.num_params():,} parameters")
 drawn: list[list[tuple[str, str]]] = []
+began = time.perf_counter()
 losses = train(model, lambda s, t, labels, padding: model(s, t, labels, padding)[1], translation_batch, STEPS, 3e-3)
 
+between = time.perf_counter()
 alone = GPT(ModelConfig(vocab_size=both_chars.vocab_size, block_size=LONGEST + 16, n_layer=2 * LAYERS, **size))
 print(f"\na decoder alone of {2 * LAYERS} blocks, {alone.num_params():,} parameters")
 drawn.clear()
 its_losses = train(alone, lambda text, labels: alone(text, labels)[1], text_batch, STEPS, 3e-3)
+seconds = between - began, time.perf_counter() - between
 
 # ---- what they write for values that they have not seen -----------------------------------------
 
@@ -246,6 +250,7 @@ experiment.result("characters in their place", in_place(written), "%", in_place(
                   "the most similar source")  # fmt: skip
 experiment.result("loss at the end", float(np.mean(losses[-20:])), "nats per character",
                   float(np.mean(its_losses[-20:])), other)  # fmt: skip
+experiment.result("training", seconds[0], "s", seconds[1], other)
 experiment.result("attention to the digit of the year that is written", 100 * float(np.mean(on_digit, (0, 1))[best]),
                   "%", 100 * float(np.mean(chance)), "equal attention")  # fmt: skip
 experiment.finish()

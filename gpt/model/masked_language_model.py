@@ -120,5 +120,5 @@ def mask_tokens(
 
 def check_probability(value: object) -> None:
     """Raise ValueError unless a probability is a number above 0 and at most 1."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value <= 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) <= 1:
         raise ValueError(f"mask_tokens: expected a probability above 0 and at most 1, got {value!r:.80}")
