@@ -8,11 +8,16 @@ blocks without the causal mask. It learns to predict characters that are hidden 
 which 80 % become a mask, 10 % a random character, and 10 % stay.
 
 Both learn the same text of Shakespeare in as many steps. Then both fill in the same places of held-out text. The GPT
-does it in two ways: from the left side alone, and by trying each character and comparing the probabilities of the whole
-sentence. The second way also sees both sides, but it needs one pass for each candidate.
+does it in two ways: from the left side alone, and by trying each character, or the 100 commonest words, and comparing
+the probabilities of the whole text. The second way also sees both sides, but it needs one pass for each candidate.
+
+After 1,500 steps the masked model is right at 64 % of the places, the GPT from the left side at 54 %, and the GPT that
+tries each character at 82 %. A masked model learns from a seventh of the characters in each step. It also writes words
+worse than it fills in single characters, because in training seldom are several neighbours hidden.
 """
 
 import re
+from collections import Counter
 
 import numpy as np
 from common import Experiment, shakespeare, train, windows
@@ -98,10 +103,12 @@ def right(found: np.ndarray) -> float:
 
 # ---- a missing word -----------------------------------------------------------------------------
 
-# Words of 3 to 8 letters in small letters, with a half of the window before them.
+WORD = re.compile(r"(?<=[ \n])[a-z]{3,8}(?=[ \n,.;:!?])")  # 3 to 8 small letters
+counts = Counter(WORD.findall(train_text))
+common = {n: [word for word, _ in counts.most_common() if len(word) == n][:100] for n in range(3, 9)}
 spans = [
     match.span()
-    for match in re.finditer(r"(?<=[ \n])[a-z]{3,8}(?=[ \n,.;:!?])", val_text)
+    for match in WORD.finditer(val_text)
     if MIDDLE <= match.start() < len(val_text) - LENGTH
 ]
 spans = [spans[i] for i in sorted(rng.choice(len(spans), WORDS, replace=False))]
@@ -130,11 +137,19 @@ def continue_left(start: int, stop: int) -> str:
     return tokenizer.decode(ids[MIDDLE:])
 
 
-filled = [(val_text[a:b], fill(a, b), continue_left(a, b)) for a, b in spans]
-print("\na missing word, from both sides, from the left side")
-for (a, b), (word, by_masked, by_causal) in list(zip(spans, filled, strict=True))[:8]:
+def try_words(start: int, stop: int) -> str:
+    """Return the word of this length, of the 100 commonest, with which the window is likeliest for the GPT."""
+    words = common[stop - start]
+    candidates = np.repeat(held_out[None, start - MIDDLE : start - MIDDLE + LENGTH], len(words), 0)
+    candidates[:, MIDDLE : MIDDLE + stop - start] = [tokenizer.encode(word) for word in words]
+    return words[log_probabilities(candidates)[:, MIDDLE - 1 :].sum(1).argmax()]
+
+
+filled = [(val_text[a:b], fill(a, b), continue_left(a, b), try_words(a, b)) for a, b in spans]
+print("\na missing word: from both sides; by the GPT from the left side; by the GPT that tries words")
+for (a, b), (word, *found) in list(zip(spans, filled, strict=True))[:8]:
     before, after = (text.replace("\n", " ") for text in (val_text[a - 24 : a], val_text[b : b + 20]))
-    print(f"{before}[{word}]{after}   {by_masked}   {by_causal}")
+    print(f"{before}[{word}]{after}   {'; '.join(found).replace(chr(10), ' ')}")
 
 # ---- results ------------------------------------------------------------------------------------
 
@@ -143,8 +158,11 @@ experiment.result("missing character, both sides", right(both_sides), "%", right
 experiment.result("missing character, GPT that tries each one", right(np.array(tried)), "%", right(left_side), left)
 experiment.result("missing character, both sides, and the commonest", right(both_sides), "%",
                   right(np.full(PLACES, commonest)), "the commonest")  # fmt: skip
-experiment.result("missing word, both sides", 100 * float(np.mean([w == m for w, m, _ in filled])), "%",
-                  100 * float(np.mean([w == c for w, _, c in filled])), left)  # fmt: skip
+by_masked, by_causal, by_words = (
+    100 * float(np.mean([words[0] == words[way] for words in filled])) for way in (1, 2, 3)
+)
+experiment.result("missing word, both sides", by_masked, "%", by_causal, left)
+experiment.result("missing word, GPT that tries 100 words", by_words, "%", by_causal, left)
 entropy = -float(np.sum(frequencies[frequencies > 0] * np.log(frequencies[frequencies > 0])))
 experiment.result("loss of the masked language model", float(np.mean(masked_losses[-50:])), "nats per character",
                   entropy, "frequencies of characters")  # fmt: skip
