@@ -151,6 +151,17 @@ def test_example_09(tmp_path):
     assert tried["value"] > tried["baseline"] + 5
 
 
+def test_example_11(tmp_path):
+    results = experiment("11_code.py", tmp_path)
+    loss = results["loss on held-out files"]
+    assert loss["value"] < 3.8  # All tokens equally likely would cost 4.1 nats a character.
+    assert loss["baseline"] < 2.8
+    assert results["true functions that parse"]["value"] == 100
+    parse = results["completions that parse"]
+    assert max(parse["value"], parse["baseline"]) < 60
+    assert results["right bracket, opened 1 to 4 characters before"]["baseline"] >= 50
+
+
 def test_example_12(tmp_path):
     results = experiment("12_domain_transfer.py", tmp_path)
     before = results["documentation, before"]
