@@ -22,8 +22,9 @@ from gpt.tokenizer import CharTokenizer
 from tensorlite import nn
 
 experiment = Experiment(__doc__)
-start_steps, dpo_steps, rl_steps, reward_steps = experiment.pick((1000, 40, 40, 60), (60, 12, 12, 12))
-batch_size, samples, checked = experiment.pick((64, 2048, 256), (16, 128, 64))
+start_steps, dpo_steps, rl_steps, reward_steps = experiment.pick((1000, 40, 40, 60), (60, 12, 12, 20))
+batch_size, samples, checked, measured = experiment.pick((64, 2048, 256, 6), (16, 256, 128, 2))
+dpo_lr, rl_lr = experiment.pick((1e-4, 3e-4), (5e-4, 1e-3))
 length = experiment.pick(64, 32)  # of a text, in characters
 SHAPE = experiment.pick({"n_layer": 3, "n_embd": 96}, {"n_layer": 1, "n_embd": 48})
 
@@ -157,7 +158,7 @@ def dpo_loss(
 def direct(beta: float) -> tuple[GPT, Curve]:
     """Return a model that was trained with DPO on pairs of the start's own texts."""
     model = copy(start)
-    curve = Curve(model, max(1, dpo_steps // 6))
+    curve = Curve(model, dpo_steps // measured)
     chosen, rejected = pairs(own, own_rewards)
     arrays = chosen, rejected, scored(start, chosen), scored(start, rejected)
 
@@ -169,7 +170,7 @@ def direct(beta: float) -> tuple[GPT, Curve]:
     def loss(chosen: tl.Tensor, rejected: tl.Tensor, one: tl.Tensor, two: tl.Tensor) -> tl.Tensor:
         return dpo_loss(log_p(model, chosen), log_p(model, rejected), one, two, beta)
 
-    train(model, loss, batch, dpo_steps, 1e-4, weight_decay=0)
+    train(model, loss, batch, dpo_steps, dpo_lr, weight_decay=0)
     return model, curve
 
 
@@ -185,7 +186,7 @@ def policy_gradient(beta: float, reward_of: Callable[[np.ndarray], np.ndarray] =
     the ratio that PPO clips is 1.
     """
     model = copy(start)
-    curve = Curve(model, max(1, rl_steps // 6))
+    curve = Curve(model, rl_steps // measured)
 
     def batch() -> tuple[np.ndarray, ...]:
         curve()
@@ -196,7 +197,7 @@ def policy_gradient(beta: float, reward_of: Callable[[np.ndarray], np.ndarray] =
     def loss(ids: tl.Tensor, advantage: tl.Tensor) -> tl.Tensor:
         return -(advantage * log_p(model, ids)).mean() / length
 
-    train(model, loss, batch, rl_steps, 3e-4, weight_decay=0)
+    train(model, loss, batch, rl_steps, rl_lr, weight_decay=0)
     return model, curve
 
 

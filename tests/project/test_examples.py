@@ -217,13 +217,12 @@ def test_example_16(tmp_path):
     start = value["reward of the start"]
     best = [value[f"reward, best of {n}"] for n in (4, 16, 64)]
     assert start + 0.5 < best[0] < best[1] < best[2]
-    assert value["reward, DPO"] > 1.2 * start
-    assert value["reward, REINFORCE, no penalty"] > 2 * start
-    for name in ("DPO", "REINFORCE, no penalty"):
-        row = results[f"reward, {name}"]
-        assert row["value"] < row["baseline"] + 0.5  # because best of n is close to the most that a KL allows
-        assert 0 < value[f"KL, {name}"] < 1
-    assert value["KL, DPO"] < value["KL, REINFORCE, no penalty"]
+    assert value["reward, DPO"] > 1.5 * start
+    assert value["reward, REINFORCE, no penalty"] > 3 * start
+    dpo = results["reward, DPO"]
+    if "baseline" in dpo:  # where n, for the KL of best of n, is at most the number of texts
+        assert dpo["value"] < dpo["baseline"] + 0.5  # because best of n is close to the most that a KL allows
+    assert 0 < value["KL, DPO"] < value["KL, REINFORCE, no penalty"]
     loss = results["loss on Shakespeare, REINFORCE, no penalty"]
     assert loss["value"] > loss["baseline"]
     assert value["accuracy of the reward model"] > 0.5
