@@ -16,7 +16,7 @@ VENV_PYTHON := env -u PYTHONHOME -u PYTHONPATH -u VIRTUAL_ENV .venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train examples test check lint types stubs notebooks mutants torture nightly gpu-check bench bench-ops bench-step bench-load bench-generate bench-speculative bench-serve bench-distributed bench-speedrun bench-llm bench-commits bench-gpu oracle clean
+.PHONY: help train examples learn test check lint types stubs notebooks mutants torture nightly gpu-check bench bench-ops bench-step bench-load bench-generate bench-speculative bench-serve bench-distributed bench-speedrun bench-llm bench-commits bench-gpu oracle clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -26,6 +26,9 @@ train: .venv/.installed-fast,gpt,plot,serve  ## train a GPT on tiny Shakespeare,
 
 examples: .venv/.installed-fast,gpt,plot,serve  ## run what GPTs are for, whole, and print a table of results; ARGS="07" for one
 	@$(VENV_PYTHON) benchmarks/run_examples.py $(ARGS)
+
+learn: .venv/.installed-gpt,plot,testing  ## install what the chapters of docs/learn need, and say what to do next
+	@$(VENV_PYTHON) -m tensorlite.learn $(ARGS)
 
 test: .venv/.installed-test  ## run the tests; ARGS="-k matmul" and the like go to pytest
 	@$(VENV_PYTHON) -m pytest -n $(TEST_WORKERS) --maxprocesses 8 --dist worksteal $(ARGS)
