@@ -151,6 +151,18 @@ def test_example_09(tmp_path):
     assert tried["value"] > tried["baseline"] + 5
 
 
+def test_example_10(tmp_path):
+    results = experiment("10_question_answering.py", tmp_path)
+    value = {name: row["value"] for name, row in results.items()}
+    assert value["by heart, step by step: facts"] > 95
+    assert value["by heart, step by step: unseen questions"] > 90
+    unseen = results["by heart, at once: unseen questions"]
+    assert value["by heart, at once: questions of the training"] > unseen["value"] + 20
+    assert value["by heart, step by step: unseen questions"] > max(unseen["value"], unseen["baseline"]) + 40
+    for step in ("first", "second"):
+        assert 0 < results[f"attention to the needed fact, {step} step"]["baseline"] <= 100 / 12  # There are 12 facts.
+
+
 def test_example_11(tmp_path):
     results = experiment("11_code.py", tmp_path)
     loss = results["loss on held-out files"]
