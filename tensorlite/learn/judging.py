@@ -6,12 +6,13 @@ Whatever the function does is a verdict: a wrong value, an exception of its own,
 from __future__ import annotations
 
 import copy
+import io
 import linecache
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -107,9 +108,10 @@ def _hint(exercise: Exercise, function: Callable[..., Any], arguments: tuple[Any
 
 def _hint_of(exercise: Exercise, function: Callable[..., Any], calls: tuple[tuple[Any, ...], ...]) -> str | None:
     """Return the hint of the first mistake that does the same in some calls."""
-    for mistake in exercise.mistakes:
-        if all(_does_the_same(exercise, mistake.function, function, call) for call in calls):
-            return mistake.hint
+    with redirect_stdout(io.StringIO()):  # the learner has already seen what the function prints
+        for mistake in exercise.mistakes:
+            if all(_does_the_same(exercise, mistake.function, function, call) for call in calls):
+                return mistake.hint
     return None
 
 

@@ -107,6 +107,13 @@ def test_an_exception_is_shown_with_the_learners_line(capsys):
     assert "Hint:" not in text
 
 
+def test_a_print_of_the_learner_is_shown_once_for_each_call(capsys):
+    """The search for a hint calls the function again, which is not to be seen."""
+    _, text = checked(RIGHT.replace("    return g / b, -g", "    print('b is', b)\n    return g / b, g"), capsys)
+    assert "6 is not -6." in text
+    assert text.count("b is") == 1
+
+
 def test_an_exception_of_the_numbers_has_a_hint(capsys):
     """A spelling needs none, but a KeyError is the way in which a missing step of this exercise shows."""
     _, text = checked(RIGHT.replace("if output in found", "if True"), capsys)
