@@ -223,6 +223,18 @@ def test_example_14(tmp_path):
     assert (tmp_path / "induction-heads.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_example_15(tmp_path):
+    pytest.importorskip("matplotlib")
+    results = experiment("15_scaling.py", tmp_path, leaves=("scaling.png",))
+    for name in ("loss of the largest model", "loss with the most tokens"):
+        assert results[name]["value"] < results[name]["baseline"]
+    assert results["error of the fit to a known law"]["value"] < 1e-9
+    assert results["error of the best size of a known law"]["value"] < 1e-3  # The sizes are compared in a grid.
+    assert 0 < results["exponent of the compute, for the best size"]["value"] < 1
+    assert results["alpha of the size alone"]["value"] > 0
+    assert results["alpha of the tokens alone"]["value"] > 0
+
+
 def test_example_16(tmp_path):
     results = experiment("16_alignment.py", tmp_path)
     value = {name: row["value"] for name, row in results.items()}
