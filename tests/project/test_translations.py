@@ -1,17 +1,14 @@
 """Test that no Chinese page lags behind its English page, and that Markdown shows its text as it is meant."""
 
 import re
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from tools import translations
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-
-import translations  # noqa: E402
-
 PAIRS = translations.pairs()
 PUNCTUATION = "，。、；：？！（）“”《》…"
 TERMS = ROOT / "docs" / "zh" / "terms.md"
