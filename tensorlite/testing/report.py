@@ -12,8 +12,8 @@ class GradReport:
     """The counts of a check. Reports of several checks can be added.
 
     checked: the number of derivatives that were compared and are right.
-    inconclusive: the number of derivatives without a reliable numerical value, because the function jumps, overflows
-        or is too noisy there.
+    inconclusive: the number of derivatives without a reliable numerical value, because the function jumps, overflows,
+        is not finite or is too noisy there.
     kinks: the number of derivatives at a kink that were not compared, because f consists of several ops.
     worst: the largest relative difference among those checked.
     method: the numerical method: "complex step", "differences" or both.

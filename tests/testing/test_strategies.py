@@ -23,6 +23,7 @@ from tensorlite.testing import (
     tensors,
     tie_free,
 )
+from tensorlite.testing.strategies.signatures import Signature
 
 FINITE = ["real", "moderate", "nonzero", "positive", "unit"]
 SEARCH = settings(max_examples=2000, database=None, derandomize=True, deadline=None)
@@ -273,6 +274,20 @@ def test_named_sizes_use_their_range():
     found = drawn(matching("(m,n>=2)"), 500)
     assert {m for (m, _), in found} == {0, 1, 2, 3}
     assert {n for (_, n), in found} == {2, 3, 4}
+
+
+LONG_ROWS = st.composite(lambda draw: Signature.parse("(n)").draw(draw, long_rows=True)[0][0][0])()
+
+
+def test_most_long_rows_have_more_than_32_entries():
+    found = Counter(n for n in drawn(LONG_ROWS, 400) if n > 3)
+    assert set(found) == {5, 9, 17, 23, 33, 34, 35, 37, 39, 41}
+    assert sum(count for n, count in found.items() if n > 32) > 0.5 * found.total()
+
+
+@pytest.mark.parametrize(("least", "found"), [(4, 5), (6, 9), (10, 17), (18, 23), (24, 33), (36, 37), (40, 41)])
+def test_long_rows_shrink_to_the_shortest_one(least, found):
+    assert exists(LONG_ROWS, lambda n: n >= least) == found
 
 
 @given(matching("(m,n),(n),(m)", elements=["real", "int", tie_free()]))

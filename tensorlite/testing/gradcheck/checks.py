@@ -9,6 +9,7 @@ At second order the gradient itself is the function that is checked: (x, c) -> J
 derivative.
 
 Each derivative is right, wrong or inconclusive. It is inconclusive if its numerical value is not known well enough.
+A result of infinity or NaN has no derivative. Its cotangent is 0, so that those of the other results are compared.
 Such derivatives are counted and reported. If there are no others, the check fails.
 """
 
@@ -29,7 +30,7 @@ from ...func import jvp
 from ...pytree import tree_leaves, tree_map
 from ...tensors.tensor import Tensor
 from ..report import GradientError, GradReport
-from .compare import MAX_RELATIVE_ERROR, Comparison, Problem
+from .compare import MAX_RELATIVE_ERROR, Comparison, Problem, finite_part
 from .function import FunctionUnderTest, random_eighths, to_numpy
 from .invariants import checked_gradients, checked_values, number_labels
 from .messages import failure_message, format_array
@@ -78,6 +79,8 @@ def check_grad(
     - each gradient has the shape of its argument, shares no memory, and does not change when another is computed;
     - the same call gives the same bits;
     - the gradient is linear in the cotangent and does not depend on the cotangent's memory layout.
+
+    Results of infinity or NaN have no derivatives. They get the cotangent 0, and the others are checked.
 
     order: 1, 2 or 3: up to which order to check derivatives. Second ones are those of the gradient, by the arguments
         and by the cotangent; third ones those of the second ones.
@@ -157,9 +160,13 @@ def _check_first_order(
 ) -> _First:
     rng = np.random.default_rng(seed)
     at = [np.array(to_numpy(leaf), order="C") for leaf in function.leaves]
-    cotangents = [random_eighths(rng, y.shape) for y in checked_values(function)]
+    values = checked_values(function)
+    cotangents = [random_eighths(rng, y.shape) for y in values]
     strict = kinks == "strict" or (kinks == "auto" and _count_possible_kinks(function) <= 1)
     first = checked_gradients(function, at, cotangents)
+    if not all(np.isfinite(y).all() for y in values):
+        cotangents = finite_part(cotangents, values)
+        first = function.vjp(at, cotangents)
     problem = Problem(
         function.values, at, cotangents, first, lambda xs: function.vjp(xs, cotangents),
         rtol, strict, method == "auto", rng,
@@ -178,8 +185,9 @@ def _check_higher_orders(function: FunctionUnderTest, order: int, first: _First,
     inputs, size = at, start.size()
     gradient_labels, labels = function.labels, [*function.labels, *first.labels]
     directions: list[Arrays] = []
+    newest_gradients = start.analytic
     for number in range(2, order + 1):
-        newest = [random_eighths(start.rng, a.shape) for a in inputs]
+        newest = finite_part([random_eighths(start.rng, a.shape) for a in inputs], newest_gradients)
         orders = function.nested_gradients(at, cotangents, [*directions, newest])
         if number == 2 and not start.is_extreme():
             _check_create_graph(function, start.analytic, orders[0], at, cotangents, arrays)
@@ -203,6 +211,7 @@ def _check_higher_orders(function: FunctionUnderTest, order: int, first: _First,
             (gradient_labels, alone),
         )  # fmt: skip
         directions.append(newest)
+        newest_gradients = orders[-1]
         gradient_labels = labels
     return report
 
@@ -224,7 +233,7 @@ def _higher_problem(
 
     return Problem(
         gradient, [*first.at, *first.cotangents], newest, analytic, next_gradient, first.rtol, first.strict, False,
-        first.rng, size,
+        first.rng, size, broken=first.broken,
     )  # fmt: skip
 
 
@@ -340,15 +349,19 @@ def check_adjoint(
     function = FunctionUnderTest("check_adjoint", f, args, kwargs, wrt, name)
     rng = np.random.default_rng(seed)
     at = [np.array(to_numpy(leaf), order="C") for leaf in function.leaves]
-    cotangents = [random_eighths(rng, y.shape) for y in checked_values(function)]
+    values = checked_values(function)
+    cotangents = finite_part([random_eighths(rng, y.shape) for y in values], values)
     gradients = function.vjp(at, cotangents)
     problem = Problem(
         function.values, at, cotangents, gradients, lambda xs: gradients, rtol, True, True, rng
     )  # fmt: skip
-    v = [problem.scaled_direction(a, 1) for a in at]
+    problem.overflows = not all(np.isfinite(g).all() for g in gradients) and function.overflows_at(at)
+    may_be_nan = problem.broken or problem.overflows
+    v = problem.direction(1)
     e = problem.along_direction(v)
     largest_error = max(rtol, MAX_RELATIVE_ERROR) * e.terms + 1e-12 + problem.least_error()
-    if not (math.isfinite(e.numeric) and 4 * e.error <= largest_error) or e.on_kink:
+    is_known = math.isfinite(e.numeric) and 4 * e.error <= largest_error and (e.terms or not may_be_nan)
+    if not is_known or e.on_kink:
         raise GradientError(
             f"{function.name}: the derivative along a random direction is inconclusive: {e.numeric:.6g} with an error "
             f"of {e.error:.1g}. The function has a kink, jumps or overflows here. Choose other arguments or a new seed"
@@ -356,7 +369,9 @@ def check_adjoint(
     terms = max(e.terms, e.analytic_terms)
     sides = [("values of f", e.numeric, 4 * e.error)]
     if wrt is None:
-        sides.append(("tl.func.jvp", _derivative_by_jvp(function, v, cotangents), 0.0))
+        by_jvp = _derivative_by_jvp(function, v, cotangents)
+        if math.isfinite(by_jvp) or not may_be_nan:
+            sides.append(("tl.func.jvp", by_jvp, 0.0))
     worst = 0.0
     for source, right, error_sum in sides:
         apart = abs(right - e.analytic) / (terms or 1.0)
@@ -382,4 +397,5 @@ def _derivative_by_jvp(function: FunctionUnderTest, v: Arrays, cotangents: Array
 
     primals = tuple(leaf.detach() for leaf in function.leaves)
     _, tangents = jvp(g, primals, tuple(function.to_device(d) for d in v))
-    return float(sum(np.vdot(to_numpy(t), c) for t, c in zip(tangents, cotangents)))
+    # Tangents of results that are not finite may be NaN. Their cotangents are 0.
+    return float(sum(np.vdot(to_numpy(t)[c != 0], c[c != 0]) for t, c in zip(tangents, cotangents)))

@@ -16,7 +16,7 @@ import numpy as np
 from ..report import GradReport
 from .numerical import STEPS, Slope, complex_slope, slope
 
-__all__ = ["MAX_RELATIVE_ERROR", "Comparison", "Derivative", "Problem"]
+__all__ = ["MAX_RELATIVE_ERROR", "Comparison", "Derivative", "Problem", "finite_part"]
 
 Arrays = list[np.ndarray]
 
@@ -108,12 +108,14 @@ Function = Callable[[Arrays], Arrays]
 class Problem:
     """A function at a point, with cotangents and the analytic gradient to be checked.
 
-    F: the function, from arrays to arrays. at: the point. cotangents: one for each result of F.
+    F: the function, from arrays to arrays. at: the point.
+    cotangents: one for each result of F, with 0 where F is not finite, because it has no derivative there.
     analytic: the gradient of <cotangents, F> at the point. gradient_at: computes it at another point.
     rtol: the tolerance, relative to the terms of a derivative.
     strict: whether derivatives at a kink are compared with the one-sided ones. complex_step: whether it may be used.
     terms: if F is itself a gradient, the size of the terms of its function, which bounds the rounding errors in F.
     overflows: whether F overflows on the way to its results, so that the chain rule may give NaN.
+    broken: whether some results, of F or of the function whose gradient F is, are not finite.
     """
 
     F: Function
@@ -127,11 +129,12 @@ class Problem:
     rng: np.random.Generator
     terms: float = 0.0
     overflows: bool = False
+    broken: bool = False
 
     def __post_init__(self) -> None:
         self.c = flat(self.cotangents)
         self.zero = flat(self.F(self.at))
-        self.broken = not np.isfinite(self.zero).all()
+        self.broken = self.broken or not np.isfinite(self.zero).all()
 
     # ---- one derivative
 
@@ -172,8 +175,8 @@ class Problem:
 
     def along_direction(self, v: Arrays) -> Derivative:
         """Return the derivative along v, which moves all arrays at once."""
-        analytic = [g * d for g, d in zip(self.analytic, v)]
         with np.errstate(all="ignore"):
+            analytic = [np.where(d == 0, 0.0, g * d) for g, d in zip(self.analytic, v)]
             total = float(sum(a.sum() for a in analytic))
             terms = float(sum(np.abs(a).sum() for a in analytic))
         entry = self._entry(self._slope(self._line(v), 1.0), total, None)
@@ -197,9 +200,7 @@ class Problem:
 
     def _entry(self, s: Slope, analytic: float, position: Any) -> Derivative:
         used = self.c != 0
-        # A result that is infinite here and at all steps has the derivative 0. One that is infinite only here has none.
-        known = np.isfinite(self.zero) | ((s.value == 0) & (s.error == 0))
-        c, value, error = self.c[used], s.value[used], np.where(known, s.error, np.inf)[used]
+        c, value, error = self.c[used], s.value[used], s.error[used]
         with np.errstate(all="ignore"):
             kink = s.kink[used]
             parts, sides = c * value, (c * s.left[used], c * s.right[used])
@@ -236,7 +237,9 @@ class Problem:
         if uncertain and not (known and not self.is_too_large(e) and self.is_clearly_wrong(e)):
             found.inconclusive += 1
         elif e.difference <= tolerance:
-            if e.on_kink and not self.strict:
+            if self.broken and not e.terms:
+                found.inconclusive += 1  # no finite result changes, and others have no derivative
+            elif e.on_kink and not self.strict:
                 found.kinks += 1
             else:
                 found.right.append(e)
@@ -498,8 +501,7 @@ class Problem:
 
     def _along_directions(self, positions: list[tuple[int, tuple[int, ...]]], found: Comparison, count: int) -> None:
         for number in range(count):
-            v = [self.scaled_direction(a, number) for a in self.at]
-            e = self.along_direction(v)
+            e = self.along_direction(self.direction(number))
             before = len(found.wrong)
             atol = 64 * _EPS * max(e.terms, e.analytic_terms)
             self.classify(e, atol, found)
@@ -518,6 +520,16 @@ class Problem:
                 found.wrong.remove(e)
                 found.inconclusive += 1
 
+    def direction(self, number: int) -> Arrays:
+        """Return a direction that moves every entry, except those whose derivative cannot be finite.
+
+        They are the entries with a gradient of NaN, where results of F or numbers on the way to them are not finite.
+        """
+        v = [self.scaled_direction(a, number) for a in self.at]
+        if self.broken or self.overflows:
+            v = [np.where(np.isfinite(g), d, 0.0) for g, d in zip(self.analytic, v)]
+        return v
+
     def scaled_direction(self, a: np.ndarray, number: int) -> np.ndarray:
         """Return the scale of each entry's steps if ``number`` is 0, else a random direction of that scale.
 
@@ -529,6 +541,11 @@ class Problem:
         if number == 0:
             return np.asarray(size)
         return np.asarray(size * self.rng.choice([-1.0, -0.5, 0.5, 1.0], a.shape))
+
+
+def finite_part(cotangents: Arrays, results: Arrays) -> Arrays:
+    """Return the cotangents with 0 for each entry of the results that is not finite. It has no derivative."""
+    return [np.where(np.isfinite(y), c, 0.0) for c, y in zip(cotangents, results, strict=True)]
 
 
 def flat(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -9,6 +9,8 @@ Large steps have a truncation error, small ones a rounding error. Neither is kno
 the next is about their sum. So the step with the least change is used, separately for each entry of F. Steps have
 twenty binary digits, so that x + h is exact where x is a multiple of 1/8, as the numbers of ``elements`` are.
 
+Where F(0) is infinity or NaN, F has no derivative, not even where the differences are 0.
+
 One-sided differences of order 2 use the same values of F. Where they converge to two different numbers there is a kink.
 
 The complex step is F'(0) = Im F(ih)/h with h = 1e-20 (Squire and Trapp 1998). It has no rounding error if F is
@@ -18,6 +20,7 @@ differences to their precision, and then adds the digits that they lack.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -60,8 +63,12 @@ def slope(F: Callable[[float], np.ndarray], at_zero: np.ndarray, scale: float = 
     """Return the derivative of F at 0.
 
     F: a function from a float to a 1-D array of float64. at_zero: F(0). scale: a factor of all steps.
-    The error is inf for an entry of F that is not finite at some point of every stencil.
+    The error is inf for an entry of F that is not finite at 0, or at some point of every stencil.
     """
+    known = np.isfinite(at_zero)
+    if not known.all():
+        # Other entries are differentiated alone, so that these do not make them take all steps.
+        return _with_unknown(slope(lambda t: F(t)[known], at_zero[known], scale), known)
     seen: dict[float, np.ndarray] = {}
 
     def at(t: float) -> np.ndarray:
@@ -82,15 +89,14 @@ def slope(F: Callable[[float], np.ndarray], at_zero: np.ndarray, scale: float = 
             right = (4 * (c - at_zero) - (d - at_zero)) / (2 * steps)
             left = (4 * (at_zero - b) - (at_zero - a)) / (2 * steps)
             rounding = 2 * _EPS * size / steps
-            # An entry that is constant at this step and all larger ones has the derivative 0, even if it is infinite.
+            # An entry that is constant at this step and all larger ones has the derivative 0.
             still = (a == at_zero) & (b == at_zero) & (c == at_zero) & (d == at_zero)
             if still.any():
                 still = np.logical_and.accumulate(still, axis=0)
                 for array in (central, left, right):
                     array[still] = 0.0
                 # It may also change by less than its last digit.
-                last_digit = _EPS * np.where(np.isfinite(at_zero), abs(at_zero), 0.0)
-                rounding[still] = np.broadcast_to(last_digit / (2 * scale * STEPS[0]), still.shape)[still]
+                rounding[still] = np.broadcast_to(_EPS * abs(at_zero) / (2 * scale * STEPS[0]), still.shape)[still]
             if count in (1, len(STEPS)):
                 break
             bend = (b[-1] + c[-1] - 2 * at_zero) / steps[-1] ** 2
@@ -103,6 +109,22 @@ _COLUMN = np.array(STEPS)[:, None]
 
 
 _FINER = STEPS[2] * 107 / 128
+
+
+def _with_unknown(found: Slope, known: np.ndarray) -> Slope:
+    """Return the slopes of all entries of F, where ``found`` has those of the ``known`` ones. No others have one."""
+
+    def filled(values: np.ndarray, other: float | bool) -> np.ndarray:
+        every = np.full(known.shape, other, values.dtype)
+        every[known] = values
+        return every
+
+    nan = math.nan
+    return Slope(
+        filled(found.value, nan), filled(found.error, math.inf), filled(found.step, STEPS[0]),
+        filled(found.kink, False), filled(found.left, nan), filled(found.right, nan), filled(found.lowest, nan),
+        filled(found.highest, nan),
+    )  # fmt: skip
 
 
 def _is_linear(

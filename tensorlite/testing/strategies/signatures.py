@@ -24,8 +24,9 @@ _BATCH_SIZES = st.sampled_from([1, 2, *[2, 1, 2] * 4, 0])
 
 # Lengths of rows that a loop over blocks of 4, 8, 16 or 32 entries leaves a rest of. One example in
 # six has such a row. Most are longer than 32, because these have the rests of smaller blocks, too.
+# They ascend, because hypothesis shrinks to the first one that fails.
 _IS_LONG = st.sampled_from([False] * 5 + [True])
-_LENGTHS = st.sampled_from([5, 33, 37, 9, 35, 41, 34, 39, 17, 37, 35, 23])
+_LENGTHS = st.sampled_from([5, 9, 17, 23, 33, 34, 35, 35, 37, 37, 39, 41])
 _MAX_ENTRIES = 128  # of the largest input with a long row
 
 
