@@ -122,6 +122,12 @@ def test_check_adjoint() -> None:
             check_adjoint(f, x)
 
 
+def test_infinite_results_of_empty_arguments_are_right() -> None:
+    empty = np.zeros((2, 0))  # the result is two times -inf
+    assert check_grad(tl.logsumexp, empty, dim=1, order=2).inconclusive == 0
+    assert check_adjoint(tl.logsumexp, empty, dim=1) == 0.0
+
+
 def test_check_op() -> None:
     for f in (sum_of_exp, exp_times(1.0), lambda x: tl.cumsum(tl.exp(x), 0)):
         check_op(f, np.array([0.0, 80.0, 100.0]))  # exp(100) is infinity in float32

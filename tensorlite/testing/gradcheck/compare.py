@@ -237,8 +237,8 @@ class Problem:
         if uncertain and not (known and not self.is_too_large(e) and self.is_clearly_wrong(e)):
             found.inconclusive += 1
         elif e.difference <= tolerance:
-            if self.broken and not e.terms:
-                found.inconclusive += 1  # no finite result changes, and others have no derivative
+            if self.shows_nothing(e):
+                found.inconclusive += 1
             elif e.on_kink and not self.strict:
                 found.kinks += 1
             else:
@@ -258,6 +258,10 @@ class Problem:
             found.kinks += 1
         else:
             found.wrong.append(e)
+
+    def shows_nothing(self, e: Derivative) -> bool:
+        """Return whether no finite result changes, while others have no derivative because they are not finite."""
+        return self.broken and not e.terms and self.zero.size > 0 and any(a.size for a in self.at)
 
     def is_too_large(self, e: Derivative) -> bool:
         """Return whether the numbers next to x are so far from it that they do not show how f changes.
