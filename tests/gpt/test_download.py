@@ -151,6 +151,18 @@ def test_a_file_copied_by_hand_is_used(cache):
     assert download.fetch(remote()) == cache / "parcel.txt"
 
 
+def test_the_error_says_that_the_package_index_did_not_answer(cache, wheels, monkeypatch):
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with pytest.raises(DownloadError) as caught:
+        download.fetch(remote())
+    line = next(line for line in str(caught.value).splitlines() if "pip download" in line)
+    assert "No matching distribution found for tl-parcel==1.0 (the package index did not answer: " in line
+    assert "Connection refused)" in line
+    assert "0x" not in line
+
+
 def test_the_error_lists_what_was_tried_and_what_to_do(cache, wheels):
     with pytest.raises(DownloadError) as caught:
         download.fetch(remote())
