@@ -12,8 +12,9 @@ does it in two ways: from the left side alone, and by trying each character, or 
 the probabilities of the whole text. The second way also sees both sides, but it needs one pass for each candidate.
 
 After 1,500 steps the masked model is right at 64 % of the places, the GPT from the left side at 54 %, and the GPT that
-tries each character at 82 %. A masked model learns from a seventh of the characters in each step. It also writes words
-worse than it fills in single characters, because in training seldom are several neighbours hidden.
+tries each character at 82 %. A masked model learns from a seventh of the characters in each step. Of the missing words
+it writes 5 %, the GPT from the left side 7 %, and the GPT that tries 100 words 22 %. In training seldom are several
+neighbours hidden.
 """
 
 import re
