@@ -19,6 +19,7 @@ nothing that greedy decoding does not find, because the model is nearly certain 
 
 import datetime
 import time
+from typing import Any
 
 import numpy as np
 from common import Experiment, train
@@ -136,7 +137,7 @@ def text_batch() -> list[np.ndarray]:
 
 # ---- both models learn --------------------------------------------------------------------------
 
-size = {"n_head": 4, "n_embd": WIDTH, "position": "rope", "init_std": 0.1}
+size: dict[str, Any] = {"n_head": 4, "n_embd": WIDTH, "position": "rope", "init_std": 0.1}
 tl.manual_seed(8)
 model = EncoderDecoder(
     ModelConfig(vocab_size=target_chars.vocab_size, block_size=11, n_layer=LAYERS, **size),
@@ -226,7 +227,7 @@ def picture(source: str, target: str) -> np.ndarray:
 
 shown = max(YEARS, key=lambda pair: len(pair[0]) if "," in pair[0] else 0)
 print(f"\nlayer {layer}, head {head}: the share of the attention that a character of the source has, from . to @")
-values = picture(*shown)
+grid = picture(*shown)
 if not experiment.quick:
     try:
         import matplotlib
@@ -237,7 +238,7 @@ if not experiment.quick:
         print("no picture without matplotlib")
     else:
         figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-        axes.imshow(values, cmap="Blues", vmin=0, vmax=1)
+        axes.imshow(grid, cmap="Blues", vmin=0, vmax=1)
         axes.set_xticks(range(len(shown[0])), shown[0])
         axes.set_yticks(range(len(shown[1]) + 1), [*shown[1], "end"])
         axes.set(xlabel="source", ylabel="written", title=f"cross attention, layer {layer}, head {head}")

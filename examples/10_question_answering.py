@@ -176,7 +176,7 @@ def reader(think: bool) -> GPT:
 readers = {think: reader(think) for think in (False, True)}
 
 rng = np.random.default_rng(1)
-worlds = []
+worlds: list[World] = []
 while len(worlds) < experiment.pick(1000, 100):
     world = World(rng)
     if any(held_out[b, a, person] for b in world.relations for a in world.relations for person in world.people):

@@ -170,6 +170,11 @@ class Scores(NamedTuple):
     lines: float
 
 
+def percent(found: list[bool]) -> float:
+    """Return the share of True."""
+    return 100 * float(np.mean(found))
+
+
 def scores(bodies: list[str]) -> Scores:
     parse = [bool(body.strip()) and parsed(f.prompt + body) is not None for f, body in zip(chosen, bodies, strict=True)]
     first = [first_line_parses(f.prompt, body) for f, body in zip(chosen, bodies, strict=True)]
@@ -179,7 +184,7 @@ def scores(bodies: list[str]) -> Scores:
         if f.parameters
     ]
     lines = [body.count("\n") for body in bodies]
-    return Scores(100 * np.mean(parse), 100 * np.mean(first), 100 * np.mean(use), np.mean(lines))
+    return Scores(percent(parse), percent(first), percent(use), float(np.mean(lines)))
 
 
 def first_line_parses(prompt: str, body: str) -> bool:

@@ -102,8 +102,8 @@ print(f"{len(learned):,} sentences, {len(vocabulary)} different words. Some of t
 def trained(lines: list[str], steps: int, start: GPT | None = None, lr: float = 1e-3) -> GPT:
     """Return a model that was trained on sentences: a new one, or a copy of `start`."""
     tl.manual_seed(0)
-    shape = {"block_size": 32, "n_layer": 2, "n_head": 4, "n_embd": 64, "position": "rope", "init_std": 0.08}
-    model = GPT(ModelConfig(vocab_size=len(vocabulary), **shape))
+    shape: dict[str, Any] = {"block_size": 32, "n_layer": 2, "n_head": 4, "n_embd": 64}
+    model = GPT(ModelConfig(vocab_size=len(vocabulary), position="rope", init_std=0.08, **shape))
     if start is not None:
         model.load_state_dict(start.state_dict())
     batches = windows(encode(lines), 32, batch_size, np.random.default_rng(1))

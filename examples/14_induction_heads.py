@@ -84,7 +84,7 @@ def attention_only(n_layer: int) -> GPT:
     C = experiment.pick(64, 32)
     model = GPT(ModelConfig(vocab_size=V, block_size=T, n_layer=n_layer, n_head=4, n_embd=C, init_std=0.1, tied=False))
     for block in model.h:
-        block.mlp = Nothing()
+        block.add_module("mlp", Nothing())
     print(f"\n{n_layer} layers of attention:")
     train(model, lambda x, y: model(x, y)[1], batch, experiment.pick(1500, 90), lr=experiment.pick(3e-3, 1e-2))
     return model

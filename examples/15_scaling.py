@@ -57,8 +57,8 @@ train_rows = train_rows[np.random.default_rng(0).permutation(len(train_rows))]
 class Run(NamedTuple):
     """What a run has: N without embeddings, D tokens, and the loss on the whole validation set."""
 
-    n: int
-    d: int
+    n: float
+    d: float
     loss: float
 
 

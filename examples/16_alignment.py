@@ -14,6 +14,7 @@ A reward model that was trained on 344 pairs is right about 94 % of other pairs,
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from common import Experiment, shakespeare, train, windows
@@ -31,7 +32,7 @@ start_steps, dpo_steps, rl_steps, reward_steps = experiment.pick((1000, 40, 40, 
 batch_size, samples, checked, measured = experiment.pick((64, 2048, 256, 6), (16, 256, 128, 2))
 dpo_lr, rl_lr = experiment.pick((1e-4, 3e-4), (5e-4, 1e-3))
 length = experiment.pick(64, 32)  # of a text, in characters
-SHAPE = experiment.pick({"n_layer": 3, "n_embd": 96}, {"n_layer": 1, "n_embd": 48})
+SHAPE: dict[str, Any] = experiment.pick({"n_layer": 3, "n_embd": 96}, {"n_layer": 1, "n_embd": 48})
 
 # ---- The start: a GPT that has learned Shakespeare, and that never changes again ------------------
 
@@ -293,7 +294,8 @@ farthest = choices[-1][0]
 
 def at(kl: float, curve: list[tuple[float, float]]) -> float:
     """Return the reward at a divergence on a curve, between its two nearest points."""
-    return float(np.interp(kl, *zip(*sorted(curve), strict=True)))
+    places, rewards = zip(*sorted(curve), strict=True)
+    return float(np.interp(kl, places, rewards))
 
 
 print("\nReward against KL in nats per text, best of n and the limit at the same KL:")
@@ -313,13 +315,13 @@ for n in (4, 16, 64):
     experiment.result(f"reward, best of {n}", gained, f"at {kl:.2f} nats", own_rewards.mean(), "start")
 start_loss = shakespeare_loss(start)
 for name, (kl, gained, _, _) in ends.items():
-    best = (at(kl, choices), "best of n at this KL") if kl < farthest else ()
-    experiment.result(f"reward, {name}", gained, f"at {kl:.2f} nats", *best)
+    best = at(kl, choices) if kl < farthest else None
+    experiment.result(f"reward, {name}", gained, f"at {kl:.2f} nats", best, "best of n at this KL")
 for name, (kl, _, _, _) in ends.items():
     experiment.result(f"KL, {name}", kl / length, "nats per character")
 for name, (_, _, _, loss) in ends.items():
     experiment.result(f"loss on Shakespeare, {name}", loss, "nats per character", start_loss, "start")
-for name, (_, _, letters, _) in ends.items():
-    experiment.result(f"share of letters, {name}", letters)
+for name, (_, _, share, _) in ends.items():
+    experiment.result(f"share of letters, {name}", share)
 experiment.result("accuracy of the reward model", accuracy, f"on {len(better) - half} other pairs", 0.5, "guessing")
 experiment.finish()

@@ -175,7 +175,7 @@ class EncoderDecoder(nn.Module):
         labels: Tensor | None = None,
         source_key_padding_mask: Tensor | None = None,
         target_key_padding_mask: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Any]:
         """Return logits (B, T, V) for sources (B, S) and targets (B, T), int64, and the mean cross-entropy in nats.
 
         logits[:, t] predicts the token after target[:, t]. A target begins with a start token, which is not predicted.

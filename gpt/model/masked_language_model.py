@@ -50,7 +50,7 @@ class MaskedLanguageModel(nn.Module):
 
     def forward(
         self, idx: Tensor, labels: Tensor | None = None, key_padding_mask: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Any]:
         """Return logits (B, T, V) for token ids (B, T), int64, and the mean cross-entropy in nats per label.
 
         logits[:, t] predicts the token at the place t itself.

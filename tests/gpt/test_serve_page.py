@@ -324,6 +324,7 @@ def test_a_conversation_on_a_phone(new_page, server):
     assert page.evaluate(paper) != dark
     page.reload()
     expect(page.locator("#theme")).to_have_text("Theme: light")
+    expect(page.locator("#tab-chat")).to_have_attribute("aria-selected", "true")  # The page chooses it a bit later.
     # Tab reaches the parts of the page in the order in which they are seen, and shows where it is.
     page.locator("#theme").focus()
     seen = []
