@@ -24,7 +24,7 @@ help:  ## list these commands
 train: .venv/.installed-fast,gpt,plot,serve  ## train a GPT on tiny Shakespeare, evaluate it and print a sample of its text
 	@$(VENV_PYTHON) -m gpt train shakespeare-char-cpu $(ARGS)
 
-examples: .venv/.installed-fast,gpt,plot,serve  ## run what GPTs are for, whole, and print a table of results; ARGS="07" for one
+examples: .venv/.installed-fast,gpt,plot,serve  ## run what GPTs are for, whole, and write a table of results; ARGS="07" for one
 	@$(VENV_PYTHON) benchmarks/run_examples.py $(ARGS)
 
 learn: .venv/.installed-gpt,plot,testing  ## install what the chapters of docs/learn need, and say what to do next

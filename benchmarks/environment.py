@@ -193,8 +193,8 @@ def whole_run() -> Iterator[None]:
 
 
 @contextmanager
-def saved(name: str, wanted: bool) -> Iterator[None]:
-    """Write what is printed in this block also to results/NAME-DATE-PROCESSOR.txt, if ``wanted``.
+def saved(name: str, wanted: bool, folder: Path = RESULTS) -> Iterator[None]:
+    """Write what is printed in this block also to NAME-DATE-PROCESSOR.txt in ``folder``, if ``wanted``.
 
     At the end, print how much of the cores other processes used.
     """
@@ -204,8 +204,8 @@ def saved(name: str, wanted: bool) -> Iterator[None]:
         return
     kernels = os.environ.get("OPENBLAS_CORETYPE", "")
     machine = re.sub(r"[^a-z0-9]+", "-", f"{cpu_name()} {available_cores()} cores {kernels}".lower()).strip("-")
-    path = RESULTS / f"{name}-{date.today()}-{machine}.txt"
-    RESULTS.mkdir(exist_ok=True)
+    path = folder / f"{name}-{date.today()}-{machine}.txt"
+    folder.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file, redirect_stdout(_Tee(sys.stdout, file)), whole_run():  # type: ignore[type-var]
         yield
     print(f"\nwritten to {path}")

@@ -2,7 +2,7 @@
 
     python benchmarks/run_examples.py              all of them; `make examples`
     python benchmarks/run_examples.py 07 12        these alone
-    python benchmarks/run_examples.py --save       keep the tables in benchmarks/results
+    python benchmarks/run_examples.py --save       write the tables into benchmarks/results instead of build
     python benchmarks/run_examples.py --docs       copy the newest tables of each example into docs/applications.md
 
 Run it on a machine that does nothing else, because the tables name the seconds.
@@ -76,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("numbers", nargs="*", metavar="NUMBER", help="07, 08, ...; all if not given")
     parser.add_argument("--quick", action="store_true", help="small experiments, to see that they run")
-    parser.add_argument("--save", action="store_true", help="keep the tables in benchmarks/results")
+    parser.add_argument("--save", action="store_true", help="write the tables into benchmarks/results")
     parser.add_argument("--docs", action="store_true", help="copy saved tables into docs/applications.md")
     arguments = parser.parse_args()
     if arguments.docs:
@@ -86,7 +86,7 @@ def main() -> None:
     if unknown := [number for number in arguments.numbers if number not in known]:
         parser.error(f"expected numbers of {', '.join(known)}, got {', '.join(unknown)}")
     chosen = [known[number] for number in arguments.numbers or known]
-    with saved("examples", arguments.save), TemporaryDirectory() as folder:
+    with saved("examples", True, RESULTS if arguments.save else ROOT / "build"), TemporaryDirectory() as folder:
         print(describe_environment())
         ended = [run(path, Path(folder), arguments.quick) for path in chosen]
     if not all(ended):

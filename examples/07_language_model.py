@@ -1,6 +1,6 @@
 """How well does a GPT predict a text, and from which size on does it beat tables of counts?
 
-    python examples/07_language_model.py           three minutes on two cores
+    python examples/07_language_model.py           five minutes on two cores
     python examples/07_language_model.py --quick   in seconds, on another text
 
 A language model gives each character a probability, given all characters before it. Its measure is the mean of

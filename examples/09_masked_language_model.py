@@ -1,6 +1,6 @@
 """Fill in missing characters and words with a model that sees both sides of them, as BERT does.
 
-    python examples/09_masked_language_model.py           two minutes on two cores
+    python examples/09_masked_language_model.py           three minutes on two cores
     python examples/09_masked_language_model.py --quick   in seconds
 
 A GPT predicts a character from those before it. A masked language model (Devlin et al. 2018, "BERT") has the same

@@ -1,6 +1,6 @@
 """How does the loss fall with the size of a GPT and with the number of tokens, and which size is best for a budget?
 
-    python examples/15_scaling.py           four minutes on two cores
+    python examples/15_scaling.py           eight minutes on two cores
     python examples/15_scaling.py --quick   in seconds, on another text
 
 Six sizes of the blocks, of 20,736 to 589,824 parameters, each read 125,000 to a million characters of tiny Shakespeare.
@@ -8,11 +8,12 @@ No window is read twice, and each run has a schedule of its own. The runs are fi
 (2022), "Training Compute-Optimal Large Language Models": L(N, D) = E + A / N^a + B / D^b. The law of the five smaller
 sizes predicts the losses of the largest before it is trained.
 
-The predictions were off by 0.5 % on average, where no change from the size before would be off by 1.4 %. Seeds differ
-by 0.3 %. The exponents are a = 0.35 and b = 0.3, within 0.025 without any one of the runs. So the best size grows as
-the compute to the power 0.46, and the law asks for some 90 tokens a parameter. Hoffmann et al. have 0.34, 0.28 and
-0.46, and about 20 tokens. Kaplan et al. (2020), "Scaling Laws for Neural Language Models", fit power laws without E,
-whose exponents are 0.076 for the size and 0.095 for the tokens; here they are 0.04 and 0.12.
+The predictions were off by 0.4 % on average, where no change from the size before would be off by 1.4 %. Seeds differ
+by 0.3 %. The exponents are a = 0.35 and b = 0.3 to 0.33, within 0.025 without any one of the runs; b depends on the
+rounding of the machine. So the best size grows as the compute to the power 0.46 to 0.48, and the law asks for some 90
+tokens a parameter. Hoffmann et al. have 0.34, 0.28 and 0.46, and about 20 tokens. Kaplan et al. (2020), "Scaling Laws
+for Neural Language Models", fit power laws without E, whose exponents are 0.076 for the size and 0.095 for the tokens;
+here they are 0.04 and 0.12.
 """
 
 import math
