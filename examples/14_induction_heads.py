@@ -26,7 +26,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-from common import Experiment, shakespeare, train, windows
+from common import Experiment, shakespeare, train, windows, write_picture
 
 import tensorlite as tl
 import tensorlite.nn.functional as F
@@ -155,13 +155,7 @@ def draw(path: Path) -> None:
     figure.savefig(path, dpi=80)
 
 
-picture = Path("induction-heads.png").resolve()
-try:
-    draw(picture)
-except ImportError:
-    print("\nTo get a picture, install matplotlib: pip install 'tensorlite[plot]'")
-else:
-    print(f"\nwrote {picture}")
+write_picture("induction-heads.png", draw)
 
 # ---- Heads removed, one at a time ------------------------------------------------------------------
 

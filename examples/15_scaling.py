@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import Experiment, pages, shakespeare, train
+from common import Experiment, pages, shakespeare, train, write_picture
 from numpy.typing import NDArray
 
 import tensorlite as tl
@@ -233,13 +233,7 @@ def draw_picture(path: Path) -> None:
     figure.savefig(path, dpi=80)
 
 
-picture = Path("scaling.png").resolve()
-try:
-    draw_picture(picture)
-except ImportError:
-    print("To get a picture, install matplotlib: pip install 'tensorlite[plot]'")
-else:
-    print(f"wrote {picture}")
+write_picture("scaling.png", draw_picture)
 
 # ---- results -----------------------------------------------------------------------------------------
 

@@ -80,6 +80,17 @@ class Experiment:
             self.file.write_text(json.dumps(done, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def write_picture(name: str, draw: Callable[[Path], object]) -> None:
+    """Write a picture into the current folder by `draw`, and print its path, or how to get matplotlib."""
+    path = Path(name).resolve()
+    try:
+        draw(path)
+    except ImportError:
+        print("\nTo get a picture, install matplotlib: pip install 'tensorlite[plot]'")
+    else:
+        print(f"\nwrote {path}")
+
+
 def number(value: object) -> str:
     """Return a number as text: whole numbers as they are, others with four digits."""
     assert isinstance(value, float)
